@@ -1,0 +1,276 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+
+int file_open_in_root_flags(int root_fd, const char *path, int flags, mode_t mode, uint64_t resolve)
+{
+    struct open_how how = {
+        .flags = (unsigned)flags | O_CLOEXEC,
+        .mode = (flags & (O_CREAT | O_TMPFILE)) ? mode : 0,
+        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve,
+    };
+    long fd;
+
+    /* EAGAIN: a rename or mount elsewhere raced with a ".." (openat2(2)). */
+    do
+        fd = syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
+    while (fd < 0 && (errno == EINTR || errno == EAGAIN));
+    return fd < 0 ? -errno : (int)fd;
+}
+
+int file_open_in_root(int root_fd, const char *path, int flags, mode_t mode)
+{
+    return file_open_in_root_flags(root_fd, path, flags, mode, 0);
+}
+
+/* Opens or makes the directory `path` (one component longer than what is known to exist). */
+static int mkdir_step(int root_fd, const char *path, mode_t mode, struct error *err)
+{
+    int fd = file_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
+    if (fd != -ENOENT)
+        return fd < 0 ? error_errno(err, -fd, "open directory %s in the root", path) : fd;
+
+    const char *slash = strrchr(path, '/');
+    _cleanup_free_ char *parent = slash ? xstrndup(path, (size_t)(slash - path)) : xstrdup(".");
+    _cleanup_close_ int parent_fd =
+        file_open_in_root(root_fd, parent[0] ? parent : ".", O_PATH | O_DIRECTORY, 0);
+    if (parent_fd < 0)
+        return error_errno(err, -parent_fd, "open directory %s in the root", parent);
+    const char *name = slash ? slash + 1 : path;
+    /* A dangling link at this place makes mkdir fail with EEXIST: refused below. */
+    if (mkdirat(parent_fd, name, mode) < 0 && errno != EEXIST)
+        return error_errno(err, errno, "create directory %s in the root", path);
+    fd = file_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
+    return fd < 0 ? error_errno(err, -fd, "open directory %s in the root", path) : fd;
+}
+
+int file_mkdir_in_root(int root_fd, const char *path, mode_t mode, struct error *err)
+{
+    int fd = file_open_in_root(root_fd, path[0] ? path : ".", O_PATH | O_DIRECTORY, 0);
+    if (fd >= 0)
+        return fd;
+    if (fd != -ENOENT)
+        return error_errno(err, -fd, "open directory %s in the root", path);
+
+    _cleanup_strv_ char **parts = strv_split(path, '/');
+    _cleanup_buffer_ struct buffer done = BUFFER_INIT;
+    _cleanup_close_ int last = -1;
+    for (size_t i = 0; parts && parts[i]; i++) {
+        if (!parts[i][0] || text_equal(parts[i], "."))
+            continue;
+        if (done.length)
+            buffer_append_char(&done, '/');
+        buffer_append_text(&done, parts[i]);
+        close_fd(last);
+        last = mkdir_step(root_fd, buffer_text(&done), mode, err);
+        if (last < 0)
+            return last;
+    }
+    return steal_fd(&last);
+}
+
+int file_open_parent_in_root(int root_fd, const char *path, mode_t mode, const char **ret_name,
+                             struct error *err)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+
+    if (!name[0] || text_equal(name, ".") || text_equal(name, ".."))
+        return error_set(err, -EINVAL, "'%s' does not name a file", path);
+    _cleanup_free_ char *parent = slash ? xstrndup(path, (size_t)(slash - path)) : xstrdup("");
+    int fd = mode ? file_mkdir_in_root(root_fd, parent, mode, err)
+                  : file_open_in_root(root_fd, parent[0] ? parent : ".", O_PATH | O_DIRECTORY, 0);
+    if (fd < 0)
+        return mode ? fd : error_errno(err, -fd, "open directory %s in the root", parent);
+    *ret_name = name;
+    return fd;
+}
+
+int file_read_fd(int fd, size_t limit, char **ret_text, size_t *ret_length, struct error *err)
+{
+    _cleanup_buffer_ struct buffer content = BUFFER_INIT;
+    struct stat status;
+
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0 &&
+        (uint64_t)status.st_size <= limit)
+        buffer_reserve(&content, (size_t)status.st_size + 1);
+    for (;;) {
+        buffer_reserve(&content, 4096);
+        ssize_t n = read(fd, content.data + content.length, content.capacity - content.length - 1);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return error_errno(err, errno, "read");
+        if (n == 0)
+            break;
+        content.length += (size_t)n;
+        if (content.length > limit)
+            return error_set(err, -EFBIG, "larger than the limit of %zu bytes", limit);
+    }
+    content.data[content.length] = '\0';
+    if (ret_length)
+        *ret_length = content.length;
+    *ret_text = buffer_steal(&content);
+    return 0;
+}
+
+int file_read_at(int dir_fd, const char *path, size_t limit, char **ret_text, size_t *ret_length,
+                 struct error *err)
+{
+    _cleanup_close_ int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int r;
+
+    if (fd < 0)
+        return error_errno(err, errno, "open %s", path);
+    r = file_read_fd(fd, limit, ret_text, ret_length, err);
+    if (r < 0)
+        error_context(err, "%s", path);
+    return r;
+}
+
+int file_write_all(int fd, const void *data, size_t length)
+{
+    const char *at = data;
+
+    while (length) {
+        ssize_t n = write(fd, at, length);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        at += n;
+        length -= (size_t)n;
+    }
+    return 0;
+}
+
+int file_write_existing_at(int dir_fd, const char *path, const void *data, size_t length,
+                           struct error *err)
+{
+    _cleanup_close_ int fd = openat(dir_fd, path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    ssize_t n;
+
+    if (fd < 0)
+        return error_errno(err, errno, "open %s", path);
+    do
+        n = write(fd, data, length);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return error_errno(err, errno, "write to %s", path);
+    if ((size_t)n != length)
+        return error_set(err, -EIO, "write to %s: only %zd of %zu bytes were taken", path, n,
+                         length);
+    return 0;
+}
+
+int file_replace_at(int dir_fd, const char *path, const void *data, size_t length, mode_t mode,
+                    struct error *err)
+{
+    char suffix[17];
+
+    text_random_hex(suffix, 16);
+    _cleanup_free_ char *temporary = xasprintf("%s.%s.tmp", path, suffix);
+    _cleanup_close_ int fd =
+        openat(dir_fd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+    if (fd < 0)
+        return error_errno(err, errno, "create %s", temporary);
+    int r = file_write_all(fd, data, length);
+    if (r == 0 && renameat(dir_fd, temporary, dir_fd, path) < 0)
+        r = -errno;
+    if (r < 0) {
+        unlinkat(dir_fd, temporary, 0);
+        return error_errno(err, -r, "write %s", path);
+    }
+    return 0;
+}
+
+int file_mkdir_parents(const char *path, mode_t mode, struct error *err)
+{
+    _cleanup_free_ char *copy = xstrdup(path);
+
+    for (char *at = copy + 1; copy[0]; at++) {
+        bool end = !*at;
+        if (*at != '/' && !end)
+            continue;
+        *at = '\0';
+        if (mkdir(copy, mode) < 0 && errno != EEXIST)
+            return error_errno(err, errno, "create directory %s", copy);
+        if (end)
+            break;
+        *at = '/';
+    }
+    return 0;
+}
+
+static int remove_entries(int fd, const char *path, struct error *err);
+
+/* Descends into a directory on the same mount (RESOLVE_NO_XDEV) and removes it. */
+static int remove_directory(int dir_fd, const char *name, const char *path, struct error *err)
+{
+    struct open_how how = {
+        .flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+        .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS,
+    };
+    long fd = syscall(SYS_openat2, dir_fd, name, &how, sizeof(how));
+    if (fd < 0)
+        return error_errno(err, errno == EXDEV ? EBUSY : errno, "remove %s", path);
+    int r = remove_entries((int)fd, path, err);
+    if (r < 0)
+        return r;
+    if (unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+        return error_errno(err, errno, "remove %s", path);
+    return 0;
+}
+
+/* Takes fd over. */
+static int remove_entries(int fd, const char *path, struct error *err)
+{
+    _cleanup_closedir_ DIR *dir = fdopendir(fd);
+    struct dirent *entry;
+
+    if (!dir) {
+        close_fd(fd);
+        return error_errno(err, errno, "read directory %s", path);
+    }
+    while ((entry = readdir(dir))) {
+        if (text_equal(entry->d_name, ".") || text_equal(entry->d_name, ".."))
+            continue;
+        if (unlinkat(fd, entry->d_name, 0) == 0 || errno == ENOENT)
+            continue;
+        _cleanup_free_ char *below = xasprintf("%s/%s", path, entry->d_name);
+        if (errno != EISDIR && errno != EPERM)
+            return error_errno(err, errno, "remove %s", below);
+        int r = remove_directory(fd, entry->d_name, below, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int file_remove_tree_at(int dir_fd, const char *path, struct error *err)
+{
+    if (unlinkat(dir_fd, path, 0) == 0 || errno == ENOENT)
+        return 0;
+    if (errno != EISDIR && errno != EPERM)
+        return error_errno(err, errno, "remove %s", path);
+    /* NO_XDEV counts from dir_fd: the path itself may lie on another mount than dir_fd. */
+    _cleanup_free_ char *copy = xstrdup(path);
+    char *slash = strrchr(copy, '/');
+    if (!slash || slash == copy)
+        return remove_directory(dir_fd, path, path, err);
+    *slash = '\0';
+    _cleanup_close_ int parent = openat(dir_fd, copy, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (parent < 0)
+        return error_errno(err, errno, "open %s", copy);
+    return remove_directory(parent, slash + 1, path, err);
+}

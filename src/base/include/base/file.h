@@ -1,0 +1,60 @@
+/*
+ * Files: whole reads and writes, atomic replacement, and paths that are resolved by the kernel
+ * inside a root (openat2, Linux 5.6) and therefore cannot leave it through links or "..".
+ */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <base/buffer.h>
+#include <base/error.h>
+
+/* Opens path under the directory root_fd as if root_fd were "/" (RESOLVE_IN_ROOT,
+ * RESOLVE_NO_MAGICLINKS). O_CLOEXEC is always added. Returns a descriptor or -errno. */
+int file_open_in_root(int root_fd, const char *path, int flags, mode_t mode);
+
+/* The same with further RESOLVE_* flags (RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV). */
+int file_open_in_root_flags(int root_fd, const char *path, int flags, mode_t mode,
+                            uint64_t resolve);
+
+/* Creates path and its missing parents as directories inside root_fd. Returns an O_PATH
+ * descriptor of the last one, or -errno. Existing symbolic links are followed inside the root. */
+int file_mkdir_in_root(int root_fd, const char *path, mode_t mode, struct error *err);
+
+/* The parent directory of path inside root_fd, created where missing when mode is not 0, as an
+ * O_PATH descriptor, and the last component (points into path). -EINVAL when path ends in "..",
+ * "." or is the root itself. */
+int file_open_parent_in_root(int root_fd, const char *path, mode_t mode, const char **ret_name,
+                             struct error *err);
+
+/* Reads all of fd / of path (relative to dir_fd, AT_FDCWD allowed), at most limit bytes: more is
+ * -EFBIG. The text is NUL-terminated; the length is also returned where ret_length is not NULL. */
+int file_read_fd(int fd, size_t limit, char **ret_text, size_t *ret_length, struct error *err);
+int file_read_at(int dir_fd, const char *path, size_t limit, char **ret_text, size_t *ret_length,
+                 struct error *err);
+
+/* Writes all of it, through short writes and EINTR. */
+int file_write_all(int fd, const void *data, size_t length);
+
+/* Writes to an existing file without creating or truncating it (sysfs, procfs, cgroupfs), in one
+ * write(2). */
+int file_write_existing_at(int dir_fd, const char *path, const void *data, size_t length,
+                           struct error *err);
+
+/* Writes beside path and renames over it: readers see the old or the new file, never a part. No
+ * fsync (see the store for durability). Nothing is left behind on failure. */
+int file_replace_at(int dir_fd, const char *path, const void *data, size_t length, mode_t mode,
+                    struct error *err);
+
+/* mkdir -p for a path of our own. */
+int file_mkdir_parents(const char *path, mode_t mode, struct error *err);
+
+/* Removes a tree without following links and without crossing mounts (a mount point inside is an
+ * error -EBUSY, not descended into). A missing path is success. */
+int file_remove_tree_at(int dir_fd, const char *path, struct error *err);
+
+#endif

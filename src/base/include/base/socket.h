@@ -1,0 +1,25 @@
+/*
+ * Unix sockets with descriptors beside data (SCM_RIGHTS).
+ */
+#ifndef BASE_SOCKET_H
+#define BASE_SOCKET_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#include <base/error.h>
+
+enum { SOCKET_FDS_MAX = 16 }; /* descriptors in one message, both ways */
+
+/* type: SOCK_STREAM or SOCK_SEQPACKET (SOCK_CLOEXEC and SOCK_NONBLOCK may be added). Paths longer
+ * than sun_path are reached through /proc/self/fd of their directory. */
+int socket_listen_unix(const char *path, int type, mode_t mode, struct error *err);
+int socket_connect_unix(const char *path, int type, struct error *err);
+
+/* One sendmsg / recvmsg; -EAGAIN on a non-blocking socket. socket_receive returns the bytes read
+ * (0: end), puts at most *fds_count descriptors (O_CLOEXEC, owned by the caller) into fds and their
+ * number into *fds_count; more descriptors than that are closed and the call is -EMSGSIZE. */
+ssize_t socket_send(int fd, const void *data, size_t length, const int *fds, size_t fds_count);
+ssize_t socket_receive(int fd, void *data, size_t length, int *fds, size_t *fds_count);
+
+#endif

@@ -1,0 +1,146 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <base/alloc.h>
+#include <base/socket.h>
+
+/* Fills address with path, or with a short way to it through an O_PATH descriptor of its directory,
+ * which stays open in *dir_fd until the caller is done. */
+static int fill_address(struct sockaddr_un *address, const char *path, int *dir_fd,
+                        struct error *err)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    *dir_fd = -1;
+    if (strlen(path) < sizeof(address->sun_path)) {
+        memcpy(address->sun_path, path, strlen(path) + 1);
+        return 0;
+    }
+    const char *slash = strrchr(path, '/');
+    if (!slash || strlen(slash) > 64)
+        return error_set(err, -ENAMETOOLONG, "socket name in '%s' is too long", path);
+    _cleanup_free_ char *directory = xstrndup(path, (size_t)(slash - path));
+    *dir_fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (*dir_fd < 0)
+        return error_errno(err, errno, "open %s", directory);
+    snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d%s", *dir_fd, slash);
+    return 0;
+}
+
+int socket_listen_unix(const char *path, int type, mode_t mode, struct error *err)
+{
+    _cleanup_close_ int fd = -1, dir_fd = -1;
+    struct sockaddr_un address;
+    int r;
+
+    r = fill_address(&address, path, &dir_fd, err);
+    if (r < 0)
+        return r;
+    fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return error_errno(err, errno, "socket");
+    /* fchmod before bind: the file is born with this mode (unix(7), inode of the socket). */
+    if (fchmod(fd, mode) < 0)
+        return error_errno(err, errno, "set mode of socket %s", path);
+    if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+        return error_errno(err, errno, "bind %s", path);
+    if (chmod(path, mode) < 0 || listen(fd, SOMAXCONN) < 0)
+        return error_errno(err, errno, "listen on %s", path);
+    return steal_fd(&fd);
+}
+
+int socket_connect_unix(const char *path, int type, struct error *err)
+{
+    _cleanup_close_ int fd = -1, dir_fd = -1;
+    struct sockaddr_un address;
+    int r;
+
+    r = fill_address(&address, path, &dir_fd, err);
+    if (r < 0)
+        return r;
+    fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return error_errno(err, errno, "socket");
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+        return error_errno(err, errno, "connect to %s", path);
+    return steal_fd(&fd);
+}
+
+ssize_t socket_send(int fd, const void *data, size_t length, const int *fds, size_t fds_count)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(SOCKET_FDS_MAX * sizeof(int))];
+    } control = {0};
+    struct iovec vector = {.iov_base = (void *)data, .iov_len = length};
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+    ssize_t sent;
+
+    if (fds_count > SOCKET_FDS_MAX)
+        return -E2BIG;
+    if (fds_count) {
+        message.msg_control = control.space;
+        message.msg_controllen = CMSG_SPACE(fds_count * sizeof(int));
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(fds_count * sizeof(int));
+        memcpy(CMSG_DATA(&control.header), fds, fds_count * sizeof(int));
+    }
+    do
+        sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : sent;
+}
+
+/* Moves the descriptors of one control message into fds; those beyond limit are closed. */
+static size_t take_fds(const struct cmsghdr *control, int *fds, size_t have, size_t limit)
+{
+    size_t count = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+    for (size_t i = 0; i < count; i++, have++) {
+        int fd;
+        memcpy(&fd, CMSG_DATA(control) + i * sizeof(int), sizeof(fd));
+        if (have < limit)
+            fds[have] = fd;
+        else
+            close(fd);
+    }
+    return have;
+}
+
+ssize_t socket_receive(int fd, void *data, size_t length, int *fds, size_t *fds_count)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(SOCKET_FDS_MAX * sizeof(int))];
+    } control;
+    struct iovec vector = {.iov_base = data, .iov_len = length};
+    struct msghdr message = {.msg_iov = &vector,
+                             .msg_iovlen = 1,
+                             .msg_control = control.space,
+                             .msg_controllen = sizeof(control.space)};
+    size_t limit = *fds_count, have = 0;
+    ssize_t received;
+
+    *fds_count = 0;
+    do
+        received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    while (received < 0 && errno == EINTR);
+    if (received < 0)
+        return -errno;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+            have = take_fds(c, fds, have, limit);
+    }
+    if (have > limit || (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC))) {
+        for (size_t i = 0; i < have && i < limit; i++)
+            close(fds[i]);
+        return -EMSGSIZE;
+    }
+    *fds_count = have;
+    return received;
+}
