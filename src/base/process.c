@@ -22,6 +22,10 @@ enum { CHILD_STACK_SIZE = 64 * 1024 };
 
 enum { CHILD_FDS_MAX = 64 };
 
+/* The child leaves its stack by exec, so AddressSanitizer never learns that its variables are gone,
+ * and takes the next mapping at that address for poisoned. */
+#define CHILD_CODE __attribute__((no_sanitize("address")))
+
 struct child {
     const struct process_spec *spec;
     sigset_t old_mask;
@@ -30,7 +34,7 @@ struct child {
     const char *step;
 };
 
-static void reset_signals(const sigset_t *mask)
+CHILD_CODE static void reset_signals(const sigset_t *mask)
 {
     struct sigaction action = {.sa_handler = SIG_DFL};
 
@@ -44,7 +48,7 @@ static void reset_signals(const sigset_t *mask)
 }
 
 /* Puts fds[i] at i. All are first moved above the wanted range, so that none is overwritten. */
-static int place_fds(const int *fds, int count)
+CHILD_CODE static int place_fds(const int *fds, int count)
 {
     int high[CHILD_FDS_MAX];
 
@@ -63,7 +67,7 @@ static int place_fds(const int *fds, int count)
 
 /* Runs on a stack of its own but in the parent's memory (CLONE_VM | CLONE_VFORK): no allocation, no
  * stdio. */
-static int child_main(void *data)
+CHILD_CODE static int child_main(void *data)
 {
     struct child *child = data;
     const struct process_spec *spec = child->spec;

@@ -416,7 +416,7 @@ def _run_one(function, shared):
 
 def _run_all(chosen):
     shared = _Shared()
-    file = pathlib.Path(sys.argv[0]).stem
+    file = pathlib.Path(sys.argv[0]).stem.removeprefix("test_")
     permitted = _permitted_skips()
     failures = 0
     print("TAP version 13", flush=True)

@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""usage: summary.py LOG-FOLDER PERMITTED-SKIPS [FAILED-STAGE...]
+
+Counts the results of `meson test` in the folder's *.json logs, the lines of TAP tests one by one, names
+what failed and what was skipped, and ends with "N passed, N failed, N skipped". Exit code 1 when
+anything failed: a test, a stage that could not run, or a skip that the list does not permit.
+"""
+
+import json
+import pathlib
+import re
+import sys
+
+_PLAN = re.compile(r"^1\.\.\d+", re.MULTILINE)
+_LINE = re.compile(r"^(not )?ok\b *\d* *-? *([^#]*?) *(?:# *(SKIP\b.*))?$", re.IGNORECASE | re.MULTILINE)
+_GOOD = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}
+
+
+def results(log):
+    """(test, case, verdict, remark) of everything in one log of meson test."""
+    for line in log.read_text().splitlines():
+        entry = json.loads(line)
+        name = entry["name"].split(" / ")[-1]
+        verdict = _GOOD.get(entry["result"], "failed")
+        output = entry.get("stdout") or ""
+        if not _PLAN.search(output):
+            yield name, "", verdict, entry["result"]
+            continue
+        failures = 0
+        for match in _LINE.finditer(output):
+            bad, case, skip = match.groups()
+            failures += bool(bad)
+            yield name, case, "failed" if bad else "skipped" if skip else "passed", skip or ""
+        if verdict == "failed" and not failures:
+            # A crash, a time-out or a wrong plan, after lines that are all ok.
+            yield name, "(as a whole)", "failed", entry["result"]
+
+
+def main():
+    folder, permitted_file, *failed_stages = sys.argv[1:]
+    lines = pathlib.Path(permitted_file).read_text().splitlines()
+    permitted = {line.split("#")[0].strip() for line in lines} - {""}
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    for stage in failed_stages:
+        counts["failed"] += 1
+        print(f"failed: stage {stage}")
+    for log in sorted(pathlib.Path(folder).glob("*.json")):
+        for test, case, verdict, remark in results(log):
+            name = f"{test}.{case}" if case else test
+            if verdict == "skipped" and name not in permitted:
+                verdict, remark = "failed", f"skipping it is not permitted: {remark}"
+            counts[verdict] += 1
+            if verdict != "passed":
+                print(f"{verdict}: {log.stem}: {name} {remark}")
+    if counts["passed"] == 0:
+        counts["failed"] += 1
+        print("failed: no test has run")
+    print("{passed} passed, {failed} failed, {skipped} skipped".format(**counts), flush=True)
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
