@@ -1,0 +1,175 @@
+/*
+ * What daemon and monitor say to each other: SOCK_SEQPACKET, one message a packet, a header and a
+ * fixed structure or text by type, descriptors beside it. Host byte order: both ends are on one
+ * machine; sizes are exact, there is no padding.
+ *
+ * The daemon that starts a monitor gives it one end of a socketpair; later daemons connect to
+ * BUNDLE/monitor.sock. One daemon at a time: whose HELLO came last has it, the other connection is
+ * closed. A monitor whose daemon goes away before START ends; after it, it goes on alone.
+ *
+ * Every request is answered once, by number: MONITOR_OK or MONITOR_ERROR, but START by
+ * MONITOR_STARTED or MONITOR_START_FAILED. Requests are answered in any order. Events carry request
+ * 0. A reader that does not read (a full socket) loses the connection, never stops the monitor.
+ *
+ * Versions: the monitor takes messages with version MONITOR_PROTOCOL_VERSION and one below, and
+ * answers with the version of the HELLO; anything else: MONITOR_ERROR -EPROTONOSUPPORT.
+ */
+#ifndef MONITOR_PROTOCOL_H
+#define MONITOR_PROTOCOL_H
+
+#include <stdint.h>
+
+enum {
+    MONITOR_MAGIC = 0x434c4f4d, /* "MOLC" in memory */
+    MONITOR_PROTOCOL_VERSION = 1,
+    MONITOR_MESSAGE_MAX = 4096, /* header and payload */
+    MONITOR_ID_SIZE = 72,       /* an id of at most 64 characters, its NUL, to a multiple of 8 */
+    MONITOR_NAME_SIZE = 128,    /* a file name in the bundle and its NUL */
+    MONITOR_CLIENTS_MAX = 256,  /* attached and following streams of one monitor */
+    MONITOR_EXECS_MAX = 64,     /* exec sessions of one monitor at a time */
+};
+
+struct monitor_header {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t type;    /* enum monitor_type */
+    uint32_t request; /* chosen by the daemon, not 0; 0 in events */
+    uint32_t length;  /* bytes after the header */
+};
+
+enum monitor_type {
+    /* daemon -> monitor; payload, descriptors; payload of MONITOR_OK */
+    MONITOR_HELLO = 1, /* none; OK: struct monitor_status. The first message of a connection */
+    MONITOR_START,     /* none; answered by STARTED or START_FAILED */
+    MONITOR_ATTACH,    /* struct monitor_attach, the attach stream; OK: none. Also before START */
+    MONITOR_FOLLOW,    /* struct monitor_follow, a SOCK_STREAM socket; OK: none */
+    MONITOR_SIGNAL,    /* struct monitor_signal; OK: none. -ESRCH: not running */
+    MONITOR_STOP,      /* struct monitor_stop; OK at once, EXITED follows. -ESRCH: not running */
+    MONITOR_RESIZE,    /* struct monitor_resize; OK: none. -ENOTTY: no terminal */
+    MONITOR_EXEC,      /* struct monitor_exec, its attach stream unless detached; OK: struct
+                          monitor_pid when the process runs; ERROR: exit code 125, 126 or 127 as a
+                          positive code when the runtime could not start it */
+    MONITOR_STATUS,    /* none; OK: struct monitor_status */
+
+    /* monitor -> daemon */
+    MONITOR_OK = 64,
+    MONITOR_ERROR,        /* struct monitor_error */
+    MONITOR_STARTED,      /* struct monitor_pid */
+    MONITOR_START_FAILED, /* struct monitor_error, code 125, 126 or 127; the monitor then ends */
+    MONITOR_EXITED,       /* event: struct monitor_exited. The container is deleted in the runtime,
+                             BUNDLE/status is written, mounts and netns are released, monitor.sock is
+                             gone; the monitor ends when followers have what they are owed */
+    MONITOR_EXEC_EXITED, /* event: struct monitor_exec_exited. Ends that no daemon heard of are told
+                            after the next HELLO */
+};
+
+enum monitor_state {
+    MONITOR_STATE_CREATED = 1, /* START has not come yet */
+    MONITOR_STATE_STARTING,    /* the runtime is at work */
+    MONITOR_STATE_RUNNING,
+    MONITOR_STATE_EXITED,
+};
+
+/* Times: nanoseconds since the epoch, 0 when it has not happened. */
+struct monitor_status {
+    uint32_t state; /* enum monitor_state */
+    int32_t pid;    /* of the container's init in this pid namespace; 0 when not running */
+    int32_t monitor_pid;
+    int32_t exit_code; /* exit status or 128 + signal; when EXITED */
+    uint32_t oom;      /* 1: the kernel killed in its cgroup for want of memory */
+    uint32_t reserved;
+    uint64_t started;
+    uint64_t finished;
+    uint64_t log_size; /* bytes in the log file */
+};
+
+struct monitor_error {
+    int32_t code; /* negative errno, or where said 125, 126, 127 */
+    char text[];  /* to the end of the message, not NUL-terminated; for a person */
+};
+
+struct monitor_pid {
+    int32_t pid;
+    uint32_t reserved;
+    uint64_t started;
+};
+
+enum {
+    MONITOR_ATTACH_STDIN = 1 << 0,
+    MONITOR_ATTACH_STDOUT = 1 << 1,
+    MONITOR_ATTACH_STDERR = 1 << 2,
+    MONITOR_ATTACH_LOGS = 1 << 3, /* everything in the log first, then what comes */
+};
+
+/* The stream: a SOCK_STREAM Unix socket. Client -> container: raw stdin, half-close is its end.
+ * Container -> client: raw bytes of a terminal, else frames: {stream 1 | 2, 0, 0, 0, length as
+ * big-endian u32} and the data. Closed by the monitor when the container has ended and everything
+ * was written. A slow client never holds the container up: it is served from the log. */
+struct monitor_attach {
+    uint32_t flags;
+};
+
+/* The stream receives the log file's bytes from offset on, as they are, and is closed after the
+ * container's last. An offset beyond the end: -ERANGE. */
+struct monitor_follow {
+    uint64_t offset;
+};
+
+struct monitor_signal {
+    uint32_t signal; /* 1 to 64, sent to the container's init */
+};
+
+struct monitor_stop {
+    uint32_t signal;    /* 0: the container's own (--stop-signal) */
+    int32_t timeout_ms; /* until SIGKILL; < 0: never; 0: SIGKILL at once */
+};
+
+struct monitor_resize {
+    char exec[MONITOR_ID_SIZE]; /* "": the container's own terminal */
+    uint16_t rows;
+    uint16_t columns;
+    uint32_t reserved;
+};
+
+enum {
+    MONITOR_EXEC_TTY = 1 << 0,
+    MONITOR_EXEC_STDIN = 1 << 1,  /* the stream is forwarded; else stdin is /dev/null */
+    MONITOR_EXEC_DETACH = 1 << 2, /* no stream; stdout and stderr go nowhere */
+};
+
+struct monitor_exec {
+    char id[MONITOR_ID_SIZE];        /* chosen by the daemon, unique in the monitor */
+    char process[MONITOR_NAME_SIZE]; /* file in the bundle with the OCI process document, without a
+                                        slash; removed by the monitor when it was read */
+    uint32_t flags;
+    uint16_t rows; /* 0: not set */
+    uint16_t columns;
+};
+
+struct monitor_exec_exited {
+    char id[MONITOR_ID_SIZE];
+    int32_t exit_code;
+    uint32_t reserved;
+};
+
+struct monitor_exited {
+    int32_t exit_code;
+    uint32_t oom;
+    uint64_t started;
+    uint64_t finished;
+};
+
+/*
+ * Command line: cloche-monitor --protocol 1 --id ID --bundle DIR --runtime PATH --runtime-root DIR
+ *   --log PATH [--tty] [--open-stdin] [--stdin-once] [--stop-signal N] [--stop-timeout SECONDS]
+ *   [--memory-cgroup DIR] --control-fd N [--rootfs-fd N] [--netns-fd N]
+ *
+ * --rootfs-fd: a detached mount (fsmount, open_tree), put on BUNDLE/rootfs (an existing directory);
+ * --netns-fd: a network namespace, bound on BUNDLE/netns (created when missing), both in the
+ * monitor's own mount namespace only. --memory-cgroup: the container's cgroup folder with
+ * memory.oom_control (v1) or memory.events (v2), read at the end. --stop-timeout: seconds, < 0: for
+ * ever. stdin and stdout /dev/null, stderr a file for complaints. The runtime is called with
+ * --root RUNTIME-ROOT --log BUNDLE/runtime.log --log-format json, working directory BUNDLE.
+ */
+
+#endif

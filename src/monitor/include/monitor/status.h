@@ -1,0 +1,33 @@
+/*
+ * BUNDLE/status: what became of a container, for a daemon that finds no monitor any more. A text
+ * file of NAME=VALUE lines, replaced atomically by the monitor:
+ *
+ *     version=1
+ *     state=exited                  created, starting, running, exited
+ *     monitor=4711                  its process id
+ *     pid=0
+ *     started=1795514400123456789   nanoseconds since the epoch
+ *     finished=1795514401123456789
+ *     exit_code=137
+ *     oom=0
+ *     error=...                     why it could not be started; one line
+ */
+#ifndef MONITOR_STATUS_H
+#define MONITOR_STATUS_H
+
+#include <base/buffer.h>
+#include <base/error.h>
+#include <monitor/protocol.h>
+
+enum { MONITOR_STATUS_VERSION = 1, MONITOR_STATUS_FILE_MAX = 8192 };
+
+/* error: NULL or a text; control characters in it become spaces. */
+void monitor_status_format(const struct monitor_status *status, const char *error,
+                           struct buffer *out);
+
+/* Reads dir_fd/status. -ENOENT: there is none; -EPROTONOSUPPORT: a newer version; -EBADMSG: not
+ * such a file. *ret_error: NULL or owned by the caller. log_size is 0. */
+int monitor_status_read(int dir_fd, struct monitor_status *ret, char **ret_error,
+                        struct error *err);
+
+#endif
