@@ -1,0 +1,78 @@
+/*
+ * The engine's side of cloche-image: starting a worker and reading what it says. Nothing here
+ * parses archives, and nothing here links an archive or compression library.
+ *
+ *     image_worker_start()    any thread; blocks for a spawn (under a millisecond)
+ *     ...poll image_worker_fd() for reading...
+ *     image_worker_receive()  per readiness, never blocks, until it returns IMAGE_WORKER_DONE
+ *     image_worker_free()     kills it if it still runs, and reaps it
+ *
+ * or image_worker_run() on a uv_queue_work thread, which does all of it and blocks until the end.
+ */
+#ifndef IMAGE_WORKER_H
+#define IMAGE_WORKER_H
+
+#include <stdbool.h>
+
+#include <base/error.h>
+#include <schema/image_worker.h>
+
+enum {
+    IMAGE_WORKER_PROTOCOL = 1,
+    IMAGE_WORKER_LINE_MAX = 16 * 1024 * 1024, /* bytes of a message; more is a broken worker */
+};
+
+/* Descriptors are borrowed and only needed during the call; -1: none. */
+struct image_worker_spec {
+    const char *program;                        /* path of cloche-image */
+    const struct image_worker_request *request; /* version is filled in by the client */
+    int archive_fd;                             /* load: read from; save: written to */
+    int staging_fd; /* load, commit: where the result goes (a directory) */
+    int content_fd; /* save: ROOT/content/sha256 */
+    int layers_fd;  /* save: ROOT/layers */
+    int upper_fd;   /* commit: the container's upper folder */
+    int log_fd;     /* its stderr; -1: /dev/null */
+};
+#define IMAGE_WORKER_SPEC_INIT                                                                     \
+    {                                                                                              \
+        .archive_fd = -1, .staging_fd = -1, .content_fd = -1, .layers_fd = -1, .upper_fd = -1,     \
+        .log_fd = -1                                                                               \
+    }
+
+struct image_worker;
+
+int image_worker_start(const struct image_worker_spec *spec, struct image_worker **ret,
+                       struct error *err);
+
+/* The control socket, borrowed: readable when image_worker_receive() has something to do. */
+int image_worker_fd(const struct image_worker *worker);
+
+enum image_worker_event {
+    IMAGE_WORKER_AGAIN,    /* nothing complete yet */
+    IMAGE_WORKER_PROGRESS, /* *ret_message holds progress, owned by the caller */
+    IMAGE_WORKER_DONE,     /* *ret_message holds the result, owned by the caller; it has ended */
+};
+
+/* Returns an enum image_worker_event, or -errno with the worker's own message ("shop.tar: ...")
+ * or, when it died without one, how it died. Call until AGAIN, DONE or an error. */
+int image_worker_receive(struct image_worker *worker, struct image_worker_message **ret_message,
+                         struct error *err);
+
+/* NULL allowed. A worker that still runs is killed. */
+void image_worker_free(struct image_worker *worker);
+static inline void cleanup_image_worker_p(struct image_worker **worker)
+{
+    image_worker_free(*worker);
+}
+#define _cleanup_image_worker_ _cleanup_(cleanup_image_worker_p)
+
+/* Starts, waits and returns the result. progress may be NULL; it is called on this thread.
+ * cancel_fd: when it becomes readable or hangs up the worker is killed and -ECANCELED returned;
+ * -1: none. */
+typedef void (*image_worker_progress_handler)(const struct image_worker_progress *progress,
+                                              void *context);
+int image_worker_run(const struct image_worker_spec *spec, image_worker_progress_handler progress,
+                     void *context, int cancel_fd, struct image_worker_result **ret,
+                     struct error *err);
+
+#endif

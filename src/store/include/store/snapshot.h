@@ -1,0 +1,43 @@
+/*
+ * Roots of containers: an overlay of an image's layers (read-only) and an upper folder of the
+ * container's own. Mounts are detached (fsopen + fsmount): nothing shows in any mount table until
+ * the monitor attaches the descriptor in its own namespace.
+ *
+ * Thread-safe and blocking as all of the store.
+ */
+#ifndef STORE_SNAPSHOT_H
+#define STORE_SNAPSHOT_H
+
+#include <stdint.h>
+
+#include <base/error.h>
+#include <store/store.h>
+
+/* Records that container (a lowercase hex ID) uses image_id, and makes
+ * ROOT/containers/ID/{upper,work}. The image's layers live at least as long as the snapshot.
+ * -EEXIST when the container has one. */
+int store_snapshot_prepare(struct store *store, const char *image_id, const char *container,
+                           struct error *err);
+
+/* A detached overlay mount of it; *ret_fd is the caller's. Each call makes a new mount: at most one
+ * may live at a time (the kernel's overlay wants upper and work for itself: -EBUSY). */
+int store_snapshot_mount(struct store *store, const char *container, int *ret_fd,
+                         struct error *err);
+
+/* The upper folder, opened for reading, for a commit; the caller's. */
+int store_snapshot_open_upper(struct store *store, const char *container, int *ret_fd,
+                              struct error *err);
+
+/* Bytes of the regular files in the upper folder (docker's SizeRw). Walks it. */
+int store_snapshot_usage(struct store *store, const char *container, uint64_t *ret,
+                         struct error *err);
+
+/* Deletes ROOT/containers/ID (with the engine's files in it) and the record, and what only it kept
+ * alive. The mount must be gone. A missing snapshot is success. */
+int store_snapshot_remove(struct store *store, const char *container, struct error *err);
+
+/* IDs of all containers with a snapshot (owned list): the engine removes those it has no record of.
+ */
+int store_snapshot_list(struct store *store, char ***ret, struct error *err);
+
+#endif
