@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""usage: run_guest.py BUILD-FOLDER TEST-FILE
+
+Boots the guest, runs a test file (a path in the tree) in it, prints its TAP. See README.md."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import initramfs
+import kernel as kernels
+
+HERE = pathlib.Path(__file__).resolve().parent
+SOURCE = HERE.parents[1]
+DISK_SIZE = 512 << 20  # bytes; a hole until written
+BOOT_LIMIT = 900  # seconds; meson's own limit is below
+
+
+def qemu_command(kernel, work, build, test):
+    def share(tag, path, access):
+        return ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,"
+                           f"multidevs=remap{access}"]
+    line = (f"console=ttyS0 quiet panic=-1 mitigations=off SOURCE={SOURCE} BUILD={build} "
+            f"TEST={test}")
+    return ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
+            "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-serial", f"file:{work}/console", "-kernel", str(kernel.image),
+            "-initrd", f"{work}/initramfs", "-append", line,
+            "-drive", f"file={work}/disk,format=raw,if=virtio,cache=unsafe",
+            *share("usr", "/usr", ",readonly=on"),
+            *share("modules", kernel.modules, ",readonly=on"),
+            *share("source", SOURCE, ",readonly=on"),
+            *share("build", build, ",readonly=on"),
+            *share("share", f"{work}/share", "")]
+
+
+def boot(build, test, work):
+    """Runs the guest to its end. Returns the test's exit code, None when it did not get there."""
+    kernel = kernels.find(build)
+    initramfs.write(f"{work}/initramfs", kernel, HERE / "init")
+    os.mkdir(f"{work}/share")
+    with open(f"{work}/disk", "wb") as disk:
+        disk.truncate(DISK_SIZE)
+    subprocess.run(["mkfs.ext4", "-q", "-F", f"{work}/disk"], check=True)
+    try:
+        subprocess.run(qemu_command(kernel, work, build, test), stdin=subprocess.DEVNULL,
+                       timeout=BOOT_LIMIT, check=True)
+    except subprocess.TimeoutExpired:
+        print(f"# the guest did not end within {BOOT_LIMIT} s")
+    try:
+        return int(pathlib.Path(f"{work}/share/exit").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def show(path, prefix=""):
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
+            print(prefix + line)
+
+
+def main():
+    build = pathlib.Path(sys.argv[1]).resolve()
+    test = pathlib.Path(sys.argv[2]).resolve().relative_to(SOURCE)
+    work = pathlib.Path(tempfile.mkdtemp(prefix="cloche-vm-", dir="/var/tmp"))
+    try:
+        code = boot(build, test, work)
+        show(work / "share/tap")
+        if code != 0:
+            show(work / "share/guest-error", "# ")
+            print("# the guest's console:")
+            show(work / "console", "# ")
+    finally:
+        shutil.rmtree(work)
+    if code is None:
+        print("Bail out! the guest did not run the test to its end")
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
