@@ -1,0 +1,189 @@
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "parser.h"
+#include "utf8.h"
+
+static bool fail_choice(struct parser *parser, const char *const *choices, const char *text,
+                        size_t length)
+{
+    _cleanup_buffer_ struct buffer list = BUFFER_INIT;
+    _cleanup_free_ char *excerpt = quoted_excerpt(text, length);
+
+    for (size_t i = 0; choices[i]; i++)
+        buffer_printf(&list, "%s\"%s\"", i == 0 ? "" : ", ", choices[i]);
+    return parser_fail(parser, -EINVAL, parser_position(parser), "expected %s%s, got %s",
+                       choices[1] ? "one of " : "", buffer_text(&list), excerpt);
+}
+
+static bool check_choice(struct parser *parser, const char *const *choices, const char *text,
+                         size_t length)
+{
+    for (size_t i = 0; choices[i]; i++)
+        if (strlen(choices[i]) == length && memcmp(choices[i], text, length) == 0)
+            return true;
+    return fail_choice(parser, choices, text, length);
+}
+
+/* Not asked of strings without limits, which are nearly all. */
+static bool check_length(struct parser *parser, const struct json_field *field, const char *text,
+                         size_t length)
+{
+    uint64_t characters = utf8_count(text, length);
+
+    if (characters < (uint64_t)field->minimum)
+        return field->minimum == 1
+                   ? parser_fail(parser, -EINVAL, parser_position(parser), "must not be empty")
+                   : parser_fail(parser, -EINVAL, parser_position(parser),
+                                 "has %" PRIu64 " characters, at least %" PRId64 " are needed",
+                                 characters, field->minimum);
+    if (characters > field->maximum)
+        return parser_fail(parser, -EINVAL, parser_position(parser),
+                           "has %" PRIu64 " characters, at most %" PRIu64 " are allowed",
+                           characters, field->maximum);
+    return true;
+}
+
+bool scalar_store_string(struct parser *parser, const struct place *place, const char *text,
+                         size_t length)
+{
+    const struct json_field *field = place->field;
+
+    if (field->choices && !check_choice(parser, field->choices, text, length))
+        return false;
+    if ((field->minimum > 0 || field->maximum != UINT64_MAX) &&
+        !check_length(parser, field, text, length))
+        return false;
+    if (!parser_take(parser, length + 1))
+        return false;
+    *(char **)place->slot = xstrndup(text, length);
+    return true;
+}
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return (c | 0x20) - 'a' + 10;
+}
+
+/* The lexer has made sure of the four digits. */
+static unsigned int hex4(const char *digits)
+{
+    unsigned int value = 0;
+
+    for (int i = 0; i < 4; i++)
+        value = value << 4 | (unsigned int)hex_value(digits[i]);
+    return value;
+}
+
+bool scalar_check_escapes(struct parser *parser, const char *decoded, size_t length, size_t start,
+                          size_t end)
+{
+    if (memchr(decoded, '\0', length))
+        return parser_fail(parser, -EINVAL, end, "a string must not contain \\u0000");
+
+    const char *at = parser->text + start, *stop = parser->text + end;
+    while ((at = memchr(at, '\\', (size_t)(stop - at)))) {
+        if (at[1] != 'u') {
+            at += 2;
+            continue;
+        }
+        unsigned int unit = hex4(at + 2);
+        at += 6;
+        if (unit < 0xd800 || unit > 0xdfff)
+            continue;
+        bool paired = unit < 0xdc00 && stop - at > 6 && at[0] == '\\' && at[1] == 'u' &&
+                      (hex4(at + 2) & 0xfc00) == 0xdc00;
+        if (!paired)
+            return parser_fail(parser, -EINVAL, end, "\\u%04x is half of a surrogate pair", unit);
+        at += 6;
+    }
+    return true;
+}
+
+static bool fail_range(struct parser *parser, const struct json_field *field, const char *text,
+                       size_t length)
+{
+    if (field->flags & JSON_FORMAT_VERSION)
+        return parser_fail(parser, -EINVAL, parser_position(parser),
+                           "format version %.*s is not known here (%" PRId64 " to %" PRIu64 " are)",
+                           (int)(length < 24 ? length : 24), text, field->minimum, field->maximum);
+    return parser_fail(parser, -EINVAL, parser_position(parser),
+                       "%.*s%s is out of range (%" PRId64 " to %" PRIu64 ")",
+                       (int)(length < 24 ? length : 24), text, length < 24 ? "" : "...",
+                       field->minimum, field->maximum);
+}
+
+/* Digits only. False: does not fit into 64 bits. */
+static bool read_digits(const char *text, size_t length, uint64_t *ret)
+{
+    uint64_t value = 0;
+
+    for (size_t i = 0; i < length; i++)
+        if (__builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(text[i] - '0'), &value))
+            return false;
+    *ret = value;
+    return true;
+}
+
+static bool in_range(const struct json_field *field, bool negative, uint64_t magnitude)
+{
+    if (negative && magnitude > 0)
+        return field->minimum < 0 && magnitude <= (uint64_t)0 - (uint64_t)field->minimum;
+    return magnitude <= field->maximum &&
+           (field->minimum <= 0 || magnitude >= (uint64_t)field->minimum);
+}
+
+static void store_integer(void *slot, uint8_t size, uint64_t bits)
+{
+    switch (size) {
+    case 1:
+        *(uint8_t *)slot = (uint8_t)bits;
+        break;
+    case 2:
+        *(uint16_t *)slot = (uint16_t)bits;
+        break;
+    case 4:
+        *(uint32_t *)slot = (uint32_t)bits;
+        break;
+    default:
+        *(uint64_t *)slot = bits;
+        break;
+    }
+}
+
+static bool store_integer_text(struct parser *parser, const struct place *place, const char *text,
+                               size_t length)
+{
+    bool negative = text[0] == '-';
+    uint64_t magnitude;
+
+    if (memchr(text, '.', length) || memchr(text, 'e', length) || memchr(text, 'E', length))
+        return parser_fail(parser, -EINVAL, parser_position(parser),
+                           "expected an integer, got %.*s%s", (int)(length < 24 ? length : 24),
+                           text, length < 24 ? "" : "...");
+    if (!read_digits(text + negative, length - negative, &magnitude) ||
+        !in_range(place->field, negative, magnitude))
+        return fail_range(parser, place->field, text, length);
+    store_integer(place->slot, place->field->size, negative ? 0 - magnitude : magnitude);
+    return true;
+}
+
+bool scalar_store_number(struct parser *parser, const struct place *place, const char *text,
+                         size_t length)
+{
+    if (place->field->kind != JSON_DOUBLE)
+        return store_integer_text(parser, place, text, length);
+
+    _cleanup_free_ char *copy = xstrndup(text, length);
+    double value = strtod(copy, NULL);
+    if (!isfinite(value))
+        return parser_fail(parser, -EINVAL, parser_position(parser), "%.*s%s is out of range",
+                           (int)(length < 24 ? length : 24), text, length < 24 ? "" : "...");
+    *(double *)place->slot = value;
+    return true;
+}

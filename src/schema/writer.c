@@ -1,0 +1,195 @@
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <schema/json.h>
+
+#include "utf8.h"
+
+enum { INDENT = 4 };
+
+/* Bytes that stand for themselves in a JSON string, from text on. */
+static size_t plain_run(const char *text, size_t length)
+{
+    size_t i = 0;
+
+    while (i < length) {
+        unsigned char c = (unsigned char)text[i];
+        if (c < 0x20 || c == '"' || c == '\\' || c >= 0x7f)
+            break;
+        i++;
+    }
+    return i;
+}
+
+static void quote_control(struct buffer *out, char c)
+{
+    static const char names[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
+    const char *found = memchr(names, c, sizeof(names) - 1);
+
+    if (found) {
+        buffer_append_char(out, '\\');
+        buffer_append_char(out, letters[found - names]);
+    } else {
+        buffer_printf(out, "\\u%04x", (unsigned int)(unsigned char)c);
+    }
+}
+
+void json_quote(struct buffer *out, const char *text, size_t length)
+{
+    buffer_append_char(out, '"');
+    while (length > 0) {
+        size_t size = plain_run(text, length);
+        if (size > 0) {
+            buffer_append(out, text, size);
+        } else if ((unsigned char)*text <= 0x7f) {
+            quote_control(out, *text);
+            size = 1;
+        } else if ((size = utf8_sequence(text, length)) > 0) {
+            buffer_append(out, text, size);
+        } else {
+            buffer_append_text(out, "\xef\xbf\xbd"); /* U+FFFD, as Go writes such bytes */
+            size = 1;
+        }
+        text += size;
+        length -= size;
+    }
+    buffer_append_char(out, '"');
+}
+
+void json_writer_init(struct json_writer *writer, struct buffer *out, enum json_layout layout)
+{
+    *writer = (struct json_writer){.out = out, .layout = layout, .first = true};
+}
+
+static void line_break(struct json_writer *writer)
+{
+    if (writer->layout == JSON_PRETTY)
+        buffer_printf(writer->out, "\n%*s", (int)(writer->depth * INDENT), "");
+}
+
+/* What stands between the value before and the next one. */
+static void separate(struct json_writer *writer)
+{
+    if (writer->after_key) {
+        writer->after_key = false;
+        return;
+    }
+    if (!writer->first)
+        buffer_append_char(writer->out, ',');
+    writer->first = false;
+    if (writer->depth > 0)
+        line_break(writer);
+}
+
+static void begin(struct json_writer *writer, char bracket)
+{
+    separate(writer);
+    buffer_append_char(writer->out, bracket);
+    writer->depth++;
+    writer->first = true;
+}
+
+static void end(struct json_writer *writer, char bracket)
+{
+    bool empty = writer->first;
+
+    writer->depth--;
+    writer->first = false;
+    if (!empty)
+        line_break(writer);
+    buffer_append_char(writer->out, bracket);
+}
+
+void json_writer_object_begin(struct json_writer *writer)
+{
+    begin(writer, '{');
+}
+
+void json_writer_object_end(struct json_writer *writer)
+{
+    end(writer, '}');
+}
+
+void json_writer_array_begin(struct json_writer *writer)
+{
+    begin(writer, '[');
+}
+
+void json_writer_array_end(struct json_writer *writer)
+{
+    end(writer, ']');
+}
+
+void json_writer_key(struct json_writer *writer, const char *key)
+{
+    separate(writer);
+    json_quote(writer->out, key, strlen(key));
+    buffer_append_text(writer->out, writer->layout == JSON_PRETTY ? ": " : ":");
+    writer->after_key = true;
+}
+
+void json_writer_string(struct json_writer *writer, const char *text)
+{
+    if (text)
+        json_writer_string_length(writer, text, strlen(text));
+    else
+        json_writer_null(writer);
+}
+
+void json_writer_string_length(struct json_writer *writer, const char *text, size_t length)
+{
+    separate(writer);
+    json_quote(writer->out, text, length);
+}
+
+void json_writer_integer(struct json_writer *writer, int64_t value)
+{
+    char text[24];
+
+    separate(writer);
+    buffer_append(writer->out, text, (size_t)snprintf(text, sizeof(text), "%" PRId64, value));
+}
+
+void json_writer_unsigned(struct json_writer *writer, uint64_t value)
+{
+    char text[24];
+
+    separate(writer);
+    buffer_append(writer->out, text, (size_t)snprintf(text, sizeof(text), "%" PRIu64, value));
+}
+
+void json_writer_number(struct json_writer *writer, double value)
+{
+    char text[32];
+
+    if (!isfinite(value)) {
+        json_writer_null(writer);
+        return;
+    }
+    separate(writer);
+    /* The shortest of those that read back as the same number. */
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof(text), "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    buffer_append_text(writer->out, text);
+}
+
+void json_writer_boolean(struct json_writer *writer, bool value)
+{
+    json_writer_raw(writer, value ? "true" : "false");
+}
+
+void json_writer_null(struct json_writer *writer)
+{
+    json_writer_raw(writer, "null");
+}
+
+void json_writer_raw(struct json_writer *writer, const char *json)
+{
+    separate(writer);
+    buffer_append_text(writer->out, json);
+}
