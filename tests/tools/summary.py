@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """usage: summary.py LOG-FOLDER PERMITTED-SKIPS [FAILED-STAGE...]
 
-Counts the results of `meson test` in the folder's *.json logs, the lines of TAP tests one by one, names
-what failed and what was skipped, and ends with "N passed, N failed, N skipped". Exit code 1 when
+Counts the results of `meson test` in the folder's *.json logs, every test of a TAP stream and of a
+cmocka program by itself, names what failed and what was skipped, and ends with "N passed, N failed, N skipped". Exit code 1 when
 anything failed: a test, a stage that could not run, or a skip that the list does not permit.
 """
 
@@ -11,9 +11,21 @@ import pathlib
 import re
 import sys
 
-_PLAN = re.compile(r"^1\.\.\d+", re.MULTILINE)
-_LINE = re.compile(r"^(not )?ok\b *\d* *-? *([^#]*?) *(?:# *(SKIP\b.*))?$", re.IGNORECASE | re.MULTILINE)
-_GOOD = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}
+_TAP = re.compile(r"^(not )?ok\b *\d* *-? *([^#]*?) *(?:# *(SKIP\b.*))?$", re.IGNORECASE | re.MULTILINE)
+_CMOCKA = re.compile(r"^\[ RUN      \] (.*)\n(?s:.*?)(?:^(?=\[ RUN)|^\[ *(OK|FAILED|SKIPPED) *\] \1$|\Z)",
+                     re.MULTILINE)
+_CMOCKA_VERDICTS = {"OK": "passed", "SKIPPED": "skipped"}
+_MESON_VERDICTS = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}
+
+
+def cases(output):
+    """(case, verdict, remark) of the single tests in a program's output."""
+    if re.search(r"^1\.\.\d+", output, re.MULTILINE):
+        for bad, case, skip in _TAP.findall(output):
+            yield case, "failed" if bad else "skipped" if skip else "passed", skip
+    else:
+        for case, verdict in _CMOCKA.findall(output):
+            yield case, _CMOCKA_VERDICTS.get(verdict, "failed"), verdict
 
 
 def results(log):
@@ -21,17 +33,13 @@ def results(log):
     for line in log.read_text().splitlines():
         entry = json.loads(line)
         name = entry["name"].split(" / ")[-1]
-        verdict = _GOOD.get(entry["result"], "failed")
-        output = entry.get("stdout") or ""
-        if not _PLAN.search(output):
+        verdict = _MESON_VERDICTS.get(entry["result"], "failed")
+        found = list(cases(entry.get("stdout") or ""))
+        for case in found:
+            yield name, *case
+        if not found:
             yield name, "", verdict, entry["result"]
-            continue
-        failures = 0
-        for match in _LINE.finditer(output):
-            bad, case, skip = match.groups()
-            failures += bool(bad)
-            yield name, case, "failed" if bad else "skipped" if skip else "passed", skip or ""
-        if verdict == "failed" and not failures:
+        elif verdict == "failed" and all(case[1] != "failed" for case in found):
             # A crash, a time-out or a wrong plan, after lines that are all ok.
             yield name, "(as a whole)", "failed", entry["result"]
 
@@ -47,7 +55,7 @@ def main():
     for log in sorted(pathlib.Path(folder).glob("*.json")):
         for test, case, verdict, remark in results(log):
             name = f"{test}.{case}" if case else test
-            if verdict == "skipped" and name not in permitted:
+            if verdict == "skipped" and f"{log.stem} {name}" not in permitted:
                 verdict, remark = "failed", f"skipping it is not permitted: {remark}"
             counts[verdict] += 1
             if verdict != "passed":
