@@ -1,0 +1,173 @@
+/*
+ * What no record refers to: files of layers and blobs after a removal or a crash, and staging
+ * folders whose worker is gone.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+
+#include "internal.h"
+
+/* Layer records that neither an image nor a snapshot holds. The newest host skeleton stays: its
+ * image refers to it by key, not by number (host.c). */
+static const char unused_layers[] =
+    "DELETE FROM layer WHERE"
+    " NOT EXISTS (SELECT 1 FROM image_layer WHERE layer = layer.id)"
+    " AND NOT EXISTS (SELECT 1 FROM snapshot_layer WHERE layer = layer.id)"
+    " AND NOT (key LIKE 'host:%' AND id = (SELECT MAX(id) FROM layer WHERE key LIKE 'host:%'))";
+
+static const char layer_is_known[] = "SELECT 1 FROM layer WHERE id = ?";
+
+static const char blob_is_known[] = "SELECT 1 FROM image WHERE id = ?1 OR manifest = ?1 UNION ALL"
+                                    " SELECT 1 FROM image_layer WHERE blob = ?1 LIMIT 1";
+
+static int row_exists(struct store *store, const char *sql, const char *text, struct error *err)
+{
+    _cleanup_store_statement_ struct store_statement *statement = NULL;
+    int r = store_db_query(store->db, &statement, err, sql, "t", text);
+
+    return r < 0 ? r : store_statement_step(statement, err);
+}
+
+/* Moves it out of sight in one step, so that a name in layers/ or content/ always means a whole
+ * layer or blob; the slow part happens in staging. */
+static void discard(struct store *store, int dir_fd, const char *name)
+{
+    char trash[2 + 16 + 1] = "t-";
+
+    text_random_hex(trash + 2, 16);
+    if (renameat(dir_fd, name, store->staging_fd, trash) == 0)
+        file_remove_tree_at(store->staging_fd, trash, NULL);
+}
+
+/* Opens dir_fd anew, so that positions are not shared. */
+static DIR *open_listing(int dir_fd)
+{
+    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+    if (!dir)
+        close_fd(fd);
+    return dir;
+}
+
+static bool is_dots(const char *name)
+{
+    return text_equal(name, ".") || text_equal(name, "..");
+}
+
+static int collect_layers(struct store *store, struct error *err)
+{
+    _cleanup_closedir_ DIR *dir = open_listing(store->layers_fd);
+    struct dirent *entry;
+
+    if (!dir)
+        return error_errno(err, errno, "list %s/layers", store->root);
+    while ((entry = readdir(dir))) {
+        if (is_dots(entry->d_name))
+            continue;
+        int r = row_exists(store, layer_is_known, entry->d_name, err);
+        if (r < 0)
+            return r;
+        if (!r)
+            discard(store, store->layers_fd, entry->d_name);
+    }
+    return 0;
+}
+
+static int collect_blobs(struct store *store, struct error *err)
+{
+    _cleanup_closedir_ DIR *dir = open_listing(store->content_fd);
+    struct dirent *entry;
+
+    if (!dir)
+        return error_errno(err, errno, "list %s/content/sha256", store->root);
+    while ((entry = readdir(dir))) {
+        if (is_dots(entry->d_name))
+            continue;
+        _cleanup_free_ char *digest = xasprintf("sha256:%s", entry->d_name);
+        int r = row_exists(store, blob_is_known, digest, err);
+        if (r < 0)
+            return r;
+        if (!r)
+            discard(store, store->content_fd, entry->d_name);
+    }
+    return 0;
+}
+
+/* Folders that a crash left between their creation and their record. */
+static int collect_containers(struct store *store, struct error *err)
+{
+    _cleanup_closedir_ DIR *dir = open_listing(store->containers_fd);
+    struct dirent *entry;
+
+    if (!dir)
+        return error_errno(err, errno, "list %s/containers", store->root);
+    while ((entry = readdir(dir))) {
+        if (is_dots(entry->d_name))
+            continue;
+        int r = row_exists(store, "SELECT 1 FROM snapshot WHERE container = ?", entry->d_name, err);
+        if (r < 0)
+            return r;
+        if (!r)
+            discard(store, store->containers_fd, entry->d_name);
+    }
+    return 0;
+}
+
+/* A staging folder is locked through the open file that its worker shares, so that one whose
+ * worker outlives a killed daemon is left until the worker is gone. */
+static bool is_held(int staging_fd, const char *name)
+{
+    _cleanup_close_ int fd = openat(staging_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+}
+
+static void collect_staging(struct store *store)
+{
+    _cleanup_closedir_ DIR *dir = open_listing(store->staging_fd);
+    struct dirent *entry;
+
+    while (dir && (entry = readdir(dir)))
+        if (!is_dots(entry->d_name) && !is_held(store->staging_fd, entry->d_name))
+            file_remove_tree_at(store->staging_fd, entry->d_name, NULL);
+}
+
+int garbage_collect_at_open(struct store *store, struct error *err)
+{
+    int r = garbage_collect(store, err);
+
+    if (r == 0)
+        r = collect_containers(store, err);
+    if (r == 0)
+        collect_staging(store);
+    return r;
+}
+
+int garbage_collect(struct store *store, struct error *err)
+{
+    int r = 0;
+
+    pthread_mutex_lock(&store->files);
+    if (store->saves) {
+        store->collect_deferred = true;
+    } else {
+        store->collect_deferred = false;
+        r = store_db_run(store->db, err, unused_layers, "");
+        if (r >= 0)
+            r = collect_layers(store, err);
+        if (r >= 0)
+            r = collect_blobs(store, err);
+    }
+    pthread_mutex_unlock(&store->files);
+    return r < 0 ? r : 0;
+}
