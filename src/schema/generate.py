@@ -36,9 +36,11 @@ FILE_KEYS = {'$schema', '$id', 'title', 'description', '$comment', '$defs', 'x-c
 METHOD_KEYS = {'params', 'result', 'summary', 'description', 'x-param-fds', 'x-result-fds',
                'x-idempotent', 'x-long', 'x-errors'}
 
+# Words that cannot name a field: keywords, and names that a libc may define as macros (musl does).
 C_KEYWORDS = set('''auto break case char const continue default do double else enum extern float
     for goto if inline int long register restrict return short signed sizeof static struct switch
-    typedef union unsigned void volatile while bool true false asm typeof'''.split())
+    typedef union unsigned void volatile while bool true false asm typeof
+    errno stdin stdout stderr'''.split())
 # GNU C predefines these as macros; a header that has members of the name takes that back.
 GNU_MACROS = ('linux', 'unix')
 
