@@ -30,8 +30,8 @@ compared with those from before. A leftover fails the test.
 
 Environment: CLOCHE_BUILD (the build folder; default: build/ at the top of the tree),
 CLOCHE_TEST_KEEP=1 keeps scratch folders of failed tests, CLOCHE_TEST_NAMESPACES=0 runs in the
-machine's own namespaces (to debug). Arguments of a test file: names (or parts of names) of the tests
-to run, and -v to see every command.
+machine's own namespaces (to debug). Arguments of a test file: names (or parts of names) of the
+tests to run, and -v to see every command.
 """
 
 import ctypes
@@ -58,8 +58,8 @@ verbose = False
 
 
 class Skip(Exception):
-    """Raised by a test that cannot run here. tests/permitted-skips.txt must name it; contrib/check also
-    looks at the stage."""
+    """Raised by a test that cannot run here. tests/permitted-skips.txt must name it; contrib/check
+    also looks at the stage."""
 
 
 class CommandFailed(AssertionError):

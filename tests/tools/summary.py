@@ -2,8 +2,9 @@
 """usage: summary.py LOG-FOLDER PERMITTED-SKIPS [FAILED-STAGE...]
 
 Counts the results of `meson test` in the folder's *.json logs, every test of a TAP stream and of a
-cmocka program by itself, names what failed and what was skipped, and ends with "N passed, N failed, N skipped". Exit code 1 when
-anything failed: a test, a stage that could not run, or a skip that the list does not permit.
+cmocka program by itself, names what failed and what was skipped, and ends with "N passed, N failed,
+N skipped". Exit code 1 when anything failed: a test, a stage that could not run, or a skip that the
+list does not permit.
 """
 
 import json
@@ -11,9 +12,10 @@ import pathlib
 import re
 import sys
 
-_TAP = re.compile(r"^(not )?ok\b *\d* *-? *([^#]*?) *(?:# *(SKIP\b.*))?$", re.IGNORECASE | re.MULTILINE)
-_CMOCKA = re.compile(r"^\[ RUN      \] (.*)\n(?s:.*?)(?:^(?=\[ RUN)|^\[ *(OK|FAILED|SKIPPED) *\] \1$|\Z)",
-                     re.MULTILINE)
+_TAP = re.compile(r"^(not )?ok\b *\d* *-? *([^#]*?) *(?:# *(SKIP\b.*))?$",
+                  re.IGNORECASE | re.MULTILINE)
+_CMOCKA = re.compile(r"^\[ RUN      \] (.*)\n(?s:.*?)"
+                     r"(?:^(?=\[ RUN)|^\[ *(OK|FAILED|SKIPPED) *\] \1$|\Z)", re.MULTILINE)
 _CMOCKA_VERDICTS = {"OK": "passed", "SKIPPED": "skipped"}
 _MESON_VERDICTS = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}
 

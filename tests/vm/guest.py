@@ -1,5 +1,5 @@
-"""Process 1 of the guest: sets the machine up, runs the test file that the command line names, powers
-off. Results: /share/tap and /share/exit."""
+"""Process 1 of the guest: sets the machine up, runs the test file that the command line names,
+powers off. Results: /share/tap and /share/exit."""
 
 import ctypes
 import os
@@ -37,7 +37,8 @@ def set_up():
 
 
 def run_test():
-    """Runs it with the programs copied to memory: starting one over 9p costs tens of milliseconds."""
+    """Runs it, with the programs copied to memory: starting one over 9p costs tens of
+    milliseconds."""
     build = pathlib.Path("/build")
     programs = pathlib.Path(os.environ["BUILD"]) / "src/programs"
     (build / "src/programs").mkdir(parents=True)
@@ -48,8 +49,9 @@ def run_test():
     environment = {**os.environ, "CLOCHE_BUILD": str(build), "CLOCHE_GUEST": "1",
                    "PYTHONPATH": str(source / "tests/integration"), "PYTHONDONTWRITEBYTECODE": "1"}
     with open("/share/tap", "wb") as tap:
-        return subprocess.run([sys.executable, source / os.environ["TEST"]], stdin=subprocess.DEVNULL,
-                              stdout=tap, stderr=subprocess.STDOUT, env=environment).returncode
+        return subprocess.run([sys.executable, source / os.environ["TEST"]], env=environment,
+                              stdin=subprocess.DEVNULL, stdout=tap,
+                              stderr=subprocess.STDOUT).returncode
 
 
 def main():

@@ -1,4 +1,5 @@
-"""The guest's first file system: a cpio archive, uncompressed (unpacking would cost more than reading)."""
+"""The guest's first file system: a cpio archive, uncompressed, since unpacking would cost more than
+reading."""
 
 import os
 import pathlib
