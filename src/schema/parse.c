@@ -402,15 +402,14 @@ static bool check_text(struct parser *parser)
 }
 
 /* yajl's words without its "lexical error: " and line end. */
-static bool fail_syntax(struct parser *parser)
+static bool fail_syntax(struct parser *parser, size_t place)
 {
     unsigned char *message = yajl_get_error(parser->yajl, false, NULL, 0);
     const char *text = (const char *)message, *colon = strstr(text, ": ");
 
     if (colon)
         text = colon + 2;
-    parser_fail(parser, -EINVAL, parser_position(parser), "not JSON: %.*s",
-                (int)strcspn(text, "\n"), text);
+    parser_fail(parser, -EINVAL, place, "not JSON: %.*s", (int)strcspn(text, "\n"), text);
     yajl_free_error(parser->yajl, message);
     return false;
 }
@@ -422,10 +421,13 @@ static bool run_yajl(struct parser *parser)
     parser->yajl = yajl_alloc(&callbacks, NULL, parser);
     yajl_config(parser->yajl, yajl_dont_validate_strings, 1); /* check_text() was stricter */
     yajl_status status = yajl_parse(parser->yajl, text, parser->length);
-    if (status == yajl_status_ok)
+    size_t place = parser_position(parser);
+    if (status == yajl_status_ok) {
         status = yajl_complete_parse(parser->yajl);
+        place = parser->length;
+    }
     if (status != yajl_status_ok && parser->result == 0)
-        fail_syntax(parser);
+        fail_syntax(parser, place);
     yajl_free(parser->yajl);
     return parser->result == 0;
 }
