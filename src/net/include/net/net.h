@@ -31,6 +31,7 @@
 enum {
     NET_PUBLICATIONS_MAX = 8192, /* published ports of an instance */
     NET_SPARE_NAMESPACES_MAX = 16,
+    NET_TABLE_NAME_MAX = 31, /* bytes */
     NET_MTU_DEFAULT = 1500,
 };
 
@@ -54,7 +55,7 @@ struct net_config {
 int net_choose_subnet(const char *bridge, struct net_subnet *ret, struct error *err);
 
 /* Opens the netlink sockets, in the caller's network namespace, and subscribes to changes of the
- * rules. Changes nothing. NULL on failure, with err. */
+ * rules. Changes nothing. -EINVAL: a name or the prefix is out of its limits. */
 int net_open(const struct net_config *config, struct net **ret, struct error *err);
 
 /* Closes the sockets and drops the spare namespaces. Bridge, rules and containers stay and work.
