@@ -18,18 +18,6 @@ static struct nlmsghdr *add_link_message(struct netlink_batch *batch, const char
     return netlink_batch_add(batch, what, type, flags | NLM_F_ACK, header, sizeof(*header));
 }
 
-/* No link-local IPv6 address, and with it no duplicate address detection and no router
- * solicitations: our subnets are IPv4 only. */
-static void put_no_ipv6_address(struct nlmsghdr *message)
-{
-    struct nlattr *families = mnl_attr_nest_start(message, IFLA_AF_SPEC);
-    struct nlattr *ipv6 = mnl_attr_nest_start(message, AF_INET6);
-
-    mnl_attr_put_u8(message, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
-    mnl_attr_nest_end(message, ipv6);
-    mnl_attr_nest_end(message, families);
-}
-
 void link_add_bridge(struct netlink_batch *batch, const char *name, const uint8_t mac[static 6],
                      uint32_t mtu)
 {
@@ -44,7 +32,6 @@ void link_add_bridge(struct netlink_batch *batch, const char *name, const uint8_
     info = mnl_attr_nest_start(message, IFLA_LINKINFO);
     mnl_attr_put_strz(message, IFLA_INFO_KIND, "bridge");
     mnl_attr_nest_end(message, info);
-    put_no_ipv6_address(message);
 }
 
 void link_add_set_up(struct netlink_batch *batch, const char *what, unsigned index, uint32_t mtu)
@@ -111,7 +98,6 @@ void link_add_veth(struct netlink_batch *batch, const struct link_veth *veth)
     mnl_attr_put_strz(message, IFLA_IFNAME, veth->name);
     mnl_attr_put_u32(message, IFLA_MASTER, veth->bridge);
     mnl_attr_put_u32(message, IFLA_MTU, veth->mtu);
-    put_no_ipv6_address(message);
     put_peer(message, veth);
     add_hairpin(batch, veth->name);
 }
@@ -165,25 +151,46 @@ void link_add_default_route(struct netlink_batch *batch, unsigned index, struct 
     mnl_attr_put_u32(message, RTA_OIF, index);
 }
 
+static void handle_port(const struct nlattr *data, struct link *link)
+{
+    const struct nlattr *attribute;
+
+    netlink_for_each_nested(attribute, data)
+    {
+        if (mnl_attr_get_type(attribute) == IFLA_BRPORT_STATE &&
+            mnl_attr_get_u8(attribute) != BR_STATE_FORWARDING)
+            link->passes_packets = false;
+    }
+}
+
+static void handle_link_info(const struct nlattr *info, struct link *link)
+{
+    const struct nlattr *attribute;
+
+    netlink_for_each_nested(attribute, info)
+    {
+        if (mnl_attr_get_type(attribute) == IFLA_INFO_KIND)
+            link->is_bridge = strcmp(mnl_attr_get_str(attribute), "bridge") == 0;
+        if (mnl_attr_get_type(attribute) == IFLA_INFO_SLAVE_DATA)
+            handle_port(attribute, link); /* nobody but us makes ports of anything but bridges */
+    }
+}
+
 static void handle_link(const struct nlmsghdr *message, void *data)
 {
     const struct ifinfomsg *header = mnl_nlmsg_get_payload(message);
-    const struct nlattr *attribute, *inner;
+    const struct nlattr *attribute;
     struct link *link = data;
 
     link->index = (unsigned)header->ifi_index;
     link->is_up = header->ifi_flags & IFF_UP;
+    link->passes_packets = header->ifi_flags & IFF_RUNNING;
     netlink_for_each(attribute, message, sizeof(*header))
     {
         if (mnl_attr_get_type(attribute) == IFLA_MTU)
             link->mtu = mnl_attr_get_u32(attribute);
-        if (mnl_attr_get_type(attribute) != IFLA_LINKINFO)
-            continue;
-        netlink_for_each_nested(inner, attribute)
-        {
-            if (mnl_attr_get_type(inner) == IFLA_INFO_KIND)
-                link->is_bridge = strcmp(mnl_attr_get_str(inner), "bridge") == 0;
-        }
+        if (mnl_attr_get_type(attribute) == IFLA_LINKINFO)
+            handle_link_info(attribute, link);
     }
 }
 

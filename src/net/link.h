@@ -18,6 +18,7 @@ struct link {
     unsigned index;
     bool is_bridge;
     bool is_up;
+    bool passes_packets; /* has a carrier, and as a port of a bridge is in its forwarding state */
     uint32_t mtu;
 };
 

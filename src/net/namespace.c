@@ -4,15 +4,18 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <base/alloc.h>
-#include <base/file.h>
 #include <base/text.h>
 
 #include "link.h"
 #include "namespace.h"
+#include "sysctl.h"
 
 #define CONTAINER_LINK "eth0"
+
+enum { READY_PAUSE_NS = 100 * 1000, READY_TRIES = 50 };
 
 int namespace_open_own(int *ret_fd, struct error *err)
 {
@@ -42,12 +45,7 @@ static int set_up_inside(struct namespace *namespace, struct error *err)
         r = netlink_open(NETLINK_ROUTE, &namespace->route, err);
     if (r < 0)
         return r;
-    /* Links made from now on have no IPv6; lo keeps ::1. Without this a neighbour on the bridge
-     * could become a container's IPv6 router by one advertisement (CVE-2020-13401). A kernel
-     * without IPv6 has no such file. */
-    r = file_write_existing_at(AT_FDCWD, "/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", 1,
-                               err);
-    return r == -ENOENT ? 0 : r;
+    return sysctl_disable_ipv6("default", err); /* lo exists already and keeps ::1 */
 }
 
 /*
@@ -116,9 +114,9 @@ int net_prepare_spare(struct net *net, unsigned wanted, struct error *err)
 /* The host's end of an earlier container may still be on its way out, and its name with it: the
  * kernel takes links down after their namespace in a work queue. Then a random name does. */
 static int create_veth(struct net *net, const struct net_endpoint *endpoint, int netns,
-                       struct error *err)
+                       char name[static IFNAMSIZ], struct error *err)
 {
-    char name[IFNAMSIZ], random[9];
+    char random[9];
     uint8_t mac[6];
     struct link_veth veth = {
         .name = name,
@@ -131,14 +129,16 @@ static int create_veth(struct net *net, const struct net_endpoint *endpoint, int
     int r = -EEXIST;
 
     net_address_mac(endpoint->address, mac);
-    snprintf(name, sizeof(name), "%s", endpoint->link_name);
+    snprintf(name, IFNAMSIZ, "%s", endpoint->link_name);
     for (int tries = 0; r == -EEXIST && tries < 4; tries++) {
         _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
 
         link_add_veth(&batch, &veth);
         r = netlink_run(&net->route, &batch, err);
+        if (r == 0)
+            return sysctl_disable_ipv6(name, err);
         text_random_hex(random, 8);
-        snprintf(name, sizeof(name), "v%s", random);
+        snprintf(name, IFNAMSIZ, "v%s", random);
     }
     return r;
 }
@@ -158,6 +158,27 @@ static int configure_inside(struct net *net, const struct net_endpoint *endpoint
     link_add_set_up(&batch, "bring " CONTAINER_LINK " up", eth0.index, 0);
     link_add_default_route(&batch, eth0.index, net->subnet.gateway);
     return netlink_run(route, &batch, err);
+}
+
+/*
+ * A link that came up is put to work by the kernel's link watch, a moment later; what is sent
+ * before is lost, and a lost ARP request costs a container's first connection a whole second. Since
+ * Linux 6.8 asking for a link runs its link watch at once; older ones need a few short waits.
+ * Without success after some milliseconds the container is better off starting than failing.
+ */
+static int wait_for_carrier(struct netlink *route, const char *name, struct error *err)
+{
+    const struct timespec pause = {.tv_nsec = READY_PAUSE_NS};
+
+    for (int tries = 0; tries < READY_TRIES; tries++) {
+        struct link link;
+        int r = link_get(route, name, &link, err);
+
+        if (r < 0 || link.passes_packets)
+            return r;
+        nanosleep(&pause, NULL);
+    }
+    return 0;
 }
 
 static int check(const struct net *net, const struct net_endpoint *endpoint, struct error *err)
@@ -183,16 +204,22 @@ int net_endpoint_create(struct net *net, const struct net_endpoint *endpoint, in
                         struct error *err)
 {
     _cleanup_(namespace_finish) struct namespace namespace = {.fd = -1};
-    char text[NET_ADDRESS_TEXT];
+    char text[NET_ADDRESS_TEXT], name[IFNAMSIZ];
     int r;
 
     r = check(net, endpoint, err);
     if (r == 0)
         r = take_or_create(net, &namespace, err);
     if (r == 0)
-        r = create_veth(net, endpoint, namespace.fd, err);
+        r = create_veth(net, endpoint, namespace.fd, name, err);
     if (r == 0)
         r = configure_inside(net, endpoint, &namespace.route, err);
+    if (r == 0)
+        r = wait_for_carrier(&namespace.route, CONTAINER_LINK, err);
+    if (r == 0)
+        r = wait_for_carrier(&net->route, name, err);
+    if (r == 0) /* it loses its carrier with its last port, and gets it back with the next */
+        r = wait_for_carrier(&net->route, net->bridge, err);
     if (r < 0) {
         error_context(err, "network of a container with address %s",
                       net_address_format(endpoint->address, text));

@@ -3,20 +3,19 @@
  * taking them away.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <net/if.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include <base/alloc.h>
-#include <base/file.h>
 #include <base/text.h>
 
 #include "link.h"
 #include "namespace.h"
 #include "ruleset.h"
 #include "state.h"
+#include "sysctl.h"
 
 enum {
     WATCH_BUFFER = 1024 * 1024,     /* bytes of notifications; more are lost and mean "look" */
@@ -102,28 +101,6 @@ void net_close(struct net *net)
 
 /* --- the bridge --- */
 
-/* Writes only what differs: these files are the whole machine's or somebody else's too. */
-static int set_sysctl(const char *path, const char *value, struct error *err)
-{
-    _cleanup_free_ char *old = NULL;
-    int r;
-
-    r = file_read_at(AT_FDCWD, path, 64, &old, NULL, err);
-    if (r < 0)
-        return r;
-    if (strncmp(old, value, strlen(value)) == 0)
-        return 0;
-    return file_write_existing_at(AT_FDCWD, path, value, strlen(value), err);
-}
-
-static int set_bridge_sysctl(const struct net *net, const char *family, const char *name,
-                             struct error *err)
-{
-    _cleanup_free_ char *path = xasprintf("/proc/sys/net/%s/conf/%s/%s", family, net->bridge, name);
-
-    return set_sysctl(path, "1", err);
-}
-
 static int create_bridge(struct net *net, struct error *err)
 {
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
@@ -194,13 +171,9 @@ static int set_up_bridge(struct net *net, struct error *err)
     if (r == 0)
         r = repair_link(net, &bridge, err);
     if (r == 0)
-        r = set_bridge_sysctl(net, "ipv4", "route_localnet", err);
-    if (r == 0) {
-        /* IPv4 only; see namespace.c for what a container could do otherwise. */
-        r = set_bridge_sysctl(net, "ipv6", "disable_ipv6", err);
-        if (r == -ENOENT)
-            r = 0; /* a kernel without IPv6 */
-    }
+        r = sysctl_set_for_link("ipv4", net->bridge, "route_localnet", err);
+    if (r == 0)
+        r = sysctl_disable_ipv6(net->bridge, err);
     if (r < 0) {
         error_context(err, "bridge '%s'", net->bridge);
         return r;
@@ -220,7 +193,7 @@ int net_setup(struct net *net, struct error *err)
         r = set_up_bridge(net, err);
     }
     if (r == 0)
-        r = set_sysctl("/proc/sys/net/ipv4/ip_forward", "1", err);
+        r = sysctl_set("/proc/sys/net/ipv4/ip_forward", err);
     return r;
 }
 
