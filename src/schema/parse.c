@@ -15,9 +15,7 @@
 
 size_t parser_position(const struct parser *parser)
 {
-    size_t position = yajl_get_bytes_consumed(parser->yajl);
-
-    return position < parser->length ? position : parser->length;
+    return parser->at_end ? parser->length : yajl_get_bytes_consumed(parser->yajl);
 }
 
 /* A copy without the white space between tokens, so that raw JSON fits into one line. */
@@ -402,14 +400,15 @@ static bool check_text(struct parser *parser)
 }
 
 /* yajl's words without its "lexical error: " and line end. */
-static bool fail_syntax(struct parser *parser, size_t place)
+static bool fail_syntax(struct parser *parser)
 {
     unsigned char *message = yajl_get_error(parser->yajl, false, NULL, 0);
     const char *text = (const char *)message, *colon = strstr(text, ": ");
 
     if (colon)
         text = colon + 2;
-    parser_fail(parser, -EINVAL, place, "not JSON: %.*s", (int)strcspn(text, "\n"), text);
+    parser_fail(parser, -EINVAL, parser_position(parser), "not JSON: %.*s",
+                (int)strcspn(text, "\n"), text);
     yajl_free_error(parser->yajl, message);
     return false;
 }
@@ -421,13 +420,13 @@ static bool run_yajl(struct parser *parser)
     parser->yajl = yajl_alloc(&callbacks, NULL, parser);
     yajl_config(parser->yajl, yajl_dont_validate_strings, 1); /* check_text() was stricter */
     yajl_status status = yajl_parse(parser->yajl, text, parser->length);
-    size_t place = parser_position(parser);
     if (status == yajl_status_ok) {
+        /* A number that ends with the text arrives only now, when yajl no longer counts. */
+        parser->at_end = true;
         status = yajl_complete_parse(parser->yajl);
-        place = parser->length;
     }
     if (status != yajl_status_ok && parser->result == 0)
-        fail_syntax(parser, place);
+        fail_syntax(parser);
     yajl_free(parser->yajl);
     return parser->result == 0;
 }

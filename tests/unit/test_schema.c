@@ -259,6 +259,7 @@ static void text_that_is_not_json_is_refused(void **state)
         {V "\"inner\":{\"value\":1,\n\"next\":{\"value\"", "s.json:2: inner.next.value: not JSON: "
                                                            "premature EOF"},
         {V "\"text\":\"a", "s.json:1: text: not JSON: premature EOF"},
+        {V "\"raw\":1", "s.json:1: raw: not JSON: premature EOF"},
         {V "}", "s.json:1: version: not JSON: invalid object key (must be a string)"},
         {V "\"words\":[\"a\",]}",
          "s.json:1: words[0]: not JSON: unallowed token at this point in JSON text"},
