@@ -8,6 +8,7 @@
 #include <base/alloc.h>
 #include <base/file.h>
 
+#include "conntrack.h"
 #include "ruleset.h"
 #include "state.h"
 
@@ -198,6 +199,8 @@ int net_publish(struct net *net, struct net_publication *publication, struct err
         error_context(err, "publish %s", port_text(&wanted, text));
         return r;
     }
+    if (wanted.protocol == NET_UDP)
+        conntrack_forget_udp(net, &wanted);
     *publication = wanted;
     return 0;
 }

@@ -24,7 +24,7 @@ struct net {
 
     int own_netns;         /* where every call begins and ends (namespace.c) */
     struct netlink route;  /* links, addresses, routes of the host (link.c) */
-    struct netlink nft;    /* rules (ruleset.c) */
+    struct netlink nft;    /* rules (ruleset.c), flows (conntrack.c) */
     struct netlink watch;  /* notifications about rules (net.c) */
     unsigned bridge_index; /* 0 until net_setup() */
     bool rules_active;     /* between net_setup() and net_teardown(): the table has to exist */

@@ -184,7 +184,7 @@ def the_rules_read_as_documented(unique):
 
 @test
 def published_ports_are_reached_from_everywhere(unique):
-    for bridge_filter in ("1", "0"):  # bridge-nf-call-iptables: bridged packets meet our rules
+    for bridge_filter in ("0", "1"):  # bridge-nf-call-iptables: bridged packets meet our rules
         pathlib.Path("/proc/sys/net/bridge/bridge-nf-call-iptables").write_text(bridge_filter)
         with Outside() as outside, Probe() as probe, two_containers(probe) as (one, two):
             for kind in ("tcp", "udp"):
@@ -209,6 +209,48 @@ def published_ports_are_reached_from_everywhere(unique):
                     probe("unpublish", kind, "0.0.0.0", 9000, FIRST, 80)
                     assert ask(outside, outside.here, 9000, kind, 1).startswith("nothing")
                     assert ask(HOST, "127.0.0.1", 9000, kind, 1).startswith("nothing")
+
+
+_STEADY_CLIENT = """
+import socket, sys, time
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(0.05)
+while True:
+    try:
+        client.sendto(b"?", (sys.argv[1], 9000))
+        print(client.recv(2048).decode(), flush=True)
+    except OSError:
+        print("nothing", flush=True)
+    time.sleep(0.02)
+"""
+
+
+@test
+def a_steady_udp_client_finds_a_new_container(unique):
+    # It keeps its flow alive, whose first packet decided on NAT.
+    with contextlib.ExitStack() as stack:
+        outside, probe = stack.enter_context(Outside()), stack.enter_context(Probe())
+        one, two = stack.enter_context(two_containers(probe))
+        stack.enter_context(server(one, "one", 80, "udp"))
+        stack.enter_context(server(two, "two", 80, "udp"))
+        client = subprocess.Popen(
+            ["nsenter", "--net", "--target", str(outside.keeper.pid), sys.executable, "-c",
+             _STEADY_CLIENT, outside.here], stdout=subprocess.PIPE, text=True)
+        stack.callback(client.communicate)
+        stack.callback(client.kill)
+
+        def hears(wanted):
+            for _ in range(40):
+                if client.stdout.readline().startswith(wanted):
+                    return True
+            return False
+
+        assert hears("nothing")
+        probe("publish", "udp", "0.0.0.0", 9000, FIRST, 80)
+        assert hears("one")
+        probe("unpublish", "udp", "0.0.0.0", 9000, FIRST, 80)
+        probe("publish", "udp", outside.here, 9000, SECOND, 80)
+        assert hears("two")
 
 
 @test

@@ -132,7 +132,8 @@ struct net_publication {
 /*
  * Makes the port reachable: from outside, from containers, from the host by its addresses and by
  * 127.0.0.1. A host_port of 0 is replaced in *publication by a free one of the machine's ephemeral
- * range (net.ipv4.ip_local_port_range). About 20 us.
+ * range (net.ipv4.ip_local_port_range). About 20 us; UDP up to
+ * 1 ms more, since flows to the port that began before are made to reach the container.
  *
  * -EADDRINUSE: the port is published already, by this or another instance ("port is already
  * allocated"), or a process on the host is bound to it ("address already in use"). The latter is
