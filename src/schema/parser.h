@@ -65,8 +65,7 @@ struct frame {
 };
 
 struct parser {
-    void *yajl;  /* yajl_handle */
-    bool at_end; /* all of the text was given to yajl */
+    void *yajl; /* yajl_handle */
     const char *source;
     const char *text;
     size_t length;

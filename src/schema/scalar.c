@@ -58,10 +58,7 @@ bool scalar_store_string(struct parser *parser, const struct place *place, const
         return false;
     if (!parser_take(parser, length + 1))
         return false;
-    char *copy = xmalloc(length + 1); /* not xstrndup(): it would look for a NUL first */
-    memcpy(copy, text, length);
-    copy[length] = '\0';
-    *(char **)place->slot = copy;
+    *(char **)place->slot = xstrndup(text, length);
     return true;
 }
 

@@ -169,7 +169,9 @@ struct monitor_exited {
  * monitor's own mount namespace only. --memory-cgroup: the container's cgroup folder with
  * memory.oom_control (v1) or memory.events (v2), read at the end. --stop-timeout: seconds, < 0: for
  * ever. stdin and stdout /dev/null, stderr a file for complaints. The runtime is called with
- * --root RUNTIME-ROOT --log BUNDLE/runtime.log --log-format json, working directory BUNDLE.
+ * --root RUNTIME-ROOT --log BUNDLE/container.log (exec: exec-ID.log) --log-format json, working
+ * directory BUNDLE. A daemon that took over while START or EXEC was at work hears of its result as
+ * STARTED or START_FAILED with request 0 (START), and of an exec by its end alone.
  */
 
 #endif

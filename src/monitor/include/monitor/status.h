@@ -1,9 +1,10 @@
 /*
  * BUNDLE/status: what became of a container, for a daemon that finds no monitor any more. A text
- * file of NAME=VALUE lines, replaced atomically by the monitor:
+ * file of NAME=VALUE lines, replaced atomically by the monitor when the container runs and when it
+ * has ended or could not be started; before that there is none:
  *
  *     version=1
- *     state=exited                  created, starting, running, exited
+ *     state=exited                  running or exited
  *     monitor=4711                  its process id
  *     pid=0
  *     started=1795514400123456789   nanoseconds since the epoch

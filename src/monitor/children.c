@@ -1,0 +1,97 @@
+/*
+ * Children of the monitor: the runtime while it works, the container's init and exec processes,
+ * which become ours when the runtime has ended, and whatever else the sandbox leaves to us.
+ *
+ * A process of the sandbox can end before we know its number: the runtime tells it in a file when
+ * it ends itself. So while a runtime is at work, only processes with known numbers are reaped; the
+ * others wait as zombies.
+ */
+#include <sys/wait.h>
+
+#include "monitor_internal.h"
+
+static bool reap(pid_t pid, int *ret_status)
+{
+    return pid > 0 && waitpid(pid, ret_status, WNOHANG) == pid;
+}
+
+static bool reap_session_helper(struct session *session, int *ret_status)
+{
+    if (!reap(session->helper.pid, ret_status))
+        return false;
+    session->helper.pid = 0;
+    return true;
+}
+
+static bool reap_exec(struct monitor *monitor)
+{
+    int status;
+
+    for (struct session *session = monitor->execs; session; session = session->next) {
+        if (reap_session_helper(session, &status)) {
+            exec_helper_ended(monitor, session, status);
+            return true;
+        }
+        if (reap(session->pid, &status)) {
+            exec_process_ended(monitor, session, status);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Handles one end, which may free sessions and start children; whether there was one. */
+static bool reap_one(struct monitor *monitor)
+{
+    int status;
+
+    if (reap_exec(monitor))
+        return true;
+    if (reap_session_helper(&monitor->container, &status)) {
+        container_helper_ended(monitor, status);
+    } else if (reap(monitor->container.pid, &status)) {
+        container_init_ended(monitor, status);
+    } else if (reap(monitor->deleting.pid, &status)) {
+        monitor->deleting.pid = 0;
+        container_delete_ended(monitor, status);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool runtime_at_work(const struct monitor *monitor)
+{
+    bool at_work = monitor->container.helper.pid > 0;
+
+    for (const struct session *session = monitor->execs; session; session = session->next)
+        at_work = at_work || session->helper.pid > 0;
+    return at_work;
+}
+
+static bool is_known(const struct monitor *monitor, pid_t pid)
+{
+    bool known = pid == monitor->container.pid || pid == monitor->deleting.pid;
+
+    for (const struct session *session = monitor->execs; session; session = session->next)
+        known = known || pid == session->pid;
+    return known;
+}
+
+void children_reap(struct monitor *monitor)
+{
+    siginfo_t info;
+
+    do {
+        while (reap_one(monitor))
+            ;
+        if (runtime_at_work(monitor))
+            return;
+        info.si_pid = 0;
+        if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0)
+            return;
+        /* One of ours that ended just now is handled by the next turn. */
+        if (!is_known(monitor, info.si_pid))
+            waitpid(info.si_pid, NULL, WNOHANG);
+    } while (true);
+}

@@ -1,0 +1,33 @@
+/*
+ * cloche-monitor's whole life. Links libc and base only and keeps its memory small: there is one of
+ * these processes beside every running container.
+ */
+#ifndef MONITOR_MONITOR_H
+#define MONITOR_MONITOR_H
+
+#include <stdbool.h>
+
+/* Strings must stay valid; descriptors are taken over, -1: none. See protocol.h, "Command line". */
+struct monitor_options {
+    const char *id;
+    const char *bundle;
+    const char *runtime;
+    const char *runtime_root;
+    const char *log;
+    const char *memory_cgroup; /* or NULL */
+    bool tty;
+    bool open_stdin;
+    bool stdin_once;
+    int stop_signal;
+    int stop_timeout_ms; /* < 0: for ever */
+    int control_fd;
+    int rootfs_fd;
+    int netns_fd;
+};
+
+/* Runs until the container has ended and everybody has been told, or the daemon went away before
+ * START. Complaints go through base/log.h. Returns the exit status for main(). To be called once in
+ * a process of its own: it changes session, mount namespace, signal mask and more. */
+int monitor_run(const struct monitor_options *options);
+
+#endif

@@ -1,0 +1,122 @@
+/*
+ * The monitor sets itself apart, in stages:
+ *   1. a session of its own, so that no terminal and no signal to the daemon's group reaches it;
+ *   2. child subreaper: the container's init becomes its child when the runtime has ended
+ *      (PR_SET_CHILD_SUBREAPER, Linux 3.4);
+ *   3. the last to be killed for want of memory, where it is allowed to say so; its children get
+ *      back what it came with;
+ *   4. a mount namespace that receives the host's mounts and gives none back, with the container's
+ *      root and network namespace in it: they vanish with the monitor, whatever ends it.
+ * System calls: setsid, prctl, unshare, mount, move_mount (Linux 5.2), umount2.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+
+#include "monitor_internal.h"
+
+#ifndef MOVE_MOUNT_F_EMPTY_PATH
+#define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
+#endif
+
+static const char oom_file[] = "/proc/self/oom_score_adj";
+static const char oom_least[] = "-999"; /* not -1000: when nothing else is left, it may go */
+static char oom_before[16];             /* "": not changed */
+
+static void protect_from_oom(void)
+{
+    _cleanup_free_ char *before = NULL;
+    size_t length;
+
+    if (file_read_at(AT_FDCWD, oom_file, sizeof(oom_before) - 1, &before, &length, NULL) < 0)
+        return;
+    /* Needs CAP_SYS_RESOURCE (proc(5)): without it the score stays, which is no failure. */
+    if (file_write_existing_at(AT_FDCWD, oom_file, oom_least, strlen(oom_least), NULL) == 0)
+        memcpy(oom_before, before, length + 1);
+}
+
+void isolate_begin_child(void)
+{
+    if (oom_before[0])
+        file_write_existing_at(AT_FDCWD, oom_file, oom_before, strlen(oom_before), NULL);
+}
+
+void isolate_end_child(void)
+{
+    if (oom_before[0])
+        file_write_existing_at(AT_FDCWD, oom_file, oom_least, strlen(oom_least), NULL);
+}
+
+int isolate_process(struct error *err)
+{
+    /* EPERM: we lead a session already. */
+    if (setsid() < 0 && errno != EPERM)
+        return error_errno(err, errno, "start a session");
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+        return error_errno(err, errno, "become child subreaper");
+    prctl(PR_SET_NAME, "cloche-monitor");
+    protect_from_oom();
+    return 0;
+}
+
+static int place_rootfs(const struct monitor_options *options, struct error *err)
+{
+    _cleanup_free_ char *path = xasprintf("%s/rootfs", options->bundle);
+
+    if (syscall(SYS_move_mount, options->rootfs_fd, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) <
+        0)
+        return error_errno(err, errno, "mount the container's root on %s", path);
+    return 0;
+}
+
+static int place_netns(const struct monitor_options *options, struct error *err)
+{
+    _cleanup_free_ char *path = xasprintf("%s/netns", options->bundle);
+    char source[64];
+    int fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+    if (fd < 0)
+        return error_errno(err, errno, "create %s", path);
+    close(fd);
+    snprintf(source, sizeof(source), "/proc/self/fd/%d", options->netns_fd);
+    if (mount(source, path, NULL, MS_BIND, NULL) < 0)
+        return error_errno(err, errno, "bind the network namespace on %s", path);
+    return 0;
+}
+
+int isolate_mounts(const struct monitor_options *options, struct error *err)
+{
+    int r = 0;
+
+    if (unshare(CLONE_NEWNS) < 0)
+        return error_errno(err, errno, "make a mount namespace");
+    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+        return error_errno(err, errno, "make the mounts receive only");
+    if (options->rootfs_fd >= 0)
+        r = place_rootfs(options, err);
+    if (r == 0 && options->netns_fd >= 0)
+        r = place_netns(options, err);
+    /* The mounts hold them now: nothing else of ours may keep them alive. */
+    close_fd(options->rootfs_fd);
+    close_fd(options->netns_fd);
+    return r;
+}
+
+void isolate_release_mounts(const struct monitor_options *options)
+{
+    const char *const names[] = {"netns", "rootfs"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        _cleanup_free_ char *path = xasprintf("%s/%s", options->bundle, names[i]);
+        umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+    }
+}

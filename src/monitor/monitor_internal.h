@@ -1,0 +1,357 @@
+/*
+ * The parts of the monitor and what they share. Everything runs on one thread and one epoll set;
+ * nothing here blocks but the few file operations on BUNDLE and the log.
+ */
+#ifndef MONITOR_INTERNAL_H
+#define MONITOR_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <base/error.h>
+#include <base/process.h>
+#include <monitor/monitor.h>
+#include <monitor/protocol.h>
+
+struct monitor;
+struct session;
+
+/* ---- loop.c: descriptors by type, deadlines ---- */
+
+enum watch_type {
+    WATCH_NONE,
+    WATCH_SIGNALS,  /* signalfd */
+    WATCH_LISTENER, /* monitor.sock */
+    WATCH_CONTROL,  /* a daemon; in struct control */
+    WATCH_OUTPUT,   /* a pipe or terminal written by the sandbox; in struct output */
+    WATCH_INPUT,    /* a pipe or terminal read by the sandbox; in struct input */
+    WATCH_CLIENT,   /* in struct client */
+};
+
+struct watch {
+    enum watch_type type;
+    int fd;          /* owned while it is watched; -1: not in use */
+    uint32_t events; /* EPOLL* asked for; 0: in no epoll set, not even for EPOLLHUP */
+};
+
+#define WATCH_INIT                                                                                 \
+    {                                                                                              \
+        WATCH_NONE, -1, 0                                                                          \
+    }
+
+/* The structure that holds this watch as its member. */
+#define watch_owner(watch, type, member)                                                           \
+    ((type *)(void *)((char *)(watch) - __builtin_offsetof(type, member)))
+
+/* Takes fd over, also on failure. */
+int watch_add(struct monitor *monitor, struct watch *watch, enum watch_type type, int fd,
+              uint32_t events);
+int watch_set(struct monitor *monitor, struct watch *watch, uint32_t events);
+void watch_close(struct monitor *monitor, struct watch *watch); /* also when not in use */
+
+enum deadline {
+    DEADLINE_STOP,     /* SIGKILL after the stop signal */
+    DEADLINE_DRAIN,    /* the container has ended, somebody still holds its pipes */
+    DEADLINE_SESSIONS, /* ended exec sessions, terminals that nobody holds: look again */
+    DEADLINE_LINGER,   /* clients that do not take what they are owed */
+    DEADLINE_COUNT,
+};
+
+void deadline_set(struct monitor *monitor, enum deadline which, int64_t milliseconds);
+void deadline_clear(struct monitor *monitor, enum deadline which);
+/* Moves one that is set. */
+void deadline_touch(struct monitor *monitor, enum deadline which, int64_t milliseconds);
+int64_t clock_milliseconds(void); /* monotonic */
+uint64_t clock_realtime_ns(void);
+
+/* Waits for one event or deadline and handles it. */
+int loop_once(struct monitor *monitor, struct error *err);
+
+/* ---- isolate.c ---- */
+
+int isolate_process(struct error *err);
+int isolate_mounts(const struct monitor_options *options, struct error *err);
+void isolate_release_mounts(const struct monitor_options *options);
+void isolate_begin_child(void); /* around starting a child: it gets the oom score we came with */
+void isolate_end_child(void);
+
+/* ---- container_log.c: the log file ---- */
+
+enum { LOG_LINE_MAX = 16 * 1024, LOG_PREFIX_LENGTH = 40 };
+
+enum stream { STREAM_STDOUT = 1, STREAM_STDERR = 2 }; /* also the number in attach frames */
+
+struct container_log {
+    int fd;
+    uint64_t size;  /* bytes of whole lines in the file */
+    bool failing;   /* the last write failed; said once */
+    int64_t second; /* of the text in date */
+    char date[20];  /* 2026-11-20T10:00:00 */
+};
+
+int container_log_open(struct container_log *log, const char *path, struct error *err);
+
+/* Appends data as lines of stream; all of it or, when it cannot be written (-errno), nothing. */
+int container_log_append(struct container_log *log, enum stream stream, const char *data,
+                         size_t length);
+
+/* ---- session.c: a process of the sandbox (the container's own or an exec) and its streams ---- */
+
+struct output {
+    struct watch watch;
+    struct session *session;
+    enum stream stream;
+    bool hung; /* a terminal that nobody holds open just now */
+};
+
+struct input {
+    struct watch watch;
+    struct session *session;
+    char *pending; /* owned; what the sandbox has not taken yet */
+    size_t length;
+    size_t at;
+    bool end_wanted; /* close when pending is written */
+};
+
+enum session_phase {
+    SESSION_NEW,
+    SESSION_STARTING, /* the runtime is at work */
+    SESSION_RUNNING,
+    SESSION_ENDED, /* exit code known, streams perhaps not drained */
+};
+
+struct session {
+    struct session *next;
+    char id[MONITOR_ID_SIZE]; /* "": the container */
+    enum session_phase phase;
+    bool tty;
+    bool with_stdin; /* a pipe, else /dev/null */
+    bool with_output;
+    bool stdin_once;       /* the client's end is the sandbox's end */
+    uint32_t request;      /* to be answered when started */
+    uint32_t asked_by;     /* generation of the daemon that is to be answered */
+    struct process helper; /* the runtime; pid 0: not at work */
+    pid_t pid;             /* 0: does not live */
+    int exit_code;
+    int64_t ended;  /* clock_milliseconds() */
+    char *document; /* owned; an exec's process document, a name in the bundle */
+    uint16_t rows, columns;
+    struct input input;
+    struct output output[2];
+    int console_fd; /* listener where the runtime brings the terminal; -1: none */
+};
+
+/* The descriptors that the runtime passes on to the sandbox; -1: /dev/null. */
+struct session_stdio {
+    int fds[3];
+};
+
+void session_init(struct session *session, const char *id);
+
+/* Makes pipes, or the socket that the terminal comes through. On success the runtime is to be
+ * called with *ret, which is then closed. */
+int session_open_streams(struct monitor *monitor, struct session *session,
+                         struct session_stdio *ret, struct error *err);
+void session_stdio_close(struct session_stdio *stdio);
+
+/* The runtime has done its work: takes the terminal over, if there is to be one, and begins to
+ * serve the streams. Until then nothing is read, so that what a failing runtime prints stays out of
+ * the log. */
+int session_begin(struct monitor *monitor, struct session *session, struct error *err);
+
+/* Serves what has been written, without waiting, up to a bound. */
+void session_drain(struct monitor *monitor, struct session *session);
+bool session_streams_open(const struct session *session);
+void session_close_streams(struct monitor *monitor, struct session *session);
+
+/* The output of an exec session is not read while its client has no room. */
+void session_pause_output(struct monitor *monitor, struct session *session);
+void session_resume_output(struct monitor *monitor, struct session *session);
+void session_retry_hung(struct monitor *monitor, struct session *session);
+
+/* Whether there is a stdin to write to, now or after the start; and whether it has room now. */
+bool session_input_open(const struct session *session);
+bool session_takes_input(const struct session *session);
+void session_write_input(struct monitor *monitor, struct session *session, const char *data,
+                         size_t length);
+void session_end_input(struct monitor *monitor, struct session *session);
+int session_resize(struct session *session, uint16_t rows, uint16_t columns);
+
+/* Name of a session's file in the bundle: init.pid, exec-ID.pid, runtime.log, exec-ID.log. Owned.
+ */
+char *session_file(const struct monitor *monitor, const struct session *session,
+                   const char *suffix);
+
+void output_ready(struct monitor *monitor, struct output *output);
+void input_ready(struct monitor *monitor, struct input *input);
+
+/* ---- client.c: attached and following streams ---- */
+
+enum { LINGER_MS = 10 * 1000 }; /* without progress; then what a client is owed is dropped */
+
+enum client_kind {
+    CLIENT_ATTACH, /* reads the log, as raw bytes or frames */
+    CLIENT_FOLLOW, /* reads the log as it is */
+    CLIENT_EXEC,   /* gets the output of its exec session directly */
+};
+
+struct client {
+    struct client *next;
+    struct watch watch;
+    enum client_kind kind;
+    struct session *session; /* whose stdin and output; NULL: follow, or the session is gone */
+    uint32_t flags;          /* MONITOR_ATTACH_* */
+    uint64_t offset;         /* in the log */
+    size_t sent;             /* bytes of the line at offset that were sent, as the client sees it */
+    char *pending;           /* CLIENT_EXEC: owned; output not taken yet */
+    size_t length;
+    size_t at;
+    bool input_ended; /* its half of the connection is shut */
+    bool gone;        /* it has closed; the rest of its input is still read */
+};
+
+/* Takes fd over, also on failure. */
+int client_add(struct monitor *monitor, enum client_kind kind, struct session *session,
+               uint32_t flags, uint64_t offset, int fd, struct error *err);
+void client_ready(struct monitor *monitor, struct client *client, uint32_t events);
+
+/* New lines are in the log. */
+void clients_log_grew(struct monitor *monitor);
+
+/* Output that the log could not take: to those who have everything else, as far as they take it. */
+void clients_bypass_log(struct monitor *monitor, enum stream stream, const char *data,
+                        size_t length);
+
+/* Output of an exec session, to its client if there is one. */
+void clients_send_exec(struct monitor *monitor, struct session *session, enum stream stream,
+                       const char *data, size_t length);
+bool clients_exec_blocked(const struct monitor *monitor, const struct session *session);
+
+/* The session's stdin has opened, has room again or has closed. */
+void clients_input_changed(struct monitor *monitor, struct session *session);
+
+/* The session is over: its clients go when they have what they are owed. */
+void clients_session_over(struct monitor *monitor, struct session *session);
+
+/* Lets clients of the log go that have all of it. Whether any is left. */
+bool clients_close_served(struct monitor *monitor);
+void clients_finish(struct monitor *monitor);
+
+/* ---- control.c: daemons ---- */
+
+enum { CONTROLS_MAX = 4 }; /* connections that have not said HELLO yet, and the daemon's */
+
+struct control {
+    struct watch watch;
+    uint16_t version; /* of its HELLO; 0: not said yet */
+};
+
+int control_open(struct monitor *monitor, struct error *err);
+void control_listener_ready(struct monitor *monitor);
+void control_ready(struct monitor *monitor, struct control *control, uint32_t events);
+
+/* To the daemon; -errno when there is none or it does not read. */
+int control_send(struct monitor *monitor, enum monitor_type type, uint32_t request,
+                 const void *payload, size_t length);
+void control_send_error(struct monitor *monitor, enum monitor_type type, uint32_t request, int code,
+                        const char *text);
+
+/* The number to answer the session's request by: 0 when the daemon that asked has gone. */
+uint32_t control_request_for(const struct monitor *monitor, const struct session *session);
+void control_stop_listening(struct monitor *monitor);
+void control_finish(struct monitor *monitor);
+
+/* ---- runtime.c: calling cloche-runtime ---- */
+
+/* Both set session->helper. */
+int runtime_run(struct monitor *monitor, struct session *session, struct session_stdio *stdio,
+                struct error *err);
+int runtime_exec(struct monitor *monitor, struct session *session, struct session_stdio *stdio,
+                 struct error *err);
+int runtime_delete(struct monitor *monitor, struct error *err); /* sets monitor->deleting */
+bool runtime_knows_container(const struct monitor *monitor);
+
+/* The pid file of a finished run or exec. */
+int runtime_read_pid(struct monitor *monitor, const struct session *session, pid_t *ret,
+                     struct error *err);
+
+/* Why a run or exec failed, from its log: err's message, and docker's 125, 126 or 127. */
+int runtime_failure(struct monitor *monitor, const struct session *session, int status,
+                    struct error *err);
+void runtime_remove_files(struct monitor *monitor, const struct session *session);
+
+/* ---- container.c, exec.c: what happens to the container and to exec sessions ---- */
+
+void container_start(struct monitor *monitor, uint32_t request);
+int container_signal(struct monitor *monitor, uint32_t signal, struct error *err);
+int container_stop(struct monitor *monitor, uint32_t signal, int32_t timeout_ms, struct error *err);
+void container_stop_overdue(struct monitor *monitor);
+void container_helper_ended(struct monitor *monitor, int status);
+void container_init_ended(struct monitor *monitor, int status);
+void container_delete_ended(struct monitor *monitor, int status);
+
+/* Its streams have ended, or (give_up) shall not be waited for any longer. */
+void container_drained(struct monitor *monitor, bool give_up);
+void container_fill_status(const struct monitor *monitor, struct monitor_status *ret);
+
+/* Answers later; -errno when it does not get that far. Takes *stream when there is one. */
+int exec_start(struct monitor *monitor, uint32_t request, const struct monitor_exec *exec,
+               int *stream, struct error *err);
+struct session *exec_find(struct monitor *monitor, const char *id);
+void exec_helper_ended(struct monitor *monitor, struct session *session, int status);
+void exec_process_ended(struct monitor *monitor, struct session *session, int status);
+void exec_drained(struct monitor *monitor, struct session *session);
+
+/* Looks at ended exec sessions whose streams are still held, and at hung terminals. */
+void sessions_check(struct monitor *monitor);
+
+/* Tells the daemon of ends that nobody heard of. */
+void execs_tell(struct monitor *monitor);
+void execs_finish(struct monitor *monitor);
+
+/* ---- children.c ---- */
+
+void children_reap(struct monitor *monitor);
+
+/* ---- monitor.c ---- */
+
+enum monitor_phase {
+    PHASE_CREATED,   /* waiting for START */
+    PHASE_STARTING,  /* `runtime run` at work */
+    PHASE_RUNNING,   /* init lives */
+    PHASE_DRAINING,  /* init has ended, its streams are read out */
+    PHASE_DELETING,  /* `runtime delete` at work */
+    PHASE_LINGERING, /* EXITED was told; clients get the rest of what they are owed */
+    PHASE_DONE,
+};
+
+enum { IO_BUFFER_SIZE = 32 * 1024 }; /* holds a whole log line: LOG_PREFIX_LENGTH + LOG_LINE_MAX */
+
+struct monitor {
+    const struct monitor_options *options;
+    enum monitor_phase phase;
+    int epoll_fd;
+    int bundle_fd;
+    int64_t deadlines[DEADLINE_COUNT]; /* clock_milliseconds(), 0: not set */
+    struct watch signals;
+    struct watch listener;
+    struct control controls[CONTROLS_MAX];
+    struct control *daemon;     /* one of controls, or NULL */
+    uint32_t daemon_generation; /* counts HELLOs */
+    struct container_log log;
+    struct session container;
+    struct session *execs;
+    size_t execs_count;
+    struct client *clients;
+    size_t clients_count;
+    struct process deleting; /* `runtime delete`; pid 0: not at work */
+    uint64_t started, finished;
+    bool oom;
+    int exit_code;
+    struct error failure; /* why it cannot start or did not; code 0: it did */
+    char io[IO_BUFFER_SIZE];
+};
+
+#endif

@@ -1,0 +1,131 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+#include <monitor/status.h>
+
+static const char *const state_names[] = {
+    [MONITOR_STATE_CREATED] = "created",
+    [MONITOR_STATE_STARTING] = "starting",
+    [MONITOR_STATE_RUNNING] = "running",
+    [MONITOR_STATE_EXITED] = "exited",
+};
+
+void monitor_status_format(const struct monitor_status *status, const char *error,
+                           struct buffer *out)
+{
+    buffer_printf(out, "version=%d\nstate=%s\nmonitor=%d\npid=%d\nstarted=%llu\n",
+                  MONITOR_STATUS_VERSION, state_names[status->state], status->monitor_pid,
+                  status->pid, (unsigned long long)status->started);
+    if (status->state == MONITOR_STATE_EXITED)
+        buffer_printf(out, "finished=%llu\nexit_code=%d\noom=%u\n",
+                      (unsigned long long)status->finished, status->exit_code, status->oom);
+    if (!error)
+        return;
+    buffer_append_text(out, "error=");
+    for (; *error && out->length < MONITOR_STATUS_FILE_MAX - 1; error++)
+        buffer_append_char(out, (unsigned char)*error < ' ' ? ' ' : *error);
+    buffer_append_char(out, '\n');
+}
+
+static int parse_state(const char *value, uint32_t *ret)
+{
+    for (uint32_t state = 1; state < ARRAY_SIZE(state_names); state++) {
+        if (text_equal(value, state_names[state])) {
+            *ret = state;
+            return 0;
+        }
+    }
+    return -EBADMSG;
+}
+
+static int parse_number(const char *value, uint64_t max, uint64_t *ret)
+{
+    return text_to_u64(value, 0, max, ret) < 0 ? -EBADMSG : 0;
+}
+
+static int parse_i32(const char *value, int32_t *ret)
+{
+    uint64_t number;
+
+    if (parse_number(value, INT32_MAX, &number) < 0)
+        return -EBADMSG;
+    *ret = (int32_t)number;
+    return 0;
+}
+
+/* Unknown names are passed over: a version that must not do so has another number. */
+static int parse_field(const char *name, const char *value, struct monitor_status *status,
+                       char **error)
+{
+    int32_t oom = 0;
+
+    if (text_equal(name, "state"))
+        return parse_state(value, &status->state);
+    if (text_equal(name, "monitor"))
+        return parse_i32(value, &status->monitor_pid);
+    if (text_equal(name, "pid"))
+        return parse_i32(value, &status->pid);
+    if (text_equal(name, "started"))
+        return parse_number(value, UINT64_MAX, &status->started);
+    if (text_equal(name, "finished"))
+        return parse_number(value, UINT64_MAX, &status->finished);
+    if (text_equal(name, "exit_code"))
+        return parse_i32(value, &status->exit_code);
+    if (text_equal(name, "oom")) {
+        int r = parse_i32(value, &oom);
+        status->oom = oom != 0;
+        return r;
+    }
+    if (text_equal(name, "error")) {
+        free(*error);
+        *error = xstrdup(value);
+    }
+    return 0;
+}
+
+static int check_version(const char *text, struct error *err)
+{
+    uint64_t version;
+
+    if (!text_starts_with(text, "version="))
+        return error_set(err, -EBADMSG, "status: not a status file");
+    _cleanup_free_ char *value = xstrndup(text + 8, strcspn(text + 8, "\n"));
+    if (text_to_u64(value, 1, UINT32_MAX, &version) < 0)
+        return error_set(err, -EBADMSG, "status: malformed version");
+    if (version > MONITOR_STATUS_VERSION)
+        return error_set(err, -EPROTONOSUPPORT, "status: version %llu is newer than this program",
+                         (unsigned long long)version);
+    return 0;
+}
+
+int monitor_status_read(int dir_fd, struct monitor_status *ret, char **ret_error, struct error *err)
+{
+    _cleanup_free_ char *text = NULL, *failure = NULL;
+    struct monitor_status status = {0};
+    char *rest, *line;
+    int r;
+
+    r = file_read_at(dir_fd, "status", MONITOR_STATUS_FILE_MAX * 2, &text, NULL, err);
+    if (r < 0)
+        return r;
+    r = check_version(text, err);
+    if (r < 0)
+        return r;
+    for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char *equals = strchr(line, '=');
+        if (equals)
+            *equals = '\0';
+        if (!equals || parse_field(line, equals + 1, &status, &failure) < 0)
+            return error_set(err, -EBADMSG, "status: malformed line '%s'", line);
+    }
+    if (!status.state)
+        return error_set(err, -EBADMSG, "status: no state");
+    *ret = status;
+    if (ret_error)
+        *ret_error = steal_ptr(failure);
+    return 0;
+}
