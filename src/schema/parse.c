@@ -189,8 +189,6 @@ static bool begin_object(struct parser *parser, const struct place *place)
     char *value = create_struct(parser, place, type);
     if (!value)
         return false;
-    if (is_map && (!parser_take(parser, 2 * sizeof(void *))))
-        return false;
     struct frame *frame = push_frame(parser, is_map ? FRAME_MAP : FRAME_OBJECT);
     if (!frame)
         return false;
