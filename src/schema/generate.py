@@ -224,8 +224,9 @@ class Reader:
 
     def read_array_type(self, c_name, definition, place):
         kind = Type(c_name, 'JSON_SHAPE_ARRAY')
-        field = Field('', 'items')
-        self.read_array(field, definition, place)
+        field = Field('', definition.get('x-c-name', 'items'))
+        self.read_array(field, {key: item for key, item in definition.items()
+                                if key != 'x-c-name'}, place)
         kind.fields.append(field)
         return kind
 
@@ -300,7 +301,14 @@ class Reader:
         if len(others) != 1 or len(value['type']) != 2:
             self.fail(f'{place}/type', 'a list of types is one type and "null"')
         field.nullable = True
-        self.read_value(field, {**value, 'type': others[0]}, place)
+        if '$ref' in value:
+            definition = self.resolve(value['$ref'], place)[1]
+            if definition.get('type') != others[0]:
+                self.fail(f'{place}/type', f'{value["$ref"]} is of another type')
+            value = {key: item for key, item in value.items() if key != 'type'}
+        else:
+            value = {**value, 'type': others[0]}
+        self.read_value(field, value, place)
 
     def read_one_of(self, field, value, place):
         """string or array of strings; anything or null."""
@@ -472,12 +480,16 @@ def declaration(c_type, name):
     return f'{c_type}{"" if c_type.endswith("*") else " "}{name}'
 
 
+def count_name(field, in_array_type):
+    return 'count' if in_array_type and field.c_name == 'items' else f'{field.c_name}_count'
+
+
 def emit_member(field, in_array_type):
     out = comment(field.description, '    ') if field.description else ''
     star = '*' if field.array else ''
     out += f'    {declaration(field.c_type, star + field.c_name)};\n'
     if field.array:
-        out += f'    size_t {"count" if in_array_type else field.c_name + "_count"};\n'
+        out += f'    size_t {count_name(field, in_array_type)};\n'
     if field.has_has():
         out += f'    bool has_{field.base_name};\n'
     if field.nullable:
@@ -569,10 +581,11 @@ def emit_field(kind, field):
         parts.append(f'.type = &{field.type_name}_type')
     if field.choices is not None:
         parts.append(f'.choices = {kind.c_name}_{field.base_name}_choices')
-    if kind.shape != 'JSON_SHAPE_OBJECT':
+    if kind.shape == 'JSON_SHAPE_MAP':
         parts.append(f'.count_offset = {offset("count")}')
     elif field.array:
-        parts.append(f'.count_offset = {offset(field.c_name + "_count")}')
+        member = count_name(field, kind.shape == 'JSON_SHAPE_ARRAY')
+        parts.append(f'.count_offset = {offset(member)}')
     if kind.shape == 'JSON_SHAPE_OBJECT':
         if field.has_has():
             parts.append(f'.has_offset = {offset("has_" + field.base_name)}')

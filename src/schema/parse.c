@@ -15,9 +15,7 @@
 
 size_t parser_position(const struct parser *parser)
 {
-    size_t position = yajl_get_bytes_consumed(parser->yajl);
-
-    return position < parser->length ? position : parser->length;
+    return parser->at_end ? parser->length : yajl_get_bytes_consumed(parser->yajl);
 }
 
 /* A copy without the white space between tokens, so that raw JSON fits into one line. */
@@ -420,8 +418,11 @@ static bool run_yajl(struct parser *parser)
     parser->yajl = yajl_alloc(&callbacks, NULL, parser);
     yajl_config(parser->yajl, yajl_dont_validate_strings, 1); /* check_text() was stricter */
     yajl_status status = yajl_parse(parser->yajl, text, parser->length);
-    if (status == yajl_status_ok)
+    if (status == yajl_status_ok) {
+        /* A number that ends with the text arrives only now, when yajl no longer counts. */
+        parser->at_end = true;
         status = yajl_complete_parse(parser->yajl);
+    }
     if (status != yajl_status_ok && parser->result == 0)
         fail_syntax(parser);
     yajl_free(parser->yajl);

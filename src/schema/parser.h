@@ -65,7 +65,8 @@ struct frame {
 };
 
 struct parser {
-    void *yajl; /* yajl_handle */
+    void *yajl;  /* yajl_handle */
+    bool at_end; /* all of the text was given to yajl */
     const char *source;
     const char *text;
     size_t length;

@@ -3,9 +3,10 @@
 
 #include "parser.h"
 
+/* What the allocator adds counts too: many small values are the way to ask for much. */
 bool parser_take(struct parser *parser, size_t size)
 {
-    parser->memory += size;
+    parser->memory += (size + 31) & ~(size_t)15;
     if (parser->memory <= JSON_MEMORY_MAX)
         return true;
     return parser_fail(parser, -EFBIG, parser_position(parser),
@@ -13,29 +14,30 @@ bool parser_take(struct parser *parser, size_t size)
                        JSON_MEMORY_MAX / 1024 / 1024);
 }
 
-/* Slots allocated for an array of count elements, one of them for the terminator: a function of
- * the count alone, so that no array has to remember its capacity. */
+/* Slots allocated for an array of count elements, one of them for the terminator: a power of two
+ * that is a function of the count alone, so that no array has to remember its capacity. */
 static size_t array_slots(size_t count)
 {
-    size_t slots = 4;
-
-    while (slots < count + 1)
-        slots *= 2;
-    return slots;
+    return count < 4 ? 4 : (size_t)1 << (64 - __builtin_clzll(count));
 }
 
 /* Makes *items, which has count elements, large enough for one more. Returns the place of it;
  * that and the terminator behind it are zeroed. */
 static void *grow_array(struct parser *parser, void **items, size_t count, size_t size)
 {
-    size_t slots = array_slots(count + 1);
+    /* The new count needs another power of two only when it is one itself. */
+    bool full = count + 1 >= 4 && (count & (count + 1)) == 0;
 
-    if (!*items || slots != array_slots(count)) {
+    if (!*items || full) {
+        size_t slots = array_slots(count + 1);
         if (!parser_take(parser, slots * size))
             return NULL;
         *items = xrealloc(*items, slots, size);
     }
-    return memset((char *)*items + count * size, 0, 2 * size);
+    char *slot = (char *)*items + count * size;
+    if (size == sizeof(void *)) /* nearly always; the compiler makes two stores of it */
+        return memset(slot, 0, 2 * sizeof(void *));
+    return memset(slot, 0, 2 * size);
 }
 
 bool place_empty_array(struct parser *parser, char *base, const struct json_field *field)

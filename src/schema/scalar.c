@@ -58,7 +58,10 @@ bool scalar_store_string(struct parser *parser, const struct place *place, const
         return false;
     if (!parser_take(parser, length + 1))
         return false;
-    *(char **)place->slot = xstrndup(text, length);
+    char *copy = xmalloc(length + 1); /* not xstrndup(): it would look for a NUL first */
+    memcpy(copy, text, length);
+    copy[length] = '\0';
+    *(char **)place->slot = copy;
     return true;
 }
 

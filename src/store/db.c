@@ -160,7 +160,7 @@ int store_db_begin(struct store_db *db, struct error *err)
     return 0;
 }
 
-static bool owns_transaction(struct store_db *db)
+bool store_db_in_transaction(struct store_db *db)
 {
     db_lock(db);
     bool owned = db->in_transaction && pthread_equal(db->owner, pthread_self());
@@ -176,7 +176,7 @@ static void end_transaction(struct store_db *db)
 
 int store_db_commit(struct store_db *db, struct error *err)
 {
-    if (!owns_transaction(db))
+    if (!store_db_in_transaction(db))
         return error_set(err, -EINVAL, "state database: commit without a transaction");
     int r = db_execute(db, "COMMIT", err);
     if (r < 0)
@@ -189,7 +189,7 @@ void store_db_rollback(struct store_db *db)
 {
     int saved = errno;
 
-    if (owns_transaction(db)) {
+    if (store_db_in_transaction(db)) {
         sqlite3_exec(db->handle, "ROLLBACK", NULL, NULL, NULL);
         end_transaction(db);
     }

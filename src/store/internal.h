@@ -7,11 +7,15 @@
 #include <stdint.h>
 
 #include <base/error.h>
+#include <schema/image_worker.h>
 #include <store/db.h>
 #include <store/store.h>
 
 /* Full form of the name of the built-in image. */
 #define STORE_HOST_NAME "docker.io/library/" STORE_HOST_IMAGE ":latest"
+
+/* An empty folder in ROOT/layers, for images without layers: overlay wants at least one. */
+#define STORE_EMPTY_LAYER "0"
 
 enum { DIGEST_TEXT_SIZE = 7 + 64 + 1 }; /* "sha256:" HEX NUL */
 
@@ -41,6 +45,40 @@ void digest_chain(const char *parent, const char *diff_id, char ret[DIGEST_TEXT_
  * one and staging folders nobody holds. What cannot be deleted is left for the next time. */
 int garbage_collect(struct store *store, struct error *err);
 int garbage_collect_at_open(struct store *store, struct error *err);
+
+/* staging.c: where one worker writes. */
+struct store_staging {
+    struct store *store;
+    char name[16 + 1];
+    int fd; /* locked */
+};
+
+/* install.c. Inside the caller's transaction and with store->files held: moves the staged folder
+ * `source` to ROOT/layers and records it, or finds the layer that has this key already. */
+int layer_install(struct store_staging *staging, const char *source, const char *key,
+                  const char *diff_id, uint64_t size, int64_t *ret_layer, struct error *err);
+/* Takes what was written so far to the disk; not under a lock, since it may take long. */
+int staging_flush(struct store_staging *staging, struct error *err);
+/* The renames of layer_install() and of blobs; before the commit. */
+int install_flush(struct store *store, struct error *err);
+/* All of an image but its names. Configuration and manifest are in the staged content too; a layer
+ * with implicit folders needs all layers below it in `layers`. */
+struct image_install {
+    const char *id;
+    const char *manifest;
+    const char *base;   /* NULL: none */
+    const char *parent; /* image whose layers come first, already installed; NULL: none */
+    const char *config_text;
+    int64_t created;
+    struct image_worker_layer *const *layers;
+    size_t layers_count;
+};
+int image_install(struct store_staging *staging, const struct image_install *image,
+                  struct error *err);
+
+/* save.c: the layers of an image as its manifest names them; append to *layers. */
+int layers_read(struct store *store, const char *image, struct image_worker_layer ***layers,
+                size_t *count, struct error *err);
 
 /* host.c: makes or renews the image `host`. */
 int host_refresh(struct store *store, struct error *err);

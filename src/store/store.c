@@ -76,6 +76,8 @@ static int open_folders(struct store *store, struct error *err)
         r = open_folder(store, "content/sha256", &store->content_fd, err);
     if (r == 0)
         r = open_folder(store, "layers", &store->layers_fd, err);
+    if (r == 0 && mkdirat(store->layers_fd, STORE_EMPTY_LAYER, 0755) < 0 && errno != EEXIST)
+        r = error_errno(err, errno, "create %s/layers/" STORE_EMPTY_LAYER, store->root);
     if (r == 0)
         r = open_folder(store, "containers", &store->containers_fd, err);
     if (r == 0)

@@ -354,7 +354,7 @@ class _Fixtures:
             if failed and os.environ.get("CLOCHE_TEST_KEEP"):
                 note(f"kept: {self.folder}")
             else:
-                complaints += _remove_tree(self.folder)
+                complaints += remove_tree(self.folder)
         return complaints
 
 
@@ -373,10 +373,10 @@ class _Shared:
         return self._images
 
     def close(self):
-        return _remove_tree(self.folder) if self.folder else []
+        return remove_tree(self.folder) if self.folder else []
 
 
-def _remove_tree(path):
+def remove_tree(path):
     mounts = [line.split()[4] for line in open("/proc/self/mountinfo")
               if (line.split()[4] + "/").startswith(str(path) + "/")]
     for mount in reversed(mounts):
@@ -454,7 +454,7 @@ def main():
     chosen = [function for function in _tests
               if not arguments or any(word in function.__name__ for word in arguments)]
     if os.environ.get("CLOCHE_TEST_NAMESPACES") != "0":
-        _enter_namespaces()
+        enter_namespaces()
     sys.exit(_run_all(chosen))
 
 
@@ -476,7 +476,7 @@ def _mount(source, target, kind, flags):
            f"mount on {target.decode()}")
 
 
-def _enter_namespaces():
+def enter_namespaces():
     """Goes on in a child with mount, network and PID namespaces of its own. The caller's process
     waits for it; between them stands the init of the PID namespace, which reaps orphans."""
     _check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWNET), "unshare")

@@ -31,6 +31,7 @@
 enum {
     NET_PUBLICATIONS_MAX = 8192, /* published ports of an instance */
     NET_SPARE_NAMESPACES_MAX = 16,
+    NET_TABLE_NAME_MAX = 31, /* bytes */
     NET_MTU_DEFAULT = 1500,
 };
 
@@ -54,7 +55,7 @@ struct net_config {
 int net_choose_subnet(const char *bridge, struct net_subnet *ret, struct error *err);
 
 /* Opens the netlink sockets, in the caller's network namespace, and subscribes to changes of the
- * rules. Changes nothing. NULL on failure, with err. */
+ * rules. Changes nothing. -EINVAL: a name or the prefix is out of its limits. */
 int net_open(const struct net_config *config, struct net **ret, struct error *err);
 
 /* Closes the sockets and drops the spare namespaces. Bridge, rules and containers stay and work.
@@ -131,7 +132,8 @@ struct net_publication {
 /*
  * Makes the port reachable: from outside, from containers, from the host by its addresses and by
  * 127.0.0.1. A host_port of 0 is replaced in *publication by a free one of the machine's ephemeral
- * range (net.ipv4.ip_local_port_range). About 20 us.
+ * range (net.ipv4.ip_local_port_range). About 20 us; UDP up to
+ * 1 ms more, since flows to the port that began before are made to reach the container.
  *
  * -EADDRINUSE: the port is published already, by this or another instance ("port is already
  * allocated"), or a process on the host is bound to it ("address already in use"). The latter is

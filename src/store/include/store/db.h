@@ -40,6 +40,8 @@ int store_db_migrate(struct store_db *db, const char *component, const char *con
 int store_db_begin(struct store_db *db, struct error *err);
 int store_db_commit(struct store_db *db, struct error *err);
 void store_db_rollback(struct store_db *db);
+/* Whether the calling thread has one open. */
+bool store_db_in_transaction(struct store_db *db);
 
 /* Runs one statement without rows. types has a letter per argument: t text (const char *, NULL is
  * SQL NULL), i integer (int64_t). Returns the number of rows changed. */

@@ -15,7 +15,9 @@
 
 /* Records that container (a lowercase hex ID) uses image_id, and makes
  * ROOT/containers/ID/{upper,work}. The image's layers live at least as long as the snapshot.
- * -EEXIST when the container has one. */
+ * -EEXIST when the container has one. Joins the transaction that the calling thread has open, so
+ * that the engine's record and this one cost one commit; when that is rolled back the folders are
+ * garbage that store_snapshot_remove() deletes. */
 int store_snapshot_prepare(struct store *store, const char *image_id, const char *container,
                            struct error *err);
 

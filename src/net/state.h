@@ -1,0 +1,41 @@
+/*
+ * What a struct net is made of. Private to the module; each part is used by the file named.
+ */
+#ifndef NET_STATE_H
+#define NET_STATE_H
+
+#include <net/net.h>
+
+#include "netlink.h"
+
+/* A network namespace of our making, with lo up (namespace.c). */
+struct namespace
+{
+    int fd;               /* owned; -1 when moved out */
+    struct netlink route; /* rtnetlink inside of it; closed before it is given away, since it keeps
+                           * the namespace like a descriptor does */
+};
+
+struct net {
+    char *bridge;
+    char *nft_table;
+    struct net_subnet subnet;
+    uint32_t mtu;
+
+    int own_netns;         /* where every call begins and ends (namespace.c) */
+    struct netlink route;  /* links, addresses, routes of the host (link.c) */
+    struct netlink nft;    /* rules (ruleset.c), flows (conntrack.c) */
+    struct netlink watch;  /* notifications about rules (net.c) */
+    unsigned bridge_index; /* 0 until net_setup() */
+    bool rules_active;     /* between net_setup() and net_teardown(): the table has to exist */
+
+    struct namespace spare[NET_SPARE_NAMESPACES_MAX];
+    unsigned spare_count;
+
+    struct net_publication *publications; /* owned array (publish.c) */
+    size_t publications_count;
+    size_t publications_capacity;
+    uint16_t next_port; /* where the search for a free host port goes on */
+};
+
+#endif

@@ -1,0 +1,199 @@
+/*
+ * Detached overlay mounts, in overlayfs' userxattr format.
+ *
+ * Kernels from 6.5 take the layers one by one ("lowerdir+") by the mount API. Older ones only know
+ * one text of at most a page: there a thread with a mount namespace of its own mounts it with short
+ * relative paths, and clones the mount off before the namespace dies with the thread.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/buffer.h>
+#include <base/text.h>
+
+#include "internal.h"
+
+/* fsconfig() copies at most 255 bytes of a text value. */
+enum { FSCONFIG_TEXT_MAX = 255 };
+
+struct overlay {
+    struct store *store;
+    char *const *layers; /* highest first */
+    const char *container;
+};
+
+/* Everything that distributions change by module parameters is set: the layers must read the same
+ * on every kernel. userxattr excludes following redirects, which "off" may still mean. */
+static const char *const options[][2] = {
+    {"redirect_dir", "nofollow"},
+    {"metacopy", "off"},
+    {"index", "off"},
+};
+
+/* The path as people would see it in mountinfo; where it is too long, the same folder by its
+ * descriptor. */
+static char *folder_path(const struct store *store, int parent_fd, const char *parent,
+                         const char *name)
+{
+    char *path = xasprintf("%s/%s/%s", store->root, parent, name);
+
+    if (strlen(path) > FSCONFIG_TEXT_MAX) {
+        free(path);
+        path = xasprintf("/proc/self/fd/%d/%s", parent_fd, name);
+    }
+    return path;
+}
+
+static int set_text(int fs_fd, const char *key, const char *value)
+{
+    return fsconfig(fs_fd, FSCONFIG_SET_STRING, key, value, 0) < 0 ? -errno : 0;
+}
+
+static int set_layers(int fs_fd, const struct overlay *overlay)
+{
+    for (size_t i = 0; overlay->layers[i]; i++) {
+        _cleanup_free_ char *path =
+            folder_path(overlay->store, overlay->store->layers_fd, "layers", overlay->layers[i]);
+        int r = set_text(fs_fd, "lowerdir+", path);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int set_upper(int fs_fd, const struct overlay *overlay)
+{
+    const struct store *store = overlay->store;
+    _cleanup_free_ char *upper_name = xasprintf("%s/upper", overlay->container);
+    _cleanup_free_ char *work_name = xasprintf("%s/work", overlay->container);
+    _cleanup_free_ char *upper = folder_path(store, store->containers_fd, "containers", upper_name);
+    _cleanup_free_ char *work = folder_path(store, store->containers_fd, "containers", work_name);
+    int r = set_text(fs_fd, "upperdir", upper);
+
+    return r < 0 ? r : set_text(fs_fd, "workdir", work);
+}
+
+/* What the kernel wrote into the context about the last failure ("e overlay: ..."), or "". */
+static void read_kernel_log(int fs_fd, char *ret, size_t size)
+{
+    ssize_t n = read(fs_fd, ret, size - 1);
+
+    ret[n > 0 ? n : 0] = '\0';
+    ret[strcspn(ret, "\n")] = '\0';
+}
+
+/* -EINVAL before anything was mounted: the kernel lacks lowerdir+. */
+static int mount_by_api(const struct overlay *overlay, int *ret_fd, struct error *err)
+{
+    _cleanup_close_ int fs_fd = fsopen("overlay", FSOPEN_CLOEXEC);
+    char why[256];
+
+    if (fs_fd < 0)
+        return error_errno(err, errno, "mount overlay: fsopen");
+    int r = set_layers(fs_fd, overlay);
+    if (r < 0)
+        return error_errno(err, -r, "mount overlay: set a lower layer");
+    r = set_upper(fs_fd, overlay);
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(options); i++)
+        r = set_text(fs_fd, options[i][0], options[i][1]);
+    if (r == 0)
+        r = set_text(fs_fd, "source", "overlay");
+    if (r == 0 && fsconfig(fs_fd, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) < 0)
+        r = -errno;
+    if (r == 0 && fsconfig(fs_fd, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        r = -errno;
+    if (r < 0) {
+        read_kernel_log(fs_fd, why, sizeof(why));
+        r = error_errno(err, -r, "mount overlay of container %.12s%s%s", overlay->container,
+                        why[0] ? ": " : "", why);
+        /* EINVAL is the caller's sign for an old kernel; here it is none. */
+        return r == -EINVAL ? -EIO : r;
+    }
+    *ret_fd = fsmount(fs_fd, FSMOUNT_CLOEXEC, 0);
+    return *ret_fd < 0 ? error_errno(err, errno, "mount overlay: fsmount") : 0;
+}
+
+struct legacy {
+    const struct overlay *overlay;
+    int fd; /* result: the mount or -errno */
+    const char *step;
+};
+
+static char *legacy_options(const struct overlay *overlay)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+
+    buffer_append_text(&text, "userxattr");
+    for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+        buffer_printf(&text, ",%s=%s", options[i][0], options[i][1]);
+    buffer_append_text(&text, ",lowerdir=");
+    for (size_t i = 0; overlay->layers[i]; i++)
+        buffer_printf(&text, "%s%s", i ? ":" : "", overlay->layers[i]);
+    buffer_printf(&text, ",upperdir=../containers/%s/upper,workdir=../containers/%s/work",
+                  overlay->container, overlay->container);
+    return buffer_steal(&text);
+}
+
+static void *legacy_thread(void *data)
+{
+    struct legacy *legacy = data;
+    const struct store *store = legacy->overlay->store;
+    _cleanup_free_ char *layers = xasprintf("%s/layers", store->root);
+    _cleanup_free_ char *text = legacy_options(legacy->overlay);
+
+    legacy->step = "unshare";
+    if (unshare(CLONE_NEWNS) < 0)
+        goto fail;
+    legacy->step = "make mounts private";
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        goto fail;
+    legacy->step = "enter the layers' folder";
+    if (chdir(layers) < 0)
+        goto fail;
+    legacy->step = "mount";
+    if (mount("overlay", "../staging", "overlay", 0, text) < 0)
+        goto fail;
+    legacy->step = "open_tree";
+    legacy->fd = open_tree(AT_FDCWD, "../staging", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (legacy->fd < 0)
+        goto fail;
+    return NULL;
+fail:
+    legacy->fd = -errno;
+    return NULL;
+}
+
+static int mount_by_thread(const struct overlay *overlay, int *ret_fd, struct error *err)
+{
+    struct legacy legacy = {.overlay = overlay, .fd = -EIO, .step = "start"};
+    pthread_t thread;
+    int r = pthread_create(&thread, NULL, legacy_thread, &legacy);
+
+    if (r)
+        return error_errno(err, r, "mount overlay: start a thread");
+    pthread_join(thread, NULL);
+    if (legacy.fd < 0)
+        return error_errno(err, -legacy.fd, "mount overlay of container %.12s: %s",
+                           overlay->container, legacy.step);
+    *ret_fd = legacy.fd;
+    return 0;
+}
+
+int overlay_mount(struct store *store, char *const *layers, const char *container, int *ret_fd,
+                  struct error *err)
+{
+    const struct overlay overlay = {store, layers, container};
+    _cleanup_error_ struct error api_err = ERROR_INIT;
+    int r = mount_by_api(&overlay, ret_fd, &api_err);
+
+    if (r == -EINVAL)
+        return mount_by_thread(&overlay, ret_fd, err);
+    return r < 0 ? error_move(err, &api_err) : 0;
+}

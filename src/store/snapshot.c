@@ -1,0 +1,237 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+#include <store/snapshot.h>
+
+#include "internal.h"
+
+/* Container IDs become names of folders. */
+static int check_id(const char *container, struct error *err)
+{
+    size_t length = strlen(container);
+
+    if (length == 0 || length > 64 || !text_is_hex(container, length))
+        return error_set(err, -EINVAL, "'%s' is no container ID", container);
+    return 0;
+}
+
+/* The upper folder is the root folder of the container: its owner and mode are seen inside. */
+static int make_upper(struct store *store, const char *container, const char *top_layer,
+                      struct error *err)
+{
+    _cleanup_free_ char *upper = xasprintf("%s/upper", container);
+    struct stat status = {.st_mode = 0755};
+
+    if (top_layer && fstatat(store->layers_fd, top_layer, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return error_errno(err, errno, "layer %s/layers/%s", store->root, top_layer);
+    if (mkdirat(store->containers_fd, upper, 0700) < 0)
+        return error_errno(err, errno, "create %s/containers/%s", store->root, upper);
+    if (fchownat(store->containers_fd, upper, status.st_uid, status.st_gid, 0) < 0 ||
+        fchmodat(store->containers_fd, upper, status.st_mode & 07777, 0) < 0)
+        return error_errno(err, errno, "set the mode of %s/containers/%s", store->root, upper);
+    return 0;
+}
+
+static int make_folders(struct store *store, const char *container, const char *top_layer,
+                        struct error *err)
+{
+    _cleanup_free_ char *work = xasprintf("%s/work", container);
+
+    if (mkdirat(store->containers_fd, container, 0700) < 0)
+        return error_errno(err, errno, "create %s/containers/%s", store->root, container);
+    int r = make_upper(store, container, top_layer, err);
+    if (r == 0 && mkdirat(store->containers_fd, work, 0700) < 0)
+        r = error_errno(err, errno, "create %s/containers/%s", store->root, work);
+    if (r < 0)
+        file_remove_tree_at(store->containers_fd, container, NULL);
+    return r;
+}
+
+static int record_snapshot(struct store *store, const struct store_image *image,
+                           const char *container, struct error *err)
+{
+    int r = store_db_run(store->db, err, "INSERT INTO snapshot(container, image) VALUES(?, ?)",
+                         "tt", container, image->id);
+
+    for (size_t i = 0; r >= 0 && image->layers && image->layers[i]; i++)
+        r = store_db_run(store->db, err,
+                         "INSERT INTO snapshot_layer(container, position, layer) VALUES(?, ?, ?)",
+                         "tit", container, (int64_t)i, image->layers[i]);
+    return r;
+}
+
+static int prepare_in_transaction(struct store *store, const char *image_id, const char *container,
+                                  struct error *err)
+{
+    _cleanup_store_image_ struct store_image *image = NULL;
+    int r = image_read(store, image_id, &image, err);
+
+    if (r == 0)
+        r = record_snapshot(store, image, container, err);
+    if (r < 0)
+        return r;
+    size_t layers = strv_length(image->layers);
+    return make_folders(store, container, layers ? image->layers[layers - 1] : NULL, err);
+}
+
+int store_snapshot_prepare(struct store *store, const char *image_id, const char *container,
+                           struct error *err)
+{
+    bool joined = store_db_in_transaction(store->db);
+    int r = check_id(container, err);
+
+    /* One transaction, so that the image cannot go between its reading and the record. */
+    if (r == 0 && !joined)
+        r = store_db_begin(store->db, err);
+    if (r < 0)
+        return r;
+    _cleanup_store_rollback_ struct store_db *transaction = joined ? NULL : store->db;
+    r = prepare_in_transaction(store, image_id, container, err);
+    if (r < 0)
+        return error_context(err, "prepare the root of container %.12s", container), r;
+    if (joined)
+        return 0;
+    r = store_db_commit(transaction, err);
+    if (r < 0)
+        file_remove_tree_at(store->containers_fd, container, NULL);
+    return r;
+}
+
+/* Highest first, as overlay wants them. */
+static int read_layers(struct store *store, const char *container, char ***ret, struct error *err)
+{
+    _cleanup_store_statement_ struct store_statement *statement = NULL;
+    int r = store_db_query(store->db, &statement, err,
+                           "SELECT layer FROM snapshot_layer WHERE container = ?"
+                           " ORDER BY position DESC",
+                           "t", container);
+
+    while (r >= 0 && (r = store_statement_step(statement, err)) > 0)
+        strv_append(ret, store_statement_text(statement, 0));
+    return r;
+}
+
+int store_snapshot_mount(struct store *store, const char *container, int *ret_fd, struct error *err)
+{
+    _cleanup_strv_ char **layers = NULL;
+    int r = check_id(container, err);
+
+    if (r == 0)
+        r = read_layers(store, container, &layers, err);
+    if (r < 0)
+        return r;
+    if (!layers) /* an image without layers, or no such snapshot */
+        strv_append(&layers, STORE_EMPTY_LAYER);
+    return overlay_mount(store, layers, container, ret_fd, err);
+}
+
+int store_snapshot_open_upper(struct store *store, const char *container, int *ret_fd,
+                              struct error *err)
+{
+    int r = check_id(container, err);
+
+    if (r < 0)
+        return r;
+    _cleanup_free_ char *upper = xasprintf("%s/upper", container);
+    int fd = openat(store->containers_fd, upper, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_errno(err, errno, "open %s/containers/%s", store->root, upper);
+    *ret_fd = fd;
+    return 0;
+}
+
+enum { USAGE_DEPTH_MAX = 1024 }; /* of folders; deeper ones are not counted */
+
+/* Takes dir_fd over. What vanishes meanwhile is not counted: the container may be running. */
+static void add_usage(int dir_fd, int depth, uint64_t *total)
+{
+    _cleanup_closedir_ DIR *dir = fdopendir(dir_fd);
+    struct dirent *entry;
+    struct stat status;
+
+    if (!dir) {
+        close_fd(dir_fd);
+        return;
+    }
+    while ((entry = readdir(dir))) {
+        if (text_equal(entry->d_name, ".") || text_equal(entry->d_name, "..") ||
+            fstatat(dirfd(dir), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        if (S_ISREG(status.st_mode))
+            *total += (uint64_t)status.st_size;
+        if (S_ISDIR(status.st_mode) && depth < USAGE_DEPTH_MAX) {
+            int fd =
+                openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (fd >= 0)
+                add_usage(fd, depth + 1, total);
+        }
+    }
+}
+
+int store_snapshot_usage(struct store *store, const char *container, uint64_t *ret,
+                         struct error *err)
+{
+    int fd = -1;
+    int r = store_snapshot_open_upper(store, container, &fd, err);
+
+    if (r < 0)
+        return r;
+    *ret = 0;
+    add_usage(fd, 0, ret);
+    return 0;
+}
+
+/* Whether the image's record is gone: then its layers were only kept by snapshots. */
+static int image_is_gone(struct store *store, const char *container, struct error *err)
+{
+    _cleanup_store_statement_ struct store_statement *statement = NULL;
+    int r = store_db_query(store->db, &statement, err,
+                           "SELECT 1 FROM snapshot WHERE container = ? AND NOT EXISTS"
+                           " (SELECT 1 FROM image WHERE image.id = snapshot.image)",
+                           "t", container);
+
+    return r < 0 ? r : store_statement_step(statement, err);
+}
+
+int store_snapshot_remove(struct store *store, const char *container, struct error *err)
+{
+    int r = check_id(container, err);
+
+    if (r < 0)
+        return r;
+    int gone = image_is_gone(store, container, err);
+    if (gone < 0)
+        return gone;
+    /* Files first: a record whose folder is gone can be removed again, a folder without a record
+     * would be found only at the next opening. */
+    r = file_remove_tree_at(store->containers_fd, container, err);
+    if (r == 0)
+        r = store_db_run(store->db, err, "DELETE FROM snapshot WHERE container = ?", "t",
+                         container);
+    if (r < 0)
+        return error_context(err, "remove the root of container %.12s", container), r;
+    if (gone)
+        garbage_collect(store, NULL);
+    return 0;
+}
+
+int store_snapshot_list(struct store *store, char ***ret, struct error *err)
+{
+    _cleanup_store_statement_ struct store_statement *statement = NULL;
+    _cleanup_strv_ char **list = NULL;
+    int r = store_db_query(store->db, &statement, err,
+                           "SELECT container FROM snapshot ORDER BY container", "");
+
+    while (r >= 0 && (r = store_statement_step(statement, err)) > 0)
+        strv_append(&list, store_statement_text(statement, 0));
+    if (r < 0)
+        return r;
+    *ret = steal_ptr(list);
+    return 0;
+}

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Shows that the fuzz target finds a bug: a short run of a build with one planted must crash in
+the reader, the same run of the right build must not. As TAP.
+
+usage: check_planted.py RIGHT-TARGET PLANTED-TARGET DICTIONARY
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+# One document to start from, in which no array is long enough for the bug.
+SEED = b'{"ociVersion":"1","process":{"cwd":"/","args":["a","b"]}}'
+RUNS = 100000
+SECONDS_MAX = 40
+
+
+def run(target, dictionary):
+    """Exit code and output of a bounded run from SEED alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = os.path.join(folder, 'corpus')
+        os.mkdir(corpus)
+        with open(os.path.join(corpus, 'seed'), 'wb') as file:
+            file.write(SEED)
+        result = subprocess.run(
+            [target, f'-dict={dictionary}', f'-runs={RUNS}', f'-max_total_time={SECONDS_MAX}',
+             '-seed=1', '-max_len=256', f'-artifact_prefix={folder}/', corpus],
+            capture_output=True, text=True, errors='replace', timeout=3 * SECONDS_MAX)
+    return result.returncode, result.stderr
+
+
+def main(right, planted, dictionary):
+    failed = False
+    code, output = run(planted, dictionary)
+    found = code != 0 and 'heap-buffer-overflow' in output and 'grow_array' in output
+    print(f'{"ok" if found else "not ok"} 1 - the planted bug is found')
+    if not found:
+        print(''.join(f'# {line}\n' for line in output.splitlines()[-30:]))
+        failed = True
+    code, output = run(right, dictionary)
+    print(f'{"ok" if code == 0 else "not ok"} 2 - without it the same run finds nothing')
+    if code != 0:
+        print(''.join(f'# {line}\n' for line in output.splitlines()[-60:]))
+        failed = True
+    print('1..2')
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""What the schema generator refuses, and the words it does it with, as TAP.
+
+usage: test_generate.py GENERATE.py
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+
+def definition(properties, **more):
+    return {'x-c-prefix': 'p', '$defs': {'t': {'type': 'object', 'properties': properties, **more}}}
+
+
+def field(**schema):
+    return definition({'a': schema})
+
+
+STRING = {'type': 'string'}
+AT = '#/$defs/t/properties/a'
+
+# what is wrong: (the schema, the place, the message)
+REFUSED = {
+    'a file that is not JSON': ('{"x-c-prefix": "p",}', '#', 'not JSON: '),
+    'a key twice': ('{"x-c-prefix": "p", "x-c-prefix": "p"}', '#', 'duplicate key "x-c-prefix"'),
+    'a file that is an array': ([], '#', 'a schema file is an object'),
+    'no prefix': ({'$defs': {}}, '#/x-c-prefix', 'missing'),
+    'an unknown keyword of a file': (
+        {'x-c-prefix': 'p', 'allOf': []}, '#', 'unsupported keyword "allOf"'),
+    'an unknown keyword of an object': (
+        definition({}, patternProperties={}), '#/$defs/t',
+        'unsupported keyword "patternProperties"'),
+    'an unknown keyword of a string': (
+        field(type='string', pattern='x'), AT, 'unsupported keyword "pattern"'),
+    'an unknown keyword of an integer': (
+        field(type='integer', multipleOf=2), AT, 'unsupported keyword "multipleOf"'),
+    'a value of any type': (field(), AT, 'unsupported type null'),
+    'several types': (
+        field(type=['string', 'integer']), AT + '/type', 'a list of types is one type and "null"'),
+    'a format of no integer': (
+        field(type='integer', format='int128'), AT + '/format', 'unsupported format "int128"'),
+    'limits that do not fit': (
+        field(type='integer', format='uint8', maximum=256), AT, 'do not fit into uint8'),
+    'a format version without limits': (
+        field(type='integer', **{'x-format-version': True}), AT, 'x-format-version needs'),
+    'an enum of numbers': (field(type='string', enum=[1]), AT, 'are a list of strings'),
+    'an object without a name': (
+        field(type='object', properties={}), AT, 'unsupported keyword "properties"'),
+    'a map without a name': (
+        field(type='object', additionalProperties={'type': 'integer'}), AT,
+        'objects are definitions of their own'),
+    'an array of arrays': (
+        field(type='array', items={'type': 'array', 'items': STRING}), AT + '/items',
+        'definitions of their own: use $ref'),
+    'an array without items': (field(type='array'), AT, 'an array needs items'),
+    'elements that may be null': (
+        field(type='array', items={'type': ['string', 'null']}), AT + '/items',
+        'an element that may be null is a $ref or null'),
+    'a choice of types': (
+        field(oneOf=[{'type': 'integer'}, STRING]), AT + '/oneOf', 'only X or null'),
+    'a string or an array of numbers': (
+        field(oneOf=[STRING, {'type': 'array', 'items': {'type': 'integer'}}]), AT + '/oneOf',
+        'a string goes with an array of strings only'),
+    'a reference to nothing': (
+        field(**{'$ref': '#/$defs/none'}), AT, '"#/$defs/none" is not a definition'),
+    'a reference into nowhere': (
+        field(**{'$ref': '#/properties/x'}), AT, '"#/properties/x" is not a definition'),
+    'a circle of references': (
+        {'x-c-prefix': 'p', '$defs': {
+            't': {'type': 'object', 'properties': {'a': {'$ref': '#/$defs/u'}}},
+            'u': {'$ref': '#/$defs/v'}, 'v': {'$ref': '#/$defs/u'}}}, AT, 'in a circle'),
+    'a required field that is none': (
+        definition({}, required=['b']), '#/$defs/t/required', '"b" is not among the properties'),
+    'two fields of one C name': (
+        definition({'aB': STRING, 'a_b': STRING}), '#/$defs/t/properties/a_b',
+        'C name "a_b" is taken'),
+    'two definitions of one C name': (
+        {'x-c-prefix': 'p', '$defs': {'aB': STRING, 'a_b': STRING}}, '#/$defs/a_b',
+        'has the same C name as "aB"'),
+    'a field without a C name': (
+        definition({'@': STRING}), '#/$defs/t/properties/@', 'give one with x-c-name'),
+    'unknown fields both refused and kept': (
+        definition({}, additionalProperties=False, **{'x-keep-unknown': True}), '#/$defs/t',
+        'x-keep-unknown contradicts'),
+    'too many fields': (
+        definition({f'f{i}': STRING for i in range(129)}), '#/$defs/t', 'more than 128 properties'),
+    'a method with parameters of its own': (
+        {'x-c-prefix': 'p', '$defs': {}, 'x-methods': {'m': {'params': STRING}}},
+        '#/x-methods/m/params', 'is a $ref'),
+    'a method with an unknown keyword': (
+        {'x-c-prefix': 'p', '$defs': {}, 'x-methods': {'m': {'argument': STRING}}},
+        '#/x-methods/m', 'unsupported keyword "argument"'),
+}
+
+
+def generate(generator, folder, schema):
+    path = os.path.join(folder, 'bad.json')
+    with open(path, 'w', encoding='utf-8') as file:
+        file.write(schema if isinstance(schema, str) else json.dumps(schema))
+    return path, subprocess.run(
+        [sys.executable, generator, path, os.path.join(folder, 'x.h'), os.path.join(folder, 'x.c')],
+        capture_output=True, text=True, check=False)
+
+
+def main(generator):
+    failures = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (what, (schema, place, message)) in enumerate(REFUSED.items(), 1):
+            path, result = generate(generator, folder, schema)
+            start = f'generate.py: {path}: {place}: '
+            good = (result.returncode == 1 and result.stderr.startswith(start) and
+                    message in result.stderr and not os.path.exists(f'{folder}/x.h'))
+            print(f'{"ok" if good else "not ok"} {number} - refuses {what}')
+            if not good:
+                print(f'# wanted {start}... {message}')
+                print(''.join(f'# {line}\n' for line in result.stderr.splitlines()))
+                failures += 1
+    print(f'1..{len(REFUSED)}')
+    return 1 if failures else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1]))
