@@ -41,6 +41,7 @@ import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -267,6 +268,14 @@ class Outside:
 
     def __enter__(self):
         self.keeper = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        try:
+            self._connect()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _connect(self):
         mine = os.stat("/proc/self/ns/net").st_ino
         wait_for(lambda: os.stat(f"/proc/{self.keeper.pid}/ns/net").st_ino != mine,
                  what="the other network namespace exists")
@@ -278,7 +287,6 @@ class Outside:
         self.run("ip", "link", "set", "eth0", "up")
         self.run("ip", "link", "set", "lo", "up")
         self.run("ip", "route", "add", "default", "via", self.here)
-        return self
 
     def run(self, *argv, **options):
         return run("nsenter", "--net", "--target", self.keeper.pid, *argv, **options)
@@ -291,7 +299,9 @@ class Outside:
     def __exit__(self, *_):
         self.keeper.kill()
         self.keeper.wait()
-        wait_for(lambda: not os.path.exists("/sys/class/net/outside0"), what="veth gone")
+        # Not by /sys/class/net: /sys is the machine's and shows its network namespace.
+        wait_for(lambda: "outside0" not in dict(map(reversed, socket.if_nameindex())),
+                 what="the veth pair is gone")
 
 
 _FETCH = """

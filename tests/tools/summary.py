@@ -30,6 +30,32 @@ def cases(output):
             yield case, _CMOCKA_VERDICTS.get(verdict, "failed"), verdict
 
 
+def diagnostics(output, case):
+    """The comment lines of a TAP stream right before the line of a failed case."""
+    lines = output.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("not ok") and line.endswith(" - " + case):
+            start = number
+            while start > 0 and lines[start - 1].startswith("#"):
+                start -= 1
+            return lines[start:number]
+    return []
+
+
+def show_failures(log):
+    """What the failed tests of one log have said."""
+    for line in log.read_text().splitlines():
+        entry = json.loads(line)
+        if _MESON_VERDICTS.get(entry["result"]):
+            continue
+        output, errors = entry.get("stdout") or "", entry.get("stderr") or ""
+        for case, verdict, _ in cases(output):
+            if verdict == "failed":
+                print(f"---- {log.stem}: {entry['name']}: {case}")
+                print("\n".join(diagnostics(output, case)[-80:]))
+        print("\n".join(errors.splitlines()[-40:]))
+
+
 def results(log):
     """(test, case, verdict, remark) of everything in one log of meson test."""
     for line in log.read_text().splitlines():
@@ -54,7 +80,10 @@ def main():
     for stage in failed_stages:
         counts["failed"] += 1
         print(f"failed: stage {stage}")
-    for log in sorted(pathlib.Path(folder).glob("*.json")):
+    logs = sorted(pathlib.Path(folder).glob("*.json"))
+    for log in logs:
+        show_failures(log)
+    for log in logs:
         for test, case, verdict, remark in results(log):
             name = f"{test}.{case}" if case else test
             if verdict == "skipped" and f"{log.stem} {name}" not in permitted:

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -24,6 +23,7 @@
 #include <base/socket.h>
 #include <base/text.h>
 
+#include "folder.h"
 #include "kernel.h"
 
 struct folder {
@@ -43,17 +43,12 @@ static int folder_setup(void **state)
     return folder->fd < 0 ? -1 : 0;
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
-{
-    return remove(path);
-}
-
 static int folder_teardown(void **state)
 {
     struct folder *folder = *state;
 
     close(folder->fd);
-    int r = nftw(folder->path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    int r = folder_remove(folder->path);
     free(folder);
     return r;
 }

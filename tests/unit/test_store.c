@@ -19,6 +19,9 @@
 #include <store/snapshot.h>
 #include <store/store.h>
 
+#include "folder.h"
+#include "kernel.h"
+
 static void check_reference(const char *text, const char *full, const char *shown)
 {
     _cleanup_free_ char *normal = NULL, *short_name = NULL;
@@ -89,7 +92,7 @@ static int remove_fixture(void **state)
     struct fixture *fixture = *state;
 
     store_close(fixture->store);
-    assert_int_equal(file_remove_tree_at(AT_FDCWD, fixture->root, NULL), 0);
+    assert_int_equal(folder_remove(fixture->root), 0);
     free(fixture);
     return 0;
 }
@@ -141,6 +144,7 @@ static void open_fixture(struct fixture *fixture)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
 
+    needs_openat2();
     if (store_open(fixture->root, &fixture->store, &err) < 0)
         fail_msg("%s", error_message(&err));
 }
