@@ -4,7 +4,7 @@
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
-#include <net/if.h>
+#include <linux/if.h>
 #include <string.h>
 
 #include "link.h"
@@ -151,7 +151,7 @@ void link_add_default_route(struct netlink_batch *batch, unsigned index, struct 
     mnl_attr_put_u32(message, RTA_OIF, index);
 }
 
-static void handle_port(const struct nlattr *data, struct link *link)
+static bool is_blocked_port(const struct nlattr *data)
 {
     const struct nlattr *attribute;
 
@@ -159,11 +159,12 @@ static void handle_port(const struct nlattr *data, struct link *link)
     {
         if (mnl_attr_get_type(attribute) == IFLA_BRPORT_STATE &&
             mnl_attr_get_u8(attribute) != BR_STATE_FORWARDING)
-            link->passes_packets = false;
+            return true;
     }
+    return false;
 }
 
-static void handle_link_info(const struct nlattr *info, struct link *link)
+static void handle_link_info(const struct nlattr *info, struct link *link, bool *ret_blocked)
 {
     const struct nlattr *attribute;
 
@@ -172,7 +173,7 @@ static void handle_link_info(const struct nlattr *info, struct link *link)
         if (mnl_attr_get_type(attribute) == IFLA_INFO_KIND)
             link->is_bridge = strcmp(mnl_attr_get_str(attribute), "bridge") == 0;
         if (mnl_attr_get_type(attribute) == IFLA_INFO_SLAVE_DATA)
-            handle_port(attribute, link); /* nobody but us makes ports of anything but bridges */
+            *ret_blocked = is_blocked_port(attribute); /* our links are ports of bridges only */
     }
 }
 
@@ -181,17 +182,21 @@ static void handle_link(const struct nlmsghdr *message, void *data)
     const struct ifinfomsg *header = mnl_nlmsg_get_payload(message);
     const struct nlattr *attribute;
     struct link *link = data;
+    bool works = false, blocked = false;
 
     link->index = (unsigned)header->ifi_index;
     link->is_up = header->ifi_flags & IFF_UP;
-    link->passes_packets = header->ifi_flags & IFF_RUNNING;
     netlink_for_each(attribute, message, sizeof(*header))
     {
         if (mnl_attr_get_type(attribute) == IFLA_MTU)
             link->mtu = mnl_attr_get_u32(attribute);
         if (mnl_attr_get_type(attribute) == IFLA_LINKINFO)
-            handle_link_info(attribute, link);
+            handle_link_info(attribute, link, &blocked);
+        /* Not IFF_RUNNING, which a link has from the beginning, while its state is unknown. */
+        if (mnl_attr_get_type(attribute) == IFLA_OPERSTATE)
+            works = mnl_attr_get_u8(attribute) == IF_OPER_UP;
     }
+    link->passes_packets = works && !blocked;
 }
 
 int link_get(struct netlink *route, const char *name, struct link *ret, struct error *err)
