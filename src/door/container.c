@@ -1,0 +1,294 @@
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+#include <door/inspect.h>
+
+#include "fields.h"
+
+/* Go's zero time: what docker shows for "never". */
+#define NEVER "0001-01-01T00:00:00Z"
+
+/* docker's name of the driver whose layers are overlayfs folders. */
+#define DRIVER "overlay2"
+
+static void write_state(struct json_writer *writer, const struct api_container_state *state)
+{
+    const char *status = state->status;
+
+    field_object_begin(writer, "State");
+    field_text(writer, "Status", status);
+    field_boolean(writer, "Running", state->running);
+    field_boolean(writer, "Paused", text_equal(status, "paused"));
+    field_boolean(writer, "Restarting", text_equal(status, "restarting"));
+    field_boolean(writer, "OOMKilled", state->oom_killed);
+    field_boolean(writer, "Dead", text_equal(status, "dead"));
+    field_integer(writer, "Pid", state->pid);
+    field_integer(writer, "ExitCode", state->exit_code);
+    field_text(writer, "Error", state->error);
+    field_text(writer, "StartedAt", state->started_at ? state->started_at : NEVER);
+    field_text(writer, "FinishedAt", state->finished_at ? state->finished_at : NEVER);
+    if (state->has_monitor_pid)
+        field_integer(writer, "MonitorPid", state->monitor_pid);
+    json_writer_object_end(writer);
+}
+
+/* ---- ports: {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "9000"}]} */
+
+static const char *protocol_of(const struct api_port *port)
+{
+    return text_empty(port->protocol) ? "tcp" : port->protocol;
+}
+
+static bool same_container_port(const struct api_port *a, const struct api_port *b)
+{
+    return a->container_port == b->container_port && text_equal(protocol_of(a), protocol_of(b));
+}
+
+static void write_binding(struct json_writer *writer, const struct api_port *port, bool active)
+{
+    _cleanup_free_ char *number =
+        port->has_host_port ? xasprintf("%u", port->host_port) : xstrdup("");
+    const char *address = port->host_address;
+
+    json_writer_object_begin(writer);
+    field_text(writer, "HostIp", active && text_empty(address) ? "0.0.0.0" : address);
+    field_text(writer, "HostPort", number);
+    json_writer_object_end(writer);
+}
+
+static bool seen_before(struct api_port *const *ports, size_t index)
+{
+    for (size_t i = 0; i < index; i++) {
+        if (same_container_port(ports[i], ports[index]))
+            return true;
+    }
+    return false;
+}
+
+/* active: as they are published now, not as they were asked for. */
+static void write_ports(struct json_writer *writer, const char *key, struct api_port *const *ports,
+                        size_t count, bool active)
+{
+    field_object_begin(writer, key);
+    for (size_t i = 0; i < count; i++) {
+        if (seen_before(ports, i))
+            continue;
+        _cleanup_free_ char *name =
+            xasprintf("%u/%s", ports[i]->container_port, protocol_of(ports[i]));
+        json_writer_key(writer, name);
+        json_writer_array_begin(writer);
+        for (size_t j = i; j < count; j++) {
+            if (same_container_port(ports[i], ports[j]))
+                write_binding(writer, ports[j], active);
+        }
+        json_writer_array_end(writer);
+    }
+    json_writer_object_end(writer);
+}
+
+static void write_exposed_ports(struct json_writer *writer, const struct api_container_spec *spec)
+{
+    field_object_begin(writer, "ExposedPorts");
+    for (size_t i = 0; i < spec->ports_count; i++) {
+        if (seen_before(spec->ports, i))
+            continue;
+        _cleanup_free_ char *name =
+            xasprintf("%u/%s", spec->ports[i]->container_port, protocol_of(spec->ports[i]));
+        field_object_begin(writer, name);
+        json_writer_object_end(writer);
+    }
+    json_writer_object_end(writer);
+}
+
+/* ---- mounts */
+
+static char *bind_options(const struct api_bind *bind)
+{
+    _cleanup_free_ char *more = strv_join(bind->options, ",");
+
+    if (!bind->has_read_only)
+        return xstrdup(more);
+    return xasprintf("%s%s%s", bind->read_only ? "ro" : "rw", more[0] ? "," : "", more);
+}
+
+static void write_binds(struct json_writer *writer, const struct api_container_spec *spec)
+{
+    _cleanup_strv_ char **binds = NULL;
+
+    for (size_t i = 0; i < spec->binds_count; i++) {
+        const struct api_bind *bind = spec->binds[i];
+        _cleanup_free_ char *options = bind_options(bind);
+        strv_take(&binds, xasprintf("%s:%s%s%s", bind->source, bind->target, options[0] ? ":" : "",
+                                    options));
+    }
+    field_list(writer, "Binds", binds);
+}
+
+static const char *propagation_of(const struct api_bind *bind)
+{
+    static const char *const kinds[] = {"rprivate", "private", "rslave",
+                                        "slave",    "rshared", "shared"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        if (strv_contains(bind->options, kinds[i]))
+            return kinds[i];
+    }
+    return kinds[0];
+}
+
+static void write_mounts(struct json_writer *writer, const struct api_container_spec *spec)
+{
+    json_writer_key(writer, "Mounts");
+    json_writer_array_begin(writer);
+    for (size_t i = 0; i < spec->binds_count; i++) {
+        const struct api_bind *bind = spec->binds[i];
+        _cleanup_free_ char *mode = bind_options(bind);
+        json_writer_object_begin(writer);
+        field_text(writer, "Type", "bind");
+        field_text(writer, "Source", bind->source);
+        field_text(writer, "Destination", bind->target);
+        field_text(writer, "Mode", mode);
+        field_boolean(writer, "RW", !bind->read_only);
+        field_text(writer, "Propagation", propagation_of(bind));
+        json_writer_object_end(writer);
+    }
+    json_writer_array_end(writer);
+}
+
+static void write_graph_driver(struct json_writer *writer,
+                               const struct api_container_details *container)
+{
+    field_object_begin(writer, "GraphDriver");
+    field_object_begin(writer, "Data");
+    if (container->upper_dir)
+        field_text(writer, "UpperDir", container->upper_dir);
+    if (container->root_dir)
+        field_text(writer, "MergedDir", container->root_dir);
+    json_writer_object_end(writer);
+    field_text(writer, "Name", DRIVER);
+    json_writer_object_end(writer);
+}
+
+/* ---- what was asked for */
+
+static const char *network_mode(const struct api_container_details *container)
+{
+    return text_empty(container->network->mode) ? "bridge" : container->network->mode;
+}
+
+static void write_host_config(struct json_writer *writer,
+                              const struct api_container_details *container)
+{
+    const struct api_container_spec *spec = container->effective;
+
+    field_object_begin(writer, "HostConfig");
+    write_binds(writer, spec);
+    field_text(writer, "ContainerIDFile", "");
+    field_object_begin(writer, "LogConfig");
+    field_text(writer, "Type", "cri");
+    field_map(writer, "Config", NULL);
+    json_writer_object_end(writer);
+    field_text(writer, "NetworkMode", network_mode(container));
+    write_ports(writer, "PortBindings", spec->ports, spec->ports_count, false);
+    field_object_begin(writer, "RestartPolicy");
+    field_text(writer, "Name", "no");
+    field_integer(writer, "MaximumRetryCount", 0);
+    json_writer_object_end(writer);
+    field_boolean(writer, "AutoRemove", spec->auto_remove);
+    field_null(writer, "CapAdd");
+    field_null(writer, "CapDrop");
+    field_boolean(writer, "Privileged", false);
+    field_boolean(writer, "PublishAllPorts", false);
+    field_boolean(writer, "ReadonlyRootfs", spec->read_only_root);
+    field_unsigned(writer, "Memory", spec->memory);
+    field_unsigned(writer, "NanoCpus", spec->nano_cpus);
+    if (spec->has_pids_limit)
+        field_integer(writer, "PidsLimit", spec->pids_limit);
+    else
+        field_null(writer, "PidsLimit");
+    json_writer_object_end(writer);
+}
+
+static void write_config(struct json_writer *writer, const struct api_container_details *container)
+{
+    const struct api_container_spec *spec = container->effective;
+    _cleanup_free_ char *short_id = xstrndup(container->id, 12);
+
+    field_object_begin(writer, "Config");
+    field_text(writer, "Hostname", spec->hostname ? spec->hostname : short_id);
+    field_text(writer, "Domainname", "");
+    field_text(writer, "User", spec->user);
+    field_boolean(writer, "AttachStdin", spec->stdin_once);
+    field_boolean(writer, "AttachStdout", true);
+    field_boolean(writer, "AttachStderr", true);
+    write_exposed_ports(writer, spec);
+    field_boolean(writer, "Tty", spec->tty);
+    field_boolean(writer, "OpenStdin", spec->open_stdin);
+    field_boolean(writer, "StdinOnce", spec->stdin_once);
+    field_list(writer, "Env", spec->env);
+    field_list(writer, "Cmd", spec->command);
+    field_text(writer, "Image", container->image);
+    field_null(writer, "Volumes");
+    field_text(writer, "WorkingDir", spec->working_dir);
+    field_list(writer, "Entrypoint", spec->entrypoint);
+    field_null(writer, "OnBuild");
+    field_map(writer, "Labels", spec->labels);
+    if (spec->stop_signal)
+        field_text(writer, "StopSignal", spec->stop_signal);
+    if (spec->has_stop_timeout)
+        field_integer(writer, "StopTimeout", spec->stop_timeout);
+    json_writer_object_end(writer);
+}
+
+/* ---- what it got */
+
+static void write_place(struct json_writer *writer, const struct api_container_network *network)
+{
+    field_text(writer, "Gateway", network->gateway);
+    field_text(writer, "IPAddress", network->address);
+    field_integer(writer, "IPPrefixLen", network->prefix_length);
+    field_text(writer, "MacAddress", network->mac_address);
+}
+
+static void write_network(struct json_writer *writer, const struct api_container_details *container)
+{
+    const struct api_container_network *network = container->network;
+
+    field_object_begin(writer, "NetworkSettings");
+    write_ports(writer, "Ports", network->ports, network->ports_count, true);
+    write_place(writer, network);
+    field_object_begin(writer, "Networks");
+    field_object_begin(writer, network_mode(container));
+    write_place(writer, network);
+    json_writer_object_end(writer);
+    json_writer_object_end(writer);
+    json_writer_object_end(writer);
+}
+
+void door_inspect_container(const struct api_container_details *container, struct buffer *out)
+{
+    _cleanup_free_ char *name = xasprintf("/%s", container->name);
+    struct json_writer document, *writer = &document;
+
+    json_writer_init(writer, out, JSON_COMPACT);
+    json_writer_object_begin(writer);
+    field_text(writer, "Id", container->id);
+    field_text(writer, "Created", container->created_at);
+    field_text(writer, "Path", container->path);
+    field_list(writer, "Args", container->args);
+    write_state(writer, container->state);
+    field_text(writer, "Image", container->image_id);
+    field_text(writer, "LogPath", container->log_path);
+    field_text(writer, "Name", name);
+    field_integer(writer, "RestartCount", container->restart_count);
+    field_text(writer, "Driver", DRIVER);
+    field_text(writer, "Platform", "linux");
+    field_text(writer, "Bundle", container->bundle);
+    write_host_config(writer, container);
+    write_graph_driver(writer, container);
+    write_mounts(writer, container->effective);
+    write_config(writer, container);
+    write_network(writer, container);
+    json_writer_object_end(writer);
+}
