@@ -1,0 +1,130 @@
+#include <string.h>
+
+#include <base/text.h>
+
+#include "commands.h"
+
+const struct command_group command_groups[] = {
+    {"container", "Manage containers"},
+    {"image", "Manage images"},
+    {"system", "Manage the engine"},
+    {NULL, NULL},
+};
+
+const struct spelling spellings[] = {
+    {NULL, "run", &run_command},
+    {NULL, "exec", &exec_command},
+    {NULL, "ps", &ps_command},
+    {NULL, "images", &images_command},
+    {NULL, "version", &version_command},
+    {NULL, "info", &info_command},
+    {NULL, "attach", &attach_command},
+    {NULL, "commit", &commit_command},
+    {NULL, "create", &create_command},
+    {NULL, "help", &help_page_command},
+    {NULL, "inspect", &inspect_command},
+    {NULL, "kill", &kill_command},
+    {NULL, "load", &load_command},
+    {NULL, "logs", &logs_command},
+    {NULL, "restart", &restart_command},
+    {NULL, "rm", &rm_command},
+    {NULL, "rmi", &rmi_command},
+    {NULL, "save", &save_command},
+    {NULL, "start", &start_command},
+    {NULL, "stop", &stop_command},
+    {NULL, "tag", &tag_command},
+    {NULL, "wait", &wait_command},
+    {NULL, "__complete", &complete_command},
+    {"container", "attach", &attach_command},
+    {"container", "commit", &commit_command},
+    {"container", "create", &create_command},
+    {"container", "exec", &exec_command},
+    {"container", "inspect", &container_inspect_command},
+    {"container", "kill", &kill_command},
+    {"container", "logs", &logs_command},
+    {"container", "ls", &ps_command},
+    {"container", "list", &ps_command, .synonym = true},
+    {"container", "ps", &ps_command, .synonym = true},
+    {"container", "restart", &restart_command},
+    {"container", "rm", &rm_command},
+    {"container", "remove", &rm_command, .synonym = true},
+    {"container", "run", &run_command},
+    {"container", "start", &start_command},
+    {"container", "stop", &stop_command},
+    {"container", "wait", &wait_command},
+    {"image", "inspect", &image_inspect_command},
+    {"image", "load", &load_command},
+    {"image", "ls", &images_command},
+    {"image", "list", &images_command, .synonym = true},
+    {"image", "rm", &rmi_command},
+    {"image", "remove", &rmi_command, .synonym = true},
+    {"image", "save", &save_command},
+    {"image", "tag", &tag_command},
+    {"system", "info", &info_command},
+    {"system", "remove", &system_remove_command},
+    {.name = NULL},
+};
+
+const struct option_group global_options[] = {
+    {
+        .options =
+            (const struct option[]){
+                {
+                    .name = "instance",
+                    .kind = OPTION_TEXT,
+                    .offset = offsetof(struct global_values, instance),
+                    .argument = "string",
+                    .help = "Name of the private engine to talk to (default: $CLOCHE_INSTANCE, "
+                            "else the machine's own)",
+                },
+                {
+                    .name = "version",
+                    .short_name = 'v',
+                    .kind = OPTION_FLAG,
+                    .offset = offsetof(struct global_values, version),
+                    .help = "Print the version and end",
+                },
+                {.name = NULL},
+            },
+    },
+    {.options = NULL},
+};
+
+const struct spelling *command_find(const char *group, const char *name)
+{
+    for (const struct spelling *spelling = spellings; spelling->command; spelling++) {
+        if (text_equal(spelling->group, group) && text_equal(spelling->name, name))
+            return spelling;
+    }
+    return NULL;
+}
+
+const struct command_group *command_group_find(const char *name)
+{
+    for (const struct command_group *group = command_groups; group->name; group++) {
+        if (text_equal(group->name, name))
+            return group;
+    }
+    return NULL;
+}
+
+/* Keeps the nearer of *best and known. */
+static void consider(const char *typed, const char *known, const char **best)
+{
+    if (word_is_near(typed, known) &&
+        (!*best || word_distance(typed, known) < word_distance(typed, *best)))
+        *best = known;
+}
+
+const char *command_suggest(const char *group, const char *typed)
+{
+    const char *best = NULL;
+
+    for (const struct spelling *spelling = spellings; spelling->command; spelling++) {
+        if (text_equal(spelling->group, group) && !spelling->command->hidden)
+            consider(typed, spelling->name, &best);
+    }
+    for (const struct command_group *known = command_groups; !group && known->name; known++)
+        consider(typed, known->name, &best);
+    return best;
+}

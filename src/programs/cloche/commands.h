@@ -1,0 +1,75 @@
+/*
+ * A command of `cloche` is a struct command in a file of its own: its words for --help, its
+ * options as a table, and a function. commands.c lists them; nothing else knows their number.
+ */
+#ifndef CLOCHE_COMMANDS_H
+#define CLOCHE_COMMANDS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "options.h"
+
+/* Exit codes that are not a container's own. docker's. */
+enum exit_code {
+    EXIT_DONE = 0,
+    EXIT_FAILED = 1,         /* a command on the engine failed; wrong number of operands */
+    EXIT_ENGINE = 125,       /* `run` failed before the container's program; unknown flags */
+    EXIT_NOT_EXECUTED = 126, /* the container's program cannot be executed */
+    EXIT_NOT_FOUND = 127,    /* the container's program does not exist */
+};
+
+struct cli;
+
+struct command {
+    const char *name;                       /* "ps" */
+    const char *usage;                      /* "[OPTIONS] CONTAINER [CONTAINER...]" */
+    const char *summary;                    /* one line, imperative, without full stop */
+    const char *details;                    /* further lines for --help; NULL: none */
+    const struct option_group *options;     /* NULL: none */
+    size_t values_size;                     /* of the struct the options are kept in */
+    void (*set_defaults)(void *values);     /* NULL: all zero */
+    int minimum_operands, maximum_operands; /* maximum < 0: any number */
+    bool stop_at_operand; /* options behind the first operand belong to the container's command */
+    bool common;          /* listed first in `cloche --help` */
+    bool hidden;
+    enum complete complete; /* what the operands are */
+    int (*run)(struct cli *cli, const void *values, char *const *operands);
+};
+
+/* A word under which a command is found: "ps", or "container ls". */
+struct spelling {
+    const char *group; /* NULL: top level */
+    const char *name;
+    const struct command *command;
+    bool synonym; /* of the one before it: not listed */
+};
+
+struct command_group {
+    const char *name; /* "container" */
+    const char *summary;
+};
+
+extern const struct spelling spellings[];           /* command NULL ends it */
+extern const struct command_group command_groups[]; /* name NULL ends it */
+
+/* NULL when there is none. group may be NULL. */
+const struct spelling *command_find(const char *group, const char *name);
+const struct command_group *command_group_find(const char *name);
+
+/* The known word nearest to what was typed, NULL when none is near. */
+const char *command_suggest(const char *group, const char *typed);
+
+extern const struct option_group global_options[];
+struct global_values {
+    const char *instance;
+    bool version;
+};
+
+extern const struct command attach_command, commit_command, complete_command, create_command,
+    exec_command, help_page_command, images_command, info_command, inspect_command, kill_command,
+    load_command, logs_command, ps_command, restart_command, rm_command, rmi_command, run_command,
+    save_command, start_command, stop_command, system_remove_command, tag_command, version_command,
+    wait_command, container_inspect_command, image_inspect_command;
+
+#endif

@@ -1,0 +1,234 @@
+/*
+ * cloche __complete WORD...: what the shells ask. The words are those of the command line behind
+ * "cloche", the last one as far as it was typed. Candidates come one a line, with a tab and a
+ * description behind; the line ":files" means names of files.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+#include <schema/management.h>
+
+#include "cli.h"
+
+struct completion {
+    struct cli *cli;
+    const char *typed; /* the last word */
+    struct buffer out;
+};
+
+static void offer(struct completion *completion, const char *word, const char *description)
+{
+    if (!text_starts_with(word, completion->typed))
+        return;
+    buffer_append_text(&completion->out, word);
+    if (description)
+        buffer_printf(&completion->out, "\t%s", description);
+    buffer_append_char(&completion->out, '\n');
+}
+
+/* Never starts a daemon: a key must not do that. */
+static void offer_containers(struct completion *completion, enum complete which)
+{
+    _cleanup_api_container_summaries_ struct api_container_summaries *list = NULL;
+    const struct api_container_list params = {
+        .all = which != COMPLETE_CONTAINERS_RUNNING,
+        .has_all = true,
+    };
+
+    if (!cli_connect_running(completion->cli) ||
+        cli_call(completion->cli, "container.list", &params, &list, NULL) < 0)
+        return;
+    for (size_t i = 0; i < list->containers_count; i++) {
+        const struct api_container_summary *container = list->containers[i];
+        if (which == COMPLETE_CONTAINERS_STOPPED && text_equal(container->state, "running"))
+            continue;
+        for (size_t j = 0; j < container->names_count; j++)
+            offer(completion, container->names[j], container->status);
+    }
+}
+
+static void offer_images(struct completion *completion)
+{
+    _cleanup_api_image_summaries_ struct api_image_summaries *list = NULL;
+    const struct api_image_list params = {0};
+
+    if (!cli_connect_running(completion->cli) ||
+        cli_call(completion->cli, "image.list", &params, &list, NULL) < 0)
+        return;
+    for (size_t i = 0; i < list->images_count; i++) {
+        for (size_t j = 0; j < list->images[i]->names_count; j++)
+            offer(completion, list->images[i]->names[j], NULL);
+    }
+}
+
+static void offer_commands(struct completion *completion, const char *group)
+{
+    for (const struct spelling *spelling = spellings; spelling->command; spelling++) {
+        if (text_equal(spelling->group, group) && !spelling->command->hidden && !spelling->synonym)
+            offer(completion, spelling->name, spelling->command->summary);
+    }
+    for (const struct command_group *known = command_groups; !group && known->name; known++)
+        offer(completion, known->name, known->summary);
+}
+
+static void offer_signals(struct completion *completion)
+{
+    static const int signals[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGKILL, SIGUSR1,
+                                  SIGUSR2, SIGTERM, SIGCONT, SIGSTOP, SIGWINCH};
+
+    for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+        _cleanup_free_ char *name = xasprintf("SIG%s", sigabbrev_np(signals[i]));
+        offer(completion, name, NULL);
+    }
+}
+
+static void offer_values(struct completion *completion, enum complete what,
+                         const char *const *choices)
+{
+    switch (what) {
+    case COMPLETE_NOTHING:
+        break;
+    case COMPLETE_FILES:
+        buffer_append_text(&completion->out, ":files\n");
+        break;
+    case COMPLETE_CONTAINERS:
+    case COMPLETE_CONTAINERS_RUNNING:
+    case COMPLETE_CONTAINERS_STOPPED:
+        offer_containers(completion, what);
+        break;
+    case COMPLETE_IMAGES:
+        offer_images(completion);
+        break;
+    case COMPLETE_OBJECTS:
+        offer_containers(completion, COMPLETE_CONTAINERS);
+        offer_images(completion);
+        break;
+    case COMPLETE_COMMANDS:
+        offer_commands(completion, NULL);
+        break;
+    case COMPLETE_SIGNALS:
+        offer_signals(completion);
+        break;
+    case COMPLETE_CHOICES:
+        for (; choices && *choices; choices++)
+            offer(completion, *choices, NULL);
+        break;
+    }
+}
+
+static void offer_options(struct completion *completion, const struct option_group *groups)
+{
+    for (; groups && groups->options; groups++) {
+        for (const struct option *option = groups->options; option->name; option++) {
+            _cleanup_free_ char *word = xasprintf("--%s", option->name);
+            offer(completion, word, option->help);
+        }
+    }
+    offer(completion, "--help", "Show how it is used");
+}
+
+/* The option that word is, when its value is the next word. */
+static const struct option *awaits_value(const struct option_group *groups, const char *word)
+{
+    const struct option *option = NULL;
+
+    if (text_starts_with(word, "--") && !strchr(word, '='))
+        option = options_find(groups, word + 2, strlen(word + 2), NULL);
+    else if (word[0] == '-' && word[1] && word[1] != '-')
+        option = options_find_short(groups, word[strlen(word) - 1], NULL);
+    return option && option->kind != OPTION_FLAG ? option : NULL;
+}
+
+/* words: behind the command's own, up to and without the last one. */
+static void complete_command_line(struct completion *completion, const struct command *command,
+                                  char *const *words)
+{
+    const struct option *value_of = NULL;
+    int operands = 0;
+
+    for (; words[1]; words++) {
+        if (value_of)
+            value_of = NULL;
+        else if (words[0][0] == '-' && !(command->stop_at_operand && operands))
+            value_of = awaits_value(command->options, *words);
+        else
+            operands++;
+    }
+    bool many = command->maximum_operands < 0 || operands < command->maximum_operands;
+    if (value_of)
+        offer_values(completion, value_of->complete, value_of->choices);
+    else if (command->stop_at_operand && operands)
+        buffer_append_text(&completion->out, ":files\n");
+    else if (completion->typed[0] == '-')
+        offer_options(completion, command->options);
+    else if (many)
+        offer_values(completion, command->complete, NULL);
+}
+
+/* The engine that is asked for names is the one the command line will speak to. */
+static void choose_instance(struct cli *cli, const char *name)
+{
+    struct instance instance = {0};
+
+    if (instance_init(&instance, name, NULL) < 0)
+        return;
+    instance_finish(&cli->instance);
+    cli->instance = instance;
+}
+
+/* Global options, then the words of the command. */
+static void complete_words(struct completion *completion, char *const *words)
+{
+    const struct option *value_of = NULL;
+
+    while (words[1] && words[0][0] == '-') {
+        value_of = awaits_value(global_options, words[0]);
+        if (value_of && words[2])
+            choose_instance(completion->cli, words[1]);
+        else if (text_starts_with(words[0], "--instance="))
+            choose_instance(completion->cli, words[0] + strlen("--instance="));
+        words += value_of && words[1] ? 2 : 1;
+        if (!words[0])
+            return; /* the value of a global option is being typed */
+    }
+    const struct command_group *group = words[1] ? command_group_find(words[0]) : NULL;
+    words += group ? 1 : 0;
+    if (!words[1]) {
+        if (completion->typed[0] == '-' && !group)
+            offer_options(completion, global_options);
+        else
+            offer_commands(completion, group ? group->name : NULL);
+        return;
+    }
+    const struct spelling *spelling = command_find(group ? group->name : NULL, words[0]);
+    if (spelling)
+        complete_command_line(completion, spelling->command, words + 1);
+}
+
+static int run(struct cli *cli, const void *values, char *const *operands)
+{
+    struct completion completion = {
+        .cli = cli,
+        .typed = operands[strv_length(operands) - 1],
+        .out = BUFFER_INIT,
+    };
+
+    complete_words(&completion, operands);
+    int code = completion.out.length ? cli_print(&completion.out) : EXIT_DONE;
+    buffer_finish(&completion.out);
+    return code;
+}
+
+const struct command complete_command = {
+    .name = "__complete",
+    .usage = "WORD...",
+    .summary = "Tell a shell how a command line can go on",
+    .minimum_operands = 1,
+    .maximum_operands = -1,
+    .stop_at_operand = true,
+    .hidden = true,
+    .run = run,
+};

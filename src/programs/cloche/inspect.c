@@ -1,0 +1,179 @@
+#include <stdio.h>
+#include <string.h>
+
+#include <base/text.h>
+#include <door/inspect.h>
+#include <schema/management.h>
+
+#include "cli.h"
+#include "template.h"
+
+struct inspect_options {
+    const char *format, *type;
+};
+
+static const char *const types[] = {"container", "image", NULL};
+
+static const struct option format_table[] = {
+    {
+        .name = "format",
+        .short_name = 'f',
+        .kind = OPTION_TEXT,
+        .offset = offsetof(struct inspect_options, format),
+        .argument = "string",
+        .help = "\"json\", or a template for each ({{.State.Status}}, {{json .Config}})",
+    },
+    {.name = NULL},
+};
+
+static const struct option type_table[] = {
+    {
+        .name = "type",
+        .kind = OPTION_TEXT,
+        .offset = offsetof(struct inspect_options, type),
+        .argument = "string",
+        .help = "Look only for a container or an image",
+        .complete = COMPLETE_CHOICES,
+        .choices = types,
+    },
+    {.name = NULL},
+};
+
+static const struct option_group inspect_groups[] = {
+    {.options = format_table}, {.options = type_table}, {.options = NULL}};
+static const struct option_group typed_groups[] = {{.options = format_table}, {.options = NULL}};
+
+static int find_container(struct cli *cli, char *name, struct buffer *json, struct error *err)
+{
+    _cleanup_api_container_details_ struct api_container_details *container = NULL;
+    const struct api_container_ref params = {.container = name};
+
+    int r = cli_call(cli, "container.inspect", &params, &container, err);
+    if (r >= 0)
+        door_inspect_container(container, json);
+    return r;
+}
+
+static int find_image(struct cli *cli, char *name, struct buffer *json, struct error *err)
+{
+    _cleanup_api_image_details_ struct api_image_details *image = NULL;
+    const struct api_image_ref params = {.image = name};
+
+    int r = cli_call(cli, "image.inspect", &params, &image, err);
+    return r < 0 ? r : door_inspect_image(image, json, err);
+}
+
+/* A container first, then an image, unless a type was asked for. */
+static int find_object(struct cli *cli, const char *type, char *name, struct buffer *json,
+                       struct error *err)
+{
+    int r = -ENOENT;
+
+    if (!text_equal(type, "image"))
+        r = find_container(cli, name, json, err);
+    if (r == -ENOENT && !text_equal(type, "container"))
+        r = find_image(cli, name, json, err);
+    if (r == -ENOENT && !type)
+        return error_set(err, r, "No such object: %s", name);
+    return r;
+}
+
+/* Appends the object to the array, or what the template makes of it. */
+static int show(const char *format, const char *json, bool first, struct buffer *out,
+                struct error *err)
+{
+    _cleanup_tree_arena_ struct tree_arena arena = TREE_ARENA_INIT;
+    yajl_val document;
+
+    int r = tree_parse(&arena, json, &document, err);
+    if (r < 0)
+        return r;
+    if (format && !text_equal(format, "json")) {
+        r = template_render(format, document, &arena, out, err);
+        buffer_append_char(out, '\n');
+        return r;
+    }
+    if (!first)
+        buffer_append_char(out, ',');
+    if (format)
+        tree_write(document, TREE_COMPACT, out);
+    else
+        tree_write_item(document, 1, out);
+    return 0;
+}
+
+static int run_typed(struct cli *cli, const struct inspect_options *options, const char *type,
+                     char *const *operands)
+{
+    bool array = !options->format || text_equal(options->format, "json");
+    _cleanup_buffer_ struct buffer out = BUFFER_INIT;
+    int code = EXIT_DONE, found = 0;
+
+    if (array)
+        buffer_append_char(&out, '[');
+    for (; *operands; operands++) {
+        _cleanup_buffer_ struct buffer json = BUFFER_INIT;
+        _cleanup_error_ struct error err = ERROR_INIT;
+        int r = find_object(cli, type, *operands, &json, &err);
+        if (r >= 0)
+            r = show(options->format, buffer_text(&json), found++ == 0, &out, &err);
+        if (r < 0)
+            code = cli_fail(&err);
+    }
+    if (array)
+        buffer_append_text(&out, found && !options->format ? "\n]\n" : "]\n");
+    return cli_print(&out) == EXIT_DONE ? code : EXIT_FAILED;
+}
+
+static int run(struct cli *cli, const void *values, char *const *operands)
+{
+    const struct inspect_options *options = values;
+
+    return run_typed(cli, options, options->type, operands);
+}
+
+static int run_container(struct cli *cli, const void *values, char *const *operands)
+{
+    return run_typed(cli, values, "container", operands);
+}
+
+static int run_image(struct cli *cli, const void *values, char *const *operands)
+{
+    return run_typed(cli, values, "image", operands);
+}
+
+const struct command inspect_command = {
+    .name = "inspect",
+    .usage = "[OPTIONS] NAME|ID [NAME|ID...]",
+    .summary = "Show all that is known of containers and images",
+    .options = inspect_groups,
+    .values_size = sizeof(struct inspect_options),
+    .minimum_operands = 1,
+    .maximum_operands = -1,
+    .complete = COMPLETE_OBJECTS,
+    .run = run,
+};
+
+const struct command container_inspect_command = {
+    .name = "inspect",
+    .usage = "[OPTIONS] CONTAINER [CONTAINER...]",
+    .summary = "Show all that is known of containers",
+    .options = typed_groups,
+    .values_size = sizeof(struct inspect_options),
+    .minimum_operands = 1,
+    .maximum_operands = -1,
+    .complete = COMPLETE_CONTAINERS,
+    .run = run_container,
+};
+
+const struct command image_inspect_command = {
+    .name = "inspect",
+    .usage = "[OPTIONS] IMAGE [IMAGE...]",
+    .summary = "Show all that is known of images",
+    .options = typed_groups,
+    .values_size = sizeof(struct inspect_options),
+    .minimum_operands = 1,
+    .maximum_operands = -1,
+    .complete = COMPLETE_IMAGES,
+    .run = run_image,
+};

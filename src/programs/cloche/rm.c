@@ -1,0 +1,63 @@
+#include <schema/management.h>
+
+#include "cli.h"
+
+struct rm_options {
+    bool force, volumes;
+};
+
+static const struct option rm_table[] = {
+    {
+        .name = "force",
+        .short_name = 'f',
+        .kind = OPTION_FLAG,
+        .offset = offsetof(struct rm_options, force),
+        .help = "Also remove those that run, with SIGKILL first",
+    },
+    {
+        .name = "volumes",
+        .short_name = 'v',
+        .kind = OPTION_FLAG,
+        .offset = offsetof(struct rm_options, volumes),
+        .help = "Also remove their anonymous volumes",
+    },
+    {.name = NULL},
+};
+
+static const struct option_group rm_groups[] = {{.options = rm_table}, {.options = NULL}};
+
+static int remove_one(struct cli *cli, const char *container, const void *values, struct error *err)
+{
+    const struct rm_options *options = values;
+    const struct api_container_remove params = {
+        .container = (char *)container,
+        .force = options->force,
+        .has_force = true,
+        .volumes = options->volumes,
+        .has_volumes = true,
+    };
+
+    int r = cli_call(cli, "container.remove", &params, NULL, err);
+    if (r != -ENOENT || !options->force)
+        return r;
+    /* With --force what is not there is as good as removed: docker complains, and ends with 0. */
+    cli_fail(err);
+    return 1;
+}
+
+static int run(struct cli *cli, const void *values, char *const *operands)
+{
+    return cli_for_each(cli, operands, values, remove_one, true);
+}
+
+const struct command rm_command = {
+    .name = "rm",
+    .usage = "[OPTIONS] CONTAINER [CONTAINER...]",
+    .summary = "Remove containers",
+    .options = rm_groups,
+    .values_size = sizeof(struct rm_options),
+    .minimum_operands = 1,
+    .maximum_operands = -1,
+    .complete = COMPLETE_CONTAINERS,
+    .run = run,
+};
