@@ -1,0 +1,198 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+
+#include "cgroup.h"
+
+#define CGROUP_ROOT "/sys/fs/cgroup"
+
+enum {
+    PROCS_MAX = 4 * 1024 * 1024, /* bytes of a cgroup.procs */
+    STATE_MAX = 4096,
+    WAIT_STEP_MS = 5,
+    FREEZE_STEPS = 400, /* 2 s */
+    KILL_STEPS = 1000,  /* 5 s */
+    DEPTH_MAX = 32,     /* nesting of cgroups that a container made */
+};
+
+bool cgroup_is_v2(void)
+{
+    struct statfs status;
+
+    return statfs(CGROUP_ROOT, &status) == 0 && status.f_type == CGROUP2_SUPER_MAGIC;
+}
+
+char *cgroup_memory_path(const char *parent, const char *id)
+{
+    return xasprintf("%s/%s/%s", cgroup_is_v2() ? CGROUP_ROOT : CGROUP_ROOT "/memory", parent, id);
+}
+
+static void wait_step(void)
+{
+    struct timespec step = {.tv_nsec = WAIT_STEP_MS * 1000000L};
+
+    nanosleep(&step, NULL);
+}
+
+static char *read_small(const char *directory, const char *name, size_t limit)
+{
+    _cleanup_free_ char *path = xasprintf("%s/%s", directory, name);
+    char *text = NULL;
+
+    if (file_read_at(AT_FDCWD, path, limit, &text, NULL, NULL) < 0)
+        return NULL;
+    return text;
+}
+
+static int write_small(const char *directory, const char *name, const char *text, struct error *err)
+{
+    _cleanup_free_ char *path = xasprintf("%s/%s", directory, name);
+
+    return file_write_existing_at(AT_FDCWD, path, text, strlen(text), err);
+}
+
+/* --- freezing --------------------------------------------------------------------------------- */
+
+struct freezer {
+    const char *control; /* file that is written */
+    const char *frozen;  /* what is written */
+    const char *thawed;
+    const char *state;     /* file that is read */
+    const char *is_frozen; /* text in it when all stand still */
+    const char *is_thawed;
+};
+
+static const struct freezer freezer_v1 = {
+    "freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN", "THAWED",
+};
+static const struct freezer freezer_v2 = {
+    "cgroup.freeze", "1", "0", "cgroup.events", "frozen 1", "frozen 0",
+};
+
+int cgroup_freeze(const char *parent, const char *id, bool freeze, struct error *err)
+{
+    bool v2 = cgroup_is_v2();
+    const struct freezer *freezer = v2 ? &freezer_v2 : &freezer_v1;
+    _cleanup_free_ char *path =
+        xasprintf("%s/%s/%s", v2 ? CGROUP_ROOT : CGROUP_ROOT "/freezer", parent, id);
+
+    int r = write_small(path, freezer->control, freeze ? freezer->frozen : freezer->thawed, err);
+    if (r < 0)
+        return r;
+    for (int i = 0; i < FREEZE_STEPS; i++) {
+        _cleanup_free_ char *state = read_small(path, freezer->state, STATE_MAX);
+        if (state && strstr(state, freeze ? freezer->is_frozen : freezer->is_thawed))
+            return 0;
+        wait_step();
+    }
+    write_small(path, freezer->control, freezer->thawed, NULL);
+    return error_set(err, -EBUSY, "the container's processes do not %s",
+                     freeze ? "freeze" : "thaw");
+}
+
+/* --- killing and removing --------------------------------------------------------------------- */
+
+/* Sends SIGKILL to all in the folder's cgroup.procs. Returns how many there were. */
+static size_t kill_listed(const char *path)
+{
+    _cleanup_free_ char *text = read_small(path, "cgroup.procs", PROCS_MAX);
+    size_t count = 0;
+    char *rest = text;
+
+    for (char *line; rest && (line = strsep(&rest, "\n"));) {
+        int64_t pid;
+        if (text_to_i64(line, 2, INT32_MAX, &pid) < 0)
+            continue;
+        kill((pid_t)pid, SIGKILL);
+        count++;
+    }
+    return count;
+}
+
+/* Calls visit for the folder and, before it, everything below. */
+static size_t walk(const char *path, int depth, size_t (*visit)(const char *))
+{
+    _cleanup_closedir_ DIR *dir = opendir(path);
+    struct dirent *entry;
+    size_t count = 0;
+
+    if (!dir)
+        return 0;
+    while (depth < DEPTH_MAX && (entry = readdir(dir))) {
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+            continue;
+        _cleanup_free_ char *below = xasprintf("%s/%s", path, entry->d_name);
+        count += walk(below, depth + 1, visit);
+    }
+    return count + visit(path);
+}
+
+static size_t remove_folder(const char *path)
+{
+    return rmdir(path) < 0 && errno != ENOENT ? 1 : 0;
+}
+
+/* The folder /PARENT/ID of each hierarchy. Returns the sum of what visit returned. */
+static size_t each_hierarchy(const char *parent, const char *id, size_t (*visit)(const char *))
+{
+    _cleanup_closedir_ DIR *dir = opendir(CGROUP_ROOT);
+    const char *slash = id ? "/" : "";
+    struct dirent *entry;
+    size_t count = 0;
+
+    id = id ? id : "";
+    if (cgroup_is_v2()) {
+        _cleanup_free_ char *path = xasprintf(CGROUP_ROOT "/%s%s%s", parent, slash, id);
+        return walk(path, 0, visit);
+    }
+    while (dir && (entry = readdir(dir))) {
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+            continue;
+        _cleanup_free_ char *path =
+            xasprintf(CGROUP_ROOT "/%s/%s%s%s", entry->d_name, parent, slash, id);
+        count += walk(path, 0, visit);
+    }
+    return count;
+}
+
+int cgroup_kill_and_remove(const char *parent, const char *id, struct error *err)
+{
+    bool v2 = cgroup_is_v2();
+    const struct freezer *freezer = v2 ? &freezer_v2 : &freezer_v1;
+    _cleanup_free_ char *path =
+        xasprintf("%s/%s/%s", v2 ? CGROUP_ROOT : CGROUP_ROOT "/freezer", parent, id);
+    size_t alive = 0;
+
+    for (int i = 0; i < KILL_STEPS; i++) {
+        alive = each_hierarchy(parent, id, kill_listed);
+        if (!alive)
+            break;
+        /* On v1 a frozen process does not die. */
+        write_small(path, freezer->control, freezer->thawed, NULL);
+        wait_step();
+    }
+    if (alive)
+        return error_set(err, -EBUSY, "processes of container %.12s do not die", id);
+    if (each_hierarchy(parent, id, remove_folder))
+        return error_set(err, -EBUSY, "cgroups of container %.12s cannot be removed", id);
+    return 0;
+}
+
+int cgroup_remove_parent(const char *parent, struct error *err)
+{
+    if (each_hierarchy(parent, NULL, remove_folder))
+        return error_set(err, -EBUSY, "cgroups named %s cannot be removed", parent);
+    return 0;
+}

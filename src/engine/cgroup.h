@@ -1,0 +1,30 @@
+/*
+ * The engine's own hands on a container's cgroups, for what the runtime is not asked to do: to find
+ * what the kernel says about it, to hold it still for a commit, and to kill and remove what a lost
+ * monitor left. The cgroup is /PARENT/ID in every hierarchy that is mounted under /sys/fs/cgroup.
+ * Everything here blocks for cgroupfs: disk thread, but for cgroup_memory_path and cgroup_is_v2.
+ */
+#ifndef ENGINE_CGROUP_H
+#define ENGINE_CGROUP_H
+
+#include <stdbool.h>
+
+#include <base/error.h>
+
+/* Whether the machine has the unified hierarchy only. */
+bool cgroup_is_v2(void);
+
+/* The folder that knows of the container's OOM kills. Owned by the caller. */
+char *cgroup_memory_path(const char *parent, const char *id);
+
+/* Stops or resumes all processes; returns when the kernel says so. -EBUSY after two seconds. */
+int cgroup_freeze(const char *parent, const char *id, bool freeze, struct error *err);
+
+/* Kills every process of it, thaws it so that they die, waits for that, and removes the cgroups.
+ * What does not exist is no error. -EBUSY: processes are still there after some seconds. */
+int cgroup_kill_and_remove(const char *parent, const char *id, struct error *err);
+
+/* Removes the empty parent cgroups of the instance. */
+int cgroup_remove_parent(const char *parent, struct error *err);
+
+#endif

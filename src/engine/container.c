@@ -1,0 +1,176 @@
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+
+#include "internal.h"
+
+const char *const container_state_names[] = {
+    [CONTAINER_CREATED] = "created",   [CONTAINER_STARTING] = "starting",
+    [CONTAINER_RUNNING] = "running",   [CONTAINER_EXITED] = "exited",
+    [CONTAINER_REMOVING] = "removing",
+};
+
+int64_t engine_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/* --- one container ---------------------------------------------------------------------------- */
+
+struct container *container_ref(struct container *container)
+{
+    container->references++;
+    return container;
+}
+
+void container_unref(struct container *container)
+{
+    if (!container || --container->references)
+        return;
+    link_destroy(container->link);
+    container_drop_attachments(container);
+    exec_free_all(container);
+    free(container->publications);
+    free(container->name);
+    api_container_spec_free(container->spec);
+    api_container_spec_free(container->effective);
+    record_container_free(container->record);
+    free(container);
+}
+
+void container_drop_attachments(struct container *container)
+{
+    while (container->attachments) {
+        struct attachment *attachment = container->attachments;
+        container->attachments = attachment->next;
+        close_fd(attachment->fd);
+        free(attachment);
+    }
+    container->attachments_count = 0;
+}
+
+const char *container_id(const struct container *container)
+{
+    return container->id;
+}
+
+bool container_is_active(const struct container *container)
+{
+    return container->state == CONTAINER_STARTING || container->state == CONTAINER_RUNNING;
+}
+
+void container_set_state(struct container *container, enum container_state state)
+{
+    container->state = state;
+    free(container->record->state);
+    container->record->state = xstrdup(container_state_names[state]);
+}
+
+void container_set_error(struct container *container, const char *text)
+{
+    free(container->record->error);
+    container->record->error = xstrdup(text);
+}
+
+static char *path_of(const char *directory, const struct container *container, const char *name)
+{
+    return name ? xasprintf("%s/containers/%s/%s", directory, container->id, name)
+                : xasprintf("%s/containers/%s", directory, container->id);
+}
+
+char *container_run_path(const struct container *container, const char *name)
+{
+    return path_of(container->engine->instance->run, container, name);
+}
+
+char *container_root_path(const struct container *container, const char *name)
+{
+    return path_of(container->engine->instance->root, container, name);
+}
+
+/* --- the table -------------------------------------------------------------------------------- */
+
+void container_table_add(struct engine *engine, struct container *container)
+{
+    engine->containers =
+        xrealloc(engine->containers, engine->containers_count + 1, sizeof(struct container *));
+    engine->containers[engine->containers_count++] = container;
+}
+
+void container_table_remove(struct container *container)
+{
+    struct engine *engine = container->engine;
+
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        if (engine->containers[i] != container)
+            continue;
+        engine->containers_count--;
+        memmove(&engine->containers[i], &engine->containers[i + 1],
+                (engine->containers_count - i) * sizeof(struct container *));
+        container_unref(container);
+        return;
+    }
+}
+
+bool container_name_in_use(struct engine *engine, const char *name)
+{
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        if (text_equal(engine->containers[i]->name, name))
+            return true;
+    }
+    return false;
+}
+
+static struct container *find_by_prefix(struct engine *engine, const char *prefix, bool *ambiguous)
+{
+    struct container *found = NULL;
+
+    *ambiguous = false;
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        struct container *container = engine->containers[i];
+        if (container->hidden || !text_starts_with(container->id, prefix))
+            continue;
+        *ambiguous = *ambiguous || found;
+        found = container;
+    }
+    return found;
+}
+
+static struct container *find_exact(struct engine *engine, const char *reference)
+{
+    const char *name = reference[0] == '/' ? reference + 1 : reference;
+
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        struct container *container = engine->containers[i];
+        if (!container->hidden && text_equal(container->id, reference))
+            return container;
+    }
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        struct container *container = engine->containers[i];
+        if (!container->hidden && text_equal(container->name, name))
+            return container;
+    }
+    return NULL;
+}
+
+int engine_find(struct engine *engine, const char *reference, struct container **ret,
+                struct error *err)
+{
+    bool ambiguous = false;
+
+    struct container *container = find_exact(engine, reference);
+    if (!container && reference[0])
+        container = find_by_prefix(engine, reference, &ambiguous);
+    if (ambiguous)
+        return error_set(err, -EEXIST, "multiple IDs found with provided prefix: %s", reference);
+    if (!container)
+        return error_set(err, -ENOENT, "No such container: %.128s", reference);
+    *ret = container;
+    return 0;
+}

@@ -1,0 +1,194 @@
+#include <errno.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/log.h>
+#include <base/text.h>
+
+#include "bundle.h"
+#include "internal.h"
+#include "names.h"
+#include "spec.h"
+
+enum { NAME_ATTEMPTS = 8 };
+
+struct creation {
+    struct disk_job job;
+    struct container *container; /* the table's reference is another one */
+    struct store *store;
+    char **warnings; /* owned */
+    engine_done done;
+    void *data;
+    struct error err;
+};
+
+/* --- checks ----------------------------------------------------------------------------------- */
+
+static int check_bind_options(const struct api_container_spec *spec, struct error *err)
+{
+    for (size_t i = 0; i < spec->binds_count; i++) {
+        for (size_t j = 0; j < spec->binds[i]->options_count; j++) {
+            if (!bundle_bind_option_known(spec->binds[i]->options[j]))
+                return error_set(err, -EINVAL, "invalid mode: %s", spec->binds[i]->options[j]);
+        }
+    }
+    return 0;
+}
+
+static int check_name_free(struct engine *engine, const char *name, struct error *err)
+{
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        if (text_equal(engine->containers[i]->name, name))
+            return error_set(err, -EEXIST,
+                             "Conflict. The container name \"/%s\" is already in use by container "
+                             "\"%s\". You have to remove (or rename) that container to be able to "
+                             "reuse that name.",
+                             name, engine->containers[i]->id);
+    }
+    return 0;
+}
+
+static int check(struct engine *engine, const struct api_container_spec *spec, struct error *err)
+{
+    int r = spec_check(spec, engine->cpus, err);
+
+    if (r == 0)
+        r = check_bind_options(spec, err);
+    if (r == 0 && spec->name)
+        r = check_name_free(engine, spec->name, err);
+    if (r == 0 && engine->containers_count >= ENGINE_CONTAINERS_MAX)
+        r = error_set(err, -EAGAIN, "there are %d containers already", ENGINE_CONTAINERS_MAX);
+    return r;
+}
+
+/* --- making it -------------------------------------------------------------------------------- */
+
+static char *free_name(struct engine *engine)
+{
+    for (unsigned attempt = 0;; attempt++) {
+        char *name = name_invent(attempt);
+        if (attempt >= NAME_ATTEMPTS || !container_name_in_use(engine, name))
+            return name;
+        free(name);
+    }
+}
+
+static struct container *new_container(struct engine *engine, const struct api_container_spec *spec)
+{
+    struct container *container = xnew(struct container);
+
+    container->engine = engine;
+    container->references = 1;
+    container->hidden = true;
+    text_random_hex(container->id, CONTAINER_ID_DIGITS);
+    container->name = spec->name ? xstrdup(spec->name) : free_name(engine);
+    container->spec = spec_copy(spec);
+    container->record = xnew(struct record_container);
+    container->record->version = 1;
+    container->record->created_at = engine_now();
+    container_set_state(container, CONTAINER_CREATED);
+    return container;
+}
+
+static int merge_image(struct container *container, const struct store_image *image,
+                       struct error *err)
+{
+    const struct oci_image_execution *config = image->config->config;
+    struct image_defaults defaults = {0};
+
+    if (config) {
+        defaults.entrypoint = config->entrypoint;
+        defaults.command = config->cmd;
+        defaults.env = config->env;
+        defaults.labels = config->labels;
+        defaults.working_dir = config->working_dir;
+        defaults.user = config->user;
+        defaults.stop_signal = config->stop_signal;
+    }
+    return spec_merge(container->spec, &defaults, container->id, &container->effective, err);
+}
+
+static int create(struct creation *creation, struct error *err)
+{
+    struct container *container = creation->container;
+    _cleanup_store_image_ struct store_image *image = NULL;
+    _cleanup_(record_change_finish) struct record_change change = {0};
+    int r;
+
+    r = store_image_find(creation->store, container->spec->image, &image, err);
+    if (r == -ENOENT && err)
+        err->code = ENGINE_NO_SUCH_IMAGE;
+    if (r < 0)
+        return r;
+    container->record->image_id = xstrdup(image->id);
+    r = merge_image(container, image, err);
+    if (r == 0)
+        r = store_snapshot_prepare(creation->store, image->id, container->id, err);
+    if (r < 0)
+        return r;
+    record_change_insert(&change, container);
+    r = record_change_run(&change, err);
+    if (r < 0)
+        store_snapshot_remove(creation->store, container->id, NULL);
+    return r;
+}
+
+/* The container is hidden until create_done(): nobody else looks at it. */
+static void create_work(struct disk_job *job)
+{
+    struct creation *creation = disk_job_of(job, struct creation, job);
+
+    create(creation, &creation->err);
+}
+
+static void create_done(struct disk_job *job)
+{
+    struct creation *creation = disk_job_of(job, struct creation, job);
+    struct container *container = creation->container;
+    struct engine_result result = ENGINE_RESULT_INIT;
+
+    if (creation->err.code < 0) {
+        result.err = &creation->err;
+        container_table_remove(container);
+    } else {
+        container->hidden = false;
+        result.id = container->id;
+        result.warnings = creation->warnings;
+    }
+    creation->done(&result, creation->data);
+    container_unref(container);
+    strv_free(creation->warnings);
+    error_finish(&creation->err);
+    free(creation);
+}
+
+static char **warnings_for(const struct api_container_spec *spec)
+{
+    char **warnings = NULL;
+
+    if (spec->ports_count && spec->network_mode && !text_equal(spec->network_mode, "bridge"))
+        strv_take(&warnings, xasprintf("Published ports are discarded when using %s network mode",
+                                       spec->network_mode));
+    return warnings;
+}
+
+void engine_container_create(struct engine *engine, const struct api_container_spec *spec,
+                             engine_done done, void *data)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (check(engine, spec, &err) < 0) {
+        engine_fail(done, data, &err);
+        return;
+    }
+    struct creation *creation = xnew(struct creation);
+    creation->container = new_container(engine, spec);
+    creation->store = engine->store;
+    creation->warnings = warnings_for(spec);
+    creation->done = done;
+    creation->data = data;
+    creation->job.work = create_work;
+    creation->job.done = create_done;
+    container_table_add(engine, container_ref(creation->container));
+    disk_submit(engine->disk, &creation->job);
+}

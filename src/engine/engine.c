@@ -1,0 +1,144 @@
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/log.h>
+
+#include "adopt.h"
+#include "cgroup.h"
+#include "internal.h"
+
+static unsigned count_cpus(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+}
+
+static int check_program(const char *path, struct error *err)
+{
+    return access(path, X_OK) < 0 ? error_errno(err, errno, "%s", path) : 0;
+}
+
+static int find_programs(struct engine *engine, const char *libexec, struct error *err)
+{
+    int r;
+
+    engine->monitor_program = xasprintf("%s/cloche-monitor", libexec);
+    engine->runtime_program = xasprintf("%s/cloche-runtime", libexec);
+    engine->image_program = xasprintf("%s/cloche-image", libexec);
+    r = check_program(engine->monitor_program, err);
+    if (r == 0)
+        r = check_program(engine->runtime_program, err);
+    return r;
+}
+
+/* ROOT and RUN are for root only: images, containers' files, and a socket that gives root. */
+static int make_folders(const struct instance *instance, struct error *err)
+{
+    _cleanup_free_ char *containers = xasprintf("%s/containers", instance->run);
+    _cleanup_free_ char *runtime = xasprintf("%s/runtime", instance->run);
+    int r;
+
+    r = file_mkdir_parents(instance->root, 0700, err);
+    if (r == 0)
+        r = file_mkdir_parents(containers, 0700, err);
+    if (r == 0)
+        r = file_mkdir_parents(runtime, 0700, err);
+    return r;
+}
+
+static int open_state(struct engine *engine, struct error *err)
+{
+    int r;
+
+    r = make_folders(engine->instance, err);
+    if (r == 0)
+        r = store_open(engine->instance->root, &engine->store, err);
+    if (r == 0)
+        r = records_migrate(store_database(engine->store), err);
+    if (r == 0)
+        r = records_load(engine, err);
+    if (r == 0)
+        r = disk_create(engine->loop, &engine->disk, err);
+    return r;
+}
+
+/* A machine without nftables or without the right to use it still runs containers without a bridge:
+ * the failure is told when somebody wants one. */
+static void bring_up(struct engine *engine)
+{
+    bool open = network_open(engine, &engine->net_error) == 0;
+
+    adopt_connect_all(engine);
+    if (open && network_setup(engine, &engine->net_error) == 0)
+        return;
+    log_failure(LOG_ERROR, &engine->net_error, "there is no network");
+}
+
+int engine_create(const struct engine_config *config, struct engine **ret, struct error *err)
+{
+    struct engine *engine = xnew(struct engine);
+    int r;
+
+    engine->loop = config->loop;
+    engine->instance = config->instance;
+    engine->cpus = count_cpus();
+    engine->cgroup_v2 = cgroup_is_v2();
+    r = find_programs(engine, config->libexec, err);
+    if (r == 0)
+        r = open_state(engine, err);
+    if (r < 0) {
+        engine_end(engine);
+        while (uv_run(config->loop, UV_RUN_DEFAULT))
+            ;
+        engine_free(engine);
+        return r;
+    }
+    bring_up(engine);
+    adopt_settle_all(engine);
+    *ret = engine;
+    return 0;
+}
+
+static void drop_links(struct engine *engine)
+{
+    size_t count = engine->containers_count;
+    struct container **all = xnew_array(struct container *, count + 1);
+
+    for (size_t i = 0; i < count; i++)
+        all[i] = container_ref(engine->containers[i]);
+    for (size_t i = 0; i < count; i++) {
+        link_destroy(steal_ptr(all[i]->link));
+        container_unref(all[i]);
+    }
+    free(all);
+}
+
+void engine_end(struct engine *engine)
+{
+    if (!engine)
+        return;
+    engine->ending = true;
+    waiters_drop_all(engine);
+    drop_links(engine);
+    disk_destroy(steal_ptr(engine->disk));
+    network_close(engine);
+}
+
+void engine_free(struct engine *engine)
+{
+    if (!engine)
+        return;
+    while (engine->containers_count)
+        container_table_remove(engine->containers[engine->containers_count - 1]);
+    free(engine->containers);
+    store_close(engine->store);
+    error_finish(&engine->net_error);
+    free(engine->monitor_program);
+    free(engine->runtime_program);
+    free(engine->image_program);
+    free(engine);
+}

@@ -1,0 +1,296 @@
+/*
+ * Further processes in a running container.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+
+#include "bundle.h"
+#include "internal.h"
+
+enum { EXIT_CODE_KILLED = 137 };
+
+struct exec_call {
+    struct disk_job job;
+    struct container *container; /* a reference */
+    struct api_container_exec *how;
+    struct monitor_exec request;
+    char *rootfs_path; /* owned; through the monitor's mount namespace */
+    char *run_path;    /* owned */
+    int client_fd;
+    engine_done done;
+    void *data;
+    struct error err;
+};
+
+static void call_free(struct exec_call *call)
+{
+    close_fd(call->client_fd);
+    api_container_exec_free(call->how);
+    error_finish(&call->err);
+    free(call->rootfs_path);
+    free(call->run_path);
+    container_unref(call->container);
+    free(call);
+}
+
+static void call_fail(struct exec_call *call)
+{
+    engine_fail(call->done, call->data, &call->err);
+    call_free(call);
+}
+
+/* --- sessions --------------------------------------------------------------------------------- */
+
+struct exec_session *exec_session_find(struct engine *engine, const char *id,
+                                       struct container **ret_container)
+{
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        struct container *container = engine->containers[i];
+        for (struct exec_session *at = container->execs; at; at = at->next) {
+            if (!text_equal(at->id, id))
+                continue;
+            if (ret_container)
+                *ret_container = container;
+            return at;
+        }
+    }
+    return NULL;
+}
+
+/* The oldest sessions that have ended make room. */
+static void forget_old(struct container *container)
+{
+    struct exec_session **oldest = NULL;
+    size_t count = 0;
+
+    for (struct exec_session **at = &container->execs; *at; at = &(*at)->next) {
+        count++;
+        if (!(*at)->running)
+            oldest = at;
+    }
+    if (count >= ENGINE_EXECS_MAX && oldest) {
+        struct exec_session *old = *oldest;
+        *oldest = old->next;
+        free(old);
+    }
+}
+
+static struct exec_session *add_session(struct container *container, const char *id)
+{
+    struct exec_session *session = xnew(struct exec_session);
+
+    forget_old(container);
+    memcpy(session->id, id, sizeof(session->id));
+    session->running = true;
+    session->next = container->execs;
+    container->execs = session;
+    return session;
+}
+
+static void remove_session(struct container *container, const char *id)
+{
+    for (struct exec_session **at = &container->execs; *at; at = &(*at)->next) {
+        struct exec_session *session = *at;
+        if (!text_equal(session->id, id))
+            continue;
+        *at = session->next;
+        free(session);
+        return;
+    }
+}
+
+/* An end that comes for a session that an earlier daemon started makes the session known. */
+void exec_ended(struct container *container, const char *id, int exit_code)
+{
+    struct exec_session *session = container->execs;
+
+    while (session && !text_equal(session->id, id))
+        session = session->next;
+    if (!session) {
+        if (!text_is_hex(id, EXEC_ID_DIGITS))
+            return;
+        session = add_session(container, id);
+    }
+    session->running = false;
+    session->exit_code = exit_code;
+    waiters_exec_ended(container->engine, session);
+}
+
+void exec_end_all(struct container *container)
+{
+    for (struct exec_session *session = container->execs; session; session = session->next) {
+        if (!session->running)
+            continue;
+        session->running = false;
+        session->exit_code = EXIT_CODE_KILLED;
+        waiters_exec_ended(container->engine, session);
+    }
+}
+
+void exec_free_all(struct container *container)
+{
+    while (container->execs) {
+        struct exec_session *session = container->execs;
+        container->execs = session->next;
+        free(session);
+    }
+}
+
+/* --- starting one ----------------------------------------------------------------------------- */
+
+static int write_process(struct exec_call *call, const struct user *user, struct error *err)
+{
+    const struct api_container_exec *how = call->how;
+    struct bundle_exec exec = {
+        .command = how->command,
+        .env = how->env,
+        .working_dir = how->working_dir,
+        .user = user,
+        .tty = how->tty,
+        .privileged = how->privileged,
+        .rows = how->rows,
+        .columns = how->columns,
+    };
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    _cleanup_close_ int run_fd = open(call->run_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (run_fd < 0)
+        return error_errno(err, errno, "open %s", call->run_path);
+    bundle_write_process(call->container->effective, &exec, &text);
+    return file_replace_at(run_fd, call->request.process, text.data, text.length, 0600, err);
+}
+
+static void exec_work(struct disk_job *job)
+{
+    struct exec_call *call = disk_job_of(job, struct exec_call, job);
+    const char *name =
+        text_empty(call->how->user) ? call->container->effective->user : call->how->user;
+    _cleanup_(user_finish) struct user user = {0};
+
+    _cleanup_close_ int root_fd = open(call->rootfs_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root_fd < 0) {
+        error_errno(&call->err, errno, "open the root of container %.12s", call->container->id);
+        return;
+    }
+    if (user_resolve(root_fd, name, &user, &call->err) == 0)
+        write_process(call, &user, &call->err);
+}
+
+static void on_exec_reply(const struct link_message *message, void *data)
+{
+    struct exec_call *call = data;
+    struct engine_result result = ENGINE_RESULT_INIT;
+    const struct monitor_pid *started =
+        link_payload(message, MONITOR_OK, sizeof(struct monitor_pid));
+
+    if (started) {
+        result.id = call->request.id;
+        result.fd = steal_fd(&call->client_fd);
+        result.pid = started->pid;
+        result.tty = call->how->tty;
+        call->done(&result, call->data);
+        call_free(call);
+        return;
+    }
+    remove_session(call->container, call->request.id);
+    int code = link_error(message, &call->err);
+    if (code == 126)
+        call->err.code = ENGINE_PROGRAM_NOT_EXECUTABLE;
+    else if (code == 127)
+        call->err.code = ENGINE_PROGRAM_NOT_FOUND;
+    else if (code > 0)
+        call->err.code = -EIO;
+    call_fail(call);
+}
+
+static void exec_prepared(struct disk_job *job)
+{
+    struct exec_call *call = disk_job_of(job, struct exec_call, job);
+    struct container *container = call->container;
+    int pair[2] = {-1, -1};
+
+    if (call->err.code == 0 && !container->link)
+        error_set(&call->err, -EBUSY, "container %s is not running", container->id);
+    if (call->err.code == 0 && !call->how->detach &&
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        error_errno(&call->err, errno, "make a stream");
+    if (call->err.code < 0) {
+        call_fail(call);
+        return;
+    }
+    call->client_fd = pair[0];
+    add_session(container, call->request.id);
+    link_request(container->link, MONITOR_EXEC, &call->request, sizeof(call->request), &pair[1],
+                 pair[1] >= 0 ? 1 : 0, on_exec_reply, call);
+    close_fd(pair[1]);
+}
+
+static int check_exec(const struct container *container, const struct api_container_exec *how,
+                      struct error *err)
+{
+    if (container->state != CONTAINER_RUNNING || !container->link ||
+        !container->record->has_monitor_pid)
+        return error_set(err, -EBUSY, "container %s is not running", container->id);
+    if (how->command_count == 0 || !how->command[0][0])
+        return error_set(err, -EINVAL, "no exec command specified");
+    if (!text_empty(how->working_dir) && how->working_dir[0] != '/')
+        return error_set(err, -EINVAL,
+                         "the working directory '%s' is invalid, it needs to be an absolute path",
+                         how->working_dir);
+    return 0;
+}
+
+static struct api_container_exec *copy_exec(const struct api_container_exec *how)
+{
+    struct api_container_exec *copy = xnew(struct api_container_exec);
+
+    *copy = *how;
+    copy->container = xstrdup(how->container);
+    copy->command = strv_copy(how->command);
+    copy->env = strv_copy(how->env);
+    copy->user = xstrdup(how->user);
+    copy->working_dir = xstrdup(how->working_dir);
+    return copy;
+}
+
+static uint32_t exec_flags(const struct api_container_exec *how)
+{
+    return (how->tty ? (uint32_t)MONITOR_EXEC_TTY : 0) |
+           (how->stdin_ ? (uint32_t)MONITOR_EXEC_STDIN : 0) |
+           (how->detach ? (uint32_t)MONITOR_EXEC_DETACH : 0);
+}
+
+void engine_container_exec(struct container *container, const struct api_container_exec *how,
+                           engine_done done, void *data)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (check_exec(container, how, &err) < 0) {
+        engine_fail(done, data, &err);
+        return;
+    }
+    struct exec_call *call = xnew(struct exec_call);
+    call->container = container_ref(container);
+    call->how = copy_exec(how);
+    call->client_fd = -1;
+    call->done = done;
+    call->data = data;
+    call->run_path = container_run_path(container, NULL);
+    call->rootfs_path = xasprintf("/proc/%jd/root%s/rootfs",
+                                  (intmax_t)container->record->monitor_pid, call->run_path);
+    text_random_hex(call->request.id, EXEC_ID_DIGITS);
+    snprintf(call->request.process, sizeof(call->request.process), "process-%.16s.json",
+             call->request.id);
+    call->request.flags = exec_flags(how);
+    call->request.rows = how->rows;
+    call->request.columns = how->columns;
+    call->job.work = exec_work;
+    call->job.done = exec_prepared;
+    disk_submit(container->engine->disk, &call->job);
+}

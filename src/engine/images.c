@@ -1,0 +1,364 @@
+/*
+ * Images: the store's functions, which block, on the loop's worker threads. Loading and saving keep
+ * such a thread until the image worker has ended.
+ */
+#include <errno.h>
+#include <fnmatch.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+#include <image/worker.h>
+
+#include "internal.h"
+#include "status.h"
+
+struct engine_cancel {
+    int fd; /* eventfd; readable: cancel */
+};
+
+struct image_call;
+typedef void (*image_step)(struct image_call *call, struct error *err);
+
+struct image_call {
+    uv_work_t work;
+    struct engine *engine;
+    image_step step;                /* on a worker thread; fills document or the error */
+    const struct json_type *type;   /* of document */
+    void *document;                 /* owned */
+    char *image, *name, *reference; /* owned arguments */
+    char **names;                   /* owned */
+    bool force;
+    int archive_fd;
+    struct engine_cancel cancel;
+    char **used_images; /* owned; image IDs of the containers, for counts */
+    engine_image_done done;
+    void *data;
+    struct error err;
+};
+
+static void image_work(uv_work_t *work)
+{
+    struct image_call *call = work->data;
+
+    call->step(call, &call->err);
+}
+
+static void image_done(uv_work_t *work, int status)
+{
+    struct image_call *call = work->data;
+
+    call->engine->image_calls--;
+    call->done(call->err.code ? &call->err : NULL, call->document, call->data);
+    json_free(call->type, call->document);
+    free(call->image);
+    free(call->name);
+    free(call->reference);
+    strv_free(call->names);
+    strv_free(call->used_images);
+    close_fd(call->archive_fd);
+    close_fd(call->cancel.fd);
+    error_finish(&call->err);
+    free(call);
+}
+
+static struct image_call *new_call(struct engine *engine, image_step step,
+                                   const struct json_type *type, engine_image_done done, void *data)
+{
+    struct image_call *call = xnew(struct image_call);
+
+    call->work.data = call;
+    call->engine = engine;
+    call->step = step;
+    call->type = type;
+    call->archive_fd = call->cancel.fd = -1;
+    call->done = done;
+    call->data = data;
+    return call;
+}
+
+static void submit(struct image_call *call)
+{
+    call->engine->image_calls++;
+    uv_queue_work(call->engine->loop, &call->work, image_work, image_done);
+}
+
+/* A list for a field that must not be absent. */
+static char **list_of(char *const *list, size_t *ret_count)
+{
+    char **copy = strv_copy(list);
+
+    *ret_count = strv_length(copy);
+    return copy ? copy : xnew_array(char *, 1);
+}
+
+/* --- list and inspect ------------------------------------------------------------------------- */
+
+static bool matches(const struct store_image *image, const char *reference)
+{
+    if (text_empty(reference))
+        return true;
+    for (size_t i = 0; image->names && image->names[i]; i++) {
+        const char *colon = strrchr(image->names[i], ':');
+        _cleanup_free_ char *repository =
+            colon ? xstrndup(image->names[i], (size_t)(colon - image->names[i]))
+                  : xstrdup(image->names[i]);
+        if (fnmatch(reference, image->names[i], 0) == 0 || fnmatch(reference, repository, 0) == 0)
+            return true;
+    }
+    return false;
+}
+
+static struct api_image_summary *summary_of(const struct store_image *image, char *const *used)
+{
+    struct api_image_summary *summary = xnew(struct api_image_summary);
+
+    summary->id = xstrdup(image->id);
+    summary->names = list_of(image->names, &summary->names_count);
+    summary->created_at = status_time(image->created);
+    summary->size = image->size;
+    summary->has_containers = true;
+    for (size_t i = 0; used && used[i]; i++)
+        summary->containers += text_equal(used[i], image->id);
+    summary->built_in = summary->has_built_in = image->built_in;
+    return summary;
+}
+
+static void list_step(struct image_call *call, struct error *err)
+{
+    struct store_image **images = NULL;
+    size_t count = 0;
+
+    if (store_image_list(call->engine->store, &images, &count, err) < 0)
+        return;
+    struct api_image_summaries *list = xnew(struct api_image_summaries);
+    list->images = xnew_array(struct api_image_summary *, count + 1);
+    for (size_t i = 0; i < count; i++) {
+        if (matches(images[i], call->reference))
+            list->images[list->images_count++] = summary_of(images[i], call->used_images);
+    }
+    store_image_list_free(images, count);
+    call->document = list;
+}
+
+void engine_image_list(struct engine *engine, const struct api_image_list *which,
+                       engine_image_done done, void *data)
+{
+    struct image_call *call = new_call(engine, list_step, &api_image_summaries_type, done, data);
+
+    call->reference = xstrdup(which->reference);
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        if (engine->containers[i]->record->image_id)
+            strv_append(&call->used_images, engine->containers[i]->record->image_id);
+    }
+    submit(call);
+}
+
+static int find(struct image_call *call, struct store_image **ret, struct error *err)
+{
+    int r = store_image_find(call->engine->store, call->image, ret, err);
+
+    if (r == -ENOENT)
+        err->code = ENGINE_NO_SUCH_IMAGE;
+    return r;
+}
+
+static const char *last_comment(const struct oci_image_configuration *config)
+{
+    return config->history_count ? config->history[config->history_count - 1]->comment : NULL;
+}
+
+static void inspect_step(struct image_call *call, struct error *err)
+{
+    _cleanup_store_image_ struct store_image *image = NULL;
+
+    if (find(call, &image, err) < 0)
+        return;
+    struct api_image_details *details = xnew(struct api_image_details);
+    details->id = xstrdup(image->id);
+    details->names = list_of(image->names, &details->names_count);
+    details->manifest_digest = xstrdup(image->manifest_digest);
+    details->created_at = status_time(image->created);
+    details->author = xstrdup(image->config->author);
+    details->comment = xstrdup(last_comment(image->config));
+    details->architecture = xstrdup(image->config->architecture);
+    details->os = xstrdup(image->config->os);
+    details->size = image->size;
+    details->layers = list_of(image->diff_ids, &details->layers_count);
+    details->config = xstrdup(image->config_text);
+    details->built_in = details->has_built_in = image->built_in;
+    details->base = xstrdup(image->base);
+    call->document = details;
+}
+
+void engine_image_inspect(struct engine *engine, const char *image, engine_image_done done,
+                          void *data)
+{
+    struct image_call *call = new_call(engine, inspect_step, &api_image_details_type, done, data);
+
+    call->image = xstrdup(image);
+    submit(call);
+}
+
+/* --- names ------------------------------------------------------------------------------------ */
+
+static void tag_step(struct image_call *call, struct error *err)
+{
+    int r = store_image_tag(call->engine->store, call->image, call->name, NULL, err);
+
+    if (r == -ENOENT)
+        err->code = ENGINE_NO_SUCH_IMAGE;
+}
+
+void engine_image_tag(struct engine *engine, const char *image, const char *name,
+                      engine_image_done done, void *data)
+{
+    struct image_call *call = new_call(engine, tag_step, &api_empty_type, done, data);
+
+    call->image = xstrdup(image);
+    call->name = xstrdup(name);
+    submit(call);
+}
+
+static void remove_step(struct image_call *call, struct error *err)
+{
+    _cleanup_store_removed_ struct store_removed removed = {0};
+
+    int r = store_image_remove(call->engine->store, call->image, call->force, &removed, err);
+    if (r == -ENOENT)
+        err->code = ENGINE_NO_SUCH_IMAGE;
+    if (r < 0)
+        return;
+    struct api_image_removed *document = xnew(struct api_image_removed);
+    document->untagged = list_of(removed.untagged, &document->untagged_count);
+    document->deleted = list_of(removed.deleted, &document->deleted_count);
+    call->document = document;
+}
+
+void engine_image_remove(struct engine *engine, const char *image, bool force,
+                         engine_image_done done, void *data)
+{
+    struct image_call *call = new_call(engine, remove_step, &api_image_removed_type, done, data);
+
+    call->image = xstrdup(image);
+    call->force = force;
+    submit(call);
+}
+
+/* --- archives --------------------------------------------------------------------------------- */
+
+static void fill_loaded(struct image_call *call, const struct store_loaded *loaded, size_t count)
+{
+    struct api_image_loaded *document = xnew(struct api_image_loaded);
+
+    document->images = xnew_array(struct api_loaded_image *, count + 1);
+    document->images_count = count;
+    for (size_t i = 0; i < count; i++) {
+        struct api_loaded_image *image = document->images[i] = xnew(struct api_loaded_image);
+        image->id = xstrdup(loaded[i].id);
+        image->names = list_of(loaded[i].names, &image->names_count);
+    }
+    call->document = document;
+}
+
+static void load_step(struct image_call *call, struct error *err)
+{
+    _cleanup_store_staging_ struct store_staging *staging = NULL;
+    struct image_worker_load load = {0};
+    struct image_worker_request request = {.load = &load};
+    struct image_worker_spec spec = IMAGE_WORKER_SPEC_INIT;
+    struct image_worker_result *result = NULL;
+    struct store_loaded *loaded = NULL;
+    size_t count = 0;
+
+    if (store_staging_create(call->engine->store, &staging, err) < 0)
+        return;
+    spec.program = call->engine->image_program;
+    spec.request = &request;
+    spec.archive_fd = call->archive_fd;
+    spec.staging_fd = store_staging_fd(staging);
+    int r = image_worker_run(&spec, NULL, NULL, call->cancel.fd, &result, err);
+    if (r >= 0)
+        r = store_staging_import(staging, result, &loaded, &count, err);
+    if (r >= 0)
+        fill_loaded(call, loaded, count);
+    store_loaded_free(loaded, count);
+    image_worker_result_free(result);
+}
+
+static void save_step(struct image_call *call, struct error *err)
+{
+    struct image_worker_spec spec = IMAGE_WORKER_SPEC_INIT;
+    struct image_worker_request *request = NULL;
+    struct image_worker_result *result = NULL;
+
+    int r = store_save_prepare(call->engine->store, call->names, &request, err);
+    if (r == -ENOENT)
+        err->code = ENGINE_NO_SUCH_IMAGE;
+    if (r < 0)
+        return;
+    spec.program = call->engine->image_program;
+    spec.request = request;
+    spec.archive_fd = call->archive_fd;
+    spec.content_fd = store_content_fd(call->engine->store);
+    spec.layers_fd = store_layers_fd(call->engine->store);
+    image_worker_run(&spec, NULL, NULL, call->cancel.fd, &result, err);
+    image_worker_result_free(result);
+    store_save_finish(call->engine->store, request);
+}
+
+static struct engine_cancel *submit_archive(struct image_call *call, int archive_fd)
+{
+    call->archive_fd = archive_fd;
+    call->cancel.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    submit(call);
+    return &call->cancel;
+}
+
+struct engine_cancel *engine_image_load(struct engine *engine, int archive_fd,
+                                        engine_image_done done, void *data)
+{
+    return submit_archive(new_call(engine, load_step, &api_image_loaded_type, done, data),
+                          archive_fd);
+}
+
+struct engine_cancel *engine_image_save(struct engine *engine, char *const *names, int archive_fd,
+                                        engine_image_done done, void *data)
+{
+    struct image_call *call = new_call(engine, save_step, &api_empty_type, done, data);
+
+    call->names = strv_copy(names);
+    return submit_archive(call, archive_fd);
+}
+
+void engine_cancel(struct engine_cancel *cancel)
+{
+    if (cancel && cancel->fd >= 0)
+        eventfd_write(cancel->fd, 1);
+}
+
+/* --- info ------------------------------------------------------------------------------------- */
+
+static void count_step(struct image_call *call, struct error *err)
+{
+    struct api_system_info *info = call->document;
+    struct store_image **images = NULL;
+    size_t count = 0;
+
+    if (store_image_list(call->engine->store, &images, &count, err) < 0)
+        return;
+    info->images = (int64_t)count;
+    store_image_list_free(images, count);
+}
+
+void engine_info(struct engine *engine, engine_image_done done, void *data)
+{
+    struct image_call *call = new_call(engine, count_step, &api_system_info_type, done, data);
+
+    call->document = system_info(engine);
+    submit(call);
+}

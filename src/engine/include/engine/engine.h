@@ -1,0 +1,150 @@
+/*
+ * The engine: containers and what they need, from their record to their running process.
+ *
+ * Everything is called on the loop's thread and nothing blocks, but engine_create() and
+ * engine_end(). What takes time ends in a callback, which is called exactly once, possibly
+ * before the call returns. Structs that go in stay the caller's and may go after the call.
+ *
+ * A struct container pointer is valid until control returns to the loop; keep the ID instead.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include <base/error.h>
+#include <base/instance.h>
+#include <schema/management.h>
+
+struct engine;
+struct container;
+struct engine_waiter;
+
+enum {
+    ENGINE_CONTAINERS_MAX = 10000, /* records */
+    ENGINE_ATTACHMENTS_MAX = 64,   /* streams that wait for a container's start */
+    ENGINE_EXECS_MAX = 64,         /* exec sessions of a container that are remembered */
+    ENGINE_WAITERS_MAX = 4096,     /* waits for one container */
+};
+
+/* err->code of failures that errno has no word for. */
+enum engine_error {
+    ENGINE_NO_SUCH_IMAGE = -5000,
+    ENGINE_PROGRAM_NOT_EXECUTABLE = -5126, /* docker's exit code 126 */
+    ENGINE_PROGRAM_NOT_FOUND = -5127,      /* 127 */
+};
+
+struct engine_config {
+    const struct instance *instance; /* must outlive the engine */
+    uv_loop_t *loop;
+    const char *libexec; /* folder of cloche-monitor, cloche-runtime and cloche-image */
+};
+
+/* Opens the instance's state, sets its network up, and adopts the containers that run: when it
+ * returns, every container's state is true. Blocks for all of that and runs the loop meanwhile.
+ * -EBUSY: another daemon has the instance. */
+int engine_create(const struct engine_config *config, struct engine **ret, struct error *err);
+
+/* Lets go of everything; containers run on. Waits for commits under way; callbacks that are still
+ * owed come now, with an error. Then run the loop until it is empty, then free. NULL allowed. */
+void engine_end(struct engine *engine);
+void engine_free(struct engine *engine);
+
+/* How something ended. Pointers are valid during the callback. */
+struct engine_result {
+    const struct error *err; /* NULL: done; the rest is only set then */
+    bool changed;            /* start, stop: there was something to do */
+    const char *id;          /* create: container; commit: image (sha256:...); exec: session */
+    char *const *warnings;   /* create */
+    int fd;                  /* attach, logs, exec: the stream, to be taken over; else -1 */
+    bool tty;                /* attach, logs, exec */
+    int pid;                 /* exec */
+    int exit_code;           /* wait */
+    const char *why;         /* wait: why the exit code is not the program's own; or NULL */
+};
+
+typedef void (*engine_done)(const struct engine_result *result, void *data);
+
+/* --- containers ------------------------------------------------------------------------------- */
+
+/* By full ID, name (with or without a leading '/'), or unique prefix of an ID. -ENOENT, -EEXIST. */
+int engine_find(struct engine *engine, const char *reference, struct container **ret,
+                struct error *err);
+
+const char *container_id(const struct container *container);
+
+void engine_container_create(struct engine *engine, const struct api_container_spec *spec,
+                             engine_done done, void *data);
+
+/* These wait for operations on the same container that began before them. */
+void engine_container_start(struct container *container, engine_done done, void *data);
+void engine_container_stop(struct container *container, const struct api_container_stop *how,
+                           engine_done done, void *data);
+void engine_container_remove(struct container *container, bool force, engine_done done, void *data);
+void engine_container_commit(struct container *container, const struct api_container_commit *how,
+                             engine_done done, void *data);
+
+/* These do not. */
+void engine_container_kill(struct container *container, const char *signal, engine_done done,
+                           void *data);
+void engine_container_attach(struct container *container, const struct api_container_attach *how,
+                             engine_done done, void *data);
+void engine_container_logs(struct container *container, const struct api_container_logs *how,
+                           engine_done done, void *data);
+void engine_container_resize(struct container *container, const struct api_container_resize *size,
+                             engine_done done, void *data);
+void engine_container_exec(struct container *container, const struct api_container_exec *how,
+                           engine_done done, void *data);
+
+/* The result comes when the condition ("not-running", "next-exit", "removed") holds. Returns NULL
+ * when the callback has been called already. */
+struct engine_waiter *engine_container_wait(struct container *container, const char *condition,
+                                            engine_done done, void *data);
+struct engine_waiter *engine_exec_wait(struct engine *engine, const char *exec_id, engine_done done,
+                                       void *data);
+/* Takes a wait back: its callback is not called any more. */
+void engine_wait_cancel(struct engine_waiter *waiter);
+
+/* Owned by the caller (api_..._free). */
+int engine_container_list(struct engine *engine, const struct api_container_list *which,
+                          struct api_container_summaries **ret, struct error *err);
+struct api_container_details *engine_container_inspect(const struct container *container);
+
+/* --- images ----------------------------------------------------------------------------------- */
+
+/* Answers of image functions: the typed documents of the management API, valid during the callback.
+ */
+typedef void (*engine_image_done)(const struct error *err, const void *document, void *data);
+
+void engine_image_list(struct engine *engine, const struct api_image_list *which,
+                       engine_image_done done, void *data); /* api_image_summaries */
+void engine_image_inspect(struct engine *engine, const char *image, engine_image_done done,
+                          void *data); /* api_image_details */
+void engine_image_tag(struct engine *engine, const char *image, const char *name,
+                      engine_image_done done, void *data); /* api_empty */
+void engine_image_remove(struct engine *engine, const char *image, bool force,
+                         engine_image_done done, void *data); /* api_image_removed */
+
+/* archive_fd is taken over. cancel: see engine_cancel. */
+struct engine_cancel;
+struct engine_cancel *engine_image_load(struct engine *engine, int archive_fd,
+                                        engine_image_done done, void *data); /* api_image_loaded */
+struct engine_cancel *engine_image_save(struct engine *engine, char *const *names, int archive_fd,
+                                        engine_image_done done, void *data); /* api_empty */
+/* The one who asked is gone: the worker is killed; the callback comes with -ECANCELED. NULL is
+ * nothing; not to be used after the callback. */
+void engine_cancel(struct engine_cancel *cancel);
+
+/* --- the instance ----------------------------------------------------------------------------- */
+
+void engine_info(struct engine *engine, engine_image_done done, void *data); /* api_system_info */
+
+/* Removes everything the instance has. When it has succeeded nothing is left but what lies in RUN
+ * itself (the daemon's socket, log and lock file); only engine_end() may be called then. -EBUSY:
+ * containers run and force is false. */
+void engine_remove_instance(struct engine *engine, bool force, engine_done done, void *data);
+
+#endif

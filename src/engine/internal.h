@@ -1,0 +1,257 @@
+/*
+ * What the engine's own files share. See README.md for the main flow.
+ */
+#ifndef ENGINE_INTERNAL_H
+#define ENGINE_INTERNAL_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <uv.h>
+
+#include <base/error.h>
+#include <base/process.h>
+#include <engine/engine.h>
+#include <net/net.h>
+#include <net/pool.h>
+#include <schema/management.h>
+#include <schema/records.h>
+#include <store/snapshot.h>
+#include <store/staging.h>
+#include <store/store.h>
+
+#include "disk.h"
+#include "link.h"
+
+enum { CONTAINER_ID_DIGITS = 64, EXEC_ID_DIGITS = 64 };
+
+/* The names are those of record_container.state; see container_state_names. */
+enum container_state {
+    CONTAINER_CREATED,
+    CONTAINER_STARTING,
+    CONTAINER_RUNNING,
+    CONTAINER_EXITED,
+    CONTAINER_REMOVING,
+};
+
+struct engine {
+    uv_loop_t *loop;
+    const struct instance *instance;
+    char *monitor_program; /* owned paths */
+    char *runtime_program;
+    char *image_program;
+
+    struct store *store;
+    struct disk *disk;
+
+    struct net *net; /* NULL: the network could not be set up, for the reason in net_error */
+    struct error net_error;
+    struct net_pool *addresses;
+    struct net_subnet subnet;
+    uv_poll_t net_poll;
+    uv_timer_t spare_timer;
+    bool net_handles_open;
+
+    struct container **containers; /* oldest first */
+    size_t containers_count;
+    struct engine_waiter *exec_waiters;
+
+    unsigned cpus;
+    bool cgroup_v2;
+    uv_timer_t adoption_timer;
+    bool adoption_late;
+    unsigned image_calls; /* of images.c and commit.c that use the store on other threads */
+    bool removing;        /* the whole instance */
+    unsigned adopting;    /* monitors that have not said how their container is */
+    bool ending;          /* engine_end(): the loss of a link means nothing any more */
+};
+
+/* A stream that was asked for before the container's start. */
+struct attachment {
+    struct attachment *next;
+    int fd; /* the monitor's end */
+    uint32_t flags;
+};
+
+struct exec_session {
+    struct exec_session *next;
+    char id[EXEC_ID_DIGITS + 1];
+    bool running;
+    int exit_code;
+};
+
+struct container {
+    struct engine *engine;
+    unsigned references; /* the table's, and one per operation or callback under way */
+    char id[CONTAINER_ID_DIGITS + 1];
+    char *name;
+    struct api_container_spec *spec;      /* as asked for */
+    struct api_container_spec *effective; /* merged; neither changes after creation */
+    struct record_container *record;
+    enum container_state state;
+    bool hidden;     /* its creation is not committed yet: the name is taken, nothing else */
+    bool recovering; /* its monitor is gone and what it left is being cleaned */
+
+    struct link *link; /* to its monitor; NULL: none */
+    struct attachment *attachments;
+    size_t attachments_count;
+    struct exec_session *execs;
+    struct engine_waiter *waiters;
+    size_t waiters_count;
+    struct operation *operations; /* the first one is under way */
+
+    /* Held on the bridge from start to end. */
+    bool has_address;
+    struct in_addr address;
+    struct net_publication *publications;
+    size_t publications_count;
+};
+
+/* --- container.c: the table ------------------------------------------------------------------- */
+
+extern const char *const container_state_names[];
+
+struct container *container_ref(struct container *container);
+void container_unref(struct container *container); /* NULL allowed */
+
+/* Puts a container into the table, which takes the reference over. */
+void container_table_add(struct engine *engine, struct container *container);
+void container_table_remove(struct container *container);
+
+bool container_name_in_use(struct engine *engine, const char *name);
+bool container_is_active(const struct container *container); /* starting or running */
+
+/* Sets state in memory and in the record (which is not committed by this). */
+void container_set_state(struct container *container, enum container_state state);
+void container_set_error(struct container *container, const char *text); /* NULL: none */
+
+/* Owned paths: RUN/containers/ID and ROOT/containers/ID, and a file in it where name is not NULL.
+ */
+char *container_run_path(const struct container *container, const char *name);
+char *container_root_path(const struct container *container, const char *name);
+
+int64_t engine_now(void); /* nanoseconds since 1970 */
+
+/* --- records.c: state.db ---------------------------------------------------------------------- */
+
+int records_migrate(struct store_db *db, struct error *err);
+/* Fills the table, oldest first. Blocks; before the loop runs. */
+int records_load(struct engine *engine, struct error *err);
+
+/* A change of one record, made on the loop's thread from what the container is then, run on the
+ * disk thread. */
+struct record_change {
+    struct store_db *db;
+    char *id, *name, *spec, *effective; /* owned; spec NULL: an update */
+    char *record;
+    bool remove;
+};
+void record_change_insert(struct record_change *change, const struct container *container);
+void record_change_update(struct record_change *change, const struct container *container);
+void record_change_remove(struct record_change *change, const struct container *container);
+int record_change_run(const struct record_change *change, struct error *err);
+void record_change_finish(struct record_change *change);
+
+/* Commits the record as it is now, some time soon; a failure is logged. */
+void container_commit_record(struct container *container);
+/* The same, and deletes the run folder afterwards. */
+void container_commit_end(struct container *container);
+
+/* --- operation.c: one thing at a time per container ------------------------------------------- */
+
+struct operation;
+struct operation_kind {
+    const char *name;
+    void (*begin)(struct operation *operation);
+    /* The container has ended while this operation is under way. May be NULL. */
+    void (*container_ended)(struct operation *operation);
+    void (*release)(struct operation *operation); /* frees the whole of it */
+};
+
+/* First member of each kind's own structure. */
+struct operation {
+    const struct operation_kind *kind;
+    struct operation *next;
+    struct container *container; /* a reference */
+    engine_done done;            /* may be NULL */
+    void *data;
+};
+
+/* Takes operation over; begins it now or when those before it have ended. */
+void operation_submit(struct container *container, struct operation *operation, engine_done done,
+                      void *data);
+/* Ends the operation that is under way, tells, and begins the next one. err NULL: success. */
+void operation_finish(struct operation *operation, const struct error *err, bool changed);
+void operation_finish_result(struct operation *operation, const struct engine_result *result);
+/* Whether an operation of this kind is under way or waits. */
+bool operation_pending(const struct container *container, const struct operation_kind *kind);
+
+/* A result that says only that something failed; and telling it. */
+void engine_fail(engine_done done, void *data, const struct error *err);
+#define ENGINE_RESULT_INIT                                                                         \
+    {                                                                                              \
+        .fd = -1                                                                                   \
+    }
+
+/* --- network.c -------------------------------------------------------------------------------- */
+
+/* Opens the network and reserves what running containers hold (record.network of those that `keep`
+ * a place). A failure is remembered in engine->net_error. */
+int network_open(struct engine *engine, struct error *err);
+void network_restore(struct container *container);
+int network_setup(struct engine *engine, struct error *err);
+void network_close(struct engine *engine);
+
+/* An address and the published ports for a container that starts; written to its record. */
+int network_reserve(struct container *container, struct error *err);
+/* The namespace for it, -1 for the host's. */
+int network_create(struct container *container, int *ret_netns_fd, struct error *err);
+/* Takes back what network_reserve or network_restore took. */
+void network_release(struct container *container);
+
+/* --- start.c, lifecycle.c, remove.c, recover.c -------------------------------------------------
+ */
+
+extern const struct operation_kind start_operation_kind;
+extern const struct operation_kind remove_operation_kind;
+
+extern const struct link_handlers container_link_handlers; /* data: the container */
+
+/* The container's first process runs: state and record. */
+void container_started(struct container *container, int pid, int64_t started);
+
+struct container_end {
+    int exit_code;
+    bool oom;
+    int64_t finished;
+    const char *why; /* NULL: the exit code is the program's own */
+};
+/* It has ended and everything of it in the kernel is gone: releases the network and the link,
+ * answers those who wait, commits, tells the operation under way, removes it with autoRemove. */
+void container_ended(struct container *container, const struct container_end *end);
+
+/* Its monitor is gone, by what it left in the run folder: ends in container_ended(). */
+void container_recover(struct container *container);
+
+void container_drop_attachments(struct container *container);
+
+/* --- system.c --------------------------------------------------------------------------------- */
+
+/* All but the number of images; owned by the caller. */
+struct api_system_info *system_info(struct engine *engine);
+
+/* --- wait.c ----------------------------------------------------------------------------------- */
+
+void waiters_container_ended(struct container *container);
+void waiters_container_removed(struct container *container);
+void waiters_exec_ended(struct engine *engine, const struct exec_session *session);
+void waiters_drop_all(struct engine *engine);
+
+/* --- exec.c ----------------------------------------------------------------------------------- */
+
+struct exec_session *exec_session_find(struct engine *engine, const char *id,
+                                       struct container **ret_container);
+void exec_ended(struct container *container, const char *id, int exit_code);
+void exec_end_all(struct container *container); /* with 137, when the container has ended */
+void exec_free_all(struct container *container);
+
+#endif

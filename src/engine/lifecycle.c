@@ -1,0 +1,97 @@
+/*
+ * What a container's monitor tells, and what follows from it.
+ */
+#include <signal.h>
+
+#include <base/alloc.h>
+#include <base/log.h>
+#include <base/text.h>
+
+#include "internal.h"
+#include "remove.h"
+
+void container_started(struct container *container, int pid, int64_t started)
+{
+    struct record_container *record = container->record;
+
+    container_set_state(container, CONTAINER_RUNNING);
+    container_set_error(container, NULL);
+    record->pid = pid;
+    record->has_pid = true;
+    record->started_at = started;
+    record->has_started_at = true;
+    record->has_exit_code = record->has_finished_at = record->has_oom_killed = false;
+}
+
+static void write_end(struct container *container, const struct container_end *end)
+{
+    struct record_container *record = container->record;
+
+    container_set_state(container, CONTAINER_EXITED);
+    container_set_error(container, end->why);
+    record->has_pid = record->has_monitor_pid = false;
+    record->exit_code = end->exit_code;
+    record->has_exit_code = true;
+    record->oom_killed = end->oom;
+    record->has_oom_killed = true;
+    record->finished_at = end->finished;
+    record->has_finished_at = true;
+}
+
+void container_ended(struct container *container, const struct container_end *end)
+{
+    struct operation *current = container->operations;
+
+    if (!container_is_active(container))
+        return;
+    container_ref(container);
+    log_debug("container %.12s ended with %d", container->id, end->exit_code);
+    write_end(container, end);
+    container->recovering = false;
+    link_destroy(steal_ptr(container->link));
+    network_release(container);
+    container_drop_attachments(container);
+    exec_end_all(container);
+    waiters_container_ended(container);
+    /* Without --rm the monitor's status file is what counts until this commit. */
+    if (!container->effective->auto_remove)
+        container_commit_end(container);
+    if (current && current->kind->container_ended)
+        current->kind->container_ended(current);
+    if (container->effective->auto_remove && !operation_pending(container, &remove_operation_kind))
+        remove_submit(container, true, NULL, NULL);
+    container_unref(container);
+}
+
+static void on_exited(const struct monitor_exited *event, void *data)
+{
+    struct container_end end = {
+        .exit_code = event->exit_code,
+        .oom = event->oom,
+        .finished = (int64_t)event->finished,
+    };
+
+    container_ended(data, &end);
+}
+
+static void on_exec_exited(const struct monitor_exec_exited *event, void *data)
+{
+    exec_ended(data, event->id, event->exit_code);
+}
+
+static void on_closed(void *data)
+{
+    struct container *container = data;
+
+    if (container->engine->ending || !container_is_active(container))
+        return;
+    log_warning("the monitor of container %.12s is gone", container->id);
+    link_destroy(steal_ptr(container->link));
+    container_recover(container);
+}
+
+const struct link_handlers container_link_handlers = {
+    .exited = on_exited,
+    .exec_exited = on_exec_exited,
+    .closed = on_closed,
+};

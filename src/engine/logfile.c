@@ -1,0 +1,111 @@
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+
+#include "logfile.h"
+#include "status.h"
+
+enum {
+    BLOCK_SIZE = 64 * 1024,
+    TIME_LENGTH = 30,                     /* 2026-11-20T10:00:00.123456789Z */
+    TAG_OFFSET = TIME_LENGTH + 1 + 6 + 1, /* both streams' names have six letters */
+};
+
+static off_t size_of(int fd)
+{
+    struct stat status;
+
+    return fstat(fd, &status) < 0 ? -errno : status.st_size;
+}
+
+/* Whether the line at offset is the last piece of a line. */
+static bool is_complete(int fd, off_t offset)
+{
+    char tag;
+
+    return pread(fd, &tag, 1, offset + TAG_OFFSET) != 1 || tag != 'P';
+}
+
+/* The last newline in [from, to), or -1. */
+static off_t newline_before(int fd, off_t from, off_t to, char *block)
+{
+    while (to > from) {
+        size_t length = to - from > BLOCK_SIZE ? BLOCK_SIZE : (size_t)(to - from);
+        ssize_t n = pread(fd, block, length, to - (off_t)length);
+        if (n != (ssize_t)length)
+            return -1;
+        const char *found = memrchr(block, '\n', length);
+        if (found)
+            return to - (off_t)length + (found - block);
+        to -= (off_t)length;
+    }
+    return -1;
+}
+
+off_t logfile_tail(int fd, int64_t lines)
+{
+    _cleanup_free_ char *block = xmalloc(BLOCK_SIZE);
+    off_t size = size_of(fd);
+    off_t end = size; /* start of the oldest line taken so far */
+    off_t at = size;
+
+    if (size <= 0 || lines <= 0)
+        return size;
+    /* Backwards: a line that is complete begins a further one of the wanted lines; pieces before it
+     * belong to it. The newline that ends the file ends a line and begins none. */
+    for (;;) {
+        off_t newline = at > 0 ? newline_before(fd, 0, at - 1, block) : -1;
+        off_t start = newline + 1;
+        if (is_complete(fd, start) && lines-- == 0)
+            return end;
+        end = at = start;
+        if (start == 0)
+            return 0;
+    }
+}
+
+/* Start of the first line at or after offset. */
+static off_t line_from(int fd, off_t offset, off_t size, char *block)
+{
+    if (offset == 0)
+        return 0;
+    for (off_t at = offset - 1; at < size;) {
+        ssize_t n = pread(fd, block, BLOCK_SIZE, at);
+        if (n <= 0)
+            break;
+        const char *found = memchr(block, '\n', (size_t)n);
+        if (found)
+            return at + (found - block) + 1;
+        at += n;
+    }
+    return size;
+}
+
+off_t logfile_since(int fd, int64_t time)
+{
+    _cleanup_free_ char *block = xmalloc(BLOCK_SIZE);
+    _cleanup_free_ char *wanted = status_time(time);
+    off_t size = size_of(fd);
+    off_t low = 0, high = size; /* the line searched for starts in [low, high] */
+
+    while (low < high) {
+        off_t middle = low + (high - low) / 2;
+        off_t line = line_from(fd, middle, size, block);
+        char stamp[TIME_LENGTH];
+        if (line >= high) {
+            high = middle;
+            continue;
+        }
+        if (pread(fd, stamp, sizeof(stamp), line) != (ssize_t)sizeof(stamp))
+            break;
+        if (memcmp(stamp, wanted, TIME_LENGTH) < 0)
+            low = line + 1;
+        else
+            high = middle;
+    }
+    return low >= size ? size : line_from(fd, low, size, block);
+}

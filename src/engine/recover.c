@@ -1,0 +1,128 @@
+/*
+ * A container whose monitor is gone: its status file says how it ended, or nobody knows, and then
+ * what is left of it is killed and cleaned.
+ *
+ *     read_status_work    disk thread: RUN/containers/ID/status
+ *     kill_work           disk thread: the cgroup's processes
+ *     runtime delete      a child: state and cgroups the runtime knows of
+ *     sweep_work          disk thread: cgroups that are left
+ *     container_ended
+ */
+#include <errno.h>
+#include <fcntl.h>
+
+#include <base/alloc.h>
+#include <base/log.h>
+#include <monitor/status.h>
+
+#include "cgroup.h"
+#include "spawn.h"
+
+enum { EXIT_CODE_UNKNOWN = 255 };
+
+struct recovery {
+    struct disk_job job;
+    struct container *container; /* a reference */
+    char *run_path;              /* owned */
+    int read_result;
+    struct monitor_status status;
+    char *error; /* owned */
+};
+
+static void recovery_finish(struct recovery *recovery, const struct container_end *end)
+{
+    container_ended(recovery->container, end);
+    container_unref(recovery->container);
+    free(recovery->run_path);
+    free(recovery->error);
+    free(recovery);
+}
+
+static void cgroup_work(struct disk_job *job)
+{
+    struct recovery *recovery = disk_job_of(job, struct recovery, job);
+    struct engine *engine = recovery->container->engine;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (cgroup_kill_and_remove(engine->instance->cgroup_parent, recovery->container->id, &err) < 0)
+        log_failure(LOG_ERROR, &err, "what a lost monitor left is not cleaned");
+}
+
+static void sweep_done(struct disk_job *job)
+{
+    struct recovery *recovery = disk_job_of(job, struct recovery, job);
+    struct container_end end = {
+        .exit_code = EXIT_CODE_UNKNOWN,
+        .finished = engine_now(),
+        .why = "the container's monitor was killed",
+    };
+
+    recovery_finish(recovery, &end);
+}
+
+static void on_runtime_deleted(int status, void *data)
+{
+    struct recovery *recovery = data;
+
+    recovery->job.work = cgroup_work;
+    recovery->job.done = sweep_done;
+    disk_submit(recovery->container->engine->disk, &recovery->job);
+}
+
+static void kill_done(struct disk_job *job)
+{
+    struct recovery *recovery = disk_job_of(job, struct recovery, job);
+    struct container *container = recovery->container;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (spawn_runtime_delete(container->engine, container->id, on_runtime_deleted, recovery, &err) <
+        0) {
+        log_failure(LOG_ERROR, &err, "the runtime's state of %.12s is left", container->id);
+        on_runtime_deleted(0, recovery);
+    }
+}
+
+static void read_status_work(struct disk_job *job)
+{
+    struct recovery *recovery = disk_job_of(job, struct recovery, job);
+    _cleanup_close_ int fd = open(recovery->run_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    recovery->read_result =
+        fd < 0 ? -errno : monitor_status_read(fd, &recovery->status, &recovery->error, NULL);
+}
+
+static void read_status_done(struct disk_job *job)
+{
+    struct recovery *recovery = disk_job_of(job, struct recovery, job);
+    struct container_end end = {
+        .exit_code = recovery->status.exit_code,
+        .oom = recovery->status.oom,
+        .finished = (int64_t)recovery->status.finished,
+        .why = recovery->error,
+    };
+
+    if (recovery->read_result == 0 && recovery->status.state == MONITOR_STATE_EXITED) {
+        if (recovery->status.started) {
+            recovery->container->record->started_at = (int64_t)recovery->status.started;
+            recovery->container->record->has_started_at = true;
+        }
+        recovery_finish(recovery, &end);
+        return;
+    }
+    recovery->job.work = cgroup_work;
+    recovery->job.done = kill_done;
+    disk_submit(recovery->container->engine->disk, &recovery->job);
+}
+
+void container_recover(struct container *container)
+{
+    if (container->recovering)
+        return;
+    container->recovering = true;
+    struct recovery *recovery = xnew(struct recovery);
+    recovery->container = container_ref(container);
+    recovery->run_path = container_run_path(container, NULL);
+    recovery->job.work = read_status_work;
+    recovery->job.done = read_status_done;
+    disk_submit(container->engine->disk, &recovery->job);
+}

@@ -1,0 +1,130 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+
+#include "cgroup.h"
+#include "child.h"
+#include "spawn.h"
+#include "spec.h"
+
+enum {
+    CONTROL_FD = 3, /* numbers in the monitor */
+    ROOTFS_FD = 4,
+    NETNS_FD = 5,
+    MONITOR_FDS = 6,
+    RUNTIME_DELETE_TIMEOUT_MS = 10000,
+};
+
+static void add_option(char ***argv, const char *name, char *value)
+{
+    strv_append(argv, name);
+    strv_take(argv, value);
+}
+
+static void add_number(char ***argv, const char *name, int value)
+{
+    add_option(argv, name, xasprintf("%d", value));
+}
+
+static char **monitor_arguments(struct container *container, bool netns)
+{
+    const struct api_container_spec *effective = container->effective;
+    struct engine *engine = container->engine;
+    char **argv = NULL;
+
+    strv_append(&argv, "cloche-monitor");
+    add_option(&argv, "--protocol", xasprintf("%d", MONITOR_PROTOCOL_VERSION));
+    add_option(&argv, "--id", xstrdup(container->id));
+    add_option(&argv, "--bundle", container_run_path(container, NULL));
+    add_option(&argv, "--runtime", xstrdup(engine->runtime_program));
+    add_option(&argv, "--runtime-root", xasprintf("%s/runtime", engine->instance->run));
+    add_option(&argv, "--log", container_root_path(container, "log"));
+    if (effective->tty)
+        strv_append(&argv, "--tty");
+    if (effective->open_stdin)
+        strv_append(&argv, "--open-stdin");
+    if (effective->stdin_once)
+        strv_append(&argv, "--stdin-once");
+    int signal = signal_parse(effective->stop_signal, NULL);
+    add_number(&argv, "--stop-signal", signal > 0 ? signal : SIGTERM);
+    add_number(&argv, "--stop-timeout", effective->stop_timeout);
+    add_option(&argv, "--memory-cgroup",
+               cgroup_memory_path(engine->instance->cgroup_parent, container->id));
+    add_number(&argv, "--control-fd", CONTROL_FD);
+    add_number(&argv, "--rootfs-fd", ROOTFS_FD);
+    if (netns)
+        add_number(&argv, "--netns-fd", NETNS_FD);
+    return argv;
+}
+
+static int execute_monitor(struct container *container, int control_fd, int rootfs_fd, int netns_fd,
+                           struct error *err)
+{
+    _cleanup_strv_ char **argv = monitor_arguments(container, netns_fd >= 0);
+    _cleanup_free_ char *complaints = container_run_path(container, "monitor.log");
+    _cleanup_close_ int stderr_fd =
+        open(complaints, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    const int fds[MONITOR_FDS] = {-1,
+                                  -1,
+                                  stderr_fd,
+                                  [CONTROL_FD] = control_fd,
+                                  [ROOTFS_FD] = rootfs_fd,
+                                  [NETNS_FD] = netns_fd};
+    struct process_spec spec = {
+        .path = container->engine->monitor_program,
+        .argv = argv,
+        .fds = fds,
+        .fds_count = netns_fd >= 0 ? MONITOR_FDS : NETNS_FD,
+        .directory = "/",
+        .new_session = true,
+    };
+    struct process process;
+
+    int r = process_spawn(&spec, &process, err);
+    if (r < 0)
+        return r;
+    container->record->monitor_pid = process.pid;
+    container->record->has_monitor_pid = true;
+    return child_watch(container->engine->loop, &process, 0, NULL, NULL, err);
+}
+
+int spawn_monitor(struct container *container, int rootfs_fd, int netns_fd, struct error *err)
+{
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+        return error_errno(err, errno, "make the monitor's socket");
+    int r = execute_monitor(container, pair[1], rootfs_fd, netns_fd, err);
+    close_fd(pair[1]);
+    if (r < 0) {
+        close_fd(pair[0]);
+        return r;
+    }
+    return link_create(container->engine->loop, pair[0], &container_link_handlers, container,
+                       &container->link, err);
+}
+
+int spawn_runtime_delete(struct engine *engine, const char *id, void (*ended)(int, void *),
+                         void *data, struct error *err)
+{
+    _cleanup_free_ char *root = xasprintf("%s/runtime", engine->instance->run);
+    const int fds[] = {-1, -1, -1};
+    char *const argv[] = {"cloche-runtime", "--root", root, "delete", "--force", (char *)id, NULL};
+    struct process_spec spec = {
+        .path = engine->runtime_program,
+        .argv = argv,
+        .fds = fds,
+        .fds_count = ARRAY_SIZE(fds),
+        .directory = "/",
+    };
+    struct process process;
+
+    int r = process_spawn(&spec, &process, err);
+    if (r < 0)
+        return r;
+    return child_watch(engine->loop, &process, RUNTIME_DELETE_TIMEOUT_MS, ended, data, err);
+}

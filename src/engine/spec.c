@@ -1,0 +1,315 @@
+#include <arpa/inet.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+
+#include "names.h"
+#include "spec.h"
+
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+/* --- checks ----------------------------------------------------------------------------------- */
+
+static int check_bind(const struct api_bind *bind, struct error *err)
+{
+    if (bind->source[0] != '/')
+        return error_set(err, -EINVAL, "invalid mount: '%s' is not an absolute path of the host",
+                         bind->source);
+    if (bind->target[0] != '/')
+        return error_set(err, -EINVAL, "invalid mount path: '%s' must be absolute", bind->target);
+    if (strspn(bind->target, "/") == strlen(bind->target))
+        return error_set(err, -EINVAL, "invalid mount path: the destination cannot be '/'");
+    return 0;
+}
+
+static int check_binds(const struct api_container_spec *spec, struct error *err)
+{
+    if (spec->binds_count > SPEC_BINDS_MAX)
+        return error_set(err, -EINVAL, "more than %d mounts", SPEC_BINDS_MAX);
+    for (size_t i = 0; i < spec->binds_count; i++) {
+        int r = check_bind(spec->binds[i], err);
+        if (r < 0)
+            return r;
+        for (size_t j = 0; j < i; j++) {
+            if (text_equal(spec->binds[i]->target, spec->binds[j]->target))
+                return error_set(err, -EINVAL, "duplicate mount point: %s", spec->binds[i]->target);
+        }
+    }
+    return 0;
+}
+
+static int check_ports(const struct api_container_spec *spec, struct error *err)
+{
+    struct in_addr address;
+
+    if (spec->ports_count > SPEC_PORTS_MAX)
+        return error_set(err, -EINVAL, "more than %d published ports", SPEC_PORTS_MAX);
+    for (size_t i = 0; i < spec->ports_count; i++) {
+        const struct api_port *port = spec->ports[i];
+        if (port->container_port == 0)
+            return error_set(err, -EINVAL, "invalid container port: 0");
+        if (!text_empty(port->host_address) &&
+            inet_pton(AF_INET, port->host_address, &address) != 1)
+            return error_set(err, -EINVAL, "invalid IP address to publish a port on: %s",
+                             port->host_address);
+    }
+    return 0;
+}
+
+static int check_environment(char *const *env, struct error *err)
+{
+    for (size_t i = 0; env && env[i]; i++) {
+        if (!env[i][0] || env[i][0] == '=')
+            return error_set(err, -EINVAL, "invalid environment variable: '%s'", env[i]);
+    }
+    return 0;
+}
+
+static int check_limits(const struct api_container_spec *spec, unsigned cpus, struct error *err)
+{
+    if (spec->has_memory && spec->memory && spec->memory < SPEC_MEMORY_MIN)
+        return error_set(err, -EINVAL, "minimum memory limit allowed is 6MB");
+    if (spec->has_memory && spec->memory > INT64_MAX / 2)
+        return error_set(err, -EINVAL, "memory limit out of range");
+    if (spec->has_nano_cpus && spec->nano_cpus &&
+        (spec->nano_cpus < 10 * 1000 * 1000 || spec->nano_cpus > cpus * UINT64_C(1000000000)))
+        return error_set(err, -EINVAL,
+                         "range of CPUs is from 0.01 to %u.00, as there are only %u CPUs available",
+                         cpus, cpus);
+    return 0;
+}
+
+int spec_check(const struct api_container_spec *spec, unsigned cpus, struct error *err)
+{
+    int r = 0;
+
+    if (spec->name)
+        r = name_check(spec->name, err);
+    if (r == 0 && !text_empty(spec->hostname))
+        r = hostname_check(spec->hostname, err);
+    if (r == 0)
+        r = check_environment(spec->env, err);
+    if (r == 0)
+        r = check_binds(spec, err);
+    if (r == 0)
+        r = check_ports(spec, err);
+    if (r == 0)
+        r = check_limits(spec, cpus, err);
+    if (r == 0 && !text_empty(spec->stop_signal) && signal_parse(spec->stop_signal, err) < 0)
+        r = -EINVAL;
+    if (r == 0 && !text_empty(spec->working_dir) && spec->working_dir[0] != '/')
+        r = error_set(err, -EINVAL,
+                      "the working directory '%s' is invalid, it needs to be an absolute path",
+                      spec->working_dir);
+    return r;
+}
+
+/* --- merging ---------------------------------------------------------------------------------- */
+
+struct api_container_spec *spec_copy(const struct api_container_spec *spec)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    struct api_container_spec *copy = NULL;
+
+    api_container_spec_write(spec, &text);
+    /* What was written parses: anything else is a broken program. */
+    if (api_container_spec_parse(text.data, text.length, "specification", &copy, NULL) < 0)
+        abort();
+    return copy;
+}
+
+static void set_text(char **field, const char *value)
+{
+    free(*field);
+    *field = xstrdup(value);
+}
+
+static void set_list(char ***list, size_t *count, char **value)
+{
+    strv_free(*list);
+    *list = value;
+    *count = strv_length(value);
+}
+
+static bool same_variable(const char *a, const char *b)
+{
+    size_t length = strcspn(a, "=");
+
+    return strncmp(a, b, length) == 0 && (b[length] == '=' || b[length] == '\0');
+}
+
+/* Entrypoint and command: an entrypoint of the request, even an empty one, drops both of the
+ * image's. */
+static void merge_command(struct api_container_spec *spec, const struct image_defaults *image)
+{
+    if (spec->entrypoint)
+        return;
+    if (spec->command_count == 0)
+        set_list(&spec->command, &spec->command_count, strv_copy(image->command));
+    set_list(&spec->entrypoint, &spec->entrypoint_count, strv_copy(image->entrypoint));
+}
+
+/* The request's variables, then those of the image that it does not name. */
+static void merge_env(struct api_container_spec *spec, const struct image_defaults *image)
+{
+    char **merged = strv_copy(spec->env);
+
+    for (size_t i = 0; image->env && image->env[i]; i++) {
+        bool found = false;
+        for (size_t j = 0; j < spec->env_count && !found; j++)
+            found = same_variable(spec->env[j], image->env[i]);
+        if (!found)
+            strv_append(&merged, image->env[i]);
+    }
+    set_list(&spec->env, &spec->env_count, merged);
+}
+
+static void merge_labels(struct api_container_spec *spec, const struct image_defaults *image)
+{
+    for (size_t i = 0; image->labels && i < image->labels->count; i++) {
+        if (!json_string_map_get(spec->labels, image->labels->keys[i]))
+            json_string_map_set(&spec->labels, image->labels->keys[i], image->labels->values[i]);
+    }
+}
+
+static void merge_texts(struct api_container_spec *spec, const struct image_defaults *image,
+                        const char *container_id)
+{
+    if (text_empty(spec->working_dir))
+        set_text(&spec->working_dir, text_empty(image->working_dir) ? "/" : image->working_dir);
+    if (text_empty(spec->user))
+        set_text(&spec->user, image->user ? image->user : "");
+    if (text_empty(spec->stop_signal))
+        set_text(&spec->stop_signal,
+                 text_empty(image->stop_signal) ? "SIGTERM" : image->stop_signal);
+    if (!spec->network_mode)
+        set_text(&spec->network_mode, "bridge");
+    if (text_empty(spec->hostname)) {
+        free(spec->hostname);
+        spec->hostname = xstrndup(container_id, 12);
+    }
+    if (!spec->has_stop_timeout) {
+        spec->has_stop_timeout = true;
+        spec->stop_timeout = 10;
+    }
+}
+
+int spec_merge(const struct api_container_spec *spec, const struct image_defaults *image,
+               const char *container_id, struct api_container_spec **ret, struct error *err)
+{
+    struct api_container_spec *merged = spec_copy(spec);
+
+    merge_command(merged, image);
+    merge_env(merged, image);
+    merge_labels(merged, image);
+    merge_texts(merged, image, container_id);
+    if (merged->entrypoint_count + merged->command_count == 0) {
+        api_container_spec_free(merged);
+        return error_set(err, -EINVAL, "no command specified");
+    }
+    *ret = merged;
+    return 0;
+}
+
+char **spec_arguments(const struct api_container_spec *effective)
+{
+    char **arguments = strv_copy(effective->entrypoint);
+
+    for (size_t i = 0; i < effective->command_count; i++)
+        strv_append(&arguments, effective->command[i]);
+    return arguments;
+}
+
+/* --- environment ------------------------------------------------------------------------------ */
+
+static void environment_remove(char **list, const char *name)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; list && list[i]; i++) {
+        if (same_variable(name, list[i]))
+            free(list[i]);
+        else
+            list[kept++] = list[i];
+    }
+    if (list)
+        list[kept] = NULL;
+}
+
+static void environment_set(char ***list, const char *variable)
+{
+    for (size_t i = 0; *list && (*list)[i]; i++) {
+        if (same_variable(variable, (*list)[i])) {
+            set_text(&(*list)[i], variable);
+            return;
+        }
+    }
+    strv_append(list, variable);
+}
+
+char **environment_merge(char *const *base, char *const *changes)
+{
+    char **merged = strv_copy(base);
+
+    for (size_t i = 0; changes && changes[i]; i++) {
+        if (strchr(changes[i], '='))
+            environment_set(&merged, changes[i]);
+        else
+            environment_remove(merged, changes[i]);
+    }
+    return merged;
+}
+
+static bool environment_has(char *const *list, const char *name)
+{
+    for (size_t i = 0; list && list[i]; i++) {
+        if (same_variable(name, list[i]))
+            return true;
+    }
+    return false;
+}
+
+char **spec_environment(const struct api_container_spec *effective, const char *home)
+{
+    _cleanup_strv_ char **defaults = NULL;
+
+    strv_append(&defaults, "PATH=" DEFAULT_PATH);
+    strv_take(&defaults, xasprintf("HOSTNAME=%s", effective->hostname));
+    if (effective->tty)
+        strv_append(&defaults, "TERM=xterm");
+    char **merged = environment_merge(defaults, effective->env);
+    if (!environment_has(merged, "HOME"))
+        strv_take(&merged, xasprintf("HOME=%s", text_empty(home) ? "/" : home));
+    return merged;
+}
+
+/* --- signals ---------------------------------------------------------------------------------- */
+
+int signal_parse(const char *text, struct error *err)
+{
+    const char *name = strncasecmp(text, "SIG", 3) == 0 ? text + 3 : text;
+    uint64_t number;
+
+    if (text_to_u64(text, 1, (uint64_t)SIGRTMAX, &number) == 0)
+        return (int)number;
+    for (int i = 1; i < SIGSYS + 1; i++) {
+        const char *known = sigabbrev_np(i);
+        if (known && strcasecmp(known, name) == 0)
+            return i;
+    }
+    if (strcasecmp(name, "RTMIN") == 0)
+        return SIGRTMIN;
+    if (strcasecmp(name, "RTMAX") == 0)
+        return SIGRTMAX;
+    if (strncasecmp(name, "RTMIN+", 6) == 0 &&
+        text_to_u64(name + 6, 1, (uint64_t)(SIGRTMAX - SIGRTMIN), &number) == 0)
+        return SIGRTMIN + (int)number;
+    if (strncasecmp(name, "RTMAX-", 6) == 0 &&
+        text_to_u64(name + 6, 1, (uint64_t)(SIGRTMAX - SIGRTMIN), &number) == 0)
+        return SIGRTMAX - (int)number;
+    return error_set(err, -EINVAL, "invalid signal: %.32s", text);
+}

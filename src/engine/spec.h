@@ -1,0 +1,54 @@
+/*
+ * From what was asked for and what the image says to what will run: docker's merging rules. Pure.
+ */
+#ifndef ENGINE_SPEC_H
+#define ENGINE_SPEC_H
+
+#include <base/error.h>
+#include <schema/management.h>
+
+/* Limits of a specification; the RPC server bounds the whole message at 1 MiB before. */
+enum {
+    SPEC_BINDS_MAX = 256,
+    SPEC_PORTS_MAX = 1024,
+    SPEC_MEMORY_MIN = 6 * 1024 * 1024, /* docker's: less does not even start a process */
+};
+
+/* What an image says about its processes. Nothing is owned; all may be NULL. */
+struct image_defaults {
+    char *const *entrypoint;
+    char *const *command;
+    char *const *env;
+    const struct json_string_map *labels;
+    const char *working_dir;
+    const char *user;
+    const char *stop_signal;
+};
+
+/* Whether the request makes sense by itself. cpus: CPUs of this machine. -EINVAL with a message. */
+int spec_check(const struct api_container_spec *spec, unsigned cpus, struct error *err);
+
+/* The specification with the image's defaults and ours merged in: a deep copy, owned by the caller
+ * (api_container_spec_free). -EINVAL: nothing says which program to run. */
+int spec_merge(const struct api_container_spec *spec, const struct image_defaults *image,
+               const char *container_id, struct api_container_spec **ret, struct error *err);
+
+/* A deep copy. */
+struct api_container_spec *spec_copy(const struct api_container_spec *spec);
+
+/* Entrypoint and command of a merged specification. Owned by the caller. */
+char **spec_arguments(const struct api_container_spec *effective);
+
+/* The environment of the first process of a merged specification: docker's defaults (PATH,
+ * HOSTNAME, TERM with a terminal), then its own, then HOME when nobody set it. Owned by the caller.
+ */
+char **spec_environment(const struct api_container_spec *effective, const char *home);
+
+/* base with each NAME=value of changes replaced or added, and each bare NAME removed. Owned by the
+ * caller. */
+char **environment_merge(char *const *base, char *const *changes);
+
+/* "TERM", "SIGTERM", "15", "RTMIN+3" -> number. -EINVAL with a message. */
+int signal_parse(const char *text, struct error *err);
+
+#endif

@@ -1,0 +1,332 @@
+/*
+ * Starting a container, as a column of steps:
+ *
+ *     start_begin        an address and its ports; the record says so before anything runs
+ *     prepare_work       on the disk thread: commit, root mount, user, bundle
+ *     network_create     on the loop meanwhile: the network namespace
+ *     prepare_done       the monitor is started and told what was asked before: attach, start
+ *     on_start_reply     the process runs, or why not
+ *
+ * A failure at any step goes through start_fail(), which takes back what was reserved.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/log.h>
+#include <base/text.h>
+
+#include "bundle.h"
+#include "remove.h"
+#include "spawn.h"
+
+enum { HOST_MOUNTS_MAX = 16 };
+
+struct start_operation {
+    struct operation base;
+    struct disk_job job;
+    enum container_state before; /* the state to go back to */
+    struct record_change change;
+    struct error err;
+    int netns_fd;
+    int rootfs_fd;
+    bool prepared;     /* the disk job is done */
+    bool network_done; /* the namespace is made, or failed */
+    bool host_base;    /* the image stands on the machine's /usr */
+    struct error net_err;
+    struct in_addr address; /* copies for the disk thread */
+    bool has_address;
+};
+
+/* --- disk thread ------------------------------------------------------------------------------ */
+
+static size_t host_mounts(struct bundle_mount *mounts)
+{
+    const struct store_host_mount *host = store_host_mounts();
+    size_t count = 0;
+
+    for (; host[count].source && count < HOST_MOUNTS_MAX; count++)
+        mounts[count] = (struct bundle_mount){host[count].source, host[count].target, true};
+    return count;
+}
+
+static int write_config(struct start_operation *start, int run_fd, const struct user *user,
+                        struct error *err)
+{
+    const struct container *container = start->base.container;
+    const struct engine *engine = container->engine;
+    _cleanup_free_ char *rootfs = container_run_path(container, "rootfs");
+    _cleanup_free_ char *netns = container_run_path(container, "netns");
+    _cleanup_free_ char *files = container_root_path(container, NULL);
+    _cleanup_buffer_ struct buffer config = BUFFER_INIT;
+    struct bundle_mount mounts[HOST_MOUNTS_MAX];
+    struct bundle_facts facts = {
+        .id = container->id,
+        .rootfs = rootfs,
+        .files_directory = files,
+        .cgroup_parent = engine->instance->cgroup_parent,
+        .effective = container->effective,
+        .user = user,
+        .network = text_equal(container->effective->network_mode, "host") ? BUNDLE_NETWORK_HOST
+                                                                          : BUNDLE_NETWORK_PRIVATE,
+        .netns_path = netns,
+        .cgroup_v2 = engine->cgroup_v2,
+        .mounts = mounts,
+        .mounts_count = start->host_base ? host_mounts(mounts) : 0,
+    };
+
+    bundle_write_config(&facts, &config);
+    return file_replace_at(run_fd, "config.json", config.data, config.length, 0600, err);
+}
+
+/* RUN/containers/ID with an empty rootfs/; what an earlier run left there goes. */
+static int make_run_folder(const char *path, int *ret_fd, struct error *err)
+{
+    int r = file_remove_tree_at(AT_FDCWD, path, err);
+
+    if (r < 0)
+        return r;
+    if (mkdir(path, 0700) < 0)
+        return error_errno(err, errno, "create %s", path);
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || mkdirat(fd, "rootfs", 0755) < 0)
+        return error_errno(err, errno, "create %s/rootfs", path);
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
+
+static int image_base(struct start_operation *start, struct error *err)
+{
+    struct container *container = start->base.container;
+    _cleanup_store_image_ struct store_image *image = NULL;
+
+    int r = store_image_find(container->engine->store, container->record->image_id, &image, err);
+    if (r == -ENOENT) /* removed by force; its layers are kept by the snapshot */
+        return 0;
+    if (r == 0)
+        start->host_base = image->base != NULL;
+    return r;
+}
+
+static int prepare(struct start_operation *start, struct error *err)
+{
+    struct container *container = start->base.container;
+    _cleanup_free_ char *run_path = container_run_path(container, NULL);
+    _cleanup_free_ char *root_path = container_root_path(container, NULL);
+    _cleanup_close_ int run_fd = -1;
+    _cleanup_(user_finish) struct user user = {0};
+    int r;
+
+    r = record_change_run(&start->change, err);
+    if (r == 0)
+        r = make_run_folder(run_path, &run_fd, err);
+    if (r == 0)
+        r = image_base(start, err);
+    if (r == 0)
+        r = store_snapshot_mount(container->engine->store, container->id, &start->rootfs_fd, err);
+    if (r == 0)
+        r = user_resolve(start->rootfs_fd, container->effective->user, &user, err);
+    if (r == 0)
+        r = write_config(start, run_fd, &user, err);
+    if (r < 0)
+        return r;
+    _cleanup_close_ int root_fd = open(root_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root_fd < 0)
+        return error_errno(err, errno, "open %s", root_path);
+    return bundle_write_files(root_fd, container->effective,
+                              start->has_address ? &start->address : NULL, err);
+}
+
+static void prepare_work(struct disk_job *job)
+{
+    struct start_operation *start = disk_job_of(job, struct start_operation, job);
+
+    prepare(start, &start->err);
+}
+
+/* --- failing ---------------------------------------------------------------------------------- */
+
+static int docker_exit_code(int code)
+{
+    if (code == ENGINE_PROGRAM_NOT_FOUND)
+        return 127;
+    return code == ENGINE_PROGRAM_NOT_EXECUTABLE ? 126 : 128;
+}
+
+static void start_fail(struct start_operation *start)
+{
+    struct container *container = container_ref(start->base.container);
+    bool remove = container->effective->auto_remove;
+
+    link_destroy(steal_ptr(container->link));
+    network_release(container);
+    container_drop_attachments(container);
+    container_set_state(container, start->before);
+    container_set_error(container, error_message(&start->err));
+    container->record->exit_code = docker_exit_code(start->err.code);
+    container->record->has_exit_code = true;
+    waiters_container_ended(container);
+    container_commit_end(container);
+    operation_finish(&start->base, &start->err, false);
+    if (remove && !operation_pending(container, &remove_operation_kind))
+        remove_submit(container, true, NULL, NULL);
+    container_unref(container);
+}
+
+/* --- the loop's side -------------------------------------------------------------------------- */
+
+static void on_start_reply(const struct link_message *message, void *data)
+{
+    struct start_operation *start = data;
+    struct container *container = start->base.container;
+    const struct monitor_pid *started =
+        link_payload(message, MONITOR_STARTED, sizeof(struct monitor_pid));
+
+    if (started) {
+        container_started(container, started->pid, (int64_t)started->started);
+        container_commit_record(container);
+        operation_finish(&start->base, NULL, true);
+        return;
+    }
+    int code = link_error(message, &start->err);
+    if (container->engine->ending) {
+        /* The next daemon hears from the monitor how it went. */
+        operation_finish(&start->base, &start->err, false);
+        return;
+    }
+    if (message->type == 0) {
+        /* The monitor died in the middle; goes on in start_container_ended(). */
+        link_destroy(steal_ptr(container->link));
+        container_recover(container);
+        return;
+    }
+    if (code == 126)
+        start->err.code = ENGINE_PROGRAM_NOT_EXECUTABLE;
+    else if (code == 127)
+        start->err.code = ENGINE_PROGRAM_NOT_FOUND;
+    else if (code > 0)
+        start->err.code = -EIO;
+    start_fail(start);
+}
+
+static void send_attachments(struct container *container)
+{
+    while (container->attachments) {
+        struct attachment *attachment = container->attachments;
+        struct monitor_attach attach = {.flags = attachment->flags};
+        link_request(container->link, MONITOR_ATTACH, &attach, sizeof(attach), &attachment->fd, 1,
+                     NULL, NULL);
+        container->attachments = attachment->next;
+        close_fd(attachment->fd);
+        free(attachment);
+    }
+    container->attachments_count = 0;
+}
+
+/* Both halves of the preparation are there: the monitor. */
+static void start_monitor(struct start_operation *start)
+{
+    struct container *container = start->base.container;
+
+    if (start->err.code == 0 && start->net_err.code < 0)
+        error_move(&start->err, &start->net_err);
+    if (start->err.code == 0)
+        spawn_monitor(container, start->rootfs_fd, start->netns_fd, &start->err);
+    close_fd(steal_fd(&start->rootfs_fd));
+    close_fd(steal_fd(&start->netns_fd));
+    if (start->err.code < 0) {
+        start_fail(start);
+        return;
+    }
+    link_request(container->link, MONITOR_HELLO, NULL, 0, NULL, 0, NULL, NULL);
+    send_attachments(container);
+    link_request(container->link, MONITOR_START, NULL, 0, NULL, 0, on_start_reply, start);
+}
+
+static void prepare_done(struct disk_job *job)
+{
+    struct start_operation *start = disk_job_of(job, struct start_operation, job);
+
+    start->prepared = true;
+    if (start->network_done)
+        start_monitor(start);
+}
+
+static bool may_start(struct start_operation *start)
+{
+    struct container *container = start->base.container;
+
+    if (container->state == CONTAINER_REMOVING) {
+        error_set(&start->err, -ENOENT, "No such container: %s", container->name);
+        operation_finish(&start->base, &start->err, false);
+        return false;
+    }
+    if (container_is_active(container)) {
+        operation_finish(&start->base, NULL, false);
+        return false;
+    }
+    return true;
+}
+
+static void start_begin(struct operation *operation)
+{
+    struct start_operation *start = (struct start_operation *)operation;
+    struct container *container = operation->container;
+
+    if (!may_start(start))
+        return;
+    start->before = container->state;
+    if (network_reserve(container, &start->err) < 0) {
+        start_fail(start);
+        return;
+    }
+    container_set_state(container, CONTAINER_STARTING);
+    start->has_address = container->has_address;
+    start->address = container->address;
+    record_change_update(&start->change, container);
+    start->job.work = prepare_work;
+    start->job.done = prepare_done;
+    disk_submit(container->engine->disk, &start->job);
+    network_create(container, &start->netns_fd, &start->net_err);
+    start->network_done = true;
+}
+
+static void start_container_ended(struct operation *operation)
+{
+    struct start_operation *start = (struct start_operation *)operation;
+
+    if (start->err.code == 0)
+        error_set(&start->err, -EIO, "the container ended while it was started");
+    operation_finish(operation, &start->err, false);
+}
+
+static void start_release(struct operation *operation)
+{
+    struct start_operation *start = (struct start_operation *)operation;
+
+    record_change_finish(&start->change);
+    error_finish(&start->err);
+    error_finish(&start->net_err);
+    close_fd(start->rootfs_fd);
+    close_fd(start->netns_fd);
+    free(start);
+}
+
+const struct operation_kind start_operation_kind = {
+    .name = "start",
+    .begin = start_begin,
+    .container_ended = start_container_ended,
+    .release = start_release,
+};
+
+void engine_container_start(struct container *container, engine_done done, void *data)
+{
+    struct start_operation *start = xnew(struct start_operation);
+
+    start->base.kind = &start_operation_kind;
+    start->rootfs_fd = start->netns_fd = -1;
+    operation_submit(container, &start->base, done, data);
+}

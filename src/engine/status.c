@@ -1,0 +1,105 @@
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+
+#include "status.h"
+
+#define SECOND INT64_C(1000000000)
+
+char *status_duration(int64_t nanoseconds)
+{
+    int64_t seconds = nanoseconds / SECOND;
+    int64_t minutes = seconds / 60;
+    int64_t hours = (seconds + 1800) / 3600;
+
+    if (seconds < 1)
+        return xstrdup("Less than a second");
+    if (seconds == 1)
+        return xstrdup("1 second");
+    if (seconds < 60)
+        return xasprintf("%jd seconds", (intmax_t)seconds);
+    if (minutes == 1)
+        return xstrdup("About a minute");
+    if (minutes < 60)
+        return xasprintf("%jd minutes", (intmax_t)minutes);
+    if (hours == 1)
+        return xstrdup("About an hour");
+    if (hours < 48)
+        return xasprintf("%jd hours", (intmax_t)hours);
+    if (hours < 24 * 7 * 2)
+        return xasprintf("%jd days", (intmax_t)(hours / 24));
+    if (hours < 24 * 30 * 2)
+        return xasprintf("%jd weeks", (intmax_t)(hours / 24 / 7));
+    if (hours < 24 * 365 * 2)
+        return xasprintf("%jd months", (intmax_t)(hours / 24 / 30));
+    return xasprintf("%jd years", (intmax_t)(hours / 24 / 365));
+}
+
+char *status_text(const struct status_facts *facts, int64_t now)
+{
+    if (text_equal(facts->state, "running") || text_equal(facts->state, "paused")) {
+        _cleanup_free_ char *since = status_duration(now - facts->started_at);
+        return xasprintf("Up %s%s", since, text_equal(facts->state, "paused") ? " (Paused)" : "");
+    }
+    if (text_equal(facts->state, "removing"))
+        return xstrdup("Removal In Progress");
+    if (text_equal(facts->state, "dead"))
+        return xstrdup("Dead");
+    if (!text_equal(facts->state, "exited") || facts->finished_at == 0)
+        return xstrdup("Created");
+    _cleanup_free_ char *ago = status_duration(now - facts->finished_at);
+    return xasprintf("Exited (%d) %s ago", facts->exit_code, ago);
+}
+
+char *status_time(int64_t nanoseconds)
+{
+    time_t seconds = (time_t)(nanoseconds / SECOND);
+    struct tm tm;
+    char text[32];
+
+    gmtime_r(&seconds, &tm);
+    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+    return xasprintf("%s.%09jdZ", text, (intmax_t)(nanoseconds % SECOND));
+}
+
+/* ".123" after the seconds. */
+static const char *parse_fraction(const char *at, int64_t *ret)
+{
+    int64_t unit = SECOND / 10;
+
+    *ret = 0;
+    if (*at != '.')
+        return at;
+    for (at++; *at >= '0' && *at <= '9'; at++) {
+        *ret += (*at - '0') * unit;
+        unit /= 10;
+    }
+    return at;
+}
+
+int status_parse_time(const char *text, int64_t *ret)
+{
+    struct tm tm = {0};
+    int64_t fraction;
+    int hours, minutes;
+    char sign, end;
+
+    const char *at = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+    if (!at)
+        return -EINVAL;
+    at = parse_fraction(at, &fraction);
+    int64_t seconds = (int64_t)timegm(&tm);
+    if (sscanf(at, "%c%2d:%2d%c", &sign, &hours, &minutes, &end) == 3 &&
+        (sign == '+' || sign == '-'))
+        seconds -= (sign == '+' ? 1 : -1) * (hours * 3600 + minutes * 60);
+    else if (!text_equal(at, "Z") && !text_equal(at, "z"))
+        return -EINVAL;
+    if (seconds < 0 || seconds > INT64_MAX / SECOND - 1)
+        return -EINVAL;
+    *ret = seconds * SECOND + fraction;
+    return 0;
+}

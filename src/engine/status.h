@@ -1,0 +1,30 @@
+/*
+ * The words that `ps` shows for a state, in docker's wording. Pure.
+ */
+#ifndef ENGINE_STATUS_H
+#define ENGINE_STATUS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* "3 seconds", "About a minute", "2 hours" ... for a span in nanoseconds. Owned by the caller. */
+char *status_duration(int64_t nanoseconds);
+
+/* Times are nanoseconds since 1970, 0: never. state: a state_name of the management API. */
+struct status_facts {
+    const char *state;
+    int64_t started_at;
+    int64_t finished_at;
+    int exit_code;
+};
+
+/* "Created", "Up 3 seconds", "Exited (0) 2 minutes ago" ... Owned by the caller. */
+char *status_text(const struct status_facts *facts, int64_t now);
+
+/* RFC 3339 with nanoseconds, UTC. Owned by the caller. */
+char *status_time(int64_t nanoseconds);
+
+/* The reverse, for every RFC 3339 time. -EINVAL. */
+int status_parse_time(const char *text, int64_t *ret);
+
+#endif

@@ -1,0 +1,119 @@
+#include <errno.h>
+#include <signal.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+
+#include "internal.h"
+#include "spec.h"
+
+/* --- kill ------------------------------------------------------------------------------------- */
+
+struct kill_call {
+    engine_done done;
+    void *data;
+};
+
+static void on_kill_reply(const struct link_message *message, void *data)
+{
+    struct kill_call *call = data;
+    struct engine_result result = ENGINE_RESULT_INIT;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (message->type != MONITOR_OK)
+        link_error(message, &err);
+    result.err = err.code ? &err : NULL;
+    call->done(&result, call->data);
+    free(call);
+}
+
+static int not_running(const struct container *container, const char *what, struct error *err)
+{
+    return error_set(err, -EBUSY, "cannot %s container: %s: container %s is not running", what,
+                     container->name, container->id);
+}
+
+void engine_container_kill(struct container *container, const char *signal_name, engine_done done,
+                           void *data)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    int number = text_empty(signal_name) ? SIGKILL : signal_parse(signal_name, &err);
+
+    if (number > 0 && (container->state != CONTAINER_RUNNING || !container->link))
+        not_running(container, "kill", &err);
+    if (err.code < 0) {
+        engine_fail(done, data, &err);
+        return;
+    }
+    struct monitor_signal signal = {.signal = (uint32_t)number};
+    struct kill_call *call = xnew(struct kill_call);
+    *call = (struct kill_call){done, data};
+    link_request(container->link, MONITOR_SIGNAL, &signal, sizeof(signal), NULL, 0, on_kill_reply,
+                 call);
+}
+
+/* --- stop ------------------------------------------------------------------------------------- */
+
+struct stop_operation {
+    struct operation base;
+    struct monitor_stop how;
+};
+
+static void stop_begin(struct operation *operation)
+{
+    struct stop_operation *stop = (struct stop_operation *)operation;
+    struct container *container = operation->container;
+
+    if (!container_is_active(container)) {
+        operation_finish(operation, NULL, false);
+        return;
+    }
+    /* -ESRCH and a lost monitor both mean that the end is near: container_ended() comes in any
+     * case.
+     */
+    if (container->link)
+        link_request(container->link, MONITOR_STOP, &stop->how, sizeof(stop->how), NULL, 0, NULL,
+                     NULL);
+}
+
+static void stop_container_ended(struct operation *operation)
+{
+    operation_finish(operation, NULL, true);
+}
+
+static void stop_release(struct operation *operation)
+{
+    free((struct stop_operation *)operation);
+}
+
+static const struct operation_kind stop_operation_kind = {
+    .name = "stop",
+    .begin = stop_begin,
+    .container_ended = stop_container_ended,
+    .release = stop_release,
+};
+
+static int32_t milliseconds(int32_t seconds)
+{
+    if (seconds < 0)
+        return -1;
+    return seconds > INT32_MAX / 1000 ? INT32_MAX : seconds * 1000;
+}
+
+void engine_container_stop(struct container *container, const struct api_container_stop *how,
+                           engine_done done, void *data)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    int number = text_empty(how->signal) ? 0 : signal_parse(how->signal, &err);
+
+    if (number < 0) {
+        engine_fail(done, data, &err);
+        return;
+    }
+    struct stop_operation *stop = xnew(struct stop_operation);
+    stop->base.kind = &stop_operation_kind;
+    stop->how.signal = (uint32_t)number;
+    stop->how.timeout_ms =
+        milliseconds(how->has_timeout ? how->timeout : container->effective->stop_timeout);
+    operation_submit(container, &stop->base, done, data);
+}

@@ -1,0 +1,243 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+
+#include "cgroup.h"
+#include "internal.h"
+#include "remove.h"
+
+enum { OS_RELEASE_MAX = 64 * 1024, QUIET_POLL_MS = 20 };
+
+#ifndef CLOCHE_VERSION
+#error "the build says which version this is"
+#endif
+
+/* --- info ------------------------------------------------------------------------------------- */
+
+/* PRETTY_NAME of os-release(5). Owned by the caller; NULL when unknown. */
+static char *operating_system(void)
+{
+    _cleanup_free_ char *text = NULL;
+    char name[128];
+
+    if (file_read_at(AT_FDCWD, "/etc/os-release", OS_RELEASE_MAX, &text, NULL, NULL) < 0)
+        return NULL;
+    const char *at = strstr(text, "PRETTY_NAME=\"");
+    return at && sscanf(at, "PRETTY_NAME=\"%127[^\"]", name) == 1 ? xstrdup(name) : NULL;
+}
+
+static void count_containers(const struct engine *engine, struct api_system_info *info)
+{
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        const struct container *container = engine->containers[i];
+        if (container->hidden)
+            continue;
+        info->containers++;
+        if (container->state == CONTAINER_RUNNING)
+            info->containers_running++;
+        else
+            info->containers_stopped++;
+    }
+    info->has_containers_stopped = info->has_containers_paused = true;
+}
+
+static void fill_machine(const struct engine *engine, struct api_system_info *info)
+{
+    struct utsname system;
+    struct sysinfo memory;
+
+    uname(&system);
+    sysinfo(&memory);
+    info->kernel_version = xstrdup(system.release);
+    info->operating_system = operating_system();
+    info->os_type = xstrdup("linux");
+    info->architecture = xstrdup(system.machine);
+    info->name = xstrdup(system.nodename);
+    info->cpus = engine->cpus;
+    info->has_cpus = true;
+    info->memory = (uint64_t)memory.totalram * memory.mem_unit;
+    info->has_memory = true;
+    info->cgroup_version = engine->cgroup_v2 ? 2 : 1;
+    info->has_cgroup_version = true;
+    info->cgroup_driver = xstrdup("cgroupfs");
+}
+
+struct api_system_info *system_info(struct engine *engine)
+{
+    struct api_system_info *info = xnew(struct api_system_info);
+    const struct instance *instance = engine->instance;
+    char subnet[NET_SUBNET_TEXT];
+
+    info->instance = xstrdup(instance->name);
+    info->version = xstrdup(CLOCHE_VERSION);
+    info->root_dir = xstrdup(instance->root);
+    info->run_dir = xstrdup(instance->run);
+    info->runtime = xstrdup(engine->runtime_program);
+    info->bridge = xstrdup(instance->bridge);
+    info->subnet = xstrdup(net_subnet_format(&engine->subnet, subnet));
+    info->storage_driver = xstrdup("overlay");
+    strv_append(&info->security_options, "seccomp");
+    info->security_options_count = 1;
+    info->pid = getpid();
+    info->has_pid = true;
+    if (engine->net_error.code) {
+        strv_take(&info->warnings,
+                  xasprintf("there is no network: %s", error_message(&engine->net_error)));
+        info->warnings_count = 1;
+    }
+    count_containers(engine, info);
+    fill_machine(engine, info);
+    return info;
+}
+
+/* --- removing the instance -------------------------------------------------------------------- */
+
+struct removal {
+    struct engine *engine;
+    struct disk_job job;
+    uv_timer_t timer;
+    size_t pending; /* containers */
+    engine_done done;
+    void *data;
+    struct error err;
+};
+
+static void removal_closed(uv_handle_t *handle)
+{
+    struct removal *removal = handle->data;
+
+    error_finish(&removal->err);
+    free(removal);
+}
+
+static void removal_finish(struct removal *removal)
+{
+    struct engine_result result = ENGINE_RESULT_INIT;
+
+    if (removal->err.code < 0)
+        removal->engine->removing = false;
+    result.err = removal->err.code < 0 ? &removal->err : NULL;
+    removal->done(&result, removal->data);
+    uv_close((uv_handle_t *)&removal->timer, removal_closed);
+}
+
+static void files_work(struct disk_job *job)
+{
+    struct removal *removal = disk_job_of(job, struct removal, job);
+    const struct instance *instance = removal->engine->instance;
+    _cleanup_free_ char *containers = xasprintf("%s/containers", instance->run);
+    _cleanup_free_ char *runtime = xasprintf("%s/runtime", instance->run);
+
+    store_close(steal_ptr(removal->engine->store));
+    if (cgroup_remove_parent(instance->cgroup_parent, &removal->err) < 0 ||
+        file_remove_tree_at(AT_FDCWD, containers, &removal->err) < 0 ||
+        file_remove_tree_at(AT_FDCWD, runtime, &removal->err) < 0)
+        return;
+    file_remove_tree_at(AT_FDCWD, instance->root, &removal->err);
+}
+
+static void files_done(struct disk_job *job)
+{
+    removal_finish(disk_job_of(job, struct removal, job));
+}
+
+/* No container is left and nobody uses the store. */
+static void remove_rest(struct removal *removal)
+{
+    struct engine *engine = removal->engine;
+
+    if (engine->net && net_teardown(engine->net, &removal->err) < 0) {
+        removal_finish(removal);
+        return;
+    }
+    network_close(engine);
+    removal->job.work = files_work;
+    removal->job.done = files_done;
+    disk_submit(engine->disk, &removal->job);
+}
+
+static void when_quiet(uv_timer_t *timer)
+{
+    struct removal *removal = timer->data;
+
+    if (removal->engine->image_calls)
+        uv_timer_start(timer, when_quiet, QUIET_POLL_MS, 0);
+    else
+        remove_rest(removal);
+}
+
+static void containers_removed(struct removal *removal)
+{
+    if (removal->err.code < 0)
+        removal_finish(removal);
+    else
+        when_quiet(&removal->timer);
+}
+
+static void on_container_removed(const struct engine_result *result, void *data)
+{
+    struct removal *removal = data;
+
+    /* That somebody else removed it in the meantime is just as good. */
+    if (result->err && result->err->code != -ENOENT && removal->err.code == 0)
+        error_set(&removal->err, result->err->code, "%s", error_message(result->err));
+    if (--removal->pending == 0)
+        containers_removed(removal);
+}
+
+static void remove_containers(struct removal *removal)
+{
+    struct engine *engine = removal->engine;
+    size_t count = engine->containers_count;
+    struct container **all = xnew_array(struct container *, count + 1);
+
+    removal->pending = count + 1;
+    for (size_t i = 0; i < count; i++)
+        all[i] = container_ref(engine->containers[i]);
+    for (size_t i = 0; i < count; i++) {
+        remove_submit(all[i], true, on_container_removed, removal);
+        container_unref(all[i]);
+    }
+    free(all);
+    if (--removal->pending == 0)
+        containers_removed(removal);
+}
+
+static int may_remove(const struct engine *engine, bool force, struct error *err)
+{
+    if (engine->removing)
+        return error_set(err, -EBUSY, "the instance is being removed already");
+    for (size_t i = 0; i < engine->containers_count && !force; i++) {
+        if (!container_is_active(engine->containers[i]))
+            continue;
+        error_set(err, -EBUSY, "container %s runs", engine->containers[i]->name);
+        return error_hint(err, "use --force to end what runs");
+    }
+    return 0;
+}
+
+void engine_remove_instance(struct engine *engine, bool force, engine_done done, void *data)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (may_remove(engine, force, &err) < 0) {
+        engine_fail(done, data, &err);
+        return;
+    }
+    struct removal *removal = xnew(struct removal);
+    engine->removing = true;
+    removal->engine = engine;
+    removal->done = done;
+    removal->data = data;
+    uv_timer_init(engine->loop, &removal->timer);
+    removal->timer.data = removal;
+    remove_containers(removal);
+}

@@ -1,0 +1,395 @@
+/*
+ * The engine's rules that need no machine: merging, users, status texts, log places, bundles.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+#include <schema/oci_config.h>
+
+#include "bundle.h"
+#include "changes.h"
+#include "logfile.h"
+#include "names.h"
+#include "spec.h"
+#include "status.h"
+#include "user.h"
+
+#define SECOND INT64_C(1000000000)
+
+static struct api_container_spec *parse_spec(const char *text)
+{
+    struct api_container_spec *spec = NULL;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (api_container_spec_parse(text, strlen(text), "test", &spec, &err) < 0)
+        fail_msg("%s", error_message(&err));
+    return spec;
+}
+
+/* --- merging ---------------------------------------------------------------------------------- */
+
+static const char *const image_entrypoint[] = {"/entry", "-x", NULL};
+static const char *const image_command[] = {"serve", NULL};
+static const char *const image_env[] = {"PATH=/image", "MODE=image", NULL};
+
+static const struct image_defaults image = {
+    .entrypoint = (char *const *)image_entrypoint,
+    .command = (char *const *)image_command,
+    .env = (char *const *)image_env,
+    .user = "app",
+    .working_dir = "/srv",
+};
+
+static char *arguments_of(const char *request)
+{
+    _cleanup_api_container_spec_ struct api_container_spec *spec = parse_spec(request);
+    _cleanup_api_container_spec_ struct api_container_spec *merged = NULL;
+
+    if (spec_merge(spec, &image, "0123456789abcdef", &merged, NULL) < 0)
+        return xstrdup("(nothing)");
+    _cleanup_strv_ char **arguments = spec_arguments(merged);
+    return strv_join(arguments, " ");
+}
+
+static void check_arguments(const char *request, const char *expected)
+{
+    _cleanup_free_ char *arguments = arguments_of(request);
+
+    assert_string_equal(arguments, expected);
+}
+
+static void test_command_rules(void **state)
+{
+    check_arguments("{\"image\":\"i\"}", "/entry -x serve");
+    check_arguments("{\"image\":\"i\",\"command\":[\"a\",\"b\"]}", "/entry -x a b");
+    check_arguments("{\"image\":\"i\",\"entrypoint\":[\"/other\"]}", "/other");
+    check_arguments("{\"image\":\"i\",\"entrypoint\":[\"/other\"],\"command\":[\"a\"]}",
+                    "/other a");
+    check_arguments("{\"image\":\"i\",\"entrypoint\":[],\"command\":[\"a\"]}", "a");
+    check_arguments("{\"image\":\"i\",\"entrypoint\":[]}", "(nothing)");
+}
+
+static void test_other_fields(void **state)
+{
+    _cleanup_api_container_spec_ struct api_container_spec *spec =
+        parse_spec("{\"image\":\"i\",\"env\":[\"MODE=mine\",\"X=1\"]}");
+    _cleanup_api_container_spec_ struct api_container_spec *merged = NULL;
+
+    assert_int_equal(spec_merge(spec, &image, "0123456789abcdef", &merged, NULL), 0);
+    assert_string_equal(merged->user, "app");
+    assert_string_equal(merged->working_dir, "/srv");
+    assert_string_equal(merged->hostname, "0123456789ab");
+    assert_string_equal(merged->stop_signal, "SIGTERM");
+    _cleanup_strv_ char **environment = spec_environment(merged, "/home/app");
+    _cleanup_free_ char *joined = strv_join(environment, " ");
+    assert_string_equal(joined, "PATH=/image HOSTNAME=0123456789ab MODE=mine X=1 HOME=/home/app");
+}
+
+static void check_refused(const char *request, const char *message)
+{
+    _cleanup_api_container_spec_ struct api_container_spec *spec = parse_spec(request);
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    assert_int_equal(spec_check(spec, 2, &err), -EINVAL);
+    if (!strstr(error_message(&err), message))
+        fail_msg("'%s' does not say '%s'", error_message(&err), message);
+}
+
+static void test_refused_specs(void **state)
+{
+    check_refused("{\"image\":\"i\",\"name\":\"-a\"}", "invalid container name");
+    check_refused("{\"image\":\"i\",\"workingDir\":\"srv\"}", "absolute path");
+    check_refused("{\"image\":\"i\",\"memory\":1000}", "6MB");
+    check_refused("{\"image\":\"i\",\"nanoCpus\":3000000000}", "2 CPUs");
+    check_refused("{\"image\":\"i\",\"env\":[\"=x\"]}", "environment variable");
+    check_refused("{\"image\":\"i\",\"stopSignal\":\"SIGNONE\"}", "invalid signal");
+    check_refused("{\"image\":\"i\",\"binds\":[{\"source\":\"/a\",\"target\":\"/\"}]}", "'/'");
+    check_refused("{\"image\":\"i\",\"ports\":[{\"containerPort\":0}]}", "invalid container port");
+    check_refused("{\"image\":\"i\",\"ports\":[{\"containerPort\":1,\"hostAddress\":\"x\"}]}",
+                  "invalid IP address");
+}
+
+static void test_signals(void **state)
+{
+    assert_int_equal(signal_parse("TERM", NULL), 15);
+    assert_int_equal(signal_parse("sigkill", NULL), 9);
+    assert_int_equal(signal_parse("1", NULL), 1);
+    assert_int_equal(signal_parse("SIGRTMIN+3", NULL), 37);
+    assert_true(signal_parse("0", NULL) < 0);
+    assert_true(signal_parse("100", NULL) < 0);
+}
+
+/* --- users ------------------------------------------------------------------------------------ */
+
+static const char passwd[] = "root:x:0:0:root:/root:/bin/sh\n"
+                             "broken line\n"
+                             "app:x:1000:1001:App:/home/app:/bin/sh\n"
+                             "homeless:x:1002:1002::relative:/bin/sh\n";
+static const char group[] = "root:x:0:\nwheel:x:10:root,app\nstaff:x:50:app\napp:x:1001:\n";
+
+static char *looked_up(const char *name)
+{
+    _cleanup_(user_finish) struct user user = {0};
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct buffer text = BUFFER_INIT;
+
+    if (user_lookup(passwd, group, name, &user, &err) < 0)
+        return xstrdup(error_message(&err));
+    buffer_printf(&text, "%u:%u", user.uid, user.gid);
+    for (size_t i = 0; i < user.additional_gids_count; i++)
+        buffer_printf(&text, "%c%u", i ? ',' : ' ', user.additional_gids[i]);
+    buffer_printf(&text, " %s", user.home);
+    return buffer_steal(&text);
+}
+
+static void check_user(const char *name, const char *expected)
+{
+    _cleanup_free_ char *found = looked_up(name);
+
+    assert_string_equal(found, expected);
+}
+
+static void test_users(void **state)
+{
+    check_user("", "0:0 0,10 /root");
+    check_user(NULL, "0:0 0,10 /root");
+    check_user("app", "1000:1001 1001,10,50 /home/app");
+    check_user("1000", "1000:1001 1001,10,50 /home/app");
+    check_user("app:staff", "1000:50 50 /home/app");
+    check_user("4711", "4711:0 0 /");
+    check_user("4711:4712", "4711:4712 4712 /");
+    check_user("homeless", "1002:1002 1002 /");
+    check_user("nobody", "unable to find user nobody: no matching entries in passwd file");
+    check_user("app:none", "unable to find group none: no matching entries in group file");
+}
+
+/* --- texts ------------------------------------------------------------------------------------ */
+
+static void check_duration(int64_t seconds, const char *expected)
+{
+    _cleanup_free_ char *text = status_duration(seconds * SECOND);
+
+    assert_string_equal(text, expected);
+}
+
+static void test_durations(void **state)
+{
+    check_duration(0, "Less than a second");
+    check_duration(1, "1 second");
+    check_duration(59, "59 seconds");
+    check_duration(60, "About a minute");
+    check_duration(119, "About a minute");
+    check_duration(120, "2 minutes");
+    check_duration(3600, "About an hour");
+    check_duration(2 * 3600, "2 hours");
+    check_duration(47 * 3600, "47 hours");
+    check_duration(48 * 3600, "2 days");
+    check_duration(15 * 24 * 3600, "2 weeks");
+    check_duration(90 * 24 * 3600, "3 months");
+    check_duration(INT64_C(3) * 365 * 24 * 3600, "3 years");
+}
+
+static void test_status(void **state)
+{
+    struct status_facts facts = {.state = "running", .started_at = 10 * SECOND};
+    _cleanup_free_ char *up = status_text(&facts, 13 * SECOND);
+    assert_string_equal(up, "Up 3 seconds");
+
+    facts = (struct status_facts){.state = "exited", .finished_at = SECOND, .exit_code = 137};
+    _cleanup_free_ char *exited = status_text(&facts, 121 * SECOND);
+    assert_string_equal(exited, "Exited (137) 2 minutes ago");
+}
+
+static void test_times(void **state)
+{
+    int64_t time = 0;
+
+    assert_int_equal(status_parse_time("2026-11-20T10:00:00.25Z", &time), 0);
+    _cleanup_free_ char *text = status_time(time);
+    assert_string_equal(text, "2026-11-20T10:00:00.250000000Z");
+    assert_int_equal(status_parse_time("2026-11-20T12:00:00+02:00", &time), 0);
+    _cleanup_free_ char *shifted = status_time(time);
+    assert_string_equal(shifted, "2026-11-20T10:00:00.000000000Z");
+    assert_true(status_parse_time("yesterday", &time) < 0);
+    assert_true(status_parse_time("2026-11-20T10:00:00", &time) < 0);
+}
+
+static void test_names(void **state)
+{
+    for (unsigned attempt = 0; attempt < 12; attempt++) {
+        _cleanup_free_ char *name = name_invent(attempt);
+        assert_int_equal(name_check(name, NULL), 0);
+    }
+    assert_true(name_check("a", NULL) < 0);
+    assert_true(name_check("a/b", NULL) < 0);
+    assert_int_equal(name_check("a.b_c-1", NULL), 0);
+}
+
+/* --- log -------------------------------------------------------------------------------------- */
+
+static int log_of(const char *text)
+{
+    int fd = memfd_create("log", 0);
+
+    assert_int_equal(file_write_all(fd, text, strlen(text)), 0);
+    return fd;
+}
+
+static void check_from(int fd, off_t offset, const char *expected)
+{
+    char text[1024] = "";
+
+    assert_true(offset >= 0);
+    assert_true(pread(fd, text, sizeof(text) - 1, offset) >= 0);
+    assert_string_equal(text, expected);
+}
+
+#define LINE_1 "2026-11-20T10:00:01.000000000Z stdout F one\n"
+#define LINE_2 "2026-11-20T10:00:02.000000000Z stdout P two, first half\n"
+#define LINE_3 "2026-11-20T10:00:03.000000000Z stdout F two, second half\n"
+#define LINE_4 "2026-11-20T10:00:04.000000000Z stderr F three\n"
+
+static void test_log_tail(void **state)
+{
+    _cleanup_close_ int fd = log_of(LINE_1 LINE_2 LINE_3 LINE_4);
+
+    check_from(fd, logfile_tail(fd, 0), "");
+    check_from(fd, logfile_tail(fd, 1), LINE_4);
+    check_from(fd, logfile_tail(fd, 2), LINE_2 LINE_3 LINE_4);
+    check_from(fd, logfile_tail(fd, 3), LINE_1 LINE_2 LINE_3 LINE_4);
+    check_from(fd, logfile_tail(fd, 30), LINE_1 LINE_2 LINE_3 LINE_4);
+}
+
+static void test_log_since(void **state)
+{
+    _cleanup_close_ int fd = log_of(LINE_1 LINE_2 LINE_3 LINE_4);
+    int64_t time = 0;
+
+    assert_int_equal(status_parse_time("2026-11-20T10:00:02.5Z", &time), 0);
+    check_from(fd, logfile_since(fd, time), LINE_3 LINE_4);
+    check_from(fd, logfile_since(fd, time - 100 * SECOND), LINE_1 LINE_2 LINE_3 LINE_4);
+    check_from(fd, logfile_since(fd, time + 100 * SECOND), "");
+}
+
+/* --- bundle ----------------------------------------------------------------------------------- */
+
+static struct oci_config *bundle_of(const char *request, const struct user *user)
+{
+    _cleanup_api_container_spec_ struct api_container_spec *spec = parse_spec(request);
+    _cleanup_api_container_spec_ struct api_container_spec *merged = NULL;
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct oci_config *config = NULL;
+
+    assert_int_equal(spec_merge(spec, &image, "0123456789abcdef", &merged, NULL), 0);
+    struct bundle_facts facts = {
+        .id = "0123456789abcdef",
+        .rootfs = "/run/x/rootfs",
+        .files_directory = "/var/x",
+        .cgroup_parent = "cloche",
+        .effective = merged,
+        .user = user,
+        .network = BUNDLE_NETWORK_PRIVATE,
+        .netns_path = "/run/x/netns",
+    };
+    bundle_write_config(&facts, &text);
+    if (oci_config_parse(text.data, text.length, "config.json", &config, &err) < 0)
+        fail_msg("%s", error_message(&err));
+    return config;
+}
+
+/* What we write is a configuration by our own schema, with the default filter in it. */
+static void test_bundle_is_valid(void **state)
+{
+    struct user root = {.home = (char *)"/root"};
+    struct oci_config *config = bundle_of(
+        "{\"image\":\"i\",\"memory\":67108864,\"nanoCpus\":500000000,\"pidsLimit\":10}", &root);
+
+    assert_int_equal(config->process->capabilities->effective_count, 14);
+    assert_int_equal(config->linux->resources->memory->limit, 67108864);
+    assert_int_equal(config->linux->resources->memory->swap, 2 * 67108864);
+    assert_int_equal(config->linux->resources->cpu->quota, 50000);
+    assert_int_equal(config->linux->resources->pids->limit, 10);
+    assert_string_equal(config->linux->cgroups_path, "/cloche/0123456789abcdef");
+    assert_string_equal(config->linux->seccomp->default_action, "SCMP_ACT_ERRNO");
+    oci_config_free(config);
+}
+
+static void test_other_users_have_no_capabilities(void **state)
+{
+    struct user user = {.uid = 1000, .gid = 1000, .home = (char *)"/"};
+    struct oci_config *config = bundle_of("{\"image\":\"i\"}", &user);
+
+    assert_int_equal(config->process->user->uid, 1000);
+    assert_int_equal(config->process->capabilities->effective_count, 0);
+    assert_int_equal(config->process->capabilities->bounding_count, 14);
+    oci_config_free(config);
+}
+
+static void test_resolv_conf(void **state)
+{
+    _cleanup_free_ char *kept =
+        bundle_resolv_conf("search lan\nnameserver 127.0.0.1\nnameserver 10.0.0.1\n");
+    assert_string_equal(kept, "search lan\nnameserver 10.0.0.1\n");
+    _cleanup_free_ char *fallback = bundle_resolv_conf("nameserver 127.0.0.53\n");
+    assert_string_equal(fallback, "nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
+}
+
+/* --- commit --change -------------------------------------------------------------------------- */
+
+static void test_changes(void **state)
+{
+    struct oci_image_execution *config = xnew(struct oci_image_execution);
+
+    assert_int_equal(change_apply(config, "CMD [\"a\", \"b c\"]", NULL), 0);
+    assert_int_equal(config->cmd_count, 2);
+    assert_string_equal(config->cmd[1], "b c");
+    assert_int_equal(change_apply(config, "entrypoint echo hi", NULL), 0);
+    assert_string_equal(config->entrypoint[2], "echo hi");
+    assert_int_equal(change_apply(config, "ENV A=1 B=\"two words\"", NULL), 0);
+    assert_string_equal(config->env[1], "B=two words");
+    assert_int_equal(change_apply(config, "ENV A three four", NULL), 0);
+    assert_string_equal(config->env[0], "A=three four");
+    assert_int_equal(change_apply(config, "EXPOSE 80 53/udp", NULL), 0);
+    assert_string_equal(config->exposed_ports->keys[0], "80/tcp");
+    assert_int_equal(change_apply(config, "WORKDIR /srv", NULL), 0);
+    assert_int_equal(change_apply(config, "WORKDIR www", NULL), 0);
+    assert_string_equal(config->working_dir, "/srv/www");
+    assert_true(change_apply(config, "RUN reboot", NULL) < 0);
+    assert_true(change_apply(config, "CMD", NULL) < 0);
+    oci_image_execution_free(config);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_command_rules),
+        cmocka_unit_test(test_other_fields),
+        cmocka_unit_test(test_refused_specs),
+        cmocka_unit_test(test_signals),
+        cmocka_unit_test(test_users),
+        cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_status),
+        cmocka_unit_test(test_times),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_log_tail),
+        cmocka_unit_test(test_log_since),
+        cmocka_unit_test(test_bundle_is_valid),
+        cmocka_unit_test(test_other_users_have_no_capabilities),
+        cmocka_unit_test(test_resolv_conf),
+        cmocka_unit_test(test_changes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
