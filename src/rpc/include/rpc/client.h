@@ -2,8 +2,8 @@
  * The management socket, client side: JSON-RPC 2.0, one message a line, descriptors beside it.
  *
  *     rpc_client_connect("/run/cloche/cloche.sock", &client, err);
- *     rpc_client_call(client, "container.start", &api_container_ref_json_type, &ref,
- *                     &api_changed_json_type, (void **)&changed, NULL, 0, NULL, NULL, err);
+ *     rpc_client_call(client, "container.start", &api_container_ref_type, &ref,
+ *                     &api_changed_type, (void **)&changed, NULL, 0, NULL, NULL, err);
  *
  * Blocking, for one thread. Requests may be in flight together through rpc_client_send() and
  * rpc_client_receive(); answers are matched by number, whatever their order.

@@ -1,0 +1,702 @@
+/* The server on a loop of its own, spoken to through raw sockets and through the client. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include <base/alloc.h>
+#include <base/socket.h>
+#include <base/text.h>
+#include <rpc/client.h>
+#include <rpc/server.h>
+#include <schema/management.h>
+
+/* ---- a server with methods that show what it can do ---- */
+
+static uv_loop_t loop;
+static struct rpc_server *server;
+static char *socket_path;
+static struct rpc_request *held[256];
+static size_t held_count, gone_count, called_count;
+static uid_t last_uid;
+
+static void on_echo(struct rpc_request *request, const void *params, void *context)
+{
+    const struct api_container_ref *ref = params;
+    struct api_container_created result = {.id = ref->container};
+
+    called_count++;
+    last_uid = rpc_request_uid(request);
+    rpc_reply(request, &result, NULL, 0);
+}
+
+static void on_fail(struct rpc_request *request, const void *params, void *context)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    error_set(&err, -EBUSY, "it is in use");
+    error_hint(&err, "try later");
+    rpc_fail(request, RPC_CONFLICT, &err);
+}
+
+static void on_gone(struct rpc_request *request, void *data)
+{
+    gone_count++;
+    assert_ptr_equal(data, &gone_count);
+}
+
+static void on_hold(struct rpc_request *request, const void *params, void *context)
+{
+    held[held_count++] = request;
+    rpc_request_on_disconnect(request, on_gone, &gone_count);
+}
+
+/* Answers with the read end of a pipe that holds the word it was sent in a descriptor. */
+static void on_pipe(struct rpc_request *request, const void *params, void *context)
+{
+    char word[64];
+    int pipe_fds[2], fd = rpc_request_take_fd(request, 0);
+
+    assert_int_equal(rpc_request_fds_count(request), 1);
+    assert_int_equal(rpc_request_take_fd(request, 0), -1);
+    assert_int_equal(rpc_request_take_fd(request, 1), -1);
+    ssize_t n = read(fd, word, sizeof(word));
+    close(fd);
+    assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+    assert_int_equal(write(pipe_fds[1], word, (size_t)n), n);
+    close(pipe_fds[1]);
+    rpc_reply(request, NULL, &pipe_fds[0], 1);
+}
+
+/* Twice half a megabyte. */
+static void on_large(struct rpc_request *request, const void *params, void *context)
+{
+    char *text = xmalloc(1 << 20);
+    struct api_container_created result = {.id = text};
+
+    memset(text, 'x', (1 << 20) - 1);
+    text[(1 << 20) - 1] = '\0';
+    rpc_reply(request, &result, NULL, 0);
+    free(text);
+}
+
+static const struct json_method echo_type = {
+    .name = "echo", .params = &api_container_ref_type, .result = &api_container_created_type};
+static const struct json_method fail_type = {
+    .name = "fail", .params = &api_empty_type, .result = &api_empty_type};
+static const struct json_method hold_type = {
+    .name = "hold", .params = &api_empty_type, .result = &api_empty_type, .is_long = true};
+static const struct json_method pipe_type = {.name = "pipe",
+                                             .params = &api_empty_type,
+                                             .result = &api_empty_type,
+                                             .param_fds = 1,
+                                             .result_fds = 1};
+static const struct json_method large_type = {
+    .name = "large", .params = &api_empty_type, .result = &api_container_created_type};
+
+static const struct rpc_method methods[] = {
+    {&echo_type, on_echo}, {&fail_type, on_fail},   {&hold_type, on_hold},
+    {&pipe_type, on_pipe}, {&large_type, on_large},
+};
+
+static size_t open_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    size_t count = 0;
+
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+static size_t fds_before;
+
+static int set_up(void **state)
+{
+    static char folder[] = "/tmp/cloche-test-rpc-XXXXXX";
+
+    strcpy(folder + strlen(folder) - 6, "XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    socket_path = xasprintf("%s/sock", folder);
+    held_count = gone_count = called_count = 0;
+    uv_loop_init(&loop);
+    fds_before = open_fds();
+    int fd = socket_listen_unix(socket_path, SOCK_STREAM, 0600, NULL);
+    assert_true(fd >= 0);
+    assert_int_equal(
+        rpc_server_create(&loop, fd, methods, ARRAY_SIZE(methods), NULL, &server, NULL), 0);
+    return 0;
+}
+
+/* Every test ends without a descriptor too many and with nothing on the loop. */
+static int tear_down(void **state)
+{
+    rpc_server_destroy(server);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(open_fds(), fds_before);
+    assert_int_equal(uv_loop_close(&loop), 0);
+    unlink(socket_path);
+    *strrchr(socket_path, '/') = '\0';
+    rmdir(socket_path);
+    free(steal_ptr(socket_path));
+    return 0;
+}
+
+/* ---- raw clients ---- */
+
+static int connect_raw(void)
+{
+    int fd = socket_connect_unix(socket_path, SOCK_STREAM | SOCK_NONBLOCK, NULL);
+
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static void turn(int times)
+{
+    while (times--)
+        uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+static void say(int fd, const char *text)
+{
+    assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+    turn(5);
+}
+
+/* Everything the server has sent so far. */
+static const char *hear(int fd)
+{
+    static struct buffer heard;
+    char data[4096];
+    ssize_t n;
+
+    buffer_clear(&heard);
+    for (int quiet = 0; quiet < 3;) {
+        turn(2);
+        n = recv(fd, data, sizeof(data), MSG_DONTWAIT);
+        if (n > 0)
+            buffer_append(&heard, data, (size_t)n);
+        else
+            quiet++;
+    }
+    static char *kept;
+    free(kept);
+    kept = buffer_steal(&heard);
+    return kept;
+}
+
+static bool is_closed(int fd)
+{
+    char byte;
+
+    turn(5);
+    return recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0 ||
+           (errno != EAGAIN && errno != EWOULDBLOCK);
+}
+
+static void answers_and_errors(void **state)
+{
+    static const struct {
+        const char *line, *answer;
+    } cases[] = {
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"params\":{\"container\":\"a\"}}\n",
+         "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"id\":\"a\"}}\n"},
+        {" { \"method\" : \"echo\" , \"params\" : { \"container\" : \"\\u00e4\" } , \"id\" : "
+         "\"x\\ny\""
+         " , \"jsonrpc\" : \"2.0\" } \r\n",
+         "{\"jsonrpc\":\"2.0\",\"id\":\"x\\ny\",\"result\":{\"id\":\"\xc3\xa4\"}}\n"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":18446744073709551616,\"method\":\"fail\"}\n",
+         "{\"jsonrpc\":\"2.0\",\"id\":18446744073709551616,\"error\":{\"code\":-2,"
+         "\"message\":\"it is in use\",\"data\":{\"where\":\"fail\",\"hint\":\"try later\"}}}\n"},
+        {"{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"params\":{\"container\":\"a\"}}\n", ""},
+        {"{\"jsonrpc\":\"2.0\",\"method\":\"none\"}\n", ""},
+        {"{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"none\"}\n",
+         "{\"jsonrpc\":\"2.0\",\"id\":2,\"error\":{\"code\":-32601,\"message\":\"there is no "
+         "method "
+         "'none'\",\"data\":{\"where\":\"none\"}}}\n"},
+        {"\n\n", ""},
+        {"[]\n",
+         "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,\"message\":\"a batch "
+         "without calls\"}}\n"},
+        {"[1,{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"echo\",\"params\":{\"container\":\"b\"}},"
+         "{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"params\":{\"container\":\"c\"}}]\n",
+         "[{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,\"message\":\"a message is "
+         "an "
+         "object\"}},{\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{\"id\":\"b\"}}]\n"},
+        {"[{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"params\":{\"container\":\"c\"}}]\n", ""},
+    };
+    int fd = connect_raw();
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        say(fd, cases[i].line);
+        assert_string_equal(hear(fd), cases[i].answer);
+    }
+    assert_int_equal(called_count, 6);
+    assert_int_equal(last_uid, getuid());
+    close(fd);
+    turn(5);
+    assert_int_equal(rpc_server_connections(server), 0);
+}
+
+static void malformed_messages(void **state)
+{
+    static const struct {
+        const char *line, *code;
+    } cases[] = {
+        {"{", "-32700"},
+        {"nonsense", "-32700"},
+        {"{} {}", "-32700"},
+        {"\"\xff\xff\"", "-32700"},
+        {"1", "-32600"},
+        {"null", "-32600"},
+        {"{}", "-32600"},
+        {"[[[]]]", "-32600"},
+        {"{\"jsonrpc\":\"1.0\",\"id\":1,\"method\":\"echo\"}", "-32600"},
+        {"{\"jsonrpc\":2,\"id\":1,\"method\":\"echo\"}", "-32600"},
+        {"{\"id\":1,\"method\":\"echo\"}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"echo\"}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":true,\"method\":\"echo\"}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":7}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\\u0000b\"}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"id\":2,\"method\":\"echo\"}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"params\":[\"a\"]}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"extra\":1}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"fds\":-1}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"fds\":17}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"result\":{}}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\"}", "-32602"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"params\":{\"container\":3}}",
+         "-32602"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"params\":{\"containers\":\"a\"}}",
+         "-32602"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"pipe\"}", "-32602"},
+    };
+    int fd = connect_raw();
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        _cleanup_free_ char *line = xasprintf("%s\n", cases[i].line);
+        _cleanup_free_ char *code = xasprintf("\"error\":{\"code\":%s,", cases[i].code);
+        say(fd, line);
+        const char *answer = hear(fd);
+        if (!strstr(answer, code))
+            fail_msg("%s -> %s", cases[i].line, answer);
+    }
+    assert_int_equal(called_count, 0);
+    say(fd,
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"params\":{\"container\":\"a\"}}\n");
+    assert_non_null(strstr(hear(fd), "\"result\""));
+    close(fd);
+}
+
+static void long_ids_and_deep_documents(void **state)
+{
+    _cleanup_buffer_ struct buffer line = BUFFER_INIT;
+    int fd = connect_raw();
+
+    buffer_append_text(&line, "{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"id\":\"");
+    for (int i = 0; i < 300; i++)
+        buffer_append_char(&line, 'i');
+    buffer_append_text(&line, "\"}\n");
+    say(fd, line.data);
+    assert_non_null(strstr(hear(fd), "-32600"));
+    buffer_clear(&line);
+    for (int i = 0; i < 100; i++)
+        buffer_append_char(&line, '[');
+    buffer_append_char(&line, '\n');
+    say(fd, line.data);
+    assert_non_null(strstr(hear(fd), "-32700"));
+    close(fd);
+}
+
+static void send_slowly(int fd, const char *data, size_t length)
+{
+    while (length) {
+        ssize_t n = send(fd, data, length, MSG_NOSIGNAL);
+        if (n > 0) {
+            data += n;
+            length -= (size_t)n;
+        } else if (errno != EAGAIN) {
+            return;
+        }
+        turn(1);
+    }
+}
+
+static void oversize_ends_the_connection(void **state)
+{
+    char *data = xmalloc(RPC_MESSAGE_MAX + 100000);
+    int fd = connect_raw();
+
+    memset(data, ' ', RPC_MESSAGE_MAX + 100000);
+    send_slowly(fd, data, RPC_MESSAGE_MAX + 100000);
+    assert_non_null(strstr(hear(fd), "too long"));
+    assert_true(is_closed(fd));
+    close(fd);
+    free(data);
+}
+
+static void one_byte_at_a_time(void **state)
+{
+    static const char line[] =
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"params\":{\"container\":\"slow\"}}\n";
+    int fd = connect_raw();
+
+    for (size_t i = 0; i < sizeof(line) - 1; i++) {
+        assert_int_equal(send(fd, line + i, 1, 0), 1);
+        turn(1);
+    }
+    assert_non_null(strstr(hear(fd), "\"slow\""));
+    close(fd);
+}
+
+/* More requests at once than may be in flight; all are answered, in the end. */
+static void pipelined_beyond_the_limit(void **state)
+{
+    _cleanup_buffer_ struct buffer lines = BUFFER_INIT;
+    int fd = connect_raw();
+    size_t answers = 0;
+
+    for (int i = 0; i < 100; i++)
+        buffer_printf(&lines, "{\"jsonrpc\":\"2.0\",\"id\":%d,\"method\":\"hold\"}\n", i);
+    say(fd, lines.data);
+    turn(20);
+    assert_int_equal(held_count, RPC_IN_FLIGHT_MAX);
+    assert_int_equal(rpc_server_in_flight(server), RPC_IN_FLIGHT_MAX);
+    for (size_t i = 0; i < 100; i++) {
+        assert_true(i < held_count);
+        rpc_reply(held[i], NULL, NULL, 0);
+        turn(2);
+    }
+    for (const char *at = hear(fd); (at = strstr(at, "\"result\":{}")); at++)
+        answers++;
+    assert_int_equal(answers, 100);
+    assert_int_equal(rpc_server_in_flight(server), 0);
+    close(fd);
+}
+
+static void answers_out_of_order(void **state)
+{
+    int fd = connect_raw();
+
+    say(fd,
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"hold\"}\n"
+        "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"echo\",\"params\":{\"container\":\"z\"}}\n");
+    assert_non_null(strstr(hear(fd), "\"id\":2"));
+    rpc_reply(held[0], NULL, NULL, 0);
+    assert_string_equal(hear(fd), "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n");
+    close(fd);
+}
+
+static void answer_after_the_client_has_gone(void **state)
+{
+    int fd = connect_raw(), pipe_fds[2];
+
+    say(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"hold\"}\n"
+            "[{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"hold\"}]\n");
+    assert_int_equal(held_count, 2);
+    close(fd);
+    turn(5);
+    assert_int_equal(gone_count, 2);
+    assert_int_equal(rpc_server_connections(server), 0);
+    assert_int_equal(rpc_server_in_flight(server), 2);
+    assert_int_equal(pipe(pipe_fds), 0);
+    rpc_reply(held[0], NULL, pipe_fds, 2);
+    rpc_reply(held[1], NULL, NULL, 0);
+    assert_int_equal(rpc_server_in_flight(server), 0);
+}
+
+static void answer_after_the_server_has_gone(void **state)
+{
+    int fd = connect_raw();
+
+    say(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"hold\"}\n");
+    rpc_server_destroy(server);
+    server = NULL;
+    assert_int_equal(gone_count, 1);
+    turn(3);
+    rpc_reply(held[0], NULL, NULL, 0);
+    assert_true(is_closed(fd));
+    close(fd);
+}
+
+/* `echo '{...}' | nc -U` shuts its half at once and still wants its answer. */
+static void a_shut_half_still_gets_answers(void **state)
+{
+    int fd = connect_raw();
+
+    say(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"hold\"}\n");
+    shutdown(fd, SHUT_WR);
+    turn(10);
+    assert_int_equal(gone_count, 0);
+    rpc_reply(held[0], NULL, NULL, 0);
+    assert_non_null(strstr(hear(fd), "\"result\""));
+    assert_true(is_closed(fd));
+    close(fd);
+}
+
+static void a_paused_client_that_goes_is_noticed(void **state)
+{
+    _cleanup_buffer_ struct buffer lines = BUFFER_INIT;
+    int fd = connect_raw();
+
+    for (int i = 0; i < RPC_IN_FLIGHT_MAX; i++)
+        buffer_append_text(&lines, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"hold\"}\n");
+    say(fd, lines.data);
+    close(fd);
+    turn(10);
+    assert_int_equal(gone_count, RPC_IN_FLIGHT_MAX);
+    for (size_t i = 0; i < held_count; i++)
+        rpc_reply(held[i], NULL, NULL, 0);
+}
+
+static void slow_readers_are_not_waited_for(void **state)
+{
+    int slow = connect_raw(), quick = connect_raw();
+
+    for (int i = 0; i < 20; i++)
+        say(slow, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"large\"}\n");
+    say(quick,
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"params\":{\"container\":\"q\"}}\n");
+    assert_non_null(strstr(hear(quick), "\"q\""));
+    assert_int_equal(rpc_server_connections(server), 2);
+    /* When it reads again, it gets all of it: requests were not read while it owed answers. */
+    size_t length = 0;
+    for (int quiet = 0; quiet < 50; quiet++) {
+        const char *heard = hear(slow);
+        length += strlen(heard);
+        if (heard[0])
+            quiet = 0;
+    }
+    assert_int_equal(length, 20 * ((1 << 20) - 1 +
+                                   strlen("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":"
+                                          "{\"id\":\"\"}}\n")));
+    close(slow);
+    close(quick);
+}
+
+/* ---- descriptors ---- */
+
+static int word_pipe(const char *word)
+{
+    int fds[2];
+
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    assert_int_equal(write(fds[1], word, strlen(word)), strlen(word));
+    close(fds[1]);
+    return fds[0];
+}
+
+static void descriptors_there_and_back(void **state)
+{
+    static const char line[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"pipe\",\"fds\":1}\n";
+    int fd = connect_raw(), sent[2] = {word_pipe("one"), word_pipe("two")};
+
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(socket_send(fd, line, strlen(line), &sent[i], 1), strlen(line));
+    turn(10);
+    for (int i = 0; i < 2; i++) {
+        char data[4096], word[8] = "";
+        int got = -1;
+        size_t count = 1;
+        assert_true(socket_receive(fd, data, sizeof(data), &got, &count) > 0);
+        assert_int_equal(count, 1);
+        assert_int_equal(read(got, word, sizeof(word)), 3);
+        assert_string_equal(word, i ? "two" : "one");
+        close(got);
+        close(sent[i]);
+    }
+    close(fd);
+}
+
+static void descriptors_nobody_wants(void **state)
+{
+    static const char wrong_count[] =
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"pipe\",\"fds\":2}\n";
+    static const char not_there[] =
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"pipe\",\"fds\":1}\n";
+    static const char not_counted[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"fail\"}\n";
+    int word = word_pipe("w"), two[2] = {word, word}, fd = connect_raw();
+
+    socket_send(fd, wrong_count, strlen(wrong_count), two, 2);
+    assert_non_null(strstr(hear(fd), "-32602"));
+    socket_send(fd, not_there, strlen(not_there), NULL, 0);
+    assert_true(is_closed(fd));
+    close(fd);
+    fd = connect_raw();
+    socket_send(fd, not_counted, strlen(not_counted), &word, 1);
+    assert_non_null(strstr(hear(fd), "no message counts"));
+    assert_true(is_closed(fd));
+    close(fd);
+    fd = connect_raw();
+    socket_send(fd, "{", 1, &word, 1); /* and never more: goes with the connection */
+    turn(5);
+    close(fd);
+    close(word);
+    turn(5);
+}
+
+/* ---- the client, against a server in a child ---- */
+
+static pid_t start_server(void)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        uv_loop_fork(&loop);
+        uv_run(&loop, UV_RUN_DEFAULT);
+        _exit(0);
+    }
+    return pid;
+}
+
+static void stop_server(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+static void client_calls(void **state)
+{
+    struct api_container_ref ref = {.container = "shop"};
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct api_container_created *created = NULL;
+    struct rpc_client *client;
+    pid_t pid = start_server();
+
+    assert_int_equal(rpc_client_connect(socket_path, &client, &err), 0);
+    assert_int_equal(rpc_client_call(client, "echo", &api_container_ref_type, &ref,
+                                     &api_container_created_type, (void **)&created, NULL, 0, NULL,
+                                     NULL, &err),
+                     0);
+    assert_string_equal(created->id, "shop");
+    api_container_created_free(created);
+
+    assert_int_equal(
+        rpc_client_call(client, "fail", NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL, &err), -EBUSY);
+    assert_string_equal(err.message, "it is in use");
+    assert_string_equal(err.hint, "try later");
+    assert_int_equal(rpc_client_error_code(client), RPC_CONFLICT);
+
+    int word = word_pipe("hello"), got = -1;
+    size_t count = 1;
+    char text[8] = "";
+    assert_int_equal(
+        rpc_client_call(client, "pipe", NULL, NULL, NULL, NULL, &word, 1, &got, &count, &err), 0);
+    assert_int_equal(count, 1);
+    assert_int_equal(read(got, text, sizeof(text)), 5);
+    assert_string_equal(text, "hello");
+    close(got);
+    assert_int_equal(
+        rpc_client_call(client, "pipe", NULL, NULL, NULL, NULL, &word, 1, NULL, NULL, &err),
+        -EPROTO);
+    close(word);
+    rpc_client_destroy(client);
+    stop_server(pid);
+}
+
+static void client_keeps_answers_apart(void **state)
+{
+    struct api_container_ref a = {.container = "a"}, b = {.container = "b"};
+    struct api_container_created *created = NULL;
+    _cleanup_error_ struct error err = ERROR_INIT;
+    uint64_t held_id, a_id, b_id;
+    struct rpc_client *client;
+    pid_t pid = start_server();
+
+    assert_int_equal(rpc_client_connect(socket_path, &client, &err), 0);
+    assert_int_equal(rpc_client_send(client, "hold", NULL, NULL, NULL, 0, &held_id, &err), 0);
+    rpc_client_send(client, "echo", &api_container_ref_type, &a, NULL, 0, &a_id, &err);
+    rpc_client_send(client, "echo", &api_container_ref_type, &b, NULL, 0, &b_id, &err);
+    assert_int_equal(rpc_client_receive(client, b_id, &api_container_created_type,
+                                        (void **)&created, NULL, NULL, &err),
+                     0);
+    assert_string_equal(created->id, "b");
+    api_container_created_free(created);
+    assert_int_equal(rpc_client_ready(client, a_id, &err), 1);
+    assert_int_equal(rpc_client_ready(client, held_id, &err), 0);
+    assert_int_equal(rpc_client_receive(client, a_id, &api_container_created_type,
+                                        (void **)&created, NULL, NULL, &err),
+                     0);
+    assert_string_equal(created->id, "a");
+    api_container_created_free(created);
+    stop_server(pid); /* in the middle of "hold": our own copy of the listener is not asked */
+    assert_int_equal(rpc_client_receive(client, held_id, NULL, NULL, NULL, NULL, &err),
+                     -ECONNRESET);
+    assert_int_equal(rpc_client_receive(client, held_id, NULL, NULL, NULL, NULL, &err), -ENOTCONN);
+    assert_int_equal(rpc_client_send(client, "hold", NULL, NULL, NULL, 0, &held_id, &err),
+                     -ENOTCONN);
+    rpc_client_destroy(client);
+}
+
+static void client_refuses_nonsense(void **state)
+{
+    static const char *const answers[] = {
+        "nonsense\n",
+        "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n",
+        "{\"jsonrpc\":\"2.0\",\"id\":\"1\",\"result\":{}}\n",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{},\"error\":{}}\n",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{},\"fds\":1}\n",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\"}\n",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"id\":5}}\n",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
+        _cleanup_error_ struct error err = ERROR_INIT;
+        void *created = NULL;
+        uint64_t id;
+        int fds[2];
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+        struct rpc_client *client = rpc_client_from_fd(fds[0]);
+        assert_int_equal(rpc_client_send(client, "echo", NULL, NULL, NULL, 0, &id, &err), 0);
+        assert_true(write(fds[1], answers[i], strlen(answers[i])) > 0);
+        assert_int_equal(
+            rpc_client_receive(client, id, &api_container_created_type, &created, NULL, NULL, &err),
+            -EPROTO);
+        assert_null(created);
+        rpc_client_destroy(client);
+        close(fds[1]);
+    }
+}
+
+#define server_test(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        server_test(answers_and_errors),
+        server_test(malformed_messages),
+        server_test(long_ids_and_deep_documents),
+        server_test(oversize_ends_the_connection),
+        server_test(one_byte_at_a_time),
+        server_test(pipelined_beyond_the_limit),
+        server_test(answers_out_of_order),
+        server_test(answer_after_the_client_has_gone),
+        server_test(answer_after_the_server_has_gone),
+        server_test(a_shut_half_still_gets_answers),
+        server_test(a_paused_client_that_goes_is_noticed),
+        server_test(slow_readers_are_not_waited_for),
+        server_test(descriptors_there_and_back),
+        server_test(descriptors_nobody_wants),
+        server_test(client_calls),
+        server_test(client_keeps_answers_apart),
+        server_test(client_refuses_nonsense),
+    };
+
+    alarm(60); /* a server that does not answer is a failure, not a wait */
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
