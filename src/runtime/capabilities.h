@@ -1,0 +1,29 @@
+/*
+ * The five capability sets of a process (capabilities(7)) as bit masks.
+ */
+#ifndef RUNTIME_CAPABILITIES_H
+#define RUNTIME_CAPABILITIES_H
+
+#include <stdint.h>
+
+#include <base/error.h>
+
+struct capability_sets {
+    uint64_t bounding, effective, permitted, inheritable, ambient;
+};
+
+/* "CAP_CHOWN" -> bit number. -EINVAL for a name that does not exist or that this kernel lacks. */
+int capability_from_name(const char *name, struct error *err);
+
+/* Removes everything else from the bounding set. Needs CAP_SETPCAP. */
+int capability_limit_bounding(uint64_t bounding, struct error *err);
+
+/* Makes all permitted capabilities effective: between setresuid with PR_SET_KEEPCAPS, which clears
+ * them, and capability_apply. */
+int capability_raise_permitted(struct error *err);
+
+/* Sets effective, permitted, inheritable and ambient: capset(2), then prctl(2). What the caller
+ * does not have itself is not given. */
+int capability_apply(const struct capability_sets *sets, struct error *err);
+
+#endif

@@ -1,0 +1,165 @@
+/*
+ * cgroup v1 through its file systems, one hierarchy per controller (Documentation/admin-guide/
+ * cgroup-v1 of the kernel). In the hybrid layout the v2 tree beside them is left alone.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+
+#include "cgroup.h"
+#include "cgroup_resources.h"
+
+enum {
+    FREEZE_TRIES = 500,
+    FREEZE_PAUSE_US = 1000,
+    CPUSET_LIST_MAX = 4096, /* bytes of a list such as "0-3,8" */
+};
+
+static int copy_if_empty(int parent_fd, int fd, const char *file, struct error *err)
+{
+    char text[CPUSET_LIST_MAX];
+    _cleanup_close_ int own_fd = openat(fd, file, O_RDWR | O_CLOEXEC);
+    ssize_t n = own_fd < 0 ? -1 : read(own_fd, text, sizeof(text));
+
+    if (n < 0)
+        return error_errno(err, errno, "read %s", file);
+    if (n > 1) /* more than the newline */
+        return 0;
+    _cleanup_close_ int source_fd = openat(parent_fd, file, O_RDONLY | O_CLOEXEC);
+    n = source_fd < 0 ? -1 : read(source_fd, text, sizeof(text));
+    if (n < 0)
+        return error_errno(err, errno, "read %s of the parent", file);
+    if (write(own_fd, text, (size_t)n) != n)
+        return error_errno(err, errno, "write %s", file);
+    return 0;
+}
+
+/* A new cpuset has no CPUs and no memory nodes, and takes no processes until it has (cpusets.rst,
+ * 1.5), unless the parent has clone_children set. */
+static int fill_cpuset(int parent_fd, int fd, struct error *err)
+{
+    int r = copy_if_empty(parent_fd, fd, "cpuset.cpus", err);
+
+    return r < 0 ? r : copy_if_empty(parent_fd, fd, "cpuset.mems", err);
+}
+
+static int v1_create(struct cgroup *cgroup, struct error *err)
+{
+    const struct cgroup_hierarchy *cpuset = cgroup_hierarchy_find(cgroup, "cpuset");
+
+    for (size_t i = 0; i < cgroup->count; i++) {
+        struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[i];
+        int r = cgroup_make_directories(cgroup, hierarchy, hierarchy == cpuset ? fill_cpuset : NULL,
+                                        err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int v1_prepare_join(struct cgroup *cgroup, struct cgroup_join *ret, struct error *err)
+{
+    *ret = (struct cgroup_join){.clone_fd = -1};
+    for (size_t i = 0; i < cgroup->count; i++) {
+        const struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[i];
+        if (hierarchy->fd < 0)
+            continue;
+        int fd = openat(hierarchy->fd, "tasks", O_WRONLY | O_CLOEXEC);
+        if (fd < 0) {
+            int failure = errno;
+            cgroup_join_finish(ret);
+            return error_errno(err, failure, "open tasks of cgroup %s in %s", cgroup->path,
+                               hierarchy->name);
+        }
+        ret->fds[ret->count++] = fd;
+    }
+    return 0;
+}
+
+static int read_freezer_state(const struct cgroup_hierarchy *freezer, char *ret, size_t size)
+{
+    _cleanup_close_ int fd = openat(freezer->fd, "freezer.state", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, ret, size - 1);
+
+    if (n < 0)
+        return -errno;
+    ret[n] = '\0';
+    ret[strcspn(ret, "\n")] = '\0';
+    return 0;
+}
+
+static int v1_freeze(struct cgroup *cgroup, bool frozen, struct error *err)
+{
+    const struct cgroup_hierarchy *freezer = cgroup_hierarchy_find(cgroup, "freezer");
+    const char *wanted = frozen ? "FROZEN" : "THAWED";
+    char state[32] = "";
+
+    if (!freezer || freezer->fd < 0)
+        return error_set(err, -ENOTSUP, "the freezer cgroup is not mounted");
+    for (int i = 0; i < FREEZE_TRIES; i++) {
+        /* Written again each time: a process that forked in between leaves it at FREEZING
+         * (freezer-subsystem.rst). */
+        int r = cgroup_write(freezer, "freezer.state", wanted, err);
+        if (r == 0)
+            r = read_freezer_state(freezer, state, sizeof(state));
+        if (r < 0)
+            return error_errno(err, -r, "freezer.state of cgroup %s", cgroup->path);
+        if (text_equal(state, wanted))
+            return 0;
+        usleep(FREEZE_PAUSE_US);
+    }
+    if (frozen)
+        cgroup_write(freezer, "freezer.state", "THAWED", NULL);
+    return error_set(err, -ETIMEDOUT, "cgroup %s stays in state %s", cgroup->path, state);
+}
+
+static int v1_is_frozen(struct cgroup *cgroup)
+{
+    const struct cgroup_hierarchy *freezer = cgroup_hierarchy_find(cgroup, "freezer");
+    char state[32];
+
+    if (!freezer || freezer->fd < 0)
+        return -ENOTSUP;
+    int r = read_freezer_state(freezer, state, sizeof(state));
+    return r < 0 ? r : text_equal(state, "FROZEN") || text_equal(state, "FREEZING");
+}
+
+static int v1_kill(struct cgroup *cgroup, struct error *err)
+{
+    int r = cgroup_signal_all(cgroup, SIGKILL, err);
+
+    /* A frozen process dies when it is thawed. */
+    if (r == 0 && v1_is_frozen(cgroup) > 0)
+        r = v1_freeze(cgroup, false, err);
+    return r;
+}
+
+static struct cgroup_hierarchy *v1_processes(struct cgroup *cgroup)
+{
+    static const char *const preferred[] = {"freezer", "pids", "devices", "memory"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(preferred); i++) {
+        struct cgroup_hierarchy *found = cgroup_hierarchy_find(cgroup, preferred[i]);
+        if (found)
+            return found;
+    }
+    return &cgroup->hierarchies[0];
+}
+
+const struct cgroup_ops cgroup_v1_ops = {
+    .name = "cgroupfs v1",
+    .version = 1,
+    .create = v1_create,
+    .apply = cgroup_v1_apply,
+    .prepare_join = v1_prepare_join,
+    .freeze = v1_freeze,
+    .is_frozen = v1_is_frozen,
+    .kill = v1_kill,
+    .processes = v1_processes,
+};

@@ -1,0 +1,190 @@
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include <base/text.h>
+
+#include "config_check.h"
+#include "mount_options.h"
+#include "filter.h"
+
+enum {
+    MOUNTS_MAX = 4096,
+    ARGUMENTS_MAX = 1 << 20,
+    ID_MAPPINGS_MAX = 340, /* user_namespaces(7) */
+};
+
+static int unsupported(const char *field, struct error *err)
+{
+    return error_set(err, -ENOTSUP, "%s is not supported yet", field);
+}
+
+int config_check_process(const struct oci_process *process, struct error *err)
+{
+    if (!text_empty(process->apparmor_profile))
+        return unsupported("process.apparmorProfile", err);
+    if (!text_empty(process->selinux_label))
+        return unsupported("process.selinuxLabel", err);
+    if (process->scheduler)
+        return unsupported("process.scheduler", err);
+    if (process->io_priority)
+        return unsupported("process.ioPriority", err);
+    if (process->exec_cpu_affinity)
+        return unsupported("process.execCPUAffinity", err);
+    if (!text_empty(process->command_line))
+        return error_set(err, -EINVAL, "process.commandLine is for Windows");
+    if (process->args_count > ARGUMENTS_MAX || process->env_count > ARGUMENTS_MAX)
+        return error_set(err, -E2BIG, "process: more than %d arguments or variables",
+                         ARGUMENTS_MAX);
+    if (process->args_count == 0)
+        return error_set(err, -EINVAL, "process.args: must not be empty");
+    if (process->cwd[0] != '/')
+        return error_set(err, -EINVAL, "process.cwd: '%s' is not an absolute path", process->cwd);
+    return 0;
+}
+
+static bool is_own(const struct oci_linux *config, const char *type, bool new_only)
+{
+    for (size_t i = 0; config && i < config->namespaces_count; i++) {
+        if (text_equal(config->namespaces[i]->type, type))
+            return !new_only || text_empty(config->namespaces[i]->path);
+    }
+    return false;
+}
+
+static int check_mounts(const struct oci_config *config, struct error *err)
+{
+    if (config->mounts_count > MOUNTS_MAX)
+        return error_set(err, -E2BIG, "mounts: more than %d", MOUNTS_MAX);
+    for (size_t i = 0; i < config->mounts_count; i++) {
+        const struct oci_mount *mount = config->mounts[i];
+        struct mount_options options;
+        if (strspn(mount->destination, "/.") == strlen(mount->destination))
+            return error_set(err, -EINVAL, "mounts[%zu].destination: '%s' is the root", i,
+                             mount->destination);
+        if (mount->uid_mappings_count || mount->gid_mappings_count)
+            return error_set(err, -ENOTSUP, "mounts[%zu].%s is not supported yet", i,
+                             mount->uid_mappings_count ? "uidMappings" : "gidMappings");
+        int r = mount_options_parse(mount->options, &options, err);
+        if (r < 0) {
+            error_context(err, "mounts[%zu].options", i);
+            return r;
+        }
+        mount_options_finish(&options);
+    }
+    return 0;
+}
+
+static int check_users(const struct oci_linux *config, struct error *err)
+{
+    bool mapped = config->uid_mappings_count || config->gid_mappings_count;
+
+    if (config->uid_mappings_count > ID_MAPPINGS_MAX ||
+        config->gid_mappings_count > ID_MAPPINGS_MAX)
+        return error_set(err, -E2BIG, "linux.uidMappings: more than %d", ID_MAPPINGS_MAX);
+    if (is_own(config, "user", true) &&
+        (!config->uid_mappings_count || !config->gid_mappings_count))
+        return error_set(err, -EINVAL, "linux.%s: a new user namespace needs mappings",
+                         config->uid_mappings_count ? "gidMappings" : "uidMappings");
+    if (mapped && !is_own(config, "user", false))
+        return error_set(err, -EINVAL, "linux.%s: there is no user namespace in linux.namespaces",
+                         config->uid_mappings_count ? "uidMappings" : "gidMappings");
+    if (config->time_offsets && config->time_offsets->count && !is_own(config, "time", true))
+        return error_set(err, -EINVAL, "linux.timeOffsets: needs a new time namespace");
+    return 0;
+}
+
+/* The mounts of a namespace that belongs to somebody else are left as they are. */
+static int check_joined_mounts(const struct oci_config *config, struct error *err)
+{
+    const char *field = config->mounts_count                  ? "mounts"
+                        : config->linux->devices_count        ? "linux.devices"
+                        : config->linux->masked_paths_count   ? "linux.maskedPaths"
+                        : config->linux->readonly_paths_count ? "linux.readonlyPaths"
+                        : config->root->readonly              ? "root.readonly"
+                                                              : NULL;
+
+    if (field)
+        return error_set(err, -EINVAL,
+                         "%s: not together with a mount namespace that is joined by its path",
+                         field);
+    return 0;
+}
+
+static int check_linux(const struct oci_config *config, struct error *err)
+{
+    const struct oci_linux *linux = config->linux;
+
+    if (linux->net_devices)
+        return unsupported("linux.netDevices", err);
+    if (linux->intel_rdt)
+        return unsupported("linux.intelRdt", err);
+    if (linux->memory_policy)
+        return unsupported("linux.memoryPolicy", err);
+    if (linux->personality)
+        return unsupported("linux.personality", err);
+    if (!text_empty(linux->mount_label))
+        return unsupported("linux.mountLabel", err);
+    int r = check_users(linux, err);
+    if (r == 0)
+        r = filter_check(linux->seccomp, err);
+    if (r == 0 && is_own(linux, "mount", false) && !is_own(linux, "mount", true))
+        r = check_joined_mounts(config, err);
+    return r;
+}
+
+static int check_platform(const struct oci_config *config, struct error *err)
+{
+    const struct {
+        const char *name;
+        const void *value;
+    } others[] = {
+        {"windows", config->windows}, {"solaris", config->solaris}, {"vm", config->vm},
+        {"zos", config->zos},         {"freebsd", config->freebsd},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+        if (others[i].value)
+            return error_set(err, -ENOTSUP, "%s is not supported: this is a runtime for Linux",
+                             others[i].name);
+    }
+    return 0;
+}
+
+static int check_name(const char *field, const char *value, const struct oci_config *config,
+                      struct error *err)
+{
+    enum { NAME_MAX_LENGTH = 64 }; /* __NEW_UTS_LEN */
+
+    if (text_empty(value))
+        return 0;
+    if (strlen(value) > NAME_MAX_LENGTH)
+        return error_set(err, -EINVAL, "%s: longer than %d bytes", field, NAME_MAX_LENGTH);
+    if (!is_own(config->linux, "uts", false))
+        return error_set(err, -EINVAL, "%s: cannot be set without a UTS namespace", field);
+    return 0;
+}
+
+int config_check(const struct oci_config *config, struct error *err)
+{
+    if (!text_starts_with(config->oci_version, "1."))
+        return error_set(err, -ENOTSUP, "ociVersion: '%s' is not a version 1", config->oci_version);
+    if (!config->process)
+        return error_set(err, -EINVAL, "process: missing");
+    if (!config->root)
+        return error_set(err, -EINVAL, "root: missing");
+    if (!is_own(config->linux, "mount", false))
+        return error_set(
+            err, -ENOTSUP,
+            "linux.namespaces: a container without a mount namespace is not supported");
+    int r = check_platform(config, err);
+    if (r == 0)
+        r = config_check_process(config->process, err);
+    if (r == 0)
+        r = check_name("hostname", config->hostname, config, err);
+    if (r == 0)
+        r = check_name("domainname", config->domainname, config, err);
+    if (r == 0)
+        r = check_linux(config, err);
+    return r < 0 ? r : check_mounts(config, err);
+}

@@ -1,0 +1,45 @@
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+
+#include "container.h"
+
+void container_init(struct container *container, const char *id)
+{
+    *container = (struct container){
+        .id = id,
+        .state_fd = -1,
+        .proc_fd = -1,
+        .sync_fd = -1,
+        .fifo_fd = -1,
+        .console_fd = -1,
+        .root_tree_fd = -1,
+        .root_fd = -1,
+        .pidfd = -1,
+    };
+    memset(container->namespaces.fds, -1, sizeof(container->namespaces.fds));
+}
+
+void container_finish(struct container *container)
+{
+    for (size_t i = 0; container->bind_fds && i < container->config->mounts_count; i++)
+        close_fd(container->bind_fds[i]);
+    free(container->bind_fds);
+    namespaces_finish(&container->namespaces);
+    cgroup_join_finish(&container->join);
+    cgroup_finish(&container->cgroup);
+    const int fds[] = {container->state_fd, container->proc_fd,    container->sync_fd,
+                       container->fifo_fd,  container->console_fd, container->root_tree_fd,
+                       container->root_fd,  container->pidfd};
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        close_fd(fds[i]);
+    oci_config_free(container->config);
+    free(container->config_text);
+    free(container->bundle);
+    free(container->rootfs);
+    free(container->created);
+    free(container->hook_state);
+    strv_free(container->warnings);
+    container_init(container, NULL);
+}

@@ -1,0 +1,59 @@
+/*
+ * One container while the runtime works on it. create fills it in the parent; the child inherits
+ * it by fork and turns itself into the container with it.
+ */
+#ifndef RUNTIME_CONTAINER_STRUCT_H
+#define RUNTIME_CONTAINER_STRUCT_H
+
+#include <stdbool.h>
+
+#include <schema/oci_config.h>
+
+#include <base/error.h>
+
+#include "cgroup.h"
+#include "namespaces.h"
+
+struct container {
+    const char *id;            /* borrowed */
+    char *bundle;              /* owned; absolute */
+    char *rootfs;              /* owned; absolute */
+    struct oci_config *config; /* owned */
+    char *config_text;         /* owned; as read */
+    size_t config_length;
+    char *created; /* owned; RFC 3339 */
+
+    struct cgroup cgroup;
+    struct cgroup_join join;
+    struct namespaces namespaces;
+    bool in_cgroup; /* the child was born in its cgroup */
+
+    int state_fd;     /* the state directory; -1 */
+    int proc_fd;      /* the host's /proc, verified */
+    int sync_fd;      /* the parent's or the child's end */
+    int fifo_fd;      /* the child waits for a byte here before it executes; -1: it does not */
+    int console_fd;   /* socket that gets the terminal's master; -1 */
+    int root_tree_fd; /* detached copy of the root's mounts, from the parent; -1 */
+    int root_fd;      /* in the child: the container's root, once it is mounted */
+    int *bind_fds;    /* owned; detached sources of bind mounts, by index; -1: not opened */
+
+    char *hook_state; /* owned; the state document for hooks, when there are any */
+
+    pid_t pid; /* in the parent */
+    int pidfd;
+
+    unsigned preserve_fds; /* descriptors from 3 on that the program keeps */
+    bool no_new_keyring;
+    char **warnings; /* owned; for the log */
+};
+
+void container_init(struct container *container, const char *id);
+void container_finish(struct container *container);
+
+/* CLONE_NEW* of the kinds that are not the caller's. */
+static inline uint64_t container_own_namespaces(const struct container *container)
+{
+    return container->namespaces.create | container->namespaces.join;
+}
+
+#endif

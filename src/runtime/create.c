@@ -1,0 +1,399 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/socket.h>
+#include <base/text.h>
+
+#include "config_check.h"
+#include "create.h"
+#include "hooks.h"
+#include "init.h"
+#include "kernel.h"
+#include "mounts.h"
+#include "workload.h"
+#include "state.h"
+#include "sync.h"
+#include "sysctl.h"
+
+enum { PRESERVE_FDS_MAX = 1 << 16 };
+
+int create_open_proc(struct error *err)
+{
+    struct statfs status;
+    _cleanup_close_ int fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd < 0 || fstatfs(fd, &status) < 0)
+        return error_errno(err, errno, "open /proc");
+    if (status.f_type != PROC_SUPER_MAGIC)
+        return error_set(err, -EINVAL, "/proc is not a proc file system");
+    return steal_fd(&fd);
+}
+
+int create_check_preserved(unsigned count, struct error *err)
+{
+    if (count > PRESERVE_FDS_MAX)
+        return error_set(err, -EINVAL, "--preserve-fds: more than %d", PRESERVE_FDS_MAX);
+    for (unsigned i = 0; i < count; i++) {
+        if (fcntl((int)(3 + i), F_GETFD) < 0)
+            return error_set(err, -EBADF, "--preserve-fds: descriptor %u is not open", 3 + i);
+    }
+    return 0;
+}
+
+int create_write_pid_file(const char *path, pid_t pid, struct error *err)
+{
+    char text[16];
+
+    if (!path)
+        return 0;
+    int length = snprintf(text, sizeof(text), "%d", pid);
+    return file_replace_at(AT_FDCWD, path, text, (size_t)length, 0644, err);
+}
+
+static int load_config(struct container *container, const char *bundle, struct error *err)
+{
+    char resolved[PATH_MAX];
+    const char *folder = bundle ? bundle : ".";
+
+    if (!realpath(folder, resolved))
+        return error_errno(err, errno, "bundle %s", folder);
+    container->bundle = xstrdup(resolved);
+    _cleanup_free_ char *path = xasprintf("%s/config.json", resolved);
+    int r = file_read_at(AT_FDCWD, path, CONFIG_FILE_MAX, &container->config_text,
+                         &container->config_length, err);
+    if (r == 0)
+        r = oci_config_parse(container->config_text, container->config_length, "config.json",
+                             &container->config, err);
+    if (r < 0)
+        return r;
+    r = config_check(container->config, err);
+    if (r < 0)
+        error_context(err, "config.json");
+    return r;
+}
+
+static int find_rootfs(struct container *container, struct error *err)
+{
+    const char *path = container->config->root->path;
+    _cleanup_free_ char *full =
+        path[0] == '/' ? xstrdup(path) : xasprintf("%s/%s", container->bundle, path);
+    char resolved[PATH_MAX];
+    struct stat status;
+
+    if (!realpath(full, resolved) || stat(resolved, &status) < 0)
+        return error_errno(err, errno, "root.path: %s", full);
+    if (!S_ISDIR(status.st_mode))
+        return error_set(err, -ENOTDIR, "root.path: %s is not a directory", full);
+    if (text_equal(resolved, "/"))
+        return error_set(err, -EINVAL, "root.path: the host's root cannot be a container's");
+    container->rootfs = xstrdup(resolved);
+    return 0;
+}
+
+static char *now_text(void)
+{
+    struct timespec now;
+    struct tm parts;
+    char text[40];
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &parts);
+    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &parts);
+    return xasprintf("%s.%09ldZ", text, now.tv_nsec);
+}
+
+/* Where the terminal's master goes: the caller's socket, or ours. */
+static int open_console(struct container *container, const struct runtime_create_options *options,
+                        bool wait_for_start, int *ret_relay_fd, struct error *err)
+{
+    int fds[2];
+
+    if (!container->config->process->terminal) {
+        if (options->console_socket)
+            return error_set(err, -EINVAL,
+                             "cannot use console socket if runc will not detach or allocate tty");
+        return 0;
+    }
+    if (container->namespaces.join & CLONE_NEWNS)
+        return error_set(err, -ENOTSUP,
+                         "process.terminal: not together with a mount namespace that is joined");
+    if (options->console_socket) {
+        container->console_fd = socket_connect_unix(options->console_socket, SOCK_STREAM, err);
+        return container->console_fd < 0 ? container->console_fd : 0;
+    }
+    if (wait_for_start || options->detach)
+        return error_set(err, -EINVAL,
+                         "cannot allocate tty if runc will detach without setting console socket");
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+        return error_errno(err, errno, "create a socket pair");
+    *ret_relay_fd = fds[0];
+    container->console_fd = fds[1];
+    return 0;
+}
+
+static int open_fifo(struct container *container, struct error *err)
+{
+    if (mkfifoat(container->state_fd, STATE_FIFO, 0600) < 0)
+        return error_errno(err, errno, "create " STATE_FIFO);
+    /* Both ends: no wait for the other side here, and no end of file for the child before start. */
+    container->fifo_fd = openat(container->state_fd, STATE_FIFO, O_RDWR | O_CLOEXEC);
+    return container->fifo_fd < 0 ? error_errno(err, errno, "open " STATE_FIFO) : 0;
+}
+
+/* What the child cannot open from inside. */
+static int open_resources(struct container *container, const struct runtime_create_options *options,
+                          bool wait_for_start, int *ret_relay_fd, struct error *err)
+{
+    int r = namespaces_init(&container->namespaces, container->config->linux, err);
+
+    if (r == 0)
+        r = sysctl_check(container, err);
+    if (r == 0)
+        r = container->proc_fd = create_open_proc(err);
+    if (r >= 0)
+        r = open_console(container, options, wait_for_start, ret_relay_fd, err);
+    if (r == 0 && (container_own_namespaces(container) & CLONE_NEWUSER) &&
+        !(container->namespaces.join & CLONE_NEWNS))
+        r = mounts_open_sources(container, err);
+    if (r == 0 && wait_for_start)
+        r = open_fifo(container, err);
+    return r < 0 ? r : 0;
+}
+
+static int make_cgroup(struct container *container, struct error *err)
+{
+    const struct oci_linux *config = container->config->linux;
+    int r = cgroup_init(&container->cgroup, config->cgroups_path, container->id, err);
+
+    if (r == 0)
+        r = container->cgroup.ops->create(&container->cgroup, err);
+    if (r == 0)
+        r = container->cgroup.ops->apply(&container->cgroup, config->resources, err);
+    if (r == 0)
+        r = container->cgroup.ops->prepare_join(&container->cgroup, &container->join, err);
+    return r;
+}
+
+/* Returns in the parent only. */
+static int launch(struct container *container, struct workload *workload, struct error *err)
+{
+    int parent_fd = -1;
+    int r = sync_pair(&parent_fd, &container->sync_fd, err);
+
+    if (r < 0)
+        return r;
+    r = namespaces_clone(&container->namespaces, container->config->linux, &container->join,
+                         &container->pid, &container->pidfd, &container->in_cgroup, err);
+    if (r == 0) {
+        close(parent_fd);
+        init_main(container, workload);
+    }
+    close_fd(container->sync_fd);
+    container->sync_fd = parent_fd;
+    cgroup_join_finish(&container->join);
+    close_fd(steal_fd(&container->fifo_fd));
+    close_fd(steal_fd(&container->console_fd));
+    return r < 0 ? r : 0;
+}
+
+static int map_users(struct container *container, struct error *err)
+{
+    if (!(container->namespaces.create & CLONE_NEWUSER))
+        return 0;
+    int r = namespaces_map_users(container->proc_fd, container->pid, container->config->linux, err);
+    return r < 0 ? r : sync_send(container->sync_fd, SYNC_USERS_MAPPED, NULL, 0, err);
+}
+
+static void describe_for_hooks(struct container *container, const char *status)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    const struct runtime_state state = {
+        .oci_version = container->config->oci_version,
+        .id = (char *)(uintptr_t)container->id,
+        .bundle = container->bundle,
+        .annotations = container->config->annotations,
+    };
+
+    state_for_hooks(&state, status, container->pid, &text);
+    free(container->hook_state);
+    container->hook_state = buffer_steal(&text);
+}
+
+/* prestart and createRuntime run out here, createContainer in the child. */
+static int serve_hooks(struct container *container, struct error *err)
+{
+    const struct oci_hooks *hooks = container->config->hooks;
+
+    if (!hooks)
+        return 0;
+    int r = sync_expect(container->sync_fd, SYNC_MOUNTS_DONE, NULL, NULL, err);
+    if (r < 0)
+        return r;
+    describe_for_hooks(container, "creating");
+    r = hooks_run("prestart", hooks->prestart, hooks->prestart_count, container->hook_state, err);
+    if (r == 0)
+        r = hooks_run("createRuntime", hooks->create_runtime, hooks->create_runtime_count,
+                      container->hook_state, err);
+    return r < 0 ? r
+                 : sync_send(container->sync_fd, SYNC_HOOKS_DONE, container->hook_state,
+                             strlen(container->hook_state), err);
+}
+
+/* While the child mounts, the filter is compiled. */
+static int serve_root(struct container *container, struct error *err)
+{
+    struct filter *filter = NULL;
+    size_t size;
+    int r = filter_compile(container->config->linux->seccomp, &filter, &size, err);
+
+    if (r == 0)
+        r = workload_set_oom_score(container->proc_fd, container->pid, container->config->process,
+                                   err);
+    if (r == 0)
+        r = serve_hooks(container, err);
+    if (r == 0)
+        r = sync_expect(container->sync_fd, SYNC_ROOT_DONE, NULL, NULL, err);
+    if (r == 0)
+        r = workload_set_limits(container->pid, container->config->process, err);
+    if (r == 0)
+        r = sync_send(container->sync_fd, SYNC_FILTER, filter, size, err);
+    free(filter);
+    return r;
+}
+
+static int serve_start(struct container *container, const struct runtime_create_options *options,
+                       bool wait_for_start, struct error *err)
+{
+    /* Written while the child looks for its program. */
+    int r = state_write(container, container->pid, err);
+
+    if (r == 0)
+        r = sync_expect(container->sync_fd, SYNC_READY, NULL, NULL, err);
+    if (r == 0)
+        r = create_write_pid_file(options->pid_file, container->pid, err);
+    if (r == 0)
+        r = sync_send(container->sync_fd, SYNC_RELEASE, NULL, 0, err);
+    if (r == 0 && !wait_for_start)
+        r = sync_expect_end(container->sync_fd, err);
+    return r;
+}
+
+static int build(struct container *container, struct workload *workload,
+                 const struct runtime_create_options *options, bool wait_for_start,
+                 int *ret_relay_fd, struct error *err)
+{
+    int r = open_resources(container, options, wait_for_start, ret_relay_fd, err);
+
+    if (r == 0)
+        r = make_cgroup(container, err);
+    if (r == 0)
+        r = state_write_config(container, err);
+    if (r == 0)
+        r = state_write(container, 0, err);
+    if (r < 0)
+        return r;
+    r = launch(container, workload, err);
+    if (r == 0)
+        r = map_users(container, err);
+    if (r == 0)
+        r = serve_root(container, err);
+    if (r == 0)
+        r = serve_start(container, options, wait_for_start, err);
+    if (r < 0)
+        error_context(err, "unable to start container process");
+    return r;
+}
+
+/* The child's own message is worth more than "it ended": when the parent fails first on writing to
+ * it, what the child said is still in the socket. */
+static void prefer_childs_error(struct container *container, struct error *err)
+{
+    _cleanup_error_ struct error child = ERROR_INIT;
+
+    if (container->sync_fd < 0 || container->pid <= 0 ||
+        (err->code != -EPIPE && err->code != -ESRCH))
+        return;
+    if (sync_expect_end(container->sync_fd, &child) < 0 && child.code != -EPROTO) {
+        error_move(err, &child);
+        error_context(err, "unable to start container process");
+    }
+}
+
+static void roll_back(struct container *container, const char *root)
+{
+    if (container->pid > 0) {
+        if (container->pidfd >= 0)
+            kernel_pidfd_send_signal(container->pidfd, SIGKILL);
+        else
+            kill(container->pid, SIGKILL);
+        waitpid(container->pid, NULL, 0);
+        container->cgroup.ops->kill(&container->cgroup, NULL); /* hooks may have started some */
+    }
+    if (container->cgroup.ops)
+        cgroup_destroy(&container->cgroup, NULL);
+    state_remove(root, container->id, NULL);
+}
+
+int create_container(struct container *container, const char *root,
+                     const struct runtime_create_options *options, bool wait_for_start,
+                     int *ret_relay_fd, struct error *err)
+{
+    struct workload workload = {0};
+
+    *ret_relay_fd = -1;
+    int r = state_check_id(options->id, err);
+    if (r == 0)
+        r = create_check_preserved(options->preserve_fds, err);
+    if (r == 0)
+        r = load_config(container, options->bundle, err);
+    if (r == 0)
+        r = find_rootfs(container, err);
+    if (r == 0)
+        r = workload_init(&workload, container->config->process, &container->warnings, err);
+    if (r == 0)
+        r = container->state_fd = state_create(root, options->id, err);
+    if (r < 0) {
+        workload_finish(&workload);
+        return r;
+    }
+    container->created = now_text();
+    container->no_new_keyring = options->no_new_keyring;
+    workload.preserve_fds = options->preserve_fds;
+    r = build(container, &workload, options, wait_for_start, ret_relay_fd, err);
+    workload_finish(&workload);
+    if (r < 0) {
+        prefer_childs_error(container, err);
+        roll_back(container, root);
+        close_fd(*ret_relay_fd);
+        *ret_relay_fd = -1;
+    }
+    return r;
+}
+
+int runtime_create(const char *root, const struct runtime_create_options *options, char ***warnings,
+                   struct error *err)
+{
+    struct container container;
+    int relay_fd;
+
+    container_init(&container, options->id);
+    int r = create_container(&container, root, options, true, &relay_fd, err);
+    close_fd(relay_fd);
+    *warnings = steal_ptr(container.warnings);
+    container_finish(&container);
+    return r;
+}

@@ -1,0 +1,26 @@
+/*
+ * Building a container, up to the point where its program is about to be executed.
+ */
+#ifndef RUNTIME_CREATE_H
+#define RUNTIME_CREATE_H
+
+#include <runtime/runtime.h>
+
+#include "container.h"
+
+/* wait_for_start: with the pipe that `start` opens; else the program is executed at once, and a
+ * failure to do so is an error here. On failure nothing is left behind. On success container holds
+ * the process (pid, pidfd); the caller finishes it. relay_fd: where a terminal's master arrives,
+ * for a caller that has no console socket (-1 without a terminal); owned by the caller. */
+int create_container(struct container *container, const char *root,
+                     const struct runtime_create_options *options, bool wait_for_start,
+                     int *ret_relay_fd, struct error *err);
+
+/* The host's /proc, checked to be one. */
+int create_open_proc(struct error *err);
+
+/* Descriptors 3 .. 3 + count - 1 have to be open already, else ours would take their places. */
+int create_check_preserved(unsigned count, struct error *err);
+int create_write_pid_file(const char *path, pid_t pid, struct error *err);
+
+#endif

@@ -1,0 +1,104 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <base/file.h>
+
+#include "delete.h"
+#include "hooks.h"
+#include "kernel.h"
+#include "state.h"
+
+enum { KILL_WAIT_MS = 10000 };
+
+int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
+                     const struct oci_config *config, const struct runtime_state *state,
+                     char ***warnings, struct error *err)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    int r = 0;
+
+    if (cgroup && (!state || !state->own_pid_namespace))
+        r = cgroup->ops->kill(cgroup, err);
+    if (r == 0 && cgroup)
+        r = cgroup_destroy(cgroup, err);
+    if (r == 0)
+        r = state_remove(root, id, err);
+    if (r < 0)
+        return r;
+    if (config && config->hooks && config->hooks->poststop_count && state) {
+        state_for_hooks(state, "stopped", 0, &text);
+        hooks_run_all("poststop", config->hooks->poststop, config->hooks->poststop_count,
+                      buffer_text(&text), warnings);
+    }
+    return 0;
+}
+
+static int kill_and_wait(const struct stored *stored, struct error *err)
+{
+    struct pollfd polled = {.fd = stored->pidfd, .events = POLLIN};
+    struct cgroup cgroup;
+    int n;
+
+    if (stored->pidfd < 0)
+        return 0;
+    kernel_pidfd_send_signal(stored->pidfd, SIGKILL);
+    /* A paused process dies when it is thawed. */
+    if (stored->status == RUNTIME_PAUSED && state_open_cgroup(stored, &cgroup, NULL) == 0) {
+        cgroup.ops->freeze(&cgroup, false, NULL);
+        cgroup_finish(&cgroup);
+    }
+    do
+        n = poll(&polled, 1, KILL_WAIT_MS);
+    while (n < 0 && errno == EINTR);
+    return n > 0 ? 0
+                 : error_set(err, -ETIMEDOUT, "container init still running after %d s",
+                             KILL_WAIT_MS / 1000);
+}
+
+static int delete_stored(const char *root, const char *id, struct stored *stored, bool force,
+                         char ***warnings, struct error *err)
+{
+    _cleanup_oci_config_ struct oci_config *config = NULL;
+    struct cgroup cgroup;
+
+    /* A created one has not begun to do anything: runc deletes it without force too. */
+    if (!force && stored->status != RUNTIME_STOPPED && stored->status != RUNTIME_CREATED)
+        return error_set(err, -EBUSY, "cannot delete container %s that is not stopped: %s", id,
+                         runtime_status_name(stored->status));
+    int r = kill_and_wait(stored, err);
+    if (r < 0)
+        return r;
+    if (state_load_config(stored, &config, NULL) < 0)
+        config = NULL; /* nothing but its hooks is needed of it */
+    r = state_open_cgroup(stored, &cgroup, err);
+    if (r < 0)
+        return r;
+    r = delete_leftovers(root, id, &cgroup, config, stored->state, warnings, err);
+    cgroup_finish(&cgroup);
+    return r;
+}
+
+int runtime_delete(const char *root, const char *id, bool force, char ***warnings,
+                   struct error *err)
+{
+    struct stored stored;
+    int r = state_load(&stored, root, id, err);
+
+    if (r == 0) {
+        r = delete_stored(root, id, &stored, force, warnings, err);
+        state_finish(&stored);
+        return r;
+    }
+    if (!force || state_check_id(id, NULL) < 0)
+        return r;
+    /* Half made, or with a state file that cannot be read: its folder goes. */
+    if (r == -ENOENT || r == -EINVAL) {
+        error_finish(err);
+        _cleanup_close_ int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        return fd < 0 ? 0 : file_remove_tree_at(fd, id, err);
+    }
+    return r;
+}

@@ -1,0 +1,410 @@
+/*
+ * A further process in a running container.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/keyctl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/socket.h>
+#include <base/text.h>
+
+#include "config_check.h"
+#include "create.h"
+#include "foreground.h"
+#include "init.h"
+#include "kernel.h"
+#include "workload.h"
+#include "state.h"
+#include "sync.h"
+#include "terminal.h"
+
+struct execution {
+    const struct runtime_exec_options *options;
+    struct stored stored;
+    struct oci_config *config;   /* owned; as the container was created */
+    struct oci_process *process; /* owned; what is to run */
+    struct workload plan;
+    struct cgroup cgroup;
+    struct cgroup_join join;
+    uint64_t namespaces; /* CLONE_NEW* of the container that are not ours */
+    int proc_fd, sync_fd, console_fd;
+    pid_t pid;
+    int pidfd;
+    bool in_cgroup;
+};
+
+static void execution_finish(struct execution *execution)
+{
+    workload_finish(&execution->plan);
+    oci_process_free(execution->process);
+    oci_config_free(execution->config);
+    cgroup_join_finish(&execution->join);
+    cgroup_finish(&execution->cgroup);
+    close_fd(execution->proc_fd);
+    close_fd(execution->sync_fd);
+    close_fd(execution->console_fd);
+    close_fd(execution->pidfd);
+    state_finish(&execution->stored);
+}
+
+static int parse_user(const char *text, struct oci_user *user, struct error *err)
+{
+    _cleanup_strv_ char **parts = strv_split(text, ':');
+    uint64_t uid, gid = user->gid;
+
+    if (strv_length(parts) < 1 || strv_length(parts) > 2 ||
+        text_to_u64(parts[0], 0, UINT32_MAX, &uid) < 0 ||
+        (parts[1] && text_to_u64(parts[1], 0, UINT32_MAX, &gid) < 0))
+        return error_set(err, -EINVAL, "--user: '%s' is not a number or two (uid[:gid])", text);
+    user->uid = (uint32_t)uid;
+    user->gid = (uint32_t)gid;
+    return 0;
+}
+
+/* --cap: bounding, effective and permitted, as runc has it since CVE-2022-29162 (not inheritable).
+ */
+static void add_capabilities(struct oci_process *process, char *const *names)
+{
+    if (!process->capabilities)
+        process->capabilities = xnew(struct oci_capabilities);
+    struct oci_capabilities *sets = process->capabilities;
+    struct {
+        char ***list;
+        size_t *count;
+    } targets[] = {{&sets->bounding, &sets->bounding_count},
+                   {&sets->effective, &sets->effective_count},
+                   {&sets->permitted, &sets->permitted_count}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(targets); i++) {
+        for (char *const *name = names; *name; name++)
+            strv_append(targets[i].list, *name);
+        *targets[i].count = strv_length(*targets[i].list);
+    }
+}
+
+/* The container's own process with what the command line says instead. */
+static int adapt_process(struct execution *execution, struct error *err)
+{
+    const struct runtime_exec_options *options = execution->options;
+    struct oci_process *process = execution->process = steal_ptr(execution->config->process);
+
+    strv_free(process->args);
+    process->args = strv_copy(options->args);
+    process->args_count = strv_length(process->args);
+    process->terminal = options->terminal;
+    oci_box_free(process->console_size);
+    process->console_size = NULL;
+    if (options->cwd) {
+        free(process->cwd);
+        process->cwd = xstrdup(options->cwd);
+    }
+    for (char *const *item = options->environment; item && *item; item++)
+        strv_append(&process->env, *item);
+    process->env_count = strv_length(process->env);
+    if (options->no_new_privileges)
+        process->no_new_privileges = true;
+    if (options->capabilities)
+        add_capabilities(process, options->capabilities);
+    if (!process->user)
+        process->user = xnew(struct oci_user);
+    struct oci_user *user = process->user;
+    for (size_t i = 0; i < options->additional_gids_count; i++) {
+        user->additional_gids = xrealloc(user->additional_gids, user->additional_gids_count + 1,
+                                         sizeof(*user->additional_gids));
+        user->additional_gids[user->additional_gids_count++] = options->additional_gids[i];
+    }
+    return options->user ? parse_user(options->user, user, err) : 0;
+}
+
+static int read_process(struct execution *execution, struct error *err)
+{
+    const struct runtime_exec_options *options = execution->options;
+    _cleanup_free_ char *text = NULL;
+    size_t length;
+
+    if (!options->process_file)
+        return adapt_process(execution, err);
+    int r = file_read_at(AT_FDCWD, options->process_file, CONFIG_FILE_MAX, &text, &length, err);
+    if (r == 0)
+        r = oci_process_parse(text, length, options->process_file, &execution->process, err);
+    if (r == 0 && options->terminal)
+        execution->process->terminal = true;
+    return r;
+}
+
+static int load(struct execution *execution, const char *root, char ***warnings, struct error *err)
+{
+    int r = state_load(&execution->stored, root, execution->options->id, err);
+
+    if (r < 0)
+        return r;
+    if (execution->stored.status == RUNTIME_STOPPED)
+        return error_set(err, -EINVAL, "cannot exec in a stopped container");
+    if (execution->stored.status == RUNTIME_PAUSED)
+        return error_set(err, -EINVAL, "cannot exec in a paused container");
+    if (execution->stored.pidfd < 0)
+        return error_set(err, -EINVAL, "cannot exec in a container that is being created");
+    r = state_load_config(&execution->stored, &execution->config, err);
+    if (r == 0)
+        r = read_process(execution, err);
+    if (r == 0)
+        r = config_check_process(execution->process, err);
+    if (r == 0)
+        r = workload_init(&execution->plan, execution->process, warnings, err);
+    execution->plan.preserve_fds = execution->options->preserve_fds;
+    return r;
+}
+
+/* Those that the container's init has and we have not; setns refuses the user namespace one is in
+ * already. */
+static int find_namespaces(struct execution *execution, struct error *err)
+{
+    for (size_t i = 0; i < NAMESPACES_COUNT; i++) {
+        char own[32], theirs[48];
+        struct stat own_status, status;
+        snprintf(own, sizeof(own), "self/ns/%s", namespace_kinds[i].file);
+        snprintf(theirs, sizeof(theirs), "%d/ns/%s", execution->stored.state->pid,
+                 namespace_kinds[i].file);
+        if (fstatat(execution->proc_fd, own, &own_status, 0) < 0)
+            continue; /* a kernel without this kind */
+        if (fstatat(execution->proc_fd, theirs, &status, 0) < 0)
+            return error_errno(err, errno, "look at the container's namespaces");
+        if (own_status.st_ino != status.st_ino)
+            execution->namespaces |= namespace_kinds[i].flag;
+    }
+    return 0;
+}
+
+static int open_console(struct execution *execution, int *ret_relay_fd, struct error *err)
+{
+    const struct runtime_exec_options *options = execution->options;
+    int fds[2];
+
+    if (!execution->process->terminal)
+        return options->console_socket
+                   ? error_set(err, -EINVAL, "a console socket needs a terminal (--tty)")
+                   : 0;
+    if (options->console_socket) {
+        execution->console_fd = socket_connect_unix(options->console_socket, SOCK_STREAM, err);
+        return execution->console_fd < 0 ? execution->console_fd : 0;
+    }
+    if (options->detach)
+        return error_set(err, -EINVAL,
+                         "cannot allocate tty if the runtime will detach without setting console "
+                         "socket");
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+        return error_errno(err, errno, "create a socket pair");
+    *ret_relay_fd = fds[0];
+    execution->console_fd = fds[1];
+    return 0;
+}
+
+/* The user namespace last: the others may belong to its parent. */
+static int enter_namespaces(const struct execution *execution, struct error *err)
+{
+    uint64_t first = execution->namespaces & ~(uint64_t)(CLONE_NEWUSER | CLONE_NEWPID);
+
+    if (first && setns(execution->stored.pidfd, (int)first) < 0)
+        return error_errno(err, errno, "join the container's namespaces");
+    if (!(execution->namespaces & CLONE_NEWUSER))
+        return 0;
+    if (setns(execution->stored.pidfd, CLONE_NEWUSER) < 0)
+        return error_errno(err, errno, "join the container's user namespace");
+    if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0)
+        return error_errno(err, errno, "become the container's root");
+    return 0;
+}
+
+static int enter_terminal(struct execution *execution, struct error *err)
+{
+    _cleanup_close_ int root_fd = -1, master_fd = -1, slave_fd = -1;
+
+    if (!execution->process->terminal)
+        return 0;
+    root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root_fd < 0)
+        return error_errno(err, errno, "open /");
+    int r = terminal_open(root_fd, execution->process->console_size, &master_fd, &slave_fd, err);
+    if (r == 0)
+        r = terminal_send(execution->console_fd, master_fd, err);
+    return r < 0 ? r : terminal_enter(slave_fd, err);
+}
+
+/* State on entry: a child of ours, already in the container's pid namespace (its processes can see
+ * it, but not look into it: it is not dumpable). */
+static int become_member(struct execution *execution, struct error *err)
+{
+    int r = execution->in_cgroup ? 0 : cgroup_join_self(&execution->join);
+
+    cgroup_join_finish(&execution->join);
+    if (r < 0)
+        return error_errno(err, -r, "join the container's cgroup");
+    r = enter_namespaces(execution, err);
+    if (r < 0)
+        return r;
+    if (setsid() < 0)
+        return error_errno(err, errno, "setsid");
+    return enter_terminal(execution, err);
+}
+
+static _Noreturn void member_main(struct execution *execution)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    void *filter = NULL;
+    size_t filter_size = 0;
+
+    init_reset_signals();
+    int r = become_member(execution, &err);
+    if (r == 0)
+        r = sync_send(execution->sync_fd, SYNC_ROOT_DONE, NULL, 0, &err);
+    if (r == 0)
+        r = sync_expect(execution->sync_fd, SYNC_FILTER, &filter, &filter_size, &err);
+    if (r == 0)
+        r = workload_become(&execution->plan, &err);
+    if (r == 0)
+        r = sync_send(execution->sync_fd, SYNC_READY, NULL, 0, &err);
+    if (r == 0)
+        r = sync_expect(execution->sync_fd, SYNC_RELEASE, NULL, NULL, &err);
+    if (r == 0)
+        workload_execute(&execution->plan, filter, filter_size, &err);
+    init_fail(execution->sync_fd, &err);
+}
+
+static int clone_member(struct execution *execution)
+{
+    if (execution->join.clone_fd >= 0) {
+        int pid = kernel_clone(CLONE_INTO_CGROUP, execution->join.clone_fd, &execution->pidfd);
+        execution->in_cgroup = pid >= 0;
+        if (pid >= 0)
+            return pid;
+    }
+    return kernel_clone(0, -1, &execution->pidfd);
+}
+
+/* The pid namespace is for children: it is set here and taken back. */
+static int launch(struct execution *execution, struct error *err)
+{
+    int parent_fd;
+    bool other_pids = execution->namespaces & CLONE_NEWPID;
+    _cleanup_close_ int own_pids_fd =
+        openat(execution->proc_fd, "self/ns/pid", O_RDONLY | O_CLOEXEC);
+    int r = sync_pair(&parent_fd, &execution->sync_fd, err);
+
+    if (r < 0)
+        return r;
+    if (own_pids_fd < 0 || (other_pids && setns(execution->stored.pidfd, CLONE_NEWPID) < 0)) {
+        close(parent_fd);
+        return error_errno(err, errno, "join the container's pid namespace");
+    }
+    pid_t pid = clone_member(execution);
+    if (pid == 0) {
+        close(parent_fd);
+        member_main(execution);
+    }
+    close(execution->sync_fd);
+    execution->sync_fd = parent_fd;
+    close_fd(steal_fd(&execution->console_fd));
+    if (pid < 0)
+        return error_errno(err, -pid, "start a process");
+    execution->pid = pid;
+    if (other_pids && setns(own_pids_fd, CLONE_NEWPID) < 0)
+        return error_errno(err, errno, "return to the own pid namespace");
+    return 0;
+}
+
+static int serve(struct execution *execution, struct error *err)
+{
+    const struct oci_linux *config = execution->config->linux;
+    struct filter *filter = NULL;
+    size_t size;
+    int r = filter_compile(config ? config->seccomp : NULL, &filter, &size, err);
+
+    if (r == 0)
+        r = workload_set_oom_score(execution->proc_fd, execution->pid, execution->process, err);
+    if (r == 0)
+        r = sync_expect(execution->sync_fd, SYNC_ROOT_DONE, NULL, NULL, err);
+    if (r == 0)
+        r = workload_set_limits(execution->pid, execution->process, err);
+    if (r == 0)
+        r = sync_send(execution->sync_fd, SYNC_FILTER, filter, size, err);
+    if (r == 0)
+        r = sync_expect(execution->sync_fd, SYNC_READY, NULL, NULL, err);
+    if (r == 0)
+        r = create_write_pid_file(execution->options->pid_file, execution->pid, err);
+    if (r == 0)
+        r = sync_send(execution->sync_fd, SYNC_RELEASE, NULL, 0, err);
+    if (r == 0)
+        r = sync_expect_end(execution->sync_fd, err);
+    free(filter);
+    return r;
+}
+
+static int start_member(struct execution *execution, struct error *err)
+{
+    int r = launch(execution, err);
+
+    if (r == 0)
+        r = serve(execution, err);
+    if (r < 0) {
+        if (execution->pid > 0) {
+            kernel_pidfd_send_signal(execution->pidfd, SIGKILL);
+            waitpid(execution->pid, NULL, 0);
+        }
+        error_context(err, "exec failed: unable to start container process");
+    }
+    return r;
+}
+
+static int prepare(struct execution *execution, const char *root, char ***warnings,
+                   int *ret_relay_fd, struct error *err)
+{
+    int r = create_check_preserved(execution->options->preserve_fds, err);
+
+    if (r == 0)
+        r = load(execution, root, warnings, err);
+    if (r == 0)
+        r = execution->proc_fd = create_open_proc(err);
+    if (r >= 0)
+        r = find_namespaces(execution, err);
+    if (r == 0)
+        r = state_open_cgroup(&execution->stored, &execution->cgroup, err);
+    if (r == 0)
+        r = execution->cgroup.ops->prepare_join(&execution->cgroup, &execution->join, err);
+    return r < 0 ? r : open_console(execution, ret_relay_fd, err);
+}
+
+int runtime_exec(const char *root, const struct runtime_exec_options *options, char ***warnings,
+                 int *ret_exit_code, struct error *err)
+{
+    struct execution execution = {.options = options,
+                                  .stored = {.fd = -1, .root_fd = -1, .pidfd = -1},
+                                  .proc_fd = -1,
+                                  .sync_fd = -1,
+                                  .console_fd = -1,
+                                  .pidfd = -1};
+    _cleanup_close_ int relay_fd = -1, master_fd = -1;
+
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    int r = prepare(&execution, root, warnings, &relay_fd, err);
+    if (r == 0)
+        r = start_member(&execution, err);
+    *ret_exit_code = 0;
+    if (r == 0 && !options->detach && relay_fd >= 0)
+        r = terminal_receive(relay_fd, &master_fd, err);
+    if (r == 0 && !options->detach)
+        r = foreground_wait(execution.pid, master_fd, ret_exit_code, err);
+    execution_finish(&execution);
+    return r;
+}

@@ -1,0 +1,17 @@
+/*
+ * A run or exec that is not detached: stays with the process until its end.
+ */
+#ifndef RUNTIME_FOREGROUND_H
+#define RUNTIME_FOREGROUND_H
+
+#include <sys/types.h>
+
+#include <base/error.h>
+
+/* Waits for the child pid. Signals that arrive meanwhile are passed on to it; with a terminal
+ * (master_fd >= 0, not owned) the caller's standard input and output are copied, the caller's
+ * terminal is raw and its size is passed on. Returns when the process has ended and its output is
+ * written; ret_code as a shell has it. */
+int foreground_wait(pid_t pid, int master_fd, int *ret_code, struct error *err);
+
+#endif

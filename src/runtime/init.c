@@ -1,0 +1,264 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/keyctl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+
+#include "hooks.h"
+#include "init.h"
+#include "kernel.h"
+#include "mounts.h"
+#include "rootfs.h"
+#include "state.h"
+#include "sync.h"
+#include "sysctl.h"
+#include "terminal.h"
+
+void init_reset_signals(void)
+{
+    sigset_t none;
+
+    for (int number = 1; number < NSIG; number++) {
+        if (number != SIGKILL && number != SIGSTOP)
+            signal(number, SIG_DFL);
+    }
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+_Noreturn void init_fail(int sync_fd, const struct error *err)
+{
+    /* After SYNC_RELEASE nobody reads any more. */
+    if (sync_fd < 0 || sync_send_error(sync_fd, err) < 0)
+        dprintf(STDERR_FILENO, "%s\n", error_message(err));
+    _exit(err->code == -ENOENT ? 127 : 126);
+}
+
+static int join_cgroup(struct container *container, struct error *err)
+{
+    int r = container->in_cgroup ? 0 : cgroup_join_self(&container->join);
+
+    cgroup_join_finish(&container->join);
+    return r < 0 ? error_errno(err, -r, "join the cgroup %s", container->cgroup.path) : 0;
+}
+
+/* In a user namespace of its own the process is nobody until the maps are written; then it takes
+ * the place of the namespace's root for the set-up. */
+static int become_mapped_root(struct container *container, struct error *err)
+{
+    if (!(container_own_namespaces(container) & CLONE_NEWUSER))
+        return 0;
+    if (container->namespaces.create & CLONE_NEWUSER) {
+        int r = sync_expect(container->sync_fd, SYNC_USERS_MAPPED, NULL, NULL, err);
+        if (r < 0)
+            return r;
+    }
+    if (syscall(SYS_setresgid, 0, 0, 0) < 0)
+        return error_errno(err, errno, "linux.gidMappings: group 0 of the container");
+    if (syscall(SYS_setgroups, 0, NULL) < 0 && errno != EPERM)
+        return error_errno(err, errno, "drop supplementary groups");
+    if (syscall(SYS_setresuid, 0, 0, 0) < 0)
+        return error_errno(err, errno, "linux.uidMappings: user 0 of the container");
+    return 0;
+}
+
+/* The caller's session keyring would be the container's otherwise. */
+static int new_keyring(const struct container *container, struct error *err)
+{
+    if (container->no_new_keyring)
+        return 0;
+    _cleanup_free_ char *name = xasprintf("_ses.%s", container->id);
+    if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) < 0 && errno != ENOSYS) {
+        int r = error_errno(err, errno, "create a session keyring");
+        error_hint(err, "--no-new-keyring does without it");
+        return r;
+    }
+    return 0;
+}
+
+static int set_names(const struct container *container, struct error *err)
+{
+    const struct oci_config *config = container->config;
+
+    if (!text_empty(config->hostname) &&
+        sethostname(config->hostname, strlen(config->hostname)) < 0)
+        return error_errno(err, errno, "hostname");
+    if (!text_empty(config->domainname) &&
+        setdomainname(config->domainname, strlen(config->domainname)) < 0)
+        return error_errno(err, errno, "domainname");
+    return 0;
+}
+
+static int run_container_hooks(struct container *container, struct error *err)
+{
+    const struct oci_hooks *hooks = container->config->hooks;
+
+    if (!hooks)
+        return 0;
+    /* The parent runs its own and answers with the state document for ours, which names the
+     * process as the host sees it. */
+    int r = sync_send(container->sync_fd, SYNC_MOUNTS_DONE, NULL, 0, err);
+    if (r == 0)
+        r = sync_expect(container->sync_fd, SYNC_HOOKS_DONE, (void **)&container->hook_state, NULL,
+                        err);
+    if (r < 0)
+        return r;
+    return hooks_run("createContainer", hooks->create_container, hooks->create_container_count,
+                     container->hook_state, err);
+}
+
+/* Everything is mounted below root_fd while the host's root is still ours. */
+static int build_root(struct container *container, int *slave_fd, struct error *err)
+{
+    const struct oci_process *process = container->config->process;
+    int r = rootfs_attach(container, err);
+
+    if (r == 0)
+        r = mounts_apply(container, err);
+    if (r == 0)
+        r = rootfs_devices(container, err);
+    if (r == 0)
+        r = rootfs_working_directory(container, err);
+    if (r == 0 && process->terminal) {
+        _cleanup_close_ int master_fd = -1;
+        r = terminal_open(container->root_fd, process->console_size, &master_fd, slave_fd, err);
+        if (r == 0)
+            r = rootfs_console(container, *slave_fd, err);
+        if (r == 0)
+            r = terminal_send(container->console_fd, master_fd, err);
+    }
+    return r;
+}
+
+static int close_root(struct container *container, struct error *err)
+{
+    int r = sysctl_apply(container, err);
+
+    if (r == 0)
+        r = rootfs_mask_paths(container, err);
+    if (r == 0)
+        r = rootfs_readonly_paths(container, err);
+    if (r == 0)
+        r = rootfs_pivot(container, err);
+    return r;
+}
+
+/* A joined mount namespace is as others made it: only the root is changed to. */
+static int enter_joined_root(struct container *container, struct error *err)
+{
+    int r = run_container_hooks(container, err);
+
+    if (r == 0)
+        r = sysctl_apply(container, err);
+    if (r < 0)
+        return r;
+    if (chroot(container->rootfs) < 0 || chdir("/") < 0)
+        return error_errno(err, errno, "root.path: enter %s", container->rootfs);
+    return 0;
+}
+
+static int enter_root(struct container *container, struct error *err)
+{
+    _cleanup_close_ int slave_fd = -1;
+
+    if (container->namespaces.join & CLONE_NEWNS)
+        return enter_joined_root(container, err);
+    int r = build_root(container, &slave_fd, err);
+    if (r == 0)
+        r = run_container_hooks(container, err);
+    if (r == 0)
+        r = close_root(container, err);
+    if (r == 0 && slave_fd >= 0)
+        r = terminal_enter(slave_fd, err);
+    return r;
+}
+
+/* State on entry: a fresh child of the runtime in its new namespaces, with its descriptors. State
+ * at the end: everything but the user, the capabilities and the program is the container's. */
+static int become_container(struct container *container, struct error *err)
+{
+    int r = join_cgroup(container, err);
+
+    if (r == 0)
+        r = namespaces_enter(&container->namespaces, err);
+    if (r == 0)
+        r = become_mapped_root(container, err);
+    if (r == 0 && setsid() < 0)
+        r = error_errno(err, errno, "setsid");
+    if (r == 0)
+        r = new_keyring(container, err);
+    if (r == 0 && (container->namespaces.create & CLONE_NEWNET))
+        r = namespaces_loopback_up(err);
+    if (r == 0)
+        r = set_names(container, err);
+    if (r == 0)
+        r = enter_root(container, err);
+    return r;
+}
+
+/* start writes a byte into the pipe; the write end that we hold ourselves keeps us from seeing an
+ * end before it does. */
+static int wait_for_start(const struct container *container, struct error *err)
+{
+    char byte;
+    ssize_t n;
+
+    if (container->fifo_fd < 0)
+        return 0;
+    do
+        n = read(container->fifo_fd, &byte, 1);
+    while (n < 0 && errno == EINTR);
+    return n == 1 ? 0 : error_errno(err, n < 0 ? errno : EPIPE, "wait for start");
+}
+
+static int run_start_hooks(struct container *container, struct error *err)
+{
+    const struct oci_hooks *hooks = container->config->hooks;
+
+    if (!hooks)
+        return 0;
+    return hooks_run("startContainer", hooks->start_container, hooks->start_container_count,
+                     container->hook_state, err);
+}
+
+_Noreturn void init_main(struct container *container, struct workload *workload)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    void *filter = NULL;
+    size_t filter_size = 0;
+
+    init_reset_signals();
+    umask(0);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    int r = become_container(container, &err);
+    if (r == 0)
+        r = sync_send(container->sync_fd, SYNC_ROOT_DONE, NULL, 0, &err);
+    if (r == 0)
+        r = sync_expect(container->sync_fd, SYNC_FILTER, &filter, &filter_size, &err);
+    if (r == 0)
+        r = workload_become(workload, &err);
+    if (r == 0)
+        r = sync_send(container->sync_fd, SYNC_READY, NULL, 0, &err);
+    if (r == 0)
+        r = sync_expect(container->sync_fd, SYNC_RELEASE, NULL, NULL, &err);
+    if (r == 0 && container->fifo_fd >= 0)
+        close_fd(steal_fd(&container->sync_fd));
+    if (r == 0)
+        r = wait_for_start(container, &err);
+    if (r == 0)
+        r = run_start_hooks(container, &err);
+    if (r == 0)
+        workload_execute(workload, filter, filter_size, &err);
+    init_fail(container->sync_fd, &err);
+}

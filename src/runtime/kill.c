@@ -1,0 +1,97 @@
+#include <errno.h>
+#include <signal.h>
+
+#include <runtime/runtime.h>
+
+#include "cgroup.h"
+#include "kernel.h"
+#include "state.h"
+
+static int kill_all(const struct stored *stored, int signal, struct error *err)
+{
+    struct cgroup cgroup;
+    int r = state_open_cgroup(stored, &cgroup, err);
+
+    if (r < 0)
+        return r;
+    r = signal == SIGKILL ? cgroup.ops->kill(&cgroup, err)
+                          : cgroup_signal_all(&cgroup, signal, err);
+    cgroup_finish(&cgroup);
+    return r;
+}
+
+static int kill_first(const struct stored *stored, int signal, struct error *err)
+{
+    if (stored->pidfd < 0)
+        return error_set(err, -ESRCH, "container not running");
+    int r = kernel_pidfd_send_signal(stored->pidfd, signal);
+    if (r == -ESRCH)
+        return error_set(err, r, "container not running");
+    return r < 0 ? error_errno(err, -r, "signal the container's process") : 0;
+}
+
+int runtime_kill(const char *root, const char *id, int signal, bool all, struct error *err)
+{
+    struct stored stored;
+    int r = state_load(&stored, root, id, err);
+
+    if (r < 0)
+        return r;
+    if (all)
+        r = kill_all(&stored, signal, err);
+    else
+        r = kill_first(&stored, signal, err);
+    state_finish(&stored);
+    return r;
+}
+
+static int set_frozen(const char *root, const char *id, bool frozen, struct error *err)
+{
+    struct stored stored;
+    struct cgroup cgroup;
+    int r = state_load(&stored, root, id, err);
+
+    if (r < 0)
+        return r;
+    if (frozen ? stored.status != RUNTIME_RUNNING && stored.status != RUNTIME_CREATED
+               : stored.status != RUNTIME_PAUSED) {
+        state_finish(&stored);
+        return frozen ? error_set(err, -EINVAL, "container not running")
+                      : error_set(err, -EINVAL, "container not paused");
+    }
+    r = state_open_cgroup(&stored, &cgroup, err);
+    if (r == 0) {
+        r = cgroup.ops->freeze(&cgroup, frozen, err);
+        cgroup_finish(&cgroup);
+    }
+    state_finish(&stored);
+    return r;
+}
+
+int runtime_pause(const char *root, const char *id, struct error *err)
+{
+    return set_frozen(root, id, true, err);
+}
+
+int runtime_resume(const char *root, const char *id, struct error *err)
+{
+    return set_frozen(root, id, false, err);
+}
+
+int runtime_processes(const char *root, const char *id, pid_t **ret, size_t *ret_count,
+                      struct error *err)
+{
+    struct stored stored;
+    struct cgroup cgroup;
+    int r = state_load(&stored, root, id, err);
+
+    if (r < 0)
+        return r;
+    r = state_open_cgroup(&stored, &cgroup, err);
+    if (r == 0) {
+        r = cgroup_processes(&cgroup, ret, ret_count, err);
+        cgroup_finish(&cgroup);
+    }
+    state_finish(&stored);
+    return r;
+}

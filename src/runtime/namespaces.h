@@ -1,0 +1,54 @@
+/*
+ * Which namespaces a container gets: new ones, joined ones, or the caller's.
+ */
+#ifndef RUNTIME_NAMESPACES_H
+#define RUNTIME_NAMESPACES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <base/error.h>
+
+struct oci_linux;
+struct cgroup_join;
+
+enum { NAMESPACES_COUNT = 8 };
+
+struct namespaces {
+    uint64_t create;           /* CLONE_NEW* of the new ones */
+    uint64_t join;             /* and of the joined ones */
+    int fds[NAMESPACES_COUNT]; /* owned; of the joined ones, else -1; index as namespace_kinds */
+};
+
+struct namespace_kind {
+    const char *name; /* in the configuration */
+    const char *file; /* under /proc/PID/ns */
+    uint64_t flag;
+};
+
+extern const struct namespace_kind namespace_kinds[NAMESPACES_COUNT];
+
+/* Opens those to be joined. config may be NULL. */
+int namespaces_init(struct namespaces *namespaces, const struct oci_linux *config,
+                    struct error *err);
+void namespaces_finish(struct namespaces *namespaces);
+
+/* Starts the container's process as a child of the caller: in the new namespaces, but for cgroup,
+ * which namespaces_enter makes when the process is in its cgroup. On success 0 is returned in the
+ * child and 1 in the parent, with pid and pidfd (owned). When join->clone_fd is set, the child is
+ * already in its cgroup if *ret_in_cgroup says so. */
+int namespaces_clone(const struct namespaces *namespaces, const struct oci_linux *config,
+                     const struct cgroup_join *join, pid_t *ret_pid, int *ret_pidfd,
+                     bool *ret_in_cgroup, struct error *err);
+
+/* In the child: joins those that have to be joined from inside. */
+int namespaces_enter(const struct namespaces *namespaces, struct error *err);
+
+/* Writes uid_map and gid_map of a process in a new user namespace. proc_fd: the host's /proc. */
+int namespaces_map_users(int proc_fd, pid_t pid, const struct oci_linux *config, struct error *err);
+
+/* Brings "lo" of the current network namespace up. */
+int namespaces_loopback_up(struct error *err);
+
+#endif

@@ -1,0 +1,107 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+
+#include "kernel.h"
+#include "mounts.h"
+#include "rootfs.h"
+
+/* One empty read-only tmpfs serves all masked directories. */
+static int empty_directory(int *cached_fd, struct error *err)
+{
+    char *data[] = {(char[]){"mode=755"}, (char[]){"nr_inodes=1"}, NULL};
+    const struct mount_options options = {
+        .set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+        .data = data,
+    };
+
+    if (*cached_fd < 0)
+        *cached_fd = mounts_new_filesystem("tmpfs", "tmpfs", &options, -1, err);
+    if (*cached_fd < 0)
+        return *cached_fd;
+    int fd = kernel_open_tree(*cached_fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
+    return fd < 0 ? error_errno(err, -fd, "copy the empty file system") : fd;
+}
+
+/* Files are covered by the host's own null device, which is checked to be that one: nothing of the
+ * image is trusted for it (CVE-2025-31133). */
+static int null_device(struct error *err)
+{
+    struct stat status;
+    _cleanup_close_ int fd = kernel_open_tree(AT_FDCWD, "/dev/null", OPEN_TREE_CLONE);
+
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return error_errno(err, fd < 0 ? -fd : errno, "open the host's /dev/null");
+    if (!S_ISCHR(status.st_mode) || status.st_rdev != makedev(1, 3))
+        return error_set(err, -EINVAL, "the host's /dev/null is not the null device");
+    return steal_fd(&fd);
+}
+
+static int mask_path(struct container *container, const char *path, int *empty_fd,
+                     struct error *err)
+{
+    struct stat status;
+    _cleanup_close_ int fd = file_open_in_root(container->root_fd, path, O_PATH, 0);
+
+    if (fd == -ENOENT || fd == -ENOTDIR)
+        return 0;
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return error_errno(err, fd < 0 ? -fd : errno, "open %s in the root", path);
+    _cleanup_close_ int cover_fd =
+        S_ISDIR(status.st_mode) ? empty_directory(empty_fd, err) : null_device(err);
+    if (cover_fd < 0)
+        return cover_fd;
+    int r = kernel_move_mount(cover_fd, fd);
+    return r < 0 ? error_errno(err, -r, "cover %s", path) : 0;
+}
+
+int rootfs_mask_paths(struct container *container, struct error *err)
+{
+    const struct oci_linux *config = container->config->linux;
+    _cleanup_close_ int empty_fd = -1;
+
+    for (size_t i = 0; config && i < config->masked_paths_count; i++) {
+        int r = mask_path(container, config->masked_paths[i], &empty_fd, err);
+        if (r < 0) {
+            error_context(err, "linux.maskedPaths[%zu]", i);
+            return r;
+        }
+    }
+    return 0;
+}
+
+static int make_readonly(struct container *container, const char *path, struct error *err)
+{
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
+    _cleanup_close_ int fd = file_open_in_root(container->root_fd, path, O_PATH, 0);
+
+    if (fd == -ENOENT || fd == -ENOTDIR)
+        return 0;
+    if (fd < 0)
+        return error_errno(err, -fd, "open %s in the root", path);
+    _cleanup_close_ int tree_fd =
+        kernel_open_tree(fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE);
+    int r = tree_fd < 0 ? tree_fd : kernel_mount_setattr(tree_fd, 0, &attr);
+    if (r == 0)
+        r = kernel_move_mount(tree_fd, fd);
+    return r < 0 ? error_errno(err, -r, "make %s read-only", path) : 0;
+}
+
+int rootfs_readonly_paths(struct container *container, struct error *err)
+{
+    const struct oci_linux *config = container->config->linux;
+
+    for (size_t i = 0; config && i < config->readonly_paths_count; i++) {
+        int r = make_readonly(container, config->readonly_paths[i], err);
+        if (r < 0) {
+            error_context(err, "linux.readonlyPaths[%zu]", i);
+            return r;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,161 @@
+/*
+ * The documents that `spec` and `features` print.
+ */
+#include <schema/json.h>
+
+#include <runtime/runtime.h>
+
+#include <base/cleanup.h>
+
+static const char spec_head[] =
+    "{\n"
+    "    \"ociVersion\": \"" RUNTIME_SPEC_VERSION "\",\n"
+    "    \"process\": {\n"
+    "        \"terminal\": true,\n"
+    "        \"user\": {\"uid\": 0, \"gid\": 0},\n"
+    "        \"args\": [\"sh\"],\n"
+    "        \"env\": [\n"
+    "            \"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\",\n"
+    "            \"TERM=xterm\"\n"
+    "        ],\n"
+    "        \"cwd\": \"/\",\n"
+    "        \"capabilities\": {\n"
+    "            \"bounding\": [\"CAP_AUDIT_WRITE\", \"CAP_KILL\", \"CAP_NET_BIND_SERVICE\"],\n"
+    "            \"effective\": [\"CAP_AUDIT_WRITE\", \"CAP_KILL\", \"CAP_NET_BIND_SERVICE\"],\n"
+    "            \"permitted\": [\"CAP_AUDIT_WRITE\", \"CAP_KILL\", \"CAP_NET_BIND_SERVICE\"]\n"
+    "        },\n"
+    "        \"rlimits\": [{\"type\": \"RLIMIT_NOFILE\", \"hard\": 1024, \"soft\": 1024}],\n"
+    "        \"noNewPrivileges\": true\n"
+    "    },\n"
+    "    \"root\": {\"path\": \"rootfs\", \"readonly\": true},\n"
+    "    \"hostname\": \"cloche\",\n"
+    "    \"mounts\": [\n"
+    "        {\"destination\": \"/proc\", \"type\": \"proc\", \"source\": \"proc\"},\n"
+    "        {\"destination\": \"/dev\", \"type\": \"tmpfs\", \"source\": \"tmpfs\",\n"
+    "         \"options\": [\"nosuid\", \"strictatime\", \"mode=755\", \"size=65536k\"]},\n"
+    "        {\"destination\": \"/dev/pts\", \"type\": \"devpts\", \"source\": \"devpts\",\n"
+    "         \"options\": [\"nosuid\", \"noexec\", \"newinstance\", \"ptmxmode=0666\",\n";
+
+static const char spec_tail[] =
+    "    ],\n"
+    "    \"linux\": {\n"
+    "        \"resources\": {\"devices\": [{\"allow\": false, \"access\": \"rwm\"}]},\n"
+    "        \"maskedPaths\": [\n"
+    "            \"/proc/acpi\", \"/proc/asound\", \"/proc/kcore\", \"/proc/keys\",\n"
+    "            \"/proc/latency_stats\", \"/proc/timer_list\", \"/proc/timer_stats\",\n"
+    "            \"/proc/sched_debug\", \"/sys/firmware\", \"/proc/scsi\"\n"
+    "        ],\n"
+    "        \"readonlyPaths\": [\n"
+    "            \"/proc/bus\", \"/proc/fs\", \"/proc/irq\", \"/proc/sys\", "
+    "\"/proc/sysrq-trigger\"\n"
+    "        ],\n";
+
+void runtime_spec_write(bool rootless, struct buffer *out)
+{
+    buffer_append_text(out, spec_head);
+    buffer_printf(out, "                     \"mode=0620\"%s]},\n", rootless ? "" : ", \"gid=5\"");
+    buffer_append_text(
+        out, "        {\"destination\": \"/dev/shm\", \"type\": \"tmpfs\", \"source\": \"shm\",\n"
+             "         \"options\": [\"nosuid\", \"noexec\", \"nodev\", \"mode=1777\", "
+             "\"size=65536k\"]},\n"
+             "        {\"destination\": \"/dev/mqueue\", \"type\": \"mqueue\", \"source\": "
+             "\"mqueue\",\n"
+             "         \"options\": [\"nosuid\", \"noexec\", \"nodev\"]},\n");
+    /* In a user namespace without its own network sysfs cannot be mounted, only bound. */
+    buffer_append_text(
+        out, rootless ? "        {\"destination\": \"/sys\", \"type\": \"none\", \"source\": "
+                        "\"/sys\",\n"
+                        "         \"options\": [\"rbind\", \"nosuid\", \"noexec\", \"nodev\", "
+                        "\"ro\"]}\n"
+                      : "        {\"destination\": \"/sys\", \"type\": \"sysfs\", \"source\": "
+                        "\"sysfs\",\n"
+                        "         \"options\": [\"nosuid\", \"noexec\", \"nodev\", \"ro\"]},\n"
+                        "        {\"destination\": \"/sys/fs/cgroup\", \"type\": \"cgroup\", "
+                        "\"source\": \"cgroup\",\n"
+                        "         \"options\": [\"nosuid\", \"noexec\", \"nodev\", "
+                        "\"relatime\", \"ro\"]}\n");
+    buffer_append_text(out, spec_tail);
+    if (rootless)
+        buffer_printf(out,
+                      "        \"uidMappings\": [{\"containerID\": 0, \"hostID\": %u, \"size\": "
+                      "1}],\n"
+                      "        \"gidMappings\": [{\"containerID\": 0, \"hostID\": %u, \"size\": "
+                      "1}],\n",
+                      geteuid(), getegid());
+    buffer_append_text(out, "        \"namespaces\": [\n"
+                            "            {\"type\": \"pid\"}, {\"type\": \"ipc\"}, "
+                            "{\"type\": \"uts\"}, {\"type\": \"mount\"}, {\"type\": \"cgroup\"}");
+    buffer_append_text(out, rootless ? ", {\"type\": \"user\"}" : ", {\"type\": \"network\"}");
+    buffer_append_text(out, "\n        ]\n    }\n}\n");
+}
+
+static void write_list(struct json_writer *writer, const char *key, const char *const *names,
+                       size_t count)
+{
+    json_writer_key(writer, key);
+    json_writer_array_begin(writer);
+    for (size_t i = 0; i < count; i++)
+        json_writer_string(writer, names[i]);
+    json_writer_array_end(writer);
+}
+
+static void write_flag(struct json_writer *writer, const char *key, bool value)
+{
+    json_writer_key(writer, key);
+    json_writer_boolean(writer, value);
+}
+
+void runtime_features_write(struct buffer *out)
+{
+    static const char *const hooks[] = {"prestart",       "createRuntime", "createContainer",
+                                        "startContainer", "poststart",     "poststop"};
+    static const char *const namespaces[] = {"cgroup", "ipc",  "mount", "network",
+                                             "pid",    "time", "user",  "uts"};
+    static const char *const options[] = {
+        "async",       "atime",   "bind",       "defaults",      "dev",
+        "diratime",    "dirsync", "exec",       "lazytime",      "loud",
+        "mand",        "noatime", "nodev",      "nodiratime",    "noexec",
+        "nolazytime",  "nomand",  "norelatime", "nostrictatime", "nosuid",
+        "nosymfollow", "private", "rbind",      "relatime",      "ro",
+        "rprivate",    "rshared", "rslave",     "runbindable",   "rw",
+        "shared",      "silent",  "slave",      "strictatime",   "suid",
+        "symfollow",   "sync",    "tmpcopyup",  "unbindable"};
+    static const char *const actions[] = {
+        "SCMP_ACT_ALLOW",       "SCMP_ACT_ERRNO", "SCMP_ACT_KILL",  "SCMP_ACT_KILL_PROCESS",
+        "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG",   "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"};
+    struct json_writer writer;
+
+    json_writer_init(&writer, out, JSON_PRETTY);
+    json_writer_object_begin(&writer);
+    json_writer_key(&writer, "ociVersionMin");
+    json_writer_string(&writer, "1.0.0");
+    json_writer_key(&writer, "ociVersionMax");
+    json_writer_string(&writer, RUNTIME_SPEC_VERSION);
+    write_list(&writer, "hooks", hooks, ARRAY_SIZE(hooks));
+    write_list(&writer, "mountOptions", options, ARRAY_SIZE(options));
+    json_writer_key(&writer, "linux");
+    json_writer_object_begin(&writer);
+    write_list(&writer, "namespaces", namespaces, ARRAY_SIZE(namespaces));
+    json_writer_key(&writer, "cgroup");
+    json_writer_object_begin(&writer);
+    write_flag(&writer, "v1", true);
+    write_flag(&writer, "v2", true);
+    write_flag(&writer, "systemd", false);
+    write_flag(&writer, "systemdUser", false);
+    json_writer_object_end(&writer);
+    json_writer_key(&writer, "seccomp");
+    json_writer_object_begin(&writer);
+    write_flag(&writer, "enabled", true);
+    write_list(&writer, "actions", actions, ARRAY_SIZE(actions));
+    json_writer_object_end(&writer);
+    json_writer_key(&writer, "apparmor");
+    json_writer_object_begin(&writer);
+    write_flag(&writer, "enabled", false);
+    json_writer_object_end(&writer);
+    json_writer_key(&writer, "selinux");
+    json_writer_object_begin(&writer);
+    write_flag(&writer, "enabled", false);
+    json_writer_object_end(&writer);
+    json_writer_object_end(&writer);
+    json_writer_object_end(&writer);
+}

@@ -1,0 +1,66 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+
+#include "hooks.h"
+#include "start.h"
+#include "state.h"
+
+void start_run_hooks(const struct oci_config *config, const struct runtime_state *state, pid_t pid,
+                     char ***warnings)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+
+    if (!config->hooks || !config->hooks->poststart_count)
+        return;
+    state_for_hooks(state, "running", pid, &text);
+    hooks_run_all("poststart", config->hooks->poststart, config->hooks->poststart_count,
+                  buffer_text(&text), warnings);
+}
+
+static int refuse(const struct stored *stored, struct error *err)
+{
+    if (stored->status == RUNTIME_STOPPED)
+        return error_set(err, -EINVAL, "cannot start a container that has stopped");
+    if (stored->status == RUNTIME_RUNNING)
+        return error_set(err, -EINVAL, "cannot start an already running container");
+    return error_set(err, -EINVAL, "cannot start a container in the %s state",
+                     runtime_status_name(stored->status));
+}
+
+/* Who removes the pipe's name is the one who starts. The child holds both ends, so that this open
+ * fails only when it is gone. */
+static int release(const struct stored *stored, struct error *err)
+{
+    _cleanup_close_ int fd = openat(stored->fd, STATE_FIFO, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+
+    if (fd < 0)
+        return error_errno(err, errno, "open " STATE_FIFO ": the container's process is gone");
+    if (unlinkat(stored->fd, STATE_FIFO, 0) < 0)
+        return error_set(err, -EINVAL, "cannot start an already running container");
+    if (write(fd, "0", 1) != 1)
+        return error_errno(err, errno, "write to " STATE_FIFO);
+    return 0;
+}
+
+int runtime_start(const char *root, const char *id, char ***warnings, struct error *err)
+{
+    struct stored stored;
+    struct oci_config *config = NULL;
+    int r = state_load(&stored, root, id, err);
+
+    if (r < 0)
+        return r;
+    r = stored.status == RUNTIME_CREATED ? 0 : refuse(&stored, err);
+    if (r == 0)
+        r = state_load_config(&stored, &config, err);
+    if (r == 0)
+        r = release(&stored, err);
+    if (r == 0)
+        start_run_hooks(config, stored.state, stored.state->pid, warnings);
+    oci_config_free(config);
+    state_finish(&stored);
+    return r;
+}

@@ -1,0 +1,369 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <schema/json.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+
+#include "kernel.h"
+#include "state.h"
+
+enum { PROC_STAT_MAX = 4096 };
+
+static const char *const status_names[] = {
+    [RUNTIME_CREATING] = "creating", [RUNTIME_CREATED] = "created", [RUNTIME_RUNNING] = "running",
+    [RUNTIME_PAUSED] = "paused",     [RUNTIME_STOPPED] = "stopped",
+};
+
+const char *runtime_status_name(enum runtime_status status)
+{
+    return status_names[status];
+}
+
+int state_check_id(const char *id, struct error *err)
+{
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.";
+
+    if (text_empty(id) || strlen(id) > RUNTIME_ID_MAX || id[strspn(id, allowed)] ||
+        text_equal(id, ".") || text_equal(id, ".."))
+        return error_set(err, -EINVAL, "invalid id format: %s", id ? id : "");
+    return 0;
+}
+
+static int open_root(const char *root, bool create, struct error *err)
+{
+    int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0 && errno == ENOENT && create) {
+        int r = file_mkdir_parents(root, 0711, err);
+        if (r < 0)
+            return r;
+        fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    return fd < 0 ? error_errno(err, errno, "open %s", root) : fd;
+}
+
+int state_create(const char *root, const char *id, struct error *err)
+{
+    int r = state_check_id(id, err);
+    if (r < 0)
+        return r;
+    _cleanup_close_ int root_fd = open_root(root, true, err);
+    if (root_fd < 0)
+        return root_fd;
+    if (mkdirat(root_fd, id, 0711) < 0) {
+        if (errno == EEXIST)
+            return error_set(err, -EEXIST, "container with id exists: %s", id);
+        return error_errno(err, errno, "create %s/%s", root, id);
+    }
+    int fd = openat(root_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? error_errno(err, errno, "open %s/%s", root, id) : fd;
+}
+
+/* Written as a whole before its name appears, without base's random name: nobody else writes here
+ * at the same time. */
+static int write_file(int directory_fd, const char *name, const void *data, size_t length,
+                      struct error *err)
+{
+    _cleanup_free_ char *temporary = xasprintf("%s.new", name);
+    _cleanup_close_ int fd =
+        openat(directory_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return error_errno(err, errno, "create %s", temporary);
+    int r = file_write_all(fd, data, length);
+    if (r == 0 && renameat(directory_fd, temporary, directory_fd, name) < 0)
+        r = -errno;
+    return r < 0 ? error_errno(err, -r, "write %s", name) : 0;
+}
+
+int state_write(const struct container *container, pid_t pid, struct error *err)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    char owner[32];
+    struct runtime_state state = {
+        .format_version = RUNTIME_FORMAT_VERSION,
+        .oci_version = container->config->oci_version,
+        .id = (char *)(uintptr_t)container->id,
+        .bundle = container->bundle,
+        .rootfs = container->rootfs,
+        .pid = pid,
+        .created = container->created,
+        .owner = owner,
+        .cgroup_path = container->cgroup.path,
+        .cgroup_made_depth = container->cgroup.made_depth,
+        .own_pid_namespace = container->namespaces.create & CLONE_NEWPID,
+        .annotations = container->config->annotations,
+    };
+
+    /* runc prints the owner's name; only root's is known without NSS. */
+    if (geteuid() == 0)
+        strcpy(owner, "root");
+    else
+        snprintf(owner, sizeof(owner), "#%u", geteuid());
+    if (pid) {
+        int r = state_start_time(pid, &state.start_time);
+        if (r < 0)
+            return error_errno(err, -r, "the container's process ended");
+    }
+    runtime_state_write(&state, &text);
+    return write_file(container->state_fd, STATE_FILE, text.data, text.length, err);
+}
+
+int state_write_config(const struct container *container, struct error *err)
+{
+    return write_file(container->state_fd, STATE_CONFIG_FILE, container->config_text,
+                      container->config_length, err);
+}
+
+int state_start_time(pid_t pid, uint64_t *ret)
+{
+    char path[32], text[PROC_STAT_MAX];
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+    if (n <= 0)
+        return -ESRCH;
+    text[n] = '\0';
+    /* The name in parentheses may hold anything; state is field 3, starttime field 22. */
+    const char *at = strrchr(text, ')');
+    if (!at || at[1] != ' ' || at[2] == 'Z' || at[2] == 'X')
+        return -ESRCH;
+    for (int field = 2; at && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    if (!at)
+        return -EIO;
+    *ret = strtoull(at + 1, NULL, 10);
+    return 0;
+}
+
+static bool is_frozen(const struct stored *stored)
+{
+    struct cgroup cgroup;
+    bool frozen;
+
+    if (state_open_cgroup(stored, &cgroup, NULL) < 0)
+        return false;
+    frozen = cgroup.ops->is_frozen(&cgroup) > 0;
+    cgroup_finish(&cgroup);
+    return frozen;
+}
+
+/* The pidfd first, then the start time: a number that was taken by another process in between is
+ * seen. */
+static void find_status(struct stored *stored)
+{
+    const struct runtime_state *state = stored->state;
+    uint64_t start_time;
+
+    stored->status = state->pid ? RUNTIME_STOPPED : RUNTIME_CREATING;
+    if (!state->pid)
+        return;
+    stored->pidfd = kernel_pidfd_open(state->pid);
+    if (stored->pidfd < 0 || state_start_time(state->pid, &start_time) < 0 ||
+        start_time != state->start_time) {
+        close_fd(stored->pidfd);
+        stored->pidfd = -1;
+        return;
+    }
+    if (faccessat(stored->fd, STATE_FIFO, F_OK, 0) == 0)
+        stored->status = RUNTIME_CREATED;
+    else
+        stored->status = is_frozen(stored) ? RUNTIME_PAUSED : RUNTIME_RUNNING;
+}
+
+int state_load(struct stored *stored, const char *root, const char *id, struct error *err)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t length;
+
+    *stored = (struct stored){.fd = -1, .root_fd = -1, .pidfd = -1};
+    int r = state_check_id(id, err);
+    if (r < 0)
+        return r;
+    stored->root_fd = open_root(root, false, NULL);
+    stored->fd =
+        stored->root_fd < 0 ? -1 : openat(stored->root_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (stored->fd < 0) {
+        state_finish(stored);
+        return error_set(err, -ENOENT, "container does not exist");
+    }
+    r = file_read_at(stored->fd, STATE_FILE, STATE_FILE_MAX, &text, &length, err);
+    if (r == 0)
+        r = runtime_state_parse(text, length, STATE_FILE, &stored->state, err);
+    if (r == 0 && stored->state->format_version > RUNTIME_FORMAT_VERSION)
+        r = error_set(err, -ENOTSUP,
+                      "%s has format version %u, this program knows %d: it is too old for this "
+                      "container",
+                      STATE_FILE, stored->state->format_version, RUNTIME_FORMAT_VERSION);
+    if (r < 0) {
+        if (r != -ENOENT)
+            error_context(err, "container %s", id);
+        else
+            error_set(err, r,
+                      "container %s is being created, or was left half made: delete --force", id);
+        state_finish(stored);
+        return r;
+    }
+    find_status(stored);
+    return 0;
+}
+
+int state_load_config(const struct stored *stored, struct oci_config **ret, struct error *err)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t length;
+    int r = file_read_at(stored->fd, STATE_CONFIG_FILE, CONFIG_FILE_MAX, &text, &length, err);
+
+    return r < 0 ? r : oci_config_parse(text, length, STATE_CONFIG_FILE, ret, err);
+}
+
+int state_open_cgroup(const struct stored *stored, struct cgroup *ret, struct error *err)
+{
+    return cgroup_open(ret, stored->state->cgroup_path, stored->state->cgroup_made_depth, err);
+}
+
+void state_finish(struct stored *stored)
+{
+    runtime_state_free(stored->state);
+    close_fd(stored->fd);
+    close_fd(stored->root_fd);
+    close_fd(stored->pidfd);
+    *stored = (struct stored){.fd = -1, .root_fd = -1, .pidfd = -1};
+}
+
+int state_remove(const char *root, const char *id, struct error *err)
+{
+    _cleanup_close_ int root_fd = open_root(root, false, err);
+
+    if (root_fd < 0)
+        return root_fd;
+    return file_remove_tree_at(root_fd, id, err);
+}
+
+void state_for_hooks(const struct runtime_state *state, const char *status, pid_t pid,
+                     struct buffer *out)
+{
+    struct json_writer writer;
+
+    json_writer_init(&writer, out, JSON_COMPACT);
+    json_writer_object_begin(&writer);
+    json_writer_key(&writer, "ociVersion");
+    json_writer_string(&writer, state->oci_version);
+    json_writer_key(&writer, "id");
+    json_writer_string(&writer, state->id);
+    json_writer_key(&writer, "status");
+    json_writer_string(&writer, status);
+    json_writer_key(&writer, "pid");
+    json_writer_integer(&writer, pid);
+    json_writer_key(&writer, "bundle");
+    json_writer_string(&writer, state->bundle);
+    if (state->annotations) {
+        json_writer_key(&writer, "annotations");
+        json_writer_value(&writer, &json_string_map_type, state->annotations);
+    }
+    json_writer_object_end(&writer);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int runtime_list(const char *root, char ***ret, struct error *err)
+{
+    char **names = NULL;
+    _cleanup_closedir_ DIR *directory = opendir(root);
+
+    if (!directory && errno != ENOENT)
+        return error_errno(err, errno, "open %s", root);
+    for (struct dirent *entry; directory && (entry = readdir(directory));) {
+        if (state_check_id(entry->d_name, NULL) == 0)
+            strv_append(&names, entry->d_name);
+    }
+    if (names)
+        qsort(names, strv_length(names), sizeof(*names), compare_names);
+    *ret = names;
+    return 0;
+}
+
+int runtime_info(const char *root, const char *id, struct runtime_info *ret, struct error *err)
+{
+    struct stored stored;
+    int r = state_load(&stored, root, id, err);
+
+    if (r < 0)
+        return r;
+    struct runtime_state *state = stored.state;
+    *ret = (struct runtime_info){
+        .oci_version = steal_ptr(state->oci_version),
+        .id = steal_ptr(state->id),
+        .bundle = steal_ptr(state->bundle),
+        .rootfs = steal_ptr(state->rootfs),
+        .created = steal_ptr(state->created),
+        .owner = steal_ptr(state->owner),
+        .pid = stored.status == RUNTIME_STOPPED ? 0 : state->pid,
+        .status = stored.status,
+    };
+    for (size_t i = 0; state->annotations && i < state->annotations->count; i++) {
+        strv_append(&ret->annotations, state->annotations->keys[i]);
+        strv_append(&ret->annotations, state->annotations->values[i]);
+    }
+    state_finish(&stored);
+    return 0;
+}
+
+void runtime_info_finish(struct runtime_info *info)
+{
+    free(info->oci_version);
+    free(info->id);
+    free(info->bundle);
+    free(info->rootfs);
+    free(info->created);
+    free(info->owner);
+    strv_free(info->annotations);
+    *info = (struct runtime_info){0};
+}
+
+static void write_field(struct json_writer *writer, const char *key, const char *value)
+{
+    json_writer_key(writer, key);
+    json_writer_string(writer, value ? value : "");
+}
+
+void runtime_info_write(const struct runtime_info *info, struct buffer *out)
+{
+    struct json_writer writer;
+
+    json_writer_init(&writer, out, JSON_PRETTY);
+    json_writer_object_begin(&writer);
+    write_field(&writer, "ociVersion", info->oci_version);
+    write_field(&writer, "id", info->id);
+    json_writer_key(&writer, "pid");
+    json_writer_integer(&writer, info->pid);
+    write_field(&writer, "status", runtime_status_name(info->status));
+    write_field(&writer, "bundle", info->bundle);
+    write_field(&writer, "rootfs", info->rootfs);
+    write_field(&writer, "created", info->created);
+    if (info->annotations) {
+        json_writer_key(&writer, "annotations");
+        json_writer_object_begin(&writer);
+        for (char **item = info->annotations; *item; item += 2)
+            write_field(&writer, item[0], item[1]);
+        json_writer_object_end(&writer);
+    }
+    write_field(&writer, "owner", info->owner);
+    json_writer_object_end(&writer);
+}

@@ -1,0 +1,58 @@
+/*
+ * What is known of a container between two commands: a folder ROOT/ID with state.json, config.json
+ * and, until it is started, exec.fifo.
+ */
+#ifndef RUNTIME_STATE_H
+#define RUNTIME_STATE_H
+
+#include <runtime/runtime.h>
+#include <schema/oci_config.h>
+#include <schema/runtime_state.h>
+
+#include "cgroup.h"
+#include "container.h"
+
+#define STATE_FILE "state.json"
+#define STATE_CONFIG_FILE "config.json"
+#define STATE_FIFO "exec.fifo"
+
+enum {
+    STATE_FILE_MAX = 1 << 20,
+    CONFIG_FILE_MAX = 16 << 20,
+};
+
+/* A container that exists. */
+struct stored {
+    struct runtime_state *state; /* owned */
+    int fd;                      /* owned; its folder */
+    int root_fd;                 /* owned; the folder with all of them */
+    int pidfd;                   /* owned; of its init when that lives, else -1 */
+    enum runtime_status status;
+};
+
+int state_check_id(const char *id, struct error *err);
+
+/* Makes ROOT/ID; -EEXIST when it is there. Returns its descriptor. */
+int state_create(const char *root, const char *id, struct error *err);
+
+/* Writes state.json for a container whose init is pid (0: being created). */
+int state_write(const struct container *container, pid_t pid, struct error *err);
+int state_write_config(const struct container *container, struct error *err);
+
+/* "container does not exist" is -ENOENT. */
+int state_load(struct stored *stored, const char *root, const char *id, struct error *err);
+int state_load_config(const struct stored *stored, struct oci_config **ret, struct error *err);
+int state_open_cgroup(const struct stored *stored, struct cgroup *ret, struct error *err);
+void state_finish(struct stored *stored);
+
+/* Removes the folder. */
+int state_remove(const char *root, const char *id, struct error *err);
+
+/* Start time of a process in clock ticks since boot; -ESRCH when it is gone or a zombie. */
+int state_start_time(pid_t pid, uint64_t *ret);
+
+/* The OCI state document for hooks; one line. */
+void state_for_hooks(const struct runtime_state *state, const char *status, pid_t pid,
+                     struct buffer *out);
+
+#endif

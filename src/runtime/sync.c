@@ -1,0 +1,119 @@
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <base/alloc.h>
+
+#include "sync.h"
+
+static const char *const kind_names[SYNC_KINDS] = {
+    [SYNC_ERROR] = "error",
+    [SYNC_USERS_MAPPED] = "users mapped",
+    [SYNC_MOUNTS_DONE] = "mounts done",
+    [SYNC_HOOKS_DONE] = "hooks done",
+    [SYNC_ROOT_DONE] = "root done",
+    [SYNC_FILTER] = "filter",
+    [SYNC_READY] = "ready",
+    [SYNC_RELEASE] = "release",
+};
+
+enum { HEADER_SIZE = offsetof(struct sync_message, payload) };
+
+int sync_pair(int *ret_parent, int *ret_child, struct error *err)
+{
+    int fds[2];
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+        return error_errno(err, errno, "create a socket pair");
+    *ret_parent = fds[0];
+    *ret_child = fds[1];
+    return 0;
+}
+
+static int send_message(int fd, enum sync_kind kind, int code, const void *payload, size_t length)
+{
+    uint32_t header[2] = {kind, (uint32_t)code};
+    struct iovec parts[] = {{header, sizeof(header)}, {(void *)payload, length}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = length ? 2 : 1};
+    ssize_t n;
+
+    _Static_assert(sizeof(header) == HEADER_SIZE, "the header is sent as two words");
+    if (length > SYNC_PAYLOAD_MAX)
+        return -EMSGSIZE;
+    do
+        n = sendmsg(fd, &message, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : 0;
+}
+
+int sync_send(int fd, enum sync_kind kind, const void *payload, size_t length, struct error *err)
+{
+    int r = send_message(fd, kind, 0, payload, length);
+
+    return r < 0 ? error_errno(err, -r, "send '%s' to the other process", kind_names[kind]) : 0;
+}
+
+int sync_send_error(int fd, const struct error *failure)
+{
+    const char *text = error_message(failure);
+    size_t length = strlen(text);
+
+    return send_message(fd, SYNC_ERROR, failure->code, text,
+                        length > SYNC_PAYLOAD_MAX - 1 ? SYNC_PAYLOAD_MAX - 1 : length);
+}
+
+/* Returns the payload's length, -EPIPE at end of file. */
+static ssize_t receive(int fd, struct sync_message *message, struct error *err)
+{
+    ssize_t n;
+
+    do
+        n = recv(fd, message, sizeof(*message) - 1, 0);
+    while (n < 0 && errno == EINTR);
+    if (n == 0 || (n < 0 && errno == ECONNRESET))
+        return -EPIPE;
+    if (n < 0)
+        return error_errno(err, errno, "receive from the other process");
+    if (n < HEADER_SIZE || message->kind == 0 || message->kind >= SYNC_KINDS)
+        return error_set(err, -EPROTO, "a malformed message from the other process");
+    n -= HEADER_SIZE;
+    message->payload[n] = '\0';
+    if (message->kind == SYNC_ERROR)
+        return error_set(err, message->code < 0 ? message->code : -EIO, "%s", message->payload);
+    return n;
+}
+
+int sync_expect(int fd, enum sync_kind kind, void **ret_payload, size_t *ret_length,
+                struct error *err)
+{
+    _cleanup_free_ struct sync_message *message = xmalloc(sizeof(*message));
+    ssize_t length = receive(fd, message, err);
+
+    if (length == -EPIPE)
+        return error_set(err, -EPIPE, "the process ended before it was %s", kind_names[kind]);
+    if (length < 0)
+        return (int)length;
+    if (message->kind != kind)
+        return error_set(err, -EPROTO, "expected '%s' from the other process, got '%s'",
+                         kind_names[kind], kind_names[message->kind]);
+    if (ret_payload)
+        *ret_payload = xmemdup(message->payload, (size_t)length);
+    if (ret_length)
+        *ret_length = (size_t)length;
+    return 0;
+}
+
+int sync_expect_end(int fd, struct error *err)
+{
+    _cleanup_free_ struct sync_message *message = xmalloc(sizeof(*message));
+    ssize_t length = receive(fd, message, err);
+
+    if (length == -EPIPE)
+        return 0;
+    if (length < 0)
+        return (int)length;
+    return error_set(err, -EPROTO, "unexpected '%s' from the other process",
+                     kind_names[message->kind]);
+}

@@ -1,0 +1,64 @@
+/*
+ * The conversation between the runtime and the process that becomes the container's init (or an
+ * executed process), over a SOCK_SEQPACKET pair. The child's end closes by itself when it executes
+ * the program: end of file without an error message is success.
+ *
+ *   child                                          parent
+ *                        <- SYNC_USERS_MAPPED      uid_map and gid_map written (new user namespace)
+ *   SYNC_MOUNTS_DONE     ->                        prestart and createRuntime hooks (if there are
+ * any)
+ *                        <- SYNC_HOOKS_DONE
+ *   SYNC_ROOT_DONE       ->                        resource limits
+ *                        <- SYNC_FILTER            carries the seccomp filter, maybe empty
+ *   SYNC_READY           ->                        state file, pid file
+ *                        <- SYNC_RELEASE
+ *   (end of file)
+ *
+ * At any time: child -> SYNC_ERROR with errno and text, and the child ends. When the parent dies,
+ * the child reads end of file and ends.
+ */
+#ifndef RUNTIME_SYNC_H
+#define RUNTIME_SYNC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <base/error.h>
+
+enum sync_kind {
+    SYNC_ERROR = 1,
+    SYNC_USERS_MAPPED,
+    SYNC_MOUNTS_DONE,
+    SYNC_HOOKS_DONE,
+    SYNC_ROOT_DONE,
+    SYNC_FILTER,
+    SYNC_READY,
+    SYNC_RELEASE,
+    SYNC_KINDS,
+};
+
+enum {
+    SYNC_PAYLOAD_MAX = 40960, /* BPF_MAXINSNS (4096) * 8 bytes and some */
+};
+
+struct sync_message {
+    uint32_t kind;
+    int32_t code; /* SYNC_ERROR: negative errno */
+    char payload[SYNC_PAYLOAD_MAX];
+};
+
+int sync_pair(int *ret_parent, int *ret_child, struct error *err);
+
+/* Both block. A peer that is gone: -EPIPE. */
+int sync_send(int fd, enum sync_kind kind, const void *payload, size_t length, struct error *err);
+int sync_send_error(int fd, const struct error *failure);
+
+/* Waits for the given kind. SYNC_ERROR becomes err; end of file is -EPIPE; another kind is -EPROTO.
+ * ret_payload (owned by the caller) and ret_length may be NULL. */
+int sync_expect(int fd, enum sync_kind kind, void **ret_payload, size_t *ret_length,
+                struct error *err);
+
+/* Waits for end of file (0) or an error message. */
+int sync_expect_end(int fd, struct error *err);
+
+#endif

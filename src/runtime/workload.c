@@ -1,0 +1,272 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <linux/close_range.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+
+#include "kernel.h"
+#include "lookup.h"
+#include "workload.h"
+
+enum { FIRST_OTHER_FD = 3 };
+
+static const struct {
+    const char *name;
+    int resource;
+} limits[] = {
+    {"RLIMIT_AS", RLIMIT_AS},
+    {"RLIMIT_CORE", RLIMIT_CORE},
+    {"RLIMIT_CPU", RLIMIT_CPU},
+    {"RLIMIT_DATA", RLIMIT_DATA},
+    {"RLIMIT_FSIZE", RLIMIT_FSIZE},
+    {"RLIMIT_LOCKS", RLIMIT_LOCKS},
+    {"RLIMIT_MEMLOCK", RLIMIT_MEMLOCK},
+    {"RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE},
+    {"RLIMIT_NICE", RLIMIT_NICE},
+    {"RLIMIT_NOFILE", RLIMIT_NOFILE},
+    {"RLIMIT_NPROC", RLIMIT_NPROC},
+    {"RLIMIT_RSS", RLIMIT_RSS},
+    {"RLIMIT_RTPRIO", RLIMIT_RTPRIO},
+    {"RLIMIT_RTTIME", RLIMIT_RTTIME},
+    {"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING},
+    {"RLIMIT_STACK", RLIMIT_STACK},
+};
+
+static int find_limit(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+        if (text_equal(limits[i].name, name))
+            return limits[i].resource;
+    }
+    return -1;
+}
+
+static int check_limits(const struct oci_process *config, struct error *err)
+{
+    unsigned seen = 0;
+
+    for (size_t i = 0; i < config->rlimits_count; i++) {
+        int resource = find_limit(config->rlimits[i]->type);
+        if (resource < 0)
+            return error_set(err, -EINVAL, "process.rlimits[%zu].type: unknown limit '%s'", i,
+                             config->rlimits[i]->type);
+        if (seen >> resource & 1)
+            return error_set(err, -EINVAL, "process.rlimits[%zu].type: '%s' is there twice", i,
+                             config->rlimits[i]->type);
+        if (config->rlimits[i]->soft > config->rlimits[i]->hard)
+            return error_set(err, -EINVAL, "process.rlimits[%zu]: soft is above hard", i);
+        seen |= 1U << resource;
+    }
+    return 0;
+}
+
+/* One set, with what the kernel does not have left out and told. */
+static uint64_t take_set(char *const *names, const char *field, char ***warnings)
+{
+    uint64_t mask = 0;
+
+    for (size_t i = 0; names && names[i]; i++) {
+        _cleanup_error_ struct error err = ERROR_INIT;
+        int value = capability_from_name(names[i], &err);
+        if (value >= 0)
+            mask |= (uint64_t)1 << value;
+        else
+            strv_take(warnings, xasprintf("process.capabilities.%s[%zu]: %s, left out", field, i,
+                                          error_message(&err)));
+    }
+    return mask;
+}
+
+int workload_init(struct workload *workload, const struct oci_process *config, char ***warnings,
+                  struct error *err)
+{
+    const struct oci_capabilities *capabilities = config->capabilities;
+
+    *workload = (struct workload){.config = config};
+    if (config->args_count == 0)
+        return error_set(err, -EINVAL, "process.args: must not be empty");
+    if (config->cwd[0] != '/')
+        return error_set(err, -EINVAL, "process.cwd: '%s' is not an absolute path", config->cwd);
+    int r = check_limits(config, err);
+    if (r < 0)
+        return r;
+    if (capabilities) {
+        workload->has_capabilities = true;
+        workload->capabilities = (struct capability_sets){
+            .bounding = take_set(capabilities->bounding, "bounding", warnings),
+            .effective = take_set(capabilities->effective, "effective", warnings),
+            .permitted = take_set(capabilities->permitted, "permitted", warnings),
+            .inheritable = take_set(capabilities->inheritable, "inheritable", warnings),
+            .ambient = take_set(capabilities->ambient, "ambient", warnings),
+        };
+    }
+    workload->environment = config->env ? strv_copy(config->env) : NULL;
+    return 0;
+}
+
+void workload_finish(struct workload *workload)
+{
+    strv_free(workload->environment);
+    free(workload->path);
+    *workload = (struct workload){0};
+}
+
+int workload_set_limits(pid_t pid, const struct oci_process *config, struct error *err)
+{
+    for (size_t i = 0; i < config->rlimits_count; i++) {
+        const struct oci_rlimit *limit = config->rlimits[i];
+        struct {
+            uint64_t soft, hard;
+        } value = {limit->soft, limit->hard};
+        if (syscall(SYS_prlimit64, pid, find_limit(limit->type), &value, NULL) < 0)
+            return error_errno(err, errno, "process.rlimits[%zu]: set %s", i, limit->type);
+    }
+    return 0;
+}
+
+int workload_set_oom_score(int proc_fd, pid_t pid, const struct oci_process *config,
+                           struct error *err)
+{
+    char path[48], value[16];
+
+    if (!config->has_oom_score_adj)
+        return 0;
+    snprintf(path, sizeof(path), "%d/oom_score_adj", pid);
+    int length = snprintf(value, sizeof(value), "%d", config->oom_score_adj);
+    int r = file_write_existing_at(proc_fd, path, value, (size_t)length, err);
+    if (r < 0)
+        error_context(err, "process.oomScoreAdj");
+    return r;
+}
+
+/* The program may open its /dev/stdout again, which for a pipe asks for the owner's rights. Not for
+ * files and terminals of the caller, which are none of the container's. */
+static void own_standard_pipes(uid_t uid)
+{
+    for (int fd = 0; fd < 3; fd++) {
+        struct stat status;
+        if (fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) && status.st_uid != uid)
+            (void)!fchown(fd, uid, (gid_t)-1);
+    }
+}
+
+static int become_user(const struct oci_process *config, struct error *err)
+{
+    const struct oci_user none = {0}, *user = config->user ? config->user : &none;
+
+    own_standard_pipes(user->uid);
+    if (config->terminal)
+        (void)!fchown(0, user->uid, (gid_t)-1);
+    if (setgroups(user->additional_gids_count, user->additional_gids) < 0 &&
+        (user->additional_gids_count || errno != EPERM))
+        return error_errno(err, errno, "process.user.additionalGids: setgroups");
+    if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) < 0)
+        return error_errno(err, errno, "process.user.gid: setresgid %u", user->gid);
+    if (syscall(SYS_setresuid, user->uid, user->uid, user->uid) < 0)
+        return error_errno(err, errno, "process.user.uid: setresuid %u", user->uid);
+    if (user->has_umask)
+        umask(user->umask & 0777);
+    else
+        umask(0022);
+    return 0;
+}
+
+/* A descriptor that leaked in from the host can be the working directory through /proc/self/fd
+ * (CVE-2024-21626): the kernel then cannot name it from this root. */
+static int enter_working_directory(const char *path, struct error *err)
+{
+    char name[PATH_MAX];
+
+    if (chdir(path) < 0)
+        return error_errno(err, errno, "process.cwd: chdir to %s", path);
+    if (syscall(SYS_getcwd, name, sizeof(name)) < 0 || name[0] != '/')
+        return error_set(err, -EPERM, "process.cwd: %s is outside of the container's root", path);
+    return 0;
+}
+
+/* 3 .. 3 + preserve_fds - 1 stay; everything else ends with the execution. */
+static int seal_descriptors(unsigned preserve_fds, struct error *err)
+{
+    unsigned first = FIRST_OTHER_FD + preserve_fds;
+    int r = kernel_close_range(first, UINT32_MAX, CLOSE_RANGE_CLOEXEC);
+
+    /* Linux 5.11 has the flag. */
+    if (r == -EINVAL || r == -ENOSYS) {
+        r = 0;
+        for (int fd = (int)first, end = (int)sysconf(_SC_OPEN_MAX); fd < end; fd++)
+            fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
+    for (unsigned fd = FIRST_OTHER_FD; r == 0 && fd < first; fd++)
+        fcntl((int)fd, F_SETFD, 0);
+    return r < 0 ? error_errno(err, -r, "close the other descriptors") : 0;
+}
+
+/* As runc and crun do: images rely on HOME. */
+static void complete_environment(struct workload *workload)
+{
+    const struct oci_user *user = workload->config->user;
+
+    if (!lookup_environment(workload->environment, "HOME")) {
+        _cleanup_free_ char *home = lookup_home(user ? user->uid : 0);
+        strv_take(&workload->environment, xasprintf("HOME=%s", home));
+    }
+}
+
+int workload_become(struct workload *workload, struct error *err)
+{
+    const struct oci_process *config = workload->config;
+    int r = 0;
+
+    if (config->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return error_errno(err, errno, "process.noNewPrivileges");
+    if (workload->has_capabilities)
+        r = capability_limit_bounding(workload->capabilities.bounding, err);
+    if (r < 0)
+        return r;
+    if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+        return error_errno(err, errno, "keep capabilities");
+    r = become_user(config, err);
+    if (r < 0)
+        return r;
+    /* Nobody in the container may look into this process while it still has descriptors of the
+     * host (the change of user sets it back). */
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    r = enter_working_directory(config->cwd, err);
+    if (r < 0)
+        return r;
+    complete_environment(workload);
+    return lookup_executable(config->args[0], workload->environment, &workload->path, err);
+}
+
+int workload_execute(struct workload *workload, const struct filter *filter, size_t filter_size,
+                     struct error *err)
+{
+    int r = seal_descriptors(workload->preserve_fds, err);
+
+    /* The filter comes last but for what is needed to give the privileges up. Without no_new_privs
+     * it takes CAP_SYS_ADMIN. */
+    if (r == 0)
+        r = capability_raise_permitted(err);
+    if (r == 0)
+        r = filter_install(filter, filter_size, err);
+    if (r == 0 && workload->has_capabilities)
+        r = capability_apply(&workload->capabilities, err);
+    if (r < 0)
+        return r;
+    char *empty[] = {NULL};
+    execve(workload->path, workload->config->args,
+           workload->environment ? workload->environment : empty);
+    return error_errno(err, errno, "exec %s", workload->path);
+}

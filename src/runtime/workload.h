@@ -1,0 +1,49 @@
+/*
+ * The last part of the way from the runtime's child to the container's program, the same for init
+ * and for executed processes.
+ *
+ * State on entry: in the container's namespaces and root, session leader, standard descriptors in
+ * place, all the runtime's privileges.
+ */
+#ifndef RUNTIME_WORKLOAD_H
+#define RUNTIME_WORKLOAD_H
+
+#include <stdbool.h>
+
+#include <schema/oci_config.h>
+
+#include <base/error.h>
+
+#include "capabilities.h"
+#include "filter.h"
+
+struct workload {
+    const struct oci_process *config; /* borrowed */
+    unsigned preserve_fds;            /* descriptors from 3 on that stay open */
+    struct capability_sets capabilities;
+    bool has_capabilities; /* false: none were configured, all are kept */
+    char **environment;    /* owned */
+    char *path;            /* owned; of the program */
+};
+
+/* In the parent: checks process and translates the capabilities. Names the kernel does not know are
+ * left out with a warning (config.md: a runtime should not fail on them). */
+int workload_init(struct workload *workload, const struct oci_process *config, char ***warnings,
+                  struct error *err);
+void workload_finish(struct workload *workload);
+
+/* In the parent: resource limits of the child. */
+int workload_set_limits(pid_t pid, const struct oci_process *config, struct error *err);
+int workload_set_oom_score(int proc_fd, pid_t pid, const struct oci_process *config,
+                           struct error *err);
+
+/* In the child: no_new_privs, bounding set, groups, user, umask, working directory, HOME, the
+ * program's path. The permitted capabilities survive for workload_execute. */
+int workload_become(struct workload *workload, struct error *err);
+
+/* In the child: seals the descriptors, installs the filter, sets the capabilities, executes.
+ * Returns only on failure. */
+int workload_execute(struct workload *workload, const struct filter *filter, size_t filter_size,
+                     struct error *err);
+
+#endif
