@@ -1,0 +1,87 @@
+#include <limits.h>
+#include <stdio.h>
+
+#include <runtime/runtime.h>
+
+#include <base/text.h>
+
+#include "options.h"
+#include "program.h"
+
+struct create_arguments {
+    struct runtime_create_options options;
+    const char *preserve_fds;
+    bool no_subreaper; /* taken and without effect: a foreground run adopts nobody */
+};
+
+static int parse(bool run, int argc, char **argv, struct create_arguments *ret, struct error *err)
+{
+    struct runtime_create_options *options = &ret->options;
+    const struct option_spec specs[] = {
+        {.name = "bundle", .letter = 'b', .value = &options->bundle},
+        {.name = "console-socket", .value = &options->console_socket},
+        {.name = "pid-file", .value = &options->pid_file},
+        {.name = "no-new-keyring", .flag = &options->no_new_keyring},
+        {.name = "preserve-fds", .value = &ret->preserve_fds},
+        {.name = "no-pivot", .refused = "is not supported: a chroot can be left"},
+        {.name = "pidfd-socket", .refused = "is not supported yet"},
+        {.name = "no-subreaper", .flag = &ret->no_subreaper},
+        /* create ends here */
+        {.name = run ? "detach" : NULL, .letter = 'd', .flag = &options->detach},
+        {.name = "keep", .flag = &options->keep},
+        {0},
+    };
+    int rest = options_parse(specs, true, argc, argv, err);
+
+    if (rest < 0)
+        return rest;
+    if (rest != 1)
+        return error_set(err, -1, "needs one argument: the container's ID");
+    options->id = argv[1];
+    return ret->preserve_fds ? options_number("preserve-fds", ret->preserve_fds, INT_MAX,
+                                              &options->preserve_fds, err)
+                             : 0;
+}
+
+static int create_main(const struct program *program, int argc, char **argv)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct create_arguments arguments = {0};
+    char **warnings = NULL;
+
+    if (parse(false, argc, argv, &arguments, &err) < 0)
+        return program_usage_error(&command_create, &err);
+    int r = runtime_create(program->root, &arguments.options, &warnings, &err);
+    program_warn(warnings);
+    return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
+}
+
+static int run_main(const struct program *program, int argc, char **argv)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct create_arguments arguments = {0};
+    char **warnings = NULL;
+    int exit_code;
+
+    if (parse(true, argc, argv, &arguments, &err) < 0)
+        return program_usage_error(&command_run, &err);
+    int r = runtime_run(program->root, &arguments.options, &warnings, &exit_code, &err);
+    program_warn(warnings);
+    return r < 0 ? program_fail(&err) : exit_code;
+}
+
+const struct command command_create = {
+    .name = "create",
+    .usage = "[-b DIR] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N] "
+             "[--no-new-keyring] ID",
+    .summary = "make a container; its program waits for start",
+    .main = create_main,
+};
+
+const struct command command_run = {
+    .name = "run",
+    .usage = "[-b DIR] [-d] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N] "
+             "[--no-new-keyring] [--keep] ID",
+    .summary = "make a container and start it",
+    .main = run_main,
+};

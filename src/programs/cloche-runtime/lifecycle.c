@@ -1,0 +1,115 @@
+/* start, delete, pause, resume and state: one argument each. */
+#include <stdio.h>
+
+#include <runtime/runtime.h>
+
+#include <base/buffer.h>
+
+#include "options.h"
+#include "program.h"
+
+static int parse_id(const struct option_spec *specs, int argc, char **argv, struct error *err)
+{
+    int rest = options_parse(specs, true, argc, argv, err);
+
+    if (rest >= 0 && rest != 1)
+        return error_set(err, -1, "needs one argument: the container's ID");
+    return rest;
+}
+
+static const struct option_spec no_options[] = {{0}};
+
+static int start_main(const struct program *program, int argc, char **argv)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    char **warnings = NULL;
+
+    if (parse_id(no_options, argc, argv, &err) < 0)
+        return program_usage_error(&command_start, &err);
+    int r = runtime_start(program->root, argv[1], &warnings, &err);
+    program_warn(warnings);
+    return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
+}
+
+static int delete_main(const struct program *program, int argc, char **argv)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    char **warnings = NULL;
+    bool force = false;
+    const struct option_spec specs[] = {{.name = "force", .letter = 'f', .flag = &force}, {0}};
+
+    if (parse_id(specs, argc, argv, &err) < 0)
+        return program_usage_error(&command_delete, &err);
+    int r = runtime_delete(program->root, argv[1], force, &warnings, &err);
+    program_warn(warnings);
+    return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
+}
+
+static int pause_main(const struct program *program, int argc, char **argv)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (parse_id(no_options, argc, argv, &err) < 0)
+        return program_usage_error(&command_pause, &err);
+    return runtime_pause(program->root, argv[1], &err) < 0 ? program_fail(&err) : EXIT_CODE_OK;
+}
+
+static int resume_main(const struct program *program, int argc, char **argv)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (parse_id(no_options, argc, argv, &err) < 0)
+        return program_usage_error(&command_resume, &err);
+    return runtime_resume(program->root, argv[1], &err) < 0 ? program_fail(&err) : EXIT_CODE_OK;
+}
+
+static int state_main(const struct program *program, int argc, char **argv)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    struct runtime_info info;
+
+    if (parse_id(no_options, argc, argv, &err) < 0)
+        return program_usage_error(&command_state, &err);
+    if (runtime_info(program->root, argv[1], &info, &err) < 0)
+        return program_fail(&err);
+    runtime_info_write(&info, &text);
+    runtime_info_finish(&info);
+    puts(buffer_text(&text));
+    return EXIT_CODE_OK;
+}
+
+const struct command command_start = {
+    .name = "start",
+    .usage = "ID",
+    .summary = "let the program of a created container run",
+    .main = start_main,
+};
+
+const struct command command_delete = {
+    .name = "delete",
+    .usage = "[-f] ID",
+    .summary = "remove a stopped container",
+    .main = delete_main,
+};
+
+const struct command command_pause = {
+    .name = "pause",
+    .usage = "ID",
+    .summary = "freeze the processes of a container",
+    .main = pause_main,
+};
+
+const struct command command_resume = {
+    .name = "resume",
+    .usage = "ID",
+    .summary = "let the processes of a paused container go on",
+    .main = resume_main,
+};
+
+const struct command command_state = {
+    .name = "state",
+    .usage = "ID",
+    .summary = "print the state of a container as JSON",
+    .main = state_main,
+};

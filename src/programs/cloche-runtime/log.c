@@ -1,0 +1,81 @@
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <schema/json.h>
+
+#include <base/file.h>
+#include <base/text.h>
+
+#include "program.h"
+
+static struct {
+    int fd; /* -1: standard error only, as text */
+    bool json, debug;
+} settings = {.fd = -1};
+
+void program_log_configure(int fd, bool json, bool debug)
+{
+    settings.fd = fd;
+    settings.json = json;
+    settings.debug = debug;
+}
+
+static void write_line(int fd, bool json, const char *level, const char *message)
+{
+    _cleanup_buffer_ struct buffer line = BUFFER_INIT;
+    char when[40];
+    time_t now = time(NULL);
+    struct tm parts;
+
+    gmtime_r(&now, &parts);
+    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &parts);
+    if (json) {
+        buffer_printf(&line, "{\"level\":\"%s\",\"msg\":", level);
+        json_quote(&line, message, strlen(message));
+        buffer_printf(&line, ",\"time\":\"%s\"}\n", when);
+    } else {
+        buffer_printf(&line, "time=\"%s\" level=%s msg=", when, level);
+        json_quote(&line, message, strlen(message));
+        buffer_append_char(&line, '\n');
+    }
+    (void)file_write_all(fd, line.data, line.length);
+}
+
+static void write_log(const char *level, const char *message)
+{
+    write_line(settings.fd >= 0 ? settings.fd : STDERR_FILENO, settings.json, level, message);
+}
+
+void program_warn(char **warnings)
+{
+    for (char **item = warnings; item && *item; item++)
+        write_log("warning", *item);
+    strv_free(warnings);
+}
+
+int program_fail(const struct error *err)
+{
+    write_log("error", error_message(err));
+    if (settings.fd >= 0)
+        dprintf(STDERR_FILENO, "%s\n", error_message(err));
+    if (err->hint)
+        dprintf(STDERR_FILENO, "hint: %s\n", err->hint);
+    return EXIT_CODE_FAILURE;
+}
+
+int program_usage_error(const struct command *command, const struct error *err)
+{
+    _cleanup_error_ struct error full = ERROR_INIT;
+
+    error_set(&full, err->code, "%s: %s", command->name, error_message(err));
+    error_hint(&full, "%s %s %s", PROGRAM_NAME, command->name, command->usage);
+    return program_fail(&full);
+}
+
+void program_help(const struct command *command)
+{
+    printf("usage: %s [global options] %s %s\n\n%s\n", PROGRAM_NAME, command->name, command->usage,
+           command->summary);
+}

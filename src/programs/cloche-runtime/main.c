@@ -1,0 +1,134 @@
+/*
+ * cloche-runtime: the OCI runtime's command line, compatible with runc's.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <runtime/runtime.h>
+
+#include <base/text.h>
+
+#include "options.h"
+#include "program.h"
+
+static const struct command *const commands[] = {
+    &command_create, &command_delete, &command_exec,  &command_features, &command_kill,
+    &command_list,   &command_pause,  &command_ps,    &command_resume,   &command_run,
+    &command_spec,   &command_start,  &command_state, &command_version,
+};
+
+struct globals {
+    const char *root, *log, *log_format, *rootless, *criu;
+    bool debug, help, version;
+};
+
+static int help(void)
+{
+    printf("usage: %s [global options] COMMAND [options] [arguments]\n\ncommands:\n", PROGRAM_NAME);
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        printf("  %-9s %s\n", commands[i]->name, commands[i]->summary);
+    printf("\nglobal options:\n"
+           "  --root DIR            state of the containers (" RUNTIME_ROOT_DEFAULT ")\n"
+           "  --log FILE            messages, besides standard error\n"
+           "  --log-format FORMAT   text or json\n"
+           "  --debug               more messages\n"
+           "  --rootless BOOL       auto or false\n"
+           "  --version, --help\n");
+    return EXIT_CODE_OK;
+}
+
+static int parse_globals(int argc, char **argv, struct globals *ret, struct error *err)
+{
+    const struct option_spec specs[] = {
+        {.name = "root", .value = &ret->root},
+        {.name = "log", .value = &ret->log},
+        {.name = "log-format", .value = &ret->log_format},
+        {.name = "rootless", .value = &ret->rootless},
+        {.name = "criu", .value = &ret->criu},
+        {.name = "systemd-cgroup", .refused = "is not supported yet: cgroups are made directly"},
+        {.name = "debug", .flag = &ret->debug},
+        {.name = "help", .letter = 'h', .flag = &ret->help},
+        {.name = "version", .letter = 'v', .flag = &ret->version},
+        {0},
+    };
+    int rest = options_parse(specs, false, argc, argv, err);
+
+    if (rest < 0)
+        return rest;
+    if (ret->log_format && !text_equal(ret->log_format, "text") &&
+        !text_equal(ret->log_format, "json"))
+        return error_set(err, -EINVAL, "invalid log-format: %s", ret->log_format);
+    if (ret->rootless && !text_equal(ret->rootless, "auto") && !text_equal(ret->rootless, "false"))
+        return error_set(err, -ENOTSUP, "--rootless=%s is not supported yet", ret->rootless);
+    return rest;
+}
+
+/* Descriptors 0 to 2 must be something, else files of ours would become the container's. */
+static void fill_standard_descriptors(void)
+{
+    int fd;
+
+    while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO)
+        ;
+    if (fd >= 0)
+        close(fd);
+}
+
+static int open_log(const struct globals *globals, struct error *err)
+{
+    int fd = -1;
+
+    if (globals->log && globals->log[0]) {
+        fd = open(globals->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644);
+        if (fd < 0)
+            return error_errno(err, errno, "open the log %s", globals->log);
+    }
+    program_log_configure(fd, text_equal(globals->log_format, "json"), globals->debug);
+    return 0;
+}
+
+static int run_command(const struct globals *globals, int argc, char **argv)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    const struct program program = {
+        .root = text_empty(globals->root) ? RUNTIME_ROOT_DEFAULT : globals->root,
+    };
+
+    if (argc == 0)
+        return help();
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        if (!text_equal(commands[i]->name, argv[0]))
+            continue;
+        for (int k = 1; k < argc && argv[k][0] == '-'; k++) {
+            if (text_equal(argv[k], "--help") || text_equal(argv[k], "-h")) {
+                program_help(commands[i]);
+                return EXIT_CODE_OK;
+            }
+        }
+        return commands[i]->main(&program, argc, argv);
+    }
+    error_set(&err, -EINVAL, "unknown command '%s'", argv[0]);
+    error_hint(&err, "%s --help lists the commands", PROGRAM_NAME);
+    return program_fail(&err);
+}
+
+int main(int argc, char **argv)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct globals globals = {0};
+
+    fill_standard_descriptors();
+    int rest = parse_globals(argc, argv, &globals, &err);
+    if (rest >= 0 && open_log(&globals, &err) < 0)
+        rest = -1;
+    if (rest < 0)
+        return program_fail(&err);
+    if (globals.help)
+        return help();
+    if (globals.version)
+        return command_version.main(NULL, 0, NULL);
+    return run_command(&globals, rest, argv + 1);
+}

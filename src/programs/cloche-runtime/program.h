@@ -1,0 +1,44 @@
+/*
+ * What the commands of cloche-runtime share: one file a command.
+ */
+#ifndef CLOCHE_RUNTIME_PROGRAM_H
+#define CLOCHE_RUNTIME_PROGRAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <base/error.h>
+
+#define PROGRAM_NAME "cloche-runtime"
+
+enum exit_code {
+    EXIT_CODE_OK = 0,
+    EXIT_CODE_FAILURE = 1,
+    EXIT_CODE_EXEC_FAILURE = 255, /* of exec, when it was not the program that failed (runc) */
+};
+
+struct program {
+    const char *root;
+};
+
+struct command {
+    const char *name;
+    const char *usage;   /* arguments */
+    const char *summary; /* one line */
+    /* argv[0] is the command's name. Returns the exit code. */
+    int (*main)(const struct program *program, int argc, char **argv);
+};
+
+extern const struct command command_create, command_delete, command_exec, command_features,
+    command_kill, command_list, command_pause, command_ps, command_resume, command_run,
+    command_spec, command_start, command_state, command_version;
+
+/* Messages the way runc writes them, which podman and containerd read: to the log file in its
+ * format if there is one, and to standard error. */
+void program_log_configure(int fd, bool json, bool debug);
+void program_warn(char **warnings);        /* takes the list */
+int program_fail(const struct error *err); /* returns EXIT_CODE_FAILURE */
+int program_usage_error(const struct command *command, const struct error *err);
+void program_help(const struct command *command);
+
+#endif
