@@ -47,8 +47,3 @@ int store_content_fd(const struct store *store)
 {
     return store->content_fd;
 }
-
-int store_layers_fd(const struct store *store)
-{
-    return store->layers_fd;
-}

@@ -29,14 +29,12 @@ struct image_worker_spec {
     int archive_fd;                             /* load: read from; save: written to */
     int staging_fd; /* load, commit: where the result goes (a directory) */
     int content_fd; /* save: ROOT/content/sha256 */
-    int layers_fd;  /* save: ROOT/layers */
     int upper_fd;   /* commit: the container's upper folder */
     int log_fd;     /* its stderr; -1: /dev/null */
 };
 #define IMAGE_WORKER_SPEC_INIT                                                                     \
     {                                                                                              \
-        .archive_fd = -1, .staging_fd = -1, .content_fd = -1, .layers_fd = -1, .upper_fd = -1,     \
-        .log_fd = -1                                                                               \
+        .archive_fd = -1, .staging_fd = -1, .content_fd = -1, .upper_fd = -1, .log_fd = -1         \
     }
 
 struct image_worker;

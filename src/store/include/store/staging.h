@@ -3,7 +3,7 @@
  *
  *   load:    store_staging_create -> worker (fd: store_staging_fd) -> store_staging_import
  *   commit:  store_staging_create, store_snapshot_open_upper -> worker -> store_staging_commit
- *   save:    store_save_prepare -> worker (fds: store_content_fd, store_layers_fd)
+ *   save:    store_save_prepare -> worker (fd: store_content_fd) -> store_save_finish
  *
  * A staging folder is locked (flock) by its creator, so that cleaning never takes a live one.
  * Thread-safe and blocking as all of the store; one staging is used by one thread at a time.
@@ -63,8 +63,6 @@ int store_save_prepare(struct store *store, char *const *names, struct image_wor
                        struct error *err);
 void store_save_finish(struct store *store, struct image_worker_request *request);
 
-/* Borrowed O_PATH-less directory descriptors of ROOT/content/sha256 and ROOT/layers. */
-int store_content_fd(const struct store *store);
-int store_layers_fd(const struct store *store);
+int store_content_fd(const struct store *store); /* ROOT/content/sha256, borrowed */
 
 #endif

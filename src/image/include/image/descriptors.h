@@ -1,0 +1,18 @@
+/*
+ * The descriptors that cloche-image is started with: all it will ever hold. What a request does not
+ * need is /dev/null.
+ */
+#ifndef IMAGE_DESCRIPTORS_H
+#define IMAGE_DESCRIPTORS_H
+
+enum image_descriptor {
+    IMAGE_FD_ARCHIVE_IN,  /* load: the archive, a file or pipe, read from where it stands */
+    IMAGE_FD_ARCHIVE_OUT, /* save: where the archive goes */
+    IMAGE_FD_LOG,         /* stderr */
+    IMAGE_FD_CONTROL,     /* stream socket: request in, messages out (image-worker.json) */
+    IMAGE_FD_STAGING,     /* load, commit: folder for the result */
+    IMAGE_FD_SOURCE,      /* save: the store's blobs; commit: the container's upper folder */
+    IMAGE_FD_COUNT,
+};
+
+#endif

@@ -1,0 +1,250 @@
+/* One pass over the archive: documents into memory, layers into staging. */
+#include <errno.h>
+#include <openssl/evp.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/buffer.h>
+#include <base/text.h>
+
+#include "limits.h"
+#include "load.h"
+#include "tar.h"
+#include "worker.h"
+
+enum {
+    SNIFF_LENGTH = 512, /* a tar header */
+    USTAR_OFFSET = 257, /* of its magic */
+    ALIAS_DEPTH_MAX = 8,
+};
+
+static const char blobs_prefix[] = "blobs/sha256/";
+
+bool digest_is_valid(const char *digest)
+{
+    return digest && text_starts_with(digest, "sha256:") && text_is_hex(digest + 7, 64);
+}
+
+void digest_of_text(const void *data, size_t length, char ret[DIGEST_TEXT_SIZE])
+{
+    unsigned char hash[32];
+
+    EVP_Digest(data, length, hash, NULL, EVP_sha256(), NULL);
+    memcpy(ret, "sha256:", 7);
+    text_hex(hash, sizeof(hash), ret + 7);
+}
+
+/* A name under blobs/sha256/ is a promise. */
+static int check_blob_name(const char *path, const char *digest, struct error *err)
+{
+    if (!text_starts_with(path, blobs_prefix) ||
+        text_equal(path + strlen(blobs_prefix), digest + 7))
+        return 0;
+    return error_set(err, -EBADMSG, "%s: its content has the digest %s", path, digest);
+}
+
+static const char *resolve_alias(const struct load *load, const char *path)
+{
+    for (int depth = 0; depth < ALIAS_DEPTH_MAX; depth++) {
+        size_t i = 0;
+        while (i < load->aliases_count && !text_equal(load->aliases[i].path, path))
+            i++;
+        if (i == load->aliases_count)
+            return path;
+        path = load->aliases[i].target;
+    }
+    return path;
+}
+
+const struct document *load_find_document(const struct load *load, const char *path)
+{
+    path = resolve_alias(load, path);
+    for (size_t i = 0; i < load->documents_count; i++)
+        if (text_equal(load->documents[i].path, path))
+            return &load->documents[i];
+    return NULL;
+}
+
+const struct staged_layer *load_find_layer(const struct load *load, const char *path)
+{
+    path = resolve_alias(load, path);
+    for (size_t i = 0; i < load->layers_count; i++)
+        if (text_equal(load->layers[i].path, path))
+            return &load->layers[i];
+    return NULL;
+}
+
+const struct document *load_find_blob_document(const struct load *load, const char *digest)
+{
+    if (!digest_is_valid(digest))
+        return NULL;
+    _cleanup_free_ char *path = xasprintf("%s%s", blobs_prefix, digest + 7);
+    return load_find_document(load, path);
+}
+
+static int add_document(struct load *load, const char *path, struct stream *stream,
+                        struct error *err)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    const void *block;
+    ssize_t n;
+
+    while ((n = stream_read(stream, &block, err)) > 0) {
+        if (text.length + (size_t)n > DOCUMENT_MAX)
+            return stream_drain(stream, err); /* of no use to us, whatever it is */
+        buffer_append(&text, block, (size_t)n);
+    }
+    if (n < 0)
+        return (int)n;
+    load->documents_bytes += text.length;
+    if (load->documents_bytes > DOCUMENTS_MAX)
+        return error_set(err, -EFBIG, "more than %d MiB of documents (DOCUMENTS_MAX)",
+                         DOCUMENTS_MAX >> 20);
+    if (load->documents_count % 64 == 0)
+        load->documents =
+            xrealloc(load->documents, load->documents_count + 64, sizeof(*load->documents));
+    struct document *document = &load->documents[load->documents_count];
+    document->path = xstrdup(path);
+    document->length = text.length;
+    document->text = buffer_steal(&text);
+    digest_of_text(document->text, document->length, document->digest);
+    load->documents_count++;
+    return check_blob_name(path, document->digest, err);
+}
+
+static bool all_zero(const unsigned char *bytes, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (bytes[i])
+            return false;
+    return true;
+}
+
+/* OCI layouts do not say in a blob's name what it is. Tar and compressed data begin with bytes that
+ * JSON cannot begin with; the few tars without magic are told by their name. */
+static bool is_layer(const char *path, const void *start, size_t length)
+{
+    if (compression_detect(start, length) != COMPRESSION_NONE)
+        return true;
+    if (length >= SNIFF_LENGTH &&
+        (!memcmp((const char *)start + USTAR_OFFSET, "ustar", 5) || all_zero(start, SNIFF_LENGTH)))
+        return true;
+    return length && text_ends_with(path, ".tar");
+}
+
+static int collect_file(struct load *load, const char *path, struct tar *tar, struct error *err)
+{
+    _cleanup_stream_ struct stream *data = tar_entry_stream(tar);
+    const void *start;
+    size_t length;
+
+    if (load_find_document(load, path) || load_find_layer(load, path))
+        return error_set(err, -EBADMSG, "%s: is there twice", path);
+    struct stream *whole = stream_peek(data, SNIFF_LENGTH, &start, &length, err);
+    if (!whole)
+        return err->code;
+    int r;
+    if (!is_layer(path, start, length)) {
+        r = add_document(load, path, whole, err);
+    } else {
+        r = load_layer(load, path, whole, err);
+        if (r == 0)
+            r = check_blob_name(path, load->layers[load->layers_count - 1].blob, err);
+    }
+    stream_destroy(whole);
+    return r;
+}
+
+/* target: relative to the root of the archive (hard links) or to the link's folder (symbolic). */
+static int add_alias(struct load *load, const char *path, const char *target, bool symbolic,
+                     struct error *err)
+{
+    const char *slash = symbolic && target[0] != '/' ? strrchr(path, '/') : NULL;
+    _cleanup_free_ char *joined =
+        slash ? xasprintf("%.*s/%s", (int)(slash - path), path, target) : xstrdup(target);
+    char *clean = NULL;
+    int r = tar_clean_path(joined, &clean, err);
+
+    if (r < 0)
+        return error_context(err, "link %s -> %s", path, target), r;
+    load->aliases = xrealloc(load->aliases, load->aliases_count + 1, sizeof(*load->aliases));
+    load->aliases[load->aliases_count++] = (struct alias){xstrdup(path), clean};
+    return 0;
+}
+
+static int collect_entry(struct load *load, struct tar *tar, struct archive_entry *entry,
+                         struct error *err)
+{
+    const char *path = tar_path(entry);
+    _cleanup_free_ char *clean = NULL;
+
+    if (!path)
+        return error_set(err, -EBADMSG, "an entry without a path");
+    int r = tar_clean_path(path, &clean, err);
+    if (r < 0)
+        return error_context(err, "'%.200s'", path), r;
+    const char *hard_link = archive_entry_hardlink(entry);
+    if (hard_link)
+        return add_alias(load, clean, hard_link, false, err);
+    if (archive_entry_filetype(entry) == AE_IFLNK && archive_entry_symlink(entry))
+        return add_alias(load, clean, archive_entry_symlink(entry), true, err);
+    if (archive_entry_filetype(entry) == AE_IFREG)
+        return collect_file(load, clean, tar, err);
+    return 0;
+}
+
+static int collect_entries(struct load *load, struct tar *tar, struct error *err)
+{
+    struct archive_entry *entry;
+    size_t entries = 0;
+    int r;
+
+    while ((r = tar_next(tar, &entry, err)) > 0) {
+        if (++entries > ARCHIVE_ENTRIES_MAX)
+            return error_set(err, -EFBIG, "more than %d entries (ARCHIVE_ENTRIES_MAX)",
+                             ARCHIVE_ENTRIES_MAX);
+        r = collect_entry(load, tar, entry, err);
+        if (r < 0)
+            return r;
+    }
+    if (r == 0 && entries == 0)
+        return error_set(err, -EBADMSG, "it is empty");
+    return r;
+}
+
+/* The archive as plain tar, whatever it is compressed with. */
+static int collect_plain(struct load *load, struct stream *stream, struct error *err)
+{
+    struct tar tar;
+    int r = tar_open(&tar, stream, err);
+
+    if (r < 0)
+        return r;
+    r = collect_entries(load, &tar, err);
+    tar_close(&tar);
+    return r;
+}
+
+int load_collect(struct load *load, int archive_fd, struct error *err)
+{
+    _cleanup_stream_ struct stream *file = stream_from_fd(archive_fd);
+    const void *start;
+    size_t length;
+    struct stream *whole = stream_peek(file, SNIFF_LENGTH, &start, &length, err);
+
+    if (!whole)
+        return err->code;
+    enum compression compression = compression_detect(start, length);
+    int r;
+    if (length == 0) {
+        r = error_set(err, -EBADMSG, "it is empty");
+    } else if (compression == COMPRESSION_NONE) {
+        r = collect_plain(load, whole, err);
+    } else {
+        struct stream *plain = stream_decompress(whole, compression);
+        r = collect_plain(load, plain, err);
+        stream_destroy(plain);
+    }
+    stream_destroy(whole);
+    return r;
+}

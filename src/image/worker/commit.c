@@ -1,0 +1,347 @@
+/*
+ * A container's upper folder becomes a layer: first a tar, in which overlayfs' marks are whiteouts
+ * again, then that tar is summed up and unpacked like one that was loaded. The container may be
+ * running: what vanishes meanwhile is left out, what changes its size is cut or filled up.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+#include <image/descriptors.h>
+
+#include "limits.h"
+#include "load.h"
+#include "whiteout.h"
+#include "worker.h"
+#include "write.h"
+
+enum { DATA_BLOCK = 256 * 1024, XATTR_NAMES_MAX = 64 * 1024, LINKS_MAX = 1000000 };
+
+/* First path of a file that has several names. */
+struct link {
+    ino_t inode;
+    char *path;
+};
+
+struct commit {
+    struct tar_sink sink; /* first: the sink is the commit */
+    int blob_fd;
+    struct tar_writer writer;
+    struct link *links;
+    size_t links_count;
+    uint64_t bytes;
+    char block[DATA_BLOCK];
+};
+
+static int write_blob(struct tar_sink *sink, const void *data, size_t length, struct error *err)
+{
+    struct commit *commit = (struct commit *)sink;
+    int r = file_write_all(commit->blob_fd, data, length);
+
+    return r < 0 ? error_errno(err, -r, "write the layer") : 0;
+}
+
+static int add_xattr(struct archive_entry *entry, int fd, const char *name, struct error *err)
+{
+    char value[XATTR_LENGTH_MAX];
+
+    /* Overlayfs keeps its own notes there. */
+    if (text_starts_with(name, "user.overlay.") ||
+        (!text_starts_with(name, "user.") && !text_equal(name, "security.capability")))
+        return 0;
+    ssize_t length = fgetxattr(fd, name, value, sizeof(value));
+    if (length < 0)
+        return errno == ENODATA ? 0 : error_errno(err, errno, "read the attribute %s", name);
+    archive_entry_xattr_add_entry(entry, name, value, (size_t)length);
+    return 0;
+}
+
+static int add_xattrs(struct archive_entry *entry, int fd, struct error *err)
+{
+    char names[XATTR_NAMES_MAX];
+    ssize_t length = flistxattr(fd, names, sizeof(names));
+
+    if (length < 0)
+        return errno == ENOTSUP ? 0 : error_errno(err, errno, "list its attributes");
+    for (const char *name = names; name < names + length; name += strlen(name) + 1) {
+        int r = add_xattr(entry, fd, name, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Owner, mode and time only: names of users are this machine's, not the image's. */
+static struct archive_entry *new_entry(const char *path, const struct stat *status)
+{
+    struct archive_entry *entry = archive_entry_new();
+
+    archive_entry_copy_pathname(entry, path);
+    archive_entry_set_mode(entry, status->st_mode);
+    archive_entry_set_uid(entry, status->st_uid);
+    archive_entry_set_gid(entry, status->st_gid);
+    archive_entry_set_mtime(entry, status->st_mtim.tv_sec, 0);
+    return entry;
+}
+
+static int write_entry(struct commit *commit, struct archive_entry *entry, struct error *err)
+{
+    int r = tar_writer_entry(&commit->writer, entry, err);
+
+    archive_entry_free(entry);
+    return r;
+}
+
+/* An empty regular file, as whiteouts are in layers. */
+static int write_mark(struct commit *commit, const char *folder, const char *prefix,
+                      const char *name, struct error *err)
+{
+    const struct stat status = {.st_mode = S_IFREG | 0600};
+    _cleanup_free_ char *path = xasprintf("%s%s%s%s", folder, folder[0] ? "/" : "", prefix, name);
+    struct archive_entry *entry = new_entry(path, &status);
+
+    archive_entry_set_size(entry, 0);
+    return write_entry(commit, entry, err);
+}
+
+/* The path that the file already has in the tar, or NULL: then this one is noted. */
+static const char *find_link(struct commit *commit, const struct stat *status, const char *path)
+{
+    if (status->st_nlink < 2)
+        return NULL;
+    for (size_t i = 0; i < commit->links_count; i++)
+        if (commit->links[i].inode == status->st_ino)
+            return commit->links[i].path;
+    if (commit->links_count >= LINKS_MAX)
+        return NULL;
+    if (commit->links_count % 64 == 0)
+        commit->links = xrealloc(commit->links, commit->links_count + 64, sizeof(*commit->links));
+    commit->links[commit->links_count++] = (struct link){status->st_ino, xstrdup(path)};
+    return NULL;
+}
+
+/* Exactly as many bytes as the header says. */
+static int write_data(struct commit *commit, int fd, uint64_t size, struct error *err)
+{
+    while (size) {
+        size_t wanted = size < sizeof(commit->block) ? (size_t)size : sizeof(commit->block);
+        ssize_t n = read(fd, commit->block, wanted);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return error_errno(err, errno, "read");
+        if (n == 0) {
+            memset(commit->block, 0, wanted);
+            n = (ssize_t)wanted;
+        }
+        int r = tar_writer_data(&commit->writer, commit->block, (size_t)n, err);
+        if (r < 0)
+            return r;
+        size -= (uint64_t)n;
+        commit->bytes += (uint64_t)n;
+        message_progress("pack the changes", commit->bytes);
+    }
+    return 0;
+}
+
+static int write_file(struct commit *commit, int folder_fd, const char *name, const char *path,
+                      struct error *err)
+{
+    _cleanup_close_ int fd =
+        openat(folder_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat status;
+
+    if (fd < 0 && (errno == ENOENT || errno == ELOOP))
+        return 0;
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return error_errno(err, errno, "open");
+    if (!S_ISREG(status.st_mode))
+        return 0;
+    struct archive_entry *entry = new_entry(path, &status);
+    const char *first = find_link(commit, &status, path);
+    if (first) {
+        archive_entry_copy_hardlink(entry, first);
+        return write_entry(commit, entry, err);
+    }
+    archive_entry_set_size(entry, status.st_size);
+    int r = add_xattrs(entry, fd, err);
+    if (r < 0) {
+        archive_entry_free(entry);
+        return r;
+    }
+    r = write_entry(commit, entry, err);
+    return r < 0 ? r : write_data(commit, fd, (uint64_t)status.st_size, err);
+}
+
+static int write_symlink(struct commit *commit, int folder_fd, const char *name, const char *path,
+                         const struct stat *status, struct error *err)
+{
+    char target[PATH_LENGTH_MAX + 1];
+    ssize_t n = readlinkat(folder_fd, name, target, sizeof(target) - 1);
+
+    if (n < 0)
+        return errno == ENOENT ? 0 : error_errno(err, errno, "read the link");
+    target[n] = '\0';
+    struct archive_entry *entry = new_entry(path, status);
+    archive_entry_copy_symlink(entry, target);
+    return write_entry(commit, entry, err);
+}
+
+static int write_node(struct commit *commit, const char *path, const struct stat *status,
+                      struct error *err)
+{
+    struct archive_entry *entry = new_entry(path, status);
+
+    archive_entry_set_rdev(entry, status->st_rdev);
+    return write_entry(commit, entry, err);
+}
+
+static int write_folder(struct commit *commit, int fd, const char *path, int depth,
+                        struct error *err);
+
+static int open_and_write_folder(struct commit *commit, int folder_fd, const char *name,
+                                 const char *path, int depth, struct error *err)
+{
+    _cleanup_close_ int fd =
+        openat(folder_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP
+                   ? 0
+                   : error_errno(err, errno, "open");
+    return write_folder(commit, fd, path, depth, err);
+}
+
+static int write_item(struct commit *commit, int folder_fd, const char *folder, const char *name,
+                      int depth, struct error *err)
+{
+    _cleanup_free_ char *path = xasprintf("%s%s%s", folder, folder[0] ? "/" : "", name);
+    struct stat status;
+    int r = 0;
+
+    if (fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
+    if (whiteout_is_device(&status))
+        return write_mark(commit, folder, WHITEOUT_PREFIX, name, err);
+    if (whiteout_is_name(name))
+        return error_set(err, -EINVAL, "%s: names that begin with .wh. cannot be in a layer", path);
+    if (S_ISDIR(status.st_mode))
+        return open_and_write_folder(commit, folder_fd, name, path, depth + 1, err);
+    if (S_ISREG(status.st_mode))
+        r = write_file(commit, folder_fd, name, path, err);
+    else if (S_ISLNK(status.st_mode))
+        r = write_symlink(commit, folder_fd, name, path, &status, err);
+    else if (!S_ISSOCK(status.st_mode)) /* a socket without its server is of no use */
+        r = write_node(commit, path, &status, err);
+    if (r < 0)
+        error_context(err, "%s", path);
+    return r;
+}
+
+static int write_folder_header(struct commit *commit, int fd, const char *path, struct error *err)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return error_errno(err, errno, "%s", path);
+    struct archive_entry *entry = new_entry(path[0] ? path : "./", &status);
+    int r = add_xattrs(entry, fd, err);
+    if (r < 0) {
+        archive_entry_free(entry);
+        return error_context(err, "%s", path), r;
+    }
+    r = write_entry(commit, entry, err);
+    if (r == 0 && whiteout_is_opaque(fd))
+        r = write_mark(commit, path, "", WHITEOUT_OPAQUE, err);
+    return r;
+}
+
+/* Sorted, so that the same changes give the same digest. */
+static int write_folder(struct commit *commit, int fd, const char *path, int depth,
+                        struct error *err)
+{
+    struct dirent **names = NULL;
+    int r = write_folder_header(commit, fd, path, err);
+
+    if (r < 0)
+        return r;
+    if (depth > PATH_DEPTH_MAX)
+        return error_set(err, -ENAMETOOLONG, "%.200s...: more than %d folders deep", path,
+                         PATH_DEPTH_MAX);
+    int count = scandirat(fd, ".", &names, NULL, alphasort);
+    if (count < 0)
+        return error_errno(err, errno, "list %s", path);
+    for (int i = 0; i < count; i++) {
+        const char *name = names[i]->d_name;
+        if (r == 0 && !text_equal(name, ".") && !text_equal(name, ".."))
+            r = write_item(commit, fd, path, name, depth, err);
+        free(names[i]);
+    }
+    free(names);
+    return r;
+}
+
+static int write_layer(struct commit *commit, struct error *err)
+{
+    int r = tar_writer_open(&commit->writer, &commit->sink, err);
+
+    if (r < 0)
+        return r;
+    r = write_folder(commit, IMAGE_FD_SOURCE, "", 0, err);
+    if (r == 0)
+        r = tar_writer_close(&commit->writer, err);
+    tar_writer_abort(&commit->writer);
+    return r;
+}
+
+/* Leaves content/new-0 in staging. */
+static int make_tar(int staging_fd, struct error *err)
+{
+    if (mkdirat(staging_fd, "layers", 0700) < 0 || mkdirat(staging_fd, "content", 0700) < 0)
+        return error_errno(err, errno, "create folders in staging");
+    struct commit *commit = xnew(struct commit);
+    commit->sink.write = write_blob;
+    commit->blob_fd =
+        openat(staging_fd, "content/new-0", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int r = commit->blob_fd < 0 ? error_errno(err, errno, "create a file in staging")
+                                : write_layer(commit, err);
+    close_fd(commit->blob_fd);
+    for (size_t i = 0; i < commit->links_count; i++)
+        free(commit->links[i].path);
+    free(commit->links);
+    free(commit);
+    return r;
+}
+
+static int unpack_tar(struct load *load, struct error *err)
+{
+    _cleanup_close_ int fd = openat(load->staging_fd, "content/new-0", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return error_errno(err, errno, "open the layer");
+    _cleanup_stream_ struct stream *stream = stream_from_fd(fd);
+    return load_written_layer(load, "of the changes", stream, err);
+}
+
+int worker_commit(struct image_worker_result **ret, struct error *err)
+{
+    struct load load = {.staging_fd = IMAGE_FD_STAGING, .result = xnew(struct image_worker_result)};
+    int r = make_tar(load.staging_fd, err);
+
+    if (r == 0)
+        r = unpack_tar(&load, err);
+    if (r == 0) {
+        load.result->layer = load_report_layer(&load.layers[0]);
+        *ret = steal_ptr(load.result);
+    }
+    load_finish(&load);
+    return r;
+}

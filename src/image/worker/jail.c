@@ -1,0 +1,371 @@
+/*
+ * Self-isolation of cloche-image, in this order:
+ *
+ *   libraries    what they load or initialise lazily is loaded while there are files
+ *   folders      a copy of the mount of each folder that is kept, with the folder as its root
+ *   namespaces   mount, network, IPC, host name and process IDs of its own; the process goes on as
+ *                PID 1 of the new one, and its parent only waits for it
+ *   root         an empty read-only root holding nothing but the staging folder (/staging) and,
+ * read only, the source folder (/source), each as a mount of its own, so that ".." from their
+ * descriptors leads nowhere capabilities only those that unpacking needs, and no way to get others
+ *   system calls an allow list
+ *
+ * The watcher thread ends the process when the engine closes the control socket.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <locale.h>
+#include <openssl/evp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <image/descriptors.h>
+
+#include "worker.h"
+
+static int load_libraries(struct error *err)
+{
+    unsigned char digest[32];
+
+    /* libarchive converts the names of PAX headers, which are UTF-8, to the locale's set: with this
+     * one they stay as they are. */
+    if (!setlocale(LC_CTYPE, "C.UTF-8") && !setlocale(LC_CTYPE, "en_US.UTF-8"))
+        return error_set(err, -ENOENT, "there is no UTF-8 locale");
+    EVP_Digest("", 0, digest, NULL, EVP_sha256(), NULL);
+    umask(0);
+    signal(SIGPIPE, SIG_IGN);
+    /* A walk through a deep tree has a descriptor open at each level. */
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    return 0;
+}
+
+/* Takes the exit status of the jailed process over; does not return. */
+static _Noreturn void wait_for_child(pid_t child)
+{
+    int status = 0;
+
+    /* The end of the control socket must be the child's end alone. The staging folder's lock lives
+     * as long as this process: the child's own descriptor becomes another open file (enter_root).
+     */
+    syscall(SYS_close_range, 0U, (unsigned)IMAGE_FD_STAGING - 1, 0U);
+    syscall(SYS_close_range, (unsigned)IMAGE_FD_STAGING + 1, ~0U, 0U);
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFSIGNALED(status)) {
+        signal(WTERMSIG(status), SIG_DFL);
+        kill(getpid(), WTERMSIG(status));
+    }
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+}
+
+static int enter_namespaces(struct error *err)
+{
+    const int flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID;
+
+    if (unshare(flags) < 0)
+        return error_errno(err, errno, "jail: make namespaces");
+    pid_t child = fork();
+    if (child < 0)
+        return error_errno(err, errno, "jail: fork");
+    if (child > 0)
+        wait_for_child(child);
+    /* When the waiting parent is killed, so is this process. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return error_errno(err, errno, "jail: set the parent-death signal");
+    return 0;
+}
+
+static void *watch_control(void *data)
+{
+    struct pollfd control = {IMAGE_FD_CONTROL, POLLRDHUP, 0};
+
+    while (poll(&control, 1, -1) < 0 && errno == EINTR)
+        ;
+    _exit(1);
+    return data;
+}
+
+static int start_watcher(struct error *err)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, 64 * 1024);
+    int r = pthread_create(&thread, &attributes, watch_control, NULL);
+    pthread_attr_destroy(&attributes);
+    return r ? error_errno(err, r, "jail: start the watcher") : 0;
+}
+
+/* A folder that the worker keeps: a copy of its mount, whose root is the folder. */
+struct kept_folder {
+    int fd; /* enum image_descriptor */
+    const char *target;
+    bool wanted;
+    bool read_only;
+    int tree_fd; /* the copy */
+};
+
+/* Only possible while the folder's mount is in this mount namespace. */
+static int clone_folder(struct kept_folder *folder, struct error *err)
+{
+    struct mount_attr attributes = {
+        .attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC |
+                    (folder->read_only ? MOUNT_ATTR_RDONLY : 0U),
+        .propagation = MS_PRIVATE,
+    };
+
+    folder->tree_fd =
+        open_tree(folder->fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (folder->tree_fd < 0)
+        return error_errno(err, errno, "jail: clone the mount for %s", folder->target);
+    if (mount_setattr(folder->tree_fd, "", AT_EMPTY_PATH, &attributes, sizeof(attributes)) < 0)
+        return error_errno(err, errno, "jail: restrict the mount for %s", folder->target);
+    return 0;
+}
+
+/* In the new root; the descriptor of the folder becomes one of the copy. */
+static int attach_folder(struct kept_folder *folder, struct error *err)
+{
+    if (mkdir(folder->target, 0700) < 0 ||
+        move_mount(folder->tree_fd, "", AT_FDCWD, folder->target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return error_errno(err, errno, "jail: attach %s", folder->target);
+    _cleanup_close_ int opened = open(folder->target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (opened < 0 || dup3(opened, folder->fd, O_CLOEXEC) < 0)
+        return error_errno(err, errno, "jail: open %s", folder->target);
+    close_fd(steal_fd(&folder->tree_fd));
+    return 0;
+}
+
+static int enter_root(struct kept_folder *folders, size_t count, struct error *err)
+{
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return error_errno(err, errno, "jail: make mounts private");
+    if (mount("cloche-image", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              "size=64k,mode=700") < 0)
+        return error_errno(err, errno, "jail: make a root");
+    if (chdir("/tmp") < 0)
+        return error_errno(err, errno, "jail: enter the root");
+    for (size_t i = 0; i < count; i++) {
+        int r = folders[i].wanted ? attach_folder(&folders[i], err) : 0;
+        if (r < 0)
+            return r;
+    }
+    /* "." twice stacks the old root over the new one, where it is taken off (pivot_root(2)). */
+    if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+        return error_errno(err, errno, "jail: change the root");
+    if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              NULL) < 0)
+        return error_errno(err, errno, "jail: make the root read-only");
+    return 0;
+}
+
+static int drop_capabilities(struct error *err)
+{
+    static const unsigned kept[] = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FOWNER,
+                                    CAP_FSETID, CAP_MKNOD,        CAP_SETFCAP};
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2] = {{0}};
+    uint64_t mask = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+        mask |= 1ULL << kept[i];
+    /* Ends with EINVAL at the first number that the kernel does not know. */
+    for (unsigned long c = 0; c < 64; c++)
+        if (!(mask & (1ULL << c)) && prctl(PR_CAPBSET_DROP, c, 0, 0, 0) < 0 && errno != EINVAL)
+            return error_errno(err, errno, "jail: drop capability %lu for good", c);
+    data[0].effective = data[0].permitted = (uint32_t)mask;
+    data[1].effective = data[1].permitted = (uint32_t)(mask >> 32);
+    if (syscall(SYS_capset, &header, data) < 0)
+        return error_errno(err, errno, "jail: drop capabilities");
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return error_errno(err, errno, "jail: set no_new_privs");
+    return 0;
+}
+
+/* Everything else fails with EPERM. What is listed twice under different names is one call on some
+ * architectures; names that an architecture lacks are skipped. */
+static const char *const allowed_calls[] = {
+    /* data */
+    "read",
+    "write",
+    "pread64",
+    "pwrite64",
+    "readv",
+    "writev",
+    "lseek",
+    "_llseek",
+    "close",
+    "dup",
+    "dup2",
+    "dup3",
+    "fcntl",
+    "fcntl64",
+    "copy_file_range",
+    "sendfile",
+    "sendfile64",
+    "splice",
+    "ftruncate",
+    "ftruncate64",
+    "fallocate",
+    "fadvise64",
+    "fsync",
+    "fdatasync",
+    "syncfs",
+    "sync_file_range",
+    /* files, by their folder's descriptor */
+    "openat",
+    "openat2",
+    "mkdirat",
+    "mknodat",
+    "symlinkat",
+    "linkat",
+    "unlinkat",
+    "renameat",
+    "renameat2",
+    "readlinkat",
+    "fchown",
+    "fchownat",
+    "fchmod",
+    "fchmodat",
+    "fchmodat2",
+    "utimensat",
+    "fstat",
+    "fstat64",
+    "newfstatat",
+    "fstatat64",
+    "statx",
+    "fstatfs",
+    "fstatfs64",
+    "faccessat",
+    "faccessat2",
+    "getdents64",
+    "fsetxattr",
+    "fgetxattr",
+    "flistxattr",
+    "fremovexattr",
+    "open",
+    "rename",
+    "lstat",
+    "stat",
+    "access",
+    "readlink",
+    "umask",
+    "getcwd",
+    /* the control socket */
+    "sendto",
+    "sendmsg",
+    "recvfrom",
+    "recvmsg",
+    "poll",
+    "ppoll",
+    "shutdown",
+    /* memory, threads, time */
+    "brk",
+    "mmap",
+    "mmap2",
+    "munmap",
+    "mremap",
+    "mprotect",
+    "madvise",
+    "futex",
+    "futex_time64",
+    "set_robust_list",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sigaltstack",
+    "clock_gettime",
+    "clock_gettime64",
+    "clock_nanosleep",
+    "nanosleep",
+    "gettimeofday",
+    "getrandom",
+    "sched_yield",
+    "sched_getaffinity",
+    "getpid",
+    "gettid",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "tgkill",
+    "exit",
+    "exit_group",
+    "restart_syscall",
+    "sysinfo",
+    "prlimit64",
+};
+
+/* glibc falls back to clone when clone3, whose flags a filter cannot see, is not there. */
+static int add_thread_rules(scmp_filter_ctx filter)
+{
+    int r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+
+    if (r == 0)
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+                             SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+    return r;
+}
+
+static int filter_calls(struct error *err)
+{
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+    int r = filter ? add_thread_rules(filter) : -ENOMEM;
+
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(allowed_calls); i++) {
+        int call = seccomp_syscall_resolve_name(allowed_calls[i]);
+        if (call == __NR_SCMP_ERROR || call < 0)
+            continue;
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
+    }
+    if (r == 0)
+        seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1); /* the watcher too */
+    if (r == 0)
+        r = seccomp_load(filter);
+    seccomp_release(filter);
+    return r < 0 ? error_errno(err, -r, "jail: filter system calls") : 0;
+}
+
+int jail_enter(const struct jail *jail, struct error *err)
+{
+    struct kept_folder folders[] = {
+        {IMAGE_FD_STAGING, "staging", jail->has_staging, false, -1},
+        {IMAGE_FD_SOURCE, "source", jail->has_source, true, -1},
+    };
+    int r = load_libraries(err);
+
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(folders); i++)
+        if (folders[i].wanted)
+            r = clone_folder(&folders[i], err);
+    if (r == 0)
+        r = enter_namespaces(err);
+    if (r == 0)
+        r = enter_root(folders, ARRAY_SIZE(folders), err);
+    if (r == 0)
+        r = drop_capabilities(err);
+    if (r == 0)
+        r = start_watcher(err);
+    if (r == 0)
+        r = filter_calls(err);
+    return r;
+}

@@ -1,0 +1,88 @@
+/*
+ * Loading: what one pass over an archive collects, and how images are found in it.
+ */
+#ifndef IMAGE_LOAD_H
+#define IMAGE_LOAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <base/error.h>
+#include <schema/image_worker.h>
+#include <schema/oci_image.h>
+
+#include "stream.h"
+
+enum { DIGEST_TEXT_SIZE = 72 };
+
+/* A small file of the archive, kept in memory. */
+struct document {
+    char *path; /* clean */
+    char *text;
+    size_t length;
+    char digest[DIGEST_TEXT_SIZE];
+};
+
+/* A large one: a layer, already unpacked in staging. */
+struct staged_layer {
+    char *path;
+    enum compression compression;
+    char blob[DIGEST_TEXT_SIZE];
+    char diff_id[DIGEST_TEXT_SIZE];
+    uint64_t blob_size;
+    uint64_t size;
+    char **implicit;
+    size_t implicit_count;
+};
+
+/* A link in the archive, by which docker-archives share layers. */
+struct alias {
+    char *path;
+    char *target;
+};
+
+struct load {
+    int staging_fd;
+    const struct image_worker_platform *platform;
+    struct document *documents;
+    size_t documents_count;
+    uint64_t documents_bytes;
+    struct staged_layer *layers;
+    size_t layers_count;
+    struct alias *aliases;
+    size_t aliases_count;
+    struct image_worker_result *result;
+};
+
+/* collect.c: the pass over the archive. */
+int load_collect(struct load *load, int archive_fd, struct error *err);
+/* layer.c: unpacks the stream as the next layer. */
+int load_layer(struct load *load, const char *path, struct stream *stream, struct error *err);
+/* The same for a tar that is in staging's content/new-N already, N being load->layers_count. */
+int load_written_layer(struct load *load, const char *path, struct stream *stream,
+                       struct error *err);
+struct image_worker_layer *load_report_layer(const struct staged_layer *staged);
+void load_finish(struct load *load);
+
+/* By clean path, through aliases; NULL when there is none. */
+const struct document *load_find_document(const struct load *load, const char *path);
+const struct staged_layer *load_find_layer(const struct load *load, const char *path);
+/* By digest ("sha256:HEX"), which also looks under blobs/sha256/. */
+const struct document *load_find_blob_document(const struct load *load, const char *digest);
+
+/* images.c: the images of manifest.json (docker-archive), of index.json (OCI layout). */
+int load_docker_images(struct load *load, const struct document *manifest, struct error *err);
+int load_layout_images(struct load *load, const struct document *index, struct error *err);
+/* Adds an image to the result after all digests were compared; manifest NULL: one is composed.
+ * *ret_image is owned by the result. */
+int load_add_image(struct load *load, const struct document *config,
+                   const struct document *manifest, const struct staged_layer *const *layers,
+                   size_t layers_count, struct image_worker_image **ret_image, struct error *err);
+/* layout.c: a manifest of the layout whose configuration has this digest, or NULL. */
+const struct document *load_find_manifest(const struct load *load, const char *config_digest);
+
+const char *layer_media_type(enum compression compression);
+bool digest_is_valid(const char *digest);
+void digest_of_text(const void *data, size_t length, char ret[DIGEST_TEXT_SIZE]);
+
+#endif

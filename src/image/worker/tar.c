@@ -1,0 +1,149 @@
+#include <errno.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/buffer.h>
+#include <base/text.h>
+
+#include "limits.h"
+#include "tar.h"
+
+static la_ssize_t read_block(struct archive *archive, void *data, const void **block)
+{
+    struct tar *tar = data;
+    ssize_t n = stream_read(tar->source, block, &tar->failure);
+
+    if (n >= 0)
+        return n;
+    archive_set_error(archive, EIO, "the source failed");
+    return ARCHIVE_FATAL;
+}
+
+/* The source's own failure says more than libarchive's that follows from it. */
+static int tar_failure(struct tar *tar, struct error *err)
+{
+    if (tar->failure.code)
+        return error_move(err, &tar->failure);
+    int code = archive_errno(tar->archive);
+    const char *text = archive_error_string(tar->archive);
+    return error_set(err, code == ENOMEM ? -ENOMEM : -EBADMSG, "%s",
+                     text ? text : "damaged tar archive");
+}
+
+int tar_open(struct tar *tar, struct stream *source, struct error *err)
+{
+    *tar = (struct tar){.archive = archive_read_new(), .source = source};
+    archive_read_support_format_tar(tar->archive);
+    if (archive_read_open(tar->archive, tar, NULL, read_block, NULL) == ARCHIVE_OK)
+        return 0;
+    int r = tar_failure(tar, err);
+    tar_close(tar);
+    return r;
+}
+
+void tar_close(struct tar *tar)
+{
+    archive_read_free(tar->archive);
+    tar->archive = NULL;
+    error_finish(&tar->failure);
+}
+
+int tar_next(struct tar *tar, struct archive_entry **ret_entry, struct error *err)
+{
+    int r = archive_read_next_header(tar->archive, ret_entry);
+
+    if (r == ARCHIVE_EOF)
+        return 0;
+    /* A warning is about a character set or a header that we do not need. */
+    if (r == ARCHIVE_OK || r == ARCHIVE_WARN)
+        return 1;
+    return tar_failure(tar, err);
+}
+
+int tar_data(struct tar *tar, const void **ret_block, size_t *ret_length, int64_t *ret_offset,
+             struct error *err)
+{
+    la_int64_t offset = 0;
+    int r = archive_read_data_block(tar->archive, ret_block, ret_length, &offset);
+
+    *ret_offset = offset;
+    if (r == ARCHIVE_EOF)
+        return 0;
+    if (r == ARCHIVE_OK || r == ARCHIVE_WARN)
+        return 1;
+    return tar_failure(tar, err);
+}
+
+struct entry_stream {
+    struct stream stream;
+    struct tar *tar;
+    int64_t position;
+};
+
+static ssize_t entry_read(struct stream *stream, const void **block, struct error *err)
+{
+    struct entry_stream *self = (struct entry_stream *)stream;
+    size_t length = 0;
+
+    while (length == 0) {
+        int64_t offset;
+        int r = tar_data(self->tar, block, &length, &offset, err);
+        if (r <= 0)
+            return r;
+        if (length && offset != self->position)
+            return error_set(err, -EBADMSG, "a sparse file inside an image archive");
+    }
+    self->position += (int64_t)length;
+    return (ssize_t)length;
+}
+
+static void entry_destroy(struct stream *stream)
+{
+    free(stream);
+}
+
+struct stream *tar_entry_stream(struct tar *tar)
+{
+    static const struct stream_ops ops = {entry_read, entry_destroy};
+    struct entry_stream *self = xnew(struct entry_stream);
+
+    self->stream.ops = &ops;
+    self->tar = tar;
+    return &self->stream;
+}
+
+const char *tar_path(struct archive_entry *entry)
+{
+    const char *path = archive_entry_pathname(entry);
+
+    return path ? path : archive_entry_pathname_utf8(entry);
+}
+
+int tar_clean_path(const char *path, char **ret, struct error *err)
+{
+    _cleanup_buffer_ struct buffer clean = BUFFER_INIT;
+    size_t depth = 0;
+
+    if (strlen(path) > PATH_LENGTH_MAX)
+        return error_set(err, -ENAMETOOLONG, "its path is longer than %d bytes", PATH_LENGTH_MAX);
+    for (const char *at = path; *at;) {
+        size_t length = strcspn(at, "/");
+        if (length == 2 && at[0] == '.' && at[1] == '.') {
+            if (depth == 0)
+                return error_set(err, -EBADMSG, "its path leads out of the root by '..'");
+            const char *slash = memrchr(clean.data, '/', clean.length);
+            clean.length = slash ? (size_t)(slash - clean.data) : 0;
+            clean.data[clean.length] = '\0';
+            depth--;
+        } else if (length && !(length == 1 && at[0] == '.')) {
+            if (depth++)
+                buffer_append_char(&clean, '/');
+            buffer_append(&clean, at, length);
+        }
+        at += length + (at[length] == '/');
+    }
+    if (depth > PATH_DEPTH_MAX)
+        return error_set(err, -ENAMETOOLONG, "its path has more than %d folders", PATH_DEPTH_MAX);
+    *ret = buffer_steal(&clean);
+    return 0;
+}

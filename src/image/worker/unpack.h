@@ -1,0 +1,40 @@
+/*
+ * One layer's entries become files under a root, in overlayfs' userxattr format: whiteouts are
+ * character devices 0/0, opaque folders carry user.overlay.opaque.
+ */
+#ifndef IMAGE_UNPACK_H
+#define IMAGE_UNPACK_H
+
+#include <stdint.h>
+#include <time.h>
+
+#include <base/error.h>
+
+#include "tar.h"
+
+struct folder_time {
+    char *path;
+    struct timespec time;
+};
+
+struct unpack {
+    int root_fd; /* not owned */
+    uint64_t entries;
+    uint64_t bytes;    /* of regular files */
+    char *parent_path; /* of the last entry, and its descriptor: most entries share it */
+    int parent_fd;
+    char **implicit; /* folders that had no entry when they were needed */
+    size_t implicit_count;
+    struct folder_time *times; /* set at the end, since filling a folder changes them */
+    size_t times_count;
+};
+
+void unpack_init(struct unpack *unpack, int root_fd);
+/* Takes one entry and its data. Errors name the entry. */
+int unpack_entry(struct unpack *unpack, struct tar *tar, struct archive_entry *entry,
+                 struct error *err);
+/* After the last entry. */
+int unpack_complete(struct unpack *unpack, struct error *err);
+void unpack_finish(struct unpack *unpack);
+
+#endif

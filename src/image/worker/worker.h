@@ -1,0 +1,29 @@
+/* The parts of the worker. Each does one request and leaves its descriptors as they are. */
+#ifndef IMAGE_WORKER_PRIVATE_H
+#define IMAGE_WORKER_PRIVATE_H
+
+#include <stdint.h>
+
+#include <base/error.h>
+#include <schema/image_worker.h>
+
+/* jail.c: stages are described there. Returns in the jailed process only; staging_fd and
+ * source_fd are what IMAGE_FD_STAGING and IMAGE_FD_SOURCE became. */
+struct jail {
+    bool has_staging;
+    bool has_source;
+};
+int jail_enter(const struct jail *jail, struct error *err);
+
+/* message.c: on IMAGE_FD_CONTROL. Progress goes out at most every PROGRESS_INTERVAL. */
+int message_read_request(struct image_worker_request **ret, struct error *err);
+void message_progress(const char *step, uint64_t bytes);
+int message_result(const struct image_worker_result *result);
+int message_failure(const struct error *err);
+
+int worker_load(const struct image_worker_load *request, struct image_worker_result **ret,
+                struct error *err);
+int worker_save(const struct image_worker_save *request, struct error *err);
+int worker_commit(struct image_worker_result **ret, struct error *err);
+
+#endif
