@@ -305,7 +305,6 @@ static void save_step(struct image_call *call, struct error *err)
     spec.request = request;
     spec.archive_fd = call->archive_fd;
     spec.content_fd = store_content_fd(call->engine->store);
-    spec.layers_fd = store_layers_fd(call->engine->store);
     image_worker_run(&spec, NULL, NULL, call->cancel.fd, &result, err);
     image_worker_result_free(result);
     store_save_finish(call->engine->store, request);
