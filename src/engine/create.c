@@ -108,6 +108,31 @@ static int merge_image(struct container *container, const struct store_image *im
     return spec_merge(container->spec, &defaults, container->id, &container->effective, err);
 }
 
+/* Snapshot and container appear in one transaction; folders without it are the next daemon's to
+ * remove. */
+static int record_both(struct creation *creation, const struct record_change *change,
+                       const char *image_id, struct error *err)
+{
+    struct store_db *db = store_database(creation->store);
+    const char *id = creation->container->id;
+
+    int r = store_db_begin_relaxed(db, err);
+    if (r < 0)
+        return r;
+    _cleanup_store_rollback_ struct store_db *transaction = db;
+    r = store_snapshot_prepare(creation->store, image_id, id, err);
+    if (r < 0)
+        return r;
+    r = record_change_run(change, err);
+    if (r == 0)
+        r = store_db_commit(transaction, err);
+    if (r < 0) {
+        store_db_rollback(db);
+        store_snapshot_remove(creation->store, id, NULL);
+    }
+    return r;
+}
+
 static int create(struct creation *creation, struct error *err)
 {
     struct container *container = creation->container;
@@ -122,15 +147,10 @@ static int create(struct creation *creation, struct error *err)
         return r;
     container->record->image_id = xstrdup(image->id);
     r = merge_image(container, image, err);
-    if (r == 0)
-        r = store_snapshot_prepare(creation->store, image->id, container->id, err);
     if (r < 0)
         return r;
     record_change_insert(&change, container);
-    r = record_change_run(&change, err);
-    if (r < 0)
-        store_snapshot_remove(creation->store, container->id, NULL);
-    return r;
+    return record_both(creation, &change, image->id, err);
 }
 
 /* The container is hidden until create_done(): nobody else looks at it. */

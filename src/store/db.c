@@ -13,6 +13,7 @@ struct store_db {
     sqlite3 *handle;
     pthread_mutex_t mutex; /* recursive: statements run inside a transaction of the same thread */
     bool in_transaction;   /* under mutex; its owner holds the mutex once for it */
+    bool durable;          /* under mutex; the transaction is flushed when it commits */
     pthread_t owner;       /* of the transaction */
 };
 
@@ -100,7 +101,7 @@ static int db_configure(struct store_db *db, struct error *err)
     sqlite3_extended_result_codes(db->handle, 1);
     int r = db_execute(db,
                        "PRAGMA journal_mode = WAL;"
-                       "PRAGMA synchronous = FULL;"
+                       "PRAGMA synchronous = NORMAL;"
                        "PRAGMA foreign_keys = ON;"
                        "PRAGMA trusted_schema = OFF",
                        err);
@@ -143,21 +144,33 @@ void store_db_close(struct store_db *db)
     free(db);
 }
 
-int store_db_begin(struct store_db *db, struct error *err)
+static int begin(struct store_db *db, bool durable, struct error *err)
 {
     db_lock(db);
     if (db->in_transaction) {
         db_unlock(db);
         return error_set(err, -EDEADLK, "state database: a transaction inside a transaction");
     }
-    int r = db_execute(db, "BEGIN IMMEDIATE", err);
+    int r = db_execute(
+        db, durable ? "PRAGMA synchronous = FULL; BEGIN IMMEDIATE" : "BEGIN IMMEDIATE", err);
     if (r < 0) {
         db_unlock(db);
         return r;
     }
     db->in_transaction = true;
+    db->durable = durable;
     db->owner = pthread_self();
     return 0;
+}
+
+int store_db_begin(struct store_db *db, struct error *err)
+{
+    return begin(db, true, err);
+}
+
+int store_db_begin_relaxed(struct store_db *db, struct error *err)
+{
+    return begin(db, false, err);
 }
 
 bool store_db_in_transaction(struct store_db *db)
@@ -171,6 +184,8 @@ bool store_db_in_transaction(struct store_db *db)
 static void end_transaction(struct store_db *db)
 {
     db->in_transaction = false;
+    if (db->durable)
+        db_execute(db, "PRAGMA synchronous = NORMAL", NULL);
     db_unlock(db);
 }
 

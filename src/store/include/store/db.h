@@ -1,9 +1,11 @@
 /*
  * The SQLite file of an instance (ROOT/state.db), shared by the store and the engine: WAL,
- * synchronous FULL, one connection behind one recursive mutex.
+ * one connection behind one recursive mutex. A transaction is flushed to the disk when it commits
+ * (synchronous FULL) unless it was begun as a relaxed one; a single statement outside of a
+ * transaction is relaxed.
  *
  * Every function may be called from any thread and BLOCKS: for other threads' transactions, and for
- * the disk in store_db_commit() and store_db_run() of a writing statement outside a transaction.
+ * the disk in store_db_commit().
  * Call them from uv_queue_work threads, not from the event loop (reading while the loop starts or
  * stops is fine). Never carry the handle across fork: children must execute.
  *
@@ -38,6 +40,11 @@ int store_db_migrate(struct store_db *db, const char *component, const char *con
  * nothing when no transaction of this thread is open, so that it can stand in failure paths.
  * store_db_commit() rolls back when it fails. */
 int store_db_begin(struct store_db *db, struct error *err);
+/* The same without the flush (WAL with synchronous NORMAL): what is committed survives the death of
+ * the process at any moment; after a power cut the last such commits may be missing, all of them or
+ * the newest, never one without those before it. For what is rebuilt or ended by a reboot anyhow.
+ */
+int store_db_begin_relaxed(struct store_db *db, struct error *err);
 int store_db_commit(struct store_db *db, struct error *err);
 void store_db_rollback(struct store_db *db);
 /* Whether the calling thread has one open. */
