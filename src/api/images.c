@@ -1,0 +1,108 @@
+#include <errno.h>
+
+#include <base/alloc.h>
+
+#include "handlers.h"
+
+void api_image_list_handler(struct rpc_request *request, const void *params, void *context)
+{
+    struct api *api = context;
+
+    engine_image_list(api->engine, params, api_done_document, request);
+}
+
+void api_image_inspect_handler(struct rpc_request *request, const void *params, void *context)
+{
+    const struct api_image_ref *which = params;
+    struct api *api = context;
+
+    engine_image_inspect(api->engine, which->image, api_done_document, request);
+}
+
+void api_image_tag_handler(struct rpc_request *request, const void *params, void *context)
+{
+    const struct api_image_tag *how = params;
+    struct api *api = context;
+
+    engine_image_tag(api->engine, how->image, how->name, api_done_document, request);
+}
+
+void api_image_remove_handler(struct rpc_request *request, const void *params, void *context)
+{
+    const struct api_image_remove *how = params;
+    struct api *api = context;
+
+    engine_image_remove(api->engine, how->image, how->force, api_done_document, request);
+}
+
+/* --- archives --------------------------------------------------------------------------------- */
+
+struct archive_call {
+    struct rpc_request *request;
+    struct engine_cancel *cancel;
+};
+
+static void on_archive_done(const struct error *err, const void *document, void *data)
+{
+    struct archive_call *call = data;
+
+    rpc_request_on_disconnect(call->request, NULL, NULL);
+    api_done_document(err, document, call->request);
+    free(call);
+}
+
+/* Nobody waits for the answer any more: the worker is ended, and answers into the void. */
+static void on_client_gone(struct rpc_request *request, void *data)
+{
+    struct archive_call *call = data;
+
+    engine_cancel(call->cancel);
+}
+
+/* The one descriptor that must come along, or -1 after having answered. */
+static int take_archive(struct rpc_request *request)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    int fd = rpc_request_take_fd(request, 0);
+
+    if (fd < 0 || rpc_request_fds_count(request) != 1) {
+        error_set(&err, -EINVAL, "one descriptor has to come along: the archive");
+        api_fail(request, &err);
+        close_fd(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static struct archive_call *new_call(struct rpc_request *request)
+{
+    struct archive_call *call = xnew(struct archive_call);
+
+    call->request = request;
+    return call;
+}
+
+void api_image_load_handler(struct rpc_request *request, const void *params, void *context)
+{
+    int fd = take_archive(request);
+    struct api *api = context;
+
+    if (fd < 0)
+        return;
+    struct archive_call *call = new_call(request);
+    call->cancel = engine_image_load(api->engine, fd, on_archive_done, call);
+    rpc_request_on_disconnect(request, on_client_gone, call);
+}
+
+void api_image_save_handler(struct rpc_request *request, const void *params, void *context)
+{
+    const struct api_image_save *what = params;
+    int fd = take_archive(request);
+    struct api *api = context;
+
+    if (fd < 0)
+        return;
+    struct archive_call *call = new_call(request);
+    call->cancel = engine_image_save(api->engine, what->names, fd, on_archive_done, call);
+    rpc_request_on_disconnect(request, on_client_gone, call);
+}

@@ -1,0 +1,237 @@
+/*
+ * cloched: one event loop around the engine and its socket.
+ *
+ *     options, instance     who we are
+ *     listen_lock           the only daemon of the instance
+ *     listen_open           clients may queue from here on
+ *     engine_create         state opened, network set up, running containers adopted
+ *     rpc_server_create     requests are answered; ready
+ *     uv_run                until a signal or a request ends it
+ *     stop                  everything let go in reverse; containers run on
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include <api/api.h>
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/instance.h>
+#include <base/log.h>
+#include <base/text.h>
+#include <engine/engine.h>
+#include <rpc/server.h>
+
+#include "listen.h"
+#include "options.h"
+
+struct daemon {
+    struct options options;
+    struct instance instance;
+    uv_loop_t loop;
+    uv_signal_t terminate;
+    uv_signal_t interrupt;
+    uv_timer_t linger; /* lets the last answer out */
+    struct engine *engine;
+    struct rpc_server *server;
+    struct api api;
+    int lock_fd;
+    bool instance_removed;
+};
+
+/* --- where the other programs are ------------------------------------------------------------- */
+
+/* $CLOCHE_LIBEXEC, else beside this program (the build tree), else where they were installed. Owned
+ * by the caller. */
+static char *find_libexec(void)
+{
+    const char *set = getenv("CLOCHE_LIBEXEC");
+    char self[PATH_MAX];
+
+    if (!text_empty(set))
+        return xstrdup(set);
+    ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (length > 0) {
+        self[length] = '\0';
+        *strrchr(self, '/') = '\0';
+        _cleanup_free_ char *monitor = xasprintf("%s/cloche-monitor", self);
+        if (access(monitor, X_OK) == 0)
+            return xstrdup(self);
+    }
+    return xstrdup(CLOCHE_LIBEXECDIR);
+}
+
+/* --- ending ----------------------------------------------------------------------------------- */
+
+static void on_linger_over(uv_timer_t *timer)
+{
+    uv_stop(timer->loop);
+}
+
+static void on_shutdown(bool removed, void *data)
+{
+    struct daemon *daemon = data;
+
+    daemon->instance_removed = removed;
+    uv_timer_start(&daemon->linger, on_linger_over, 1, 0);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    log_info("ending on signal %d; containers run on", number);
+    uv_stop(handle->loop);
+}
+
+/* Before connections are closed: a client that sees its connection end knows that nothing is left.
+ */
+static void remove_run_folder(struct daemon *daemon)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (file_remove_tree_at(AT_FDCWD, daemon->instance.run, &err) < 0)
+        log_failure(LOG_ERROR, &err, "the run folder is left");
+}
+
+static void remove_own_files(struct daemon *daemon)
+{
+    _cleanup_free_ char *pid = xasprintf("%s/cloched.pid", daemon->instance.run);
+
+    unlink(daemon->instance.socket);
+    unlink(pid);
+}
+
+static void stop(struct daemon *daemon)
+{
+    listen_notify("STOPPING=1");
+    if (daemon->instance_removed)
+        remove_run_folder(daemon);
+    else if (daemon->lock_fd >= 0)
+        remove_own_files(daemon);
+    rpc_server_destroy(daemon->server);
+    engine_end(daemon->engine);
+    uv_close((uv_handle_t *)&daemon->terminate, NULL);
+    uv_close((uv_handle_t *)&daemon->interrupt, NULL);
+    uv_close((uv_handle_t *)&daemon->linger, NULL);
+    while (uv_run(&daemon->loop, UV_RUN_DEFAULT))
+        ;
+    engine_free(daemon->engine);
+    uv_loop_close(&daemon->loop);
+}
+
+/* --- beginning -------------------------------------------------------------------------------- */
+
+static void init_loop(struct daemon *daemon)
+{
+    uv_loop_init(&daemon->loop);
+    uv_signal_init(&daemon->loop, &daemon->terminate);
+    uv_signal_init(&daemon->loop, &daemon->interrupt);
+    uv_timer_init(&daemon->loop, &daemon->linger);
+    uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
+    uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
+    /* Without the server's socket there is nothing to wait for. */
+    uv_unref((uv_handle_t *)&daemon->terminate);
+    uv_unref((uv_handle_t *)&daemon->interrupt);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+}
+
+/* Descriptors are what a daemon with many containers runs out of first. */
+static void raise_limits(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
+static int serve(struct daemon *daemon, int listen_fd, struct error *err)
+{
+    size_t count;
+    const struct rpc_method *methods = api_methods(&count);
+
+    daemon->api = (struct api){.engine = daemon->engine, .shutdown = on_shutdown, .data = daemon};
+    return rpc_server_create(&daemon->loop, listen_fd, methods, count, &daemon->api,
+                             &daemon->server, err);
+}
+
+static int start(struct daemon *daemon, struct error *err)
+{
+    _cleanup_free_ char *libexec = find_libexec();
+    struct engine_config config = {
+        .instance = &daemon->instance, .loop = &daemon->loop, .libexec = libexec};
+
+    daemon->lock_fd = listen_lock(&daemon->instance, err);
+    if (daemon->lock_fd < 0)
+        return daemon->lock_fd;
+    _cleanup_close_ int listen_fd = listen_open(&daemon->instance, err);
+    if (listen_fd < 0)
+        return listen_fd;
+    int r = engine_create(&config, &daemon->engine, err);
+    if (r < 0)
+        return r;
+    return serve(daemon, steal_fd(&listen_fd), err);
+}
+
+static void tell_ready(struct daemon *daemon)
+{
+    if (daemon->options.ready_fd >= 0) {
+        file_write_all(daemon->options.ready_fd, "1", 1);
+        close(daemon->options.ready_fd);
+    }
+    listen_notify("READY=1");
+    log_info("ready on %s", daemon->instance.socket);
+}
+
+static int run(struct daemon *daemon, struct error *err)
+{
+    int r;
+
+    r = instance_init(&daemon->instance, daemon->options.instance, err);
+    if (r < 0)
+        return r;
+    if (daemon->options.root) {
+        free(daemon->instance.root);
+        daemon->instance.root = xstrdup(daemon->options.root);
+    }
+    if (geteuid() != 0)
+        return error_set(err, -EPERM, "only root can run containers");
+    init_loop(daemon);
+    r = start(daemon, err);
+    if (r == 0) {
+        tell_ready(daemon);
+        uv_run(&daemon->loop, UV_RUN_DEFAULT);
+    }
+    stop(daemon);
+    return r;
+}
+
+int main(int argc, char **argv)
+{
+    struct daemon daemon = {.lock_fd = -1};
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    int r = options_parse(argc, argv, &daemon.options);
+    if (r)
+        return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    if (daemon.options.ready_fd >= 0)
+        fcntl(daemon.options.ready_fd, F_SETFD, FD_CLOEXEC);
+    log_configure("cloched", STDERR_FILENO, daemon.options.log_level, daemon.options.log_format);
+    umask(022);
+    raise_limits();
+    r = run(&daemon, &err);
+    if (r < 0)
+        log_failure(LOG_ERROR, &err, "cannot start");
+    close_fd(daemon.lock_fd);
+    instance_finish(&daemon.instance);
+    return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
