@@ -22,13 +22,14 @@ static int check_program(const char *path, struct error *err)
     return access(path, X_OK) < 0 ? error_errno(err, errno, "%s", path) : 0;
 }
 
-static int find_programs(struct engine *engine, const char *libexec, struct error *err)
+static int find_programs(struct engine *engine, const struct engine_config *config,
+                         struct error *err)
 {
     int r;
 
-    engine->monitor_program = xasprintf("%s/cloche-monitor", libexec);
-    engine->runtime_program = xasprintf("%s/cloche-runtime", libexec);
-    engine->image_program = xasprintf("%s/cloche-image", libexec);
+    engine->monitor_program = xasprintf("%s/cloche-monitor", config->libexec);
+    engine->image_program = xasprintf("%s/cloche-image", config->libexec);
+    engine->runtime_program = xstrdup(config->runtime);
     r = check_program(engine->monitor_program, err);
     if (r == 0)
         r = check_program(engine->runtime_program, err);
@@ -87,7 +88,7 @@ int engine_create(const struct engine_config *config, struct engine **ret, struc
     engine->instance = config->instance;
     engine->cpus = count_cpus();
     engine->cgroup_v2 = cgroup_is_v2();
-    r = find_programs(engine, config->libexec, err);
+    r = find_programs(engine, config, err);
     if (r == 0)
         r = open_state(engine, err);
     if (r < 0) {

@@ -69,6 +69,17 @@ static char *find_libexec(void)
     return xstrdup(CLOCHE_LIBEXECDIR);
 }
 
+/* Beside the others in the build tree, in sbin where it was installed. Owned by the caller. */
+static char *find_runtime(const char *libexec)
+{
+    char *beside = xasprintf("%s/cloche-runtime", libexec);
+
+    if (access(beside, X_OK) == 0)
+        return beside;
+    free(beside);
+    return xstrdup(CLOCHE_SBINDIR "/cloche-runtime");
+}
+
 /* --- ending ----------------------------------------------------------------------------------- */
 
 static void on_linger_over(uv_timer_t *timer)
@@ -167,8 +178,11 @@ static int serve(struct daemon *daemon, int listen_fd, struct error *err)
 static int start(struct daemon *daemon, struct error *err)
 {
     _cleanup_free_ char *libexec = find_libexec();
-    struct engine_config config = {
-        .instance = &daemon->instance, .loop = &daemon->loop, .libexec = libexec};
+    _cleanup_free_ char *runtime = find_runtime(libexec);
+    struct engine_config config = {.instance = &daemon->instance,
+                                   .loop = &daemon->loop,
+                                   .libexec = libexec,
+                                   .runtime = runtime};
 
     daemon->lock_fd = listen_lock(&daemon->instance, err);
     if (daemon->lock_fd < 0)

@@ -40,7 +40,8 @@ enum engine_error {
 struct engine_config {
     const struct instance *instance; /* must outlive the engine */
     uv_loop_t *loop;
-    const char *libexec; /* folder of cloche-monitor, cloche-runtime and cloche-image */
+    const char *libexec; /* folder of cloche-monitor and cloche-image */
+    const char *runtime; /* path of cloche-runtime */
 };
 
 /* Opens the instance's state, sets its network up, and adopts the containers that run: when it
