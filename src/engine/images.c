@@ -265,10 +265,19 @@ static void fill_loaded(struct image_call *call, const struct store_loaded *load
     call->document = document;
 }
 
+/* What this machine runs, of an archive with images for several. */
+#if defined(__x86_64__)
+static struct image_worker_platform own_platform = {(char *)"linux", (char *)"amd64", NULL};
+#elif defined(__aarch64__)
+static struct image_worker_platform own_platform = {(char *)"linux", (char *)"arm64", (char *)"v8"};
+#else
+#error "name this architecture as image indexes do"
+#endif
+
 static void load_step(struct image_call *call, struct error *err)
 {
     _cleanup_store_staging_ struct store_staging *staging = NULL;
-    struct image_worker_load load = {0};
+    struct image_worker_load load = {.platform = &own_platform};
     struct image_worker_request request = {.load = &load};
     struct image_worker_spec spec = IMAGE_WORKER_SPEC_INIT;
     struct image_worker_result *result = NULL;
