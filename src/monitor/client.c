@@ -344,12 +344,11 @@ static int pump_attach(struct monitor *monitor, struct client *client)
     uint64_t left = monitor->log.size - client->offset;
     struct batch batch;
 
-    ssize_t n =
-        pread(monitor->log.fd, monitor->io, left < sizeof(monitor->io) ? left : sizeof(monitor->io),
-              (off_t)client->offset);
+    ssize_t n = pread(monitor->log.fd, monitor->scratch->io,
+                      left < IO_BUFFER_SIZE ? left : IO_BUFFER_SIZE, (off_t)client->offset);
     if (n <= 0)
         return n < 0 ? -errno : -EIO;
-    parse_batch(client, !monitor->options->tty, monitor->io, (size_t)n, &batch);
+    parse_batch(client, !monitor->options->tty, monitor->scratch->io, (size_t)n, &batch);
     return send_batch(client, &batch);
 }
 
@@ -415,7 +414,7 @@ static void read_input(struct monitor *monitor, struct client *client)
 {
     struct session *session = client->session;
 
-    ssize_t n = recv(client->watch.fd, monitor->io, INPUT_CHUNK, MSG_DONTWAIT);
+    ssize_t n = recv(client->watch.fd, monitor->scratch->io, INPUT_CHUNK, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0 && client->gone) {
@@ -428,7 +427,7 @@ static void read_input(struct monitor *monitor, struct client *client)
         update_events(monitor, client);
         return;
     }
-    session_write_input(monitor, session, monitor->io, (size_t)n);
+    session_write_input(monitor, session, monitor->scratch->io, (size_t)n);
 }
 
 void clients_input_changed(struct monitor *monitor, struct session *session)
@@ -464,6 +463,7 @@ static void client_left(struct monitor *monitor, struct client *client)
 
 void client_ready(struct monitor *monitor, struct client *client, uint32_t events)
 {
+    monitor_use_scratch(monitor);
     if (events & EPOLLOUT) {
         deadline_touch(monitor, DEADLINE_LINGER, LINGER_MS);
         if (!serve(monitor, client))

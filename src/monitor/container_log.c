@@ -3,14 +3,13 @@
  *     2026-11-20T10:00:00.123456789Z stdout F text
  * F ends a line of the sandbox, P is a piece of one that goes on in the next log line of the same
  * stream. Everything before the text has one length (LOG_PREFIX_LENGTH), no text is longer than
- * LOG_LINE_MAX. The text is never copied: prefixes and pieces of it go to writev(2) in turn.
+ * LOG_LINE_MAX. Lines are put together and written many at a time.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,20 +17,12 @@
 
 #include "monitor_internal.h"
 
-enum { LOG_VECTORS = 96 }; /* 32 to 48 lines a call; 1.5 KB of stack */
-
-struct batch {
-    struct iovec vectors[LOG_VECTORS];
-    int count;
-    size_t bytes;
-};
-
-int container_log_open(struct container_log *log, const char *path, struct error *err)
+int container_log_open(struct container_log *log, const char *path, char *text, struct error *err)
 {
     struct stat status;
     char last = '\n';
 
-    *log = (struct container_log){.second = -1};
+    *log = (struct container_log){.second = -1, .text = text};
     log->fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
     if (log->fd < 0)
         return error_errno(err, errno, "open log %s", path);
@@ -77,28 +68,29 @@ static void format_prefix(struct container_log *log, enum stream stream, char ta
              stream == STREAM_STDERR ? "stderr" : "stdout", tag);
 }
 
-static void batch_add(struct batch *batch, const char *data, size_t length)
+static void put(struct container_log *log, const char *data, size_t length)
 {
-    batch->vectors[batch->count++] =
-        (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = length};
-    batch->bytes += length;
+    memcpy(log->text + log->length, data, length);
+    log->length += length;
 }
 
 /* A short write (a full disk) is taken back, so that the file never holds a part of a line. */
-static int batch_write(struct container_log *log, struct batch *batch)
+static int flush(struct container_log *log)
 {
+    size_t length = log->length;
     ssize_t n;
 
+    log->length = 0;
     do
-        n = writev(log->fd, batch->vectors, batch->count);
+        n = write(log->fd, log->text, length);
     while (n < 0 && errno == EINTR);
-    int r = n < 0 ? -errno : (size_t)n < batch->bytes ? -ENOSPC : 0;
-    if (r < 0 && n > 0 && ftruncate(log->fd, (off_t)log->size) < 0)
+    if (n == (ssize_t)length) {
+        log->size += length;
+        return 0;
+    }
+    int r = n < 0 ? -errno : -ENOSPC;
+    if (n > 0 && ftruncate(log->fd, (off_t)log->size) < 0)
         log->size += (uint64_t)n;
-    if (r == 0)
-        log->size += batch->bytes;
-    batch->count = 0;
-    batch->bytes = 0;
     return r;
 }
 
@@ -116,7 +108,6 @@ int container_log_append(struct container_log *log, enum stream stream, const ch
                          size_t length)
 {
     char full[LOG_PREFIX_LENGTH + 1], partial[LOG_PREFIX_LENGTH + 1];
-    struct batch batch = {.count = 0};
     uint64_t before = log->size;
     int r = 0;
 
@@ -129,14 +120,14 @@ int container_log_append(struct container_log *log, enum stream stream, const ch
         size_t piece = newline ? (size_t)(newline - data) + 1 : look;
         if (!newline && piece > LOG_LINE_MAX)
             piece = LOG_LINE_MAX;
-        batch_add(&batch, newline ? full : partial, LOG_PREFIX_LENGTH);
-        batch_add(&batch, data, piece);
+        put(log, newline ? full : partial, LOG_PREFIX_LENGTH);
+        put(log, data, piece);
         if (!newline)
-            batch_add(&batch, "\n", 1);
+            put(log, "\n", 1);
         data += piece;
         length -= piece;
-        if (batch.count + 3 > LOG_VECTORS || length == 0)
-            r = batch_write(log, &batch);
+        if (length == 0 || log->length + LOG_PREFIX_LENGTH + LOG_LINE_MAX + 1 > LOG_TEXT_SIZE)
+            r = flush(log);
     }
     if (r < 0 && log->size != before && ftruncate(log->fd, (off_t)before) == 0)
         log->size = before;

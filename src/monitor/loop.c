@@ -92,6 +92,9 @@ static void deadline_passed(struct monitor *monitor, enum deadline which)
     case DEADLINE_LINGER:
         clients_finish(monitor);
         break;
+    case DEADLINE_IDLE:
+        monitor_release_scratch(monitor);
+        break;
     case DEADLINE_COUNT:
         break;
     }

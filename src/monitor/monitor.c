@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +11,30 @@
 #include <base/log.h>
 
 #include "monitor_internal.h"
+
+enum { IDLE_MS = 2000 };
+
+void monitor_use_scratch(struct monitor *monitor)
+{
+    if (!monitor->deadlines[DEADLINE_IDLE])
+        deadline_set(monitor, DEADLINE_IDLE, IDLE_MS);
+}
+
+void monitor_release_scratch(struct monitor *monitor)
+{
+    madvise(monitor->scratch, sizeof(*monitor->scratch), MADV_DONTNEED);
+}
+
+static int open_scratch(struct monitor *monitor, struct error *err)
+{
+    void *memory = mmap(NULL, sizeof(*monitor->scratch), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (memory == MAP_FAILED)
+        return error_errno(err, errno, "allocate memory");
+    monitor->scratch = memory;
+    return 0;
+}
 
 static int open_bundle(struct monitor *monitor, struct error *err)
 {
@@ -52,7 +77,8 @@ static void prepare(struct monitor *monitor)
     struct error *err = &monitor->failure;
 
     umask(022);
-    if (isolate_process(err) < 0 || container_log_open(&monitor->log, options->log, err) < 0 ||
+    if (isolate_process(err) < 0 ||
+        container_log_open(&monitor->log, options->log, monitor->scratch->log_text, err) < 0 ||
         isolate_mounts(options, err) < 0 || chdir("/") < 0)
         log_failure(LOG_ERROR, err, "container %s", options->id);
 }
@@ -92,6 +118,8 @@ static void finish(struct monitor *monitor)
     close_fd(monitor->log.fd);
     close_fd(monitor->bundle_fd);
     close_fd(monitor->epoll_fd);
+    if (monitor->scratch)
+        munmap(monitor->scratch, sizeof(*monitor->scratch));
     error_finish(&monitor->failure);
 }
 
@@ -103,7 +131,9 @@ int monitor_run(const struct monitor_options *options)
     int r;
 
     init(&monitor, options);
-    r = open_bundle(&monitor, &err);
+    r = open_scratch(&monitor, &err);
+    if (r == 0)
+        r = open_bundle(&monitor, &err);
     if (r == 0)
         r = open_loop(&monitor, &err);
     if (r == 0)

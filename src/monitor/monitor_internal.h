@@ -56,6 +56,7 @@ enum deadline {
     DEADLINE_DRAIN,    /* the container has ended, somebody still holds its pipes */
     DEADLINE_SESSIONS, /* ended exec sessions, terminals that nobody holds: look again */
     DEADLINE_LINGER,   /* clients that do not take what they are owed */
+    DEADLINE_IDLE,     /* gives the memory of struct scratch back */
     DEADLINE_COUNT,
 };
 
@@ -79,19 +80,26 @@ void isolate_end_child(void);
 
 /* ---- container_log.c: the log file ---- */
 
-enum { LOG_LINE_MAX = 16 * 1024, LOG_PREFIX_LENGTH = 40 };
+enum {
+    LOG_LINE_MAX = 16 * 1024,
+    LOG_PREFIX_LENGTH = 40,
+    LOG_TEXT_SIZE = 64 * 1024, /* written at once */
+};
 
 enum stream { STREAM_STDOUT = 1, STREAM_STDERR = 2 }; /* also the number in attach frames */
 
 struct container_log {
     int fd;
+    char *text;     /* room for LOG_TEXT_SIZE; not owned */
+    size_t length;  /* in use, while appending */
     uint64_t size;  /* bytes of whole lines in the file */
     bool failing;   /* the last write failed; said once */
     int64_t second; /* of the text in date */
     char date[20];  /* 2026-11-20T10:00:00 */
 };
 
-int container_log_open(struct container_log *log, const char *path, struct error *err);
+/* text: room for LOG_TEXT_SIZE, used while appending. */
+int container_log_open(struct container_log *log, const char *path, char *text, struct error *err);
 
 /* Appends data as lines of stream; all of it or, when it cannot be written (-errno), nothing. */
 int container_log_append(struct container_log *log, enum stream stream, const char *data,
@@ -329,6 +337,12 @@ enum monitor_phase {
 
 enum { IO_BUFFER_SIZE = 32 * 1024 }; /* holds a whole log line: LOG_PREFIX_LENGTH + LOG_LINE_MAX */
 
+/* What is in use only while output is moved; its pages are given back when it is quiet. */
+struct scratch {
+    char io[IO_BUFFER_SIZE];
+    char log_text[LOG_TEXT_SIZE];
+};
+
 struct monitor {
     const struct monitor_options *options;
     enum monitor_phase phase;
@@ -351,7 +365,11 @@ struct monitor {
     bool oom;
     int exit_code;
     struct error failure; /* why it cannot start or did not; code 0: it did */
-    char io[IO_BUFFER_SIZE];
+    struct scratch *scratch;
 };
+
+/* The scratch is used now: its memory is given back later. */
+void monitor_use_scratch(struct monitor *monitor);
+void monitor_release_scratch(struct monitor *monitor);
 
 #endif

@@ -191,10 +191,11 @@ static void output_failed(struct monitor *monitor, struct output *output, int fa
 /* Whether there may be more. */
 static bool output_read(struct monitor *monitor, struct output *output)
 {
+    monitor_use_scratch(monitor);
     for (int round = 0; round < READ_ROUNDS; round++) {
         if (output->watch.fd < 0 || clients_exec_blocked(monitor, output->session))
             return false;
-        ssize_t n = read(output->watch.fd, monitor->io, sizeof(monitor->io));
+        ssize_t n = read(output->watch.fd, monitor->scratch->io, IO_BUFFER_SIZE);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN)
@@ -203,7 +204,7 @@ static bool output_read(struct monitor *monitor, struct output *output)
             output_failed(monitor, output, n < 0 ? errno : 0);
             return false;
         }
-        output_take(monitor, output, monitor->io, (size_t)n);
+        output_take(monitor, output, monitor->scratch->io, (size_t)n);
     }
     return true;
 }
