@@ -9,6 +9,9 @@
 #include <base/alloc.h>
 #include <base/socket.h>
 
+/* What fits behind "/proc/self/fd/" and a number in sun_path. */
+enum { NAME_LENGTH_MAX = 80 };
+
 /* Fills address with path, or with a short way to it through an O_PATH descriptor of its directory,
  * which stays open in *dir_fd until the caller is done. */
 static int fill_address(struct sockaddr_un *address, const char *path, int *dir_fd,
@@ -21,7 +24,7 @@ static int fill_address(struct sockaddr_un *address, const char *path, int *dir_
         return 0;
     }
     const char *slash = strrchr(path, '/');
-    if (!slash || strlen(slash) > 64)
+    if (!slash || strlen(slash) > NAME_LENGTH_MAX)
         return error_set(err, -ENAMETOOLONG, "socket name in '%s' is too long", path);
     _cleanup_free_ char *directory = xstrndup(path, (size_t)(slash - path));
     *dir_fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);

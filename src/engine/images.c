@@ -172,6 +172,19 @@ static const char *last_comment(const struct oci_image_configuration *config)
     return config->history_count ? config->history[config->history_count - 1]->comment : NULL;
 }
 
+/* A message is a line. Line breaks outside of strings are blanks to JSON, and inside of them there
+ * are none. */
+static char *one_line(const char *json)
+{
+    char *copy = xstrdup(json);
+
+    for (char *at = copy; *at; at++) {
+        if (*at == '\n' || *at == '\r')
+            *at = ' ';
+    }
+    return copy;
+}
+
 static void inspect_step(struct image_call *call, struct error *err)
 {
     _cleanup_store_image_ struct store_image *image = NULL;
@@ -189,7 +202,7 @@ static void inspect_step(struct image_call *call, struct error *err)
     details->os = xstrdup(image->config->os);
     details->size = image->size;
     details->layers = list_of(image->diff_ids, &details->layers_count);
-    details->config = xstrdup(image->config_text);
+    details->config = one_line(image->config_text);
     details->built_in = details->has_built_in = image->built_in;
     details->base = xstrdup(image->base);
     call->document = details;

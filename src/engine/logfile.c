@@ -11,8 +11,9 @@
 
 enum {
     BLOCK_SIZE = 64 * 1024,
-    TIME_LENGTH = 30,                     /* 2026-11-20T10:00:00.123456789Z */
-    TAG_OFFSET = TIME_LENGTH + 1 + 6 + 1, /* both streams' names have six letters */
+    TIME_LENGTH = 30, /* 2026-11-20T10:00:00.123456789Z */
+    STREAM_OFFSET = TIME_LENGTH + 1,
+    TAG_OFFSET = STREAM_OFFSET + 6 + 1, /* both streams' names have six letters */
 };
 
 static off_t size_of(int fd)
@@ -22,12 +23,18 @@ static off_t size_of(int fd)
     return fstat(fd, &status) < 0 ? -errno : status.st_size;
 }
 
-/* Whether the line at offset is the last piece of a line. */
-static bool is_complete(int fd, off_t offset)
+/* Whether the line at offset, read backwards, begins a further line of its stream: it is complete,
+ * or the last one that the stream has. */
+static bool begins_line(int fd, off_t offset, bool seen[2])
 {
-    char tag;
+    char head[TAG_OFFSET + 1];
 
-    return pread(fd, &tag, 1, offset + TAG_OFFSET) != 1 || tag != 'P';
+    if (pread(fd, head, sizeof(head), offset) != (ssize_t)sizeof(head))
+        return true;
+    bool *stream_seen = &seen[head[STREAM_OFFSET + 3] == 'e']; /* std-e-rr */
+    bool begins = head[TAG_OFFSET] != 'P' || !*stream_seen;
+    *stream_seen = true;
+    return begins;
 }
 
 /* The last newline in [from, to), or -1. */
@@ -52,15 +59,16 @@ off_t logfile_tail(int fd, int64_t lines)
     off_t size = size_of(fd);
     off_t end = size; /* start of the oldest line taken so far */
     off_t at = size;
+    bool seen[2] = {false, false};
 
     if (size <= 0 || lines <= 0)
         return size;
-    /* Backwards: a line that is complete begins a further one of the wanted lines; pieces before it
-     * belong to it. The newline that ends the file ends a line and begins none. */
+    /* Backwards: pieces that a later line of their stream completes belong to it. The newline that
+     * ends the file begins no line. */
     for (;;) {
         off_t newline = at > 0 ? newline_before(fd, 0, at - 1, block) : -1;
         off_t start = newline + 1;
-        if (is_complete(fd, start) && lines-- == 0)
+        if (begins_line(fd, start, seen) && lines-- == 0)
             return end;
         end = at = start;
         if (start == 0)

@@ -410,7 +410,7 @@ def load_and_save_speak_to_files_and_pipes(instance, images, scratch):
 def logs_show_what_was_written(instance, images):
     load(instance, images)
     instance.cloche("run", "--name", "talker", IMAGE, "sh", "-c",
-                    "for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2; printf end")
+                    "for i in 1 2 3 4 5; do echo line $i; done; sleep 0.1; echo bad >&2; sleep 0.1; printf end")
     result = instance.cloche("logs", "talker")
     assert result.out == "line 1\nline 2\nline 3\nline 4\nline 5\nend", repr(result)
     assert result.err == "bad\n"

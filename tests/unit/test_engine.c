@@ -269,6 +269,12 @@ static void test_log_tail(void **state)
     check_from(fd, logfile_tail(fd, 2), LINE_2 LINE_3 LINE_4);
     check_from(fd, logfile_tail(fd, 3), LINE_1 LINE_2 LINE_3 LINE_4);
     check_from(fd, logfile_tail(fd, 30), LINE_1 LINE_2 LINE_3 LINE_4);
+    _cleanup_close_ int unfinished = log_of(LINE_1 LINE_4 LINE_2);
+    check_from(unfinished, logfile_tail(unfinished, 1), LINE_2);
+    check_from(unfinished, logfile_tail(unfinished, 2), LINE_4 LINE_2);
+    _cleanup_close_ int apart = log_of(LINE_1 LINE_2 LINE_4);
+    check_from(apart, logfile_tail(apart, 2), LINE_2 LINE_4);
+    check_from(apart, logfile_tail(apart, 3), LINE_1 LINE_2 LINE_4);
 }
 
 static void test_log_since(void **state)
