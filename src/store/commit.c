@@ -232,6 +232,8 @@ int store_staging_commit(struct store_staging *staging, const struct image_worke
         pthread_mutex_lock(&store->files);
         r = compose_and_install(&c, err);
         pthread_mutex_unlock(&store->files);
+        if (r < 0)
+            garbage_collect(store, NULL); /* what was renamed before it failed */
     }
     if (r == 0)
         *ret_id = xstrdup(c.id);

@@ -195,6 +195,8 @@ int store_staging_import(struct store_staging *staging, const struct image_worke
         pthread_mutex_lock(&store->files);
         r = import_images(staging, result, loaded, err);
         pthread_mutex_unlock(&store->files);
+        if (r < 0)
+            garbage_collect(store, NULL); /* what was renamed before it failed */
     }
     if (r < 0) {
         store_loaded_free(loaded, result->images_count);

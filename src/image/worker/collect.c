@@ -220,9 +220,11 @@ static int collect_plain(struct load *load, struct stream *stream, struct error 
 
     if (r < 0)
         return r;
+    tar_require_end(&tar);
     r = collect_entries(load, &tar, err);
     tar_close(&tar);
-    return r;
+    /* To the end of the source: its checksum is there, and a pipe's writer wants to finish. */
+    return r < 0 ? r : stream_drain(stream, err);
 }
 
 int load_collect(struct load *load, int archive_fd, struct error *err)

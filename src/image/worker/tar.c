@@ -48,16 +48,30 @@ void tar_close(struct tar *tar)
     error_finish(&tar->failure);
 }
 
+void tar_require_end(struct tar *tar)
+{
+    tar->require_end = true;
+}
+
 int tar_next(struct tar *tar, struct archive_entry **ret_entry, struct error *err)
 {
-    int r = archive_read_next_header(tar->archive, ret_entry);
+    la_int64_t before = 0;
 
+    if (tar->require_end) {
+        /* libarchive takes the end of the source for the end of the tar. It consumes the zeros
+         * where there are some. */
+        if (tar->in_entry && archive_read_data_skip(tar->archive) < ARCHIVE_WARN)
+            return tar_failure(tar, err);
+        before = archive_filter_bytes(tar->archive, 0);
+    }
+    int r = archive_read_next_header(tar->archive, ret_entry);
+    if (r == ARCHIVE_EOF && tar->require_end && archive_filter_bytes(tar->archive, 0) == before)
+        return error_set(err, -EBADMSG, "it ends in the middle, after a whole entry");
     if (r == ARCHIVE_EOF)
         return 0;
     /* A warning is about a character set or a header that we do not need. */
-    if (r == ARCHIVE_OK || r == ARCHIVE_WARN)
-        return 1;
-    return tar_failure(tar, err);
+    tar->in_entry = r == ARCHIVE_OK || r == ARCHIVE_WARN;
+    return tar->in_entry ? 1 : tar_failure(tar, err);
 }
 
 int tar_data(struct tar *tar, const void **ret_block, size_t *ret_length, int64_t *ret_offset,

@@ -16,10 +16,16 @@ struct tar {
     struct archive *archive;
     struct stream *source; /* not owned */
     struct error failure;  /* of the source, which libarchive cannot carry */
+    bool require_end;
+    bool in_entry; /* a header was read */
 };
 
 int tar_open(struct tar *tar, struct stream *source, struct error *err);
 void tar_close(struct tar *tar);
+
+/* Makes tar_next() refuse a tar without the zeros that end it: one that was cut between entries.
+ * Not for layers, of which some lack them and all have a digest. */
+void tar_require_end(struct tar *tar);
 
 /* 1: *ret_entry is the next one, valid until the next call; 0: the end. */
 int tar_next(struct tar *tar, struct archive_entry **ret_entry, struct error *err);

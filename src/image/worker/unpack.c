@@ -100,9 +100,10 @@ static int find_parent(struct unpack *unpack, struct item *item, struct error *e
 /* A later entry of the same path wins (docker and containerd agree). */
 static int remove_existing(struct unpack *unpack, const struct item *item, struct error *err)
 {
-    forget_parent(unpack);
-    _cleanup_close_ int parent_fd = dup(item->parent_fd);
-    return file_remove_tree_at(parent_fd, item->name, err);
+    int r = file_remove_tree_at(item->parent_fd, item->name, err);
+
+    forget_parent(unpack); /* it may have been what was removed */
+    return r;
 }
 
 static struct timespec modification_time(struct archive_entry *entry)
