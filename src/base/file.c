@@ -1,6 +1,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,8 +34,29 @@ int file_open_in_root(int root_fd, const char *path, int flags, mode_t mode)
     return file_open_in_root_flags(root_fd, path, flags, mode, 0);
 }
 
+enum { MKDIR_LINKS_MAX = 40 }; /* as many as the kernel follows (path_resolution(7)) */
+
+static int mkdir_path(int root_fd, const char *path, mode_t mode, int links, struct error *err);
+
+/* A link to nothing, as an image has /var/lock -> /run/lock before /run is filled: its target is
+ * made, inside the root. */
+static int mkdir_link_target(int root_fd, int parent_fd, const char *parent, const char *name,
+                             mode_t mode, int links, struct error *err)
+{
+    char target[PATH_MAX];
+    ssize_t length = readlinkat(parent_fd, name, target, sizeof(target) - 1);
+
+    if (length < 0 || links >= MKDIR_LINKS_MAX)
+        return error_errno(err, length < 0 ? EEXIST : ELOOP, "create directory %s/%s in the root",
+                           parent, name);
+    target[length] = '\0';
+    _cleanup_free_ char *path =
+        target[0] == '/' ? xstrdup(target) : xasprintf("%s/%s", parent, target);
+    return mkdir_path(root_fd, path, mode, links + 1, err);
+}
+
 /* Opens or makes the directory `path` (one component longer than what is known to exist). */
-static int mkdir_step(int root_fd, const char *path, mode_t mode, struct error *err)
+static int mkdir_step(int root_fd, const char *path, mode_t mode, int links, struct error *err)
 {
     int fd = file_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
     if (fd != -ENOENT)
@@ -47,14 +69,15 @@ static int mkdir_step(int root_fd, const char *path, mode_t mode, struct error *
     if (parent_fd < 0)
         return error_errno(err, -parent_fd, "open directory %s in the root", parent);
     const char *name = slash ? slash + 1 : path;
-    /* A dangling link at this place makes mkdir fail with EEXIST: refused below. */
     if (mkdirat(parent_fd, name, mode) < 0 && errno != EEXIST)
         return error_errno(err, errno, "create directory %s in the root", path);
     fd = file_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
+    if (fd == -ENOENT)
+        return mkdir_link_target(root_fd, parent_fd, parent, name, mode, links, err);
     return fd < 0 ? error_errno(err, -fd, "open directory %s in the root", path) : fd;
 }
 
-int file_mkdir_in_root(int root_fd, const char *path, mode_t mode, struct error *err)
+static int mkdir_path(int root_fd, const char *path, mode_t mode, int links, struct error *err)
 {
     int fd = file_open_in_root(root_fd, path[0] ? path : ".", O_PATH | O_DIRECTORY, 0);
     if (fd >= 0)
@@ -72,11 +95,16 @@ int file_mkdir_in_root(int root_fd, const char *path, mode_t mode, struct error 
             buffer_append_char(&done, '/');
         buffer_append_text(&done, parts[i]);
         close_fd(last);
-        last = mkdir_step(root_fd, buffer_text(&done), mode, err);
+        last = mkdir_step(root_fd, buffer_text(&done), mode, links, err);
         if (last < 0)
             return last;
     }
     return steal_fd(&last);
+}
+
+int file_mkdir_in_root(int root_fd, const char *path, mode_t mode, struct error *err)
+{
+    return mkdir_path(root_fd, path, mode, 0, err);
 }
 
 int file_open_parent_in_root(int root_fd, const char *path, mode_t mode, const char **ret_name,

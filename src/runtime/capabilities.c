@@ -56,26 +56,21 @@ static int get_permitted(uint64_t *ret)
     return 0;
 }
 
-int capability_raise_permitted(struct error *err)
+int capability_raise_permitted(uint64_t *ret, struct error *err)
 {
-    uint64_t permitted;
-    int r = get_permitted(&permitted);
+    int r = get_permitted(ret);
 
     if (r == 0)
-        r = set(permitted, permitted, 0);
+        r = set(*ret, *ret, 0);
     return r < 0 ? error_errno(err, -r, "raise capabilities") : 0;
 }
 
-int capability_apply(const struct capability_sets *sets, struct error *err)
+int capability_apply(const struct capability_sets *sets, uint64_t have, struct error *err)
 {
-    uint64_t have = 0;
-    int r = get_permitted(&have);
-
     /* What the runtime itself does not have cannot be given (a nested or unprivileged runtime):
      * runc and crun leave it out too, podman's and docker's default sets rely on it. */
     uint64_t permitted = sets->permitted & have;
-    if (r == 0)
-        r = set(sets->effective & permitted, permitted, sets->inheritable & (have | permitted));
+    int r = set(sets->effective & permitted, permitted, sets->inheritable & have);
     if (r < 0)
         return error_errno(err, -r, "set capabilities");
     uint64_t ambient = sets->ambient & permitted & sets->inheritable;

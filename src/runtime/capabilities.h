@@ -19,11 +19,11 @@ int capability_from_name(const char *name, struct error *err);
 int capability_limit_bounding(uint64_t bounding, struct error *err);
 
 /* Makes all permitted capabilities effective: between setresuid with PR_SET_KEEPCAPS, which clears
- * them, and capability_apply. */
-int capability_raise_permitted(struct error *err);
+ * them, and capability_apply. ret: which they are. */
+int capability_raise_permitted(uint64_t *ret, struct error *err);
 
-/* Sets effective, permitted, inheritable and ambient: capset(2), then prctl(2). What the caller
- * does not have itself is not given. */
-int capability_apply(const struct capability_sets *sets, struct error *err);
+/* Sets effective, permitted, inheritable and ambient. have: what the caller has; other capabilities
+ * are not given. capset(2) and prctl(2) are all it calls: a seccomp filter may be in force. */
+int capability_apply(const struct capability_sets *sets, uint64_t have, struct error *err);
 
 #endif

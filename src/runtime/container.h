@@ -6,6 +6,7 @@
 #define RUNTIME_CONTAINER_STRUCT_H
 
 #include <stdbool.h>
+#include <sys/ioctl.h>
 
 #include <schema/oci_config.h>
 
@@ -28,14 +29,15 @@ struct container {
     struct namespaces namespaces;
     bool in_cgroup; /* the child was born in its cgroup */
 
-    int state_fd;     /* the state directory; -1 */
-    int proc_fd;      /* the host's /proc, verified */
-    int sync_fd;      /* the parent's or the child's end */
-    int fifo_fd;      /* the child waits for a byte here before it executes; -1: it does not */
-    int console_fd;   /* socket that gets the terminal's master; -1 */
-    int root_tree_fd; /* detached copy of the root's mounts, from the parent; -1 */
-    int root_fd;      /* in the child: the container's root, once it is mounted */
-    int *bind_fds;    /* owned; detached sources of bind mounts, by index; -1: not opened */
+    int state_fd;          /* the state directory; -1 */
+    int proc_fd;           /* the host's /proc, verified */
+    int sync_fd;           /* the parent's or the child's end */
+    int fifo_fd;           /* the child waits for a byte here before it executes; -1: it does not */
+    int console_fd;        /* socket that gets the terminal's master; -1 */
+    struct winsize window; /* first size of the terminal */
+    int root_tree_fd;      /* detached copy of the root's mounts, from the parent; -1 */
+    int root_fd;           /* in the child: the container's root, once it is mounted */
+    int *bind_fds;         /* owned; detached sources of bind mounts, by index; -1: not opened */
 
     char *hook_state; /* owned; the state document for hooks, when there are any */
 

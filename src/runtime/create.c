@@ -28,6 +28,7 @@
 #include "state.h"
 #include "sync.h"
 #include "sysctl.h"
+#include "terminal.h"
 
 enum { PRESERVE_FDS_MAX = 1 << 16 };
 
@@ -125,19 +126,23 @@ static int open_console(struct container *container, const struct runtime_create
     if (!container->config->process->terminal) {
         if (options->console_socket)
             return error_set(err, -EINVAL,
-                             "cannot use console socket if runc will not detach or allocate tty");
+                             "cannot use console socket if the runtime will not detach or allocate "
+                             "tty");
         return 0;
     }
     if (container->namespaces.join & CLONE_NEWNS)
         return error_set(err, -ENOTSUP,
                          "process.terminal: not together with a mount namespace that is joined");
+    container->window =
+        terminal_first_size(container->config->process->console_size, !options->console_socket);
     if (options->console_socket) {
         container->console_fd = socket_connect_unix(options->console_socket, SOCK_STREAM, err);
         return container->console_fd < 0 ? container->console_fd : 0;
     }
     if (wait_for_start || options->detach)
         return error_set(err, -EINVAL,
-                         "cannot allocate tty if runc will detach without setting console socket");
+                         "cannot allocate tty if the runtime will detach without setting console "
+                         "socket");
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
         return error_errno(err, errno, "create a socket pair");
     *ret_relay_fd = fds[0];

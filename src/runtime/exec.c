@@ -40,6 +40,7 @@ struct execution {
     struct cgroup_join join;
     uint64_t namespaces; /* CLONE_NEW* of the container that are not ours */
     int proc_fd, sync_fd, console_fd;
+    struct winsize window;
     pid_t pid;
     int pidfd;
     bool in_cgroup;
@@ -196,6 +197,8 @@ static int open_console(struct execution *execution, int *ret_relay_fd, struct e
         return options->console_socket
                    ? error_set(err, -EINVAL, "a console socket needs a terminal (--tty)")
                    : 0;
+    execution->window =
+        terminal_first_size(execution->process->console_size, !options->console_socket);
     if (options->console_socket) {
         execution->console_fd = socket_connect_unix(options->console_socket, SOCK_STREAM, err);
         return execution->console_fd < 0 ? execution->console_fd : 0;
@@ -236,7 +239,7 @@ static int enter_terminal(struct execution *execution, struct error *err)
     root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root_fd < 0)
         return error_errno(err, errno, "open /");
-    int r = terminal_open(root_fd, execution->process->console_size, &master_fd, &slave_fd, err);
+    int r = terminal_open(root_fd, &execution->window, &master_fd, &slave_fd, err);
     if (r == 0)
         r = terminal_send(execution->console_fd, master_fd, err);
     return r < 0 ? r : terminal_enter(slave_fd, err);

@@ -39,9 +39,11 @@ void init_reset_signals(void)
 
 _Noreturn void init_fail(int sync_fd, const struct error *err)
 {
-    /* After SYNC_RELEASE nobody reads any more. */
+    const char *text = error_message(err);
+
+    /* A created container's parent is gone by now: only its own standard error is left. */
     if (sync_fd < 0 || sync_send_error(sync_fd, err) < 0)
-        dprintf(STDERR_FILENO, "%s\n", error_message(err));
+        (void)(!write(STDERR_FILENO, text, strlen(text)) || !write(STDERR_FILENO, "\n", 1));
     _exit(err->code == -ENOENT ? 127 : 126);
 }
 
@@ -132,7 +134,7 @@ static int build_root(struct container *container, int *slave_fd, struct error *
         r = rootfs_working_directory(container, err);
     if (r == 0 && process->terminal) {
         _cleanup_close_ int master_fd = -1;
-        r = terminal_open(container->root_fd, process->console_size, &master_fd, slave_fd, err);
+        r = terminal_open(container->root_fd, &container->window, &master_fd, slave_fd, err);
         if (r == 0)
             r = rootfs_console(container, *slave_fd, err);
         if (r == 0)

@@ -40,7 +40,18 @@ static int open_master(int root_fd, struct error *err)
     return steal_fd(&fd);
 }
 
-int terminal_open(int root_fd, const struct oci_box *size, int *ret_master, int *ret_slave,
+struct winsize terminal_first_size(const struct oci_box *configured, bool own)
+{
+    struct winsize size = {0};
+
+    if (configured)
+        return (struct winsize){.ws_row = configured->height, .ws_col = configured->width};
+    if (own && ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0)
+        (void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+    return size;
+}
+
+int terminal_open(int root_fd, const struct winsize *size, int *ret_master, int *ret_slave,
                   struct error *err)
 {
     int unlock = 0;
@@ -53,10 +64,8 @@ int terminal_open(int root_fd, const struct oci_box *size, int *ret_master, int 
     int slave_fd = ioctl(master_fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (slave_fd < 0)
         return error_errno(err, errno, "process.terminal: open the pty's slave");
-    if (size && (size->height || size->width)) {
-        struct winsize window = {.ws_row = size->height, .ws_col = size->width};
-        ioctl(master_fd, TIOCSWINSZ, &window);
-    }
+    if (size->ws_row || size->ws_col)
+        ioctl(master_fd, TIOCSWINSZ, size);
     *ret_master = steal_fd(&master_fd);
     *ret_slave = slave_fd;
     return 0;

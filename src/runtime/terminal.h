@@ -4,13 +4,19 @@
 #ifndef RUNTIME_TERMINAL_H
 #define RUNTIME_TERMINAL_H
 
+#include <sys/ioctl.h>
+
 #include <schema/oci_config.h>
 
 #include <base/error.h>
 
+/* The size a new terminal starts with: the configured one, else that of the caller's terminal when
+ * it is going to be copied there (own), else 0. */
+struct winsize terminal_first_size(const struct oci_box *configured, bool own);
+
 /* In the container's process: opens a new pty below root_fd (O_PATH, the container's root). Both
- * descriptors are owned by the caller. size may be NULL. */
-int terminal_open(int root_fd, const struct oci_box *size, int *ret_master, int *ret_slave,
+ * descriptors are owned by the caller. */
+int terminal_open(int root_fd, const struct winsize *size, int *ret_master, int *ret_slave,
                   struct error *err);
 
 /* Sends the master to console_fd, as runc does: one message, the slave's name as data. */

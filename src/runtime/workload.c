@@ -253,16 +253,17 @@ int workload_become(struct workload *workload, struct error *err)
 int workload_execute(struct workload *workload, const struct filter *filter, size_t filter_size,
                      struct error *err)
 {
+    uint64_t have = 0;
     int r = seal_descriptors(workload->preserve_fds, err);
 
     /* The filter comes last but for what is needed to give the privileges up. Without no_new_privs
      * it takes CAP_SYS_ADMIN. */
     if (r == 0)
-        r = capability_raise_permitted(err);
+        r = capability_raise_permitted(&have, err);
     if (r == 0)
         r = filter_install(filter, filter_size, err);
     if (r == 0 && workload->has_capabilities)
-        r = capability_apply(&workload->capabilities, err);
+        r = capability_apply(&workload->capabilities, have, err);
     if (r < 0)
         return r;
     char *empty[] = {NULL};

@@ -22,7 +22,8 @@ int file_open_in_root_flags(int root_fd, const char *path, int flags, mode_t mod
                             uint64_t resolve);
 
 /* Creates path and its missing parents as directories inside root_fd. Returns an O_PATH
- * descriptor of the last one, or -errno. Existing symbolic links are followed inside the root. */
+ * descriptor of the last one, or -errno. Symbolic links are followed inside the root, and their
+ * targets made there when they are missing. */
 int file_mkdir_in_root(int root_fd, const char *path, mode_t mode, struct error *err);
 
 /* The parent directory of path inside root_fd, created where missing when mode is not 0, as an

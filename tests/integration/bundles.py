@@ -1,0 +1,147 @@
+"""Bundles for cloche-runtime, and the program itself with a --root of its own.
+
+The configuration is the one that `runc spec` (1.1.5) wrote, tests/bundles/runc-spec.json; a test
+changes what it is about. The root is a directory tree with busybox.
+
+Environment: CLOCHE_RUNTIME is the program under test (default: that of the build).
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import socket
+import array
+import subprocess
+
+from harness import TOP, program, run
+
+SPEC = TOP / "tests" / "bundles" / "runc-spec.json"
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
+
+
+def cgroup_version():
+    return 2 if (CGROUPS / "cgroup.controllers").exists() else 1
+
+
+class Runtime:
+    """cloche-runtime with a root folder below a scratch folder. With its log in a file the errors
+    on standard error are bare texts."""
+
+    def __init__(self, scratch):
+        self.path = os.environ.get("CLOCHE_RUNTIME") or program("cloche-runtime")
+        self.root = scratch / "state"
+        self.log = scratch / "runtime.log"
+
+    def __call__(self, *args, code=0, log=True, **options):
+        to_log = ["--log", self.log] if log else []
+        return run(self.path, "--root", self.root, *to_log, *args, code=code, **options)
+
+    def start(self, *args, **options):
+        """A process of it in the background."""
+        return subprocess.Popen([self.path, "--root", self.root, *map(str, args)], **options)
+
+    def state(self, name):
+        return json.loads(self("state", name).out)
+
+    def status(self, name):
+        return self.state(name)["status"]
+
+    def names(self):
+        return self("list", "-q").out.split()
+
+    @contextlib.contextmanager
+    def container(self, bundle, name, start=True):
+        """A created (and started) container that is deleted at the end, whatever happens."""
+        self("create", "-b", bundle.path, name)
+        try:
+            if start:
+                self("start", name)
+            yield name
+        finally:
+            self("delete", "--force", name)
+
+
+class Bundle:
+    def __init__(self, path, images, unique, script=None):
+        self.path = path
+        self.rootfs = path / "rootfs"
+        path.mkdir(parents=True)
+        shutil.copytree(images.root(), self.rootfs, symlinks=True)
+        self.config = json.loads(SPEC.read_text())
+        self.config["process"]["terminal"] = False
+        self.config["linux"]["cgroupsPath"] = f"/{unique}"
+        if script is not None:
+            self.script(script)
+        self.write()
+
+    def script(self, text):
+        self.config["process"]["args"] = ["/bin/sh", "-c", text]
+        return self.write()
+
+    def args(self, *args):
+        self.config["process"]["args"] = list(args)
+        return self.write()
+
+    def write(self):
+        (self.path / "config.json").write_text(json.dumps(self.config, indent=4))
+        return self
+
+    @property
+    def process(self):
+        return self.config["process"]
+
+    @property
+    def linux(self):
+        return self.config["linux"]
+
+    @property
+    def resources(self):
+        return self.linux.setdefault("resources", {})
+
+    def mount(self, destination, source, kind="bind", options=("bind",)):
+        self.config["mounts"].append({"destination": destination, "type": kind,
+                                      "source": str(source), "options": list(options)})
+        return self.write()
+
+    def namespace(self, kind, path=None, remove=False):
+        spaces = [entry for entry in self.linux["namespaces"] if entry["type"] != kind]
+        if not remove:
+            spaces.append({"type": kind, **({"path": str(path)} if path else {})})
+        self.linux["namespaces"] = spaces
+        return self.write()
+
+    def all_capabilities(self, *names):
+        self.process["capabilities"] = {kind: list(names) for kind in
+                                        ("bounding", "effective", "permitted")}
+        return self.write()
+
+
+class ConsoleSocket:
+    """What conmon and containerd offer as --console-socket: takes one terminal."""
+
+    def __init__(self, folder):
+        self.path = folder / "console.sock"
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.bind(str(self.path))
+        self.socket.listen(1)
+
+    def take(self):
+        self.socket.settimeout(10)
+        connection, _ = self.socket.accept()
+        connection.settimeout(10)
+        fds = array.array("i")
+        _, ancillary, _, _ = connection.recvmsg(256, socket.CMSG_LEN(fds.itemsize))
+        connection.close()
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(data[:fds.itemsize])
+        self.socket.close()
+        return fds[0]
+
+
+def cgroup_file(unique, controller, name):
+    """A control file of the container whose cgroupsPath is /unique."""
+    folder = CGROUPS / unique if cgroup_version() == 2 else CGROUPS / controller / unique
+    return (folder / name).read_text().strip()
