@@ -10,10 +10,13 @@
 /* --- kill ------------------------------------------------------------------------------------- */
 
 struct kill_call {
+    struct container *container; /* a reference */
+    bool deadly;
     engine_done done;
     void *data;
 };
 
+/* SIGKILL is answered when the container has ended, as docker does: `rm` may follow at once. */
 static void on_kill_reply(const struct link_message *message, void *data)
 {
     struct kill_call *call = data;
@@ -22,8 +25,13 @@ static void on_kill_reply(const struct link_message *message, void *data)
 
     if (message->type != MONITOR_OK)
         link_error(message, &err);
-    result.err = err.code ? &err : NULL;
-    call->done(&result, call->data);
+    if (!err.code && call->deadly) {
+        engine_container_wait(call->container, "not-running", call->done, call->data);
+    } else {
+        result.err = err.code ? &err : NULL;
+        call->done(&result, call->data);
+    }
+    container_unref(call->container);
     free(call);
 }
 
@@ -47,7 +55,7 @@ void engine_container_kill(struct container *container, const char *signal_name,
     }
     struct monitor_signal signal = {.signal = (uint32_t)number};
     struct kill_call *call = xnew(struct kill_call);
-    *call = (struct kill_call){done, data};
+    *call = (struct kill_call){container_ref(container), number == SIGKILL, done, data};
     link_request(container->link, MONITOR_SIGNAL, &signal, sizeof(signal), NULL, 0, on_kill_reply,
                  call);
 }

@@ -234,6 +234,7 @@ static void templates_do_what_people_ask_docker_for(void **state)
          "80/tcp>9000"},
         {"{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}", "9000"},
         {"{{if .State.Running}}up{{else}}down{{end}}", "up"},
+        {"{{if .State.Running}}a{{if .Name}}b{{end}} c{{end}}", "ab c"},
         {"{{if .State.Error}}bad{{else if eq .State.Pid 42}}good{{else}}?{{end}}", "good"},
         {"{{if .State.Error}}{{range .Nothing}}{{end}}{{else}}ok{{end}}", "ok"},
         {"{{with .State}}{{.Status}} {{$.Name}}{{end}}", "running /web"},

@@ -53,13 +53,45 @@ int cli_receive(struct cli *cli, const char *method, uint64_t id, void *ret_resu
                               ret_result, NULL, NULL, err);
 }
 
-int cli_call(struct cli *cli, const char *method, const void *params, void *ret_result,
-             struct error *err)
+/* A daemon that was killed takes connections until the kernel has done with it, and nobody answers
+ * them. What may be asked twice is then asked again, of the next daemon. */
+static bool lost_and_repeatable(struct cli *cli, const char *method, int code)
+{
+    if (code != -ECONNRESET && code != -EPIPE && code != -ENOTCONN)
+        return false;
+    if (!cli->client || rpc_client_error_code(cli->client) || !find_method(method)->idempotent)
+        return false;
+    rpc_client_destroy(steal_ptr(cli->client));
+    return true;
+}
+
+static int call_once(struct cli *cli, const char *method, const void *params, void *ret_result,
+                     struct error *err)
 {
     uint64_t id;
     int r = cli_send(cli, method, params, &id, err);
 
     return r < 0 ? r : cli_receive(cli, method, id, ret_result, err);
+}
+
+int cli_call(struct cli *cli, const char *method, const void *params, void *ret_result,
+             struct error *err)
+{
+    int r = call_once(cli, method, params, ret_result, err);
+
+    return lost_and_repeatable(cli, method, r) ? call_once(cli, method, params, ret_result, err)
+                                               : r;
+}
+
+static int call_for_fd_once(struct cli *cli, const char *method, const void *params, void **result,
+                            int *ret_fd, size_t *ret_count, struct error *err)
+{
+    uint64_t id;
+    int r = cli_send(cli, method, params, &id, err);
+
+    return r < 0 ? r
+                 : rpc_client_receive(cli->client, id, find_method(method)->result, result, ret_fd,
+                                      ret_count, err);
 }
 
 int cli_call_for_fd(struct cli *cli, const char *method, const void *params, void *ret_result,
@@ -68,12 +100,13 @@ int cli_call_for_fd(struct cli *cli, const char *method, const void *params, voi
     const struct json_type *result_type = find_method(method)->result;
     void **result = ret_result;
     size_t count = 1;
-    uint64_t id;
     int fd = -1;
 
-    int r = cli_send(cli, method, params, &id, err);
-    if (r >= 0)
-        r = rpc_client_receive(cli->client, id, result_type, result, &fd, &count, err);
+    int r = call_for_fd_once(cli, method, params, result, &fd, &count, err);
+    if (lost_and_repeatable(cli, method, r)) {
+        count = 1;
+        r = call_for_fd_once(cli, method, params, result, &fd, &count, err);
+    }
     if (r < 0)
         return r;
     if (count != 1) {

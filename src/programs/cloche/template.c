@@ -443,7 +443,8 @@ static int condition(struct interpreter *in, bool skip, bool with)
         r = inner_block(in, with && taken ? value : in->dot, !taken, &stop);
     if (r < 0)
         return r;
-    skip_blanks(in);
+    if (stop == STOP_ELSE)
+        skip_blanks(in);
     if (stop == STOP_ELSE && take_word(in, "if"))
         r = condition(in, skip || taken, false);
     else
