@@ -153,16 +153,32 @@ int garbage_collect_at_open(struct store *store, struct error *err)
     return r;
 }
 
+/* Durable before the folders go: a record that came back after a power cut would stand for a layer
+ * that is not there. */
+static int forget_layers(struct store *store, struct error *err)
+{
+    int r = store_db_begin(store->db, err);
+
+    if (r < 0)
+        return r;
+    _cleanup_store_rollback_ struct store_db *transaction = store->db;
+    r = store_db_run(store->db, err, unused_layers, "");
+    return r > 0 ? store_db_commit(transaction, err) : r;
+}
+
 int garbage_collect(struct store *store, struct error *err)
 {
     int r = 0;
 
+    /* Inside a transaction nothing is decided yet: the next collection takes it. */
+    if (store_db_in_transaction(store->db))
+        return 0;
     pthread_mutex_lock(&store->files);
     if (store->saves) {
         store->collect_deferred = true;
     } else {
         store->collect_deferred = false;
-        r = store_db_run(store->db, err, unused_layers, "");
+        r = forget_layers(store, err);
         if (r >= 0)
             r = collect_layers(store, err);
         if (r >= 0)

@@ -136,10 +136,11 @@ const struct store_host_mount *store_host_mounts(void)
 /* What one visit of /etc does: first only the fingerprint, then the copy. */
 struct visit {
     struct buffer fingerprint;
-    int target_fd; /* root of the skeleton; -1: fingerprint only */
+    uint64_t bytes; /* of the files that were copied */
+    int target_fd;  /* root of the skeleton; -1: fingerprint only */
 };
 
-static int copy_file(const struct visit *visit, int dir_fd, const char *name, const char *path,
+static int copy_file(struct visit *visit, int dir_fd, const char *name, const char *path,
                      const struct stat *status, struct error *err)
 {
     _cleanup_free_ char *content = NULL;
@@ -152,6 +153,7 @@ static int copy_file(const struct visit *visit, int dir_fd, const char *name, co
                                                status->st_mode & 0755);
     if (fd < 0)
         return error_errno(err, -fd, "create %s", path);
+    visit->bytes += length;
     r = file_write_all(fd, content, length);
     return r < 0 ? error_errno(err, -r, "write %s", path) : 0;
 }
@@ -333,7 +335,8 @@ static int make_skeleton(int target_fd, struct error *err)
     return r;
 }
 
-static int host_layer_install(struct store_staging *staging, const char *key, struct error *err)
+static int host_layer_install(struct store_staging *staging, const char *key, uint64_t size,
+                              struct error *err)
 {
     struct store *store = staging->store;
     int64_t layer;
@@ -344,7 +347,7 @@ static int host_layer_install(struct store_staging *staging, const char *key, st
     pthread_mutex_lock(&store->files);
     r = store_db_begin(store->db, err);
     if (r == 0) {
-        r = layer_install(staging, "host", key, key, 0, &layer, err);
+        r = layer_install(staging, "host", key, key, size, &layer, err);
         if (r == 0)
             r = install_flush(store, err);
         if (r == 0)
@@ -377,7 +380,7 @@ static int install_skeleton(struct store *store, struct visit *visit, const char
     if (r == 0)
         r = visit_etc(visit, err);
     if (r == 0)
-        r = host_layer_install(staging, key, err);
+        r = host_layer_install(staging, key, visit->bytes, err);
     return r;
 }
 
@@ -410,7 +413,7 @@ static int record_image(struct store *store, struct error *err)
     if (r >= 0)
         r = store_db_run(store->db, err,
                          "INSERT OR IGNORE INTO image(id, manifest, base, built_in, created, added,"
-                         " config) VALUES(?, NULL, ?, 1, 0, ?, ?)",
+                         " config) VALUES(?1, NULL, ?2, 1, ?3, ?3, ?4)",
                          "ttit", id, STORE_HOST_IMAGE, now_nanoseconds(), config);
     if (r >= 0)
         r = store_db_run(store->db, err,

@@ -59,6 +59,19 @@ static int read_layers(struct store *store, struct store_image *image, struct er
     return r;
 }
 
+static int add_layer_size(struct store *store, int64_t layer, uint64_t *size, struct error *err)
+{
+    _cleanup_store_statement_ struct store_statement *statement = NULL;
+    int r = store_db_query(store->db, &statement, err, "SELECT size FROM layer WHERE id = ?", "i",
+                           layer);
+
+    if (r >= 0)
+        r = store_statement_step(statement, err);
+    if (r > 0)
+        *size += (uint64_t)store_statement_integer(statement, 0);
+    return r < 0 ? r : 0;
+}
+
 /* An image on the base `host` stands on the skeleton that is current. */
 static int add_host_layer(struct store *store, struct store_image *image, struct error *err)
 {
@@ -73,7 +86,7 @@ static int add_host_layer(struct store *store, struct store_image *image, struct
         strv_append(&layers, image->layers[i]);
     strv_free(image->layers);
     image->layers = layers;
-    return 0;
+    return add_layer_size(store, number, &image->size, err);
 }
 
 static int read_record(struct store *store, struct store_image *image, struct error *err)

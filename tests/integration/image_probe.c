@@ -26,6 +26,7 @@
 
 struct probe {
     struct store *store;
+    const char *root;
     char *worker;
     char **arguments;
     struct error err;
@@ -106,13 +107,14 @@ static int probe_prepare(struct probe *probe)
 
 static int probe_enter(struct probe *probe)
 {
+    _cleanup_free_ char *target = xasprintf("%s/staging", probe->root); /* any folder */
     int fd = -1;
     int r = store_snapshot_mount(probe->store, probe->arguments[0], &fd, &probe->err);
 
     if (r < 0)
         return r;
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        move_mount(fd, "", AT_FDCWD, "/mnt", MOVE_MOUNT_F_EMPTY_PATH) < 0 || chdir("/mnt") < 0)
+        move_mount(fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0 || chdir(target) < 0)
         return error_errno(&probe->err, errno, "attach the root");
     execvp(probe->arguments[1], probe->arguments + 1);
     return error_errno(&probe->err, errno, "execute %s", probe->arguments[1]);
@@ -217,6 +219,7 @@ int main(int argc, char **argv)
     const char *worker = getenv("IMAGE_WORKER");
     int r = -EINVAL;
 
+    probe.root = argc > 1 ? argv[1] : "";
     probe.worker = xstrdup(worker ? worker : "cloche-image");
     if (argc < 3 || store_open(argv[1], &probe.store, &probe.err) < 0)
         goto fail;
