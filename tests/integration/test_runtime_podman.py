@@ -1,0 +1,149 @@
+"""podman with cloche-runtime as its OCI runtime: its bundles, its monitor (conmon), its reading of
+our errors."""
+
+import os
+import subprocess
+
+from harness import main, program, run, test, wait_for
+from terminal import Terminal
+
+# podman asks for a million descriptors; the machine's hard limit may be lower, and raising it is
+# what root without CAP_SYS_RESOURCE cannot do.
+LIMITS = ["--ulimit", "nofile=1024:2048", "--ulimit", "nproc=1000:1000"]
+
+
+class Podman:
+    """With folders and a cgroup parent of its own."""
+
+    def __init__(self, scratch, images, unique):
+        self.base = ["podman", "--root", scratch / "root", "--runroot", scratch / "run", "--tmpdir",
+                     scratch / "tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file",
+                     "--storage-driver", "vfs", "--runtime", program("cloche-runtime")]
+        self.unique = unique
+        archive = scratch / "root.tar"
+        run("tar", "-C", images.root(), "-cf", archive, ".")
+        self("import", archive, "small:1")
+
+    def __call__(self, *args, **options):
+        return run(*self.base, *args, timeout=120, **options)
+
+    def options(self, *more):
+        return ["--network", "none", "--cgroup-parent", "/" + self.unique, *LIMITS, *more]
+
+    def run(self, *words, options=(), **more):
+        return self("run", "--rm", *self.options(*options), "small:1", *words, **more)
+
+    def clean(self):
+        """podman leaves the parent cgroup, and conmon its own in there until it has ended."""
+        self("rm", "-af", code=None)
+        wait_for(self._cgroups_are_gone)
+
+    def _cgroups_are_gone(self):
+        found = subprocess.run(["find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path",
+                                f"*/{self.unique}*"], capture_output=True, text=True,
+                               check=False).stdout.split()
+        for folder in found:
+            try:
+                os.rmdir(folder)
+            except OSError:
+                return False
+        return True
+
+
+def podman(function):
+    def call(scratch, images, unique):
+        engine = Podman(scratch, images, unique)
+        try:
+            function(engine)
+        finally:
+            engine.clean()
+    call.__name__ = function.__name__
+    return test(call)
+
+
+@podman
+def run_and_exit_codes(engine):
+    assert engine.run("echo", "hello").out == "hello\n"
+    engine.run("sh", "-c", "exit 9", code=9)
+    assert "not found" in engine.run("nothing", code=127).err
+    engine.run("/etc", code=126)
+    assert engine.run("hostname", options=["--hostname", "named"]).out == "named\n"
+
+
+@podman
+def options_reach_the_container(engine):
+    out = engine.run(
+        "sh", "-c", "id -u; cat /proc/self/oom_score_adj; pwd; echo $A; touch /x 2>&1; "
+        "grep -E '^(Seccomp|CapEff|NoNewPrivs):' /proc/self/status; ls /t; cat /proc/sys/kernel/msgmax",
+        options=["--user", "12", "--oom-score-adj", "200", "--workdir", "/bin", "-e", "A=b",
+                 "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+                 "--tmpfs", "/t", "--memory", "64m", "--pids-limit", "50", "--cpus", "0.5",
+                 "--cpu-shares", "300", "--sysctl", "kernel.msgmax=5555"]).lines
+    assert out[:4] == ["12", "200", "/bin", "b"] and "Read-only" in out[4], out
+    values = dict(line.split(":") for line in out[5:8])
+    assert values["Seccomp"].strip() == "2" and values["NoNewPrivs"].strip() == "1", out
+    assert int(values["CapEff"], 16) == 0 and out[-1] == "5555", out
+
+
+@podman
+def a_life_in_the_background(engine):
+    engine("run", "-d", "--name", "one", *engine.options(), "small:1", "sh", "-c",
+           "echo started; trap 'exit 4' TERM; while :; do sleep 0.1; done")
+    wait_for(lambda: engine("logs", "one").out == "started\n")
+    assert engine("exec", "one", "sh", "-c", "echo inside; exit 3", code=3).out == "inside\n"
+    assert "not found" in engine("exec", "one", "nothing", code=127).err
+    engine("pause", "one")
+    assert engine("inspect", "--format", "{{.State.Status}}", "one").out == "paused\n"
+    engine("unpause", "one")
+    assert "sh" in engine("top", "one", "comm").out
+    engine("kill", "-s", "TERM", "one")
+    assert engine("wait", "one").out == "4\n"
+    engine("start", "one")
+    engine("stop", "-t", "5", "one")
+    engine("rm", "one")
+
+
+@podman
+def a_terminal(engine):
+    words = [*engine.base, "run", "--rm", "-it", *engine.options(), "small:1", "sh", "-c",
+             "test -t 0 && echo is-a-terminal; read word; echo got $word; exit 5"]
+    with Terminal([str(word) for word in words], dict(os.environ)) as terminal:
+        terminal.expect("is-a-terminal", timeout=60)
+        terminal.send("xyz\n")
+        terminal.expect("got xyz", timeout=20)
+        assert terminal.wait(60) == 5
+
+
+@podman
+def a_user_namespace(engine):
+    out = engine.run("sh", "-c", "cat /proc/self/uid_map; echo >/dev/null && id -u",
+                     options=["--uidmap", "0:100000:5000", "--gidmap", "0:100000:5000"]).out
+    assert out.split()[:3] == ["0", "100000", "5000"] and out.endswith("\n0\n"), out
+
+
+@podman
+def privileged(engine):
+    out = engine.run("sh", "-c", "ls /dev | wc -l; grep CapEff /proc/self/status; "
+                     "mount -t tmpfs x /etc && echo mounted", options=["--privileged"]).out
+    assert "mounted" in out, out
+
+
+@podman
+def the_hosts_namespaces(engine):
+    out = engine("run", "--rm", "--network", "host", "--pid", "host", "--ipc", "host",
+                 "--cgroup-parent", "/" + engine.unique, *LIMITS, "small:1", "sh", "-c",
+                 "for n in net pid ipc; do readlink /proc/self/ns/$n; done").lines
+    assert out[0] == os.readlink("/proc/self/ns/net"), out
+    assert out[1:] == [os.readlink("/proc/self/ns/pid"), os.readlink("/proc/self/ns/ipc")], out
+
+
+@podman
+def containers_share_namespaces(engine):
+    engine("run", "-d", "--name", "one", *engine.options(), "small:1", "sleep", "100")
+    out = engine("run", "--rm", "--network", "container:one", "--pid", "container:one", "--ipc",
+                 "container:one", "--cgroup-parent", "/" + engine.unique, *LIMITS, "small:1", "ps").out
+    assert "sleep 100" in out, out
+
+
+if __name__ == "__main__":
+    main()
