@@ -71,21 +71,28 @@ int state_create(const char *root, const char *id, struct error *err)
     return fd < 0 ? error_errno(err, errno, "open %s/%s", root, id) : fd;
 }
 
-/* Written as a whole before its name appears, without base's random name: nobody else writes here
- * at the same time. */
 static int write_file(int directory_fd, const char *name, const void *data, size_t length,
                       struct error *err)
 {
-    _cleanup_free_ char *temporary = xasprintf("%s.new", name);
     _cleanup_close_ int fd =
-        openat(directory_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        openat(directory_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
     if (fd < 0)
-        return error_errno(err, errno, "create %s", temporary);
+        return error_errno(err, errno, "create %s", name);
     int r = file_write_all(fd, data, length);
-    if (r == 0 && renameat(directory_fd, temporary, directory_fd, name) < 0)
-        r = -errno;
     return r < 0 ? error_errno(err, -r, "write %s", name) : 0;
+}
+
+/* The first one is written in place: nobody knows of the container yet. Later ones appear as a
+ * whole, without base's random name: nobody else writes here at the same time. */
+static int write_state(int directory_fd, const struct buffer *text, bool first, struct error *err)
+{
+    int r = write_file(directory_fd, first ? STATE_FILE : STATE_FILE ".new", text->data,
+                       text->length, err);
+
+    if (r == 0 && !first && renameat(directory_fd, STATE_FILE ".new", directory_fd, STATE_FILE) < 0)
+        r = error_errno(err, errno, "write " STATE_FILE);
+    return r;
 }
 
 int state_write(const struct container *container, pid_t pid, struct error *err)
@@ -118,7 +125,7 @@ int state_write(const struct container *container, pid_t pid, struct error *err)
             return error_errno(err, -r, "the container's process ended");
     }
     runtime_state_write(&state, &text);
-    return write_file(container->state_fd, STATE_FILE, text.data, text.length, err);
+    return write_state(container->state_fd, &text, pid == 0, err);
 }
 
 int state_write_config(const struct container *container, struct error *err)

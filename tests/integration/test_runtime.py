@@ -3,17 +3,15 @@
 Runs on the machine and in the guest (cgroup v2).
 """
 
-import fcntl
+import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
-import struct
 import subprocess
-import termios
 import time
 
-import harness
 from bundles import (CGROUPS, Bundle, ConsoleSocket, Runtime, cgroup_file, cgroup_version)
 from harness import main, run, test, wait_for
 
@@ -829,6 +827,27 @@ def no_descriptor_of_ours_gets_in(w):
     assert len(out) <= 4, out
     w.bundle.process["cwd"] = "/proc/self/fd/7"
     w.fails("process.cwd")
+
+
+@world
+def the_program_cannot_be_overwritten_from_inside(w):
+    """CVE-2019-5736: what /proc/PID/exe of our process leads to stays read-only for ever."""
+    copy = w.scratch / "copy"
+    shutil.copy(w.runtime.path, copy)
+    w.runtime.path = str(copy)
+    w.bundle.script("true")
+    with w.runtime.container(w.bundle, w.name, start=False):
+        pid = w.runtime.state(w.name)["pid"]
+        link = os.open(f"/proc/{pid}/exe", os.O_PATH)
+    try:
+        wait_for(lambda: not pathlib.Path(f"/proc/{pid}/exe").exists())
+        try:
+            os.close(os.open(f"/proc/self/fd/{link}", os.O_WRONLY))
+            raise AssertionError("opened for writing")
+        except OSError as error:
+            assert error.errno in (errno.EROFS, errno.EPERM), error
+    finally:
+        os.close(link)
 
 
 @world

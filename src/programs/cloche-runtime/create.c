@@ -75,6 +75,7 @@ const struct command command_create = {
     .usage = "[-b DIR] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N] "
              "[--no-new-keyring] ID",
     .summary = "make a container; its program waits for start",
+    .enters_container = true,
     .main = create_main,
 };
 
@@ -83,5 +84,6 @@ const struct command command_run = {
     .usage = "[-b DIR] [-d] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N] "
              "[--no-new-keyring] [--keep] ID",
     .summary = "make a container and start it",
+    .enters_container = true,
     .main = run_main,
 };

@@ -113,5 +113,6 @@ const struct command command_exec = {
              "    [--no-new-privs] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N]\n"
              "    ID COMMAND [ARGUMENT...] | -p process.json ID",
     .summary = "run a further process in a container",
+    .enters_container = true,
     .main = exec_main,
 };

@@ -9,10 +9,12 @@
 
 #include <runtime/runtime.h>
 
+#include <base/alloc.h>
 #include <base/text.h>
 
 #include "options.h"
 #include "program.h"
+#include "seal.h"
 
 static const struct command *const commands[] = {
     &command_create, &command_delete, &command_exec,  &command_features, &command_kill,
@@ -90,7 +92,7 @@ static int open_log(const struct globals *globals, struct error *err)
     return 0;
 }
 
-static int run_command(const struct globals *globals, int argc, char **argv)
+static int run_command(const struct globals *globals, int argc, char **argv, char **full_argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     const struct program program = {
@@ -108,6 +110,8 @@ static int run_command(const struct globals *globals, int argc, char **argv)
                 return EXIT_CODE_OK;
             }
         }
+        if (commands[i]->enters_container && seal_program(full_argv, &err) < 0)
+            return program_fail(&err);
         return commands[i]->main(&program, argc, argv);
     }
     error_set(&err, -EINVAL, "unknown command '%s'", argv[0]);
@@ -120,6 +124,8 @@ int main(int argc, char **argv)
     _cleanup_error_ struct error err = ERROR_INIT;
     struct globals globals = {0};
 
+    /* Parsing moves the arguments about. */
+    _cleanup_free_ char **full_argv = xmemdup(argv, ((size_t)argc + 1) * sizeof(*argv));
     fill_standard_descriptors();
     int rest = parse_globals(argc, argv, &globals, &err);
     if (rest >= 0 && open_log(&globals, &err) < 0)
@@ -130,5 +136,5 @@ int main(int argc, char **argv)
         return help();
     if (globals.version)
         return command_version.main(NULL, 0, NULL);
-    return run_command(&globals, rest, argv + 1);
+    return run_command(&globals, rest, argv + 1, full_argv);
 }

@@ -23,8 +23,9 @@ struct program {
 
 struct command {
     const char *name;
-    const char *usage;   /* arguments */
-    const char *summary; /* one line */
+    const char *usage;     /* arguments */
+    const char *summary;   /* one line */
+    bool enters_container; /* a process of ours becomes one of the container */
     /* argv[0] is the command's name. Returns the exit code. */
     int (*main)(const struct program *program, int argc, char **argv);
 };

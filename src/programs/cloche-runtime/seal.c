@@ -1,0 +1,85 @@
+/*
+ * Keeping the program's file out of the container's reach (CVE-2019-5736).
+ *
+ * A process of ours becomes the container's program, and until then /proc/PID/exe in there leads to
+ * our file; an image whose program is a script with "#!/proc/self/exe" even executes it. Whoever
+ * opens that link reaches the file through the mount it was executed from. So what goes near a
+ * container is executed from a mount of its own, which is read-only and attached nowhere: nobody
+ * can make it writable again. Where mounts cannot be made, from a sealed copy in memory.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "seal.h"
+
+#define OWN_FILE "/proc/self/exe"
+#define ALL_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+
+#ifndef AT_EMPTY_PATH
+#define AT_EMPTY_PATH 0x1000
+#endif
+
+static bool is_sealed(int fd)
+{
+    struct statvfs status;
+
+    return fcntl(fd, F_GET_SEALS) == ALL_SEALS ||
+           (fstatvfs(fd, &status) == 0 && (status.f_flag & ST_RDONLY));
+}
+
+static int open_readonly_mount(void)
+{
+    const struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, OWN_FILE, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+    if (fd >= 0 && syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) == 0)
+        return fd;
+    close_fd(fd);
+    return -1;
+}
+
+static int copy_to_memory(int own_fd)
+{
+    struct stat status;
+    off_t offset = 0;
+    int fd = memfd_create("cloche-runtime", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd < 0 || fstat(own_fd, &status) < 0)
+        goto fail;
+    while (offset < status.st_size) {
+        if (sendfile(fd, own_fd, &offset, (size_t)(status.st_size - offset)) <= 0)
+            goto fail;
+    }
+    if (fcntl(fd, F_ADD_SEALS, ALL_SEALS) == 0)
+        return fd;
+fail:
+    close_fd(fd);
+    return -1;
+}
+
+int seal_program(char **argv, struct error *err)
+{
+    _cleanup_close_ int own_fd = open(OWN_FILE, O_RDONLY | O_CLOEXEC);
+
+    if (own_fd < 0)
+        return error_errno(err, errno, "open " OWN_FILE);
+    if (is_sealed(own_fd)) {
+        prctl(PR_SET_NAME, "cloche-runtime"); /* execveat leaves a descriptor's number there */
+        return 0;
+    }
+    _cleanup_close_ int fd = open_readonly_mount();
+    if (fd < 0)
+        fd = copy_to_memory(own_fd);
+    if (fd >= 0)
+        syscall(SYS_execveat, fd, "", argv, environ, AT_EMPTY_PATH);
+    return error_errno(err, errno, "execute a copy of the runtime that no container can change");
+}
