@@ -17,6 +17,7 @@ import sys
 TOP = pathlib.Path(__file__).resolve().parents[2]
 MAN = TOP / "man"
 PROGRAMS = TOP / "src" / "programs"
+EXAMPLES = {"runtime-spec/x.json", "runtime-spec/my-thing.json"}  # of src/schema/README.md
 BUILD = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else None
 
 
@@ -174,15 +175,28 @@ def tests_that_promises_name():
     return problems
 
 
+def markdown():
+    folders = (".", "contrib", "runtime-spec", "src", "tests")
+    return sorted({str(p.relative_to(TOP)) for folder in folders
+                   for p in (TOP / folder).glob("*.md" if folder == "." else "**/*.md")})
+
+
 def links_lead_somewhere():
     problems = []
-    pages = subprocess.run(["git", "-C", TOP, "ls-files", "*.md"], capture_output=True, text=True,
-                           check=False).stdout.split()
-    for name in pages or [str(p.relative_to(TOP)) for p in TOP.glob("src/*/README.md")]:
+    for name in markdown():
         text = re.sub(r"```.*?```", "", read(name), flags=re.S)
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) + re.findall(r'(?:src|href)="([^"#]+)"', text):
             if "://" not in target and not (TOP / name).parent.joinpath(target).exists():
                 problems.append(f"{name}: {target} does not exist")
+    return problems
+
+
+def paths_that_are_named_exist():
+    problems = []
+    for name in markdown() + sorted(str(p.relative_to(TOP)) for p in MAN.glob("*.scd")):
+        for path in re.findall(r"(?<![\w./-])((?:src|tests|contrib|man|runtime-spec|\.ci)/[\w./-]*\w)", read(name)):
+            if "NAME" not in path and path not in EXAMPLES and not list(TOP.glob(path + "*")):
+                problems.append(f"{name}: {path} does not exist")
     return problems
 
 
@@ -191,7 +205,7 @@ def main():
               pages_have_the_options_of_the_help, tables_of_the_database, fields_of_the_status_file,
               fields_of_the_runtime_state, messages_of_the_monitor, variables_of_the_environment,
               error_codes_of_the_socket, pages_refer_to_pages_that_exist, tests_that_promises_name,
-              links_lead_somewhere]
+              links_lead_somewhere, paths_that_are_named_exist]
     print(f"1..{len(checks)}")
     failed = False
     for number, check in enumerate(checks, 1):
