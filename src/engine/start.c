@@ -3,8 +3,9 @@
  *
  *     start_begin        an address and its ports; the record says so before anything runs
  *     prepare_work       on the disk thread: commit, root mount, user, bundle
+ *     folders_make       in a child meanwhile: missing folders of the machine that are bound
  *     network_create     on the loop meanwhile: the network namespace
- *     prepare_done       the monitor is started and told what was asked before: attach, start
+ *     start_monitor      the monitor is started and told what was asked before: attach, start
  *     on_start_reply     the process runs, or why not
  *
  * A failure at any step goes through start_fail(), which takes back what was reserved.
@@ -20,6 +21,7 @@
 #include <base/text.h>
 
 #include "bundle.h"
+#include "folders.h"
 #include "remove.h"
 #include "spawn.h"
 
@@ -33,10 +35,9 @@ struct start_operation {
     struct error err;
     int netns_fd;
     int rootfs_fd;
-    bool prepared;     /* the disk job is done */
-    bool network_done; /* the namespace is made, or failed */
-    bool host_base;    /* the image stands on the machine's /usr */
-    struct error net_err;
+    unsigned under_way;     /* parts of the preparation that have not ended */
+    bool host_base;         /* the image stands on the machine's /usr */
+    struct error loop_err;  /* of the parts that do not run on the disk thread */
     struct in_addr address; /* copies for the disk thread */
     bool has_address;
 };
@@ -226,13 +227,12 @@ static void send_attachments(struct container *container)
     container->attachments_count = 0;
 }
 
-/* Both halves of the preparation are there: the monitor. */
 static void start_monitor(struct start_operation *start)
 {
     struct container *container = start->base.container;
 
-    if (start->err.code == 0 && start->net_err.code < 0)
-        error_move(&start->err, &start->net_err);
+    if (start->err.code == 0 && start->loop_err.code < 0)
+        error_move(&start->err, &start->loop_err);
     if (start->err.code == 0)
         spawn_monitor(container, start->rootfs_fd, start->netns_fd, &start->err);
     close_fd(steal_fd(&start->rootfs_fd));
@@ -246,13 +246,42 @@ static void start_monitor(struct start_operation *start)
     link_request(container->link, MONITOR_START, NULL, 0, NULL, 0, on_start_reply, start);
 }
 
+static void part_ended(struct start_operation *start)
+{
+    if (--start->under_way == 0)
+        start_monitor(start);
+}
+
 static void prepare_done(struct disk_job *job)
 {
     struct start_operation *start = disk_job_of(job, struct start_operation, job);
 
-    start->prepared = true;
-    if (start->network_done)
-        start_monitor(start);
+    part_ended(start);
+}
+
+static void on_folders_made(const struct error *err, void *data)
+{
+    struct start_operation *start = data;
+
+    if (err)
+        error_set(&start->loop_err, err->code, "%s", error_message(err));
+    part_ended(start);
+}
+
+/* Everything that can be done at the same time. The last part to end goes on with the monitor. */
+static void prepare_all(struct start_operation *start)
+{
+    struct container *container = start->base.container;
+
+    start->under_way = 2;
+    disk_submit(container->engine->disk, &start->job);
+    if (container->effective->binds_count) {
+        start->under_way++;
+        if (folders_make(container, on_folders_made, start, &start->loop_err) < 0)
+            start->under_way--;
+    }
+    network_create(container, &start->netns_fd, &start->loop_err);
+    part_ended(start);
 }
 
 static bool may_start(struct start_operation *start)
@@ -289,9 +318,7 @@ static void start_begin(struct operation *operation)
     record_change_update(&start->change, container);
     start->job.work = prepare_work;
     start->job.done = prepare_done;
-    disk_submit(container->engine->disk, &start->job);
-    network_create(container, &start->netns_fd, &start->net_err);
-    start->network_done = true;
+    prepare_all(start);
 }
 
 static void start_container_ended(struct operation *operation)
@@ -309,7 +336,7 @@ static void start_release(struct operation *operation)
 
     record_change_finish(&start->change);
     error_finish(&start->err);
-    error_finish(&start->net_err);
+    error_finish(&start->loop_err);
     close_fd(start->rootfs_fd);
     close_fd(start->netns_fd);
     free(start);

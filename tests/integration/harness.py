@@ -226,7 +226,8 @@ class Instance:
         pid = self.daemon_pid()
         assert pid, "there is no daemon to kill"
         os.kill(pid, number)
-        wait_for(lambda: not _alive(pid), what="the daemon is gone")
+        # Its socket is closed when the last of its threads has gone.
+        wait_for(lambda: not _alive(pid) and _threads(pid) <= 1, what="the daemon is gone")
         return pid
 
     def remove(self):
@@ -253,6 +254,13 @@ def _read(path):
 
 def _command_name(pid):
     return os.path.basename(_read(f"/proc/{pid}/cmdline").split(b"\0")[0].decode(errors="replace"))
+
+
+def _threads(pid):
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
 
 
 def _alive(pid):
