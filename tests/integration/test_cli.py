@@ -107,6 +107,15 @@ def an_instance_that_is_not_there_is_removed_without_a_daemon(instance):
     assert not instance.root.exists() and not instance.run_folder.exists()
 
 
+@test
+def an_instance_is_gone_when_its_removal_returns(instance):
+    pid = instance.start_daemon()
+    instance.cloche("system", "remove", input="no\n", code=1)
+    instance.cloche("system", "remove", input="y\n")
+    assert not instance.root.exists() and not instance.run_folder.exists()
+    assert not pathlib.Path(f"/proc/{pid}").exists()
+
+
 def complete(*words, env=None):
     """What bash would offer for the last word, by sourcing contrib/completion/cloche.bash."""
     line = " ".join(words)

@@ -132,7 +132,7 @@ static int wait_until_ready(int ready_fd, int pidfd)
             return -errno;
         if (count == 0)
             return -ETIMEDOUT;
-        return waited[0].revents & POLLIN ? 0 : waited[1].revents ? -ECHILD : 0;
+        return waited[0].revents & POLLIN ? 0 : -ECHILD;
     }
 }
 

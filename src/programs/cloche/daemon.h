@@ -4,8 +4,8 @@
  * Nobody listens on the instance's socket: under systemd with a unit installed, systemd starts it.
  * Else `cloched [--instance NAME] --ready-fd 3` is started in a session of its own, its messages
  * in RUN/cloched.log. The start is guarded by a lock (RUN/start.lock), so that of many commands at
- * once one starts it and the others find it running. cloched writes to descriptor 3, or closes
- * it, when its socket listens.
+ * once one starts it and the others find it running. cloched writes to descriptor 3 when its socket
+ * listens.
  */
 #ifndef CLOCHE_DAEMON_H
 #define CLOCHE_DAEMON_H

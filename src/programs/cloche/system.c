@@ -1,10 +1,16 @@
+#include <poll.h>
 #include <stdio.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
+#include <rpc/client.h>
 #include <schema/management.h>
 
 #include "cli.h"
+
+enum { END_MILLISECONDS = 10000 }; /* from the daemon's last answer to its end */
 
 struct remove_options {
     bool force;
@@ -42,17 +48,40 @@ static bool exists(struct cli *cli)
            access(cli->instance.run, F_OK) == 0;
 }
 
+/* A pidfd of the daemon on the other end of the connection; negative when there is no way. */
+static int daemon_process(const struct cli *cli)
+{
+    struct ucred peer;
+    socklen_t length = sizeof(peer);
+
+    if (getsockopt(rpc_client_fd(cli->client), SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
+        return -errno;
+    return (int)syscall(SYS_pidfd_open, peer.pid, 0);
+}
+
 static int run(struct cli *cli, const void *values, char *const *operands)
 {
     const struct remove_options *options = values;
     _cleanup_error_ struct error err = ERROR_INIT;
+    _cleanup_close_ int daemon = -1;
     const struct api_system_remove params = {.force = options->force, .has_force = true};
 
     if (!exists(cli))
         return EXIT_DONE;
     if (!options->force && !confirmed(cli))
         return EXIT_FAILED;
-    return cli_call(cli, "system.remove", &params, NULL, &err) < 0 ? cli_fail(&err) : EXIT_DONE;
+    if (cli_connect(cli, &err) < 0)
+        return cli_fail(&err);
+    daemon = daemon_process(cli);
+    if (cli_call(cli, "system.remove", &params, NULL, &err) < 0)
+        return cli_fail(&err);
+    /* The run folder goes with the daemon's last steps, after its answer. */
+    struct pollfd end = {.fd = daemon, .events = POLLIN};
+    if (daemon >= 0 && poll(&end, 1, END_MILLISECONDS) == 0) {
+        error_set(&err, -ETIMEDOUT, "the daemon did not end");
+        return cli_fail(&err);
+    }
+    return EXIT_DONE;
 }
 
 const struct command system_remove_command = {
