@@ -638,5 +638,35 @@ def an_attached_run_is_answered_by_the_next_daemon(instance, images):
     wait_for(lambda: instance.cloche("ps", "-aq").out == "")
 
 
+@test
+def a_signal_brings_the_daemon_back(instance, images):
+    load(instance, images)
+    process = instance.start("run", "--rm", IMAGE, "sh", "-c",
+                             "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")
+    assert process.stdout.readline() == b"ready\n"
+    instance.kill_daemon()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 7, (out, err, process.returncode)
+
+
+@test
+def exec_and_attach_survive_the_daemon(instance, images):
+    load(instance, images)
+    instance.cloche("run", "-d", "-i", "--name", "web", IMAGE, "sh", "-c",
+                    "read x; echo $x; exit 6")
+    attached = instance.start("attach", "web")
+    program = instance.start("exec", "-i", "web", "sh", "-c", "echo up; read x; echo $x; exit 8")
+    assert program.stdout.readline() == b"up\n"
+    instance.kill_daemon()
+    instance.start_daemon()
+    time.sleep(0.5)
+    assert program.communicate(b"to exec\n", timeout=20)[0] == b"to exec\n"
+    assert program.returncode == 8, program.returncode
+    assert attached.communicate(b"to main\n", timeout=20)[0] == b"to main\n"
+    assert attached.returncode == 6, attached.returncode
+    instance.cloche("rm", "web")
+
+
 if __name__ == "__main__":
     main()

@@ -60,23 +60,26 @@ static void drop_connection(struct session *session)
 
 /* ---- while the stream runs */
 
+/* There is a connection again: asks it for the end. */
+static void resume(struct session *session)
+{
+    if (text_equal(session->condition, "next-exit"))
+        session->condition = "not-running"; /* it may have ended meanwhile */
+    if (send_wait(session, NULL) < 0)
+        drop_connection(session);
+    else
+        close_fd(steal_fd(&session->reconnect_timer));
+}
+
 /* The daemon is gone: look from time to time for its successor, but do not start one. Somebody
  * may have stopped it on purpose. */
 static void look_for_daemon(struct session *session)
 {
     uint64_t expirations;
 
-    if (read(session->reconnect_timer, &expirations, sizeof(expirations)) < 0)
-        return;
-    if (!cli_connect_running(session->cli))
-        return;
-    if (!session->exec_id && text_equal(session->condition, "next-exit"))
-        session->condition = "not-running"; /* it may have ended meanwhile */
-    if (send_wait(session, NULL) < 0) {
-        drop_connection(session);
-        return;
-    }
-    close_fd(steal_fd(&session->reconnect_timer));
+    if (read(session->reconnect_timer, &expirations, sizeof(expirations)) > 0 &&
+        cli_connect_running(session->cli))
+        resume(session);
 }
 
 static void start_looking(struct session *session)
@@ -85,6 +88,8 @@ static void start_looking(struct session *session)
     const struct itimerspec timer = {.it_interval = interval, .it_value = interval};
 
     drop_connection(session);
+    if (session->exec_id || session->reconnect_timer >= 0)
+        return; /* an exec session's end is asked for afterwards: see exec_exit_code() */
     session->reconnect_timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (session->reconnect_timer >= 0)
         timerfd_settime(session->reconnect_timer, 0, &timer, NULL);
@@ -147,6 +152,13 @@ static void pass_signal(void *context, int number)
     };
 
     snprintf(name, sizeof(name), "%d", number);
+    call_beside(session, "container.kill", &kill);
+    if (session->cli->client || session->answered)
+        return;
+    /* The daemon is gone, and somebody wants something of the container now: that starts one. */
+    if (cli_connect(session->cli, NULL) < 0)
+        return;
+    resume(session);
     call_beside(session, "container.kill", &kill);
 }
 
@@ -211,6 +223,27 @@ static int read_status(const struct session *session, int *ret_code)
     return -ENOENT;
 }
 
+/* A daemon that did not start an exec session knows it from its end on, which the monitor tells as
+ * soon as there is a daemon: it may come just after our question. */
+static int exec_exit_code(struct session *session, int *ret_code, struct error *err)
+{
+    int r = cli_connect(session->cli, err);
+
+    for (int i = 0; r >= 0 && i < STATUS_LOOKS; i++) {
+        r = send_wait(session, err);
+        if (r >= 0)
+            r = receive_wait(session, ret_code, err);
+        if (r != -ENOENT)
+            return r;
+        poll(NULL, 0, STATUS_MILLISECONDS);
+        r = 0;
+    }
+    return r < 0 ? r
+                 : error_set(err, -ENOENT,
+                             "how the program ended is not known: the daemon "
+                             "was started anew meanwhile");
+}
+
 int session_exit_code(struct session *session, int *ret_code, struct error *err)
 {
     if (session->cli->client && session->wait_id) {
@@ -219,11 +252,12 @@ int session_exit_code(struct session *session, int *ret_code, struct error *err)
             return r;
         drop_connection(session);
     }
-    if (!session->exec_id && read_status(session, ret_code) >= 0)
+    if (session->exec_id)
+        return exec_exit_code(session, ret_code, err);
+    if (read_status(session, ret_code) >= 0)
         return 0;
     int r = cli_connect(session->cli, err);
-    if (r >= 0 && !session->exec_id)
-        session->condition = "not-running";
+    session->condition = "not-running";
     if (r >= 0)
         r = send_wait(session, err);
     return r < 0 ? r : receive_wait(session, ret_code, err);
