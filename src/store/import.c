@@ -111,6 +111,33 @@ static int inherit_folders(struct store_staging *staging, const struct image_wor
     return 0;
 }
 
+static int import_name(struct store *store, const char *id, const char *name,
+                       struct store_loaded *loaded, struct error *err)
+{
+    char *short_name = NULL;
+    int r = name_assign(store, id, name, &short_name, err);
+
+    if (r == 0)
+        strv_take(&loaded->names, short_name);
+    return r;
+}
+
+static int import_names(struct store *store, const struct image_worker_image *image,
+                        struct store_loaded *loaded, struct error *err)
+{
+    int r = 0;
+
+    loaded->id = xstrdup(image->id);
+    for (size_t i = 0; r == 0 && i < image->names_count; i++)
+        r = import_name(store, image->id, image->names[i], loaded, err);
+    for (size_t i = 0; r == 0 && i < image->suggested_names_count; i++) {
+        r = import_name(store, image->id, image->suggested_names[i], loaded, NULL);
+        if (r == -EINVAL || r == -EPERM) /* no reference, or one that is not to be had */
+            r = 0;
+    }
+    return r;
+}
+
 /* One image, inside the transaction. */
 static int import_image(struct store_staging *staging, const struct image_worker_image *image,
                         struct store_loaded *loaded, struct error *err)
@@ -137,14 +164,7 @@ static int import_image(struct store_staging *staging, const struct image_worker
         .layers_count = image->layers_count,
     };
     r = image_install(staging, &install, err);
-    loaded->id = xstrdup(image->id);
-    for (size_t i = 0; r == 0 && i < image->names_count; i++) {
-        char *name = NULL;
-        r = name_assign(staging->store, image->id, image->names[i], &name, err);
-        if (r == 0)
-            strv_take(&loaded->names, name);
-    }
-    return r;
+    return r < 0 ? r : import_names(staging->store, image, loaded, err);
 }
 
 static int import_images(struct store_staging *staging, const struct image_worker_result *result,

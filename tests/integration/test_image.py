@@ -441,6 +441,16 @@ def the_image_of_this_platform_is_taken(scratch):
     store.refuse(made.layout(images[:1], index=nested), "no image for linux/" + machine)
 
 
+@test
+def an_annotation_that_is_no_name_is_passed_over(scratch):
+    store = Store(scratch)
+    layer = made.tar([entry("a", b"a")])
+    for annotation, names in (("Some TEXT", []), ("latest", []), ("shop", ["shop:latest"]),
+                              ("a..b", []), ("me/shop:2", ["me/shop:2"]), ("host", [])):
+        out = store.load_bytes(made.layout([(annotation, [layer], None)])).out
+        assert out.split()[1:] == names, (annotation, out)
+
+
 # ---------------------------------------------------------------- hostile layers
 
 def _refuse_layer(store, entries, *words, **options):

@@ -58,6 +58,13 @@ static int check_expansion(const struct decompress_stream *self, struct error *e
     return 0;
 }
 
+static void consume(struct decompress_stream *self, size_t length)
+{
+    if (length) /* the input may be NULL at the end */
+        self->input += length;
+    self->input_length -= length;
+}
+
 static int ends_early(struct error *err, const char *what)
 {
     return error_set(err, -EBADMSG, "the %s data ends in the middle", what);
@@ -82,8 +89,7 @@ static ssize_t gzip_step(struct decompress_stream *self, struct error *err)
     self->gzip.next_out = self->output;
     self->gzip.avail_out = OUTPUT_SIZE;
     int r = inflate(&self->gzip, Z_NO_FLUSH);
-    self->input += self->input_length - self->gzip.avail_in;
-    self->input_length = self->gzip.avail_in;
+    consume(self, self->input_length - self->gzip.avail_in);
     if (r == Z_STREAM_END)
         self->in_member = false;
     else if (r != Z_OK && r != Z_BUF_ERROR)
@@ -100,8 +106,7 @@ static ssize_t zstd_step(struct decompress_stream *self, struct error *err)
 
     if (ZSTD_isError(r))
         return error_set(err, -EBADMSG, "damaged zstd data: %s", ZSTD_getErrorName(r));
-    self->input += in.pos;
-    self->input_length -= in.pos;
+    consume(self, in.pos);
     self->in_member = r != 0;
     return (ssize_t)out.pos;
 }

@@ -1,5 +1,4 @@
 /* OCI layouts: index.json, indexes below it, manifests. */
-#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
@@ -133,28 +132,27 @@ static int choose_manifest(const struct load *load, const struct oci_image_descr
     return choose_manifest(load, best, document->path, depth + 1, ret, err);
 }
 
-static bool is_plain_name(const char *name)
+static void add_name(char ***list, size_t *count, const char *name)
 {
-    if (!isalnum((unsigned char)name[0]))
-        return false;
-    for (const char *c = name; *c; c++)
-        if (!isalnum((unsigned char)*c) && !strchr("._-/:", *c))
-            return false;
-    return true;
+    if (text_empty(name) || strv_contains(*list, name))
+        return;
+    strv_append(list, name);
+    (*count)++;
 }
 
 /* containerd's annotation is a whole name. The specification's own is free text: other tools write
  * names there, or only a tag; of those "latest" says nothing. */
-static const char *image_name(const struct oci_image_descriptor *descriptor)
+static void add_names(struct image_worker_image *image,
+                      const struct oci_image_descriptor *descriptor)
 {
-    const char *name = json_string_map_get(descriptor->annotations, "io.containerd.image.name");
+    const char *full = json_string_map_get(descriptor->annotations, "io.containerd.image.name");
+    const char *reference =
+        json_string_map_get(descriptor->annotations, "org.opencontainers.image.ref.name");
 
-    if (!text_empty(name))
-        return name;
-    name = json_string_map_get(descriptor->annotations, "org.opencontainers.image.ref.name");
-    if (text_empty(name) || text_equal(name, "latest") || !is_plain_name(name))
-        return NULL;
-    return name;
+    if (!text_empty(full))
+        add_name(&image->names, &image->names_count, full);
+    else if (!text_equal(reference, "latest"))
+        add_name(&image->suggested_names, &image->suggested_names_count, reference);
 }
 
 static struct image_worker_image *find_image(const struct load *load, const char *manifest)
@@ -169,7 +167,6 @@ static int load_described(struct load *load, const struct oci_image_descriptor *
                           const char *source, struct error *err)
 {
     const struct document *document;
-    const char *name = image_name(descriptor);
     int r = choose_manifest(load, descriptor, source, 0, &document, err);
 
     if (r < 0)
@@ -178,10 +175,8 @@ static int load_described(struct load *load, const struct oci_image_descriptor *
     struct image_worker_image *image = find_image(load, document->digest);
     if (!image)
         r = load_manifest(load, document, &image, err);
-    if (r == 0 && name && !strv_contains(image->names, name)) {
-        strv_append(&image->names, name);
-        image->names_count++;
-    }
+    if (r == 0)
+        add_names(image, descriptor);
     return r;
 }
 
