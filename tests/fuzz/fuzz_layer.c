@@ -1,6 +1,7 @@
 /*
- * The image worker's reading of archives: tar, gzip, zstd, documents, layers, unpacking. The input is
- * an archive; everything happens as in cloche-image, but without its jail, in a folder in memory.
+ * The image worker's reading of archives: tar, gzip, zstd, documents, layers, unpacking. The input
+ * is an archive; everything happens as in cloche-image, but without its jail, in a folder in
+ * memory.
  */
 #include <errno.h>
 #include <fcntl.h>
