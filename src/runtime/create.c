@@ -20,6 +20,7 @@
 
 #include "config_check.h"
 #include "create.h"
+#include "filter_cache.h"
 #include "hooks.h"
 #include "init.h"
 #include "kernel.h"
@@ -261,9 +262,11 @@ static int serve_hooks(struct container *container, struct error *err)
 /* While the child mounts, the filter is compiled. */
 static int serve_root(struct container *container, struct error *err)
 {
+    _cleanup_close_ int root_fd =
+        openat(container->state_fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
     struct filter *filter = NULL;
     size_t size;
-    int r = filter_compile(container->config->linux->seccomp, &filter, &size, err);
+    int r = filter_get(root_fd, container->config->linux->seccomp, &filter, &size, err);
 
     if (r == 0)
         r = workload_set_oom_score(container->proc_fd, container->pid, container->config->process,

@@ -22,6 +22,7 @@
 
 #include "config_check.h"
 #include "create.h"
+#include "filter_cache.h"
 #include "foreground.h"
 #include "init.h"
 #include "kernel.h"
@@ -332,7 +333,8 @@ static int serve(struct execution *execution, struct error *err)
     const struct oci_linux *config = execution->config->linux;
     struct filter *filter = NULL;
     size_t size;
-    int r = filter_compile(config ? config->seccomp : NULL, &filter, &size, err);
+    int r =
+        filter_get(execution->stored.root_fd, config ? config->seccomp : NULL, &filter, &size, err);
 
     if (r == 0)
         r = workload_set_oom_score(execution->proc_fd, execution->pid, execution->process, err);
