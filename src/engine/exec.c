@@ -105,18 +105,29 @@ static void remove_session(struct container *container, const char *id)
     }
 }
 
-/* An end that comes for a session that an earlier daemon started makes the session known. */
-void exec_ended(struct container *container, const char *id, int exit_code)
+static struct exec_session *find_or_add(struct container *container, const char *id)
 {
     struct exec_session *session = container->execs;
 
     while (session && !text_equal(session->id, id))
         session = session->next;
-    if (!session) {
-        if (!text_is_hex(id, EXEC_ID_DIGITS))
-            return;
+    if (!session && text_is_hex(id, EXEC_ID_DIGITS))
         session = add_session(container, id);
-    }
+    return session;
+}
+
+void exec_adopt(struct container *container, const char *id)
+{
+    find_or_add(container, id);
+}
+
+/* An end that comes for a session that an earlier daemon started makes the session known. */
+void exec_ended(struct container *container, const char *id, int exit_code)
+{
+    struct exec_session *session = find_or_add(container, id);
+
+    if (!session)
+        return;
     session->running = false;
     session->exit_code = exit_code;
     waiters_exec_ended(container->engine, session);

@@ -250,6 +250,8 @@ void waiters_drop_all(struct engine *engine);
 
 struct exec_session *exec_session_find(struct engine *engine, const char *id,
                                        struct container **ret_container);
+/* An earlier daemon started it. */
+void exec_adopt(struct container *container, const char *id);
 void exec_ended(struct container *container, const char *id, int exit_code);
 void exec_end_all(struct container *container); /* with 137, when the container has ended */
 void exec_free_all(struct container *container);

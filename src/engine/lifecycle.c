@@ -79,6 +79,11 @@ static void on_exec_exited(const struct monitor_exec_exited *event, void *data)
     exec_ended(data, event->id, event->exit_code);
 }
 
+static void on_exec_running(const struct monitor_exec_running *event, void *data)
+{
+    exec_adopt(data, event->id);
+}
+
 static void on_closed(void *data)
 {
     struct container *container = data;
@@ -93,5 +98,6 @@ static void on_closed(void *data)
 const struct link_handlers container_link_handlers = {
     .exited = on_exited,
     .exec_exited = on_exec_exited,
+    .exec_running = on_exec_running,
     .closed = on_closed,
 };

@@ -89,6 +89,11 @@ static void deliver_event(struct link *link, const struct link_message *message)
         struct monitor_exec_exited copy = *(const struct monitor_exec_exited *)event;
         copy.id[MONITOR_ID_SIZE - 1] = '\0';
         link->handlers->exec_exited(&copy, link->data);
+    } else if ((event = link_payload(message, MONITOR_EXEC_RUNNING,
+                                     sizeof(struct monitor_exec_running)))) {
+        struct monitor_exec_running copy = *(const struct monitor_exec_running *)event;
+        copy.id[MONITOR_ID_SIZE - 1] = '\0';
+        link->handlers->exec_running(&copy, link->data);
     }
 }
 

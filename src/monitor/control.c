@@ -31,6 +31,7 @@ struct message {
         struct monitor_pid pid;
         struct monitor_exited exited;
         struct monitor_exec_exited exec_exited;
+        struct monitor_exec_running exec_running;
     };
 };
 
@@ -175,9 +176,8 @@ static int on_status(struct monitor *monitor, const struct message *message, int
 static int on_hello(struct monitor *monitor, const struct message *message, int *fd,
                     struct error *err)
 {
-    on_status(monitor, message, fd, err);
     execs_tell(monitor);
-    return 0;
+    return on_status(monitor, message, fd, err);
 }
 
 static int send_ok(struct monitor *monitor, const struct message *message)

@@ -14,6 +14,7 @@
 enum {
     EXEC_GRACE_MS = 500, /* for what outlives the process and holds its streams */
     CHECK_MS = 250,
+    EXIT_ENGINE_FAILED = 125,
     EXIT_KILLED = 137,
 };
 
@@ -122,6 +123,31 @@ static int begin(struct monitor *monitor, struct session *session, int status, s
     return r < 0 ? r : session_begin(monitor, session, err);
 }
 
+/* Without a daemon the session stays, empty, for the next one. */
+static void tell(struct monitor *monitor, struct session *session)
+{
+    struct monitor_exec_exited exited = {.exit_code = session->exit_code};
+
+    memcpy(exited.id, session->id, sizeof(exited.id));
+    if (control_send(monitor, MONITOR_EXEC_EXITED, 0, &exited, sizeof(exited)) == 0)
+        exec_free(monitor, session);
+}
+
+/* A daemon that took over meanwhile knows the session as running: for it, it ends. */
+static void start_failed(struct monitor *monitor, struct session *session, int code,
+                         uint32_t request, const char *text)
+{
+    if (request) {
+        control_send_error(monitor, MONITOR_ERROR, request, code, text);
+        exec_free(monitor, session);
+        return;
+    }
+    session->phase = SESSION_ENDED;
+    session->pid = 0;
+    session->exit_code = code > 0 ? code : EXIT_ENGINE_FAILED;
+    exec_drained(monitor, session);
+}
+
 void exec_helper_ended(struct monitor *monitor, struct session *session, int status)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -129,9 +155,7 @@ void exec_helper_ended(struct monitor *monitor, struct session *session, int sta
 
     int r = begin(monitor, session, status, &err);
     if (r != 0) {
-        if (request)
-            control_send_error(monitor, MONITOR_ERROR, request, r, error_message(&err));
-        exec_free(monitor, session);
+        start_failed(monitor, session, r, request, error_message(&err));
         return;
     }
     runtime_remove_files(monitor, session);
@@ -153,16 +177,6 @@ void exec_process_ended(struct monitor *monitor, struct session *session, int st
         exec_drained(monitor, session);
 }
 
-/* Without a daemon the session stays, empty, for the next one. */
-static void tell(struct monitor *monitor, struct session *session)
-{
-    struct monitor_exec_exited exited = {.exit_code = session->exit_code};
-
-    memcpy(exited.id, session->id, sizeof(exited.id));
-    if (control_send(monitor, MONITOR_EXEC_EXITED, 0, &exited, sizeof(exited)) == 0)
-        exec_free(monitor, session);
-}
-
 static bool is_over(const struct session *session)
 {
     return session->phase == SESSION_ENDED && !session_streams_open(session);
@@ -175,6 +189,14 @@ void exec_drained(struct monitor *monitor, struct session *session)
     tell(monitor, session);
 }
 
+static void tell_running(struct monitor *monitor, const struct session *session)
+{
+    struct monitor_exec_running running = {.pid = session->pid};
+
+    memcpy(running.id, session->id, sizeof(running.id));
+    control_send(monitor, MONITOR_EXEC_RUNNING, 0, &running, sizeof(running));
+}
+
 void execs_tell(struct monitor *monitor)
 {
     struct session *next;
@@ -183,6 +205,8 @@ void execs_tell(struct monitor *monitor)
         next = session->next;
         if (is_over(session))
             tell(monitor, session);
+        else
+            tell_running(monitor, session);
     }
 }
 

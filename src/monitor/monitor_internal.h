@@ -315,7 +315,7 @@ void exec_drained(struct monitor *monitor, struct session *session);
 /* Looks at ended exec sessions whose streams are still held, and at hung terminals. */
 void sessions_check(struct monitor *monitor);
 
-/* Tells the daemon of ends that nobody heard of. */
+/* Tells a new daemon of the sessions there are, and of ends that nobody heard of. */
 void execs_tell(struct monitor *monitor);
 void execs_finish(struct monitor *monitor);
 

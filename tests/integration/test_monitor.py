@@ -399,8 +399,13 @@ def the_next_daemon_takes_over(images, scratch, unique):
         assert status["state"] == STATE_RUNNING and status["pid"] == pid, status
         assert status["log_size"] == monitor.log.stat().st_size
         assert second.wait_exec("e") == 8
+        monitor.write_process("p2.json", sh("sleep 1; exit 10"))
+        second.exec("e2", "p2.json")
         third = monitor.connect()
         third.hello()
+        running = [message for message in third.kept if message.kind == EXEC_RUNNING]
+        assert len(running) == 1 and running[0].payload.startswith(b"e2\0"), running
+        assert third.wait_exec("e2") == 10
         assert second.receive() is None, "the second daemon was to lose its connection"
         stream = third.attach(ATTACH_STDIN | ATTACH_STDOUT)
         stream.write(b"two\n")

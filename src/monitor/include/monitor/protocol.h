@@ -60,7 +60,9 @@ enum monitor_type {
                              BUNDLE/status is written, mounts and netns are released, monitor.sock is
                              gone; the monitor ends when followers have what they are owed */
     MONITOR_EXEC_EXITED, /* event: struct monitor_exec_exited. Ends that no daemon heard of are told
-                            after the next HELLO */
+                            to the next one, before its HELLO is answered */
+    MONITOR_EXEC_RUNNING, /* event: struct monitor_exec_running; those that run are told to the next
+                             daemon, before its HELLO is answered */
 };
 
 enum monitor_state {
@@ -152,6 +154,12 @@ struct monitor_exec_exited {
     uint32_t reserved;
 };
 
+struct monitor_exec_running {
+    char id[MONITOR_ID_SIZE];
+    int32_t pid; /* 0: the runtime is still at work */
+    uint32_t reserved;
+};
+
 struct monitor_exited {
     int32_t exit_code;
     uint32_t oom;
@@ -171,7 +179,8 @@ struct monitor_exited {
  * ever. stdin and stdout /dev/null, stderr a file for complaints. The runtime is called with
  * --root RUNTIME-ROOT --log BUNDLE/container.log (exec: exec-ID.log) --log-format json, working
  * directory BUNDLE. A daemon that took over while START or EXEC was at work hears of its result as
- * STARTED or START_FAILED with request 0 (START), and of an exec by its end alone.
+ * STARTED or START_FAILED with request 0; an exec that could not be started ends with the code 125,
+ * 126 or 127 then.
  */
 
 #endif
