@@ -126,6 +126,7 @@ static int create_veth(struct net *net, const struct net_endpoint *endpoint, int
         .peer_netns = netns,
         .mtu = net->mtu,
     };
+    struct error failure = ERROR_INIT;
     int r = -EEXIST;
 
     net_address_mac(endpoint->address, mac);
@@ -134,13 +135,14 @@ static int create_veth(struct net *net, const struct net_endpoint *endpoint, int
         _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
 
         link_add_veth(&batch, &veth);
-        r = netlink_run(&net->route, &batch, err);
+        error_finish(&failure);
+        r = netlink_run(&net->route, &batch, &failure);
         if (r == 0)
             return sysctl_disable_ipv6(name, err);
         text_random_hex(random, 8);
         snprintf(name, IFNAMSIZ, "v%s", random);
     }
-    return r;
+    return error_move(err, &failure);
 }
 
 static int configure_inside(struct net *net, const struct net_endpoint *endpoint,
