@@ -1,17 +1,14 @@
 #include <errno.h>
-#include <openssl/evp.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/buffer.h>
-#include <base/file.h>
-#include <base/text.h>
 
 #include "limits.h"
 #include "stream.h"
 
-enum { FD_BLOCK = 256 * 1024, DIGEST_SIZE = 32 };
+enum { FD_BLOCK = 256 * 1024 };
 
 ssize_t stream_read(struct stream *stream, const void **block, struct error *err)
 {
@@ -124,63 +121,6 @@ struct stream *stream_peek(struct stream *source, size_t wanted, const void **re
     *ret_start = self->start.data;
     *ret_length = self->start.length;
     return &self->stream;
-}
-
-struct checksum_stream {
-    struct stream stream;
-    struct stream *source;
-    EVP_MD_CTX *hash;
-    uint64_t length;
-    int copy_fd;
-};
-
-static ssize_t checksum_read(struct stream *stream, const void **block, struct error *err)
-{
-    struct checksum_stream *self = (struct checksum_stream *)stream;
-    ssize_t n = stream_read(self->source, block, err);
-
-    if (n <= 0)
-        return n;
-    self->length += (uint64_t)n;
-    EVP_DigestUpdate(self->hash, *block, (size_t)n);
-    int r = self->copy_fd < 0 ? 0 : file_write_all(self->copy_fd, *block, (size_t)n);
-    return r < 0 ? error_errno(err, -r, "write a blob") : n;
-}
-
-static void checksum_destroy(struct stream *stream)
-{
-    struct checksum_stream *self = (struct checksum_stream *)stream;
-
-    EVP_MD_CTX_free(self->hash);
-    free(self);
-}
-
-struct stream *stream_checksum(struct stream *source, int copy_fd)
-{
-    static const struct stream_ops ops = {checksum_read, checksum_destroy};
-    struct checksum_stream *self = xnew(struct checksum_stream);
-
-    self->stream.ops = &ops;
-    self->source = source;
-    self->copy_fd = copy_fd;
-    self->hash = EVP_MD_CTX_new();
-    EVP_DigestInit_ex(self->hash, EVP_sha256(), NULL);
-    return &self->stream;
-}
-
-uint64_t stream_checksum_length(const struct stream *stream)
-{
-    return ((const struct checksum_stream *)stream)->length;
-}
-
-void stream_checksum_digest(struct stream *stream, char ret[72])
-{
-    struct checksum_stream *self = (struct checksum_stream *)stream;
-    unsigned char digest[DIGEST_SIZE];
-
-    EVP_DigestFinal_ex(self->hash, digest, NULL);
-    memcpy(ret, "sha256:", 7);
-    text_hex(digest, sizeof(digest), ret + 7);
 }
 
 enum compression compression_detect(const void *start, size_t length)

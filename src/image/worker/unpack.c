@@ -14,6 +14,8 @@
 #include "unpack.h"
 #include "whiteout.h"
 
+enum { FLUSH_SIZE = 1024 * 1024 };
+
 /* What one entry is, after its path was cleaned. */
 struct item {
     struct archive_entry *entry;
@@ -202,6 +204,8 @@ static int create_file(struct unpack *unpack, struct item *item, struct tar *tar
     if (fd < 0)
         return errno == EEXIST ? -EEXIST : error_errno(err, errno, "create");
     int r = copy_data(fd, tar, (uint64_t)size, err);
+    if (size >= FLUSH_SIZE) /* a hint: it is flushed at the end anyway (checksum.c) */
+        sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
     if (r == 0)
         r = set_metadata(fd, item->entry, err);
     struct timespec times[2] = {modification_time(item->entry), modification_time(item->entry)};
