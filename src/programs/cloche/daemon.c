@@ -10,6 +10,7 @@
 #include <base/process.h>
 #include <base/text.h>
 #include <rpc/client.h>
+#include <schema/management.h>
 
 #include "daemon.h"
 
@@ -17,12 +18,40 @@ enum {
     READY_FD = 3,               /* in cloched */
     READY_MILLISECONDS = 30000, /* a start that takes longer has failed */
     UNIT_MILLISECONDS = 20,     /* between looks for the socket of a unit */
-    LOG_LINE_MAX = 4096,        /* bytes of the log's end that are looked at */
+    DYING_MILLISECONDS = 10,    /* between looks for the end of a dying daemon */
+    DYING_LOOKS = 500,
+    LOG_LINE_MAX = 4096, /* bytes of the log's end that are looked at */
 };
 
 static bool nobody_listens(int code)
 {
     return code == -ENOENT || code == -ECONNREFUSED;
+}
+
+/* Connects, and asks something small: the socket of a daemon that was just killed takes connections
+ * until the kernel gets to closing it, and what is sent there is lost. */
+static int connect_living(const struct instance *instance, struct rpc_client **ret,
+                          struct error *err)
+{
+    const struct api_empty nothing = {0};
+
+    for (int look = 0;; look++) {
+        struct rpc_client *client;
+        int r = rpc_client_connect(instance->socket, &client, err);
+        if (r < 0)
+            return r;
+        r = rpc_client_call(client, "system.version", &api_empty_type, &nothing, NULL, NULL, NULL,
+                            0, NULL, NULL, NULL);
+        if (r >= 0 || rpc_client_error_code(client)) { /* a refusal is an answer, too */
+            *ret = client;
+            return 0;
+        }
+        rpc_client_destroy(client);
+        if (look == DYING_LOOKS)
+            return error_set(err, -ECONNRESET, "the daemon on %s takes connections and drops them",
+                             instance->socket);
+        poll(NULL, 0, DYING_MILLISECONDS);
+    }
 }
 
 /* ---- under systemd */
@@ -200,7 +229,7 @@ static int start_cloched(const struct instance *instance, struct rpc_client **re
     if (lock < 0 || flock(lock, LOCK_EX) < 0)
         return error_errno(err, errno, "lock %s", lock_path);
     /* Another command may have started it while we waited for the lock. */
-    r = rpc_client_connect(instance->socket, ret, err);
+    r = connect_living(instance, ret, err);
     if (!nobody_listens(r))
         return r;
     log = open(log_path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -209,12 +238,12 @@ static int start_cloched(const struct instance *instance, struct rpc_client **re
     r = spawn_cloched(instance, log, err);
     if (r < 0)
         return r;
-    return rpc_client_connect(instance->socket, ret, err);
+    return connect_living(instance, ret, err);
 }
 
 int daemon_connect(const struct instance *instance, struct rpc_client **ret, struct error *err)
 {
-    int r = rpc_client_connect(instance->socket, ret, err);
+    int r = connect_living(instance, ret, err);
     if (r == -EACCES)
         return error_hint(err, "Try the same with sudo.");
     if (!nobody_listens(r))
@@ -227,7 +256,7 @@ int daemon_connect(const struct instance *instance, struct rpc_client **ret, str
         return r;
     /* Type=exec: systemd does not wait until the socket listens. */
     for (int waited = 0; waited < READY_MILLISECONDS; waited += UNIT_MILLISECONDS) {
-        r = rpc_client_connect(instance->socket, ret, err);
+        r = connect_living(instance, ret, err);
         if (!nobody_listens(r))
             return r;
         poll(NULL, 0, UNIT_MILLISECONDS);

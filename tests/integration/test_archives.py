@@ -1,0 +1,181 @@
+"""Images made by umoci, buildah and skopeo: loaded, run, committed, saved, and read back by them."""
+
+import json
+import os
+import pathlib
+import tarfile
+
+from harness import main, run, test
+
+
+def outputs(instance, image, script):
+    """What a shell script prints in a container of the image."""
+    return instance.cloche("run", "--rm", image, "sh", "-c", script).out
+
+
+def load(instance, path):
+    """Loads an archive; returns the image's name."""
+    out = instance.cloche("load", "-i", path, timeout=120).out
+    names = [line.split(": ", 1)[1] for line in out.splitlines() if line.startswith("Loaded image")]
+    assert len(names) == 1, out
+    return names[0]
+
+
+def second_layer(root):
+    """A change with everything that a layer can say: removed, replaced, opaque, linked, special."""
+    (root / "etc/group").unlink()
+    (root / "data/old/one").unlink()
+    (root / "data/old").rmdir()
+    (root / "data/old").mkdir()  # opaque: what was below it is gone
+    (root / "data/old/new").write_text("new\n")
+    (root / "data/file").unlink()
+    (root / "data/file").mkdir()
+    (root / "data/file/inside").write_text("a folder where a file was\n")
+    (root / "data/setuid").write_text("s")
+    os.chown(root / "data/setuid", 1000, 1001)
+    os.chmod(root / "data/setuid", 0o4755)
+    os.link(root / "data/setuid", root / "data/hard")
+    os.symlink("/etc/passwd", root / "data/absolute")
+    os.mkfifo(root / "data/fifo")
+
+
+def two_layers(images, path, name="two:1"):
+    def first_layer(root):
+        (root / "data/old").mkdir(parents=True)
+        (root / "data/old/one").write_text("old\n")
+        (root / "data/file").write_text("file\n")
+    return images.umoci(path, name, [images.root(), first_layer, second_layer],
+                        {"config.cmd": ["/bin/sh", "-c", "cat /data/old/new"],
+                         "config.env": "COLOR=green", "config.workingdir": "/data",
+                         "config.user": "shop"})
+
+
+@test
+def archives_of_every_form_are_loaded_and_run(instance, images):
+    for archive in (images.small(), images.docker_archive(), images.recompressed("gzip"),
+                    images.recompressed("zstd"), images.recompressed("plain")):
+        name = load(instance, archive)
+        assert outputs(instance, name, "echo it runs") == "it runs\n", archive
+        instance.cloche("rmi", name)
+
+
+@test
+def images_of_buildah_are_loaded_and_run(instance, images, scratch):
+    for kind in ("docker-archive", "oci-archive"):
+        tar = images.buildah(scratch / f"{kind}.tar", f"localhost/{kind}:1",
+                             [("copy", images.root(), "/"), ("run", "/bin/touch", "/made")], kind,
+                             ("--cmd", '["/bin/ls", "/made"]', "--env", "A=b c"))
+        name = load(instance, tar)
+        assert instance.cloche("run", "--rm", name).out == "/made\n"
+        assert outputs(instance, name, 'echo "$A"') == "b c\n"
+
+
+@test
+def layers_are_applied_as_their_maker_meant(instance, images, scratch):
+    name = load(instance, two_layers(images, scratch / "two.tar"))
+    assert instance.cloche("run", "--rm", name).out == "new\n", "the image's command"
+    assert outputs(instance, name, "echo $COLOR; pwd; id -un") == "green\n/data\nshop\n"
+    assert outputs(instance, name, "ls -A old; cat file/inside; ls /etc/group 2>&1; true") == \
+        "new\na folder where a file was\nls: /etc/group: No such file or directory\n"
+    assert outputs(instance, name, "stat -c '%a %u %g %h' setuid; stat -c %F fifo; readlink absolute") \
+        == "4755 1000 1001 2\nfifo\n/etc/passwd\n"
+
+
+@test
+def a_commit_is_one_more_layer_and_others_read_it(instance, images, scratch):
+    name = load(instance, two_layers(images, scratch / "two.tar"))
+    instance.cloche("run", "--name", "work", "-u", "root", name, "sh", "-c",
+                    "echo kept > /data/kept; rm -r /data/old; rm /data/hard")
+    before = json.loads(instance.cloche("inspect", name).out)[0]
+    identity = instance.cloche("commit", "work", "shop:2").out.strip()
+    assert identity.startswith("sha256:"), identity
+    after = json.loads(instance.cloche("inspect", "shop:2").out)[0]
+    assert after["RootFS"]["Layers"][:-1] == before["RootFS"]["Layers"]
+
+    assert outputs(instance, "shop:2", "cat /data/kept; ls -A /data") == \
+        "kept\nabsolute\nfifo\nfile\nkept\nsetuid\n"
+    instance.cloche("save", "-o", scratch / "saved.tar", "shop:2")
+    check_by_others(images, scratch / "saved.tar", scratch, len(after["RootFS"]["Layers"]))
+
+
+def check_by_others(images, saved, scratch, layers):
+    """skopeo reads the archive; umoci unpacks it and finds the changes."""
+    images.copy(f"docker-archive:{saved}", f"oci:{scratch}/layout:shop")
+    facts = images.inspect(f"oci:{scratch}/layout:shop")
+    assert len(facts["manifest"]["layers"]) == layers
+    assert facts["config"]["config"]["WorkingDir"] == "/data"
+    run("umoci", "unpack", "--image", f"{scratch}/layout:shop", scratch / "bundle")
+    data = pathlib.Path(scratch / "bundle/rootfs/data")
+    assert sorted(os.listdir(data)) == ["absolute", "fifo", "file", "kept", "setuid"]
+    assert (data / "kept").read_text() == "kept\n"
+    assert (data / "setuid").stat().st_mode & 0o7777 == 0o4755
+
+
+@test
+def what_was_loaded_is_saved_again_unchanged(instance, images, scratch):
+    name = load(instance, images.docker_archive())
+    instance.cloche("save", "-o", scratch / "again.tar", name)
+    def config_digest(path):
+        with tarfile.open(path) as tar:
+            manifest = json.load(tar.extractfile("manifest.json"))
+        return os.path.basename(manifest[0]["Config"]).removesuffix(".json")
+    assert config_digest(scratch / "again.tar") == config_digest(images.docker_archive())
+
+
+@test
+def an_image_moves_to_another_instance(instance, other, images, scratch):
+    name = load(instance, images.small())
+    instance.cloche("save", "-o", scratch / "move.tar", name)
+    assert len(other.cloche("images", "-q").lines) == 1, "the image host"
+    moved = load(other, scratch / "move.tar")
+    assert outputs(other, moved, "echo moved") == "moved\n"
+    first, second = (json.loads(each.cloche("inspect", image).out)[0]["Id"]
+                     for each, image in ((instance, name), (other, moved)))
+    assert first == second
+
+
+@test
+def truncated_archives_leave_nothing(instance, images, scratch):
+    instance.cloche("images")
+    whole = pathlib.Path(images.docker_archive()).read_bytes()
+    before = images_and_files(instance)
+    for part in (0, 1, 511, 512, 700, 5000, len(whole) // 2, len(whole) * 9 // 10):
+        cut = scratch / "cut.tar"
+        cut.write_bytes(whole[:part])
+        result = instance.cloche("load", "-i", cut, code=None)
+        assert result.code == 1 and result.err.strip(), (part, result)
+        assert images_and_files(instance) == before, (part, result)
+
+
+def images_and_files(instance):
+    """The list of images, and what the store holds on disk besides the records."""
+    files = [str(path.relative_to(instance.root)) for folder in ("content", "layers", "staging")
+             for path in (instance.root / folder).glob("**/*")
+             if len(path.relative_to(instance.root).parts) <= 3]
+    return instance.cloche("images", "--no-trunc").out, sorted(files)
+
+
+@test
+def damaged_archives_are_refused_with_their_place(instance, images, scratch):
+    tar = bytearray(pathlib.Path(images.recompressed("plain")).read_bytes())
+    place = tar.index(b"root:x:0:0:root:/root:/bin/sh")  # inside a layer: its digest is wrong now
+    tar[place:place + 4] = b"toor"
+    (scratch / "damaged.tar").write_bytes(tar)
+    result = instance.cloche("load", "-i", scratch / "damaged.tar", code=1)
+    assert "digest" in result.err or "sha256" in result.err, result
+    result = instance.cloche("load", "-i", "/etc/passwd", code=1)
+    assert result.err.strip(), result
+
+
+@test
+def a_container_keeps_its_image(instance, images):
+    name = load(instance, images.small())
+    instance.cloche("run", "-d", "--name", "user", name, "sleep", "1000")
+    result = instance.cloche("rmi", name, code=1)
+    assert "user" in result.err or "in use" in result.err or "using" in result.err, result
+    instance.cloche("rm", "-f", "user")
+    instance.cloche("rmi", name)
+
+
+if __name__ == "__main__":
+    main()
