@@ -347,6 +347,36 @@ def an_engine_that_is_killed_leaves_nothing(images, scratch):
     assert store.files() == [] and store.images() == []
 
 
+@test
+def killed_at_any_moment_an_image_is_there_or_not(images, scratch):
+    whole = Store(scratch / "whole")
+    whole.root.parent.mkdir()
+    whole.load(images.small())
+    expected = (whole.files(), whole.tree("small:1"))
+    store = Store(scratch)
+    store.probe("list")
+    seen = set()
+    for number in range(16):
+        with open(images.small(), "rb") as file:
+            loader = subprocess.Popen([PROBE, store.root, "load"], stdin=file,
+                                      stdout=subprocess.DEVNULL,
+                                      env={**os.environ, "IMAGE_WORKER": program("cloche-image")})
+        time.sleep(number * 0.015)
+        loader.kill()
+        loader.wait()
+        wait_for(lambda: not run("pgrep", "-x", "cloche-image", code=None).out, what="no worker")
+        there = bool(store.images())
+        seen.add(there)
+        names = [name.split("/")[0] for name in store.files()]
+        if there:
+            assert names == [name.split("/")[0] for name in expected[0]], store.files()
+            assert store.tree("small:1") == expected[1]
+            store.probe("rmi", "small:1")
+        else:
+            assert names == [], store.files()
+    note(f"there or not: {sorted(seen)}")
+
+
 # ---------------------------------------------------------------- damaged archives
 
 def _cut(store, data, at):
