@@ -9,12 +9,16 @@
 
 enum { BUSY_TIMEOUT_MS = 10000 }; /* another process (sqlite3 shell, backup) reads the file */
 
+/* Compiled statements that are kept: the engine runs the same few dozen all the time. */
+enum { CACHE_SIZE = 64 };
+
 struct store_db {
     sqlite3 *handle;
     pthread_mutex_t mutex; /* recursive: statements run inside a transaction of the same thread */
     bool in_transaction;   /* under mutex; its owner holds the mutex once for it */
     bool durable;          /* under mutex; the transaction is flushed when it commits */
     pthread_t owner;       /* of the transaction */
+    sqlite3_stmt *cache[CACHE_SIZE]; /* under mutex; NULL or not in use */
 };
 
 struct store_statement {
@@ -139,6 +143,8 @@ void store_db_close(struct store_db *db)
 {
     if (!db)
         return;
+    for (size_t i = 0; i < CACHE_SIZE; i++)
+        sqlite3_finalize(db->cache[i]);
     sqlite3_close_v2(db->handle);
     pthread_mutex_destroy(&db->mutex);
     free(db);
@@ -226,15 +232,44 @@ static int bind_arguments(sqlite3_stmt *statement, const char *types, va_list ar
     return SQLITE_OK;
 }
 
+/* A compiled statement of this text that nobody uses, out of the cache; NULL: there is none. */
+static sqlite3_stmt *take_cached(struct store_db *db, const char *sql)
+{
+    for (size_t i = 0; i < CACHE_SIZE && db->cache[i]; i++)
+        if (!strcmp(sqlite3_sql(db->cache[i]), sql)) {
+            sqlite3_stmt *handle = db->cache[i];
+            size_t last = i;
+            while (last + 1 < CACHE_SIZE && db->cache[last + 1])
+                last++;
+            db->cache[i] = db->cache[last];
+            db->cache[last] = NULL;
+            return handle;
+        }
+    return NULL;
+}
+
+static void give_cached(struct store_db *db, sqlite3_stmt *handle)
+{
+    sqlite3_reset(handle);
+    sqlite3_clear_bindings(handle);
+    for (size_t i = 0; i < CACHE_SIZE; i++)
+        if (!db->cache[i]) {
+            db->cache[i] = handle;
+            return;
+        }
+    sqlite3_finalize(handle);
+}
+
 /* On success the caller holds the mutex until the statement is finished. */
 static int db_prepare(struct store_db *db, struct store_statement **ret, struct error *err,
                       const char *sql, const char *types, va_list args)
 {
-    sqlite3_stmt *handle = NULL;
-
     db_lock(db);
-    if (sqlite3_prepare_v2(db->handle, sql, -1, &handle, NULL) != SQLITE_OK ||
-        bind_arguments(handle, types, args) != SQLITE_OK) {
+    sqlite3_stmt *handle = take_cached(db, sql);
+    int code =
+        handle ? SQLITE_OK
+               : sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, &handle, NULL);
+    if (code != SQLITE_OK || bind_arguments(handle, types, args) != SQLITE_OK) {
         int r = db_error(db, err, "state database");
         sqlite3_finalize(handle);
         db_unlock(db);
@@ -301,7 +336,7 @@ void store_statement_finish(struct store_statement *statement)
 {
     if (!statement)
         return;
-    sqlite3_finalize(statement->handle);
+    give_cached(statement->db, statement->handle);
     db_unlock(statement->db);
     free(statement);
 }
