@@ -42,6 +42,7 @@ struct parser {
     enum member member;
     size_t value_start; /* somewhere before the current member's value, behind its key */
     bool too_much;
+    bool at_end; /* yajl is told that nothing follows: its count of bytes begins anew */
 };
 
 static void invalid(struct rpc_message *message, const char *format, ...) _printf_(2, 3);
@@ -96,12 +97,13 @@ static void end_message(struct parser *parser)
     parser->message = NULL;
 }
 
-/* The text of the value that ends here, without what stands before it. */
+/* The text of the value that ends here, without what stands before it. yajl takes \v and \f for
+ * white space, too. */
 static struct rpc_part value_part(const struct parser *parser)
 {
     size_t end = yajl_get_bytes_consumed(parser->yajl), start = parser->value_start;
 
-    while (start < end && strchr(" \t\r\n:", parser->text[start]))
+    while (start < end && strchr(" \t\r\n\v\f:", parser->text[start]))
         start++;
     return (struct rpc_part){.text = parser->text + start, .length = end - start};
 }
@@ -171,6 +173,8 @@ static void set_member(struct parser *parser, enum value kind, const char *strin
 /* A whole value has ended at the current depth. */
 static int take_value(struct parser *parser, enum value kind, const char *string, size_t length)
 {
+    if (parser->at_end && parser->depth)
+        return 1; /* a number at the end of a line that is not complete */
     if (parser->message && parser->depth == member_depth(parser)) {
         set_member(parser, kind, string, length);
         return 1;
@@ -293,6 +297,7 @@ static int run_parser(struct parser *parser, size_t length, struct error *err)
 {
     yajl_status status = yajl_parse(parser->yajl, (const unsigned char *)parser->text, length);
 
+    parser->at_end = true;
     if (status == yajl_status_ok)
         status = yajl_complete_parse(parser->yajl);
     if (status == yajl_status_ok)

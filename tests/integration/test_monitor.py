@@ -472,6 +472,34 @@ def out_of_memory_is_told(images, scratch, unique):
 
 
 @test
+def a_full_disk_costs_the_log_and_nobody_else(images, scratch, unique):
+    disk = scratch / "disk"
+    disk.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk)
+    try:
+        script = "i=0; while [ $i -lt 400 ]; do head -c 999 /dev/zero | tr '\\0' x; echo; " \
+                 "i=$((i+1)); done; read word; echo $word"
+        with Monitor(scratch, unique, images.root(), sh(script),
+                     options=["--open-stdin", "--log", disk / "log"]) as monitor:
+            stream = monitor.daemon.attach(ATTACH_STDIN | ATTACH_STDOUT)
+            reader = threading.Thread(target=stream.read_all)
+            reader.start()
+            monitor.daemon.start()
+            wait_for(lambda: (scratch / "complaints").stat().st_size)
+            assert "No space left" in (scratch / "complaints").read_text()
+            stream.write(b"word\n")
+            reader.join()
+            assert monitor.daemon.wait_exited()["code"] == 0
+            out = unframe(stream.data)[0]
+            assert out.endswith(b"word\n") and out.count(b"\n") == 401, out.count(b"\n")
+            whole = unlog((disk / "log").read_bytes())[0]
+            assert 200_000 < len(whole) < 262_144 and out.startswith(whole[:200_000])
+            monitor.process.wait(20)
+    finally:
+        run("umount", disk)
+
+
+@test
 def the_stragglers_of_a_shared_pid_namespace_do_not_hold_it(images, scratch, unique):
     with Monitor(scratch, unique, images.root(), sh("sleep 55 & echo started"),
                  pidns=False) as monitor:
