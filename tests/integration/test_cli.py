@@ -218,6 +218,16 @@ def stdin_reaches_the_container_and_its_end_too(instance, images):
 
 
 @test
+def closed_standard_streams_are_not_taken_by_others(instance, images):
+    load(instance, images)
+    cloche = program("cloche")
+    script = f"{cloche} run --rm -i {IMAGE} cat <&-; echo $?; {cloche} ps -q >&-; " \
+             f"{cloche} run --rm {IMAGE} sh -c 'echo out; echo err >&2' 2>&-"
+    result = run("sh", "-c", script, env=instance.env)
+    assert (result.out, result.err) == ("0\nout\n", ""), repr(result)
+
+
+@test
 def a_reader_that_goes_ends_the_command(instance, images):
     load(instance, images)
     process = instance.start("run", "--name", "noisy", IMAGE, "yes")

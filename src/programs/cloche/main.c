@@ -2,6 +2,7 @@
  * cloche: the command line of the engine. Global options, the command's words, its options by
  * table, then the command itself.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -127,6 +128,16 @@ static int run_words(const char *instance, char *const *arguments)
     return code;
 }
 
+/* A descriptor that is closed would be given to our first socket, and be taken for a standard
+ * stream then. */
+static void open_missing_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            abort();
+    }
+}
+
 int main(int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -134,6 +145,7 @@ int main(int argc, char **argv)
     _cleanup_free_ char **words = NULL;
     struct global_values global = {0};
 
+    open_missing_streams();
     if (argc < 1)
         return EXIT_ENGINE;
     int r = options_parse(global_options, argv + 1, true, &global, &words, &err);
