@@ -87,8 +87,13 @@ static char *hosts_for(const struct api_container_spec *effective, const struct 
 
 static int write_file(int directory_fd, const char *name, const char *text, struct error *err)
 {
-    /* A file that a container had bound before may be bound still: a new one, not its content. */
-    return file_replace_at(directory_fd, name, text, strlen(text), 0644, err);
+    /* The container does not run: nobody has the old one. */
+    _cleanup_close_ int fd =
+        openat(directory_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd < 0)
+        return error_errno(err, errno, "create %s", name);
+    int r = file_write_all(fd, text, strlen(text));
+    return r < 0 ? error_errno(err, -r, "write %s", name) : 0;
 }
 
 int bundle_write_files(int directory_fd, const struct api_container_spec *effective,

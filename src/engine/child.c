@@ -73,3 +73,18 @@ int child_watch(uv_loop_t *loop, struct process *process, unsigned timeout_ms, c
     uv_poll_start(&child->poll, UV_READABLE, on_ended);
     return 0;
 }
+
+static void forget(uv_handle_t *handle, void *data)
+{
+    if (handle->type != UV_POLL || uv_is_closing(handle) ||
+        ((uv_poll_t *)handle)->poll_cb != on_ended)
+        return;
+    struct child *child = handle->data;
+    uv_close((uv_handle_t *)&child->poll, on_closed);
+    uv_close((uv_handle_t *)&child->timer, on_closed);
+}
+
+void child_forget_all(uv_loop_t *loop)
+{
+    uv_walk(loop, forget, NULL);
+}

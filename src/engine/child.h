@@ -19,4 +19,7 @@ typedef void (*child_ended)(int status, void *data);
 int child_watch(uv_loop_t *loop, struct process *process, unsigned timeout_ms, child_ended ended,
                 void *data, struct error *err);
 
+/* Watches no child any more; they live on, and nobody is told. */
+void child_forget_all(uv_loop_t *loop);
+
 #endif

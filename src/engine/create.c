@@ -146,6 +146,7 @@ static int create(struct creation *creation, struct error *err)
     if (r < 0)
         return r;
     container->record->image_id = xstrdup(image->id);
+    container->record->host_base = container->record->has_host_base = image->base != NULL;
     r = merge_image(container, image, err);
     if (r < 0)
         return r;

@@ -8,6 +8,7 @@
 
 #include "adopt.h"
 #include "cgroup.h"
+#include "child.h"
 #include "internal.h"
 
 static unsigned count_cpus(void)
@@ -127,6 +128,7 @@ void engine_end(struct engine *engine)
     drop_links(engine);
     disk_destroy(steal_ptr(engine->disk));
     network_close(engine);
+    child_forget_all(engine->loop);
 }
 
 void engine_free(struct engine *engine)

@@ -36,7 +36,6 @@ struct start_operation {
     int netns_fd;
     int rootfs_fd;
     unsigned under_way;     /* parts of the preparation that have not ended */
-    bool host_base;         /* the image stands on the machine's /usr */
     struct error loop_err;  /* of the parts that do not run on the disk thread */
     struct in_addr address; /* copies for the disk thread */
     bool has_address;
@@ -76,7 +75,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .netns_path = netns,
         .cgroup_v2 = engine->cgroup_v2,
         .mounts = mounts,
-        .mounts_count = start->host_base ? host_mounts(mounts) : 0,
+        .mounts_count = container->record->host_base ? host_mounts(mounts) : 0,
     };
 
     bundle_write_config(&facts, &config);
@@ -99,19 +98,6 @@ static int make_run_folder(const char *path, int *ret_fd, struct error *err)
     return 0;
 }
 
-static int image_base(struct start_operation *start, struct error *err)
-{
-    struct container *container = start->base.container;
-    _cleanup_store_image_ struct store_image *image = NULL;
-
-    int r = store_image_find(container->engine->store, container->record->image_id, &image, err);
-    if (r == -ENOENT) /* removed by force; its layers are kept by the snapshot */
-        return 0;
-    if (r == 0)
-        start->host_base = image->base != NULL;
-    return r;
-}
-
 static int prepare(struct start_operation *start, struct error *err)
 {
     struct container *container = start->base.container;
@@ -124,8 +110,6 @@ static int prepare(struct start_operation *start, struct error *err)
     r = record_change_run(&start->change, err);
     if (r == 0)
         r = make_run_folder(run_path, &run_fd, err);
-    if (r == 0)
-        r = image_base(start, err);
     if (r == 0)
         r = store_snapshot_mount(container->engine->store, container->id, &start->rootfs_fd, err);
     if (r == 0)
