@@ -21,6 +21,7 @@
 #include "config_check.h"
 #include "create.h"
 #include "filter_cache.h"
+#include "foreground.h"
 #include "hooks.h"
 #include "init.h"
 #include "kernel.h"
@@ -293,6 +294,8 @@ static int serve_start(struct container *container, const struct runtime_create_
         r = sync_expect(container->sync_fd, SYNC_READY, NULL, NULL, err);
     if (r == 0)
         r = create_write_pid_file(options->pid_file, container->pid, err);
+    if (!wait_for_start && !options->detach)
+        foreground_block_signals();
     if (r == 0)
         r = sync_send(container->sync_fd, SYNC_RELEASE, NULL, 0, err);
     if (r == 0 && !wait_for_start)

@@ -348,6 +348,8 @@ static int serve(struct execution *execution, struct error *err)
         r = sync_expect(execution->sync_fd, SYNC_READY, NULL, NULL, err);
     if (r == 0)
         r = create_write_pid_file(execution->options->pid_file, execution->pid, err);
+    if (!execution->options->detach)
+        foreground_block_signals();
     if (r == 0)
         r = sync_send(execution->sync_fd, SYNC_RELEASE, NULL, 0, err);
     if (r == 0)

@@ -136,10 +136,18 @@ static int loop(struct foreground *foreground, struct error *err)
     }
 }
 
+void foreground_block_signals(void)
+{
+    sigset_t all;
+
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+}
+
 int foreground_wait(pid_t pid, int master_fd, int *ret_code, struct error *err)
 {
     static struct foreground foreground; /* its buffers are large for a stack */
-    sigset_t all, old;
+    sigset_t all;
 
     foreground = (struct foreground){
         .pid = pid,
@@ -147,8 +155,8 @@ int foreground_wait(pid_t pid, int master_fd, int *ret_code, struct error *err)
         .input = {.from = -1, .to = master_fd},
         .output = {.from = master_fd, .to = STDOUT_FILENO},
     };
+    foreground_block_signals();
     sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &old);
     foreground.signal_fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
     if (foreground.signal_fd < 0)
         return error_errno(err, errno, "signalfd");
@@ -164,7 +172,6 @@ int foreground_wait(pid_t pid, int master_fd, int *ret_code, struct error *err)
     if (foreground.raw)
         tcsetattr(STDIN_FILENO, TCSANOW, &foreground.saved);
     close(foreground.signal_fd);
-    sigprocmask(SIG_SETMASK, &old, NULL);
     if (r == 0)
         *ret_code = process_exit_code(foreground.status);
     return r;

@@ -8,6 +8,9 @@
 
 #include <base/error.h>
 
+/* From before the program is released on, so that no signal falls between that and the wait. */
+void foreground_block_signals(void);
+
 /* Waits for the child pid. Signals that arrive meanwhile are passed on to it; with a terminal
  * (master_fd >= 0, not owned) the caller's standard input and output are copied, the caller's
  * terminal is raw and its size is passed on. Returns when the process has ended and its output is

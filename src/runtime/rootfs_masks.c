@@ -11,8 +11,9 @@
 #include "mounts.h"
 #include "rootfs.h"
 
-/* One empty read-only tmpfs serves all masked directories. */
-static int empty_directory(int *cached_fd, struct error *err)
+/* One empty read-only tmpfs serves all masked directories. The first cover is the file system
+ * itself, and once that is attached it can be copied: a detached mount cannot before Linux 6.15. */
+static int empty_directory(int *first_fd, struct error *err)
 {
     char *data[] = {(char[]){"mode=755"}, (char[]){"nr_inodes=1"}, NULL};
     const struct mount_options options = {
@@ -20,12 +21,15 @@ static int empty_directory(int *cached_fd, struct error *err)
         .data = data,
     };
 
-    if (*cached_fd < 0)
-        *cached_fd = mounts_new_filesystem("tmpfs", "tmpfs", &options, -1, err);
-    if (*cached_fd < 0)
-        return *cached_fd;
-    int fd = kernel_open_tree(*cached_fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
-    return fd < 0 ? error_errno(err, -fd, "copy the empty file system") : fd;
+    if (*first_fd >= 0) {
+        int fd = kernel_open_tree(*first_fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
+        return fd < 0 ? error_errno(err, -fd, "copy the empty file system") : fd;
+    }
+    *first_fd = mounts_new_filesystem("tmpfs", "tmpfs", &options, -1, err);
+    if (*first_fd < 0)
+        return *first_fd;
+    int fd = fcntl(*first_fd, F_DUPFD_CLOEXEC, 0);
+    return fd < 0 ? error_errno(err, errno, "copy a descriptor") : fd;
 }
 
 /* Files are covered by the host's own null device, which is checked to be that one: nothing of the
