@@ -444,6 +444,8 @@ def broken_documents_are_named_with_their_place(scratch):
     store.refuse(made.docker_archive([layer], diff_ids=["sha256:" + 64 * "0"]),
                  made.digest(layer), "sha256:" + 64 * "0", "0/layer.tar")
     store.refuse(made.tar([entry("hello", b"x")]), "manifest.json", "index.json")
+    export = [entry("usr/share/man/a.gz", gzip.compress(b"a page")), entry("bin/sh", b"\x7fELF")]
+    store.refuse(made.tar(export), "manifest.json", "index.json")
     store.refuse(made.tar([]), "empty")
     store.refuse(b"", "empty")
     store.refuse(b"this is no tar at all" * 100, "archive: ")

@@ -121,15 +121,28 @@ static bool all_zero(const unsigned char *bytes, size_t length)
 }
 
 /* OCI layouts do not say in a blob's name what it is. Tar and compressed data begin with bytes that
- * JSON cannot begin with; the few tars without magic are told by their name. */
+ * JSON cannot begin with; the few tars without magic are told by their name. Elsewhere only what is
+ * called a tar is one: an archive may be no image at all, and full of compressed files. */
 static bool is_layer(const char *path, const void *start, size_t length)
 {
+    if (!text_starts_with(path, blobs_prefix) && !strstr(path, ".tar"))
+        return false;
     if (compression_detect(start, length) != COMPRESSION_NONE)
         return true;
     if (length >= SNIFF_LENGTH &&
         (!memcmp((const char *)start + USTAR_OFFSET, "ustar", 5) || all_zero(start, SNIFF_LENGTH)))
         return true;
     return length && text_ends_with(path, ".tar");
+}
+
+static bool is_document(const char *path, const char *start, size_t length)
+{
+    size_t spaces = 0;
+
+    while (spaces < length && strchr(" \t\r\n", start[spaces]))
+        spaces++;
+    return (spaces < length && (start[spaces] == '{' || start[spaces] == '[')) ||
+           text_ends_with(path, ".json") || text_starts_with(path, blobs_prefix);
 }
 
 static int collect_file(struct load *load, const char *path, struct tar *tar, struct error *err)
@@ -145,7 +158,8 @@ static int collect_file(struct load *load, const char *path, struct tar *tar, st
         return err->code;
     int r;
     if (!is_layer(path, start, length)) {
-        r = add_document(load, path, whole, err);
+        r = is_document(path, start, length) ? add_document(load, path, whole, err)
+                                             : stream_drain(whole, err);
     } else {
         r = load_layer(load, path, whole, err);
         if (r == 0)
