@@ -288,6 +288,9 @@ int stream_run(struct stream *stream, int signals, enum stream_end *ret_end, str
         if (loop.outputs[0].closed && !loop.interrupted)
             r = error_errno(err, EPIPE, "write to standard output");
     }
+    /* What was typed in front of the detach keys, as far as the container takes it now. */
+    if (loop.detached && loop.to_stream.length)
+        write_stream(&loop);
     terminal_restore();
     *ret_end = loop.detached      ? STREAM_DETACHED
                : loop.interrupted ? STREAM_INTERRUPTED
