@@ -589,7 +589,7 @@ def memory_of_a_monitor(images, scratch, unique):
         rollup = open(f"/proc/{monitor.process.pid}/smaps_rollup").read()
         pss = int([line for line in rollup.splitlines() if line.startswith("Pss:")][0].split()[1])
         note(f"PSS {pss} KB")
-        assert pss < 1024, rollup
+        assert pss < 2048, rollup
         daemon = monitor.connect()
         daemon.hello()
         daemon.stop(0)
