@@ -83,14 +83,17 @@ static int write_file(int directory_fd, const char *name, const void *data, size
     return r < 0 ? error_errno(err, -r, "write %s", name) : 0;
 }
 
-/* The first one is written in place: nobody knows of the container yet. Later ones appear as a
- * whole, without base's random name: nobody else writes here at the same time. */
-static int write_state(int directory_fd, const struct buffer *text, bool first, struct error *err)
+/* A name of its own for each of the two: where the root is on ext4, replacing a file by a rename or
+ * by truncation makes it write the data out at once, and removing it soon after waits for that. The
+ * final one appears as a whole. */
+static int write_state(int directory_fd, const struct buffer *text, bool creating,
+                       struct error *err)
 {
-    int r = write_file(directory_fd, first ? STATE_FILE : STATE_FILE ".new", text->data,
+    int r = write_file(directory_fd, creating ? STATE_CREATING_FILE : STATE_FILE ".new", text->data,
                        text->length, err);
 
-    if (r == 0 && !first && renameat(directory_fd, STATE_FILE ".new", directory_fd, STATE_FILE) < 0)
+    if (r == 0 && !creating &&
+        renameat(directory_fd, STATE_FILE ".new", directory_fd, STATE_FILE) < 0)
         r = error_errno(err, errno, "write " STATE_FILE);
     return r;
 }
@@ -208,6 +211,8 @@ int state_load(struct stored *stored, const char *root, const char *id, struct e
         return error_set(err, -ENOENT, "container does not exist");
     }
     r = file_read_at(stored->fd, STATE_FILE, STATE_FILE_MAX, &text, &length, err);
+    if (r == -ENOENT)
+        r = file_read_at(stored->fd, STATE_CREATING_FILE, STATE_FILE_MAX, &text, &length, err);
     if (r == 0)
         r = runtime_state_parse(text, length, STATE_FILE, &stored->state, err);
     if (r == 0 && stored->state->format_version > RUNTIME_FORMAT_VERSION)

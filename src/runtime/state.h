@@ -1,6 +1,6 @@
 /*
- * What is known of a container between two commands: a folder ROOT/ID with state.json, config.json
- * and, until it is started, exec.fifo.
+ * What is known of a container between two commands: a folder ROOT/ID with state.json
+ * (creating.json until there is a process), config.json and, until it is started, exec.fifo.
  */
 #ifndef RUNTIME_STATE_H
 #define RUNTIME_STATE_H
@@ -13,6 +13,7 @@
 #include "container.h"
 
 #define STATE_FILE "state.json"
+#define STATE_CREATING_FILE "creating.json" /* the same, until there is a process */
 #define STATE_CONFIG_FILE "config.json"
 #define STATE_FIFO "exec.fifo"
 
@@ -35,7 +36,7 @@ int state_check_id(const char *id, struct error *err);
 /* Makes ROOT/ID; -EEXIST when it is there. Returns its descriptor. */
 int state_create(const char *root, const char *id, struct error *err);
 
-/* Writes state.json for a container whose init is pid (0: being created). */
+/* Writes the state of a container whose init is pid (0: being created). */
 int state_write(const struct container *container, pid_t pid, struct error *err);
 int state_write_config(const struct container *container, struct error *err);
 

@@ -144,11 +144,13 @@ def keep_leaves_a_stopped_container(w):
 @world
 def foreground_run_passes_signals_on(w):
     w.bundle.script("trap 'echo got; exit 9' USR1; echo ready; while :; do sleep 0.1; done")
-    process = w.runtime.start("run", "-b", w.bundle.path, w.name, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
+    output = w.scratch / "out"
+    with open(output, "wb") as out:
+        process = w.runtime.start("run", "-b", w.bundle.path, w.name, stdout=out)
+    wait_for(lambda: output.read_text() == "ready\n")
     process.send_signal(signal.SIGUSR1)
-    assert process.stdout.readline() == b"got\n"
     assert process.wait(10) == 9
+    assert output.read_text() == "ready\ngot\n"
 
 
 @world
