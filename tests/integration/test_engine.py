@@ -303,6 +303,18 @@ def commits(instance, images):
     assert list((instance.root / "staging").glob("*")) == []
 
 
+@test
+def a_commit_holds_what_the_container_did_and_nothing_else(instance, images, scratch):
+    load(instance, images)
+    instance.cloche("run", "--name", "box", IMAGE, "sh", "-c", "mkdir /new; echo x > /new/file")
+    instance.cloche("commit", "box", "made:1")
+    instance.cloche("save", "-o", scratch / "made.tar", "made:1")
+    run("tar", "-xf", scratch / "made.tar", "-C", scratch)
+    top = json.loads((scratch / "manifest.json").read_text())[0]["Layers"][-1]
+    names = {name.strip("./") for name in run("tar", "-tf", scratch / top).lines}
+    assert names - {"", "etc"} == {"new", "new/file"}, names
+
+
 # ---------------------------------------------------------------- the daemon
 
 @test

@@ -207,6 +207,37 @@ static int write_node(struct commit *commit, const char *path, const struct stat
 static int write_folder(struct commit *commit, int fd, const char *path, int depth,
                         struct error *err);
 
+static bool is_empty_folder(int folder_fd, const char *name)
+{
+    int fd = openat(folder_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_closedir_ DIR *directory = fd >= 0 ? fdopendir(fd) : NULL;
+    int count = 0;
+
+    if (!directory) {
+        close_fd(fd);
+        return false;
+    }
+    while (readdir(directory))
+        count++;
+    return count <= 2;
+}
+
+/* Where the runtime mounts over something that an image lacks, it has to make a place in the upper
+ * folder first. The container can never see or change that place: it is not its work. */
+static bool is_mount_point(int folder_fd, const char *name, const char *path,
+                           const struct stat *status)
+{
+    static const char *const places[] = {"dev",  "etc/hostname", "etc/hosts", "etc/resolv.conf",
+                                         "proc", "sys"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+        if (text_equal(places[i], path))
+            return S_ISDIR(status->st_mode) ? is_empty_folder(folder_fd, name)
+                                            : S_ISREG(status->st_mode) && status->st_size == 0;
+    }
+    return false;
+}
+
 static int open_and_write_folder(struct commit *commit, int folder_fd, const char *name,
                                  const char *path, int depth, struct error *err)
 {
@@ -229,6 +260,8 @@ static int write_item(struct commit *commit, int folder_fd, const char *folder, 
 
     if (fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
+    if (is_mount_point(folder_fd, name, path, &status))
+        return 0;
     if (whiteout_is_device(&status))
         return write_mark(commit, folder, WHITEOUT_PREFIX, name, err);
     if (whiteout_is_name(name))
