@@ -162,7 +162,7 @@ static void commit_work(uv_work_t *work)
 {
     struct commit_operation *commit = work->data;
 
-    make_image(commit, &commit->err);
+    engine_settle(&commit->err, make_image(commit, &commit->err));
 }
 
 /* --- the operation ---------------------------------------------------------------------------- */

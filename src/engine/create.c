@@ -52,6 +52,8 @@ static int check(struct engine *engine, const struct api_container_spec *spec, s
 {
     int r = spec_check(spec, engine->cpus, err);
 
+    if (r == 0 && engine->removing)
+        r = error_set(err, -EAGAIN, "the instance is being removed");
     if (r == 0)
         r = check_bind_options(spec, err);
     if (r == 0 && spec->name)
@@ -159,7 +161,7 @@ static void create_work(struct disk_job *job)
 {
     struct creation *creation = disk_job_of(job, struct creation, job);
 
-    create(creation, &creation->err);
+    engine_settle(&creation->err, create(creation, &creation->err));
 }
 
 static void create_done(struct disk_job *job)

@@ -132,6 +132,8 @@ int disk_create(uv_loop_t *loop, struct disk **ret, struct error *err)
 
 void disk_submit(struct disk *disk, struct disk_job *job)
 {
+    if (!disk)
+        return;
     pthread_mutex_lock(&disk->mutex);
     queue_put(&disk->waiting, job);
     pthread_cond_signal(&disk->wake);

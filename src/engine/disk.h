@@ -24,7 +24,8 @@ struct disk_job {
 
 int disk_create(uv_loop_t *loop, struct disk **ret, struct error *err);
 
-/* From the loop's thread. */
+/* From the loop's thread. disk NULL: the daemon ends, and what it can no longer do is dropped; the
+ * next one finds out. */
 void disk_submit(struct disk *disk, struct disk_job *job);
 
 /* Waits until every job has run and calls what is left of their done functions, then ends the

@@ -72,12 +72,14 @@ static int open_state(struct engine *engine, struct error *err)
  * the failure is told when somebody wants one. */
 static void bring_up(struct engine *engine)
 {
-    bool open = network_open(engine, &engine->net_error) == 0;
+    int r = network_open(engine, &engine->net_error);
 
     adopt_connect_all(engine);
-    if (open && network_setup(engine, &engine->net_error) == 0)
-        return;
-    log_failure(LOG_ERROR, &engine->net_error, "there is no network");
+    if (r >= 0)
+        r = network_setup(engine, &engine->net_error);
+    engine_settle(&engine->net_error, r);
+    if (r < 0)
+        log_failure(LOG_ERROR, &engine->net_error, "there is no network");
 }
 
 int engine_create(const struct engine_config *config, struct engine **ret, struct error *err)

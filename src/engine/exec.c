@@ -189,8 +189,10 @@ static void exec_work(struct disk_job *job)
         error_errno(&call->err, errno, "open the root of container %.12s", call->container->id);
         return;
     }
-    if (user_resolve(root_fd, name, &user, &call->err) == 0)
-        write_process(call, &user, &call->err);
+    int r = user_resolve(root_fd, name, &user, &call->err);
+    if (r >= 0)
+        r = write_process(call, &user, &call->err);
+    engine_settle(&call->err, r);
 }
 
 static void on_exec_reply(const struct link_message *message, void *data)

@@ -22,7 +22,7 @@ struct engine_cancel {
 };
 
 struct image_call;
-typedef void (*image_step)(struct image_call *call, struct error *err);
+typedef int (*image_step)(struct image_call *call, struct error *err);
 
 struct image_call {
     uv_work_t work;
@@ -45,7 +45,7 @@ static void image_work(uv_work_t *work)
 {
     struct image_call *call = work->data;
 
-    call->step(call, &call->err);
+    engine_settle(&call->err, call->step(call, &call->err));
 }
 
 static void image_done(uv_work_t *work, int status)
@@ -81,8 +81,16 @@ static struct image_call *new_call(struct engine *engine, image_step step,
     return call;
 }
 
+static int refuse_step(struct image_call *call, struct error *err)
+{
+    return error_set(err, -EAGAIN, "the instance is being removed");
+}
+
 static void submit(struct image_call *call)
 {
+    /* The store is closed under whoever comes now. */
+    if (call->engine->removing)
+        call->step = refuse_step;
     call->engine->image_calls++;
     uv_queue_work(call->engine->loop, &call->work, image_work, image_done);
 }
@@ -128,13 +136,14 @@ static struct api_image_summary *summary_of(const struct store_image *image, cha
     return summary;
 }
 
-static void list_step(struct image_call *call, struct error *err)
+static int list_step(struct image_call *call, struct error *err)
 {
     struct store_image **images = NULL;
     size_t count = 0;
 
-    if (store_image_list(call->engine->store, &images, &count, err) < 0)
-        return;
+    int r = store_image_list(call->engine->store, &images, &count, err);
+    if (r < 0)
+        return r;
     struct api_image_summaries *list = xnew(struct api_image_summaries);
     list->images = xnew_array(struct api_image_summary *, count + 1);
     for (size_t i = 0; i < count; i++) {
@@ -143,6 +152,7 @@ static void list_step(struct image_call *call, struct error *err)
     }
     store_image_list_free(images, count);
     call->document = list;
+    return 0;
 }
 
 void engine_image_list(struct engine *engine, const struct api_image_list *which,
@@ -185,12 +195,13 @@ static char *one_line(const char *json)
     return copy;
 }
 
-static void inspect_step(struct image_call *call, struct error *err)
+static int inspect_step(struct image_call *call, struct error *err)
 {
     _cleanup_store_image_ struct store_image *image = NULL;
 
-    if (find(call, &image, err) < 0)
-        return;
+    int r = find(call, &image, err);
+    if (r < 0)
+        return r;
     struct api_image_details *details = xnew(struct api_image_details);
     details->id = xstrdup(image->id);
     details->names = list_of(image->names, &details->names_count);
@@ -206,6 +217,7 @@ static void inspect_step(struct image_call *call, struct error *err)
     details->built_in = details->has_built_in = image->built_in;
     details->base = xstrdup(image->base);
     call->document = details;
+    return 0;
 }
 
 void engine_image_inspect(struct engine *engine, const char *image, engine_image_done done,
@@ -219,12 +231,13 @@ void engine_image_inspect(struct engine *engine, const char *image, engine_image
 
 /* --- names ------------------------------------------------------------------------------------ */
 
-static void tag_step(struct image_call *call, struct error *err)
+static int tag_step(struct image_call *call, struct error *err)
 {
     int r = store_image_tag(call->engine->store, call->image, call->name, NULL, err);
 
     if (r == -ENOENT)
         err->code = ENGINE_NO_SUCH_IMAGE;
+    return r;
 }
 
 void engine_image_tag(struct engine *engine, const char *image, const char *name,
@@ -237,7 +250,7 @@ void engine_image_tag(struct engine *engine, const char *image, const char *name
     submit(call);
 }
 
-static void remove_step(struct image_call *call, struct error *err)
+static int remove_step(struct image_call *call, struct error *err)
 {
     _cleanup_store_removed_ struct store_removed removed = {0};
 
@@ -245,11 +258,12 @@ static void remove_step(struct image_call *call, struct error *err)
     if (r == -ENOENT)
         err->code = ENGINE_NO_SUCH_IMAGE;
     if (r < 0)
-        return;
+        return r;
     struct api_image_removed *document = xnew(struct api_image_removed);
     document->untagged = list_of(removed.untagged, &document->untagged_count);
     document->deleted = list_of(removed.deleted, &document->deleted_count);
     call->document = document;
+    return 0;
 }
 
 void engine_image_remove(struct engine *engine, const char *image, bool force,
@@ -287,7 +301,7 @@ static struct image_worker_platform own_platform = {(char *)"linux", (char *)"ar
 #error "name this architecture as image indexes do"
 #endif
 
-static void load_step(struct image_call *call, struct error *err)
+static int load_step(struct image_call *call, struct error *err)
 {
     _cleanup_store_staging_ struct store_staging *staging = NULL;
     struct image_worker_load load = {.platform = &own_platform};
@@ -297,22 +311,24 @@ static void load_step(struct image_call *call, struct error *err)
     struct store_loaded *loaded = NULL;
     size_t count = 0;
 
-    if (store_staging_create(call->engine->store, &staging, err) < 0)
-        return;
+    int r = store_staging_create(call->engine->store, &staging, err);
+    if (r < 0)
+        return r;
     spec.program = call->engine->image_program;
     spec.request = &request;
     spec.archive_fd = call->archive_fd;
     spec.staging_fd = store_staging_fd(staging);
-    int r = image_worker_run(&spec, NULL, NULL, call->cancel.fd, &result, err);
+    r = image_worker_run(&spec, NULL, NULL, call->cancel.fd, &result, err);
     if (r >= 0)
         r = store_staging_import(staging, result, &loaded, &count, err);
     if (r >= 0)
         fill_loaded(call, loaded, count);
     store_loaded_free(loaded, count);
     image_worker_result_free(result);
+    return r;
 }
 
-static void save_step(struct image_call *call, struct error *err)
+static int save_step(struct image_call *call, struct error *err)
 {
     struct image_worker_spec spec = IMAGE_WORKER_SPEC_INIT;
     struct image_worker_request *request = NULL;
@@ -322,14 +338,15 @@ static void save_step(struct image_call *call, struct error *err)
     if (r == -ENOENT)
         err->code = ENGINE_NO_SUCH_IMAGE;
     if (r < 0)
-        return;
+        return r;
     spec.program = call->engine->image_program;
     spec.request = request;
     spec.archive_fd = call->archive_fd;
     spec.content_fd = store_content_fd(call->engine->store);
-    image_worker_run(&spec, NULL, NULL, call->cancel.fd, &result, err);
+    r = image_worker_run(&spec, NULL, NULL, call->cancel.fd, &result, err);
     image_worker_result_free(result);
     store_save_finish(call->engine->store, request);
+    return r;
 }
 
 static struct engine_cancel *submit_archive(struct image_call *call, int archive_fd)
@@ -364,16 +381,18 @@ void engine_cancel(struct engine_cancel *cancel)
 
 /* --- info ------------------------------------------------------------------------------------- */
 
-static void count_step(struct image_call *call, struct error *err)
+static int count_step(struct image_call *call, struct error *err)
 {
     struct api_system_info *info = call->document;
     struct store_image **images = NULL;
     size_t count = 0;
 
-    if (store_image_list(call->engine->store, &images, &count, err) < 0)
-        return;
+    int r = store_image_list(call->engine->store, &images, &count, err);
+    if (r < 0)
+        return r;
     info->images = (int64_t)count;
     store_image_list_free(images, count);
+    return 0;
 }
 
 void engine_info(struct engine *engine, engine_image_done done, void *data)

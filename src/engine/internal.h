@@ -43,8 +43,8 @@ struct engine {
     struct store *store;
     struct disk *disk;
 
-    struct net *net; /* NULL: the network could not be set up, for the reason in net_error */
-    struct error net_error;
+    struct net *net;
+    struct error net_error; /* set: why no container can have a place on the bridge */
     struct net_pool *addresses;
     struct net_subnet subnet;
     uv_poll_t net_poll;
@@ -184,6 +184,10 @@ void operation_finish(struct operation *operation, const struct error *err, bool
 void operation_finish_result(struct operation *operation, const struct engine_result *result);
 /* Whether an operation of this kind is under way or waits. */
 bool operation_pending(const struct container *container, const struct operation_kind *kind);
+
+/* What a function that may fail left in err, by what it returned: a function that succeeds may have
+ * tried something else before and have said so. From here on err->code decides. */
+void engine_settle(struct error *err, int r);
 
 /* A result that says only that something failed; and telling it. */
 void engine_fail(engine_done done, void *data, const struct error *err);

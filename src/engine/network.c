@@ -191,7 +191,7 @@ int network_reserve(struct container *container, struct error *err)
 
     if (!wants_bridge(container))
         return 0;
-    if (!engine->net)
+    if (engine->net_error.code)
         return error_set(err, -ENETDOWN, "there is no network: %s",
                          error_message(&engine->net_error));
     r = net_pool_allocate(engine->addresses, &container->address, err);

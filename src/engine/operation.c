@@ -1,3 +1,5 @@
+#include <errno.h>
+
 #include <base/alloc.h>
 
 #include "internal.h"
@@ -18,6 +20,15 @@ void operation_submit(struct container *container, struct operation *operation, 
         operation->kind->begin(operation);
 }
 
+/* What waited when the daemon ended. */
+static void fail_ending(struct operation *operation)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    error_set(&err, -EAGAIN, "the daemon ends");
+    operation_finish(operation, &err, false);
+}
+
 void operation_finish_result(struct operation *operation, const struct engine_result *result)
 {
     struct container *container = operation->container;
@@ -28,7 +39,9 @@ void operation_finish_result(struct operation *operation, const struct engine_re
     if (operation->done)
         operation->done(result, operation->data);
     operation->kind->release(operation);
-    if (next)
+    if (next && container->engine->ending)
+        fail_ending(next);
+    else if (next)
         next->kind->begin(next);
     container_unref(container);
 }
@@ -49,6 +62,14 @@ bool operation_pending(const struct container *container, const struct operation
             return true;
     }
     return false;
+}
+
+void engine_settle(struct error *err, int r)
+{
+    if (r >= 0)
+        error_finish(err);
+    else if (err->code == 0)
+        error_errno(err, -r, "failed");
 }
 
 void engine_fail(engine_done done, void *data, const struct error *err)

@@ -28,10 +28,12 @@ static void remove_work(struct disk_job *job)
 {
     struct remove_operation *remove = disk_job_of(job, struct remove_operation, job);
 
-    if (record_change_run(&remove->change, &remove->err) < 0 ||
-        store_snapshot_remove(remove->store, remove->id, &remove->err) < 0)
-        return;
-    file_remove_tree_at(AT_FDCWD, remove->run_path, &remove->err);
+    int r = record_change_run(&remove->change, &remove->err);
+    if (r >= 0)
+        r = store_snapshot_remove(remove->store, remove->id, &remove->err);
+    if (r >= 0)
+        r = file_remove_tree_at(AT_FDCWD, remove->run_path, &remove->err);
+    engine_settle(&remove->err, r);
 }
 
 static void remove_done(struct disk_job *job)

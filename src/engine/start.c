@@ -129,7 +129,7 @@ static void prepare_work(struct disk_job *job)
 {
     struct start_operation *start = disk_job_of(job, struct start_operation, job);
 
-    prepare(start, &start->err);
+    engine_settle(&start->err, prepare(start, &start->err));
 }
 
 /* --- failing ---------------------------------------------------------------------------------- */
@@ -215,10 +215,17 @@ static void start_monitor(struct start_operation *start)
 {
     struct container *container = start->base.container;
 
+    if (container->engine->ending) {
+        /* The next daemon finds a start that did not happen. */
+        error_set(&start->err, -EAGAIN, "the daemon ends");
+        operation_finish(&start->base, &start->err, false);
+        return;
+    }
     if (start->err.code == 0 && start->loop_err.code < 0)
         error_move(&start->err, &start->loop_err);
     if (start->err.code == 0)
-        spawn_monitor(container, start->rootfs_fd, start->netns_fd, &start->err);
+        engine_settle(&start->err,
+                      spawn_monitor(container, start->rootfs_fd, start->netns_fd, &start->err));
     close_fd(steal_fd(&start->rootfs_fd));
     close_fd(steal_fd(&start->netns_fd));
     if (start->err.code < 0) {
@@ -252,6 +259,14 @@ static void on_folders_made(const struct error *err, void *data)
     part_ended(start);
 }
 
+static void make_network(struct start_operation *start)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (network_create(start->base.container, &start->netns_fd, &err) < 0)
+        error_move(&start->loop_err, &err);
+}
+
 /* Everything that can be done at the same time. The last part to end goes on with the monitor. */
 static void prepare_all(struct start_operation *start)
 {
@@ -264,7 +279,7 @@ static void prepare_all(struct start_operation *start)
         if (folders_make(container, on_folders_made, start, &start->loop_err) < 0)
             start->under_way--;
     }
-    network_create(container, &start->netns_fd, &start->loop_err);
+    make_network(start);
     part_ended(start);
 }
 
@@ -281,6 +296,11 @@ static bool may_start(struct start_operation *start)
         operation_finish(&start->base, NULL, false);
         return false;
     }
+    if (container->engine->removing) {
+        error_set(&start->err, -EAGAIN, "the instance is being removed");
+        operation_finish(&start->base, &start->err, false);
+        return false;
+    }
     return true;
 }
 
@@ -292,7 +312,9 @@ static void start_begin(struct operation *operation)
     if (!may_start(start))
         return;
     start->before = container->state;
-    if (network_reserve(container, &start->err) < 0) {
+    int r = network_reserve(container, &start->err);
+    engine_settle(&start->err, r);
+    if (r < 0) {
         start_fail(start);
         return;
     }

@@ -137,11 +137,14 @@ static void files_work(struct disk_job *job)
     _cleanup_free_ char *runtime = xasprintf("%s/runtime", instance->run);
 
     store_close(steal_ptr(removal->engine->store));
-    if (cgroup_remove_parent(instance->cgroup_parent, &removal->err) < 0 ||
-        file_remove_tree_at(AT_FDCWD, containers, &removal->err) < 0 ||
-        file_remove_tree_at(AT_FDCWD, runtime, &removal->err) < 0)
-        return;
-    file_remove_tree_at(AT_FDCWD, instance->root, &removal->err);
+    int r = cgroup_remove_parent(instance->cgroup_parent, &removal->err);
+    if (r >= 0)
+        r = file_remove_tree_at(AT_FDCWD, containers, &removal->err);
+    if (r >= 0)
+        r = file_remove_tree_at(AT_FDCWD, runtime, &removal->err);
+    if (r >= 0)
+        r = file_remove_tree_at(AT_FDCWD, instance->root, &removal->err);
+    engine_settle(&removal->err, r);
 }
 
 static void files_done(struct disk_job *job)
@@ -154,7 +157,9 @@ static void remove_rest(struct removal *removal)
 {
     struct engine *engine = removal->engine;
 
-    if (engine->net && net_teardown(engine->net, &removal->err) < 0) {
+    int r = engine->net ? net_teardown(engine->net, &removal->err) : 0;
+    engine_settle(&removal->err, r);
+    if (r < 0) {
         removal_finish(removal);
         return;
     }

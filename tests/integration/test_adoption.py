@@ -35,6 +35,13 @@ def alive(pid):
     return os.path.exists(f"/proc/{pid}")
 
 
+def gone(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def run_folders(instance):
     return list((instance.run_folder / "containers").iterdir())
 
@@ -218,11 +225,12 @@ def killed_at_random_moments(instance, images):
     seed = int.from_bytes(os.urandom(4), "big")
     print(f"# seed {seed}")
     churn = Churn(instance, seed)
-    for _ in range(12):
+    for _ in range(14):
         time.sleep(churn.random.uniform(0.02, 0.6))
         daemon = instance.daemon_pid()
         if daemon:
-            os.kill(daemon, signal.SIGKILL)
+            os.kill(daemon, churn.random.choice((signal.SIGKILL, signal.SIGTERM)))
+            wait_for(lambda: gone(daemon), what="the daemon ends")
     churn.stop()
     assert state(instance, "witness")["Pid"] == pid, "a bystander was hurt"
     # Everything comes to rest: nothing but the witness runs, and all that is there can be removed.
