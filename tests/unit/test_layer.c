@@ -171,6 +171,33 @@ static bool is_opaque(const struct fixture *fixture, const char *path)
     return fd >= 0 && whiteout_is_opaque(fd);
 }
 
+/* As umoci writes them when a folder became a file, a dangling link or a whiteout. */
+static void whiteouts_in_what_is_no_folder_any_more_hide_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    struct unpack unpack;
+    struct stat status;
+
+    if (!kernel_has_openat2())
+        skip();
+    layer_add(&fixture->layer, "file", S_IFREG | 0644);
+    layer_add(&fixture->layer, "file/.wh.a", S_IFREG | 0600);
+    layer_add(&fixture->layer, "file/deep/.wh.b", S_IFREG | 0600);
+    layer_add(&fixture->layer, ".wh.gone", S_IFREG | 0600);
+    layer_add(&fixture->layer, "gone/.wh.c", S_IFREG | 0600);
+    assert_int_equal(symlinkat("nowhere", fixture->fd, "link"), 0);
+    layer_add(&fixture->layer, "link/.wh.d", S_IFREG | 0600);
+    layer_add(&fixture->layer, "last", S_IFREG | 0644);
+    if (unpack_layer(fixture, &unpack) < 0)
+        fail_msg("%s", error_message(&fixture->err));
+    assert_int_equal(fstatat(fixture->fd, "file", &status, 0), 0);
+    assert_true(S_ISREG(status.st_mode));
+    assert_true(whiteout_is(fixture->fd, "gone"));
+    assert_int_equal(faccessat(fixture->fd, "nowhere", F_OK, 0), -1);
+    assert_int_equal(faccessat(fixture->fd, "last", F_OK, 0), 0);
+    unpack_finish(&unpack);
+}
+
 static void whiteouts_become_overlay_marks(void **state)
 {
     struct fixture *fixture = *state;
@@ -308,6 +335,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(paths_are_cleaned_and_stay_inside),
         with_root(whiteouts_become_overlay_marks),
+        with_root(whiteouts_in_what_is_no_folder_any_more_hide_nothing),
         with_root(folders_without_an_entry_are_reported),
         with_root(a_bad_entry_is_named),
         cmocka_unit_test(compressed_data_may_have_several_parts_and_must_end),

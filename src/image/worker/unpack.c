@@ -99,6 +99,14 @@ static int find_parent(struct unpack *unpack, struct item *item, struct error *e
     return 0;
 }
 
+/* Where a folder gave way to a file, a link or a whiteout, umoci writes whiteouts of the folder's
+ * files, too: they have nothing left to hide. */
+static bool parent_is_no_folder(int open_parent_result)
+{
+    return open_parent_result == -ENOTDIR || open_parent_result == -EEXIST ||
+           open_parent_result == -ELOOP;
+}
+
 /* A later entry of the same path wins (docker and containerd agree). */
 static int remove_existing(struct unpack *unpack, const struct item *item, struct error *err)
 {
@@ -380,9 +388,12 @@ static int unpack_item(struct unpack *unpack, struct item *item, struct tar *tar
         return archive_entry_filetype(item->entry) == AE_IFDIR
                    ? create_folder(unpack, item, err)
                    : error_set(err, -EBADMSG, "the root of a layer must be a folder");
-    r = find_parent(unpack, item, err);
+    _cleanup_error_ struct error reason = ERROR_INIT;
+    r = find_parent(unpack, item, &reason);
+    if (r < 0 && whiteout_is_name(item->name) && parent_is_no_folder(r))
+        return 0;
     if (r < 0)
-        return r;
+        return error_move(err, &reason);
     if (whiteout_is_name(item->name))
         return whiteout_apply(item->parent_fd, item->name, err);
     r = create_item(unpack, item, tar, err);
