@@ -456,6 +456,18 @@ def logs_show_what_was_written(instance, images):
 
 
 @test
+def logs_keep_the_order_of_both_streams(instance, images, scratch):
+    load(instance, images)
+    instance.cloche("run", "--name", "talker", IMAGE, "sh", "-c",
+                    "for i in 1 2 3; do echo out $i; sleep 0.1; echo err $i >&2; sleep 0.1; done")
+    with open(scratch / "both", "w") as both:
+        instance.start("logs", "talker", stdout=both, stderr=both).wait(10)
+    expected = [f"{stream} {i}" for i in (1, 2, 3) for stream in ("out", "err")]
+    assert (scratch / "both").read_text().splitlines() == expected
+    instance.cloche("rm", "talker")
+
+
+@test
 def logs_follow_to_the_end(instance, images):
     load(instance, images)
     instance.cloche("run", "-d", "--name", "talker", IMAGE, "sh", "-c",

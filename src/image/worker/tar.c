@@ -26,8 +26,9 @@ static int tar_failure(struct tar *tar, struct error *err)
         return error_move(err, &tar->failure);
     int code = archive_errno(tar->archive);
     const char *text = archive_error_string(tar->archive);
-    return error_set(err, code == ENOMEM ? -ENOMEM : -EBADMSG, "%s",
-                     text ? text : "damaged tar archive");
+    return error_set(err, code == ENOMEM ? -ENOMEM : -EBADMSG, "%s, at byte %lld of the tar",
+                     text ? text : "damaged tar archive",
+                     (long long)archive_filter_bytes(tar->archive, 0));
 }
 
 int tar_open(struct tar *tar, struct stream *source, struct error *err)

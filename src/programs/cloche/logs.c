@@ -92,6 +92,29 @@ static int write_out(int fd, struct buffer *text)
     return r;
 }
 
+/* Writes what came, in the order in which it was written, also where both outputs are one file
+ * (2>&1): what was said on the other stream before goes out first. */
+static int pass_on(struct log_reader *reader, const char *data, size_t length, struct buffer *out,
+                   struct buffer *err_out)
+{
+    int r = 0;
+
+    while (length && r >= 0) {
+        const char *newline = memchr(data, '\n', length);
+        size_t take = newline ? (size_t)(newline - data) + 1 : length;
+        size_t had_out = out->length;
+        log_reader_feed(reader, data, take, out, err_out);
+        if (out->length && err_out->length)
+            r = out->length > had_out ? write_out(STDERR_FILENO, err_out)
+                                      : write_out(STDOUT_FILENO, out);
+        data += take;
+        length -= take;
+    }
+    if (r >= 0)
+        r = write_out(STDOUT_FILENO, out);
+    return r >= 0 ? write_out(STDERR_FILENO, err_out) : r;
+}
+
 /* From the stream to our outputs, to its end or to the time asked for. */
 static int copy(int fd, struct log_reader *reader, struct error *err)
 {
@@ -106,10 +129,7 @@ static int copy(int fd, struct log_reader *reader, struct error *err)
             return error_errno(err, errno, "read the log");
         if (length <= 0)
             break;
-        log_reader_feed(reader, data, (size_t)length, &out, &err_out);
-        int r = write_out(STDOUT_FILENO, &out);
-        if (r >= 0)
-            r = write_out(STDERR_FILENO, &err_out);
+        int r = pass_on(reader, data, (size_t)length, &out, &err_out);
         if (r < 0)
             return error_errno(err, -r, "write the log");
     }
