@@ -45,6 +45,7 @@ struct daemon {
     struct api api;
     int lock_fd;
     bool instance_removed;
+    bool ending; /* a signal came */
 };
 
 /* --- where the other programs are ------------------------------------------------------------- */
@@ -97,7 +98,11 @@ static void on_shutdown(bool removed, void *data)
 
 static void on_signal(uv_signal_t *handle, int number)
 {
+    struct daemon *daemon = handle->data;
+
     log_info("ending on signal %d; containers run on", number);
+    /* uv_stop() alone would be forgotten when it comes while the engine still adopts containers. */
+    daemon->ending = true;
     uv_stop(handle->loop);
 }
 
@@ -147,6 +152,7 @@ static void init_loop(struct daemon *daemon)
     uv_timer_init(&daemon->loop, &daemon->linger);
     uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
     uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
+    daemon->terminate.data = daemon->interrupt.data = daemon;
     /* Without the server's socket there is nothing to wait for. */
     uv_unref((uv_handle_t *)&daemon->terminate);
     uv_unref((uv_handle_t *)&daemon->interrupt);
@@ -223,7 +229,8 @@ static int run(struct daemon *daemon, struct error *err)
     r = start(daemon, err);
     if (r == 0) {
         tell_ready(daemon);
-        uv_run(&daemon->loop, UV_RUN_DEFAULT);
+        if (!daemon->ending)
+            uv_run(&daemon->loop, UV_RUN_DEFAULT);
     }
     stop(daemon);
     return r;
