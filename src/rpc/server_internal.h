@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <sys/socket.h>
+#include <uv.h>
 
 #include <base/buffer.h>
 #include <rpc/server.h>

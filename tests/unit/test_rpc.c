@@ -16,6 +16,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include <uv.h>
+
 #include <base/alloc.h>
 #include <base/socket.h>
 #include <base/text.h>

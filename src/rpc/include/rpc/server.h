@@ -11,10 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <uv.h>
 
 #include <base/error.h>
 
+struct uv_loop_s; /* uv_loop_t; the client's half includes this without libuv */
 struct json_method;
 struct rpc_server;
 struct rpc_request;
@@ -58,7 +58,7 @@ struct rpc_method {
 
 /* Accepts connections of listen_fd (taken over, also on failure) until destroyed. methods and
  * context must outlive the server. */
-int rpc_server_create(uv_loop_t *loop, int listen_fd, const struct rpc_method *methods,
+int rpc_server_create(struct uv_loop_s *loop, int listen_fd, const struct rpc_method *methods,
                       size_t methods_count, void *context, struct rpc_server **ret,
                       struct error *err);
 
