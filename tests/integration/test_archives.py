@@ -152,7 +152,7 @@ def images_and_files(instance):
     files = [str(path.relative_to(instance.root)) for folder in ("content", "layers", "staging")
              for path in (instance.root / folder).glob("**/*")
              if len(path.relative_to(instance.root).parts) <= 3]
-    return instance.cloche("images", "--no-trunc").out, sorted(files)
+    return instance.cloche("images", "--format", "{{.ID}} {{.Tag}}").out, sorted(files)
 
 
 @test
