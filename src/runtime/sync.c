@@ -102,8 +102,12 @@ int sync_expect(int fd, enum sync_kind kind, void **ret_payload, size_t *ret_len
     if (message->kind != kind)
         return error_set(err, -EPROTO, "expected '%s' from the other process, got '%s'",
                          kind_names[kind], kind_names[message->kind]);
-    if (ret_payload)
-        *ret_payload = xmemdup(message->payload, (size_t)length);
+    if (ret_payload) {
+        char *payload = xmalloc((size_t)length + 1);
+        memcpy(payload, message->payload, (size_t)length);
+        payload[length] = '\0';
+        *ret_payload = payload;
+    }
     if (ret_length)
         *ret_length = (size_t)length;
     return 0;

@@ -54,7 +54,8 @@ int sync_send(int fd, enum sync_kind kind, const void *payload, size_t length, s
 int sync_send_error(int fd, const struct error *failure);
 
 /* Waits for the given kind. SYNC_ERROR becomes err; end of file is -EPIPE; another kind is -EPROTO.
- * ret_payload (owned by the caller) and ret_length may be NULL. */
+ * ret_payload (owned by the caller; a NUL that ret_length does not count follows the bytes) and
+ * ret_length may be NULL. */
 int sync_expect(int fd, enum sync_kind kind, void **ret_payload, size_t *ret_length,
                 struct error *err);
 
