@@ -1,14 +1,15 @@
 /*
  * Self-isolation of cloche-image, in this order:
  *
- *   libraries    what they load or initialise lazily is loaded while there are files
- *   folders      a copy of the mount of each folder that is kept, with the folder as its root
- *   namespaces   mount, network, IPC, host name and process IDs of its own; the process goes on as
- *                PID 1 of the new one, and its parent only waits for it
- *   root         an empty read-only root holding nothing but the staging folder (/staging) and,
- * read only, the source folder (/source), each as a mount of its own, so that ".." from their
- * descriptors leads nowhere capabilities only those that unpacking needs, and no way to get others
- *   system calls an allow list
+ *   libraries     what they load or initialise lazily is loaded while there are files
+ *   folders       a copy of the mount of each folder that is kept, with the folder as its root
+ *   namespaces    mount, network, IPC, host name and process IDs of its own; the process goes on
+ *                 as PID 1 of the new one, and its parent only waits for it
+ *   root          an empty read-only root that holds nothing but the staging folder (/staging) and,
+ *                 read only, the source folder (/source), each as a mount of its own, so that ".."
+ *                 from their descriptors leads nowhere
+ *   capabilities  only those that unpacking needs, and no way to get others
+ *   system calls  an allow list
  *
  * The watcher thread ends the process when the engine closes the control socket.
  */
