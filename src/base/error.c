@@ -1,11 +1,40 @@
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include <base/alloc.h>
 #include <base/error.h>
 
+enum {
+    TEXT_MAX = 4096, /* bytes of a message: it may quote values that others made long */
+    HEAD_KEPT = 2048,
+    TAIL_KEPT = 1024,
+};
+
+static bool is_continuation(char c) /* of a UTF-8 character */
+{
+    return ((unsigned char)c & 0xc0) == 0x80;
+}
+
+/* Takes the middle out of an overlong message: its beginning says where, its end why. */
+static void shorten(char *text)
+{
+    size_t length = strlen(text), head = HEAD_KEPT, tail = length - TAIL_KEPT;
+
+    if (length <= TEXT_MAX)
+        return;
+    while (head && is_continuation(text[head]))
+        head--;
+    while (is_continuation(text[tail]))
+        tail++;
+    memcpy(text + head, " ... ", 5);
+    memmove(text + head + 5, text + tail, length - tail + 1);
+}
+
 static void replace(char **field, char *text)
 {
+    if (text)
+        shorten(text);
     free(*field);
     *field = text;
 }

@@ -141,9 +141,14 @@ static int read_process(struct execution *execution, struct error *err)
     int r = file_read_at(AT_FDCWD, options->process_file, CONFIG_FILE_MAX, &text, &length, err);
     if (r == 0)
         r = oci_process_parse(text, length, options->process_file, &execution->process, err);
-    if (r == 0 && options->terminal)
+    if (r < 0)
+        return r;
+    if (options->terminal)
         execution->process->terminal = true;
-    return r;
+    /* As runc: what the file does not say is what the container has. */
+    if (!execution->process->capabilities)
+        execution->process->capabilities = steal_ptr(execution->config->process->capabilities);
+    return 0;
 }
 
 static int load(struct execution *execution, const char *root, char ***warnings, struct error *err)

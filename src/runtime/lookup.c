@@ -45,8 +45,8 @@ static const char *go_text(int code)
         return "no such file or directory";
     case EACCES:
         return "permission denied";
-    case EISDIR:
-        return "is a directory";
+    case EISDIR: /* engines look for the latter to choose the exit code 126 */
+        return "is a directory: permission denied";
     default:
         return strerror(-code);
     }

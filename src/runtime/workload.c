@@ -103,7 +103,6 @@ int workload_init(struct workload *workload, const struct oci_process *config, c
     if (r < 0)
         return r;
     if (capabilities) {
-        workload->has_capabilities = true;
         workload->capabilities = (struct capability_sets){
             .bounding = take_set(capabilities->bounding, "bounding", warnings),
             .effective = take_set(capabilities->effective, "effective", warnings),
@@ -227,12 +226,10 @@ static void complete_environment(struct workload *workload)
 int workload_become(struct workload *workload, struct error *err)
 {
     const struct oci_process *config = workload->config;
-    int r = 0;
 
     if (config->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_errno(err, errno, "process.noNewPrivileges");
-    if (workload->has_capabilities)
-        r = capability_limit_bounding(workload->capabilities.bounding, err);
+    int r = capability_limit_bounding(workload->capabilities.bounding, err);
     if (r < 0)
         return r;
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
@@ -262,7 +259,7 @@ int workload_execute(struct workload *workload, const struct filter *filter, siz
         r = capability_raise_permitted(&have, err);
     if (r == 0)
         r = filter_install(filter, filter_size, err);
-    if (r == 0 && workload->has_capabilities)
+    if (r == 0)
         r = capability_apply(&workload->capabilities, have, err);
     if (r < 0)
         return r;

@@ -20,10 +20,9 @@
 struct workload {
     const struct oci_process *config; /* borrowed */
     unsigned preserve_fds;            /* descriptors from 3 on that stay open */
-    struct capability_sets capabilities;
-    bool has_capabilities; /* false: none were configured, all are kept */
-    char **environment;    /* owned */
-    char *path;            /* owned; of the program */
+    struct capability_sets capabilities; /* none where none are configured */
+    char **environment; /* owned */
+    char *path;         /* owned; of the program */
 };
 
 /* In the parent: checks process and translates the capabilities. Names the kernel does not know are

@@ -390,6 +390,25 @@ def the_capability_sets(w):
 
 
 @world
+def without_capabilities_there_are_none(w):
+    del w.bundle.process["capabilities"]
+    caps = fields(w.run("grep Cap /proc/self/status").out)
+    assert all(int(value, 16) == 0 for value in caps.values()), caps
+
+
+@world
+def an_executed_process_has_no_more_capabilities_than_the_container(w):
+    w.bundle.all_capabilities("CAP_KILL", "CAP_CHOWN")
+    process = w.scratch / "process.json"
+    process.write_text(json.dumps({"cwd": "/", "env": ["PATH=/bin"],
+                                   "args": ["grep", "Cap", "/proc/self/status"]}))
+    w.bundle.script("sleep 100")
+    with w.runtime.container(w.bundle, w.name):
+        caps = fields(w.runtime("exec", "--process", process, w.name).out)
+    assert {int(caps[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {0x21}, caps
+
+
+@world
 def an_unknown_capability_is_a_warning(w):
     w.bundle.process["capabilities"]["bounding"].append("CAP_FUTURE")
     assert w.run("echo ran").out == "ran\n"
@@ -892,6 +911,16 @@ def hooks_of_all_kinds(w):
     assert [state["status"] for state in states] == ["creating"] * 3 + ["running", "stopped"]
     assert all(state["id"] == w.name for state in states) and states[0]["pid"] > 0
     assert inside.read_text().startswith("startContainer {")
+
+
+@world
+def the_state_for_a_hook_ends_where_it_ends(w):
+    log = w.scratch / "hook"
+    w.bundle.config["hooks"] = {"createContainer": [{"path": "/usr/bin/tee",
+                                                     "args": ["tee", str(log)]}]}
+    # Memory that was not written to shows.
+    w.run("true", env={"MALLOC_PERTURB_": "165"})
+    assert json.loads(log.read_bytes())["id"] == w.name
 
 
 @world

@@ -65,6 +65,22 @@ static void error_carries_context_and_hint(void **state)
     assert_int_equal(error_set(NULL, -EINVAL, "nobody listens"), -EINVAL);
 }
 
+static void error_messages_are_not_overlong(void **state)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    _cleanup_free_ char *value = xmalloc(200001);
+
+    for (int i = 0; i < 200000; i += 2)
+        memcpy(value + i, "\xc3\xa4", 2);
+    value[200000] = '\0';
+    error_set(&err, -EINVAL, "field: '%s' is wrong", value);
+    error_context(&err, "file.json");
+    assert_true(strlen(err.message) < 4096);
+    assert_memory_equal(err.message, "file.json: field: '\xc3\xa4", 20);
+    assert_non_null(strstr(err.message, "\xc3\xa4 ... \xc3\xa4"));
+    assert_string_equal(err.message + strlen(err.message) - 12, "\xc3\xa4' is wrong");
+}
+
 static void error_set_may_print_the_old_message(void **state)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -348,6 +364,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(error_carries_context_and_hint),
+        cmocka_unit_test(error_messages_are_not_overlong),
         cmocka_unit_test(error_set_may_print_the_old_message),
         cmocka_unit_test(buffer_grows_and_consumes),
         cmocka_unit_test(sizes_are_read_as_docker_reads_them),
