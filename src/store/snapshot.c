@@ -103,7 +103,9 @@ int store_snapshot_prepare(struct store *store, const char *image_id, const char
     return r;
 }
 
-/* Highest first, as overlay wants them. */
+/* Highest first, as overlay wants them. It refuses a layer that comes twice (ELOOP), as empty ones
+ * often do in what BuildKit makes: the highest place stands for all, since whatever the layer has
+ * or hides it has and hides there, too. */
 static int read_layers(struct store *store, const char *container, char ***ret, struct error *err)
 {
     _cleanup_store_statement_ struct store_statement *statement = NULL;
@@ -113,7 +115,8 @@ static int read_layers(struct store *store, const char *container, char ***ret, 
                            "t", container);
 
     while (r >= 0 && (r = store_statement_step(statement, err)) > 0)
-        strv_append(ret, store_statement_text(statement, 0));
+        if (!strv_contains(*ret, store_statement_text(statement, 0)))
+            strv_append(ret, store_statement_text(statement, 0));
     return r;
 }
 

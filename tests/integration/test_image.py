@@ -572,6 +572,17 @@ def whiteouts_by_hand(scratch):
 
 
 @test
+def a_layer_may_come_more_than_once(scratch):
+    store = Store(scratch)
+    base = made.tar([entry("f", b"base"), entry("g", b"kept"), entry("d"), entry("d/x", b"1")])
+    twice = made.tar([entry(".wh.f", b""), entry("n", b"twice"), entry("d/.wh..wh..opq", b"")])
+    between = made.tar([entry("f", b"between"), entry("n", b"between"), entry("d/y", b"2")])
+    store.load_bytes(made.docker_archive([base, twice, between, twice, twice]))
+    tree = [line.split()[0] for line in store.tree("hand:1")]
+    assert tree == ["./d", "./g", "./n"], tree
+
+
+@test
 def bombs_and_lies_about_sizes_are_refused(scratch):
     store = Store(scratch)
     store.probe("list")
