@@ -23,7 +23,7 @@ static void write_state(struct json_writer *writer, const struct api_container_s
     field_boolean(writer, "Restarting", text_equal(status, "restarting"));
     field_boolean(writer, "OOMKilled", state->oom_killed);
     field_boolean(writer, "Dead", text_equal(status, "dead"));
-    field_integer(writer, "Pid", state->pid);
+    field_integer(writer, "Pid", state->running ? state->pid : 0);
     field_integer(writer, "ExitCode", state->exit_code);
     field_text(writer, "Error", state->error);
     field_text(writer, "StartedAt", state->started_at ? state->started_at : NEVER);

@@ -522,6 +522,8 @@ def inspect_has_docker_shape(instance, images, scratch):
     instance.cloche("inspect", "--type", "image", "web", code=1)
     instance.cloche("image", "inspect", "web", code=1)
     instance.cloche("container", "inspect", IMAGE, code=1)
+    instance.cloche("stop", "-t", "0", "web")
+    assert formatted("{{.State.Status}} {{.State.Pid}}") == "exited 0\n"
     instance.cloche("rm", "-f", "web")
 
 
