@@ -19,6 +19,7 @@
 
 #include "kernel.h"
 #include "stream.h"
+#include "folder.h"
 #include "tar.h"
 #include "unpack.h"
 #include "whiteout.h"
@@ -142,7 +143,7 @@ static int remove_fixture(void **state)
 
     close_fd(fixture->fd);
     error_finish(&fixture->err);
-    assert_int_equal(file_remove_tree_at(AT_FDCWD, fixture->root, NULL), 0);
+    assert_int_equal(folder_remove(fixture->root), 0);
     free(fixture);
     return 0;
 }

@@ -20,6 +20,7 @@
 #include <monitor/status.h>
 
 #include "monitor_internal.h"
+#include "folder.h"
 
 static char folder[] = "/tmp/cloche-test-monitor-XXXXXX";
 static int folder_fd = -1;
@@ -39,7 +40,7 @@ static int tear_down(void **state)
 {
     close(folder_fd);
     free(log_path);
-    return file_remove_tree_at(AT_FDCWD, folder, NULL);
+    return folder_remove(folder);
 }
 
 /* The log without its times: "stdout F text\n"... Checks that each has the fixed length. */
