@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <base/buffer.h>
+#include <base/clock.h>
 #include <base/file.h>
 #include <base/log.h>
 
@@ -55,15 +56,10 @@ static void append_escaped(struct buffer *line, const char *text, bool json)
 
 static void append_json(struct buffer *line, enum log_level level, const char *message)
 {
-    struct timespec now;
-    struct tm utc;
-    char time[32];
+    _cleanup_free_ char *time = clock_format(clock_now());
 
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &utc);
-    strftime(time, sizeof(time), "%Y-%m-%dT%H:%M:%S", &utc);
-    buffer_printf(line, "{\"time\":\"%s.%09ldZ\",\"level\":\"%s\",\"program\":\"", time,
-                  now.tv_nsec, level_names[level]);
+    buffer_printf(line, "{\"time\":\"%s\",\"level\":\"%s\",\"program\":\"", time,
+                  level_names[level]);
     append_escaped(line, config.program, true);
     buffer_append_text(line, "\",\"message\":\"");
     append_escaped(line, message, true);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/text.h>
 
 #include "internal.h"
@@ -223,7 +224,7 @@ void engine_container_logs(struct container *container, const struct api_contain
     _cleanup_error_ struct error err = ERROR_INIT;
     int64_t since = 0;
 
-    if (!text_empty(how->since) && status_parse_time(how->since, &since) < 0) {
+    if (!text_empty(how->since) && clock_parse(how->since, &since) < 0) {
         error_set(&err, -EINVAL, "'%.64s' is not an RFC 3339 time", how->since);
         engine_fail(done, data, &err);
         return;

@@ -13,14 +13,6 @@ const char *const container_state_names[] = {
     [CONTAINER_REMOVING] = "removing",
 };
 
-int64_t engine_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
-
 /* --- one container ---------------------------------------------------------------------------- */
 
 struct container *container_ref(struct container *container)

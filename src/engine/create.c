@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/log.h>
 #include <base/text.h>
 
@@ -87,7 +88,7 @@ static struct container *new_container(struct engine *engine, const struct api_c
     container->spec = spec_copy(spec);
     container->record = xnew(struct record_container);
     container->record->version = 1;
-    container->record->created_at = engine_now();
+    container->record->created_at = clock_now();
     container_set_state(container, CONTAINER_CREATED);
     return container;
 }

@@ -5,10 +5,10 @@
 #include <base/alloc.h>
 #include <base/file.h>
 #include <base/log.h>
+#include <base/loop.h>
 
 #include "adopt.h"
 #include "cgroup.h"
-#include "child.h"
 #include "internal.h"
 
 static unsigned count_cpus(void)
@@ -130,7 +130,7 @@ void engine_end(struct engine *engine)
     drop_links(engine);
     disk_destroy(steal_ptr(engine->disk));
     network_close(engine);
-    child_forget_all(engine->loop);
+    loop_forget_children(engine->loop);
 }
 
 void engine_free(struct engine *engine)

@@ -6,9 +6,8 @@
 
 #include <base/alloc.h>
 #include <base/file.h>
+#include <base/loop.h>
 #include <base/text.h>
-
-#include "child.h"
 
 enum { FOLDERS_TIMEOUT_MS = 10000, COMPLAINT_MAX = 4096 };
 
@@ -67,5 +66,6 @@ int folders_make(struct container *container, folders_done done, void *data, str
         return r;
     struct folders_call *call = xnew(struct folders_call);
     *call = (struct folders_call){steal_fd(&complaint_fd), done, data};
-    return child_watch(container->engine->loop, &process, FOLDERS_TIMEOUT_MS, on_ended, call, err);
+    return loop_watch_child(container->engine->loop, &process, FOLDERS_TIMEOUT_MS, on_ended, call,
+                            err);
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/text.h>
 #include <image/worker.h>
 
@@ -127,7 +128,7 @@ static struct api_image_summary *summary_of(const struct store_image *image, cha
 
     summary->id = xstrdup(image->id);
     summary->names = list_of(image->names, &summary->names_count);
-    summary->created_at = status_time(image->created);
+    summary->created_at = clock_format(image->created);
     summary->size = image->size;
     summary->has_containers = true;
     for (size_t i = 0; used && used[i]; i++)
@@ -206,7 +207,7 @@ static int inspect_step(struct image_call *call, struct error *err)
     details->id = xstrdup(image->id);
     details->names = list_of(image->names, &details->names_count);
     details->manifest_digest = xstrdup(image->manifest_digest);
-    details->created_at = status_time(image->created);
+    details->created_at = clock_format(image->created);
     details->author = xstrdup(image->config->author);
     details->comment = xstrdup(last_comment(image->config));
     details->architecture = xstrdup(image->config->architecture);

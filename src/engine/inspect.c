@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/text.h>
 
 #include "internal.h"
@@ -31,7 +32,7 @@ static char *status_of(const struct container *container)
         .exit_code = record->exit_code,
     };
 
-    return status_text(&facts, engine_now());
+    return status_text(&facts, clock_now());
 }
 
 static struct api_port *port_of(const struct net_publication *publication)
@@ -71,7 +72,7 @@ static struct api_container_summary *summary_of(const struct container *containe
     summary->image = xstrdup(container->spec->image);
     summary->image_id = xstrdup(record->image_id);
     summary->command = strv_join(arguments, " ");
-    summary->created_at = status_time(record->created_at);
+    summary->created_at = clock_format(record->created_at);
     summary->state = xstrdup(public_state(container));
     summary->status = status_of(container);
     summary->exit_code = record->exit_code;
@@ -147,9 +148,9 @@ static struct api_container_state *state_of(const struct container *container)
     state->error = xstrdup(record->error);
     state->oom_killed = state->has_oom_killed = record->oom_killed;
     if (record->started_at)
-        state->started_at = status_time(record->started_at);
+        state->started_at = clock_format(record->started_at);
     if (record->finished_at)
-        state->finished_at = status_time(record->finished_at);
+        state->finished_at = clock_format(record->finished_at);
     if (container->link && record->has_monitor_pid) {
         state->monitor_pid = record->monitor_pid;
         state->has_monitor_pid = true;
@@ -191,7 +192,7 @@ struct api_container_details *engine_container_inspect(const struct container *c
 
     details->id = xstrdup(container->id);
     details->name = xstrdup(container->name);
-    details->created_at = status_time(container->record->created_at);
+    details->created_at = clock_format(container->record->created_at);
     details->path = xstrdup(arguments[0]);
     details->args = strv_copy(arguments + 1);
     if (!details->args)

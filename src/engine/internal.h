@@ -129,8 +129,6 @@ void container_set_error(struct container *container, const char *text); /* NULL
 char *container_run_path(const struct container *container, const char *name);
 char *container_root_path(const struct container *container, const char *name);
 
-int64_t engine_now(void); /* nanoseconds since 1970 */
-
 /* --- records.c: state.db ---------------------------------------------------------------------- */
 
 int records_migrate(struct store_db *db, struct error *err);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 
 #include "logfile.h"
 #include "status.h"
@@ -96,7 +97,7 @@ static off_t line_from(int fd, off_t offset, off_t size, char *block)
 off_t logfile_since(int fd, int64_t time)
 {
     _cleanup_free_ char *block = xmalloc(BLOCK_SIZE);
-    _cleanup_free_ char *wanted = status_time(time);
+    _cleanup_free_ char *wanted = clock_format(time);
     off_t size = size_of(fd);
     off_t low = 0, high = size; /* the line searched for starts in [low, high] */
 

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/log.h>
 #include <monitor/status.h>
 
@@ -53,7 +54,7 @@ static void sweep_done(struct disk_job *job)
     struct recovery *recovery = disk_job_of(job, struct recovery, job);
     struct container_end end = {
         .exit_code = EXIT_CODE_UNKNOWN,
-        .finished = engine_now(),
+        .finished = clock_now(),
         .why = "the container's monitor was killed",
     };
 

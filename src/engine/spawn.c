@@ -4,10 +4,10 @@
 #include <sys/socket.h>
 
 #include <base/alloc.h>
+#include <base/loop.h>
 #include <base/text.h>
 
 #include "cgroup.h"
-#include "child.h"
 #include "spawn.h"
 #include "spec.h"
 
@@ -89,7 +89,7 @@ static int execute_monitor(struct container *container, int control_fd, int root
         return r;
     container->record->monitor_pid = process.pid;
     container->record->has_monitor_pid = true;
-    return child_watch(container->engine->loop, &process, 0, NULL, NULL, err);
+    return loop_watch_child(container->engine->loop, &process, 0, NULL, NULL, err);
 }
 
 int spawn_monitor(struct container *container, int rootfs_fd, int netns_fd, struct error *err)
@@ -126,5 +126,5 @@ int spawn_runtime_delete(struct engine *engine, const char *id, void (*ended)(in
     int r = process_spawn(&spec, &process, err);
     if (r < 0)
         return r;
-    return child_watch(engine->loop, &process, RUNTIME_DELETE_TIMEOUT_MS, ended, data, err);
+    return loop_watch_child(engine->loop, &process, RUNTIME_DELETE_TIMEOUT_MS, ended, data, err);
 }

@@ -21,10 +21,4 @@ struct status_facts {
 /* "Created", "Up 3 seconds", "Exited (0) 2 minutes ago" ... Owned by the caller. */
 char *status_text(const struct status_facts *facts, int64_t now);
 
-/* RFC 3339 with nanoseconds, UTC. Owned by the caller. */
-char *status_time(int64_t nanoseconds);
-
-/* The reverse, for every RFC 3339 time. -EINVAL. */
-int status_parse_time(const char *text, int64_t *ret);
-
 #endif

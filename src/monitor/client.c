@@ -61,7 +61,7 @@ static void update_events(struct monitor *monitor, struct client *client)
         events |= EPOLLIN;
     if (!client->gone && is_owed(monitor, client))
         events |= EPOLLOUT;
-    watch_set(monitor, &client->watch, events);
+    watch_set(monitor->epoll_fd, &client->watch, events);
 }
 
 /* Unread input at close(2) would reach the other side as ECONNRESET in place of the end. */
@@ -83,7 +83,7 @@ static void client_free(struct monitor *monitor, struct client *client)
     *at = client->next;
     monitor->clients_count--;
     discard_input(client->watch.fd);
-    watch_close(monitor, &client->watch);
+    watch_close(monitor->epoll_fd, &client->watch);
     free(client->pending);
     free(client);
 }
@@ -131,7 +131,7 @@ int client_add(struct monitor *monitor, enum client_kind kind, struct session *s
                               .session = session,
                               .flags = flags,
                               .offset = offset};
-    int r = watch_add(monitor, &client->watch, WATCH_CLIENT, fd, EPOLLHUP);
+    int r = watch_add(monitor->epoll_fd, &client->watch, WATCH_CLIENT, fd, EPOLLHUP);
     if (r < 0) {
         free(client);
         return error_errno(err, -r, "watch the stream");

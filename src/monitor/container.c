@@ -135,7 +135,7 @@ static bool was_oom_killed(const struct monitor *monitor)
 static void fail(struct monitor *monitor, int exit_code)
 {
     monitor->exit_code = exit_code;
-    monitor->finished = clock_realtime_ns();
+    monitor->finished = (uint64_t)clock_now();
     monitor->container.phase = SESSION_ENDED;
     monitor->container.pid = 0;
     session_close_streams(monitor, &monitor->container);
@@ -179,7 +179,7 @@ void container_helper_ended(struct monitor *monitor, int status)
         return;
     }
     monitor->phase = PHASE_RUNNING;
-    monitor->started = clock_realtime_ns();
+    monitor->started = (uint64_t)clock_now();
     write_status(monitor);
     const struct monitor_pid started = {.pid = session->pid, .started = monitor->started};
     control_send(monitor, MONITOR_STARTED, control_request_for(monitor, session), &started,
@@ -229,7 +229,7 @@ void container_init_ended(struct monitor *monitor, int status)
     struct session *session = &monitor->container;
 
     monitor->exit_code = process_exit_code(status);
-    monitor->finished = clock_realtime_ns();
+    monitor->finished = (uint64_t)clock_now();
     monitor->phase = PHASE_DRAINING;
     session->phase = SESSION_ENDED;
     session->pid = 0;

@@ -46,8 +46,8 @@ int control_open(struct monitor *monitor, struct error *err)
     int r;
 
     fcntl(monitor->options->control_fd, F_SETFL, O_NONBLOCK | O_RDWR);
-    r = watch_add(monitor, &monitor->controls[0].watch, WATCH_CONTROL, monitor->options->control_fd,
-                  EPOLLIN);
+    r = watch_add(monitor->epoll_fd, &monitor->controls[0].watch, WATCH_CONTROL,
+                  monitor->options->control_fd, EPOLLIN);
     if (r < 0)
         return error_errno(err, -r, "watch the daemon's socket");
     monitor->controls[0].version = MONITOR_PROTOCOL_VERSION;
@@ -56,7 +56,7 @@ int control_open(struct monitor *monitor, struct error *err)
     int fd = socket_listen_unix(path, SOCK_SEQPACKET | SOCK_NONBLOCK, 0600, err);
     if (fd < 0)
         return fd;
-    r = watch_add(monitor, &monitor->listener, WATCH_LISTENER, fd, EPOLLIN);
+    r = watch_add(monitor->epoll_fd, &monitor->listener, WATCH_LISTENER, fd, EPOLLIN);
     return r < 0 ? error_errno(err, -r, "watch %s", path) : 0;
 }
 
@@ -66,12 +66,12 @@ void control_stop_listening(struct monitor *monitor)
 
     if (monitor->listener.fd >= 0)
         unlink(path);
-    watch_close(monitor, &monitor->listener);
+    watch_close(monitor->epoll_fd, &monitor->listener);
 }
 
 static void control_close(struct monitor *monitor, struct control *control)
 {
-    watch_close(monitor, &control->watch);
+    watch_close(monitor->epoll_fd, &control->watch);
     control->version = 0;
     if (monitor->daemon == control)
         monitor->daemon = NULL;
@@ -100,7 +100,7 @@ void control_listener_ready(struct monitor *monitor)
             place = control;
     }
     control_close(monitor, place);
-    watch_add(monitor, &place->watch, WATCH_CONTROL, fd, EPOLLIN);
+    watch_add(monitor->epoll_fd, &place->watch, WATCH_CONTROL, fd, EPOLLIN);
 }
 
 /* ---- sending ---- */

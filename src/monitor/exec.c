@@ -159,7 +159,7 @@ void exec_helper_ended(struct monitor *monitor, struct session *session, int sta
         return;
     }
     runtime_remove_files(monitor, session);
-    const struct monitor_pid started = {.pid = session->pid, .started = clock_realtime_ns()};
+    const struct monitor_pid started = {.pid = session->pid, .started = (uint64_t)clock_now()};
     if (request)
         control_send(monitor, MONITOR_OK, request, &started, sizeof(started));
 }

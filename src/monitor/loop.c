@@ -7,59 +7,6 @@
 
 #include "monitor_internal.h"
 
-int watch_add(struct monitor *monitor, struct watch *watch, enum watch_type type, int fd,
-              uint32_t events)
-{
-    *watch = (struct watch){.type = type, .fd = fd};
-    int r = watch_set(monitor, watch, events);
-    if (r < 0)
-        watch_close(monitor, watch);
-    return r;
-}
-
-int watch_set(struct monitor *monitor, struct watch *watch, uint32_t events)
-{
-    struct epoll_event event = {.events = events, .data.ptr = watch};
-    int operation = events == 0          ? EPOLL_CTL_DEL
-                    : watch->events == 0 ? EPOLL_CTL_ADD
-                                         : EPOLL_CTL_MOD;
-
-    if (watch->fd < 0 || watch->events == events)
-        return 0;
-    if (epoll_ctl(monitor->epoll_fd, operation, watch->fd, &event) < 0)
-        return -errno;
-    watch->events = events;
-    return 0;
-}
-
-void watch_close(struct monitor *monitor, struct watch *watch)
-{
-    if (watch->fd < 0)
-        return;
-    /* Closing alone does not do it: another process may hold the same open file. */
-    watch_set(monitor, watch, 0);
-    close(watch->fd);
-    *watch = (struct watch)WATCH_INIT;
-}
-
-static int64_t clock_get(clockid_t clock, int64_t per_second)
-{
-    struct timespec now;
-
-    clock_gettime(clock, &now);
-    return now.tv_sec * per_second + now.tv_nsec / (1000000000 / per_second);
-}
-
-int64_t clock_milliseconds(void)
-{
-    return clock_get(CLOCK_MONOTONIC, 1000);
-}
-
-uint64_t clock_realtime_ns(void)
-{
-    return (uint64_t)clock_get(CLOCK_REALTIME, 1000000000);
-}
-
 void deadline_set(struct monitor *monitor, enum deadline which, int64_t milliseconds)
 {
     monitor->deadlines[which] = clock_milliseconds() + milliseconds;

@@ -66,7 +66,7 @@ static int open_loop(struct monitor *monitor, struct error *err)
     int fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0)
         return error_errno(err, errno, "receive signals");
-    int r = watch_add(monitor, &monitor->signals, WATCH_SIGNALS, fd, EPOLLIN);
+    int r = watch_add(monitor->epoll_fd, &monitor->signals, WATCH_SIGNALS, fd, EPOLLIN);
     return r < 0 ? error_errno(err, -r, "watch signals") : 0;
 }
 
@@ -114,7 +114,7 @@ static void finish(struct monitor *monitor)
     clients_finish(monitor);
     control_finish(monitor);
     session_close_streams(monitor, &monitor->container);
-    watch_close(monitor, &monitor->signals);
+    watch_close(monitor->epoll_fd, &monitor->signals);
     close_fd(monitor->log.fd);
     close_fd(monitor->bundle_fd);
     close_fd(monitor->epoll_fd);

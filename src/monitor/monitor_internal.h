@@ -10,8 +10,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <base/clock.h>
 #include <base/error.h>
 #include <base/process.h>
+#include <base/watch.h>
 #include <monitor/monitor.h>
 #include <monitor/protocol.h>
 
@@ -21,7 +23,7 @@ struct session;
 /* ---- loop.c: descriptors by type, deadlines ---- */
 
 enum watch_type {
-    WATCH_NONE,
+    WATCH_NONE,     /* as WATCH_INIT */
     WATCH_SIGNALS,  /* signalfd */
     WATCH_LISTENER, /* monitor.sock */
     WATCH_CONTROL,  /* a daemon; in struct control */
@@ -29,27 +31,6 @@ enum watch_type {
     WATCH_INPUT,    /* a pipe or terminal read by the sandbox; in struct input */
     WATCH_CLIENT,   /* in struct client */
 };
-
-struct watch {
-    enum watch_type type;
-    int fd;          /* owned while it is watched; -1: not in use */
-    uint32_t events; /* EPOLL* asked for; 0: in no epoll set, not even for EPOLLHUP */
-};
-
-#define WATCH_INIT                                                                                 \
-    {                                                                                              \
-        WATCH_NONE, -1, 0                                                                          \
-    }
-
-/* The structure that holds this watch as its member. */
-#define watch_owner(watch, type, member)                                                           \
-    ((type *)(void *)((char *)(watch) - __builtin_offsetof(type, member)))
-
-/* Takes fd over, also on failure. */
-int watch_add(struct monitor *monitor, struct watch *watch, enum watch_type type, int fd,
-              uint32_t events);
-int watch_set(struct monitor *monitor, struct watch *watch, uint32_t events);
-void watch_close(struct monitor *monitor, struct watch *watch); /* also when not in use */
 
 enum deadline {
     DEADLINE_STOP,     /* SIGKILL after the stop signal */
@@ -64,8 +45,6 @@ void deadline_set(struct monitor *monitor, enum deadline which, int64_t millisec
 void deadline_clear(struct monitor *monitor, enum deadline which);
 /* Moves one that is set. */
 void deadline_touch(struct monitor *monitor, enum deadline which, int64_t milliseconds);
-int64_t clock_milliseconds(void); /* monotonic */
-uint64_t clock_realtime_ns(void);
 
 /* Waits for one event or deadline and handles it. */
 int loop_once(struct monitor *monitor, struct error *err);

@@ -122,7 +122,7 @@ static int take_terminal(struct session *session, struct error *err)
 
 static void input_close(struct monitor *monitor, struct input *input)
 {
-    watch_close(monitor, &input->watch);
+    watch_close(monitor->epoll_fd, &input->watch);
     free(steal_ptr(input->pending));
     clients_input_changed(monitor, input->session);
 }
@@ -137,7 +137,7 @@ int session_begin(struct monitor *monitor, struct session *session, struct error
         struct watch *watch = &session->output[i].watch;
         if (watch->fd < 0)
             continue;
-        r = watch_add(monitor, watch, WATCH_OUTPUT, watch->fd, EPOLLIN);
+        r = watch_add(monitor->epoll_fd, watch, WATCH_OUTPUT, watch->fd, EPOLLIN);
         if (r < 0)
             return error_errno(err, -r, "watch the output");
     }
@@ -157,8 +157,8 @@ bool session_streams_open(const struct session *session)
 void session_close_streams(struct monitor *monitor, struct session *session)
 {
     input_close(monitor, &session->input);
-    watch_close(monitor, &session->output[0].watch);
-    watch_close(monitor, &session->output[1].watch);
+    watch_close(monitor->epoll_fd, &session->output[0].watch);
+    watch_close(monitor->epoll_fd, &session->output[1].watch);
     if (session->console_fd >= 0) {
         close_fd(steal_fd(&session->console_fd));
     }
@@ -181,10 +181,10 @@ static void output_failed(struct monitor *monitor, struct output *output, int fa
 {
     if (failure == EIO && output->session->tty && output->session->phase == SESSION_RUNNING) {
         output->hung = true;
-        watch_set(monitor, &output->watch, 0);
+        watch_set(monitor->epoll_fd, &output->watch, 0);
         deadline_set(monitor, DEADLINE_SESSIONS, HUNG_RETRY_MS);
     } else {
-        watch_close(monitor, &output->watch);
+        watch_close(monitor->epoll_fd, &output->watch);
     }
 }
 
@@ -237,15 +237,15 @@ void session_drain(struct monitor *monitor, struct session *session)
 
 void session_pause_output(struct monitor *monitor, struct session *session)
 {
-    watch_set(monitor, &session->output[0].watch, 0);
-    watch_set(monitor, &session->output[1].watch, 0);
+    watch_set(monitor->epoll_fd, &session->output[0].watch, 0);
+    watch_set(monitor->epoll_fd, &session->output[1].watch, 0);
 }
 
 void session_resume_output(struct monitor *monitor, struct session *session)
 {
     for (size_t i = 0; i < ARRAY_SIZE(session->output); i++) {
         if (!session->output[i].hung)
-            watch_set(monitor, &session->output[i].watch, EPOLLIN);
+            watch_set(monitor->epoll_fd, &session->output[i].watch, EPOLLIN);
     }
 }
 
@@ -256,7 +256,7 @@ void session_retry_hung(struct monitor *monitor, struct session *session)
     if (!output->hung)
         return;
     output->hung = false;
-    watch_set(monitor, &output->watch, EPOLLIN);
+    watch_set(monitor->epoll_fd, &output->watch, EPOLLIN);
 }
 
 /* Writes what is pending; what cannot be taken now waits for EPOLLOUT. */
@@ -267,7 +267,7 @@ static void input_write(struct monitor *monitor, struct input *input)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
-            watch_set(monitor, &input->watch, EPOLLOUT);
+            watch_set(monitor->epoll_fd, &input->watch, EPOLLOUT);
             return;
         }
         if (n < 0) { /* EPIPE, EIO: nobody reads any more */
@@ -277,7 +277,7 @@ static void input_write(struct monitor *monitor, struct input *input)
         input->at += (size_t)n;
     }
     free(steal_ptr(input->pending));
-    watch_set(monitor, &input->watch, 0);
+    watch_set(monitor->epoll_fd, &input->watch, 0);
     if (input->end_wanted)
         input_close(monitor, input);
 }

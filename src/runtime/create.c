@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/file.h>
 #include <base/socket.h>
 #include <base/text.h>
@@ -105,18 +106,6 @@ static int find_rootfs(struct container *container, struct error *err)
         return error_set(err, -EINVAL, "root.path: the host's root cannot be a container's");
     container->rootfs = xstrdup(resolved);
     return 0;
-}
-
-static char *now_text(void)
-{
-    struct timespec now;
-    struct tm parts;
-    char text[40];
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &parts);
-    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &parts);
-    return xasprintf("%s.%09ldZ", text, now.tv_nsec);
 }
 
 /* Where the terminal's master goes: the caller's socket, or ours. */
@@ -381,7 +370,7 @@ int create_container(struct container *container, const char *root,
         workload_finish(&workload);
         return r;
     }
-    container->created = now_text();
+    container->created = clock_format(clock_now());
     container->no_new_keyring = options->no_new_keyring;
     workload.preserve_fds = options->preserve_fds;
     r = build(container, &workload, options, wait_for_start, ret_relay_fd, err);

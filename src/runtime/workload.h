@@ -18,11 +18,11 @@
 #include "filter.h"
 
 struct workload {
-    const struct oci_process *config; /* borrowed */
-    unsigned preserve_fds;            /* descriptors from 3 on that stay open */
+    const struct oci_process *config;    /* borrowed */
+    unsigned preserve_fds;               /* descriptors from 3 on that stay open */
     struct capability_sets capabilities; /* none where none are configured */
-    char **environment; /* owned */
-    char *path;         /* owned; of the program */
+    char **environment;                  /* owned */
+    char *path;                          /* owned; of the program */
 };
 
 /* In the parent: checks process and translates the capabilities. Names the kernel does not know are

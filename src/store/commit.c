@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/file.h>
 #include <base/text.h>
 #include <store/staging.h>
@@ -70,7 +71,7 @@ static void add_history(struct composition *c, struct oci_image_configuration *c
     if (layers != config->rootfs->diff_ids_count)
         return;
     struct oci_image_history *entry = xnew(struct oci_image_history);
-    entry->created = format_time(c->created);
+    entry->created = clock_format(c->created);
     replace_text(&entry->created_by, c->commit->created_by);
     replace_text(&entry->author, c->commit->author);
     replace_text(&entry->comment, c->commit->comment);
@@ -88,7 +89,7 @@ static int compose_config(struct composition *c, struct error *err)
         return r;
     drop_origin(config);
     free(config->created);
-    config->created = format_time(c->created);
+    config->created = clock_format(c->created);
     if (!text_empty(c->commit->author))
         replace_text(&config->author, c->commit->author);
     replace_text(&config->comment, c->commit->comment);
@@ -221,7 +222,7 @@ int store_staging_commit(struct store_staging *staging, const struct image_worke
                          const struct store_commit *commit, char **ret_id, struct error *err)
 {
     struct composition c = {
-        .staging = staging, .commit = commit, .layer = result->layer, .created = now_nanoseconds()};
+        .staging = staging, .commit = commit, .layer = result->layer, .created = clock_now()};
     struct store *store = staging->store;
 
     if (!c.layer || !digest_valid(c.layer->diff_id) || !digest_valid(c.layer->blob))

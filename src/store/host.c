@@ -16,6 +16,7 @@
 
 #include <base/alloc.h>
 #include <base/buffer.h>
+#include <base/clock.h>
 #include <base/file.h>
 #include <base/text.h>
 #include <store/staging.h>
@@ -414,7 +415,7 @@ static int record_image(struct store *store, struct error *err)
         r = store_db_run(store->db, err,
                          "INSERT OR IGNORE INTO image(id, manifest, base, built_in, created, added,"
                          " config) VALUES(?1, NULL, ?2, 1, ?3, ?3, ?4)",
-                         "ttit", id, STORE_HOST_IMAGE, now_nanoseconds(), config);
+                         "ttit", id, STORE_HOST_IMAGE, clock_now(), config);
     if (r >= 0)
         r = store_db_run(store->db, err,
                          "INSERT OR REPLACE INTO image_name(name, image) VALUES(?, ?)", "tt",

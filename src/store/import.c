@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/file.h>
 #include <base/text.h>
 #include <store/reference.h>
@@ -142,6 +143,7 @@ static int import_names(struct store *store, const struct image_worker_image *im
 static int import_image(struct store_staging *staging, const struct image_worker_image *image,
                         struct store_loaded *loaded, struct error *err)
 {
+    int64_t created;
     _cleanup_free_ char *config_text = NULL, *manifest_text = NULL;
     _cleanup_oci_image_configuration_ struct oci_image_configuration *config = NULL;
     int r = read_document(staging, image->id, &config_text, err);
@@ -155,11 +157,13 @@ static int import_image(struct store_staging *staging, const struct image_worker
         r = check_layers(image, config, err);
     if (r < 0)
         return r;
+    if (clock_parse(config->created, &created) < 0)
+        created = 0; /* shown as unknown */
     const struct image_install install = {
         .id = image->id,
         .manifest = image->manifest,
         .config_text = config_text,
-        .created = parse_time(config->created),
+        .created = created,
         .layers = image->layers,
         .layers_count = image->layers_count,
     };

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/file.h>
 #include <base/text.h>
 
@@ -158,7 +159,7 @@ int image_install(struct store_staging *staging, const struct image_install *ima
                          "INSERT OR IGNORE INTO image(id, manifest, base, built_in, created, added,"
                          " config) VALUES(?, ?, ?, 0, ?, ?, ?)",
                          "tttiit", image->id, image->manifest, image->base, image->created,
-                         now_nanoseconds(), image->config_text);
+                         clock_now(), image->config_text);
 
     if (r < 0)
         return r;

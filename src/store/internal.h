@@ -90,11 +90,6 @@ int image_read(struct store *store, const char *id, struct store_image **ret, st
 int image_find_id(struct store *store, const char *text, char **ret_id, bool *ret_by_name,
                   struct error *err);
 
-/* time.c: RFC 3339 time of a document in nanoseconds since 1970, 0 when it cannot be read. */
-int64_t parse_time(const char *text);
-char *format_time(int64_t nanoseconds); /* owned */
-int64_t now_nanoseconds(void);
-
 /* names.c: gives the image a name, inside the caller's transaction. */
 int name_assign(struct store *store, const char *id, const char *name, char **ret_short,
                 struct error *err);

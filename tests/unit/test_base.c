@@ -9,12 +9,14 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/buffer.h>
+#include <base/clock.h>
 #include <base/error.h>
 #include <base/file.h>
 #include <base/instance.h>
@@ -22,6 +24,7 @@
 #include <base/process.h>
 #include <base/socket.h>
 #include <base/text.h>
+#include <base/watch.h>
 
 #include "folder.h"
 #include "kernel.h"
@@ -360,6 +363,68 @@ static void instances_never_share_a_name(void **state)
     assert_int_equal(instance_init(&one, "-a", &err), -EINVAL);
 }
 
+static void times_are_written_and_read(void **state)
+{
+    static const char *const bad[] = {"",
+                                      "yesterday",
+                                      "2026-11-20T10:00:00",
+                                      "2026-11-20 10:00:00Z",
+                                      "2026-13-20T10:00:00Z",
+                                      "2026-11-20T10:00:00+2:00",
+                                      "2026-11-20T10:00:00+02:00x",
+                                      "2262-01-01T00:00:00Z",
+                                      "1970-01-01T00:00:00+01:00",
+                                      "2026-11-20T25:00:00Z",
+                                      "2026-11-20T10:00:00-:::::"};
+    int64_t time, later;
+
+    assert_int_equal(clock_parse("2026-11-20T10:00:00.25Z", &time), 0);
+    _cleanup_free_ char *text = clock_format(time);
+    assert_string_equal(text, "2026-11-20T10:00:00.250000000Z");
+    assert_int_equal(clock_parse("2026-11-20T08:30:00.25-01:30", &later), 0);
+    assert_int_equal(later, time);
+    assert_int_equal(clock_parse("1970-01-01T00:00:00Z", &time), 0);
+    assert_int_equal(time, 0);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_int_equal(clock_parse(bad[i], &time), -EINVAL);
+    assert_int_equal(clock_parse(NULL, &time), -EINVAL);
+}
+
+static void watches_say_what_holds_them(void **state)
+{
+    enum { PIPE = 7 };
+    struct holder {
+        int number;
+        struct watch watch;
+    } holder = {42, WATCH_INIT};
+    _cleanup_close_ int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event event;
+    int pipe_fds[2];
+
+    assert_int_equal(pipe(pipe_fds), 0);
+    assert_int_equal(watch_add(epoll_fd, &holder.watch, PIPE, pipe_fds[0], EPOLLIN), 0);
+    assert_int_equal(epoll_wait(epoll_fd, &event, 1, 0), 0);
+    assert_int_equal(write(pipe_fds[1], "x", 1), 1);
+    assert_int_equal(epoll_wait(epoll_fd, &event, 1, 0), 1);
+    struct watch *watch = event.data.ptr;
+    assert_int_equal(watch->type, PIPE);
+    assert_int_equal(watch_owner(watch, struct holder, watch)->number, 42);
+
+    /* With no events asked for, not even the other end's closing is told. */
+    assert_int_equal(watch_set(epoll_fd, watch, 0), 0);
+    close(pipe_fds[1]);
+    assert_int_equal(epoll_wait(epoll_fd, &event, 1, 0), 0);
+    watch_close(epoll_fd, watch);
+    assert_int_equal(watch->fd, -1);
+    assert_int_equal(fcntl(pipe_fds[0], F_GETFD), -1);
+    watch_close(epoll_fd, watch);
+
+    /* A regular file cannot be polled: the descriptor is taken over and closed all the same. */
+    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(watch_add(epoll_fd, &holder.watch, PIPE, file, EPOLLIN), -EPERM);
+    assert_int_equal(fcntl(file, F_GETFD), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -384,6 +449,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(long_socket_paths_work, folder_setup, folder_teardown),
         cmocka_unit_test(log_lines_are_json_off_a_terminal),
         cmocka_unit_test(instances_never_share_a_name),
+        cmocka_unit_test(times_are_written_and_read),
+        cmocka_unit_test(watches_say_what_holds_them),
     };
 
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);

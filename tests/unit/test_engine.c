@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/file.h>
 #include <base/text.h>
 #include <schema/oci_config.h>
@@ -215,14 +216,14 @@ static void test_times(void **state)
 {
     int64_t time = 0;
 
-    assert_int_equal(status_parse_time("2026-11-20T10:00:00.25Z", &time), 0);
-    _cleanup_free_ char *text = status_time(time);
+    assert_int_equal(clock_parse("2026-11-20T10:00:00.25Z", &time), 0);
+    _cleanup_free_ char *text = clock_format(time);
     assert_string_equal(text, "2026-11-20T10:00:00.250000000Z");
-    assert_int_equal(status_parse_time("2026-11-20T12:00:00+02:00", &time), 0);
-    _cleanup_free_ char *shifted = status_time(time);
+    assert_int_equal(clock_parse("2026-11-20T12:00:00+02:00", &time), 0);
+    _cleanup_free_ char *shifted = clock_format(time);
     assert_string_equal(shifted, "2026-11-20T10:00:00.000000000Z");
-    assert_true(status_parse_time("yesterday", &time) < 0);
-    assert_true(status_parse_time("2026-11-20T10:00:00", &time) < 0);
+    assert_true(clock_parse("yesterday", &time) < 0);
+    assert_true(clock_parse("2026-11-20T10:00:00", &time) < 0);
 }
 
 static void test_names(void **state)
@@ -282,7 +283,7 @@ static void test_log_since(void **state)
     _cleanup_close_ int fd = log_of(LINE_1 LINE_2 LINE_3 LINE_4);
     int64_t time = 0;
 
-    assert_int_equal(status_parse_time("2026-11-20T10:00:02.5Z", &time), 0);
+    assert_int_equal(clock_parse("2026-11-20T10:00:02.5Z", &time), 0);
     check_from(fd, logfile_since(fd, time), LINE_3 LINE_4);
     check_from(fd, logfile_since(fd, time - 100 * SECOND), LINE_1 LINE_2 LINE_3 LINE_4);
     check_from(fd, logfile_since(fd, time + 100 * SECOND), "");

@@ -5,14 +5,13 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
-
-#include "child.h"
+#include <base/loop.h>
 
 struct child {
     uv_poll_t poll;
     uv_timer_t timer;
     struct process process;
-    child_ended ended;
+    loop_child_ended ended;
     void *data;
     unsigned open_handles;
 };
@@ -47,8 +46,8 @@ static void on_ended(uv_poll_t *poll, int status, int events)
         child->ended(wait_status, child->data);
 }
 
-int child_watch(uv_loop_t *loop, struct process *process, unsigned timeout_ms, child_ended ended,
-                void *data, struct error *err)
+int loop_watch_child(uv_loop_t *loop, struct process *process, unsigned timeout_ms,
+                     loop_child_ended ended, void *data, struct error *err)
 {
     struct child *child = xnew(struct child);
 
@@ -84,7 +83,7 @@ static void forget(uv_handle_t *handle, void *data)
     uv_close((uv_handle_t *)&child->timer, on_closed);
 }
 
-void child_forget_all(uv_loop_t *loop)
+void loop_forget_children(uv_loop_t *loop)
 {
     uv_walk(loop, forget, NULL);
 }
