@@ -89,6 +89,16 @@ static uint64_t take_set(char *const *names, const char *field, char ***warnings
     return mask;
 }
 
+/* To the kernel -1 is "unchanged" (setresuid(2)): the process would stay root. */
+static int check_user(const struct oci_user *user, struct error *err)
+{
+    if (user && user->uid == UINT32_MAX)
+        return error_set(err, -EINVAL, "process.user.uid: %u is no user", user->uid);
+    if (user && user->gid == UINT32_MAX)
+        return error_set(err, -EINVAL, "process.user.gid: %u is no group", user->gid);
+    return 0;
+}
+
 int workload_init(struct workload *workload, const struct oci_process *config, char ***warnings,
                   struct error *err)
 {
@@ -99,7 +109,9 @@ int workload_init(struct workload *workload, const struct oci_process *config, c
         return error_set(err, -EINVAL, "process.args: must not be empty");
     if (config->cwd[0] != '/')
         return error_set(err, -EINVAL, "process.cwd: '%s' is not an absolute path", config->cwd);
-    int r = check_limits(config, err);
+    int r = check_user(config->user, err);
+    if (r == 0)
+        r = check_limits(config, err);
     if (r < 0)
         return r;
     if (capabilities) {

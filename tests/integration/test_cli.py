@@ -428,6 +428,16 @@ def load_and_save_speak_to_files_and_pipes(instance, images, scratch):
     assert result.err.startswith("Error: "), result.err
 
 
+@test
+def an_output_that_takes_no_more_is_named(instance, images):
+    load(instance, images)
+    with open("/dev/full", "w") as full:
+        process = instance.start("run", "--rm", IMAGE, "echo", "words", stdout=full)
+        message = process.stderr.read().decode()
+    assert process.wait(10) == 125, message
+    assert "write to standard output: No space left on device" in message, message
+
+
 # ---------------------------------------------------------------- logs
 
 @test

@@ -983,6 +983,9 @@ def refused_fields_are_named(w):
         {"type": "RLIMIT_X", "hard": 1, "soft": 1}]), "process.rlimits[0].type")
     refused(lambda c: c["process"].update(args=[]), "process.args")
     refused(lambda c: c["process"].update(cwd="relative"), "process.cwd")
+    for field in ("uid", "gid"):  # the kernel's "unchanged": the program would be root
+        refused(lambda c, field=field: c["process"]["user"].update({field: 2 ** 32 - 1}),
+                f"process.user.{field}: 4294967295")
     refused(lambda c: c["root"].update(path="nowhere"), "root.path")
     refused(lambda c: c.update(ociVersion="2.0.0"), "ociVersion")
 

@@ -25,7 +25,7 @@ enum waited { WAIT_STREAM, WAIT_STDIN, WAIT_STDOUT, WAIT_STDERR, WAIT_SIGNALS, W
 struct output {
     int fd;
     bool regular; /* a file: writes do not block, whatever their size */
-    bool closed;  /* the reader is gone: what comes is dropped */
+    int failure;  /* errno of a write, EPIPE: the reader is gone. What comes is dropped */
     struct buffer pending;
 };
 
@@ -188,7 +188,7 @@ static void write_output(struct output *output)
     if (r >= 0) {
         buffer_consume(&output->pending, (size_t)r);
     } else if (errno != EAGAIN && errno != EINTR) {
-        output->closed = true;
+        output->failure = errno;
         buffer_clear(&output->pending);
     }
 }
@@ -285,8 +285,8 @@ int stream_run(struct stream *stream, int signals, enum stream_end *ret_end, str
     report_size(&loop);
     while (r >= 0 && goes_on(&loop)) {
         r = turn(&loop, err);
-        if (loop.outputs[0].closed && !loop.interrupted)
-            r = error_errno(err, EPIPE, "write to standard output");
+        if (loop.outputs[0].failure && !loop.interrupted)
+            r = error_errno(err, loop.outputs[0].failure, "write to standard output");
     }
     /* What was typed in front of the detach keys, as far as the container takes it now. */
     if (loop.detached && loop.to_stream.length)
