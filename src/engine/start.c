@@ -111,7 +111,8 @@ static int prepare(struct start_operation *start, struct error *err)
     if (r == 0)
         r = make_run_folder(run_path, &run_fd, err);
     if (r == 0)
-        r = store_snapshot_mount(container->engine->store, container->id, &start->rootfs_fd, err);
+        r = store_snapshot_mount(container->engine->store, container->id,
+                                 container->effective->auto_remove, &start->rootfs_fd, err);
     if (r == 0)
         r = user_resolve(start->rootfs_fd, container->effective->user, &user, err);
     if (r == 0)

@@ -95,7 +95,7 @@ int name_assign(struct store *store, const char *id, const char *name, char **re
                 struct error *err);
 
 /* overlay.c: a detached overlay mount. layers: folder names under ROOT/layers, highest first. */
-int overlay_mount(struct store *store, char *const *layers, const char *container, int *ret_fd,
-                  struct error *err);
+int overlay_mount(struct store *store, char *const *layers, const char *container, bool passing,
+                  int *ret_fd, struct error *err);
 
 #endif

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/file.h>
 #include <base/buffer.h>
 #include <base/text.h>
 
@@ -27,6 +28,7 @@ struct overlay {
     struct store *store;
     char *const *layers; /* highest first */
     const char *container;
+    bool passing;
 };
 
 /* Everything that distributions change by module parameters is set: the layers must read the same
@@ -107,6 +109,8 @@ static int mount_by_api(const struct overlay *overlay, int *ret_fd, struct error
         r = set_text(fs_fd, "source", "overlay");
     if (r == 0 && fsconfig(fs_fd, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) < 0)
         r = -errno;
+    if (r == 0 && overlay->passing && fsconfig(fs_fd, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0)
+        r = -errno;
     if (r == 0 && fsconfig(fs_fd, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
         r = -errno;
     if (r < 0) {
@@ -130,7 +134,7 @@ static char *legacy_options(const struct overlay *overlay)
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
 
-    buffer_append_text(&text, "userxattr");
+    buffer_append_text(&text, overlay->passing ? "userxattr,volatile" : "userxattr");
     for (size_t i = 0; i < ARRAY_SIZE(options); i++)
         buffer_printf(&text, ",%s=%s", options[i][0], options[i][1]);
     buffer_append_text(&text, ",lowerdir=");
@@ -186,12 +190,26 @@ static int mount_by_thread(const struct overlay *overlay, int *ret_fd, struct er
     return 0;
 }
 
-int overlay_mount(struct store *store, char *const *layers, const char *container, int *ret_fd,
-                  struct error *err)
+/* An earlier volatile mount left its mark, which forbids another one after a crash of the machine
+ * (Documentation/filesystems/overlayfs, "Volatile mount"); what such a snapshot holds need not be
+ * whole. */
+static int forget_volatile(const struct overlay *overlay, struct error *err)
 {
-    const struct overlay overlay = {store, layers, container};
+    _cleanup_free_ char *work = xasprintf("%s/work/work", overlay->container);
+
+    return file_remove_tree_at(overlay->store->containers_fd, work, err);
+}
+
+int overlay_mount(struct store *store, char *const *layers, const char *container, bool passing,
+                  int *ret_fd, struct error *err)
+{
+    const struct overlay overlay = {store, layers, container, passing};
     _cleanup_error_ struct error api_err = ERROR_INIT;
-    int r = mount_by_api(&overlay, ret_fd, &api_err);
+    int r = passing ? forget_volatile(&overlay, err) : 0;
+
+    if (r < 0)
+        return r;
+    r = mount_by_api(&overlay, ret_fd, &api_err);
 
     if (r == -EINVAL)
         return mount_by_thread(&overlay, ret_fd, err);

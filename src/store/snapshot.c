@@ -120,7 +120,8 @@ static int read_layers(struct store *store, const char *container, char ***ret, 
     return r;
 }
 
-int store_snapshot_mount(struct store *store, const char *container, int *ret_fd, struct error *err)
+int store_snapshot_mount(struct store *store, const char *container, bool passing, int *ret_fd,
+                         struct error *err)
 {
     _cleanup_strv_ char **layers = NULL;
     int r = check_id(container, err);
@@ -131,7 +132,7 @@ int store_snapshot_mount(struct store *store, const char *container, int *ret_fd
         return r;
     if (!layers) /* an image without layers, or no such snapshot */
         strv_append(&layers, STORE_EMPTY_LAYER);
-    return overlay_mount(store, layers, container, ret_fd, err);
+    return overlay_mount(store, layers, container, passing, ret_fd, err);
 }
 
 int store_snapshot_open_upper(struct store *store, const char *container, int *ret_fd,

@@ -109,7 +109,7 @@ static int probe_enter(struct probe *probe)
 {
     _cleanup_free_ char *target = xasprintf("%s/staging", probe->root); /* any folder */
     int fd = -1;
-    int r = store_snapshot_mount(probe->store, probe->arguments[0], &fd, &probe->err);
+    int r = store_snapshot_mount(probe->store, probe->arguments[0], false, &fd, &probe->err);
 
     if (r < 0)
         return r;

@@ -231,7 +231,7 @@ static void a_snapshot_is_a_detached_writable_root(void **state)
     assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "../x", NULL), -EINVAL);
     assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "abc1", NULL), 0);
     assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "abc1", NULL), -EEXIST);
-    if (store_snapshot_mount(fixture->store, "abc1", &mount_fd, &err) < 0)
+    if (store_snapshot_mount(fixture->store, "abc1", false, &mount_fd, &err) < 0)
         fail_msg("%s", error_message(&err));
     _cleanup_free_ char *passwd = NULL;
     assert_int_equal(file_read_at(mount_fd, "etc/passwd", 1 << 20, &passwd, NULL, NULL), 0);
@@ -246,6 +246,28 @@ static void a_snapshot_is_a_detached_writable_root(void **state)
     char **left = NULL;
     assert_int_equal(store_snapshot_list(fixture->store, &left, NULL), 0);
     assert_null(left);
+}
+
+/* A volatile mount marks its work folder; the next one must not stumble over the mark. */
+static void a_passing_snapshot_is_mounted_again(void **state)
+{
+    struct fixture *fixture = *state;
+    _cleanup_store_image_ struct store_image *image = NULL;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (geteuid() != 0)
+        skip();
+    open_fixture(fixture);
+    assert_int_equal(store_image_find(fixture->store, "host", &image, NULL), 0);
+    assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "abc1", NULL), 0);
+    for (int i = 0; i < 2; i++) {
+        _cleanup_close_ int mount_fd = -1;
+        if (store_snapshot_mount(fixture->store, "abc1", true, &mount_fd, &err) < 0)
+            fail_msg("mount %d: %s", i, error_message(&err));
+        assert_int_equal(faccessat(mount_fd, "tmp/new", F_OK, 0), i == 0 ? -1 : 0);
+        assert_int_equal(file_replace_at(mount_fd, "tmp/new", "12345", 5, 0644, NULL), 0);
+    }
+    assert_int_equal(store_snapshot_remove(fixture->store, "abc1", &err), 0);
 }
 
 static void unknown_images_are_named(void **state)
@@ -271,6 +293,7 @@ int main(void)
         with_root(opening_again_keeps_the_skeleton),
         with_root(opening_removes_what_no_record_names),
         with_root(a_snapshot_is_a_detached_writable_root),
+        with_root(a_passing_snapshot_is_mounted_again),
         with_root(unknown_images_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
