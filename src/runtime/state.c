@@ -188,10 +188,12 @@ static void find_status(struct stored *stored)
         stored->pidfd = -1;
         return;
     }
-    if (faccessat(stored->fd, STATE_FIFO, F_OK, 0) == 0)
-        stored->status = RUNTIME_CREATED;
+    /* A created container can be paused too: resume must find it so. */
+    if (is_frozen(stored))
+        stored->status = RUNTIME_PAUSED;
     else
-        stored->status = is_frozen(stored) ? RUNTIME_PAUSED : RUNTIME_RUNNING;
+        stored->status =
+            faccessat(stored->fd, STATE_FIFO, F_OK, 0) == 0 ? RUNTIME_CREATED : RUNTIME_RUNNING;
 }
 
 int state_load(struct stored *stored, const char *root, const char *id, struct error *err)

@@ -176,6 +176,19 @@ def pause_and_resume(w):
 
 
 @world
+def a_created_container_is_paused_and_resumed(w):
+    w.bundle.script("sleep 100")
+    with w.runtime.container(w.bundle, w.name, start=False):
+        w.runtime("pause", w.name)
+        assert w.runtime.status(w.name) == "paused"
+        assert "paused" in w.runtime("start", w.name, code=1).err
+        w.runtime("resume", w.name)
+        assert w.runtime.status(w.name) == "created"
+        w.runtime("start", w.name)
+        assert w.runtime.status(w.name) == "running"
+
+
+@world
 def ps_shows_the_processes(w):
     with w.runtime.container(w.bundle.script("sleep 7654 & wait"), w.name):
         wait_for(lambda: "sleep 7654" in w.runtime("ps", w.name).out)
