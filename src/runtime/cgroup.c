@@ -213,7 +213,8 @@ int cgroup_make_directories(struct cgroup *cgroup, struct cgroup_hierarchy *hier
         bool last = !parts[depth];
         bool is_new = mkdirat(parent_fd, name, 0755) == 0;
         if (!is_new && errno != EEXIST) {
-            r = error_errno(err, errno, "create cgroup %s in %s", cgroup->path, hierarchy->name);
+            r = error_errno(err, errno, "linux.cgroupsPath: create cgroup %s in %s", cgroup->path,
+                            hierarchy->name);
             break;
         }
         if (is_new && !hierarchy->made_depth)

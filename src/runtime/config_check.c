@@ -11,7 +11,9 @@
 enum {
     MOUNTS_MAX = 4096,
     ARGUMENTS_MAX = 1 << 20,
-    ID_MAPPINGS_MAX = 340, /* user_namespaces(7) */
+    ID_MAPPINGS_MAX = 340,    /* user_namespaces(7) */
+    DEVICE_MAJOR_MAX = 0xfff, /* linux/kdev_t.h */
+    DEVICE_MINOR_MAX = 0xfffff,
 };
 
 static int unsupported(const char *field, struct error *err)
@@ -33,6 +35,8 @@ int config_check_process(const struct oci_process *process, struct error *err)
         return unsupported("process.execCPUAffinity", err);
     if (!text_empty(process->command_line))
         return error_set(err, -EINVAL, "process.commandLine is for Windows");
+    if (process->user && !text_empty(process->user->username))
+        return error_set(err, -EINVAL, "process.user.username is for Windows");
     if (process->args_count > ARGUMENTS_MAX || process->env_count > ARGUMENTS_MAX)
         return error_set(err, -E2BIG, "process: more than %d arguments or variables",
                          ARGUMENTS_MAX);
@@ -111,6 +115,47 @@ static int check_joined_mounts(const struct oci_config *config, struct error *er
     return 0;
 }
 
+/* The kernel would take such a number modulo 2^32, for another device. */
+static int check_throttles(const char *field, struct oci_throttle_device *const *devices,
+                           size_t count, struct error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (devices[i]->major < 0 || devices[i]->major > DEVICE_MAJOR_MAX ||
+            devices[i]->minor < 0 || devices[i]->minor > DEVICE_MINOR_MAX)
+            return error_set(err, -EINVAL,
+                             "linux.resources.blockIO.%s[%zu]: major and minor must be numbers of "
+                             "a device",
+                             field, i);
+    }
+    return 0;
+}
+
+static int check_block_io(const struct oci_block_io *io, struct error *err)
+{
+    int r = check_throttles("throttleReadBpsDevice", io->throttle_read_bps_device,
+                            io->throttle_read_bps_device_count, err);
+
+    if (r == 0)
+        r = check_throttles("throttleWriteBpsDevice", io->throttle_write_bps_device,
+                            io->throttle_write_bps_device_count, err);
+    if (r == 0)
+        r = check_throttles("throttleReadIOPSDevice", io->throttle_read_iops_device,
+                            io->throttle_read_iops_device_count, err);
+    if (r == 0)
+        r = check_throttles("throttleWriteIOPSDevice", io->throttle_write_iops_device,
+                            io->throttle_write_iops_device_count, err);
+    for (size_t i = 0; r == 0 && i < io->weight_device_count; i++) {
+        const struct oci_weight_device *device = io->weight_device[i];
+        if (device->major < 0 || device->major > DEVICE_MAJOR_MAX || device->minor < 0 ||
+            device->minor > DEVICE_MINOR_MAX)
+            r = error_set(err, -EINVAL,
+                          "linux.resources.blockIO.weightDevice[%zu]: major and minor must be "
+                          "numbers of a device",
+                          i);
+    }
+    return r;
+}
+
 static int check_linux(const struct oci_config *config, struct error *err)
 {
     const struct oci_linux *linux = config->linux;
@@ -128,9 +173,42 @@ static int check_linux(const struct oci_config *config, struct error *err)
     int r = check_users(linux, err);
     if (r == 0)
         r = filter_check(linux->seccomp, err);
+    if (r == 0 && linux->resources && linux->resources->block_io)
+        r = check_block_io(linux->resources->block_io, err);
     if (r == 0 && is_own(linux, "mount", false) && !is_own(linux, "mount", true))
         r = check_joined_mounts(config, err);
     return r;
+}
+
+/* Before anything is done: poststart and poststop would be too late to tell (config.md, "POSIX-
+ * platform Hooks"). */
+static int check_hooks(const struct oci_hooks *hooks, struct error *err)
+{
+    const struct {
+        const char *name;
+        struct oci_hook *const *list;
+        size_t count;
+    } kinds[] = {
+        {"prestart", hooks->prestart, hooks->prestart_count},
+        {"createRuntime", hooks->create_runtime, hooks->create_runtime_count},
+        {"createContainer", hooks->create_container, hooks->create_container_count},
+        {"startContainer", hooks->start_container, hooks->start_container_count},
+        {"poststart", hooks->poststart, hooks->poststart_count},
+        {"poststop", hooks->poststop, hooks->poststop_count},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        for (size_t k = 0; k < kinds[i].count; k++) {
+            const struct oci_hook *hook = kinds[i].list[k];
+            if (hook->path[0] != '/')
+                return error_set(err, -EINVAL, "hooks.%s[%zu].path: '%s' is not absolute",
+                                 kinds[i].name, k, hook->path);
+            if (hook->has_timeout && hook->timeout <= 0)
+                return error_set(err, -EINVAL, "hooks.%s[%zu].timeout: must be more than 0",
+                                 kinds[i].name, k);
+        }
+    }
+    return 0;
 }
 
 static int check_platform(const struct oci_config *config, struct error *err)
@@ -173,6 +251,8 @@ int config_check(const struct oci_config *config, struct error *err)
         return error_set(err, -EINVAL, "process: missing");
     if (!config->root)
         return error_set(err, -EINVAL, "root: missing");
+    if (text_empty(config->root->path))
+        return error_set(err, -EINVAL, "root.path: must not be empty");
     if (!is_own(config->linux, "mount", false))
         return error_set(
             err, -ENOTSUP,
@@ -186,5 +266,7 @@ int config_check(const struct oci_config *config, struct error *err)
         r = check_name("domainname", config->domainname, config, err);
     if (r == 0)
         r = check_linux(config, err);
+    if (r == 0 && config->hooks)
+        r = check_hooks(config->hooks, err);
     return r < 0 ? r : check_mounts(config, err);
 }

@@ -1000,6 +1000,14 @@ def refused_fields_are_named(w):
         refused(lambda c, field=field: c["process"]["user"].update({field: 2 ** 32 - 1}),
                 f"process.user.{field}: 4294967295")
     refused(lambda c: c["root"].update(path="nowhere"), "root.path")
+    refused(lambda c: c["root"].update(path=""), "root.path: must not be empty")
+    refused(lambda c: c["process"]["user"].update(username="u"), "process.user.username")
+    refused(lambda c: c.update(hooks={"poststop": [{"path": "relative"}]}), "hooks.poststop[0].path")
+    refused(lambda c: c.update(hooks={"poststart": [{"path": "/bin/true", "timeout": 0}]}),
+            "hooks.poststart[0].timeout")
+    device = {"major": 254, "minor": 2 ** 32, "rate": 1000}  # the kernel would take it for 254:0
+    refused(lambda c: c["linux"]["resources"].update(blockIO={"throttleReadBpsDevice": [device]}),
+            "linux.resources.blockIO.throttleReadBpsDevice[0]")
     refused(lambda c: c.update(ociVersion="2.0.0"), "ociVersion")
 
 
