@@ -225,6 +225,7 @@ struct container_end {
     int exit_code;
     bool oom;
     int64_t finished;
+    bool never_ran;  /* cut off in its start: it is again what it was before */
     const char *why; /* NULL: the exit code is the program's own */
 };
 /* It has ended and everything of it in the kernel is gone: releases the network and the link,

@@ -27,11 +27,17 @@ static void write_end(struct container *container, const struct container_end *e
 {
     struct record_container *record = container->record;
 
-    container_set_state(container, CONTAINER_EXITED);
     container_set_error(container, end->why);
     record->has_pid = record->has_monitor_pid = false;
+    if (end->never_ran && record->has_finished_at) {
+        container_set_state(container, CONTAINER_EXITED);
+        return;
+    }
+    container_set_state(container, end->never_ran ? CONTAINER_CREATED : CONTAINER_EXITED);
     record->exit_code = end->exit_code;
     record->has_exit_code = true;
+    if (end->never_ran)
+        return;
     record->oom_killed = end->oom;
     record->has_oom_killed = true;
     record->finished_at = end->finished;

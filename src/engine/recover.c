@@ -19,7 +19,10 @@
 #include "cgroup.h"
 #include "spawn.h"
 
-enum { EXIT_CODE_UNKNOWN = 255 };
+enum {
+    EXIT_CODE_UNKNOWN = 255,
+    EXIT_CODE_NOT_STARTED = 128, /* as docker */
+};
 
 struct recovery {
     struct disk_job job;
@@ -58,6 +61,12 @@ static void sweep_done(struct disk_job *job)
         .why = "the container's monitor was killed",
     };
 
+    /* A monitor writes its status before it says that the container runs. */
+    if (recovery->read_result == -ENOENT && recovery->container->state == CONTAINER_STARTING) {
+        end.never_ran = true;
+        end.exit_code = EXIT_CODE_NOT_STARTED;
+        end.why = "its start was cut off";
+    }
     recovery_finish(recovery, &end);
 }
 

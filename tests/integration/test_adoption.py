@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-from harness import http_get, main, test, wait_for
+from harness import PROGRAMS, http_get, main, test, wait_for
 
 IMAGE = "small:1"
 
@@ -40,6 +40,11 @@ def gone(pid):
         return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
+
+
+def monitors(instance):
+    return [pid for pid in instance.processes()
+            if open(f"/proc/{pid}/comm").read().strip() == "cloche-monitor"]
 
 
 def run_folders(instance):
@@ -93,6 +98,45 @@ def a_container_that_removes_itself_is_gone_afterwards(instance, images):
     time.sleep(1.5)
     assert instance.cloche("ps", "-aq").out == ""
     assert not (instance.root / "containers" / identifier).exists()
+
+
+@test
+def a_wait_goes_on_with_the_next_daemon(instance, images):
+    load(instance, images)
+    start(instance, "slow", "sleep 2; exit 9")
+    waiting = instance.start("wait", "slow", stdout=subprocess.PIPE, text=True)
+    time.sleep(0.5)
+    instance.kill_daemon()
+    out, _ = waiting.communicate(timeout=30)
+    assert (out, waiting.returncode) == ("9\n", 0), (out, waiting.returncode)
+
+
+@test
+def a_start_that_is_cut_off_did_not_happen(instance, images, scratch):
+    """Daemon and monitor are killed while the runtime is at work, which takes its time here."""
+    for name in ("cloched", "cloche-monitor", "cloche-image"):
+        (scratch / name).symlink_to(PROGRAMS / name)
+    slow = scratch / "cloche-runtime"
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *" run "*) sleep 3;; esac\n'
+                    f'exec {PROGRAMS}/cloche-runtime "$@"\n')
+    slow.chmod(0o755)
+    load(instance, images)
+    instance.cloche("create", "--name", "fresh", IMAGE, "true")
+    instance.cloche("run", "--name", "again", IMAGE, "sh", "-c", "exit 5", code=5)
+    instance.kill_daemon()
+    env = {"CLOCHE_LIBEXEC": str(scratch)}
+    starting = [instance.start("start", name, env=env, stderr=subprocess.DEVNULL)
+                for name in ("fresh", "again")]
+    wait_for(lambda: len(monitors(instance)) == 2, what="both monitors run")
+    instance.kill_daemon()
+    for pid in monitors(instance):
+        os.kill(pid, signal.SIGKILL)
+    for process in starting:
+        process.wait(timeout=30)
+    fresh, again = state(instance, "fresh"), state(instance, "again")
+    assert fresh["Status"] == "created" and "cut off" in fresh["Error"], fresh
+    assert (again["Status"], again["ExitCode"]) == ("exited", 5), again
+    instance.cloche("start", "-a", "again", code=5)
 
 
 @test

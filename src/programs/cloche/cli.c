@@ -57,9 +57,14 @@ int cli_receive(struct cli *cli, const char *method, uint64_t id, void *ret_resu
  * them. What may be asked twice is then asked again, of the next daemon. */
 static bool lost_and_repeatable(struct cli *cli, const char *method, int code)
 {
+    return find_method(method)->idempotent && cli_daemon_is_gone(cli, code);
+}
+
+bool cli_daemon_is_gone(struct cli *cli, int code)
+{
     if (code != -ECONNRESET && code != -EPIPE && code != -ENOTCONN)
         return false;
-    if (!cli->client || rpc_client_error_code(cli->client) || !find_method(method)->idempotent)
+    if (!cli->client || rpc_client_error_code(cli->client))
         return false;
     rpc_client_destroy(steal_ptr(cli->client));
     return true;

@@ -29,6 +29,10 @@ int cli_connect(struct cli *cli, struct error *err);
 /* Whether a daemon listens. Never starts one. Connects. */
 bool cli_connect_running(struct cli *cli);
 
+/* After a failed call with this code: whether the connection broke without an answer. It is dropped
+ * then, so that the next call goes to the next daemon. */
+bool cli_daemon_is_gone(struct cli *cli, int code);
+
 /* One call on the connection (made when there is none yet). params and the result are the types
  * that runtime-spec/management.json names for the method. ret_result is NULL or the address of a
  * pointer: the result is owned by the caller. */

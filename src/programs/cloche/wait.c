@@ -10,7 +10,11 @@ static int wait_for_one(struct cli *cli, const char *container, const void *valu
     _cleanup_api_container_waited_ struct api_container_waited *waited = NULL;
     const struct api_container_wait params = {.container = (char *)container};
 
+    /* A container does not end with a daemon: the next one knows. The method itself may not be
+     * asked twice, since another condition (next-exit) may have come true in between. */
     int r = cli_call(cli, "container.wait", &params, &waited, err);
+    while (r < 0 && cli_daemon_is_gone(cli, r))
+        r = cli_call(cli, "container.wait", &params, &waited, err);
     if (r >= 0)
         printf("%d\n", waited->exit_code);
     return r;
