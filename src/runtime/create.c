@@ -177,6 +177,10 @@ static int make_cgroup(struct container *container, struct error *err)
 
     if (r == 0)
         r = container->cgroup.ops->create(&container->cgroup, err);
+    /* The process would stop in it for good, and we with it. */
+    if (r == 0 && container->cgroup.ops->is_frozen(&container->cgroup) > 0)
+        r = error_set(err, -EBUSY, "linux.cgroupsPath: cgroup /%s is frozen",
+                      container->cgroup.path);
     if (r == 0)
         r = container->cgroup.ops->apply(&container->cgroup, config->resources, err);
     if (r == 0)

@@ -20,7 +20,8 @@ int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
     int r = 0;
 
-    if (cgroup && (!state || !state->own_pid_namespace))
+    /* Without a number of the first process (a creation that was killed) nobody else ends it. */
+    if (cgroup && (!state || !state->own_pid_namespace || !state->pid))
         r = cgroup->ops->kill(cgroup, err);
     if (r == 0 && cgroup)
         r = cgroup_destroy(cgroup, err);

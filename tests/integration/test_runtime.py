@@ -657,6 +657,24 @@ def a_cgroup_of_others_is_left_alone(w):
 
 
 @world
+def a_frozen_cgroup_is_refused(w):
+    freezer = CGROUPS if cgroup_version() == 2 else CGROUPS / "freezer"
+    folder = freezer / w.name
+    folder.mkdir()
+    try:
+        if cgroup_version() == 2:
+            (folder / "cgroup.freeze").write_text("1")
+        else:
+            (folder / "freezer.state").write_text("FROZEN")
+        w.bundle.script("true")
+        result = w.runtime("run", "-b", w.bundle.path, w.name, code=1, timeout=10)
+        assert "linux.cgroupsPath" in result.err and "frozen" in result.err, result
+        assert w.runtime.names() == []
+    finally:
+        folder.rmdir()
+
+
+@world
 def without_a_path_the_cgroup_has_the_containers_name(w):
     del w.bundle.linux["cgroupsPath"]
     w.bundle.namespace("cgroup", remove=True)
@@ -1091,6 +1109,25 @@ def a_killed_creation_can_be_cleaned_up(w):
             if folder.exists() and not (folder / "cgroup.procs").read_text():
                 folder.rmdir()
     assert w.runtime.names() == []
+
+
+@world
+def a_killed_creation_that_stands_still_can_be_cleaned_up(w):
+    """Its process cannot see that the runtime is gone: delete --force has to end it."""
+    v2 = cgroup_version() == 2
+    folder = (CGROUPS if v2 else CGROUPS / "freezer") / w.name
+    w.bundle.config["hooks"] = {"createContainer": [{"path": "/bin/sleep", "args": ["sleep", "77"]}]}
+    w.bundle.write()
+    process = w.runtime.start("create", "-b", w.bundle.path, w.name, stderr=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: folder.exists() and len((folder / "cgroup.procs").read_text().split()) > 1)
+        (folder / ("cgroup.freeze" if v2 else "freezer.state")).write_text("1" if v2 else "FROZEN")
+    finally:
+        process.kill()
+        process.wait()
+    w.runtime("delete", "--force", w.name)
+    assert w.runtime.names() == [] and not folder.exists()
 
 
 if __name__ == "__main__":
