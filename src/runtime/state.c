@@ -357,11 +357,12 @@ static void write_field(struct json_writer *writer, const char *key, const char 
     json_writer_string(writer, value ? value : "");
 }
 
-void runtime_info_write(const struct runtime_info *info, struct buffer *out)
+void runtime_info_write(const struct runtime_info *info, enum json_layout layout,
+                        struct buffer *out)
 {
     struct json_writer writer;
 
-    json_writer_init(&writer, out, JSON_PRETTY);
+    json_writer_init(&writer, out, layout);
     json_writer_object_begin(&writer);
     write_field(&writer, "ociVersion", info->oci_version);
     write_field(&writer, "id", info->id);

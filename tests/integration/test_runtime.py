@@ -125,7 +125,9 @@ def detached_run_leaves_it_running(w):
     w.runtime("run", "-d", f"--pid-file={pid_file}", f"--bundle={w.bundle.path}", w.name)
     try:
         assert w.runtime.status(w.name) == "running"
-        listed = json.loads(w.runtime("list", "--format=json").out)
+        lines = w.runtime("list", "--format=json").lines
+        assert len(lines) == 1, lines
+        listed = json.loads(lines[0])
         assert [entry["pid"] for entry in listed] == [int(pid_file.read_text())]
         table = w.runtime("list").lines
         assert table[0].split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
@@ -1077,6 +1079,7 @@ def options_of_the_command_line(w):
     features = json.loads(w.runtime("features").out)
     assert features["linux"]["seccomp"]["enabled"] and "rbind" in features["mountOptions"]
     assert w.runtime("list").lines[0].split()[0] == "ID"
+    assert w.runtime("list", "-f", "json").out == "null\n"  # as runc
 
 
 @world

@@ -73,7 +73,7 @@ static int state_main(const struct program *program, int argc, char **argv)
         return program_usage_error(&command_state, &err);
     if (runtime_info(program->root, argv[1], &info, &err) < 0)
         return program_fail(&err);
-    runtime_info_write(&info, &text);
+    runtime_info_write(&info, JSON_PRETTY, &text);
     runtime_info_finish(&info);
     puts(buffer_text(&text));
     return EXIT_CODE_OK;

@@ -53,11 +53,18 @@ static void add_container(struct table *table, const struct runtime_info *info)
     add_row(table, cells);
 }
 
-static void write_json(const struct runtime_info *info, bool first, struct buffer *out)
+/* One line, as runc: "[{...},{...}]". */
+static void write_json(const struct runtime_info *info, struct buffer *out)
 {
-    if (!first)
-        buffer_append_char(out, ',');
-    runtime_info_write(info, out);
+    buffer_append_char(out, out->length ? ',' : '[');
+    runtime_info_write(info, JSON_COMPACT, out);
+}
+
+static void print_json(struct buffer *items)
+{
+    if (items->length)
+        buffer_append_char(items, ']');
+    puts(items->length ? buffer_text(items) : "null");
 }
 
 static int list_all(const struct program *program, char *const *names, bool quiet, bool json)
@@ -66,10 +73,8 @@ static int list_all(const struct program *program, char *const *names, bool quie
                                                 "BUNDLE", "CREATED", "OWNER"};
     struct table table = {0};
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
-    bool first = true;
 
     add_row(&table, header);
-    buffer_append_char(&text, '[');
     for (; names && *names; names++) {
         struct runtime_info info;
         if (quiet) {
@@ -79,14 +84,13 @@ static int list_all(const struct program *program, char *const *names, bool quie
         if (runtime_info(program->root, *names, &info, NULL) < 0)
             continue; /* removed meanwhile, or being made */
         if (json)
-            write_json(&info, first, &text);
+            write_json(&info, &text);
         else
             add_container(&table, &info);
         runtime_info_finish(&info);
-        first = false;
     }
     if (!quiet && json)
-        printf("%s]\n", buffer_text(&text));
+        print_json(&text);
     else if (!quiet)
         print_table(&table);
     strv_free(table.cells);

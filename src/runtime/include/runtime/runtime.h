@@ -16,6 +16,7 @@
 
 #include <base/buffer.h>
 #include <base/error.h>
+#include <schema/json.h>
 
 #define RUNTIME_ROOT_DEFAULT "/run/cloche-runtime"
 #define RUNTIME_SPEC_VERSION "1.0.2" /* of the OCI runtime specification, in what we write */
@@ -84,7 +85,8 @@ void runtime_info_finish(struct runtime_info *info);
 int runtime_list(const char *root, char ***ret, struct error *err);
 
 /* {"ociVersion": ..., "id": ...} as runc's `state` prints it. */
-void runtime_info_write(const struct runtime_info *info, struct buffer *out);
+void runtime_info_write(const struct runtime_info *info, enum json_layout layout,
+                        struct buffer *out);
 
 struct runtime_exec_options {
     const char *id;
