@@ -109,8 +109,9 @@ static int find_rootfs(struct container *container, struct error *err)
 }
 
 /* Where the terminal's master goes: the caller's socket, or ours. */
-static int open_console(struct container *container, const struct runtime_create_options *options,
-                        bool wait_for_start, int *ret_relay_fd, struct error *err)
+static int open_console(struct container *container,
+                        const struct cloche_runtime_create_options *options, bool wait_for_start,
+                        int *ret_relay_fd, struct error *err)
 {
     int fds[2];
 
@@ -151,8 +152,9 @@ static int open_fifo(struct container *container, struct error *err)
 }
 
 /* What the child cannot open from inside. */
-static int open_resources(struct container *container, const struct runtime_create_options *options,
-                          bool wait_for_start, int *ret_relay_fd, struct error *err)
+static int open_resources(struct container *container,
+                          const struct cloche_runtime_create_options *options, bool wait_for_start,
+                          int *ret_relay_fd, struct error *err)
 {
     int r = namespaces_init(&container->namespaces, container->config->linux, err);
 
@@ -277,8 +279,9 @@ static int serve_root(struct container *container, struct error *err)
     return r;
 }
 
-static int serve_start(struct container *container, const struct runtime_create_options *options,
-                       bool wait_for_start, struct error *err)
+static int serve_start(struct container *container,
+                       const struct cloche_runtime_create_options *options, bool wait_for_start,
+                       struct error *err)
 {
     /* Written while the child looks for its program. */
     int r = state_write(container, container->pid, err);
@@ -297,7 +300,7 @@ static int serve_start(struct container *container, const struct runtime_create_
 }
 
 static int build(struct container *container, struct workload *workload,
-                 const struct runtime_create_options *options, bool wait_for_start,
+                 const struct cloche_runtime_create_options *options, bool wait_for_start,
                  int *ret_relay_fd, struct error *err)
 {
     int r = open_resources(container, options, wait_for_start, ret_relay_fd, err);
@@ -353,7 +356,7 @@ static void roll_back(struct container *container, const char *root)
 }
 
 int create_container(struct container *container, const char *root,
-                     const struct runtime_create_options *options, bool wait_for_start,
+                     const struct cloche_runtime_create_options *options, bool wait_for_start,
                      int *ret_relay_fd, struct error *err)
 {
     struct workload workload = {0};
@@ -388,8 +391,8 @@ int create_container(struct container *container, const char *root,
     return r;
 }
 
-int runtime_create(const char *root, const struct runtime_create_options *options, char ***warnings,
-                   struct error *err)
+int runtime_create(const char *root, const struct cloche_runtime_create_options *options,
+                   char ***warnings, struct error *err)
 {
     struct container container;
     int relay_fd;

@@ -13,7 +13,7 @@
  * the process (pid, pidfd); the caller finishes it. relay_fd: where a terminal's master arrives,
  * for a caller that has no console socket (-1 without a terminal); owned by the caller. */
 int create_container(struct container *container, const char *root,
-                     const struct runtime_create_options *options, bool wait_for_start,
+                     const struct cloche_runtime_create_options *options, bool wait_for_start,
                      int *ret_relay_fd, struct error *err);
 
 /* The host's /proc, checked to be one. */

@@ -47,7 +47,7 @@ static int kill_and_wait(const struct stored *stored, struct error *err)
         return 0;
     kernel_pidfd_send_signal(stored->pidfd, SIGKILL);
     /* A paused process dies when it is thawed. */
-    if (stored->status == RUNTIME_PAUSED && state_open_cgroup(stored, &cgroup, NULL) == 0) {
+    if (stored->status == CLOCHE_RUNTIME_PAUSED && state_open_cgroup(stored, &cgroup, NULL) == 0) {
         cgroup.ops->freeze(&cgroup, false, NULL);
         cgroup_finish(&cgroup);
     }
@@ -66,9 +66,10 @@ static int delete_stored(const char *root, const char *id, struct stored *stored
     struct cgroup cgroup;
 
     /* A created one has not begun to do anything: runc deletes it without force too. */
-    if (!force && stored->status != RUNTIME_STOPPED && stored->status != RUNTIME_CREATED)
+    if (!force && stored->status != CLOCHE_RUNTIME_STOPPED &&
+        stored->status != CLOCHE_RUNTIME_CREATED)
         return error_set(err, -EBUSY, "cannot delete container %s that is not stopped: %s", id,
-                         runtime_status_name(stored->status));
+                         cloche_runtime_status_name(stored->status));
     int r = kill_and_wait(stored, err);
     if (r < 0)
         return r;

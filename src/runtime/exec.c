@@ -32,7 +32,7 @@
 #include "terminal.h"
 
 struct execution {
-    const struct runtime_exec_options *options;
+    const struct cloche_runtime_exec_options *options;
     struct stored stored;
     struct oci_config *config;   /* owned; as the container was created */
     struct oci_process *process; /* owned; what is to run */
@@ -99,7 +99,7 @@ static void add_capabilities(struct oci_process *process, char *const *names)
 /* The container's own process with what the command line says instead. */
 static int adapt_process(struct execution *execution, struct error *err)
 {
-    const struct runtime_exec_options *options = execution->options;
+    const struct cloche_runtime_exec_options *options = execution->options;
     struct oci_process *process = execution->process = steal_ptr(execution->config->process);
 
     strv_free(process->args);
@@ -132,7 +132,7 @@ static int adapt_process(struct execution *execution, struct error *err)
 
 static int read_process(struct execution *execution, struct error *err)
 {
-    const struct runtime_exec_options *options = execution->options;
+    const struct cloche_runtime_exec_options *options = execution->options;
     _cleanup_free_ char *text = NULL;
     size_t length;
 
@@ -157,9 +157,9 @@ static int load(struct execution *execution, const char *root, char ***warnings,
 
     if (r < 0)
         return r;
-    if (execution->stored.status == RUNTIME_STOPPED)
+    if (execution->stored.status == CLOCHE_RUNTIME_STOPPED)
         return error_set(err, -EINVAL, "cannot exec in a stopped container");
-    if (execution->stored.status == RUNTIME_PAUSED)
+    if (execution->stored.status == CLOCHE_RUNTIME_PAUSED)
         return error_set(err, -EINVAL, "cannot exec in a paused container");
     if (execution->stored.pidfd < 0)
         return error_set(err, -EINVAL, "cannot exec in a container that is being created");
@@ -196,7 +196,7 @@ static int find_namespaces(struct execution *execution, struct error *err)
 
 static int open_console(struct execution *execution, int *ret_relay_fd, struct error *err)
 {
-    const struct runtime_exec_options *options = execution->options;
+    const struct cloche_runtime_exec_options *options = execution->options;
     int fds[2];
 
     if (!execution->process->terminal)
@@ -397,8 +397,8 @@ static int prepare(struct execution *execution, const char *root, char ***warnin
     return r < 0 ? r : open_console(execution, ret_relay_fd, err);
 }
 
-int runtime_exec(const char *root, const struct runtime_exec_options *options, char ***warnings,
-                 int *ret_exit_code, struct error *err)
+int runtime_exec(const char *root, const struct cloche_runtime_exec_options *options,
+                 char ***warnings, int *ret_exit_code, struct error *err)
 {
     struct execution execution = {.options = options,
                                   .stored = {.fd = -1, .root_fd = -1, .pidfd = -1},

@@ -53,8 +53,8 @@ static int set_frozen(const char *root, const char *id, bool frozen, struct erro
 
     if (r < 0)
         return r;
-    if (frozen ? stored.status != RUNTIME_RUNNING && stored.status != RUNTIME_CREATED
-               : stored.status != RUNTIME_PAUSED) {
+    if (frozen ? stored.status != CLOCHE_RUNTIME_RUNNING && stored.status != CLOCHE_RUNTIME_CREATED
+               : stored.status != CLOCHE_RUNTIME_PAUSED) {
         state_finish(&stored);
         return frozen ? error_set(err, -EINVAL, "container not running")
                       : error_set(err, -EINVAL, "container not paused");

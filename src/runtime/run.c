@@ -33,8 +33,8 @@ static int stay(struct container *container, int relay_fd, int *ret_exit_code, s
     return foreground_wait(container->pid, master_fd, ret_exit_code, err);
 }
 
-int runtime_run(const char *root, const struct runtime_create_options *options, char ***warnings,
-                int *ret_exit_code, struct error *err)
+int runtime_run(const char *root, const struct cloche_runtime_create_options *options,
+                char ***warnings, int *ret_exit_code, struct error *err)
 {
     struct container container;
     int relay_fd = -1;

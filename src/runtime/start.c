@@ -22,12 +22,12 @@ void start_run_hooks(const struct oci_config *config, const struct runtime_state
 
 static int refuse(const struct stored *stored, struct error *err)
 {
-    if (stored->status == RUNTIME_STOPPED)
+    if (stored->status == CLOCHE_RUNTIME_STOPPED)
         return error_set(err, -EINVAL, "cannot start a container that has stopped");
-    if (stored->status == RUNTIME_RUNNING)
+    if (stored->status == CLOCHE_RUNTIME_RUNNING)
         return error_set(err, -EINVAL, "cannot start an already running container");
     return error_set(err, -EINVAL, "cannot start a container in the %s state",
-                     runtime_status_name(stored->status));
+                     cloche_runtime_status_name(stored->status));
 }
 
 /* Who removes the pipe's name is the one who starts. The child holds both ends, so that this open
@@ -53,7 +53,7 @@ int runtime_start(const char *root, const char *id, char ***warnings, struct err
 
     if (r < 0)
         return r;
-    r = stored.status == RUNTIME_CREATED ? 0 : refuse(&stored, err);
+    r = stored.status == CLOCHE_RUNTIME_CREATED ? 0 : refuse(&stored, err);
     if (r == 0)
         r = state_load_config(&stored, &config, err);
     if (r == 0)

@@ -21,11 +21,12 @@
 enum { PROC_STAT_MAX = 4096 };
 
 static const char *const status_names[] = {
-    [RUNTIME_CREATING] = "creating", [RUNTIME_CREATED] = "created", [RUNTIME_RUNNING] = "running",
-    [RUNTIME_PAUSED] = "paused",     [RUNTIME_STOPPED] = "stopped",
+    [CLOCHE_RUNTIME_CREATING] = "creating", [CLOCHE_RUNTIME_CREATED] = "created",
+    [CLOCHE_RUNTIME_RUNNING] = "running",   [CLOCHE_RUNTIME_PAUSED] = "paused",
+    [CLOCHE_RUNTIME_STOPPED] = "stopped",
 };
 
-const char *runtime_status_name(enum runtime_status status)
+const char *cloche_runtime_status_name(enum cloche_runtime_status status)
 {
     return status_names[status];
 }
@@ -178,7 +179,7 @@ static void find_status(struct stored *stored)
     const struct runtime_state *state = stored->state;
     uint64_t start_time;
 
-    stored->status = state->pid ? RUNTIME_STOPPED : RUNTIME_CREATING;
+    stored->status = state->pid ? CLOCHE_RUNTIME_STOPPED : CLOCHE_RUNTIME_CREATING;
     if (!state->pid)
         return;
     stored->pidfd = kernel_pidfd_open(state->pid);
@@ -190,10 +191,10 @@ static void find_status(struct stored *stored)
     }
     /* A created container can be paused too: resume must find it so. */
     if (is_frozen(stored))
-        stored->status = RUNTIME_PAUSED;
+        stored->status = CLOCHE_RUNTIME_PAUSED;
     else
-        stored->status =
-            faccessat(stored->fd, STATE_FIFO, F_OK, 0) == 0 ? RUNTIME_CREATED : RUNTIME_RUNNING;
+        stored->status = faccessat(stored->fd, STATE_FIFO, F_OK, 0) == 0 ? CLOCHE_RUNTIME_CREATED
+                                                                         : CLOCHE_RUNTIME_RUNNING;
 }
 
 int state_load(struct stored *stored, const char *root, const char *id, struct error *err)
@@ -313,7 +314,8 @@ int runtime_list(const char *root, char ***ret, struct error *err)
     return 0;
 }
 
-int runtime_info(const char *root, const char *id, struct runtime_info *ret, struct error *err)
+int runtime_info(const char *root, const char *id, struct cloche_runtime_info *ret,
+                 struct error *err)
 {
     struct stored stored;
     int r = state_load(&stored, root, id, err);
@@ -321,14 +323,14 @@ int runtime_info(const char *root, const char *id, struct runtime_info *ret, str
     if (r < 0)
         return r;
     struct runtime_state *state = stored.state;
-    *ret = (struct runtime_info){
+    *ret = (struct cloche_runtime_info){
         .oci_version = steal_ptr(state->oci_version),
         .id = steal_ptr(state->id),
         .bundle = steal_ptr(state->bundle),
         .rootfs = steal_ptr(state->rootfs),
         .created = steal_ptr(state->created),
         .owner = steal_ptr(state->owner),
-        .pid = stored.status == RUNTIME_STOPPED ? 0 : state->pid,
+        .pid = stored.status == CLOCHE_RUNTIME_STOPPED ? 0 : state->pid,
         .status = stored.status,
     };
     for (size_t i = 0; state->annotations && i < state->annotations->count; i++) {
@@ -339,7 +341,7 @@ int runtime_info(const char *root, const char *id, struct runtime_info *ret, str
     return 0;
 }
 
-void runtime_info_finish(struct runtime_info *info)
+void runtime_info_finish(struct cloche_runtime_info *info)
 {
     free(info->oci_version);
     free(info->id);
@@ -348,7 +350,7 @@ void runtime_info_finish(struct runtime_info *info)
     free(info->created);
     free(info->owner);
     strv_free(info->annotations);
-    *info = (struct runtime_info){0};
+    *info = (struct cloche_runtime_info){0};
 }
 
 static void write_field(struct json_writer *writer, const char *key, const char *value)
@@ -357,7 +359,7 @@ static void write_field(struct json_writer *writer, const char *key, const char 
     json_writer_string(writer, value ? value : "");
 }
 
-void runtime_info_write(const struct runtime_info *info, enum json_layout layout,
+void runtime_info_write(const struct cloche_runtime_info *info, enum json_layout layout,
                         struct buffer *out)
 {
     struct json_writer writer;
@@ -368,7 +370,7 @@ void runtime_info_write(const struct runtime_info *info, enum json_layout layout
     write_field(&writer, "id", info->id);
     json_writer_key(&writer, "pid");
     json_writer_integer(&writer, info->pid);
-    write_field(&writer, "status", runtime_status_name(info->status));
+    write_field(&writer, "status", cloche_runtime_status_name(info->status));
     write_field(&writer, "bundle", info->bundle);
     write_field(&writer, "rootfs", info->rootfs);
     write_field(&writer, "created", info->created);

@@ -28,7 +28,7 @@ struct stored {
     int fd;                      /* owned; its folder */
     int root_fd;                 /* owned; the folder with all of them */
     int pidfd;                   /* owned; of its init when that lives, else -1 */
-    enum runtime_status status;
+    enum cloche_runtime_status status;
 };
 
 int state_check_id(const char *id, struct error *err);

@@ -9,14 +9,14 @@
 #include "program.h"
 
 struct create_arguments {
-    struct runtime_create_options options;
+    struct cloche_runtime_create_options options;
     const char *preserve_fds;
     bool no_subreaper; /* taken and without effect: a foreground run adopts nobody */
 };
 
 static int parse(bool run, int argc, char **argv, struct create_arguments *ret, struct error *err)
 {
-    struct runtime_create_options *options = &ret->options;
+    struct cloche_runtime_create_options *options = &ret->options;
     const struct option_spec specs[] = {
         {.name = "bundle", .letter = 'b', .value = &options->bundle},
         {.name = "console-socket", .value = &options->console_socket},

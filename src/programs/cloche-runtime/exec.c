@@ -11,7 +11,7 @@
 #include "program.h"
 
 struct exec_arguments {
-    struct runtime_exec_options options;
+    struct cloche_runtime_exec_options options;
     const char *preserve_fds;
     char **environment, **capabilities, **groups; /* owned */
     uint32_t *gids;                               /* owned */
@@ -45,7 +45,7 @@ static int take_groups(struct exec_arguments *arguments, struct error *err)
 
 static int parse(int argc, char **argv, struct exec_arguments *ret, struct error *err)
 {
-    struct runtime_exec_options *options = &ret->options;
+    struct cloche_runtime_exec_options *options = &ret->options;
     const struct option_spec specs[] = {
         {.name = "console-socket", .value = &options->console_socket},
         {.name = "cwd", .value = &options->cwd},

@@ -67,7 +67,7 @@ static int state_main(const struct program *program, int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
-    struct runtime_info info;
+    struct cloche_runtime_info info;
 
     if (parse_id(no_options, argc, argv, &err) < 0)
         return program_usage_error(&command_state, &err);

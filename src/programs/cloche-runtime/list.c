@@ -43,18 +43,19 @@ static void print_table(const struct table *table)
     }
 }
 
-static void add_container(struct table *table, const struct runtime_info *info)
+static void add_container(struct table *table, const struct cloche_runtime_info *info)
 {
     char pid[16];
 
     snprintf(pid, sizeof(pid), "%d", info->pid);
-    const char *cells[COLUMNS] = {info->id,     pid,           runtime_status_name(info->status),
-                                  info->bundle, info->created, info->owner};
+    const char *cells[COLUMNS] = {
+        info->id,     pid,           cloche_runtime_status_name(info->status),
+        info->bundle, info->created, info->owner};
     add_row(table, cells);
 }
 
 /* One line, as runc: "[{...},{...}]". */
-static void write_json(const struct runtime_info *info, struct buffer *out)
+static void write_json(const struct cloche_runtime_info *info, struct buffer *out)
 {
     buffer_append_char(out, out->length ? ',' : '[');
     runtime_info_write(info, JSON_COMPACT, out);
@@ -76,7 +77,7 @@ static int list_all(const struct program *program, char *const *names, bool quie
 
     add_row(&table, header);
     for (; names && *names; names++) {
-        struct runtime_info info;
+        struct cloche_runtime_info info;
         if (quiet) {
             puts(*names);
             continue;

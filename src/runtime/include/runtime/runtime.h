@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <cloche/runtime.h>
+
 #include <base/buffer.h>
 #include <base/error.h>
 #include <schema/json.h>
@@ -26,35 +28,14 @@ enum {
     RUNTIME_FORMAT_VERSION = 1, /* of state.json */
 };
 
-enum runtime_status {
-    RUNTIME_CREATING,
-    RUNTIME_CREATED,
-    RUNTIME_RUNNING,
-    RUNTIME_PAUSED,
-    RUNTIME_STOPPED,
-};
-
-const char *runtime_status_name(enum runtime_status status);
-
-struct runtime_create_options {
-    const char *id;
-    const char *bundle;         /* NULL: the current directory */
-    const char *console_socket; /* NULL: none */
-    const char *pid_file;       /* NULL: none */
-    unsigned preserve_fds;
-    bool no_new_keyring;
-    bool detach; /* run only */
-    bool keep;   /* run only: not deleted when it has ended */
-};
-
 /* warnings: owned list of texts for the log; filled also on failure. */
-int runtime_create(const char *root, const struct runtime_create_options *options, char ***warnings,
-                   struct error *err);
+int runtime_create(const char *root, const struct cloche_runtime_create_options *options,
+                   char ***warnings, struct error *err);
 
 /* create and start in one. Not detached: waits for the end, copies a terminal, passes signals on,
  * deletes the container; *ret_exit_code as a shell has it. */
-int runtime_run(const char *root, const struct runtime_create_options *options, char ***warnings,
-                int *ret_exit_code, struct error *err);
+int runtime_run(const char *root, const struct cloche_runtime_create_options *options,
+                char ***warnings, int *ret_exit_code, struct error *err);
 
 int runtime_start(const char *root, const char *id, char ***warnings, struct error *err);
 
@@ -71,43 +52,19 @@ int runtime_resume(const char *root, const char *id, struct error *err);
 int runtime_processes(const char *root, const char *id, pid_t **ret, size_t *ret_count,
                       struct error *err);
 
-struct runtime_info {
-    char *oci_version, *id, *bundle, *rootfs, *created, *owner; /* owned */
-    char **annotations;                                         /* owned; key, value, key, value */
-    pid_t pid;                                                  /* 0 when stopped */
-    enum runtime_status status;
-};
-
-int runtime_info(const char *root, const char *id, struct runtime_info *ret, struct error *err);
-void runtime_info_finish(struct runtime_info *info);
+int runtime_info(const char *root, const char *id, struct cloche_runtime_info *ret,
+                 struct error *err);
+void runtime_info_finish(struct cloche_runtime_info *info);
 
 /* The identifiers under root, sorted. A missing root is an empty list. */
 int runtime_list(const char *root, char ***ret, struct error *err);
 
 /* {"ociVersion": ..., "id": ...} as runc's `state` prints it. */
-void runtime_info_write(const struct runtime_info *info, enum json_layout layout,
+void runtime_info_write(const struct cloche_runtime_info *info, enum json_layout layout,
                         struct buffer *out);
 
-struct runtime_exec_options {
-    const char *id;
-    const char *process_file;  /* NULL: args and the container's own process */
-    char *const *args;         /* NULL-terminated; NULL with process_file */
-    const char *cwd;           /* NULL: the container's */
-    char *const *environment;  /* NULL-terminated, added; NULL: none */
-    char *const *capabilities; /* NULL-terminated, added; NULL: none */
-    const char *user;          /* "uid[:gid]", NULL: the container's */
-    const uint32_t *additional_gids;
-    size_t additional_gids_count;
-    bool terminal;
-    bool no_new_privileges;
-    bool detach;
-    const char *console_socket;
-    const char *pid_file;
-    unsigned preserve_fds;
-};
-
-int runtime_exec(const char *root, const struct runtime_exec_options *options, char ***warnings,
-                 int *ret_exit_code, struct error *err);
+int runtime_exec(const char *root, const struct cloche_runtime_exec_options *options,
+                 char ***warnings, int *ret_exit_code, struct error *err);
 
 /* A config.json that runs /bin/sh in rootfs, like runc's `spec`. */
 void runtime_spec_write(bool rootless, struct buffer *out);

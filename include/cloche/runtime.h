@@ -1,0 +1,100 @@
+/*
+ * libcloche-runtime: containers from OCI bundles, in the calling process.
+ *
+ *     struct cloche_runtime *runtime;
+ *     if (cloche_runtime_open(NULL, &runtime) < 0)
+ *         return;
+ *     if (cloche_runtime_create(runtime, &(struct cloche_runtime_create_options){
+ *                 .id = "shop", .bundle = "/srv/shop", .detach = true}) < 0 ||
+ *         cloche_runtime_start(runtime, "shop") < 0)
+ *         fprintf(stderr, "%s\n", cloche_runtime_error(runtime));
+ *     cloche_runtime_close(runtime);
+ *
+ * Functions return 0 (or something useful and non-negative) or -errno. After a failure the handle
+ * has a text for the user and may have a hint, which says what to try next. Texts that podman,
+ * containerd and docker look for are runc's. Every function may block: on the kernel, on hooks, on
+ * the container's process. A handle is for one thread at a time; several handles are independent,
+ * and what they share is on disk: every function sees the containers that others made.
+ *
+ * Processes. A container's first process, and a process that exec starts, begins as a copy of the
+ * caller. In a program with threads, or one that has descriptors and namespaces of its own, the
+ * work is therefore done in a fork of it, which ends with the call; the container's process is then
+ * an orphan, and a caller that wants its exit status makes itself the child subreaper
+ * (prctl(PR_SET_CHILD_SUBREAPER, 1), prctl(2)) and waits for the number that
+ * cloche_runtime_state() gives. With `direct` there is no fork: the process is the caller's child,
+ * and what the header says of `direct` holds.
+ *
+ * The caller's own file. Until a container's process executes its program, /proc/PID/exe in there
+ * leads to the file of the calling program (CVE-2019-5736). A program that embeds the library calls
+ * cloche_runtime_seal() first thing in main().
+ *
+ * Structures are zero-initialised by the caller, so that members added by later versions have their
+ * defaults. Strings given are borrowed for the call.
+ */
+#ifndef CLOCHE_RUNTIME_H
+#define CLOCHE_RUNTIME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CLOCHE_RUNTIME_ROOT "/run/cloche-runtime" /* default folder of all containers' states */
+
+enum cloche_runtime_status {
+    CLOCHE_RUNTIME_CREATING,
+    CLOCHE_RUNTIME_CREATED,
+    CLOCHE_RUNTIME_RUNNING,
+    CLOCHE_RUNTIME_PAUSED,
+    CLOCHE_RUNTIME_STOPPED,
+};
+
+const char *cloche_runtime_status_name(enum cloche_runtime_status status);
+
+struct cloche_runtime_create_options {
+    const char *id;
+    const char *bundle;         /* NULL: the current directory */
+    const char *console_socket; /* NULL: none */
+    const char *pid_file;       /* NULL: none */
+    unsigned preserve_fds;      /* descriptors from 3 on that the program keeps */
+    const int *stdio;           /* three descriptors for its 0, 1 and 2; NULL: the caller's */
+    bool no_new_keyring;
+    bool detach; /* run only */
+    bool keep;   /* run only: not deleted when it has ended */
+};
+
+struct cloche_runtime_exec_options {
+    const char *id;
+    const char *process_file;  /* NULL: args and the container's own process */
+    char *const *args;         /* NULL-terminated; NULL with process_file */
+    const char *cwd;           /* NULL: the container's */
+    char *const *environment;  /* NULL-terminated, added; NULL: none */
+    char *const *capabilities; /* NULL-terminated, added; NULL: none */
+    const char *user;          /* "uid[:gid]", NULL: the container's */
+    const uint32_t *additional_gids;
+    size_t additional_gids_count;
+    bool terminal;
+    bool no_new_privileges;
+    bool detach;
+    const char *console_socket;
+    const char *pid_file;
+    unsigned preserve_fds;
+    const int *stdio; /* as in cloche_runtime_create_options */
+};
+
+struct cloche_runtime_info {
+    char *oci_version, *id, *bundle, *rootfs, *created, *owner; /* owned */
+    char **annotations; /* owned, NULL-terminated; key, value, key, value */
+    pid_t pid;          /* 0 when stopped */
+    enum cloche_runtime_status status;
+};
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
