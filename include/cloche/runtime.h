@@ -43,6 +43,8 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 #define CLOCHE_RUNTIME_ROOT "/run/cloche-runtime" /* default folder of all containers' states */
 
 enum cloche_runtime_status {
@@ -92,6 +94,80 @@ struct cloche_runtime_info {
     pid_t pid;          /* 0 when stopped */
     enum cloche_runtime_status status;
 };
+
+/* The handle. */
+struct cloche_runtime;
+
+struct cloche_runtime_settings {
+    const char *root; /* NULL: CLOCHE_RUNTIME_ROOT */
+
+    /* create, run and exec make the container's process from the calling process itself, and not
+     * from a fork of it. For programs with a single thread: namespaces are entered and left, the
+     * process becomes not dumpable for a while, and run changes the signal mask. `stdio` is not
+     * taken then. */
+    bool direct;
+
+    /* For what is not a failure and should still be known; NULL: dropped. One line, without a
+     * newline; valid for the call. */
+    void (*warn)(void *context, const char *text);
+    void *context;
+};
+
+/* settings may be NULL: all defaults. Fails only with -EINVAL, for a root that is not absolute.
+ * The folder is made when the first container is. */
+int cloche_runtime_open(const struct cloche_runtime_settings *settings,
+                        struct cloche_runtime **ret);
+void cloche_runtime_close(struct cloche_runtime *runtime); /* containers stay; NULL allowed */
+
+/* Of the last call that failed; never NULL; valid until the next call with this handle. */
+const char *cloche_runtime_error(const struct cloche_runtime *runtime);
+const char *cloche_runtime_hint(const struct cloche_runtime *runtime); /* may be NULL */
+
+/* The container's program waits for start. */
+int cloche_runtime_create(struct cloche_runtime *runtime,
+                          const struct cloche_runtime_create_options *options);
+int cloche_runtime_start(struct cloche_runtime *runtime, const char *id);
+
+/* create and start in one. Without `detach` it waits for the end, copies a terminal, and deletes
+ * the container unless `keep` is set. *ret_exit_code is as a shell has it: 128 and the number for a
+ * signal; 0 when detached. */
+int cloche_runtime_run(struct cloche_runtime *runtime,
+                       const struct cloche_runtime_create_options *options, int *ret_exit_code);
+
+/* A further process in a container. Exit code as for run. */
+int cloche_runtime_exec(struct cloche_runtime *runtime,
+                        const struct cloche_runtime_exec_options *options, int *ret_exit_code);
+
+/* all: every process of the container and not only its first one. */
+int cloche_runtime_kill(struct cloche_runtime *runtime, const char *id, int signal, bool all);
+int cloche_runtime_pause(struct cloche_runtime *runtime, const char *id);
+int cloche_runtime_resume(struct cloche_runtime *runtime, const char *id);
+
+/* force: kills first; a container that does not exist is success then. */
+int cloche_runtime_delete(struct cloche_runtime *runtime, const char *id, bool force);
+
+int cloche_runtime_state(struct cloche_runtime *runtime, const char *id,
+                         struct cloche_runtime_info *ret);
+void cloche_runtime_info_finish(struct cloche_runtime_info *info);
+
+/* The identifiers of all containers, sorted; NULL-terminated; freed with
+ * cloche_runtime_list_free(). *ret is NULL when there is none. */
+int cloche_runtime_list(struct cloche_runtime *runtime, char ***ret);
+void cloche_runtime_list_free(char **list);
+
+/* Numbers in the caller's pid namespace; *ret is freed with free(). */
+int cloche_runtime_processes(struct cloche_runtime *runtime, const char *id, pid_t **ret,
+                             size_t *ret_count);
+
+/* What this library supports, as the OCI features document; freed with free(). */
+char *cloche_runtime_features(void);
+
+/* Executes the calling program once more, from a mount of its own file that nobody can write
+ * through, and returns 0 there. argv is main()'s. Fails with -errno where neither such a mount nor
+ * a sealed copy in memory can be made. The copy has no folder: a run path with $ORIGIN is lost. */
+int cloche_runtime_seal(char **argv);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

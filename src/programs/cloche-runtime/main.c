@@ -14,7 +14,6 @@
 
 #include "options.h"
 #include "program.h"
-#include "seal.h"
 
 static const struct command *const commands[] = {
     &command_create, &command_delete, &command_exec,  &command_features, &command_kill,
@@ -110,8 +109,11 @@ static int run_command(const struct globals *globals, int argc, char **argv, cha
                 return EXIT_CODE_OK;
             }
         }
-        if (commands[i]->enters_container && seal_program(full_argv, &err) < 0)
+        int r = commands[i]->enters_container ? cloche_runtime_seal(full_argv) : 0;
+        if (r < 0) {
+            error_errno(&err, -r, "execute a copy of the runtime that no container can change");
             return program_fail(&err);
+        }
         return commands[i]->main(&program, argc, argv);
     }
     error_set(&err, -EINVAL, "unknown command '%s'", argv[0]);

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
@@ -19,7 +20,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "seal.h"
+#include <cloche/runtime.h>
+
+#include <base/cleanup.h>
 
 #define OWN_FILE "/proc/self/exe"
 #define ALL_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
@@ -51,7 +54,7 @@ static int copy_to_memory(int own_fd)
 {
     struct stat status;
     off_t offset = 0;
-    int fd = memfd_create("cloche-runtime", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
     if (fd < 0 || fstat(own_fd, &status) < 0)
         goto fail;
@@ -66,14 +69,15 @@ fail:
     return -1;
 }
 
-int seal_program(char **argv, struct error *err)
+int cloche_runtime_seal(char **argv)
 {
     _cleanup_close_ int own_fd = open(OWN_FILE, O_RDONLY | O_CLOEXEC);
+    const char *name = strrchr(argv[0], '/');
 
     if (own_fd < 0)
-        return error_errno(err, errno, "open " OWN_FILE);
+        return -errno;
     if (is_sealed(own_fd)) {
-        prctl(PR_SET_NAME, "cloche-runtime"); /* execveat leaves a descriptor's number there */
+        prctl(PR_SET_NAME, name ? name + 1 : argv[0]); /* execveat left a descriptor's number */
         return 0;
     }
     _cleanup_close_ int fd = open_readonly_mount();
@@ -81,5 +85,5 @@ int seal_program(char **argv, struct error *err)
         fd = copy_to_memory(own_fd);
     if (fd >= 0)
         syscall(SYS_execveat, fd, "", argv, environ, AT_EMPTY_PATH);
-    return error_errno(err, errno, "execute a copy of the runtime that no container can change");
+    return -errno;
 }

@@ -1,0 +1,276 @@
+/*
+ * A program that embeds libcloche-runtime, for test_runtime_library.py. It has the public header
+ * and nothing else of the tree.
+ *
+ * usage: runtime_embed ROOT BUNDLE ID SCENARIO
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cloche/runtime.h>
+
+enum { THREADS = 4 };
+
+static const char *root, *bundle, *id;
+static char **arguments;
+static atomic_bool stop;
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "%s\n", what);
+    exit(1);
+}
+
+static void check(struct cloche_runtime *runtime, int result, const char *what)
+{
+    if (result >= 0)
+        return;
+    const char *hint = cloche_runtime_hint(runtime);
+    fprintf(stderr, "%s: %s (%d)%s%s\n", what, cloche_runtime_error(runtime), result,
+            hint ? "; " : "", hint ? hint : "");
+    exit(1);
+}
+
+static void warn(void *context, const char *text)
+{
+    fprintf(context, "warning: %s\n", text);
+}
+
+static struct cloche_runtime *open_runtime(bool direct)
+{
+    struct cloche_runtime *runtime;
+
+    if (cloche_runtime_open(
+            &(struct cloche_runtime_settings){
+                .root = root, .direct = direct, .warn = warn, .context = stdout},
+            &runtime) < 0)
+        fail("open");
+    return runtime;
+}
+
+/* What a call must not change in the caller, as one line. */
+static void describe_caller(char *out, size_t size)
+{
+    static const char *const spaces[] = {
+        "pid_for_children", "time_for_children", "mnt", "net", "user", "cgroup"};
+    size_t length = 0, count = 0;
+    sigset_t mask;
+
+    for (size_t i = 0; i < sizeof(spaces) / sizeof(*spaces); i++) {
+        char path[64];
+        struct stat status;
+        snprintf(path, sizeof(path), "/proc/self/ns/%s", spaces[i]);
+        if (stat(path, &status) == 0)
+            length +=
+                (size_t)snprintf(out + length, size - length, "%lu ", (unsigned long)status.st_ino);
+    }
+    DIR *folder = opendir("/proc/self/fd");
+    while (readdir(folder))
+        count++;
+    closedir(folder);
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    snprintf(out + length, size - length, "fds %zu dumpable %d usr1 %d", count,
+             prctl(PR_GET_DUMPABLE), sigismember(&mask, SIGUSR1));
+}
+
+static void *allocate_always(void *unused)
+{
+    while (!atomic_load(&stop))
+        free(malloc(100 + (size_t)rand() % 100000));
+    return unused;
+}
+
+static void life(void)
+{
+    char before[512], after[512];
+    struct cloche_runtime_info info;
+    pthread_t thread;
+    pid_t *pids;
+    size_t count;
+    int code, status, pipe_fds[2];
+    char text[256] = "";
+
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    pthread_create(&thread, NULL, allocate_always, NULL);
+    struct cloche_runtime *runtime = open_runtime(false);
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+        fail("pipe");
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    describe_caller(before, sizeof(before));
+    const int stdio[3] = {null, pipe_fds[1], pipe_fds[1]};
+    check(runtime,
+          cloche_runtime_create(
+              runtime,
+              &(struct cloche_runtime_create_options){.id = id, .bundle = bundle, .stdio = stdio}),
+          "create");
+    check(runtime, cloche_runtime_start(runtime, id), "start");
+    if (read(pipe_fds[0], text, sizeof(text) - 1) < 0)
+        fail("read");
+    printf("container: %s", text);
+    check(runtime, cloche_runtime_state(runtime, id, &info), "state");
+    printf("status: %s\n", cloche_runtime_status_name(info.status));
+    char *const args[] = {(char[]){"/bin/sh"}, (char[]){"-c"}, (char[]){"exit 7"}, NULL};
+    check(runtime,
+          cloche_runtime_exec(
+              runtime,
+              &(struct cloche_runtime_exec_options){.id = id, .args = args, .stdio = stdio}, &code),
+          "exec");
+    printf("exec: %d\n", code);
+    check(runtime, cloche_runtime_processes(runtime, id, &pids, &count), "processes");
+    printf("processes: %zu, the first %s\n", count, pids[0] == info.pid ? "as in state" : "other");
+    free(pids);
+    check(runtime, cloche_runtime_pause(runtime, id), "pause");
+    check(runtime, cloche_runtime_resume(runtime, id), "resume");
+    check(runtime, cloche_runtime_kill(runtime, id, SIGKILL, false), "kill");
+    if (waitpid(info.pid, &status, 0) != info.pid)
+        fail("the container's process is not a child of the subreaper");
+    printf("ended by signal %d\n", WTERMSIG(status));
+    check(runtime, cloche_runtime_delete(runtime, id, false), "delete");
+    cloche_runtime_info_finish(&info);
+    describe_caller(after, sizeof(after));
+    printf("caller: %s\n", strcmp(before, after) == 0 ? "unchanged" : after);
+    if (waitpid(-1, NULL, WNOHANG) != -1 || errno != ECHILD)
+        fail("a child is left");
+    cloche_runtime_close(runtime);
+    atomic_store(&stop, true);
+    pthread_join(thread, NULL);
+}
+
+static void *run_one(void *argument)
+{
+    char name[128], text[8] = "";
+    int code, fds[2], number = (int)(intptr_t)argument;
+    struct cloche_runtime *runtime = open_runtime(false);
+
+    snprintf(name, sizeof(name), "%s-%d", id, number);
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        fail("pipe");
+    const int stdio[3] = {fds[0], fds[1], 2};
+    char path[4096];
+    snprintf(path, sizeof(path), "%s-%d", bundle, number);
+    check(runtime,
+          cloche_runtime_run(
+              runtime,
+              &(struct cloche_runtime_create_options){.id = name, .bundle = path, .stdio = stdio},
+              &code),
+          "run");
+    if (read(fds[0], text, sizeof(text) - 1) < 0)
+        fail("read");
+    if (code != number || atoi(text) != number)
+        fail("another container's output or exit code");
+    close(fds[0]);
+    close(fds[1]);
+    cloche_runtime_close(runtime);
+    return NULL;
+}
+
+static void threads(void)
+{
+    pthread_t all[THREADS];
+
+    for (intptr_t i = 0; i < THREADS; i++)
+        pthread_create(&all[i], NULL, run_one, (void *)i);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(all[i], NULL);
+    printf("%d ran\n", THREADS);
+}
+
+static void direct(void)
+{
+    struct cloche_runtime *runtime = open_runtime(true);
+    struct cloche_runtime_info info;
+    int status;
+
+    check(runtime,
+          cloche_runtime_create(
+              runtime, &(struct cloche_runtime_create_options){.id = id, .bundle = bundle}),
+          "create");
+    check(runtime, cloche_runtime_state(runtime, id, &info), "state");
+    check(runtime, cloche_runtime_start(runtime, id), "start");
+    if (waitpid(info.pid, &status, 0) != info.pid)
+        fail("the container's process is not a child");
+    printf("exit code %d\n", WEXITSTATUS(status));
+    check(runtime, cloche_runtime_delete(runtime, id, false), "delete");
+    cloche_runtime_info_finish(&info);
+    cloche_runtime_close(runtime);
+}
+
+static void errors(void)
+{
+    struct cloche_runtime *runtime = open_runtime(false);
+    struct cloche_runtime_info info;
+    char **list;
+
+    if (cloche_runtime_open(&(struct cloche_runtime_settings){.root = "relative"}, &runtime) !=
+        -EINVAL)
+        fail("a relative root was taken");
+    if (cloche_runtime_state(runtime, id, &info) != -ENOENT)
+        fail("a container that is not there");
+    printf("%s\n", cloche_runtime_error(runtime));
+    if (cloche_runtime_create(runtime, &(struct cloche_runtime_create_options){
+                                           .id = id, .bundle = "/nowhere"}) != -ENOENT)
+        fail("a bundle that is not there");
+    printf("%s\n", cloche_runtime_error(runtime));
+    const int wrong[3] = {0, 999, 2};
+    if (cloche_runtime_create(runtime, &(struct cloche_runtime_create_options){
+                                           .id = id, .bundle = bundle, .stdio = wrong}) != -EBADF)
+        fail("descriptors that are not open");
+    printf("%s\n", cloche_runtime_error(runtime));
+    check(runtime, cloche_runtime_list(runtime, &list), "list");
+    printf("left: %s\n", list && list[0] ? list[0] : "none");
+    cloche_runtime_list_free(list);
+    cloche_runtime_close(runtime);
+}
+
+static void seal(void)
+{
+    struct statvfs status;
+    int fd;
+
+    int r = cloche_runtime_seal(arguments);
+    if (r < 0)
+        fail(strerror(-r));
+    fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstatvfs(fd, &status) < 0)
+        fail("open /proc/self/exe");
+    printf("%s\n", status.f_flag & ST_RDONLY || fcntl(fd, F_GET_SEALS) > 0 ? "sealed" : "open");
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        void (*run)(void);
+    } scenarios[] = {
+        {"life", life},     {"threads", threads}, {"direct", direct},
+        {"errors", errors}, {"seal", seal},
+    };
+
+    if (argc != 5)
+        fail("usage: runtime_embed ROOT BUNDLE ID SCENARIO");
+    setvbuf(stdout, NULL, _IONBF, 0);
+    root = argv[1];
+    bundle = argv[2];
+    id = argv[3];
+    arguments = argv;
+    for (size_t i = 0; i < sizeof(scenarios) / sizeof(*scenarios); i++) {
+        if (strcmp(scenarios[i].name, argv[4]) == 0) {
+            scenarios[i].run();
+            return 0;
+        }
+    }
+    fail("no such scenario");
+}
