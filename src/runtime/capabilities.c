@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <errno.h>
 #include <linux/capability.h>
 #include <string.h>
@@ -5,6 +6,8 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <base/alloc.h>
 
 #include "capabilities.h"
 
@@ -20,6 +23,17 @@ int capability_from_name(const char *name, struct error *err)
     if (prctl(PR_CAPBSET_READ, value, 0, 0, 0) < 0)
         return error_set(err, -EINVAL, "this kernel has no capability '%s'", name);
     return value;
+}
+
+char *capability_name(int capability)
+{
+    char *name = cap_to_name((cap_value_t)capability), *ret;
+
+    ret = name ? xstrdup(name) : xasprintf("CAP_%d", capability);
+    for (char *c = ret; *c; c++)
+        *c = (char)toupper((unsigned char)*c);
+    cap_free(name);
+    return ret;
 }
 
 int capability_limit_bounding(uint64_t bounding, struct error *err)
@@ -54,6 +68,15 @@ static int get_permitted(uint64_t *ret)
         return -errno;
     *ret = data[0].permitted | (uint64_t)data[1].permitted << 32;
     return 0;
+}
+
+bool capability_is_effective(int capability)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+    return syscall(SYS_capget, &header, data) == 0 &&
+           (data[capability / 32].effective >> (capability % 32) & 1);
 }
 
 int capability_raise_permitted(uint64_t *ret, struct error *err)

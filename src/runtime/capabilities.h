@@ -4,6 +4,7 @@
 #ifndef RUNTIME_CAPABILITIES_H
 #define RUNTIME_CAPABILITIES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <base/error.h>
@@ -14,6 +15,12 @@ struct capability_sets {
 
 /* "CAP_CHOWN" -> bit number. -EINVAL for a name that does not exist or that this kernel lacks. */
 int capability_from_name(const char *name, struct error *err);
+
+/* The other way round, for numbers up to CAP_LAST_CAP; owned by the caller. */
+char *capability_name(int capability);
+
+/* Does the caller have it in force? */
+bool capability_is_effective(int capability);
 
 /* Removes everything else from the bounding set. Needs CAP_SETPCAP. */
 int capability_limit_bounding(uint64_t bounding, struct error *err);

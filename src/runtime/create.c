@@ -26,6 +26,7 @@
 #include "hooks.h"
 #include "init.h"
 #include "kernel.h"
+#include "listener.h"
 #include "mounts.h"
 #include "workload.h"
 #include "state.h"
@@ -220,15 +221,20 @@ static int map_users(struct container *container, struct error *err)
     return r < 0 ? r : sync_send(container->sync_fd, SYNC_USERS_MAPPED, NULL, 0, err);
 }
 
-static void describe_for_hooks(struct container *container, const char *status)
+static struct runtime_state describe(const struct container *container)
 {
-    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
-    const struct runtime_state state = {
+    return (struct runtime_state){
         .oci_version = container->config->oci_version,
         .id = (char *)(uintptr_t)container->id,
         .bundle = container->bundle,
         .annotations = container->config->annotations,
     };
+}
+
+static void describe_for_hooks(struct container *container, const char *status)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    const struct runtime_state state = describe(container);
 
     state_for_hooks(&state, status, container->pid, &text);
     free(container->hook_state);
@@ -264,6 +270,9 @@ static int serve_root(struct container *container, struct error *err)
     size_t size;
     int r = filter_get(root_fd, container->config->linux->seccomp, &filter, &size, err);
 
+    if (r == 0 && filter->length)
+        strv_take(&container->warnings,
+                  xasprintf(RUNTIME_DEBUG "seccomp filter flags: %u", filter->flags));
     if (r == 0)
         r = workload_set_oom_score(container->proc_fd, container->pid, container->config->process,
                                    err);
@@ -277,6 +286,14 @@ static int serve_root(struct container *container, struct error *err)
         r = sync_send(container->sync_fd, SYNC_FILTER, filter, size, err);
     free(filter);
     return r;
+}
+
+static int serve_listener(struct container *container, struct error *err)
+{
+    const struct runtime_state state = describe(container);
+
+    return listener_serve(container->sync_fd, container->pidfd, container->config->linux->seccomp,
+                          &state, "creating", container->pid, container->pid, err);
 }
 
 static int serve_start(struct container *container,
@@ -294,6 +311,8 @@ static int serve_start(struct container *container,
         foreground_block_signals();
     if (r == 0)
         r = sync_send(container->sync_fd, SYNC_RELEASE, NULL, 0, err);
+    if (r == 0 && filter_notifies(container->config->linux->seccomp))
+        r = serve_listener(container, err);
     if (r == 0 && !wait_for_start)
         r = sync_expect_end(container->sync_fd, err);
     return r;
@@ -380,6 +399,8 @@ int create_container(struct container *container, const char *root,
     container->created = clock_format(clock_now());
     container->no_new_keyring = options->no_new_keyring;
     workload.preserve_fds = options->preserve_fds;
+    workload.stays_hidden =
+        !filter_notifies(container->config->linux->seccomp) || listener_can_take();
     r = build(container, &workload, options, wait_for_start, ret_relay_fd, err);
     workload_finish(&workload);
     if (r < 0) {

@@ -26,6 +26,7 @@
 #include "foreground.h"
 #include "init.h"
 #include "kernel.h"
+#include "listener.h"
 #include "workload.h"
 #include "state.h"
 #include "sync.h"
@@ -171,6 +172,7 @@ static int load(struct execution *execution, const char *root, char ***warnings,
     if (r == 0)
         r = workload_init(&execution->plan, execution->process, warnings, err);
     execution->plan.preserve_fds = execution->options->preserve_fds;
+    execution->plan.stays_hidden = listener_can_take();
     return r;
 }
 
@@ -287,7 +289,9 @@ static _Noreturn void member_main(struct execution *execution)
     if (r == 0)
         r = sync_expect(execution->sync_fd, SYNC_RELEASE, NULL, NULL, &err);
     if (r == 0)
-        workload_execute(&execution->plan, filter, filter_size, &err);
+        r = workload_confine(&execution->plan, filter, filter_size, execution->sync_fd, -1, &err);
+    if (r == 0)
+        workload_execute(&execution->plan, &err);
     init_fail(execution->sync_fd, &err);
 }
 
@@ -357,6 +361,10 @@ static int serve(struct execution *execution, struct error *err)
         foreground_block_signals();
     if (r == 0)
         r = sync_send(execution->sync_fd, SYNC_RELEASE, NULL, 0, err);
+    if (r == 0 && config && filter_notifies(config->seccomp))
+        r = listener_serve(execution->sync_fd, execution->pidfd, config->seccomp,
+                           execution->stored.state, "running", execution->stored.state->pid,
+                           execution->pid, err);
     if (r == 0)
         r = sync_expect_end(execution->sync_fd, err);
     free(filter);

@@ -12,44 +12,118 @@
 #include <base/text.h>
 
 #include "filter.h"
+#include "filter_stub.h"
 
 _Static_assert(sizeof(struct sock_filter) == sizeof(uint64_t), "an instruction is eight bytes");
 
+#ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+#define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5) /* Linux 5.19 */
+#endif
+
+/* TSYNC is for programs with threads and means nothing here: runc ignores it too, and together with
+ * a listener the kernel refuses it. */
 static const struct {
     const char *name;
     uint32_t flag;
 } filter_flags[] = {
-    {"SECCOMP_FILTER_FLAG_TSYNC", SECCOMP_FILTER_FLAG_TSYNC},
-    {"SECCOMP_FILTER_FLAG_LOG", SECCOMP_FILTER_FLAG_LOG},
+    {"SECCOMP_FILTER_FLAG_TSYNC", 0},
     {"SECCOMP_FILTER_FLAG_SPEC_ALLOW", SECCOMP_FILTER_FLAG_SPEC_ALLOW},
+    {"SECCOMP_FILTER_FLAG_LOG", SECCOMP_FILTER_FLAG_LOG},
+    {"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV},
 };
 
 static const struct {
     const char *name;
     uint32_t action;
+    bool has_data; /* errnoRet belongs into its lower half */
 } actions[] = {
-    {"SCMP_ACT_KILL", SCMP_ACT_KILL_THREAD},
-    {"SCMP_ACT_KILL_THREAD", SCMP_ACT_KILL_THREAD},
-    {"SCMP_ACT_KILL_PROCESS", SCMP_ACT_KILL_PROCESS},
-    {"SCMP_ACT_TRAP", SCMP_ACT_TRAP},
-    {"SCMP_ACT_ALLOW", SCMP_ACT_ALLOW},
-    {"SCMP_ACT_LOG", SCMP_ACT_LOG},
+    {"SCMP_ACT_ALLOW", SCMP_ACT_ALLOW, false},
+    {"SCMP_ACT_ERRNO", SCMP_ACT_ERRNO(0), true},
+    {"SCMP_ACT_KILL", SCMP_ACT_KILL_THREAD, false},
+    {"SCMP_ACT_KILL_PROCESS", SCMP_ACT_KILL_PROCESS, false},
+    {"SCMP_ACT_KILL_THREAD", SCMP_ACT_KILL_THREAD, false},
+    {"SCMP_ACT_LOG", SCMP_ACT_LOG, false},
+    {"SCMP_ACT_NOTIFY", SCMP_ACT_NOTIFY, false},
+    {"SCMP_ACT_TRACE", SCMP_ACT_TRACE(0), true},
+    {"SCMP_ACT_TRAP", SCMP_ACT_TRAP, false},
 };
 
 static const struct {
     const char *name;
     enum scmp_compare operator;
 } operators[] = {
+    {"SCMP_CMP_EQ", SCMP_CMP_EQ}, {"SCMP_CMP_GE", SCMP_CMP_GE},
+    {"SCMP_CMP_GT", SCMP_CMP_GT}, {"SCMP_CMP_LE", SCMP_CMP_LE},
+    {"SCMP_CMP_LT", SCMP_CMP_LT}, {"SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ},
     {"SCMP_CMP_NE", SCMP_CMP_NE},
-    {"SCMP_CMP_LT", SCMP_CMP_LT},
-    {"SCMP_CMP_LE", SCMP_CMP_LE},
-    {"SCMP_CMP_EQ", SCMP_CMP_EQ},
-    {"SCMP_CMP_GE", SCMP_CMP_GE},
-    {"SCMP_CMP_GT", SCMP_CMP_GT},
-    {"SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ},
+};
+
+static const struct {
+    const char *name;
+    uint32_t token;
+} architectures[] = {
+    {"SCMP_ARCH_AARCH64", SCMP_ARCH_AARCH64},
+    {"SCMP_ARCH_ARM", SCMP_ARCH_ARM},
+#ifdef SCMP_ARCH_LOONGARCH64
+    {"SCMP_ARCH_LOONGARCH64", SCMP_ARCH_LOONGARCH64},
+#endif
+#ifdef SCMP_ARCH_M68K
+    {"SCMP_ARCH_M68K", SCMP_ARCH_M68K},
+#endif
+    {"SCMP_ARCH_MIPS", SCMP_ARCH_MIPS},
+    {"SCMP_ARCH_MIPS64", SCMP_ARCH_MIPS64},
+    {"SCMP_ARCH_MIPS64N32", SCMP_ARCH_MIPS64N32},
+    {"SCMP_ARCH_MIPSEL", SCMP_ARCH_MIPSEL},
+    {"SCMP_ARCH_MIPSEL64", SCMP_ARCH_MIPSEL64},
+    {"SCMP_ARCH_MIPSEL64N32", SCMP_ARCH_MIPSEL64N32},
+    {"SCMP_ARCH_PARISC", SCMP_ARCH_PARISC},
+    {"SCMP_ARCH_PARISC64", SCMP_ARCH_PARISC64},
+    {"SCMP_ARCH_PPC", SCMP_ARCH_PPC},
+    {"SCMP_ARCH_PPC64", SCMP_ARCH_PPC64},
+    {"SCMP_ARCH_PPC64LE", SCMP_ARCH_PPC64LE},
+    {"SCMP_ARCH_RISCV64", SCMP_ARCH_RISCV64},
+    {"SCMP_ARCH_S390", SCMP_ARCH_S390},
+    {"SCMP_ARCH_S390X", SCMP_ARCH_S390X},
+#ifdef SCMP_ARCH_SH
+    {"SCMP_ARCH_SH", SCMP_ARCH_SH},
+#endif
+#ifdef SCMP_ARCH_SHEB
+    {"SCMP_ARCH_SHEB", SCMP_ARCH_SHEB},
+#endif
+    {"SCMP_ARCH_X32", SCMP_ARCH_X32},
+    {"SCMP_ARCH_X86", SCMP_ARCH_X86},
+    {"SCMP_ARCH_X86_64", SCMP_ARCH_X86_64},
 };
 
 enum { SYSCALL_ARGUMENTS = 6 };
+
+const char *filter_name(enum filter_names kind, size_t i)
+{
+    switch (kind) {
+    case FILTER_ACTIONS:
+        return i < ARRAY_SIZE(actions) ? actions[i].name : NULL;
+    case FILTER_OPERATORS:
+        return i < ARRAY_SIZE(operators) ? operators[i].name : NULL;
+    case FILTER_ARCHITECTURES:
+        return i < ARRAY_SIZE(architectures) ? architectures[i].name : NULL;
+    case FILTER_FLAGS:
+        return i < ARRAY_SIZE(filter_flags) ? filter_flags[i].name : NULL;
+    }
+    return NULL;
+}
+
+/* The kernel looks at the flags before it reads the program, which is missing here. */
+static bool kernel_has_flag(uint32_t flag)
+{
+    if (flag == SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+        flag |= SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flag, NULL) < 0 && errno == EFAULT;
+}
+
+bool filter_flag_is_supported(size_t i)
+{
+    return filter_flags[i].flag == 0 || kernel_has_flag(filter_flags[i].flag);
+}
 
 static int action_of(const char *name, uint32_t errno_ret, bool has_errno_ret, uint32_t *ret,
                      struct error *err)
@@ -58,50 +132,57 @@ static int action_of(const char *name, uint32_t errno_ret, bool has_errno_ret, u
 
     if (data > UINT16_MAX)
         return error_set(err, -EINVAL, "errnoRet: %u does not fit into 16 bits", data);
-    if (text_equal(name, "SCMP_ACT_ERRNO")) {
-        *ret = SCMP_ACT_ERRNO(data);
-        return 0;
-    }
-    if (text_equal(name, "SCMP_ACT_TRACE")) {
-        *ret = SCMP_ACT_TRACE(data);
-        return 0;
-    }
     for (size_t i = 0; i < ARRAY_SIZE(actions); i++) {
         if (text_equal(actions[i].name, name)) {
-            *ret = actions[i].action;
+            *ret = actions[i].action | (actions[i].has_data ? data : 0);
             return 0;
         }
     }
-    return error_set(err, -ENOTSUP, "action: '%s' is not supported yet", name);
+    return error_set(err, -EINVAL, "action: '%s' is not a valid action for seccomp", name);
 }
 
+bool filter_notifies(const struct oci_seccomp *config)
+{
+    for (size_t i = 0; config && i < config->syscalls_count; i++) {
+        if (text_equal(config->syscalls[i]->action, "SCMP_ACT_NOTIFY"))
+            return true;
+    }
+    return false;
+}
+
+/* Without the field the cost of speculation barriers is left out where the kernel lets us, as runc
+ * does since 1.1.7; an empty list means none of the flags. */
 static int flags_of(const struct oci_seccomp *config, uint32_t *ret, struct error *err)
 {
-    *ret = 0;
+    *ret = filter_notifies(config) ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0;
+    if (!config->flags)
+        *ret |=
+            kernel_has_flag(SECCOMP_FILTER_FLAG_SPEC_ALLOW) ? SECCOMP_FILTER_FLAG_SPEC_ALLOW : 0;
     for (size_t i = 0; i < config->flags_count; i++) {
         size_t k = 0;
         while (k < ARRAY_SIZE(filter_flags) && !text_equal(filter_flags[k].name, config->flags[i]))
             k++;
         if (k == ARRAY_SIZE(filter_flags))
-            return error_set(err, -ENOTSUP, "flags[%zu]: '%s' is not supported yet", i,
+            return error_set(err, -EINVAL, "flags[%zu]: seccomp flag '%s' is not known", i,
                              config->flags[i]);
         *ret |= filter_flags[k].flag;
     }
+    if ((*ret & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) &&
+        !(*ret & SECCOMP_FILTER_FLAG_NEW_LISTENER))
+        return error_set(err, -EINVAL,
+                         "flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is for profiles that use "
+                         "SCMP_ACT_NOTIFY");
     return 0;
 }
 
-/* "SCMP_ARCH_X86_64" -> libseccomp's token. */
-static int architecture_of(const char *name, uint32_t *ret, struct error *err)
+/* Index into architectures. */
+static int architecture_of(const char *name, struct error *err)
 {
-    char lower[32] = "";
-
-    if (text_starts_with(name, "SCMP_ARCH_") && strlen(name) < sizeof(lower)) {
-        const char *rest = name + strlen("SCMP_ARCH_");
-        for (size_t i = 0; rest[i]; i++)
-            lower[i] = rest[i] >= 'A' && rest[i] <= 'Z' ? (char)(rest[i] - 'A' + 'a') : rest[i];
+    for (size_t i = 0; i < ARRAY_SIZE(architectures); i++) {
+        if (text_equal(architectures[i].name, name))
+            return (int)i;
     }
-    *ret = lower[0] ? seccomp_arch_resolve_name(lower) : 0;
-    return *ret ? 0 : error_set(err, -ENOTSUP, "'%s' is not known to libseccomp", name);
+    return error_set(err, -EINVAL, "'%s' is not a valid arch for seccomp", name);
 }
 
 static int check_entry(const struct oci_syscall *entry, struct error *err)
@@ -109,6 +190,10 @@ static int check_entry(const struct oci_syscall *entry, struct error *err)
     uint32_t action;
     int r = action_of(entry->action, entry->errno_ret, entry->has_errno_ret, &action, err);
 
+    /* With these words the runtime tells the parent that there is a listener: it would wait for the
+     * agent that the listener goes to. */
+    if (r == 0 && action == SCMP_ACT_NOTIFY && strv_contains(entry->names, "write"))
+        return error_set(err, -EINVAL, "SCMP_ACT_NOTIFY cannot be used for the write syscall");
     for (size_t i = 0; r == 0 && i < entry->args_count; i++) {
         if (entry->args[i]->index >= SYSCALL_ARGUMENTS)
             return error_set(err, -EINVAL, "args[%zu].index: system calls have %d arguments", i,
@@ -124,17 +209,23 @@ int filter_check(const struct oci_seccomp *config, struct error *err)
 
     if (!config)
         return 0;
-    if (!text_empty(config->listener_path) || !text_empty(config->listener_metadata))
-        return error_set(err, -ENOTSUP, "linux.seccomp.%s is not supported yet",
-                         text_empty(config->listener_path) ? "listenerMetadata" : "listenerPath");
+    if (text_equal(config->default_action, "SCMP_ACT_NOTIFY"))
+        return error_set(err, -EINVAL,
+                         "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default "
+                         "action");
+    if (filter_notifies(config) && text_empty(config->listener_path))
+        return error_set(err, -EINVAL,
+                         "linux.seccomp.listenerPath: missing, but there are rules with "
+                         "SCMP_ACT_NOTIFY");
     r = action_of(config->default_action, config->default_errno_ret, config->has_default_errno_ret,
                   &value, err);
     if (r == 0)
         r = flags_of(config, &value, err);
     for (size_t i = 0; r == 0 && i < config->architectures_count; i++) {
-        r = architecture_of(config->architectures[i], &value, err);
+        r = architecture_of(config->architectures[i], err);
         if (r < 0)
             error_context(err, "architectures[%zu]", i);
+        r = r < 0 ? r : 0;
     }
     for (size_t i = 0; r == 0 && i < config->syscalls_count; i++) {
         r = check_entry(config->syscalls[i], err);
@@ -186,6 +277,19 @@ static int add_rule(scmp_filter_ctx context, uint32_t action, int number,
     return r;
 }
 
+/* From libseccomp 2.5 and Linux 5.7 on; the text is the one that runc's callers know. */
+static int check_notify(const struct oci_seccomp *config, struct error *err)
+{
+    enum { NOTIFY_API_LEVEL = 6 };
+
+    if (!filter_notifies(config) || seccomp_api_get() >= NOTIFY_API_LEVEL)
+        return 0;
+    return error_set(err, -ENOTSUP,
+                     "seccomp notify unsupported: API level: got %u, want at least %d. Please try "
+                     "with libseccomp >= 2.5.0 and Linux >= 5.7",
+                     seccomp_api_get(), NOTIFY_API_LEVEL);
+}
+
 static int add_rules(scmp_filter_ctx context, const struct oci_seccomp *config,
                      uint32_t default_action, struct error *err)
 {
@@ -211,10 +315,9 @@ static int fill_context(scmp_filter_ctx context, const struct oci_seccomp *confi
                         uint32_t default_action, struct error *err)
 {
     for (size_t i = 0; i < config->architectures_count; i++) {
-        uint32_t token;
-        int r = architecture_of(config->architectures[i], &token, err);
-        if (r == 0)
-            r = seccomp_arch_add(context, token);
+        int r = architecture_of(config->architectures[i], err);
+        if (r >= 0)
+            r = seccomp_arch_add(context, architectures[r].token);
         if (r < 0 && r != -EEXIST)
             return error_errno(err, -r, "linux.seccomp.architectures[%zu]: %s", i,
                                config->architectures[i]);
@@ -223,8 +326,8 @@ static int fill_context(scmp_filter_ctx context, const struct oci_seccomp *confi
 }
 
 /* libseccomp 2.5 writes the program only to a descriptor. */
-static int export_filter(scmp_filter_ctx context, uint32_t flags, struct filter **ret,
-                         size_t *ret_size, struct error *err)
+static int export_filter(scmp_filter_ctx context, uint32_t flags, const struct buffer *prologue,
+                         struct filter **ret, size_t *ret_size, struct error *err)
 {
     enum { LIMIT = FILTER_MAX * sizeof(uint64_t) };
     int fds[2];
@@ -236,24 +339,61 @@ static int export_filter(scmp_filter_ctx context, uint32_t flags, struct filter 
     int r = seccomp_export_bpf(context, write_fd);
     if (r < 0)
         return error_errno(err, -r, "linux.seccomp: compile the filter");
-    struct filter *filter = xmalloc(sizeof(*filter) + LIMIT + 1);
-    ssize_t n = read(read_fd, filter->code, LIMIT + 1);
-    if (n <= 0 || n > LIMIT || (size_t)n % sizeof(uint64_t)) {
+    size_t stub = prologue->length;
+    struct filter *filter = xmalloc(sizeof(*filter) + stub + LIMIT + 1);
+    ssize_t n = read(read_fd, (char *)filter->code + stub, LIMIT + 1);
+    if (n <= 0 || (size_t)n + stub > LIMIT || (size_t)n % sizeof(uint64_t)) {
         free(filter);
         return error_set(err, -E2BIG, "linux.seccomp: the filter is longer than %d instructions",
                          FILTER_MAX);
     }
+    if (stub)
+        memcpy(filter->code, prologue->data, stub);
     filter->flags = flags;
-    filter->length = (uint32_t)((size_t)n / sizeof(uint64_t));
+    filter->length = (uint32_t)(((size_t)n + stub) / sizeof(uint64_t));
     *ret = filter;
-    *ret_size = sizeof(*filter) + (size_t)n;
+    *ret_size = sizeof(*filter) + stub + (size_t)n;
+    return 0;
+}
+
+/* The highest number among the profile's system calls; 0: none of them exists there. */
+static uint32_t last_system_call(const struct oci_seccomp *config, uint32_t token)
+{
+    int last = 0;
+
+    for (size_t i = 0; i < config->syscalls_count; i++) {
+        for (char **name = config->syscalls[i]->names; *name; name++) {
+            int number = seccomp_syscall_resolve_name_arch(token, *name);
+            last = number > last ? number : last;
+        }
+    }
+    return (uint32_t)last;
+}
+
+/* Only for the architectures that are listed, as runc: to others the filter's own answer applies.
+ */
+static int write_stub(const struct oci_seccomp *config, struct buffer *out, struct error *err)
+{
+    bool seen[ARRAY_SIZE(architectures)] = {0};
+
+    for (size_t i = 0; i < config->architectures_count; i++) {
+        int index = architecture_of(config->architectures[i], err);
+        if (index < 0)
+            return index;
+        uint32_t token = architectures[index].token;
+        uint32_t last = seen[index] ? 0 : last_system_call(config, token);
+        if (last)
+            filter_stub_append(token, last, out);
+        seen[index] = true;
+    }
     return 0;
 }
 
 int filter_compile(const struct oci_seccomp *config, struct filter **ret, size_t *ret_size,
                    struct error *err)
 {
-    uint32_t default_action, flags;
+    _cleanup_buffer_ struct buffer prologue = BUFFER_INIT;
+    uint32_t default_action = 0, flags = 0;
 
     if (!config) {
         *ret = xnew(struct filter);
@@ -264,6 +404,8 @@ int filter_compile(const struct oci_seccomp *config, struct filter **ret, size_t
                       config->has_default_errno_ret, &default_action, err);
     if (r == 0)
         r = flags_of(config, &flags, err);
+    if (r == 0)
+        r = check_notify(config, err);
     if (r < 0)
         return r;
     scmp_filter_ctx context = seccomp_init(default_action);
@@ -271,14 +413,17 @@ int filter_compile(const struct oci_seccomp *config, struct filter **ret, size_t
         return error_set(err, -EINVAL, "linux.seccomp.defaultAction: libseccomp refuses '%s'",
                          config->default_action);
     r = fill_context(context, config, default_action, err);
+    if (r == 0 && filter_stub_is_wanted(default_action))
+        r = write_stub(config, &prologue, err);
     if (r == 0)
-        r = export_filter(context, flags, ret, ret_size, err);
+        r = export_filter(context, flags, &prologue, ret, ret_size, err);
     seccomp_release(context);
     return r;
 }
 
-int filter_install(const struct filter *filter, size_t size, struct error *err)
+int filter_install(const struct filter *filter, size_t size, int *ret_listener, struct error *err)
 {
+    *ret_listener = -1;
     if (size < sizeof(*filter) || filter->length > FILTER_MAX ||
         size != sizeof(*filter) + filter->length * sizeof(uint64_t))
         return error_set(err, -EINVAL, "a malformed filter");
@@ -288,7 +433,10 @@ int filter_install(const struct filter *filter, size_t size, struct error *err)
         .len = (unsigned short)filter->length,
         .filter = (struct sock_filter *)(uintptr_t)filter->code,
     };
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter->flags, &program) < 0)
+    long fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter->flags, &program);
+    if (fd < 0)
         return error_errno(err, errno, "install the seccomp filter");
+    if (filter_has_listener(filter))
+        *ret_listener = (int)fd;
     return 0;
 }

@@ -4,6 +4,8 @@
 #ifndef RUNTIME_FILTER_H
 #define RUNTIME_FILTER_H
 
+#include <linux/seccomp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,15 +22,31 @@ struct filter {
 
 enum { FILTER_MAX = 4096 }; /* BPF_MAXINSNS */
 
+/* What the features document lists. Each list ends with NULL. */
+enum filter_names { FILTER_ACTIONS, FILTER_OPERATORS, FILTER_ARCHITECTURES, FILTER_FLAGS };
+const char *filter_name(enum filter_names kind, size_t i);
+bool filter_flag_is_supported(size_t i); /* by this kernel; i as in filter_name(FILTER_FLAGS, i) */
+
+/* Are there system calls that an agent decides on (SCMP_ACT_NOTIFY)? config may be NULL. */
+bool filter_notifies(const struct oci_seccomp *config);
+
 /* Refuses by name what cannot be expressed. Cheap: no compilation. */
 int filter_check(const struct oci_seccomp *config, struct error *err);
 
 /* config may be NULL. The filter is owned by the caller. System calls that libseccomp does not know
- * are left out, as other runtimes do: profiles list those of many kernels. */
+ * are left out, as other runtimes do: profiles list those of many kernels. Those that are newer
+ * than every one in the profile fail with ENOSYS (filter_stub.h). */
 int filter_compile(const struct oci_seccomp *config, struct filter **ret, size_t *ret_size,
                    struct error *err);
 
-/* Installs it in the calling process. Needs no_new_privs or CAP_SYS_ADMIN. size is checked. */
-int filter_install(const struct filter *filter, size_t size, struct error *err);
+/* Installs it in the calling process. Needs no_new_privs or CAP_SYS_ADMIN. size is checked.
+ * ret_listener: what the agent gets (O_CLOEXEC, owned by the caller), -1 without SCMP_ACT_NOTIFY.
+ */
+int filter_install(const struct filter *filter, size_t size, int *ret_listener, struct error *err);
+
+static inline bool filter_has_listener(const struct filter *filter)
+{
+    return filter->flags & SECCOMP_FILTER_FLAG_NEW_LISTENER;
+}
 
 #endif

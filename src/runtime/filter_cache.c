@@ -22,18 +22,22 @@ struct cache_head {
     uint64_t filter_size;
 };
 
-static const char cache_magic[8] = "cloflt1";
+static const char cache_magic[8] = "cloflt2";
 
-/* What decides a program: the library and the machine as well as the profile. */
+/* What decides a program: the library, the machine and the kernel (the flags it knows) as well as
+ * the profile. */
 static void write_key(const struct oci_seccomp *config, struct buffer *key)
 {
     const struct scmp_version *version = seccomp_version();
+    struct oci_seccomp rules = *config;
     struct utsname system;
 
     uname(&system);
-    buffer_printf(key, "libseccomp %u.%u.%u %s\n", version->major, version->minor, version->micro,
-                  system.machine);
-    oci_seccomp_write(config, key);
+    buffer_printf(key, "libseccomp %u.%u.%u %s %s\n", version->major, version->minor,
+                  version->micro, system.machine, system.release);
+    /* To whom the listener goes is different for each container, and no part of the program. */
+    rules.listener_path = rules.listener_metadata = NULL;
+    oci_seccomp_write(&rules, key);
 }
 
 /* FNV-1a. It only has to name files: the key itself is compared. */

@@ -20,6 +20,10 @@ enum {
     HOOK_TIMEOUT_MAX = INT_MAX / 1000,
 };
 
+char *const hook_kinds[] = {
+    "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
+    NULL};
+
 /* The hook's words, on one line. */
 static void read_output(int output_fd, char *ret, size_t size)
 {

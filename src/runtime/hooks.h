@@ -11,6 +11,9 @@
 
 #include <base/error.h>
 
+/* The six names, in the order of a container's life; NULL-terminated. */
+extern char *const hook_kinds[];
+
 /* Runs them one after another in the caller's namespaces, with state on standard input. The first
  * failure ends it. kind names the list in errors. */
 int hooks_run(const char *kind, struct oci_hook *const *hooks, size_t count, const char *state,

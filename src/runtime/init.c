@@ -234,6 +234,26 @@ static int run_start_hooks(struct container *container, struct error *err)
                      container->hook_state, err);
 }
 
+/* A filter with a listener is installed while the runtime is still there to pass that on; others as
+ * late as possible. */
+static int wait_and_confine(struct container *container, struct workload *workload,
+                            const struct filter *filter, size_t filter_size, struct error *err)
+{
+    bool early = filter_has_listener(filter);
+    int r = 0;
+
+    if (early)
+        r = workload_confine(workload, filter, filter_size, container->sync_fd, container->fifo_fd,
+                             err);
+    if (r == 0 && container->fifo_fd >= 0)
+        close_fd(steal_fd(&container->sync_fd));
+    if (r == 0)
+        r = wait_for_start(container, err);
+    if (r == 0 && !early)
+        r = workload_confine(workload, filter, filter_size, -1, -1, err);
+    return r;
+}
+
 _Noreturn void init_main(struct container *container, struct workload *workload)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -254,13 +274,11 @@ _Noreturn void init_main(struct container *container, struct workload *workload)
         r = sync_send(container->sync_fd, SYNC_READY, NULL, 0, &err);
     if (r == 0)
         r = sync_expect(container->sync_fd, SYNC_RELEASE, NULL, NULL, &err);
-    if (r == 0 && container->fifo_fd >= 0)
-        close_fd(steal_fd(&container->sync_fd));
     if (r == 0)
-        r = wait_for_start(container, &err);
+        r = wait_and_confine(container, workload, filter, filter_size, &err);
     if (r == 0)
         r = run_start_hooks(container, &err);
     if (r == 0)
-        workload_execute(workload, filter, filter_size, &err);
+        workload_execute(workload, &err);
     init_fail(container->sync_fd, &err);
 }

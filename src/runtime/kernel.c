@@ -25,6 +25,9 @@
 #ifndef SYS_pidfd_send_signal
 #define SYS_pidfd_send_signal 424
 #endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
@@ -65,6 +68,11 @@ int kernel_pidfd_open(pid_t pid)
 int kernel_pidfd_send_signal(int pidfd, int signal)
 {
     return result(syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0));
+}
+
+int kernel_pidfd_getfd(int pidfd, int fd)
+{
+    return result(syscall(SYS_pidfd_getfd, pidfd, fd, 0));
 }
 
 int kernel_close_range(unsigned first, unsigned last, unsigned flags)

@@ -32,6 +32,7 @@ pid_t kernel_clone(uint64_t flags, int cgroup_fd, int *ret_pidfd);
 
 int kernel_pidfd_open(pid_t pid);
 int kernel_pidfd_send_signal(int pidfd, int signal);
+int kernel_pidfd_getfd(int pidfd, int fd); /* Linux 5.6 */
 int kernel_close_range(unsigned first, unsigned last, unsigned flags);
 int kernel_pivot_root(const char *new_root, const char *put_old);
 

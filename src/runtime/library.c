@@ -62,8 +62,10 @@ static struct error *begin(struct cloche_runtime *runtime)
 /* Takes the warnings. */
 static int end(struct cloche_runtime *runtime, int result, char **warnings)
 {
-    for (char **item = warnings; runtime->warn && item && *item; item++)
-        runtime->warn(runtime->context, *item);
+    for (char **item = warnings; runtime->warn && item && *item; item++) {
+        if (!text_starts_with(*item, RUNTIME_DEBUG))
+            runtime->warn(runtime->context, *item);
+    }
     strv_free(warnings);
     return result;
 }

@@ -1,8 +1,6 @@
 /*
- * The documents that `spec` and `features` print.
+ * The document that `spec` prints.
  */
-#include <schema/json.h>
-
 #include <runtime/runtime.h>
 
 #include <base/cleanup.h>
@@ -87,75 +85,4 @@ void runtime_spec_write(bool rootless, struct buffer *out)
                             "{\"type\": \"uts\"}, {\"type\": \"mount\"}, {\"type\": \"cgroup\"}");
     buffer_append_text(out, rootless ? ", {\"type\": \"user\"}" : ", {\"type\": \"network\"}");
     buffer_append_text(out, "\n        ]\n    }\n}\n");
-}
-
-static void write_list(struct json_writer *writer, const char *key, const char *const *names,
-                       size_t count)
-{
-    json_writer_key(writer, key);
-    json_writer_array_begin(writer);
-    for (size_t i = 0; i < count; i++)
-        json_writer_string(writer, names[i]);
-    json_writer_array_end(writer);
-}
-
-static void write_flag(struct json_writer *writer, const char *key, bool value)
-{
-    json_writer_key(writer, key);
-    json_writer_boolean(writer, value);
-}
-
-void runtime_features_write(struct buffer *out)
-{
-    static const char *const hooks[] = {"prestart",       "createRuntime", "createContainer",
-                                        "startContainer", "poststart",     "poststop"};
-    static const char *const namespaces[] = {"cgroup", "ipc",  "mount", "network",
-                                             "pid",    "time", "user",  "uts"};
-    static const char *const options[] = {
-        "async",       "atime",   "bind",       "defaults",      "dev",
-        "diratime",    "dirsync", "exec",       "lazytime",      "loud",
-        "mand",        "noatime", "nodev",      "nodiratime",    "noexec",
-        "nolazytime",  "nomand",  "norelatime", "nostrictatime", "nosuid",
-        "nosymfollow", "private", "rbind",      "relatime",      "ro",
-        "rprivate",    "rshared", "rslave",     "runbindable",   "rw",
-        "shared",      "silent",  "slave",      "strictatime",   "suid",
-        "symfollow",   "sync",    "tmpcopyup",  "unbindable"};
-    static const char *const actions[] = {
-        "SCMP_ACT_ALLOW",       "SCMP_ACT_ERRNO", "SCMP_ACT_KILL",  "SCMP_ACT_KILL_PROCESS",
-        "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG",   "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"};
-    struct json_writer writer;
-
-    json_writer_init(&writer, out, JSON_PRETTY);
-    json_writer_object_begin(&writer);
-    json_writer_key(&writer, "ociVersionMin");
-    json_writer_string(&writer, "1.0.0");
-    json_writer_key(&writer, "ociVersionMax");
-    json_writer_string(&writer, RUNTIME_SPEC_VERSION);
-    write_list(&writer, "hooks", hooks, ARRAY_SIZE(hooks));
-    write_list(&writer, "mountOptions", options, ARRAY_SIZE(options));
-    json_writer_key(&writer, "linux");
-    json_writer_object_begin(&writer);
-    write_list(&writer, "namespaces", namespaces, ARRAY_SIZE(namespaces));
-    json_writer_key(&writer, "cgroup");
-    json_writer_object_begin(&writer);
-    write_flag(&writer, "v1", true);
-    write_flag(&writer, "v2", true);
-    write_flag(&writer, "systemd", false);
-    write_flag(&writer, "systemdUser", false);
-    json_writer_object_end(&writer);
-    json_writer_key(&writer, "seccomp");
-    json_writer_object_begin(&writer);
-    write_flag(&writer, "enabled", true);
-    write_list(&writer, "actions", actions, ARRAY_SIZE(actions));
-    json_writer_object_end(&writer);
-    json_writer_key(&writer, "apparmor");
-    json_writer_object_begin(&writer);
-    write_flag(&writer, "enabled", false);
-    json_writer_object_end(&writer);
-    json_writer_key(&writer, "selinux");
-    json_writer_object_begin(&writer);
-    write_flag(&writer, "enabled", false);
-    json_writer_object_end(&writer);
-    json_writer_object_end(&writer);
-    json_writer_object_end(&writer);
 }

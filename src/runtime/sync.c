@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 
@@ -17,6 +18,8 @@ static const char *const kind_names[SYNC_KINDS] = {
     [SYNC_FILTER] = "filter",
     [SYNC_READY] = "ready",
     [SYNC_RELEASE] = "release",
+    [SYNC_LISTENER] = "listener",
+    [SYNC_LISTENER_TAKEN] = "listener taken",
 };
 
 enum { HEADER_SIZE = offsetof(struct sync_message, payload) };
@@ -30,6 +33,21 @@ int sync_pair(int *ret_parent, int *ret_child, struct error *err)
     *ret_parent = fds[0];
     *ret_child = fds[1];
     return 0;
+}
+
+static int send_plain(int fd, enum sync_kind kind, int code, const void *payload, size_t length)
+{
+    uint32_t header[2] = {kind, (uint32_t)code};
+    char message[HEADER_SIZE + SYNC_PLAIN_MAX];
+    ssize_t n;
+
+    memcpy(message, header, sizeof(header));
+    if (length)
+        memcpy(message + HEADER_SIZE, payload, length);
+    do
+        n = write(fd, message, HEADER_SIZE + length);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : 0;
 }
 
 static int send_message(int fd, enum sync_kind kind, int code, const void *payload, size_t length)
@@ -46,15 +64,24 @@ static int send_message(int fd, enum sync_kind kind, int code, const void *paylo
         n = sendmsg(fd, &message, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
     /* The container's seccomp filter is already in force when its program cannot be executed, and
-     * may well know writev but not sendmsg. */
+     * may well know write but not sendmsg. */
     if (n < 0 && errno != EPIPE)
-        n = writev(fd, parts, message.msg_iovlen == 2 ? 2 : 1);
+        return send_plain(fd, kind, code, payload,
+                          length < SYNC_PLAIN_MAX ? length : SYNC_PLAIN_MAX);
     return n < 0 ? -errno : 0;
 }
 
 int sync_send(int fd, enum sync_kind kind, const void *payload, size_t length, struct error *err)
 {
     int r = send_message(fd, kind, 0, payload, length);
+
+    return r < 0 ? error_errno(err, -r, "send '%s' to the other process", kind_names[kind]) : 0;
+}
+
+int sync_send_plain(int fd, enum sync_kind kind, const void *payload, size_t length,
+                    struct error *err)
+{
+    int r = length > SYNC_PLAIN_MAX ? -EMSGSIZE : send_plain(fd, kind, 0, payload, length);
 
     return r < 0 ? error_errno(err, -r, "send '%s' to the other process", kind_names[kind]) : 0;
 }
@@ -74,7 +101,7 @@ static ssize_t receive(int fd, struct sync_message *message, struct error *err)
     ssize_t n;
 
     do
-        n = recv(fd, message, sizeof(*message) - 1, 0);
+        n = read(fd, message, sizeof(*message) - 1); /* known to more filters than recv */
     while (n < 0 && errno == EINTR);
     if (n == 0 || (n < 0 && errno == ECONNRESET))
         return -EPIPE;

@@ -12,6 +12,9 @@
  *                        <- SYNC_FILTER            carries the seccomp filter, maybe empty
  *   SYNC_READY           ->                        state file, pid file
  *                        <- SYNC_RELEASE
+ *   SYNC_LISTENER        ->                        number of the descriptor that decides on system
+ *                                                  calls, for the agent (if the filter has one)
+ *                        <- SYNC_LISTENER_TAKEN
  *   (end of file)
  *
  * At any time: child -> SYNC_ERROR with errno and text, and the child ends. When the parent dies,
@@ -34,10 +37,13 @@ enum sync_kind {
     SYNC_FILTER,
     SYNC_READY,
     SYNC_RELEASE,
+    SYNC_LISTENER,
+    SYNC_LISTENER_TAKEN,
     SYNC_KINDS,
 };
 
 enum {
+    SYNC_PLAIN_MAX = 2048,
     SYNC_PAYLOAD_MAX = 40960, /* BPF_MAXINSNS (4096) * 8 bytes and some */
 };
 
@@ -51,6 +57,10 @@ int sync_pair(int *ret_parent, int *ret_child, struct error *err);
 
 /* Both block. A peer that is gone: -EPIPE. */
 int sync_send(int fd, enum sync_kind kind, const void *payload, size_t length, struct error *err);
+/* The same by write(2) alone, the one system call that no filter may hand to an agent (filter.c);
+ * length at most SYNC_PLAIN_MAX. SIGPIPE when the peer is gone. */
+int sync_send_plain(int fd, enum sync_kind kind, const void *payload, size_t length,
+                    struct error *err);
 int sync_send_error(int fd, const struct error *failure);
 
 /* Waits for the given kind. SYNC_ERROR becomes err; end of file is -EPIPE; another kind is -EPROTO.

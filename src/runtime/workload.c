@@ -17,6 +17,7 @@
 #include <base/text.h>
 
 #include "kernel.h"
+#include "listener.h"
 #include "lookup.h"
 #include "workload.h"
 
@@ -259,23 +260,57 @@ int workload_become(struct workload *workload, struct error *err)
     return lookup_executable(config->args[0], workload->environment, &workload->path, err);
 }
 
-int workload_execute(struct workload *workload, const struct filter *filter, size_t filter_size,
-                     struct error *err)
+/* For a parent without CAP_SYS_PTRACE the process shows itself, to whoever is in the container too:
+ * nothing of the host may be left open. */
+static void show_to_parent(unsigned preserve_fds, int sync_fd, int keep_fd)
 {
+    int low = sync_fd < keep_fd || keep_fd < 0 ? sync_fd : keep_fd;
+    int high = sync_fd < keep_fd || keep_fd < 0 ? keep_fd : sync_fd;
+    unsigned first = FIRST_OTHER_FD + preserve_fds;
+
+    if (low > (int)first)
+        kernel_close_range(first, (unsigned)low - 1, 0);
+    if (high > low + 1)
+        kernel_close_range((unsigned)low + 1, (unsigned)high - 1, 0);
+    kernel_close_range((unsigned)(high > low ? high : low) + 1, UINT32_MAX, 0);
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+}
+
+static int install_filter(struct workload *workload, const struct filter *filter,
+                          size_t filter_size, int sync_fd, int keep_fd, struct error *err)
+{
+    int listener_fd;
+
+    if (filter_has_listener(filter) && !workload->stays_hidden)
+        show_to_parent(workload->preserve_fds, sync_fd, keep_fd);
+    int r = filter_install(filter, filter_size, &listener_fd, err);
+    return r < 0 || listener_fd < 0 ? r : listener_give(sync_fd, listener_fd, err);
+}
+
+int workload_confine(struct workload *workload, const struct filter *filter, size_t filter_size,
+                     int sync_fd, int keep_fd, struct error *err)
+{
+    /* Without no_new_privs the filter takes CAP_SYS_ADMIN: then setting the capabilities comes
+     * after it, and the profile must allow that, as with runc. */
+    bool filter_last = workload->config->no_new_privileges;
     uint64_t have = 0;
     int r = seal_descriptors(workload->preserve_fds, err);
 
-    /* The filter comes last but for what is needed to give the privileges up. Without no_new_privs
-     * it takes CAP_SYS_ADMIN. */
     if (r == 0)
         r = capability_raise_permitted(&have, err);
-    if (r == 0)
-        r = filter_install(filter, filter_size, err);
+    if (r == 0 && !filter_last)
+        r = install_filter(workload, filter, filter_size, sync_fd, keep_fd, err);
     if (r == 0)
         r = capability_apply(&workload->capabilities, have, err);
-    if (r < 0)
-        return r;
+    if (r == 0 && filter_last)
+        r = install_filter(workload, filter, filter_size, sync_fd, keep_fd, err);
+    return r;
+}
+
+int workload_execute(struct workload *workload, struct error *err)
+{
     char *empty[] = {NULL};
+
     execve(workload->path, workload->config->args,
            workload->environment ? workload->environment : empty);
     return error_errno(err, errno, "exec %s", workload->path);

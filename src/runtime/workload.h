@@ -23,6 +23,7 @@ struct workload {
     struct capability_sets capabilities; /* none where none are configured */
     char **environment;                  /* owned */
     char *path;                          /* owned; of the program */
+    bool stays_hidden;                   /* the parent can take descriptors all the same */
 };
 
 /* In the parent: checks process and translates the capabilities. Names the kernel does not know are
@@ -40,9 +41,13 @@ int workload_set_oom_score(int proc_fd, pid_t pid, const struct oci_process *con
  * program's path. The permitted capabilities survive for workload_execute. */
 int workload_become(struct workload *workload, struct error *err);
 
-/* In the child: seals the descriptors, installs the filter, sets the capabilities, executes.
- * Returns only on failure. */
-int workload_execute(struct workload *workload, const struct filter *filter, size_t filter_size,
-                     struct error *err);
+/* In the child: seals the descriptors, installs the filter, sets the capabilities. The process is
+ * the container's from then on. A listener of the filter goes over sync_fd to the parent; keep_fd
+ * (-1: none) is needed after that. */
+int workload_confine(struct workload *workload, const struct filter *filter, size_t filter_size,
+                     int sync_fd, int keep_fd, struct error *err);
+
+/* In the child: executes. Returns only on failure. */
+int workload_execute(struct workload *workload, struct error *err);
 
 #endif

@@ -15,7 +15,7 @@ import socket
 import array
 import subprocess
 
-from harness import TOP, program, run
+from harness import TOP, program, run, test
 
 SPEC = TOP / "tests" / "bundles" / "runc-spec.json"
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
@@ -116,6 +116,38 @@ class Bundle:
         self.process["capabilities"] = {kind: list(names) for kind in
                                         ("bounding", "effective", "permitted")}
         return self.write()
+
+
+class World:
+    """What nearly every test wants: a runtime, a bundle and a name."""
+
+    def __init__(self, scratch, images, unique):
+        self.runtime = Runtime(scratch)
+        self.scratch, self.images, self.name = scratch, images, unique
+        self.bundle = Bundle(scratch / "bundle", images, unique)
+
+    def run(self, script=None, code=0, options=(), **more):
+        if script is not None:
+            self.bundle.script(script)
+        self.bundle.write()
+        return self.runtime("run", *options, "-b", self.bundle.path, self.name, code=code, **more)
+
+    def fails(self, *words, script=None):
+        """The run fails with an error that holds the words, and leaves nothing."""
+        result = self.run(script, code=1)
+        for word in words:
+            assert word in result.err, result
+        assert self.runtime.names() == []
+        assert not list(CGROUPS.glob(f"*/{self.name}")) and not (CGROUPS / self.name).exists()
+        return result
+
+
+def world(function):
+    """A test that gets a World."""
+    def call(scratch, images, unique):
+        function(World(scratch, images, unique))
+    call.__name__ = function.__name__
+    return test(call)
 
 
 class ConsoleSocket:

@@ -3,6 +3,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <runtime/runtime.h>
 #include <schema/json.h>
 
 #include <base/file.h>
@@ -50,8 +51,12 @@ static void write_log(const char *level, const char *message)
 
 void program_warn(char **warnings)
 {
-    for (char **item = warnings; item && *item; item++)
-        write_log("warning", *item);
+    for (char **item = warnings; item && *item; item++) {
+        if (!text_starts_with(*item, RUNTIME_DEBUG))
+            write_log("warning", *item);
+        else if (settings.debug)
+            write_log("debug", *item + strlen(RUNTIME_DEBUG));
+    }
     strv_free(warnings);
 }
 

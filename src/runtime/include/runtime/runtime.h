@@ -28,7 +28,10 @@ enum {
     RUNTIME_FORMAT_VERSION = 1, /* of state.json */
 };
 
-/* warnings: owned list of texts for the log; filled also on failure. */
+/* warnings: owned list of texts for the log; filled also on failure. Those that begin with
+ * RUNTIME_DEBUG are for who asked for everything (--debug). */
+#define RUNTIME_DEBUG "debug: "
+
 int runtime_create(const char *root, const struct cloche_runtime_create_options *options,
                    char ***warnings, struct error *err);
 
