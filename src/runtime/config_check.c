@@ -4,7 +4,9 @@
 
 #include <base/text.h>
 
+#include "attributes.h"
 #include "config_check.h"
+#include "environment.h"
 #include "mount_options.h"
 #include "filter.h"
 
@@ -23,28 +25,18 @@ static int unsupported(const char *field, struct error *err)
 
 int config_check_process(const struct oci_process *process, struct error *err)
 {
-    if (!text_empty(process->apparmor_profile))
-        return unsupported("process.apparmorProfile", err);
-    if (!text_empty(process->selinux_label))
-        return unsupported("process.selinuxLabel", err);
-    if (process->scheduler)
-        return unsupported("process.scheduler", err);
-    if (process->io_priority)
-        return unsupported("process.ioPriority", err);
-    if (process->exec_cpu_affinity)
-        return unsupported("process.execCPUAffinity", err);
     if (!text_empty(process->command_line))
         return error_set(err, -EINVAL, "process.commandLine is for Windows");
-    if (process->user && !text_empty(process->user->username))
-        return error_set(err, -EINVAL, "process.user.username is for Windows");
     if (process->args_count > ARGUMENTS_MAX || process->env_count > ARGUMENTS_MAX)
         return error_set(err, -E2BIG, "process: more than %d arguments or variables",
                          ARGUMENTS_MAX);
     if (process->args_count == 0)
-        return error_set(err, -EINVAL, "process.args: must not be empty");
+        return error_set(err, -EINVAL, "process.args must not be empty");
     if (process->cwd[0] != '/')
-        return error_set(err, -EINVAL, "process.cwd: '%s' is not an absolute path", process->cwd);
-    return 0;
+        return error_set(err, -EINVAL, "process.cwd: '%s': Cwd must be an absolute path",
+                         process->cwd);
+    int r = environment_check("process.env", process->env, process->env_count, err);
+    return r < 0 ? r : attributes_check(process, err);
 }
 
 static bool is_own(const struct oci_linux *config, const char *type, bool new_only)
@@ -164,13 +156,11 @@ static int check_linux(const struct oci_config *config, struct error *err)
         return unsupported("linux.netDevices", err);
     if (linux->intel_rdt)
         return unsupported("linux.intelRdt", err);
-    if (linux->memory_policy)
-        return unsupported("linux.memoryPolicy", err);
-    if (linux->personality)
-        return unsupported("linux.personality", err);
     if (!text_empty(linux->mount_label))
         return unsupported("linux.mountLabel", err);
     int r = check_users(linux, err);
+    if (r == 0)
+        r = attributes_check_linux(linux, err);
     if (r == 0)
         r = filter_check(linux->seccomp, err);
     if (r == 0 && linux->resources && linux->resources->block_io)

@@ -262,7 +262,8 @@ static int serve_hooks(struct container *container, struct error *err)
 }
 
 /* While the child mounts, the filter is compiled. */
-static int serve_root(struct container *container, struct error *err)
+static int serve_root(struct container *container, const struct workload *workload,
+                      struct error *err)
 {
     _cleanup_close_ int root_fd =
         openat(container->state_fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -281,7 +282,7 @@ static int serve_root(struct container *container, struct error *err)
     if (r == 0)
         r = sync_expect(container->sync_fd, SYNC_ROOT_DONE, NULL, NULL, err);
     if (r == 0)
-        r = workload_set_limits(container->pid, container->config->process, err);
+        r = workload_set_limits(container->pid, workload, err);
     if (r == 0)
         r = sync_send(container->sync_fd, SYNC_FILTER, filter, size, err);
     free(filter);
@@ -336,7 +337,7 @@ static int build(struct container *container, struct workload *workload,
     if (r == 0)
         r = map_users(container, err);
     if (r == 0)
-        r = serve_root(container, err);
+        r = serve_root(container, workload, err);
     if (r == 0)
         r = serve_start(container, options, wait_for_start, err);
     if (r < 0)
@@ -389,7 +390,8 @@ int create_container(struct container *container, const char *root,
     if (r == 0)
         r = find_rootfs(container, err);
     if (r == 0)
-        r = workload_init(&workload, container->config->process, &container->warnings, err);
+        r = workload_init(&workload, container->config->process, container->config->linux,
+                          &container->warnings, err);
     if (r == 0)
         r = container->state_fd = state_create(root, options->id, err);
     if (r < 0) {

@@ -170,7 +170,8 @@ static int load(struct execution *execution, const char *root, char ***warnings,
     if (r == 0)
         r = config_check_process(execution->process, err);
     if (r == 0)
-        r = workload_init(&execution->plan, execution->process, warnings, err);
+        r = workload_init(&execution->plan, execution->process, execution->config->linux, warnings,
+                          err);
     execution->plan.preserve_fds = execution->options->preserve_fds;
     execution->plan.stays_hidden = listener_can_take();
     return r;
@@ -276,6 +277,7 @@ static _Noreturn void member_main(struct execution *execution)
     void *filter = NULL;
     size_t filter_size = 0;
 
+    execution->plan.proc_fd = execution->proc_fd;
     init_reset_signals();
     int r = become_member(execution, &err);
     if (r == 0)
@@ -350,7 +352,7 @@ static int serve(struct execution *execution, struct error *err)
     if (r == 0)
         r = sync_expect(execution->sync_fd, SYNC_ROOT_DONE, NULL, NULL, err);
     if (r == 0)
-        r = workload_set_limits(execution->pid, execution->process, err);
+        r = workload_set_limits(execution->pid, &execution->plan, err);
     if (r == 0)
         r = sync_send(execution->sync_fd, SYNC_FILTER, filter, size, err);
     if (r == 0)

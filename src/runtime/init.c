@@ -260,6 +260,7 @@ _Noreturn void init_main(struct container *container, struct workload *workload)
     void *filter = NULL;
     size_t filter_size = 0;
 
+    workload->proc_fd = container->proc_fd;
     init_reset_signals();
     umask(0);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);

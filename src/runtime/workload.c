@@ -16,7 +16,10 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "attributes.h"
+#include "environment.h"
 #include "kernel.h"
+#include "labels.h"
 #include "listener.h"
 #include "lookup.h"
 #include "workload.h"
@@ -100,21 +103,23 @@ static int check_user(const struct oci_user *user, struct error *err)
     return 0;
 }
 
-int workload_init(struct workload *workload, const struct oci_process *config, char ***warnings,
-                  struct error *err)
+int workload_init(struct workload *workload, const struct oci_process *config,
+                  const struct oci_linux *linux, char ***warnings, struct error *err)
 {
     const struct oci_capabilities *capabilities = config->capabilities;
 
-    *workload = (struct workload){.config = config};
-    if (config->args_count == 0)
-        return error_set(err, -EINVAL, "process.args: must not be empty");
-    if (config->cwd[0] != '/')
-        return error_set(err, -EINVAL, "process.cwd: '%s' is not an absolute path", config->cwd);
+    *workload = (struct workload){.config = config, .linux = linux, .proc_fd = -1};
     int r = check_user(config->user, err);
     if (r == 0)
         r = check_limits(config, err);
+    if (r == 0)
+        r = labels_check(config, err);
     if (r < 0)
         return r;
+    /* config.md: "Currently no flag values are supported." runc ignores them, too. */
+    if (linux && linux->personality && linux->personality->flags_count)
+        strv_take(warnings, xasprintf("linux.personality.flags[0]: '%s' is not supported, ignored",
+                                      linux->personality->flags[0]));
     if (capabilities) {
         workload->capabilities = (struct capability_sets){
             .bounding = take_set(capabilities->bounding, "bounding", warnings),
@@ -124,19 +129,21 @@ int workload_init(struct workload *workload, const struct oci_process *config, c
             .ambient = take_set(capabilities->ambient, "ambient", warnings),
         };
     }
-    workload->environment = config->env ? strv_copy(config->env) : NULL;
     return 0;
 }
 
 void workload_finish(struct workload *workload)
 {
-    strv_free(workload->environment);
+    free(workload->environment);
+    strv_free(workload->variables);
     free(workload->path);
     *workload = (struct workload){0};
 }
 
-int workload_set_limits(pid_t pid, const struct oci_process *config, struct error *err)
+int workload_set_limits(pid_t pid, const struct workload *workload, struct error *err)
 {
+    const struct oci_process *config = workload->config;
+
     for (size_t i = 0; i < config->rlimits_count; i++) {
         const struct oci_rlimit *limit = config->rlimits[i];
         struct {
@@ -145,7 +152,7 @@ int workload_set_limits(pid_t pid, const struct oci_process *config, struct erro
         if (syscall(SYS_prlimit64, pid, find_limit(limit->type), &value, NULL) < 0)
             return error_errno(err, errno, "process.rlimits[%zu]: set %s", i, limit->type);
     }
-    return 0;
+    return attributes_set(pid, config, workload->linux, err);
 }
 
 int workload_set_oom_score(int proc_fd, pid_t pid, const struct oci_process *config,
@@ -225,24 +232,31 @@ static int seal_descriptors(unsigned preserve_fds, struct error *err)
     return r < 0 ? error_errno(err, -r, "close the other descriptors") : 0;
 }
 
-/* As runc and crun do: images rely on HOME. */
-static void complete_environment(struct workload *workload)
+/* sd_listen_fds(3): the number is that of the process as it sees itself. */
+static void build_environment(struct workload *workload)
 {
-    const struct oci_user *user = workload->config->user;
+    const struct oci_process *config = workload->config;
 
-    if (!lookup_environment(workload->environment, "HOME")) {
-        _cleanup_free_ char *home = lookup_home(user ? user->uid : 0);
-        strv_take(&workload->environment, xasprintf("HOME=%s", home));
+    if (workload->listen_fds) {
+        strv_take(&workload->variables, xasprintf("LISTEN_FDS=%u", workload->listen_fds));
+        strv_take(&workload->variables, xasprintf("LISTEN_PID=%d", getpid()));
     }
+    workload->environment =
+        environment_build(config->env, workload->variables, config->user ? config->user->uid : 0);
 }
 
 int workload_become(struct workload *workload, struct error *err)
 {
     const struct oci_process *config = workload->config;
+    int r = attributes_adopt(workload->linux, err);
 
+    if (r == 0)
+        r = labels_set_exec(workload->proc_fd, config, err);
+    if (r < 0)
+        return r;
     if (config->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_errno(err, errno, "process.noNewPrivileges");
-    int r = capability_limit_bounding(workload->capabilities.bounding, err);
+    r = capability_limit_bounding(workload->capabilities.bounding, err);
     if (r < 0)
         return r;
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
@@ -256,7 +270,7 @@ int workload_become(struct workload *workload, struct error *err)
     r = enter_working_directory(config->cwd, err);
     if (r < 0)
         return r;
-    complete_environment(workload);
+    build_environment(workload);
     return lookup_executable(config->args[0], workload->environment, &workload->path, err);
 }
 
@@ -309,9 +323,6 @@ int workload_confine(struct workload *workload, const struct filter *filter, siz
 
 int workload_execute(struct workload *workload, struct error *err)
 {
-    char *empty[] = {NULL};
-
-    execve(workload->path, workload->config->args,
-           workload->environment ? workload->environment : empty);
+    execve(workload->path, workload->config->args, workload->environment);
     return error_errno(err, errno, "exec %s", workload->path);
 }

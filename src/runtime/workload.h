@@ -18,27 +18,32 @@
 #include "filter.h"
 
 struct workload {
-    const struct oci_process *config;    /* borrowed */
-    unsigned preserve_fds;               /* descriptors from 3 on that stay open */
+    const struct oci_process *config; /* borrowed */
+    const struct oci_linux *linux;    /* borrowed; may be NULL */
+    int proc_fd;                      /* borrowed; the host's /proc. Set before the child starts */
+    unsigned preserve_fds;            /* descriptors from 3 on that stay open */
+    unsigned listen_fds;              /* those of them that LISTEN_FDS is about */
+    char **variables;                 /* owned; of the environment, besides the configured ones */
     struct capability_sets capabilities; /* none where none are configured */
-    char **environment;                  /* owned */
+    char **environment;                  /* owned; in the child */
     char *path;                          /* owned; of the program */
     bool stays_hidden;                   /* the parent can take descriptors all the same */
 };
 
 /* In the parent: checks process and translates the capabilities. Names the kernel does not know are
- * left out with a warning (config.md: a runtime should not fail on them). */
-int workload_init(struct workload *workload, const struct oci_process *config, char ***warnings,
-                  struct error *err);
+ * left out with a warning (config.md: a runtime should not fail on them). linux may be NULL. */
+int workload_init(struct workload *workload, const struct oci_process *config,
+                  const struct oci_linux *linux, char ***warnings, struct error *err);
 void workload_finish(struct workload *workload);
 
-/* In the parent: resource limits of the child. */
-int workload_set_limits(pid_t pid, const struct oci_process *config, struct error *err);
+/* In the parent: resource limits, scheduler and I/O priority of the child. */
+int workload_set_limits(pid_t pid, const struct workload *workload, struct error *err);
 int workload_set_oom_score(int proc_fd, pid_t pid, const struct oci_process *config,
                            struct error *err);
 
-/* In the child: no_new_privs, bounding set, groups, user, umask, working directory, HOME, the
- * program's path. The permitted capabilities survive for workload_execute. */
+/* In the child: memory policy, personality, labels, no_new_privs, bounding set, groups, user,
+ * umask, working directory, environment, the program's path. The permitted capabilities survive for
+ * workload_execute. */
 int workload_become(struct workload *workload, struct error *err);
 
 /* In the child: seals the descriptors, installs the filter, sets the capabilities. The process is

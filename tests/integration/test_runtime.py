@@ -962,7 +962,6 @@ def refused_fields_are_named(w):
     refused(lambda c: c["linux"].update(netDevices={"eth0": {}}), "linux.netDevices is not supported")
     refused(lambda c: c["process"].update(apparmorProfile="p"), "process.apparmorProfile")
     refused(lambda c: c["process"].update(selinuxLabel="l"), "process.selinuxLabel")
-    refused(lambda c: c["process"].update(scheduler={"policy": "SCHED_IDLE"}), "process.scheduler")
     refused(lambda c: c["linux"].update(mountLabel="l"), "linux.mountLabel")
     refused(lambda c: c.update(windows={}), "windows is not supported")
     refused(lambda c: c["mounts"][0].update(options=["idmap"]), "mounts[0].options: option 'idmap'")
@@ -984,7 +983,6 @@ def refused_fields_are_named(w):
                 f"process.user.{field}: 4294967295")
     refused(lambda c: c["root"].update(path="nowhere"), "root.path")
     refused(lambda c: c["root"].update(path=""), "root.path: must not be empty")
-    refused(lambda c: c["process"]["user"].update(username="u"), "process.user.username")
     refused(lambda c: c.update(hooks={"poststop": [{"path": "relative"}]}), "hooks.poststop[0].path")
     refused(lambda c: c.update(hooks={"poststart": [{"path": "/bin/true", "timeout": 0}]}),
             "hooks.poststart[0].timeout")

@@ -1,0 +1,96 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+
+#include "labels.h"
+
+#ifndef SELINUX_MAGIC
+#define SELINUX_MAGIC 0xf97cff8c
+#endif
+
+#define APPARMOR_ENABLED "/sys/module/apparmor/parameters/enabled"
+
+static bool apparmor_enabled(void)
+{
+    char value = 'N';
+    _cleanup_close_ int fd = open(APPARMOR_ENABLED, O_RDONLY | O_CLOEXEC);
+
+    return fd >= 0 && read(fd, &value, 1) == 1 && value == 'Y';
+}
+
+bool labels_selinux_enabled(void)
+{
+    struct statfs status;
+
+    return statfs("/sys/fs/selinux", &status) == 0 && (unsigned long)status.f_type == SELINUX_MAGIC;
+}
+
+int labels_check(const struct oci_process *process, struct error *err)
+{
+    if (!text_empty(process->apparmor_profile) && !apparmor_enabled())
+        return error_set(err, -ENOTSUP,
+                         "process.apparmorProfile: apparmor: config provided but apparmor not "
+                         "supported");
+    if (!text_empty(process->selinux_label) && !labels_selinux_enabled())
+        return error_set(err, -ENOTSUP,
+                         "process.selinuxLabel: selinux label is specified in config, but selinux "
+                         "is disabled or not supported");
+    return 0;
+}
+
+static int write_attribute(int proc_fd, const char *name, const char *value, size_t length)
+{
+    _cleanup_free_ char *path = xasprintf("thread-self/attr/%s", name);
+    _cleanup_close_ int fd = openat(proc_fd, path, O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    /* One write: each is a value of its own. */
+    ssize_t n = write(fd, value, length);
+    return n < 0 ? -errno : (size_t)n == length ? 0 : -EIO;
+}
+
+static int set_apparmor(int proc_fd, const char *profile, struct error *err)
+{
+    _cleanup_free_ char *value = xasprintf("exec %s", profile);
+    int r = write_attribute(proc_fd, "apparmor/exec", value, strlen(value));
+
+    if (r == -ENOENT) /* either no such profile, or Linux before 5.8 */
+        r = write_attribute(proc_fd, "exec", value, strlen(value));
+    if (r == 0)
+        return 0;
+    error_errno(err, -r, "process.apparmorProfile: apparmor failed to apply profile '%s'", profile);
+    if (r == -ENOENT)
+        error_hint(err, "is it loaded? apparmor_parser -r FILE does it, aa-status lists profiles");
+    return r;
+}
+
+int labels_set_exec(int proc_fd, const struct oci_process *process, struct error *err)
+{
+    const char *label = process->selinux_label;
+    int r = 0;
+
+    if (!text_empty(process->apparmor_profile))
+        r = set_apparmor(proc_fd, process->apparmor_profile, err);
+    if (r < 0 || text_empty(label))
+        return r;
+    r = write_attribute(proc_fd, "exec", label, strlen(label));
+    return r < 0 ? error_errno(err, -r, "process.selinuxLabel: set '%s'", label) : 0;
+}
+
+int labels_set_keys(int proc_fd, const char *label, struct error *err)
+{
+    /* Nothing to write would not be seen by the kernel: a lone NUL clears it. */
+    bool clear = text_empty(label);
+    int r = write_attribute(proc_fd, "keycreate", clear ? "" : label, clear ? 1 : strlen(label));
+
+    return r < 0 ? error_errno(err, -r, "process.selinuxLabel: label the session keyring '%s'",
+                               clear ? "" : label)
+                 : 0;
+}
