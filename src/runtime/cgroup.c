@@ -131,6 +131,8 @@ int cgroup_init(struct cgroup *cgroup, const char *path, const char *id, struct 
 
 int cgroup_open(struct cgroup *cgroup, const char *path, int made_depth, struct error *err)
 {
+    if (!path[0])
+        return cgroup_open_none(cgroup);
     int r = cgroup_init(cgroup, path, NULL, err);
 
     if (r < 0)

@@ -33,4 +33,8 @@ int device_rules(const struct oci_resources *resources, struct device_rule **ret
 int cgroup_bpf_attach_devices(int cgroup_fd, const struct device_rule *rules, size_t count,
                               struct error *err);
 
+/* The result of setting device rules: a caller who is not root of the machine may not set them (v1
+ * CAP_SYS_ADMIN, v2 CAP_BPF), and goes without. */
+int cgroup_forgive_devices(int r, struct error *err);
+
 #endif

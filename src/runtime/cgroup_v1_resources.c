@@ -245,7 +245,7 @@ static int apply_network(struct cgroup *cgroup, const struct oci_network *networ
 
 int cgroup_v1_apply(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err)
 {
-    int r = apply_devices(cgroup, resources, err);
+    int r = cgroup_forgive_devices(apply_devices(cgroup, resources, err), err);
 
     if (r < 0 || !resources)
         return r;

@@ -240,7 +240,7 @@ static int apply_unified(struct cgroup *cgroup, const struct oci_resources *reso
 
 int cgroup_v2_apply(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err)
 {
-    int r = apply_devices(cgroup, resources, err);
+    int r = cgroup_forgive_devices(apply_devices(cgroup, resources, err), err);
 
     if (r < 0 || !resources)
         return r;

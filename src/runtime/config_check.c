@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <base/text.h>
 
@@ -69,6 +70,18 @@ static int check_mounts(const struct oci_config *config, struct error *err)
         mount_options_finish(&options);
     }
     return 0;
+}
+
+/* An ordinary user can do next to nothing outside of a user namespace. */
+static int check_unprivileged(const struct oci_linux *config, struct error *err)
+{
+    if (geteuid() == 0 || is_own(config, "user", false))
+        return 0;
+    return error_set(
+        err, -EINVAL,
+        "linux.namespaces: rootless container requires user namespaces: add {\"type\": "
+        "\"user\"} with linux.uidMappings and linux.gidMappings (spec --rootless "
+        "writes such a config.json)");
 }
 
 static int check_users(const struct oci_linux *config, struct error *err)
@@ -158,7 +171,9 @@ static int check_linux(const struct oci_config *config, struct error *err)
         return unsupported("linux.intelRdt", err);
     if (!text_empty(linux->mount_label))
         return unsupported("linux.mountLabel", err);
-    int r = check_users(linux, err);
+    int r = check_unprivileged(linux, err);
+    if (r == 0)
+        r = check_users(linux, err);
     if (r == 0)
         r = attributes_check_linux(linux, err);
     if (r == 0)

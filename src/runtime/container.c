@@ -1,4 +1,5 @@
 #include <string.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
@@ -17,6 +18,7 @@ void container_init(struct container *container, const char *id)
         .root_tree_fd = -1,
         .root_fd = -1,
         .pidfd = -1,
+        .unprivileged = geteuid() != 0,
     };
     memset(container->namespaces.fds, -1, sizeof(container->namespaces.fds));
 }

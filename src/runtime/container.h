@@ -46,7 +46,8 @@ struct container {
 
     unsigned preserve_fds; /* descriptors from 3 on that the program keeps */
     bool no_new_keyring;
-    char **warnings; /* owned; for the log */
+    bool unprivileged; /* the caller is not root, not even of a user namespace */
+    char **warnings;   /* owned; for the log */
 };
 
 void container_init(struct container *container, const char *id);

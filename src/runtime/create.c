@@ -33,6 +33,7 @@
 #include "sync.h"
 #include "sysctl.h"
 #include "terminal.h"
+#include "users.h"
 
 enum { PRESERVE_FDS_MAX = 1 << 16 };
 
@@ -166,7 +167,7 @@ static int open_resources(struct container *container,
     if (r >= 0)
         r = open_console(container, options, wait_for_start, ret_relay_fd, err);
     if (r == 0 && (container_own_namespaces(container) & CLONE_NEWUSER) &&
-        !(container->namespaces.join & CLONE_NEWNS))
+        !(container->namespaces.join & CLONE_NEWNS) && !container->unprivileged)
         r = mounts_open_sources(container, err);
     if (r == 0 && wait_for_start)
         r = open_fifo(container, err);
@@ -176,10 +177,8 @@ static int open_resources(struct container *container,
 static int make_cgroup(struct container *container, struct error *err)
 {
     const struct oci_linux *config = container->config->linux;
-    int r = cgroup_init(&container->cgroup, config->cgroups_path, container->id, err);
+    int r = cgroup_make_or_none(&container->cgroup, config->cgroups_path, container->id, err);
 
-    if (r == 0)
-        r = container->cgroup.ops->create(&container->cgroup, err);
     /* The process would stop in it for good, and we with it. */
     if (r == 0 && container->cgroup.ops->is_frozen(&container->cgroup) > 0)
         r = error_set(err, -EBUSY, "linux.cgroupsPath: cgroup /%s is frozen",
@@ -217,7 +216,7 @@ static int map_users(struct container *container, struct error *err)
 {
     if (!(container->namespaces.create & CLONE_NEWUSER))
         return 0;
-    int r = namespaces_map_users(container->proc_fd, container->pid, container->config->linux, err);
+    int r = users_map(container->proc_fd, container->pid, container->config->linux, err);
     return r < 0 ? r : sync_send(container->sync_fd, SYNC_USERS_MAPPED, NULL, 0, err);
 }
 
@@ -274,7 +273,7 @@ static int serve_root(struct container *container, const struct workload *worklo
     if (r == 0 && filter->length)
         strv_take(&container->warnings,
                   xasprintf(RUNTIME_DEBUG "seccomp filter flags: %u", filter->flags));
-    if (r == 0)
+    if (r == 0 && !container->unprivileged)
         r = workload_set_oom_score(container->proc_fd, container->pid, container->config->process,
                                    err);
     if (r == 0)

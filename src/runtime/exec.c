@@ -31,6 +31,9 @@
 #include "state.h"
 #include "sync.h"
 #include "terminal.h"
+#include "users.h"
+
+enum { OOM_SCORE_MAX = 16 }; /* bytes of oom_score_adj */
 
 struct execution {
     const struct cloche_runtime_exec_options *options;
@@ -46,6 +49,7 @@ struct execution {
     pid_t pid;
     int pidfd;
     bool in_cgroup;
+    bool unprivileged; /* the caller is not root, not even of a user namespace */
 };
 
 static void execution_finish(struct execution *execution)
@@ -223,20 +227,19 @@ static int open_console(struct execution *execution, int *ret_relay_fd, struct e
     return 0;
 }
 
-/* The user namespace last: the others may belong to its parent. */
+/* The user namespace last: the others may belong to its parent. An unprivileged caller's child
+ * comes into being in all of them (clone_unprivileged). */
 static int enter_namespaces(const struct execution *execution, struct error *err)
 {
     uint64_t first = execution->namespaces & ~(uint64_t)(CLONE_NEWUSER | CLONE_NEWPID);
 
-    if (first && setns(execution->stored.pidfd, (int)first) < 0)
+    if (first && !execution->unprivileged && setns(execution->stored.pidfd, (int)first) < 0)
         return error_errno(err, errno, "join the container's namespaces");
     if (!(execution->namespaces & CLONE_NEWUSER))
         return 0;
-    if (setns(execution->stored.pidfd, CLONE_NEWUSER) < 0)
+    if (!execution->unprivileged && setns(execution->stored.pidfd, CLONE_NEWUSER) < 0)
         return error_errno(err, errno, "join the container's user namespace");
-    if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0)
-        return error_errno(err, errno, "become the container's root");
-    return 0;
+    return users_become_root(execution->process->user, err);
 }
 
 static int enter_terminal(struct execution *execution, struct error *err)
@@ -297,22 +300,50 @@ static _Noreturn void member_main(struct execution *execution)
     init_fail(execution->sync_fd, &err);
 }
 
-static int clone_member(struct execution *execution)
+/* The user namespace gives the right to join the others, so a process in between joins them all. It
+ * is opaque to the container from before that on, and with it its child, which could not even set
+ * its own score for the out-of-memory killer: it takes over ours. */
+static int clone_unprivileged(struct execution *execution, struct error *err)
 {
+    struct namespaces namespaces;
+    _cleanup_free_ char *score = NULL;
+    size_t length = 0;
+    int r = namespaces_of_process(&namespaces, execution->proc_fd, execution->stored.state->pid,
+                                  execution->namespaces, err);
+
+    if (r == 0)
+        r = file_read_at(execution->proc_fd, "self/oom_score_adj", OOM_SCORE_MAX, &score, &length,
+                         err);
+    if (r == 0)
+        r = workload_set_own_oom_score(execution->proc_fd, execution->process, err);
+    if (r == 0)
+        r = namespaces_clone(&namespaces, NULL, &execution->join, &execution->pid,
+                             &execution->pidfd, &execution->in_cgroup, err);
+    namespaces_finish(&namespaces);
+    if (r != 0 && execution->process->has_oom_score_adj)
+        file_write_existing_at(execution->proc_fd, "self/oom_score_adj", score, length, NULL);
+    return r > 0 ? execution->pid : r;
+}
+
+static int clone_member(struct execution *execution, struct error *err)
+{
+    if (execution->unprivileged)
+        return clone_unprivileged(execution, err);
     if (execution->join.clone_fd >= 0) {
         int pid = kernel_clone(CLONE_INTO_CGROUP, execution->join.clone_fd, &execution->pidfd);
         execution->in_cgroup = pid >= 0;
         if (pid >= 0)
             return pid;
     }
-    return kernel_clone(0, -1, &execution->pidfd);
+    int pid = kernel_clone(0, -1, &execution->pidfd);
+    return pid < 0 ? error_errno(err, -pid, "start a process") : pid;
 }
 
 /* The pid namespace is for children: it is set here and taken back. */
 static int launch(struct execution *execution, struct error *err)
 {
     int parent_fd;
-    bool other_pids = execution->namespaces & CLONE_NEWPID;
+    bool other_pids = (execution->namespaces & CLONE_NEWPID) && !execution->unprivileged;
     _cleanup_close_ int own_pids_fd =
         openat(execution->proc_fd, "self/ns/pid", O_RDONLY | O_CLOEXEC);
     int r = sync_pair(&parent_fd, &execution->sync_fd, err);
@@ -323,7 +354,7 @@ static int launch(struct execution *execution, struct error *err)
         close(parent_fd);
         return error_errno(err, errno, "join the container's pid namespace");
     }
-    pid_t pid = clone_member(execution);
+    pid_t pid = clone_member(execution, err);
     if (pid == 0) {
         close(parent_fd);
         member_main(execution);
@@ -332,7 +363,7 @@ static int launch(struct execution *execution, struct error *err)
     execution->sync_fd = parent_fd;
     close_fd(steal_fd(&execution->console_fd));
     if (pid < 0)
-        return error_errno(err, -pid, "start a process");
+        return pid;
     execution->pid = pid;
     if (other_pids && setns(own_pids_fd, CLONE_NEWPID) < 0)
         return error_errno(err, errno, "return to the own pid namespace");
@@ -347,7 +378,7 @@ static int serve(struct execution *execution, struct error *err)
     int r =
         filter_get(execution->stored.root_fd, config ? config->seccomp : NULL, &filter, &size, err);
 
-    if (r == 0)
+    if (r == 0 && !execution->unprivileged)
         r = workload_set_oom_score(execution->proc_fd, execution->pid, execution->process, err);
     if (r == 0)
         r = sync_expect(execution->sync_fd, SYNC_ROOT_DONE, NULL, NULL, err);
@@ -415,10 +446,12 @@ int runtime_exec(const char *root, const struct cloche_runtime_exec_options *opt
                                   .proc_fd = -1,
                                   .sync_fd = -1,
                                   .console_fd = -1,
-                                  .pidfd = -1};
+                                  .pidfd = -1,
+                                  .unprivileged = geteuid() != 0};
     _cleanup_close_ int relay_fd = -1, master_fd = -1;
 
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    if (!execution.unprivileged)
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     int r = prepare(&execution, root, warnings, &relay_fd, err);
     if (r == 0)
         r = start_member(&execution, err);

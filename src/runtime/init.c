@@ -24,6 +24,7 @@
 #include "sync.h"
 #include "sysctl.h"
 #include "terminal.h"
+#include "users.h"
 
 void init_reset_signals(void)
 {
@@ -59,20 +60,21 @@ static int join_cgroup(struct container *container, struct error *err)
  * the place of the namespace's root for the set-up. */
 static int become_mapped_root(struct container *container, struct error *err)
 {
+    const struct oci_config *config = container->config;
+
     if (!(container_own_namespaces(container) & CLONE_NEWUSER))
         return 0;
-    if (container->namespaces.create & CLONE_NEWUSER) {
-        int r = sync_expect(container->sync_fd, SYNC_USERS_MAPPED, NULL, NULL, err);
-        if (r < 0)
-            return r;
-    }
-    if (syscall(SYS_setresgid, 0, 0, 0) < 0)
-        return error_errno(err, errno, "linux.gidMappings: group 0 of the container");
-    if (syscall(SYS_setgroups, 0, NULL) < 0 && errno != EPERM)
-        return error_errno(err, errno, "drop supplementary groups");
-    if (syscall(SYS_setresuid, 0, 0, 0) < 0)
-        return error_errno(err, errno, "linux.uidMappings: user 0 of the container");
-    return 0;
+    int r = container->namespaces.create & CLONE_NEWUSER
+                ? sync_expect(container->sync_fd, SYNC_USERS_MAPPED, NULL, NULL, err)
+                : users_check_joined(container->proc_fd, config->linux, err);
+    /* Without privileges the parent cannot open them; here they are opened with the caller's user.
+     */
+    if (r == 0 && container->unprivileged && !(container->namespaces.join & CLONE_NEWNS))
+        r = mounts_open_sources(container, err);
+    if (r == 0)
+        r = users_become_root(config->process->user, err);
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    return r;
 }
 
 /* The caller's session keyring would be the container's otherwise. */
@@ -193,7 +195,7 @@ static int become_container(struct container *container, struct error *err)
     int r = join_cgroup(container, err);
 
     if (r == 0)
-        r = namespaces_enter(&container->namespaces, err);
+        r = namespaces_enter(&container->namespaces, container->config->linux, err);
     if (r == 0)
         r = become_mapped_root(container, err);
     if (r == 0 && setsid() < 0)
@@ -263,8 +265,15 @@ _Noreturn void init_main(struct container *container, struct workload *workload)
     workload->proc_fd = container->proc_fd;
     init_reset_signals();
     umask(0);
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    int r = become_container(container, &err);
+    /* Else when the maps are written, for which a process that is not dumpable cannot be opened
+     * without privileges. */
+    int r = 0;
+    if (!container->unprivileged)
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    else
+        r = workload_set_own_oom_score(container->proc_fd, container->config->process, &err);
+    if (r == 0)
+        r = become_container(container, &err);
     if (r == 0)
         r = sync_send(container->sync_fd, SYNC_ROOT_DONE, NULL, 0, &err);
     if (r == 0)

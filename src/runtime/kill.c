@@ -5,20 +5,8 @@
 
 #include "cgroup.h"
 #include "kernel.h"
+#include "members.h"
 #include "state.h"
-
-static int kill_all(const struct stored *stored, int signal, struct error *err)
-{
-    struct cgroup cgroup;
-    int r = state_open_cgroup(stored, &cgroup, err);
-
-    if (r < 0)
-        return r;
-    r = signal == SIGKILL ? cgroup.ops->kill(&cgroup, err)
-                          : cgroup_signal_all(&cgroup, signal, err);
-    cgroup_finish(&cgroup);
-    return r;
-}
 
 static int kill_first(const struct stored *stored, int signal, struct error *err)
 {
@@ -38,7 +26,7 @@ int runtime_kill(const char *root, const char *id, int signal, bool all, struct 
     if (r < 0)
         return r;
     if (all)
-        r = kill_all(&stored, signal, err);
+        r = members_signal(&stored, signal, err);
     else
         r = kill_first(&stored, signal, err);
     state_finish(&stored);
@@ -82,16 +70,11 @@ int runtime_processes(const char *root, const char *id, pid_t **ret, size_t *ret
                       struct error *err)
 {
     struct stored stored;
-    struct cgroup cgroup;
     int r = state_load(&stored, root, id, err);
 
     if (r < 0)
         return r;
-    r = state_open_cgroup(&stored, &cgroup, err);
-    if (r == 0) {
-        r = cgroup_processes(&cgroup, ret, ret_count, err);
-        cgroup_finish(&cgroup);
-    }
+    r = members_list(&stored, ret, ret_count, err);
     state_finish(&stored);
     return r;
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -85,6 +86,25 @@ int namespaces_init(struct namespaces *namespaces, const struct oci_linux *confi
     return 0;
 }
 
+int namespaces_of_process(struct namespaces *namespaces, int proc_fd, pid_t pid, uint64_t flags,
+                          struct error *err)
+{
+    char path[48];
+
+    *namespaces = (struct namespaces){.join = flags};
+    memset(namespaces->fds, -1, sizeof(namespaces->fds));
+    for (size_t i = 0; i < NAMESPACES_COUNT; i++) {
+        if (!(flags & namespace_kinds[i].flag))
+            continue;
+        snprintf(path, sizeof(path), "%d/ns/%s", pid, namespace_kinds[i].file);
+        namespaces->fds[i] = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
+        if (namespaces->fds[i] < 0)
+            return error_errno(err, errno, "open the %s namespace of process %d",
+                               namespace_kinds[i].name, pid);
+    }
+    return 0;
+}
+
 void namespaces_finish(struct namespaces *namespaces)
 {
     for (size_t i = 0; i < NAMESPACES_COUNT; i++) {
@@ -140,12 +160,18 @@ static int write_time_offsets(const struct oci_linux *config, struct error *err)
     return r;
 }
 
+/* Then it belongs to the new user namespace, and who made that may set its offsets. */
+static bool is_time_made_inside(const struct namespaces *namespaces)
+{
+    return (namespaces->create & CLONE_NEWTIME) && (namespaces->create & CLONE_NEWUSER);
+}
+
 /* A new time namespace is for the caller's children; it takes offsets until the first one is in
  * (time_namespaces(7)). */
 static int prepare_time(const struct namespaces *namespaces, const struct oci_linux *config,
                         struct error *err)
 {
-    if (!(namespaces->create & CLONE_NEWTIME))
+    if (!(namespaces->create & CLONE_NEWTIME) || is_time_made_inside(namespaces))
         return 0;
     if (unshare(CLONE_NEWTIME) < 0)
         return error_errno(err, errno, "create a time namespace");
@@ -181,22 +207,38 @@ static int clone_directly(const struct namespaces *namespaces, const struct oci_
     *ret_pid = pid;
     if (pid_fd >= 0)
         r = restore_own(CLONE_NEWPID, "/proc/self/ns/pid", err);
-    if (r == 0 && (namespaces->create & CLONE_NEWTIME))
+    if (r == 0 && (namespaces->create & CLONE_NEWTIME) && !is_time_made_inside(namespaces))
         r = restore_own(CLONE_NEWTIME, "/proc/self/ns/time", err);
     return r < 0 ? r : 1;
 }
 
-static int join_all(const struct namespaces *namespaces, struct error *err)
+/* With the own rights first: who joins a user namespace loses those over the namespaces of its
+ * parent, and gains those over its own. What could not be joined before is tried again then. */
+static int join_all(const struct namespaces *namespaces, int *ret_failed)
 {
+    bool retry[NAMESPACES_COUNT] = {false};
+    bool joins_users = namespaces->join & CLONE_NEWUSER;
+
     for (size_t i = 0; i < NAMESPACES_COUNT; i++) {
-        if (namespaces->fds[i] >= 0 && setns(namespaces->fds[i], (int)namespace_kinds[i].flag) < 0)
-            return error_errno(err, errno, "join the %s namespace", namespace_kinds[i].name);
+        *ret_failed = (int)i;
+        if (namespaces->fds[i] < 0 || setns(namespaces->fds[i], (int)namespace_kinds[i].flag) == 0)
+            continue;
+        if (errno != EPERM || !joins_users || namespace_kinds[i].flag == CLONE_NEWUSER)
+            return -errno;
+        retry[i] = true;
     }
+    for (size_t i = 0; i < NAMESPACES_COUNT; i++) {
+        *ret_failed = (int)i;
+        if (retry[i] && setns(namespaces->fds[i], (int)namespace_kinds[i].flag) < 0)
+            return -errno;
+    }
+    *ret_failed = -1;
     return 0;
 }
 
 struct intermediate_report {
     int failure; /* positive errno, 0: pid is the process */
+    int kind;    /* index of the namespace that could not be joined, -1 */
     pid_t pid;
 };
 
@@ -204,13 +246,17 @@ struct intermediate_report {
 static void intermediate_main(const struct namespaces *namespaces, const struct oci_linux *config,
                               const struct cgroup_join *join, int report_fd)
 {
-    struct intermediate_report report = {0};
+    struct intermediate_report report = {.kind = -1};
     bool in_cgroup;
 
+    /* Who is already in that user namespace must not look into this process and its child. Where
+     * offsets have to be written to our own files in /proc, those are ours until then. */
+    if ((namespaces->join & CLONE_NEWUSER) && !(namespaces->create & CLONE_NEWTIME))
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     /* Before the user namespace is entered, while the cgroup may still be joined. */
     int r = cgroup_join_self(join);
     if (r == 0)
-        r = join_all(namespaces, NULL);
+        r = join_all(namespaces, &report.kind);
     if (r == 0)
         r = prepare_time(namespaces, config, NULL);
     if (r == 0) {
@@ -232,7 +278,7 @@ static int clone_through_intermediate(const struct namespaces *namespaces,
                                       const struct cgroup_join *join, pid_t *ret_pid,
                                       int *ret_pidfd, struct error *err)
 {
-    struct intermediate_report report = {.failure = EPIPE};
+    struct intermediate_report report = {.failure = EPIPE, .kind = -1};
     int pipe_fds[2];
 
     if (pipe2(pipe_fds, O_CLOEXEC) < 0)
@@ -249,6 +295,9 @@ static int clone_through_intermediate(const struct namespaces *namespaces,
     if (read(read_fd, &report, sizeof(report)) < 0)
         report.failure = errno;
     waitpid(pid, NULL, 0);
+    if (report.failure && report.kind >= 0)
+        return error_errno(err, report.failure, "join the %s namespace",
+                           namespace_kinds[report.kind].name);
     if (report.failure)
         return error_errno(err, report.failure, "join the namespaces and start a process there");
     *ret_pid = report.pid;
@@ -275,8 +324,23 @@ int namespaces_clone(const struct namespaces *namespaces, const struct oci_linux
     return clone_through_intermediate(namespaces, config, join, ret_pid, ret_pidfd, err);
 }
 
-int namespaces_enter(const struct namespaces *namespaces, struct error *err)
+/* unshare is for the children; setns is for the process itself. */
+static int make_time_inside(const struct oci_linux *config, struct error *err)
 {
+    if (unshare(CLONE_NEWTIME) < 0)
+        return error_errno(err, errno, "create a time namespace");
+    int r = write_time_offsets(config, err);
+    return r < 0 ? r : restore_own(CLONE_NEWTIME, "/proc/self/ns/time_for_children", err);
+}
+
+int namespaces_enter(const struct namespaces *namespaces, const struct oci_linux *config,
+                     struct error *err)
+{
+    if (is_time_made_inside(namespaces)) {
+        int r = make_time_inside(config, err);
+        if (r < 0)
+            return r;
+    }
     /* A new cgroup namespace shows the cgroup its maker is in as the root. */
     if ((namespaces->create & CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
         return error_errno(err, errno, "create a cgroup namespace");
@@ -290,32 +354,6 @@ int namespaces_enter(const struct namespaces *namespaces, struct error *err)
             return error_errno(err, errno, "join the %s namespace", kind->name);
     }
     return 0;
-}
-
-static int write_map(int proc_fd, pid_t pid, const char *file, struct oci_id_mapping *const *map,
-                     size_t count, struct error *err)
-{
-    _cleanup_free_ char *path = xasprintf("%d/%s", pid, file);
-    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
-
-    for (size_t i = 0; i < count; i++)
-        buffer_printf(&text, "%u %u %u\n", map[i]->container_id, map[i]->host_id, map[i]->size);
-    return file_write_existing_at(proc_fd, path, buffer_text(&text), text.length, err);
-}
-
-int namespaces_map_users(int proc_fd, pid_t pid, const struct oci_linux *config, struct error *err)
-{
-    int r =
-        write_map(proc_fd, pid, "gid_map", config->gid_mappings, config->gid_mappings_count, err);
-
-    if (r < 0) {
-        error_context(err, "linux.gidMappings");
-        return r;
-    }
-    r = write_map(proc_fd, pid, "uid_map", config->uid_mappings, config->uid_mappings_count, err);
-    if (r < 0)
-        error_context(err, "linux.uidMappings");
-    return r;
 }
 
 int namespaces_loopback_up(struct error *err)

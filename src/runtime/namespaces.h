@@ -32,6 +32,10 @@ extern const struct namespace_kind namespace_kinds[NAMESPACES_COUNT];
 /* Opens those to be joined. config may be NULL. */
 int namespaces_init(struct namespaces *namespaces, const struct oci_linux *config,
                     struct error *err);
+
+/* Opens those of the kinds `flags` that a process has, to be joined. */
+int namespaces_of_process(struct namespaces *namespaces, int proc_fd, pid_t pid, uint64_t flags,
+                          struct error *err);
 void namespaces_finish(struct namespaces *namespaces);
 
 /* Starts the container's process as a child of the caller: in the new namespaces, but for cgroup,
@@ -42,11 +46,9 @@ int namespaces_clone(const struct namespaces *namespaces, const struct oci_linux
                      const struct cgroup_join *join, pid_t *ret_pid, int *ret_pidfd,
                      bool *ret_in_cgroup, struct error *err);
 
-/* In the child: joins those that have to be joined from inside. */
-int namespaces_enter(const struct namespaces *namespaces, struct error *err);
-
-/* Writes uid_map and gid_map of a process in a new user namespace. proc_fd: the host's /proc. */
-int namespaces_map_users(int proc_fd, pid_t pid, const struct oci_linux *config, struct error *err);
+/* In the child: joins and makes those that have to be from inside. */
+int namespaces_enter(const struct namespaces *namespaces, const struct oci_linux *config,
+                     struct error *err);
 
 /* Brings "lo" of the current network namespace up. */
 int namespaces_loopback_up(struct error *err);

@@ -170,6 +170,23 @@ int workload_set_oom_score(int proc_fd, pid_t pid, const struct oci_process *con
     return r;
 }
 
+int workload_set_own_oom_score(int proc_fd, const struct oci_process *config, struct error *err)
+{
+    char value[16];
+
+    if (!config->has_oom_score_adj)
+        return 0;
+    int length = snprintf(value, sizeof(value), "%d", config->oom_score_adj);
+    int r = file_write_existing_at(proc_fd, "self/oom_score_adj", value, (size_t)length, err);
+    if (r == -EACCES || r == -EPERM) {
+        error_finish(err);
+        return 0;
+    }
+    if (r < 0)
+        error_context(err, "process.oomScoreAdj");
+    return r;
+}
+
 /* The program may open its /dev/stdout again, which for a pipe asks for the owner's rights. Not for
  * files and terminals of the caller, which are none of the container's. */
 static void own_standard_pipes(uid_t uid)

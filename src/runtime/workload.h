@@ -41,6 +41,10 @@ int workload_set_limits(pid_t pid, const struct workload *workload, struct error
 int workload_set_oom_score(int proc_fd, pid_t pid, const struct oci_process *config,
                            struct error *err);
 
+/* The same for an unprivileged caller, in the process itself while that is dumpable. A score below
+ * the caller's takes CAP_SYS_RESOURCE: it stays as it is then. */
+int workload_set_own_oom_score(int proc_fd, const struct oci_process *config, struct error *err);
+
 /* In the child: memory policy, personality, labels, no_new_privs, bounding set, groups, user,
  * umask, working directory, environment, the program's path. The permitted capabilities survive for
  * workload_execute. */

@@ -14,6 +14,7 @@
 
 #include "options.h"
 #include "program.h"
+#include "root.h"
 
 static const struct command *const commands[] = {
     &command_create, &command_delete, &command_exec,  &command_features, &command_kill,
@@ -32,13 +33,24 @@ static int help(void)
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
         printf("  %-9s %s\n", commands[i]->name, commands[i]->summary);
     printf("\nglobal options:\n"
-           "  --root DIR            state of the containers (" RUNTIME_ROOT_DEFAULT ")\n"
+           "  --root DIR            state of the containers (" RUNTIME_ROOT_DEFAULT "; users:\n"
+           "                        $XDG_RUNTIME_DIR/cloche-runtime)\n"
            "  --log FILE            messages, besides standard error\n"
            "  --log-format FORMAT   text or json\n"
            "  --debug               more messages\n"
-           "  --rootless BOOL       auto or false\n"
+           "  --rootless BOOL       go without cgroups that may not be made: true, false or auto\n"
            "  --version, --help\n");
     return EXIT_CODE_OK;
+}
+
+static int apply_rootless(const char *value, struct error *err)
+{
+    if (text_empty(value) || text_equal(value, "auto"))
+        return 0;
+    if (!text_equal(value, "true") && !text_equal(value, "false"))
+        return error_set(err, -EINVAL, "--rootless: '%s' is not true, false or auto", value);
+    runtime_assume_limited(text_equal(value, "true"));
+    return 0;
 }
 
 static int parse_globals(int argc, char **argv, struct globals *ret, struct error *err)
@@ -62,9 +74,8 @@ static int parse_globals(int argc, char **argv, struct globals *ret, struct erro
     if (ret->log_format && !text_equal(ret->log_format, "text") &&
         !text_equal(ret->log_format, "json"))
         return error_set(err, -EINVAL, "invalid log-format: %s", ret->log_format);
-    if (ret->rootless && !text_equal(ret->rootless, "auto") && !text_equal(ret->rootless, "false"))
-        return error_set(err, -ENOTSUP, "--rootless=%s is not supported yet", ret->rootless);
-    return rest;
+    int r = apply_rootless(ret->rootless, err);
+    return r < 0 ? r : rest;
 }
 
 /* Descriptors 0 to 2 must be something, else files of ours would become the container's. */
@@ -94,9 +105,8 @@ static int open_log(const struct globals *globals, struct error *err)
 static int run_command(const struct globals *globals, int argc, char **argv, char **full_argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    const struct program program = {
-        .root = text_empty(globals->root) ? RUNTIME_ROOT_DEFAULT : globals->root,
-    };
+    _cleanup_free_ char *default_root = NULL;
+    struct program program = {.root = globals->root};
 
     if (argc == 0)
         return help();
@@ -113,6 +123,11 @@ static int run_command(const struct globals *globals, int argc, char **argv, cha
         if (r < 0) {
             error_errno(&err, -r, "execute a copy of the runtime that no container can change");
             return program_fail(&err);
+        }
+        if (text_empty(globals->root) && !commands[i]->stateless) {
+            if (root_default(&default_root, &err) < 0)
+                return program_fail(&err);
+            program.root = default_root;
         }
         return commands[i]->main(&program, argc, argv);
     }

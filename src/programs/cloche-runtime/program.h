@@ -26,6 +26,7 @@ struct command {
     const char *usage;     /* arguments */
     const char *summary;   /* one line */
     bool enters_container; /* a process of ours becomes one of the container */
+    bool stateless;        /* has nothing to do with containers that exist */
     /* argv[0] is the command's name. Returns the exit code. */
     int (*main)(const struct program *program, int argc, char **argv);
 };

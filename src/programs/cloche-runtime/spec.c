@@ -67,6 +67,7 @@ const struct command command_spec = {
     .name = "spec",
     .usage = "[-b DIR] [--rootless]",
     .summary = "write a config.json to start from",
+    .stateless = true,
     .main = spec_main,
 };
 
@@ -74,6 +75,7 @@ const struct command command_features = {
     .name = "features",
     .usage = "",
     .summary = "print what this runtime supports as JSON",
+    .stateless = true,
     .main = features_main,
 };
 
@@ -81,5 +83,6 @@ const struct command command_version = {
     .name = "version",
     .usage = "",
     .summary = "print versions",
+    .stateless = true,
     .main = version_main,
 };

@@ -69,6 +69,14 @@ void runtime_info_write(const struct cloche_runtime_info *info, enum json_layout
 int runtime_exec(const char *root, const struct cloche_runtime_exec_options *options,
                  char ***warnings, int *ret_exit_code, struct error *err);
 
+/* Whether the caller may do less than the root of the machine: another user, or root of a user
+ * namespace. Cgroups, device rules and limits that such a caller cannot have are done without where
+ * nothing in the configuration depends on them. */
+bool runtime_caller_is_limited(void);
+
+/* What runtime_caller_is_limited says from now on, in place of looking. */
+void runtime_assume_limited(bool limited);
+
 /* A config.json that runs /bin/sh in rootfs, like runc's `spec`. */
 void runtime_spec_write(bool rootless, struct buffer *out);
 
