@@ -34,6 +34,13 @@ static bool is_filesystem(int fd, long magic)
     return fstatfs(fd, &status) == 0 && (long)status.f_type == magic;
 }
 
+bool cgroup_is_v2(void)
+{
+    _cleanup_close_ int fd = open(CGROUP_MOUNT, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    return fd >= 0 && is_filesystem(fd, CGROUP2_SUPER_MAGIC);
+}
+
 static void add_hierarchy(struct cgroup *cgroup, const char *name, int root_fd)
 {
     struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[cgroup->count++];

@@ -47,7 +47,6 @@ struct cgroup {
     struct cgroup_alias aliases[CGROUP_HIERARCHIES_MAX];
     size_t alias_count;
     int made_depth; /* lowest made_depth of all hierarchies, for the state file */
-    int version;    /* with cgroup_none_ops: of the machine's cgroups, 0: there are none */
 };
 
 /* How a process gets in: cheap for the one who does it (machine.md: self-join through "tasks" is
@@ -86,16 +85,18 @@ struct cgroup_ops {
 
 extern const struct cgroup_ops cgroup_v1_ops, cgroup_v2_ops;
 
-/* For a container without a cgroup: nothing is made, joined or removed, limits are refused. */
-extern const struct cgroup_ops cgroup_none_ops;
+/* Whether the machine has v2 alone (not v1 beside it). */
+bool cgroup_is_v2(void);
 
 /* Looks at /sys/fs/cgroup, chooses the backend. path: linux.cgroupsPath, NULL: "/" + id. */
 int cgroup_init(struct cgroup *cgroup, const char *path, const char *id, struct error *err);
 
 /* cgroup_init and create(). Where the configuration names no path and the caller is not root of the
- * machine: beside the caller's own cgroup when that is delegated (v2), else none (path ""). */
+ * machine: beside the caller's own cgroup when that is delegated (v2), else none (path ""):
+ * operations then do nothing, but limits and freezing are refused. */
 int cgroup_make_or_none(struct cgroup *cgroup, const char *path, const char *id, struct error *err);
 int cgroup_open_none(struct cgroup *cgroup);
+bool cgroup_is_none(const struct cgroup *cgroup);
 
 /* The same for a cgroup that exists; hierarchies where it does not are left out. made_depth: from
  * the state file. */

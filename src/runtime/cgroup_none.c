@@ -58,7 +58,7 @@ static int none_apply(struct cgroup *cgroup, const struct oci_resources *resourc
 
     if (!limit)
         return 0;
-    if (cgroup->version == 2)
+    if (cgroup->ops->version == 2)
         return error_set(err, -EACCES,
                          "linux.resources (%s): rootless needs no limits + no cgrouppath when no "
                          "permission is granted for cgroups",
@@ -99,16 +99,20 @@ static struct cgroup_hierarchy *none_processes(struct cgroup *cgroup _unused_)
     return NULL;
 }
 
-const struct cgroup_ops cgroup_none_ops = {
-    .name = "none",
-    .create = none_create,
-    .apply = none_apply,
-    .prepare_join = none_prepare_join,
-    .freeze = none_freeze,
-    .is_frozen = none_is_frozen,
-    .kill = none_kill,
-    .processes = none_processes,
-};
+#define NONE_OPS(number)                                                                           \
+    {                                                                                              \
+        .name = "none", .version = (number), .create = none_create, .apply = none_apply,           \
+        .prepare_join = none_prepare_join, .freeze = none_freeze, .is_frozen = none_is_frozen,     \
+        .kill = none_kill, .processes = none_processes,                                            \
+    }
+
+/* By the version that the machine has. */
+static const struct cgroup_ops none_v1_ops = NONE_OPS(1), none_v2_ops = NONE_OPS(2);
+
+bool cgroup_is_none(const struct cgroup *cgroup)
+{
+    return cgroup->ops == &none_v1_ops || cgroup->ops == &none_v2_ops;
+}
 
 /* The caller's own cgroup of v2, without the leading slash; NULL when it is not known. */
 static char *own_cgroup(void)
@@ -159,8 +163,7 @@ static int make_none(struct cgroup *cgroup, const char *id, struct error *err)
     error_finish(err);
     if (cgroup_init(cgroup, NULL, id, NULL) < 0)
         *cgroup = (struct cgroup){.path = xstrdup("")};
-    cgroup->version = cgroup->ops ? cgroup->ops->version : 0;
-    cgroup->ops = &cgroup_none_ops;
+    cgroup->ops = cgroup->ops == &cgroup_v2_ops ? &none_v2_ops : &none_v1_ops;
     cgroup->path[0] = '\0';
     return 0;
 }
@@ -182,6 +185,6 @@ int cgroup_make_or_none(struct cgroup *cgroup, const char *path, const char *id,
 
 int cgroup_open_none(struct cgroup *cgroup)
 {
-    *cgroup = (struct cgroup){.ops = &cgroup_none_ops, .path = xstrdup("")};
+    *cgroup = (struct cgroup){.ops = &none_v1_ops, .path = xstrdup("")};
     return 0;
 }

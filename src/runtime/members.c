@@ -92,8 +92,8 @@ int members_list(const struct stored *stored, pid_t **ret, size_t *ret_count, st
 
     if (r < 0)
         return r;
-    r = cgroup.ops == &cgroup_none_ops ? list_without_cgroup(stored, ret, ret_count, err)
-                                       : cgroup_processes(&cgroup, ret, ret_count, err);
+    r = cgroup_is_none(&cgroup) ? list_without_cgroup(stored, ret, ret_count, err)
+                                : cgroup_processes(&cgroup, ret, ret_count, err);
     cgroup_finish(&cgroup);
     return r;
 }
@@ -116,7 +116,7 @@ int members_signal(const struct stored *stored, int signal, struct error *err)
 
     if (r < 0)
         return r;
-    if (cgroup.ops == &cgroup_none_ops)
+    if (cgroup_is_none(&cgroup))
         r = signal_listed(stored, signal, err);
     else
         r = signal == SIGKILL ? cgroup.ops->kill(&cgroup, err)

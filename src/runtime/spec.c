@@ -5,6 +5,8 @@
 
 #include <base/cleanup.h>
 
+#include "cgroup.h"
+
 static const char spec_head[] =
     "{\n"
     "    \"ociVersion\": \"" RUNTIME_SPEC_VERSION "\",\n"
@@ -37,11 +39,11 @@ static const char spec_head[] =
 static const char spec_tail[] =
     "    ],\n"
     "    \"linux\": {\n"
-    "        \"resources\": {\"devices\": [{\"allow\": false, \"access\": \"rwm\"}]},\n"
     "        \"maskedPaths\": [\n"
     "            \"/proc/acpi\", \"/proc/asound\", \"/proc/kcore\", \"/proc/keys\",\n"
     "            \"/proc/latency_stats\", \"/proc/timer_list\", \"/proc/timer_stats\",\n"
-    "            \"/proc/sched_debug\", \"/sys/firmware\", \"/proc/scsi\"\n"
+    "            \"/proc/sched_debug\", \"/sys/firmware\", \"/proc/scsi\",\n"
+    "            \"/sys/devices/virtual/tpm\"\n"
     "        ],\n"
     "        \"readonlyPaths\": [\n"
     "            \"/proc/bus\", \"/proc/fs\", \"/proc/irq\", \"/proc/sys\", "
@@ -64,14 +66,14 @@ void runtime_spec_write(bool rootless, struct buffer *out)
         out, rootless ? "        {\"destination\": \"/sys\", \"type\": \"none\", \"source\": "
                         "\"/sys\",\n"
                         "         \"options\": [\"rbind\", \"nosuid\", \"noexec\", \"nodev\", "
-                        "\"ro\"]}\n"
+                        "\"ro\"]},\n"
                       : "        {\"destination\": \"/sys\", \"type\": \"sysfs\", \"source\": "
                         "\"sysfs\",\n"
-                        "         \"options\": [\"nosuid\", \"noexec\", \"nodev\", \"ro\"]},\n"
-                        "        {\"destination\": \"/sys/fs/cgroup\", \"type\": \"cgroup\", "
-                        "\"source\": \"cgroup\",\n"
-                        "         \"options\": [\"nosuid\", \"noexec\", \"nodev\", "
-                        "\"relatime\", \"ro\"]}\n");
+                        "         \"options\": [\"nosuid\", \"noexec\", \"nodev\", \"ro\"]},\n");
+    buffer_append_text(out, "        {\"destination\": \"/sys/fs/cgroup\", \"type\": \"cgroup\", "
+                            "\"source\": \"cgroup\",\n"
+                            "         \"options\": [\"nosuid\", \"noexec\", \"nodev\", "
+                            "\"relatime\", \"ro\"]}\n");
     buffer_append_text(out, spec_tail);
     if (rootless)
         buffer_printf(out,
@@ -80,9 +82,16 @@ void runtime_spec_write(bool rootless, struct buffer *out)
                       "        \"gidMappings\": [{\"containerID\": 0, \"hostID\": %u, \"size\": "
                       "1}],\n",
                       geteuid(), getegid());
-    buffer_append_text(out, "        \"namespaces\": [\n"
-                            "            {\"type\": \"pid\"}, {\"type\": \"ipc\"}, "
-                            "{\"type\": \"uts\"}, {\"type\": \"mount\"}, {\"type\": \"cgroup\"}");
-    buffer_append_text(out, rootless ? ", {\"type\": \"user\"}" : ", {\"type\": \"network\"}");
-    buffer_append_text(out, "\n        ]\n    }\n}\n");
+    else
+        buffer_append_text(out, "        \"resources\": {\"devices\": [{\"allow\": false, "
+                                "\"access\": \"rwm\"}]},\n");
+    buffer_printf(out,
+                  "        \"namespaces\": [\n"
+                  "            {\"type\": \"pid\"}, %s{\"type\": \"ipc\"}, {\"type\": \"uts\"}, "
+                  "{\"type\": \"mount\"}%s%s\n"
+                  "        ]\n    }\n}\n",
+                  rootless ? "" : "{\"type\": \"network\"}, ",
+                  /* On v1 the mount of type cgroup shows the container's own alone as it is. */
+                  cgroup_is_v2() ? ", {\"type\": \"cgroup\"}" : "",
+                  rootless ? ", {\"type\": \"user\"}" : "");
 }
