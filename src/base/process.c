@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@
  */
 enum { CHILD_STACK_SIZE = 64 * 1024 };
 
-enum { CHILD_FDS_MAX = 64 };
+enum { CHILD_FDS_MAX = 64, OPEN_FILES_MAX = 1 << 20 };
 
 /* The child leaves its stack by exec, so AddressSanitizer never learns that its variables are gone,
  * and takes the next mapping at that address for poisoned. */
@@ -47,6 +48,21 @@ CHILD_CODE static void reset_signals(const sigset_t *mask)
     sigprocmask(SIG_SETMASK, mask, NULL);
 }
 
+/* close_range is Linux 5.9, and a seccomp filter may forbid it. */
+CHILD_CODE static int close_others(int first)
+{
+    struct rlimit limit = {.rlim_cur = OPEN_FILES_MAX};
+
+    if (syscall(SYS_close_range, (unsigned)first, ~0U, 0) == 0)
+        return 0;
+    if (errno != ENOSYS && errno != EPERM)
+        return -errno;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    for (int fd = first; (rlim_t)fd < limit.rlim_cur && fd < OPEN_FILES_MAX; fd++)
+        close(fd);
+    return 0;
+}
+
 /* Puts fds[i] at i. All are first moved above the wanted range, so that none is overwritten. */
 CHILD_CODE static int place_fds(const int *fds, int count)
 {
@@ -62,7 +78,7 @@ CHILD_CODE static int place_fds(const int *fds, int count)
         if (dup2(high[i], i) < 0)
             return -errno;
     }
-    return syscall(SYS_close_range, (unsigned)count, ~0U, 0) < 0 ? -errno : 0;
+    return close_others(count);
 }
 
 /* Runs on a stack of its own but in the parent's memory (CLONE_VM | CLONE_VFORK): no allocation, no

@@ -1,5 +1,8 @@
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <runtime/runtime.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
@@ -19,6 +22,7 @@ void container_init(struct container *container, const char *id)
         .root_fd = -1,
         .pidfd = -1,
         .unprivileged = geteuid() != 0,
+        .hook_output = HOOK_OUTPUT_INIT,
     };
     memset(container->namespaces.fds, -1, sizeof(container->namespaces.fds));
 }
@@ -41,7 +45,19 @@ void container_finish(struct container *container)
     free(container->bundle);
     free(container->rootfs);
     free(container->created);
-    free(container->hook_state);
+    hook_output_finish(&container->hook_output);
     strv_free(container->warnings);
     container_init(container, NULL);
+}
+
+struct runtime_state container_describe(const struct container *container)
+{
+    return (struct runtime_state){
+        .oci_version = (char *)(uintptr_t)RUNTIME_SPEC_VERSION,
+        .id = (char *)(uintptr_t)container->id,
+        .bundle = container->bundle,
+        .annotations = container->config->annotations,
+        .pid = container->pid,
+        .own_pid_namespace = container->namespaces.create & CLONE_NEWPID,
+    };
 }

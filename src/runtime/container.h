@@ -9,10 +9,12 @@
 #include <sys/ioctl.h>
 
 #include <schema/oci_config.h>
+#include <schema/runtime_state.h>
 
 #include <base/error.h>
 
 #include "cgroup.h"
+#include "hooks.h"
 #include "namespaces.h"
 
 struct container {
@@ -39,7 +41,7 @@ struct container {
     int root_fd;           /* in the child: the container's root, once it is mounted */
     int *bind_fds;         /* owned; detached sources of bind mounts, by index; -1: not opened */
 
-    char *hook_state; /* owned; the state document for hooks, when there are any */
+    struct hook_output hook_output;
 
     pid_t pid; /* in the parent */
     int pidfd;
@@ -52,6 +54,9 @@ struct container {
 
 void container_init(struct container *container, const char *id);
 void container_finish(struct container *container);
+
+/* For hooks and agents; pid: as they see it. Borrows from container. */
+struct runtime_state container_describe(const struct container *container);
 
 /* CLONE_NEW* of the kinds that are not the caller's. */
 static inline uint64_t container_own_namespaces(const struct container *container)

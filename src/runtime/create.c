@@ -21,6 +21,7 @@
 
 #include "config_check.h"
 #include "create.h"
+#include "delete.h"
 #include "filter_cache.h"
 #include "foreground.h"
 #include "hooks.h"
@@ -70,15 +71,29 @@ int create_write_pid_file(const char *path, pid_t pid, struct error *err)
     return file_replace_at(AT_FDCWD, path, text, (size_t)length, 0644, err);
 }
 
+/* Absolute, with its symbolic links: hooks and `state` are to see the name that the caller knows.
+ */
+static char *absolute_path(const char *path)
+{
+    char current[PATH_MAX];
+    size_t length = strlen(path);
+
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    if (path[0] == '/')
+        return xasprintf("%.*s", (int)length, path);
+    if (!getcwd(current, sizeof(current)))
+        return NULL;
+    return text_equal(path, ".") ? xstrdup(current)
+                                 : xasprintf("%s/%.*s", current, (int)length, path);
+}
+
 static int load_config(struct container *container, const char *bundle, struct error *err)
 {
-    char resolved[PATH_MAX];
-    const char *folder = bundle ? bundle : ".";
-
-    if (!realpath(folder, resolved))
-        return error_errno(err, errno, "bundle %s", folder);
-    container->bundle = xstrdup(resolved);
-    _cleanup_free_ char *path = xasprintf("%s/config.json", resolved);
+    container->bundle = absolute_path(text_empty(bundle) ? "." : bundle);
+    if (!container->bundle)
+        return error_errno(err, errno, "the current directory");
+    _cleanup_free_ char *path = xasprintf("%s/config.json", container->bundle);
     int r = file_read_at(AT_FDCWD, path, CONFIG_FILE_MAX, &container->config_text,
                          &container->config_length, err);
     if (r == 0)
@@ -169,6 +184,8 @@ static int open_resources(struct container *container,
     if (r == 0 && (container_own_namespaces(container) & CLONE_NEWUSER) &&
         !(container->namespaces.join & CLONE_NEWNS) && !container->unprivileged)
         r = mounts_open_sources(container, err);
+    if (r >= 0 && container->config->hooks)
+        r = hook_output_open(&container->hook_output, container->config->annotations, err);
     if (r == 0 && wait_for_start)
         r = open_fifo(container, err);
     return r < 0 ? r : 0;
@@ -220,44 +237,33 @@ static int map_users(struct container *container, struct error *err)
     return r < 0 ? r : sync_send(container->sync_fd, SYNC_USERS_MAPPED, NULL, 0, err);
 }
 
-static struct runtime_state describe(const struct container *container)
-{
-    return (struct runtime_state){
-        .oci_version = container->config->oci_version,
-        .id = (char *)(uintptr_t)container->id,
-        .bundle = container->bundle,
-        .annotations = container->config->annotations,
-    };
-}
-
-static void describe_for_hooks(struct container *container, const char *status)
-{
-    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
-    const struct runtime_state state = describe(container);
-
-    state_for_hooks(&state, status, container->pid, &text);
-    free(container->hook_state);
-    container->hook_state = buffer_steal(&text);
-}
-
-/* prestart and createRuntime run out here, createContainer in the child. */
+/* prestart and createRuntime run out here, in the bundle as with runc; createContainer in the
+ * child. */
 static int serve_hooks(struct container *container, struct error *err)
 {
     const struct oci_hooks *hooks = container->config->hooks;
+    const struct runtime_state state = container_describe(container);
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
 
     if (!hooks)
         return 0;
     int r = sync_expect(container->sync_fd, SYNC_MOUNTS_DONE, NULL, NULL, err);
     if (r < 0)
         return r;
-    describe_for_hooks(container, "creating");
-    r = hooks_run("prestart", hooks->prestart, hooks->prestart_count, container->hook_state, err);
+    state_for_hooks(&state, "creating", container->pid, &text);
+    struct hook_call call = {.kind = "prestart",
+                             .hooks = hooks->prestart,
+                             .count = hooks->prestart_count,
+                             .state = buffer_text(&text),
+                             .directory = container->bundle,
+                             .output = &container->hook_output};
+    r = hooks_run(&call, err);
+    call.kind = "createRuntime";
+    call.hooks = hooks->create_runtime;
+    call.count = hooks->create_runtime_count;
     if (r == 0)
-        r = hooks_run("createRuntime", hooks->create_runtime, hooks->create_runtime_count,
-                      container->hook_state, err);
-    return r < 0 ? r
-                 : sync_send(container->sync_fd, SYNC_HOOKS_DONE, container->hook_state,
-                             strlen(container->hook_state), err);
+        r = hooks_run(&call, err);
+    return r < 0 ? r : sync_send(container->sync_fd, SYNC_HOOKS_DONE, NULL, 0, err);
 }
 
 /* While the child mounts, the filter is compiled. */
@@ -290,7 +296,7 @@ static int serve_root(struct container *container, const struct workload *worklo
 
 static int serve_listener(struct container *container, struct error *err)
 {
-    const struct runtime_state state = describe(container);
+    const struct runtime_state state = container_describe(container);
 
     return listener_serve(container->sync_fd, container->pidfd, container->config->linux->seccomp,
                           &state, "creating", container->pid, container->pid, err);
@@ -369,9 +375,15 @@ static void roll_back(struct container *container, const char *root)
         waitpid(container->pid, NULL, 0);
         container->cgroup.ops->kill(&container->cgroup, NULL); /* hooks may have started some */
     }
+    bool begun = container->pid > 0;
     if (container->cgroup.ops)
         cgroup_destroy(&container->cgroup, NULL);
     state_remove(root, container->id, NULL);
+    /* Other hooks may have made something (runtime.md, "Lifecycle", after each failure). */
+    if (begun && container->config->hooks) {
+        const struct runtime_state state = container_describe(container);
+        delete_run_hooks(container->config, &state, &container->warnings);
+    }
 }
 
 int create_container(struct container *container, const char *root,

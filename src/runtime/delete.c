@@ -4,7 +4,9 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <base/alloc.h>
 #include <base/file.h>
+#include <base/text.h>
 
 #include "delete.h"
 #include "hooks.h"
@@ -13,11 +15,31 @@
 
 enum { KILL_WAIT_MS = 10000 };
 
+void delete_run_hooks(const struct oci_config *config, const struct runtime_state *state,
+                      char ***warnings)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct hook_output output;
+
+    if (!config->hooks || !config->hooks->poststop_count)
+        return;
+    if (hook_output_open(&output, config->annotations, &err) < 0)
+        strv_append(warnings, error_message(&err));
+    state_for_hooks(state, "stopped", 0, &text);
+    const struct hook_call call = {.kind = "poststop",
+                                   .hooks = config->hooks->poststop,
+                                   .count = config->hooks->poststop_count,
+                                   .state = buffer_text(&text),
+                                   .output = &output};
+    hooks_run_all(&call, warnings);
+    hook_output_finish(&output);
+}
+
 int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
                      const struct oci_config *config, const struct runtime_state *state,
                      char ***warnings, struct error *err)
 {
-    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
     int r = 0;
 
     /* Without a number of the first process (a creation that was killed) nobody else ends it. */
@@ -29,11 +51,8 @@ int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
         r = state_remove(root, id, err);
     if (r < 0)
         return r;
-    if (config && config->hooks && config->hooks->poststop_count && state) {
-        state_for_hooks(state, "stopped", 0, &text);
-        hooks_run_all("poststop", config->hooks->poststop, config->hooks->poststop_count,
-                      buffer_text(&text), warnings);
-    }
+    if (config && state)
+        delete_run_hooks(config, state, warnings);
     return 0;
 }
 
@@ -59,8 +78,8 @@ static int kill_and_wait(const struct stored *stored, struct error *err)
                              KILL_WAIT_MS / 1000);
 }
 
-static int delete_stored(const char *root, const char *id, struct stored *stored, bool force,
-                         char ***warnings, struct error *err)
+int delete_stored(const char *root, const char *id, struct stored *stored, bool force,
+                  char ***warnings, struct error *err)
 {
     _cleanup_oci_config_ struct oci_config *config = NULL;
     struct cgroup cgroup;

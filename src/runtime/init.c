@@ -104,22 +104,39 @@ static int set_names(const struct container *container, struct error *err)
     return 0;
 }
 
+/* With the process's number as it is in here and the status that crun's callers know (config.md,
+ * "Hooks": the container's namespace). */
+static int run_inside(struct container *container, const char *kind, struct oci_hook *const *hooks,
+                      size_t count, const char *directory, struct error *err)
+{
+    const struct runtime_state state = container_describe(container);
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+
+    if (!count)
+        return 0;
+    state_for_hooks(&state, "created", getpid(), &text);
+    const struct hook_call call = {.kind = kind,
+                                   .hooks = hooks,
+                                   .count = count,
+                                   .state = buffer_text(&text),
+                                   .directory = directory,
+                                   .output = &container->hook_output};
+    return hooks_run(&call, err);
+}
+
 static int run_container_hooks(struct container *container, struct error *err)
 {
     const struct oci_hooks *hooks = container->config->hooks;
 
     if (!hooks)
         return 0;
-    /* The parent runs its own and answers with the state document for ours, which names the
-     * process as the host sees it. */
     int r = sync_send(container->sync_fd, SYNC_MOUNTS_DONE, NULL, 0, err);
     if (r == 0)
-        r = sync_expect(container->sync_fd, SYNC_HOOKS_DONE, (void **)&container->hook_state, NULL,
-                        err);
-    if (r < 0)
-        return r;
-    return hooks_run("createContainer", hooks->create_container, hooks->create_container_count,
-                     container->hook_state, err);
+        r = sync_expect(container->sync_fd, SYNC_HOOKS_DONE, NULL, NULL, err);
+    /* The working directory is the root, as with runc. */
+    return r < 0 ? r
+                 : run_inside(container, "createContainer", hooks->create_container,
+                              hooks->create_container_count, container->rootfs, err);
 }
 
 /* Everything is mounted below root_fd while the host's root is still ours. */
@@ -232,8 +249,8 @@ static int run_start_hooks(struct container *container, struct error *err)
 
     if (!hooks)
         return 0;
-    return hooks_run("startContainer", hooks->start_container, hooks->start_container_count,
-                     container->hook_state, err);
+    return run_inside(container, "startContainer", hooks->start_container,
+                      hooks->start_container_count, NULL, err);
 }
 
 /* A filter with a listener is installed while the runtime is still there to pass that on; others as

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -46,6 +47,23 @@ static int isolate_mounts(struct container *container, struct error *err)
     return r < 0 ? error_errno(err, -r, "set the propagation of /") : 0;
 }
 
+/* On top of "/": lookups from our root do not see it there, pivot_root does, and no path has to be
+ * walked with the rights of the container's user namespace. Hooks that enter the mount namespace
+ * know the container's root by the host's path, though: then it is where runc puts it, unless that
+ * is below a shared mount (pivot_root(2)). */
+static int open_place(const struct container *container)
+{
+    const struct oci_hooks *hooks = container->config->hooks;
+    const struct oci_linux *config = container->config->linux;
+    int fd = -1;
+
+    if (hooks &&
+        (hooks->prestart_count || hooks->create_runtime_count || hooks->create_container_count) &&
+        !(config && config->rootfs_propagation && strstr(config->rootfs_propagation, "shared")))
+        fd = open(container->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return fd >= 0 ? fd : open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
 int rootfs_attach(struct container *container, struct error *err)
 {
     int r = isolate_mounts(container, err);
@@ -56,9 +74,7 @@ int rootfs_attach(struct container *container, struct error *err)
             kernel_open_tree(AT_FDCWD, container->rootfs, OPEN_TREE_CLONE | AT_RECURSIVE);
     if (container->root_tree_fd < 0)
         return error_errno(err, -container->root_tree_fd, "root.path: open %s", container->rootfs);
-    /* On top of "/": lookups from our root do not see it there, pivot_root does, and no path has to
-     * be walked with the rights of the container's user namespace. */
-    _cleanup_close_ int place_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_close_ int place_fd = open_place(container);
     if (place_fd < 0)
         return error_errno(err, errno, "open /");
     r = kernel_move_mount(container->root_tree_fd, place_fd);

@@ -1,25 +1,16 @@
 #include <base/alloc.h>
 
-#include <sched.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "create.h"
 #include "delete.h"
 #include "foreground.h"
+#include "kernel.h"
 #include "start.h"
 #include "state.h"
 #include "terminal.h"
-
-static struct runtime_state describe(const struct container *container)
-{
-    return (struct runtime_state){
-        .oci_version = container->config->oci_version,
-        .id = (char *)(uintptr_t)container->id,
-        .bundle = container->bundle,
-        .annotations = container->config->annotations,
-        .own_pid_namespace = container->namespaces.create & CLONE_NEWPID,
-    };
-}
 
 static int stay(struct container *container, int relay_fd, int *ret_exit_code, struct error *err)
 {
@@ -33,6 +24,15 @@ static int stay(struct container *container, int relay_fd, int *ret_exit_code, s
     return foreground_wait(container->pid, master_fd, ret_exit_code, err);
 }
 
+/* A poststart hook failed: the container is no more. */
+static void stop(struct container *container, const char *root, const struct runtime_state *state)
+{
+    kernel_pidfd_send_signal(container->pidfd, SIGKILL);
+    waitpid(container->pid, NULL, 0);
+    delete_leftovers(root, container->id, &container->cgroup, container->config, state,
+                     &container->warnings, NULL);
+}
+
 int runtime_run(const char *root, const struct cloche_runtime_create_options *options,
                 char ***warnings, int *ret_exit_code, struct error *err)
 {
@@ -42,10 +42,12 @@ int runtime_run(const char *root, const struct cloche_runtime_create_options *op
     container_init(&container, options->id);
     int r = create_container(&container, root, options, false, &relay_fd, err);
     if (r == 0) {
-        struct runtime_state state = describe(&container);
+        const struct runtime_state state = container_describe(&container);
         *ret_exit_code = 0;
-        start_run_hooks(container.config, &state, container.pid, &container.warnings);
-        if (!options->detach) {
+        r = start_run_hooks(container.config, &state, err);
+        if (r < 0)
+            stop(&container, root, &state);
+        if (r == 0 && !options->detach) {
             r = stay(&container, relay_fd, ret_exit_code, err);
             if (r == 0 && !options->keep)
                 r = delete_leftovers(root, options->id, &container.cgroup, container.config, &state,

@@ -4,20 +4,31 @@
 
 #include <base/alloc.h>
 
+#include "delete.h"
 #include "hooks.h"
 #include "start.h"
 #include "state.h"
 
-void start_run_hooks(const struct oci_config *config, const struct runtime_state *state, pid_t pid,
-                     char ***warnings)
+int start_run_hooks(const struct oci_config *config, const struct runtime_state *state,
+                    struct error *err)
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    struct hook_output output;
 
     if (!config->hooks || !config->hooks->poststart_count)
-        return;
-    state_for_hooks(state, "running", pid, &text);
-    hooks_run_all("poststart", config->hooks->poststart, config->hooks->poststart_count,
-                  buffer_text(&text), warnings);
+        return 0;
+    int r = hook_output_open(&output, config->annotations, err);
+    if (r < 0)
+        return r;
+    state_for_hooks(state, "running", state->pid, &text);
+    const struct hook_call call = {.kind = "poststart",
+                                   .hooks = config->hooks->poststart,
+                                   .count = config->hooks->poststart_count,
+                                   .state = buffer_text(&text),
+                                   .output = &output};
+    r = hooks_run(&call, err);
+    hook_output_finish(&output);
+    return r;
 }
 
 static int refuse(const struct stored *stored, struct error *err)
@@ -58,8 +69,11 @@ int runtime_start(const char *root, const char *id, char ***warnings, struct err
         r = state_load_config(&stored, &config, err);
     if (r == 0)
         r = release(&stored, err);
-    if (r == 0)
-        start_run_hooks(config, stored.state, stored.state->pid, warnings);
+    if (r == 0) {
+        r = start_run_hooks(config, stored.state, err);
+        if (r < 0)
+            delete_stored(root, id, &stored, true, warnings, NULL);
+    }
     oci_config_free(config);
     state_finish(&stored);
     return r;

@@ -105,7 +105,7 @@ int state_write(const struct container *container, pid_t pid, struct error *err)
     char owner[32];
     struct runtime_state state = {
         .format_version = RUNTIME_FORMAT_VERSION,
-        .oci_version = container->config->oci_version,
+        .oci_version = (char *)(uintptr_t)RUNTIME_SPEC_VERSION,
         .id = (char *)(uintptr_t)container->id,
         .bundle = container->bundle,
         .rootfs = container->rootfs,

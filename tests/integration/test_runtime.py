@@ -882,53 +882,6 @@ def preserved_descriptors(w):
                                    code=1).err
 
 
-# ---------------------------------------------------------------- hooks
-
-@world
-def hooks_of_all_kinds(w):
-    log = w.scratch / "hooks"
-    kinds = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart",
-             "poststop")
-    inside = w.bundle.rootfs / "hooklog"
-    inside.touch()
-    w.bundle.mount("/hooklog", inside)
-    w.bundle.config["hooks"] = {}
-    for kind in kinds:
-        target = "/hooklog" if kind == "startContainer" else log
-        path = "/bin/sh" if kind == "startContainer" else "/usr/bin/sh"
-        w.bundle.config["hooks"][kind] = [{
-            "path": path, "env": ["PATH=/usr/bin:/bin"],
-            "args": ["sh", "-c", f"echo {kind} $(cat) >>{target}"]}]
-    w.run("true")
-    lines = log.read_text().splitlines()
-    assert [line.split()[0] for line in lines] == ["prestart", "createRuntime", "createContainer",
-                                                   "poststart", "poststop"], lines
-    states = [json.loads(line.split(None, 1)[1]) for line in lines]
-    assert [state["status"] for state in states] == ["creating"] * 3 + ["running", "stopped"]
-    assert all(state["id"] == w.name for state in states) and states[0]["pid"] > 0
-    assert inside.read_text().startswith("startContainer {")
-
-
-@world
-def the_state_for_a_hook_ends_where_it_ends(w):
-    log = w.scratch / "hook"
-    w.bundle.config["hooks"] = {"createContainer": [{"path": "/usr/bin/tee",
-                                                     "args": ["tee", str(log)]}]}
-    # Memory that was not written to shows.
-    w.run("true", env={"MALLOC_PERTURB_": "165"})
-    assert json.loads(log.read_bytes())["id"] == w.name
-
-
-@world
-def a_failing_hook_ends_the_creation(w):
-    w.bundle.config["hooks"] = {"prestart": [{
-        "path": "/usr/bin/sh", "args": ["sh", "-c", "echo because; exit 3"]}]}
-    w.fails("hooks.prestart[0]", "exit status 3", "because")
-    w.bundle.config["hooks"] = {"createRuntime": [{
-        "path": "/usr/bin/sh", "args": ["sh", "-c", "exec sleep 20"], "timeout": 1}]}
-    w.fails("hooks.createRuntime[0]", "within 1 s")
-
-
 # ---------------------------------------------------------------- failures
 
 @world

@@ -428,4 +428,5 @@ def agents_share_a_compiled_program(w):
     agent.close()
 
 
-main()
+if __name__ == "__main__":
+    main()

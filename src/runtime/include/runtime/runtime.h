@@ -21,7 +21,7 @@
 #include <schema/json.h>
 
 #define RUNTIME_ROOT_DEFAULT "/run/cloche-runtime"
-#define RUNTIME_SPEC_VERSION "1.0.2" /* of the OCI runtime specification, in what we write */
+#define RUNTIME_SPEC_VERSION "1.3.0" /* of the OCI runtime specification, in what we write */
 
 enum {
     RUNTIME_ID_MAX = 1024,
