@@ -293,7 +293,7 @@ def an_agent_answers(w):
             assert fds == 1 and document["fds"] == ["seccompFd"], document
             assert document["pid"] == pid and document["metadata"] == "some words", document
             assert document["state"] == {
-                "ociVersion": w.bundle.config["ociVersion"], "id": w.name, "status": "creating",
+                "ociVersion": document["ociVersion"], "id": w.name, "status": "creating",
                 "pid": pid, "bundle": str(w.bundle.path), "annotations": {"org.example": "yes"}}
             # None of it is left in the container.
             assert sorted(os.listdir(f"/proc/{pid}/fd"), key=int)[-1] in ("2", "10")
