@@ -165,8 +165,6 @@ static int check_linux(const struct oci_config *config, struct error *err)
 {
     const struct oci_linux *linux = config->linux;
 
-    if (linux->net_devices)
-        return unsupported("linux.netDevices", err);
     if (linux->intel_rdt)
         return unsupported("linux.intelRdt", err);
     if (!text_empty(linux->mount_label))

@@ -29,6 +29,7 @@
 #include "kernel.h"
 #include "listener.h"
 #include "mounts.h"
+#include "net_devices.h"
 #include "workload.h"
 #include "state.h"
 #include "sync.h"
@@ -178,6 +179,8 @@ static int open_resources(struct container *container,
     if (r == 0)
         r = sysctl_check(container, err);
     if (r == 0)
+        r = net_devices_check(container, err);
+    if (r == 0)
         r = container->proc_fd = create_open_proc(err);
     if (r >= 0)
         r = open_console(container, options, wait_for_start, ret_relay_fd, err);
@@ -235,6 +238,13 @@ static int map_users(struct container *container, struct error *err)
         return 0;
     int r = users_map(container->proc_fd, container->pid, container->config->linux, err);
     return r < 0 ? r : sync_send(container->sync_fd, SYNC_USERS_MAPPED, NULL, 0, err);
+}
+
+static int serve_devices(struct container *container, struct error *err)
+{
+    int r = net_devices_move(container, err);
+
+    return r < 0 ? r : sync_send(container->sync_fd, SYNC_DEVICES_MOVED, NULL, 0, err);
 }
 
 /* prestart and createRuntime run out here, in the bundle as with runc; createContainer in the
@@ -341,6 +351,8 @@ static int build(struct container *container, struct workload *workload,
     r = launch(container, workload, err);
     if (r == 0)
         r = map_users(container, err);
+    if (r == 0 && net_devices_wanted(container))
+        r = serve_devices(container, err);
     if (r == 0)
         r = serve_root(container, workload, err);
     if (r == 0)

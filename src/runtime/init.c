@@ -19,6 +19,7 @@
 #include "init.h"
 #include "kernel.h"
 #include "mounts.h"
+#include "net_devices.h"
 #include "rootfs.h"
 #include "state.h"
 #include "sync.h"
@@ -221,6 +222,8 @@ static int become_container(struct container *container, struct error *err)
         r = new_keyring(container, err);
     if (r == 0 && (container->namespaces.create & CLONE_NEWNET))
         r = namespaces_loopback_up(err);
+    if (r == 0 && net_devices_wanted(container))
+        r = sync_expect(container->sync_fd, SYNC_DEVICES_MOVED, NULL, NULL, err);
     if (r == 0)
         r = set_names(container, err);
     if (r == 0)

@@ -12,6 +12,7 @@
 static const char *const kind_names[SYNC_KINDS] = {
     [SYNC_ERROR] = "error",
     [SYNC_USERS_MAPPED] = "users mapped",
+    [SYNC_DEVICES_MOVED] = "devices moved",
     [SYNC_MOUNTS_DONE] = "mounts done",
     [SYNC_HOOKS_DONE] = "hooks done",
     [SYNC_ROOT_DONE] = "root done",

@@ -5,6 +5,7 @@
  *
  *   child                                          parent
  *                        <- SYNC_USERS_MAPPED      uid_map and gid_map written (new user namespace)
+ *                        <- SYNC_DEVICES_MOVED     network devices (if there are any to be moved)
  *   SYNC_MOUNTS_DONE     ->                        prestart and createRuntime hooks (if there are
  * any)
  *                        <- SYNC_HOOKS_DONE
@@ -31,6 +32,7 @@
 enum sync_kind {
     SYNC_ERROR = 1,
     SYNC_USERS_MAPPED,
+    SYNC_DEVICES_MOVED,
     SYNC_MOUNTS_DONE,
     SYNC_HOOKS_DONE,
     SYNC_ROOT_DONE,

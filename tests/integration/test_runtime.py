@@ -912,7 +912,6 @@ def refused_fields_are_named(w):
         w.fails(*words)
         w.bundle.config = config
     refused(lambda c: c["linux"].update(intelRdt={"closID": "x"}), "linux.intelRdt is not supported")
-    refused(lambda c: c["linux"].update(netDevices={"eth0": {}}), "linux.netDevices is not supported")
     refused(lambda c: c["process"].update(apparmorProfile="p"), "process.apparmorProfile")
     refused(lambda c: c["process"].update(selinuxLabel="l"), "process.selinuxLabel")
     refused(lambda c: c["linux"].update(mountLabel="l"), "linux.mountLabel")
