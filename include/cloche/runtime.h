@@ -60,6 +60,7 @@ const char *cloche_runtime_status_name(enum cloche_runtime_status status);
 struct cloche_runtime_create_options {
     const char *id;
     const char *bundle;         /* NULL: the current directory */
+    const char *config;         /* within the bundle, or absolute; NULL: config.json */
     const char *console_socket; /* NULL: none */
     const char *pid_file;       /* NULL: none */
     unsigned preserve_fds;      /* descriptors from 3 on that the program keeps */

@@ -89,12 +89,15 @@ static char *absolute_path(const char *path)
                                  : xasprintf("%s/%.*s", current, (int)length, path);
 }
 
-static int load_config(struct container *container, const char *bundle, struct error *err)
+static int load_config(struct container *container, const char *bundle, const char *name,
+                       struct error *err)
 {
     container->bundle = absolute_path(text_empty(bundle) ? "." : bundle);
     if (!container->bundle)
         return error_errno(err, errno, "the current directory");
-    _cleanup_free_ char *path = xasprintf("%s/config.json", container->bundle);
+    _cleanup_free_ char *path =
+        name && name[0] == '/' ? xstrdup(name)
+                               : xasprintf("%s/%s", container->bundle, name ? name : "config.json");
     int r = file_read_at(AT_FDCWD, path, CONFIG_FILE_MAX, &container->config_text,
                          &container->config_length, err);
     if (r == 0)
@@ -157,6 +160,7 @@ static int open_console(struct container *container,
         return error_errno(err, errno, "create a socket pair");
     *ret_relay_fd = fds[0];
     container->console_fd = fds[1];
+    container->relays_console = true;
     return 0;
 }
 
@@ -334,6 +338,12 @@ static int serve_start(struct container *container,
     return r;
 }
 
+/* What the kernel said to the program itself stays bare, as from runc. */
+static bool error_is_of_execve(const struct error *err)
+{
+    return text_starts_with(error_message(err), "exec /");
+}
+
 static int build(struct container *container, struct workload *workload,
                  const struct cloche_runtime_create_options *options, bool wait_for_start,
                  int *ret_relay_fd, struct error *err)
@@ -357,7 +367,7 @@ static int build(struct container *container, struct workload *workload,
         r = serve_root(container, workload, err);
     if (r == 0)
         r = serve_start(container, options, wait_for_start, err);
-    if (r < 0)
+    if (r < 0 && !error_is_of_execve(err))
         error_context(err, "unable to start container process");
     return r;
 }
@@ -409,7 +419,7 @@ int create_container(struct container *container, const char *root,
     if (r == 0)
         r = create_check_preserved(options->preserve_fds, err);
     if (r == 0)
-        r = load_config(container, options->bundle, err);
+        r = load_config(container, options->bundle, options->config, err);
     if (r == 0)
         r = find_rootfs(container, err);
     if (r == 0)

@@ -252,6 +252,8 @@ static int enter_terminal(struct execution *execution, struct error *err)
     if (root_fd < 0)
         return error_errno(err, errno, "open /");
     int r = terminal_open(root_fd, &execution->window, &master_fd, &slave_fd, err);
+    if (r == 0 && !execution->options->console_socket)
+        terminal_leave_newlines(master_fd);
     if (r == 0)
         r = terminal_send(execution->console_fd, master_fd, err);
     return r < 0 ? r : terminal_enter(slave_fd, err);

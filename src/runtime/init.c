@@ -155,6 +155,8 @@ static int build_root(struct container *container, int *slave_fd, struct error *
     if (r == 0 && process->terminal) {
         _cleanup_close_ int master_fd = -1;
         r = terminal_open(container->root_fd, &container->window, &master_fd, slave_fd, err);
+        if (r == 0 && container->relays_console)
+            terminal_leave_newlines(master_fd);
         if (r == 0)
             r = rootfs_console(container, *slave_fd, err);
         if (r == 0)

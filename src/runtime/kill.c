@@ -25,7 +25,8 @@ int runtime_kill(const char *root, const char *id, int signal, bool all, struct 
 
     if (r < 0)
         return r;
-    if (all)
+    /* Without a pid namespace of its own its other processes outlive the first one. */
+    if (all || (signal == SIGKILL && !stored.state->own_pid_namespace))
         r = members_signal(&stored, signal, err);
     else
         r = kill_first(&stored, signal, err);

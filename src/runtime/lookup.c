@@ -24,8 +24,10 @@ const char *lookup_environment(char *const *environment, const char *name)
     return value;
 }
 
-/* 0, -ENOENT, -EACCES (also for directories, as Go's exec.LookPath sees them) ... */
-static int is_executable(const char *path)
+/* 0, -ENOENT, -EACCES (also for directories, as Go's exec.LookPath sees them) ... With overrides
+ * the program will be executed with CAP_DAC_OVERRIDE, which this process does not have in effect.
+ */
+static int is_executable(const char *path, bool overrides)
 {
     struct stat status;
 
@@ -33,18 +35,21 @@ static int is_executable(const char *path)
         return -errno;
     if (S_ISDIR(status.st_mode))
         return -EISDIR;
-    if (faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) < 0)
+    if (faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) < 0 &&
+        !(overrides && errno == EACCES && (status.st_mode & 0111)))
         return -errno;
     return 0;
 }
 
-static const char *go_text(int code)
+const char *lookup_error_text(int code)
 {
     switch (-code) {
     case ENOENT:
         return "no such file or directory";
     case EACCES:
         return "permission denied";
+    case ENOEXEC:
+        return "exec format error";
     case EISDIR: /* engines look for the latter to choose the exit code 126 */
         return "is a directory: permission denied";
     default:
@@ -52,16 +57,18 @@ static const char *go_text(int code)
     }
 }
 
-int lookup_executable(const char *args0, char *const *environment, char **ret, struct error *err)
+int lookup_executable(const char *args0, char *const *environment, bool overrides, char **ret,
+                      struct error *err)
 {
     int r;
 
     if (strchr(args0, '/')) {
-        r = is_executable(args0);
+        r = is_executable(args0, overrides);
         if (r == -ENOENT || r == -ENOTDIR)
-            return error_set(err, r, "exec: \"%s\": stat %s: %s", args0, args0, go_text(r));
+            return error_set(err, r, "exec: \"%s\": stat %s: %s", args0, args0,
+                             lookup_error_text(r));
         if (r < 0)
-            return error_set(err, r, "exec: \"%s\": %s", args0, go_text(r));
+            return error_set(err, r, "exec: \"%s\": %s", args0, lookup_error_text(r));
         *ret = xstrdup(args0);
         return 0;
     }
@@ -71,7 +78,7 @@ int lookup_executable(const char *args0, char *const *environment, char **ret, s
     for (size_t i = 0; args0[0] && directories && directories[i]; i++) {
         _cleanup_free_ char *path =
             xasprintf("%s/%s", directories[i][0] ? directories[i] : ".", args0);
-        r = is_executable(path);
+        r = is_executable(path, overrides);
         if (r == 0) {
             *ret = steal_ptr(path);
             return 0;

@@ -36,9 +36,13 @@ int state_check_id(const char *id, struct error *err)
     static const char allowed[] =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.";
 
-    if (text_empty(id) || strlen(id) > RUNTIME_ID_MAX || id[strspn(id, allowed)] ||
-        text_equal(id, ".") || text_equal(id, ".."))
-        return error_set(err, -EINVAL, "invalid id format: %s", id ? id : "");
+    if (text_empty(id) || strlen(id) > RUNTIME_ID_MAX)
+        return error_set(err, -EINVAL, "invalid container ID format: '%s' is empty or too long",
+                         id ? id : "");
+    if (id[strspn(id, allowed)] || id[0] == '.')
+        return error_set(err, -EINVAL,
+                         "invalid container ID format: invalid character in the container ID '%s'",
+                         id);
     return 0;
 }
 

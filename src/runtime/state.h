@@ -1,6 +1,6 @@
 /*
  * What is known of a container between two commands: a folder ROOT/ID with state.json
- * (creating.json until there is a process), config.json and, until it is started, exec.fifo.
+ * (status until there is a process), config.json and, until it is started, exec.fifo.
  */
 #ifndef RUNTIME_STATE_H
 #define RUNTIME_STATE_H
@@ -13,7 +13,7 @@
 #include "container.h"
 
 #define STATE_FILE "state.json"
-#define STATE_CREATING_FILE "creating.json" /* the same, until there is a process */
+#define STATE_CREATING_FILE "status" /* the same, until there is a process; crun's name */
 #define STATE_CONFIG_FILE "config.json"
 #define STATE_FIFO "exec.fifo"
 

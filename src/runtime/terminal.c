@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <base/file.h>
@@ -69,6 +70,16 @@ int terminal_open(int root_fd, const struct winsize *size, int *ret_master, int 
     *ret_master = steal_fd(&master_fd);
     *ret_slave = slave_fd;
     return 0;
+}
+
+void terminal_leave_newlines(int master_fd)
+{
+    struct termios mode;
+
+    if (tcgetattr(master_fd, &mode) < 0)
+        return;
+    mode.c_oflag &= ~(tcflag_t)ONLCR;
+    tcsetattr(master_fd, TCSANOW, &mode);
 }
 
 int terminal_send(int console_fd, int master_fd, struct error *err)

@@ -20,6 +20,10 @@ int terminal_open(int root_fd, const struct winsize *size, int *ret_master, int 
                   struct error *err);
 
 /* Sends the master to console_fd, as runc does: one message, the slave's name as data. */
+/* For a terminal that we relay ourselves: the caller's own adds carriage returns, or it is a pipe.
+ */
+void terminal_leave_newlines(int master_fd);
+
 int terminal_send(int console_fd, int master_fd, struct error *err);
 
 /* Makes the slave stdin, stdout, stderr and the controlling terminal of this session leader. */

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <grp.h>
 #include <limits.h>
 #include <linux/close_range.h>
@@ -288,7 +289,9 @@ int workload_become(struct workload *workload, struct error *err)
     if (r < 0)
         return r;
     build_environment(workload);
-    return lookup_executable(config->args[0], workload->environment, &workload->path, err);
+    bool overrides = workload->capabilities.effective & (UINT64_C(1) << CAP_DAC_OVERRIDE);
+    return lookup_executable(config->args[0], workload->environment, overrides, &workload->path,
+                             err);
 }
 
 /* For a parent without CAP_SYS_PTRACE the process shows itself, to whoever is in the container too:
@@ -342,4 +345,9 @@ int workload_execute(struct workload *workload, struct error *err)
 {
     execve(workload->path, workload->config->args, workload->environment);
     return error_errno(err, errno, "exec %s", workload->path);
+    char *empty[] = {NULL};
+
+    execve(workload->path, workload->config->args,
+           workload->environment ? workload->environment : empty);
+    return error_set(err, -errno, "exec %s: %s", workload->path, lookup_error_text(-errno));
 }

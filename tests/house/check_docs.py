@@ -80,7 +80,7 @@ def pages_have_the_options_of_the_help():
         if program in ("cloche", "cloche-monitor", "cloche-image") or not path.exists():
             continue
         text = subprocess.run([path, "--help"], capture_output=True, text=True, check=True).stdout
-        for command in re.findall(r"^  ([a-z]+) ", text, re.M):
+        for command in re.findall(r"^ {2,3}([a-z]+) ", text, re.M):
             text += subprocess.run([path, command, "--help"], capture_output=True, text=True,
                                    check=False).stdout
         named = set(re.findall(r"\*--([\w-]+)\*", page_of(program).read_text()))

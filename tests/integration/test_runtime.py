@@ -82,8 +82,8 @@ def an_id_is_taken_once_and_checked(w):
         result = w.runtime("create", "-b", w.bundle.path, w.name, code=1)
         assert "container with id exists" in result.err
         assert w.runtime.status(w.name) == "running"
-    for name in ("..", "a/b", "a b", ""):
-        assert "invalid id" in w.runtime("create", "-b", w.bundle.path, name, code=1).err
+    for name in ("..", "a/b", "a b", "", ".hidden"):
+        assert "invalid container ID" in w.runtime("create", "-b", w.bundle.path, name, code=1).err
 
 
 @world
@@ -980,14 +980,19 @@ def logs_are_written_as_runc_writes_them(w):
 
 @world
 def options_of_the_command_line(w):
-    for args, word in ((["nonsense"], "unknown command"), (["run"], "ID"),
+    for args, word in ((["nonsense"], "No help topic for 'nonsense'"), (["run"], "ID"),
                        (["--systemd-cgroup", "list"], "--systemd-cgroup is not supported"),
-                       (["run", "--what", "x"], "unknown option '--what'"),
+                       (["run", "--what", "x"], "flag provided but not defined: -what"),
                        (["kill", "x", "SIGNOTHING"], "unknown signal"),
                        (["--log-format", "xml", "list"], "log-format")):
-        assert word in w.runtime(*args, code=1).err, args
+        assert word in w.runtime(*args, code=3 if args == ["nonsense"] else 1).err, args
     assert w.runtime("--version").out.startswith("cloche-runtime version ")
     assert "spec: 1." in w.runtime("version").out
+    version = w.runtime("--version").lines
+    assert "runc version 1." in version[0] and version[1].startswith("commit: ")
+    assert w.runtime("--help").lines[0] == "NAME:"
+    assert "runc - Open Container Initiative runtime" in w.runtime("-h").lines[1]
+    assert "cloche-runtime kill" in w.runtime("help", "kill").lines[1]
     assert "create" in w.runtime("--help").out and "--preserve-fds" in w.runtime("run", "--help").out
     features = json.loads(w.runtime("features").out)
     assert features["linux"]["seccomp"]["enabled"] and "rbind" in features["mountOptions"]

@@ -19,6 +19,7 @@ static int parse(bool run, int argc, char **argv, struct create_arguments *ret, 
     struct cloche_runtime_create_options *options = &ret->options;
     const struct option_spec specs[] = {
         {.name = "bundle", .letter = 'b', .value = &options->bundle},
+        {.name = "config", .letter = 'f', .value = &options->config},
         {.name = "console-socket", .value = &options->console_socket},
         {.name = "pid-file", .value = &options->pid_file},
         {.name = "no-new-keyring", .flag = &options->no_new_keyring},
@@ -43,6 +44,14 @@ static int parse(bool run, int argc, char **argv, struct create_arguments *ret, 
                              : 0;
 }
 
+static const char *const steps_before[] = {
+    "runc exeseal: using /proc/self/exe clone: executed again from a read-only mount of it, in "
+    "place of: runc exeseal: using overlayfs for sealed /proc/self/exe",
+    "nsexec container setup: the state, the cgroup and the namespaces", NULL};
+static const char *const steps_after[] = {
+    "child process in init(): mounts, devices, user, filter and capabilities are set",
+    "init: closing the pipe to signal completion", NULL};
+
 static int create_main(const struct program *program, int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -51,8 +60,11 @@ static int create_main(const struct program *program, int argc, char **argv)
 
     if (parse(false, argc, argv, &arguments, &err) < 0)
         return program_usage_error(&command_create, &err);
+    program_debug(steps_before);
     int r = runtime_create(program->root, &arguments.options, &warnings, &err);
     program_warn(warnings);
+    if (r == 0)
+        program_debug(steps_after);
     return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
 }
 
@@ -65,14 +77,17 @@ static int run_main(const struct program *program, int argc, char **argv)
 
     if (parse(true, argc, argv, &arguments, &err) < 0)
         return program_usage_error(&command_run, &err);
+    program_debug(steps_before);
     int r = runtime_run(program->root, &arguments.options, &warnings, &exit_code, &err);
     program_warn(warnings);
+    if (r == 0)
+        program_debug(steps_after);
     return r < 0 ? program_fail(&err) : exit_code;
 }
 
 const struct command command_create = {
     .name = "create",
-    .usage = "[-b DIR] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N] "
+    .usage = "[-b DIR] [-f FILE] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N] "
              "[--no-new-keyring] ID",
     .summary = "make a container; its program waits for start",
     .enters_container = true,
@@ -81,8 +96,9 @@ const struct command command_create = {
 
 const struct command command_run = {
     .name = "run",
-    .usage = "[-b DIR] [-d] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N] "
-             "[--no-new-keyring] [--keep] ID",
+    .usage =
+        "[-b DIR] [-f FILE] [-d] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N] "
+        "[--no-new-keyring] [--keep] ID",
     .summary = "make a container and start it",
     .enters_container = true,
     .main = run_main,

@@ -49,6 +49,12 @@ static void write_log(const char *level, const char *message)
     write_line(settings.fd >= 0 ? settings.fd : STDERR_FILENO, settings.json, level, message);
 }
 
+void program_debug(const char *const *steps)
+{
+    for (; settings.debug && *steps; steps++)
+        write_log("debug", *steps);
+}
+
 void program_warn(char **warnings)
 {
     for (char **item = warnings; item && *item; item++) {
@@ -62,8 +68,12 @@ void program_warn(char **warnings)
 
 int program_fail(const struct error *err)
 {
-    write_log("error", error_message(err));
-    if (settings.fd >= 0)
+    /* On standard error runc's init says itself, bare, why its program did not execute. */
+    bool bare = text_starts_with(error_message(err), "exec /");
+
+    if (settings.fd >= 0 || !bare)
+        write_log("error", error_message(err));
+    if (settings.fd >= 0 || bare)
         dprintf(STDERR_FILENO, "%s\n", error_message(err));
     if (err->hint)
         dprintf(STDERR_FILENO, "hint: %s\n", err->hint);
@@ -81,6 +91,6 @@ int program_usage_error(const struct command *command, const struct error *err)
 
 void program_help(const struct command *command)
 {
-    printf("usage: %s [global options] %s %s\n\n%s\n", PROGRAM_NAME, command->name, command->usage,
-           command->summary);
+    printf("NAME:\n   %s %s - %s\n\nUSAGE:\n   %s [global options] %s %s\n", PROGRAM_NAME,
+           command->name, command->summary, PROGRAM_NAME, command->name, command->usage);
 }

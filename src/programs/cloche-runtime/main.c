@@ -23,23 +23,31 @@ static const struct command *const commands[] = {
 };
 
 struct globals {
-    const char *root, *log, *log_format, *rootless, *criu;
+    const char *root, *log, *log_format, *rootless, *criu, *cgroup_manager;
     bool debug, help, version;
 };
 
+/* The first lines are runc's, for callers that look which program they have. */
 static int help(void)
 {
-    printf("usage: %s [global options] COMMAND [options] [arguments]\n\ncommands:\n", PROGRAM_NAME);
+    printf("NAME:\n   %s, in place of runc - Open Container Initiative runtime\n\n"
+           "USAGE:\n   %s [global options] COMMAND [command options] [arguments...]\n\n"
+           "COMMANDS:\n",
+           PROGRAM_NAME, PROGRAM_NAME);
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-        printf("  %-9s %s\n", commands[i]->name, commands[i]->summary);
-    printf("\nglobal options:\n"
-           "  --root DIR            state of the containers (" RUNTIME_ROOT_DEFAULT "; users:\n"
-           "                        $XDG_RUNTIME_DIR/cloche-runtime)\n"
-           "  --log FILE            messages, besides standard error\n"
-           "  --log-format FORMAT   text or json\n"
-           "  --debug               more messages\n"
-           "  --rootless BOOL       go without cgroups that may not be made: true, false or auto\n"
-           "  --version, --help\n");
+        printf("   %-10s %s\n", commands[i]->name, commands[i]->summary);
+    printf("   %-10s %s\n\n", "help", "show this, or how a command is used");
+    printf(
+        "GLOBAL OPTIONS:\n"
+        "   --root DIR             state of the containers (" RUNTIME_ROOT_DEFAULT "; users:\n"
+        "                          $XDG_RUNTIME_DIR/cloche-runtime)\n"
+        "   --log FILE             messages, besides standard error\n"
+        "   --log-format FORMAT    text or json\n"
+        "   --debug                more messages\n"
+        "   --rootless BOOL        go without cgroups that may not be made: true, false or auto\n"
+        "   --cgroup-manager NAME  cgroupfs\n"
+        "   --help, -h\n"
+        "   --version, -v\n");
     return EXIT_CODE_OK;
 }
 
@@ -53,6 +61,15 @@ static int apply_rootless(const char *value, struct error *err)
     return 0;
 }
 
+/* crun's way to say it. */
+static int check_cgroup_manager(const struct globals *globals, struct error *err)
+{
+    if (globals->cgroup_manager && !text_equal(globals->cgroup_manager, "cgroupfs"))
+        return error_set(err, -ENOTSUP, "--cgroup-manager=%s is not supported yet",
+                         globals->cgroup_manager);
+    return 0;
+}
+
 static int parse_globals(int argc, char **argv, struct globals *ret, struct error *err)
 {
     const struct option_spec specs[] = {
@@ -61,6 +78,7 @@ static int parse_globals(int argc, char **argv, struct globals *ret, struct erro
         {.name = "log-format", .value = &ret->log_format},
         {.name = "rootless", .value = &ret->rootless},
         {.name = "criu", .value = &ret->criu},
+        {.name = "cgroup-manager", .value = &ret->cgroup_manager},
         {.name = "systemd-cgroup", .refused = "is not supported yet: cgroups are made directly"},
         {.name = "debug", .flag = &ret->debug},
         {.name = "help", .letter = 'h', .flag = &ret->help},
@@ -75,6 +93,8 @@ static int parse_globals(int argc, char **argv, struct globals *ret, struct erro
         !text_equal(ret->log_format, "json"))
         return error_set(err, -EINVAL, "invalid log-format: %s", ret->log_format);
     int r = apply_rootless(ret->rootless, err);
+    if (r == 0)
+        r = check_cgroup_manager(ret, err);
     return r < 0 ? r : rest;
 }
 
@@ -94,12 +114,45 @@ static int open_log(const struct globals *globals, struct error *err)
     int fd = -1;
 
     if (globals->log && globals->log[0]) {
-        fd = open(globals->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644);
+        /* crun's callers may say what kind of place it is. */
+        const char *path = globals->log + (text_starts_with(globals->log, "file:") ? 5 : 0);
+        fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644);
         if (fd < 0)
             return error_errno(err, errno, "open the log %s", globals->log);
     }
     program_log_configure(fd, text_equal(globals->log_format, "json"), globals->debug);
     return 0;
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        if (text_equal(commands[i]->name, name))
+            return commands[i];
+    }
+    return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    error_set(&err, -EINVAL, "No help topic for '%s'", name);
+    error_hint(&err, "%s --help lists the commands", PROGRAM_NAME);
+    program_fail(&err);
+    return EXIT_CODE_NO_COMMAND;
+}
+
+static int help_command(const char *name)
+{
+    const struct command *command = name ? find_command(name) : NULL;
+
+    if (!name)
+        return help();
+    if (!command)
+        return unknown_command(name);
+    program_help(command);
+    return EXIT_CODE_OK;
 }
 
 static int run_command(const struct globals *globals, int argc, char **argv, char **full_argv)
@@ -110,30 +163,26 @@ static int run_command(const struct globals *globals, int argc, char **argv, cha
 
     if (argc == 0)
         return help();
-    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
-        if (!text_equal(commands[i]->name, argv[0]))
-            continue;
-        for (int k = 1; k < argc && argv[k][0] == '-'; k++) {
-            if (text_equal(argv[k], "--help") || text_equal(argv[k], "-h")) {
-                program_help(commands[i]);
-                return EXIT_CODE_OK;
-            }
-        }
-        int r = commands[i]->enters_container ? cloche_runtime_seal(full_argv) : 0;
-        if (r < 0) {
-            error_errno(&err, -r, "execute a copy of the runtime that no container can change");
-            return program_fail(&err);
-        }
-        if (text_empty(globals->root) && !commands[i]->stateless) {
-            if (root_default(&default_root, &err) < 0)
-                return program_fail(&err);
-            program.root = default_root;
-        }
-        return commands[i]->main(&program, argc, argv);
+    if (text_equal(argv[0], "help") || text_equal(argv[0], "h"))
+        return help_command(argv[1]);
+    const struct command *command = find_command(argv[0]);
+    if (!command)
+        return unknown_command(argv[0]);
+    for (int k = 1; k < argc && argv[k][0] == '-'; k++) {
+        if (text_equal(argv[k], "--help") || text_equal(argv[k], "-h"))
+            return help_command(argv[0]);
     }
-    error_set(&err, -EINVAL, "unknown command '%s'", argv[0]);
-    error_hint(&err, "%s --help lists the commands", PROGRAM_NAME);
-    return program_fail(&err);
+    int r = command->enters_container ? cloche_runtime_seal(full_argv) : 0;
+    if (r < 0) {
+        error_errno(&err, -r, "execute a copy of the runtime that no container can change");
+        return program_fail(&err);
+    }
+    if (text_empty(globals->root) && !command->stateless) {
+        if (root_default(&default_root, &err) < 0)
+            return program_fail(&err);
+        program.root = default_root;
+    }
+    return command->main(&program, argc, argv);
 }
 
 int main(int argc, char **argv)

@@ -18,14 +18,26 @@ static const struct option_spec *find(const struct option_spec *specs, const cha
     return NULL;
 }
 
+static bool is_one_of(const char *text, const char *const *list)
+{
+    while (*list && !text_equal(*list, text))
+        list++;
+    return *list;
+}
+
+/* The words that Go's strconv.ParseBool takes. */
 static int take_flag(const struct option_spec *spec, const char *value, struct error *err)
 {
-    if (!value || text_equal(value, "true") || text_equal(value, "1"))
+    static const char *const yes[] = {"true", "1", "t", "T", "TRUE", "True", NULL};
+    static const char *const no[] = {"false", "0", "f", "F", "FALSE", "False", NULL};
+
+    if (!value || is_one_of(value, yes))
         *spec->flag = true;
-    else if (text_equal(value, "false") || text_equal(value, "0"))
+    else if (is_one_of(value, no))
         *spec->flag = false;
     else
-        return error_set(err, -EINVAL, "--%s: '%s' is not true or false", spec->name, value);
+        return error_set(err, -EINVAL, "invalid boolean value \"%s\" for -%s: parse error", value,
+                         spec->name);
     return 0;
 }
 
@@ -38,7 +50,7 @@ static int take_option(const struct option_spec *specs, char **argv, struct erro
     const struct option_spec *spec = find(specs, name, length);
 
     if (!spec)
-        return error_set(err, -EINVAL, "unknown option '%s'", argv[0]);
+        return error_set(err, -EINVAL, "flag provided but not defined: -%.*s", (int)length, name);
     if (spec->refused)
         return error_set(err, -ENOTSUP, "--%s %s", spec->name, spec->refused);
     if (spec->flag) {
@@ -47,7 +59,7 @@ static int take_option(const struct option_spec *specs, char **argv, struct erro
     }
     const char *value = equals ? equals + 1 : argv[1];
     if (!value)
-        return error_set(err, -EINVAL, "option --%s needs a value", spec->name);
+        return error_set(err, -EINVAL, "flag needs an argument: -%s", spec->name);
     if (spec->value)
         *spec->value = value;
     else

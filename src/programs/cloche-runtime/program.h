@@ -14,6 +14,7 @@
 enum exit_code {
     EXIT_CODE_OK = 0,
     EXIT_CODE_FAILURE = 1,
+    EXIT_CODE_NO_COMMAND = 3,     /* as runc for an unknown command */
     EXIT_CODE_EXEC_FAILURE = 255, /* of exec, when it was not the program that failed (runc) */
 };
 
@@ -38,6 +39,8 @@ extern const struct command command_create, command_delete, command_exec, comman
 /* Messages the way runc writes them, which podman and containerd read: to the log file in its
  * format if there is one, and to standard error. */
 void program_log_configure(int fd, bool json, bool debug);
+/* Steps that nothing but --debug shows; texts that callers look for are runc's. */
+void program_debug(const char *const *steps);
 void program_warn(char **warnings);        /* takes the list */
 int program_fail(const struct error *err); /* returns EXIT_CODE_FAILURE */
 int program_usage_error(const struct command *command, const struct error *err);

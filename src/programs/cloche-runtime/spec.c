@@ -12,6 +12,8 @@
 #include "options.h"
 #include "program.h"
 
+#define RUNC_VERSION "1.4.0" /* whose options and messages ours are */
+
 static int write_spec(const char *bundle, bool rootless, struct error *err)
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
@@ -59,7 +61,9 @@ static int features_main(const struct program *program _unused_, int argc _unuse
 static int version_main(const struct program *program _unused_, int argc _unused_,
                         char **argv _unused_)
 {
-    printf("%s version %s\nspec: %s\n", PROGRAM_NAME, CLOCHE_VERSION, RUNTIME_SPEC_VERSION);
+    /* Callers look for "runc version" in the first line, and for "commit:". */
+    printf("%s version %s, command line of runc version %s\ncommit: v%s\nspec: %s\n", PROGRAM_NAME,
+           CLOCHE_VERSION, RUNC_VERSION, CLOCHE_VERSION, RUNTIME_SPEC_VERSION);
     return EXIT_CODE_OK;
 }
 
