@@ -1,13 +1,10 @@
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -16,16 +13,11 @@
 
 #include "cgroup.h"
 
-enum {
-    DESTROY_TRIES = 200,
-    DESTROY_PAUSE_US = 5000,
-    CGROUP_DEPTH_MAX = 64,
-    SIGNAL_ROUNDS_MAX = 16,
-};
+#define UNIFIED "unified" /* where systemd mounts the v2 tree beside v1's */
 
 static const char *const v1_controllers[] = {
     "cpuset",   "cpu",     "cpuacct",    "blkio", "memory", "devices", "freezer", "net_cls",
-    "net_prio", "hugetlb", "perf_event", "pids",  "rdma",   "misc",    "systemd"};
+    "net_prio", "hugetlb", "perf_event", "pids",  "rdma",   "misc",    "systemd", "unified"};
 
 static bool is_filesystem(int fd, long magic)
 {
@@ -41,11 +33,11 @@ bool cgroup_is_v2(void)
     return fd >= 0 && is_filesystem(fd, CGROUP2_SUPER_MAGIC);
 }
 
-static void add_hierarchy(struct cgroup *cgroup, const char *name, int root_fd)
+static void add_hierarchy(struct cgroup *cgroup, const char *name, int root_fd, bool is_v2)
 {
     struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[cgroup->count++];
 
-    *hierarchy = (struct cgroup_hierarchy){.root_fd = root_fd, .fd = -1};
+    *hierarchy = (struct cgroup_hierarchy){.root_fd = root_fd, .fd = -1, .is_v2 = is_v2};
     snprintf(hierarchy->name, sizeof(hierarchy->name), "%s", name);
 }
 
@@ -72,8 +64,9 @@ static void add_v1_controller(struct cgroup *cgroup, int base_fd, const char *na
     int fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return;
-    if (is_filesystem(fd, CGROUP_SUPER_MAGIC))
-        add_hierarchy(cgroup, name, fd);
+    bool is_v2 = text_equal(name, UNIFIED);
+    if (is_filesystem(fd, is_v2 ? CGROUP2_SUPER_MAGIC : CGROUP_SUPER_MAGIC))
+        add_hierarchy(cgroup, name, fd, is_v2);
     else
         close(fd);
 }
@@ -86,7 +79,7 @@ static int detect(struct cgroup *cgroup, struct error *err)
         return error_errno(err, errno, "open " CGROUP_MOUNT);
     if (is_filesystem(base_fd, CGROUP2_SUPER_MAGIC)) {
         cgroup->ops = &cgroup_v2_ops;
-        add_hierarchy(cgroup, "", steal_fd(&base_fd));
+        add_hierarchy(cgroup, "", steal_fd(&base_fd), true);
         return 0;
     }
     cgroup->ops = &cgroup_v1_ops;
@@ -173,6 +166,8 @@ struct cgroup_hierarchy *cgroup_hierarchy_find(struct cgroup *cgroup, const char
 {
     const char *name = controller;
 
+    if (cgroup->ops->version == 2)
+        return &cgroup->hierarchies[0];
     for (size_t i = 0; i < cgroup->alias_count; i++) {
         if (text_equal(cgroup->aliases[i].name, controller))
             name = cgroup->aliases[i].target;
@@ -189,10 +184,8 @@ int cgroup_write(const struct cgroup_hierarchy *hierarchy, const char *file, con
 {
     int fd = openat(hierarchy->fd, file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 
-    if (fd < 0 && errno == ENOENT)
-        return error_set(err, -ENOTSUP, "this kernel's cgroups have no %s", file);
     if (fd < 0)
-        return error_errno(err, errno, "open %s", file);
+        return error_errno(err, errno, "open the cgroup's %s", file);
     ssize_t n = write(fd, value, strlen(value));
     int failure = n < 0 ? errno : 0;
     close(fd);
@@ -201,12 +194,52 @@ int cgroup_write(const struct cgroup_hierarchy *hierarchy, const char *file, con
     return 0;
 }
 
-static bool holds_processes(int fd)
+int cgroup_read_line(int directory_fd, const char *file, char *ret, size_t size)
 {
-    char byte;
-    _cleanup_close_ int procs_fd = openat(fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+    _cleanup_close_ int fd = openat(directory_fd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd < 0 ? -1 : read(fd, ret, size - 1);
 
-    return procs_fd >= 0 && read(procs_fd, &byte, 1) == 1;
+    if (n < 0)
+        return -errno;
+    ret[n] = '\0';
+    ret[strcspn(ret, "\n")] = '\0';
+    return 0;
+}
+
+int cgroup_read_number(int directory_fd, const char *file, uint64_t *ret)
+{
+    char text[32];
+    int r = cgroup_read_line(directory_fd, file, text, sizeof(text));
+
+    if (r < 0)
+        return r;
+    if (text_equal(text, "max") || text[0] == '-') { /* v1 writes "no limit" as -1 here and there */
+        *ret = UINT64_MAX;
+        return 0;
+    }
+    return text_to_u64(text, 0, UINT64_MAX, ret);
+}
+
+/* How many lines one read of cgroup.procs has: for a message. */
+static size_t count_processes(int fd)
+{
+    char text[4096];
+    size_t count = 0;
+    _cleanup_close_ int procs_fd = openat(fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+    ssize_t n = procs_fd < 0 ? 0 : read(procs_fd, text, sizeof(text));
+
+    for (ssize_t i = 0; i < n; i++)
+        count += text[i] == '\n';
+    return count;
+}
+
+static int check_empty(int fd, struct error *err)
+{
+    size_t count = count_processes(fd);
+
+    return count ? error_set(err, -EEXIST, "container's cgroup is not empty: %zu process(es) found",
+                             count)
+                 : 0;
 }
 
 /* Makes the levels of the path one after another, from the root of the hierarchy down. */
@@ -233,9 +266,8 @@ int cgroup_make_directories(struct cgroup *cgroup, struct cgroup_hierarchy *hier
             r = error_errno(err, errno, "open cgroup %s in %s", cgroup->path, hierarchy->name);
         else if (made)
             r = made(parent_fd, fd, err);
-        if (r == 0 && last && !is_new && holds_processes(fd))
-            r = error_set(err, -EEXIST, "cgroup /%s already exists and holds processes",
-                          cgroup->path);
+        if (r == 0 && last && !is_new)
+            r = check_empty(fd, err);
         if (parent_fd != hierarchy->root_fd)
             close(parent_fd);
         parent_fd = fd;
@@ -252,9 +284,26 @@ int cgroup_make_directories(struct cgroup *cgroup, struct cgroup_hierarchy *hier
     return 0;
 }
 
-int cgroup_join_self(const struct cgroup_join *join)
+int cgroup_first_missing(const struct cgroup *cgroup)
 {
-    for (size_t i = 0; i < join->count; i++) {
+    _cleanup_free_ char *path = xstrdup(cgroup->path);
+    int depth = 1;
+
+    if (cgroup->count == 0)
+        return 0;
+
+    for (char *slash = path; (slash = strchr(slash, '/')); depth++) {
+        *slash = '\0';
+        if (faccessat(cgroup->hierarchies[0].root_fd, path, F_OK, 0) < 0)
+            return depth;
+        *slash++ = '/';
+    }
+    return faccessat(cgroup->hierarchies[0].root_fd, path, F_OK, 0) < 0 ? depth : 0;
+}
+
+int cgroup_join_self(const struct cgroup_join *join, bool born_there)
+{
+    for (size_t i = born_there && join->clone_fd >= 0; i < join->count; i++) {
         if (write(join->fds[i], "0", 1) < 0)
             return -errno;
     }
@@ -266,174 +315,4 @@ void cgroup_join_finish(struct cgroup_join *join)
     for (size_t i = 0; i < join->count; i++)
         close_fd(join->fds[i]);
     join->count = 0;
-}
-
-struct pid_list {
-    pid_t *pids;
-    size_t count, capacity;
-};
-
-static int read_pids(int directory_fd, struct pid_list *list, struct error *err)
-{
-    _cleanup_free_ char *text = NULL;
-    int r = file_read_at(directory_fd, "cgroup.procs", CGROUP_FILE_MAX, &text, NULL, err);
-
-    if (r < 0)
-        return r == -ENODEV || r == -ENOENT ? 0 : r; /* removed meanwhile */
-    for (char *line = text, *end; *line; line = end + (*end == '\n')) {
-        long pid = strtol(line, &end, 10);
-        if (end == line)
-            break;
-        if (list->count == list->capacity) {
-            list->capacity = list->capacity ? 2 * list->capacity : 16;
-            list->pids = xrealloc(list->pids, list->capacity, sizeof(pid_t));
-        }
-        if (pid > 0)
-            list->pids[list->count++] = (pid_t)pid;
-    }
-    return 0;
-}
-
-/* Calls visit for the cgroups below fd, deepest first, then for fd's own entry by its caller. */
-static int walk_below(int fd, int depth,
-                      int (*visit)(int parent_fd, const char *name, int fd, void *), void *context)
-{
-    if (depth > CGROUP_DEPTH_MAX)
-        return -ELOOP;
-    int copy_fd = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (copy_fd < 0)
-        return errno == ENOENT || errno == ENODEV ? 0 : -errno;
-    _cleanup_closedir_ DIR *directory = fdopendir(copy_fd);
-    if (!directory) {
-        close(copy_fd);
-        return -ENOMEM;
-    }
-    for (struct dirent *entry; (entry = readdir(directory));) {
-        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
-            continue;
-        _cleanup_close_ int child_fd =
-            openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-        if (child_fd < 0)
-            continue;
-        int r = walk_below(child_fd, depth + 1, visit, context);
-        if (r == 0)
-            r = visit(fd, entry->d_name, child_fd, context);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-static int visit_pids(int parent_fd _unused_, const char *name _unused_, int fd, void *context)
-{
-    return read_pids(fd, context, NULL);
-}
-
-int cgroup_processes(struct cgroup *cgroup, pid_t **ret, size_t *ret_count, struct error *err)
-{
-    struct cgroup_hierarchy *hierarchy = cgroup->ops->processes(cgroup);
-    struct pid_list list = {0};
-    int r = 0;
-
-    if (hierarchy && hierarchy->fd >= 0) {
-        r = walk_below(hierarchy->fd, 0, visit_pids, &list);
-        if (r == 0)
-            r = read_pids(hierarchy->fd, &list, err);
-        else
-            error_errno(err, -r, "list the processes of cgroup %s", cgroup->path);
-    }
-    if (r < 0) {
-        free(list.pids);
-        return r;
-    }
-    *ret = list.pids;
-    *ret_count = list.count;
-    return 0;
-}
-
-static int signal_once(struct cgroup *cgroup, int signal, size_t *ret_count, struct error *err)
-{
-    _cleanup_free_ pid_t *pids = NULL;
-    int r = cgroup_processes(cgroup, &pids, ret_count, err);
-
-    for (size_t i = 0; r == 0 && i < *ret_count; i++)
-        kill(pids[i], signal);
-    return r;
-}
-
-int cgroup_signal_all(struct cgroup *cgroup, int signal, struct error *err)
-{
-    size_t count;
-
-    /* Without a freezer SIGKILL is repeated until nobody is left who could have forked. */
-    bool frozen =
-        cgroup->ops->is_frozen(cgroup) == 0 && cgroup->ops->freeze(cgroup, true, NULL) == 0;
-    int r = signal_once(cgroup, signal, &count, err);
-    if (frozen)
-        cgroup->ops->freeze(cgroup, false, NULL);
-    for (int round = 0; !frozen && r == 0 && signal == SIGKILL && count; round++) {
-        if (round == SIGNAL_ROUNDS_MAX)
-            break;
-        usleep(1000);
-        r = signal_once(cgroup, signal, &count, err);
-    }
-    return r;
-}
-
-static int remove_directory(int parent_fd, const char *name)
-{
-    for (int i = 0; i < DESTROY_TRIES; i++) {
-        if (unlinkat(parent_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
-            return 0;
-        if (errno != EBUSY && errno != EINTR)
-            return -errno;
-        if (i > 0) /* the second try is at once: exit of the last process is usually done by then */
-            usleep(DESTROY_PAUSE_US);
-    }
-    return -EBUSY;
-}
-
-static int visit_remove(int parent_fd, const char *name, int fd _unused_, void *context _unused_)
-{
-    return remove_directory(parent_fd, name);
-}
-
-static int destroy_in(struct cgroup *cgroup, struct cgroup_hierarchy *hierarchy)
-{
-    int r = 0;
-
-    if (!hierarchy->made_depth)
-        return 0;
-    if (unlinkat(hierarchy->root_fd, cgroup->path, AT_REMOVEDIR) < 0 && errno != ENOENT) {
-        if (hierarchy->fd >= 0)
-            r = walk_below(hierarchy->fd, 0, visit_remove, NULL);
-        if (r == 0)
-            r = remove_directory(hierarchy->root_fd, cgroup->path);
-    }
-    if (r < 0)
-        return r;
-    /* Parents of our making go when nobody else uses them by now (EBUSY, ENOTEMPTY: they do). */
-    _cleanup_free_ char *path = xstrdup(cgroup->path);
-    int depth = 1;
-    for (const char *c = path; *c; c++)
-        depth += *c == '/';
-    for (char *slash; depth > hierarchy->made_depth && (slash = strrchr(path, '/')); depth--) {
-        *slash = '\0';
-        if (unlinkat(hierarchy->root_fd, path, AT_REMOVEDIR) < 0)
-            break;
-    }
-    return 0;
-}
-
-int cgroup_destroy(struct cgroup *cgroup, struct error *err)
-{
-    int result = 0;
-
-    for (size_t i = 0; i < cgroup->count; i++) {
-        int r = destroy_in(cgroup, &cgroup->hierarchies[i]);
-        if (r < 0)
-            result = error_errno(err, -r, "remove cgroup %s in %s", cgroup->path,
-                                 cgroup->hierarchies[i].name);
-    }
-    return result;
 }

@@ -17,17 +17,22 @@
 
 #define CGROUP_MOUNT "/sys/fs/cgroup"
 
+struct oci_config;
 struct oci_resources;
 struct cgroup_ops;
+struct device_rule;
 
 enum {
     CGROUP_HIERARCHIES_MAX = 20, /* v1 knows 13 controllers and the named systemd hierarchy */
     CGROUP_PATH_MAX = 1024,
+    CGROUP_DEPTH_MAX = 64,     /* components of linux.cgroupsPath */
     CGROUP_FILE_MAX = 1 << 20, /* bytes read from one control file */
 };
 
 struct cgroup_hierarchy {
-    char name[48];  /* folder under /sys/fs/cgroup: "memory", "cpu,cpuacct"; "" on v2 */
+    char name[48]; /* folder under /sys/fs/cgroup: "memory", "cpu,cpuacct", "unified" (the v2 tree
+                      of the hybrid layout); "" on v2 */
+    bool is_v2;
     int root_fd;    /* owned; the hierarchy's mount */
     int fd;         /* owned; the container's cgroup in it; -1 before create or open */
     int made_depth; /* components of the path from this one (1 = first) on were made here; 0: none
@@ -49,11 +54,14 @@ struct cgroup {
     int made_depth; /* lowest made_depth of all hierarchies, for the state file */
 };
 
-/* How a process gets in: cheap for the one who does it (machine.md: self-join through "tasks" is
- * twenty times cheaper than a write of somebody else's pid to cgroup.procs). */
+/* How a process gets in: cheap for the one who does it (self-join through "tasks" is twenty times
+ * cheaper than a write of somebody else's pid to cgroup.procs, and CLONE_INTO_CGROUP costs
+ * nothing).
+ */
 struct cgroup_join {
-    int clone_fd;                    /* v2: for CLONE_INTO_CGROUP; borrowed; -1 on v1 */
-    int fds[CGROUP_HIERARCHIES_MAX]; /* owned; the process writes "0" to each, in this order */
+    int clone_fd;                    /* the v2 cgroup, for CLONE_INTO_CGROUP; borrowed; -1: none */
+    int fds[CGROUP_HIERARCHIES_MAX]; /* owned; the process writes "0" to each, in this order; with
+                                        a clone_fd the first one is that cgroup's */
     size_t count;
 };
 
@@ -64,9 +72,17 @@ struct cgroup_ops {
     /* Makes the cgroup in every hierarchy. -EEXIST when it is there and holds processes. */
     int (*create)(struct cgroup *cgroup, struct error *err);
 
-    /* Limits. Called before the first process is in. resources may be NULL: device rules are set
-     * even then. Something that cannot be expressed here is refused by name. */
+    /* Limits, without device rules; also of a cgroup with processes in it. Fields that are not set
+     * stay as they are. Something that cannot be expressed here is refused by name. */
     int (*apply)(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err);
+
+    /* Device rules, in place of those that are there. live: processes are in it, and what both the
+     * old and the new rules allow must never fail for them. */
+    int (*set_devices)(struct cgroup *cgroup, const struct device_rule *rules, size_t count,
+                       bool live, struct error *err);
+
+    /* Gives the cgroup to a user (as the kernel numbers them), who may then make cgroups below. */
+    int (*delegate)(struct cgroup *cgroup, uid_t uid, struct error *err);
 
     /* Opens what cgroup_join_self needs, with the caller's credentials: the kernel checks those of
      * the opener, so that a process in a new user namespace can still join. */
@@ -91,10 +107,12 @@ bool cgroup_is_v2(void);
 /* Looks at /sys/fs/cgroup, chooses the backend. path: linux.cgroupsPath, NULL: "/" + id. */
 int cgroup_init(struct cgroup *cgroup, const char *path, const char *id, struct error *err);
 
-/* cgroup_init and create(). Where the configuration names no path and the caller is not root of the
- * machine: beside the caller's own cgroup when that is delegated (v2), else none (path ""):
+/* cgroup_init, then create(). Where the configuration names no path and the caller is not root of
+ * the machine: beside the caller's own cgroup when that is delegated (v2), else none (path ""):
  * operations then do nothing, but limits and freezing are refused. */
-int cgroup_make_or_none(struct cgroup *cgroup, const char *path, const char *id, struct error *err);
+int cgroup_choose(struct cgroup *cgroup, const char *path, const char *id, struct error *err);
+int cgroup_create_or_none(struct cgroup *cgroup, const char *path, const char *id,
+                          struct error *err);
 int cgroup_open_none(struct cgroup *cgroup);
 bool cgroup_is_none(const struct cgroup *cgroup);
 
@@ -103,8 +121,19 @@ bool cgroup_is_none(const struct cgroup *cgroup);
 int cgroup_open(struct cgroup *cgroup, const char *path, int made_depth, struct error *err);
 void cgroup_finish(struct cgroup *cgroup); /* releases descriptors and memory, removes nothing */
 
-/* In the process that joins. Needs no allocation. */
-int cgroup_join_self(const struct cgroup_join *join);
+/* A level of the path that is not there yet, for the state of a container whose creation may end at
+ * any time; 0 when all are there. One hierarchy is looked at: the others are made as it is. */
+int cgroup_first_missing(const struct cgroup *cgroup);
+
+/* Before a process is in: device rules (also when resources is NULL), then limits. */
+int cgroup_limit(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err);
+
+/* Gives the cgroup to the container's user, where the configuration lets the container have it: a
+ * cgroup namespace of its own, and cgroups mounted at /sys/fs/cgroup without "ro". */
+int cgroup_delegate(struct cgroup *cgroup, const struct oci_config *config, struct error *err);
+
+/* In the process that joins. born_there: it was cloned into clone_fd. Needs no allocation. */
+int cgroup_join_self(const struct cgroup_join *join, bool born_there);
 void cgroup_join_finish(struct cgroup_join *join);
 
 /* All processes in it and below. ret is owned by the caller. */
@@ -118,11 +147,21 @@ int cgroup_signal_all(struct cgroup *cgroup, int signal, struct error *err);
 int cgroup_destroy(struct cgroup *cgroup, struct error *err);
 
 /* Shared by the backends. */
+/* The hierarchy with a controller, NULL when there is none. On v2 it is the same for all. */
 struct cgroup_hierarchy *cgroup_hierarchy_find(struct cgroup *cgroup, const char *controller);
 int cgroup_make_directories(struct cgroup *cgroup, struct cgroup_hierarchy *hierarchy,
                             int (*made)(int parent_fd, int fd, struct error *err),
                             struct error *err);
+/* -ENOENT when this kernel has no such file. */
 int cgroup_write(const struct cgroup_hierarchy *hierarchy, const char *file, const char *value,
                  struct error *err);
+/* The first line of a small control file. -errno without a message. */
+int cgroup_read_line(int directory_fd, const char *file, char *ret, size_t size);
+/* A number; "max" is UINT64_MAX. */
+int cgroup_read_number(int directory_fd, const char *file, uint64_t *ret);
+/* Calls visit for the cgroups below fd, deepest first. parent_fd and name are where it is. */
+int cgroup_walk_below(int fd, int depth,
+                      int (*visit)(int parent_fd, const char *name, int fd, void *context),
+                      void *context);
 
 #endif

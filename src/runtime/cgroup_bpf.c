@@ -22,7 +22,21 @@ enum {
     INSTRUCTIONS_PER_RULE = 8,
     INSTRUCTIONS_FIXED = 16,
     VERIFIER_LOG_SIZE = 16384,
+    ATTACHED_MAX = 64, /* BPF_CGROUP_MAX_PROGS, kernel/bpf/cgroup.c */
 };
+
+#define PROGRAM_NAME "cloche_devices" /* finds ours among those attached; at most 15 bytes */
+
+/* Linux 6.17 to 7.1 write fields behind the size that they are told: there is room for them. */
+struct bpf_call {
+    union bpf_attr attr;
+    char spare[256];
+};
+
+static long bpf(int command, struct bpf_call *call)
+{
+    return syscall(SYS_bpf, command, &call->attr, sizeof(call->attr));
+}
 
 struct program {
     struct bpf_insn *code;
@@ -100,16 +114,17 @@ static void emit_rule(struct program *program, const struct device_rule *rule)
 
 static int load(const struct program *program, char *log, size_t log_size)
 {
-    union bpf_attr attr = {
-        .prog_type = BPF_PROG_TYPE_CGROUP_DEVICE,
-        .insns = (uint64_t)(uintptr_t)program->code,
-        .insn_cnt = (uint32_t)program->length,
-        .license = (uint64_t)(uintptr_t) "Apache-2.0",
-        .log_buf = (uint64_t)(uintptr_t)log,
-        .log_size = (uint32_t)log_size,
-        .log_level = log ? 1 : 0,
-    };
-    long fd = syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
+    struct bpf_call call = {.attr = {
+                                .prog_type = BPF_PROG_TYPE_CGROUP_DEVICE,
+                                .insns = (uint64_t)(uintptr_t)program->code,
+                                .insn_cnt = (uint32_t)program->length,
+                                .license = (uint64_t)(uintptr_t) "Apache-2.0",
+                                .log_buf = (uint64_t)(uintptr_t)log,
+                                .log_size = (uint32_t)log_size,
+                                .log_level = log ? 1 : 0,
+                                .prog_name = PROGRAM_NAME,
+                            }};
+    long fd = bpf(BPF_PROG_LOAD, &call);
 
     return fd < 0 ? -errno : (int)fd;
 }
@@ -123,8 +138,59 @@ static int report_load(const struct program *program, int failure, struct error 
     return error_errno(err, -failure, "load the device rules as a BPF program (%s)", log);
 }
 
+static bool is_ours(int program_fd)
+{
+    struct bpf_prog_info info = {0};
+    struct bpf_call call = {.attr = {.info = {.bpf_fd = (uint32_t)program_fd,
+                                              .info_len = sizeof(info),
+                                              .info = (uint64_t)(uintptr_t)&info}}};
+
+    return bpf(BPF_OBJ_GET_INFO_BY_FD, &call) == 0 &&
+           strncmp(info.name, PROGRAM_NAME, sizeof(info.name)) == 0;
+}
+
+/* The program of an earlier call; -1 when there is none. */
+static int find_attached(int cgroup_fd)
+{
+    uint32_t ids[ATTACHED_MAX] = {0};
+    struct bpf_call call = {.attr = {.query = {.target_fd = (uint32_t)cgroup_fd,
+                                               .attach_type = BPF_CGROUP_DEVICE,
+                                               .prog_ids = (uint64_t)(uintptr_t)ids,
+                                               .prog_cnt = ATTACHED_MAX}}};
+
+    if (bpf(BPF_PROG_QUERY, &call) < 0)
+        return -1;
+    for (uint32_t i = 0; i < call.attr.query.prog_cnt && i < ATTACHED_MAX; i++) {
+        struct bpf_call get = {.attr = {.prog_id = ids[i]}};
+        int fd = (int)bpf(BPF_PROG_GET_FD_BY_ID, &get);
+        if (fd >= 0 && is_ours(fd))
+            return fd;
+        close_fd(fd);
+    }
+    return -1;
+}
+
+static int attach(int cgroup_fd, int program_fd, int replaced_fd, struct error *err)
+{
+    struct bpf_call call = {
+        .attr = {
+            .target_fd = (uint32_t)cgroup_fd,
+            .attach_bpf_fd = (uint32_t)program_fd,
+            .attach_type = BPF_CGROUP_DEVICE,
+            .attach_flags = BPF_F_ALLOW_MULTI, /* systemd may attach its own; all must allow */
+        }};
+
+    if (replaced_fd >= 0) {
+        call.attr.attach_flags |= BPF_F_REPLACE;
+        call.attr.replace_bpf_fd = (uint32_t)replaced_fd;
+    }
+    if (bpf(BPF_PROG_ATTACH, &call) < 0)
+        return error_errno(err, errno, "attach the device rules to the cgroup");
+    return 0;
+}
+
 int cgroup_bpf_attach_devices(int cgroup_fd, const struct device_rule *rules, size_t count,
-                              struct error *err)
+                              bool replace, struct error *err)
 {
     _cleanup_free_ struct bpf_insn *code =
         xnew_array(struct bpf_insn, count * INSTRUCTIONS_PER_RULE + INSTRUCTIONS_FIXED);
@@ -137,13 +203,6 @@ int cgroup_bpf_attach_devices(int cgroup_fd, const struct device_rule *rules, si
     _cleanup_close_ int program_fd = load(&program, NULL, 0);
     if (program_fd < 0)
         return report_load(&program, program_fd, err);
-    union bpf_attr attr = {
-        .target_fd = (uint32_t)cgroup_fd,
-        .attach_bpf_fd = (uint32_t)program_fd,
-        .attach_type = BPF_CGROUP_DEVICE,
-        .attach_flags = BPF_F_ALLOW_MULTI, /* systemd may attach its own; all must allow */
-    };
-    if (syscall(SYS_bpf, BPF_PROG_ATTACH, &attr, sizeof(attr)) < 0)
-        return error_errno(err, errno, "attach the device rules to the cgroup");
-    return 0;
+    _cleanup_close_ int replaced_fd = replace ? find_attached(cgroup_fd) : -1;
+    return attach(cgroup_fd, program_fd, replaced_fd, err);
 }

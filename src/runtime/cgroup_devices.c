@@ -31,7 +31,7 @@ static int take_access(const char *access, struct device_rule *ret, struct error
             ret->write = true;
         else if (*c == 'm')
             ret->mknod = true;
-        else
+        else if (*c != 'a') /* runc takes "rwa", and the a for nothing */
             return error_set(err, -EINVAL, "access: '%s' holds more than r, w and m", access);
     }
     return 0;

@@ -69,6 +69,19 @@ static int none_apply(struct cgroup *cgroup, const struct oci_resources *resourc
                      limit);
 }
 
+static int none_set_devices(struct cgroup *cgroup _unused_,
+                            const struct device_rule *rules _unused_, size_t count _unused_,
+                            bool live _unused_, struct error *err _unused_)
+{
+    return 0;
+}
+
+static int none_delegate(struct cgroup *cgroup _unused_, uid_t uid _unused_,
+                         struct error *err _unused_)
+{
+    return 0;
+}
+
 static int none_prepare_join(struct cgroup *cgroup _unused_, struct cgroup_join *ret,
                              struct error *err _unused_)
 {
@@ -102,6 +115,7 @@ static struct cgroup_hierarchy *none_processes(struct cgroup *cgroup _unused_)
 #define NONE_OPS(number)                                                                           \
     {                                                                                              \
         .name = "none", .version = (number), .create = none_create, .apply = none_apply,           \
+        .set_devices = none_set_devices, .delegate = none_delegate,                                \
         .prepare_join = none_prepare_join, .freeze = none_freeze, .is_frozen = none_is_frozen,     \
         .kill = none_kill, .processes = none_processes,                                            \
     }
@@ -168,15 +182,26 @@ static int make_none(struct cgroup *cgroup, const char *id, struct error *err)
     return 0;
 }
 
-int cgroup_make_or_none(struct cgroup *cgroup, const char *path, const char *id, struct error *err)
+static bool may_do_without(const char *path)
 {
-    bool optional = text_empty(path) && runtime_caller_is_limited();
+    return text_empty(path) && runtime_caller_is_limited();
+}
+
+int cgroup_choose(struct cgroup *cgroup, const char *path, const char *id, struct error *err)
+{
+    bool optional = may_do_without(path);
     _cleanup_free_ char *delegated = optional ? delegated_path(id) : NULL;
     int r = cgroup_init(cgroup, delegated ? delegated : path, id, err);
 
-    if (r == 0)
-        r = cgroup->ops->create(cgroup, err);
-    if (r < 0 && optional && (is_permission(r) || r == -ENOENT || r == -ENOTSUP)) {
+    return r == -ENOTSUP && optional ? make_none(cgroup, id, err) : r;
+}
+
+int cgroup_create_or_none(struct cgroup *cgroup, const char *path, const char *id,
+                          struct error *err)
+{
+    int r = cgroup->ops->create(cgroup, err);
+
+    if (r < 0 && may_do_without(path) && (is_permission(r) || r == -ENOENT)) {
         cgroup_destroy(cgroup, NULL);
         return make_none(cgroup, id, err);
     }

@@ -1,6 +1,7 @@
 /*
  * cgroup v1 through its file systems, one hierarchy per controller (Documentation/admin-guide/
- * cgroup-v1 of the kernel). In the hybrid layout the v2 tree beside them is left alone.
+ * cgroup-v1 of the kernel). In the hybrid layout the container is in a cgroup of the v2 tree beside
+ * them, too: it would stay in the caller's otherwise, and be killed or frozen with it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -56,41 +57,45 @@ static int v1_create(struct cgroup *cgroup, struct error *err)
     for (size_t i = 0; i < cgroup->count; i++) {
         struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[i];
         int r = cgroup_make_directories(cgroup, hierarchy, hierarchy == cpuset ? fill_cpuset : NULL,
-                                        err);
-        if (r < 0)
-            return r;
+                                        hierarchy->is_v2 ? NULL : err);
+        /* The v2 tree of the hybrid layout limits nothing: doing without it is no failure. */
+        if (r < 0 && (!hierarchy->is_v2 || r == -EEXIST))
+            return r == -EEXIST && hierarchy->is_v2
+                       ? error_set(err, r, "container's cgroup is not empty (in %s)",
+                                   hierarchy->name)
+                       : r;
     }
+    return 0;
+}
+
+static int open_join(const struct cgroup *cgroup, const struct cgroup_hierarchy *hierarchy,
+                     struct cgroup_join *join, struct error *err)
+{
+    const char *file = hierarchy->is_v2 ? "cgroup.procs" : "tasks";
+    int fd = openat(hierarchy->fd, file, O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return error_errno(err, errno, "open %s of cgroup %s in %s", file, cgroup->path,
+                           hierarchy->name);
+    join->fds[join->count++] = fd;
     return 0;
 }
 
 static int v1_prepare_join(struct cgroup *cgroup, struct cgroup_join *ret, struct error *err)
 {
     *ret = (struct cgroup_join){.clone_fd = -1};
-    for (size_t i = 0; i < cgroup->count; i++) {
+    for (size_t i = cgroup->count; i-- > 0;) { /* the v2 tree is the last, and joined first */
         const struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[i];
         if (hierarchy->fd < 0)
             continue;
-        int fd = openat(hierarchy->fd, "tasks", O_WRONLY | O_CLOEXEC);
-        if (fd < 0) {
-            int failure = errno;
+        int r = open_join(cgroup, hierarchy, ret, err);
+        if (r < 0) {
             cgroup_join_finish(ret);
-            return error_errno(err, failure, "open tasks of cgroup %s in %s", cgroup->path,
-                               hierarchy->name);
+            return r;
         }
-        ret->fds[ret->count++] = fd;
+        if (hierarchy->is_v2)
+            ret->clone_fd = hierarchy->fd;
     }
-    return 0;
-}
-
-static int read_freezer_state(const struct cgroup_hierarchy *freezer, char *ret, size_t size)
-{
-    _cleanup_close_ int fd = openat(freezer->fd, "freezer.state", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, ret, size - 1);
-
-    if (n < 0)
-        return -errno;
-    ret[n] = '\0';
-    ret[strcspn(ret, "\n")] = '\0';
     return 0;
 }
 
@@ -107,7 +112,7 @@ static int v1_freeze(struct cgroup *cgroup, bool frozen, struct error *err)
          * (freezer-subsystem.rst). */
         int r = cgroup_write(freezer, "freezer.state", wanted, err);
         if (r == 0)
-            r = read_freezer_state(freezer, state, sizeof(state));
+            r = cgroup_read_line(freezer->fd, "freezer.state", state, sizeof(state));
         if (r < 0)
             return error_errno(err, -r, "freezer.state of cgroup %s", cgroup->path);
         if (text_equal(state, wanted))
@@ -126,7 +131,7 @@ static int v1_is_frozen(struct cgroup *cgroup)
 
     if (!freezer || freezer->fd < 0)
         return -ENOTSUP;
-    int r = read_freezer_state(freezer, state, sizeof(state));
+    int r = cgroup_read_line(freezer->fd, "freezer.state", state, sizeof(state));
     return r < 0 ? r : text_equal(state, "FROZEN") || text_equal(state, "FREEZING");
 }
 
@@ -138,6 +143,13 @@ static int v1_kill(struct cgroup *cgroup, struct error *err)
     if (r == 0 && v1_is_frozen(cgroup) > 0)
         r = v1_freeze(cgroup, false, err);
     return r;
+}
+
+/* v1 gives nothing safely: whoever owns a cgroup also sets its own limits. */
+static int v1_delegate(struct cgroup *cgroup _unused_, uid_t uid _unused_,
+                       struct error *err _unused_)
+{
+    return 0;
 }
 
 static struct cgroup_hierarchy *v1_processes(struct cgroup *cgroup)
@@ -157,6 +169,8 @@ const struct cgroup_ops cgroup_v1_ops = {
     .version = 1,
     .create = v1_create,
     .apply = cgroup_v1_apply,
+    .set_devices = cgroup_v1_set_devices,
+    .delegate = v1_delegate,
     .prepare_join = v1_prepare_join,
     .freeze = v1_freeze,
     .is_frozen = v1_is_frozen,

@@ -1,229 +1,220 @@
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
-
-#include <schema/oci_config.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
 
 #include "cgroup_resources.h"
 
-static int hierarchy_for(struct cgroup *cgroup, const char *controller, const char *field,
-                         struct cgroup_hierarchy **ret, struct error *err)
+enum { SWAPPINESS_MAX = 100 };
+
+static int explain_memory_limit(struct cgroup *cgroup, int r, int64_t limit, struct error *err)
 {
-    *ret = cgroup_hierarchy_find(cgroup, controller);
-    if (!*ret)
-        return error_set(err, -ENOTSUP,
-                         "linux.resources.%s: the cgroup v1 controller '%s' is not mounted here",
-                         field, controller);
-    return 0;
-}
+    uint64_t usage = 0, peak = 0;
+    const struct cgroup_hierarchy *memory = cgroup_hierarchy_find(cgroup, "memory");
 
-static int write_text(struct cgroup *cgroup, const char *controller, const char *file,
-                      const char *field, const char *value, struct error *err)
-{
-    struct cgroup_hierarchy *hierarchy;
-    int r = hierarchy_for(cgroup, controller, field, &hierarchy, err);
-
-    if (r == 0) {
-        r = cgroup_write(hierarchy, file, value, err);
-        if (r < 0)
-            error_context(err, "linux.resources.%s", field);
-    }
-    return r;
-}
-
-static int write_number(struct cgroup *cgroup, const char *controller, const char *file,
-                        const char *field, int64_t value, struct error *err)
-{
-    char text[24];
-
-    snprintf(text, sizeof(text), "%" PRId64, value);
-    return write_text(cgroup, controller, file, field, text, err);
-}
-
-static int apply_devices(struct cgroup *cgroup, const struct oci_resources *resources,
-                         struct error *err)
-{
-    _cleanup_free_ struct device_rule *rules = NULL;
-    struct cgroup_hierarchy *hierarchy;
-    size_t count;
-    int r = device_rules(resources, &rules, &count, err);
-
-    if (r == 0)
-        r = hierarchy_for(cgroup, "devices", "devices", &hierarchy, err);
-    if (r < 0)
+    if (r != -EBUSY || !memory)
         return r;
-    _cleanup_close_ int allow_fd = openat(hierarchy->fd, "devices.allow", O_WRONLY | O_CLOEXEC);
-    _cleanup_close_ int deny_fd = openat(hierarchy->fd, "devices.deny", O_WRONLY | O_CLOEXEC);
-    if (allow_fd < 0 || deny_fd < 0)
-        return error_errno(err, errno, "open devices.allow and devices.deny");
-    for (size_t i = 0; i < count; i++) {
-        const struct device_rule *rule = &rules[i];
-        char major[24] = "*", minor[24] = "*", text[80];
-        if (rule->major >= 0)
-            snprintf(major, sizeof(major), "%" PRId64, rule->major);
-        if (rule->minor >= 0)
-            snprintf(minor, sizeof(minor), "%" PRId64, rule->minor);
-        if (rule->type == 'a')
-            strcpy(text, "a");
-        else
-            snprintf(text, sizeof(text), "%c %s:%s %s%s%s", rule->type, major, minor,
-                     rule->read ? "r" : "", rule->write ? "w" : "", rule->mknod ? "m" : "");
-        if (write(rule->allow ? allow_fd : deny_fd, text, strlen(text)) < 0)
-            return error_errno(err, errno, "linux.resources.devices: %s '%s'",
-                               rule->allow ? "allow" : "deny", text);
-    }
-    return 0;
+    cgroup_read_number(memory->fd, "memory.usage_in_bytes", &usage);
+    cgroup_read_number(memory->fd, "memory.max_usage_in_bytes", &peak);
+    return error_set(err, r,
+                     "linux.resources.memory.limit: unable to set memory limit to %" PRId64
+                     " (current usage: %" PRIu64 ", peak usage: %" PRIu64 ")",
+                     limit, usage, peak);
 }
 
+static int write_limit(struct cgroup *cgroup, int64_t limit, struct error *err)
+{
+    if (limit == 0)
+        return 0;
+    int r = resource_write_number(cgroup, "memory", "memory.limit_in_bytes", "memory.limit", limit,
+                                  err);
+    return explain_memory_limit(cgroup, r, limit, err);
+}
+
+static int write_swap(struct cgroup *cgroup, int64_t swap, struct error *err)
+{
+    static const char file[] = "memory.memsw.limit_in_bytes";
+
+    /* Without swap accounting there is nothing to lift. */
+    if (swap == 0 || (swap < 0 && !resource_file_exists(cgroup, "memory", file)))
+        return 0;
+    return resource_write_number(cgroup, "memory", file, "memory.swap", swap, err);
+}
+
+/* At every moment the limit on memory may not exceed that on memory and swap (memory.rst, 2.4). */
+static int apply_memory_and_swap(struct cgroup *cgroup, const struct oci_memory *memory,
+                                 struct error *err)
+{
+    int64_t limit = memory->has_limit ? memory->limit : 0;
+    int64_t swap = memory->has_swap ? memory->swap : 0;
+    struct cgroup_hierarchy *hierarchy = cgroup_hierarchy_find(cgroup, "memory");
+    uint64_t now = UINT64_MAX;
+
+    if (limit == -1 && swap == 0)
+        swap = -1; /* no limit on memory asks for none on both */
+    if (limit != 0 && swap != 0 && hierarchy)
+        cgroup_read_number(hierarchy->fd, "memory.limit_in_bytes", &now);
+    bool swap_first = swap == -1 || (swap > 0 && now < (uint64_t)swap);
+    int r = swap_first ? write_swap(cgroup, swap, err) : 0;
+    if (r == 0)
+        r = write_limit(cgroup, limit, err);
+    return r < 0 || swap_first ? r : write_swap(cgroup, swap, err);
+}
+
+static int check_usage(struct cgroup *cgroup, const struct oci_memory *memory, struct error *err)
+{
+    const struct cgroup_hierarchy *hierarchy = cgroup_hierarchy_find(cgroup, "memory");
+    uint64_t usage;
+
+    if (!memory->check_before_update || !hierarchy ||
+        cgroup_read_number(hierarchy->fd, "memory.usage_in_bytes", &usage) < 0)
+        return 0;
+    return resource_check_usage(memory, usage, err);
+}
+
+/* memory.kernel is not applied: Linux 5.16 took its meaning away, and every runtime takes it as a
+ * word of the past. */
 static int apply_memory(struct cgroup *cgroup, const struct oci_memory *memory, struct error *err)
 {
-    int r = 0;
+    int r = check_usage(cgroup, memory, err);
 
-    if (memory->has_kernel && memory->kernel > 0)
-        return error_set(err, -ENOTSUP,
-                         "linux.resources.memory.kernel is not supported: Linux 6.1 removed it");
-    /* The limit first: it may not exceed memory+swap (memory.rst, 5). */
-    if (memory->has_limit && memory->limit != 0)
-        r = write_number(cgroup, "memory", "memory.limit_in_bytes", "memory.limit", memory->limit,
-                         err);
-    if (r == 0 && memory->has_swap && memory->swap != 0)
-        r = write_number(cgroup, "memory", "memory.memsw.limit_in_bytes", "memory.swap",
-                         memory->swap, err);
+    if (r == 0)
+        r = apply_memory_and_swap(cgroup, memory, err);
     if (r == 0 && memory->has_reservation && memory->reservation != 0)
-        r = write_number(cgroup, "memory", "memory.soft_limit_in_bytes", "memory.reservation",
-                         memory->reservation, err);
+        r = resource_write_number(cgroup, "memory", "memory.soft_limit_in_bytes",
+                                  "memory.reservation", memory->reservation, err);
     if (r == 0 && memory->has_kernel_tcp && memory->kernel_tcp != 0)
-        r = write_number(cgroup, "memory", "memory.kmem.tcp.limit_in_bytes", "memory.kernelTCP",
-                         memory->kernel_tcp, err);
-    if (r == 0 && memory->has_swappiness) {
-        if (memory->swappiness > 100)
-            return error_set(err, -EINVAL, "linux.resources.memory.swappiness: more than 100");
-        r = write_number(cgroup, "memory", "memory.swappiness", "memory.swappiness",
-                         (int64_t)memory->swappiness, err);
+        r = resource_write_number(cgroup, "memory", "memory.kmem.tcp.limit_in_bytes",
+                                  "memory.kernelTCP", memory->kernel_tcp, err);
+    if (r == 0 && memory->has_swappiness && memory->swappiness != UINT64_MAX) {
+        if (memory->swappiness > SWAPPINESS_MAX)
+            return error_set(err, -EINVAL,
+                             "linux.resources.memory.swappiness: %" PRIu64
+                             " is more than 100 (valid range is 0-100)",
+                             memory->swappiness);
+        r = resource_write_number(cgroup, "memory", "memory.swappiness", "memory.swappiness",
+                                  (int64_t)memory->swappiness, err);
     }
     if (r == 0 && memory->disable_oom_killer)
-        r = write_number(cgroup, "memory", "memory.oom_control", "memory.disableOOMKiller", 1, err);
+        r = resource_write_number(cgroup, "memory", "memory.oom_control", "memory.disableOOMKiller",
+                                  1, err);
     if (r == 0 && memory->use_hierarchy) /* always so since Linux 5.11 */
-        r = write_number(cgroup, "memory", "memory.use_hierarchy", "memory.useHierarchy", 1, err);
+        r = resource_write_number(cgroup, "memory", "memory.use_hierarchy", "memory.useHierarchy",
+                                  1, err);
     return r;
+}
+
+/* The kernel moves a value outside of its range to the end of the range and says nothing. */
+static int apply_shares(struct cgroup *cgroup, const struct oci_cpu *cpu, struct error *err)
+{
+    uint64_t effective;
+
+    if (!cpu->has_shares || !cpu->shares)
+        return 0;
+    int r =
+        resource_write_number(cgroup, "cpu", "cpu.shares", "cpu.shares", (int64_t)cpu->shares, err);
+    if (r < 0)
+        return r;
+    r = cgroup_read_number(cgroup_hierarchy_find(cgroup, "cpu")->fd, "cpu.shares", &effective);
+    if (r < 0)
+        return error_errno(err, -r, "linux.resources.cpu.shares: read it back");
+    if (effective == cpu->shares)
+        return 0;
+    return error_set(err, -ERANGE,
+                     "linux.resources.cpu.shares: the %s allowed cpu-shares is %" PRIu64,
+                     cpu->shares > effective ? "maximum" : "minimum", effective);
 }
 
 static int apply_cpu(struct cgroup *cgroup, const struct oci_cpu *cpu, struct error *err)
 {
-    const struct {
-        bool set;
-        const char *file, *field;
-        int64_t value;
-    } numbers[] = {
-        {cpu->has_shares && cpu->shares, "cpu.shares", "cpu.shares", (int64_t)cpu->shares},
+    const struct resource_number bandwidth[] = {
         {cpu->has_period && cpu->period, "cpu.cfs_period_us", "cpu.period", (int64_t)cpu->period},
-        {cpu->has_quota && cpu->quota, "cpu.cfs_quota_us", "cpu.quota", cpu->quota},
-        {cpu->has_burst, "cpu.cfs_burst_us", "cpu.burst", (int64_t)cpu->burst},
-        {cpu->has_realtime_period && cpu->realtime_period, "cpu.rt_period_us", "cpu.realtimePeriod",
-         (int64_t)cpu->realtime_period},
-        {cpu->has_realtime_runtime && cpu->realtime_runtime, "cpu.rt_runtime_us",
-         "cpu.realtimeRuntime", cpu->realtime_runtime},
-        {cpu->has_idle, "cpu.idle", "cpu.idle", cpu->idle},
+        {cpu->has_burst && (cpu->burst || resource_file_exists(cgroup, "cpu", "cpu.cfs_burst_us")),
+         "cpu.cfs_burst_us", "cpu.burst", (int64_t)cpu->burst},
     };
-    int r = 0;
+    const struct resource_number quota = {cpu->has_quota && cpu->quota, "cpu.cfs_quota_us",
+                                          "cpu.quota", cpu->quota};
+    const struct resource_number rt_period = {cpu->has_realtime_period && cpu->realtime_period,
+                                              "cpu.rt_period_us", "cpu.realtimePeriod",
+                                              (int64_t)cpu->realtime_period};
+    const struct resource_number rt_runtime = {cpu->has_realtime_runtime && cpu->realtime_runtime,
+                                               "cpu.rt_runtime_us", "cpu.realtimeRuntime",
+                                               cpu->realtime_runtime};
+    int r = apply_shares(cgroup, cpu, err);
 
-    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(numbers); i++) {
-        if (numbers[i].set)
-            r = write_number(cgroup, "cpu", numbers[i].file, numbers[i].field, numbers[i].value,
-                             err);
-    }
+    if (r == 0)
+        r = resource_write_ordered(cgroup, "cpu", bandwidth, ARRAY_SIZE(bandwidth), &quota, err);
+    if (r == 0 && cpu->has_idle)
+        r = resource_write_number(cgroup, "cpu", "cpu.idle", "cpu.idle", cpu->idle, err);
+    if (r == 0)
+        r = resource_write_ordered(cgroup, "cpu", &rt_period, 1, &rt_runtime, err);
     if (r == 0 && !text_empty(cpu->cpus))
-        r = write_text(cgroup, "cpuset", "cpuset.cpus", "cpu.cpus", cpu->cpus, err);
+        r = resource_write(cgroup, "cpuset", "cpuset.cpus", "cpu.cpus", cpu->cpus, err);
     if (r == 0 && !text_empty(cpu->mems))
-        r = write_text(cgroup, "cpuset", "cpuset.mems", "cpu.mems", cpu->mems, err);
+        r = resource_write(cgroup, "cpuset", "cpuset.mems", "cpu.mems", cpu->mems, err);
     return r;
 }
 
-static int apply_throttles(struct cgroup *cgroup, struct oci_throttle_device *const *devices,
-                           size_t count, const char *file, const char *field, struct error *err)
+static int apply_throttles(struct cgroup *cgroup, const struct throttle_list *list,
+                           struct error *err)
 {
+    _cleanup_free_ char *field = xasprintf("blockIO.%s", list->field);
     int r = 0;
 
-    for (size_t i = 0; r == 0 && i < count; i++) {
-        _cleanup_free_ char *text = xasprintf("%" PRId64 ":%" PRId64 " %" PRIu64, devices[i]->major,
-                                              devices[i]->minor, devices[i]->rate);
-        r = write_text(cgroup, "blkio", file, field, text, err);
+    for (size_t i = 0; r == 0 && i < list->count; i++) {
+        const struct oci_throttle_device *device = list->devices[i];
+        _cleanup_free_ char *text = xasprintf("%" PRId64 ":%" PRId64 " %" PRIu64, device->major,
+                                              device->minor, device->rate);
+        r = resource_write(cgroup, "blkio", list->v1_file, field, text, err);
     }
     return r;
+}
+
+static int leaf_weight_error(const char *field, struct error *err)
+{
+    return error_set(err, -ENOTSUP, "linux.resources.%s: not in this kernel, Linux 5.0 removed it",
+                     field);
 }
 
 static int apply_weights(struct cgroup *cgroup, const struct oci_block_io *io, struct error *err)
 {
+    /* CFQ's files are gone since Linux 5.0, BFQ's have names of their own. */
+    bool leaf = resource_file_exists(cgroup, "blkio", "blkio.leaf_weight");
+    bool cfq = resource_file_exists(cgroup, "blkio", "blkio.weight");
     int r = 0;
 
     if (io->has_leaf_weight && io->leaf_weight)
-        return error_set(
-            err, -ENOTSUP,
-            "linux.resources.blockIO.leafWeight is not supported: Linux 5.0 removed it");
-    if (io->has_weight && io->weight) {
-        struct cgroup_hierarchy *blkio = cgroup_hierarchy_find(cgroup, "blkio");
-        /* CFQ's file is gone since Linux 5.0, BFQ's has a name of its own. */
-        bool bfq = blkio && faccessat(blkio->fd, "blkio.weight", F_OK, 0) < 0;
-        r = write_number(cgroup, "blkio", bfq ? "blkio.bfq.weight" : "blkio.weight",
-                         "blockIO.weight", io->weight, err);
-    }
+        r = leaf ? resource_write_number(cgroup, "blkio", "blkio.leaf_weight", "blockIO.leafWeight",
+                                         io->leaf_weight, err)
+                 : leaf_weight_error("blockIO.leafWeight", err);
+    if (r == 0 && io->has_weight && io->weight)
+        r = resource_write_number(cgroup, "blkio", cfq ? "blkio.weight" : "blkio.bfq.weight",
+                                  "blockIO.weight", io->weight, err);
     for (size_t i = 0; r == 0 && i < io->weight_device_count; i++) {
         const struct oci_weight_device *device = io->weight_device[i];
-        if (device->has_leaf_weight && device->leaf_weight)
-            return error_set(
-                err, -ENOTSUP,
-                "linux.resources.blockIO.weightDevice[%zu].leafWeight is not supported", i);
-        _cleanup_free_ char *text = xasprintf("%" PRId64 ":%" PRId64 " %u", device->major,
-                                              device->minor, (unsigned)device->weight);
-        r = write_text(cgroup, "blkio", "blkio.bfq.weight_device", "blockIO.weightDevice", text,
-                       err);
+        _cleanup_free_ char *weight = xasprintf("%" PRId64 ":%" PRId64 " %u", device->major,
+                                                device->minor, (unsigned)device->weight);
+        if (device->has_weight && device->weight)
+            r = resource_write(cgroup, "blkio",
+                               cfq ? "blkio.weight_device" : "blkio.bfq.weight_device",
+                               "blockIO.weightDevice", weight, err);
+        if (r == 0 && device->has_leaf_weight && device->leaf_weight)
+            r = leaf_weight_error("blockIO.weightDevice", err);
     }
     return r;
 }
 
 static int apply_block_io(struct cgroup *cgroup, const struct oci_block_io *io, struct error *err)
 {
+    struct throttle_list lists[THROTTLE_LISTS];
     int r = apply_weights(cgroup, io, err);
 
-    if (r == 0)
-        r = apply_throttles(cgroup, io->throttle_read_bps_device,
-                            io->throttle_read_bps_device_count, "blkio.throttle.read_bps_device",
-                            "blockIO.throttleReadBpsDevice", err);
-    if (r == 0)
-        r = apply_throttles(cgroup, io->throttle_write_bps_device,
-                            io->throttle_write_bps_device_count, "blkio.throttle.write_bps_device",
-                            "blockIO.throttleWriteBpsDevice", err);
-    if (r == 0)
-        r = apply_throttles(cgroup, io->throttle_read_iops_device,
-                            io->throttle_read_iops_device_count, "blkio.throttle.read_iops_device",
-                            "blockIO.throttleReadIOPSDevice", err);
-    if (r == 0)
-        r = apply_throttles(
-            cgroup, io->throttle_write_iops_device, io->throttle_write_iops_device_count,
-            "blkio.throttle.write_iops_device", "blockIO.throttleWriteIOPSDevice", err);
-    return r;
-}
-
-static int apply_hugepages(struct cgroup *cgroup, const struct oci_resources *resources,
-                           struct error *err)
-{
-    int r = 0;
-
-    for (size_t i = 0; r == 0 && i < resources->hugepage_limits_count; i++) {
-        const struct oci_hugepage_limit *limit = resources->hugepage_limits[i];
-        _cleanup_free_ char *file = xasprintf("hugetlb.%s.limit_in_bytes", limit->page_size);
-        _cleanup_free_ char *text = xasprintf("%" PRIu64, limit->limit);
-        if (strchr(file, '/'))
-            return error_set(err, -EINVAL, "linux.resources.hugepageLimits[%zu].pageSize: '%s'", i,
-                             limit->page_size);
-        r = write_text(cgroup, "hugetlb", file, "hugepageLimits", text, err);
-    }
+    resource_throttle_lists(io, lists);
+    for (size_t i = 0; r == 0 && i < THROTTLE_LISTS; i++)
+        r = apply_throttles(cgroup, &lists[i], err);
     return r;
 }
 
@@ -233,37 +224,37 @@ static int apply_network(struct cgroup *cgroup, const struct oci_network *networ
     int r = 0;
 
     if (network->has_class_id && network->class_id)
-        r = write_number(cgroup, "net_cls", "net_cls.classid", "network.classID", network->class_id,
-                         err);
+        r = resource_write_number(cgroup, "net_cls", "net_cls.classid", "network.classID",
+                                  network->class_id, err);
     for (size_t i = 0; r == 0 && i < network->priorities_count; i++) {
         _cleanup_free_ char *text =
             xasprintf("%s %u", network->priorities[i]->name, network->priorities[i]->priority);
-        r = write_text(cgroup, "net_prio", "net_prio.ifpriomap", "network.priorities", text, err);
+        r = resource_write(cgroup, "net_prio", "net_prio.ifpriomap", "network.priorities", text,
+                           err);
     }
     return r;
 }
 
 int cgroup_v1_apply(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err)
 {
-    int r = cgroup_forgive_devices(apply_devices(cgroup, resources, err), err);
+    int r = 0;
 
-    if (r < 0 || !resources)
-        return r;
     if (resources->unified && resources->unified->count)
         return error_set(err, -ENOTSUP,
-                         "linux.resources.unified: this machine's cgroups are version 1");
-    if (resources->rdma)
-        return error_set(err, -ENOTSUP, "linux.resources.rdma is not supported yet");
+                         "invalid configuration: linux.resources.unified: this machine's cgroups "
+                         "are version 1");
     if (resources->memory)
         r = apply_memory(cgroup, resources->memory, err);
     if (r == 0 && resources->cpu)
         r = apply_cpu(cgroup, resources->cpu, err);
-    if (r == 0 && resources->pids && resources->pids->has_limit && resources->pids->limit > 0)
-        r = write_number(cgroup, "pids", "pids.max", "pids.limit", resources->pids->limit, err);
+    if (r == 0)
+        r = resource_write_pids(cgroup, resources->pids, err);
     if (r == 0 && resources->block_io)
         r = apply_block_io(cgroup, resources->block_io, err);
     if (r == 0)
-        r = apply_hugepages(cgroup, resources, err);
+        r = resource_write_hugepages(cgroup, resources, "limit_in_bytes", err);
+    if (r == 0)
+        r = resource_write_rdma(cgroup, resources->rdma, err);
     if (r == 0 && resources->network)
         r = apply_network(cgroup, resources->network, err);
     return r;

@@ -17,20 +17,8 @@
 enum {
     FREEZE_TRIES = 500,
     FREEZE_PAUSE_US = 1000,
-    CONTROLLERS_MAX = 1024, /* bytes of cgroup.controllers */
+    CONTROLLERS_MAX = 4096, /* bytes of cgroup.controllers and of the list of delegated files */
 };
-
-static int read_words(int fd, const char *file, char *ret, size_t size)
-{
-    _cleanup_close_ int file_fd = openat(fd, file, O_RDONLY | O_CLOEXEC);
-    ssize_t n = file_fd < 0 ? -1 : read(file_fd, ret, size - 1);
-
-    if (n < 0)
-        return -errno;
-    ret[n] = '\0';
-    ret[strcspn(ret, "\n")] = '\0';
-    return 0;
-}
 
 /* Hands all controllers of the parent down. Each by itself: one that cannot be (cpu with real-time
  * processes about, a parent that holds processes) must not keep the others back. A limit that then
@@ -40,8 +28,8 @@ static int enable_controllers(int parent_fd, int fd _unused_, struct error *err 
     char available[CONTROLLERS_MAX], enabled[CONTROLLERS_MAX];
     _cleanup_strv_ char **names = NULL, **have = NULL;
 
-    if (read_words(parent_fd, "cgroup.controllers", available, sizeof(available)) < 0 ||
-        read_words(parent_fd, "cgroup.subtree_control", enabled, sizeof(enabled)) < 0 ||
+    if (cgroup_read_line(parent_fd, "cgroup.controllers", available, sizeof(available)) < 0 ||
+        cgroup_read_line(parent_fd, "cgroup.subtree_control", enabled, sizeof(enabled)) < 0 ||
         text_equal(available, enabled))
         return 0;
     names = strv_split(available, ' ');
@@ -59,6 +47,36 @@ static int enable_controllers(int parent_fd, int fd _unused_, struct error *err 
 static int v2_create(struct cgroup *cgroup, struct error *err)
 {
     return cgroup_make_directories(cgroup, &cgroup->hierarchies[0], enable_controllers, err);
+}
+
+static int give(int directory_fd, const char *name, uid_t uid, struct error *err)
+{
+    if (fchownat(directory_fd, name, uid, (gid_t)-1, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) < 0 &&
+        errno != ENOENT)
+        return error_errno(err, errno, "give the cgroup's %s to user %u",
+                           name[0] ? name : "directory", uid);
+    return 0;
+}
+
+/* The files that the kernel lists as safe to give away (cgroup-v2.rst, "Delegation"): limits are
+ * not among them. */
+static int v2_delegate(struct cgroup *cgroup, uid_t uid, struct error *err)
+{
+    int fd = cgroup->hierarchies[0].fd;
+    _cleanup_free_ char *text = NULL;
+    _cleanup_strv_ char **names = NULL;
+
+    if (file_read_at(AT_FDCWD, "/sys/kernel/cgroup/delegate", CONTROLLERS_MAX, &text, NULL, NULL) ==
+        0)
+        names = strv_split(text, '\n');
+    else
+        names = strv_split("cgroup.procs cgroup.threads cgroup.subtree_control", ' ');
+    int r = give(fd, "", uid, err);
+    for (size_t i = 0; r == 0 && names && names[i]; i++) {
+        if (names[i][0] && !strchr(names[i], '/'))
+            r = give(fd, names[i], uid, err);
+    }
+    return r;
 }
 
 static int v2_prepare_join(struct cgroup *cgroup, struct cgroup_join *ret, struct error *err)
@@ -100,9 +118,9 @@ static int v2_freeze(struct cgroup *cgroup, bool frozen, struct error *err)
 static int v2_is_frozen(struct cgroup *cgroup)
 {
     char value[8];
-    int r = cgroup->hierarchies[0].fd < 0
-                ? -ENOENT
-                : read_words(cgroup->hierarchies[0].fd, "cgroup.freeze", value, sizeof(value));
+    int r = cgroup->hierarchies[0].fd < 0 ? -ENOENT
+                                          : cgroup_read_line(cgroup->hierarchies[0].fd,
+                                                             "cgroup.freeze", value, sizeof(value));
 
     return r < 0 ? r : value[0] == '1';
 }
@@ -129,6 +147,8 @@ const struct cgroup_ops cgroup_v2_ops = {
     .version = 2,
     .create = v2_create,
     .apply = cgroup_v2_apply,
+    .set_devices = cgroup_v2_set_devices,
+    .delegate = v2_delegate,
     .prepare_join = v2_prepare_join,
     .freeze = v2_freeze,
     .is_frozen = v2_is_frozen,

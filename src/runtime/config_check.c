@@ -6,6 +6,7 @@
 #include <base/text.h>
 
 #include "attributes.h"
+#include "cgroup_resources.h"
 #include "config_check.h"
 #include "environment.h"
 #include "mount_options.h"
@@ -137,18 +138,12 @@ static int check_throttles(const char *field, struct oci_throttle_device *const 
 
 static int check_block_io(const struct oci_block_io *io, struct error *err)
 {
-    int r = check_throttles("throttleReadBpsDevice", io->throttle_read_bps_device,
-                            io->throttle_read_bps_device_count, err);
+    struct throttle_list lists[THROTTLE_LISTS];
+    int r = 0;
 
-    if (r == 0)
-        r = check_throttles("throttleWriteBpsDevice", io->throttle_write_bps_device,
-                            io->throttle_write_bps_device_count, err);
-    if (r == 0)
-        r = check_throttles("throttleReadIOPSDevice", io->throttle_read_iops_device,
-                            io->throttle_read_iops_device_count, err);
-    if (r == 0)
-        r = check_throttles("throttleWriteIOPSDevice", io->throttle_write_iops_device,
-                            io->throttle_write_iops_device_count, err);
+    resource_throttle_lists(io, lists);
+    for (size_t i = 0; r == 0 && i < THROTTLE_LISTS; i++)
+        r = check_throttles(lists[i].field, lists[i].devices, lists[i].count, err);
     for (size_t i = 0; r == 0 && i < io->weight_device_count; i++) {
         const struct oci_weight_device *device = io->weight_device[i];
         if (device->major < 0 || device->major > DEVICE_MAJOR_MAX || device->minor < 0 ||

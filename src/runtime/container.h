@@ -29,7 +29,7 @@ struct container {
     struct cgroup cgroup;
     struct cgroup_join join;
     struct namespaces namespaces;
-    bool in_cgroup; /* the child was born in its cgroup */
+    bool in_cgroup; /* the child was born in join.clone_fd */
 
     int state_fd;          /* the state directory; -1 */
     int proc_fd;           /* the host's /proc, verified */

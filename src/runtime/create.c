@@ -201,14 +201,24 @@ static int open_resources(struct container *container,
 static int make_cgroup(struct container *container, struct error *err)
 {
     const struct oci_linux *config = container->config->linux;
-    int r = cgroup_make_or_none(&container->cgroup, config->cgroups_path, container->id, err);
+    int r = cgroup_choose(&container->cgroup, config->cgroups_path, container->id, err);
 
+    /* Said before it is done: what ends us here leaves nothing that delete --force does not know.
+     */
+    if (r == 0)
+        container->cgroup.made_depth = cgroup_first_missing(&container->cgroup);
+    if (r == 0)
+        r = state_write(container, 0, err);
+    if (r == 0)
+        r = cgroup_create_or_none(&container->cgroup, config->cgroups_path, container->id, err);
     /* The process would stop in it for good, and we with it. */
     if (r == 0 && container->cgroup.ops->is_frozen(&container->cgroup) > 0)
-        r = error_set(err, -EBUSY, "linux.cgroupsPath: cgroup /%s is frozen",
+        r = error_set(err, -EBUSY, "container's cgroup unexpectedly frozen (/%s)",
                       container->cgroup.path);
     if (r == 0)
-        r = container->cgroup.ops->apply(&container->cgroup, config->resources, err);
+        r = cgroup_limit(&container->cgroup, config->resources, err);
+    if (r == 0)
+        r = cgroup_delegate(&container->cgroup, container->config, err);
     if (r == 0)
         r = container->cgroup.ops->prepare_join(&container->cgroup, &container->join, err);
     return r;
@@ -354,8 +364,6 @@ static int build(struct container *container, struct workload *workload,
         r = make_cgroup(container, err);
     if (r == 0)
         r = state_write_config(container, err);
-    if (r == 0)
-        r = state_write(container, 0, err);
     if (r < 0)
         return r;
     r = launch(container, workload, err);

@@ -42,8 +42,9 @@ int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
 {
     int r = 0;
 
-    /* Without a number of the first process (a creation that was killed) nobody else ends it. */
-    if (cgroup && (!state || !state->own_pid_namespace || !state->pid))
+    /* Without a number of the first process (a creation that was killed) nobody else ends it; but
+     * in a cgroup that was there before, the processes may be those of others. */
+    if (cgroup && (!state || (state->pid ? !state->own_pid_namespace : cgroup->made_depth)))
         r = cgroup->ops->kill(cgroup, err);
     if (r == 0 && cgroup)
         r = cgroup_destroy(cgroup, err);

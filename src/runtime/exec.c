@@ -263,7 +263,7 @@ static int enter_terminal(struct execution *execution, struct error *err)
  * it, but not look into it: it is not dumpable). */
 static int become_member(struct execution *execution, struct error *err)
 {
-    int r = execution->in_cgroup ? 0 : cgroup_join_self(&execution->join);
+    int r = cgroup_join_self(&execution->join, execution->in_cgroup);
 
     cgroup_join_finish(&execution->join);
     if (r < 0)

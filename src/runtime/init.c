@@ -51,7 +51,7 @@ _Noreturn void init_fail(int sync_fd, const struct error *err)
 
 static int join_cgroup(struct container *container, struct error *err)
 {
-    int r = container->in_cgroup ? 0 : cgroup_join_self(&container->join);
+    int r = cgroup_join_self(&container->join, container->in_cgroup);
 
     cgroup_join_finish(&container->join);
     return r < 0 ? error_errno(err, -r, "join the cgroup %s", container->cgroup.path) : 0;

@@ -33,6 +33,8 @@ static int fill_v1(struct container *container, int tmpfs_fd, const struct mount
 
     for (size_t i = 0; i < cgroup->count; i++) {
         const struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[i];
+        if (hierarchy->is_v2)
+            continue;
         if (mkdirat(tmpfs_fd, hierarchy->name, 0755) < 0)
             return error_errno(err, errno, "create %s", hierarchy->name);
         _cleanup_close_ int fd =

@@ -244,7 +244,7 @@ struct intermediate_report {
 
 /* In the intermediate process. Returns only in the container's process. */
 static void intermediate_main(const struct namespaces *namespaces, const struct oci_linux *config,
-                              const struct cgroup_join *join, int report_fd)
+                              struct cgroup_join *join, int report_fd)
 {
     struct intermediate_report report = {.kind = -1};
     bool in_cgroup;
@@ -254,7 +254,8 @@ static void intermediate_main(const struct namespaces *namespaces, const struct 
     if ((namespaces->join & CLONE_NEWUSER) && !(namespaces->create & CLONE_NEWTIME))
         prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     /* Before the user namespace is entered, while the cgroup may still be joined. */
-    int r = cgroup_join_self(join);
+    int r = cgroup_join_self(join, false);
+    cgroup_join_finish(join); /* its sibling is born where it is */
     if (r == 0)
         r = join_all(namespaces, &report.kind);
     if (r == 0)
@@ -274,9 +275,8 @@ static void intermediate_main(const struct namespaces *namespaces, const struct 
  * from inside of the new one it may not be entered), or the new namespaces are made inside of a
  * joined user namespace: a process in between does the first half, its sibling is the container. */
 static int clone_through_intermediate(const struct namespaces *namespaces,
-                                      const struct oci_linux *config,
-                                      const struct cgroup_join *join, pid_t *ret_pid,
-                                      int *ret_pidfd, struct error *err)
+                                      const struct oci_linux *config, struct cgroup_join *join,
+                                      pid_t *ret_pid, int *ret_pidfd, struct error *err)
 {
     struct intermediate_report report = {.failure = EPIPE, .kind = -1};
     int pipe_fds[2];
@@ -315,12 +315,12 @@ static bool needs_intermediate(const struct namespaces *namespaces)
 }
 
 int namespaces_clone(const struct namespaces *namespaces, const struct oci_linux *config,
-                     const struct cgroup_join *join, pid_t *ret_pid, int *ret_pidfd,
-                     bool *ret_in_cgroup, struct error *err)
+                     struct cgroup_join *join, pid_t *ret_pid, int *ret_pidfd, bool *ret_in_cgroup,
+                     struct error *err)
 {
     if (!needs_intermediate(namespaces))
         return clone_directly(namespaces, config, join, ret_pid, ret_pidfd, ret_in_cgroup, err);
-    *ret_in_cgroup = true;
+    *ret_in_cgroup = false;
     return clone_through_intermediate(namespaces, config, join, ret_pid, ret_pidfd, err);
 }
 

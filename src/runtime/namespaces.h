@@ -41,9 +41,9 @@ void namespaces_finish(struct namespaces *namespaces);
 /* Starts the container's process as a child of the caller: in the new namespaces, but for cgroup,
  * which namespaces_enter makes when the process is in its cgroup. On success 0 is returned in the
  * child and 1 in the parent, with pid and pidfd (owned). When join->clone_fd is set, the child is
- * already in its cgroup if *ret_in_cgroup says so. */
+ * already in that cgroup if *ret_in_cgroup says so; join is empty in a child that needs none. */
 int namespaces_clone(const struct namespaces *namespaces, const struct oci_linux *config,
-                     const struct cgroup_join *join, pid_t *ret_pid, int *ret_pidfd,
+                     struct cgroup_join *join, pid_t *ret_pid, int *ret_pidfd,
                      bool *ret_in_cgroup, struct error *err);
 
 /* In the child: joins and makes those that have to be from inside. */
