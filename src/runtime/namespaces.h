@@ -43,8 +43,8 @@ void namespaces_finish(struct namespaces *namespaces);
  * child and 1 in the parent, with pid and pidfd (owned). When join->clone_fd is set, the child is
  * already in that cgroup if *ret_in_cgroup says so; join is empty in a child that needs none. */
 int namespaces_clone(const struct namespaces *namespaces, const struct oci_linux *config,
-                     struct cgroup_join *join, pid_t *ret_pid, int *ret_pidfd,
-                     bool *ret_in_cgroup, struct error *err);
+                     struct cgroup_join *join, pid_t *ret_pid, int *ret_pidfd, bool *ret_in_cgroup,
+                     struct error *err);
 
 /* In the child: joins and makes those that have to be from inside. */
 int namespaces_enter(const struct namespaces *namespaces, const struct oci_linux *config,
