@@ -11,6 +11,7 @@
 #include "environment.h"
 #include "mount_options.h"
 #include "filter.h"
+#include "intel_rdt.h"
 
 enum {
     MOUNTS_MAX = 4096,
@@ -160,8 +161,6 @@ static int check_linux(const struct oci_config *config, struct error *err)
 {
     const struct oci_linux *linux = config->linux;
 
-    if (linux->intel_rdt)
-        return unsupported("linux.intelRdt", err);
     if (!text_empty(linux->mount_label))
         return unsupported("linux.mountLabel", err);
     int r = check_unprivileged(linux, err);
@@ -171,6 +170,8 @@ static int check_linux(const struct oci_config *config, struct error *err)
         r = attributes_check_linux(linux, err);
     if (r == 0)
         r = filter_check(linux->seccomp, err);
+    if (r == 0)
+        r = intel_rdt_check(linux->intel_rdt, err);
     if (r == 0 && linux->resources && linux->resources->block_io)
         r = check_block_io(linux->resources->block_io, err);
     if (r == 0 && is_own(linux, "mount", false) && !is_own(linux, "mount", true))

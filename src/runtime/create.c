@@ -26,6 +26,7 @@
 #include "foreground.h"
 #include "hooks.h"
 #include "init.h"
+#include "intel_rdt.h"
 #include "kernel.h"
 #include "listener.h"
 #include "mounts.h"
@@ -308,6 +309,8 @@ static int serve_root(struct container *container, const struct workload *worklo
                                    err);
     if (r == 0)
         r = serve_hooks(container, err);
+    if (r == 0 && container->config->linux->intel_rdt)
+        r = intel_rdt_join(container->config->linux->intel_rdt, container->id, container->pid, err);
     if (r == 0)
         r = sync_expect(container->sync_fd, SYNC_ROOT_DONE, NULL, NULL, err);
     if (r == 0)
@@ -406,6 +409,8 @@ static void roll_back(struct container *container, const char *root)
         container->cgroup.ops->kill(&container->cgroup, NULL); /* hooks may have started some */
     }
     bool begun = container->pid > 0;
+    if (begun && container->config->linux->intel_rdt)
+        intel_rdt_remove(container->config->linux->intel_rdt, container->id);
     if (container->cgroup.ops)
         cgroup_destroy(&container->cgroup, NULL);
     state_remove(root, container->id, NULL);

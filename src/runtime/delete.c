@@ -10,6 +10,7 @@
 
 #include "delete.h"
 #include "hooks.h"
+#include "intel_rdt.h"
 #include "kernel.h"
 #include "state.h"
 
@@ -48,6 +49,8 @@ int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
         r = cgroup->ops->kill(cgroup, err);
     if (r == 0 && cgroup)
         r = cgroup_destroy(cgroup, err);
+    if (r == 0 && config && config->linux && config->linux->intel_rdt)
+        intel_rdt_remove(config->linux->intel_rdt, id);
     if (r == 0)
         r = state_remove(root, id, err);
     if (r < 0)

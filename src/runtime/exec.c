@@ -25,6 +25,7 @@
 #include "filter_cache.h"
 #include "foreground.h"
 #include "init.h"
+#include "intel_rdt.h"
 #include "kernel.h"
 #include "listener.h"
 #include "workload.h"
@@ -382,6 +383,8 @@ static int serve(struct execution *execution, struct error *err)
 
     if (r == 0 && !execution->unprivileged)
         r = workload_set_oom_score(execution->proc_fd, execution->pid, execution->process, err);
+    if (r == 0 && config && config->intel_rdt)
+        r = intel_rdt_add(config->intel_rdt, execution->options->id, execution->pid, err);
     if (r == 0)
         r = sync_expect(execution->sync_fd, SYNC_ROOT_DONE, NULL, NULL, err);
     if (r == 0)

@@ -911,7 +911,13 @@ def refused_fields_are_named(w):
         change(w.bundle.config)
         w.fails(*words)
         w.bundle.config = config
-    refused(lambda c: c["linux"].update(intelRdt={"closID": "x"}), "linux.intelRdt is not supported")
+    if not pathlib.Path("/sys/fs/resctrl/tasks").exists():
+        refused(lambda c: c["linux"].update(intelRdt={"closID": "x"}),
+                "linux.intelRdt: Intel RDT is not supported", "/sys/fs/resctrl")
+    for name in ("..", "a/b", "../../cgroup"):
+        refused(lambda c: c["linux"].update(intelRdt={"closID": name}), "linux.intelRdt.closID")
+    refused(lambda c: c["linux"].update(intelRdt={"schemata": ["L3:0=f\nMB:0=10"]}),
+            "linux.intelRdt.schemata[0]")
     refused(lambda c: c["process"].update(apparmorProfile="p"), "process.apparmorProfile")
     refused(lambda c: c["process"].update(selinuxLabel="l"), "process.selinuxLabel")
     refused(lambda c: c["linux"].update(mountLabel="l"), "linux.mountLabel")
