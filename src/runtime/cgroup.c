@@ -242,6 +242,15 @@ static int check_empty(int fd, struct error *err)
                  : 0;
 }
 
+struct cgroup_hierarchy *cgroup_v2_tree(struct cgroup *cgroup)
+{
+    for (size_t i = 0; cgroup->ops->version == 1 && i < cgroup->count; i++) {
+        if (cgroup->hierarchies[i].is_v2)
+            return &cgroup->hierarchies[i];
+    }
+    return NULL;
+}
+
 /* Makes the levels of the path one after another, from the root of the hierarchy down. */
 int cgroup_make_directories(struct cgroup *cgroup, struct cgroup_hierarchy *hierarchy,
                             int (*made)(int parent_fd, int fd, struct error *err),

@@ -23,7 +23,7 @@ struct cgroup_ops;
 struct device_rule;
 
 enum {
-    CGROUP_HIERARCHIES_MAX = 20, /* v1 knows 13 controllers and the named systemd hierarchy */
+    CGROUP_HIERARCHIES_MAX = 16, /* v1 knows 14 controllers and the named systemd hierarchy */
     CGROUP_PATH_MAX = 1024,
     CGROUP_DEPTH_MAX = 64,     /* components of linux.cgroupsPath */
     CGROUP_FILE_MAX = 1 << 20, /* bytes read from one control file */
@@ -149,6 +149,8 @@ int cgroup_destroy(struct cgroup *cgroup, struct error *err);
 /* Shared by the backends. */
 /* The hierarchy with a controller, NULL when there is none. On v2 it is the same for all. */
 struct cgroup_hierarchy *cgroup_hierarchy_find(struct cgroup *cgroup, const char *controller);
+/* The v2 tree of the hybrid layout, NULL without one. */
+struct cgroup_hierarchy *cgroup_v2_tree(struct cgroup *cgroup);
 int cgroup_make_directories(struct cgroup *cgroup, struct cgroup_hierarchy *hierarchy,
                             int (*made)(int parent_fd, int fd, struct error *err),
                             struct error *err);

@@ -56,6 +56,8 @@ static int v1_create(struct cgroup *cgroup, struct error *err)
 
     for (size_t i = 0; i < cgroup->count; i++) {
         struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[i];
+        if (hierarchy->fd >= 0)
+            continue; /* container_make_birthplace */
         int r = cgroup_make_directories(cgroup, hierarchy, hierarchy == cpuset ? fill_cpuset : NULL,
                                         hierarchy->is_v2 ? NULL : err);
         /* The v2 tree of the hybrid layout limits nothing: doing without it is no failure. */

@@ -29,7 +29,10 @@ struct container {
     struct cgroup cgroup;
     struct cgroup_join join;
     struct namespaces namespaces;
-    bool in_cgroup; /* the child was born in join.clone_fd */
+    bool in_cgroup;       /* the child was born in join.clone_fd*/
+    bool cgroup_late;     /* the cgroup is made after the clone: SYNC_CGROUP */
+    bool cgroup_joined;   /* in the child */
+    bool cgroup_recorded; /* in the state file */
 
     int state_fd;          /* the state directory; -1 */
     int proc_fd;           /* the host's /proc, verified */
@@ -50,6 +53,7 @@ struct container {
     unsigned preserve_fds; /* descriptors from 3 on that the program keeps */
     bool no_new_keyring;
     bool unprivileged; /* the caller is not root, not even of a user namespace */
+    bool foreground;   /* the caller stays until the program ends */
     char **warnings;   /* owned; for the log */
 };
 

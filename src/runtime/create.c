@@ -20,6 +20,7 @@
 #include <base/text.h>
 
 #include "config_check.h"
+#include "container_cgroup.h"
 #include "create.h"
 #include "delete.h"
 #include "filter_cache.h"
@@ -196,33 +197,9 @@ static int open_resources(struct container *container,
         r = hook_output_open(&container->hook_output, container->config->annotations, err);
     if (r == 0 && wait_for_start)
         r = open_fifo(container, err);
+    if (r == 0)
+        r = container_cgroup_init(container, err);
     return r < 0 ? r : 0;
-}
-
-static int make_cgroup(struct container *container, struct error *err)
-{
-    const struct oci_linux *config = container->config->linux;
-    int r = cgroup_choose(&container->cgroup, config->cgroups_path, container->id, err);
-
-    /* Said before it is done: what ends us here leaves nothing that delete --force does not know.
-     */
-    if (r == 0)
-        container->cgroup.made_depth = cgroup_first_missing(&container->cgroup);
-    if (r == 0)
-        r = state_write(container, 0, err);
-    if (r == 0)
-        r = cgroup_create_or_none(&container->cgroup, config->cgroups_path, container->id, err);
-    /* The process would stop in it for good, and we with it. */
-    if (r == 0 && container->cgroup.ops->is_frozen(&container->cgroup) > 0)
-        r = error_set(err, -EBUSY, "container's cgroup unexpectedly frozen (/%s)",
-                      container->cgroup.path);
-    if (r == 0)
-        r = cgroup_limit(&container->cgroup, config->resources, err);
-    if (r == 0)
-        r = cgroup_delegate(&container->cgroup, container->config, err);
-    if (r == 0)
-        r = container->cgroup.ops->prepare_join(&container->cgroup, &container->join, err);
-    return r;
 }
 
 /* Returns in the parent only. */
@@ -257,8 +234,10 @@ static int map_users(struct container *container, struct error *err)
 
 static int serve_devices(struct container *container, struct error *err)
 {
-    int r = net_devices_move(container, err);
+    int r = sync_expect(container->sync_fd, SYNC_NETWORK_MADE, NULL, NULL, err);
 
+    if (r == 0)
+        r = net_devices_move(container, err);
     return r < 0 ? r : sync_send(container->sync_fd, SYNC_DEVICES_MOVED, NULL, 0, err);
 }
 
@@ -291,34 +270,60 @@ static int serve_hooks(struct container *container, struct error *err)
     return r < 0 ? r : sync_send(container->sync_fd, SYNC_HOOKS_DONE, NULL, 0, err);
 }
 
-/* While the child mounts, the filter is compiled. */
-static int serve_root(struct container *container, const struct workload *workload,
+int create_serve_limits(int sync_fd, pid_t pid, const struct workload *workload, struct error *err)
+{
+    int r = sync_expect(sync_fd, SYNC_ROOT_DONE, NULL, NULL, err);
+
+    if (r == 0)
+        r = workload_set_limits(pid, workload, err);
+    return r < 0 ? r : sync_send(sync_fd, SYNC_LIMITS_SET, NULL, 0, err);
+}
+
+static int get_filter(struct container *container, struct filter **ret, size_t *ret_size,
                       struct error *err)
 {
     _cleanup_close_ int root_fd =
         openat(container->state_fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    struct filter *filter = NULL;
-    size_t size;
-    int r = filter_get(root_fd, container->config->linux->seccomp, &filter, &size, err);
+    int r = filter_get(root_fd, container->config->linux->seccomp, ret, ret_size, err);
 
-    if (r == 0 && filter->length)
+    if (r == 0 && (*ret)->length)
         strv_take(&container->warnings,
-                  xasprintf(RUNTIME_DEBUG "seccomp filter flags: %u", filter->flags));
+                  xasprintf(RUNTIME_DEBUG "seccomp filter flags: %u", (*ret)->flags));
+    return r;
+}
+
+/* What the child needs first, and what takes long, is done first: it mounts meanwhile. */
+static int serve(struct container *container, const struct workload *workload, struct error *err)
+{
+    _cleanup_free_ struct filter *filter = NULL;
+    size_t size = 0;
+    int r = map_users(container, err);
+
+    if (r == 0 && net_devices_wanted(container))
+        r = serve_devices(container, err);
+    if (r == 0 && container->cgroup_late)
+        r = container_make_cgroup(container, err);
+    if (r == 0 && container->cgroup_late)
+        r = container_hand_over_cgroup(container, err);
+    if (r == 0)
+        r = get_filter(container, &filter, &size, err);
+    if (r == 0)
+        r = state_write_config(container, err);
     if (r == 0 && !container->unprivileged)
-        r = workload_set_oom_score(container->proc_fd, container->pid, container->config->process,
-                                   err);
+        r = workload_set_oom_score(container->proc_fd, container->pid, workload->config, err);
     if (r == 0)
         r = serve_hooks(container, err);
     if (r == 0 && container->config->linux->intel_rdt)
         r = intel_rdt_join(container->config->linux->intel_rdt, container->id, container->pid, err);
+    if (r == 0 && (container_own_namespaces(container) & CLONE_NEWUSER))
+        r = create_serve_limits(container->sync_fd, container->pid, workload, err);
     if (r == 0)
-        r = sync_expect(container->sync_fd, SYNC_ROOT_DONE, NULL, NULL, err);
-    if (r == 0)
-        r = workload_set_limits(container->pid, workload, err);
-    if (r == 0)
-        r = sync_send(container->sync_fd, SYNC_FILTER, filter, size, err);
-    free(filter);
-    return r;
+        r = state_write(container, container->pid, err);
+    if (r < 0)
+        return r;
+    if (container->foreground)
+        foreground_block_signals(); /* from here on they are the program's */
+    return sync_send(container->sync_fd, SYNC_RELEASE, filter, size, err);
 }
 
 static int serve_listener(struct container *container, struct error *err)
@@ -327,28 +332,6 @@ static int serve_listener(struct container *container, struct error *err)
 
     return listener_serve(container->sync_fd, container->pidfd, container->config->linux->seccomp,
                           &state, "creating", container->pid, container->pid, err);
-}
-
-static int serve_start(struct container *container,
-                       const struct cloche_runtime_create_options *options, bool wait_for_start,
-                       struct error *err)
-{
-    /* Written while the child looks for its program. */
-    int r = state_write(container, container->pid, err);
-
-    if (r == 0)
-        r = sync_expect(container->sync_fd, SYNC_READY, NULL, NULL, err);
-    if (r == 0)
-        r = create_write_pid_file(options->pid_file, container->pid, err);
-    if (!wait_for_start && !options->detach)
-        foreground_block_signals();
-    if (r == 0)
-        r = sync_send(container->sync_fd, SYNC_RELEASE, NULL, 0, err);
-    if (r == 0 && filter_notifies(container->config->linux->seccomp))
-        r = serve_listener(container, err);
-    if (r == 0 && !wait_for_start)
-        r = sync_expect_end(container->sync_fd, err);
-    return r;
 }
 
 /* What the kernel said to the program itself stays bare, as from runc. */
@@ -364,20 +347,21 @@ static int build(struct container *container, struct workload *workload,
     int r = open_resources(container, options, wait_for_start, ret_relay_fd, err);
 
     if (r == 0)
-        r = make_cgroup(container, err);
-    if (r == 0)
-        r = state_write_config(container, err);
+        r = container->cgroup_late ? container_make_birthplace(container, err)
+                                   : container_make_cgroup(container, err);
     if (r < 0)
         return r;
     r = launch(container, workload, err);
     if (r == 0)
-        r = map_users(container, err);
-    if (r == 0 && net_devices_wanted(container))
-        r = serve_devices(container, err);
+        r = serve(container, workload, err);
+    if (r == 0 && wait_for_start)
+        r = sync_expect(container->sync_fd, SYNC_READY, NULL, NULL, err);
+    if (r == 0 && filter_notifies(container->config->linux->seccomp))
+        r = serve_listener(container, err);
+    if (r == 0 && !wait_for_start)
+        r = sync_expect_end(container->sync_fd, err);
     if (r == 0)
-        r = serve_root(container, workload, err);
-    if (r == 0)
-        r = serve_start(container, options, wait_for_start, err);
+        r = create_write_pid_file(options->pid_file, container->pid, err);
     if (r < 0 && !error_is_of_execve(err))
         error_context(err, "unable to start container process");
     return r;
@@ -446,6 +430,7 @@ int create_container(struct container *container, const char *root,
     }
     container->created = clock_format(clock_now());
     container->no_new_keyring = options->no_new_keyring;
+    container->foreground = !wait_for_start && !options->detach;
     workload.preserve_fds = options->preserve_fds;
     workload.stays_hidden =
         !filter_notifies(container->config->linux->seccomp) || listener_can_take();

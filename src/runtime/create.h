@@ -7,6 +7,7 @@
 #include <runtime/runtime.h>
 
 #include "container.h"
+#include "workload.h"
 
 /* wait_for_start: with the pipe that `start` opens; else the program is executed at once, and a
  * failure to do so is an error here. On failure nothing is left behind. On success container holds
@@ -15,6 +16,10 @@
 int create_container(struct container *container, const char *root,
                      const struct cloche_runtime_create_options *options, bool wait_for_start,
                      int *ret_relay_fd, struct error *err);
+
+/* Sets the limits of a child that has a user namespace when it asks for them (SYNC_ROOT_DONE): it
+ * may not raise them itself. */
+int create_serve_limits(int sync_fd, pid_t pid, const struct workload *workload, struct error *err);
 
 /* The host's /proc, checked to be one. */
 int create_open_proc(struct error *err);

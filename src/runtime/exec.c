@@ -287,15 +287,12 @@ static _Noreturn void member_main(struct execution *execution)
     init_reset_signals();
     int r = become_member(execution, &err);
     if (r == 0)
-        r = sync_send(execution->sync_fd, SYNC_ROOT_DONE, NULL, 0, &err);
-    if (r == 0)
-        r = sync_expect(execution->sync_fd, SYNC_FILTER, &filter, &filter_size, &err);
+        r = init_set_limits(execution->sync_fd, &execution->plan,
+                            execution->namespaces & CLONE_NEWUSER, &err);
     if (r == 0)
         r = workload_become(&execution->plan, &err);
     if (r == 0)
-        r = sync_send(execution->sync_fd, SYNC_READY, NULL, 0, &err);
-    if (r == 0)
-        r = sync_expect(execution->sync_fd, SYNC_RELEASE, NULL, NULL, &err);
+        r = sync_expect(execution->sync_fd, SYNC_RELEASE, &filter, &filter_size, &err);
     if (r == 0)
         r = workload_confine(&execution->plan, filter, filter_size, execution->sync_fd, -1, &err);
     if (r == 0)
@@ -376,7 +373,7 @@ static int launch(struct execution *execution, struct error *err)
 static int serve(struct execution *execution, struct error *err)
 {
     const struct oci_linux *config = execution->config->linux;
-    struct filter *filter = NULL;
+    _cleanup_free_ struct filter *filter = NULL;
     size_t size;
     int r =
         filter_get(execution->stored.root_fd, config ? config->seccomp : NULL, &filter, &size, err);
@@ -385,28 +382,19 @@ static int serve(struct execution *execution, struct error *err)
         r = workload_set_oom_score(execution->proc_fd, execution->pid, execution->process, err);
     if (r == 0 && config && config->intel_rdt)
         r = intel_rdt_add(config->intel_rdt, execution->options->id, execution->pid, err);
-    if (r == 0)
-        r = sync_expect(execution->sync_fd, SYNC_ROOT_DONE, NULL, NULL, err);
-    if (r == 0)
-        r = workload_set_limits(execution->pid, &execution->plan, err);
-    if (r == 0)
-        r = sync_send(execution->sync_fd, SYNC_FILTER, filter, size, err);
-    if (r == 0)
-        r = sync_expect(execution->sync_fd, SYNC_READY, NULL, NULL, err);
-    if (r == 0)
-        r = create_write_pid_file(execution->options->pid_file, execution->pid, err);
+    if (r == 0 && (execution->namespaces & CLONE_NEWUSER))
+        r = create_serve_limits(execution->sync_fd, execution->pid, &execution->plan, err);
     if (!execution->options->detach)
         foreground_block_signals();
     if (r == 0)
-        r = sync_send(execution->sync_fd, SYNC_RELEASE, NULL, 0, err);
+        r = sync_send(execution->sync_fd, SYNC_RELEASE, filter, size, err);
     if (r == 0 && config && filter_notifies(config->seccomp))
         r = listener_serve(execution->sync_fd, execution->pidfd, config->seccomp,
                            execution->stored.state, "running", execution->stored.state->pid,
                            execution->pid, err);
     if (r == 0)
         r = sync_expect_end(execution->sync_fd, err);
-    free(filter);
-    return r;
+    return r < 0 ? r : create_write_pid_file(execution->options->pid_file, execution->pid, err);
 }
 
 static int start_member(struct execution *execution, struct error *err)

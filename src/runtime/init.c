@@ -15,6 +15,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "container_cgroup.h"
 #include "hooks.h"
 #include "init.h"
 #include "kernel.h"
@@ -49,12 +50,12 @@ _Noreturn void init_fail(int sync_fd, const struct error *err)
     _exit(err->code == -ENOENT ? 127 : 126);
 }
 
-static int join_cgroup(struct container *container, struct error *err)
+int init_set_limits(int sync_fd, const struct workload *workload, bool by_parent, struct error *err)
 {
-    int r = cgroup_join_self(&container->join, container->in_cgroup);
-
-    cgroup_join_finish(&container->join);
-    return r < 0 ? error_errno(err, -r, "join the cgroup %s", container->cgroup.path) : 0;
+    if (!by_parent)
+        return workload_set_limits(0, workload, err);
+    int r = sync_send(sync_fd, SYNC_ROOT_DONE, NULL, 0, err);
+    return r < 0 ? r : sync_expect(sync_fd, SYNC_LIMITS_SET, NULL, NULL, err);
 }
 
 /* In a user namespace of its own the process is nobody until the maps are written; then it takes
@@ -90,6 +91,16 @@ static int new_keyring(const struct container *container, struct error *err)
         return r;
     }
     return 0;
+}
+
+static int set_up_network(const struct container *container, struct error *err)
+{
+    int r = container->namespaces.create & CLONE_NEWNET ? namespaces_loopback_up(err) : 0;
+
+    if (r < 0 || !net_devices_wanted(container))
+        return r;
+    r = sync_send(container->sync_fd, SYNC_NETWORK_MADE, NULL, 0, err);
+    return r < 0 ? r : sync_expect(container->sync_fd, SYNC_DEVICES_MOVED, NULL, NULL, err);
 }
 
 static int set_names(const struct container *container, struct error *err)
@@ -149,6 +160,8 @@ static int build_root(struct container *container, int *slave_fd, struct error *
     if (r == 0)
         r = mounts_apply(container, err);
     if (r == 0)
+        r = container_join_cgroup(container, err);
+    if (r == 0)
         r = rootfs_devices(container, err);
     if (r == 0)
         r = rootfs_working_directory(container, err);
@@ -181,8 +194,10 @@ static int close_root(struct container *container, struct error *err)
 /* A joined mount namespace is as others made it: only the root is changed to. */
 static int enter_joined_root(struct container *container, struct error *err)
 {
-    int r = run_container_hooks(container, err);
+    int r = container_join_cgroup(container, err);
 
+    if (r == 0)
+        r = run_container_hooks(container, err);
     if (r == 0)
         r = sysctl_apply(container, err);
     if (r < 0)
@@ -212,7 +227,7 @@ static int enter_root(struct container *container, struct error *err)
  * at the end: everything but the user, the capabilities and the program is the container's. */
 static int become_container(struct container *container, struct error *err)
 {
-    int r = join_cgroup(container, err);
+    int r = container->cgroup_late ? 0 : container_join_cgroup(container, err);
 
     if (r == 0)
         r = namespaces_enter(&container->namespaces, container->config->linux, err);
@@ -222,10 +237,8 @@ static int become_container(struct container *container, struct error *err)
         r = error_errno(err, errno, "setsid");
     if (r == 0)
         r = new_keyring(container, err);
-    if (r == 0 && (container->namespaces.create & CLONE_NEWNET))
-        r = namespaces_loopback_up(err);
-    if (r == 0 && net_devices_wanted(container))
-        r = sync_expect(container->sync_fd, SYNC_DEVICES_MOVED, NULL, NULL, err);
+    if (r == 0)
+        r = set_up_network(container, err);
     if (r == 0)
         r = set_names(container, err);
     if (r == 0)
@@ -296,16 +309,15 @@ _Noreturn void init_main(struct container *container, struct workload *workload)
         r = workload_set_own_oom_score(container->proc_fd, container->config->process, &err);
     if (r == 0)
         r = become_container(container, &err);
+    bool own_users = container_own_namespaces(container) & CLONE_NEWUSER;
     if (r == 0)
-        r = sync_send(container->sync_fd, SYNC_ROOT_DONE, NULL, 0, &err);
-    if (r == 0)
-        r = sync_expect(container->sync_fd, SYNC_FILTER, &filter, &filter_size, &err);
+        r = init_set_limits(container->sync_fd, workload, own_users, &err);
     if (r == 0)
         r = workload_become(workload, &err);
     if (r == 0)
+        r = sync_expect(container->sync_fd, SYNC_RELEASE, &filter, &filter_size, &err);
+    if (r == 0 && container->fifo_fd >= 0)
         r = sync_send(container->sync_fd, SYNC_READY, NULL, 0, &err);
-    if (r == 0)
-        r = sync_expect(container->sync_fd, SYNC_RELEASE, NULL, NULL, &err);
     if (r == 0)
         r = wait_and_confine(container, workload, filter, filter_size, &err);
     if (r == 0)

@@ -9,6 +9,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "container_cgroup.h"
 #include "kernel.h"
 #include "mounts.h"
 
@@ -268,9 +269,14 @@ static bool needs_classic(const struct mount_options *options)
     return false;
 }
 
-static int copy_up_into(const struct container *container, const struct oci_mount *mount,
-                        int mount_fd, struct error *err)
+/* Its memory is the container's. */
+static int copy_up_into(struct container *container, const struct oci_mount *mount, int mount_fd,
+                        struct error *err)
 {
+    int r = container_join_cgroup(container, err);
+
+    if (r < 0)
+        return r;
     _cleanup_close_ int from_fd = file_open_in_root(container->root_fd, mount->destination,
                                                     O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (from_fd < 0)

@@ -6,6 +6,7 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+#include "container_cgroup.h"
 #include "kernel.h"
 #include "mounts.h"
 
@@ -59,6 +60,9 @@ int mounts_cgroup(struct container *container, int dest_fd, const struct mount_o
     if (options->data)
         return error_set(err, -ENOTSUP, "options: '%s' is not supported for cgroup",
                          options->data[0]);
+    int r = container_join_cgroup(container, err);
+    if (r < 0)
+        return r;
     if (container->cgroup.ops->version == 2)
         return bind_cgroup(&container->cgroup, &container->cgroup.hierarchies[0], dest_fd, options,
                            err);
@@ -68,7 +72,7 @@ int mounts_cgroup(struct container *container, int dest_fd, const struct mount_o
     _cleanup_close_ int tmpfs_fd = mounts_new_filesystem("tmpfs", "tmpfs", &tmpfs, -1, err);
     if (tmpfs_fd < 0)
         return tmpfs_fd;
-    int r = kernel_move_mount(tmpfs_fd, dest_fd);
+    r = kernel_move_mount(tmpfs_fd, dest_fd);
     if (r < 0)
         return error_errno(err, -r, "attach the tmpfs for cgroups");
     r = fill_v1(container, tmpfs_fd, options, err);

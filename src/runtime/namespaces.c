@@ -31,6 +31,12 @@ const struct namespace_kind namespace_kinds[NAMESPACES_COUNT] = {
     {"mount", "mnt", CLONE_NEWNS},         {"user", "user", CLONE_NEWUSER},
 };
 
+/* Of the new namespaces these are made by the clone. The rest is made by the process itself: a
+ * network namespace takes longer than all else, and meanwhile the parent goes on. */
+#define BORN_IN ((uint64_t)(CLONE_NEWPID | CLONE_NEWUSER))
+#define MADE_LATER                                                                                 \
+    ((uint64_t)(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)) /* and cgroup, last */
+
 static int open_namespace(const struct namespace_kind *kind, const char *path, struct error *err)
 {
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -122,12 +128,9 @@ static int fd_of(const struct namespaces *namespaces, uint64_t flag)
     return -1;
 }
 
-/* The process that becomes init. Its user namespace is made together with the others, so that it
- * owns them. */
-static pid_t clone_init(const struct namespaces *namespaces, uint64_t extra, int cgroup_fd,
-                        int *ret_pidfd, bool *ret_in_cgroup)
+/* The process that becomes init. */
+static pid_t clone_init(uint64_t flags, int cgroup_fd, int *ret_pidfd, bool *ret_in_cgroup)
 {
-    uint64_t flags = (namespaces->create & ~(uint64_t)(CLONE_NEWCGROUP | CLONE_NEWTIME)) | extra;
     pid_t pid;
 
     *ret_in_cgroup = cgroup_fd >= 0;
@@ -199,7 +202,7 @@ static int clone_directly(const struct namespaces *namespaces, const struct oci_
     r = prepare_time(namespaces, config, err);
     if (r < 0)
         return r;
-    pid_t pid = clone_init(namespaces, 0, join->clone_fd, ret_pidfd, ret_in_cgroup);
+    pid_t pid = clone_init(namespaces->create & BORN_IN, join->clone_fd, ret_pidfd, ret_in_cgroup);
     if (pid < 0)
         return error_errno(err, -pid, "start a process in new namespaces");
     if (pid == 0)
@@ -261,7 +264,8 @@ static void intermediate_main(const struct namespaces *namespaces, const struct 
     if (r == 0)
         r = prepare_time(namespaces, config, NULL);
     if (r == 0) {
-        report.pid = clone_init(namespaces, CLONE_PARENT, -1, NULL, &in_cgroup);
+        report.pid =
+            clone_init((namespaces->create & BORN_IN) | CLONE_PARENT, -1, NULL, &in_cgroup);
         if (report.pid == 0)
             return;
         r = report.pid < 0 ? report.pid : 0;
@@ -308,7 +312,7 @@ static int clone_through_intermediate(const struct namespaces *namespaces,
     return 1;
 }
 
-static bool needs_intermediate(const struct namespaces *namespaces)
+bool namespaces_need_intermediate(const struct namespaces *namespaces)
 {
     return (namespaces->join & CLONE_NEWUSER) ||
            ((namespaces->create & CLONE_NEWUSER) && namespaces->join);
@@ -318,7 +322,7 @@ int namespaces_clone(const struct namespaces *namespaces, const struct oci_linux
                      struct cgroup_join *join, pid_t *ret_pid, int *ret_pidfd, bool *ret_in_cgroup,
                      struct error *err)
 {
-    if (!needs_intermediate(namespaces))
+    if (!namespaces_need_intermediate(namespaces))
         return clone_directly(namespaces, config, join, ret_pid, ret_pidfd, ret_in_cgroup, err);
     *ret_in_cgroup = false;
     return clone_through_intermediate(namespaces, config, join, ret_pid, ret_pidfd, err);
@@ -336,23 +340,35 @@ static int make_time_inside(const struct oci_linux *config, struct error *err)
 int namespaces_enter(const struct namespaces *namespaces, const struct oci_linux *config,
                      struct error *err)
 {
+    uint64_t later = namespaces->create & MADE_LATER;
+
+    if (later && unshare((int)later) < 0)
+        return error_errno(err, errno, "create new namespaces");
     if (is_time_made_inside(namespaces)) {
         int r = make_time_inside(config, err);
         if (r < 0)
             return r;
     }
-    /* A new cgroup namespace shows the cgroup its maker is in as the root. */
-    if ((namespaces->create & CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
-        return error_errno(err, errno, "create a cgroup namespace");
-    if (needs_intermediate(namespaces))
+    if (namespaces_need_intermediate(namespaces))
         return 0;
     for (size_t i = 0; i < NAMESPACES_COUNT; i++) {
         const struct namespace_kind *kind = &namespace_kinds[i];
-        if (namespaces->fds[i] < 0 || kind->flag == CLONE_NEWPID)
+        if (namespaces->fds[i] < 0 || kind->flag == CLONE_NEWPID || kind->flag == CLONE_NEWCGROUP)
             continue;
         if (setns(namespaces->fds[i], (int)kind->flag) < 0)
             return error_errno(err, errno, "join the %s namespace", kind->name);
     }
+    return 0;
+}
+
+int namespaces_enter_cgroup(const struct namespaces *namespaces, struct error *err)
+{
+    int fd = fd_of(namespaces, CLONE_NEWCGROUP);
+
+    if ((namespaces->create & CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
+        return error_errno(err, errno, "create a cgroup namespace");
+    if (fd >= 0 && !namespaces_need_intermediate(namespaces) && setns(fd, CLONE_NEWCGROUP) < 0)
+        return error_errno(err, errno, "join the cgroup namespace");
     return 0;
 }
 

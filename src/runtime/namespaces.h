@@ -38,17 +38,23 @@ int namespaces_of_process(struct namespaces *namespaces, int proc_fd, pid_t pid,
                           struct error *err);
 void namespaces_finish(struct namespaces *namespaces);
 
-/* Starts the container's process as a child of the caller: in the new namespaces, but for cgroup,
- * which namespaces_enter makes when the process is in its cgroup. On success 0 is returned in the
- * child and 1 in the parent, with pid and pidfd (owned). When join->clone_fd is set, the child is
- * already in that cgroup if *ret_in_cgroup says so; join is empty in a child that needs none. */
+/* Whether the process has to be started through another one (namespaces.c). */
+bool namespaces_need_intermediate(const struct namespaces *namespaces);
+
+/* Starts the container's process as a child of the caller, in its new pid, time and user
+ * namespaces; the others follow inside. On success 0 is returned in the child and 1 in the parent,
+ * with pid and pidfd (owned). When join->clone_fd is set, the child is already in that cgroup if
+ * *ret_in_cgroup says so; join is empty in a child that needs none. */
 int namespaces_clone(const struct namespaces *namespaces, const struct oci_linux *config,
                      struct cgroup_join *join, pid_t *ret_pid, int *ret_pidfd, bool *ret_in_cgroup,
                      struct error *err);
 
-/* In the child: joins and makes those that have to be from inside. */
+/* In the child: makes and joins the others, but for the cgroup namespace. */
 int namespaces_enter(const struct namespaces *namespaces, const struct oci_linux *config,
                      struct error *err);
+
+/* In the child, when it is in its cgroup: a new cgroup namespace shows that one as the root. */
+int namespaces_enter_cgroup(const struct namespaces *namespaces, struct error *err);
 
 /* Brings "lo" of the current network namespace up. */
 int namespaces_loopback_up(struct error *err);

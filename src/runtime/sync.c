@@ -6,19 +6,22 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/socket.h>
 
 #include "sync.h"
 
 static const char *const kind_names[SYNC_KINDS] = {
     [SYNC_ERROR] = "error",
     [SYNC_USERS_MAPPED] = "users mapped",
+    [SYNC_CGROUP] = "in its cgroup",
+    [SYNC_NETWORK_MADE] = "network made",
     [SYNC_DEVICES_MOVED] = "devices moved",
     [SYNC_MOUNTS_DONE] = "mounts done",
     [SYNC_HOOKS_DONE] = "hooks done",
     [SYNC_ROOT_DONE] = "root done",
-    [SYNC_FILTER] = "filter",
-    [SYNC_READY] = "ready",
+    [SYNC_LIMITS_SET] = "limits set",
     [SYNC_RELEASE] = "release",
+    [SYNC_READY] = "ready",
     [SYNC_LISTENER] = "listener",
     [SYNC_LISTENER_TAKEN] = "listener taken",
 };
@@ -87,6 +90,15 @@ int sync_send_plain(int fd, enum sync_kind kind, const void *payload, size_t len
     return r < 0 ? error_errno(err, -r, "send '%s' to the other process", kind_names[kind]) : 0;
 }
 
+int sync_send_fds(int fd, enum sync_kind kind, const int *fds, size_t count, struct error *err)
+{
+    const uint32_t header[2] = {kind, 0};
+    ssize_t r = socket_send(fd, header, sizeof(header), fds, count);
+
+    return r < 0 ? error_errno(err, (int)-r, "send '%s' to the other process", kind_names[kind])
+                 : 0;
+}
+
 int sync_send_error(int fd, const struct error *failure)
 {
     const char *text = error_message(failure);
@@ -96,18 +108,27 @@ int sync_send_error(int fd, const struct error *failure)
                         length > SYNC_PAYLOAD_MAX - 1 ? SYNC_PAYLOAD_MAX - 1 : length);
 }
 
+static ssize_t read_errno(int fd, void *data, size_t size)
+{
+    ssize_t n = read(fd, data, size);
+
+    return n < 0 ? -errno : n;
+}
+
 /* Returns the payload's length, -EPIPE at end of file. */
-static ssize_t receive(int fd, struct sync_message *message, struct error *err)
+static ssize_t receive(int fd, struct sync_message *message, int *fds, size_t *fds_count,
+                       struct error *err)
 {
     ssize_t n;
 
-    do
-        n = read(fd, message, sizeof(*message) - 1); /* known to more filters than recv */
-    while (n < 0 && errno == EINTR);
-    if (n == 0 || (n < 0 && errno == ECONNRESET))
+    do /* read is known to more filters than recvmsg */
+        n = fds ? socket_receive(fd, message, sizeof(*message) - 1, fds, fds_count)
+                : read_errno(fd, message, sizeof(*message) - 1);
+    while (n == -EINTR);
+    if (n == 0 || n == -ECONNRESET)
         return -EPIPE;
     if (n < 0)
-        return error_errno(err, errno, "receive from the other process");
+        return error_errno(err, (int)-n, "receive from the other process");
     if (n < HEADER_SIZE || message->kind == 0 || message->kind >= SYNC_KINDS)
         return error_set(err, -EPROTO, "a malformed message from the other process");
     n -= HEADER_SIZE;
@@ -117,19 +138,35 @@ static ssize_t receive(int fd, struct sync_message *message, struct error *err)
     return n;
 }
 
+static ssize_t expect(int fd, enum sync_kind kind, struct sync_message *message, int *fds,
+                      size_t *fds_count, struct error *err)
+{
+    ssize_t length = receive(fd, message, fds, fds_count, err);
+
+    if (length == -EPIPE)
+        return error_set(err, -EPIPE, "the process ended before it was %s", kind_names[kind]);
+    if (length >= 0 && message->kind != kind)
+        return error_set(err, -EPROTO, "expected '%s' from the other process, got '%s'",
+                         kind_names[kind], kind_names[message->kind]);
+    return length;
+}
+
+int sync_expect_fds(int fd, enum sync_kind kind, int *ret_fds, size_t *ret_count, struct error *err)
+{
+    _cleanup_free_ struct sync_message *message = xmalloc(sizeof(*message));
+    ssize_t r = expect(fd, kind, message, ret_fds, ret_count, err);
+
+    return r < 0 ? (int)r : 0;
+}
+
 int sync_expect(int fd, enum sync_kind kind, void **ret_payload, size_t *ret_length,
                 struct error *err)
 {
     _cleanup_free_ struct sync_message *message = xmalloc(sizeof(*message));
-    ssize_t length = receive(fd, message, err);
+    ssize_t length = expect(fd, kind, message, NULL, NULL, err);
 
-    if (length == -EPIPE)
-        return error_set(err, -EPIPE, "the process ended before it was %s", kind_names[kind]);
     if (length < 0)
         return (int)length;
-    if (message->kind != kind)
-        return error_set(err, -EPROTO, "expected '%s' from the other process, got '%s'",
-                         kind_names[kind], kind_names[message->kind]);
     if (ret_payload) {
         char *payload = xmalloc((size_t)length + 1);
         memcpy(payload, message->payload, (size_t)length);
@@ -144,7 +181,7 @@ int sync_expect(int fd, enum sync_kind kind, void **ret_payload, size_t *ret_len
 int sync_expect_end(int fd, struct error *err)
 {
     _cleanup_free_ struct sync_message *message = xmalloc(sizeof(*message));
-    ssize_t length = receive(fd, message, err);
+    ssize_t length = receive(fd, message, NULL, NULL, err);
 
     if (length == -EPIPE)
         return 0;

@@ -5,18 +5,24 @@
  *
  *   child                                          parent
  *                        <- SYNC_USERS_MAPPED      uid_map and gid_map written (new user namespace)
- *                        <- SYNC_DEVICES_MOVED     network devices (if there are any to be moved)
- *   SYNC_MOUNTS_DONE     ->                        prestart and createRuntime hooks (if there are
- * any)
+ *   SYNC_NETWORK_MADE    ->                        moves network devices (if there are any)
+ *                        <- SYNC_DEVICES_MOVED
+ *                        <- SYNC_CGROUP            the cgroup is made; carries the descriptors to
+ *                                                  join by (only where it is made after the clone)
+ *   SYNC_MOUNTS_DONE     ->                        prestart and createRuntime hooks (with hooks)
  *                        <- SYNC_HOOKS_DONE
- *   SYNC_ROOT_DONE       ->                        resource limits
- *                        <- SYNC_FILTER            carries the seccomp filter, maybe empty
- *   SYNC_READY           ->                        state file, pid file
- *                        <- SYNC_RELEASE
+ *   SYNC_ROOT_DONE       ->                        resource limits (in a user namespace)
+ *                        <- SYNC_LIMITS_SET
+ *                        <- SYNC_RELEASE           state file; carries the seccomp filter, maybe
+ *                                                  empty
+ *   SYNC_READY           ->                        (create) pid file
  *   SYNC_LISTENER        ->                        number of the descriptor that decides on system
  *                                                  calls, for the agent (if the filter has one)
  *                        <- SYNC_LISTENER_TAKEN
  *   (end of file)
+ *
+ * The parent sends SYNC_CGROUP and SYNC_RELEASE as soon as it can, without being asked: in the
+ * plain case neither side waits for the other unless it is ahead.
  *
  * At any time: child -> SYNC_ERROR with errno and text, and the child ends. When the parent dies,
  * the child reads end of file and ends.
@@ -32,13 +38,15 @@
 enum sync_kind {
     SYNC_ERROR = 1,
     SYNC_USERS_MAPPED,
+    SYNC_CGROUP,
+    SYNC_NETWORK_MADE,
     SYNC_DEVICES_MOVED,
     SYNC_MOUNTS_DONE,
     SYNC_HOOKS_DONE,
     SYNC_ROOT_DONE,
-    SYNC_FILTER,
-    SYNC_READY,
+    SYNC_LIMITS_SET,
     SYNC_RELEASE,
+    SYNC_READY,
     SYNC_LISTENER,
     SYNC_LISTENER_TAKEN,
     SYNC_KINDS,
@@ -64,12 +72,17 @@ int sync_send(int fd, enum sync_kind kind, const void *payload, size_t length, s
 int sync_send_plain(int fd, enum sync_kind kind, const void *payload, size_t length,
                     struct error *err);
 int sync_send_error(int fd, const struct error *failure);
+int sync_send_fds(int fd, enum sync_kind kind, const int *fds, size_t count, struct error *err);
 
 /* Waits for the given kind. SYNC_ERROR becomes err; end of file is -EPIPE; another kind is -EPROTO.
  * ret_payload (owned by the caller; a NUL that ret_length does not count follows the bytes) and
  * ret_length may be NULL. */
 int sync_expect(int fd, enum sync_kind kind, void **ret_payload, size_t *ret_length,
                 struct error *err);
+
+/* ret_fds: room for *ret_count, which becomes the number received (owned by the caller). */
+int sync_expect_fds(int fd, enum sync_kind kind, int *ret_fds, size_t *ret_count,
+                    struct error *err);
 
 /* Waits for end of file (0) or an error message. */
 int sync_expect_end(int fd, struct error *err);

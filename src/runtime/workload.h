@@ -36,7 +36,7 @@ int workload_init(struct workload *workload, const struct oci_process *config,
                   const struct oci_linux *linux, char ***warnings, struct error *err);
 void workload_finish(struct workload *workload);
 
-/* In the parent: resource limits, scheduler and I/O priority of the child. */
+/* Resource limits, scheduler and I/O priority of the child, or of the caller (pid 0). */
 int workload_set_limits(pid_t pid, const struct workload *workload, struct error *err);
 int workload_set_oom_score(int proc_fd, pid_t pid, const struct oci_process *config,
                            struct error *err);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""usage: runtime.py [--rounds N] [--build FOLDER] [--cases a,b] [--peers a,b]
+"""usage: runtime.py [--rounds N] [--build FOLDER] [--cases a,b] [--peers a,b=PATH]
 
 Times cloche-runtime beside crun, runc and a lower bound (lower_bound.c: the same namespaces, mounts
 and cgroups without a runtime's work), which take turns on the same bundles:
@@ -255,6 +255,8 @@ def main():
         for name in arguments.peers.split(","):
             if name == "bound":
                 contestants.append(LowerBound(str(helpers / "lower_bound"), cloche, folder))
+            elif "=" in name:
+                contestants.append(Peer(*name.split("=", 1), folder))
             elif name and shutil.which(name):
                 contestants.append(Peer(name, shutil.which(name), folder))
         print(f"{'case':<8} {'runtime':<8} {'median ms':>9} {'min ms':>9} {'CPU ms':>9} "
