@@ -121,11 +121,13 @@ static ssize_t receive(int fd, struct sync_message *message, int *fds, size_t *f
 {
     ssize_t n;
 
-    do /* read is known to more filters than recvmsg */
+    /* read is known to more filters than recvmsg. A peer that ended without having read all we sent
+     * resets the connection; what it has said itself is there at the next try (af_unix.c). */
+    do
         n = fds ? socket_receive(fd, message, sizeof(*message) - 1, fds, fds_count)
                 : read_errno(fd, message, sizeof(*message) - 1);
-    while (n == -EINTR);
-    if (n == 0 || n == -ECONNRESET)
+    while (n == -EINTR || n == -ECONNRESET);
+    if (n == 0)
         return -EPIPE;
     if (n < 0)
         return error_errno(err, (int)-n, "receive from the other process");
