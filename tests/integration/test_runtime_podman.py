@@ -145,5 +145,58 @@ def containers_share_namespaces(engine):
     assert "sleep 100" in out, out
 
 
+@podman
+def devices_capabilities_and_volumes(engine):
+    out = engine.run(
+        "sh", "-c", "test -c /dev/nought && echo device; touch /host/x 2>&1; ulimit -n; id -G; "
+        "grep CapBnd /proc/self/status; wc -c </proc/keys; df -m /dev/shm | tail -1",
+        options=["--device", "/dev/zero:/dev/nought", "-v", "/usr:/host:ro", "--cap-drop", "ALL",
+                 "--cap-add", "CHOWN", "--group-add", "77", "--shm-size", "3m"]).lines
+    assert out[0] == "device" and "Read-only" in out[1] and out[2] == "1024", out
+    assert "77" in out[3].split() and int(out[4].split()[1], 16) == 1 and out[5] == "0", out
+    assert out[6].split()[1] == "3", out
+
+
+@podman
+def exec_with_options_and_a_terminal(engine):
+    engine("run", "-d", "--name", "one", *engine.options(), "small:1", "sleep", "1000")
+    out = engine("exec", "-u", "12:34", "-w", "/bin", "-e", "A=b", "one", "sh", "-c",
+                 "id -u; id -g; pwd; echo $A").out
+    assert out.split() == ["12", "34", "/bin", "b"], out
+    assert engine("exec", "-i", "one", "cat", input="through\n").out == "through\n"
+    words = [*engine.base, "exec", "-it", "one", "sh", "-c", "tty; read word; exit 6"]
+    with Terminal([str(word) for word in words], dict(os.environ)) as terminal:
+        terminal.expect("/dev/pts/", timeout=60)
+        terminal.send("xyz\n")
+        assert terminal.wait(60) == 6
+    engine("restart", "-t", "0", "one")
+    assert engine("exec", "one", "echo", "again").out == "again\n"
+
+
+@podman
+def health_checks_and_inits(engine):
+    engine("run", "-d", "--name", "one", "--health-cmd", "test -e /tmp/well", "--health-interval",
+           "disable", *engine.options(), "small:1", "sleep", "1000")
+    engine("healthcheck", "run", "one", code=1)
+    engine("exec", "one", "touch", "/tmp/well")
+    engine("healthcheck", "run", "one")
+
+
+@podman
+def a_pod(engine):
+    engine("pod", "create", "--name", "group", "--infra=false", "--cgroup-parent",
+           "/" + engine.unique)
+    engine("run", "-d", "--name", "first", "--pod", "group", "--network", "none", *LIMITS,
+           "small:1", "sleep", "1000")
+    engine("run", "-d", "--name", "second", "--pod", "group", "--network", "none", *LIMITS,
+           "small:1", "sleep", "1000")
+    engine("pod", "pause", "group")
+    states = engine("ps", "-a", "--format", "{{.State}}").out.lower().split()
+    assert states == ["paused", "paused"], states
+    engine("pod", "unpause", "group")
+    engine("pod", "kill", "group")
+    engine("pod", "rm", "-f", "group")
+
+
 if __name__ == "__main__":
     main()
