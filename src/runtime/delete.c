@@ -122,8 +122,11 @@ int runtime_delete(const char *root, const char *id, bool force, char ***warning
     /* Half made, or with a state file that cannot be read: its folder goes. */
     if (r == -ENOENT || r == -EINVAL) {
         error_finish(err);
-        _cleanup_close_ int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        return fd < 0 ? 0 : file_remove_tree_at(fd, id, err);
+        r = state_remove(root, id, err);
+        if (r == -ENOENT) {
+            error_finish(err);
+            return 0;
+        }
     }
     return r;
 }

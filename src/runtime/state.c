@@ -46,6 +46,35 @@ int state_check_id(const char *id, struct error *err)
     return 0;
 }
 
+/* Whoever can write here decides which processes get signals and which cgroups go: only the caller
+ * and root may. */
+static int check_owner(int fd, const char *name, struct error *err)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return error_errno(err, errno, "stat %s", name);
+    if (status.st_uid != geteuid() && status.st_uid != 0)
+        return error_set(err, -EPERM,
+                         "state folder %s belongs to user %u: only that user may work with it",
+                         name, status.st_uid);
+    if ((status.st_mode & 022) && !(status.st_mode & S_ISVTX))
+        return error_set(err, -EPERM,
+                         "state folder %s may be written to by others (mode %03o): chmod go-w it",
+                         name, status.st_mode & 0777);
+    return fd;
+}
+
+/* Takes fd over. */
+static int checked(int fd, const char *name, struct error *err)
+{
+    int r = check_owner(fd, name, err);
+
+    if (r < 0)
+        close(fd);
+    return r;
+}
+
 static int open_root(const char *root, bool create, struct error *err)
 {
     int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -56,7 +85,7 @@ static int open_root(const char *root, bool create, struct error *err)
             return r;
         fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }
-    return fd < 0 ? error_errno(err, errno, "open %s", root) : fd;
+    return fd < 0 ? error_errno(err, errno, "open %s", root) : checked(fd, root, err);
 }
 
 int state_create(const char *root, const char *id, struct error *err)
@@ -72,8 +101,8 @@ int state_create(const char *root, const char *id, struct error *err)
             return error_set(err, -EEXIST, "container with id exists: %s", id);
         return error_errno(err, errno, "create %s/%s", root, id);
     }
-    int fd = openat(root_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 ? error_errno(err, errno, "open %s/%s", root, id) : fd;
+    int fd = openat(root_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return fd < 0 ? error_errno(err, errno, "open %s/%s", root, id) : checked(fd, id, err);
 }
 
 static int write_file(int directory_fd, const char *name, const void *data, size_t length,
@@ -201,6 +230,17 @@ static void find_status(struct stored *stored)
                                                                          : CLOCHE_RUNTIME_RUNNING;
 }
 
+static int open_stored(struct stored *stored, const char *root, const char *id, struct error *err)
+{
+    stored->root_fd = open_root(root, false, err);
+    if (stored->root_fd < 0)
+        return stored->root_fd;
+    stored->fd = openat(stored->root_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (stored->fd < 0)
+        return -errno;
+    return check_owner(stored->fd, id, err);
+}
+
 int state_load(struct stored *stored, const char *root, const char *id, struct error *err)
 {
     _cleanup_free_ char *text = NULL;
@@ -210,12 +250,10 @@ int state_load(struct stored *stored, const char *root, const char *id, struct e
     int r = state_check_id(id, err);
     if (r < 0)
         return r;
-    stored->root_fd = open_root(root, false, NULL);
-    stored->fd =
-        stored->root_fd < 0 ? -1 : openat(stored->root_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (stored->fd < 0) {
+    r = open_stored(stored, root, id, err);
+    if (r < 0) {
         state_finish(stored);
-        return error_set(err, -ENOENT, "container does not exist");
+        return r == -EPERM ? r : error_set(err, -ENOENT, "container does not exist");
     }
     r = file_read_at(stored->fd, STATE_FILE, STATE_FILE_MAX, &text, &length, err);
     if (r == -ENOENT)
