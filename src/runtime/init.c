@@ -271,6 +271,16 @@ static int run_start_hooks(struct container *container, struct error *err)
                       hooks->start_container_count, NULL, err);
 }
 
+/* While it waits, exec joins it, which an unprivileged caller may not with an opaque process. What
+ * the hooks need would be open for whoever else looks, though. */
+static bool is_looked_at(const struct container *container)
+{
+    const struct oci_hooks *hooks = container->config->hooks;
+
+    return container->unprivileged && container->fifo_fd >= 0 &&
+           !(hooks && hooks->start_container_count);
+}
+
 /* A filter with a listener is installed while the runtime is still there to pass that on; others as
  * late as possible. */
 static int wait_and_confine(struct container *container, struct workload *workload,
@@ -284,6 +294,8 @@ static int wait_and_confine(struct container *container, struct workload *worklo
                              err);
     if (r == 0 && container->fifo_fd >= 0)
         close_fd(steal_fd(&container->sync_fd));
+    if (r == 0 && !early && is_looked_at(container))
+        workload_show(workload->preserve_fds, container->fifo_fd, -1);
     if (r == 0)
         r = wait_for_start(container, err);
     if (r == 0 && !early)

@@ -294,9 +294,7 @@ int workload_become(struct workload *workload, struct error *err)
                              err);
 }
 
-/* For a parent without CAP_SYS_PTRACE the process shows itself, to whoever is in the container too:
- * nothing of the host may be left open. */
-static void show_to_parent(unsigned preserve_fds, int sync_fd, int keep_fd)
+void workload_show(unsigned preserve_fds, int sync_fd, int keep_fd)
 {
     int low = sync_fd < keep_fd || keep_fd < 0 ? sync_fd : keep_fd;
     int high = sync_fd < keep_fd || keep_fd < 0 ? keep_fd : sync_fd;
@@ -316,7 +314,7 @@ static int install_filter(struct workload *workload, const struct filter *filter
     int listener_fd;
 
     if (filter_has_listener(filter) && !workload->stays_hidden)
-        show_to_parent(workload->preserve_fds, sync_fd, keep_fd);
+        workload_show(workload->preserve_fds, sync_fd, keep_fd);
     int r = filter_install(filter, filter_size, &listener_fd, err);
     return r < 0 || listener_fd < 0 ? r : listener_give(sync_fd, listener_fd, err);
 }

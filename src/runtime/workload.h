@@ -56,6 +56,11 @@ int workload_become(struct workload *workload, struct error *err);
 int workload_confine(struct workload *workload, const struct filter *filter, size_t filter_size,
                      int sync_fd, int keep_fd, struct error *err);
 
+/* In the child: for a caller without CAP_SYS_PTRACE the process shows itself, to whoever is in the
+ * container too: nothing of the host is left open but 0 to 2, the preserved ones and these two (-1:
+ * none; keep_fd may be set only with sync_fd). */
+void workload_show(unsigned preserve_fds, int sync_fd, int keep_fd);
+
 /* In the child: executes. Returns only on failure. */
 int workload_execute(struct workload *workload, struct error *err);
 
