@@ -208,7 +208,11 @@ static int become_user(const struct oci_process *config, struct error *err)
         (void)!fchown(0, user->uid, (gid_t)-1);
     if (setgroups(user->additional_gids_count, user->additional_gids) < 0 &&
         (user->additional_gids_count || errno != EPERM))
-        return error_errno(err, errno, "process.user.additionalGids: setgroups");
+        return errno == EPERM
+                   ? error_set(err, -EPERM,
+                               "process.user.additionalGids: cannot set any additional groups in a "
+                               "rootless container that maps its own group alone")
+                   : error_errno(err, errno, "process.user.additionalGids: setgroups");
     if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) < 0)
         return error_errno(err, errno, "process.user.gid: setresgid %u", user->gid);
     if (syscall(SYS_setresuid, user->uid, user->uid, user->uid) < 0)

@@ -88,6 +88,9 @@ class Bundle:
         (self.path / "config.json").write_text(json.dumps(self.config, indent=4))
         return self
 
+    def read(self):
+        return json.loads((self.path / "config.json").read_text())
+
     @property
     def process(self):
         return self.config["process"]
