@@ -41,7 +41,11 @@ static int check_name(const struct container *container, const char *name, struc
         needed = CLONE_NEWNET;
     else if (text_starts_with(dotted, "fs.mqueue.") || strv_contains(ipc_names, dotted))
         needed = CLONE_NEWIPC;
-    else if (text_equal(dotted, "kernel.domainname") || text_equal(dotted, "kernel.hostname"))
+    else if (text_equal(dotted, "kernel.hostname"))
+        return error_set(err, -EINVAL,
+                         "linux.sysctl: '%s' is not allowed: it conflicts with the field hostname",
+                         name);
+    else if (text_equal(dotted, "kernel.domainname"))
         needed = CLONE_NEWUTS;
     else
         return error_set(err, -EINVAL,

@@ -77,6 +77,22 @@ def a_created_container_can_be_deleted(w):
 
 
 @world
+def delete_takes_a_pattern(w):
+    names = [f"{w.name}-{letter}" for letter in "abc"]
+    for name in names:
+        w.bundle.linux["cgroupsPath"] = f"/{w.name}/{name}"
+        w.runtime("create", "-b", w.bundle.write().path, name)
+    try:
+        w.runtime("delete", "--regex", f"^{w.name}-[ab]$")
+        assert w.runtime.names() == names[2:]
+        assert "regular expression" in w.runtime("delete", "--regex", "[", code=1).err
+    finally:
+        w.runtime("delete", "--force", "--regex", w.name)
+        for folder in CGROUPS.glob(f"*/{w.name}"):
+            folder.rmdir()
+
+
+@world
 def an_id_is_taken_once_and_checked(w):
     with w.runtime.container(w.bundle.script("sleep 100"), w.name):
         result = w.runtime("create", "-b", w.bundle.path, w.name, code=1)

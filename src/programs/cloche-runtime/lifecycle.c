@@ -1,9 +1,11 @@
 /* start, delete, pause, resume and state: one argument each. */
+#include <regex.h>
 #include <stdio.h>
 
 #include <runtime/runtime.h>
 
 #include <base/buffer.h>
+#include <base/text.h>
 
 #include "options.h"
 #include "program.h"
@@ -31,18 +33,50 @@ static int start_main(const struct program *program, int argc, char **argv)
     return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
 }
 
-static int delete_main(const struct program *program, int argc, char **argv)
+static int delete_one(const struct program *program, const char *id, bool force)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     char **warnings = NULL;
-    bool force = false;
-    const struct option_spec specs[] = {{.name = "force", .letter = 'f', .flag = &force}, {0}};
+    int r = runtime_delete(program->root, id, force, &warnings, &err);
+
+    program_warn(warnings);
+    return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
+}
+
+/* As crun has it: the pattern may match anywhere in the name. Goes on after a failure. */
+static int delete_matching(const struct program *program, const char *pattern, bool force)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    _cleanup_strv_ char **names = NULL;
+    int code = EXIT_CODE_OK;
+    regex_t regex;
+
+    if (regcomp(&regex, pattern, REG_EXTENDED | REG_NOSUB) != 0) {
+        error_set(&err, -EINVAL, "invalid regular expression '%s'", pattern);
+        return program_fail(&err);
+    }
+    if (runtime_list(program->root, &names, &err) < 0)
+        code = program_fail(&err);
+    for (char **name = names; name && *name; name++) {
+        if (regexec(&regex, *name, 0, NULL, 0) == 0 &&
+            delete_one(program, *name, force) != EXIT_CODE_OK)
+            code = EXIT_CODE_FAILURE;
+    }
+    regfree(&regex);
+    return code;
+}
+
+static int delete_main(const struct program *program, int argc, char **argv)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    bool force = false, regex = false;
+    const struct option_spec specs[] = {{.name = "force", .letter = 'f', .flag = &force},
+                                        {.name = "regex", .letter = 'r', .flag = &regex},
+                                        {0}};
 
     if (parse_id(specs, argc, argv, &err) < 0)
         return program_usage_error(&command_delete, &err);
-    int r = runtime_delete(program->root, argv[1], force, &warnings, &err);
-    program_warn(warnings);
-    return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
+    return regex ? delete_matching(program, argv[1], force) : delete_one(program, argv[1], force);
 }
 
 static int pause_main(const struct program *program, int argc, char **argv)
@@ -88,7 +122,7 @@ const struct command command_start = {
 
 const struct command command_delete = {
     .name = "delete",
-    .usage = "[-f] ID",
+    .usage = "[-f] [-r] ID",
     .summary = "remove a stopped container",
     .main = delete_main,
 };
