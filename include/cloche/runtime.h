@@ -63,7 +63,11 @@ struct cloche_runtime_create_options {
     const char *config;         /* within the bundle, or absolute; NULL: config.json */
     const char *console_socket; /* NULL: none */
     const char *pid_file;       /* NULL: none */
-    unsigned preserve_fds;      /* descriptors from 3 on that the program keeps */
+    unsigned preserve_fds;      /* descriptors from 3 on that the program keeps, after listen_fds */
+    unsigned listen_fds;        /* and those that it is told of in LISTEN_FDS (sd_listen_fds(3)) */
+    const char *listen_names;   /* LISTEN_FDNAMES for it; NULL: none */
+    const char *notify_socket;  /* sd_notify(3): told when the container is ready; NULL: none */
+    const char *pidfd_socket;   /* gets a pidfd of the container's first process; NULL: none */
     const int *stdio;           /* three descriptors for its 0, 1 and 2; NULL: the caller's */
     bool no_new_keyring;
     bool detach; /* run only */
@@ -80,11 +84,16 @@ struct cloche_runtime_exec_options {
     const char *user;          /* "uid[:gid]", NULL: the container's */
     const uint32_t *additional_gids;
     size_t additional_gids_count;
+    const char *apparmor_profile; /* NULL: the container's; also the next one */
+    const char *selinux_label;
     bool terminal;
     bool no_new_privileges;
+    bool ignore_paused; /* the process starts when the container is resumed */
     bool detach;
     const char *console_socket;
     const char *pid_file;
+    const char *pidfd_socket; /* gets a pidfd of the process; NULL: none */
+    const char *wait_fifo;    /* executed when somebody opens it for reading; NULL: at once */
     unsigned preserve_fds;
     const int *stdio; /* as in cloche_runtime_create_options */
 };

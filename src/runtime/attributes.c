@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <base/alloc.h>
+#include <base/buffer.h>
 #include <base/text.h>
 
 #include "attributes.h"
@@ -306,11 +308,29 @@ int attributes_set_affinity(const char *field, const char *list, struct error *e
 {
     unsigned long mask[ID_LIST_CPUS_MAX / ID_LIST_WORD_BITS];
 
-    if (list)
-        id_list_parse(list, mask, ID_LIST_CPUS_MAX);
-    else
+    if (!list) {
         memset(mask, 0xff, sizeof(mask));
+        (void)syscall(SYS_sched_setaffinity, 0, sizeof(mask), mask);
+        return 0;
+    }
+    id_list_parse(list, mask, ID_LIST_CPUS_MAX);
     if (syscall(SYS_sched_setaffinity, 0, sizeof(mask), mask) < 0)
-        return error_errno(err, errno, "%s: sched_setaffinity %s", field, list ? list : "all");
+        return error_errno(err, errno, "%s: sched_setaffinity %s", field, list);
     return 0;
+}
+
+char *attributes_affinity_mask(const char *list)
+{
+    unsigned long mask[ID_LIST_CPUS_MAX / ID_LIST_WORD_BITS];
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    size_t top = ARRAY_SIZE(mask) - 1;
+
+    if (id_list_parse(list, mask, ID_LIST_CPUS_MAX) < 0)
+        return xstrdup("none");
+    while (top > 0 && !mask[top])
+        top--;
+    buffer_printf(&text, "0x%lx", mask[top]);
+    while (top-- > 0)
+        buffer_printf(&text, "%0*lx", ID_LIST_WORD_BITS / 4, mask[top]);
+    return buffer_steal(&text);
 }

@@ -24,8 +24,11 @@ int attributes_set(pid_t pid, const struct oci_process *process, const struct oc
 /* In the child, for itself: memory policy and personality. linux may be NULL. */
 int attributes_adopt(const struct oci_linux *linux, struct error *err);
 
-/* For the caller itself. list: as in execCPUAffinity; NULL: every CPU that the cgroup has. field
- * names the list in messages. */
+/* For the caller itself. list: as in execCPUAffinity; NULL: every CPU that the cgroup has, which
+ * does not fail. field names the list in messages. */
 int attributes_set_affinity(const char *field, const char *list, struct error *err);
+
+/* The list as a number, "0x3". Owned by the caller. */
+char *attributes_affinity_mask(const char *list);
 
 #endif

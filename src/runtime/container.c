@@ -18,6 +18,7 @@ void container_init(struct container *container, const char *id)
         .sync_fd = -1,
         .fifo_fd = -1,
         .console_fd = -1,
+        .pidfd_socket = -1,
         .root_tree_fd = -1,
         .root_fd = -1,
         .pidfd = -1,

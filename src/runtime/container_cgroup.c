@@ -6,6 +6,7 @@
 #include <base/file.h>
 #include <base/socket.h>
 
+#include "attributes.h"
 #include "container_cgroup.h"
 #include "state.h"
 #include "sync.h"
@@ -100,5 +101,7 @@ int container_join_cgroup(struct container *container, struct error *err)
     if (r < 0)
         return error_errno(err, -r, "join the cgroup %s", container->cgroup.path);
     container->cgroup_joined = true;
+    /* The CPUs that the cgroup has, whichever the caller was bound to. */
+    attributes_set_affinity("CPU affinity", NULL, NULL);
     return namespaces_enter_cgroup(&container->namespaces, err);
 }

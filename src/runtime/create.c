@@ -32,6 +32,7 @@
 #include "listener.h"
 #include "mounts.h"
 #include "net_devices.h"
+#include "pidfd_socket.h"
 #include "workload.h"
 #include "state.h"
 #include "sync.h"
@@ -53,13 +54,16 @@ int create_open_proc(struct error *err)
     return steal_fd(&fd);
 }
 
-int create_check_preserved(unsigned count, struct error *err)
+int create_check_preserved(unsigned preserve_fds, unsigned listen_fds, struct error *err)
 {
-    if (count > PRESERVE_FDS_MAX)
-        return error_set(err, -EINVAL, "--preserve-fds: more than %d", PRESERVE_FDS_MAX);
-    for (unsigned i = 0; i < count; i++) {
+    if (preserve_fds > PRESERVE_FDS_MAX || listen_fds > PRESERVE_FDS_MAX)
+        return error_set(err, -EINVAL, "%s: more than %d",
+                         listen_fds > PRESERVE_FDS_MAX ? "LISTEN_FDS" : "--preserve-fds",
+                         PRESERVE_FDS_MAX);
+    for (unsigned i = 0; i < listen_fds + preserve_fds; i++) {
         if (fcntl((int)(3 + i), F_GETFD) < 0)
-            return error_set(err, -EBADF, "--preserve-fds: descriptor %u is not open", 3 + i);
+            return error_set(err, -EBADF, "%s: descriptor %u is not open",
+                             i < listen_fds ? "LISTEN_FDS" : "--preserve-fds", 3 + i);
     }
     return 0;
 }
@@ -157,7 +161,7 @@ static int open_console(struct container *container,
     if (wait_for_start || options->detach)
         return error_set(err, -EINVAL,
                          "cannot allocate tty if the runtime will detach without setting console "
-                         "socket");
+                         "socket: use --console-socket");
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
         return error_errno(err, errno, "create a socket pair");
     *ret_relay_fd = fds[0];
@@ -189,6 +193,8 @@ static int open_resources(struct container *container,
     if (r == 0)
         r = container->proc_fd = create_open_proc(err);
     if (r >= 0)
+        r = pidfd_socket_connect(options->pidfd_socket, &container->pidfd_socket, err);
+    if (r == 0)
         r = open_console(container, options, wait_for_start, ret_relay_fd, err);
     if (r == 0 && (container_own_namespaces(container) & CLONE_NEWUSER) &&
         !(container->namespaces.join & CLONE_NEWNS) && !container->unprivileged)
@@ -362,6 +368,8 @@ static int build(struct container *container, struct workload *workload,
         r = sync_expect_end(container->sync_fd, err);
     if (r == 0)
         r = create_write_pid_file(options->pid_file, container->pid, err);
+    if (r == 0)
+        r = pidfd_socket_send(container->pidfd_socket, "standard", container->pidfd, err);
     if (r < 0 && !error_is_of_execve(err))
         error_context(err, "unable to start container process");
     return r;
@@ -414,7 +422,7 @@ int create_container(struct container *container, const char *root,
     *ret_relay_fd = -1;
     int r = state_check_id(options->id, err);
     if (r == 0)
-        r = create_check_preserved(options->preserve_fds, err);
+        r = create_check_preserved(options->preserve_fds, options->listen_fds, err);
     if (r == 0)
         r = load_config(container, options->bundle, options->config, err);
     if (r == 0)
@@ -431,7 +439,10 @@ int create_container(struct container *container, const char *root,
     container->created = clock_format(clock_now());
     container->no_new_keyring = options->no_new_keyring;
     container->foreground = !wait_for_start && !options->detach;
-    workload.preserve_fds = options->preserve_fds;
+    workload.listen_fds = options->listen_fds;
+    workload.preserve_fds = options->listen_fds + options->preserve_fds;
+    if (options->listen_fds && options->listen_names)
+        strv_take(&workload.variables, xasprintf("LISTEN_FDNAMES=%s", options->listen_names));
     workload.stays_hidden =
         !filter_notifies(container->config->linux->seccomp) || listener_can_take();
     r = build(container, &workload, options, wait_for_start, ret_relay_fd, err);

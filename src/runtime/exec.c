@@ -20,14 +20,19 @@
 #include <base/socket.h>
 #include <base/text.h>
 
+#include "attributes.h"
 #include "config_check.h"
 #include "create.h"
+#include "exec_process.h"
 #include "filter_cache.h"
 #include "foreground.h"
+#include "id_list.h"
 #include "init.h"
 #include "intel_rdt.h"
 #include "kernel.h"
+#include "keyring.h"
 #include "listener.h"
+#include "pidfd_socket.h"
 #include "workload.h"
 #include "state.h"
 #include "sync.h"
@@ -46,6 +51,8 @@ struct execution {
     struct cgroup_join join;
     uint64_t namespaces; /* CLONE_NEW* of the container that are not ours */
     int proc_fd, sync_fd, console_fd;
+    int pidfd_socket; /* of --pidfd-socket; -1 */
+    int wait_fifo_fd; /* of --exec-wait-fifo, O_PATH; -1 */
     struct winsize window;
     pid_t pid;
     int pidfd;
@@ -63,98 +70,10 @@ static void execution_finish(struct execution *execution)
     close_fd(execution->proc_fd);
     close_fd(execution->sync_fd);
     close_fd(execution->console_fd);
+    close_fd(execution->pidfd_socket);
+    close_fd(execution->wait_fifo_fd);
     close_fd(execution->pidfd);
     state_finish(&execution->stored);
-}
-
-static int parse_user(const char *text, struct oci_user *user, struct error *err)
-{
-    _cleanup_strv_ char **parts = strv_split(text, ':');
-    uint64_t uid, gid = user->gid;
-
-    if (strv_length(parts) < 1 || strv_length(parts) > 2 ||
-        text_to_u64(parts[0], 0, UINT32_MAX, &uid) < 0 ||
-        (parts[1] && text_to_u64(parts[1], 0, UINT32_MAX, &gid) < 0))
-        return error_set(err, -EINVAL, "--user: '%s' is not a number or two (uid[:gid])", text);
-    user->uid = (uint32_t)uid;
-    user->gid = (uint32_t)gid;
-    return 0;
-}
-
-/* --cap: bounding, effective and permitted, as runc has it since CVE-2022-29162 (not inheritable).
- */
-static void add_capabilities(struct oci_process *process, char *const *names)
-{
-    if (!process->capabilities)
-        process->capabilities = xnew(struct oci_capabilities);
-    struct oci_capabilities *sets = process->capabilities;
-    struct {
-        char ***list;
-        size_t *count;
-    } targets[] = {{&sets->bounding, &sets->bounding_count},
-                   {&sets->effective, &sets->effective_count},
-                   {&sets->permitted, &sets->permitted_count}};
-
-    for (size_t i = 0; i < ARRAY_SIZE(targets); i++) {
-        for (char *const *name = names; *name; name++)
-            strv_append(targets[i].list, *name);
-        *targets[i].count = strv_length(*targets[i].list);
-    }
-}
-
-/* The container's own process with what the command line says instead. */
-static int adapt_process(struct execution *execution, struct error *err)
-{
-    const struct cloche_runtime_exec_options *options = execution->options;
-    struct oci_process *process = execution->process = steal_ptr(execution->config->process);
-
-    strv_free(process->args);
-    process->args = strv_copy(options->args);
-    process->args_count = strv_length(process->args);
-    process->terminal = options->terminal;
-    oci_box_free(process->console_size);
-    process->console_size = NULL;
-    if (options->cwd) {
-        free(process->cwd);
-        process->cwd = xstrdup(options->cwd);
-    }
-    for (char *const *item = options->environment; item && *item; item++)
-        strv_append(&process->env, *item);
-    process->env_count = strv_length(process->env);
-    if (options->no_new_privileges)
-        process->no_new_privileges = true;
-    if (options->capabilities)
-        add_capabilities(process, options->capabilities);
-    if (!process->user)
-        process->user = xnew(struct oci_user);
-    struct oci_user *user = process->user;
-    for (size_t i = 0; i < options->additional_gids_count; i++) {
-        user->additional_gids = xrealloc(user->additional_gids, user->additional_gids_count + 1,
-                                         sizeof(*user->additional_gids));
-        user->additional_gids[user->additional_gids_count++] = options->additional_gids[i];
-    }
-    return options->user ? parse_user(options->user, user, err) : 0;
-}
-
-static int read_process(struct execution *execution, struct error *err)
-{
-    const struct cloche_runtime_exec_options *options = execution->options;
-    _cleanup_free_ char *text = NULL;
-    size_t length;
-
-    if (!options->process_file)
-        return adapt_process(execution, err);
-    int r = file_read_at(AT_FDCWD, options->process_file, CONFIG_FILE_MAX, &text, &length, err);
-    if (r == 0)
-        r = oci_process_parse(text, length, options->process_file, &execution->process, err);
-    if (r < 0)
-        return r;
-    if (options->terminal)
-        execution->process->terminal = true;
-    /* As runc: what the file does not say is what the container has. */
-    if (!execution->process->capabilities)
-        execution->process->capabilities = steal_ptr(execution->config->process->capabilities);
-    return 0;
 }
 
 static int load(struct execution *execution, const char *root, char ***warnings, struct error *err)
@@ -165,13 +84,14 @@ static int load(struct execution *execution, const char *root, char ***warnings,
         return r;
     if (execution->stored.status == CLOCHE_RUNTIME_STOPPED)
         return error_set(err, -EINVAL, "cannot exec in a stopped container");
-    if (execution->stored.status == CLOCHE_RUNTIME_PAUSED)
-        return error_set(err, -EINVAL, "cannot exec in a paused container");
+    if (execution->stored.status == CLOCHE_RUNTIME_PAUSED && !execution->options->ignore_paused)
+        return error_set(err, -EINVAL,
+                         "cannot exec in a paused container (use --ignore-paused to override)");
     if (execution->stored.pidfd < 0)
         return error_set(err, -EINVAL, "cannot exec in a container that is being created");
     r = state_load_config(&execution->stored, &execution->config, err);
     if (r == 0)
-        r = read_process(execution, err);
+        r = exec_process_read(execution->options, execution->config, &execution->process, err);
     if (r == 0)
         r = config_check_process(execution->process, err);
     if (r == 0)
@@ -209,7 +129,9 @@ static int open_console(struct execution *execution, int *ret_relay_fd, struct e
 
     if (!execution->process->terminal)
         return options->console_socket
-                   ? error_set(err, -EINVAL, "a console socket needs a terminal (--tty)")
+                   ? error_set(err, -EINVAL,
+                               "cannot use console socket if the runtime will not detach or "
+                               "allocate tty")
                    : 0;
     execution->window =
         terminal_first_size(execution->process->console_size, !options->console_socket);
@@ -220,7 +142,7 @@ static int open_console(struct execution *execution, int *ret_relay_fd, struct e
     if (options->detach)
         return error_set(err, -EINVAL,
                          "cannot allocate tty if the runtime will detach without setting console "
-                         "socket");
+                         "socket: use --console-socket");
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
         return error_errno(err, errno, "create a socket pair");
     *ret_relay_fd = fds[0];
@@ -240,7 +162,33 @@ static int enter_namespaces(const struct execution *execution, struct error *err
         return 0;
     if (!execution->unprivileged && setns(execution->stored.pidfd, CLONE_NEWUSER) < 0)
         return error_errno(err, errno, "join the container's user namespace");
-    return users_become_root(execution->process->user, err);
+    int r = users_become_root(execution->process->user, err);
+    /* Each change of rights sets it to what fs.suid_dumpable says. */
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    return r;
+}
+
+/* config.md, "execCPUAffinity": the final one, when the process is in its cgroup. Without any it is
+ * what the cgroup has, whatever the caller's is. */
+static int set_affinity(const struct execution *execution, struct error *err)
+{
+    const struct oci_exec_cpu_affinity *affinity = execution->process->exec_cpu_affinity;
+
+    if (!affinity)
+        return attributes_set_affinity("CPU affinity", NULL, err);
+    if (text_empty(affinity->final))
+        return 0;
+    return attributes_set_affinity("process.execCPUAffinity.final", affinity->final, err);
+}
+
+static int enter_keyring(const struct execution *execution, struct error *err)
+{
+    const struct runtime_state *state = execution->stored.state;
+
+    if (state->no_new_keyring)
+        return 0;
+    return keyring_enter(KEYRING_JOIN, state->id, execution->namespaces & CLONE_NEWUSER,
+                         execution->proc_fd, execution->process->selinux_label, err);
 }
 
 static int enter_terminal(struct execution *execution, struct error *err)
@@ -269,12 +217,36 @@ static int become_member(struct execution *execution, struct error *err)
     cgroup_join_finish(&execution->join);
     if (r < 0)
         return error_errno(err, -r, "join the container's cgroup");
-    r = enter_namespaces(execution, err);
+    r = set_affinity(execution, err);
+    if (r == 0)
+        r = enter_namespaces(execution, err);
+    if (r == 0)
+        r = enter_keyring(execution, err);
     if (r < 0)
         return r;
     if (setsid() < 0)
         return error_errno(err, errno, "setsid");
     return enter_terminal(execution, err);
+}
+
+/* Opening for writing waits for the one who opens for reading. In a call of its own and not in the
+ * parent, who may be gone by then. */
+static int wait_for_reader(struct execution *execution, struct error *err)
+{
+    char path[40];
+    uint64_t have;
+
+    if (execution->wait_fifo_fd < 0)
+        return 0;
+    /* The program's user need not have a right to it, whoever started the runtime does. */
+    int r = capability_raise_permitted(&have, err);
+    if (r < 0)
+        return r;
+    /* Nobody listens any more: a detached parent ends now. */
+    close_fd(steal_fd(&execution->sync_fd));
+    snprintf(path, sizeof(path), "thread-self/fd/%d", execution->wait_fifo_fd);
+    _cleanup_close_ int fd = openat(execution->proc_fd, path, O_WRONLY | O_CLOEXEC);
+    return fd < 0 ? error_errno(err, errno, "wait for a reader of the exec wait fifo") : 0;
 }
 
 static _Noreturn void member_main(struct execution *execution)
@@ -293,6 +265,8 @@ static _Noreturn void member_main(struct execution *execution)
         r = workload_become(&execution->plan, &err);
     if (r == 0)
         r = sync_expect(execution->sync_fd, SYNC_RELEASE, &filter, &filter_size, &err);
+    if (r == 0)
+        r = wait_for_reader(execution, &err);
     if (r == 0)
         r = workload_confine(&execution->plan, filter, filter_size, execution->sync_fd, -1, &err);
     if (r == 0)
@@ -339,6 +313,25 @@ static int clone_member(struct execution *execution, struct error *err)
     return pid < 0 ? error_errno(err, -pid, "start a process") : pid;
 }
 
+/* The initial affinity is for the time before the process is in its cgroup: the child has it from
+ * its first instruction on, and we have it ourselves for that moment only. */
+static int clone_with_affinity(struct execution *execution, struct error *err)
+{
+    const struct oci_exec_cpu_affinity *affinity = execution->process->exec_cpu_affinity;
+    unsigned long own[ID_LIST_CPUS_MAX / ID_LIST_WORD_BITS];
+
+    if (!affinity || text_empty(affinity->initial))
+        return clone_member(execution, err);
+    long size = syscall(SYS_sched_getaffinity, 0, sizeof(own), own);
+    int r = attributes_set_affinity("process.execCPUAffinity.initial", affinity->initial, err);
+    if (r < 0)
+        return r;
+    int pid = clone_member(execution, err);
+    if (pid != 0 && size > 0)
+        syscall(SYS_sched_setaffinity, 0, size, own);
+    return pid;
+}
+
 /* The pid namespace is for children: it is set here and taken back. */
 static int launch(struct execution *execution, struct error *err)
 {
@@ -354,7 +347,7 @@ static int launch(struct execution *execution, struct error *err)
         close(parent_fd);
         return error_errno(err, errno, "join the container's pid namespace");
     }
-    pid_t pid = clone_member(execution, err);
+    pid_t pid = clone_with_affinity(execution, err);
     if (pid == 0) {
         close(parent_fd);
         member_main(execution);
@@ -394,6 +387,8 @@ static int serve(struct execution *execution, struct error *err)
                            execution->pid, err);
     if (r == 0)
         r = sync_expect_end(execution->sync_fd, err);
+    if (r == 0)
+        r = pidfd_socket_send(execution->pidfd_socket, "setns", execution->pidfd, err);
     return r < 0 ? r : create_write_pid_file(execution->options->pid_file, execution->pid, err);
 }
 
@@ -413,10 +408,53 @@ static int start_member(struct execution *execution, struct error *err)
     return r;
 }
 
+static int open_wait_fifo(struct execution *execution, struct error *err)
+{
+    const char *path = execution->options->wait_fifo;
+    struct stat status;
+
+    if (text_empty(path))
+        return 0;
+    execution->wait_fifo_fd = open(path, O_PATH | O_CLOEXEC);
+    if (execution->wait_fifo_fd < 0 || fstat(execution->wait_fifo_fd, &status) < 0)
+        return error_errno(err, errno, "failed to open exec wait fifo %s", path);
+    if (!S_ISFIFO(status.st_mode))
+        return error_set(err, -EINVAL, "exec wait fifo: %s is not a fifo", path);
+    if (execution->config->linux && filter_notifies(execution->config->linux->seccomp))
+        return error_set(err, -ENOTSUP,
+                         "--exec-wait-fifo: not together with linux.seccomp.listenerPath");
+    return 0;
+}
+
+/* What the caller wants to be told through, opened before anything is made. */
+static int open_connections(struct execution *execution, int *ret_relay_fd, struct error *err)
+{
+    int r = pidfd_socket_connect(execution->options->pidfd_socket, &execution->pidfd_socket, err);
+
+    if (r == 0)
+        r = open_wait_fifo(execution, err);
+    return r < 0 ? r : open_console(execution, ret_relay_fd, err);
+}
+
+/* runc's words: who looks at its debug log looks for them. */
+static void tell_steps(const struct execution *execution, char ***warnings)
+{
+    const struct oci_exec_cpu_affinity *affinity = execution->process->exec_cpu_affinity;
+
+    strv_append(warnings, RUNTIME_DEBUG "nsexec container setup");
+    if (affinity && !text_empty(affinity->initial)) {
+        _cleanup_free_ char *mask = attributes_affinity_mask(affinity->initial);
+        strv_take(warnings,
+                  xasprintf(RUNTIME_DEBUG "nsexec[%d]: affinity: %s", execution->pid, mask));
+    }
+    strv_append(warnings, RUNTIME_DEBUG "child process in init()");
+    strv_append(warnings, RUNTIME_DEBUG "setns_init: about to exec");
+}
+
 static int prepare(struct execution *execution, const char *root, char ***warnings,
                    int *ret_relay_fd, struct error *err)
 {
-    int r = create_check_preserved(execution->options->preserve_fds, err);
+    int r = create_check_preserved(execution->options->preserve_fds, 0, err);
 
     if (r == 0)
         r = load(execution, root, warnings, err);
@@ -428,7 +466,7 @@ static int prepare(struct execution *execution, const char *root, char ***warnin
         r = state_open_cgroup(&execution->stored, &execution->cgroup, err);
     if (r == 0)
         r = execution->cgroup.ops->prepare_join(&execution->cgroup, &execution->join, err);
-    return r < 0 ? r : open_console(execution, ret_relay_fd, err);
+    return r < 0 ? r : open_connections(execution, ret_relay_fd, err);
 }
 
 int runtime_exec(const char *root, const struct cloche_runtime_exec_options *options,
@@ -439,6 +477,8 @@ int runtime_exec(const char *root, const struct cloche_runtime_exec_options *opt
                                   .proc_fd = -1,
                                   .sync_fd = -1,
                                   .console_fd = -1,
+                                  .pidfd_socket = -1,
+                                  .wait_fifo_fd = -1,
                                   .pidfd = -1,
                                   .unprivileged = geteuid() != 0};
     _cleanup_close_ int relay_fd = -1, master_fd = -1;
@@ -448,6 +488,8 @@ int runtime_exec(const char *root, const struct cloche_runtime_exec_options *opt
     int r = prepare(&execution, root, warnings, &relay_fd, err);
     if (r == 0)
         r = start_member(&execution, err);
+    if (r == 0)
+        tell_steps(&execution, warnings);
     *ret_exit_code = 0;
     if (r == 0 && !options->detach && relay_fd >= 0)
         r = terminal_receive(relay_fd, &master_fd, err);

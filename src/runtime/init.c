@@ -1,7 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/keyctl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,6 +18,7 @@
 #include "hooks.h"
 #include "init.h"
 #include "kernel.h"
+#include "keyring.h"
 #include "mounts.h"
 #include "net_devices.h"
 #include "rootfs.h"
@@ -79,18 +79,13 @@ static int become_mapped_root(struct container *container, struct error *err)
     return r;
 }
 
-/* The caller's session keyring would be the container's otherwise. */
-static int new_keyring(const struct container *container, struct error *err)
+static int enter_keyring(const struct container *container, struct error *err)
 {
     if (container->no_new_keyring)
         return 0;
-    _cleanup_free_ char *name = xasprintf("_ses.%s", container->id);
-    if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) < 0 && errno != ENOSYS) {
-        int r = error_errno(err, errno, "create a session keyring");
-        error_hint(err, "--no-new-keyring does without it");
-        return r;
-    }
-    return 0;
+    return keyring_enter(KEYRING_MAKE, container->id,
+                         container_own_namespaces(container) & CLONE_NEWUSER, container->proc_fd,
+                         container->config->process->selinux_label, err);
 }
 
 static int set_up_network(const struct container *container, struct error *err)
@@ -236,7 +231,7 @@ static int become_container(struct container *container, struct error *err)
     if (r == 0 && setsid() < 0)
         r = error_errno(err, errno, "setsid");
     if (r == 0)
-        r = new_keyring(container, err);
+        r = enter_keyring(container, err);
     if (r == 0)
         r = set_up_network(container, err);
     if (r == 0)

@@ -148,6 +148,8 @@ int state_write(const struct container *container, pid_t pid, struct error *err)
         .cgroup_path = container->cgroup.path,
         .cgroup_made_depth = container->cgroup.made_depth,
         .own_pid_namespace = container->namespaces.create & CLONE_NEWPID,
+        .no_new_keyring = container->no_new_keyring,
+        .has_no_new_keyring = container->no_new_keyring,
         .annotations = container->config->annotations,
     };
 

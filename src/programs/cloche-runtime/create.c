@@ -1,5 +1,8 @@
 #include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include <runtime/runtime.h>
 
@@ -14,6 +17,20 @@ struct create_arguments {
     bool no_subreaper; /* taken and without effect: a foreground run adopts nobody */
 };
 
+/* sd_listen_fds(3): only what was meant for this very process. */
+static void take_listen_fds(struct cloche_runtime_create_options *options)
+{
+    const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+    uint64_t number;
+
+    if (!pid || !count || text_to_u64(pid, 1, INT_MAX, &number) < 0 || number != (uint64_t)getpid())
+        return;
+    if (text_to_u64(count, 0, UINT_MAX, &number) < 0)
+        return;
+    options->listen_fds = (unsigned)number;
+    options->listen_names = getenv("LISTEN_FDNAMES");
+}
+
 static int parse(bool run, int argc, char **argv, struct create_arguments *ret, struct error *err)
 {
     struct cloche_runtime_create_options *options = &ret->options;
@@ -25,7 +42,7 @@ static int parse(bool run, int argc, char **argv, struct create_arguments *ret, 
         {.name = "no-new-keyring", .flag = &options->no_new_keyring},
         {.name = "preserve-fds", .value = &ret->preserve_fds},
         {.name = "no-pivot", .refused = "is not supported: a chroot can be left"},
-        {.name = "pidfd-socket", .refused = "is not supported yet"},
+        {.name = "pidfd-socket", .value = &options->pidfd_socket},
         {.name = "no-subreaper", .flag = &ret->no_subreaper},
         /* create ends here */
         {.name = run ? "detach" : NULL, .letter = 'd', .flag = &options->detach},
@@ -39,6 +56,7 @@ static int parse(bool run, int argc, char **argv, struct create_arguments *ret, 
     if (rest != 1)
         return error_set(err, -1, "needs one argument: the container's ID");
     options->id = argv[1];
+    take_listen_fds(options);
     return ret->preserve_fds ? options_number("preserve-fds", ret->preserve_fds, INT_MAX,
                                               &options->preserve_fds, err)
                              : 0;
@@ -87,7 +105,8 @@ static int run_main(const struct program *program, int argc, char **argv)
 
 const struct command command_create = {
     .name = "create",
-    .usage = "[-b DIR] [-f FILE] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N] "
+    .usage = "[-b DIR] [-f FILE] [--console-socket SOCKET] [--pidfd-socket SOCKET] [--pid-file "
+             "FILE] [--preserve-fds N] "
              "[--no-new-keyring] ID",
     .summary = "make a container; its program waits for start",
     .enters_container = true,
@@ -96,9 +115,9 @@ const struct command command_create = {
 
 const struct command command_run = {
     .name = "run",
-    .usage =
-        "[-b DIR] [-f FILE] [-d] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N] "
-        "[--no-new-keyring] [--keep] ID",
+    .usage = "[-b DIR] [-f FILE] [-d] [--console-socket SOCKET] [--pidfd-socket SOCKET] "
+             "[--pid-file FILE] [--preserve-fds N] "
+             "[--no-new-keyring] [--keep] ID",
     .summary = "make a container and start it",
     .enters_container = true,
     .main = run_main,

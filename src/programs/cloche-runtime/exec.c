@@ -15,7 +15,6 @@ struct exec_arguments {
     const char *preserve_fds;
     char **environment, **capabilities, **groups; /* owned */
     uint32_t *gids;                               /* owned */
-    bool ignore_paused;
 };
 
 static void finish(struct exec_arguments *arguments)
@@ -59,11 +58,12 @@ static int parse(int argc, char **argv, struct exec_arguments *ret, struct error
         {.name = "no-new-privs", .flag = &options->no_new_privileges},
         {.name = "cap", .letter = 'c', .list = &ret->capabilities},
         {.name = "preserve-fds", .value = &ret->preserve_fds},
-        {.name = "process-label", .refused = "is not supported yet"},
-        {.name = "apparmor", .refused = "is not supported yet"},
+        {.name = "process-label", .value = &options->selinux_label},
+        {.name = "apparmor", .value = &options->apparmor_profile},
         {.name = "cgroup", .refused = "is not supported yet"},
-        {.name = "ignore-paused", .refused = "is not supported yet"},
-        {.name = "pidfd-socket", .refused = "is not supported yet"},
+        {.name = "ignore-paused", .flag = &options->ignore_paused},
+        {.name = "pidfd-socket", .value = &options->pidfd_socket},
+        {.name = "exec-wait-fifo", .value = &options->wait_fifo},
         {0},
     };
     int rest = options_parse(specs, false, argc, argv, err);
@@ -74,10 +74,11 @@ static int parse(int argc, char **argv, struct exec_arguments *ret, struct error
         return error_set(err, -1, "needs the container's ID");
     if (!options->process_file && rest < 2)
         return error_set(err, -1, "process args cannot be empty");
-    if (options->process_file && rest > 1)
-        return error_set(err, -1, "--process does not go together with a command");
     options->id = argv[1];
+    /* As with runc, a command beside --process does not count. */
     options->args = options->process_file ? NULL : argv + 2;
+    if (options->args && rest > 2 && text_equal(argv[2], "--"))
+        options->args++;
     options->environment = ret->environment;
     options->capabilities = ret->capabilities;
     int r = take_groups(ret, err);
@@ -110,7 +111,9 @@ static int exec_main(const struct program *program, int argc, char **argv)
 const struct command command_exec = {
     .name = "exec",
     .usage = "[-t] [-d] [-u UID[:GID]] [-g GID]... [-e NAME=VALUE]... [-c CAP]... [--cwd DIR]\n"
-             "    [--no-new-privs] [--console-socket SOCKET] [--pid-file FILE] [--preserve-fds N]\n"
+             "    [--no-new-privs] [--apparmor PROFILE] [--process-label LABEL] [--ignore-paused]\n"
+             "    [--console-socket SOCKET] [--pidfd-socket SOCKET] [--pid-file FILE]\n"
+             "    [--preserve-fds N] [--exec-wait-fifo FIFO]\n"
              "    ID COMMAND [ARGUMENT...] | -p process.json ID",
     .summary = "run a further process in a container",
     .enters_container = true,
