@@ -70,6 +70,7 @@ struct cloche_runtime_create_options {
     const char *pidfd_socket;   /* gets a pidfd of the container's first process; NULL: none */
     const int *stdio;           /* three descriptors for its 0, 1 and 2; NULL: the caller's */
     bool no_new_keyring;
+    bool systemd_cgroup; /* linux.cgroupsPath is "SLICE:PREFIX:NAME", a scope that systemd makes */
     bool detach; /* run only */
     bool keep;   /* run only: not deleted when it has ended */
 };

@@ -159,6 +159,8 @@ void cgroup_finish(struct cgroup *cgroup)
         close_fd(cgroup->hierarchies[i].root_fd);
     }
     free(cgroup->path);
+    free(cgroup->unit);
+    free(cgroup->slice);
     *cgroup = (struct cgroup){0};
 }
 

@@ -1,8 +1,8 @@
 /*
  * Control groups of one container.
  *
- * A backend is a table of operations. Callers never ask which version it is. The cgroupfs backends
- * write the files themselves; a systemd backend would ask systemd for a scope and share the rest.
+ * A backend is a table of operations. Callers never ask which version it is. Where systemd makes
+ * the cgroup (unit is set), the backend adopts it and shares the rest (cgroup_systemd.h).
  *
  * Ownership: only directories that create() made are removed by destroy().
  */
@@ -51,7 +51,10 @@ struct cgroup {
     size_t count;
     struct cgroup_alias aliases[CGROUP_HIERARCHIES_MAX];
     size_t alias_count;
-    int made_depth; /* lowest made_depth of all hierarchies, for the state file */
+    char *unit;        /* owned; systemd's scope; NULL: the cgroup is made directly */
+    char *slice;       /* owned; what the scope is in; NULL once it is there */
+    bool user_manager; /* the scope belongs to `systemd --user` */
+    int made_depth;    /* lowest made_depth of all hierarchies, for the state file */
 };
 
 /* How a process gets in: cheap for the one who does it (self-join through "tasks" is twenty times
@@ -71,6 +74,10 @@ struct cgroup_ops {
 
     /* Makes the cgroup in every hierarchy. -EEXIST when it is there and holds processes. */
     int (*create)(struct cgroup *cgroup, struct error *err);
+
+    /* Opens a cgroup that systemd made, with the process in it; makes it in the hierarchies where
+     * systemd does not, and puts the process in there. */
+    int (*adopt)(struct cgroup *cgroup, pid_t pid, struct error *err);
 
     /* Limits, without device rules; also of a cgroup with processes in it. Fields that are not set
      * stay as they are. Something that cannot be expressed here is refused by name. */
@@ -127,6 +134,12 @@ int cgroup_first_missing(const struct cgroup *cgroup);
 
 /* Before a process is in: device rules (also when resources is NULL), then limits. */
 int cgroup_limit(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err);
+
+/* The same for a cgroup that processes are in, without or with device rules: of a scope systemd is
+ * told first. */
+int cgroup_update(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err);
+int cgroup_update_devices(struct cgroup *cgroup, const struct device_rule *rules, size_t count,
+                          struct error *err);
 
 /* Gives the cgroup to the container's user, where the configuration lets the container have it: a
  * cgroup namespace of its own, and cgroups mounted at /sys/fs/cgroup without "ro". */

@@ -13,6 +13,7 @@
 #include <base/file.h>
 
 #include "cgroup.h"
+#include "cgroup_systemd.h"
 
 enum {
     DESTROY_TRIES = 200,
@@ -179,7 +180,7 @@ static int destroy_in(struct cgroup *cgroup, struct cgroup_hierarchy *hierarchy)
 
 int cgroup_destroy(struct cgroup *cgroup, struct error *err)
 {
-    int result = 0;
+    int result = cgroup->unit ? cgroup_systemd_stop(cgroup, err) : 0;
 
     for (size_t i = 0; i < cgroup->count; i++) {
         int r = destroy_in(cgroup, &cgroup->hierarchies[i]);

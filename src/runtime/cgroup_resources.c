@@ -10,6 +10,7 @@
 #include <base/text.h>
 
 #include "cgroup_resources.h"
+#include "cgroup_systemd.h"
 
 /* Ranges of v1 and v2: cpu.shares 2..262144 to cpu.weight 1..10000, blkio.weight 10..1000 to
  * io.weight 1..10000. */
@@ -230,4 +231,19 @@ int cgroup_limit(struct cgroup *cgroup, const struct oci_resources *resources, s
     if (r == 0)
         r = cgroup_forgive_devices(cgroup->ops->set_devices(cgroup, rules, count, false, err), err);
     return r < 0 || !resources ? r : cgroup->ops->apply(cgroup, resources, err);
+}
+
+int cgroup_update(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err)
+{
+    int r = cgroup->unit ? cgroup_systemd_set(cgroup, resources, err) : 0;
+
+    return r < 0 ? r : cgroup->ops->apply(cgroup, resources, err);
+}
+
+int cgroup_update_devices(struct cgroup *cgroup, const struct device_rule *rules, size_t count,
+                          struct error *err)
+{
+    int r = cgroup->unit ? cgroup_systemd_set_devices(cgroup, rules, count, err) : 0;
+
+    return r < 0 ? r : cgroup->ops->set_devices(cgroup, rules, count, true, err);
 }

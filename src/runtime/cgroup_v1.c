@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -68,6 +69,40 @@ static int v1_create(struct cgroup *cgroup, struct error *err)
                        : r;
     }
     return 0;
+}
+
+/* systemd has one only in the hierarchies of the controllers whose properties it was given. */
+static int adopt_in(struct cgroup *cgroup, struct cgroup_hierarchy *hierarchy, const char *pid,
+                    struct error *err)
+{
+    const struct cgroup_hierarchy *cpuset = cgroup_hierarchy_find(cgroup, "cpuset");
+    int r = 0;
+
+    hierarchy->fd =
+        openat(hierarchy->root_fd, cgroup->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (hierarchy->fd < 0) {
+        hierarchy->made_depth = 0; /* the slices above it, too, are ours here */
+        r = cgroup_make_directories(cgroup, hierarchy, hierarchy == cpuset ? fill_cpuset : NULL,
+                                    err);
+    }
+    /* Where it puts its units to know them, nobody else moves processes. */
+    if (r == 0 && !hierarchy->is_v2 && !text_equal(hierarchy->name, "systemd"))
+        r = cgroup_write(hierarchy, "cgroup.procs", pid, err);
+    return r;
+}
+
+static int v1_adopt(struct cgroup *cgroup, pid_t pid, struct error *err)
+{
+    int r = 0;
+    char number[16];
+
+    snprintf(number, sizeof(number), "%d", pid);
+    for (size_t i = 0; r == 0 && i < cgroup->count; i++) {
+        r = adopt_in(cgroup, &cgroup->hierarchies[i], number, err);
+        if (r < 0)
+            error_context(err, "cgroup %s in %s", cgroup->path, cgroup->hierarchies[i].name);
+    }
+    return r;
 }
 
 static int open_join(const struct cgroup *cgroup, const struct cgroup_hierarchy *hierarchy,
@@ -170,6 +205,7 @@ const struct cgroup_ops cgroup_v1_ops = {
     .name = "cgroupfs v1",
     .version = 1,
     .create = v1_create,
+    .adopt = v1_adopt,
     .apply = cgroup_v1_apply,
     .set_devices = cgroup_v1_set_devices,
     .delegate = v1_delegate,

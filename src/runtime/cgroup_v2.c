@@ -79,6 +79,15 @@ static int v2_delegate(struct cgroup *cgroup, uid_t uid, struct error *err)
     return r;
 }
 
+static int v2_adopt(struct cgroup *cgroup, pid_t pid _unused_, struct error *err)
+{
+    struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[0];
+
+    hierarchy->fd =
+        openat(hierarchy->root_fd, cgroup->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return hierarchy->fd < 0 ? error_errno(err, errno, "open cgroup %s", cgroup->path) : 0;
+}
+
 static int v2_prepare_join(struct cgroup *cgroup, struct cgroup_join *ret, struct error *err)
 {
     *ret = (struct cgroup_join){.clone_fd = cgroup->hierarchies[0].fd};
@@ -146,6 +155,7 @@ const struct cgroup_ops cgroup_v2_ops = {
     .name = "cgroupfs v2",
     .version = 2,
     .create = v2_create,
+    .adopt = v2_adopt,
     .apply = cgroup_v2_apply,
     .set_devices = cgroup_v2_set_devices,
     .delegate = v2_delegate,

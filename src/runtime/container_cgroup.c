@@ -7,6 +7,7 @@
 #include <base/socket.h>
 
 #include "attributes.h"
+#include "cgroup_systemd.h"
 #include "container_cgroup.h"
 #include "state.h"
 #include "sync.h"
@@ -17,9 +18,14 @@ _Static_assert((int)CGROUP_HIERARCHIES_MAX <= (int)SOCKET_FDS_MAX,
 int container_cgroup_init(struct container *container, struct error *err)
 {
     struct cgroup *cgroup = &container->cgroup;
-    int r = cgroup_choose(cgroup, container->config->linux->cgroups_path, container->id, err);
+    const char *path = container->config->linux->cgroups_path;
 
     container->join.clone_fd = -1;
+    if (container->systemd_cgroup) { /* a scope has to wait for a process */
+        container->cgroup_late = true;
+        return cgroup_systemd_init(cgroup, path, container->id, err);
+    }
+    int r = cgroup_choose(cgroup, path, container->id, err);
     /* Through an intermediate process the cgroup is joined before the user namespace is, and
      * without privileges it is not certain that there will be one. */
     container->cgroup_late = r == 0 && cgroup->ops->version == 1 && !runtime_caller_is_limited() &&
@@ -33,7 +39,8 @@ static int record(struct container *container, struct error *err)
     if (container->cgroup_recorded)
         return 0;
     container->cgroup_recorded = true;
-    container->cgroup.made_depth = cgroup_first_missing(&container->cgroup);
+    if (!container->systemd_cgroup)
+        container->cgroup.made_depth = cgroup_first_missing(&container->cgroup);
     return state_write(container, 0, err);
 }
 
@@ -41,7 +48,7 @@ int container_make_birthplace(struct container *container, struct error *err)
 {
     struct cgroup_hierarchy *hierarchy = cgroup_v2_tree(&container->cgroup);
 
-    if (!hierarchy)
+    if (!hierarchy || container->systemd_cgroup)
         return 0;
     int r = record(container, err);
     if (r < 0)
@@ -58,6 +65,8 @@ int container_make_cgroup(struct container *container, struct error *err)
     struct cgroup *cgroup = &container->cgroup;
     int r = record(container, err);
 
+    if (r == 0 && container->systemd_cgroup)
+        return cgroup_systemd_start(cgroup, container->pid, container->config, err);
     if (r == 0)
         r = cgroup_create_or_none(cgroup, config->cgroups_path, container->id, err);
     /* The process would stop in it for good, and we with it. */

@@ -4,6 +4,8 @@
  * The process can be born in a v2 cgroup, which is made before it. Cgroups of v1 are many and slow
  * to make: the parent makes them while the child mounts, sends the descriptors to join by, and the
  * child joins before anything that is not ours runs, is copied, or depends on device rules.
+ * systemd's scopes are made as late: they take a process that is there, and nothing is left to
+ * join.
  */
 #ifndef RUNTIME_CONTAINER_CGROUP_H
 #define RUNTIME_CONTAINER_CGROUP_H

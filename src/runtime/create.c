@@ -438,6 +438,7 @@ int create_container(struct container *container, const char *root,
     }
     container->created = clock_format(clock_now());
     container->no_new_keyring = options->no_new_keyring;
+    container->systemd_cgroup = options->systemd_cgroup;
     container->foreground = !wait_for_start && !options->detach;
     workload.listen_fds = options->listen_fds;
     workload.preserve_fds = options->listen_fds + options->preserve_fds;

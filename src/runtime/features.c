@@ -87,8 +87,8 @@ static void write_cgroup(struct json_writer *writer)
     begin_object(writer, "cgroup");
     write_flag(writer, "v1", true);
     write_flag(writer, "v2", true);
-    write_flag(writer, "systemd", false);
-    write_flag(writer, "systemdUser", false);
+    write_flag(writer, "systemd", CLOCHE_SYSTEMD);
+    write_flag(writer, "systemdUser", CLOCHE_SYSTEMD);
     write_flag(writer, "rdma", false);
     json_writer_object_end(writer);
 }

@@ -147,6 +147,9 @@ int state_write(const struct container *container, pid_t pid, struct error *err)
         .owner = owner,
         .cgroup_path = container->cgroup.path,
         .cgroup_made_depth = container->cgroup.made_depth,
+        .systemd_unit = container->cgroup.unit,
+        .has_systemd_user = container->cgroup.user_manager,
+        .systemd_user = container->cgroup.user_manager,
         .own_pid_namespace = container->namespaces.create & CLONE_NEWPID,
         .no_new_keyring = container->no_new_keyring,
         .has_no_new_keyring = container->no_new_keyring,
@@ -291,7 +294,13 @@ int state_load_config(const struct stored *stored, struct oci_config **ret, stru
 
 int state_open_cgroup(const struct stored *stored, struct cgroup *ret, struct error *err)
 {
-    return cgroup_open(ret, stored->state->cgroup_path, stored->state->cgroup_made_depth, err);
+    int r = cgroup_open(ret, stored->state->cgroup_path, stored->state->cgroup_made_depth, err);
+
+    if (r == 0 && stored->state->systemd_unit) {
+        ret->unit = xstrdup(stored->state->systemd_unit);
+        ret->user_manager = stored->state->systemd_user;
+    }
+    return r;
 }
 
 void state_finish(struct stored *stored)

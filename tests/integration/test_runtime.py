@@ -1003,7 +1003,6 @@ def logs_are_written_as_runc_writes_them(w):
 @world
 def options_of_the_command_line(w):
     for args, word in ((["nonsense"], "No help topic for 'nonsense'"), (["run"], "ID"),
-                       (["--systemd-cgroup", "list"], "--systemd-cgroup is not supported"),
                        (["run", "--what", "x"], "flag provided but not defined: -what"),
                        (["kill", "x", "SIGNOTHING"], "unknown signal"),
                        (["--log-format", "xml", "list"], "log-format")):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""usage: run_guest.py BUILD-FOLDER TEST-FILE
+"""usage: run_guest.py BUILD-FOLDER TEST-FILE [systemd | systemd-v1]
 
-Boots the guest, runs a test file (a path in the tree) in it, prints its TAP. See README.md."""
+Boots the guest, with Debian's systemd as its first process when that is asked for, runs a test file (a path in the tree) in it, prints its TAP. See README.md."""
 
 import os
 import pathlib
@@ -15,16 +15,29 @@ import kernel as kernels
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parents[1]
+# Only what this distribution still knows: cgroup v1 alone, without the empty v2 tree beside it.
+SYSTEMD_OPTIONS = ("systemd.unit=cloche-test.target systemd.show_status=no systemd.log_target=kmsg "
+                   "systemd.default_timeout_start_sec=300")
+CGROUP_V1_OPTIONS = ("systemd.unified_cgroup_hierarchy=no "
+                     "systemd.legacy_systemd_cgroup_controller=yes")
 DISK_SIZE = 512 << 20  # bytes; a hole until written
 BOOT_LIMIT = 900  # seconds; meson's own limit is below
 
 
-def qemu_command(kernel, work, build, test):
+def init_options(first):
+    """What the kernel's command line says of the first process."""
+    if not first:
+        return ""
+    return " ".join([" INIT=systemd", SYSTEMD_OPTIONS,
+                     CGROUP_V1_OPTIONS if first == "systemd-v1" else ""])
+
+
+def qemu_command(kernel, work, build, test, first):
     def share(tag, path, access):
         return ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,"
                            f"multidevs=remap{access}"]
     line = (f"console=ttyS0 quiet panic=-1 mitigations=off SOURCE={SOURCE} BUILD={build} "
-            f"TEST={test}")
+            f"TEST={test}" + init_options(first))
     return ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
             "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-serial", f"file:{work}/console", "-kernel", str(kernel.image),
@@ -37,7 +50,7 @@ def qemu_command(kernel, work, build, test):
             *share("share", f"{work}/share", "")]
 
 
-def boot(build, test, work):
+def boot(build, test, work, first):
     """Runs the guest to its end. Returns the test's exit code, None when it did not get there."""
     kernel = kernels.find(build)
     initramfs.write(f"{work}/initramfs", kernel, HERE / "init")
@@ -46,7 +59,7 @@ def boot(build, test, work):
         disk.truncate(DISK_SIZE)
     subprocess.run(["mkfs.ext4", "-q", "-F", f"{work}/disk"], check=True)
     try:
-        subprocess.run(qemu_command(kernel, work, build, test), stdin=subprocess.DEVNULL,
+        subprocess.run(qemu_command(kernel, work, build, test, first), stdin=subprocess.DEVNULL,
                        timeout=BOOT_LIMIT, check=True)
     except subprocess.TimeoutExpired:
         print(f"# the guest did not end within {BOOT_LIMIT} s")
@@ -67,7 +80,7 @@ def main():
     test = pathlib.Path(sys.argv[2]).resolve().relative_to(SOURCE)
     work = pathlib.Path(tempfile.mkdtemp(prefix="cloche-vm-", dir="/var/tmp"))
     try:
-        code = boot(build, test, work)
+        code = boot(build, test, work, sys.argv[3] if len(sys.argv) > 3 else None)
         show(work / "share/tap")
         if code != 0:
             show(work / "share/guest-error", "# ")

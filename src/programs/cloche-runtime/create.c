@@ -78,6 +78,7 @@ static int create_main(const struct program *program, int argc, char **argv)
 
     if (parse(false, argc, argv, &arguments, &err) < 0)
         return program_usage_error(&command_create, &err);
+    arguments.options.systemd_cgroup = program->systemd_cgroup;
     program_debug(steps_before);
     int r = runtime_create(program->root, &arguments.options, &warnings, &err);
     program_warn(warnings);
@@ -95,6 +96,7 @@ static int run_main(const struct program *program, int argc, char **argv)
 
     if (parse(true, argc, argv, &arguments, &err) < 0)
         return program_usage_error(&command_run, &err);
+    arguments.options.systemd_cgroup = program->systemd_cgroup;
     program_debug(steps_before);
     int r = runtime_run(program->root, &arguments.options, &warnings, &exit_code, &err);
     program_warn(warnings);

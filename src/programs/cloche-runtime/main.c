@@ -24,7 +24,7 @@ static const struct command *const commands[] = {
 
 struct globals {
     const char *root, *log, *log_format, *rootless, *criu, *cgroup_manager;
-    bool debug, help, version;
+    bool debug, help, version, systemd_cgroup;
 };
 
 /* The first lines are runc's, for callers that look which program they have. */
@@ -45,7 +45,8 @@ static int help(void)
         "   --log-format FORMAT    text or json\n"
         "   --debug                more messages\n"
         "   --rootless BOOL        go without cgroups that may not be made: true, false or auto\n"
-        "   --cgroup-manager NAME  cgroupfs\n"
+        "   --systemd-cgroup       cgroups are scopes of systemd\n"
+        "   --cgroup-manager NAME  cgroupfs, or systemd, as --systemd-cgroup\n"
         "   --help, -h\n"
         "   --version, -v\n");
     return EXIT_CODE_OK;
@@ -62,8 +63,12 @@ static int apply_rootless(const char *value, struct error *err)
 }
 
 /* crun's way to say it. */
-static int check_cgroup_manager(const struct globals *globals, struct error *err)
+static int take_cgroup_manager(struct globals *globals, struct error *err)
 {
+    if (text_equal(globals->cgroup_manager, "systemd")) {
+        globals->systemd_cgroup = true;
+        return 0;
+    }
     if (globals->cgroup_manager && !text_equal(globals->cgroup_manager, "cgroupfs"))
         return error_set(err, -ENOTSUP, "--cgroup-manager=%s is not supported yet",
                          globals->cgroup_manager);
@@ -79,7 +84,7 @@ static int parse_globals(int argc, char **argv, struct globals *ret, struct erro
         {.name = "rootless", .value = &ret->rootless},
         {.name = "criu", .value = &ret->criu},
         {.name = "cgroup-manager", .value = &ret->cgroup_manager},
-        {.name = "systemd-cgroup", .refused = "is not supported yet: cgroups are made directly"},
+        {.name = "systemd-cgroup", .flag = &ret->systemd_cgroup},
         {.name = "debug", .flag = &ret->debug},
         {.name = "help", .letter = 'h', .flag = &ret->help},
         {.name = "version", .letter = 'v', .flag = &ret->version},
@@ -94,7 +99,7 @@ static int parse_globals(int argc, char **argv, struct globals *ret, struct erro
         return error_set(err, -EINVAL, "invalid log-format: %s", ret->log_format);
     int r = apply_rootless(ret->rootless, err);
     if (r == 0)
-        r = check_cgroup_manager(ret, err);
+        r = take_cgroup_manager(ret, err);
     return r < 0 ? r : rest;
 }
 
@@ -159,7 +164,7 @@ static int run_command(const struct globals *globals, int argc, char **argv, cha
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     _cleanup_free_ char *default_root = NULL;
-    struct program program = {.root = globals->root};
+    struct program program = {.root = globals->root, .systemd_cgroup = globals->systemd_cgroup};
 
     if (argc == 0)
         return help();
@@ -172,6 +177,8 @@ static int run_command(const struct globals *globals, int argc, char **argv, cha
         if (text_equal(argv[k], "--help") || text_equal(argv[k], "-h"))
             return help_command(argv[0]);
     }
+    if (globals->systemd_cgroup)
+        runtime_systemd_find_helper();
     int r = command->enters_container ? cloche_runtime_seal(full_argv) : 0;
     if (r < 0) {
         error_errno(&err, -r, "execute a copy of the runtime that no container can change");

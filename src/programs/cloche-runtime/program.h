@@ -20,6 +20,7 @@ enum exit_code {
 
 struct program {
     const char *root;
+    bool systemd_cgroup;
 };
 
 struct command {

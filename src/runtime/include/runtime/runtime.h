@@ -83,4 +83,8 @@ void runtime_spec_write(bool rootless, struct buffer *out);
 /* What this build supports (OCI features document). */
 void runtime_features_write(struct buffer *out);
 
+/* Before cloche_runtime_seal, which forgets the program's folder: finds the program that speaks to
+ * systemd and keeps its place in CLOCHE_LIBEXEC, unless that is set. */
+void runtime_systemd_find_helper(void);
+
 #endif
