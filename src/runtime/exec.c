@@ -58,6 +58,7 @@ struct execution {
     int pidfd;
     bool in_cgroup;
     bool unprivileged; /* the caller is not root, not even of a user namespace */
+    bool aside;        /* another process than this one makes the child */
 };
 
 static void execution_finish(struct execution *execution)
@@ -150,17 +151,17 @@ static int open_console(struct execution *execution, int *ret_relay_fd, struct e
     return 0;
 }
 
-/* The user namespace last: the others may belong to its parent. An unprivileged caller's child
- * comes into being in all of them (clone_unprivileged). */
+/* The user namespace last: the others may belong to its parent. A child that was made aside is in
+ * them already. */
 static int enter_namespaces(const struct execution *execution, struct error *err)
 {
     uint64_t first = execution->namespaces & ~(uint64_t)(CLONE_NEWUSER | CLONE_NEWPID);
 
-    if (first && !execution->unprivileged && setns(execution->stored.pidfd, (int)first) < 0)
+    if (first && !execution->aside && setns(execution->stored.pidfd, (int)first) < 0)
         return error_errno(err, errno, "join the container's namespaces");
     if (!(execution->namespaces & CLONE_NEWUSER))
         return 0;
-    if (!execution->unprivileged && setns(execution->stored.pidfd, CLONE_NEWUSER) < 0)
+    if (!execution->aside && setns(execution->stored.pidfd, CLONE_NEWUSER) < 0)
         return error_errno(err, errno, "join the container's user namespace");
     int r = users_become_root(execution->process->user, err);
     /* Each change of rights sets it to what fs.suid_dumpable says. */
@@ -274,10 +275,11 @@ static _Noreturn void member_main(struct execution *execution)
     init_fail(execution->sync_fd, &err);
 }
 
-/* The user namespace gives the right to join the others, so a process in between joins them all. It
- * is opaque to the container from before that on, and with it its child, which could not even set
- * its own score for the out-of-memory killer: it takes over ours. */
-static int clone_unprivileged(struct execution *execution, struct error *err)
+/* For a caller whom only the user namespace gives the right to join the others, or who could not
+ * return from the pid namespace: a process in between joins them all. It is opaque to the container
+ * from before that on, and with it its child, which could not even set its own score for the
+ * out-of-memory killer: it takes over ours. */
+static int clone_aside(struct execution *execution, struct error *err)
 {
     struct namespaces namespaces;
     _cleanup_free_ char *score = NULL;
@@ -301,8 +303,8 @@ static int clone_unprivileged(struct execution *execution, struct error *err)
 
 static int clone_member(struct execution *execution, struct error *err)
 {
-    if (execution->unprivileged)
-        return clone_unprivileged(execution, err);
+    if (execution->aside)
+        return clone_aside(execution, err);
     if (execution->join.clone_fd >= 0) {
         int pid = kernel_clone(CLONE_INTO_CGROUP, execution->join.clone_fd, &execution->pidfd);
         execution->in_cgroup = pid >= 0;
@@ -336,13 +338,16 @@ static int clone_with_affinity(struct execution *execution, struct error *err)
 static int launch(struct execution *execution, struct error *err)
 {
     int parent_fd;
-    bool other_pids = (execution->namespaces & CLONE_NEWPID) && !execution->unprivileged;
+    bool other_pids = execution->namespaces & CLONE_NEWPID;
     _cleanup_close_ int own_pids_fd =
         openat(execution->proc_fd, "self/ns/pid", O_RDONLY | O_CLOEXEC);
     int r = sync_pair(&parent_fd, &execution->sync_fd, err);
 
     if (r < 0)
         return r;
+    execution->aside =
+        execution->unprivileged || (other_pids && setns(own_pids_fd, CLONE_NEWPID) < 0);
+    other_pids = other_pids && !execution->aside;
     if (own_pids_fd < 0 || (other_pids && setns(execution->stored.pidfd, CLONE_NEWPID) < 0)) {
         close(parent_fd);
         return error_errno(err, errno, "join the container's pid namespace");
@@ -371,7 +376,7 @@ static int serve(struct execution *execution, struct error *err)
     int r =
         filter_get(execution->stored.root_fd, config ? config->seccomp : NULL, &filter, &size, err);
 
-    if (r == 0 && !execution->unprivileged)
+    if (r == 0 && !execution->aside)
         r = workload_set_oom_score(execution->proc_fd, execution->pid, execution->process, err);
     if (r == 0 && config && config->intel_rdt)
         r = intel_rdt_add(config->intel_rdt, execution->options->id, execution->pid, err);

@@ -22,6 +22,9 @@
 #include "kernel.h"
 #include "namespaces.h"
 
+#define OWN_PIDS "/proc/self/ns/pid"
+#define OWN_TIME "/proc/self/ns/time"
+
 /* The user namespace is joined last: entering the others needs the rights over them that the
  * caller has by its own. */
 const struct namespace_kind namespace_kinds[NAMESPACES_COUNT] = {
@@ -76,6 +79,31 @@ static int take_namespace(struct namespaces *namespaces, const struct oci_namesp
     return error_set(err, -EINVAL, "type: unknown namespace '%s'", entry->type);
 }
 
+/* Then it belongs to the new user namespace, and who made that may set its offsets. */
+static bool is_time_made_inside(const struct namespaces *namespaces)
+{
+    return (namespaces->create & CLONE_NEWTIME) && (namespaces->create & CLONE_NEWUSER);
+}
+
+/* Root of a user namespace may set another namespace for its children and not return to its own. */
+static bool may_return(uint64_t flag, const char *path)
+{
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    return fd >= 0 && setns(fd, (int)flag) == 0;
+}
+
+static bool has_to_be_aside(const struct namespaces *namespaces)
+{
+    if ((namespaces->join & CLONE_NEWUSER) ||
+        ((namespaces->create & CLONE_NEWUSER) && namespaces->join))
+        return true;
+    if ((namespaces->join & CLONE_NEWPID) && !may_return(CLONE_NEWPID, OWN_PIDS))
+        return true;
+    return (namespaces->create & CLONE_NEWTIME) && !is_time_made_inside(namespaces) &&
+           !may_return(CLONE_NEWTIME, OWN_TIME);
+}
+
 int namespaces_init(struct namespaces *namespaces, const struct oci_linux *config,
                     struct error *err)
 {
@@ -89,6 +117,7 @@ int namespaces_init(struct namespaces *namespaces, const struct oci_linux *confi
             return r;
         }
     }
+    namespaces->aside = has_to_be_aside(namespaces);
     return 0;
 }
 
@@ -108,6 +137,7 @@ int namespaces_of_process(struct namespaces *namespaces, int proc_fd, pid_t pid,
             return error_errno(err, errno, "open the %s namespace of process %d",
                                namespace_kinds[i].name, pid);
     }
+    namespaces->aside = true;
     return 0;
 }
 
@@ -163,12 +193,6 @@ static int write_time_offsets(const struct oci_linux *config, struct error *err)
     return r;
 }
 
-/* Then it belongs to the new user namespace, and who made that may set its offsets. */
-static bool is_time_made_inside(const struct namespaces *namespaces)
-{
-    return (namespaces->create & CLONE_NEWTIME) && (namespaces->create & CLONE_NEWUSER);
-}
-
 /* A new time namespace is for the caller's children; it takes offsets until the first one is in
  * (time_namespaces(7)). */
 static int prepare_time(const struct namespaces *namespaces, const struct oci_linux *config,
@@ -209,9 +233,9 @@ static int clone_directly(const struct namespaces *namespaces, const struct oci_
         return 0;
     *ret_pid = pid;
     if (pid_fd >= 0)
-        r = restore_own(CLONE_NEWPID, "/proc/self/ns/pid", err);
+        r = restore_own(CLONE_NEWPID, OWN_PIDS, err);
     if (r == 0 && (namespaces->create & CLONE_NEWTIME) && !is_time_made_inside(namespaces))
-        r = restore_own(CLONE_NEWTIME, "/proc/self/ns/time", err);
+        r = restore_own(CLONE_NEWTIME, OWN_TIME, err);
     return r < 0 ? r : 1;
 }
 
@@ -314,8 +338,7 @@ static int clone_through_intermediate(const struct namespaces *namespaces,
 
 bool namespaces_need_intermediate(const struct namespaces *namespaces)
 {
-    return (namespaces->join & CLONE_NEWUSER) ||
-           ((namespaces->create & CLONE_NEWUSER) && namespaces->join);
+    return namespaces->aside;
 }
 
 int namespaces_clone(const struct namespaces *namespaces, const struct oci_linux *config,

@@ -19,6 +19,7 @@ struct namespaces {
     uint64_t create;           /* CLONE_NEW* of the new ones */
     uint64_t join;             /* and of the joined ones */
     int fds[NAMESPACES_COUNT]; /* owned; of the joined ones, else -1; index as namespace_kinds */
+    bool aside;                /* another process than the caller does the joining */
 };
 
 struct namespace_kind {
@@ -33,7 +34,7 @@ extern const struct namespace_kind namespace_kinds[NAMESPACES_COUNT];
 int namespaces_init(struct namespaces *namespaces, const struct oci_linux *config,
                     struct error *err);
 
-/* Opens those of the kinds `flags` that a process has, to be joined. */
+/* Opens those of the kinds `flags` that a process has, to be joined by another process. */
 int namespaces_of_process(struct namespaces *namespaces, int proc_fd, pid_t pid, uint64_t flags,
                           struct error *err);
 void namespaces_finish(struct namespaces *namespaces);
