@@ -71,8 +71,9 @@ struct cloche_runtime_create_options {
     const int *stdio;           /* three descriptors for its 0, 1 and 2; NULL: the caller's */
     bool no_new_keyring;
     bool systemd_cgroup; /* linux.cgroupsPath is "SLICE:PREFIX:NAME", a scope that systemd makes */
-    bool detach; /* run only */
-    bool keep;   /* run only: not deleted when it has ended */
+    bool no_pivot;       /* the root is changed by chroot(2): for roots that cannot be pivoted */
+    bool detach;         /* run only */
+    bool keep;           /* run only: not deleted when it has ended */
 };
 
 struct cloche_runtime_exec_options {

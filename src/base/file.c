@@ -124,6 +124,35 @@ int file_open_parent_in_root(int root_fd, const char *path, mode_t mode, const c
     return fd;
 }
 
+static int create_file(int root_fd, const char *path, mode_t directory_mode, mode_t mode, int links,
+                       struct error *err)
+{
+    char target[PATH_MAX];
+    const char *name;
+    _cleanup_close_ int parent_fd =
+        file_open_parent_in_root(root_fd, path, directory_mode, &name, err);
+    if (parent_fd < 0)
+        return parent_fd;
+    int fd = openat(parent_fd, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, mode);
+    if (fd >= 0)
+        return fd;
+    int failure = errno;
+    ssize_t length =
+        failure == EEXIST ? readlinkat(parent_fd, name, target, sizeof(target) - 1) : -1;
+    if (length < 0 || links >= MKDIR_LINKS_MAX)
+        return error_errno(err, length < 0 ? failure : ELOOP, "create %s in the root", path);
+    target[length] = '\0';
+    _cleanup_free_ char *next =
+        target[0] == '/' ? xstrdup(target) : xasprintf("%.*s/%s", (int)(name - path), path, target);
+    return create_file(root_fd, next, directory_mode, mode, links + 1, err);
+}
+
+int file_create_in_root(int root_fd, const char *path, mode_t directory_mode, mode_t mode,
+                        struct error *err)
+{
+    return create_file(root_fd, path, directory_mode, mode, 0, err);
+}
+
 int file_read_fd(int fd, size_t limit, char **ret_text, size_t *ret_length, struct error *err)
 {
     _cleanup_buffer_ struct buffer content = BUFFER_INIT;

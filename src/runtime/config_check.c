@@ -9,12 +9,10 @@
 #include "cgroup_resources.h"
 #include "config_check.h"
 #include "environment.h"
-#include "mount_options.h"
 #include "filter.h"
 #include "intel_rdt.h"
 
 enum {
-    MOUNTS_MAX = 4096,
     ARGUMENTS_MAX = 1 << 20,
     ID_MAPPINGS_MAX = 340,    /* user_namespaces(7) */
     DEVICE_MAJOR_MAX = 0xfff, /* linux/kdev_t.h */
@@ -51,29 +49,6 @@ static bool is_own(const struct oci_linux *config, const char *type, bool new_on
     return false;
 }
 
-static int check_mounts(const struct oci_config *config, struct error *err)
-{
-    if (config->mounts_count > MOUNTS_MAX)
-        return error_set(err, -E2BIG, "mounts: more than %d", MOUNTS_MAX);
-    for (size_t i = 0; i < config->mounts_count; i++) {
-        const struct oci_mount *mount = config->mounts[i];
-        struct mount_options options;
-        if (strspn(mount->destination, "/.") == strlen(mount->destination))
-            return error_set(err, -EINVAL, "mounts[%zu].destination: '%s' is the root", i,
-                             mount->destination);
-        if (mount->uid_mappings_count || mount->gid_mappings_count)
-            return error_set(err, -ENOTSUP, "mounts[%zu].%s is not supported yet", i,
-                             mount->uid_mappings_count ? "uidMappings" : "gidMappings");
-        int r = mount_options_parse(mount->options, &options, err);
-        if (r < 0) {
-            error_context(err, "mounts[%zu].options", i);
-            return r;
-        }
-        mount_options_finish(&options);
-    }
-    return 0;
-}
-
 /* An ordinary user can do next to nothing outside of a user namespace. */
 static int check_unprivileged(const struct oci_linux *config, struct error *err)
 {
@@ -105,21 +80,15 @@ static int check_users(const struct oci_linux *config, struct error *err)
     return 0;
 }
 
-/* The mounts of a namespace that belongs to somebody else are left as they are. */
-static int check_joined_mounts(const struct oci_config *config, struct error *err)
+/* Masks would be on the host. */
+static int check_mount_namespace(const struct oci_linux *linux, struct error *err)
 {
-    const char *field = config->mounts_count                  ? "mounts"
-                        : config->linux->devices_count        ? "linux.devices"
-                        : config->linux->masked_paths_count   ? "linux.maskedPaths"
-                        : config->linux->readonly_paths_count ? "linux.readonlyPaths"
-                        : config->root->readonly              ? "root.readonly"
-                                                              : NULL;
-
-    if (field)
-        return error_set(err, -EINVAL,
-                         "%s: not together with a mount namespace that is joined by its path",
-                         field);
-    return 0;
+    if (is_own(linux, "mount", false) ||
+        (!linux->masked_paths_count && !linux->readonly_paths_count))
+        return 0;
+    return error_set(err, -EINVAL,
+                     "linux.%s: unable to restrict sys entries without a private MNT namespace",
+                     linux->masked_paths_count ? "maskedPaths" : "readonlyPaths");
 }
 
 /* The kernel would take such a number modulo 2^32, for another device. */
@@ -174,9 +143,7 @@ static int check_linux(const struct oci_config *config, struct error *err)
         r = intel_rdt_check(linux->intel_rdt, err);
     if (r == 0 && linux->resources && linux->resources->block_io)
         r = check_block_io(linux->resources->block_io, err);
-    if (r == 0 && is_own(linux, "mount", false) && !is_own(linux, "mount", true))
-        r = check_joined_mounts(config, err);
-    return r;
+    return r < 0 ? r : check_mount_namespace(linux, err);
 }
 
 /* Before anything is done: poststart and poststop would be too late to tell (config.md, "POSIX-
@@ -252,10 +219,6 @@ int config_check(const struct oci_config *config, struct error *err)
         return error_set(err, -EINVAL, "root: missing");
     if (text_empty(config->root->path))
         return error_set(err, -EINVAL, "root.path: must not be empty");
-    if (!is_own(config->linux, "mount", false))
-        return error_set(
-            err, -ENOTSUP,
-            "linux.namespaces: a container without a mount namespace is not supported");
     int r = check_platform(config, err);
     if (r == 0)
         r = config_check_process(config->process, err);
@@ -267,5 +230,5 @@ int config_check(const struct oci_config *config, struct error *err)
         r = check_linux(config, err);
     if (r == 0 && config->hooks)
         r = check_hooks(config->hooks, err);
-    return r < 0 ? r : check_mounts(config, err);
+    return r;
 }

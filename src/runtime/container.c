@@ -8,6 +8,7 @@
 #include <base/text.h>
 
 #include "container.h"
+#include "mounts.h"
 
 void container_init(struct container *container, const char *id)
 {
@@ -21,6 +22,7 @@ void container_init(struct container *container, const char *id)
         .pidfd_socket = -1,
         .root_tree_fd = -1,
         .root_fd = -1,
+        .map_fds = {-1, -1},
         .pidfd = -1,
         .unprivileged = geteuid() != 0,
         .hook_output = HOOK_OUTPUT_INIT,
@@ -30,15 +32,14 @@ void container_init(struct container *container, const char *id)
 
 void container_finish(struct container *container)
 {
-    for (size_t i = 0; container->bind_fds && i < container->config->mounts_count; i++)
-        close_fd(container->bind_fds[i]);
-    free(container->bind_fds);
+    mounts_finish(container);
     namespaces_finish(&container->namespaces);
     cgroup_join_finish(&container->join);
     cgroup_finish(&container->cgroup);
-    const int fds[] = {container->state_fd, container->proc_fd,    container->sync_fd,
-                       container->fifo_fd,  container->console_fd, container->root_tree_fd,
-                       container->root_fd,  container->pidfd};
+    const int fds[] = {container->state_fd,  container->proc_fd,    container->sync_fd,
+                       container->fifo_fd,   container->console_fd, container->root_tree_fd,
+                       container->root_fd,   container->pidfd,      container->map_fds[0],
+                       container->map_fds[1]};
     for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
         close_fd(fds[i]);
     oci_config_free(container->config);

@@ -45,7 +45,11 @@ struct container {
     struct winsize window; /* first size of the terminal */
     int root_tree_fd;      /* detached copy of the root's mounts, from the parent; -1 */
     int root_fd;           /* in the child: the container's root, once it is mounted */
-    int *bind_fds;         /* owned; detached sources of bind mounts, by index; -1: not opened */
+    struct mount_entry *mounts; /* owned; see mounts.h */
+    size_t mounts_count;
+    int map_fds[2];     /* for idmapped mounts: the parent's and the child's end; -1 */
+    bool no_pivot;      /* change the root by chroot */
+    bool root_in_place; /* the root is mounted over its own folder and not on "/" */
 
     struct hook_output hook_output;
 

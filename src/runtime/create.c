@@ -33,6 +33,7 @@
 #include "mounts.h"
 #include "net_devices.h"
 #include "pidfd_socket.h"
+#include "rootfs.h"
 #include "workload.h"
 #include "state.h"
 #include "sync.h"
@@ -111,6 +112,8 @@ static int load_config(struct container *container, const char *bundle, const ch
                              &container->config, err);
     if (r < 0)
         return r;
+    if (!container->config->linux)
+        container->config->linux = xnew(struct oci_linux);
     r = config_check(container->config, err);
     if (r < 0)
         error_context(err, "config.json");
@@ -149,9 +152,6 @@ static int open_console(struct container *container,
                              "tty");
         return 0;
     }
-    if (container->namespaces.join & CLONE_NEWNS)
-        return error_set(err, -ENOTSUP,
-                         "process.terminal: not together with a mount namespace that is joined");
     container->window =
         terminal_first_size(container->config->process->console_size, !options->console_socket);
     if (options->console_socket) {
@@ -196,9 +196,8 @@ static int open_resources(struct container *container,
         r = pidfd_socket_connect(options->pidfd_socket, &container->pidfd_socket, err);
     if (r == 0)
         r = open_console(container, options, wait_for_start, ret_relay_fd, err);
-    if (r == 0 && (container_own_namespaces(container) & CLONE_NEWUSER) &&
-        !(container->namespaces.join & CLONE_NEWNS) && !container->unprivileged)
-        r = mounts_open_sources(container, err);
+    if (r == 0)
+        r = mounts_prepare(container, err);
     if (r >= 0 && container->config->hooks)
         r = hook_output_open(&container->hook_output, container->config->annotations, err);
     if (r == 0 && wait_for_start)
@@ -235,6 +234,8 @@ static int map_users(struct container *container, struct error *err)
     if (!(container->namespaces.create & CLONE_NEWUSER))
         return 0;
     int r = users_map(container->proc_fd, container->pid, container->config->linux, err);
+    if (r == 0)
+        r = mounts_map_users(container, err);
     return r < 0 ? r : sync_send(container->sync_fd, SYNC_USERS_MAPPED, NULL, 0, err);
 }
 
@@ -311,6 +312,8 @@ static int serve(struct container *container, const struct workload *workload, s
         r = container_make_cgroup(container, err);
     if (r == 0 && container->cgroup_late)
         r = container_hand_over_cgroup(container, err);
+    if (r == 0)
+        r = mounts_serve(container, err);
     if (r == 0)
         r = get_filter(container, &filter, &size, err);
     if (r == 0)
@@ -421,12 +424,17 @@ int create_container(struct container *container, const char *root,
 
     *ret_relay_fd = -1;
     int r = state_check_id(options->id, err);
+    container->no_pivot = options->no_pivot;
     if (r == 0)
         r = create_check_preserved(options->preserve_fds, options->listen_fds, err);
     if (r == 0)
         r = load_config(container, options->bundle, options->config, err);
     if (r == 0)
         r = find_rootfs(container, err);
+    if (r == 0)
+        r = mounts_parse(container, err);
+    if (r == 0)
+        r = rootfs_check_propagation(container, err);
     if (r == 0)
         r = workload_init(&workload, container->config->process, container->config->linux,
                           &container->warnings, err);

@@ -209,6 +209,25 @@ static int enter_terminal(struct execution *execution, struct error *err)
     return r < 0 ? r : terminal_enter(slave_fd, err);
 }
 
+/* A mount namespace that the container shares has another root than the container's. */
+static bool has_shared_mounts(const struct oci_linux *config)
+{
+    for (size_t i = 0; config && i < config->namespaces_count; i++) {
+        if (text_equal(config->namespaces[i]->type, "mount"))
+            return !text_empty(config->namespaces[i]->path);
+    }
+    return true;
+}
+
+static int open_shared_root(const struct execution *execution, struct error *err)
+{
+    char path[48];
+
+    snprintf(path, sizeof(path), "%d/root", execution->stored.state->pid);
+    int fd = openat(execution->proc_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? error_errno(err, errno, "open the container's root") : fd;
+}
+
 /* State on entry: a child of ours, already in the container's pid namespace (its processes can see
  * it, but not look into it: it is not dumpable). */
 static int become_member(struct execution *execution, struct error *err)
@@ -218,6 +237,12 @@ static int become_member(struct execution *execution, struct error *err)
     cgroup_join_finish(&execution->join);
     if (r < 0)
         return error_errno(err, -r, "join the container's cgroup");
+    _cleanup_close_ int root_fd = -1;
+    if (has_shared_mounts(execution->config->linux)) {
+        root_fd = open_shared_root(execution, err);
+        if (root_fd < 0)
+            return root_fd;
+    }
     r = set_affinity(execution, err);
     if (r == 0)
         r = enter_namespaces(execution, err);
@@ -225,6 +250,8 @@ static int become_member(struct execution *execution, struct error *err)
         r = enter_keyring(execution, err);
     if (r < 0)
         return r;
+    if (root_fd >= 0 && (fchdir(root_fd) < 0 || chroot(".") < 0))
+        return error_errno(err, errno, "enter the container's root");
     if (setsid() < 0)
         return error_errno(err, errno, "setsid");
     return enter_terminal(execution, err);

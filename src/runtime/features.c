@@ -15,6 +15,7 @@
 #include "capabilities.h"
 #include "filter.h"
 #include "hooks.h"
+#include "mount_options.h"
 #include "namespaces.h"
 
 static void write_string(struct json_writer *writer, const char *key, const char *value)
@@ -147,23 +148,16 @@ static void write_annotations(struct json_writer *writer)
 
 void runtime_features_write(struct buffer *out)
 {
-    static char *const options[] = {
-        "async",       "atime",   "bind",       "defaults",      "dev",
-        "diratime",    "dirsync", "exec",       "lazytime",      "loud",
-        "mand",        "noatime", "nodev",      "nodiratime",    "noexec",
-        "nolazytime",  "nomand",  "norelatime", "nostrictatime", "nosuid",
-        "nosymfollow", "private", "rbind",      "relatime",      "ro",
-        "rprivate",    "rshared", "rslave",     "runbindable",   "rw",
-        "shared",      "silent",  "slave",      "strictatime",   "suid",
-        "symfollow",   "sync",    "tmpcopyup",  "unbindable",    NULL};
+    const char *options[MOUNT_OPTION_NAMES_MAX + 1] = {NULL};
     struct json_writer writer;
 
+    mount_options_names(options);
     json_writer_init(&writer, out, JSON_PRETTY);
     json_writer_object_begin(&writer);
     write_string(&writer, "ociVersionMin", "1.0.0");
     write_string(&writer, "ociVersionMax", RUNTIME_SPEC_VERSION);
     write_names(&writer, "hooks", hook_kinds);
-    write_names(&writer, "mountOptions", options);
+    write_names(&writer, "mountOptions", (char *const *)options);
     write_linux(&writer);
     write_annotations(&writer);
     json_writer_object_end(&writer);

@@ -178,36 +178,20 @@ static int close_root(struct container *container, struct error *err)
     int r = sysctl_apply(container, err);
 
     if (r == 0)
-        r = rootfs_mask_paths(container, err);
+        r = mounts_complete(container, err);
     if (r == 0)
         r = rootfs_readonly_paths(container, err);
     if (r == 0)
-        r = rootfs_pivot(container, err);
+        r = rootfs_mask_paths(container, err);
+    if (r == 0)
+        r = rootfs_enter(container, err);
     return r;
-}
-
-/* A joined mount namespace is as others made it: only the root is changed to. */
-static int enter_joined_root(struct container *container, struct error *err)
-{
-    int r = container_join_cgroup(container, err);
-
-    if (r == 0)
-        r = run_container_hooks(container, err);
-    if (r == 0)
-        r = sysctl_apply(container, err);
-    if (r < 0)
-        return r;
-    if (chroot(container->rootfs) < 0 || chdir("/") < 0)
-        return error_errno(err, errno, "root.path: enter %s", container->rootfs);
-    return 0;
 }
 
 static int enter_root(struct container *container, struct error *err)
 {
     _cleanup_close_ int slave_fd = -1;
 
-    if (container->namespaces.join & CLONE_NEWNS)
-        return enter_joined_root(container, err);
     int r = build_root(container, &slave_fd, err);
     if (r == 0)
         r = run_container_hooks(container, err);
@@ -228,6 +212,8 @@ static int become_container(struct container *container, struct error *err)
         r = namespaces_enter(&container->namespaces, container->config->linux, err);
     if (r == 0)
         r = become_mapped_root(container, err);
+    if (r == 0)
+        r = namespaces_enter_as_root(&container->namespaces, err);
     if (r == 0 && setsid() < 0)
         r = error_errno(err, errno, "setsid");
     if (r == 0)

@@ -1,337 +1,369 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
 #include <base/text.h>
 
-#include "container_cgroup.h"
 #include "kernel.h"
 #include "mounts.h"
 
 enum {
-    FSCONFIG_VALUE_MAX = 255, /* fsconfig(2) takes strings of 256 bytes with their NUL */
-    MOUNT_DATA_MAX = 4095,    /* mount(2) takes a page */
+    MOUNTS_MAX = 4096,
+    PROC_ROOT_INODE = 1, /* linux/proc_ns.h: of every procfs */
 };
 
-/* mount(2)'s names of what MOUNT_ATTR_* calls otherwise; RDONLY to NOEXEC are the same bits. */
-static unsigned long classic_flags(const struct mount_options *options)
+/* Engines give the place in the root or, some of them, on the host. */
+static const char *strip_root(const char *rootfs, const char *path)
 {
-    unsigned long flags = options->set & (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
-                                          MOUNT_ATTR_NOEXEC);
+    size_t length = strlen(rootfs);
 
-    if ((options->set & MOUNT_ATTR__ATIME) == MOUNT_ATTR_NOATIME)
-        flags |= MS_NOATIME;
-    if ((options->set & MOUNT_ATTR__ATIME) == MOUNT_ATTR_STRICTATIME)
-        flags |= MS_STRICTATIME;
-    if (options->set & MOUNT_ATTR_NODIRATIME)
-        flags |= MS_NODIRATIME;
-    if (strv_contains(options->super, "sync"))
-        flags |= MS_SYNCHRONOUS;
-    if (strv_contains(options->super, "dirsync"))
-        flags |= MS_DIRSYNC;
-    if (strv_contains(options->super, "lazytime"))
-        flags |= MS_LAZYTIME;
-    return flags;
+    if (strncmp(path, rootfs, length) == 0 && path[length] == '/')
+        return path + length;
+    return path;
 }
 
-static int set_data(int fs_fd, const char *type, const struct mount_options *options,
-                    struct error *err)
+static bool is_below_root(const char *rootfs, const char *path)
 {
-    char message[256];
-
-    for (char **item = options->data; item && *item; item++) {
-        const char *equals = strchr(*item, '=');
-        _cleanup_free_ char *key =
-            equals ? xstrndup(*item, (size_t)(equals - *item)) : xstrdup(*item);
-        int r = equals ? kernel_fsconfig_string(fs_fd, key, equals + 1)
-                       : kernel_fsconfig_flag(fs_fd, key);
-        if (r == 0)
-            continue;
-        kernel_fs_message(fs_fd, message, sizeof(message));
-        return error_set(err, r, "options: %s does not take '%s': %s", type, *item,
-                         message[0] ? message : strerror(-r));
-    }
-    for (char **item = options->super; item && *item; item++) {
-        int r = text_equal(*item, "silent") ? 0 : kernel_fsconfig_flag(fs_fd, *item);
-        if (r < 0)
-            return error_errno(err, -r, "options: '%s' on %s", *item, type);
-    }
-    return 0;
+    return text_equal(path, rootfs) || strip_root(rootfs, path) != path;
 }
 
-/* tmpfs over an existing directory keeps that directory's mode (/tmp stays 01777). */
-static int set_mode(int fs_fd, int mode_from, struct error *err)
+static int parse_bind(struct container *container, struct mount_entry *entry, struct error *err)
 {
-    struct stat status;
-    char mode[16];
+    const char *source = entry->mount->source;
 
-    if (fstat(mode_from, &status) < 0)
-        return error_errno(err, errno, "stat the mount point");
-    snprintf(mode, sizeof(mode), "%o", (unsigned)(status.st_mode & 07777));
-    int r = kernel_fsconfig_string(fs_fd, "mode", mode);
-    return r < 0 ? error_errno(err, -r, "set the mode of the file system") : 0;
-}
-
-int mounts_new_filesystem(const char *type, const char *source, const struct mount_options *options,
-                          int mode_from, struct error *err)
-{
-    char message[256];
-    _cleanup_close_ int fs_fd = kernel_fsopen(type);
-
-    if (fs_fd == -ENODEV)
-        return error_set(err, fs_fd, "type: this kernel has no file system '%s'", type);
-    if (fs_fd < 0)
-        return error_errno(err, -fs_fd, "open a file system of type '%s'", type);
-    int r = text_empty(source) ? 0 : kernel_fsconfig_string(fs_fd, "source", source);
-    if (r < 0)
-        return error_errno(err, -r, "source '%s' of %s", source, type);
-    if (text_equal(type, "tmpfs") && mode_from >= 0 && !mount_options_value(options, "mode")) {
-        r = set_mode(fs_fd, mode_from, err);
-        if (r < 0)
-            return r;
-    }
-    r = set_data(fs_fd, type, options, err);
-    if (r < 0)
-        return r;
-    r = kernel_fsconfig_create(fs_fd);
-    if (r < 0) {
-        kernel_fs_message(fs_fd, message, sizeof(message));
-        return error_errno(err, -r, "create the %s file system%s%s", type, message[0] ? ": " : "",
-                           message);
-    }
-    int mount_fd = kernel_fsmount(fs_fd, (unsigned)options->set);
-    return mount_fd < 0 ? error_errno(err, -mount_fd, "mount %s", type) : mount_fd;
-}
-
-int mounts_set_attributes(int mount_fd, const struct mount_options *options, struct error *err)
-{
-    struct mount_attr attr = {.attr_set = options->set, .attr_clr = options->clear};
-    struct mount_attr tree = {.attr_set = options->set_recursive,
-                              .attr_clr = options->clear_recursive};
-    struct mount_attr propagation = {.propagation = options->propagation};
-    int r = 0;
-
-    if (attr.attr_set || attr.attr_clr)
-        r = kernel_mount_setattr(mount_fd, 0, &attr);
-    if (r == 0 && (tree.attr_set || tree.attr_clr))
-        r = kernel_mount_setattr(mount_fd, AT_RECURSIVE, &tree);
-    if (r == 0 && propagation.propagation)
-        r = kernel_mount_setattr(mount_fd, options->propagation_recursive ? AT_RECURSIVE : 0,
-                                 &propagation);
-    return r < 0 ? error_errno(err, -r, "set the mount's options") : 0;
-}
-
-static int open_bind_source(const struct container *container, const struct oci_mount *mount,
-                            bool recursive, struct error *err)
-{
-    _cleanup_free_ char *path = NULL;
-
-    if (text_empty(mount->source))
+    if (text_empty(source))
         return error_set(err, -EINVAL, "source: a bind mount needs one");
-    path = mount->source[0] == '/' ? xstrdup(mount->source)
-                                   : xasprintf("%s/%s", container->bundle, mount->source);
-    int fd = kernel_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | (recursive ? AT_RECURSIVE : 0));
-    return fd < 0 ? error_errno(err, -fd, "source: open %s", path) : fd;
-}
-
-static bool is_bind(const struct oci_mount *mount, const struct mount_options *options)
-{
-    return options->bind || text_equal(mount->type, "bind") || text_equal(mount->type, "rbind");
-}
-
-static bool is_recursive_bind(const struct oci_mount *mount, const struct mount_options *options)
-{
-    return options->bind_recursive || text_equal(mount->type, "rbind");
-}
-
-int mounts_open_sources(struct container *container, struct error *err)
-{
-    const struct oci_config *config = container->config;
-
-    container->root_tree_fd =
-        kernel_open_tree(AT_FDCWD, container->rootfs, OPEN_TREE_CLONE | AT_RECURSIVE);
-    if (container->root_tree_fd < 0)
-        return error_errno(err, -container->root_tree_fd, "root.path: open %s", container->rootfs);
-    container->bind_fds = xnew_array(int, config->mounts_count);
-    memset(container->bind_fds, -1, config->mounts_count * sizeof(int));
-    for (size_t i = 0; i < config->mounts_count; i++) {
-        struct mount_options options;
-        int r = mount_options_parse(config->mounts[i]->options, &options, err);
-        if (r == 0 && is_bind(config->mounts[i], &options))
-            r = container->bind_fds[i] = open_bind_source(
-                container, config->mounts[i], is_recursive_bind(config->mounts[i], &options), err);
-        mount_options_finish(&options);
-        if (r < 0) {
-            error_context(err, "mounts[%zu] (%s)", i, config->mounts[i]->destination);
-            return r;
-        }
-        /* A mount from outside must not carry ours back there. */
-        struct mount_attr attr = {.propagation = MS_SLAVE};
-        if (container->bind_fds[i] >= 0)
-            kernel_mount_setattr(container->bind_fds[i], AT_RECURSIVE, &attr);
+    /* The kernel would drop them without a word. */
+    if (entry->options.data)
+        return error_set(err, -EINVAL,
+                         "options: '%s': bind mounts cannot have any filesystem-specific options "
+                         "applied",
+                         entry->options.data[0]);
+    entry->source =
+        source[0] == '/' ? xstrdup(source) : xasprintf("%s/%s", container->bundle, source);
+    entry->source_in_root = is_below_root(container->rootfs, entry->source);
+    if (entry->source_in_root) {
+        const char *below = entry->source + strlen(container->rootfs);
+        char *path = xstrdup(below[0] ? below : "/");
+        free(entry->source);
+        entry->source = path;
     }
     return 0;
 }
 
-static int make_file(const struct container *container, const char *path, struct error *err)
+static bool has_users(const struct container *container)
 {
-    const char *name;
-    _cleanup_close_ int parent_fd =
-        file_open_parent_in_root(container->root_fd, path, 0755, &name, err);
-    if (parent_fd < 0)
-        return parent_fd;
-    int fd = openat(parent_fd, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0644);
-    if (fd < 0 && errno != EEXIST)
-        return error_errno(err, errno, "create %s in the root", path);
-    close_fd(fd);
-    fd = file_open_in_root(container->root_fd, path, O_PATH, 0);
-    return fd < 0 ? error_errno(err, -fd, "open %s in the root", path) : fd;
-}
+    const struct oci_linux *config = container->config->linux;
 
-/* The place to mount on, made when it is missing: a directory, or a file for a file. proc and sysfs
- * go on real directories only: a link in the image would make others of our writes go astray
- * (CVE-2019-19921). */
-static int open_destination(const struct container *container, const struct oci_mount *mount,
-                            bool directory, struct error *err)
-{
-    bool strict = text_equal(mount->type, "proc") || text_equal(mount->type, "sysfs");
-    uint64_t resolve = strict ? 0x04 /* RESOLVE_NO_SYMLINKS, linux/openat2.h */ : 0;
-    const char *path = mount->destination;
-    int fd = file_open_in_root_flags(container->root_fd, path, O_PATH, 0, resolve);
-
-    if (fd == -ELOOP && strict)
-        return error_set(err, fd, "destination: %s must not be behind a symbolic link for type %s",
-                         path, mount->type);
-    if (fd == -ENOENT)
-        return directory ? file_mkdir_in_root(container->root_fd, path, 0755, err)
-                         : make_file(container, path, err);
-    return fd < 0 ? error_errno(err, -fd, "destination: open %s in the root", path) : fd;
-}
-
-static int apply_bind(struct container *container, size_t index,
-                      const struct mount_options *options, struct error *err)
-{
-    const struct oci_mount *mount = container->config->mounts[index];
-    struct stat source, destination;
-    _cleanup_close_ int source_fd =
-        container->bind_fds
-            ? steal_fd(&container->bind_fds[index])
-            : open_bind_source(container, mount, is_recursive_bind(mount, options), err);
-    if (source_fd < 0)
-        return source_fd;
-    if (options->data)
-        return error_set(err, -EINVAL, "options: a bind mount does not take '%s'",
-                         options->data[0]);
-    if (fstat(source_fd, &source) < 0)
-        return error_errno(err, errno, "source: stat %s", mount->source);
-    _cleanup_close_ int fd = open_destination(container, mount, S_ISDIR(source.st_mode), err);
-    if (fd < 0)
-        return fd;
-    if (fstat(fd, &destination) == 0 && S_ISDIR(source.st_mode) != S_ISDIR(destination.st_mode))
-        return error_set(err, -ENOTDIR,
-                         "not a directory: cannot mount a directory over a file or a file over a "
-                         "directory");
-    int r = mounts_set_attributes(source_fd, options, err);
-    if (r < 0)
-        return r;
-    r = kernel_move_mount(source_fd, fd);
-    return r < 0 ? error_errno(err, -r, "attach the mount") : 0;
-}
-
-/* mount(2), for what fsconfig(2) cannot be told: option strings longer than 255 bytes, as overlay's
- * lowerdir has them. The descriptor's path in our /proc stands for the resolved place. */
-static int apply_classic(const struct oci_mount *mount, const struct mount_options *options,
-                         int dest_fd, struct error *err)
-{
-    _cleanup_free_ char *data = strv_join(options->data, ",");
-    char place[64];
-
-    if (strlen(data) > MOUNT_DATA_MAX)
-        return error_set(err, -E2BIG, "options: longer than %d bytes", MOUNT_DATA_MAX);
-    snprintf(place, sizeof(place), "/proc/self/fd/%d", dest_fd);
-    int r = kernel_mount(mount->source ? mount->source : mount->type, place, mount->type,
-                         classic_flags(options), data);
-    return r < 0 ? error_errno(err, -r, "mount %s", mount->type) : 0;
-}
-
-static bool needs_classic(const struct mount_options *options)
-{
-    for (char **item = options->data; item && *item; item++) {
-        const char *value = strchr(*item, '=');
-        if (value && strlen(value + 1) > FSCONFIG_VALUE_MAX)
+    for (size_t i = 0; config && i < config->namespaces_count; i++) {
+        if (text_equal(config->namespaces[i]->type, "user"))
             return true;
     }
     return false;
 }
 
-/* Its memory is the container's. */
-static int copy_up_into(struct container *container, const struct oci_mount *mount, int mount_fd,
-                        struct error *err)
+static int parse_mapping(const struct container *container, struct mount_entry *entry,
+                         struct error *err)
 {
-    int r = container_join_cgroup(container, err);
+    const struct oci_mount *mount = entry->mount;
+    bool given = mount->uid_mappings_count || mount->gid_mappings_count;
 
-    if (r < 0)
-        return r;
-    _cleanup_close_ int from_fd = file_open_in_root(container->root_fd, mount->destination,
-                                                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    if (from_fd < 0)
-        return error_errno(err, -from_fd, "open %s in the root", mount->destination);
-    return mounts_copy_up(from_fd, mount_fd, err);
+    entry->options.id_map |= given;
+    if (!entry->options.id_map)
+        return 0;
+    if (!entry->bind)
+        return error_set(err, -EINVAL, "id-mapped mounts are only supported for bind-mounts");
+    if (given && (!mount->uid_mappings_count || !mount->gid_mappings_count))
+        return error_set(err, -EINVAL,
+                         "%s: id-mapped mounts must have both uid and gid mappings specified",
+                         mount->uid_mappings_count ? "gidMappings" : "uidMappings");
+    if (!given && !entry->options.id_map_ranges && !has_users(container))
+        return error_set(err, -EINVAL,
+                         "uidMappings: id-mapped mounts must have both uid and gid mappings "
+                         "specified, or the container a user namespace");
+    return 0;
 }
 
-static int apply_filesystem(struct container *container, const struct oci_mount *mount,
-                            const struct mount_options *options, struct error *err)
+static int parse_entry(struct container *container, const struct oci_mount *mount,
+                       struct mount_entry *entry, struct error *err)
 {
-    struct mount_options filtered = *options;
-
-    if (text_empty(mount->type))
-        return error_set(err, -EINVAL, "type: missing");
-    _cleanup_close_ int fd = open_destination(container, mount, true, err);
-    if (fd < 0)
-        return fd;
-    if (text_equal(mount->type, "cgroup") || text_equal(mount->type, "cgroup2"))
-        return mounts_cgroup(container, fd, options, err);
-    if (needs_classic(options))
-        return apply_classic(mount, options, fd, err);
-    /* A copied-up tmpfs is filled before it becomes read-only. */
-    if (options->copy_up)
-        filtered.set &= ~(uint64_t)MOUNT_ATTR_RDONLY;
-    _cleanup_close_ int mount_fd =
-        mounts_new_filesystem(mount->type, mount->source, &filtered, fd, err);
-    if (mount_fd < 0)
-        return mount_fd;
-    int r = options->copy_up ? copy_up_into(container, mount, mount_fd, err) : 0;
-    if (r < 0)
+    *entry = (struct mount_entry){
+        .mount = mount,
+        .destination = strip_root(container->rootfs, mount->destination),
+        .source_fd = -1,
+        .user_fd = -1,
+        .late_fd = -1,
+    };
+    int r = mount_options_parse(mount->options, &entry->options, err);
+    if (r < 0) {
+        error_context(err, "options");
         return r;
-    if (options->copy_up || options->propagation || options->set_recursive)
-        r = mounts_set_attributes(mount_fd, options, err);
-    if (r < 0)
-        return r;
-    r = kernel_move_mount(mount_fd, fd);
-    return r < 0 ? error_errno(err, -r, "attach the mount") : 0;
+    }
+    if (text_empty(mount->destination))
+        return error_set(err, -EINVAL, "destination: must not be empty");
+    if (mount->destination[0] != '/')
+        strv_take(&container->warnings,
+                  xasprintf("mount destination %s is not absolute. Support for non-absolute mount "
+                            "destinations will be removed in a future release.",
+                            mount->destination));
+    entry->bind_recursive = entry->options.bind_recursive || text_equal(mount->type, "rbind");
+    entry->bind = entry->options.bind || entry->bind_recursive || text_equal(mount->type, "bind");
+    if (entry->bind && !entry->options.remount)
+        r = parse_bind(container, entry, err);
+    else if (text_empty(mount->type) && !entry->options.remount)
+        r = error_set(err, -EINVAL, "type: missing");
+    return r < 0 ? r : parse_mapping(container, entry, err);
 }
 
-int mounts_apply(struct container *container, struct error *err)
+int mounts_parse(struct container *container, struct error *err)
 {
     const struct oci_config *config = container->config;
 
+    if (config->mounts_count > MOUNTS_MAX)
+        return error_set(err, -E2BIG, "mounts: more than %d", MOUNTS_MAX);
+    container->mounts = xnew_array(struct mount_entry, config->mounts_count);
     for (size_t i = 0; i < config->mounts_count; i++) {
-        const struct oci_mount *mount = config->mounts[i];
-        struct mount_options options;
-        int r = mount_options_parse(mount->options, &options, err);
-        if (r == 0)
-            r = is_bind(mount, &options) ? apply_bind(container, i, &options, err)
-                                         : apply_filesystem(container, mount, &options, err);
-        mount_options_finish(&options);
+        int r = parse_entry(container, config->mounts[i], &container->mounts[i], err);
+        container->mounts_count = i + 1;
         if (r < 0) {
-            error_context(err, "mounts[%zu] (%s)", i, mount->destination);
+            error_context(err, "invalid mount mounts[%zu] (%s)", i, config->mounts[i]->destination);
             return r;
         }
     }
     return 0;
+}
+
+void mounts_finish(struct container *container)
+{
+    for (size_t i = 0; i < container->mounts_count; i++) {
+        struct mount_entry *entry = &container->mounts[i];
+        mount_options_finish(&entry->options);
+        free(entry->source);
+        close_fd(entry->source_fd);
+        close_fd(entry->user_fd);
+        close_fd(entry->late_fd);
+    }
+    free(container->mounts);
+    container->mounts = NULL;
+    container->mounts_count = 0;
+}
+
+/* Where a file is to be mounted on a path that ends in a link to nothing, the link's target is
+ * made. */
+static int make_file(const struct container *container, const char *path, struct error *err)
+{
+    int fd = file_create_in_root(container->root_fd, path, 0755, 0644, err);
+
+    if (fd < 0)
+        return fd;
+    close(fd);
+    fd = file_open_in_root(container->root_fd, path, O_PATH, 0);
+    return fd < 0 ? error_errno(err, -fd, "open %s in the root", path) : fd;
+}
+
+/* proc and sysfs go on real directories only: a link in the image would make others of our writes
+ * go astray (CVE-2019-19921). */
+static bool is_strict(const struct oci_mount *mount)
+{
+    return text_equal(mount->type, "proc") || text_equal(mount->type, "sysfs");
+}
+
+/* What may be mounted inside of /proc: what lxcfs has its own files for. */
+static const char *const proc_places[] = {
+    "/cpuinfo",
+    "/diskstats",
+    "/meminfo",
+    "/stat",
+    "/swaps",
+    "/uptime",
+    "/loadavg",
+    "/slabinfo",
+    "/net/dev",
+    "/sys/kernel/ns_last_pid",
+    "/sys/crypto/fips_enabled",
+};
+
+/* Whether the place on a procfs is one of those: by identity, since paths can be linked. */
+static bool is_allowed_in_proc(const struct container *container, const struct stat *place)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(proc_places); i++) {
+        struct stat status;
+        _cleanup_free_ char *path = xasprintf("/proc%s", proc_places[i]);
+        _cleanup_close_ int fd =
+            file_open_in_root_flags(container->root_fd, path, O_PATH, 0, RESOLVE_NO_SYMLINKS);
+        /* /proc/net is a link to self/net. */
+        if (fd < 0 && text_starts_with(proc_places[i], "/net/"))
+            fd = file_open_in_root(container->root_fd, path, O_PATH, 0);
+        if (fd >= 0 && fstat(fd, &status) == 0 && status.st_dev == place->st_dev &&
+            status.st_ino == place->st_ino)
+            return true;
+    }
+    return false;
+}
+
+static bool is_proc(const char *path)
+{
+    size_t start = strspn(path, "/");
+
+    return text_starts_with(path + start, "proc") &&
+           strspn(path + start + 4, "/") == strlen(path + start + 4);
+}
+
+/* Nothing but a procfs goes on /proc, and nothing of others inside: whoever reads or writes there,
+ * we included, relies on it (CVE-2019-16884). */
+static int check_proc(const struct container *container, const struct mount_entry *entry,
+                      int dest_fd, struct error *err)
+{
+    struct statfs filesystem;
+    struct stat status;
+    bool on_proc = is_proc(entry->destination);
+
+    if (fstatfs(dest_fd, &filesystem) < 0)
+        return error_errno(err, errno, "destination: stat %s", entry->destination);
+    if (filesystem.f_type == PROC_SUPER_MAGIC) {
+        if (fstat(dest_fd, &status) < 0)
+            return error_errno(err, errno, "destination: stat %s", entry->destination);
+        if (status.st_ino != PROC_ROOT_INODE)
+            return is_allowed_in_proc(container, &status)
+                       ? 0
+                       : error_set(err, -EPERM,
+                                   "\"%s\" cannot be mounted because it is inside /proc",
+                                   entry->destination);
+        on_proc = true;
+    }
+    if (!on_proc || text_equal(entry->mount->type, "proc") || entry->options.remount)
+        return 0;
+    if (entry->bind && entry->source_fd >= 0 && fstatfs(entry->source_fd, &filesystem) == 0 &&
+        filesystem.f_type == PROC_SUPER_MAGIC)
+        return 0;
+    return error_set(err, -EPERM, "\"%s\" cannot be mounted because it is not of type proc",
+                     entry->destination);
+}
+
+int mounts_open_destination(struct container *container, const struct mount_entry *entry,
+                            bool directory, bool *ret_made, struct error *err)
+{
+    bool strict = is_strict(entry->mount);
+    const char *path = entry->destination;
+    int flags = O_PATH | (entry->options.destination_nofollow ? O_NOFOLLOW : 0) |
+                (strict ? O_DIRECTORY : 0);
+    int fd = file_open_in_root_flags(container->root_fd, path, flags, 0,
+                                     strict ? RESOLVE_NO_SYMLINKS : 0);
+    bool made = fd == -ENOENT;
+
+    if (made)
+        fd = directory ? file_mkdir_in_root(container->root_fd, path, 0755, err)
+                       : make_file(container, path, err);
+    else if (strict && (fd == -ELOOP || fd == -ENOTDIR))
+        return error_set(err, fd, "filesystem \"%s\" must be mounted on ordinary directory",
+                         entry->mount->type);
+    else if (fd < 0)
+        return error_errno(err, -fd, "destination: open %s in the root", path);
+    if (fd < 0)
+        return fd;
+    if (ret_made)
+        *ret_made = made;
+    int r = check_proc(container, entry, fd, err);
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    return fd;
+}
+
+static bool is_same_place(int a, int b)
+{
+    struct statx first, second;
+    const unsigned mask = STATX_INO | STATX_MNT_ID;
+
+    return statx(a, "", AT_EMPTY_PATH, mask, &first) == 0 &&
+           statx(b, "", AT_EMPTY_PATH, mask, &second) == 0 && first.stx_ino == second.stx_ino &&
+           first.stx_mnt_id == second.stx_mnt_id;
+}
+
+int mounts_attach(struct container *container, int mount_fd, int dest_fd, struct error *err)
+{
+    bool on_root = is_same_place(dest_fd, container->root_fd);
+    int r = kernel_move_mount(mount_fd, dest_fd);
+
+    if (r < 0)
+        return error_errno(err, -r, "attach the mount");
+    if (!on_root)
+        return 0;
+    int fd = openat(mount_fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_errno(err, errno, "open the new root");
+    close_fd(container->root_fd);
+    container->root_fd = fd;
+    return 0;
+}
+
+static int apply_entry(struct container *container, struct mount_entry *entry, struct error *err)
+{
+    if (entry->options.remount)
+        return mounts_remount(container, entry, err);
+    return entry->bind ? mounts_bind(container, entry, err)
+                       : mounts_filesystem(container, entry, err);
+}
+
+int mounts_apply(struct container *container, struct error *err)
+{
+    for (size_t i = 0; i < container->mounts_count; i++) {
+        struct mount_entry *entry = &container->mounts[i];
+        int r = apply_entry(container, entry, err);
+        if (r < 0) {
+            error_context(err,
+                          "error during container init: error mounting \"%s\" to rootfs at "
+                          "\"%s\": mounts[%zu]",
+                          entry->mount->source ? entry->mount->source : "",
+                          entry->mount->destination, i);
+            return r;
+        }
+    }
+    return 0;
+}
+
+/* Who shares the root's directory with us could have moved the place meanwhile. */
+static int verify_proc(struct container *container, struct error *err)
+{
+    struct statfs filesystem;
+    struct stat status;
+    _cleanup_close_ int fd = file_open_in_root_flags(container->root_fd, "/proc",
+                                                     O_PATH | O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
+
+    if (fd < 0 || fstatfs(fd, &filesystem) < 0 || fstat(fd, &status) < 0)
+        return error_errno(err, fd < 0 ? -fd : errno, "verify /proc");
+    if (filesystem.f_type != PROC_SUPER_MAGIC || status.st_ino != PROC_ROOT_INODE)
+        return error_set(err, -EPERM, "/proc was moved while the container was made");
+    return 0;
+}
+
+int mounts_complete(struct container *container, struct error *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < container->mounts_count; i++) {
+        struct mount_entry *entry = &container->mounts[i];
+        struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
+        if (entry->late_fd >= 0) {
+            r = kernel_mount_setattr(entry->late_fd, 0, &attr);
+            if (r < 0)
+                error_errno(err, -r, "make %s read-only", entry->destination);
+        }
+        if (r == 0 && text_equal(entry->mount->type, "proc") && is_proc(entry->destination))
+            r = verify_proc(container, err);
+        if (r < 0)
+            error_context(err, "mounts[%zu]", i);
+    }
+    return r;
 }

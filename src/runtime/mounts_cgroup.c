@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,21 +11,42 @@
 #include "kernel.h"
 #include "mounts.h"
 
-/* Binds the container's own cgroup: with and without a cgroup namespace that is all it may see. By
- * its path, since a mount can only be copied from the mount namespace one is in. */
-static int bind_cgroup(const struct cgroup *cgroup, const struct cgroup_hierarchy *hierarchy,
-                       int dest_fd, const struct mount_options *options, struct error *err)
+/* By its path, since a mount can only be copied from the mount namespace one is in. */
+static int bind_cgroup(const char *path, int dest_fd, const struct mount_options *options,
+                       struct error *err)
 {
-    _cleanup_free_ char *path = xasprintf(CGROUP_MOUNT "/%s/%s", hierarchy->name, cgroup->path);
+    struct mount_attr attr = {.attr_set = mount_options_attributes(options->set)};
     _cleanup_close_ int fd = kernel_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE);
 
     if (fd < 0)
-        return error_errno(err, -fd, "open the container's cgroup in %s", hierarchy->name);
-    int r = mounts_set_attributes(fd, options, err);
+        return error_errno(err, -fd, "open the cgroup %s", path);
+    int r = attr.attr_set ? kernel_mount_setattr(fd, 0, &attr) : 0;
+    if (r < 0)
+        return error_errno(err, -r, "options: set the flags");
+    r = mounts_set_tree(fd, options, err);
     if (r < 0)
         return r;
     r = kernel_move_mount(fd, dest_fd);
-    return r < 0 ? error_errno(err, -r, "attach the cgroup of %s", hierarchy->name) : 0;
+    return r < 0 ? error_errno(err, -r, "attach the cgroup %s", path) : 0;
+}
+
+/* Without a cgroup namespace the paths in /proc/PID/cgroup are the host's: so is the tree. With one
+ * the container sees its own part, which it does with a bind mount at less cost than with a new
+ * one. */
+static int mount_v2(struct container *container, const struct mount_options *options, int dest_fd,
+                    struct error *err)
+{
+    bool own = container_own_namespaces(container) & CLONE_NEWCGROUP;
+    _cleanup_free_ char *path =
+        own ? xasprintf(CGROUP_MOUNT "/%s", container->cgroup.path) : xstrdup(CGROUP_MOUNT);
+
+    if (!options->data)
+        return bind_cgroup(path, dest_fd, options, err);
+    _cleanup_close_ int fd = mounts_new_filesystem("cgroup2", "cgroup", options, -1, err);
+    if (fd < 0)
+        return fd;
+    int r = mounts_set_tree(fd, options, err);
+    return r < 0 ? r : mounts_attach(container, fd, dest_fd, err);
 }
 
 static int fill_v1(struct container *container, int tmpfs_fd, const struct mount_options *options,
@@ -33,15 +55,15 @@ static int fill_v1(struct container *container, int tmpfs_fd, const struct mount
     const struct cgroup *cgroup = &container->cgroup;
 
     for (size_t i = 0; i < cgroup->count; i++) {
-        const struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[i];
-        if (hierarchy->is_v2)
+        const char *name = cgroup->hierarchies[i].name;
+        if (cgroup->hierarchies[i].is_v2)
             continue;
-        if (mkdirat(tmpfs_fd, hierarchy->name, 0755) < 0)
-            return error_errno(err, errno, "create %s", hierarchy->name);
-        _cleanup_close_ int fd =
-            openat(tmpfs_fd, hierarchy->name, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        int r = fd < 0 ? error_errno(err, errno, "open %s", hierarchy->name)
-                       : bind_cgroup(cgroup, hierarchy, fd, options, err);
+        if (mkdirat(tmpfs_fd, name, 0755) < 0)
+            return error_errno(err, errno, "create %s", name);
+        _cleanup_free_ char *path = xasprintf(CGROUP_MOUNT "/%s/%s", name, cgroup->path);
+        _cleanup_close_ int fd = openat(tmpfs_fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        int r =
+            fd < 0 ? error_errno(err, errno, "open %s", name) : bind_cgroup(path, fd, options, err);
         if (r < 0)
             return r;
     }
@@ -52,29 +74,39 @@ static int fill_v1(struct container *container, int tmpfs_fd, const struct mount
     return 0;
 }
 
-int mounts_cgroup(struct container *container, int dest_fd, const struct mount_options *options,
-                  struct error *err)
+static int mount_v1(struct container *container, const struct mount_options *options, int dest_fd,
+                    struct error *err)
 {
-    struct mount_options tmpfs = {.set = options->set & ~(uint64_t)MOUNT_ATTR_RDONLY};
+    char *data[] = {(char[]){"mode=755"}, NULL};
+    const struct mount_options tmpfs = {.set = options->set & ~(unsigned long)MS_RDONLY,
+                                        .data = data};
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
 
     if (options->data)
-        return error_set(err, -ENOTSUP, "options: '%s' is not supported for cgroup",
+        return error_set(err, -EINVAL, "options: '%s' is not for cgroup version 1",
                          options->data[0]);
-    int r = container_join_cgroup(container, err);
-    if (r < 0)
-        return r;
-    if (container->cgroup.ops->version == 2)
-        return bind_cgroup(&container->cgroup, &container->cgroup.hierarchies[0], dest_fd, options,
-                           err);
-
-    char *data[] = {(char[]){"mode=755"}, NULL};
-    tmpfs.data = data;
     _cleanup_close_ int tmpfs_fd = mounts_new_filesystem("tmpfs", "tmpfs", &tmpfs, -1, err);
     if (tmpfs_fd < 0)
         return tmpfs_fd;
-    r = kernel_move_mount(tmpfs_fd, dest_fd);
+    int r = mounts_attach(container, tmpfs_fd, dest_fd, err);
+    if (r == 0)
+        r = fill_v1(container, tmpfs_fd, options, err);
+    if (r == 0)
+        r = mounts_set_tree(tmpfs_fd, options, err);
+    if (r < 0 || !(options->set & MS_RDONLY))
+        return r;
+    r = kernel_mount_setattr(tmpfs_fd, 0, &attr);
+    return r < 0 ? error_errno(err, -r, "make the tmpfs for cgroups read-only") : 0;
+}
+
+int mounts_cgroup(struct container *container, struct mount_entry *entry, int dest_fd,
+                  struct error *err)
+{
+    int r = container_join_cgroup(container, err);
+
     if (r < 0)
-        return error_errno(err, -r, "attach the tmpfs for cgroups");
-    r = fill_v1(container, tmpfs_fd, options, err);
-    return r < 0 ? r : mounts_set_attributes(tmpfs_fd, options, err);
+        return r;
+    if (container->cgroup.ops->version == 2)
+        return mount_v2(container, &entry->options, dest_fd, err);
+    return mount_v1(container, &entry->options, dest_fd, err);
 }

@@ -1,6 +1,6 @@
 /*
  * tmpcopyup: a tmpfs starts with the content of the directory it covers. Reads the image's files
- * through descriptors below the covered directory only, follows no links, leaves devices out.
+ * through descriptors below the covered directory only, follows no links.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -19,9 +20,45 @@
 enum {
     COPY_DEPTH_MAX = 64,
     COPY_CHUNK = 1 << 20,
+    XATTR_NAMES_MAX = 64 << 10, /* XATTR_LIST_MAX, as the values */
 };
 
 static int copy_tree(int from_fd, int to_fd, int depth, struct error *err);
+
+/* Those that a tmpfs takes; the others, as POSIX ACLs of a kernel without them, are left out. */
+static int copy_attributes(int from_fd, int to_fd, const char *name, struct error *err)
+{
+    char none;
+    ssize_t length = flistxattr(from_fd, &none, 0);
+
+    if (length <= 0)
+        return 0;
+    _cleanup_free_ char *names = xmalloc(XATTR_NAMES_MAX), *value = xmalloc(XATTR_NAMES_MAX);
+    length = flistxattr(from_fd, names, XATTR_NAMES_MAX);
+    for (char *item = names; item < names + length; item += strlen(item) + 1) {
+        ssize_t size = fgetxattr(from_fd, item, value, XATTR_NAMES_MAX);
+        if (size < 0 || fsetxattr(to_fd, item, value, (size_t)size, 0) == 0)
+            continue;
+        if (errno != ENOTSUP && errno != EPERM)
+            return error_errno(err, errno, "copy up %s: %s", name, item);
+    }
+    return 0;
+}
+
+/* Owner before mode: a change of owner takes the set-user-ID bit away. */
+static int finish_copy(int from_fd, int to_fd, const char *name, const struct stat *status,
+                       struct error *err)
+{
+    const struct timespec times[] = {status->st_atim, status->st_mtim};
+
+    if (fchown(to_fd, status->st_uid, status->st_gid) < 0 ||
+        fchmod(to_fd, status->st_mode & 07777) < 0)
+        return error_errno(err, errno, "copy up %s", name);
+    int r = copy_attributes(from_fd, to_fd, name, err);
+    if (r == 0 && futimens(to_fd, times) < 0)
+        r = error_errno(err, errno, "copy up %s", name);
+    return r;
+}
 
 static int copy_file(int from_fd, int to_fd, const char *name, const struct stat *status,
                      struct error *err)
@@ -36,10 +73,8 @@ static int copy_file(int from_fd, int to_fd, const char *name, const struct stat
         return error_errno(err, errno, "copy up %s", name);
     while ((n = sendfile(out_fd, in_fd, NULL, COPY_CHUNK)) > 0)
         ;
-    if (n < 0 || fchown(out_fd, status->st_uid, status->st_gid) < 0 ||
-        fchmod(out_fd, status->st_mode & 07777) < 0)
-        return error_errno(err, errno, "copy up %s", name);
-    return 0;
+    return n < 0 ? error_errno(err, errno, "copy up %s", name)
+                 : finish_copy(in_fd, out_fd, name, status, err);
 }
 
 static int copy_link(int from_fd, int to_fd, const char *name, const struct stat *status,
@@ -69,10 +104,15 @@ static int copy_directory(int from_fd, int to_fd, const char *name, const struct
     if (child_from_fd < 0 || child_to_fd < 0)
         return error_errno(err, errno, "copy up %s", name);
     int r = copy_tree(child_from_fd, child_to_fd, depth + 1, err);
-    if (r < 0)
-        return r;
-    if (fchown(child_to_fd, status->st_uid, status->st_gid) < 0 ||
-        fchmod(child_to_fd, status->st_mode & 07777) < 0)
+    return r < 0 ? r : finish_copy(child_from_fd, child_to_fd, name, status, err);
+}
+
+/* Pipes, sockets and devices; no user namespace may make the latter. */
+static int copy_node(int to_fd, const char *name, const struct stat *status, struct error *err)
+{
+    if (mknodat(to_fd, name, status->st_mode, status->st_rdev) < 0)
+        return errno == EPERM ? 0 : error_errno(err, errno, "copy up %s", name);
+    if (fchownat(to_fd, name, status->st_uid, status->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
         return error_errno(err, errno, "copy up %s", name);
     return 0;
 }
@@ -89,7 +129,7 @@ static int copy_entry(int from_fd, int to_fd, const char *name, int depth, struc
         return copy_file(from_fd, to_fd, name, &status, err);
     if (S_ISLNK(status.st_mode))
         return copy_link(from_fd, to_fd, name, &status, err);
-    return 0;
+    return copy_node(to_fd, name, &status, err);
 }
 
 static int copy_tree(int from_fd, int to_fd, int depth, struct error *err)

@@ -158,6 +158,16 @@ static int fd_of(const struct namespaces *namespaces, uint64_t flag)
     return -1;
 }
 
+/* The root of a message queue file system belongs to who made its IPC namespace, and in a user
+ * namespace that must be a user who is there: the child makes it when it is root in there
+ * (namespaces_enter_as_root). */
+static uint64_t made_as_root(const struct namespaces *namespaces)
+{
+    bool own_users = (namespaces->create | namespaces->join) & CLONE_NEWUSER;
+
+    return own_users ? namespaces->create & CLONE_NEWIPC : 0;
+}
+
 /* The process that becomes init. */
 static pid_t clone_init(uint64_t flags, int cgroup_fd, int *ret_pidfd, bool *ret_in_cgroup)
 {
@@ -363,7 +373,7 @@ static int make_time_inside(const struct oci_linux *config, struct error *err)
 int namespaces_enter(const struct namespaces *namespaces, const struct oci_linux *config,
                      struct error *err)
 {
-    uint64_t later = namespaces->create & MADE_LATER;
+    uint64_t later = namespaces->create & MADE_LATER & ~made_as_root(namespaces);
 
     if (later && unshare((int)later) < 0)
         return error_errno(err, errno, "create new namespaces");
@@ -392,6 +402,15 @@ int namespaces_enter_cgroup(const struct namespaces *namespaces, struct error *e
         return error_errno(err, errno, "create a cgroup namespace");
     if (fd >= 0 && !namespaces_need_intermediate(namespaces) && setns(fd, CLONE_NEWCGROUP) < 0)
         return error_errno(err, errno, "join the cgroup namespace");
+    return 0;
+}
+
+int namespaces_enter_as_root(const struct namespaces *namespaces, struct error *err)
+{
+    uint64_t flags = made_as_root(namespaces);
+
+    if (flags && unshare((int)flags) < 0)
+        return error_errno(err, errno, "create an ipc namespace");
     return 0;
 }
 

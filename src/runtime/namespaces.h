@@ -57,6 +57,9 @@ int namespaces_enter(const struct namespaces *namespaces, const struct oci_linux
 /* In the child, when it is in its cgroup: a new cgroup namespace shows that one as the root. */
 int namespaces_enter_cgroup(const struct namespaces *namespaces, struct error *err);
 
+/* In the child, as root of its user namespace: makes those that must be made by that user. */
+int namespaces_enter_as_root(const struct namespaces *namespaces, struct error *err);
+
 /* Brings "lo" of the current network namespace up. */
 int namespaces_loopback_up(struct error *err);
 

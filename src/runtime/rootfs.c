@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,20 +12,41 @@
 #include "kernel.h"
 #include "mount_options.h"
 #include "rootfs.h"
+#include "rootfs_change.h"
 
-static int parse_propagation(const struct container *container, struct mount_options *ret,
+/* 0: not configured. */
+static int parse_propagation(const struct container *container, unsigned long *ret,
                              struct error *err)
 {
     const struct oci_linux *config = container->config->linux;
-    char *words[] = {config ? config->rootfs_propagation : NULL, NULL};
+    const char *word = config ? config->rootfs_propagation : NULL;
+    char *words[] = {(char *)(uintptr_t)word, NULL};
+    struct mount_options options;
 
-    if (text_empty(words[0]))
-        words[0] = NULL;
-    int r = mount_options_parse(words, ret, err);
-    if (r == 0 && words[0] && !ret->propagation) {
-        mount_options_finish(ret);
-        return error_set(err, -EINVAL, "linux.rootfsPropagation: '%s' is unknown", words[0]);
-    }
+    *ret = 0;
+    if (text_empty(word))
+        return 0;
+    int r = mount_options_parse(words, &options, err);
+    if (r < 0)
+        return r;
+    *ret = options.propagation_count ? options.propagation[0] : 0;
+    mount_options_finish(&options);
+    return *ret ? 0
+                : error_set(err, -EINVAL,
+                            "linux.rootfsPropagation: rootfsPropagation=%s is not "
+                            "supported",
+                            word);
+}
+
+int rootfs_check_propagation(const struct container *container, struct error *err)
+{
+    unsigned long wanted;
+    int r = parse_propagation(container, &wanted, err);
+
+    if (r == 0 && container->no_pivot && (wanted & MS_PRIVATE))
+        r = error_set(err, -EINVAL,
+                      "linux.rootfsPropagation: rootfsPropagation of [r]private is not safe "
+                      "without pivot_root");
     return r;
 }
 
@@ -33,55 +55,82 @@ static int parse_propagation(const struct container *container, struct mount_opt
  * (pivot_root(2)). */
 static int isolate_mounts(struct container *container, struct error *err)
 {
-    struct mount_options wanted;
+    unsigned long wanted;
     int r = parse_propagation(container, &wanted, err);
 
     if (r < 0)
         return r;
-    uint64_t flags = wanted.propagation ? wanted.propagation : MS_SLAVE;
-    if (flags == MS_UNBINDABLE) /* the root could not be bound any more */
-        flags = MS_PRIVATE;
-    r = kernel_mount(NULL, "/", NULL, (unsigned long)(flags | MS_REC), NULL);
-    if (r == 0 && flags == MS_SHARED)
+    wanted &= ~(unsigned long)MS_REC;
+    if (!wanted)
+        wanted = MS_SLAVE;
+    if (wanted == MS_UNBINDABLE) /* the root could not be bound any more */
+        wanted = MS_PRIVATE;
+    r = kernel_mount(NULL, "/", NULL, wanted | MS_REC, NULL);
+    if (r == 0 && wanted == MS_SHARED)
         r = kernel_mount(NULL, "/", NULL, MS_PRIVATE, NULL);
     return r < 0 ? error_errno(err, -r, "set the propagation of /") : 0;
 }
 
-/* On top of "/": lookups from our root do not see it there, pivot_root does, and no path has to be
- * walked with the rights of the container's user namespace. Hooks that enter the mount namespace
- * know the container's root by the host's path, though: then it is where runc puts it, unless that
- * is below a shared mount (pivot_root(2)). */
-static int open_place(const struct container *container)
+static int open_root_tree(struct container *container, struct error *err)
+{
+    if (container->root_tree_fd < 0)
+        container->root_tree_fd =
+            kernel_open_tree(AT_FDCWD, container->rootfs, OPEN_TREE_CLONE | AT_RECURSIVE);
+    return container->root_tree_fd < 0
+               ? error_errno(err, -container->root_tree_fd, "root.path: open %s", container->rootfs)
+               : 0;
+}
+
+/* Hooks that enter the mount namespace know the container's root by the host's path: then it is
+ * where runc puts it, unless that is below a shared mount (pivot_root(2)). */
+static bool hooks_look_for_root(const struct container *container)
 {
     const struct oci_hooks *hooks = container->config->hooks;
-    const struct oci_linux *config = container->config->linux;
+    const char *propagation = container->config->linux->rootfs_propagation;
+
+    return hooks &&
+           (hooks->prestart_count || hooks->create_runtime_count ||
+            hooks->create_container_count) &&
+           !(propagation && strstr(propagation, "shared"));
+}
+
+/* On top of "/": lookups from our root do not see it there, pivot_root does, and no path has to be
+ * walked with the rights of the container's user namespace. A namespace that others live in keeps
+ * its root. */
+static int open_place(struct container *container, struct error *err)
+{
+    bool shared = !(container->namespaces.create & CLONE_NEWNS);
     int fd = -1;
 
-    if (hooks &&
-        (hooks->prestart_count || hooks->create_runtime_count || hooks->create_container_count) &&
-        !(config && config->rootfs_propagation && strstr(config->rootfs_propagation, "shared")))
+    if (shared || hooks_look_for_root(container))
         fd = open(container->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return fd >= 0 ? fd : open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    container->root_in_place = fd >= 0;
+    if (fd < 0 && !shared)
+        fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? error_errno(err, errno, "root.path: open %s", container->rootfs) : fd;
 }
 
 int rootfs_attach(struct container *container, struct error *err)
 {
-    int r = isolate_mounts(container, err);
+    bool own = container->namespaces.create & CLONE_NEWNS;
+    struct mount_attr private = {.propagation = MS_PRIVATE};
+    int r = own ? isolate_mounts(container, err) : 0;
+
+    if (r == 0)
+        r = open_root_tree(container, err);
     if (r < 0)
         return r;
-    if (container->root_tree_fd < 0)
-        container->root_tree_fd =
-            kernel_open_tree(AT_FDCWD, container->rootfs, OPEN_TREE_CLONE | AT_RECURSIVE);
-    if (container->root_tree_fd < 0)
-        return error_errno(err, -container->root_tree_fd, "root.path: open %s", container->rootfs);
-    _cleanup_close_ int place_fd = open_place(container);
+    if (!own)
+        r = kernel_mount_setattr(container->root_tree_fd, AT_RECURSIVE, &private);
+    if (r < 0)
+        return error_errno(err, -r, "root.path: make the mounts private");
+    _cleanup_close_ int place_fd = open_place(container, err);
     if (place_fd < 0)
-        return error_errno(err, errno, "open /");
+        return place_fd;
     r = kernel_move_mount(container->root_tree_fd, place_fd);
     if (r < 0)
         return error_errno(err, -r, "attach the root %s", container->rootfs);
-    container->root_fd = container->root_tree_fd;
-    container->root_tree_fd = -1;
+    container->root_fd = steal_fd(&container->root_tree_fd);
     return 0;
 }
 
@@ -109,41 +158,27 @@ static int make_root_readonly(struct container *container, struct error *err)
 
 static int apply_root_propagation(struct container *container, struct error *err)
 {
-    struct mount_options wanted;
+    unsigned long wanted;
     int r = parse_propagation(container, &wanted, err);
 
-    if (r < 0 || !wanted.propagation)
+    if (r < 0 || !wanted)
         return r;
-    struct mount_attr attr = {.propagation = wanted.propagation};
-    r = kernel_mount_setattr(container->root_fd, wanted.propagation_recursive ? AT_RECURSIVE : 0,
-                             &attr);
+    struct mount_attr attr = {.propagation = wanted & ~(unsigned long)MS_REC};
+    r = kernel_mount_setattr(container->root_fd, wanted & MS_REC ? AT_RECURSIVE : 0, &attr);
     return r < 0 ? error_errno(err, -r, "linux.rootfsPropagation") : 0;
 }
 
-int rootfs_pivot(struct container *container, struct error *err)
+int rootfs_enter(struct container *container, struct error *err)
 {
-    if (container->config->root->readonly) {
-        int r = make_root_readonly(container, err);
-        if (r < 0)
-            return r;
-    }
-    _cleanup_close_ int old_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (old_fd < 0 || fchdir(container->root_fd) < 0)
-        return error_errno(err, errno, "enter the root");
-    /* With both names the same the old root ends up on top of the new one (pivot_root(2), NOTES).
-     */
-    int r = kernel_pivot_root(".", ".");
+    int r = container->config->root->readonly ? make_root_readonly(container, err) : 0;
+
     if (r < 0)
-        return error_errno(err, -r, "pivot_root");
-    if (fchdir(old_fd) < 0)
-        return error_errno(err, errno, "enter the old root");
-    /* Where rootfsPropagation made it shared, the unmount would reach the host. */
-    r = kernel_mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL);
-    if (r == 0)
-        r = kernel_umount(".", MNT_DETACH);
-    if (r < 0)
-        return error_errno(err, -r, "detach the host's mounts");
-    if (chdir("/") < 0)
-        return error_errno(err, errno, "enter the root");
-    return apply_root_propagation(container, err);
+        return r;
+    if (!(container->namespaces.create & CLONE_NEWNS))
+        r = rootfs_chroot(container, err);
+    else if (container->no_pivot)
+        r = rootfs_chroot_hardened(container, err);
+    else
+        r = rootfs_pivot(container, err);
+    return r < 0 ? r : apply_root_propagation(container, err);
 }

@@ -6,9 +6,13 @@
 
 #include "container.h"
 
-/* Takes the new mount namespace out of the host's propagation and puts the root's mounts at a place
- * of their own. Sets root_fd. */
+/* Takes a new mount namespace out of the host's propagation and puts the root's mounts at a place
+ * of their own. In the host's or in a joined namespace, which others live in, they are put over the
+ * root's folder, and stay there when the container has ended, as with runc. Sets root_fd. */
 int rootfs_attach(struct container *container, struct error *err);
+
+/* linux.rootfsPropagation is a word that there is, and goes together with --no-pivot. */
+int rootfs_check_propagation(const struct container *container, struct error *err);
 
 /* /dev: the default devices, linux.devices, and the links. Left alone when /dev is a bind mount. */
 int rootfs_devices(struct container *container, struct error *err);
@@ -25,6 +29,6 @@ int rootfs_working_directory(struct container *container, struct error *err);
 
 /* Makes it the process's root and drops the host's mounts. root.readonly and rootfsPropagation take
  * effect here. */
-int rootfs_pivot(struct container *container, struct error *err);
+int rootfs_enter(struct container *container, struct error *err);
 
 #endif

@@ -224,17 +224,21 @@ static int become_user(const struct oci_process *config, struct error *err)
     return 0;
 }
 
-/* A descriptor that leaked in from the host can be the working directory through /proc/self/fd
- * (CVE-2024-21626): the kernel then cannot name it from this root. */
-static int enter_working_directory(const char *path, struct error *err)
+/* The runtime may enter what the program's user may not, and without capabilities the other way
+ * round: whoever can. A descriptor that leaked in from the host can be the working directory
+ * through /proc/self/fd (CVE-2024-21626): the kernel then cannot name it from this root. Returns
+ * whether it is entered. */
+static int enter_working_directory(const char *path, bool last_try, struct error *err)
 {
     char name[PATH_MAX];
 
     if (chdir(path) < 0)
-        return error_errno(err, errno, "process.cwd: chdir to %s", path);
+        return !last_try && (errno == EACCES || errno == EPERM)
+                   ? 0
+                   : error_errno(err, errno, "process.cwd: chdir to %s", path);
     if (syscall(SYS_getcwd, name, sizeof(name)) < 0 || name[0] != '/')
         return error_set(err, -EPERM, "process.cwd: %s is outside of the container's root", path);
-    return 0;
+    return 1;
 }
 
 /* 3 .. 3 + preserve_fds - 1 stay; everything else ends with the execution. */
@@ -283,13 +287,17 @@ int workload_become(struct workload *workload, struct error *err)
         return r;
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
         return error_errno(err, errno, "keep capabilities");
+    int entered = enter_working_directory(config->cwd, false, err);
+    if (entered < 0)
+        return entered;
     r = become_user(config, err);
     if (r < 0)
         return r;
     /* Nobody in the container may look into this process while it still has descriptors of the
      * host (the change of user sets it back). */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    r = enter_working_directory(config->cwd, err);
+    if (!entered)
+        r = enter_working_directory(config->cwd, true, err);
     if (r < 0)
         return r;
     build_environment(workload);

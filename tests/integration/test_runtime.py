@@ -355,7 +355,7 @@ def proc_is_not_mounted_behind_a_link(w):
     w.bundle.rootfs.joinpath("proc").rmdir() if w.bundle.rootfs.joinpath("proc").exists() else None
     (w.bundle.rootfs / "other").mkdir()
     os.symlink("other", w.bundle.rootfs / "proc")
-    w.fails("mounts[0] (/proc)", "symbolic link")
+    w.fails("mounts[0]", "\"proc\" must be mounted on ordinary directory")
 
 
 @world
@@ -938,7 +938,7 @@ def refused_fields_are_named(w):
     refused(lambda c: c["process"].update(selinuxLabel="l"), "process.selinuxLabel")
     refused(lambda c: c["linux"].update(mountLabel="l"), "linux.mountLabel")
     refused(lambda c: c.update(windows={}), "windows is not supported")
-    refused(lambda c: c["mounts"][0].update(options=["idmap"]), "mounts[0].options: option 'idmap'")
+    refused(lambda c: c["mounts"][0].update(options=["idmap"]), "mounts[0]", "id-mapped mounts")
     refused(lambda c: c["mounts"].append({"destination": "/x", "type": "nofs", "source": "x"}),
             "mounts[", "no file system 'nofs'")
     refused(lambda c: c["mounts"].append({"destination": "/dev/shm", "type": "tmpfs",

@@ -41,7 +41,7 @@ static int parse(bool run, int argc, char **argv, struct create_arguments *ret, 
         {.name = "pid-file", .value = &options->pid_file},
         {.name = "no-new-keyring", .flag = &options->no_new_keyring},
         {.name = "preserve-fds", .value = &ret->preserve_fds},
-        {.name = "no-pivot", .refused = "is not supported: a chroot can be left"},
+        {.name = "no-pivot", .flag = &options->no_pivot},
         {.name = "pidfd-socket", .value = &options->pidfd_socket},
         {.name = "no-subreaper", .flag = &ret->no_subreaper},
         /* create ends here */
@@ -109,7 +109,7 @@ const struct command command_create = {
     .name = "create",
     .usage = "[-b DIR] [-f FILE] [--console-socket SOCKET] [--pidfd-socket SOCKET] [--pid-file "
              "FILE] [--preserve-fds N] "
-             "[--no-new-keyring] ID",
+             "[--no-new-keyring] [--no-pivot] ID",
     .summary = "make a container; its program waits for start",
     .enters_container = true,
     .main = create_main,
@@ -119,7 +119,7 @@ const struct command command_run = {
     .name = "run",
     .usage = "[-b DIR] [-f FILE] [-d] [--console-socket SOCKET] [--pidfd-socket SOCKET] "
              "[--pid-file FILE] [--preserve-fds N] "
-             "[--no-new-keyring] [--keep] ID",
+             "[--no-new-keyring] [--no-pivot] [--keep] ID",
     .summary = "make a container and start it",
     .enters_container = true,
     .main = run_main,

@@ -32,6 +32,12 @@ int file_mkdir_in_root(int root_fd, const char *path, mode_t mode, struct error 
 int file_open_parent_in_root(int root_fd, const char *path, mode_t mode, const char **ret_name,
                              struct error *err);
 
+/* Creates the file path inside root_fd, and its missing parents with directory_mode. Where path
+ * ends in a symbolic link to nothing, the link's target is created. -EEXIST when there is a file.
+ * Returns a descriptor for writing. */
+int file_create_in_root(int root_fd, const char *path, mode_t directory_mode, mode_t mode,
+                        struct error *err);
+
 /* Reads all of fd / of path (relative to dir_fd, AT_FDCWD allowed), at most limit bytes: more is
  * -EFBIG. The text is NUL-terminated; the length is also returned where ret_length is not NULL. */
 int file_read_fd(int fd, size_t limit, char **ret_text, size_t *ret_length, struct error *err);
