@@ -4,8 +4,10 @@
  * A process of ours becomes the container's program, and until then /proc/PID/exe in there leads to
  * our file; an image whose program is a script with "#!/proc/self/exe" even executes it. Whoever
  * opens that link reaches the file through the mount it was executed from. So what goes near a
- * container is executed from a mount of its own, which is read-only and attached nowhere: nobody
- * can make it writable again. Where mounts cannot be made, from a sealed copy in memory.
+ * container has its file from a mount of its own, which is read-only and attached nowhere: nobody
+ * can make it writable again. The file is exchanged under the running program, or, where that is
+ * not allowed, the program is executed once more from there; where mounts cannot be made, from a
+ * sealed copy in memory.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +25,8 @@
 #include <cloche/runtime.h>
 
 #include <base/cleanup.h>
+
+#include "seal_in_place.h"
 
 #define OWN_FILE "/proc/self/exe"
 #define ALL_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
@@ -81,6 +85,8 @@ int cloche_runtime_seal(char **argv)
         return 0;
     }
     _cleanup_close_ int fd = open_readonly_mount();
+    if (fd >= 0 && seal_in_place(fd, argv) == 0)
+        return 0;
     if (fd < 0)
         fd = copy_to_memory(own_fd);
     if (fd >= 0)

@@ -872,6 +872,10 @@ def the_program_cannot_be_overwritten_from_inside(w):
     with w.runtime.container(w.bundle, w.name, start=False):
         pid = w.runtime.state(w.name)["pid"]
         link = os.open(f"/proc/{pid}/exe", os.O_PATH)
+        mapped = pathlib.Path(f"/proc/{pid}/map_files")
+        for part in mapped.iterdir():
+            if os.stat(part).st_ino == copy.stat().st_ino:
+                assert os.statvfs(part).f_flag & os.ST_RDONLY, part
     try:
         wait_for(lambda: not pathlib.Path(f"/proc/{pid}/exe").exists())
         try:
