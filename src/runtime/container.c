@@ -20,6 +20,7 @@ void container_init(struct container *container, const char *id)
         .fifo_fd = -1,
         .console_fd = -1,
         .pidfd_socket = -1,
+        .notify_fd = -1,
         .root_tree_fd = -1,
         .root_fd = -1,
         .map_fds = {-1, -1},

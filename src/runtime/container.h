@@ -41,6 +41,7 @@ struct container {
     int fifo_fd;           /* the child waits for a byte here before it executes; -1: it does not */
     int console_fd;        /* socket that gets the terminal's master; -1 */
     bool relays_console;   /* that socket is ours */
+    int notify_fd;         /* where the container says that it is ready; -1 */
     int pidfd_socket;      /* gets a pidfd of the child; -1 */
     struct winsize window; /* first size of the terminal */
     int root_tree_fd;      /* detached copy of the root's mounts, from the parent; -1 */

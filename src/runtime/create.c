@@ -32,6 +32,7 @@
 #include "listener.h"
 #include "mounts.h"
 #include "net_devices.h"
+#include "notify.h"
 #include "pidfd_socket.h"
 #include "rootfs.h"
 #include "workload.h"
@@ -416,6 +417,20 @@ static void roll_back(struct container *container, const char *root)
     }
 }
 
+static int prepare_notification(struct container *container, struct workload *workload,
+                                const char *root,
+                                const struct cloche_runtime_create_options *options,
+                                bool wait_for_start, struct error *err)
+{
+    struct notify notify = NOTIFY_INIT;
+    int r = notify_prepare(container, workload, root, options->notify_socket, err);
+
+    if (r == 0 && !wait_for_start)
+        r = notify_listen(&notify, container->state_fd, options->notify_socket, err);
+    container->notify_fd = notify.fd;
+    return r;
+}
+
 int create_container(struct container *container, const char *root,
                      const struct cloche_runtime_create_options *options, bool wait_for_start,
                      int *ret_relay_fd, struct error *err)
@@ -454,7 +469,9 @@ int create_container(struct container *container, const char *root,
         strv_take(&workload.variables, xasprintf("LISTEN_FDNAMES=%s", options->listen_names));
     workload.stays_hidden =
         !filter_notifies(container->config->linux->seccomp) || listener_can_take();
-    r = build(container, &workload, options, wait_for_start, ret_relay_fd, err);
+    r = prepare_notification(container, &workload, root, options, wait_for_start, err);
+    if (r == 0)
+        r = build(container, &workload, options, wait_for_start, ret_relay_fd, err);
     workload_finish(&workload);
     if (r < 0) {
         prefer_childs_error(container, err);

@@ -526,7 +526,7 @@ int runtime_exec(const char *root, const struct cloche_runtime_exec_options *opt
     if (r == 0 && !options->detach && relay_fd >= 0)
         r = terminal_receive(relay_fd, &master_fd, err);
     if (r == 0 && !options->detach)
-        r = foreground_wait(execution.pid, master_fd, ret_exit_code, err);
+        r = foreground_wait(execution.pid, master_fd, NULL, ret_exit_code, err);
     execution_finish(&execution);
     return r;
 }

@@ -13,6 +13,7 @@
 #include <base/process.h>
 
 #include "foreground.h"
+#include "notify.h"
 
 enum {
     COPY_SIZE = 16384,
@@ -29,6 +30,7 @@ struct foreground {
     pid_t pid;
     int signal_fd;
     int master_fd;
+    struct notify *notify; /* NULL: none, or it has served */
     bool ended;
     int status;
     struct copy input, output;
@@ -116,21 +118,26 @@ static void step_copy(struct copy *copy, const struct pollfd *polled)
 static int loop(struct foreground *foreground, struct error *err)
 {
     for (;;) {
-        struct pollfd polled[] = {{.fd = foreground->signal_fd, .events = POLLIN},
-                                  want(&foreground->input),
-                                  want(&foreground->output)};
+        struct pollfd polled[] = {
+            {.fd = foreground->signal_fd, .events = POLLIN},
+            want(&foreground->input),
+            want(&foreground->output),
+            {.fd = foreground->notify ? foreground->notify->fd : -1, .events = POLLIN}};
         if (foreground->ended) {
-            polled[0].fd = polled[1].fd = -1;
+            polled[0].fd = polled[1].fd = polled[3].fd = -1;
             if (polled[2].fd < 0)
                 return 0;
         }
-        int n = poll(polled, 3, foreground->ended ? DRAIN_MS : -1);
+        int n = poll(polled, ARRAY_SIZE(polled), foreground->ended ? DRAIN_MS : -1);
         if (n < 0 && errno != EINTR)
             return error_errno(err, errno, "poll");
         if (n == 0)
             return 0;
         if (polled[0].revents)
             take_signal(foreground);
+        /* A manager that cannot be told is no reason to leave the container alone. */
+        if (polled[3].revents && notify_take(foreground->notify, NULL) != 0)
+            foreground->notify = NULL;
         step_copy(&foreground->input, &polled[1]);
         step_copy(&foreground->output, &polled[2]);
     }
@@ -144,7 +151,8 @@ void foreground_block_signals(void)
     sigprocmask(SIG_SETMASK, &all, NULL);
 }
 
-int foreground_wait(pid_t pid, int master_fd, int *ret_code, struct error *err)
+int foreground_wait(pid_t pid, int master_fd, struct notify *notify, int *ret_code,
+                    struct error *err)
 {
     static struct foreground foreground; /* its buffers are large for a stack */
     sigset_t all;
@@ -152,6 +160,7 @@ int foreground_wait(pid_t pid, int master_fd, int *ret_code, struct error *err)
     foreground = (struct foreground){
         .pid = pid,
         .master_fd = master_fd,
+        .notify = notify,
         .input = {.from = -1, .to = master_fd},
         .output = {.from = master_fd, .to = STDOUT_FILENO},
     };

@@ -128,7 +128,7 @@ int cloche_runtime_exec(struct cloche_runtime *runtime,
 int cloche_runtime_start(struct cloche_runtime *runtime, const char *id)
 {
     char **warnings = NULL;
-    int r = runtime_start(runtime->root, id, &warnings, begin(runtime));
+    int r = runtime_start(runtime->root, id, NULL, &warnings, begin(runtime));
 
     return end(runtime, r, warnings);
 }

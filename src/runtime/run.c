@@ -8,11 +8,13 @@
 #include "delete.h"
 #include "foreground.h"
 #include "kernel.h"
+#include "notify.h"
 #include "start.h"
 #include "state.h"
 #include "terminal.h"
 
-static int stay(struct container *container, int relay_fd, int *ret_exit_code, struct error *err)
+static int stay(struct container *container, int relay_fd, struct notify *notify,
+                int *ret_exit_code, struct error *err)
 {
     _cleanup_close_ int master_fd = -1;
 
@@ -21,7 +23,7 @@ static int stay(struct container *container, int relay_fd, int *ret_exit_code, s
         if (r < 0)
             return r;
     }
-    return foreground_wait(container->pid, master_fd, ret_exit_code, err);
+    return foreground_wait(container->pid, master_fd, notify, ret_exit_code, err);
 }
 
 /* A poststart hook failed: the container is no more. */
@@ -41,14 +43,18 @@ int runtime_run(const char *root, const struct cloche_runtime_create_options *op
 
     container_init(&container, options->id);
     int r = create_container(&container, root, options, false, &relay_fd, err);
+    struct notify notify = {
+        .fd = container.notify_fd, .host = options->notify_socket, .pid = container.pid};
     if (r == 0) {
         const struct runtime_state state = container_describe(&container);
         *ret_exit_code = 0;
         r = start_run_hooks(container.config, &state, err);
         if (r < 0)
             stop(&container, root, &state);
+        if (r == 0 && options->detach)
+            r = notify_wait(&notify, container.pidfd, err);
         if (r == 0 && !options->detach) {
-            r = stay(&container, relay_fd, ret_exit_code, err);
+            r = stay(&container, relay_fd, &notify, ret_exit_code, err);
             if (r == 0 && !options->keep)
                 r = delete_leftovers(root, options->id, &container.cgroup, container.config, &state,
                                      &container.warnings, err);

@@ -6,6 +6,7 @@
 
 #include "delete.h"
 #include "hooks.h"
+#include "notify.h"
 #include "start.h"
 #include "state.h"
 
@@ -56,10 +57,12 @@ static int release(const struct stored *stored, struct error *err)
     return 0;
 }
 
-int runtime_start(const char *root, const char *id, char ***warnings, struct error *err)
+int runtime_start(const char *root, const char *id, const char *notify_socket, char ***warnings,
+                  struct error *err)
 {
     struct stored stored;
     struct oci_config *config = NULL;
+    struct notify notify = NOTIFY_INIT;
     int r = state_load(&stored, root, id, err);
 
     if (r < 0)
@@ -68,12 +71,18 @@ int runtime_start(const char *root, const char *id, char ***warnings, struct err
     if (r == 0)
         r = state_load_config(&stored, &config, err);
     if (r == 0)
+        r = notify_listen(&notify, stored.fd, notify_socket, err);
+    if (r == 0)
         r = release(&stored, err);
     if (r == 0) {
         r = start_run_hooks(config, stored.state, err);
         if (r < 0)
             delete_stored(root, id, &stored, true, warnings, NULL);
     }
+    notify.pid = stored.state->pid;
+    if (r == 0)
+        r = notify_wait(&notify, stored.pidfd, err);
+    notify_finish(&notify);
     oci_config_free(config);
     state_finish(&stored);
     return r;

@@ -13,7 +13,7 @@ import socket
 import subprocess
 
 from bundles import cgroup_version, world
-from harness import Skip, main, run
+from harness import Skip, main, run, wait_for
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_IOPRIO_GET, SYS_KEYCTL = (252, 250) if os.uname().machine == "x86_64" else (31, 219)
@@ -386,6 +386,77 @@ def a_pidfd_goes_to_the_socket(w):
     result = w.runtime("create", "--pidfd-socket", w.scratch / "none", "-b", w.bundle.path, w.name,
                        code=1)
     assert "--pidfd-socket" in result.err and w.runtime.names() == [], result
+
+
+# ---------------------------------------------------------------- readiness
+
+class Manager:
+    """The service manager's side of sd_notify(3)."""
+
+    def __init__(self, folder):
+        self.path = str(folder / "manager.sock")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.settimeout(10)
+        self.environment = {**os.environ, "NOTIFY_SOCKET": self.path}
+
+    def expect(self, *messages):
+        for message in messages:
+            text, fds, _, _ = socket.recv_fds(self.socket, 100, 4)
+            for fd in fds:
+                os.close(fd)
+            assert text.decode().strip() == message, (text, message)
+
+    def hears_nothing(self):
+        self.socket.settimeout(0.2)
+        try:
+            raise AssertionError(self.socket.recv(100))
+        except TimeoutError:
+            self.socket.settimeout(10)
+
+
+def say(w, *messages):
+    """As a process in the container."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.connect(f"/proc/{w.runtime.state(w.name)['pid']}/root/run/notify/notify.sock")
+        for message in messages:
+            client.send(message.encode())
+
+
+@world
+def the_manager_is_told_when_the_container_is_ready(w):
+    manager = Manager(w.scratch)
+    w.bundle.script("echo $NOTIFY_SOCKET; touch /run/notify/x; sleep 100")
+    with open(w.scratch / "out", "wb") as out:
+        assert w.runtime.start("create", "-b", w.bundle.path, w.name, env=manager.environment,
+                               stdout=out, stderr=out).wait() == 0
+    pid = w.runtime.state(w.name)["pid"]
+    try:
+        starting = w.runtime.start("start", w.name, env=manager.environment)
+        wait_for(lambda: "Read-only" in (w.scratch / "out").read_text())
+        assert (w.scratch / "out").read_text().startswith("/run/notify/notify.sock\n")
+        say(w, "STATUS=READY=1", "READY=0", "MAINPID=1", "x" * 5000 + "\nREADY=1")
+        manager.hears_nothing()
+        assert starting.poll() is None  # start waits
+        say(w, "STATUS=fine\nREADY=1\nMAINPID=1")
+        manager.expect("READY=1", f"MAINPID={pid}", "BARRIER=1")
+        assert starting.wait(10) == 0
+    finally:
+        w.runtime("delete", "-f", w.name)
+    # A container that ends without a word lets start go on.
+    w.bundle.script("true")
+    assert w.runtime.start("run", "-d", "-b", w.bundle.path, w.name,
+                           env=manager.environment).wait(10) == 0
+    w.runtime("delete", "-f", w.name)
+    manager.hears_nothing()
+    # In the foreground it is told on the way.
+    w.bundle.script("sleep 100")
+    running = w.runtime.start("run", "-b", w.bundle.path, w.name, env=manager.environment)
+    wait_for(lambda: w.runtime.names() and w.runtime.status(w.name) == "running")
+    say(w, "READY=1")
+    manager.expect("READY=1", f"MAINPID={w.runtime.state(w.name)['pid']}")
+    w.runtime("kill", w.name, "KILL")
+    assert running.wait(10) == 137
 
 
 if __name__ == "__main__":

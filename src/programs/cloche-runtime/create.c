@@ -57,6 +57,7 @@ static int parse(bool run, int argc, char **argv, struct create_arguments *ret, 
         return error_set(err, -1, "needs one argument: the container's ID");
     options->id = argv[1];
     take_listen_fds(options);
+    options->notify_socket = getenv("NOTIFY_SOCKET");
     return ret->preserve_fds ? options_number("preserve-fds", ret->preserve_fds, INT_MAX,
                                               &options->preserve_fds, err)
                              : 0;

@@ -1,6 +1,7 @@
 /* start, delete, pause, resume and state: one argument each. */
 #include <regex.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <runtime/runtime.h>
 
@@ -28,7 +29,7 @@ static int start_main(const struct program *program, int argc, char **argv)
 
     if (parse_id(no_options, argc, argv, &err) < 0)
         return program_usage_error(&command_start, &err);
-    int r = runtime_start(program->root, argv[1], &warnings, &err);
+    int r = runtime_start(program->root, argv[1], getenv("NOTIFY_SOCKET"), &warnings, &err);
     program_warn(warnings);
     return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
 }

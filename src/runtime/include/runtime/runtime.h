@@ -40,7 +40,9 @@ int runtime_create(const char *root, const struct cloche_runtime_create_options 
 int runtime_run(const char *root, const struct cloche_runtime_create_options *options,
                 char ***warnings, int *ret_exit_code, struct error *err);
 
-int runtime_start(const char *root, const char *id, char ***warnings, struct error *err);
+/* notify_socket: as in cloche_runtime_create_options; waits until the container is ready then. */
+int runtime_start(const char *root, const char *id, const char *notify_socket, char ***warnings,
+                  struct error *err);
 
 /* all: every process of the container and not only its first one. */
 int runtime_kill(const char *root, const char *id, int signal, bool all, struct error *err);
