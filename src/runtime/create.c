@@ -379,19 +379,11 @@ static int build(struct container *container, struct workload *workload,
     return r;
 }
 
-/* The child's own message is worth more than "it ended": when the parent fails first on writing to
- * it, what the child said is still in the socket. */
 static void prefer_childs_error(struct container *container, struct error *err)
 {
-    _cleanup_error_ struct error child = ERROR_INIT;
-
-    if (container->sync_fd < 0 || container->pid <= 0 ||
-        (err->code != -EPIPE && err->code != -ESRCH))
-        return;
-    if (sync_expect_end(container->sync_fd, &child) < 0 && child.code != -EPROTO) {
-        error_move(err, &child);
+    if (container->sync_fd >= 0 && container->pid > 0 &&
+        sync_prefer_childs_error(container->sync_fd, err))
         error_context(err, "unable to start container process");
-    }
 }
 
 static void roll_back(struct container *container, const char *root)

@@ -431,6 +431,8 @@ static int start_member(struct execution *execution, struct error *err)
     if (r == 0)
         r = serve(execution, err);
     if (r < 0) {
+        if (execution->pid > 0 && sync_prefer_childs_error(execution->sync_fd, err))
+            r = err->code;
         if (execution->pid > 0) {
             kernel_pidfd_send_signal(execution->pidfd, SIGKILL);
             waitpid(execution->pid, NULL, 0);

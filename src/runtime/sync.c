@@ -192,3 +192,14 @@ int sync_expect_end(int fd, struct error *err)
     return error_set(err, -EPROTO, "unexpected '%s' from the other process",
                      kind_names[message->kind]);
 }
+
+bool sync_prefer_childs_error(int fd, struct error *err)
+{
+    _cleanup_error_ struct error child = ERROR_INIT;
+
+    if ((err->code != -EPIPE && err->code != -ESRCH) || sync_expect_end(fd, &child) == 0 ||
+        child.code == -EPROTO)
+        return false;
+    error_move(err, &child);
+    return true;
+}

@@ -30,6 +30,7 @@
 #ifndef RUNTIME_SYNC_H
 #define RUNTIME_SYNC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -86,5 +87,10 @@ int sync_expect_fds(int fd, enum sync_kind kind, int *ret_fds, size_t *ret_count
 
 /* Waits for end of file (0) or an error message. */
 int sync_expect_end(int fd, struct error *err);
+
+/* The child's own message is worth more than "it ended": when the parent failed first (err) on
+ * writing to a child that is gone, what the child said is still in the socket. Returns whether err
+ * is the child's now. */
+bool sync_prefer_childs_error(int fd, struct error *err);
 
 #endif
