@@ -90,6 +90,16 @@ static const struct name_value memory_flags[] = {
 
 static const struct name_value domains[] = {{"LINUX", PER_LINUX}, {"LINUX32", PER_LINUX32}};
 
+const char *attributes_memory_mode(size_t i)
+{
+    return i < ARRAY_SIZE(memory_modes) ? memory_modes[i].name : NULL;
+}
+
+const char *attributes_memory_flag(size_t i)
+{
+    return i < ARRAY_SIZE(memory_flags) ? memory_flags[i].name : NULL;
+}
+
 /* -1: not there. */
 static int find(const struct name_value *table, size_t count, const char *name)
 {

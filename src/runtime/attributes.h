@@ -31,4 +31,8 @@ int attributes_set_affinity(const char *field, const char *list, struct error *e
 /* The list as a number, "0x3". Owned by the caller. */
 char *attributes_affinity_mask(const char *list);
 
+/* The names of memoryPolicy's modes and flags, for the features document; NULL behind the last. */
+const char *attributes_memory_mode(size_t i);
+const char *attributes_memory_flag(size_t i);
+
 #endif

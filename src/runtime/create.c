@@ -19,6 +19,7 @@
 #include <base/socket.h>
 #include <base/text.h>
 
+#include "annotations.h"
 #include "config_check.h"
 #include "container_cgroup.h"
 #include "create.h"
@@ -180,6 +181,24 @@ static int open_fifo(struct container *container, struct error *err)
     return container->fifo_fd < 0 ? error_errno(err, errno, "open " STATE_FIFO) : 0;
 }
 
+static int check_system_calls(const struct container *container, struct error *err)
+{
+    const char *value = annotation_value(container->config->annotations, ANNOTATION_SECCOMP_FAIL);
+
+    return text_equal(value, "0") ? 0 : filter_check_known(container->config->linux->seccomp, err);
+}
+
+static int connect_pidfd_socket(struct container *container,
+                                const struct cloche_runtime_create_options *options,
+                                struct error *err)
+{
+    const char *path = options->pidfd_socket;
+
+    if (!path)
+        path = annotation_value(container->config->annotations, ANNOTATION_PIDFD_RECEIVER);
+    return pidfd_socket_connect(path, &container->pidfd_socket, err);
+}
+
 /* What the child cannot open from inside. */
 static int open_resources(struct container *container,
                           const struct cloche_runtime_create_options *options, bool wait_for_start,
@@ -191,10 +210,12 @@ static int open_resources(struct container *container,
         r = sysctl_check(container, err);
     if (r == 0)
         r = net_devices_check(container, err);
+    if (r == 0 && annotation_value(container->config->annotations, ANNOTATION_SECCOMP_FAIL))
+        r = check_system_calls(container, err);
     if (r == 0)
         r = container->proc_fd = create_open_proc(err);
     if (r >= 0)
-        r = pidfd_socket_connect(options->pidfd_socket, &container->pidfd_socket, err);
+        r = connect_pidfd_socket(container, options, err);
     if (r == 0)
         r = open_console(container, options, wait_for_start, ret_relay_fd, err);
     if (r == 0)

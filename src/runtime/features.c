@@ -12,6 +12,8 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+#include "annotations.h"
+#include "attributes.h"
 #include "capabilities.h"
 #include "filter.h"
 #include "hooks.h"
@@ -90,7 +92,7 @@ static void write_cgroup(struct json_writer *writer)
     write_flag(writer, "v2", true);
     write_flag(writer, "systemd", CLOCHE_SYSTEMD);
     write_flag(writer, "systemdUser", CLOCHE_SYSTEMD);
-    write_flag(writer, "rdma", false);
+    write_flag(writer, "rdma", true);
     json_writer_object_end(writer);
 }
 
@@ -123,6 +125,31 @@ static void write_seccomp(struct json_writer *writer)
     json_writer_object_end(writer);
 }
 
+static void write_memory_policy(struct json_writer *writer)
+{
+    const char *name;
+
+    begin_object(writer, "memoryPolicy");
+    begin_array(writer, "modes");
+    for (size_t i = 0; (name = attributes_memory_mode(i)); i++)
+        json_writer_string(writer, name);
+    json_writer_array_end(writer);
+    begin_array(writer, "flags");
+    for (size_t i = 0; (name = attributes_memory_flag(i)); i++)
+        json_writer_string(writer, name);
+    json_writer_array_end(writer);
+    json_writer_object_end(writer);
+}
+
+static void write_intel_rdt(struct json_writer *writer)
+{
+    begin_object(writer, "intelRdt");
+    write_flag(writer, "enabled", true);
+    write_flag(writer, "schemata", true);
+    write_flag(writer, "monitoring", true);
+    json_writer_object_end(writer);
+}
+
 static void write_linux(struct json_writer *writer)
 {
     begin_object(writer, "linux");
@@ -130,8 +157,14 @@ static void write_linux(struct json_writer *writer)
     write_capabilities(writer);
     write_cgroup(writer);
     write_seccomp(writer);
-    write_enabled(writer, "apparmor", false);
-    write_enabled(writer, "selinux", false);
+    write_enabled(writer, "apparmor", true);
+    write_enabled(writer, "selinux", true);
+    write_intel_rdt(writer);
+    write_memory_policy(writer);
+    begin_object(writer, "mountExtensions");
+    write_enabled(writer, "idmap", true);
+    json_writer_object_end(writer);
+    write_enabled(writer, "netDevices", true);
     json_writer_object_end(writer);
 }
 
@@ -160,5 +193,6 @@ void runtime_features_write(struct buffer *out)
     write_names(&writer, "mountOptions", (char *const *)options);
     write_linux(&writer);
     write_annotations(&writer);
+    write_names(&writer, "potentiallyUnsafeConfigAnnotations", annotation_names);
     json_writer_object_end(&writer);
 }

@@ -237,6 +237,19 @@ int filter_check(const struct oci_seccomp *config, struct error *err)
     return r;
 }
 
+int filter_check_known(const struct oci_seccomp *config, struct error *err)
+{
+    for (size_t i = 0; config && i < config->syscalls_count; i++) {
+        for (char **name = config->syscalls[i]->names; *name; name++) {
+            if (seccomp_syscall_resolve_name(*name) == __NR_SCMP_ERROR)
+                return error_set(err, -EINVAL,
+                                 "linux.seccomp.syscalls[%zu]: unknown seccomp syscall '%s'", i,
+                                 *name);
+        }
+    }
+    return 0;
+}
+
 static struct scmp_arg_cmp comparison(const struct oci_syscall_arg *arg)
 {
     struct scmp_arg_cmp ret = {.arg = arg->index, .op = SCMP_CMP_EQ, .datum_a = arg->value};

@@ -33,6 +33,9 @@ bool filter_notifies(const struct oci_seccomp *config);
 /* Refuses by name what cannot be expressed. Cheap: no compilation. */
 int filter_check(const struct oci_seccomp *config, struct error *err);
 
+/* Refuses system calls that libseccomp does not know. config may be NULL. */
+int filter_check_known(const struct oci_seccomp *config, struct error *err);
+
 /* config may be NULL. The filter is owned by the caller. System calls that libseccomp does not know
  * are left out, as other runtimes do: profiles list those of many kernels. Those that are newer
  * than every one in the profile fail with ENOSYS (filter_stub.h). */

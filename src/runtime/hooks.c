@@ -15,6 +15,7 @@
 #include <base/process.h>
 #include <base/text.h>
 
+#include "annotations.h"
 #include "hooks.h"
 #include "kernel.h"
 
@@ -31,20 +32,17 @@ char *const hook_kinds[] = {
 int hook_output_open(struct hook_output *output, const struct json_string_map *annotations,
                      struct error *err)
 {
-    static const char *const names[] = {"run.oci.hooks.stdout", "run.oci.hooks.stderr"};
+    static const char *const names[] = {ANNOTATION_HOOKS_STDOUT, ANNOTATION_HOOKS_STDERR};
 
     *output = (struct hook_output)HOOK_OUTPUT_INIT;
-    for (size_t i = 0; annotations && i < annotations->count; i++) {
-        for (size_t k = 0; k < ARRAY_SIZE(names); k++) {
-            if (!text_equal(annotations->keys[i], names[k]))
-                continue;
-            output->fds[k] = open(annotations->values[i],
-                                  O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
-            if (output->fds[k] < 0) {
-                hook_output_finish(output);
-                return error_errno(err, errno, "annotations.%s: open %s", names[k],
-                                   annotations->values[i]);
-            }
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        const char *path = annotation_value(annotations, names[i]);
+        if (!path)
+            continue;
+        output->fds[i] = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
+        if (output->fds[i] < 0) {
+            hook_output_finish(output);
+            return error_errno(err, errno, "annotations.%s: open %s", names[i], path);
         }
     }
     return 0;

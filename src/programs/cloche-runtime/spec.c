@@ -48,11 +48,17 @@ static int spec_main(const struct program *program _unused_, int argc, char **ar
     return write_spec(bundle, rootless, &err) < 0 ? program_fail(&err) : EXIT_CODE_OK;
 }
 
-static int features_main(const struct program *program _unused_, int argc _unused_,
-                         char **argv _unused_)
+static int features_main(const struct program *program _unused_, int argc, char **argv)
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    _cleanup_error_ struct error err = ERROR_INIT;
+    const struct option_spec specs[] = {{0}};
+    int rest = options_parse(specs, true, argc, argv, &err);
 
+    if (rest > 0)
+        rest = error_set(&err, -EINVAL, "takes no arguments");
+    if (rest < 0)
+        return program_usage_error(&command_features, &err);
     runtime_features_write(&text);
     puts(buffer_text(&text));
     return EXIT_CODE_OK;
