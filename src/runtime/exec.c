@@ -228,24 +228,37 @@ static int open_shared_root(const struct execution *execution, struct error *err
     return fd < 0 ? error_errno(err, errno, "open the container's root") : fd;
 }
 
-/* State on entry: a child of ours, already in the container's pid namespace (its processes can see
- * it, but not look into it: it is not dumpable). */
-static int become_member(struct execution *execution, struct error *err)
+static int join_cgroup(struct execution *execution, struct error *err)
 {
     int r = cgroup_join_self(&execution->join, execution->in_cgroup);
 
     cgroup_join_finish(&execution->join);
+    return r < 0 ? error_errno(err, -r, "join the container's cgroup") : 0;
+}
+
+/* What we use ourselves until the program is executed should not be the container's: under a tight
+ * limit its processes would be killed for it. The v2 tree is one to be born in, or else to be
+ * joined with the caller's privileges. */
+static bool joins_late(const struct execution *execution)
+{
+    return execution->join.clone_fd < 0 || execution->in_cgroup;
+}
+
+/* State on entry: a child of ours, already in the container's pid namespace (its processes can see
+ * it, but not look into it: it is not dumpable). */
+static int become_member(struct execution *execution, struct error *err)
+{
+    int r = joins_late(execution) ? 0 : join_cgroup(execution, err);
+
     if (r < 0)
-        return error_errno(err, -r, "join the container's cgroup");
+        return r;
     _cleanup_close_ int root_fd = -1;
     if (has_shared_mounts(execution->config->linux)) {
         root_fd = open_shared_root(execution, err);
         if (root_fd < 0)
             return root_fd;
     }
-    r = set_affinity(execution, err);
-    if (r == 0)
-        r = enter_namespaces(execution, err);
+    r = enter_namespaces(execution, err);
     if (r == 0)
         r = enter_keyring(execution, err);
     if (r < 0)
@@ -291,6 +304,10 @@ static _Noreturn void member_main(struct execution *execution)
                             execution->namespaces & CLONE_NEWUSER, &err);
     if (r == 0)
         r = workload_become(&execution->plan, &err);
+    if (r == 0)
+        r = join_cgroup(execution, &err);
+    if (r == 0)
+        r = set_affinity(execution, &err);
     if (r == 0)
         r = sync_expect(execution->sync_fd, SYNC_RELEASE, &filter, &filter_size, &err);
     if (r == 0)
