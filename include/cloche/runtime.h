@@ -100,6 +100,37 @@ struct cloche_runtime_exec_options {
     const int *stdio; /* as in cloche_runtime_create_options */
 };
 
+/* A device node in a container. */
+struct cloche_runtime_device {
+    const char *path; /* in the container, absolute; missing folders are made */
+    char type;        /* 'c' or 'b' */
+    uint32_t major, minor;
+    uint32_t mode;      /* permissions; 0: 0666 */
+    uint32_t uid, gid;  /* in the container */
+    const char *access; /* of "r", "w" and "m"; NULL: all */
+};
+
+/* What changes about a container that is created, running or paused. What is not given stays. */
+struct cloche_runtime_update_options {
+    const char *id;
+
+    /* A linux.resources object of the OCI configuration, as JSON; NULL: none. Its `devices` replace
+     * the device rules of the configuration; the devices that every container has stay allowed. */
+    const char *resources;
+
+    /* Rules behind the others, as devices.allow of cgroup v1 takes them ("c 189:* rwm");
+     * NULL-terminated; NULL: none. */
+    char *const *allow, *const *deny;
+
+    /* Nodes made in the container, each with a rule that allows it. */
+    const struct cloche_runtime_device *add_devices;
+    size_t add_devices_count;
+
+    /* Paths of nodes, of the configuration or added before, that are removed with the rules that
+     * allow exactly them. What has them open keeps them. NULL-terminated; NULL: none. */
+    char *const *remove_devices;
+};
+
 struct cloche_runtime_info {
     char *oci_version, *id, *bundle, *rootfs, *created, *owner; /* owned */
     char **annotations; /* owned, NULL-terminated; key, value, key, value */
@@ -154,6 +185,11 @@ int cloche_runtime_exec(struct cloche_runtime *runtime,
 int cloche_runtime_kill(struct cloche_runtime *runtime, const char *id, int signal, bool all);
 int cloche_runtime_pause(struct cloche_runtime *runtime, const char *id);
 int cloche_runtime_resume(struct cloche_runtime *runtime, const char *id);
+
+/* Changes limits and devices. When it fails, what was in effect before is put back where that can
+ * be. */
+int cloche_runtime_update(struct cloche_runtime *runtime,
+                          const struct cloche_runtime_update_options *options);
 
 /* force: kills first; a container that does not exist is success then. */
 int cloche_runtime_delete(struct cloche_runtime *runtime, const char *id, bool force);

@@ -126,6 +126,11 @@ static int check_block_io(const struct oci_block_io *io, struct error *err)
     return r;
 }
 
+int config_check_resources(const struct oci_resources *resources, struct error *err)
+{
+    return resources->block_io ? check_block_io(resources->block_io, err) : 0;
+}
+
 static int check_linux(const struct oci_config *config, struct error *err)
 {
     const struct oci_linux *linux = config->linux;
@@ -141,8 +146,8 @@ static int check_linux(const struct oci_config *config, struct error *err)
         r = filter_check(linux->seccomp, err);
     if (r == 0)
         r = intel_rdt_check(linux->intel_rdt, err);
-    if (r == 0 && linux->resources && linux->resources->block_io)
-        r = check_block_io(linux->resources->block_io, err);
+    if (r == 0 && linux->resources)
+        r = config_check_resources(linux->resources, err);
     return r < 0 ? r : check_mount_namespace(linux, err);
 }
 

@@ -13,4 +13,7 @@ int config_check(const struct oci_config *config, struct error *err);
 /* The part that exec --process shares. */
 int config_check_process(const struct oci_process *process, struct error *err);
 
+/* linux.resources, shared with update. */
+int config_check_resources(const struct oci_resources *resources, struct error *err);
+
 #endif

@@ -16,6 +16,9 @@
 #ifndef MNT_DETACH
 #define MNT_DETACH 0x00000002 /* umount2(2) */
 #endif
+#ifndef UMOUNT_NOFOLLOW
+#define UMOUNT_NOFOLLOW 0x00000008 /* umount2(2) */
+#endif
 #ifndef AT_EMPTY_PATH
 #define AT_EMPTY_PATH 0x1000
 #endif

@@ -146,6 +146,19 @@ int cloche_runtime_kill(struct cloche_runtime *runtime, const char *id, int sign
     return runtime_kill(runtime->root, id, signal, all, begin(runtime));
 }
 
+static int work_update(const char *root, const void *options, char ***warnings _unused_,
+                       int *ret_exit_code, struct error *err)
+{
+    *ret_exit_code = 0;
+    return runtime_update(root, options, err);
+}
+
+int cloche_runtime_update(struct cloche_runtime *runtime,
+                          const struct cloche_runtime_update_options *options)
+{
+    return do_work(runtime, work_update, options, NULL, NULL);
+}
+
 int cloche_runtime_pause(struct cloche_runtime *runtime, const char *id)
 {
     return runtime_pause(runtime->root, id, begin(runtime));

@@ -19,7 +19,7 @@
 static const struct command *const commands[] = {
     &command_create, &command_delete, &command_exec,  &command_features, &command_kill,
     &command_list,   &command_pause,  &command_ps,    &command_resume,   &command_run,
-    &command_spec,   &command_start,  &command_state, &command_version,
+    &command_spec,   &command_start,  &command_state, &command_update,   &command_version,
 };
 
 struct globals {

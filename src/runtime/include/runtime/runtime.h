@@ -53,6 +53,9 @@ int runtime_delete(const char *root, const char *id, bool force, char ***warning
 int runtime_pause(const char *root, const char *id, struct error *err);
 int runtime_resume(const char *root, const char *id, struct error *err);
 
+int runtime_update(const char *root, const struct cloche_runtime_update_options *options,
+                   struct error *err);
+
 /* Process numbers in the caller's pid namespace; owned by the caller. */
 int runtime_processes(const char *root, const char *id, pid_t **ret, size_t *ret_count,
                       struct error *err);
