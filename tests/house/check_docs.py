@@ -65,6 +65,7 @@ def pages_have_the_options_of_the_sources():
         table = re.findall(r'\{"([\w-]+)", (?:no|required|optional)_argument', source)
         table += re.findall(r'\.name = (?:run \? )?"([\w-]+)"(?:, \.\w+ = [^,{}]+)*, \.(?:value|flag|list|refused)',
                             source)
+        table += re.findall(r'\{"([\w-]+)", "\w+", "\w+", FLAG_', source)
         table += re.findall(r'\.name = run \? "([\w-]+)"', source)
         named = re.findall(r"\*--([\w-]+)\*", page_of(program).read_text())
         problems += differences(program, set(table), "its sources", set(named), "its page")
