@@ -3,6 +3,7 @@
 #include <linux/openat2.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -26,37 +27,104 @@ static char *const ipc_names[] = {"kernel.msgmax",
                                   "kernel.auto_msgmni",
                                   NULL};
 
-static int check_name(const struct container *container, const char *name, struct error *err)
+/* The file below /proc/sys. "net/ipv4/conf/eth0.1/rp_filter" and "net.ipv4.conf.eth0/1.rp_filter"
+ * are the same: the first separator decides which of the two is one (sysctl(8)). Owned by the
+ * caller. */
+static char *path_of(const char *name)
 {
-    uint64_t own = container_own_namespaces(container), needed;
+    char *path = xstrdup(name);
 
-    /* "net/ipv4/conf/eth0.1/..." is the other way to write it (sysctl(8)). */
-    _cleanup_free_ char *dotted = xstrdup(name);
-    if (strchr(dotted, '/') &&
-        (!strchr(dotted, '.') || strchr(dotted, '/') < strchr(dotted, '.'))) {
-        for (char *c = dotted; *c; c++)
-            *c = *c == '/' ? '.' : *c;
+    if (path[strcspn(path, "./")] == '.') {
+        for (char *c = path; *c; c++)
+            *c = *c == '.' ? '/' : *c == '/' ? '.' : *c;
     }
-    if (text_starts_with(dotted, "net."))
+    return path;
+}
+
+/* Below /proc/sys a path that leads elsewhere than it says would name another parameter than the
+ * one that is checked here, and maybe one of the host's. */
+static bool is_plain(const char *path)
+{
+    for (const char *at = path;; at++) {
+        size_t length = strcspn(at, "/");
+        if (length == 0 || (length == 1 && at[0] == '.') ||
+            (length == 2 && at[0] == '.' && at[1] == '.'))
+            return false;
+        at += length;
+        if (!*at)
+            return true;
+    }
+}
+
+static bool is_ipc(const char *path)
+{
+    if (text_starts_with(path, "fs/mqueue/"))
+        return true;
+    for (char *const *name = ipc_names; *name; name++) {
+        _cleanup_free_ char *other = path_of(*name);
+        if (text_equal(other, path))
+            return true;
+    }
+    return false;
+}
+
+/* A namespace that is joined may be the one that we are in. */
+static bool is_own(const struct container *container, uint64_t flag)
+{
+    for (size_t i = 0; i < NAMESPACES_COUNT; i++) {
+        struct stat joined, ours;
+        int fd = container->namespaces.fds[i];
+        if (namespace_kinds[i].flag != flag || fd < 0)
+            continue;
+        _cleanup_free_ char *path = xasprintf("/proc/self/ns/%s", namespace_kinds[i].file);
+        return fstat(fd, &joined) == 0 && stat(path, &ours) == 0 && joined.st_ino != ours.st_ino;
+    }
+    return container->namespaces.create & flag;
+}
+
+static int check_domain(const struct container *container, const char *value, struct error *err)
+{
+    const char *domain = container->config->domainname;
+
+    if (text_empty(domain) || text_equal(domain, value))
+        return 0;
+    return error_set(err, -EINVAL,
+                     "linux.sysctl: 'kernel.domainname' conflicts with the field domainname: '%s' "
+                     "and '%s'",
+                     value, domain);
+}
+
+static int check_one(const struct container *container, const char *name, const char *value,
+                     struct error *err)
+{
+    _cleanup_free_ char *path = path_of(name);
+    uint64_t needed;
+
+    if (!is_plain(path))
+        return error_set(err, -EINVAL, "linux.sysctl: '%s' contains an invalid path", name);
+    if (!*value)
+        return error_set(err, -EINVAL, "linux.sysctl: '%s' has no value", name);
+    if (text_starts_with(path, "net/"))
         needed = CLONE_NEWNET;
-    else if (text_starts_with(dotted, "fs.mqueue.") || strv_contains(ipc_names, dotted))
+    else if (is_ipc(path))
         needed = CLONE_NEWIPC;
-    else if (text_equal(dotted, "kernel.hostname"))
+    else if (text_equal(path, "kernel/hostname"))
         return error_set(err, -EINVAL,
                          "linux.sysctl: '%s' is not allowed: it conflicts with the field hostname",
                          name);
-    else if (text_equal(dotted, "kernel.domainname"))
+    else if (text_equal(path, "kernel/domainname"))
         needed = CLONE_NEWUTS;
     else
         return error_set(err, -EINVAL,
-                         "linux.sysctl: '%s' belongs to no namespace: it would change the host",
+                         "linux.sysctl: '%s' is not in a separate kernel namespace: it would "
+                         "change the host",
                          name);
-    if (!(own & needed))
+    if (!is_own(container, needed))
         return error_set(err, -EINVAL,
-                         "linux.sysctl: '%s' needs a namespace of its own, the container shares "
-                         "the host's",
+                         "linux.sysctl: '%s' is not allowed in the host's namespace: it needs one "
+                         "of the container's own",
                          name);
-    return 0;
+    return needed == CLONE_NEWUTS ? check_domain(container, value, err) : 0;
 }
 
 int sysctl_check(const struct container *container, struct error *err)
@@ -65,7 +133,7 @@ int sysctl_check(const struct container *container, struct error *err)
     int r = 0;
 
     for (size_t i = 0; config && config->sysctl && r == 0 && i < config->sysctl->count; i++)
-        r = check_name(container, config->sysctl->keys[i], err);
+        r = check_one(container, config->sysctl->keys[i], config->sysctl->values[i], err);
     return r;
 }
 
@@ -73,13 +141,7 @@ int sysctl_check(const struct container *container, struct error *err)
  * one that nobody in the container can have tampered with (CVE-2025-52881). */
 static int write_one(int sys_fd, const char *name, const char *value, struct error *err)
 {
-    _cleanup_free_ char *path = xstrdup(name);
-    char *dot = strchr(path, '.'), *slash = strchr(path, '/');
-
-    if (dot && (!slash || dot < slash)) {
-        for (char *c = path; *c; c++)
-            *c = *c == '.' ? '/' : *c == '/' ? '.' : *c;
-    }
+    _cleanup_free_ char *path = path_of(name);
     _cleanup_close_ int fd =
         file_open_in_root_flags(sys_fd, path, O_WRONLY, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
     if (fd < 0)

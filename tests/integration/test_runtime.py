@@ -445,7 +445,43 @@ def sysctl_of_the_host_is_refused(w):
     w.fails("linux.sysctl: 'kernel.panic'")
     w.bundle.linux["sysctl"] = {"net.ipv4.ip_forward": "1"}
     w.bundle.namespace("network", remove=True)
-    w.fails("linux.sysctl: 'net.ipv4.ip_forward' needs a namespace")
+    w.fails("linux.sysctl: 'net.ipv4.ip_forward' is not allowed in the host's namespace")
+    # Nor by its path.
+    w.bundle.namespace("network", "/proc/self/ns/net")
+    w.fails("linux.sysctl: 'net.ipv4.ip_forward' is not allowed in the host's namespace")
+
+
+@world
+def sysctl_names_do_not_lead_out(w):
+    """CVE-2022-0811 and its like: what is checked is what is written. The first two passed the check
+    and changed the host before is_plain() was there."""
+    delay = pathlib.Path("/proc/sys/kernel/printk_delay").read_text().strip()
+    for name in ("net/../kernel/printk_delay", "net.//.kernel.printk_delay",
+                 "net/ipv4/../../kernel/printk_delay", "net/..//kernel/printk_delay",
+                 "/net/ipv4/ip_forward", ".net.ipv4.ip_forward", "net//ipv4", "net.", "net/./x",
+                 "fs/mqueue/../../kernel/printk_delay", ""):
+        w.bundle.linux["sysctl"] = {name: delay}
+        w.fails(f"linux.sysctl: '{name}' contains an invalid path", script="true")
+    for name in ("kernel.shm_rmid_forced=1+kernel.printk_delay", "kernel.shmmax\nkernel.printk_delay",
+                 "kernel/printk_delay", "kernel.printk_delay"):
+        w.bundle.linux["sysctl"] = {name: delay}
+        w.fails("is not in a separate kernel namespace", script="true")
+    for name in ("net.ipv4.ip_forward=1+net.ipv4.ip_default_ttl", "net.ipv4.ip_forward\n"):
+        w.bundle.linux["sysctl"] = {name: "1"}
+        w.fails("linux.sysctl: open", script="true")
+    w.bundle.linux["sysctl"] = {"net.ipv4.ip_forward": ""}
+    w.fails("linux.sysctl: 'net.ipv4.ip_forward' has no value", script="true")
+
+
+@world
+def the_domain_name_is_one(w):
+    w.bundle.config["domainname"] = "example"
+    w.bundle.linux["sysctl"] = {"kernel.domainname": "example"}
+    assert w.run("cat /proc/sys/kernel/domainname").out == "example\n"
+    w.bundle.linux["sysctl"] = {"kernel/domainname": "other"}
+    w.fails("conflicts with the field domainname", script="true")
+    w.bundle.linux["sysctl"] = {"kernel.hostname": "other"}
+    w.fails("conflicts with the field hostname", script="true")
 
 
 @world
