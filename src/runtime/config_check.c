@@ -49,6 +49,13 @@ static bool is_own(const struct oci_linux *config, const char *type, bool new_on
     return false;
 }
 
+/* Everybody is who they are: what is so without a user namespace, too. Some callers write it down. */
+static bool is_identity(struct oci_id_mapping *const *map, size_t count)
+{
+    return count == 0 || (count == 1 && map[0]->container_id == 0 && map[0]->host_id == 0 &&
+                          map[0]->size == UINT32_MAX);
+}
+
 /* An ordinary user can do next to nothing outside of a user namespace. */
 static int check_unprivileged(const struct oci_linux *config, struct error *err)
 {
@@ -63,7 +70,8 @@ static int check_unprivileged(const struct oci_linux *config, struct error *err)
 
 static int check_users(const struct oci_linux *config, struct error *err)
 {
-    bool mapped = config->uid_mappings_count || config->gid_mappings_count;
+    bool mapped = !is_identity(config->uid_mappings, config->uid_mappings_count) ||
+                  !is_identity(config->gid_mappings, config->gid_mappings_count);
 
     if (config->uid_mappings_count > ID_MAPPINGS_MAX ||
         config->gid_mappings_count > ID_MAPPINGS_MAX)

@@ -231,13 +231,14 @@ static int check_map(int proc_fd, const struct user_map *map, struct error *err)
     if (r < 0)
         return r;
     const char *at = text;
-    for (size_t i = 0; i < map->count; i++, at += length) {
+    size_t same = 0;
+    for (; same < map->count; same++, at += length) {
         if (sscanf(at, "%u %u %u%n", &inside, &outside, &size, &length) != 3 ||
-            inside != map->map[i]->container_id || outside != map->map[i]->host_id ||
-            size != map->map[i]->size)
+            inside != map->map[same]->container_id || outside != map->map[same]->host_id ||
+            size != map->map[same]->size)
             break;
     }
-    if (at[strspn(at, " \n")] || sscanf(at, "%u", &inside) == 1)
+    if (same < map->count || at[strspn(at, " \n")])
         return error_set(err, -EINVAL,
                          "%s: user namespaces enabled, but both namespace path and non-matching "
                          "mapping specified -- you may only provide one",

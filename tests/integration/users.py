@@ -23,7 +23,7 @@ class User:
         self.etc = scratch / "etc"
         self.home = scratch / "home"
         self.runtime_folder = scratch / "runtime"
-        self.covers = []
+        self.covers, self.made = [], []
         os.chmod(scratch, 0o711)
         self.etc.mkdir()
         for folder in (self.home, self.runtime_folder):
@@ -39,13 +39,19 @@ class User:
 
     def __enter__(self):
         for name in FILES:
-            run("mount", "--bind", self.etc / name, f"/etc/{name}")
-            self.covers.append(f"/etc/{name}")
+            place = pathlib.Path("/etc", name)
+            if not place.exists():
+                place.touch()
+                self.made.append(place)
+            run("mount", "--bind", self.etc / name, place)
+            self.covers.append(place)
         return self
 
     def __exit__(self, *_):
         while self.covers:
             run("umount", self.covers.pop())
+        while self.made:
+            self.made.pop().unlink()
 
     def own(self, path):
         for entry in [path, *path.rglob("*")]:
