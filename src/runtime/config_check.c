@@ -49,7 +49,8 @@ static bool is_own(const struct oci_linux *config, const char *type, bool new_on
     return false;
 }
 
-/* Everybody is who they are: what is so without a user namespace, too. Some callers write it down. */
+/* Everybody is who they are: what is so without a user namespace, too. Some callers write it down.
+ */
 static bool is_identity(struct oci_id_mapping *const *map, size_t count)
 {
     return count == 0 || (count == 1 && map[0]->container_id == 0 && map[0]->host_id == 0 &&
