@@ -55,8 +55,7 @@ def nothing_is_inheritable_by_default(w):
 @world
 def a_working_directory_through_a_leaked_descriptor(w):
     """CVE-2024-21626, exec's half: of our own descriptors, and of those that the caller leaks.
-    Seen red with the look at getcwd() in enter_working_directory() (workload.c) left out, and by
-    `runc exec --cwd` of runc 1.1.5 without Debian's patches."""
+    Seen red with the look at getcwd() in enter_working_directory() (workload.c) left out."""
     w.bundle.script("sleep 100")
     leaked = os.open(w.scratch, os.O_RDONLY)
     with w.runtime.container(w.bundle, w.name):
@@ -151,7 +150,7 @@ def the_program_is_not_overwritten_by_exec(w):
 def the_container_cannot_look_into_a_process_on_its_way(w):
     """CVE-2016-9962: while it still has descriptors of the host, and all our rights, the process is
     not dumpable. The root of a user namespace would have the right to trace it otherwise. Seen red
-    with both prctl(PR_SET_DUMPABLE) of exec.c left out."""
+    with PR_SET_DUMPABLE set to 1 in workload_become() (workload.c)."""
     own_users(w)
     w.bundle.all_capabilities(*(f"CAP_{name}" for name in ALL_CAPABILITIES))
     w.bundle.linux.pop("maskedPaths", None)
