@@ -195,6 +195,26 @@ int file_read_at(int dir_fd, const char *path, size_t limit, char **ret_text, si
     return r;
 }
 
+int file_read_foreign(const char *path, size_t limit, char **ret_text, size_t *ret_length,
+                      struct error *err)
+{
+    struct stat status;
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return error_errno(err, errno, "open %s", path);
+    if (!S_ISREG(status.st_mode)) {
+        if (status.st_uid != geteuid() && status.st_uid != 0)
+            return error_set(err, -EPERM, "%s is no regular file, and user %u made it", path,
+                             status.st_uid);
+        return file_read_at(AT_FDCWD, path, limit, ret_text, ret_length, err);
+    }
+    int r = file_read_fd(fd, limit, ret_text, ret_length, err);
+    if (r < 0)
+        error_context(err, "%s", path);
+    return r;
+}
+
 int file_write_all(int fd, const void *data, size_t length)
 {
     const char *at = data;

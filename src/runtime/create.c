@@ -107,8 +107,8 @@ static int load_config(struct container *container, const char *bundle, const ch
     _cleanup_free_ char *path =
         name && name[0] == '/' ? xstrdup(name)
                                : xasprintf("%s/%s", container->bundle, name ? name : "config.json");
-    int r = file_read_at(AT_FDCWD, path, CONFIG_FILE_MAX, &container->config_text,
-                         &container->config_length, err);
+    int r = file_read_foreign(path, CONFIG_FILE_MAX, &container->config_text,
+                              &container->config_length, err);
     if (r == 0)
         r = oci_config_parse(container->config_text, container->config_length, "config.json",
                              &container->config, err);

@@ -31,6 +31,9 @@
 #define OWN_FILE "/proc/self/exe"
 #define ALL_SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
 #ifndef AT_EMPTY_PATH
 #define AT_EMPTY_PATH 0x1000
 #endif
@@ -58,8 +61,10 @@ static int copy_to_memory(int own_fd)
 {
     struct stat status;
     off_t offset = 0;
-    int fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
 
+    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 every one may be executed */
+        fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0 || fstat(own_fd, &status) < 0)
         goto fail;
     while (offset < status.st_size) {

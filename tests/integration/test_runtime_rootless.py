@@ -390,6 +390,32 @@ def state_of_others_is_not_trusted(w):
 
 
 @world
+def bundles_of_others_do_not_hold_root_up(w):
+    rooted = Runtime(w.scratch)
+    os.unlink(w.bundle.path / "config.json")
+    os.mkfifo(w.bundle.path / "config.json")
+    os.chown(w.bundle.path / "config.json", w.user.uid, w.user.uid)
+    result = rooted("run", "-b", w.bundle.path, w.name, code=1, timeout=20)
+    assert "no regular file" in result.err and str(w.user.uid) in result.err, result
+    # What the file holds is told to nobody.
+    os.unlink(w.bundle.path / "config.json")
+    (w.scratch / "shadow").write_text("root:$y$j9T$secret:19000:0:::::\n")
+    (w.bundle.path / "config.json").symlink_to(w.scratch / "shadow")
+    result = rooted("run", "-b", w.bundle.path, w.name, code=1)
+    assert "secret" not in result.err + rooted.log.read_text(), result
+    # The name of the pid file is replaced, not followed.
+    target = w.scratch / "target"
+    target.write_text("precious")
+    os.unlink(w.bundle.path / "config.json")
+    w.bundle.linux["cgroupsPath"] = f"/{w.name}"
+    w.bundle.script("true")
+    os.chown(w.bundle.path, w.user.uid, w.user.uid)
+    (w.bundle.path / "pid").symlink_to(target)
+    rooted("run", "-b", w.bundle.path, "--pid-file", w.bundle.path / "pid", w.name)
+    assert target.read_text() == "precious" and not (w.bundle.path / "pid").is_symlink()
+
+
+@world
 def a_waiting_container_shows_nothing_of_the_host(w):
     """exec has to look at it, so that it is not opaque: but nothing is open there."""
     w.bundle.all_capabilities("CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE")

@@ -44,6 +44,11 @@ int file_read_fd(int fd, size_t limit, char **ret_text, size_t *ret_length, stru
 int file_read_at(int dir_fd, const char *path, size_t limit, char **ret_text, size_t *ret_length,
                  struct error *err);
 
+/* The same for a file in a folder that may be somebody else's: a pipe or a device that neither the
+ * caller nor root put there, which could hold the reader up for ever, is -EPERM. */
+int file_read_foreign(const char *path, size_t limit, char **ret_text, size_t *ret_length,
+                      struct error *err);
+
 /* Writes all of it, through short writes and EINTR. */
 int file_write_all(int fd, const void *data, size_t length);
 
