@@ -283,7 +283,8 @@ static int serve_hooks(struct container *container, struct error *err)
     int r = sync_expect(container->sync_fd, SYNC_MOUNTS_DONE, NULL, NULL, err);
     if (r < 0)
         return r;
-    state_for_hooks(&state, "creating", container->pid, &text);
+    /* "creating" by the letter; who wrote hooks for crun and runtime-tools' checks go by this. */
+    state_for_hooks(&state, "created", container->pid, &text);
     struct hook_call call = {.kind = "prestart",
                              .hooks = hooks->prestart,
                              .count = hooks->prestart_count,

@@ -324,6 +324,9 @@ static int add_rules(scmp_filter_ctx context, const struct oci_seccomp *config,
     return 0;
 }
 
+/* Not as a binary tree, as runc has long ones (SCMP_FLTATR_CTL_OPTIMIZE): that takes libseccomp
+ * several times as long, and since Linux 5.11 the kernel remembers which calls pass whatever their
+ * arguments are. */
 static int fill_context(scmp_filter_ctx context, const struct oci_seccomp *config,
                         uint32_t default_action, struct error *err)
 {

@@ -41,7 +41,7 @@ def all_kinds_in_order(w):
     assert [name for name, _ in lines] == [f"{kind}{n}" for kind in KINDS for n in (1, 2)], lines
     states = {name[:-1]: json.loads(text) for name, text in lines}
     assert [states[kind]["status"] for kind in KINDS] == [
-        "creating", "creating", "created", "created", "running", "stopped"]
+        "created", "created", "created", "created", "running", "stopped"]
     # The number as it is where the hook runs; none when it is over.
     pids = [states[kind]["pid"] for kind in KINDS]
     assert pids[0] == pids[1] == pids[4] > 1 and pids[2:4] == [1, 1] and pids[5] == 0, pids
