@@ -77,9 +77,27 @@ static int mkdir_step(int root_fd, const char *path, mode_t mode, int links, str
     return fd < 0 ? error_errno(err, -fd, "open directory %s in the root", path) : fd;
 }
 
+/* Mostly only the last component is missing. -ENOENT: it is not that simple. */
+static int mkdir_last(int root_fd, const char *path, mode_t mode)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+
+    if (!slash || slash == path || !name[0] || text_equal(name, ".") || text_equal(name, ".."))
+        return -ENOENT;
+    _cleanup_free_ char *parent = xstrndup(path, (size_t)(slash - path));
+    _cleanup_close_ int parent_fd = file_open_in_root(root_fd, parent, O_PATH | O_DIRECTORY, 0);
+    if (parent_fd < 0 || mkdirat(parent_fd, name, mode) < 0)
+        return -ENOENT;
+    return file_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
+}
+
 static int mkdir_path(int root_fd, const char *path, mode_t mode, int links, struct error *err)
 {
     int fd = file_open_in_root(root_fd, path[0] ? path : ".", O_PATH | O_DIRECTORY, 0);
+    if (fd >= 0)
+        return fd;
+    if (fd == -ENOENT)
+        fd = mkdir_last(root_fd, path, mode);
     if (fd >= 0)
         return fd;
     if (fd != -ENOENT)

@@ -17,6 +17,11 @@
 #include "hooks.h"
 #include "namespaces.h"
 
+/* A directory, in this boot of the machine. */
+struct mount_place {
+    uint64_t mount, inode;
+};
+
 struct container {
     const char *id;            /* borrowed */
     char *bundle;              /* owned; absolute */
@@ -48,9 +53,10 @@ struct container {
     int root_fd;           /* in the child: the container's root, once it is mounted */
     struct mount_entry *mounts; /* owned; see mounts.h */
     size_t mounts_count;
-    int map_fds[2];     /* for idmapped mounts: the parent's and the child's end; -1 */
-    bool no_pivot;      /* change the root by chroot */
-    bool root_in_place; /* the root is mounted over its own folder and not on "/" */
+    int map_fds[2];                /* for idmapped mounts: the parent's and the child's end; -1 */
+    bool no_pivot;                 /* change the root by chroot */
+    struct mount_place root_place; /* of root_fd, while mounting */
+    bool root_in_place;            /* the root is mounted over its own folder and not on "/" */
 
     struct hook_output hook_output;
 

@@ -281,19 +281,20 @@ int mounts_open_destination(struct container *container, const struct mount_entr
     return fd;
 }
 
-static bool is_same_place(int a, int b)
+static struct mount_place place_of(int fd)
 {
-    struct statx first, second;
-    const unsigned mask = STATX_INO | STATX_MNT_ID;
+    struct statx status;
 
-    return statx(a, "", AT_EMPTY_PATH, mask, &first) == 0 &&
-           statx(b, "", AT_EMPTY_PATH, mask, &second) == 0 && first.stx_ino == second.stx_ino &&
-           first.stx_mnt_id == second.stx_mnt_id;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &status) < 0)
+        return (struct mount_place){0};
+    return (struct mount_place){.mount = status.stx_mnt_id, .inode = status.stx_ino};
 }
 
 int mounts_attach(struct container *container, int mount_fd, int dest_fd, struct error *err)
 {
-    bool on_root = is_same_place(dest_fd, container->root_fd);
+    struct mount_place place = place_of(dest_fd);
+    bool on_root =
+        place.inode == container->root_place.inode && place.mount == container->root_place.mount;
     int r = kernel_move_mount(mount_fd, dest_fd);
 
     if (r < 0)
@@ -305,6 +306,7 @@ int mounts_attach(struct container *container, int mount_fd, int dest_fd, struct
         return error_errno(err, errno, "open the new root");
     close_fd(container->root_fd);
     container->root_fd = fd;
+    container->root_place = place_of(fd);
     return 0;
 }
 
@@ -318,6 +320,7 @@ static int apply_entry(struct container *container, struct mount_entry *entry, s
 
 int mounts_apply(struct container *container, struct error *err)
 {
+    container->root_place = place_of(container->root_fd);
     for (size_t i = 0; i < container->mounts_count; i++) {
         struct mount_entry *entry = &container->mounts[i];
         int r = apply_entry(container, entry, err);
