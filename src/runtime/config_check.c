@@ -60,13 +60,19 @@ static bool is_identity(struct oci_id_mapping *const *map, size_t count)
 /* An ordinary user can do next to nothing outside of a user namespace. */
 static int check_unprivileged(const struct oci_linux *config, struct error *err)
 {
-    if (geteuid() == 0 || is_own(config, "user", false))
+    if (geteuid() == 0)
         return 0;
-    return error_set(
-        err, -EINVAL,
-        "linux.namespaces: rootless container requires user namespaces: add {\"type\": "
-        "\"user\"} with linux.uidMappings and linux.gidMappings (spec --rootless "
-        "writes such a config.json)");
+    if (!is_own(config, "user", false))
+        return error_set(
+            err, -EINVAL,
+            "linux.namespaces: rootless container requires user namespaces: add {\"type\": "
+            "\"user\"} with linux.uidMappings and linux.gidMappings (spec --rootless writes such a "
+            "config.json)");
+    if (!is_own(config, "mount", false))
+        return error_set(err, -EINVAL,
+                         "linux.namespaces: only root mounts in the host's mount namespace: add "
+                         "{\"type\": \"mount\"}");
+    return 0;
 }
 
 static int check_users(const struct oci_linux *config, struct error *err)

@@ -71,7 +71,7 @@ static int become_mapped_root(struct container *container, struct error *err)
                 : users_check_joined(container->proc_fd, config->linux, err);
     /* Without privileges the parent cannot open them; here they are opened with the caller's user.
      */
-    if (r == 0 && container->unprivileged && !(container->namespaces.join & CLONE_NEWNS))
+    if (r == 0 && container->unprivileged && (container->namespaces.create & CLONE_NEWNS))
         r = mounts_open_sources(container, err);
     if (r == 0)
         r = users_become_root(config->process->user, err);

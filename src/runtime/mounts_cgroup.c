@@ -40,11 +40,16 @@ static int mount_v2(struct container *container, const struct mount_options *opt
     _cleanup_free_ char *path =
         own ? xasprintf(CGROUP_MOUNT "/%s", container->cgroup.path) : xstrdup(CGROUP_MOUNT);
 
-    if (!options->data)
-        return bind_cgroup(path, dest_fd, options, err);
-    _cleanup_close_ int fd = mounts_new_filesystem("cgroup2", "cgroup", options, -1, err);
-    if (fd < 0)
+    /* Without a cgroup of its own nobody knows here which one of the host's that is. */
+    bool is_new = options->data || (own && cgroup_is_none(&container->cgroup));
+    _cleanup_close_ int fd =
+        is_new ? mounts_new_filesystem("cgroup2", "cgroup", options, -1, err) : -1;
+    if (fd < 0 && options->data)
         return fd;
+    if (fd < 0) {
+        error_finish(err);
+        return bind_cgroup(path, dest_fd, options, err);
+    }
     int r = mounts_set_tree(fd, options, err);
     return r < 0 ? r : mounts_attach(container, fd, dest_fd, err);
 }

@@ -147,6 +147,35 @@ def a_delegated_cgroup_is_used(w):
 
 
 @world
+def a_cgroup_beside_the_callers_own(w):
+    """Without linux.cgroupsPath, where the caller's parent cgroup is delegated (v2 alone)."""
+    if cgroup_version() == 1:
+        assert w.run("cat /proc/self/cgroup").out == open("/proc/self/cgroup").read()
+        return
+    out = w.run("cat /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs").lines
+    assert out[0] == "0::/" and "1" in out, out  # its own view of the caller's
+    with delegated_cgroup(w.user, w.name + "d") as (folder,):
+        leaf = folder / "leaf"
+        leaf.mkdir()
+        os.chown(leaf, w.user.uid, w.user.uid)
+        (folder.parent / "cgroup.subtree_control").write_text("+pids")
+        w.bundle.resources["pids"] = {"limit": 20}
+        w.bundle.script("sleep 100").write()
+        argv = w.user.argv(w.runtime.path, "run", "-d", "-b", w.bundle.path, w.name)
+        run("sh", "-c", f'echo $$ >{leaf}/cgroup.procs; exec "$@"', "sh", *argv, cwd=w.user.home)
+        try:
+            pid = w.runtime.state(w.name)["pid"]
+            assert open(f"/proc/{pid}/cgroup").read() == f"0::/{w.name}d/{w.name}\n"
+            assert (folder / w.name / "pids.max").read_text() == "20\n"
+            w.runtime("pause", w.name)
+            assert w.runtime.status(w.name) == "paused"
+        finally:
+            w.runtime("delete", "--force", w.name)
+        assert not (folder / w.name).exists()
+        leaf.rmdir()
+
+
+@world
 def what_an_ordinary_user_cannot_have_is_named(w):
     w.bundle.process["user"] = {"uid": 0, "gid": 0, "additionalGids": [5]}
     w.fails("cannot set any additional groups in a rootless container")
@@ -159,6 +188,10 @@ def what_an_ordinary_user_cannot_have_is_named(w):
     w.bundle.namespace("user", remove=True)
     w.bundle.linux.pop("uidMappings"), w.bundle.linux.pop("gidMappings")
     w.fails("rootless container requires user namespaces")
+    w.bundle.namespace("user").namespace("mount", remove=True)
+    w.bundle.linux["uidMappings"] = w.bundle.linux["gidMappings"] = [
+        {"containerID": 0, "hostID": w.user.uid, "size": 1}]
+    w.fails("only root mounts in the host's mount namespace")
 
 
 @world
