@@ -84,6 +84,8 @@ struct cloche_runtime_exec_options {
     char *const *environment;  /* NULL-terminated, added; NULL: none */
     char *const *capabilities; /* NULL-terminated, added; NULL: none */
     const char *user;          /* "uid[:gid]", NULL: the container's */
+    char *const *cgroups; /* NULL-terminated; below the container's: "PATH", or with cgroup v1 also
+                             "CONTROLLER[,CONTROLLER]:PATH"; NULL: the container's own */
     const uint32_t *additional_gids;
     size_t additional_gids_count;
     const char *apparmor_profile; /* NULL: the container's; also the next one */

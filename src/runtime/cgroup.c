@@ -326,4 +326,7 @@ void cgroup_join_finish(struct cgroup_join *join)
     for (size_t i = 0; i < join->count; i++)
         close_fd(join->fds[i]);
     join->count = 0;
+    if (join->owned_fd > 0)
+        close(join->owned_fd);
+    join->owned_fd = 0;
 }

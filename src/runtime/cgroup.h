@@ -66,6 +66,7 @@ struct cgroup_join {
     int fds[CGROUP_HIERARCHIES_MAX]; /* owned; the process writes "0" to each, in this order; with
                                         a clone_fd the first one is that cgroup's */
     size_t count;
+    int owned_fd; /* more than 0: clone_fd is owned, and this */
 };
 
 struct cgroup_ops {
@@ -144,6 +145,12 @@ int cgroup_update_devices(struct cgroup *cgroup, const struct device_rule *rules
 /* Gives the cgroup to the container's user, where the configuration lets the container have it: a
  * cgroup namespace of its own, and cgroups mounted at /sys/fs/cgroup without "ro". */
 int cgroup_delegate(struct cgroup *cgroup, const struct oci_config *config, struct error *err);
+
+/* For a further process of a container. places: of exec --cgroup, "PATH" or on v1 also
+ * "CONTROLLER[,CONTROLLER]:PATH", below the container's cgroup; NULL or empty: its top, or where
+ * its first process is when the top hands controllers down and takes no processes (v2). */
+int cgroup_prepare_join_further(struct cgroup *cgroup, char *const *places, pid_t init,
+                                struct cgroup_join *ret, struct error *err);
 
 /* In the process that joins. born_there: it was cloned into clone_fd. Needs no allocation. */
 int cgroup_join_self(const struct cgroup_join *join, bool born_there);

@@ -516,7 +516,8 @@ static int prepare(struct execution *execution, const char *root, char ***warnin
     if (r == 0)
         r = state_open_cgroup(&execution->stored, &execution->cgroup, err);
     if (r == 0)
-        r = execution->cgroup.ops->prepare_join(&execution->cgroup, &execution->join, err);
+        r = cgroup_prepare_join_further(&execution->cgroup, execution->options->cgroups,
+                                        execution->stored.state->pid, &execution->join, err);
     return r < 0 ? r : open_connections(execution, ret_relay_fd, err);
 }
 

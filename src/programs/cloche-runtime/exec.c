@@ -13,14 +13,15 @@
 struct exec_arguments {
     struct cloche_runtime_exec_options options;
     const char *preserve_fds;
-    char **environment, **capabilities, **groups; /* owned */
-    uint32_t *gids;                               /* owned */
+    char **environment, **capabilities, **groups, **cgroups; /* owned */
+    uint32_t *gids;                                          /* owned */
 };
 
 static void finish(struct exec_arguments *arguments)
 {
     strv_free(arguments->environment);
     strv_free(arguments->capabilities);
+    strv_free(arguments->cgroups);
     strv_free(arguments->groups);
     free(arguments->gids);
 }
@@ -60,7 +61,7 @@ static int parse(int argc, char **argv, struct exec_arguments *ret, struct error
         {.name = "preserve-fds", .value = &ret->preserve_fds},
         {.name = "process-label", .value = &options->selinux_label},
         {.name = "apparmor", .value = &options->apparmor_profile},
-        {.name = "cgroup", .refused = "is not supported yet"},
+        {.name = "cgroup", .list = &ret->cgroups},
         {.name = "ignore-paused", .flag = &options->ignore_paused},
         {.name = "pidfd-socket", .value = &options->pidfd_socket},
         {.name = "exec-wait-fifo", .value = &options->wait_fifo},
@@ -79,6 +80,7 @@ static int parse(int argc, char **argv, struct exec_arguments *ret, struct error
     options->args = options->process_file ? NULL : argv + 2;
     if (options->args && rest > 2 && text_equal(argv[2], "--"))
         options->args++;
+    options->cgroups = ret->cgroups;
     options->environment = ret->environment;
     options->capabilities = ret->capabilities;
     int r = take_groups(ret, err);
@@ -110,11 +112,12 @@ static int exec_main(const struct program *program, int argc, char **argv)
 
 const struct command command_exec = {
     .name = "exec",
-    .usage = "[-t] [-d] [-u UID[:GID]] [-g GID]... [-e NAME=VALUE]... [-c CAP]... [--cwd DIR]\n"
-             "    [--no-new-privs] [--apparmor PROFILE] [--process-label LABEL] [--ignore-paused]\n"
-             "    [--console-socket SOCKET] [--pidfd-socket SOCKET] [--pid-file FILE]\n"
-             "    [--preserve-fds N] [--exec-wait-fifo FIFO]\n"
-             "    ID COMMAND [ARGUMENT...] | -p process.json ID",
+    .usage =
+        "[-t] [-d] [-u UID[:GID]] [-g GID]... [-e NAME=VALUE]... [-c CAP]... [--cwd DIR]\n"
+        "    [--no-new-privs] [--apparmor PROFILE] [--process-label LABEL] [--ignore-paused]\n"
+        "    [--cgroup [CONTROLLERS:]PATH]... [--console-socket SOCKET] [--pidfd-socket SOCKET]\n"
+        "    [--pid-file FILE] [--preserve-fds N] [--exec-wait-fifo FIFO]\n"
+        "    ID COMMAND [ARGUMENT...] | -p process.json ID",
     .summary = "run a further process in a container",
     .enters_container = true,
     .main = exec_main,

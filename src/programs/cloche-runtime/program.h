@@ -33,9 +33,9 @@ struct command {
     int (*main)(const struct program *program, int argc, char **argv);
 };
 
-extern const struct command command_create, command_delete, command_exec, command_features,
-    command_kill, command_list, command_pause, command_ps, command_resume, command_run,
-    command_spec, command_start, command_state, command_update, command_version;
+extern const struct command command_create, command_delete, command_events, command_exec,
+    command_features, command_kill, command_list, command_pause, command_ps, command_resume,
+    command_run, command_spec, command_start, command_state, command_update, command_version;
 
 /* Messages the way runc writes them, which podman and containerd read: to the log file in its
  * format if there is one, and to standard error. */

@@ -56,6 +56,14 @@ int runtime_resume(const char *root, const char *id, struct error *err);
 int runtime_update(const char *root, const struct cloche_runtime_update_options *options,
                    struct error *err);
 
+/* text: one JSON object, without a newline; valid for the call. */
+typedef void (*runtime_event_sink)(void *context, const char *text);
+
+/* interval_ms 0: what the container uses now, once. Else every so many milliseconds, and each kill
+ * for want of memory when it happens, until the container's first process ends. */
+int runtime_events(const char *root, const char *id, uint64_t interval_ms, runtime_event_sink sink,
+                   void *context, struct error *err);
+
 /* Process numbers in the caller's pid namespace; owned by the caller. */
 int runtime_processes(const char *root, const char *id, pid_t **ret, size_t *ret_count,
                       struct error *err);

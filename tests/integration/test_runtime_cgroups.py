@@ -1,0 +1,318 @@
+"""cloche-runtime and cgroups: conversions, hybrid machines, delegation, exec --cgroup, events, ps,
+escapes.
+
+Runs on the machine (cgroup v1, hybrid) and in the guest (v2).
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+
+from bundles import CGROUPS, World, cgroup_file, cgroup_version, world
+from harness import main, wait_for
+
+V2 = cgroup_version() == 2
+HYBRID = (CGROUPS / "unified" / "cgroup.procs").exists()
+MIB = 1 << 20
+SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
+
+
+def running(w, script=SLEEP):
+    return w.runtime.container(w.bundle.script(script), w.name)
+
+
+def execute(w, *words, code=0):
+    return w.runtime("exec", w.name, *words, code=code)
+
+
+def shell(w, script, code=0):
+    return execute(w, "sh", "-c", script, code=code)
+
+
+def user_namespace(w, base=100000):
+    w.bundle.namespace("user")
+    for kind in ("uidMappings", "gidMappings"):
+        w.bundle.linux[kind] = [{"containerID": 0, "hostID": base, "size": 65536}]
+    subprocess.run(["chown", "-R", f"{base}:{base}", w.bundle.rootfs], check=True)
+
+
+def writable_cgroups(w):
+    for mount in w.bundle.config["mounts"]:
+        if mount["type"] == "cgroup":
+            mount["options"].remove("ro")
+    w.bundle.write()
+
+
+# ---------------------------------------------------------------- limits
+
+@world
+def shares_become_weights_by_the_new_curve(w):
+    if not V2:
+        return
+    for shares, weight in ((2, 1), (100, 17), (1024, 100), (3333, 256), (262144, 10000)):
+        w.bundle.resources["cpu"] = {"shares": shares}
+        assert w.run("cat /sys/fs/cgroup/cpu.weight").out == f"{weight}\n", shares
+
+
+@world
+def shares_out_of_range_are_refused(w):
+    if V2:
+        return
+    w.bundle.resources["cpu"] = {"shares": 1}
+    w.fails("minimum allowed cpu-shares is 2")
+
+
+@world
+def no_processes_is_one(w):
+    """What 0 means: runc 1.4 takes it as 1, which the container's first process is."""
+    w.bundle.resources["pids"] = {"limit": 0}
+    w.bundle.args("cat", "/sys/fs/cgroup/pids.max" if V2 else "/sys/fs/cgroup/pids/pids.max")
+    assert w.run().out == "1\n"
+    w.bundle.resources["pids"] = {"limit": -1}
+    assert w.run().out == "max\n"
+
+
+@world
+def a_burst_with_its_quota(w):
+    w.bundle.resources["cpu"] = {"quota": 50000, "period": 100000, "burst": 10000}
+    with running(w):
+        name = "cpu.max.burst" if V2 else "cpu.cfs_burst_us"
+        assert cgroup_file(w.name, "cpu", name) == "10000"
+
+
+@world
+def files_of_cgroup_v2(w):
+    w.bundle.resources["unified"] = {"memory.high": str(64 * MIB), "memory.low": str(MIB)}
+    if not V2:
+        w.fails("invalid configuration")
+        return
+    assert w.run("cat /sys/fs/cgroup/memory.high").out == f"{64 * MIB}\n"
+    for key, message in (
+            ("nothing", "the specified key has not the form CONTROLLER.VALUE `nothing`"),
+            ("../x.y", "has not the form"), ("memory.x/../y", "has not the form"),
+            ("foo.bar", "the requested cgroup controller `foo` is not available"),
+            ("memory.foo", "No such file or directory"), ("cgroup.procs", "is no limit"),
+            ("cgroup.kill", "is no limit"), ("cgroup.subtree_control", "is no limit")):
+        w.bundle.resources["unified"] = {key: "1"}
+        w.fails(message)
+
+
+@world
+def a_rule_that_v1_would_not_obey_is_refused(w):
+    w.bundle.resources["devices"] = [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 1, "access": "rwm"},
+        {"allow": False, "type": "c", "major": 1, "minor": 11, "access": "rw"}]
+    if V2:
+        w.run("true")
+    else:
+        w.fails("linux.resources.devices", "wildcard")
+
+
+# ---------------------------------------------------------------- where the container is
+
+@world
+def on_a_hybrid_machine_it_is_in_the_v2_tree_too(w):
+    if not HYBRID:
+        return
+    w.bundle.namespace("cgroup", remove=True)
+    with running(w):
+        pid = w.runtime.state(w.name)["pid"]
+        last = pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines()[-1]
+        assert last == f"0::/{w.name}", last
+        assert execute(w, "cat", "/proc/self/cgroup").lines[-1] == last
+    assert not (CGROUPS / "unified" / w.name).exists()
+
+
+@world
+def a_writable_cgroup_in_its_own_namespace_is_the_containers(w):
+    if not V2:
+        return
+    user_namespace(w)
+
+    def owner():
+        with running(w):
+            return shell(w, "stat -c %u /sys/fs/cgroup /sys/fs/cgroup/cgroup.procs "
+                            "/sys/fs/cgroup/memory.max").out.split()
+    assert owner() == ["65534"] * 3
+    writable_cgroups(w)
+    assert owner() == ["0", "0", "65534"]
+    w.bundle.namespace("cgroup", remove=True)
+    assert owner() == ["65534"] * 3
+
+
+@world
+def a_container_makes_cgroups_in_its_own(w):
+    if not V2:
+        return
+    user_namespace(w)
+    writable_cgroups(w)
+    with running(w):
+        shell(w, "mkdir -p /sys/fs/cgroup/a/b/c && echo 1 > /sys/fs/cgroup/a/b/cgroup.procs")
+    assert not (CGROUPS / w.name).exists()
+
+
+# ---------------------------------------------------------------- exec
+
+@world
+def exec_into_a_cgroup_below(w):
+    writable_cgroups(w)
+    w.bundle.all_capabilities("CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN")
+    with running(w):
+        for bad, message in (("..", ".. is not a sub cgroup path"),
+                             ("a/../../b", "is not a sub cgroup path"),
+                             ("nonexistent", "/nonexistent/cgroup.procs: no such file "),
+                             ("whaaat:/", "unknown controller ")):
+            result = w.runtime("exec", "--cgroup", bad, w.name, "true", code=255)
+            assert message in result.err, result
+        top = execute(w, "cat", "/proc/self/cgroup").out
+        assert w.runtime("exec", "--cgroup", "/", w.name, "cat", "/proc/self/cgroup").out == top
+        if V2:
+            shell(w, "mkdir /sys/fs/cgroup/sub")
+            out = w.runtime("exec", "--cgroup", "sub", w.name, "cat", "/proc/self/cgroup").out
+            assert out == "0::/sub\n", out
+        else:
+            shell(w, "mkdir /sys/fs/cgroup/memory/sub /sys/fs/cgroup/pids/sub")
+            out = w.runtime("exec", "--cgroup", "memory:sub", "--cgroup", "pids:sub", w.name, "cat",
+                            "/proc/self/cgroup").lines
+            below = {line.split(":")[1] for line in out if line.endswith("/sub")}
+            assert below == {"memory", "pids"}, out
+
+
+@world
+def exec_where_the_top_takes_no_processes(w):
+    if not V2:
+        return
+    writable_cgroups(w)
+    with running(w):
+        shell(w, "mkdir /sys/fs/cgroup/sub && echo 1 > /sys/fs/cgroup/sub/cgroup.procs")
+        assert execute(w, "cat", "/proc/self/cgroup").out == "0::/\n"
+        shell(w, "echo $$ > /sys/fs/cgroup/sub/cgroup.procs && "
+                 "echo +memory > /sys/fs/cgroup/cgroup.subtree_control")
+        assert execute(w, "cat", "/proc/self/cgroup").out == "0::/sub\n"
+        result = w.runtime("exec", "--cgroup", "/", w.name, "true", code=255)
+        assert "device or resource busy" in result.err, result
+
+
+# ---------------------------------------------------------------- events, ps, pause
+
+def statistics(w):
+    event = json.loads(w.runtime("events", "--stats", w.name).out)
+    assert list(event) == ["type", "id", "data"], event
+    assert (event["type"], event["id"]) == ("stats", w.name)
+    return event["data"]
+
+
+@world
+def statistics_of_a_container(w):
+    w.bundle.resources.update(memory={"limit": 64 * MIB}, pids={"limit": 30})
+    with running(w, "head -c 9000000 /dev/zero > /dev/shm/x; " + SLEEP):
+        usage = "memory.current" if V2 else "memory.usage_in_bytes"
+        wait_for(lambda: int(cgroup_file(w.name, "memory", usage)) > 9000000)
+        data = statistics(w)
+        assert list(data) == ["cpu", "cpuset", "memory", "pids", "blkio", "hugetlb", "intel_rdt",
+                              "network_interfaces"]
+        assert data["memory"]["usage"]["limit"] == 64 * MIB
+        assert data["memory"]["usage"]["usage"] > 9000000
+        assert data["memory"]["raw"]["file" if V2 else "cache"] >= 9000000
+        assert data["memory"]["cache"] >= 9000000
+        assert data["pids"]["limit"] == 30 and data["pids"]["current"] >= 1
+        assert data["cpu"]["usage"]["total"] > 0
+        assert {"kernel", "user"} <= set(data["cpu"]["usage"])
+        if V2:
+            assert {"some", "full"} == set(data["cpu"]["psi"])
+            assert {"avg10", "avg60", "avg300", "total"} == set(data["memory"]["psi"]["some"])
+        else:
+            assert len(data["cpu"]["usage"]["percpu"]) >= 1 and data["cpuset"]["cpus"]
+            assert len(data["cpu"]["usage"]["percpu_user"]) >= 1
+
+
+@world
+def events_end_with_the_container(w):
+    with running(w):
+        events = w.runtime.start("events", "--interval", "100ms", w.name, stdout=subprocess.PIPE)
+        line = json.loads(events.stdout.readline())
+        assert line["type"] == "stats" and line["data"]["pids"]["current"] >= 1
+        w.runtime("delete", "-f", w.name)
+        assert events.wait(10) == 0
+        events.stdout.close()
+    assert "does not exist" in w.runtime("events", "--stats", w.name, code=1).err
+
+
+@world
+def a_kill_for_want_of_memory_is_an_event(w):
+    w.bundle.resources["memory"] = {"limit": 16 * MIB, "swap": 16 * MIB}
+    with running(w):
+        events = w.runtime.start("events", "--interval", "1h", w.name, stdout=subprocess.PIPE)
+        wait_for(lambda: pathlib.Path(f"/proc/{events.pid}/fd").is_dir() and any(
+            "inotify" in os.readlink(fd) or "eventfd" in os.readlink(fd)
+            for fd in pathlib.Path(f"/proc/{events.pid}/fd").iterdir()))
+        w.runtime("exec", w.name, "sh", "-c", "x=$(head -c 99999999 /dev/zero | tr '\\0' x)",
+                  code=None)
+        assert events.stdout.readline() == b'{"type":"oom","id":"%s"}\n' % w.name.encode()
+        w.runtime("kill", w.name, "KILL")
+        assert events.wait(10) == 0
+        events.stdout.close()
+
+
+@world
+def intervals_are_checked(w):
+    with running(w):
+        for interval in ("0", "x", "-1s", "5", "1y", "0s"):
+            w.runtime("events", "--interval", interval, w.name, code=1)
+
+
+@world
+def processes_after_the_end(w):
+    with running(w):
+        pid = w.runtime.state(w.name)["pid"]
+        assert str(pid) in w.runtime("ps", w.name).out
+        assert pid in json.loads(w.runtime("ps", "-f", "json", w.name).out)
+        out = w.runtime("ps", w.name, "-e", "-x").out
+        assert "PID" in out and "COMMAND" in out
+        w.runtime("kill", w.name, "KILL")
+        wait_for(lambda: w.runtime.status(w.name) == "stopped")
+        assert str(pid) not in w.runtime("ps", w.name).out
+
+
+@world
+def paused_containers_are_killed_and_deleted(w):
+    with running(w):
+        w.runtime("pause", w.name)
+        w.runtime("kill", w.name, "KILL")
+        wait_for(lambda: w.runtime.status(w.name) in ("stopped", "paused"))
+        w.runtime("delete", "-f", w.name)
+    with running(w):
+        w.runtime("pause", w.name)
+        w.runtime("kill", "--all", w.name, "KILL")
+        wait_for(lambda: w.runtime.status(w.name) == "stopped")
+
+
+# ---------------------------------------------------------------- escapes
+
+@world
+def a_release_agent_cannot_be_set(w):
+    """CVE-2022-0492 and its like: a container that may mount cgroups, or has them mounted writable,
+    must not come to release_agent, which the kernel runs outside of every container."""
+    victim = w.scratch / "victim"
+    mounting = ("mkdir /tmp/c; for k in memory rdma cpuset pids freezer devices; do "
+                "mount -t cgroup -o $k c /tmp/c 2>/dev/null && for f in /tmp/c/release_agent "
+                "/tmp/c/*/release_agent; do [ -e $f ] && "
+                f"echo 'touch {victim}' 2>/dev/null > $f && echo set $f; done; "
+                "umount /tmp/c 2>/dev/null; done; "
+                "find /sys/fs/cgroup -name release_agent 2>/dev/null | while read f; do "
+                f"echo {victim} > $f && echo set $f; done; echo end")
+    w.bundle.mount("/tmp", "tmpfs", "tmpfs", [])
+    assert w.run(mounting).out == "end\n"
+    writable_cgroups(w)
+    assert w.run(mounting).out == "end\n"
+    # In user and cgroup namespaces of its own, as CVE-2022-0492 had it.
+    user_namespace(w)
+    w.bundle.all_capabilities("CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE")
+    assert w.run(mounting).out == "end\n"
+    assert not victim.exists()
+
+
+if __name__ == "__main__":
+    main()
