@@ -1,10 +1,11 @@
 """dockerd with cloche-runtime as a runtime of its own (--add-runtime): run, exec, pause,
-restarts, terminals. The daemon is one for all tests, with folders and a cgroup parent of its own and
+update, restarts, terminals. The daemon is one for all tests, with folders and a cgroup parent of its own and
 without networks."""
 
 import contextlib
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 
@@ -76,6 +77,16 @@ class Docker:
                 os.rmdir(folder)
 
 
+def value_of(pid, controller, name_v1, name_v2):
+    """A cgroup file of a process's cgroup."""
+    for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        if controller in names.split(","):
+            return pathlib.Path(f"/sys/fs/cgroup/{controller}{path}/{name_v1}").read_text().strip()
+    path = pathlib.Path(f"/proc/{pid}/cgroup").read_text().split("::", 1)[1].strip()
+    return pathlib.Path(f"/sys/fs/cgroup{path}/{name_v2}").read_text().strip()
+
+
 def run_and_exit_codes(engine):
     assert engine.run("echo", "hello").out == "hello\n"
     assert engine("info", "-f", "{{.DefaultRuntime}}").out == "cloche\n"
@@ -110,6 +121,16 @@ def pause_and_unpause(engine):
         engine("unpause", name)
         assert engine.inspect(name, ".State.Status") == "running"
         engine("exec", name, "true")
+
+
+def update_of_limits(engine):
+    with engine.background("one", "sleep", "1000", options=["--memory", "64m"]) as name:
+        pid = engine.pid(name)
+        assert value_of(pid, "memory", "memory.limit_in_bytes", "memory.max") == str(64 << 20)
+        engine("update", "--memory", "128m", "--memory-swap", "-1", "--pids-limit", "77",
+               "--cpu-shares", "300", name)
+        assert value_of(pid, "memory", "memory.limit_in_bytes", "memory.max") == str(128 << 20)
+        assert value_of(pid, "pids", "pids.max", "pids.max") == "77"
 
 
 def stop_kill_restart(engine):
@@ -194,7 +215,7 @@ def namespaces_are_shared(engine):
 
 
 PARTS = (run_and_exit_codes, exec_in_a_container, pause_and_unpause,
-         stop_kill_restart, a_policy_restarts_it, options_reach_the_container, privileged, a_terminal,
+         update_of_limits, stop_kill_restart, a_policy_restarts_it, options_reach_the_container, privileged, a_terminal,
          a_health_check_runs_in_it, namespaces_are_shared)
 
 

@@ -20,7 +20,7 @@ import shutil
 import signal
 import subprocess
 
-from bundles import ConsoleSocket, world
+from bundles import ConsoleSocket, cgroup_version, world
 from harness import main, run
 
 RENAME_EXCHANGE = 2
@@ -403,6 +403,17 @@ def the_working_directory_is_made_in_the_root(w):
         w.bundle.process["cwd"] = path
         try_to_run(w)
     assert os.listdir(outside) == []
+
+
+# release_agent of cgroup v1 is a program that the kernel runs on the host.
+@world
+def cgroups_do_not_lead_out(w):
+    file = "cgroup.procs" if cgroup_version() == 2 else "release_agent"
+    w.bundle.script(f"for f in /sys/fs/cgroup/{file} /sys/fs/cgroup/*/{file}; do "
+                    "[ -e $f ] && echo found && echo /evil >$f && echo written; done 2>/dev/null; "
+                    "mkdir /tmp/c && mount -t cgroup -o memory none /tmp/c && echo mounted; true")
+    out = w.run().out
+    assert "written" not in out and "mounted" not in out, out
 
 
 if __name__ == "__main__":
