@@ -12,7 +12,10 @@ import struct
 import threading
 
 from bundles import world
-from harness import Skip, main, run, wait_for
+from harness import Skip, main, run, test, wait_for
+from users import user_world
+
+rootless = user_world(test)
 
 NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}[platform.machine()]
 
@@ -408,6 +411,33 @@ def an_agent_in_a_user_namespace(w):
     for folder in (w.scratch, w.bundle.path):
         folder.chmod(0o755)
     assert "No medium" in w.run("hostname other", code=1).err
+    agent.close()
+
+
+@rootless
+def an_agent_of_an_ordinary_user(w):
+    """Who may not take descriptors of a process that hides itself: it shows itself, and has nothing
+    of the host left then."""
+    agent = Agent(w.user.home, {number_of("sethostname"): errno.ENOMEDIUM})
+    agent.path.chmod(0o777)
+    notify(w, "sethostname", path=agent.path)
+    for no_new_privileges in (True, False):
+        w.bundle.process["noNewPrivileges"] = no_new_privileges
+        w.bundle.script("sleep 100").write()
+        w.runtime("run", "-d", "-b", w.bundle.path, w.name)
+        try:
+            result = w.runtime("exec", w.name, "hostname", "other", code=1)
+            assert "No medium" in result.err, result
+            assert [document["state"]["status"] for document, _ in agent.documents] == [
+                "creating", "running"]
+            agent.documents.clear()
+        finally:
+            w.runtime("delete", "-f", w.name)
+        assert "No medium" in w.run("hostname other", code=1).err
+        agent.documents.clear()
+        w.bundle.args("/missing")
+        assert "/missing" in w.run(code=1).err
+        agent.documents.clear()
     agent.close()
 
 
