@@ -13,6 +13,7 @@
 
 #include "attributes.h"
 #include "id_list.h"
+#include "lookup.h"
 
 /* linux/sched.h, linux/sched/types.h: the libcs have neither. */
 enum policy {
@@ -298,9 +299,8 @@ static int set_memory_policy(const struct oci_memory_policy *policy, struct erro
         0)
         return 0;
     int code = errno;
-    if (code == EINVAL) /* as Go writes it, which runc's callers look for */
-        return error_set(err, -code, "linux.memoryPolicy: set_mempolicy: invalid argument");
-    return error_errno(err, code, "linux.memoryPolicy: set_mempolicy");
+    /* As Go writes it, which runc's callers look for. */
+    return error_set(err, -code, "linux.memoryPolicy: set_mempolicy: %s", lookup_error_text(-code));
 }
 
 int attributes_adopt(const struct oci_linux *linux, struct error *err)

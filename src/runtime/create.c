@@ -432,12 +432,11 @@ static void roll_back(struct container *container, const char *root)
 }
 
 static int prepare_notification(struct container *container, struct workload *workload,
-                                const char *root,
                                 const struct cloche_runtime_create_options *options,
                                 bool wait_for_start, struct error *err)
 {
     struct notify notify = NOTIFY_INIT;
-    int r = notify_prepare(container, workload, root, options->notify_socket, err);
+    int r = notify_prepare(container, workload, options->notify_socket, err);
 
     if (r == 0 && !wait_for_start)
         r = notify_listen(&notify, container->state_fd, options->notify_socket, err);
@@ -461,6 +460,8 @@ int create_container(struct container *container, const char *root,
     if (r == 0)
         r = find_rootfs(container, err);
     if (r == 0)
+        r = notify_mount(container, root, options->notify_socket, err);
+    if (r == 0)
         r = mounts_parse(container, err);
     if (r == 0)
         r = rootfs_check_propagation(container, err);
@@ -483,7 +484,7 @@ int create_container(struct container *container, const char *root,
         strv_take(&workload.variables, xasprintf("LISTEN_FDNAMES=%s", options->listen_names));
     workload.stays_hidden =
         !filter_notifies(container->config->linux->seccomp) || listener_can_take();
-    r = prepare_notification(container, &workload, root, options, wait_for_start, err);
+    r = prepare_notification(container, &workload, options, wait_for_start, err);
     if (r == 0)
         r = build(container, &workload, options, wait_for_start, ret_relay_fd, err);
     workload_finish(&workload);

@@ -50,6 +50,14 @@ const char *lookup_error_text(int code)
         return "permission denied";
     case ENOEXEC:
         return "exec format error";
+    case EINVAL:
+        return "invalid argument";
+    case EPERM:
+        return "operation not permitted";
+    case E2BIG:
+        return "argument list too long";
+    case ETXTBSY:
+        return "text file busy";
     case EISDIR: /* engines look for the latter to choose the exit code 126 */
         return "is a directory: permission denied";
     default:

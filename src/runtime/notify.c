@@ -38,18 +38,29 @@ static void add_mount(struct oci_config *config, const char *source)
     config->mounts[config->mounts_count++] = mount;
 }
 
-int notify_prepare(struct container *container, struct workload *workload, const char *root,
-                   const char *host, struct error *err)
+int notify_mount(struct container *container, const char *root, const char *host, struct error *err)
 {
-    char folder[PATH_MAX];
+    _cleanup_free_ char *source = NULL;
+    char folder[PATH_MAX] = "";
 
     if (text_empty(host))
         return 0;
-    if (!realpath(root, folder) || mkdirat(container->state_fd, NOTIFY_FOLDER, 0755) < 0 ||
+    if (root[0] != '/' && !getcwd(folder, sizeof(folder)))
+        return error_errno(err, errno, "NOTIFY_SOCKET: find %s", root);
+    source =
+        xasprintf("%s%s%s/%s/" NOTIFY_FOLDER, folder, folder[0] ? "/" : "", root, container->id);
+    add_mount(container->config, source);
+    return 0;
+}
+
+int notify_prepare(struct container *container, struct workload *workload, const char *host,
+                   struct error *err)
+{
+    if (text_empty(host))
+        return 0;
+    if (mkdirat(container->state_fd, NOTIFY_FOLDER, 0755) < 0 ||
         fchmodat(container->state_fd, NOTIFY_FOLDER, 0755, 0) < 0)
         return error_errno(err, errno, "NOTIFY_SOCKET: make a folder for the container's socket");
-    _cleanup_free_ char *source = xasprintf("%s/%s/" NOTIFY_FOLDER, folder, container->id);
-    add_mount(container->config, source);
     strv_take(&workload->variables, xstrdup("NOTIFY_SOCKET=" NOTIFY_TARGET "/" NOTIFY_NAME));
     return 0;
 }

@@ -24,10 +24,14 @@ struct notify {
         .fd = -1                                                                                   \
     }
 
-/* While a container is created: makes the folder of the socket, mounts it, sets NOTIFY_SOCKET.
- * root: of all states. Without options->notify_socket nothing. */
-int notify_prepare(struct container *container, struct workload *workload, const char *root,
-                   const char *host, struct error *err);
+/* While a container is created, all without effect when host is NULL or empty. First, before the
+ * mounts are looked at: adds the one of the socket's folder. root: folder of all states. */
+int notify_mount(struct container *container, const char *root, const char *host,
+                 struct error *err);
+
+/* Then, when the container has its folder: makes that of the socket, and sets NOTIFY_SOCKET. */
+int notify_prepare(struct container *container, struct workload *workload, const char *host,
+                   struct error *err);
 
 /* Before the program runs: the socket is there. A container that was created without one, or an
  * empty host, gives fd -1. state_fd: its folder. */

@@ -354,10 +354,5 @@ int workload_confine(struct workload *workload, const struct filter *filter, siz
 int workload_execute(struct workload *workload, struct error *err)
 {
     execve(workload->path, workload->config->args, workload->environment);
-    return error_errno(err, errno, "exec %s", workload->path);
-    char *empty[] = {NULL};
-
-    execve(workload->path, workload->config->args,
-           workload->environment ? workload->environment : empty);
     return error_set(err, -errno, "exec %s: %s", workload->path, lookup_error_text(-errno));
 }

@@ -76,7 +76,7 @@ def a_script_without_its_interpreter(w):
     w.bundle.script("sleep 100")
     with Running(w) as box:
         result = box.exec("/run.sh", code=255)
-        assert "exec /run.sh: No such file or directory".lower() in result.err.lower(), result
+        assert "exec /run.sh: no such file or directory" in result.err, result
         assert len(result.err.splitlines()) == 1, result
 
 
