@@ -29,7 +29,8 @@ struct container {
     struct oci_config *config; /* owned */
     char *config_text;         /* owned; as read */
     size_t config_length;
-    char *created; /* owned; RFC 3339 */
+    size_t record_room; /* of the record's state, once it is written */
+    char *created;      /* owned; RFC 3339 */
 
     struct cgroup cgroup;
     struct cgroup_join join;

@@ -339,8 +339,6 @@ static int serve(struct container *container, const struct workload *workload, s
         r = mounts_serve(container, err);
     if (r == 0)
         r = get_filter(container, &filter, &size, err);
-    if (r == 0)
-        r = state_write_config(container, err);
     if (r == 0 && !container->unprivileged)
         r = workload_set_oom_score(container->proc_fd, container->pid, workload->config, err);
     if (r == 0)

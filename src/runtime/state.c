@@ -1,6 +1,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -105,34 +106,28 @@ int state_create(const char *root, const char *id, struct error *err)
     return fd < 0 ? error_errno(err, errno, "open %s/%s", root, id) : checked(fd, id, err);
 }
 
-static int write_file(int directory_fd, const char *name, const void *data, size_t length,
-                      struct error *err)
+/* Numbers as wide as they can get: the text stays in its place when they are written. */
+static void make_room(struct buffer *text, const struct runtime_state *state)
 {
-    _cleanup_close_ int fd =
-        openat(directory_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    _cleanup_free_ char *numbers =
+        xasprintf("\"pid\":%" PRId32 ",\"startTime\":%" PRIu64, state->pid, state->start_time);
+    /* Within a string the quotes would be escaped. */
+    const char *place = strstr(buffer_text(text), numbers);
+    _cleanup_buffer_ struct buffer wide = BUFFER_INIT;
 
-    if (fd < 0)
-        return error_errno(err, errno, "create %s", name);
-    int r = file_write_all(fd, data, length);
-    return r < 0 ? error_errno(err, -r, "write %s", name) : 0;
+    if (!place)
+        return;
+    size_t before = (size_t)(place - text->data), after = before + strlen(numbers);
+    buffer_append(&wide, text->data, before);
+    buffer_printf(&wide, "\"pid\":%10" PRId32 ",\"startTime\":%20" PRIu64, state->pid,
+                  state->start_time);
+    buffer_append(&wide, text->data + after, text->length - after);
+    buffer_finish(text);
+    *text = wide;
+    wide = (struct buffer)BUFFER_INIT;
 }
 
-/* A name of its own for each of the two: where the root is on ext4, replacing a file by a rename or
- * by truncation makes it write the data out at once, and removing it soon after waits for that. The
- * final one appears as a whole. */
-static int write_state(int directory_fd, const struct buffer *text, bool creating,
-                       struct error *err)
-{
-    int r = write_file(directory_fd, creating ? STATE_CREATING_FILE : STATE_FILE ".new", text->data,
-                       text->length, err);
-
-    if (r == 0 && !creating &&
-        renameat(directory_fd, STATE_FILE ".new", directory_fd, STATE_FILE) < 0)
-        r = error_errno(err, errno, "write " STATE_FILE);
-    return r;
-}
-
-int state_write(const struct container *container, pid_t pid, struct error *err)
+int state_write(struct container *container, pid_t pid, struct error *err)
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
     char owner[32];
@@ -167,13 +162,12 @@ int state_write(const struct container *container, pid_t pid, struct error *err)
             return error_errno(err, -r, "the container's process ended");
     }
     runtime_state_write(&state, &text);
-    return write_state(container->state_fd, &text, pid == 0, err);
-}
-
-int state_write_config(const struct container *container, struct error *err)
-{
-    return write_file(container->state_fd, STATE_CONFIG_FILE, container->config_text,
-                      container->config_length, err);
+    make_room(&text, &state);
+    if (!container->record_room)
+        return record_create(container->state_fd, &text, container->config_text,
+                             container->config_length, &container->record_room, err);
+    return record_update(container->state_fd, &text, container->record_room, container->config_text,
+                         container->config_length, err);
 }
 
 int state_start_time(pid_t pid, uint64_t *ret)
@@ -246,11 +240,26 @@ static int open_stored(struct stored *stored, const char *root, const char *id, 
     return check_owner(stored->fd, id, err);
 }
 
+static int read_record(struct stored *stored, struct error *err)
+{
+    runtime_state_free(stored->state);
+    stored->state = NULL;
+    record_finish(&stored->record);
+    int r = record_read(stored->fd, &stored->record, err);
+
+    if (r == 0)
+        r = runtime_state_parse(stored->record.state, strlen(stored->record.state), RECORD_FILE,
+                                &stored->state, err);
+    if (r == 0 && stored->state->format_version > RUNTIME_FORMAT_VERSION)
+        r = error_set(err, -ENOTSUP,
+                      "%s has format version %u, this program knows %d: it is too old for this "
+                      "container",
+                      RECORD_FILE, stored->state->format_version, RUNTIME_FORMAT_VERSION);
+    return r;
+}
+
 int state_load(struct stored *stored, const char *root, const char *id, struct error *err)
 {
-    _cleanup_free_ char *text = NULL;
-    size_t length;
-
     *stored = (struct stored){.fd = -1, .root_fd = -1, .pidfd = -1};
     int r = state_check_id(id, err);
     if (r < 0)
@@ -260,16 +269,7 @@ int state_load(struct stored *stored, const char *root, const char *id, struct e
         state_finish(stored);
         return r == -EPERM ? r : error_set(err, -ENOENT, "container does not exist");
     }
-    r = file_read_at(stored->fd, STATE_FILE, STATE_FILE_MAX, &text, &length, err);
-    if (r == -ENOENT)
-        r = file_read_at(stored->fd, STATE_CREATING_FILE, STATE_FILE_MAX, &text, &length, err);
-    if (r == 0)
-        r = runtime_state_parse(text, length, STATE_FILE, &stored->state, err);
-    if (r == 0 && stored->state->format_version > RUNTIME_FORMAT_VERSION)
-        r = error_set(err, -ENOTSUP,
-                      "%s has format version %u, this program knows %d: it is too old for this "
-                      "container",
-                      STATE_FILE, stored->state->format_version, RUNTIME_FORMAT_VERSION);
+    r = read_record(stored, err);
     if (r < 0) {
         if (r != -ENOENT)
             error_context(err, "container %s", id);
@@ -285,11 +285,8 @@ int state_load(struct stored *stored, const char *root, const char *id, struct e
 
 int state_load_config(const struct stored *stored, struct oci_config **ret, struct error *err)
 {
-    _cleanup_free_ char *text = NULL;
-    size_t length;
-    int r = file_read_at(stored->fd, STATE_CONFIG_FILE, CONFIG_FILE_MAX, &text, &length, err);
-
-    return r < 0 ? r : oci_config_parse(text, length, STATE_CONFIG_FILE, ret, err);
+    return oci_config_parse(stored->record.config, stored->record.config_length, RECORD_FILE, ret,
+                            err);
 }
 
 int state_open_cgroup(const struct stored *stored, struct cgroup *ret, struct error *err)
@@ -306,6 +303,7 @@ int state_open_cgroup(const struct stored *stored, struct cgroup *ret, struct er
 void state_finish(struct stored *stored)
 {
     runtime_state_free(stored->state);
+    record_finish(&stored->record);
     close_fd(stored->fd);
     close_fd(stored->root_fd);
     close_fd(stored->pidfd);

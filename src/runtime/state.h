@@ -1,6 +1,6 @@
 /*
- * What is known of a container between two commands: a folder ROOT/ID with state.json
- * (status until there is a process), config.json and, until it is started, exec.fifo.
+ * What is known of a container between two commands: a folder ROOT/ID with its record (record.h)
+ * and, until it is started, exec.fifo.
  */
 #ifndef RUNTIME_STATE_H
 #define RUNTIME_STATE_H
@@ -11,19 +11,15 @@
 
 #include "cgroup.h"
 #include "container.h"
+#include "record.h"
 
-#define STATE_FILE "state.json"
-#define STATE_CREATING_FILE "status" /* the same, until there is a process; crun's name */
-#define STATE_CONFIG_FILE "config.json"
 #define STATE_FIFO "exec.fifo"
 
-enum {
-    STATE_FILE_MAX = 1 << 20,
-    CONFIG_FILE_MAX = 16 << 20,
-};
+enum { CONFIG_FILE_MAX = RECORD_CONFIG_MAX };
 
 /* A container that exists. */
 struct stored {
+    struct record record;        /* owned */
     struct runtime_state *state; /* owned */
     int fd;                      /* owned; its folder */
     int root_fd;                 /* owned; the folder with all of them */
@@ -36,9 +32,9 @@ int state_check_id(const char *id, struct error *err);
 /* Makes ROOT/ID; -EEXIST when it is there. Returns its descriptor. */
 int state_create(const char *root, const char *id, struct error *err);
 
-/* Writes the state of a container whose init is pid (0: being created). */
-int state_write(const struct container *container, pid_t pid, struct error *err);
-int state_write_config(const struct container *container, struct error *err);
+/* Writes the state of a container whose init is pid, with its configuration. First of all with 0:
+ * being created. */
+int state_write(struct container *container, pid_t pid, struct error *err);
 
 /* "container does not exist" is -ENOENT. */
 int state_load(struct stored *stored, const char *root, const char *id, struct error *err);

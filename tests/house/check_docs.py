@@ -119,7 +119,7 @@ def fields_of_the_runtime_state():
     for line in page("cloche-runtime-state.5").splitlines():
         if re.match(r"\*\w+\*(, \*\w+\*)* \(", line):
             in_page |= set(re.findall(r"\*(\w+)\*", line))
-    return differences("state.json", set(schema["$defs"]["state"]["properties"]), "its schema", in_page,
+    return differences("runtime status", set(schema["$defs"]["state"]["properties"]), "its schema", in_page,
                        "cloche-runtime-state(5)")
 
 

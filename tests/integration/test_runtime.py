@@ -194,7 +194,7 @@ def a_half_made_container_goes_by_force(w):
 @world
 def a_newer_state_is_refused(w):
     with w.runtime.container(w.bundle.script("sleep 100"), w.name):
-        file = w.runtime.root / w.name / "state.json"
+        file = w.runtime.root / w.name / "status"
         state = file.read_text()
         file.write_text(state.replace('"formatVersion":1', '"formatVersion":2'))
         assert "format version 2" in w.runtime("state", w.name, code=1).err
@@ -1086,7 +1086,7 @@ def a_killed_creation_can_be_cleaned_up(w):
         process.kill()
         process.wait()
         w.runtime("delete", "--force", w.name)
-        # Before state.json there is nothing to find its cgroup by.
+        # Before the record there is nothing to find its cgroup by.
         for folder in [*CGROUPS.glob(f"*/{w.name}"), CGROUPS / w.name]:
             if folder.exists() and not (folder / "cgroup.procs").read_text():
                 folder.rmdir()

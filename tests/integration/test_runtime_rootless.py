@@ -416,7 +416,7 @@ def state_of_others_is_not_trusted(w):
     rooted.root.mkdir(exist_ok=True)
     (rooted.root / "theirs").mkdir()
     os.chown(rooted.root / "theirs", w.user.uid, w.user.uid)
-    (rooted.root / "theirs" / "state.json").write_text("{}")
+    (rooted.root / "theirs" / "status").write_text("{}")
     assert f"belongs to user {w.user.uid}" in rooted("state", "theirs", code=1).err
     (rooted.root / "link").symlink_to(rooted.root / "theirs")
     assert "does not exist" in rooted("state", "link", code=1).err

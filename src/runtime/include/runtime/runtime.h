@@ -25,7 +25,7 @@
 
 enum {
     RUNTIME_ID_MAX = 1024,
-    RUNTIME_FORMAT_VERSION = 1, /* of state.json */
+    RUNTIME_FORMAT_VERSION = 1, /* of the record */
 };
 
 /* warnings: owned list of texts for the log; filled also on failure. Those that begin with
