@@ -11,7 +11,7 @@ _FOLDERS = ("dev", "proc", "sys", "root", "etc", "modules")
 _ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "hosts", "alternatives")
 
 
-class _Archive:
+class Archive:
     """A cpio archive in the "newc" format (Linux, Documentation/driver-api/early-userspace/
     buffer-format.rst)."""
 
@@ -51,7 +51,7 @@ def _padded(data):
 
 def write(path, kernel, init):
     """Writes it to path. init: the file that becomes /init."""
-    archive = _Archive()
+    archive = Archive()
     for name in _FOLDERS:
         archive.folder(name)
     archive.copy("/bin/busybox", "busybox")
