@@ -48,7 +48,7 @@ int state_check_id(const char *id, struct error *err)
 }
 
 /* Whoever can write here decides which processes get signals and which cgroups go: only the caller
- * and root may. */
+ * and root may. The caller's own group is that of nobody else as a rule (and then umask is 002). */
 static int check_owner(int fd, const char *name, struct error *err)
 {
     struct stat status;
@@ -59,7 +59,8 @@ static int check_owner(int fd, const char *name, struct error *err)
         return error_set(err, -EPERM,
                          "state folder %s belongs to user %u: only that user may work with it",
                          name, status.st_uid);
-    if ((status.st_mode & 022) && !(status.st_mode & S_ISVTX))
+    bool by_group = (status.st_mode & S_IWGRP) && status.st_gid != getegid() && status.st_gid != 0;
+    if ((by_group || (status.st_mode & S_IWOTH)) && !(status.st_mode & S_ISVTX))
         return error_set(err, -EPERM,
                          "state folder %s may be written to by others (mode %03o): chmod go-w it",
                          name, status.st_mode & 0777);

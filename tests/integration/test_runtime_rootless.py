@@ -407,8 +407,12 @@ def state_of_others_is_not_trusted(w):
                             code=None)
             assert result.code and f"belongs to user {w.user.uid}" in result.err, result
         assert "belongs to user" in rooted("run", "-b", w.bundle.path, "other", code=1).err
-        os.chmod(w.runtime.root / w.name, 0o770)
-        assert "may be written to by others" in w.runtime("state", w.name, code=1).err
+        for mode, group in ((0o707, w.user.uid), (0o770, 50)):
+            os.chown(w.runtime.root / w.name, w.user.uid, group)
+            os.chmod(w.runtime.root / w.name, mode)
+            assert "may be written to by others" in w.runtime("state", w.name, code=1).err
+        os.chown(w.runtime.root / w.name, w.user.uid, w.user.uid)
+        w.runtime("state", w.name)
         os.chmod(w.runtime.root / w.name, 0o700)
     # A folder of somebody else, and a link, in one of root's.
     rooted.root = w.scratch / "state"
