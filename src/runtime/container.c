@@ -8,6 +8,7 @@
 #include <base/text.h>
 
 #include "container.h"
+#include "device_nodes.h"
 #include "mounts.h"
 
 void container_init(struct container *container, const char *id)
@@ -34,6 +35,7 @@ void container_init(struct container *container, const char *id)
 void container_finish(struct container *container)
 {
     mounts_finish(container);
+    device_nodes_finish(container);
     namespaces_finish(&container->namespaces);
     cgroup_join_finish(&container->join);
     cgroup_finish(&container->cgroup);

@@ -54,8 +54,9 @@ struct container {
     int root_fd;           /* in the child: the container's root, once it is mounted */
     struct mount_entry *mounts; /* owned; see mounts.h */
     size_t mounts_count;
-    int map_fds[2];                /* for idmapped mounts: the parent's and the child's end; -1 */
-    bool no_pivot;                 /* change the root by chroot */
+    int map_fds[2];  /* for idmapped mounts: the parent's and the child's end; -1 */
+    int *device_fds; /* owned; linux.devices by index, made outside of the user namespace; NULL */
+    bool no_pivot;   /* change the root by chroot */
     struct mount_place root_place; /* of root_fd, while mounting */
     bool root_in_place;            /* the root is mounted over its own folder and not on "/" */
 

@@ -23,6 +23,7 @@
 #include "config_check.h"
 #include "container_cgroup.h"
 #include "create.h"
+#include "device_nodes.h"
 #include "delete.h"
 #include "filter_cache.h"
 #include "foreground.h"
@@ -220,6 +221,8 @@ static int open_resources(struct container *container,
         r = open_console(container, options, wait_for_start, ret_relay_fd, err);
     if (r == 0)
         r = mounts_prepare(container, err);
+    if (r == 0)
+        r = device_nodes_prepare(container, err);
     if (r >= 0 && container->config->hooks)
         r = hook_output_open(&container->hook_output, container->config->annotations, err);
     if (r == 0 && wait_for_start)

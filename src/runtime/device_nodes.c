@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -248,6 +249,110 @@ static int run_in_child(int (*work)(const struct node_job *job, struct error *er
     if (pid > 0)
         waitpid(pid, NULL, 0);
     return r;
+}
+
+/* Whether the host's node of that path will do. */
+static bool host_has(const struct oci_config *config, const struct oci_device *device)
+{
+    const struct oci_linux *linux = config->linux;
+    struct stat status;
+
+    if (lstat(device->path, &status) < 0 || !is_node(&status, device))
+        return false;
+    return (!device->has_file_mode || mode_of(device) == (status.st_mode & 07777)) &&
+           (!device->has_uid ||
+            mapped(linux->uid_mappings, linux->uid_mappings_count, device->uid) == status.st_uid) &&
+           (!device->has_gid ||
+            mapped(linux->gid_mappings, linux->gid_mappings_count, device->gid) == status.st_gid);
+}
+
+static bool wants_node(const struct oci_config *config, const struct oci_device *device)
+{
+    return device->type[0] != 'p' && device->has_major && device->has_minor &&
+           !host_has(config, device);
+}
+
+static int send_nodes(const struct oci_config *config, int fd, struct error *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < config->linux->devices_count; i++) {
+        const struct oci_device *device = config->linux->devices[i];
+        if (!wants_node(config, device))
+            continue;
+        int tree_fd = r = device_node_detached(config, device, err);
+        if (r >= 0)
+            r = sync_send_fds(fd, SYNC_DEVICE, &tree_fd, 1, err);
+        else
+            error_context(err, "linux.devices[%zu]", i);
+        close_fd(tree_fd);
+    }
+    return r;
+}
+
+static int receive_nodes(struct container *container, int fd, const bool *wanted, struct error *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < container->config->linux->devices_count; i++) {
+        size_t count = 1;
+        if (wanted[i])
+            r = sync_expect_fds(fd, SYNC_DEVICE, &container->device_fds[i], &count, err);
+    }
+    return r;
+}
+
+/* In a child, for the mount namespace that it takes. */
+static int make_nodes(struct container *container, const bool *wanted, struct error *err)
+{
+    int parent_fd, child_fd;
+    int r = sync_pair(&parent_fd, &child_fd, err);
+
+    if (r < 0)
+        return r;
+    pid_t pid = kernel_clone(0, -1, NULL);
+    if (pid == 0) {
+        struct error failure = ERROR_INIT;
+        close(parent_fd);
+        if (send_nodes(container->config, child_fd, &failure) < 0)
+            init_fail(child_fd, &failure);
+        _exit(0);
+    }
+    close(child_fd);
+    r = pid < 0 ? error_errno(err, -pid, "start a process")
+                : receive_nodes(container, parent_fd, wanted, err);
+    close(parent_fd);
+    if (pid > 0)
+        waitpid(pid, NULL, 0);
+    return r;
+}
+
+int device_nodes_prepare(struct container *container, struct error *err)
+{
+    const struct oci_linux *linux = container->config->linux;
+    size_t count = linux ? linux->devices_count : 0;
+    bool any = false;
+
+    if (!count || !(container->namespaces.create & CLONE_NEWUSER) || runtime_caller_is_limited())
+        return 0;
+    _cleanup_free_ bool *wanted = xnew_array(bool, count);
+    container->device_fds = xnew_array(int, count);
+    for (size_t i = 0; i < count; i++) {
+        container->device_fds[i] = -1;
+        wanted[i] = wants_node(container->config, linux->devices[i]);
+        any |= wanted[i];
+    }
+    return any ? make_nodes(container, wanted, err) : 0;
+}
+
+void device_nodes_finish(struct container *container)
+{
+    size_t count = container->device_fds ? container->config->linux->devices_count : 0;
+
+    for (size_t i = 0; i < count; i++)
+        close_fd(container->device_fds[i]);
+    free(container->device_fds);
+    container->device_fds = NULL;
 }
 
 static bool devices_work_in(int parent_fd)

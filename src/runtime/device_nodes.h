@@ -25,6 +25,12 @@ int device_node_add(const struct stored *stored, const struct oci_config *config
 int device_node_remove(const struct stored *stored, const struct oci_config *config,
                        const struct oci_device *device, struct error *err);
 
+/* Before a container with a user namespace of its own is made: the nodes of linux.devices that the
+ * host does not have as they are asked for, into container->device_fds. Others are left to be bound
+ * from the host. */
+int device_nodes_prepare(struct container *container, struct error *err);
+void device_nodes_finish(struct container *container);
+
 /* Inside of a process that may do anything to its own mount namespace: makes the node on a tmpfs
  * that is in no other namespace and returns a detached mount of it, or -errno. */
 int device_node_detached(const struct oci_config *config, const struct oci_device *device,

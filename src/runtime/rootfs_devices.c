@@ -41,6 +41,19 @@ static bool same_node(const struct stat *status, const struct device_node *devic
            (device->type == S_IFIFO || status->st_rdev == makedev(device->major, device->minor));
 }
 
+static int bind_over_file(int parent_fd, const char *name, const struct device_node *device,
+                          int source_fd, struct error *err)
+{
+    int file_fd = openat(parent_fd, name, O_CREAT | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
+
+    if (file_fd < 0)
+        return error_errno(err, errno, "create %s", device->path);
+    close(file_fd);
+    _cleanup_close_ int dest_fd = openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int r = dest_fd < 0 ? -errno : kernel_move_mount(source_fd, dest_fd);
+    return r < 0 ? error_errno(err, -r, "bind the host's %s", device->path) : 0;
+}
+
 /* In a user namespace nodes cannot be made: the host's is bound instead (config-linux.md allows
  * it), if it is the device that is asked for. */
 static int bind_host_device(int parent_fd, const char *name, const struct device_node *device,
@@ -54,16 +67,11 @@ static int bind_host_device(int parent_fd, const char *name, const struct device
     if (fstat(source_fd, &status) < 0 || !same_node(&status, device))
         return error_set(err, -ENODEV, "the host's %s is another device than %u:%u", device->path,
                          device->major, device->minor);
-    int file_fd = openat(parent_fd, name, O_CREAT | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
-    if (file_fd < 0)
-        return error_errno(err, errno, "create %s", device->path);
-    close(file_fd);
-    _cleanup_close_ int dest_fd = openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    int r = dest_fd < 0 ? -errno : kernel_move_mount(source_fd, dest_fd);
-    return r < 0 ? error_errno(err, -r, "bind the host's %s", device->path) : 0;
+    return bind_over_file(parent_fd, name, device, source_fd, err);
 }
 
-static int make_device(struct container *container, const struct device_node *device,
+/* source_fd: a mount of the node, from outside of the user namespace; -1: none. */
+static int make_device(struct container *container, const struct device_node *device, int source_fd,
                        struct error *err)
 {
     const char *name;
@@ -78,6 +86,8 @@ static int make_device(struct container *container, const struct device_node *de
             return 0;
         return error_set(err, -EEXIST, "%s is there and is another thing", device->path);
     }
+    if (source_fd >= 0)
+        return bind_over_file(parent_fd, name, device, source_fd, err);
     if (mknodat(parent_fd, name, device->type | device->mode,
                 makedev(device->major, device->minor)) < 0) {
         if (errno == EPERM && device->type != S_IFIFO)
@@ -93,6 +103,9 @@ static int make_device(struct container *container, const struct device_node *de
 static int configured_device(const struct oci_device *device, struct device_node *ret,
                              struct error *err)
 {
+    /* "/mnt/" is the node /mnt, as crun takes it. */
+    for (size_t length = strlen(device->path); length > 1 && device->path[length - 1] == '/';)
+        device->path[--length] = '\0';
     *ret = (struct device_node){
         .path = device->path,
         .type = device->type[0] == 'b'   ? S_IFBLK
@@ -120,7 +133,8 @@ static int make_configured(struct container *container, struct error *err)
         struct device_node device;
         int r = configured_device(config->devices[i], &device, err);
         if (r == 0)
-            r = make_device(container, &device, err);
+            r = make_device(container, &device,
+                            container->device_fds ? container->device_fds[i] : -1, err);
         if (r < 0) {
             error_context(err, "linux.devices[%zu] (%s)", i, config->devices[i]->path);
             return r;
@@ -183,7 +197,7 @@ int rootfs_devices(struct container *container, struct error *err)
     for (size_t i = 0; i < ARRAY_SIZE(default_devices); i++) {
         if (is_configured(container, default_devices[i].path))
             continue;
-        int r = make_device(container, &default_devices[i], err);
+        int r = make_device(container, &default_devices[i], -1, err);
         if (r < 0)
             return r;
     }

@@ -50,6 +50,7 @@ enum sync_kind {
     SYNC_READY,
     SYNC_LISTENER,
     SYNC_LISTENER_TAKEN,
+    SYNC_DEVICE, /* of a helper: a mount of a device node */
     SYNC_KINDS,
 };
 

@@ -9,13 +9,23 @@ import os
 import pathlib
 import subprocess
 
-from bundles import CGROUPS, World, cgroup_file, cgroup_version, world
+import bundles
+from bundles import CGROUPS, cgroup_file, cgroup_version
 from harness import main, wait_for
 
 V2 = cgroup_version() == 2
 HYBRID = (CGROUPS / "unified" / "cgroup.procs").exists()
 MIB = 1 << 20
 SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
+
+
+def world(function):
+    """With a cgroup namespace: the container sees its own cgroup at /sys/fs/cgroup."""
+    def call(w):
+        w.bundle.namespace("cgroup")
+        function(w)
+    call.__name__ = function.__name__
+    return bundles.world(call)
 
 
 def running(w, script=SLEEP):
@@ -240,18 +250,24 @@ def events_end_with_the_container(w):
     assert "does not exist" in w.runtime("events", "--stats", w.name, code=1).err
 
 
+def open_files(pid):
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            yield os.readlink(f"/proc/{pid}/fd/{name}")
+        except FileNotFoundError:
+            pass
+
+
 @world
 def a_kill_for_want_of_memory_is_an_event(w):
     w.bundle.resources["memory"] = {"limit": 16 * MIB, "swap": 16 * MIB}
     with running(w):
         events = w.runtime.start("events", "--interval", "1h", w.name, stdout=subprocess.PIPE)
-        wait_for(lambda: pathlib.Path(f"/proc/{events.pid}/fd").is_dir() and any(
-            "inotify" in os.readlink(fd) or "eventfd" in os.readlink(fd)
-            for fd in pathlib.Path(f"/proc/{events.pid}/fd").iterdir()))
+        wait_for(lambda: "[timerfd]" in " ".join(open_files(events.pid)))
         w.runtime("exec", w.name, "sh", "-c", "x=$(head -c 99999999 /dev/zero | tr '\\0' x)",
                   code=None)
         assert events.stdout.readline() == b'{"type":"oom","id":"%s"}\n' % w.name.encode()
-        w.runtime("kill", w.name, "KILL")
+        w.runtime("delete", "-f", w.name)
         assert events.wait(10) == 0
         events.stdout.close()
 

@@ -366,6 +366,18 @@ def a_node_where_devices_are_off(w):
 
 
 @world
+def configured_nodes_in_a_user_namespace(w):
+    """Those that the host does not have so are made outside; a name may end in a slash."""
+    user_namespace(w)
+    w.bundle.linux["devices"] = [
+        {"path": "/dev/foo", "type": "b", "major": 1, "minor": 5, "uid": 10, "gid": 11,
+         "fileMode": 0o157},
+        {"path": "/dev/bar/", "type": "c", "major": 1, "minor": 7}]
+    assert w.run("stat -c '%a %u:%g %F' /dev/foo; : < /dev/bar && echo opened").out == \
+        "157 10:11 block special file\nopened\n"
+
+
+@world
 def links_lead_nowhere_but_into_the_container(w):
     outside = w.scratch / "outside"
     outside.mkdir()
