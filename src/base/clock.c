@@ -25,15 +25,28 @@ int64_t clock_milliseconds(void)
     return clock_read(CLOCK_MONOTONIC, 1000);
 }
 
+/* gmtime_r reads the machine's time zone from a file first, although it has no use for it. Years
+ * that begin in March have their leap day at the end; 306 days are from March to the year's end,
+ * and 719468 from 0000-03-01 to 1970. */
 char *clock_format(int64_t nanoseconds)
 {
-    time_t seconds = (time_t)(nanoseconds / CLOCK_SECOND);
-    char text[32];
-    struct tm tm;
+    int64_t seconds = nanoseconds / CLOCK_SECOND, second = seconds % 86400;
+    int64_t day = seconds / 86400 + 719468, centuries = day / 146097;
+    int64_t day_of_centuries = day % 146097;
+    int64_t year_of_centuries = (day_of_centuries - day_of_centuries / 1460 +
+                                 day_of_centuries / 36524 - day_of_centuries / 146096) /
+                                365;
+    int64_t day_of_year = day_of_centuries - (365 * year_of_centuries + year_of_centuries / 4 -
+                                              year_of_centuries / 100);
+    int64_t month = (5 * day_of_year + 2) / 153; /* 0: March */
+    bool next_year = day_of_year >= 306;
 
-    gmtime_r(&seconds, &tm);
-    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-    return xasprintf("%s.%09dZ", text, (int)(nanoseconds % CLOCK_SECOND));
+    return xasprintf("%04d-%02d-%02dT%02d:%02d:%02d.%09dZ",
+                     (int)(400 * centuries + year_of_centuries + next_year),
+                     (int)(month < 10 ? month + 3 : month - 9),
+                     (int)(day_of_year - (153 * month + 2) / 5 + 1), (int)(second / 3600),
+                     (int)(second / 60 % 60), (int)(second % 60),
+                     (int)(nanoseconds % CLOCK_SECOND));
 }
 
 /* ".25" after the seconds; digits beyond nanoseconds are dropped. */
