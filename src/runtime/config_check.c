@@ -9,6 +9,7 @@
 #include "cgroup_resources.h"
 #include "config_check.h"
 #include "environment.h"
+#include "labels.h"
 #include "filter.h"
 #include "intel_rdt.h"
 
@@ -18,11 +19,6 @@ enum {
     DEVICE_MAJOR_MAX = 0xfff, /* linux/kdev_t.h */
     DEVICE_MINOR_MAX = 0xfffff,
 };
-
-static int unsupported(const char *field, struct error *err)
-{
-    return error_set(err, -ENOTSUP, "%s is not supported yet", field);
-}
 
 int config_check_process(const struct oci_process *process, struct error *err)
 {
@@ -150,9 +146,9 @@ static int check_linux(const struct oci_config *config, struct error *err)
 {
     const struct oci_linux *linux = config->linux;
 
-    if (!text_empty(linux->mount_label))
-        return unsupported("linux.mountLabel", err);
-    int r = check_unprivileged(linux, err);
+    int r = labels_check_mounts(linux, err);
+    if (r == 0)
+        r = check_unprivileged(linux, err);
     if (r == 0)
         r = check_users(linux, err);
     if (r == 0)

@@ -1,7 +1,9 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -41,6 +43,39 @@ int labels_check(const struct oci_process *process, struct error *err)
         return error_set(err, -ENOTSUP,
                          "process.selinuxLabel: selinux label is specified in config, but selinux "
                          "is disabled or not supported");
+    return 0;
+}
+
+int labels_check_mounts(const struct oci_linux *linux, struct error *err)
+{
+    if (text_empty(linux->mount_label) || labels_selinux_enabled())
+        return 0;
+    return error_set(err, -ENOTSUP,
+                     "linux.mountLabel: selinux label is specified in config, but selinux is "
+                     "disabled or not supported");
+}
+
+char *labels_mount_option(const struct oci_linux *linux, const char *type)
+{
+    static char *const others[] = {"proc", "sysfs", "mqueue", "cgroup", "cgroup2", NULL};
+
+    if (!linux || text_empty(linux->mount_label) || strv_contains(others, type))
+        return NULL;
+    /* Categories have a comma between them ("s0:c4,c5"). */
+    return xasprintf(strchr(linux->mount_label, ',') ? "context=\"%s\"" : "context=%s",
+                     linux->mount_label);
+}
+
+int labels_set_mount(int mount_fd, const struct oci_linux *linux, const char *type,
+                     struct error *err)
+{
+    char path[40];
+
+    if (!linux || text_empty(linux->mount_label) || !text_equal(type, "mqueue"))
+        return 0;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", mount_fd);
+    if (setxattr(path, "security.selinux", linux->mount_label, strlen(linux->mount_label), 0) < 0)
+        return error_errno(err, errno, "linux.mountLabel: label mqueue");
     return 0;
 }
 

@@ -14,6 +14,17 @@
 /* Whether the host can do what is asked for: a label that would not be in force is an error. */
 int labels_check(const struct oci_process *process, struct error *err);
 
+/* The same for linux.mountLabel. */
+int labels_check_mounts(const struct oci_linux *linux, struct error *err);
+
+/* The mount option that gives a new file system of this type its label; NULL where the kernel knows
+ * better, or without linux.mountLabel. Owned by the caller. */
+char *labels_mount_option(const struct oci_linux *linux, const char *type);
+
+/* For mqueue, whose instance exists before it is mounted: labels the root of the mount. */
+int labels_set_mount(int mount_fd, const struct oci_linux *linux, const char *type,
+                     struct error *err);
+
 /* SELinux is there and its file system is mounted. */
 bool labels_selinux_enabled(void);
 

@@ -15,6 +15,7 @@
 #include <base/text.h>
 
 #include "kernel.h"
+#include "labels.h"
 #include "mounts.h"
 
 enum {
@@ -94,6 +95,14 @@ static int parse_mapping(const struct container *container, struct mount_entry *
     return 0;
 }
 
+static void add_label(const struct oci_linux *linux, struct mount_entry *entry)
+{
+    char *label = labels_mount_option(linux, entry->mount->type);
+
+    if (label)
+        strv_take(&entry->options.data, label);
+}
+
 static int parse_entry(struct container *container, const struct oci_mount *mount,
                        struct mount_entry *entry, struct error *err)
 {
@@ -122,6 +131,8 @@ static int parse_entry(struct container *container, const struct oci_mount *moun
         r = parse_bind(container, entry, err);
     else if (text_empty(mount->type) && !entry->options.remount)
         r = error_set(err, -EINVAL, "type: missing");
+    else if (!entry->options.remount)
+        add_label(container->config->linux, entry);
     return r < 0 ? r : parse_mapping(container, entry, err);
 }
 

@@ -15,6 +15,7 @@
 
 #include "container_cgroup.h"
 #include "kernel.h"
+#include "labels.h"
 #include "mounts.h"
 
 enum {
@@ -178,11 +179,13 @@ static int make_filesystem(struct container *container, const struct mount_entry
 {
     const struct oci_mount *mount = entry->mount;
     uint64_t own = container_own_namespaces(container);
-    int fd = mounts_new_filesystem(mount->type, mount->source, options, mode_from, err);
+    _cleanup_close_ int fd =
+        mounts_new_filesystem(mount->type, mount->source, options, mode_from, err);
 
     if (fd == -EPERM && text_equal(mount->type, "sysfs") && !(own & CLONE_NEWNET))
         return copy_host_sysfs(options, err);
-    return fd;
+    int r = fd < 0 ? fd : labels_set_mount(fd, container->config->linux, mount->type, err);
+    return r < 0 ? r : steal_fd(&fd);
 }
 
 /* Its memory is the container's. */
