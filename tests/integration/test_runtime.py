@@ -1041,6 +1041,38 @@ def logs_are_written_as_runc_writes_them(w):
 
 
 @world
+def what_the_kernel_says_of_a_program_stays_bare(w):
+    """One line on standard error, as from runc's init."""
+    script = w.bundle.rootfs / "run.sh"
+    script.write_text("#!/nobody/has/this\n")
+    script.chmod(0o755)
+    w.bundle.args("/run.sh")
+    result = w.runtime("run", "-b", w.bundle.path, w.name, code=1, log=False)
+    assert result.err == "exec /run.sh: no such file or directory\n", result
+
+
+@world
+def steps_are_shown_with_debug(w):
+    w.bundle.script("true")
+    log = w.scratch / "debug.log"
+    w.runtime("--debug", "--log", log, "run", "-b", w.bundle.path, w.name, log=False)
+    text = log.read_text()
+    assert "level=debug" in text and "nsexec container setup" in text, text
+    assert "init: closing the pipe to signal completion" in text, text
+    assert w.runtime("run", "-b", w.bundle.path, w.name, log=False).err == ""
+
+
+@world
+def another_configuration_can_be_named(w):
+    """crun's --config: within the bundle, or absolute."""
+    (w.bundle.path / "sub").mkdir()
+    w.bundle.script("echo second")
+    (w.bundle.path / "config.json").rename(w.bundle.path / "sub/other.json")
+    for name in ("sub/other.json", w.bundle.path / "sub/other.json"):
+        assert w.runtime("run", "-b", w.bundle.path, "--config", name, w.name).out == "second\n"
+
+
+@world
 def options_of_the_command_line(w):
     for args, word in ((["nonsense"], "No help topic for 'nonsense'"), (["run"], "ID"),
                        (["run", "--what", "x"], "flag provided but not defined: -what"),
