@@ -108,7 +108,8 @@ static int run_main(const struct program *program, int argc, char **argv)
 
 const struct command command_create = {
     .name = "create",
-    .usage = "[-b DIR] [-f FILE] [--console-socket SOCKET] [--pidfd-socket SOCKET] [--pid-file "
+    .usage = "[--bundle DIR] [--config FILE] [--console-socket SOCKET] [--pidfd-socket SOCKET] "
+             "[--pid-file "
              "FILE] [--preserve-fds N] "
              "[--no-new-keyring] [--no-pivot] ID",
     .summary = "make a container; its program waits for start",
@@ -118,7 +119,8 @@ const struct command command_create = {
 
 const struct command command_run = {
     .name = "run",
-    .usage = "[-b DIR] [-f FILE] [-d] [--console-socket SOCKET] [--pidfd-socket SOCKET] "
+    .usage = "[--bundle DIR] [--config FILE] [--detach] [--console-socket SOCKET] [--pidfd-socket "
+             "SOCKET] "
              "[--pid-file FILE] [--preserve-fds N] "
              "[--no-new-keyring] [--no-pivot] [--keep] ID",
     .summary = "make a container and start it",

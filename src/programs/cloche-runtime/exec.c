@@ -113,11 +113,12 @@ static int exec_main(const struct program *program, int argc, char **argv)
 const struct command command_exec = {
     .name = "exec",
     .usage =
-        "[-t] [-d] [-u UID[:GID]] [-g GID]... [-e NAME=VALUE]... [-c CAP]... [--cwd DIR]\n"
+        "[--tty] [--detach] [--user UID[:GID]] [--additional-gids GID]... [--env NAME=VALUE]... "
+        "[--cap CAP]... [--cwd DIR]\n"
         "    [--no-new-privs] [--apparmor PROFILE] [--process-label LABEL] [--ignore-paused]\n"
         "    [--cgroup [CONTROLLERS:]PATH]... [--console-socket SOCKET] [--pidfd-socket SOCKET]\n"
         "    [--pid-file FILE] [--preserve-fds N] [--exec-wait-fifo FIFO]\n"
-        "    ID COMMAND [ARGUMENT...] | -p process.json ID",
+        "    ID COMMAND [ARGUMENT...] | --process process.json ID",
     .summary = "run a further process in a container",
     .enters_container = true,
     .main = exec_main,

@@ -85,7 +85,7 @@ static int kill_main(const struct program *program, int argc, char **argv)
 
 const struct command command_kill = {
     .name = "kill",
-    .usage = "[-a] ID [SIGNAL]",
+    .usage = "[--all] ID [SIGNAL]",
     .summary = "send a signal to a container",
     .main = kill_main,
 };

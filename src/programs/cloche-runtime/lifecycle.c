@@ -123,7 +123,7 @@ const struct command command_start = {
 
 const struct command command_delete = {
     .name = "delete",
-    .usage = "[-f] [-r] ID",
+    .usage = "[--force] [--regex] ID",
     .summary = "remove a stopped container",
     .main = delete_main,
 };

@@ -122,7 +122,7 @@ static int list_main(const struct program *program, int argc, char **argv)
 
 const struct command command_list = {
     .name = "list",
-    .usage = "[-q] [-f table|json]",
+    .usage = "[--quiet] [--format table|json]",
     .summary = "list the containers",
     .main = list_main,
 };

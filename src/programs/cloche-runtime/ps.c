@@ -136,7 +136,7 @@ static int ps_main(const struct program *program, int argc, char **argv)
 
 const struct command command_ps = {
     .name = "ps",
-    .usage = "[-f table|json] ID [ps options]",
+    .usage = "[--format table|json] ID [ps options]",
     .summary = "list the processes of a container",
     .main = ps_main,
 };

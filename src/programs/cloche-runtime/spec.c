@@ -75,7 +75,7 @@ static int version_main(const struct program *program _unused_, int argc _unused
 
 const struct command command_spec = {
     .name = "spec",
-    .usage = "[-b DIR] [--rootless]",
+    .usage = "[--bundle DIR] [--rootless]",
     .summary = "write a config.json to start from",
     .stateless = true,
     .main = spec_main,
