@@ -14,6 +14,8 @@ import re
 import subprocess
 import sys
 
+import tap
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 MAN = TOP / "man"
 PROGRAMS = TOP / "src" / "programs"
@@ -207,19 +209,7 @@ def main():
               fields_of_the_runtime_state, messages_of_the_monitor, variables_of_the_environment,
               error_codes_of_the_socket, pages_refer_to_pages_that_exist, tests_that_promises_name,
               links_lead_somewhere, paths_that_are_named_exist]
-    print(f"1..{len(checks)}")
-    failed = False
-    for number, check in enumerate(checks, 1):
-        problems = check()
-        if problems is None:
-            print(f"ok {number} - {check.__name__} # SKIP no build folder was given")
-            continue
-        print(f"{'not ok' if problems else 'ok'} {number} - {check.__name__}")
-        for problem in problems:
-            print(f"# {problem}")
-            print(problem, file=sys.stderr)
-        failed = failed or bool(problems)
-    return 1 if failed else 0
+    return tap.run(checks, "no build folder was given")
 
 
 if __name__ == "__main__":

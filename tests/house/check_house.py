@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 
+import tap
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 SRC = TOP / "src"
 
@@ -112,19 +114,7 @@ def promises():
 
 def main():
     checks = [readmes, includes, lengths, functions, formatting, promises]
-    print(f"1..{len(checks)}")
-    failed = False
-    for number, check in enumerate(checks, 1):
-        problems = check()
-        if problems is None:
-            print(f"ok {number} - {check.__name__} # SKIP clang-format is not installed")
-            continue
-        print(f"{'not ok' if problems else 'ok'} {number} - {check.__name__}")
-        for problem in problems:
-            print(f"# {problem}")
-            print(problem, file=sys.stderr)
-        failed = failed or bool(problems)
-    return 1 if failed else 0
+    return tap.run(checks, "clang-format is not installed")
 
 
 if __name__ == "__main__":
