@@ -222,6 +222,20 @@ int cgroup_read_number(int directory_fd, const char *file, uint64_t *ret)
     return text_to_u64(text, 0, UINT64_MAX, ret);
 }
 
+uint64_t cgroup_oom_kills(struct cgroup *cgroup)
+{
+    const struct cgroup_hierarchy *memory = cgroup_hierarchy_find(cgroup, "memory");
+    _cleanup_free_ char *text = NULL;
+    const char *at;
+
+    if (!memory || memory->fd < 0 ||
+        file_read_at(memory->fd, cgroup->ops->version == 2 ? "memory.events" : "memory.oom_control",
+                     CGROUP_FILE_MAX, &text, NULL, NULL) < 0)
+        return 0;
+    at = strstr(text, "\noom_kill ");
+    return at ? strtoull(at + strlen("\noom_kill "), NULL, 10) : 0;
+}
+
 /* How many lines one read of cgroup.procs has: for a message. */
 static size_t count_processes(int fd)
 {

@@ -405,8 +405,15 @@ static int build(struct container *container, struct workload *workload,
 static void prefer_childs_error(struct container *container, struct error *err)
 {
     if (container->sync_fd >= 0 && container->pid > 0 &&
-        sync_prefer_childs_error(container->sync_fd, err))
+        sync_prefer_childs_error(container->sync_fd, err)) {
         error_context(err, "unable to start container process");
+        return;
+    }
+    /* It could not say anything. The text is runc's. */
+    if (container->pid > 0 && container->cgroup.ops && cgroup_oom_kills(&container->cgroup) > 0)
+        error_set(err, -ENOMEM,
+                  "unable to start container process: container init was OOM-killed (memory limit "
+                  "too low?)");
 }
 
 static void roll_back(struct container *container, const char *root)

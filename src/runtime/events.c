@@ -78,18 +78,6 @@ static int watch_oom_v1(struct watch *watch, int memory_fd, struct error *err)
     return 0;
 }
 
-static uint64_t count_oom_kills(const struct watch *watch)
-{
-    _cleanup_free_ char *text = NULL;
-    const char *at;
-
-    if (file_read_at(watch->cgroup.hierarchies[0].fd, "memory.events", CGROUP_FILE_MAX, &text, NULL,
-                     NULL) < 0)
-        return 0;
-    at = strstr(text, "\noom_kill ");
-    return at ? strtoull(at + strlen("\noom_kill "), NULL, 10) : 0;
-}
-
 /* v2: the kernel says that memory.events has changed (cgroup-v2.rst, "Basic Operations"). */
 static int watch_oom_v2(struct watch *watch, struct error *err)
 {
@@ -101,7 +89,7 @@ static int watch_oom_v2(struct watch *watch, struct error *err)
         return error_errno(err, errno, "inotify_init1");
     if (inotify_add_watch(fd, path, IN_MODIFY) < 0)
         return errno == ENOENT ? 0 : error_errno(err, errno, "watch memory.events");
-    watch->oom_kills = count_oom_kills(watch);
+    watch->oom_kills = cgroup_oom_kills(&watch->cgroup);
     watch->oom_fd = steal_fd(&fd);
     return 0;
 }
@@ -127,7 +115,7 @@ static void take_oom(struct watch *watch)
     if (n <= 0)
         return;
     if (v2) {
-        uint64_t kills = count_oom_kills(watch);
+        uint64_t kills = cgroup_oom_kills(&watch->cgroup);
         events = kills - watch->oom_kills;
         watch->oom_kills = kills;
     } else if (faccessat(cgroup_hierarchy_find(&watch->cgroup, "memory")->fd, "memory.oom_control",

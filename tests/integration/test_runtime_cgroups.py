@@ -273,6 +273,17 @@ def a_kill_for_want_of_memory_is_an_event(w):
 
 
 @world
+def a_limit_too_low_to_start(w):
+    """Where the process is in its cgroup from the beginning (v2) it dies before it is the program;
+    on v1 it comes in last of all, and the program is what dies."""
+    w.bundle.resources["memory"] = {"limit": 4096, "swap": 4096}
+    result = w.run("true", code=None)
+    assert result.code == 137 or \
+        "container init was OOM-killed (memory limit too low?)" in result.err, result
+    assert w.runtime.names() == []
+
+
+@world
 def intervals_are_checked(w):
     with running(w):
         for interval in ("0", "x", "-1s", "5", "1y", "0s"):
