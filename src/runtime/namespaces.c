@@ -233,6 +233,9 @@ static int clone_directly(const struct namespaces *namespaces, const struct oci_
 
     if (pid_fd >= 0 && setns(pid_fd, CLONE_NEWPID) < 0)
         return error_errno(err, errno, "join the pid namespace");
+    /* Its processes see the child from its first moment on: it must be opaque by then. */
+    if (pid_fd >= 0)
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     r = prepare_time(namespaces, config, err);
     if (r < 0)
         return r;
@@ -286,9 +289,10 @@ static void intermediate_main(const struct namespaces *namespaces, const struct 
     struct intermediate_report report = {.kind = -1};
     bool in_cgroup;
 
-    /* Who is already in that user namespace must not look into this process and its child. Where
+    /* Who is already in those namespaces must not look into this process and its child. Where
      * offsets have to be written to our own files in /proc, those are ours until then. */
-    if ((namespaces->join & CLONE_NEWUSER) && !(namespaces->create & CLONE_NEWTIME))
+    if ((namespaces->join & (CLONE_NEWUSER | CLONE_NEWPID)) &&
+        !(namespaces->create & CLONE_NEWTIME))
         prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     /* Before the user namespace is entered, while the cgroup may still be joined. */
     int r = cgroup_join_self(join, false);
