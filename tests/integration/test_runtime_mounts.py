@@ -696,6 +696,31 @@ def the_hosts_mount_namespace_given_by_its_path(w):
         run("umount", "-R", "--lazy", w.bundle.rootfs)
 
 
+@world
+def exec_finds_the_root_however_it_was_changed(w):
+    (w.bundle.rootfs / "mark").write_text("inside\n")
+    hooks = {"createRuntime": [{"path": "/bin/true"}]}
+    for options, place, with_hooks in ((["--no-pivot"], None, False), (["--no-pivot"], None, True),
+                                       ([], None, True), ([], "host", False)):
+        w.bundle.config.pop("hooks", None)
+        if with_hooks:
+            w.bundle.config["hooks"] = hooks
+        if place:
+            w.bundle.namespace("mount", remove=True)
+            w.bundle.linux.update(maskedPaths=[], readonlyPaths=[])
+            w.bundle.config["root"]["readonly"] = False
+        w.bundle.script("sleep 100")
+        try:
+            w.runtime("create", *options, "-b", w.bundle.path, w.name)
+            w.runtime("start", w.name)
+            out = w.runtime("exec", w.name, "sh", "-c", "cat /mark; ls -d /work /../work 2>&1; pwd")
+            assert out.lines[0] == "inside" and out.out.count("No such file") == 2, out
+        finally:
+            w.runtime("delete", "--force", w.name)
+            if place:
+                run("umount", "-R", "--lazy", w.bundle.rootfs)
+
+
 # ---------------------------------------------------------------- masks
 
 @world
