@@ -234,6 +234,12 @@ def links_to_nothing_are_followed_when_a_place_is_made(w):
     w.bundle.mount("/etc/relative", w.scratch / "file")
     out = w.run("cat /tmp/foo/bar/baz/hosts /var/made; grep -c made /proc/self/mountinfo").out
     assert out == "content\ncontent\n1\n", out
+    for kind in ("bind", "tmpfs"):
+        os.symlink(f"/tmp/{kind}", root / f"etc/{kind}")
+        os.symlink(f"etc/{kind}/deep", root / f"{kind}-link")
+        (w.scratch / "folder").mkdir(exist_ok=True)
+        w.bundle.mount(f"/{kind}-link/er", w.scratch / "folder", kind, ["bind"] * (kind == "bind"))
+    assert w.run("grep -c -E ' /tmp/(bind|tmpfs)/deep/er ' /proc/mounts").out == "2\n"
     w.bundle.mount("/loop", w.scratch / "file")
     w.fails("/loop", "symbolic links")
 

@@ -122,6 +122,19 @@ def a_user_namespace(engine):
 
 
 @podman
+def an_idmapped_volume(engine):
+    folder = engine.base[2].parent / "volume"
+    folder.mkdir()
+    (folder / "file").write_text("")
+    users = ["--uidmap", "0:100000:5000", "--gidmap", "0:100000:5000"]
+    for option, owner in (("rw", "65534"), ("idmap", "0"),
+                          ("idmap=uids=0-100007-1;gids=0-100007-1", "7")):
+        out = engine.run("stat", "-c", "%u", "/volume/file",
+                    options=[*users, "-v", f"{folder}:/volume:{option}"]).out
+        assert out.strip() == owner, (option, out)
+
+
+@podman
 def privileged(engine):
     out = engine.run("sh", "-c", "ls /dev | wc -l; grep CapEff /proc/self/status; "
                      "mount -t tmpfs x /etc && echo mounted", options=["--privileged"]).out
