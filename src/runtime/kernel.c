@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -135,6 +136,34 @@ int kernel_mount(const char *source, const char *target, const char *type, unsig
 int kernel_umount(const char *target, int flags)
 {
     return result(syscall(SYS_umount2, target, flags));
+}
+
+/* struct statx of linux/stat.h, which does not go together with libc's headers. */
+struct statx_answer {
+    uint32_t mask, block_size;
+    uint64_t attributes;
+    uint32_t links, uid, gid;
+    uint16_t mode, unused;
+    uint64_t inode, size, blocks, attributes_mask;
+    uint64_t times[8];
+    uint32_t device_major, device_minor, on_major, on_minor;
+    uint64_t mount_id;
+    uint64_t more[13];
+};
+
+int kernel_mount_id(int fd, uint64_t *ret_mount, uint64_t *ret_inode)
+{
+    enum { WANTED_INODE = 0x100, WANTED_MOUNT_ID = 0x1000 }; /* STATX_INO, STATX_MNT_ID */
+    struct statx_answer answer;
+
+    _Static_assert(sizeof(answer) == 256, "the kernel's structure");
+    _Static_assert(offsetof(struct statx_answer, mount_id) == 144, "the kernel's structure");
+    if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, WANTED_INODE | WANTED_MOUNT_ID, &answer) < 0)
+        return -errno;
+    *ret_mount = answer.mount_id;
+    if (ret_inode)
+        *ret_inode = answer.inode;
+    return 0;
 }
 
 void kernel_fs_message(int fs_fd, char *ret, size_t size)

@@ -52,6 +52,9 @@ int kernel_mount(const char *source, const char *target, const char *type, unsig
                  const char *data);
 int kernel_umount(const char *target, int flags);
 
+/* The mount that a descriptor is on, and its inode there (may be NULL). Linux 5.8. */
+int kernel_mount_id(int fd, uint64_t *ret_mount, uint64_t *ret_inode);
+
 /* The kernel's last message on a file system context ("" when there is none): its first line. */
 void kernel_fs_message(int fs_fd, char *ret, size_t size);
 

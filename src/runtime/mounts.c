@@ -294,11 +294,10 @@ int mounts_open_destination(struct container *container, const struct mount_entr
 
 static struct mount_place place_of(int fd)
 {
-    struct statx status;
+    struct mount_place place = {0};
 
-    if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &status) < 0)
-        return (struct mount_place){0};
-    return (struct mount_place){.mount = status.stx_mnt_id, .inode = status.stx_ino};
+    kernel_mount_id(fd, &place.mount, &place.inode);
+    return place;
 }
 
 int mounts_attach(struct container *container, int mount_fd, int dest_fd, struct error *err)

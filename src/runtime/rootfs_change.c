@@ -116,19 +116,20 @@ static int hide_host(struct container *container, struct error *err)
 {
     _cleanup_free_ char *text = NULL;
     struct mount_table table;
-    struct statx root;
+    uint64_t root_mount;
     int r = file_read_at(container->proc_fd, "self/mountinfo", MOUNTINFO_MAX, &text, NULL, err);
 
     if (r < 0)
         return r;
-    if (statx(container->root_fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &root) < 0)
-        return error_errno(err, errno, "stat the root");
+    r = kernel_mount_id(container->root_fd, &root_mount, NULL);
+    if (r < 0)
+        return error_errno(err, -r, "stat the root");
     parse_table(text, &table);
     for (size_t i = 0; r == 0 && i < table.count; i++) {
         const struct mount_line *line = &table.lines[i];
         if (!text_equal(line->root, "/") ||
             (!text_equal(line->type, "proc") && !text_equal(line->type, "sysfs")) ||
-            is_in_root(&table, line, root.stx_mnt_id))
+            is_in_root(&table, line, root_mount))
             continue;
         unescape(line->place);
         r = hide_one(line->place, err);
