@@ -39,11 +39,13 @@ char *capability_name(int capability)
 int capability_limit_bounding(uint64_t bounding, struct error *err)
 {
     for (int i = 0; i < CAPABILITIES_MAX; i++) {
-        int have = bounding >> i & 1 ? 0 : prctl(PR_CAPBSET_READ, i, 0, 0, 0);
+        if (bounding >> i & 1 || prctl(PR_CAPBSET_DROP, i, 0, 0, 0) == 0)
+            continue;
+        int failure = errno, have = prctl(PR_CAPBSET_READ, i, 0, 0, 0);
         if (have < 0)
-            break; /* past the kernel's last one */
-        if (have == 1 && prctl(PR_CAPBSET_DROP, i, 0, 0, 0) < 0)
-            return error_errno(err, errno, "drop capability %d from the bounding set", i);
+            break;     /* past the kernel's last one */
+        if (have == 1) /* without CAP_SETPCAP what is not there need not be dropped */
+            return error_errno(err, failure, "drop capability %d from the bounding set", i);
     }
     return 0;
 }
