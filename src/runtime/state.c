@@ -19,7 +19,10 @@
 #include "kernel.h"
 #include "state.h"
 
-enum { PROC_STAT_MAX = 4096 };
+enum {
+    PROC_STAT_MAX = 4096,
+    PASSWD_FILE_MAX = 1 << 20,
+};
 
 static const char *const status_names[] = {
     [CLOCHE_RUNTIME_CREATING] = "creating", [CLOCHE_RUNTIME_CREATED] = "created",
@@ -128,10 +131,30 @@ static void make_room(struct buffer *text, const struct runtime_state *state)
     wide = (struct buffer)BUFFER_INIT;
 }
 
+/* runc prints the owner's name. Without NSS only those in /etc/passwd are known. */
+static void name_owner(char *ret, size_t size)
+{
+    _cleanup_free_ char *text = NULL;
+    uid_t uid = geteuid();
+
+    snprintf(ret, size, uid ? "#%u" : "root", uid);
+    if (uid == 0 || file_read_at(AT_FDCWD, "/etc/passwd", PASSWD_FILE_MAX, &text, NULL, NULL) < 0)
+        return;
+    for (char *rest = text, *line; (line = strsep(&rest, "\n"));) {
+        char *name = strsep(&line, ":"), *password = strsep(&line, ":");
+        uint64_t number;
+        if (password && line && name[0] &&
+            text_to_u64(strsep(&line, ":"), 0, UINT32_MAX, &number) == 0 && number == uid) {
+            snprintf(ret, size, "%s", name);
+            return;
+        }
+    }
+}
+
 int state_write(struct container *container, pid_t pid, struct error *err)
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
-    char owner[32];
+    char owner[64];
     struct runtime_state state = {
         .format_version = RUNTIME_FORMAT_VERSION,
         .oci_version = (char *)(uintptr_t)RUNTIME_SPEC_VERSION,
@@ -152,11 +175,7 @@ int state_write(struct container *container, pid_t pid, struct error *err)
         .annotations = container->config->annotations,
     };
 
-    /* runc prints the owner's name; only root's is known without NSS. */
-    if (geteuid() == 0)
-        strcpy(owner, "root");
-    else
-        snprintf(owner, sizeof(owner), "#%u", geteuid());
+    name_owner(owner, sizeof(owner));
     if (pid) {
         int r = state_start_time(pid, &state.start_time);
         if (r < 0)

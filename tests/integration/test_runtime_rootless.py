@@ -65,6 +65,7 @@ def a_life_without_a_cgroup(w):
     w.runtime("create", "-b", w.bundle.path, "--pid-file", pid_file, w.name)
     state = w.runtime.state(w.name)
     assert state["status"] == "created" and state["pid"] == int(pid_file.read_text()), state
+    assert state["owner"] == w.user.name, state
     assert w.runtime("exec", w.name, "id", "-u").out == "0\n"
     w.runtime("start", w.name)
     try:
