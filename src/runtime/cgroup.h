@@ -136,8 +136,8 @@ int cgroup_first_missing(const struct cgroup *cgroup);
 /* Before a process is in: device rules (also when resources is NULL), then limits. */
 int cgroup_limit(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err);
 
-/* The same for a cgroup that processes are in, without or with device rules: of a scope systemd is
- * told first. */
+/* For a cgroup that processes are in: limits alone, and device rules alone. Of a scope systemd is
+ * told, too. */
 int cgroup_update(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err);
 int cgroup_update_devices(struct cgroup *cgroup, const struct device_rule *rules, size_t count,
                           struct error *err);

@@ -235,8 +235,12 @@ int cgroup_limit(struct cgroup *cgroup, const struct oci_resources *resources, s
 
 int cgroup_update(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err)
 {
-    int r = cgroup->unit ? cgroup_systemd_set(cgroup, resources, err) : 0;
+    int r = cgroup->ops->apply(cgroup, resources, err);
 
+    if (r < 0 || !cgroup->unit)
+        return r;
+    /* systemd rounds; and what the kernel refuses it does not tell. */
+    r = cgroup_systemd_set(cgroup, resources, err);
     return r < 0 ? r : cgroup->ops->apply(cgroup, resources, err);
 }
 

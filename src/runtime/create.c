@@ -141,6 +141,13 @@ static int find_rootfs(struct container *container, struct error *err)
     return 0;
 }
 
+int create_load_bundle(struct container *container, const char *bundle, struct error *err)
+{
+    int r = load_config(container, bundle, NULL, err);
+
+    return r < 0 ? r : find_rootfs(container, err);
+}
+
 /* Where the terminal's master goes: the caller's socket, or ours. */
 static int open_console(struct container *container,
                         const struct cloche_runtime_create_options *options, bool wait_for_start,

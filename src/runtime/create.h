@@ -17,6 +17,9 @@ int create_container(struct container *container, const char *root,
                      const struct cloche_runtime_create_options *options, bool wait_for_start,
                      int *ret_relay_fd, struct error *err);
 
+/* The bundle's configuration, checked, and its root. bundle NULL: the current directory. */
+int create_load_bundle(struct container *container, const char *bundle, struct error *err);
+
 /* Sets the limits of a child that has a user namespace when it asks for them (SYNC_ROOT_DONE): it
  * may not raise them itself. */
 int create_serve_limits(int sync_fd, pid_t pid, const struct workload *workload, struct error *err);

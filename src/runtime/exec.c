@@ -22,6 +22,7 @@
 
 #include "attributes.h"
 #include "config_check.h"
+#include "cgroup_systemd.h"
 #include "create.h"
 #include "exec_process.h"
 #include "filter_cache.h"
@@ -422,6 +423,8 @@ static int serve(struct execution *execution, struct error *err)
 
     if (r == 0 && !execution->aside)
         r = workload_set_oom_score(execution->proc_fd, execution->pid, execution->process, err);
+    if (r == 0 && execution->cgroup.user_manager && !execution->options->cgroups)
+        r = cgroup_systemd_attach(&execution->cgroup, execution->pid, err);
     if (r == 0 && config && config->intel_rdt)
         r = intel_rdt_add(config->intel_rdt, execution->options->id, execution->pid, err);
     if (r == 0 && (execution->namespaces & CLONE_NEWUSER))
@@ -515,7 +518,10 @@ static int prepare(struct execution *execution, const char *root, char ***warnin
         r = find_namespaces(execution, err);
     if (r == 0)
         r = state_open_cgroup(&execution->stored, &execution->cgroup, err);
-    if (r == 0)
+    /* A user may not move processes between cgroups that have nothing in common but the machine's.
+     */
+    execution->join.clone_fd = -1;
+    if (r == 0 && (!execution->cgroup.user_manager || execution->options->cgroups))
         r = cgroup_prepare_join_further(&execution->cgroup, execution->options->cgroups,
                                         execution->stored.state->pid, &execution->join, err);
     return r < 0 ? r : open_connections(execution, ret_relay_fd, err);

@@ -176,6 +176,7 @@ static void write_annotations(struct json_writer *writer)
 
     begin_object(writer, "annotations");
     write_string(writer, "io.github.seccomp.libseccomp.version", text);
+    write_string(writer, "org.opencontainers.runc.checkpoint.enabled", "true");
     json_writer_object_end(writer);
 }
 

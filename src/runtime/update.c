@@ -303,7 +303,7 @@ static int set_rules(struct update *update, const struct oci_linux *linux, struc
     size_t count;
     int r = device_rules(linux->resources, &rules, &count, err);
 
-    return r < 0 ? r : update->cgroup.ops->set_devices(&update->cgroup, rules, count, true, err);
+    return r < 0 ? r : cgroup_update_devices(&update->cgroup, rules, count, err);
 }
 
 /* A node goes before the right to it and comes after it: at no moment is there one that may not be
@@ -322,7 +322,7 @@ static int change_devices(struct update *update, struct error *err)
 static void restore(struct update *update, bool limits)
 {
     if (limits)
-        update->cgroup.ops->apply(&update->cgroup, update->before->resources, NULL);
+        cgroup_update(&update->cgroup, update->before->resources, NULL);
     if (!update->rules_change)
         return;
     each_difference(update, update->after, update->before, device_node_remove, NULL);
@@ -364,7 +364,7 @@ static int change(struct update *update, struct error *err)
     if (r < 0)
         return r;
     if (changes)
-        r = update->cgroup.ops->apply(&update->cgroup, changes, err);
+        r = cgroup_update(&update->cgroup, changes, err);
     if (r == 0)
         r = change_devices(update, err);
     if (r == 0)

@@ -17,10 +17,10 @@
 #include "root.h"
 
 static const struct command *const commands[] = {
-    &command_create,   &command_delete, &command_events, &command_exec,
-    &command_features, &command_kill,   &command_list,   &command_pause,
-    &command_ps,       &command_resume, &command_run,    &command_spec,
-    &command_start,    &command_state,  &command_update, &command_version,
+    &command_checkpoint, &command_restore,  &command_create,  &command_delete, &command_events,
+    &command_exec,       &command_features, &command_kill,    &command_list,   &command_pause,
+    &command_ps,         &command_resume,   &command_run,     &command_spec,   &command_start,
+    &command_state,      &command_update,   &command_version,
 };
 
 struct globals {
@@ -165,7 +165,8 @@ static int run_command(const struct globals *globals, int argc, char **argv, cha
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     _cleanup_free_ char *default_root = NULL;
-    struct program program = {.root = globals->root, .systemd_cgroup = globals->systemd_cgroup};
+    struct program program = {
+        .root = globals->root, .criu = globals->criu, .systemd_cgroup = globals->systemd_cgroup};
 
     if (argc == 0)
         return help();

@@ -20,6 +20,7 @@ enum exit_code {
 
 struct program {
     const char *root;
+    const char *criu; /* the program, NULL: that in PATH */
     bool systemd_cgroup;
 };
 
@@ -33,9 +34,10 @@ struct command {
     int (*main)(const struct program *program, int argc, char **argv);
 };
 
-extern const struct command command_create, command_delete, command_events, command_exec,
-    command_features, command_kill, command_list, command_pause, command_ps, command_resume,
-    command_run, command_spec, command_start, command_state, command_update, command_version;
+extern const struct command command_checkpoint, command_restore, command_create, command_delete,
+    command_events, command_exec, command_features, command_kill, command_list, command_pause,
+    command_ps, command_resume, command_run, command_spec, command_start, command_state,
+    command_update, command_version;
 
 /* Messages the way runc writes them, which podman and containerd read: to the log file in its
  * format if there is one, and to standard error. */

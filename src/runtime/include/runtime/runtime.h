@@ -82,6 +82,38 @@ void runtime_info_write(const struct cloche_runtime_info *info, enum json_layout
 int runtime_exec(const char *root, const struct cloche_runtime_exec_options *options,
                  char ***warnings, int *ret_exit_code, struct error *err);
 
+/* What checkpoint and restore tell criu. */
+struct runtime_criu_options {
+    const char *id;
+    const char *criu;           /* the program; NULL: "criu" in PATH */
+    const char *image_path;     /* NULL: "checkpoint" in the current directory */
+    const char *work_path;      /* for criu's log; NULL: the same */
+    const char *manage_cgroups; /* soft, full, strict or ignore; NULL: criu's default */
+    bool tcp_established, ext_unix_sk, shell_job, file_locks, auto_dedup, lazy_pages;
+
+    /* checkpoint */
+    const char *parent_path;  /* of an earlier one, relative to image_path; NULL: none */
+    const char *page_address; /* of a page server; NULL: none */
+    unsigned page_port;
+    int status_fd; /* gets a NUL when the lazy pages can be fetched; -1: none */
+    bool leave_running, pre_dump, tcp_skip_in_flight, link_remap;
+
+    /* restore */
+    const char *bundle;         /* NULL: the current directory */
+    const char *console_socket; /* NULL: none */
+    const char *pid_file;       /* NULL: none */
+    const char *lsm_profile, *lsm_mount_context;
+    bool detach, systemd_cgroup;
+};
+
+/* Saves the processes of a running container, which is deleted afterwards unless it is to go on. */
+int runtime_checkpoint(const char *root, const struct runtime_criu_options *options,
+                       char ***warnings, struct error *err);
+
+/* Makes a container from a bundle and what a checkpoint has saved. Not detached: as runtime_run. */
+int runtime_restore(const char *root, const struct runtime_criu_options *options, char ***warnings,
+                    int *ret_exit_code, struct error *err);
+
 /* Whether the caller may do less than the root of the machine: another user, or root of a user
  * namespace. Cgroups, device rules and limits that such a caller cannot have are done without where
  * nothing in the configuration depends on them. */
