@@ -297,8 +297,7 @@ int cgroup_make_directories(struct cgroup *cgroup, struct cgroup_hierarchy *hier
             close(parent_fd);
         parent_fd = fd;
     }
-    if (hierarchy->made_depth &&
-        (!cgroup->made_depth || hierarchy->made_depth < cgroup->made_depth))
+    if (hierarchy->made_depth > cgroup->made_depth)
         cgroup->made_depth = hierarchy->made_depth;
     if (r < 0) {
         if (parent_fd != hierarchy->root_fd)

@@ -54,7 +54,8 @@ struct cgroup {
     char *unit;        /* owned; systemd's scope; NULL: the cgroup is made directly */
     char *slice;       /* owned; what the scope is in; NULL once it is there */
     bool user_manager; /* the scope belongs to `systemd --user` */
-    int made_depth;    /* lowest made_depth of all hierarchies, for the state file */
+    int made_depth;    /* highest made_depth of all hierarchies, for the state file: a parent that
+                          was there before in one of them stays in all */
 };
 
 /* How a process gets in: cheap for the one who does it (self-join through "tasks" is twenty times

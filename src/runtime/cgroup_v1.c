@@ -174,6 +174,11 @@ static int v1_is_frozen(struct cgroup *cgroup)
 
 static int v1_kill(struct cgroup *cgroup, struct error *err)
 {
+    const struct cgroup_hierarchy *tree = cgroup_v2_tree(cgroup);
+
+    /* A process is born there, and comes into the others later. */
+    if (tree && tree->fd >= 0 && tree->made_depth)
+        cgroup_write(tree, "cgroup.kill", "1", NULL);
     int r = cgroup_signal_all(cgroup, SIGKILL, err);
 
     /* A frozen process dies when it is thawed. */

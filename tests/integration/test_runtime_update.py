@@ -106,9 +106,10 @@ def a_period_below_the_parents_share_is_set_with_its_quota(w):
             update(w, "--cpu-quota", "30000")
             update(w, "--cpu-period", "10000", "--cpu-quota", "3000")
             assert (parent / "c" / "cpu.cfs_period_us").read_text() == "10000\n"
+        assert parent.exists() and not (parent / "c").exists()
     finally:
-        if parent.exists():
-            parent.rmdir()
+        for folder in pathlib.Path("/sys/fs/cgroup").glob(f"*/{w.name}"):
+            folder.rmdir()
 
 
 @world
