@@ -88,7 +88,7 @@ def delete_takes_a_pattern(w):
         assert "regular expression" in w.runtime("delete", "--regex", "[", code=1).err
     finally:
         w.runtime("delete", "--force", "--regex", w.name)
-        for folder in CGROUPS.glob(f"*/{w.name}"):
+        for folder in [*CGROUPS.glob(f"*/{w.name}"), *CGROUPS.glob(w.name)]:
             folder.rmdir()
 
 
