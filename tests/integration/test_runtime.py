@@ -609,7 +609,7 @@ def the_limits_of_a_cgroup(w):
     with w.runtime.container(w.bundle, w.name):
         if cgroup_version() == 2:
             wanted = {("memory", "memory.max"): str(64 << 20),
-                      ("memory", "memory.low"): str(32 << 20), ("cpu", "cpu.weight"): "20",
+                      ("memory", "memory.low"): str(32 << 20), ("cpu", "cpu.weight"): "59",
                       ("cpu", "cpu.max"): "50000 100000", ("cpuset", "cpuset.cpus"): "0",
                       ("pids", "pids.max"): "33"}
         else:
