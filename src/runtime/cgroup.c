@@ -129,7 +129,7 @@ int cgroup_init(struct cgroup *cgroup, const char *path, const char *id, struct 
     return r;
 }
 
-int cgroup_open(struct cgroup *cgroup, const char *path, int made_depth, struct error *err)
+int cgroup_open(struct cgroup *cgroup, const char *path, struct error *err)
 {
     if (!path[0])
         return cgroup_open_none(cgroup);
@@ -137,10 +137,8 @@ int cgroup_open(struct cgroup *cgroup, const char *path, int made_depth, struct 
 
     if (r < 0)
         return r;
-    cgroup->made_depth = made_depth;
     for (size_t i = 0; i < cgroup->count; i++) {
         struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[i];
-        hierarchy->made_depth = made_depth;
         hierarchy->fd = openat(hierarchy->root_fd, cgroup->path,
                                O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
         if (hierarchy->fd < 0 && errno != ENOENT) {
@@ -275,6 +273,7 @@ int cgroup_make_directories(struct cgroup *cgroup, struct cgroup_hierarchy *hier
     _cleanup_strv_ char **parts = strv_split(cgroup->path, '/');
     int parent_fd = hierarchy->root_fd, fd = -1, r = 0;
 
+    hierarchy->made_depth = 0;
     for (int depth = 1; r == 0 && parts[depth - 1]; depth++) {
         const char *name = parts[depth - 1];
         bool last = !parts[depth];
@@ -297,8 +296,6 @@ int cgroup_make_directories(struct cgroup *cgroup, struct cgroup_hierarchy *hier
             close(parent_fd);
         parent_fd = fd;
     }
-    if (hierarchy->made_depth > cgroup->made_depth)
-        cgroup->made_depth = hierarchy->made_depth;
     if (r < 0) {
         if (parent_fd != hierarchy->root_fd)
             close_fd(parent_fd);
@@ -308,21 +305,34 @@ int cgroup_make_directories(struct cgroup *cgroup, struct cgroup_hierarchy *hier
     return 0;
 }
 
-int cgroup_first_missing(const struct cgroup *cgroup)
+/* The depth from which on the path is not there yet; 0: all of it is. */
+static int first_missing(const struct cgroup *cgroup, const struct cgroup_hierarchy *hierarchy)
 {
     _cleanup_free_ char *path = xstrdup(cgroup->path);
     int depth = 1;
 
-    if (cgroup->count == 0)
-        return 0;
-
     for (char *slash = path; (slash = strchr(slash, '/')); depth++) {
         *slash = '\0';
-        if (faccessat(cgroup->hierarchies[0].root_fd, path, F_OK, 0) < 0)
+        if (faccessat(hierarchy->root_fd, path, F_OK, 0) < 0)
             return depth;
         *slash++ = '/';
     }
-    return faccessat(cgroup->hierarchies[0].root_fd, path, F_OK, 0) < 0 ? depth : 0;
+    return faccessat(hierarchy->root_fd, path, F_OK, 0) < 0 ? depth : 0;
+}
+
+void cgroup_foresee(struct cgroup *cgroup)
+{
+    for (size_t i = 0; i < cgroup->count; i++)
+        cgroup->hierarchies[i].made_depth = first_missing(cgroup, &cgroup->hierarchies[i]);
+}
+
+bool cgroup_was_made(const struct cgroup *cgroup)
+{
+    for (size_t i = 0; i < cgroup->count; i++) {
+        if (cgroup->hierarchies[i].made_depth)
+            return true;
+    }
+    return false;
 }
 
 int cgroup_join_self(const struct cgroup_join *join, bool born_there)

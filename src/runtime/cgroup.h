@@ -54,8 +54,6 @@ struct cgroup {
     char *unit;        /* owned; systemd's scope; NULL: the cgroup is made directly */
     char *slice;       /* owned; what the scope is in; NULL once it is there */
     bool user_manager; /* the scope belongs to `systemd --user` */
-    int made_depth;    /* highest made_depth of all hierarchies, for the state file: a parent that
-                          was there before in one of them stays in all */
 };
 
 /* How a process gets in: cheap for the one who does it (self-join through "tasks" is twenty times
@@ -125,14 +123,15 @@ int cgroup_create_or_none(struct cgroup *cgroup, const char *path, const char *i
 int cgroup_open_none(struct cgroup *cgroup);
 bool cgroup_is_none(const struct cgroup *cgroup);
 
-/* The same for a cgroup that exists; hierarchies where it does not are left out. made_depth: from
- * the state file. */
-int cgroup_open(struct cgroup *cgroup, const char *path, int made_depth, struct error *err);
+/* The same for a cgroup that exists; hierarchies where it does not are left out. What was made is
+ * for the caller to fill in: nothing, so far. */
+int cgroup_open(struct cgroup *cgroup, const char *path, struct error *err);
 void cgroup_finish(struct cgroup *cgroup); /* releases descriptors and memory, removes nothing */
 
-/* A level of the path that is not there yet, for the state of a container whose creation may end at
- * any time; 0 when all are there. One hierarchy is looked at: the others are made as it is. */
-int cgroup_first_missing(const struct cgroup *cgroup);
+/* Sets each made_depth to what creation will make, for the state of a container whose creation may
+ * end at any time. */
+void cgroup_foresee(struct cgroup *cgroup);
+bool cgroup_was_made(const struct cgroup *cgroup); /* in one hierarchy at least */
 
 /* Before a process is in: device rules (also when resources is NULL), then limits. */
 int cgroup_limit(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err);

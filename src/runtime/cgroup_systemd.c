@@ -259,9 +259,8 @@ static int take_cgroup(struct cgroup *cgroup, const char *path, struct error *er
                          cgroup->unit, path);
     free(cgroup->path);
     cgroup->path = xstrdup(path + 1);
-    cgroup->made_depth = depth_of(cgroup->path);
     for (size_t i = 0; i < cgroup->count; i++)
-        cgroup->hierarchies[i].made_depth = cgroup->made_depth;
+        cgroup->hierarchies[i].made_depth = depth_of(cgroup->path);
     return 0;
 }
 

@@ -81,7 +81,7 @@ static int adopt_in(struct cgroup *cgroup, struct cgroup_hierarchy *hierarchy, c
     hierarchy->fd =
         openat(hierarchy->root_fd, cgroup->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (hierarchy->fd < 0) {
-        hierarchy->made_depth = 0; /* the slices above it, too, are ours here */
+        /* The slices above it, too, are ours here. */
         r = cgroup_make_directories(cgroup, hierarchy, hierarchy == cpuset ? fill_cpuset : NULL,
                                     err);
     }

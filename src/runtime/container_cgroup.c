@@ -40,7 +40,7 @@ static int record(struct container *container, struct error *err)
         return 0;
     container->cgroup_recorded = true;
     if (!container->systemd_cgroup)
-        container->cgroup.made_depth = cgroup_first_missing(&container->cgroup);
+        cgroup_foresee(&container->cgroup);
     return state_write(container, 0, err);
 }
 

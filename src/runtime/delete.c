@@ -45,7 +45,7 @@ int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
 
     /* Without a number of the first process (a creation that was killed) nobody else ends it; but
      * in a cgroup that was there before, the processes may be those of others. */
-    if (cgroup && (!state || (state->pid ? !state->own_pid_namespace : cgroup->made_depth)))
+    if (cgroup && (!state || (state->pid ? !state->own_pid_namespace : cgroup_was_made(cgroup))))
         r = cgroup->ops->kill(cgroup, err);
     if (r == 0 && cgroup)
         r = cgroup_destroy(cgroup, err);

@@ -151,6 +151,24 @@ static void name_owner(char *ret, size_t size)
     }
 }
 
+/* made and pointers: room for each hierarchy. */
+static void list_made(struct cgroup *cgroup, struct runtime_state *state, struct runtime_made *made,
+                      struct runtime_made **pointers)
+{
+    state->cgroup_made_depth = cgroup->count ? cgroup->hierarchies[0].made_depth : 0;
+    state->cgroup_made_elsewhere = pointers;
+    for (size_t i = 1; i < cgroup->count; i++) {
+        struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[i];
+        size_t n = state->cgroup_made_elsewhere_count;
+        if (hierarchy->made_depth == state->cgroup_made_depth)
+            continue;
+        made[n] =
+            (struct runtime_made){.hierarchy = hierarchy->name, .depth = hierarchy->made_depth};
+        pointers[n] = &made[n];
+        state->cgroup_made_elsewhere_count++;
+    }
+}
+
 int state_write(struct container *container, pid_t pid, struct error *err)
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
@@ -165,7 +183,6 @@ int state_write(struct container *container, pid_t pid, struct error *err)
         .created = container->created,
         .owner = owner,
         .cgroup_path = container->cgroup.path,
-        .cgroup_made_depth = container->cgroup.made_depth,
         .systemd_unit = container->cgroup.unit,
         .has_systemd_user = container->cgroup.user_manager,
         .systemd_user = container->cgroup.user_manager,
@@ -175,7 +192,10 @@ int state_write(struct container *container, pid_t pid, struct error *err)
         .annotations = container->config->annotations,
     };
 
+    struct runtime_made made[CGROUP_HIERARCHIES_MAX], *pointers[CGROUP_HIERARCHIES_MAX];
+
     name_owner(owner, sizeof(owner));
+    list_made(&container->cgroup, &state, made, pointers);
     if (pid) {
         int r = state_start_time(pid, &state.start_time);
         if (r < 0)
@@ -311,13 +331,24 @@ int state_load_config(const struct stored *stored, struct oci_config **ret, stru
 
 int state_open_cgroup(const struct stored *stored, struct cgroup *ret, struct error *err)
 {
-    int r = cgroup_open(ret, stored->state->cgroup_path, stored->state->cgroup_made_depth, err);
+    const struct runtime_state *state = stored->state;
+    int r = cgroup_open(ret, state->cgroup_path, err);
 
-    if (r == 0 && stored->state->systemd_unit) {
-        ret->unit = xstrdup(stored->state->systemd_unit);
-        ret->user_manager = stored->state->systemd_user;
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < ret->count; i++) {
+        struct cgroup_hierarchy *hierarchy = &ret->hierarchies[i];
+        hierarchy->made_depth = state->cgroup_made_depth;
+        for (size_t k = 0; k < state->cgroup_made_elsewhere_count; k++) {
+            if (text_equal(state->cgroup_made_elsewhere[k]->hierarchy, hierarchy->name))
+                hierarchy->made_depth = state->cgroup_made_elsewhere[k]->depth;
+        }
     }
-    return r;
+    if (state->systemd_unit) {
+        ret->unit = xstrdup(state->systemd_unit);
+        ret->user_manager = state->systemd_user;
+    }
+    return 0;
 }
 
 void state_finish(struct stored *stored)

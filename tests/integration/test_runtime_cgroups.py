@@ -54,6 +54,27 @@ def writable_cgroups(w):
     w.bundle.write()
 
 
+@world
+def what_was_there_in_one_hierarchy_stays_in_it_alone(w):
+    if V2:
+        return
+    w.bundle.linux["cgroupsPath"] = f"/{w.name}/inner/c"
+    there = [CGROUPS / "cpu" / w.name, CGROUPS / "memory" / w.name / "inner" / "c"]
+    for folder in there:
+        folder.mkdir(parents=True)
+    try:
+        with running(w):
+            assert len(list(CGROUPS.glob(f"*/{w.name}/inner/c"))) > len(there)
+        left = {folder.parent.name: folder for folder in CGROUPS.glob(f"*/{w.name}")
+                if not folder.parent.is_symlink()}
+        assert sorted(left) == sorted({f.resolve().relative_to(CGROUPS).parts[0] for f in there})
+        assert not (there[0] / "inner").exists() and there[1].exists()
+    finally:
+        there[0].rmdir()
+        for folder in (there[1], *there[1].parents[:2]):
+            folder.rmdir()
+
+
 # ---------------------------------------------------------------- limits
 
 @world
