@@ -24,7 +24,7 @@
 /* criu_page_server_info */
 enum { PAGE_SERVER_ADDRESS = 1, PAGE_SERVER_PORT = 2 };
 
-static int check(const struct stored *stored, const struct runtime_criu_options *options,
+static int check(const struct stored *stored, const struct cloche_runtime_criu_options *options,
                  const struct criu_folders *folders, struct error *err)
 {
     struct stat status;
@@ -39,11 +39,11 @@ static int check(const struct stored *stored, const struct runtime_criu_options 
     if (options->parent_path && !S_ISDIR(status.st_mode))
         return error_set(err, -ENOTDIR, "invalid --parent-path: %s is not a directory",
                          options->parent_path);
-    if (options->status_fd >= 0) {
-        int flags = fcntl(options->status_fd, F_GETFL);
+    if (options->status_fd) {
+        int flags = fcntl(*options->status_fd, F_GETFL);
         if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY)
             return error_set(err, -EBADF, "invalid --status-fd argument %d: not writable",
-                             options->status_fd);
+                             *options->status_fd);
     }
     return 0;
 }
@@ -156,7 +156,7 @@ static int add_namespace(struct buffer *out, const struct oci_config *config, co
 
 /* --- the request ------------------------------------------------------------------------------ */
 
-static void add_dump_options(struct buffer *out, const struct runtime_criu_options *options,
+static void add_dump_options(struct buffer *out, const struct cloche_runtime_criu_options *options,
                              const struct stored *stored)
 {
     _cleanup_buffer_ struct buffer server = BUFFER_INIT;
@@ -194,7 +194,7 @@ static void add_cgroup(struct buffer *out, const struct oci_config *config,
     cgroup_finish(&cgroup);
 }
 
-static int add_all(struct buffer *out, const struct runtime_criu_options *options,
+static int add_all(struct buffer *out, const struct cloche_runtime_criu_options *options,
                    const struct stored *stored, const struct oci_config *config,
                    const struct criu_folders *folders, struct error *err)
 {
@@ -238,16 +238,16 @@ static int write_descriptors(const struct criu_folders *folders, pid_t pid, stru
 
 static int on_event(struct criu_event *event, void *context, struct error *err _unused_)
 {
-    const struct runtime_criu_options *options = context;
+    const struct cloche_runtime_criu_options *options = context;
 
-    if (text_equal(event->script, "status-ready") && options->status_fd >= 0) {
-        (void)!write(options->status_fd, "", 1);
-        close(options->status_fd);
+    if (text_equal(event->script, "status-ready") && options->status_fd) {
+        (void)!write(*options->status_fd, "", 1);
+        close(*options->status_fd);
     }
     return 0;
 }
 
-static int dump(const struct runtime_criu_options *options, const struct stored *stored,
+static int dump(const struct cloche_runtime_criu_options *options, const struct stored *stored,
                 const struct oci_config *config, const struct criu_folders *folders,
                 struct error *err)
 {
@@ -268,7 +268,7 @@ static int dump(const struct runtime_criu_options *options, const struct stored 
 }
 
 static int checkpoint(const char *root, struct stored *stored,
-                      const struct runtime_criu_options *options, char ***warnings,
+                      const struct cloche_runtime_criu_options *options, char ***warnings,
                       struct error *err)
 {
     _cleanup_oci_config_ struct oci_config *config = NULL;
@@ -291,7 +291,7 @@ static int checkpoint(const char *root, struct stored *stored,
     return r;
 }
 
-int runtime_checkpoint(const char *root, const struct runtime_criu_options *options,
+int runtime_checkpoint(const char *root, const struct cloche_runtime_criu_options *options,
                        char ***warnings, struct error *err)
 {
     struct stored stored;

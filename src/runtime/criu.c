@@ -200,7 +200,7 @@ static int open_folder(const char *path, struct error *err)
     return r < 0 ? r : fd < 0 ? error_errno(err, errno, "open %s", path) : fd;
 }
 
-int criu_open_folders(const struct runtime_criu_options *options, const char *log_name,
+int criu_open_folders(const struct cloche_runtime_criu_options *options, const char *log_name,
                       struct criu_folders *ret, struct error *err)
 {
     const char *images = text_empty(options->image_path) ? "checkpoint" : options->image_path;
@@ -285,7 +285,7 @@ static uint64_t cgroups_mode(const char *name)
     return CGROUPS_MODE_DEFAULT;
 }
 
-void criu_add_common(struct buffer *out, const struct runtime_criu_options *options,
+void criu_add_common(struct buffer *out, const struct cloche_runtime_criu_options *options,
                      const struct oci_config *config, const struct criu_folders *folders,
                      const char *log_name)
 {

@@ -98,12 +98,12 @@ void criu_finish(struct criu *criu, bool succeeded);
 
 /* Opens the folders, makes them where they are missing. default_name: of the log, if the
  * configuration of criu names no other. */
-int criu_open_folders(const struct runtime_criu_options *options, const char *log_name,
+int criu_open_folders(const struct cloche_runtime_criu_options *options, const char *log_name,
                       struct criu_folders *ret, struct error *err);
 void criu_folders_finish(struct criu_folders *folders);
 
 /* What both directions say. */
-void criu_add_common(struct buffer *out, const struct runtime_criu_options *options,
+void criu_add_common(struct buffer *out, const struct cloche_runtime_criu_options *options,
                      const struct oci_config *config, const struct criu_folders *folders,
                      const char *log_name);
 void criu_add_pair(struct buffer *out, enum criu_option option, const char *key, const char *value);

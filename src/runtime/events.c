@@ -33,11 +33,11 @@ struct watch {
     int oom_fd; /* eventfd (v1) or inotify (v2); -1: no memory controller */
     int timer_fd;
     uint64_t oom_kills; /* v2: that were told */
-    runtime_event_sink sink;
-    void *context;
+    const struct runtime_watch *request;
+    int result; /* of the sink */
 };
 
-static void write_event(const struct watch *watch, const char *type, struct buffer *data)
+static void write_event(struct watch *watch, const char *type, struct buffer *data)
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
 
@@ -48,7 +48,7 @@ static void write_event(const struct watch *watch, const char *type, struct buff
         buffer_append(&text, data->data, data->length);
     }
     buffer_append_char(&text, '}');
-    watch->sink(watch->context, buffer_text(&text));
+    watch->result = watch->request->sink(watch->request->context, buffer_text(&text));
 }
 
 static void write_stats(struct watch *watch)
@@ -122,7 +122,7 @@ static void take_oom(struct watch *watch)
                          F_OK, 0) < 0) {
         return; /* the removal of the cgroup is an event, too */
     }
-    for (; events > 0; events--)
+    for (; events > 0 && !watch->result; events--)
         write_event(watch, "oom", NULL);
 }
 
@@ -142,26 +142,31 @@ static int start_timer(struct watch *watch, uint64_t interval_ms, struct error *
     return 0;
 }
 
-/* Until the container's first process has ended. */
+/* Until the container's first process has ended, or the caller has had enough. */
 static int follow(struct watch *watch, struct error *err)
 {
     struct pollfd polled[] = {
         {.fd = watch->stored.pidfd, .events = POLLIN},
         {.fd = watch->timer_fd, .events = POLLIN},
         {.fd = watch->oom_fd, .events = POLLIN},
+        {.fd = watch->request->stop_fd, .events = POLLIN},
     };
     uint64_t ticks;
 
-    for (;;) {
-        if (poll(polled, ARRAY_SIZE(polled), -1) < 0 && errno != EINTR)
+    while (!watch->result) {
+        if (poll(polled, ARRAY_SIZE(polled), -1) < 0) {
+            if (errno == EINTR)
+                continue;
             return error_errno(err, errno, "wait for events");
+        }
         if (polled[2].revents)
             take_oom(watch);
-        if (polled[0].revents)
-            return 0;
-        if (polled[1].revents && read(watch->timer_fd, &ticks, sizeof(ticks)) > 0)
+        if (polled[0].revents || polled[3].revents)
+            break;
+        if (!watch->result && polled[1].revents && read(watch->timer_fd, &ticks, sizeof(ticks)) > 0)
             write_stats(watch);
     }
+    return watch->result;
 }
 
 static int load(struct watch *watch, const char *root, struct error *err)
@@ -178,25 +183,25 @@ static int load(struct watch *watch, const char *root, struct error *err)
     return r;
 }
 
-int runtime_events(const char *root, const char *id, uint64_t interval_ms, runtime_event_sink sink,
-                   void *context, struct error *err)
+int runtime_events(const char *root, const char *id, const struct runtime_watch *request,
+                   struct error *err)
 {
     struct watch watch = {
         .id = id,
         .stored = {.fd = -1, .root_fd = -1, .pidfd = -1},
         .oom_fd = -1,
         .timer_fd = -1,
-        .sink = sink,
-        .context = context,
+        .request = request,
     };
     int r = load(&watch, root, err);
 
-    if (r == 0 && interval_ms == 0)
+    if (r == 0 && request->interval_ms == 0) {
         write_stats(&watch);
-    if (r == 0 && interval_ms > 0) {
+        r = watch.result;
+    } else if (r == 0) {
         r = watch_oom(&watch, err);
         if (r == 0)
-            r = start_timer(&watch, interval_ms, err);
+            r = start_timer(&watch, request->interval_ms, err);
         if (r == 0)
             r = follow(&watch, err);
     }

@@ -39,7 +39,7 @@ enum { CGROUP_TEXT_MAX = 1 << 16 }; /* bytes of /proc/PID/cgroup */
 
 struct restore {
     struct container *container;
-    const struct runtime_criu_options *options;
+    const struct cloche_runtime_criu_options *options;
     struct criu_folders folders;
     int master_fd; /* owned; the terminal's, in the foreground; -1 */
     int extra_fds[CRIU_EXTRA_FDS_MAX];
@@ -293,7 +293,7 @@ static int on_event(struct criu_event *event, void *context, struct error *err)
 
 static int add_all(struct buffer *out, struct restore *restore, const char *root, struct error *err)
 {
-    const struct runtime_criu_options *options = restore->options;
+    const struct cloche_runtime_criu_options *options = restore->options;
 
     criu_add_common(out, options, restore->container->config, &restore->folders, LOG_NAME);
     protobuf_add_text(out, CRIU_ROOT, root);
@@ -360,7 +360,7 @@ static int restore_processes(struct restore *restore, const char *state_root, st
 /* --- the container ---------------------------------------------------------------------------- */
 
 static int prepare(struct container *container, const char *root,
-                   const struct runtime_criu_options *options, struct error *err)
+                   const struct cloche_runtime_criu_options *options, struct error *err)
 {
     int r = state_check_id(options->id, err);
 
@@ -414,8 +414,8 @@ static int restore_container(struct restore *restore, const char *root, struct e
     return r;
 }
 
-int runtime_restore(const char *root, const struct runtime_criu_options *options, char ***warnings,
-                    int *ret_exit_code, struct error *err)
+int runtime_restore(const char *root, const struct cloche_runtime_criu_options *options,
+                    char ***warnings, int *ret_exit_code, struct error *err)
 {
     struct container container;
     struct restore restore = {.container = &container,

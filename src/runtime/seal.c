@@ -22,7 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cloche/runtime.h>
+#include <runtime/runtime.h>
 
 #include <base/cleanup.h>
 
@@ -78,8 +78,12 @@ fail:
     return -1;
 }
 
-int cloche_runtime_seal(char **argv)
+int cloche_runtime_seal(char **argv, unsigned flags)
 {
+    if (flags & ~CLOCHE_RUNTIME_SEAL_KEEP_FOLDER)
+        return -EINVAL;
+    if (flags & CLOCHE_RUNTIME_SEAL_KEEP_FOLDER)
+        runtime_systemd_find_helper();
     _cleanup_close_ int own_fd = open(OWN_FILE, O_RDONLY | O_CLOEXEC);
     const char *name = strrchr(argv[0], '/');
 

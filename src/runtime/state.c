@@ -32,7 +32,7 @@ static const char *const status_names[] = {
 
 const char *cloche_runtime_status_name(enum cloche_runtime_status status)
 {
-    return status_names[status];
+    return (size_t)status < ARRAY_SIZE(status_names) ? status_names[status] : NULL;
 }
 
 int state_check_id(const char *id, struct error *err)
@@ -416,7 +416,39 @@ int runtime_list(const char *root, char ***ret, struct error *err)
     return 0;
 }
 
-int runtime_info(const char *root, const char *id, struct cloche_runtime_info *ret,
+/* What a caller gets, in front of what it points into. */
+struct owned_info {
+    struct cloche_runtime_info info;
+    struct runtime_state *state;
+    const char **annotations;
+};
+
+static void fill_info(struct owned_info *owned, const struct stored *stored)
+{
+    const struct runtime_state *state = owned->state;
+    const struct json_string_map *map = state->annotations;
+
+    owned->info = (struct cloche_runtime_info){
+        .oci_version = state->oci_version,
+        .id = state->id,
+        .bundle = state->bundle,
+        .rootfs = state->rootfs,
+        .created = state->created,
+        .owner = state->owner,
+        .pid = stored->status == CLOCHE_RUNTIME_STOPPED ? 0 : state->pid,
+        .status = stored->status,
+    };
+    if (!map || !map->count)
+        return;
+    owned->annotations = xnew_array(const char *, 2 * map->count + 1);
+    for (size_t i = 0; i < map->count; i++) {
+        owned->annotations[2 * i] = map->keys[i];
+        owned->annotations[2 * i + 1] = map->values[i];
+    }
+    owned->info.annotations = owned->annotations;
+}
+
+int runtime_info(const char *root, const char *id, struct cloche_runtime_info **ret,
                  struct error *err)
 {
     struct stored stored;
@@ -424,35 +456,35 @@ int runtime_info(const char *root, const char *id, struct cloche_runtime_info *r
 
     if (r < 0)
         return r;
-    struct runtime_state *state = stored.state;
-    *ret = (struct cloche_runtime_info){
-        .oci_version = steal_ptr(state->oci_version),
-        .id = steal_ptr(state->id),
-        .bundle = steal_ptr(state->bundle),
-        .rootfs = steal_ptr(state->rootfs),
-        .created = steal_ptr(state->created),
-        .owner = steal_ptr(state->owner),
-        .pid = stored.status == CLOCHE_RUNTIME_STOPPED ? 0 : state->pid,
-        .status = stored.status,
-    };
-    for (size_t i = 0; state->annotations && i < state->annotations->count; i++) {
-        strv_append(&ret->annotations, state->annotations->keys[i]);
-        strv_append(&ret->annotations, state->annotations->values[i]);
-    }
+    struct owned_info *owned = xnew(struct owned_info);
+    owned->state = steal_ptr(stored.state);
+    fill_info(owned, &stored);
     state_finish(&stored);
+    *ret = &owned->info;
     return 0;
 }
 
-void runtime_info_finish(struct cloche_runtime_info *info)
+void cloche_runtime_info_free(struct cloche_runtime_info *info)
 {
-    free(info->oci_version);
-    free(info->id);
-    free(info->bundle);
-    free(info->rootfs);
-    free(info->created);
-    free(info->owner);
-    strv_free(info->annotations);
-    *info = (struct cloche_runtime_info){0};
+    struct owned_info *owned = (struct owned_info *)info;
+
+    if (!owned)
+        return;
+    runtime_state_free(owned->state);
+    free(owned->annotations);
+    free(owned);
+}
+
+int runtime_pidfd(const char *root, const char *id, struct error *err)
+{
+    struct stored stored;
+    int r = state_load(&stored, root, id, err);
+
+    if (r < 0)
+        return r;
+    int fd = steal_fd(&stored.pidfd);
+    state_finish(&stored);
+    return fd < 0 ? error_set(err, -ESRCH, "container not running") : fd;
 }
 
 static void write_field(struct json_writer *writer, const char *key, const char *value)
@@ -479,7 +511,7 @@ void runtime_info_write(const struct cloche_runtime_info *info, enum json_layout
     if (info->annotations) {
         json_writer_key(&writer, "annotations");
         json_writer_object_begin(&writer);
-        for (char **item = info->annotations; *item; item += 2)
+        for (const char *const *item = info->annotations; *item; item += 2)
             write_field(&writer, item[0], item[1]);
         json_writer_object_end(&writer);
     }

@@ -53,11 +53,12 @@ static struct user_map gid_map(const struct oci_linux *config)
                              .own_id = getegid()};
 }
 
-static enum { LIMITED_UNKNOWN, LIMITED_NO, LIMITED_YES } limited;
+/* Of the call that the thread is in. */
+static _Thread_local enum cloche_runtime_rootless limited;
 
-void runtime_assume_limited(bool value)
+void runtime_assume_rootless(enum cloche_runtime_rootless value)
 {
-    limited = value ? LIMITED_YES : LIMITED_NO;
+    limited = value;
 }
 
 static bool look_for_limits(void)
@@ -75,9 +76,9 @@ static bool look_for_limits(void)
 
 bool runtime_caller_is_limited(void)
 {
-    if (limited == LIMITED_UNKNOWN)
-        limited = look_for_limits() ? LIMITED_YES : LIMITED_NO;
-    return limited == LIMITED_YES;
+    if (limited == CLOCHE_RUNTIME_ROOTLESS_AUTO)
+        limited = look_for_limits() ? CLOCHE_RUNTIME_ROOTLESS_YES : CLOCHE_RUNTIME_ROOTLESS_NO;
+    return limited == CLOCHE_RUNTIME_ROOTLESS_YES;
 }
 
 static int write_file(int proc_fd, pid_t pid, const char *file, const char *text)

@@ -18,6 +18,7 @@ import tap
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 SRC = TOP / "src"
+PUBLIC = TOP / "include"  # for programs outside of this tree
 
 # What a folder may include besides itself. Everything may use base.
 MAY_USE = {
@@ -37,12 +38,25 @@ MAY_USE = {
     "door": {"base", "schema", "rpc"},
     "programs": None,  # anything
 }
+# Programs that are thin users of a public library: of this tree they include this and their own.
+THIN_PROGRAMS = {
+    # schema/json.h: the writer of JSON text, for the log and for update's flags.
+    "cloche-runtime": re.compile(r"cloche/runtime\.h|base/\w+\.h|schema/json\.h"),
+}
 FILE_LINES_MAX = 800
 FUNCTION_LINES_MAX = 70
 
 
 def sources():
-    return sorted(p for p in SRC.rglob("*.[ch]"))
+    return sorted(SRC.rglob("*.[ch]")) + sorted(PUBLIC.rglob("*.h"))
+
+
+def includes_of(path):
+    """(line, "<" or '"', path) of every #include."""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        match = re.match(r'\s*#\s*include\s+([<"])([^>"]+)', line)
+        if match:
+            yield number, match[1], match[2]
 
 
 def readmes():
@@ -52,19 +66,40 @@ def readmes():
 
 def includes():
     problems = []
-    for path in sources():
+    for path in sorted(SRC.rglob("*.[ch]")):
         module = path.relative_to(SRC).parts[0]
         allowed = MAY_USE.get(module)
         if allowed is None:
             continue
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            match = re.match(r'\s*#\s*include\s+[<"](([a-z]+)/[^>"]+)', line)
+        for number, _, name in includes_of(path):
+            used = name.split("/")[0]
             # <net/if.h> is libc's; the schema's headers are generated.
-            ours = match and match[2] in MAY_USE and (
-                match[2] == "schema" or (SRC / match[2] / "include" / match[1]).exists())
-            if ours and match[2] not in allowed | {module}:
-                problems.append(f"{path.relative_to(TOP)}:{number}: {module} may not use {match[2]}")
+            ours = used in MAY_USE and (used == "schema" or (SRC / used / "include" / name).exists())
+            if ours and used not in allowed | {module}:
+                problems.append(f"{path.relative_to(TOP)}:{number}: {module} may not use {used}")
     return problems
+
+
+def thin_programs():
+    """They have of their library what programs outside of this tree have, the public header."""
+    problems = []
+    for program, allowed in THIN_PROGRAMS.items():
+        folder = SRC / "programs" / program
+        for path in sorted(folder.rglob("*.[ch]")):
+            for number, mark, name in includes_of(path):
+                own = mark == '"' and "/" not in name and (folder / name).exists()
+                # Folders of system headers: sys/stat.h, linux/sched.h.
+                system = mark == "<" and ("/" not in name or re.match("(sys|linux)/", name))
+                if not (own or system or allowed.fullmatch(name)):
+                    problems.append(f"{path.relative_to(TOP)}:{number}: {program} may not use {name}")
+    return problems
+
+
+def public_headers():
+    """What is installed stands alone: it includes nothing that is not."""
+    return [f"{path.relative_to(TOP)}:{number}: {name} is not installed"
+            for path in sorted(PUBLIC.rglob("*.h")) for number, mark, name in includes_of(path)
+            if mark == '"' or re.match("(base|schema|runtime)/", name)]
 
 
 def lengths():
@@ -113,7 +148,7 @@ def promises():
 
 
 def main():
-    checks = [readmes, includes, lengths, functions, formatting, promises]
+    checks = [readmes, includes, thin_programs, public_headers, lengths, functions, formatting, promises]
     return tap.run(checks, "clang-format is not installed")
 
 

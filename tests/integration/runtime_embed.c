@@ -44,19 +44,22 @@ static void check(struct cloche_runtime *runtime, int result, const char *what)
     exit(1);
 }
 
-static void warn(void *context, const char *text)
+static void take_log(void *context, enum cloche_runtime_level level, const char *text)
 {
-    fprintf(context, "warning: %s\n", text);
+    if (level == CLOCHE_RUNTIME_WARNING)
+        fprintf(context, "warning: %s\n", text);
 }
 
 static struct cloche_runtime *open_runtime(bool direct)
 {
+    const struct cloche_runtime_settings settings = {.size = sizeof(settings),
+                                                     .root = root,
+                                                     .direct = direct,
+                                                     .log = take_log,
+                                                     .context = stdout};
     struct cloche_runtime *runtime;
 
-    if (cloche_runtime_open(
-            &(struct cloche_runtime_settings){
-                .root = root, .direct = direct, .warn = warn, .context = stdout},
-            &runtime) < 0)
+    if (cloche_runtime_open(&settings, &runtime) < 0)
         fail("open");
     return runtime;
 }
@@ -96,7 +99,7 @@ static void *allocate_always(void *unused)
 static void life(void)
 {
     char before[512], after[512];
-    struct cloche_runtime_info info;
+    struct cloche_runtime_info *info;
     pthread_t thread;
     pid_t *pids;
     size_t count;
@@ -111,35 +114,31 @@ static void life(void)
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     describe_caller(before, sizeof(before));
     const int stdio[3] = {null, pipe_fds[1], pipe_fds[1]};
-    check(runtime,
-          cloche_runtime_create(
-              runtime,
-              &(struct cloche_runtime_create_options){.id = id, .bundle = bundle, .stdio = stdio}),
-          "create");
-    check(runtime, cloche_runtime_start(runtime, id), "start");
+    const struct cloche_runtime_create_options options = {
+        .size = sizeof(options), .id = id, .bundle = bundle, .stdio = stdio};
+    check(runtime, cloche_runtime_create(runtime, &options), "create");
+    check(runtime, cloche_runtime_start(runtime, id, NULL), "start");
     if (read(pipe_fds[0], text, sizeof(text) - 1) < 0)
         fail("read");
     printf("container: %s", text);
     check(runtime, cloche_runtime_state(runtime, id, &info), "state");
-    printf("status: %s\n", cloche_runtime_status_name(info.status));
+    printf("status: %s\n", cloche_runtime_status_name(info->status));
     char *const args[] = {(char[]){"/bin/sh"}, (char[]){"-c"}, (char[]){"exit 7"}, NULL};
-    check(runtime,
-          cloche_runtime_exec(
-              runtime,
-              &(struct cloche_runtime_exec_options){.id = id, .args = args, .stdio = stdio}, &code),
-          "exec");
+    const struct cloche_runtime_exec_options further = {
+        .size = sizeof(further), .id = id, .args = args, .stdio = stdio};
+    check(runtime, cloche_runtime_exec(runtime, &further, &code), "exec");
     printf("exec: %d\n", code);
     check(runtime, cloche_runtime_processes(runtime, id, &pids, &count), "processes");
-    printf("processes: %zu, the first %s\n", count, pids[0] == info.pid ? "as in state" : "other");
+    printf("processes: %zu, the first %s\n", count, pids[0] == info->pid ? "as in state" : "other");
     free(pids);
     check(runtime, cloche_runtime_pause(runtime, id), "pause");
     check(runtime, cloche_runtime_resume(runtime, id), "resume");
-    check(runtime, cloche_runtime_kill(runtime, id, SIGKILL, false), "kill");
-    if (waitpid(info.pid, &status, 0) != info.pid)
+    check(runtime, cloche_runtime_kill(runtime, id, SIGKILL, 0), "kill");
+    if (waitpid(info->pid, &status, 0) != info->pid)
         fail("the container's process is not a child of the subreaper");
     printf("ended by signal %d\n", WTERMSIG(status));
-    check(runtime, cloche_runtime_delete(runtime, id, false), "delete");
-    cloche_runtime_info_finish(&info);
+    check(runtime, cloche_runtime_delete(runtime, id, 0), "delete");
+    cloche_runtime_info_free(info);
     describe_caller(after, sizeof(after));
     printf("caller: %s\n", strcmp(before, after) == 0 ? "unchanged" : after);
     if (waitpid(-1, NULL, WNOHANG) != -1 || errno != ECHILD)
@@ -161,12 +160,9 @@ static void *run_one(void *argument)
     const int stdio[3] = {fds[0], fds[1], 2};
     char path[4096];
     snprintf(path, sizeof(path), "%s-%d", bundle, number);
-    check(runtime,
-          cloche_runtime_run(
-              runtime,
-              &(struct cloche_runtime_create_options){.id = name, .bundle = path, .stdio = stdio},
-              &code),
-          "run");
+    const struct cloche_runtime_create_options options = {
+        .size = sizeof(options), .id = name, .bundle = path, .stdio = stdio};
+    check(runtime, cloche_runtime_run(runtime, &options, &code), "run");
     if (read(fds[0], text, sizeof(text) - 1) < 0)
         fail("read");
     if (code != number || atoi(text) != number)
@@ -191,44 +187,48 @@ static void threads(void)
 static void direct(void)
 {
     struct cloche_runtime *runtime = open_runtime(true);
-    struct cloche_runtime_info info;
+    struct cloche_runtime_info *info;
+    const struct cloche_runtime_create_options options = {
+        .size = sizeof(options), .id = id, .bundle = bundle};
     int status;
 
-    check(runtime,
-          cloche_runtime_create(
-              runtime, &(struct cloche_runtime_create_options){.id = id, .bundle = bundle}),
-          "create");
+    check(runtime, cloche_runtime_create(runtime, &options), "create");
     check(runtime, cloche_runtime_state(runtime, id, &info), "state");
-    check(runtime, cloche_runtime_start(runtime, id), "start");
-    if (waitpid(info.pid, &status, 0) != info.pid)
+    check(runtime, cloche_runtime_start(runtime, id, NULL), "start");
+    if (waitpid(info->pid, &status, 0) != info->pid)
         fail("the container's process is not a child");
     printf("exit code %d\n", WEXITSTATUS(status));
-    check(runtime, cloche_runtime_delete(runtime, id, false), "delete");
-    cloche_runtime_info_finish(&info);
+    check(runtime, cloche_runtime_delete(runtime, id, 0), "delete");
+    cloche_runtime_info_free(info);
     cloche_runtime_close(runtime);
+}
+
+static void expect(struct cloche_runtime *runtime, int result, int expected, const char *what)
+{
+    if (result != expected) {
+        fprintf(stderr, "%s: %d in place of %d\n", what, result, expected);
+        exit(1);
+    }
+    printf("%s\n", cloche_runtime_error(runtime));
 }
 
 static void errors(void)
 {
     struct cloche_runtime *runtime = open_runtime(false);
-    struct cloche_runtime_info info;
+    const struct cloche_runtime_settings relative = {.size = sizeof(relative), .root = "relative"};
+    const int wrong[3] = {0, 999, 2};
+    struct cloche_runtime_create_options options = {
+        .size = sizeof(options), .id = id, .bundle = "/nowhere"};
+    struct cloche_runtime_info *info;
     char **list;
 
-    if (cloche_runtime_open(&(struct cloche_runtime_settings){.root = "relative"}, &runtime) !=
-        -EINVAL)
+    if (cloche_runtime_open(&relative, &runtime) != -EINVAL)
         fail("a relative root was taken");
-    if (cloche_runtime_state(runtime, id, &info) != -ENOENT)
-        fail("a container that is not there");
-    printf("%s\n", cloche_runtime_error(runtime));
-    if (cloche_runtime_create(runtime, &(struct cloche_runtime_create_options){
-                                           .id = id, .bundle = "/nowhere"}) != -ENOENT)
-        fail("a bundle that is not there");
-    printf("%s\n", cloche_runtime_error(runtime));
-    const int wrong[3] = {0, 999, 2};
-    if (cloche_runtime_create(runtime, &(struct cloche_runtime_create_options){
-                                           .id = id, .bundle = bundle, .stdio = wrong}) != -EBADF)
-        fail("descriptors that are not open");
-    printf("%s\n", cloche_runtime_error(runtime));
+    expect(runtime, cloche_runtime_state(runtime, id, &info), -ENOENT, "no container");
+    expect(runtime, cloche_runtime_create(runtime, &options), -ENOENT, "no bundle");
+    options.bundle = bundle;
+    options.stdio = wrong;
+    expect(runtime, cloche_runtime_create(runtime, &options), -EBADF, "closed descriptors");
     check(runtime, cloche_runtime_list(runtime, &list), "list");
     printf("left: %s\n", list && list[0] ? list[0] : "none");
     cloche_runtime_list_free(list);
@@ -240,7 +240,7 @@ static void seal(void)
     struct statvfs status;
     int fd;
 
-    int r = cloche_runtime_seal(arguments);
+    int r = cloche_runtime_seal(arguments, 0);
     if (r < 0)
         fail(strerror(-r));
     fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
@@ -15,8 +15,9 @@
 enum { PORT_MAX = 65535, SHARED_OPTIONS = 11 };
 
 struct criu_arguments {
-    struct runtime_criu_options options;
+    struct cloche_runtime_criu_options options;
     const char *page_server, *status_fd;
+    int status;         /* the descriptor */
     char *page_address; /* owned */
     char **empty_ns;    /* owned */
     bool ignored;       /* no_subreaper, no_pivot: what criu makes has neither */
@@ -25,7 +26,7 @@ struct criu_arguments {
 /* Fills the first SHARED_OPTIONS of specs. */
 static void share_options(struct option_spec *specs, struct criu_arguments *arguments)
 {
-    struct runtime_criu_options *options = &arguments->options;
+    struct cloche_runtime_criu_options *options = &arguments->options;
     const struct option_spec shared[SHARED_OPTIONS] = {
         {.name = "image-path", .value = &options->image_path},
         {.name = "work-path", .value = &options->work_path},
@@ -91,7 +92,7 @@ static int parse_id(const struct option_spec *specs, int argc, char **argv,
 
 static int parse_checkpoint(int argc, char **argv, struct criu_arguments *ret, struct error *err)
 {
-    struct runtime_criu_options *options = &ret->options;
+    struct cloche_runtime_criu_options *options = &ret->options;
     struct option_spec specs[SHARED_OPTIONS + 9] = {{0}};
     const struct option_spec own[] = {
         {.name = "parent-path", .value = &options->parent_path},
@@ -109,16 +110,19 @@ static int parse_checkpoint(int argc, char **argv, struct criu_arguments *ret, s
     int r = parse_id(specs, argc, argv, ret, err);
     if (r == 0)
         r = take_page_server(ret, err);
-    if (r == 0 && ret->status_fd && !text_equal(ret->status_fd, "-1")) {
-        r = options_number("status-fd", ret->status_fd, INT_MAX, &status_fd, err);
-        options->status_fd = r < 0 ? -1 : (int)status_fd;
+    if (r < 0 || !ret->status_fd || text_equal(ret->status_fd, "-1"))
+        return r;
+    r = options_number("status-fd", ret->status_fd, INT_MAX, &status_fd, err);
+    if (r == 0) {
+        ret->status = (int)status_fd;
+        options->status_fd = &ret->status;
     }
     return r;
 }
 
 static int parse_restore(int argc, char **argv, struct criu_arguments *ret, struct error *err)
 {
-    struct runtime_criu_options *options = &ret->options;
+    struct cloche_runtime_criu_options *options = &ret->options;
     struct option_spec specs[SHARED_OPTIONS + 9] = {{0}};
     const struct option_spec own[] = {
         {.name = "bundle", .letter = 'b', .value = &options->bundle},
@@ -144,17 +148,14 @@ static void finish(struct criu_arguments *arguments)
 static int checkpoint_main(const struct program *program, int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct criu_arguments arguments = {.options = {.criu = program->criu, .status_fd = -1}};
-    char **warnings = NULL;
+    struct criu_arguments arguments = {
+        .options = {.size = sizeof(arguments.options), .criu = program->criu}};
     int code = EXIT_CODE_OK;
 
-    if (parse_checkpoint(argc, argv, &arguments, &err) < 0) {
+    if (parse_checkpoint(argc, argv, &arguments, &err) < 0)
         code = program_usage_error(&command_checkpoint, &err);
-    } else {
-        int r = runtime_checkpoint(program->root, &arguments.options, &warnings, &err);
-        program_warn(warnings);
-        code = r < 0 ? program_fail(&err) : EXIT_CODE_OK;
-    }
+    else if (cloche_runtime_checkpoint(program->runtime, &arguments.options) < 0)
+        code = program_failed(program);
     finish(&arguments);
     return code;
 }
@@ -162,19 +163,15 @@ static int checkpoint_main(const struct program *program, int argc, char **argv)
 static int restore_main(const struct program *program, int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct criu_arguments arguments = {.options = {.criu = program->criu,
-                                                   .status_fd = -1,
+    struct criu_arguments arguments = {.options = {.size = sizeof(arguments.options),
+                                                   .criu = program->criu,
                                                    .systemd_cgroup = program->systemd_cgroup}};
-    char **warnings = NULL;
     int code;
 
-    if (parse_restore(argc, argv, &arguments, &err) < 0) {
+    if (parse_restore(argc, argv, &arguments, &err) < 0)
         code = program_usage_error(&command_restore, &err);
-    } else {
-        int r = runtime_restore(program->root, &arguments.options, &warnings, &code, &err);
-        program_warn(warnings);
-        code = r < 0 ? program_fail(&err) : code;
-    }
+    else if (cloche_runtime_restore(program->runtime, &arguments.options, &code) < 0)
+        code = program_failed(program);
     finish(&arguments);
     return code;
 }

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
 
 #include <base/text.h>
 
@@ -74,36 +74,32 @@ static const char *const steps_after[] = {
 static int create_main(const struct program *program, int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct create_arguments arguments = {0};
-    char **warnings = NULL;
+    struct create_arguments arguments = {.options.size = sizeof(arguments.options)};
 
     if (parse(false, argc, argv, &arguments, &err) < 0)
         return program_usage_error(&command_create, &err);
     arguments.options.systemd_cgroup = program->systemd_cgroup;
     program_debug(steps_before);
-    int r = runtime_create(program->root, &arguments.options, &warnings, &err);
-    program_warn(warnings);
-    if (r == 0)
-        program_debug(steps_after);
-    return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
+    if (cloche_runtime_create(program->runtime, &arguments.options) < 0)
+        return program_failed(program);
+    program_debug(steps_after);
+    return EXIT_CODE_OK;
 }
 
 static int run_main(const struct program *program, int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct create_arguments arguments = {0};
-    char **warnings = NULL;
+    struct create_arguments arguments = {.options.size = sizeof(arguments.options)};
     int exit_code;
 
     if (parse(true, argc, argv, &arguments, &err) < 0)
         return program_usage_error(&command_run, &err);
     arguments.options.systemd_cgroup = program->systemd_cgroup;
     program_debug(steps_before);
-    int r = runtime_run(program->root, &arguments.options, &warnings, &exit_code, &err);
-    program_warn(warnings);
-    if (r == 0)
-        program_debug(steps_after);
-    return r < 0 ? program_fail(&err) : exit_code;
+    if (cloche_runtime_run(program->runtime, &arguments.options, &exit_code) < 0)
+        return program_failed(program);
+    program_debug(steps_after);
+    return exit_code;
 }
 
 const struct command command_create = {

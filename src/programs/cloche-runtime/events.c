@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
 
 #include <base/text.h>
 
@@ -13,10 +13,19 @@
 
 #define INTERVAL_DEFAULT "5s"
 
-static void print_event(void *context _unused_, const char *text)
+static int print_event(void *context _unused_, const char *json)
 {
-    puts(text);
+    puts(json);
     fflush(stdout);
+    return 0;
+}
+
+static int print_statistics(struct cloche_runtime *runtime, const char *id)
+{
+    _cleanup_free_ char *json = NULL;
+    int r = cloche_runtime_statistics(runtime, id, &json);
+
+    return r < 0 ? r : print_event(NULL, json);
 }
 
 /* "1m30s", "100ms", "1.5h", as Go writes durations. */
@@ -50,7 +59,7 @@ static int events_main(const struct program *program, int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     const char *interval = INTERVAL_DEFAULT;
-    uint64_t interval_ms = 0;
+    struct cloche_runtime_events_options options = {.size = sizeof(options), .event = print_event};
     bool stats = false;
     const struct option_spec specs[] = {
         {.name = "interval", .value = &interval},
@@ -63,11 +72,11 @@ static int events_main(const struct program *program, int argc, char **argv)
         rest = error_set(&err, -EINVAL, "needs one argument: the container's ID");
     if (rest < 0)
         return program_usage_error(&command_events, &err);
-    int r = parse_duration(interval, &interval_ms, &err);
-    if (r == 0)
-        r = runtime_events(program->root, argv[1], stats ? 0 : interval_ms, print_event, NULL,
-                           &err);
-    return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
+    if (parse_duration(interval, &options.interval_ms, &err) < 0)
+        return program_fail(&err);
+    int r = stats ? print_statistics(program->runtime, argv[1])
+                  : cloche_runtime_events(program->runtime, argv[1], &options);
+    return r < 0 ? program_failed(program) : EXIT_CODE_OK;
 }
 
 const struct command command_events = {

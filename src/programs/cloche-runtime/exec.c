@@ -2,7 +2,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
@@ -92,20 +92,13 @@ static int parse(int argc, char **argv, struct exec_arguments *ret, struct error
 static int exec_main(const struct program *program, int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct exec_arguments arguments = {0};
-    char **warnings = NULL;
+    struct exec_arguments arguments = {.options.size = sizeof(arguments.options)};
     int exit_code = EXIT_CODE_EXEC_FAILURE;
 
-    if (parse(argc, argv, &arguments, &err) < 0) {
+    if (parse(argc, argv, &arguments, &err) < 0)
         program_usage_error(&command_exec, &err);
-    } else {
-        int r = runtime_exec(program->root, &arguments.options, &warnings, &exit_code, &err);
-        program_warn(warnings);
-        if (r < 0) {
-            program_fail(&err);
-            exit_code = EXIT_CODE_EXEC_FAILURE;
-        }
-    }
+    else if (cloche_runtime_exec(program->runtime, &arguments.options, &exit_code) < 0)
+        program_failed(program);
     finish(&arguments);
     return exit_code;
 }

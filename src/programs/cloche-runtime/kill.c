@@ -4,7 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
 
 #include <base/text.h>
 
@@ -79,8 +79,9 @@ static int kill_main(const struct program *program, int argc, char **argv)
         return program_usage_error(&command_kill, &err);
     if (rest == 2 && parse_signal(argv[2], &number, &err) < 0)
         return program_fail(&err);
-    return runtime_kill(program->root, argv[1], number, all, &err) < 0 ? program_fail(&err)
-                                                                       : EXIT_CODE_OK;
+    int r =
+        cloche_runtime_kill(program->runtime, argv[1], number, all ? CLOCHE_RUNTIME_KILL_ALL : 0);
+    return r < 0 ? program_failed(program) : EXIT_CODE_OK;
 }
 
 const struct command command_kill = {

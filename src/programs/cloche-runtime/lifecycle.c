@@ -3,9 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
 
-#include <base/buffer.h>
 #include <base/text.h>
 
 #include "options.h"
@@ -25,30 +24,27 @@ static const struct option_spec no_options[] = {{0}};
 static int start_main(const struct program *program, int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    char **warnings = NULL;
+    const struct cloche_runtime_start_options options = {.size = sizeof(options),
+                                                         .notify_socket = getenv("NOTIFY_SOCKET")};
 
     if (parse_id(no_options, argc, argv, &err) < 0)
         return program_usage_error(&command_start, &err);
-    int r = runtime_start(program->root, argv[1], getenv("NOTIFY_SOCKET"), &warnings, &err);
-    program_warn(warnings);
-    return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
+    int r = cloche_runtime_start(program->runtime, argv[1], &options);
+    return r < 0 ? program_failed(program) : EXIT_CODE_OK;
 }
 
 static int delete_one(const struct program *program, const char *id, bool force)
 {
-    _cleanup_error_ struct error err = ERROR_INIT;
-    char **warnings = NULL;
-    int r = runtime_delete(program->root, id, force, &warnings, &err);
+    int r = cloche_runtime_delete(program->runtime, id, force ? CLOCHE_RUNTIME_DELETE_FORCE : 0);
 
-    program_warn(warnings);
-    return r < 0 ? program_fail(&err) : EXIT_CODE_OK;
+    return r < 0 ? program_failed(program) : EXIT_CODE_OK;
 }
 
 /* As crun has it: the pattern may match anywhere in the name. Goes on after a failure. */
 static int delete_matching(const struct program *program, const char *pattern, bool force)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    _cleanup_strv_ char **names = NULL;
+    char **names = NULL;
     int code = EXIT_CODE_OK;
     regex_t regex;
 
@@ -56,13 +52,14 @@ static int delete_matching(const struct program *program, const char *pattern, b
         error_set(&err, -EINVAL, "invalid regular expression '%s'", pattern);
         return program_fail(&err);
     }
-    if (runtime_list(program->root, &names, &err) < 0)
-        code = program_fail(&err);
+    if (cloche_runtime_list(program->runtime, &names) < 0)
+        code = program_failed(program);
     for (char **name = names; name && *name; name++) {
         if (regexec(&regex, *name, 0, NULL, 0) == 0 &&
             delete_one(program, *name, force) != EXIT_CODE_OK)
             code = EXIT_CODE_FAILURE;
     }
+    cloche_runtime_list_free(names);
     regfree(&regex);
     return code;
 }
@@ -86,7 +83,8 @@ static int pause_main(const struct program *program, int argc, char **argv)
 
     if (parse_id(no_options, argc, argv, &err) < 0)
         return program_usage_error(&command_pause, &err);
-    return runtime_pause(program->root, argv[1], &err) < 0 ? program_fail(&err) : EXIT_CODE_OK;
+    int r = cloche_runtime_pause(program->runtime, argv[1]);
+    return r < 0 ? program_failed(program) : EXIT_CODE_OK;
 }
 
 static int resume_main(const struct program *program, int argc, char **argv)
@@ -95,22 +93,23 @@ static int resume_main(const struct program *program, int argc, char **argv)
 
     if (parse_id(no_options, argc, argv, &err) < 0)
         return program_usage_error(&command_resume, &err);
-    return runtime_resume(program->root, argv[1], &err) < 0 ? program_fail(&err) : EXIT_CODE_OK;
+    int r = cloche_runtime_resume(program->runtime, argv[1]);
+    return r < 0 ? program_failed(program) : EXIT_CODE_OK;
 }
 
 static int state_main(const struct program *program, int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
-    struct cloche_runtime_info info;
+    _cleanup_free_ char *json = NULL;
+    struct cloche_runtime_info *info;
 
     if (parse_id(no_options, argc, argv, &err) < 0)
         return program_usage_error(&command_state, &err);
-    if (runtime_info(program->root, argv[1], &info, &err) < 0)
-        return program_fail(&err);
-    runtime_info_write(&info, JSON_PRETTY, &text);
-    runtime_info_finish(&info);
-    puts(buffer_text(&text));
+    if (cloche_runtime_state(program->runtime, argv[1], &info) < 0)
+        return program_failed(program);
+    json = cloche_runtime_info_json(info, true);
+    cloche_runtime_info_free(info);
+    puts(json);
     return EXIT_CODE_OK;
 }
 

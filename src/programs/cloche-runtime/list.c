@@ -1,10 +1,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
 
-#include <schema/json.h>
-
+#include <base/buffer.h>
 #include <base/text.h>
 
 #include "options.h"
@@ -57,8 +56,10 @@ static void add_container(struct table *table, const struct cloche_runtime_info 
 /* One line, as runc: "[{...},{...}]". */
 static void write_json(const struct cloche_runtime_info *info, struct buffer *out)
 {
+    _cleanup_free_ char *json = cloche_runtime_info_json(info, false);
+
     buffer_append_char(out, out->length ? ',' : '[');
-    runtime_info_write(info, JSON_COMPACT, out);
+    buffer_append_text(out, json);
 }
 
 static void print_json(struct buffer *items)
@@ -68,7 +69,7 @@ static void print_json(struct buffer *items)
     puts(items->length ? buffer_text(items) : "null");
 }
 
-static int list_all(const struct program *program, char *const *names, bool quiet, bool json)
+static void list_all(const struct program *program, char *const *names, bool quiet, bool json)
 {
     static const char *const header[COLUMNS] = {"ID",     "PID",     "STATUS",
                                                 "BUNDLE", "CREATED", "OWNER"};
@@ -77,31 +78,30 @@ static int list_all(const struct program *program, char *const *names, bool quie
 
     add_row(&table, header);
     for (; names && *names; names++) {
-        struct cloche_runtime_info info;
+        struct cloche_runtime_info *info;
         if (quiet) {
             puts(*names);
             continue;
         }
-        if (runtime_info(program->root, *names, &info, NULL) < 0)
+        if (cloche_runtime_state(program->runtime, *names, &info) < 0)
             continue; /* removed meanwhile, or being made */
         if (json)
-            write_json(&info, &text);
+            write_json(info, &text);
         else
-            add_container(&table, &info);
-        runtime_info_finish(&info);
+            add_container(&table, info);
+        cloche_runtime_info_free(info);
     }
     if (!quiet && json)
         print_json(&text);
     else if (!quiet)
         print_table(&table);
     strv_free(table.cells);
-    return EXIT_CODE_OK;
 }
 
 static int list_main(const struct program *program, int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    _cleanup_strv_ char **names = NULL;
+    char **names;
     const char *format = "table";
     bool quiet = false;
     const struct option_spec specs[] = {{.name = "quiet", .letter = 'q', .flag = &quiet},
@@ -115,9 +115,11 @@ static int list_main(const struct program *program, int argc, char **argv)
         rest = error_set(&err, -1, "invalid format option: %s", format);
     if (rest < 0)
         return program_usage_error(&command_list, &err);
-    if (runtime_list(program->root, &names, &err) < 0)
-        return program_fail(&err);
-    return list_all(program, names, quiet, text_equal(format, "json"));
+    if (cloche_runtime_list(program->runtime, &names) < 0)
+        return program_failed(program);
+    list_all(program, names, quiet, text_equal(format, "json"));
+    cloche_runtime_list_free(names);
+    return EXIT_CODE_OK;
 }
 
 const struct command command_list = {

@@ -3,7 +3,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
 #include <schema/json.h>
 
 #include <base/file.h>
@@ -55,29 +55,41 @@ void program_debug(const char *const *steps)
         write_log("debug", *steps);
 }
 
-void program_warn(char **warnings)
+void program_warn(const char *text)
 {
-    for (char **item = warnings; item && *item; item++) {
-        if (!text_starts_with(*item, RUNTIME_DEBUG))
-            write_log("warning", *item);
-        else if (settings.debug)
-            write_log("debug", *item + strlen(RUNTIME_DEBUG));
-    }
-    strv_free(warnings);
+    write_log("warning", text);
+}
+
+void program_log(void *context _unused_, enum cloche_runtime_level level, const char *text)
+{
+    if (level == CLOCHE_RUNTIME_WARNING)
+        program_warn(text);
+    else if (settings.debug)
+        write_log("debug", text);
+}
+
+static int fail(const char *message, const char *hint)
+{
+    /* On standard error runc's init says itself, bare, why its program did not execute. */
+    bool bare = text_starts_with(message, "exec /");
+
+    if (settings.fd >= 0 || !bare)
+        write_log("error", message);
+    if (settings.fd >= 0 || bare)
+        dprintf(STDERR_FILENO, "%s\n", message);
+    if (hint)
+        dprintf(STDERR_FILENO, "hint: %s\n", hint);
+    return EXIT_CODE_FAILURE;
 }
 
 int program_fail(const struct error *err)
 {
-    /* On standard error runc's init says itself, bare, why its program did not execute. */
-    bool bare = text_starts_with(error_message(err), "exec /");
+    return fail(error_message(err), err->hint);
+}
 
-    if (settings.fd >= 0 || !bare)
-        write_log("error", error_message(err));
-    if (settings.fd >= 0 || bare)
-        dprintf(STDERR_FILENO, "%s\n", error_message(err));
-    if (err->hint)
-        dprintf(STDERR_FILENO, "hint: %s\n", err->hint);
-    return EXIT_CODE_FAILURE;
+int program_failed(const struct program *program)
+{
+    return fail(cloche_runtime_error(program->runtime), cloche_runtime_hint(program->runtime));
 }
 
 int program_usage_error(const struct command *command, const struct error *err)

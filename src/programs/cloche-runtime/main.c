@@ -7,14 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
 
 #include "options.h"
 #include "program.h"
-#include "root.h"
 
 static const struct command *const commands[] = {
     &command_checkpoint, &command_restore,  &command_create,  &command_delete, &command_events,
@@ -24,7 +23,8 @@ static const struct command *const commands[] = {
 };
 
 struct globals {
-    const char *root, *log, *log_format, *rootless, *criu, *cgroup_manager;
+    const char *root, *log, *log_format, *rootless_text, *criu, *cgroup_manager;
+    enum cloche_runtime_rootless rootless;
     bool debug, help, version, systemd_cgroup;
 };
 
@@ -40,7 +40,7 @@ static int help(void)
     printf("   %-10s %s\n\n", "help", "show this, or how a command is used");
     printf(
         "GLOBAL OPTIONS:\n"
-        "   --root DIR             state of the containers (" RUNTIME_ROOT_DEFAULT "; users:\n"
+        "   --root DIR             state of the containers (" CLOCHE_RUNTIME_ROOT "; users:\n"
         "                          $XDG_RUNTIME_DIR/cloche-runtime)\n"
         "   --log FILE             messages, besides standard error\n"
         "   --log-format FORMAT    text or json\n"
@@ -53,13 +53,16 @@ static int help(void)
     return EXIT_CODE_OK;
 }
 
-static int apply_rootless(const char *value, struct error *err)
+static int take_rootless(struct globals *globals, struct error *err)
 {
+    const char *value = globals->rootless_text;
+
     if (text_empty(value) || text_equal(value, "auto"))
         return 0;
     if (!text_equal(value, "true") && !text_equal(value, "false"))
         return error_set(err, -EINVAL, "--rootless: '%s' is not true, false or auto", value);
-    runtime_assume_limited(text_equal(value, "true"));
+    globals->rootless =
+        text_equal(value, "true") ? CLOCHE_RUNTIME_ROOTLESS_YES : CLOCHE_RUNTIME_ROOTLESS_NO;
     return 0;
 }
 
@@ -82,7 +85,7 @@ static int parse_globals(int argc, char **argv, struct globals *ret, struct erro
         {.name = "root", .value = &ret->root},
         {.name = "log", .value = &ret->log},
         {.name = "log-format", .value = &ret->log_format},
-        {.name = "rootless", .value = &ret->rootless},
+        {.name = "rootless", .value = &ret->rootless_text},
         {.name = "criu", .value = &ret->criu},
         {.name = "cgroup-manager", .value = &ret->cgroup_manager},
         {.name = "systemd-cgroup", .flag = &ret->systemd_cgroup},
@@ -98,7 +101,7 @@ static int parse_globals(int argc, char **argv, struct globals *ret, struct erro
     if (ret->log_format && !text_equal(ret->log_format, "text") &&
         !text_equal(ret->log_format, "json"))
         return error_set(err, -EINVAL, "invalid log-format: %s", ret->log_format);
-    int r = apply_rootless(ret->rootless, err);
+    int r = take_rootless(ret, err);
     if (r == 0)
         r = take_cgroup_manager(ret, err);
     return r < 0 ? r : rest;
@@ -161,12 +164,42 @@ static int help_command(const char *name)
     return EXIT_CODE_OK;
 }
 
+static int seal(const struct globals *globals, char **argv, struct error *err)
+{
+    unsigned flags = globals->systemd_cgroup ? CLOCHE_RUNTIME_SEAL_KEEP_FOLDER : 0;
+    int r = cloche_runtime_seal(argv, flags);
+
+    return r < 0
+               ? error_errno(err, -r, "execute a copy of the runtime that no container can change")
+               : 0;
+}
+
+static int open_runtime(const struct globals *globals, struct cloche_runtime **ret,
+                        struct error *err)
+{
+    _cleanup_free_ char *folder = NULL, *absolute = NULL;
+    struct cloche_runtime_settings settings = {
+        .size = sizeof(settings),
+        .root = text_empty(globals->root) ? NULL : globals->root,
+        .direct = true,
+        .rootless = globals->rootless,
+        .log = program_log,
+    };
+
+    if (settings.root && settings.root[0] != '/') {
+        folder = getcwd(NULL, 0);
+        if (!folder)
+            return error_errno(err, errno, "--root: find the current directory");
+        settings.root = absolute = xasprintf("%s/%s", folder, globals->root);
+    }
+    int r = cloche_runtime_open(&settings, ret);
+    return r < 0 ? error_errno(err, -r, "--root: %s", globals->root) : 0;
+}
+
 static int run_command(const struct globals *globals, int argc, char **argv, char **full_argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    _cleanup_free_ char *default_root = NULL;
-    struct program program = {
-        .root = globals->root, .criu = globals->criu, .systemd_cgroup = globals->systemd_cgroup};
+    struct program program = {.criu = globals->criu, .systemd_cgroup = globals->systemd_cgroup};
 
     if (argc == 0)
         return help();
@@ -179,19 +212,14 @@ static int run_command(const struct globals *globals, int argc, char **argv, cha
         if (text_equal(argv[k], "--help") || text_equal(argv[k], "-h"))
             return help_command(argv[0]);
     }
-    if (globals->systemd_cgroup)
-        runtime_systemd_find_helper();
-    int r = command->enters_container ? cloche_runtime_seal(full_argv) : 0;
-    if (r < 0) {
-        error_errno(&err, -r, "execute a copy of the runtime that no container can change");
+    int r = command->enters_container ? seal(globals, full_argv, &err) : 0;
+    if (r == 0)
+        r = open_runtime(globals, &program.runtime, &err);
+    if (r < 0)
         return program_fail(&err);
-    }
-    if (text_empty(globals->root) && !command->stateless) {
-        if (root_default(&default_root, &err) < 0)
-            return program_fail(&err);
-        program.root = default_root;
-    }
-    return command->main(&program, argc, argv);
+    int code = command->main(&program, argc, argv);
+    cloche_runtime_close(program.runtime);
+    return code;
 }
 
 int main(int argc, char **argv)

@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <cloche/runtime.h>
+
 #include <base/error.h>
 
 #define PROGRAM_NAME "cloche-runtime"
@@ -19,7 +21,7 @@ enum exit_code {
 };
 
 struct program {
-    const char *root;
+    struct cloche_runtime *runtime;
     const char *criu; /* the program, NULL: that in PATH */
     bool systemd_cgroup;
 };
@@ -29,7 +31,6 @@ struct command {
     const char *usage;     /* arguments */
     const char *summary;   /* one line */
     bool enters_container; /* a process of ours becomes one of the container */
-    bool stateless;        /* has nothing to do with containers that exist */
     /* argv[0] is the command's name. Returns the exit code. */
     int (*main)(const struct program *program, int argc, char **argv);
 };
@@ -44,8 +45,12 @@ extern const struct command command_checkpoint, command_restore, command_create,
 void program_log_configure(int fd, bool json, bool debug);
 /* Steps that nothing but --debug shows; texts that callers look for are runc's. */
 void program_debug(const char *const *steps);
-void program_warn(char **warnings);        /* takes the list */
-int program_fail(const struct error *err); /* returns EXIT_CODE_FAILURE */
+void program_warn(const char *text);
+/* For cloche_runtime_settings. */
+void program_log(void *context, enum cloche_runtime_level level, const char *text);
+/* These return EXIT_CODE_FAILURE. */
+int program_fail(const struct error *err);
+int program_failed(const struct program *program); /* the last call of the library */
 int program_usage_error(const struct command *command, const struct error *err);
 void program_help(const struct command *command);
 

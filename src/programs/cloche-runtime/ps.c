@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
@@ -122,13 +122,13 @@ static int ps_main(const struct program *program, int argc, char **argv)
         rest = error_set(&err, -1, "invalid format option: %s", format);
     if (rest < 0)
         return program_usage_error(&command_ps, &err);
-    int r = runtime_processes(program->root, argv[1], &pids, &count, &err);
-    if (r == 0 && text_equal(format, "json")) {
+    if (cloche_runtime_processes(program->runtime, argv[1], &pids, &count) < 0)
+        return program_failed(program);
+    if (text_equal(format, "json")) {
         print_json(pids, count);
         return EXIT_CODE_OK;
     }
-    if (r == 0)
-        r = run_ps(argv + 2, &text, &err);
+    int r = run_ps(argv + 2, &text, &err);
     if (r == 0)
         r = print_lines(text, pids, count, &err);
     return r < 0 ? program_fail(&err) : EXIT_CODE_OK;

@@ -2,11 +2,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
 
-#include <base/buffer.h>
 #include <base/file.h>
 
 #include "options.h"
@@ -16,7 +16,7 @@
 
 static int write_spec(const char *bundle, bool rootless, struct error *err)
 {
-    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    _cleanup_free_ char *text = cloche_runtime_spec(rootless ? CLOCHE_RUNTIME_SPEC_ROOTLESS : 0);
     _cleanup_close_ int fd = -1;
 
     if (bundle && chdir(bundle) < 0)
@@ -26,8 +26,7 @@ static int write_spec(const char *bundle, bool rootless, struct error *err)
         return error_set(err, -EEXIST, "file config.json exists. Remove it first");
     if (fd < 0)
         return error_errno(err, errno, "create config.json");
-    runtime_spec_write(rootless, &text);
-    int r = file_write_all(fd, text.data, text.length);
+    int r = file_write_all(fd, text, strlen(text));
     return r < 0 ? error_errno(err, -r, "write config.json") : 0;
 }
 
@@ -50,7 +49,7 @@ static int spec_main(const struct program *program _unused_, int argc, char **ar
 
 static int features_main(const struct program *program _unused_, int argc, char **argv)
 {
-    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    _cleanup_free_ char *text = NULL;
     _cleanup_error_ struct error err = ERROR_INIT;
     const struct option_spec specs[] = {{0}};
     int rest = options_parse(specs, true, argc, argv, &err);
@@ -59,8 +58,8 @@ static int features_main(const struct program *program _unused_, int argc, char 
         rest = error_set(&err, -EINVAL, "takes no arguments");
     if (rest < 0)
         return program_usage_error(&command_features, &err);
-    runtime_features_write(&text);
-    puts(buffer_text(&text));
+    text = cloche_runtime_features();
+    puts(text);
     return EXIT_CODE_OK;
 }
 
@@ -69,7 +68,8 @@ static int version_main(const struct program *program _unused_, int argc _unused
 {
     /* Callers look for "runc version" in the first line, and for "commit:". */
     printf("%s version %s, command line of runc version %s\ncommit: v%s\nspec: %s\n", PROGRAM_NAME,
-           CLOCHE_VERSION, RUNC_VERSION, CLOCHE_VERSION, RUNTIME_SPEC_VERSION);
+           cloche_runtime_version(), RUNC_VERSION, cloche_runtime_version(),
+           cloche_runtime_spec_version());
     return EXIT_CODE_OK;
 }
 
@@ -77,7 +77,6 @@ const struct command command_spec = {
     .name = "spec",
     .usage = "[--bundle DIR] [--rootless]",
     .summary = "write a config.json to start from",
-    .stateless = true,
     .main = spec_main,
 };
 
@@ -85,7 +84,6 @@ const struct command command_features = {
     .name = "features",
     .usage = "",
     .summary = "print what this runtime supports as JSON",
-    .stateless = true,
     .main = features_main,
 };
 
@@ -93,6 +91,5 @@ const struct command command_version = {
     .name = "version",
     .usage = "",
     .summary = "print versions",
-    .stateless = true,
     .main = version_main,
 };

@@ -10,7 +10,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include <runtime/runtime.h>
+#include <cloche/runtime.h>
+#include <schema/json.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
@@ -229,13 +230,10 @@ static int check_rdt(const struct update_arguments *arguments, struct error *err
 
 static void warn_ignored(const struct update_arguments *arguments)
 {
-    char **warnings = NULL;
-
     if (!text_empty(arguments->kernel_memory))
-        strv_append(&warnings, "Setting --kernel-memory is ignored and will be removed");
+        program_warn("Setting --kernel-memory is ignored and will be removed");
     if (!text_empty(arguments->kernel_memory_tcp))
-        strv_append(&warnings, "Setting --kernel-memory-tcp is ignored and will be removed");
-    program_warn(warnings);
+        program_warn("Setting --kernel-memory-tcp is ignored and will be removed");
 }
 
 static int update_main(const struct program *program, int argc, char **argv)
@@ -251,6 +249,7 @@ static int update_main(const struct program *program, int argc, char **argv)
         return exit_code;
     }
     warn_ignored(&arguments);
+    options->size = sizeof(*options);
     int r = check_rdt(&arguments, &err);
     if (r == 0)
         r = take_resources(&arguments, &err);
@@ -261,9 +260,11 @@ static int update_main(const struct program *program, int argc, char **argv)
     options->allow = arguments.allow;
     options->deny = arguments.deny;
     options->remove_devices = arguments.remove;
-    if (r == 0)
-        r = runtime_update(program->root, options, &err);
-    exit_code = r < 0 ? program_fail(&err) : EXIT_CODE_OK;
+    if (r < 0)
+        exit_code = program_fail(&err);
+    else
+        exit_code = cloche_runtime_update(program->runtime, options) < 0 ? program_failed(program)
+                                                                         : EXIT_CODE_OK;
     finish(&arguments);
     return exit_code;
 }

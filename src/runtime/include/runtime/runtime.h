@@ -20,7 +20,6 @@
 #include <base/error.h>
 #include <schema/json.h>
 
-#define RUNTIME_ROOT_DEFAULT "/run/cloche-runtime"
 #define RUNTIME_SPEC_VERSION "1.3.0" /* of the OCI runtime specification, in what we write */
 
 enum {
@@ -56,21 +55,29 @@ int runtime_resume(const char *root, const char *id, struct error *err);
 int runtime_update(const char *root, const struct cloche_runtime_update_options *options,
                    struct error *err);
 
-/* text: one JSON object, without a newline; valid for the call. */
-typedef void (*runtime_event_sink)(void *context, const char *text);
+struct runtime_watch {
+    /* 0: what the container uses now, once. Else every so many milliseconds, and each kill for want
+     * of memory when it happens, until the container's first process ends. */
+    uint64_t interval_ms;
+    int stop_fd; /* ends it when readable; -1: none */
+    /* text: one JSON object, without a newline; valid for the call. Other than 0 is the result. */
+    int (*sink)(void *context, const char *text);
+    void *context;
+};
 
-/* interval_ms 0: what the container uses now, once. Else every so many milliseconds, and each kill
- * for want of memory when it happens, until the container's first process ends. */
-int runtime_events(const char *root, const char *id, uint64_t interval_ms, runtime_event_sink sink,
-                   void *context, struct error *err);
+int runtime_events(const char *root, const char *id, const struct runtime_watch *watch,
+                   struct error *err);
 
 /* Process numbers in the caller's pid namespace; owned by the caller. */
 int runtime_processes(const char *root, const char *id, pid_t **ret, size_t *ret_count,
                       struct error *err);
 
-int runtime_info(const char *root, const char *id, struct cloche_runtime_info *ret,
+/* Freed with cloche_runtime_info_free(). */
+int runtime_info(const char *root, const char *id, struct cloche_runtime_info **ret,
                  struct error *err);
-void runtime_info_finish(struct cloche_runtime_info *info);
+
+/* A pidfd of the first process, owned by the caller. */
+int runtime_pidfd(const char *root, const char *id, struct error *err);
 
 /* The identifiers under root, sorted. A missing root is an empty list. */
 int runtime_list(const char *root, char ***ret, struct error *err);
@@ -82,45 +89,22 @@ void runtime_info_write(const struct cloche_runtime_info *info, enum json_layout
 int runtime_exec(const char *root, const struct cloche_runtime_exec_options *options,
                  char ***warnings, int *ret_exit_code, struct error *err);
 
-/* What checkpoint and restore tell criu. */
-struct runtime_criu_options {
-    const char *id;
-    const char *criu;           /* the program; NULL: "criu" in PATH */
-    const char *image_path;     /* NULL: "checkpoint" in the current directory */
-    const char *work_path;      /* for criu's log; NULL: the same */
-    const char *manage_cgroups; /* soft, full, strict or ignore; NULL: criu's default */
-    bool tcp_established, ext_unix_sk, shell_job, file_locks, auto_dedup, lazy_pages;
-
-    /* checkpoint */
-    const char *parent_path;  /* of an earlier one, relative to image_path; NULL: none */
-    const char *page_address; /* of a page server; NULL: none */
-    unsigned page_port;
-    int status_fd; /* gets a NUL when the lazy pages can be fetched; -1: none */
-    bool leave_running, pre_dump, tcp_skip_in_flight, link_remap;
-
-    /* restore */
-    const char *bundle;         /* NULL: the current directory */
-    const char *console_socket; /* NULL: none */
-    const char *pid_file;       /* NULL: none */
-    const char *lsm_profile, *lsm_mount_context;
-    bool detach, systemd_cgroup;
-};
-
 /* Saves the processes of a running container, which is deleted afterwards unless it is to go on. */
-int runtime_checkpoint(const char *root, const struct runtime_criu_options *options,
+int runtime_checkpoint(const char *root, const struct cloche_runtime_criu_options *options,
                        char ***warnings, struct error *err);
 
 /* Makes a container from a bundle and what a checkpoint has saved. Not detached: as runtime_run. */
-int runtime_restore(const char *root, const struct runtime_criu_options *options, char ***warnings,
-                    int *ret_exit_code, struct error *err);
+int runtime_restore(const char *root, const struct cloche_runtime_criu_options *options,
+                    char ***warnings, int *ret_exit_code, struct error *err);
 
 /* Whether the caller may do less than the root of the machine: another user, or root of a user
  * namespace. Cgroups, device rules and limits that such a caller cannot have are done without where
  * nothing in the configuration depends on them. */
 bool runtime_caller_is_limited(void);
 
-/* What runtime_caller_is_limited says from now on, in place of looking. */
-void runtime_assume_limited(bool limited);
+/* What runtime_caller_is_limited says from now on in this thread; with AUTO it looks again, once.
+ */
+void runtime_assume_rootless(enum cloche_runtime_rootless value);
 
 /* A config.json that runs /bin/sh in rootfs, like runc's `spec`. */
 void runtime_spec_write(bool rootless, struct buffer *out);
@@ -128,8 +112,8 @@ void runtime_spec_write(bool rootless, struct buffer *out);
 /* What this build supports (OCI features document). */
 void runtime_features_write(struct buffer *out);
 
-/* Before cloche_runtime_seal, which forgets the program's folder: finds the program that speaks to
- * systemd and keeps its place in CLOCHE_LIBEXEC, unless that is set. */
+/* Finds the program that speaks to systemd and keeps its place in CLOCHE_LIBEXEC, unless that is
+ * set. */
 void runtime_systemd_find_helper(void);
 
 #endif

@@ -10,7 +10,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
-#include "root.h"
+#include "library_root.h"
 
 static bool wants_user_folder(void)
 {
@@ -21,13 +21,13 @@ static bool wants_user_folder(void)
     return runtime_caller_is_limited() && !text_equal(user, "root");
 }
 
-int root_default(char **ret, struct error *err)
+int library_root_default(char **ret, struct error *err)
 {
     const char *folder = getenv("XDG_RUNTIME_DIR");
     bool for_user = (geteuid() != 0 || !text_empty(folder)) && wants_user_folder();
 
     if (!for_user) {
-        *ret = xstrdup(RUNTIME_ROOT_DEFAULT);
+        *ret = xstrdup(CLOCHE_RUNTIME_ROOT);
         return 0;
     }
     if (!folder || folder[0] != '/')
