@@ -252,7 +252,8 @@ static int check_proc(const struct container *container, const struct mount_entr
                                    entry->destination);
         on_proc = true;
     }
-    if (!on_proc || text_equal(entry->mount->type, "proc") || entry->options.remount)
+    bool is_new = !entry->bind && text_equal(entry->mount->type, "proc");
+    if (!on_proc || is_new || entry->options.remount)
         return 0;
     if (entry->bind && entry->source_fd >= 0 && fstatfs(entry->source_fd, &filesystem) == 0 &&
         filesystem.f_type == PROC_SUPER_MAGIC)

@@ -343,15 +343,17 @@ def paused_containers_are_killed_and_deleted(w):
 @world
 def a_release_agent_cannot_be_set(w):
     """CVE-2022-0492 and its like: a container that may mount cgroups, or has them mounted writable,
-    must not come to release_agent, which the kernel runs outside of every container."""
-    victim = w.scratch / "victim"
+    must not come to release_agent, which the kernel runs outside of every container.
+    What is written is what is there, so that nothing happens where it can be. Seen red on ours with
+    capability_limit_bounding() and capability_apply() left out of workload.c, and in mounts_cgroup.c the
+    hierarchy's root bound, writable: "set /sys/fs/cgroup/blkio/release_agent"."""
+    attempt = "(cat $f; echo) 2>/dev/null > $f && echo set $f"
     mounting = ("mkdir /tmp/c; for k in memory rdma cpuset pids freezer devices; do "
                 "mount -t cgroup -o $k c /tmp/c 2>/dev/null && for f in /tmp/c/release_agent "
-                "/tmp/c/*/release_agent; do [ -e $f ] && "
-                f"echo 'touch {victim}' 2>/dev/null > $f && echo set $f; done; "
+                f"/tmp/c/*/release_agent; do [ -e $f ] && {attempt}; done; "
                 "umount /tmp/c 2>/dev/null; done; "
                 "find /sys/fs/cgroup -name release_agent 2>/dev/null | while read f; do "
-                f"echo {victim} > $f && echo set $f; done; echo end")
+                f"{attempt}; done; echo end")
     w.bundle.mount("/tmp", "tmpfs", "tmpfs", [])
     assert w.run(mounting).out == "end\n"
     writable_cgroups(w)
@@ -360,7 +362,6 @@ def a_release_agent_cannot_be_set(w):
     user_namespace(w)
     w.bundle.all_capabilities("CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE")
     assert w.run(mounting).out == "end\n"
-    assert not victim.exists()
 
 
 if __name__ == "__main__":

@@ -19,22 +19,27 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import time
 
-from bundles import ConsoleSocket, cgroup_version, world
+from bundles import ConsoleSocket, cgroup_version, is_ours, world
 from harness import main, run
 
 RENAME_EXCHANGE = 2
+MOUNT_PAUSE = 20e-6  # seconds: about as long as a runtime takes from the look at a path to its use
 
 
 @contextlib.contextmanager
-def swapping(first, second):
-    """A process exchanges the two paths as fast as it can."""
+def swapping(first, second, pause=0.0):
+    """A process exchanges the two paths as fast as it can, or with a pause in seconds."""
     libc = ctypes.CDLL(None)
     pid = os.fork()
     if pid == 0:
         a, b = os.fsencode(first), os.fsencode(second)
         while True:
             libc.renameat2(-100, a, -100, b, RENAME_EXCHANGE)
+            end = time.monotonic() + pause
+            while time.monotonic() < end:
+                pass
     try:
         yield
     finally:
@@ -63,7 +68,8 @@ def without(w, *places):
 
 # ---------------------------------------------------------------- mount targets
 
-# CVE-2021-30465, CVE-2024-45310. Red with a plain openat: "['made10', 'made8', ...]" on the host.
+# CVE-2021-30465, CVE-2024-45310. Red on runc 1.1.5, in about one start of five: ['made0'] is on the
+# host, made by MkdirAll. Red on ours with a plain openat: "['made10', 'made8', ...]".
 @world
 def a_swapped_volume_does_not_lead_the_mounts_outside(w):
     """The neighbour exchanges a folder of the shared volume with a link to the host's while mounts
@@ -77,8 +83,8 @@ def a_swapped_volume_does_not_lead_the_mounts_outside(w):
         w.bundle.mount(f"/volume/a/made{number}/deep/er", "tmpfs", "tmpfs", ["size=64k"])
     w.bundle.args("true")
     before = pathlib.Path("/proc/self/mountinfo").read_text()
-    with swapping(volume / "a", volume / "b"):
-        for _ in range(60):
+    with swapping(volume / "a", volume / "b", MOUNT_PAUSE):
+        for _ in range(100):
             try_to_run(w)
             assert os.listdir(outside) == [], os.listdir(outside)
     assert pathlib.Path("/proc/self/mountinfo").read_text() == before
@@ -111,8 +117,8 @@ def links_in_all_shapes_stay_in_the_root(w):
     assert not (w.scratch / "place").exists() and not pathlib.Path("/place").exists()
 
 
-# CVE-2019-19921, CVE-2023-27561. Red on ours without RESOLVE_NO_SYMLINKS in
-# mounts_open_destination(): only the later check of /proc noticed.
+# CVE-2019-19921, CVE-2023-27561. Red on ours without RESOLVE_NO_SYMLINKS in mounts.c: the procfs is
+# in the decoy. runc 1.1.5 and crun 1.8.1 have their fixes.
 @world
 def proc_and_sys_do_not_go_through_links(w):
     for place in ("proc", "sys"):
@@ -123,13 +129,14 @@ def proc_and_sys_do_not_go_through_links(w):
         os.symlink("decoy", folder)
         w.bundle.args("ls", "/decoy")
         out = try_to_run(w)
-        assert "must be mounted on ordinary directory" in out and "cmdline" not in out, out
+        assert "cmdline" not in out and "kernel" not in out, out
+        assert not is_ours() or "must be mounted on ordinary directory" in out, out
         folder.unlink()
         (w.bundle.rootfs / place).mkdir()
 
 
-# The same through a volume. Red on crun 1.8.1, which mounts it there, and on ours without
-# RESOLVE_NO_SYMLINKS.
+# The same through a volume. Red on ours without RESOLVE_NO_SYMLINKS in mounts.c; the peers have
+# their fixes.
 @world
 def proc_is_not_mounted_into_a_volume(w):
     without(w, "/proc")
@@ -138,7 +145,9 @@ def proc_is_not_mounted_into_a_volume(w):
     os.symlink("/volume/inner", w.bundle.rootfs / "into")
     w.bundle.mount("/volume", volume).mount("/into", "proc", "proc", [])
     w.bundle.args("ls", "/volume/inner")
-    assert "must be mounted on ordinary directory" in try_to_run(w)
+    out = try_to_run(w)
+    assert "cmdline" not in out, out
+    assert not is_ours() or "must be mounted on ordinary directory" in out, out
 
 
 # CVE-2019-16884, and the first step of CVE-2025-52881. Red on crun 1.8.1: it starts with a folder of
@@ -153,8 +162,11 @@ def nothing_but_a_procfs_is_proc(w):
     for place in ("/proc", "/proc/", "//proc", "/proc/self", "/proc/self/attr", "/alias/sys",
                   "/proc/sys/kernel", "/proc/../proc/1"):
         w.bundle.mount(place, fake, options=["bind"])
-        out = try_to_run(w)
-        assert "started" not in out and "cannot be mounted" in out, (place, out)
+        for kind in ("bind", "proc"):  # the option decides, not the type
+            w.bundle.config["mounts"][-1]["type"] = kind
+            out = try_to_run(w)
+            assert "started" not in out, (place, kind, out)
+            assert not is_ours() or "mounted" in out, (place, kind, out)
         w.bundle.config["mounts"][-1].update(type="tmpfs", source="tmpfs", options=[])
         out = try_to_run(w)
         assert "started" not in out, (place, out)
@@ -197,7 +209,8 @@ def masks_are_the_hosts_null_device(w):
         assert (root / "secret").read_text() == "the secret", kind
 
 
-# Red on ours without verify_cover().
+# Red on ours without verify_cover(), on runc 1.1.5 and on crun 1.8.1: the containers start, and nobody
+# notices.
 @world
 def a_mask_that_was_moved_is_noticed(w):
     """The neighbour exchanges the masked folder with another while the mask is put on."""
@@ -229,6 +242,8 @@ def masks_hold_behind_links(w):
         assert "the secret" not in try_to_run(w), path
 
 
+# Red on ours with capability_limit_bounding() and capability_apply() left out of workload.c: the
+# container unmounts them.
 @world
 def masks_cannot_be_taken_off(w):
     """By a container without CAP_SYS_ADMIN, and by one that makes a user namespace."""
@@ -273,7 +288,8 @@ def the_console_does_not_go_through_links(w):
 
 # ---------------------------------------------------------------- /proc
 
-# CVE-2025-52881. Red on ours when sysctl.c opened /proc/sys below root_fd.
+# CVE-2025-52881. Red on runc 1.1.5: the parameter is written into the image's file (and the start
+# refused afterwards). Red on ours when sysctl.c opened /proc/sys below root_fd.
 @world
 def parameters_are_written_to_the_kernel(w):
     """The image has a /proc of its own and no procfs is mounted."""
@@ -286,13 +302,16 @@ def parameters_are_written_to_the_kernel(w):
     w.bundle.linux["maskedPaths"] = w.bundle.linux["readonlyPaths"] = []
     w.bundle.config["root"]["readonly"] = False
     w.bundle.script("sleep 100")
-    w.runtime("create", "-b", w.bundle.path, w.name)
+    created = w.runtime("create", "-b", w.bundle.path, w.name, code=0 if is_ours() else None)
     try:
+        assert (fake / "shm_rmid_forced").read_text() == "unchanged"
+        if created.code:  # refusing the root is as safe
+            return
         pid = w.runtime.state(w.name)["pid"]
         assert run("nsenter", "-i", "-t", pid, "cat", "/proc/sys/kernel/shm_rmid_forced").out == "1\n"
-        assert (fake / "shm_rmid_forced").read_text() == "unchanged"
     finally:
-        w.runtime("delete", "--force", w.name)
+        if not created.code:
+            w.runtime("delete", "--force", w.name)
 
 
 # The same with a link in the image's /proc. Red on runc 1.1.5: the value is in "victim".
@@ -405,12 +424,17 @@ def the_working_directory_is_made_in_the_root(w):
     assert os.listdir(outside) == []
 
 
-# release_agent of cgroup v1 is a program that the kernel runs on the host.
+# release_agent of cgroup v1 is a program that the kernel runs on the host. What is written is what is
+# there. Red on ours: "mounted" with capability_limit_bounding() and capability_apply() left out of
+# workload.c; "written" when besides mounts_cgroup.c binds the hierarchy's root and not the
+# container's own part, and forgets MS_RDONLY.
 @world
 def cgroups_do_not_lead_out(w):
     file = "cgroup.procs" if cgroup_version() == 2 else "release_agent"
+    again = "echo 0" if cgroup_version() == 2 else "(cat $f; echo)"
+    w.bundle.mount("/tmp", "tmpfs", "tmpfs", [])
     w.bundle.script(f"for f in /sys/fs/cgroup/{file} /sys/fs/cgroup/*/{file}; do "
-                    "[ -e $f ] && echo found && echo /evil >$f && echo written; done 2>/dev/null; "
+                    f"[ -e $f ] && echo found && {again} >$f && echo written; done 2>/dev/null; "
                     "mkdir /tmp/c && mount -t cgroup -o memory none /tmp/c && echo mounted; true")
     out = w.run().out
     assert "written" not in out and "mounted" not in out, out
