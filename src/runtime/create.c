@@ -21,6 +21,7 @@
 
 #include "annotations.h"
 #include "config_check.h"
+#include "config_version.h"
 #include "container_cgroup.h"
 #include "create.h"
 #include "device_nodes.h"
@@ -117,6 +118,7 @@ static int load_config(struct container *container, const char *bundle, const ch
         return r;
     if (!container->config->linux)
         container->config->linux = xnew(struct oci_linux);
+    config_modernize(container->config);
     r = config_check(container->config, err);
     if (r < 0)
         error_context(err, "config.json");

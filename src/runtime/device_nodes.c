@@ -251,19 +251,29 @@ static int run_in_child(int (*work)(const struct node_job *job, struct error *er
     return r;
 }
 
+/* Engines write down what they saw on the host, in its numbers, for every device that they pass on
+ * (podman run --privileged --uidmap ...): they mean the host's node, as runc and crun take it.
+ * One of the container's root in its place would give it the host's disks. */
+static bool is_copied_from(const struct stat *status, const struct oci_device *device)
+{
+    return (!device->has_uid || device->uid == status->st_uid) &&
+           (!device->has_gid || device->gid == status->st_gid);
+}
+
 /* Whether the host's node of that path will do. */
 static bool host_has(const struct oci_config *config, const struct oci_device *device)
 {
     const struct oci_linux *linux = config->linux;
     struct stat status;
 
-    if (lstat(device->path, &status) < 0 || !is_node(&status, device))
+    if (lstat(device->path, &status) < 0 || !is_node(&status, device) ||
+        (device->has_file_mode && mode_of(device) != (status.st_mode & 07777)))
         return false;
-    return (!device->has_file_mode || mode_of(device) == (status.st_mode & 07777)) &&
-           (!device->has_uid ||
-            mapped(linux->uid_mappings, linux->uid_mappings_count, device->uid) == status.st_uid) &&
-           (!device->has_gid ||
-            mapped(linux->gid_mappings, linux->gid_mappings_count, device->gid) == status.st_gid);
+    return is_copied_from(&status, device) ||
+           ((!device->has_uid || mapped(linux->uid_mappings, linux->uid_mappings_count,
+                                        device->uid) == status.st_uid) &&
+            (!device->has_gid ||
+             mapped(linux->gid_mappings, linux->gid_mappings_count, device->gid) == status.st_gid));
 }
 
 static bool wants_node(const struct oci_config *config, const struct oci_device *device)

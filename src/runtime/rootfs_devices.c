@@ -131,6 +131,9 @@ static int make_configured(struct container *container, struct error *err)
 
     for (size_t i = 0; config && i < config->devices_count; i++) {
         struct device_node device;
+        /* The host's, which whoever copies all of its /dev lists: the container has its own. */
+        if (text_equal(config->devices[i]->path, "/dev/ptmx"))
+            continue;
         int r = configured_device(config->devices[i], &device, err);
         if (r == 0)
             r = make_device(container, &device,

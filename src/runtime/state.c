@@ -16,6 +16,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "config_version.h"
 #include "kernel.h"
 #include "state.h"
 
@@ -325,8 +326,11 @@ int state_load(struct stored *stored, const char *root, const char *id, struct e
 
 int state_load_config(const struct stored *stored, struct oci_config **ret, struct error *err)
 {
-    return oci_config_parse(stored->record.config, stored->record.config_length, RECORD_FILE, ret,
-                            err);
+    int r = oci_config_parse(stored->record.config, stored->record.config_length, RECORD_FILE, ret,
+                             err);
+    if (r == 0)
+        config_modernize(*ret);
+    return r;
 }
 
 int state_open_cgroup(const struct stored *stored, struct cgroup *ret, struct error *err)

@@ -96,12 +96,18 @@ def shares_out_of_range_are_refused(w):
 
 @world
 def no_processes_is_one(w):
-    """What 0 means: runc 1.4 takes it as 1, which the container's first process is."""
+    """What 0 means since 1.3: runc 1.4 takes it as 1, which the container's first process is. Before
+    it was no limit, and so do podman 4.3 and its like still write --pids-limit=-1."""
+    w.bundle.config["ociVersion"] = "1.3.0"
     w.bundle.resources["pids"] = {"limit": 0}
     w.bundle.args("cat", "/sys/fs/cgroup/pids.max" if V2 else "/sys/fs/cgroup/pids/pids.max")
     assert w.run().out == "1\n"
     w.bundle.resources["pids"] = {"limit": -1}
     assert w.run().out == "max\n"
+    for version in ("1.0.2-dev", "1.2.1"):
+        w.bundle.config["ociVersion"] = version
+        w.bundle.resources["pids"] = {"limit": 0}
+        assert w.run().out == "max\n"
 
 
 @world

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import subprocess
 
 from bundles import Bundle, world
@@ -122,6 +123,28 @@ def devices_are_those_asked_for(w):
     assert w.run("stat -c %t:%T /dev/zero; wc -c </dev/zero").out == "1:3\n0\n"
     w.bundle.linux["devices"] = [{"path": "/dev/fifo", "type": "p"}]
     w.run("test -p /dev/fifo && test -c /dev/null && echo >/dev/null && head -c1 /dev/zero")
+
+
+@world
+def nodes_copied_from_the_host_are_the_hosts(w):
+    """As engines list them for --privileged: nobody in the container may have more of the host's
+    disks than the host's node says. Seen red with a node made in its place, of the container's root."""
+    map_users(w.bundle)
+    host = os.stat("/dev/null")
+    node = w.scratch / "disk"
+    w.scratch.chmod(0o711)
+    os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(7, 0))
+    w.bundle.linux["devices"] = [
+        {"path": str(node), "type": "b", "major": 7, "minor": 0, "fileMode": 0o600, "uid": 0,
+         "gid": 0},
+        {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": host.st_mode,
+         "uid": host.st_uid, "gid": host.st_gid},
+        {"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2, "fileMode": 0o666, "uid": 0,
+         "gid": 0}]
+    w.bundle.resources["devices"] = [{"allow": True, "access": "rwm"}]
+    out = w.run(f"exec 2>&1; stat -c '%a %u:%g' {node}; head -c1 <{node}; readlink /dev/ptmx", code=0).lines
+    assert out[0] == "600 65534:65534" and "ermission denied" in out[1], out
+    assert out[2] == "pts/ptmx", out
 
 
 @world
