@@ -41,11 +41,6 @@ void buffer_append_text(struct buffer *buffer, const char *text)
     buffer_append(buffer, text, strlen(text));
 }
 
-void buffer_append_char(struct buffer *buffer, char c)
-{
-    buffer_append(buffer, &c, 1);
-}
-
 void buffer_vprintf(struct buffer *buffer, const char *format, va_list args)
 {
     va_list again;

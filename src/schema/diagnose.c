@@ -1,7 +1,8 @@
 #include <string.h>
 
+#include <schema/utf8.h>
+
 #include "parser.h"
-#include "utf8.h"
 
 enum { EXCERPT_MAX = 64 }; /* bytes of foreign text in a message */
 

@@ -1,22 +1,25 @@
 /*
- * The reader: yajl's events, driven into structs by the tables of struct json_type.
+ * JSON text into structs, by the tables of struct json_type.
  *
- * json_parse: check limits and UTF-8 -> yajl over the whole text, whose events arrive in the on_*
- * functions -> each value asks place_value() where it belongs and is stored there -> the finished
- * struct, or one message. A struct is reachable from the root as soon as it exists, so that a
- * failure at any point releases all of it with json_free().
+ * json_parse: check limits and UTF-8 -> read_value() follows the grammar -> each value asks
+ * place_value() where it belongs and is stored there -> the finished struct, or one message. A
+ * struct is reachable from the root as soon as it exists, so that a failure at any point releases
+ * all of it with json_free().
  */
 #include <errno.h>
 #include <string.h>
-#include <yajl/yajl_parse.h>
+
+#include <schema/scan.h>
+#include <schema/utf8.h>
 
 #include "parser.h"
-#include "utf8.h"
 
-size_t parser_position(const struct parser *parser)
-{
-    return parser->at_end ? parser->length : yajl_get_bytes_consumed(parser->yajl);
-}
+struct reader {
+    struct parser *parser;
+    struct json_scan scan;
+};
+
+static bool read_value(struct reader *reader);
 
 /* A copy without the white space between tokens, so that raw JSON fits into one line. */
 static char *compact_copy(const char *text, size_t length)
@@ -51,334 +54,233 @@ static bool store_raw(struct parser *parser, char **raw, size_t start, size_t en
     return true;
 }
 
-static int on_null(void *ctx)
+static size_t offset(const struct reader *reader, const char *at)
 {
-    struct parser *parser = ctx;
-    struct place place;
-    size_t end = parser_position(parser);
-
-    if (place_value(parser, VALUE_NULL, &place) == VERDICT_SKIP)
-        return store_raw(parser, place.raw, end - strlen("null"), end);
-    return parser->result == 0;
+    return (size_t)(at - reader->parser->text);
 }
 
-static int on_boolean(void *ctx, int value)
+/* To be called behind each token, before anybody asks where we are. */
+static void arrive(struct reader *reader)
 {
-    struct parser *parser = ctx;
-    struct place place;
-    size_t end = parser_position(parser);
+    reader->parser->position = offset(reader, reader->scan.at);
+}
 
+static bool fail_syntax(struct reader *reader)
+{
+    arrive(reader);
+    return parser_fail(reader->parser, -EINVAL, reader->parser->position, "not JSON: %s",
+                       reader->scan.problem);
+}
+
+static bool fail_expected(struct reader *reader, const char *what)
+{
+    reader->scan.problem = reader->scan.at == reader->scan.end ? "the text ends in the middle"
+                           : *reader->scan.at == '/'           ? "comments are not allowed"
+                                                               : what;
+    return fail_syntax(reader);
+}
+
+/* ---- scalars ---- */
+
+/* The text of a string, which is in parser->scratch if it had escapes. */
+static bool take_string(struct reader *reader, struct json_token *token)
+{
+    struct parser *parser = reader->parser;
+
+    if (!json_scan_string(&reader->scan, token))
+        return fail_syntax(reader);
+    arrive(reader);
+    if (!token->escaped)
+        return true;
+    buffer_clear(&parser->scratch);
+    struct json_problem problem;
+    if (!json_unescape(token, &parser->scratch, &problem))
+        return parser_fail(parser, -EINVAL, parser->position, "%s", problem.text);
+    token->text = buffer_text(&parser->scratch);
+    token->length = parser->scratch.length;
+    return true;
+}
+
+static bool read_string(struct reader *reader)
+{
+    struct parser *parser = reader->parser;
+    size_t start = offset(reader, reader->scan.at);
+    struct json_token token;
+    struct place place;
+
+    if (!take_string(reader, &token))
+        return false;
+    switch (place_value(parser, VALUE_STRING, &place)) {
+    case VERDICT_STORE:
+        return scalar_store_string(parser, &place, token.text, token.length);
+    case VERDICT_SKIP:
+        return store_raw(parser, place.raw, start, parser->position);
+    default:
+        return false;
+    }
+}
+
+static bool read_number(struct reader *reader)
+{
+    struct parser *parser = reader->parser;
+    size_t start = offset(reader, reader->scan.at);
+    struct json_token token;
+    struct place place;
+
+    if (!json_scan_number(&reader->scan, &token))
+        return fail_syntax(reader);
+    arrive(reader);
+    switch (place_value(parser, VALUE_NUMBER, &place)) {
+    case VERDICT_STORE:
+        return scalar_store_number(parser, &place, token.text, token.length);
+    case VERDICT_SKIP:
+        return store_raw(parser, place.raw, start, parser->position);
+    default:
+        return false;
+    }
+}
+
+static bool read_boolean(struct reader *reader, bool value)
+{
+    struct parser *parser = reader->parser;
+    size_t start = offset(reader, reader->scan.at);
+    struct place place;
+
+    if (!json_scan_literal(&reader->scan, value ? "true" : "false"))
+        return fail_syntax(reader);
+    arrive(reader);
     switch (place_value(parser, VALUE_BOOLEAN, &place)) {
     case VERDICT_STORE:
         *(bool *)place.slot = value;
         return true;
     case VERDICT_SKIP:
-        return store_raw(parser, place.raw, end - (value ? strlen("true") : strlen("false")), end);
+        return store_raw(parser, place.raw, start, parser->position);
     default:
         return false;
     }
 }
 
-static int on_number(void *ctx, const char *text, size_t length)
+static bool read_null(struct reader *reader)
 {
-    struct parser *parser = ctx;
+    struct parser *parser = reader->parser;
+    size_t start = offset(reader, reader->scan.at);
     struct place place;
-    size_t end = parser_position(parser);
 
-    switch (place_value(parser, VALUE_NUMBER, &place)) {
-    case VERDICT_STORE:
-        return scalar_store_number(parser, &place, text, length);
-    case VERDICT_SKIP:
-        return store_raw(parser, place.raw, end - length, end);
-    default:
+    if (!json_scan_literal(&reader->scan, "null"))
+        return fail_syntax(reader);
+    arrive(reader);
+    if (place_value(parser, VALUE_NULL, &place) == VERDICT_SKIP)
+        return store_raw(parser, place.raw, start, parser->position);
+    return parser->result == 0;
+}
+
+/* ---- objects and arrays ---- */
+
+static bool read_key(struct reader *reader)
+{
+    struct json_token key;
+
+    if (json_scan_peek(&reader->scan) != '"')
+        return fail_expected(reader, "a key in quotes is expected");
+    if (!take_string(reader, &key) || !open_key(reader->parser, key.text, key.length))
         return false;
-    }
+    json_scan_blank(&reader->scan);
+    if (json_scan_peek(&reader->scan) != ':')
+        return fail_expected(reader, "':' is expected behind the key");
+    reader->scan.at++;
+    return true;
 }
 
-/* Where the string token begins that ends, with its quote, at end. Inside of it a quote follows an
- * odd number of backslashes; the opening one follows none. */
-static size_t string_start(const struct parser *parser, size_t end)
+/* Behind a member or an element. Whether there is another one. */
+static bool read_comma(struct reader *reader, char close, bool *ret_more)
 {
-    const char *text = parser->text;
-    size_t start = end - 1;
-
-    for (;;) {
-        do
-            start--;
-        while (text[start] != '"');
-        size_t backslashes = 0;
-        while (backslashes < start && text[start - backslashes - 1] == '\\')
-            backslashes++;
-        if (backslashes % 2 == 0)
-            return start;
-    }
+    json_scan_blank(&reader->scan);
+    char c = json_scan_peek(&reader->scan);
+    if (c != ',' && c != close)
+        return fail_expected(reader,
+                             close == '}' ? "',' or '}' is expected" : "',' or ']' is expected");
+    reader->scan.at++;
+    *ret_more = c == ',';
+    return true;
 }
 
-/* Finds the token and checks it. yajl gives a pointer into the document unless it had to decode
- * escapes. */
-static bool check_string(struct parser *parser, const char *text, size_t length, size_t *ret_start,
-                         size_t *ret_end)
+/* All up to the bracket that closes. */
+static bool read_members(struct reader *reader, char close)
 {
-    *ret_end = parser_position(parser);
-    if (text >= parser->text && text < parser->text + parser->length) {
-        *ret_start = *ret_end - length - 2;
+    bool more = true;
+
+    json_scan_blank(&reader->scan);
+    if (json_scan_peek(&reader->scan) == close) {
+        reader->scan.at++;
         return true;
     }
-    *ret_start = string_start(parser, *ret_end);
-    return scalar_check_escapes(parser, text, length, *ret_start, *ret_end);
-}
-
-static int on_string(void *ctx, const unsigned char *value, size_t length)
-{
-    struct parser *parser = ctx;
-    const char *text = (const char *)value;
-    struct place place;
-    size_t start, end;
-
-    enum verdict verdict = place_value(parser, VALUE_STRING, &place);
-    if (verdict == VERDICT_FAIL || !check_string(parser, text, length, &start, &end))
-        return false;
-    return verdict == VERDICT_STORE ? scalar_store_string(parser, &place, text, length)
-                                    : store_raw(parser, place.raw, start, end);
-}
-
-static struct frame *push_frame(struct parser *parser, enum frame_kind kind)
-{
-    if (parser->depth == JSON_DEPTH_MAX) {
-        parser_fail(parser, -EFBIG, parser_position(parser), "nested deeper than %d levels",
-                    JSON_DEPTH_MAX);
-        return NULL;
+    while (more) {
+        json_scan_blank(&reader->scan);
+        if ((close == '}' && !read_key(reader)) || !read_value(reader) ||
+            !read_comma(reader, close, &more))
+            return false;
     }
-    struct frame *frame = &parser->frames[parser->depth++];
-    *frame = (struct frame){
-        .kind = kind,
-        .start = parser_position(parser) - 1,
-        .keys = parser->keys.count,
-    };
-    return frame;
-}
-
-static bool push_skipped(struct parser *parser, enum frame_kind kind, char **raw)
-{
-    struct frame *frame = push_frame(parser, kind);
-
-    if (frame)
-        frame->raw = raw;
-    return frame;
-}
-
-static void *create_struct(struct parser *parser, const struct place *place,
-                           const struct json_type *type)
-{
-    if (!parser_take(parser, type->size))
-        return NULL;
-    return *(void **)place->slot = xcalloc(1, type->size);
-}
-
-static const struct json_type *placed_type(const struct parser *parser, const struct place *place)
-{
-    return parser->depth == 0 ? parser->type : place->field->type;
-}
-
-static bool begin_object(struct parser *parser, const struct place *place)
-{
-    const struct json_type *type = placed_type(parser, place);
-    bool is_map = type->shape == JSON_SHAPE_MAP;
-    char *value = create_struct(parser, place, type);
-    if (!value)
-        return false;
-    struct frame *frame = push_frame(parser, is_map ? FRAME_MAP : FRAME_OBJECT);
-    if (!frame)
-        return false;
-    frame->base = value;
-    frame->type = type;
-    frame->field = is_map ? type->fields : NULL;
     return true;
 }
 
-static bool begin_array(struct parser *parser, const struct place *place)
+static bool read_end(struct reader *reader)
 {
-    char *base = place->base;
-    const struct json_field *field = place->field;
+    struct parser *parser = reader->parser;
+    const struct frame *frame = parser_frame(parser); /* stays readable when it is closed */
 
-    if (!place->is_array) {
-        const struct json_type *type = placed_type(parser, place);
-        base = create_struct(parser, place, type);
-        field = type->fields;
-    }
-    if (!base || !place_empty_array(parser, base, field))
+    arrive(reader);
+    if ((frame->kind == FRAME_OBJECT && !close_object(parser)) ||
+        (frame->kind == FRAME_ARRAY && !close_array(parser)))
         return false;
-    struct frame *frame = push_frame(parser, FRAME_ARRAY);
-    if (!frame)
-        return false;
-    frame->base = base;
-    frame->field = field;
-    return true;
+    close_frame(parser);
+    return store_raw(parser, frame->raw, frame->start, parser->position);
 }
 
-static int on_start_map(void *ctx)
+static bool read_nested(struct reader *reader, bool is_object)
 {
-    struct parser *parser = ctx;
+    struct parser *parser = reader->parser;
     struct place place;
+    bool opened = false;
 
-    switch (place_value(parser, VALUE_OBJECT, &place)) {
+    reader->scan.at++;
+    arrive(reader);
+    switch (place_value(parser, is_object ? VALUE_OBJECT : VALUE_ARRAY, &place)) {
     case VERDICT_STORE:
-        return begin_object(parser, &place);
+        opened = is_object ? open_object(parser, &place) : open_array(parser, &place);
+        break;
     case VERDICT_SKIP:
-        return push_skipped(parser, FRAME_SKIPPED_OBJECT, place.raw);
+        opened =
+            open_skipped(parser, is_object ? FRAME_SKIPPED_OBJECT : FRAME_SKIPPED_ARRAY, place.raw);
+        break;
     default:
-        return false;
+        break;
     }
+    return opened && read_members(reader, is_object ? '}' : ']') && read_end(reader);
 }
 
-static int on_start_array(void *ctx)
+static bool read_value(struct reader *reader)
 {
-    struct parser *parser = ctx;
-    struct place place;
-
-    switch (place_value(parser, VALUE_ARRAY, &place)) {
-    case VERDICT_STORE:
-        return begin_array(parser, &place);
-    case VERDICT_SKIP:
-        return push_skipped(parser, FRAME_SKIPPED_ARRAY, place.raw);
+    json_scan_blank(&reader->scan);
+    switch (json_scan_peek(&reader->scan)) {
+    case '"':
+        return read_string(reader);
+    case '{':
+        return read_nested(reader, true);
+    case '[':
+        return read_nested(reader, false);
+    case 't':
+        return read_boolean(reader, true);
+    case 'f':
+        return read_boolean(reader, false);
+    case 'n':
+        return read_null(reader);
+    case '-':
+    case '0' ... '9':
+        return read_number(reader);
     default:
-        return false;
+        return fail_expected(reader, "a value is expected");
     }
 }
-
-static int compare_name(const struct json_field *field, const char *text, size_t length)
-{
-    size_t common = field->name_length < length ? field->name_length : length;
-    int order = memcmp(field->name, text, common);
-
-    return order ? order : (field->name_length > length) - (field->name_length < length);
-}
-
-static const struct json_field *find_field(const struct json_type *type, const char *text,
-                                           size_t length)
-{
-    size_t low = 0, high = type->fields_count;
-
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        const struct json_field *field = &type->fields[type->sorted[middle]];
-        int order = compare_name(field, text, length);
-        if (order == 0)
-            return field;
-        if (order < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return NULL;
-}
-
-/* A key that is not a field's: remembered as text. */
-static bool enter_key(struct parser *parser, struct frame *frame, const char *text, size_t length)
-{
-    size_t place = parser_position(parser);
-    uint64_t hash = key_set_hash(&parser->keys, text, length);
-    const struct key *first = key_set_find(&parser->keys, parser->depth, text, length, hash);
-
-    if (first) {
-        size_t first_line = parser_line(parser, first->place);
-        /* Put on top, where the path of the message looks for it. */
-        key_set_push(&parser->keys, parser->depth, text, length, hash, place);
-        return parser_fail(parser, -EINVAL, place, "duplicate key, the first is in line %zu",
-                           first_line);
-    }
-    if (!parser_take(parser, sizeof(struct key) + length + 1))
-        return false;
-    key_set_push(&parser->keys, parser->depth, text, length, hash, place);
-    return frame->kind != FRAME_OBJECT || frame->type->unknown != JSON_UNKNOWN_REFUSE ||
-           parser_fail(parser, -EINVAL, place, "unknown field");
-}
-
-static int on_map_key(void *ctx, const unsigned char *value, size_t length)
-{
-    struct parser *parser = ctx;
-    struct frame *frame = parser_frame(parser);
-    const char *text = (const char *)value;
-    size_t start, end;
-
-    if (!check_string(parser, text, length, &start, &end))
-        return false;
-    frame->value_begun = true;
-    if (frame->kind != FRAME_OBJECT)
-        return enter_key(parser, frame, text, length);
-
-    frame->field = find_field(frame->type, text, length);
-    if (!frame->field)
-        return enter_key(parser, frame, text, length);
-    size_t index = (size_t)(frame->field - frame->type->fields);
-    uint64_t bit = UINT64_C(1) << index % 64;
-    if (frame->seen[index / 64] & bit)
-        return parser_fail(parser, -EINVAL, end, "duplicate key");
-    frame->seen[index / 64] |= bit;
-    return true;
-}
-
-static bool check_required(struct parser *parser, struct frame *frame)
-{
-    const struct json_type *type = frame->type;
-
-    for (size_t i = 0; i < type->fields_count; i++) {
-        if (!(type->fields[i].flags & JSON_REQUIRED) || frame->seen[i / 64] >> i % 64 & 1)
-            continue;
-        frame->value_begun = true;
-        frame->field = &type->fields[i];
-        return parser_fail(parser, -EINVAL, frame->start, "required, but missing");
-    }
-    return true;
-}
-
-static bool pop_frame(struct parser *parser)
-{
-    const struct frame *frame = parser_frame(parser);
-
-    key_set_truncate(&parser->keys, frame->keys);
-    parser->depth--;
-    return store_raw(parser, frame->raw, frame->start, parser_position(parser));
-}
-
-static int on_end_map(void *ctx)
-{
-    struct parser *parser = ctx;
-    struct frame *frame = parser_frame(parser);
-
-    if (frame->kind == FRAME_OBJECT && !check_required(parser, frame))
-        return false;
-    return pop_frame(parser);
-}
-
-static int on_end_array(void *ctx)
-{
-    struct parser *parser = ctx;
-    struct frame *frame = parser_frame(parser);
-
-    if (frame->kind == FRAME_ARRAY) {
-        size_t count = *(size_t *)(frame->base + frame->field->count_offset);
-        if (count < frame->field->items_minimum) {
-            frame->value_begun = false; /* the message is about the array itself */
-            return parser_fail(parser, -EINVAL, frame->start,
-                               "%zu elements, at least %u are needed", count,
-                               frame->field->items_minimum);
-        }
-    }
-    return pop_frame(parser);
-}
-
-static const yajl_callbacks callbacks = {
-    .yajl_null = on_null,
-    .yajl_boolean = on_boolean,
-    .yajl_number = on_number,
-    .yajl_string = on_string,
-    .yajl_start_map = on_start_map,
-    .yajl_map_key = on_map_key,
-    .yajl_end_map = on_end_map,
-    .yajl_start_array = on_start_array,
-    .yajl_end_array = on_end_array,
-};
 
 static bool check_text(struct parser *parser)
 {
@@ -397,53 +299,32 @@ static bool check_text(struct parser *parser)
     return true;
 }
 
-/* yajl's words without its "lexical error: " and line end. */
-static bool fail_syntax(struct parser *parser)
+static bool read_document(struct reader *reader)
 {
-    unsigned char *message = yajl_get_error(parser->yajl, false, NULL, 0);
-    const char *text = (const char *)message, *colon = strstr(text, ": ");
-
-    if (colon)
-        text = colon + 2;
-    parser_fail(parser, -EINVAL, parser_position(parser), "not JSON: %.*s",
-                (int)strcspn(text, "\n"), text);
-    yajl_free_error(parser->yajl, message);
-    return false;
-}
-
-static bool run_yajl(struct parser *parser)
-{
-    const unsigned char *text = (const unsigned char *)parser->text;
-
-    parser->yajl = yajl_alloc(&callbacks, NULL, parser);
-    yajl_config(parser->yajl, yajl_dont_validate_strings, 1); /* check_text() was stricter */
-    yajl_status status = yajl_parse(parser->yajl, text, parser->length);
-    if (status == yajl_status_ok) {
-        /* A number that ends with the text arrives only now, when yajl no longer counts. */
-        parser->at_end = true;
-        status = yajl_complete_parse(parser->yajl);
-    }
-    if (status != yajl_status_ok && parser->result == 0)
-        fail_syntax(parser);
-    yajl_free(parser->yajl);
-    return parser->result == 0;
+    if (!read_value(reader))
+        return false;
+    json_scan_blank(&reader->scan);
+    return reader->scan.at == reader->scan.end ||
+           fail_expected(reader, "something follows the document");
 }
 
 int json_parse(const struct json_type *type, const char *text, size_t length, const char *source,
                void **ret, struct error *err)
 {
-    struct parser parser = {
-        .source = source,
-        .text = text,
-        .length = length,
-        .err = err,
-        .type = type,
-    };
+    struct parser parser _uninitialized_;
+    struct reader reader = {.parser = &parser, .scan = {.at = text, .end = text + length}};
 
-    if (check_text(&parser) && run_yajl(&parser))
+    memset(&parser, 0, offsetof(struct parser, frames)); /* each frame is set when it opens */
+    parser.source = source;
+    parser.text = text;
+    parser.length = length;
+    parser.err = err;
+    parser.type = type;
+    if (check_text(&parser) && read_document(&reader))
         *ret = parser.root;
     else
         json_free(type, parser.root);
     key_set_finish(&parser.keys);
+    buffer_finish(&parser.scratch);
     return parser.result;
 }

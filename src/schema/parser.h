@@ -1,7 +1,9 @@
 /*
  * The state of one parse, shared by the files of the reader:
  *
- *     parse.c     yajl's callbacks: strings, numbers, brackets, keys
+ *     parse.c     JSON text: tokens, in the order of the grammar
+ *     cbor_parse.c  the same for CBOR
+ *     open.c      objects, arrays and keys that open and close
  *     place.c     where the next value belongs, and whether it may stand there
  *     scalar.c    text to numbers, checks of strings
  *     keys.c      the keys seen in open maps, to refuse the second of a kind
@@ -56,6 +58,7 @@ struct frame {
     size_t start;                   /* offset of the bracket in the document */
     size_t index;                   /* FRAME_ARRAY and FRAME_SKIPPED_ARRAY: of the last element */
     size_t keys;                    /* keys in the set when it was opened */
+    size_t next;                    /* FRAME_OBJECT: the field behind the last one seen */
     char *base;                     /* the struct whose members are filled */
     const struct json_type *type;   /* FRAME_OBJECT: of base */
     const struct json_field *field; /* FRAME_OBJECT: of the last key, NULL for an unknown one; else
@@ -65,11 +68,10 @@ struct frame {
 };
 
 struct parser {
-    void *yajl;  /* yajl_handle */
-    bool at_end; /* all of the text was given to yajl */
     const char *source;
     const char *text;
     size_t length;
+    size_t position; /* behind the last token */
     struct error *err;
     int result; /* -errno once a message was built */
 
@@ -77,6 +79,7 @@ struct parser {
     void *root; /* owned */
     size_t memory;
     struct key_set keys;
+    struct buffer scratch; /* a string whose escapes were decoded */
     unsigned int depth;
     struct frame frames[JSON_DEPTH_MAX];
 };
@@ -109,8 +112,11 @@ bool place_empty_array(struct parser *parser, char *base, const struct json_fiel
 /* Counts memory about to be allocated. */
 bool parser_take(struct parser *parser, size_t size);
 
-/* Offset behind the token that yajl has just delivered. */
-size_t parser_position(const struct parser *parser);
+/* Offset behind the last token. */
+static inline size_t parser_position(const struct parser *parser)
+{
+    return parser->position;
+}
 
 static inline struct frame *parser_frame(struct parser *parser)
 {
@@ -127,10 +133,20 @@ bool scalar_store_string(struct parser *parser, const struct place *place, const
                          size_t length);
 bool scalar_store_number(struct parser *parser, const struct place *place, const char *text,
                          size_t length);
-/* A string token whose text had escapes: no NUL, no surrogate without its other half. decoded is
- * the result, start and end delimit the token with its quotes. */
-bool scalar_check_escapes(struct parser *parser, const char *decoded, size_t length, size_t start,
-                          size_t end);
+bool scalar_store_integer(struct parser *parser, const struct place *place, bool negative,
+                          uint64_t magnitude);
+bool scalar_store_double(struct parser *parser, const struct place *place, double value);
+
+/* open.c. An object or array whose place is known begins; keys of the open object; their ends.
+ * raw: where the text of a skipped one goes, or NULL; start: of the bracket. */
+bool open_object(struct parser *parser, const struct place *place);
+bool open_array(struct parser *parser, const struct place *place);
+bool open_skipped(struct parser *parser, enum frame_kind kind, char **raw);
+bool open_key(struct parser *parser, const char *text, size_t length);
+/* All that is asked of it at its end; the frame stays. */
+bool close_object(struct parser *parser);
+bool close_array(struct parser *parser);
+void close_frame(struct parser *parser);
 
 /* keys.c. The set begins zeroed. */
 const struct key *key_set_find(const struct key_set *set, uint32_t frame, const char *text,

@@ -1,10 +1,12 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
+#include <schema/utf8.h>
+
 #include "parser.h"
-#include "utf8.h"
 
 static bool fail_choice(struct parser *parser, const char *const *choices, const char *text,
                         size_t length)
@@ -62,48 +64,6 @@ bool scalar_store_string(struct parser *parser, const struct place *place, const
     memcpy(copy, text, length);
     copy[length] = '\0';
     *(char **)place->slot = copy;
-    return true;
-}
-
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return (c | 0x20) - 'a' + 10;
-}
-
-/* The lexer has made sure of the four digits. */
-static unsigned int hex4(const char *digits)
-{
-    unsigned int value = 0;
-
-    for (int i = 0; i < 4; i++)
-        value = value << 4 | (unsigned int)hex_value(digits[i]);
-    return value;
-}
-
-bool scalar_check_escapes(struct parser *parser, const char *decoded, size_t length, size_t start,
-                          size_t end)
-{
-    if (memchr(decoded, '\0', length))
-        return parser_fail(parser, -EINVAL, end, "a string must not contain \\u0000");
-
-    const char *at = parser->text + start, *stop = parser->text + end;
-    while ((at = memchr(at, '\\', (size_t)(stop - at)))) {
-        if (at[1] != 'u') {
-            at += 2;
-            continue;
-        }
-        unsigned int unit = hex4(at + 2);
-        at += 6;
-        if (unit < 0xd800 || unit > 0xdfff)
-            continue;
-        bool paired = unit < 0xdc00 && stop - at > 6 && at[0] == '\\' && at[1] == 'u' &&
-                      (hex4(at + 2) & 0xfc00) == 0xdc00;
-        if (!paired)
-            return parser_fail(parser, -EINVAL, end, "\\u%04x is half of a surrogate pair", unit);
-        at += 6;
-    }
     return true;
 }
 
@@ -187,6 +147,32 @@ bool scalar_store_number(struct parser *parser, const struct place *place, const
     if (!isfinite(value))
         return parser_fail(parser, -EINVAL, parser_position(parser), "%.*s%s is out of range",
                            (int)(length < 24 ? length : 24), text, length < 24 ? "" : "...");
+    *(double *)place->slot = value;
+    return true;
+}
+
+bool scalar_store_integer(struct parser *parser, const struct place *place, bool negative,
+                          uint64_t magnitude)
+{
+    if (place->field->kind == JSON_DOUBLE)
+        return scalar_store_double(parser, place,
+                                   negative ? -(double)magnitude : (double)magnitude);
+    if (!in_range(place->field, negative, magnitude)) {
+        char text[24];
+        int length = snprintf(text, sizeof(text), "%s%" PRIu64, negative ? "-" : "", magnitude);
+        return fail_range(parser, place->field, text, (size_t)length);
+    }
+    store_integer(place->slot, place->field->size, negative ? 0 - magnitude : magnitude);
+    return true;
+}
+
+bool scalar_store_double(struct parser *parser, const struct place *place, double value)
+{
+    if (!isfinite(value))
+        return parser_fail(parser, -EINVAL, parser_position(parser), "the number is not finite");
+    if (place->field->kind != JSON_DOUBLE)
+        return parser_fail(parser, -EINVAL, parser_position(parser),
+                           "expected an integer, got %.17g", value);
     *(double *)place->slot = value;
     return true;
 }

@@ -1,7 +1,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "utf8.h"
+#include <schema/utf8.h>
 
 static unsigned char byte_at(const char *text, size_t i)
 {
@@ -66,4 +66,18 @@ size_t utf8_count(const char *text, size_t length)
     for (size_t i = 0; i < length; i++)
         count += !is_trail(text, i);
     return count;
+}
+
+void utf8_mend(const char *text, size_t length, struct buffer *out)
+{
+    while (length > 0) {
+        size_t size = utf8_check(text, length);
+        buffer_append(out, text, size);
+        if (size < length) {
+            buffer_append_text(out, "\xef\xbf\xbd");
+            size++;
+        }
+        text += size;
+        length -= size;
+    }
 }

@@ -4,53 +4,12 @@
  */
 #include <string.h>
 
-#include <base/text.h>
 #include <schema/json_type.h>
+
+#include "field.h"
 
 static void write_struct(struct json_writer *writer, const struct json_type *type,
                          const char *value);
-
-static const char *const *array_items(const char *base, const struct json_field *field)
-{
-    return *(const char *const *const *)(base + field->offset);
-}
-
-/* Arrays of strings end with NULL, whatever their count says: they may have been made with
- * strv_append(). */
-static size_t array_count(const char *base, const struct json_field *field)
-{
-    if (field->kind == JSON_STRING)
-        return strv_length((char *const *)array_items(base, field));
-    return *(const size_t *)(base + field->count_offset);
-}
-
-static int64_t read_integer(const void *at, uint8_t size)
-{
-    switch (size) {
-    case 1:
-        return *(const int8_t *)at;
-    case 2:
-        return *(const int16_t *)at;
-    case 4:
-        return *(const int32_t *)at;
-    default:
-        return *(const int64_t *)at;
-    }
-}
-
-static uint64_t read_unsigned(const void *at, uint8_t size)
-{
-    switch (size) {
-    case 1:
-        return *(const uint8_t *)at;
-    case 2:
-        return *(const uint16_t *)at;
-    case 4:
-        return *(const uint32_t *)at;
-    default:
-        return *(const uint64_t *)at;
-    }
-}
 
 static void write_element(struct json_writer *writer, const struct json_field *field,
                           const char *at)
@@ -63,10 +22,10 @@ static void write_element(struct json_writer *writer, const struct json_field *f
         json_writer_boolean(writer, *(const bool *)at);
         break;
     case JSON_INTEGER:
-        json_writer_integer(writer, read_integer(at, field->size));
+        json_writer_integer(writer, field_integer(at, field->size));
         break;
     case JSON_UNSIGNED:
-        json_writer_unsigned(writer, read_unsigned(at, field->size));
+        json_writer_unsigned(writer, field_unsigned(at, field->size));
         break;
     case JSON_DOUBLE:
         json_writer_number(writer, *(const double *)at);
@@ -83,11 +42,10 @@ static void write_element(struct json_writer *writer, const struct json_field *f
 static void write_array(struct json_writer *writer, const struct json_field *field,
                         const char *base)
 {
-    const char *items = (const char *)array_items(base, field);
-    size_t count = items ? array_count(base, field) : 0;
+    const char *items = (const char *)field_items(base, field);
+    size_t count = items ? field_count(base, field) : 0;
 
-    if (field->flags & JSON_STRING_OR_ARRAY && count == 1 &&
-        *(const bool *)(base + field->was_string_offset)) {
+    if (field_was_string(field, base, count)) {
         write_element(writer, field, items);
         return;
     }
@@ -97,39 +55,21 @@ static void write_array(struct json_writer *writer, const struct json_field *fie
     json_writer_array_end(writer);
 }
 
-static bool is_pointer(const struct json_field *field)
-{
-    return field->flags & JSON_ARRAY || field->kind == JSON_STRING || field->kind == JSON_RAW ||
-           field->kind == JSON_OBJECT;
-}
-
-static bool is_present(const struct json_field *field, const char *base)
-{
-    if (is_pointer(field))
-        return *(const void *const *)(base + field->offset);
-    return !field->has_offset || *(const bool *)(base + field->has_offset);
-}
-
-/* A required array or map that was left NULL is an empty one. */
 static void write_absent(struct json_writer *writer, const struct json_field *field)
 {
-    bool is_map = field->kind == JSON_OBJECT && field->type->shape == JSON_SHAPE_MAP;
-    bool is_array = field->flags & JSON_ARRAY ||
-                    (field->kind == JSON_OBJECT && field->type->shape == JSON_SHAPE_ARRAY);
-
-    if (!(field->flags & JSON_REQUIRED) || !(is_array || is_map))
+    if (!field_is_written_empty(field))
         return;
     json_writer_key(writer, field->name);
-    json_writer_raw(writer, is_array ? "[]" : "{}");
+    json_writer_raw(writer, field_is_map(field) ? "{}" : "[]");
 }
 
 static void write_field(struct json_writer *writer, const struct json_field *field,
                         const char *base)
 {
-    if (field->null_offset && *(const bool *)(base + field->null_offset)) {
+    if (field_is_null(field, base)) {
         json_writer_key(writer, field->name);
         json_writer_null(writer);
-    } else if (!is_present(field, base)) {
+    } else if (!field_is_present(field, base)) {
         write_absent(writer, field);
     } else {
         json_writer_key(writer, field->name);
@@ -217,7 +157,7 @@ static void free_array(const struct json_field *field, char *base)
     char *items = *(char **)(base + field->offset);
 
     if (items)
-        free_elements(field, items, array_count(base, field));
+        free_elements(field, items, field_count(base, field));
 }
 
 static void free_struct(const struct json_type *type, char *value)

@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include <schema/json.h>
-
-#include "utf8.h"
+#include <schema/utf8.h>
 
 enum { INDENT = 4 };
 
@@ -36,22 +35,32 @@ static void quote_control(struct buffer *out, char c)
     }
 }
 
+/* A piece of text that does not begin with a plain byte. Returns how long it was. */
+static size_t quote_special(struct buffer *out, const char *text, size_t length)
+{
+    if ((unsigned char)*text <= 0x7f) {
+        quote_control(out, *text);
+        return 1;
+    }
+    size_t size = utf8_sequence(text, length);
+    if (size > 0) {
+        buffer_append(out, text, size);
+        return size;
+    }
+    buffer_append_text(out, "\xef\xbf\xbd"); /* U+FFFD, as Go writes such bytes */
+    return 1;
+}
+
 void json_quote(struct buffer *out, const char *text, size_t length)
 {
-    buffer_append_char(out, '"');
+    buffer_reserve(out, length + 2);
+    out->data[out->length++] = '"';
     while (length > 0) {
         size_t size = plain_run(text, length);
-        if (size > 0) {
+        if (size > 0)
             buffer_append(out, text, size);
-        } else if ((unsigned char)*text <= 0x7f) {
-            quote_control(out, *text);
-            size = 1;
-        } else if ((size = utf8_sequence(text, length)) > 0) {
-            buffer_append(out, text, size);
-        } else {
-            buffer_append_text(out, "\xef\xbf\xbd"); /* U+FFFD, as Go writes such bytes */
-            size = 1;
-        }
+        else
+            size = quote_special(out, text, length);
         text += size;
         length -= size;
     }

@@ -18,6 +18,9 @@
 #define _cleanup_(release) __attribute__((cleanup(release)))
 #define _printf_(text, first) __attribute__((format(printf, text, first)))
 #define _unused_ __attribute__((unused))
+/* Of large variables that are filled before they are read: the compiler does not clear them first.
+ */
+#define _uninitialized_ __attribute__((uninitialized))
 
 /* Keeps errno, so that it can stand between a failure and its report. fd < 0 is nothing. */
 static inline void close_fd(int fd)
