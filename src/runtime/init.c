@@ -280,7 +280,7 @@ static int wait_and_confine(struct container *container, struct workload *worklo
     if (r == 0)
         r = wait_for_start(container, err);
     if (r == 0 && !early)
-        r = workload_confine(workload, filter, filter_size, -1, -1, err);
+        r = workload_confine(workload, filter, filter_size, container->sync_fd, -1, err);
     return r;
 }
 
@@ -291,6 +291,7 @@ _Noreturn void init_main(struct container *container, struct workload *workload)
     size_t filter_size = 0;
 
     workload->proc_fd = container->proc_fd;
+    memcpy(workload->hook_fds, container->hook_output.fds, sizeof(workload->hook_fds));
     init_reset_signals();
     umask(0);
     /* Else when the maps are written, for which a process that is not dumpable cannot be opened

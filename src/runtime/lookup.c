@@ -113,11 +113,14 @@ static char *home_of_line(char *line, uint32_t uid)
 
 char *lookup_home(uint32_t uid)
 {
-    /* The file belongs to the image: it may be a pipe, or endless. */
-    _cleanup_close_ int fd = open("/etc/passwd", O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    _cleanup_close_ int root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     _cleanup_free_ char *text = NULL;
     struct stat status;
 
+    /* The file belongs to the image: it may be a pipe, or endless, or a link to one of our
+     * descriptors. */
+    _cleanup_close_ int fd =
+        file_open_in_root(root_fd, "/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
     if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) ||
         file_read_fd(fd, PASSWD_MAX, &text, NULL, NULL) < 0)
         return xstrdup("/");

@@ -3,7 +3,6 @@
 #include <linux/capability.h>
 #include <grp.h>
 #include <limits.h>
-#include <linux/close_range.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -109,7 +108,8 @@ int workload_init(struct workload *workload, const struct oci_process *config,
 {
     const struct oci_capabilities *capabilities = config->capabilities;
 
-    *workload = (struct workload){.config = config, .linux = linux, .proc_fd = -1};
+    *workload =
+        (struct workload){.config = config, .linux = linux, .proc_fd = -1, .hook_fds = {-1, -1}};
     int r = check_user(config->user, err);
     if (r == 0)
         r = check_limits(config, err);
@@ -241,21 +241,48 @@ static int enter_working_directory(const char *path, bool last_try, struct error
     return 1;
 }
 
-/* 3 .. 3 + preserve_fds - 1 stay; everything else ends with the execution. */
-static int seal_descriptors(unsigned preserve_fds, struct error *err)
+static void close_range_of(unsigned first, unsigned last)
 {
-    unsigned first = FIRST_OTHER_FD + preserve_fds;
-    int r = kernel_close_range(first, UINT32_MAX, CLOSE_RANGE_CLOEXEC);
+    /* Linux 5.9 has the call. */
+    if (kernel_close_range(first, last, 0) != -ENOSYS)
+        return;
+    unsigned open_max = (unsigned)sysconf(_SC_OPEN_MAX);
+    for (unsigned fd = first; fd <= last && fd < open_max; fd++)
+        close((int)fd);
+}
 
-    /* Linux 5.11 has the flag. */
-    if (r == -EINVAL || r == -ENOSYS) {
-        r = 0;
-        for (int fd = (int)first, end = (int)sysconf(_SC_OPEN_MAX); fd < end; fd++)
-            fcntl(fd, F_SETFD, FD_CLOEXEC);
+/* All from first on but the few in keep (-1: none), which is sorted for that. */
+static void close_others(unsigned first, int *keep, size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        for (size_t k = i; k > 0 && keep[k] < keep[k - 1]; k--) {
+            int other = keep[k];
+            keep[k] = keep[k - 1];
+            keep[k - 1] = other;
+        }
     }
-    for (unsigned fd = FIRST_OTHER_FD; r == 0 && fd < first; fd++)
+    for (size_t i = 0; i < count; i++) {
+        if (keep[i] < (int)first)
+            continue;
+        if (keep[i] > (int)first)
+            close_range_of(first, (unsigned)keep[i] - 1);
+        first = (unsigned)keep[i] + 1;
+    }
+    close_range_of(first, UINT32_MAX);
+}
+
+/* 3 .. 3 + preserve_fds - 1 stay, and until the execution sockets, pipes and files to write to.
+ * Nothing else, and above all no directory: until the kernel has opened the program, and its
+ * interpreter, those would be ways to the host's (CVE-2024-21626, "/proc/self/fd/7/../../bin/sh").
+ */
+static void seal_descriptors(const struct workload *workload, int sync_fd, int keep_fd)
+{
+    unsigned first = FIRST_OTHER_FD + workload->preserve_fds;
+    int keep[] = {sync_fd, keep_fd, workload->hook_fds[0], workload->hook_fds[1]};
+
+    close_others(first, keep, ARRAY_SIZE(keep));
+    for (unsigned fd = FIRST_OTHER_FD; fd < first; fd++)
         fcntl((int)fd, F_SETFD, 0);
-    return r < 0 ? error_errno(err, -r, "close the other descriptors") : 0;
 }
 
 /* sd_listen_fds(3): the number is that of the process as it sees itself. */
@@ -308,15 +335,7 @@ int workload_become(struct workload *workload, struct error *err)
 
 void workload_show(unsigned preserve_fds, int sync_fd, int keep_fd)
 {
-    int low = sync_fd < keep_fd || keep_fd < 0 ? sync_fd : keep_fd;
-    int high = sync_fd < keep_fd || keep_fd < 0 ? keep_fd : sync_fd;
-    unsigned first = FIRST_OTHER_FD + preserve_fds;
-
-    if (low > (int)first)
-        kernel_close_range(first, (unsigned)low - 1, 0);
-    if (high > low + 1)
-        kernel_close_range((unsigned)low + 1, (unsigned)high - 1, 0);
-    kernel_close_range((unsigned)(high > low ? high : low) + 1, UINT32_MAX, 0);
+    close_others(FIRST_OTHER_FD + preserve_fds, (int[]){sync_fd, keep_fd}, 2);
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 }
 
@@ -338,10 +357,9 @@ int workload_confine(struct workload *workload, const struct filter *filter, siz
      * after it, and the profile must allow that, as with runc. */
     bool filter_last = workload->config->no_new_privileges;
     uint64_t have = 0;
-    int r = seal_descriptors(workload->preserve_fds, err);
+    int r = capability_raise_permitted(&have, err);
 
-    if (r == 0)
-        r = capability_raise_permitted(&have, err);
+    seal_descriptors(workload, sync_fd, keep_fd);
     if (r == 0 && !filter_last)
         r = install_filter(workload, filter, filter_size, sync_fd, keep_fd, err);
     if (r == 0)

@@ -22,6 +22,7 @@ struct workload {
     const struct oci_linux *linux;    /* borrowed; may be NULL */
     int proc_fd;                      /* borrowed; the host's /proc. Set before the child starts */
     unsigned preserve_fds;            /* descriptors from 3 on that stay open */
+    int hook_fds[2];                  /* borrowed; what startContainer hooks write to; -1: none */
     unsigned listen_fds;              /* those of them that LISTEN_FDS is about */
     char **variables;                 /* owned; of the environment, besides the configured ones */
     struct capability_sets capabilities; /* none where none are configured */
@@ -50,9 +51,9 @@ int workload_set_own_oom_score(int proc_fd, const struct oci_process *config, st
  * workload_execute. */
 int workload_become(struct workload *workload, struct error *err);
 
-/* In the child: seals the descriptors, installs the filter, sets the capabilities. The process is
- * the container's from then on. A listener of the filter goes over sync_fd to the parent; keep_fd
- * (-1: none) is needed after that. */
+/* In the child: closes the descriptors, installs the filter, sets the capabilities. The process is
+ * the container's from then on. sync_fd and keep_fd (-1: none) are needed after that: a listener of
+ * the filter and failures go over sync_fd to the parent. */
 int workload_confine(struct workload *workload, const struct filter *filter, size_t filter_size,
                      int sync_fd, int keep_fd, struct error *err);
 

@@ -73,6 +73,66 @@ def a_working_directory_through_a_leaked_descriptor(w):
 
 
 @world
+def no_program_is_found_through_a_descriptor(w):
+    """CVE-2024-21626, the other half: a program, or its interpreter, that is named through a
+    descriptor, which an O_CLOEXEC does not prevent. Seen red on crun 1.8.1 (through the caller's
+    descriptor: "the host's" is printed), and on ours when seal_descriptors() (workload.c) only set
+    O_CLOEXEC: through nearly each of its own."""
+    shutil.copy(w.bundle.rootfs / "bin/busybox", w.scratch / "echo")
+    up = "/.." * 12
+    folders = [path.format(number) for number in range(3, 32) for path in
+               ("/proc/self/fd/{}", "/proc/self/fd/{}" + up + str(w.scratch))]
+    for i, folder in enumerate(folders):
+        os.symlink(f"{folder}/echo", w.bundle.rootfs / f"bin/link{i}")
+        script = w.bundle.rootfs / f"bin/script{i}"
+        script.write_text(f"#!{folder}/echo the host's\n")
+        script.chmod(0o755)
+    programs = [[f"{folder}/echo", f"link{i}", f"/bin/script{i}"]
+                for i, folder in enumerate(folders)]
+    command = [w.runtime.path, "--root", str(w.runtime.root)]
+    leaked = os.open(w.scratch, os.O_RDONLY)
+
+    def fails(*argv):
+        result = subprocess.run([*command, *argv], pass_fds=[leaked], stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, check=False, timeout=30)
+        assert result.returncode != 0 and "the host's\n" not in result.stdout, (argv, result)
+
+    for program in programs[:12]:
+        for name in program:
+            w.bundle.args(name, "the host's")
+            fails("run", "-b", str(w.bundle.path), w.name)
+    w.bundle.script("sleep 100")
+    with w.runtime.container(w.bundle, w.name):
+        for program in programs:
+            for name in program:
+                fails("exec", w.name, name, "the host's")
+    os.close(leaked)
+
+
+@world
+def home_is_not_read_through_a_descriptor(w):
+    """The image's /etc/passwd is a link to a file that the caller has open. Seen red on ours when
+    lookup.c took an open() for it, and on crun 1.8.1: HOME is /leaked. runc 1.1.5 waits for ever for
+    a pipe of its own."""
+    secret = w.scratch / "passwd"
+    secret.write_text("x:x:0:0:x:/leaked:/bin/sh\n")
+    (w.bundle.rootfs / "etc").mkdir(exist_ok=True)
+    passwd = w.bundle.rootfs / "etc/passwd"
+    w.bundle.script("echo $HOME")
+    w.bundle.process["env"] = ["PATH=/bin"]
+    leaked = os.open(secret, os.O_RDONLY)
+    for number in range(3, 16):
+        passwd.unlink(missing_ok=True)
+        os.symlink(f"/proc/self/fd/{number}", passwd)
+        w.bundle.write()
+        result = subprocess.run([w.runtime.path, "--root", str(w.runtime.root), "run", "-b",
+                                 str(w.bundle.path), w.name], pass_fds=[leaked], text=True,
+                                timeout=30, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        assert "/leaked" not in result.stdout, (number, result)
+    os.close(leaked)
+
+
+@world
 def descriptors_that_the_caller_leaks_stay_out(w):
     """Everything above the preserved ones. Seen red with seal_descriptors() (workload.c) left out."""
     w.bundle.script("ls -l /proc/self/fd; sleep 100")
