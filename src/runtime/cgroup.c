@@ -41,27 +41,34 @@ static void add_hierarchy(struct cgroup *cgroup, const char *name, int root_fd, 
     snprintf(hierarchy->name, sizeof(hierarchy->name), "%s", name);
 }
 
-/* Controllers mounted together are links to one folder ("cpu" -> "cpu,cpuacct"): one hierarchy. */
-static void add_v1_controller(struct cgroup *cgroup, int base_fd, const char *name)
+/* Controllers mounted together are links to one folder ("cpu" -> "cpu,cpuacct"): one hierarchy.
+ * Returns the folder's name, NULL when there is none that is not known yet. */
+static const char *follow_link(struct cgroup *cgroup, int base_fd, const char *name)
 {
-    char target[sizeof(cgroup->aliases[0].target)];
+    struct cgroup_alias *alias = &cgroup->aliases[cgroup->alias_count];
+    char target[sizeof(alias->target)];
     ssize_t length = readlinkat(base_fd, name, target, sizeof(target) - 1);
 
-    if (length > 0) {
-        struct cgroup_alias *alias = &cgroup->aliases[cgroup->alias_count];
-        target[length] = '\0';
-        if (strchr(target, '/'))
-            return;
-        snprintf(alias->name, sizeof(alias->name), "%s", name);
-        memcpy(alias->target, target, (size_t)length + 1);
-        cgroup->alias_count++;
-        name = alias->target;
-        for (size_t i = 0; i < cgroup->count; i++) {
-            if (text_equal(cgroup->hierarchies[i].name, name))
-                return;
-        }
+    if (length <= 0 || memchr(target, '/', (size_t)length))
+        return NULL;
+    target[length] = '\0';
+    snprintf(alias->name, sizeof(alias->name), "%s", name);
+    memcpy(alias->target, target, (size_t)length + 1);
+    cgroup->alias_count++;
+    for (size_t i = 0; i < cgroup->count; i++) {
+        if (text_equal(cgroup->hierarchies[i].name, target))
+            return NULL;
     }
-    int fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return alias->target;
+}
+
+static void add_v1_controller(struct cgroup *cgroup, int base_fd, const char *name)
+{
+    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+    int fd = openat(base_fd, name, flags);
+
+    if (fd < 0 && errno != ENOENT && (name = follow_link(cgroup, base_fd, name)))
+        fd = openat(base_fd, name, flags);
     if (fd < 0)
         return;
     bool is_v2 = text_equal(name, UNIFIED);

@@ -38,6 +38,7 @@
 #include "notify.h"
 #include "pidfd_socket.h"
 #include "rootfs.h"
+#include "seal.h"
 #include "workload.h"
 #include "state.h"
 #include "sync.h"
@@ -130,11 +131,16 @@ static int find_rootfs(struct container *container, struct error *err)
     const char *path = container->config->root->path;
     _cleanup_free_ char *full =
         path[0] == '/' ? xstrdup(path) : xasprintf("%s/%s", container->bundle, path);
-    char resolved[PATH_MAX];
+    char link[32], resolved[PATH_MAX];
+    _cleanup_close_ int fd = open(full, O_PATH | O_CLOEXEC);
     struct stat status;
 
-    if (!realpath(full, resolved) || stat(resolved, &status) < 0)
+    /* The kernel's name for it: realpath(3) would ask for each component. */
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t length = fd < 0 ? -1 : readlink(link, resolved, sizeof(resolved) - 1);
+    if (length < 0 || fstat(fd, &status) < 0)
         return error_errno(err, errno, "root.path: %s", full);
+    resolved[length] = '\0';
     if (!S_ISDIR(status.st_mode))
         return error_set(err, -ENOTDIR, "root.path: %s is not a directory", full);
     if (text_equal(resolved, "/"))
@@ -365,7 +371,9 @@ static int serve(struct container *container, const struct workload *workload, s
         return r;
     if (container->foreground)
         foreground_block_signals(); /* from here on they are the program's */
-    return sync_send(container->sync_fd, SYNC_RELEASE, filter, size, err);
+    r = sync_send(container->sync_fd, SYNC_RELEASE, filter, size, err);
+    seal_release();
+    return r;
 }
 
 static int serve_listener(struct container *container, struct error *err)
@@ -380,6 +388,26 @@ static int serve_listener(struct container *container, struct error *err)
 static bool error_is_of_execve(const struct error *err)
 {
     return text_starts_with(error_message(err), "exec /");
+}
+
+static int expect_execution(struct container *container, struct error *err)
+{
+    int r = sync_expect_end(container->sync_fd, err);
+
+    if (r < 0 && !error_is_of_execve(err))
+        error_context(err, "unable to start container process");
+    return r;
+}
+
+/* Nobody is told, before the program ends, that it runs. */
+static bool is_nobody_told(const struct container *container,
+                           const struct cloche_runtime_create_options *options)
+{
+    const struct oci_config *config = container->config;
+
+    return container->foreground && !config->process->terminal && !config->hooks &&
+           !options->pid_file && container->pidfd_socket < 0 && container->notify_fd < 0 &&
+           !filter_notifies(config->linux->seccomp);
 }
 
 static int build(struct container *container, struct workload *workload,
@@ -400,7 +428,8 @@ static int build(struct container *container, struct workload *workload,
         r = sync_expect(container->sync_fd, SYNC_READY, NULL, NULL, err);
     if (r == 0 && filter_notifies(container->config->linux->seccomp))
         r = serve_listener(container, err);
-    if (r == 0 && !wait_for_start)
+    container->unwatched = is_nobody_told(container, options);
+    if (r == 0 && !wait_for_start && !container->unwatched)
         r = sync_expect_end(container->sync_fd, err);
     if (r == 0)
         r = create_write_pid_file(options->pid_file, container->pid, err);
@@ -458,6 +487,15 @@ static int prepare_notification(struct container *container, struct workload *wo
     if (r == 0 && !wait_for_start)
         r = notify_listen(&notify, container->state_fd, options->notify_socket, err);
     container->notify_fd = notify.fd;
+    return r;
+}
+
+int create_check_executed(struct container *container, const char *root, struct error *err)
+{
+    int r = container->unwatched ? expect_execution(container, err) : 0;
+
+    if (r < 0)
+        roll_back(container, root);
     return r;
 }
 

@@ -17,6 +17,11 @@ int create_container(struct container *container, const char *root,
                      const struct cloche_runtime_create_options *options, bool wait_for_start,
                      int *ret_relay_fd, struct error *err);
 
+/* After create_container without wait_for_start, when the process has ended: that it could not
+ * execute the program may show only now. On failure nothing is left behind, as there. Without this
+ * the caller would be woken in between only to wait again. */
+int create_check_executed(struct container *container, const char *root, struct error *err);
+
 /* The bundle's configuration, checked, and its root. bundle NULL: the current directory. */
 int create_load_bundle(struct container *container, const char *bundle, struct error *err);
 

@@ -35,6 +35,7 @@
 #include "listener.h"
 #include "pidfd_socket.h"
 #include "workload.h"
+#include "seal.h"
 #include "state.h"
 #include "sync.h"
 #include "terminal.h"
@@ -298,6 +299,7 @@ static _Noreturn void member_main(struct execution *execution)
     size_t filter_size = 0;
 
     execution->plan.proc_fd = execution->proc_fd;
+    seal_release();
     init_reset_signals();
     int r = become_member(execution, &err);
     if (r == 0)
@@ -433,6 +435,7 @@ static int serve(struct execution *execution, struct error *err)
         foreground_block_signals();
     if (r == 0)
         r = sync_send(execution->sync_fd, SYNC_RELEASE, filter, size, err);
+    seal_release();
     if (r == 0 && config && filter_notifies(config->seccomp))
         r = listener_serve(execution->sync_fd, execution->pidfd, config->seccomp,
                            execution->stored.state, "running", execution->stored.state->pid,

@@ -23,8 +23,11 @@ enum {
 struct copy {
     int from, to; /* from -1: ended */
     size_t start, end;
-    char data[COPY_SIZE];
+    char *data; /* COPY_SIZE bytes */
 };
+
+/* Without a terminal nothing is copied: then they are never touched, and take no memory. */
+static char input_data[COPY_SIZE], output_data[COPY_SIZE];
 
 struct foreground {
     pid_t pid;
@@ -37,6 +40,11 @@ struct foreground {
     struct termios saved;
     bool raw;
 };
+
+static struct copy copy_between(int from, int to, char *data)
+{
+    return (struct copy){.from = from, .to = to, .data = data};
+}
 
 static void pass_size_on(const struct foreground *foreground)
 {
@@ -60,7 +68,7 @@ static void make_raw(struct foreground *foreground)
 
 static void copy_read(struct copy *copy)
 {
-    ssize_t n = read(copy->from, copy->data, sizeof(copy->data));
+    ssize_t n = read(copy->from, copy->data, COPY_SIZE);
 
     if (n > 0) {
         copy->start = 0;
@@ -82,19 +90,23 @@ static void copy_write(struct copy *copy)
         copy->start = copy->end = 0;
 }
 
-static void take_signal(struct foreground *foreground)
+static void take_signal(struct foreground *foreground, int number)
 {
-    struct signalfd_siginfo info;
-
-    if (read(foreground->signal_fd, &info, sizeof(info)) != sizeof(info))
-        return;
-    if (info.ssi_signo == SIGWINCH && foreground->master_fd >= 0)
+    if (number == SIGWINCH && foreground->master_fd >= 0)
         pass_size_on(foreground);
-    else if (info.ssi_signo == SIGCHLD)
+    else if (number == SIGCHLD)
         foreground->ended =
             waitpid(foreground->pid, &foreground->status, WNOHANG) == foreground->pid;
     else
-        kill(foreground->pid, (int)info.ssi_signo);
+        kill(foreground->pid, number);
+}
+
+static void read_signal(struct foreground *foreground)
+{
+    struct signalfd_siginfo info;
+
+    if (read(foreground->signal_fd, &info, sizeof(info)) == sizeof(info))
+        take_signal(foreground, (int)info.ssi_signo);
 }
 
 /* One side of a copy is waited for at a time: the writer while there is data, else the reader. */
@@ -134,13 +146,45 @@ static int loop(struct foreground *foreground, struct error *err)
         if (n == 0)
             return 0;
         if (polled[0].revents)
-            take_signal(foreground);
+            read_signal(foreground);
         /* A manager that cannot be told is no reason to leave the container alone. */
         if (polled[3].revents && notify_take(foreground->notify, NULL) != 0)
             foreground->notify = NULL;
         step_copy(&foreground->input, &polled[1]);
         step_copy(&foreground->output, &polled[2]);
     }
+}
+
+/* There is nothing but signals to wait for. */
+static int wait_for_signals(struct foreground *foreground, const sigset_t *all, struct error *err)
+{
+    while (!foreground->ended) {
+        int number = sigwaitinfo(all, NULL);
+        if (number < 0 && errno != EINTR)
+            return error_errno(err, errno, "sigwaitinfo");
+        if (number > 0)
+            take_signal(foreground, number);
+    }
+    return 0;
+}
+
+static int wait_for_all(struct foreground *foreground, const sigset_t *all, struct error *err)
+{
+    _cleanup_close_ int signal_fd = signalfd(-1, all, SFD_CLOEXEC | SFD_NONBLOCK);
+
+    if (signal_fd < 0)
+        return error_errno(err, errno, "signalfd");
+    foreground->signal_fd = signal_fd;
+    if (foreground->master_fd >= 0) {
+        foreground->input.from = STDIN_FILENO;
+        fcntl(foreground->master_fd, F_SETFL, O_RDWR | O_NONBLOCK);
+        pass_size_on(foreground);
+        make_raw(foreground);
+    }
+    int r = loop(foreground, err);
+    if (foreground->raw)
+        tcsetattr(STDIN_FILENO, TCSANOW, &foreground->saved);
+    return r;
 }
 
 void foreground_block_signals(void)
@@ -154,33 +198,17 @@ void foreground_block_signals(void)
 int foreground_wait(pid_t pid, int master_fd, struct notify *notify, int *ret_code,
                     struct error *err)
 {
-    static struct foreground foreground; /* its buffers are large for a stack */
+    struct foreground foreground = {.pid = pid, .master_fd = master_fd, .notify = notify};
     sigset_t all;
 
-    foreground = (struct foreground){
-        .pid = pid,
-        .master_fd = master_fd,
-        .notify = notify,
-        .input = {.from = -1, .to = master_fd},
-        .output = {.from = master_fd, .to = STDOUT_FILENO},
-    };
+    foreground.input = copy_between(-1, master_fd, input_data);
+    foreground.output = copy_between(master_fd, STDOUT_FILENO, output_data);
     foreground_block_signals();
     sigfillset(&all);
-    foreground.signal_fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (foreground.signal_fd < 0)
-        return error_errno(err, errno, "signalfd");
-    if (master_fd >= 0) {
-        foreground.input.from = STDIN_FILENO;
-        fcntl(master_fd, F_SETFL, O_RDWR | O_NONBLOCK);
-        pass_size_on(&foreground);
-        make_raw(&foreground);
-    }
     /* It may have ended before its SIGCHLD was blocked. */
     foreground.ended = waitpid(pid, &foreground.status, WNOHANG) == pid;
-    int r = loop(&foreground, err);
-    if (foreground.raw)
-        tcsetattr(STDIN_FILENO, TCSANOW, &foreground.saved);
-    close(foreground.signal_fd);
+    int r = master_fd < 0 && (!notify || notify->fd < 0) ? wait_for_signals(&foreground, &all, err)
+                                                         : wait_for_all(&foreground, &all, err);
     if (r == 0)
         *ret_code = process_exit_code(foreground.status);
     return r;

@@ -22,6 +22,7 @@
 #include "mounts.h"
 #include "net_devices.h"
 #include "rootfs.h"
+#include "seal.h"
 #include "state.h"
 #include "sync.h"
 #include "sysctl.h"
@@ -292,6 +293,7 @@ _Noreturn void init_main(struct container *container, struct workload *workload)
 
     workload->proc_fd = container->proc_fd;
     memcpy(workload->hook_fds, container->hook_output.fds, sizeof(workload->hook_fds));
+    seal_release();
     init_reset_signals();
     umask(0);
     /* Else when the maps are written, for which a process that is not dumpable cannot be opened

@@ -421,13 +421,11 @@ int namespaces_enter_as_root(const struct namespaces *namespaces, struct error *
 int namespaces_loopback_up(struct error *err)
 {
     _cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    struct ifreq request = {.ifr_name = "lo"};
+    /* A new one has no other flag that could be set (netdevice(7)). */
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
 
     if (fd < 0)
         return error_errno(err, errno, "socket");
-    if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
-        return error_errno(err, errno, "read the flags of lo");
-    request.ifr_flags |= IFF_UP;
     if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
         return error_errno(err, errno, "bring lo up");
     return 0;

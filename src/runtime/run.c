@@ -55,6 +55,8 @@ int runtime_run(const char *root, const struct cloche_runtime_create_options *op
             r = notify_wait(&notify, container.pidfd, err);
         if (r == 0 && !options->detach) {
             r = stay(&container, relay_fd, &notify, ret_exit_code, err);
+            if (r == 0)
+                r = create_check_executed(&container, root, err);
             if (r == 0 && !options->keep)
                 r = delete_leftovers(root, options->id, &container.cgroup, container.config, &state,
                                      &container.warnings, err);

@@ -26,6 +26,7 @@
 
 #include <base/cleanup.h>
 
+#include "seal.h"
 #include "seal_in_place.h"
 
 #define OWN_FILE "/proc/self/exe"
@@ -37,6 +38,13 @@
 #ifndef AT_EMPTY_PATH
 #define AT_EMPTY_PATH 0x1000
 #endif
+
+static int mount_fd = -1;
+
+void seal_release(void)
+{
+    close_fd(steal_fd(&mount_fd));
+}
 
 static bool is_sealed(int fd)
 {
@@ -94,8 +102,10 @@ int cloche_runtime_seal(char **argv, unsigned flags)
         return 0;
     }
     _cleanup_close_ int fd = open_readonly_mount();
-    if (fd >= 0 && seal_in_place(fd, argv) == 0)
+    if (fd >= 0 && seal_in_place(fd, argv) == 0) {
+        mount_fd = steal_fd(&fd);
         return 0;
+    }
     if (fd < 0)
         fd = copy_to_memory(own_fd);
     if (fd >= 0)
