@@ -20,21 +20,21 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cloche/runtime.h>
+#include "runtime_embed.h"
 
 enum { THREADS = 4 };
 
-static const char *root, *bundle, *id;
+const char *root, *bundle, *id;
 static char **arguments;
 static atomic_bool stop;
 
-static void fail(const char *what)
+_Noreturn void fail(const char *what)
 {
     fprintf(stderr, "%s\n", what);
     exit(1);
 }
 
-static void check(struct cloche_runtime *runtime, int result, const char *what)
+void check(struct cloche_runtime *runtime, int result, const char *what)
 {
     if (result >= 0)
         return;
@@ -50,7 +50,7 @@ static void take_log(void *context, enum cloche_runtime_level level, const char 
         fprintf(context, "warning: %s\n", text);
 }
 
-static struct cloche_runtime *open_runtime(bool direct)
+struct cloche_runtime *open_runtime(bool direct)
 {
     const struct cloche_runtime_settings settings = {.size = sizeof(settings),
                                                      .root = root,
@@ -91,7 +91,7 @@ static void describe_caller(char *out, size_t size)
 
 static void *allocate_always(void *unused)
 {
-    while (!atomic_load(&stop))
+    while (!EMBED_SANITIZED && !atomic_load(&stop)) /* runtime_embed_endurance.c says why */
         free(malloc(100 + (size_t)rand() % 100000));
     return unused;
 }
@@ -255,8 +255,14 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } scenarios[] = {
-        {"life", life},     {"threads", threads}, {"direct", direct},
-        {"errors", errors}, {"seal", seal},
+        {"life", life},
+        {"threads", threads},
+        {"direct", direct},
+        {"errors", errors},
+        {"seal", seal},
+        {"stress", stress},
+        {"repeat-direct", repeat_direct},
+        {"repeat-in-forks", repeat_in_forks},
     };
 
     if (argc != 5)

@@ -1,5 +1,9 @@
 """libcloche-runtime: runtime_embed.c is a program that has the public header and the shared library
-only."""
+only.
+
+Under ThreadSanitizer: meson setup build-thread -Db_sanitize=thread -Dstatic_runtime=disabled
+-Dfuzzing=disabled, and CLOCHE_BUILD=$PWD/build-thread test_runtime_library.py eight. (gcc 12's is no
+good for the tests that fork most.)"""
 
 import os
 import pathlib
@@ -34,6 +38,30 @@ def threads_run_containers_at_once(scratch, images, unique):
                f"echo {number}; exit {number}")
     result = embed(scratch, scratch / "bundle", unique, "threads")
     assert result.out == f"{THREADS} ran\n" and not result.err, result
+
+
+@test
+def eight_threads_make_and_end_containers_at_once(scratch, images, unique):
+    bundle = Bundle(scratch / "bundle", images, unique, "exec sleep 60")
+    bundle.config["linux"].pop("cgroupsPath")
+    bundle.write()
+    assert embed(scratch, bundle.path, unique, "stress").out == "32 lives\n"
+    assert not list((scratch / "state").glob(f"{unique}*"))
+
+
+@test
+def nothing_is_left_in_the_program(scratch, images, unique):
+    """Of 200 containers, in the descriptors, mappings and memory of the embedding program."""
+    bundle = Bundle(scratch / "bundle", images, unique, "exec sleep 60")
+    bundle.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}]}
+    bundle.write()
+    # What malloc keeps at hand for a thread counts as in use, so it is to keep nothing.
+    exact = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+    for way in ("repeat-direct", "repeat-in-forks"):
+        result = embed(scratch, bundle.path, unique, way, env=exact)
+        assert result.out == "left: 0 descriptors, 0 mappings, 0 bytes\n", result
 
 
 @test
