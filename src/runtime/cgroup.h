@@ -148,7 +148,8 @@ int cgroup_delegate(struct cgroup *cgroup, const struct oci_config *config, stru
 
 /* For a further process of a container. places: of exec --cgroup, "PATH" or on v1 also
  * "CONTROLLER[,CONTROLLER]:PATH", below the container's cgroup; NULL or empty: its top, or where
- * its first process is when the top hands controllers down and takes no processes (v2). */
+ * its first process is when the top is gone, or hands controllers down and takes no processes (v2).
+ */
 int cgroup_prepare_join_further(struct cgroup *cgroup, char *const *places, pid_t init,
                                 struct cgroup_join *ret, struct error *err);
 

@@ -21,28 +21,32 @@ static int check_path(const char *path, struct error *err)
     _cleanup_strv_ char **parts = strv_split(path, '/');
 
     return strv_contains(parts, "..")
-               ? error_set(err, -EINVAL, "bad cgroup path: %s is not a sub cgroup path", path)
+               ? error_set(err, -EINVAL,
+                           "bad sub cgroup path: %s leads out of the container's cgroup", path)
                : 0;
 }
 
-/* Opens the folder below the container's cgroup and the file to join it by. */
-static int join_below(const struct cgroup *cgroup, const struct cgroup_hierarchy *hierarchy,
-                      const char *path, struct cgroup_join *join, struct error *err)
+/* Opens a cgroup of the hierarchy, by its path from the container's or from the top, and the file
+ * to join it by. */
+static int join_place(const struct cgroup *cgroup, const struct cgroup_hierarchy *hierarchy,
+                      bool below, const char *path, struct cgroup_join *join, struct error *err)
 {
     _cleanup_free_ char *clean = xasprintf("./%s", path);
-    _cleanup_close_ int fd = openat(hierarchy->fd, clean, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_close_ int fd = openat(below ? hierarchy->fd : hierarchy->root_fd, clean,
+                                    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int procs_fd =
         fd < 0 ? -1 : openat(fd, hierarchy->is_v2 ? "cgroup.procs" : "tasks", O_WRONLY | O_CLOEXEC);
 
     if (procs_fd < 0) {
         int failure = errno;
+        _cleanup_free_ char *shown =
+            xasprintf("%s%s%s", below ? cgroup->path : "", below ? "/" : "", path);
         if (failure != ENOENT)
-            return error_errno(err, failure, "open the cgroup /%s/%s", cgroup->path, path);
+            return error_errno(err, failure, "open the cgroup /%s", shown);
         return error_set(err, -ENOENT,
-                         "error adding pid %d to cgroups: open " CGROUP_MOUNT "/%s%s%s/%s/"
+                         "error adding pid %d to cgroups: open " CGROUP_MOUNT "/%s%s%s/"
                          "cgroup.procs: no such file or directory",
-                         getpid(), hierarchy->name, hierarchy->name[0] ? "/" : "", cgroup->path,
-                         path);
+                         getpid(), hierarchy->name, hierarchy->name[0] ? "/" : "", shown);
     }
     join->fds[join->count++] = procs_fd;
     if (hierarchy->is_v2)
@@ -122,7 +126,7 @@ static int join_at(struct cgroup *cgroup, char **texts, struct cgroup_join *ret,
     for (size_t i = cgroup->count; r == 0 && i-- > 0;) { /* the v2 tree is the first to be joined */
         const struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[i];
         if (hierarchy->fd >= 0)
-            r = join_below(cgroup, hierarchy, place_in(&places, hierarchy), ret, err);
+            r = join_place(cgroup, hierarchy, true, place_in(&places, hierarchy), ret, err);
     }
     return r;
 }
@@ -148,24 +152,28 @@ static bool takes_no_processes(int fd)
     return false;
 }
 
-/* Where the container's first process is, below the container's cgroup. */
-static int find_init(const struct cgroup *cgroup, pid_t init, char **ret, struct error *err)
+/* Where the container's first process is: below the container's cgroup, or wherever it went, for
+ * the container itself can be there. The path is from the top of our own cgroup namespace. */
+static int join_init(const struct cgroup *cgroup, pid_t init, struct cgroup_join *ret,
+                     struct error *err)
 {
+    static const char unified[] = "0::/";
     _cleanup_free_ char *path = xasprintf("/proc/%d/cgroup", init), *text = NULL;
-    _cleanup_free_ char *top = xasprintf("0::/%s", cgroup->path);
     int r = file_read_at(AT_FDCWD, path, PROC_CGROUP_MAX, &text, NULL, err);
 
     if (r < 0)
         return r;
     for (char *rest = text, *line; (line = strsep(&rest, "\n"));) {
-        if (!text_starts_with(line, top) || (line[strlen(top)] != '/' && line[strlen(top)]))
+        if (!text_starts_with(line, unified))
             continue;
-        *ret = xstrdup(line + strlen(top) + (line[strlen(top)] == '/'));
-        return check_path(*ret, err);
+        r = check_path(line + strlen(unified), err);
+        return r < 0 ? r
+                     : join_place(cgroup, &cgroup->hierarchies[0], false, line + strlen(unified),
+                                  ret, err);
     }
     return error_set(err, -EBUSY,
-                     "the container's cgroup /%s takes no processes, and its first process is "
-                     "outside of it",
+                     "the container's cgroup /%s takes no processes, and its first process is in "
+                     "none",
                      cgroup->path);
 }
 
@@ -173,24 +181,24 @@ int cgroup_prepare_join_further(struct cgroup *cgroup, char *const *places, pid_
                                 struct cgroup_join *ret, struct error *err)
 {
     struct cgroup_hierarchy *top = &cgroup->hierarchies[0];
-    bool is_v2 = cgroup->ops->version == 2 && cgroup->count && top->fd >= 0;
+    bool is_v2 = cgroup->ops->version == 2 && cgroup->count;
     _cleanup_strv_ char **texts = NULL;
-    _cleanup_free_ char *place = NULL;
     int r;
 
     *ret = (struct cgroup_join){.clone_fd = -1};
     if (places && *places) {
         texts = strv_copy(places);
         r = join_at(cgroup, texts, ret, err);
+        if (r == 0 && is_v2 && top->fd < 0)
+            r = error_set(err, -ENOENT, "--cgroup: the container's cgroup /%s is gone",
+                          cgroup->path);
         if (r == 0 && is_v2 && takes_no_processes(ret->clone_fd))
             r = error_set(err, -EBUSY,
                           "error adding pid %d to cgroups: write " CGROUP_MOUNT "/%s/%s/"
                           "cgroup.procs: device or resource busy",
                           getpid(), cgroup->path, places[0]);
-    } else if (is_v2 && takes_no_processes(top->fd)) {
-        r = find_init(cgroup, init, &place, err);
-        if (r == 0)
-            r = join_below(cgroup, top, place, ret, err);
+    } else if (is_v2 && (top->fd < 0 || takes_no_processes(top->fd))) {
+        r = join_init(cgroup, init, ret, err);
     } else {
         return cgroup->ops->prepare_join(cgroup, ret, err);
     }

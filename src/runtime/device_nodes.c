@@ -72,14 +72,27 @@ static int finish_node(int parent_fd, const char *name, const struct oci_device 
     return 0;
 }
 
+int device_node_compare(const char *path, const struct stat *status, mode_t type, dev_t number,
+                        struct error *err)
+{
+    if ((status->st_mode & S_IFMT) != type)
+        return error_set(err, -EEXIST, "%s has incorrect ftype: %#o is there, %#o is configured",
+                         path, status->st_mode & S_IFMT, type);
+    if (type != S_IFIFO && status->st_rdev != number)
+        return error_set(
+            err, -EEXIST, "%s has incorrect major:minor: %u:%u doesn't match expected %u:%u", path,
+            major(status->st_rdev), minor(status->st_rdev), major(number), minor(number));
+    return 0;
+}
+
 static int check_existing(int parent_fd, const char *name, const struct oci_device *device,
                           struct error *err)
 {
     struct stat status;
 
-    if (fstatat(parent_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && is_node(&status, device))
-        return 0;
-    return error_set(err, -EEXIST, "%s is there and is another thing", device->path);
+    if (fstatat(parent_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return error_errno(err, errno, "look at %s", device->path);
+    return device_node_compare(device->path, &status, type_of(device), number_of(device), err);
 }
 
 static int make_node(int parent_fd, const char *name, const struct oci_device *device, uid_t uid,

@@ -9,6 +9,8 @@
 #ifndef RUNTIME_DEVICE_NODES_H
 #define RUNTIME_DEVICE_NODES_H
 
+#include <sys/stat.h>
+
 #include <schema/oci_config.h>
 
 #include <base/error.h>
@@ -24,6 +26,10 @@ int device_node_add(const struct stored *stored, const struct oci_config *config
 /* Removes it, if what is there is this device; a missing one is success. */
 int device_node_remove(const struct stored *stored, const struct oci_config *config,
                        const struct oci_device *device, struct error *err);
+
+/* 0 when what has this status is the node that is wanted, else -EEXIST. */
+int device_node_compare(const char *path, const struct stat *status, mode_t type, dev_t number,
+                        struct error *err);
 
 /* Before a container with a user namespace of its own is made: the nodes of linux.devices that the
  * host does not have as they are asked for, into container->device_fds. Others are left to be bound

@@ -9,6 +9,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "device_nodes.h"
 #include "kernel.h"
 #include "rootfs.h"
 
@@ -81,11 +82,9 @@ static int make_device(struct container *container, const struct device_node *de
 
     if (parent_fd < 0)
         return parent_fd;
-    if (fstatat(parent_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
-        if (same_node(&status, device))
-            return 0;
-        return error_set(err, -EEXIST, "%s is there and is another thing", device->path);
-    }
+    if (fstatat(parent_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0)
+        return device_node_compare(device->path, &status, device->type,
+                                   makedev(device->major, device->minor), err);
     if (source_fd >= 0)
         return bind_over_file(parent_fd, name, device, source_fd, err);
     if (mknodat(parent_fd, name, device->type | device->mode,
