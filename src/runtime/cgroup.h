@@ -136,6 +136,10 @@ bool cgroup_was_made(const struct cgroup *cgroup); /* in one hierarchy at least 
 /* Before a process is in: device rules (also when resources is NULL), then limits. */
 int cgroup_limit(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err);
 
+/* What of the resources is not applied because something else in them rules it out (a weight of
+ * what is idle, on v2): a warning, static; NULL: nothing. */
+const char *cgroup_left_out(const struct cgroup *cgroup, const struct oci_resources *resources);
+
 /* For a cgroup that processes are in: limits alone, and device rules alone. Of a scope systemd is
  * told, too. */
 int cgroup_update(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err);

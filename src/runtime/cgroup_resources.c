@@ -222,6 +222,22 @@ int resource_check_usage(const struct oci_memory *memory, uint64_t usage, struct
     return 0;
 }
 
+const char *cgroup_left_out(const struct cgroup *cgroup, const struct oci_resources *resources)
+{
+    const struct oci_cpu *cpu = resources ? resources->cpu : NULL;
+    const struct json_string_map *unified = resources ? resources->unified : NULL;
+
+    if (cgroup->ops->version != 2)
+        return NULL;
+    if (cpu && cpu->has_idle && cpu->idle == 1 && cpu->has_shares && cpu->shares)
+        return "linux.resources.cpu: unable to apply both shares and idle, ignoring shares";
+    if (unified && text_equal(json_string_map_get(unified, "cpu.idle"), "1") &&
+        json_string_map_get(unified, "cpu.weight"))
+        return "linux.resources.unified: unable to apply both cpu.weight and cpu.idle, ignoring "
+               "cpu.weight";
+    return NULL;
+}
+
 int cgroup_limit(struct cgroup *cgroup, const struct oci_resources *resources, struct error *err)
 {
     _cleanup_free_ struct device_rule *rules = NULL;

@@ -352,26 +352,42 @@ static void write_io_entry(struct stats *stats, unsigned major, unsigned minor, 
     json_writer_object_begin(&stats->writer);
     write_used(stats, "major", major);
     write_used(stats, "minor", minor);
-    json_writer_key(&stats->writer, "op");
-    json_writer_string(&stats->writer, op);
+    if (op[0]) {
+        json_writer_key(&stats->writer, "op");
+        json_writer_string(&stats->writer, op);
+    }
     write_used(stats, "value", value);
     json_writer_object_end(&stats->writer);
 }
 
-/* "8:0 Read 4096" */
+/* "8:0 Read 4096", "8:0 4096" */
+static bool parse_io_line(const char *line, unsigned *major, unsigned *minor, char (*op)[16],
+                          uint64_t *value)
+{
+    int n = sscanf(line, "%u:%u %15s %" SCNu64, major, minor, *op, value);
+
+    if (n == 3) {
+        *value = strtoull(*op, NULL, 10);
+        (*op)[0] = '\0';
+    }
+    return n >= 3;
+}
+
+/* Of the scheduler BFQ, of CFQ (before Linux 5.0), and of what every disk has: the first with
+ * numbers. */
 static void write_io_v1(struct stats *stats, const char *key, const char *what)
 {
-    static const char *const prefixes[] = {"blkio.bfq", "blkio.throttle"};
+    static const char *const prefixes[] = {"blkio.bfq.", "blkio.", "blkio.throttle."};
     unsigned major, minor;
     char op[16];
     uint64_t value;
+    bool any = false;
 
-    for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++) {
-        _cleanup_free_ char *file = xasprintf("%s.%s_recursive", prefixes[i], what);
+    for (size_t i = 0; !any && i < ARRAY_SIZE(prefixes); i++) {
+        _cleanup_free_ char *file = xasprintf("%s%s_recursive", prefixes[i], what);
         _cleanup_free_ char *text = text_of(stats, "blkio", file);
-        bool any = false;
         for (char *rest = text, *line; (line = strsep(&rest, "\n"));) {
-            if (sscanf(line, "%u:%u %15s %" SCNu64, &major, &minor, op, &value) != 4)
+            if (!parse_io_line(line, &major, &minor, &op, &value))
                 continue;
             if (!any) {
                 json_writer_key(&stats->writer, key);
@@ -380,11 +396,9 @@ static void write_io_v1(struct stats *stats, const char *key, const char *what)
             any = true;
             write_io_entry(stats, major, minor, op, value);
         }
-        if (any) {
-            json_writer_array_end(&stats->writer);
-            return;
-        }
     }
+    if (any)
+        json_writer_array_end(&stats->writer);
 }
 
 /* "8:0 rbytes=1 wbytes=2 rios=3 wios=4 ..." */
@@ -414,14 +428,25 @@ static void write_io_v2(struct stats *stats, const char *key, const char *const 
 
 static void write_block_io(struct stats *stats)
 {
+    static const struct {
+        const char *key, *file;
+    } v1[] = {{"ioServiceBytesRecursive", "io_service_bytes"},
+              {"ioServicedRecursive", "io_serviced"},
+              {"ioQueueRecursive", "io_queued"},
+              {"ioServiceTimeRecursive", "io_service_time"},
+              {"ioWaitTimeRecursive", "io_wait_time"},
+              {"ioMergedRecursive", "io_merged"},
+              {"ioTimeRecursive", "time"},
+              {"sectorsRecursive", "sectors"}};
+
     begin(stats, "blkio");
     if (stats->cgroup->ops->version == 2) {
         write_io_v2(stats, "ioServiceBytesRecursive", (const char *[]){"rbytes=", "wbytes="});
         write_io_v2(stats, "ioServicedRecursive", (const char *[]){"rios=", "wios="});
         write_pressure(stats, "io.pressure");
     } else {
-        write_io_v1(stats, "ioServiceBytesRecursive", "io_service_bytes");
-        write_io_v1(stats, "ioServicedRecursive", "io_serviced");
+        for (size_t i = 0; i < ARRAY_SIZE(v1); i++)
+            write_io_v1(stats, v1[i].key, v1[i].file);
     }
     end(stats);
 }

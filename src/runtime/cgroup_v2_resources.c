@@ -87,8 +87,31 @@ static int apply_bandwidth(struct cgroup *cgroup, const struct oci_cpu *cpu, str
     return r;
 }
 
+/* The kernel refuses a weight for a cgroup that is idle. systemd, to which that is a weight, too,
+ * takes another one for the end of it. */
+static int end_idleness(struct cgroup *cgroup, struct error *err)
+{
+    char text[8];
+
+    if (!cgroup->unit ||
+        cgroup_read_line(cgroup->hierarchies[0].fd, "cpu.idle", text, sizeof(text)) < 0 ||
+        !text_equal(text, "1"))
+        return 0;
+    return resource_write(cgroup, "cpu", "cpu.idle", "cpu.idle", "0", err);
+}
+
+static int apply_weight(struct cgroup *cgroup, uint64_t shares, struct error *err)
+{
+    int r = end_idleness(cgroup, err);
+
+    return r < 0 ? r
+                 : resource_write_number(cgroup, "cpu", "cpu.weight", "cpu.shares",
+                                         (int64_t)cgroup_weight_from_shares(shares), err);
+}
+
 static int apply_cpu(struct cgroup *cgroup, const struct oci_cpu *cpu, struct error *err)
 {
+    bool idle = cpu->has_idle && cpu->idle == 1;
     int r = 0;
 
     if (cpu->has_realtime_runtime && cpu->realtime_runtime)
@@ -97,9 +120,8 @@ static int apply_cpu(struct cgroup *cgroup, const struct oci_cpu *cpu, struct er
         return not_here("cpu.realtimePeriod", err);
     if (cpu->has_idle)
         r = resource_write_number(cgroup, "cpu", "cpu.idle", "cpu.idle", cpu->idle, err);
-    if (r == 0 && cpu->has_shares && cpu->shares)
-        r = resource_write_number(cgroup, "cpu", "cpu.weight", "cpu.shares",
-                                  (int64_t)cgroup_weight_from_shares(cpu->shares), err);
+    if (r == 0 && cpu->has_shares && cpu->shares && !idle)
+        r = apply_weight(cgroup, cpu->shares, err);
     if (r == 0)
         r = apply_bandwidth(cgroup, cpu, err);
     if (r == 0 && !text_empty(cpu->cpus))
@@ -192,11 +214,17 @@ static int check_unified_key(struct cgroup *cgroup, const char *key, struct erro
 static int apply_unified(struct cgroup *cgroup, const struct json_string_map *unified,
                          struct error *err)
 {
+    bool idle = unified && text_equal(json_string_map_get(unified, "cpu.idle"), "1");
     int r = 0;
 
     for (size_t i = 0; unified && r == 0 && i < unified->count; i++) {
         _cleanup_strv_ char **lines = strv_split(unified->values[i], '\n');
+        bool weight = text_equal(unified->keys[i], "cpu.weight");
+        if (weight && idle)
+            continue;
         r = check_unified_key(cgroup, unified->keys[i], err);
+        if (r == 0 && weight)
+            r = end_idleness(cgroup, err);
         for (size_t k = 0; r == 0 && lines && lines[k]; k++) {
             if (lines[k][0] || k == 0)
                 r = cgroup_write(&cgroup->hierarchies[0], unified->keys[i], lines[k], err);

@@ -5,6 +5,7 @@
 
 #include <base/file.h>
 #include <base/socket.h>
+#include <base/text.h>
 
 #include "attributes.h"
 #include "cgroup_systemd.h"
@@ -63,8 +64,11 @@ int container_make_cgroup(struct container *container, struct error *err)
 {
     const struct oci_linux *config = container->config->linux;
     struct cgroup *cgroup = &container->cgroup;
+    const char *warning = cgroup_left_out(cgroup, config->resources);
     int r = record(container, err);
 
+    if (warning)
+        strv_append(&container->warnings, warning);
     if (r == 0 && container->systemd_cgroup)
         return cgroup_systemd_start(cgroup, container->pid, container->config, err);
     if (r == 0)

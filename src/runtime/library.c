@@ -106,11 +106,11 @@ static int work_exec(const char *root, const void *options, char ***warnings, in
     return runtime_exec(root, options, warnings, ret_exit_code, err);
 }
 
-static int work_update(const char *root, const void *options, char ***warnings _unused_,
-                       int *ret_exit_code, struct error *err)
+static int work_update(const char *root, const void *options, char ***warnings, int *ret_exit_code,
+                       struct error *err)
 {
     *ret_exit_code = 0;
-    return runtime_update(root, options, err);
+    return runtime_update(root, options, warnings, err);
 }
 
 static int work_checkpoint(const char *root, const void *options, char ***warnings,

@@ -59,6 +59,9 @@ static void merge_cpu(struct oci_cpu *to, const struct oci_cpu *from)
     TAKE(to, from, realtime_runtime);
     TAKE(to, from, realtime_period);
     TAKE(to, from, idle);
+    /* The kernel and systemd take a weight for what is not idle only. */
+    if (from->has_shares && from->shares && !from->has_idle)
+        to->idle = 0;
     TAKE_TEXT(to, from, cpus);
     TAKE_TEXT(to, from, mems);
 }
@@ -114,6 +117,9 @@ void resources_merge(struct oci_resources *effective, struct oci_resources *chan
         effective->rdma = changes->rdma;
         changes->rdma = old;
     }
+    if (changes->unified && effective->unified &&
+        json_string_map_get(changes->unified, "cpu.weight"))
+        json_string_map_remove(effective->unified, "cpu.idle");
     for (size_t i = 0; changes->unified && i < changes->unified->count; i++)
         json_string_map_set(&effective->unified, changes->unified->keys[i],
                             changes->unified->values[i]);

@@ -354,11 +354,14 @@ static int plan_limits(struct update *update, struct oci_resources **ret, struct
     return 0;
 }
 
-static int change(struct update *update, struct error *err)
+static int change(struct update *update, char ***warnings, struct error *err)
 {
     _cleanup_oci_resources_ struct oci_resources *changes = NULL;
     int r = plan_limits(update, &changes, err);
+    const char *warning = cgroup_left_out(&update->cgroup, changes);
 
+    if (warning)
+        strv_append(warnings, warning);
     if (r == 0)
         r = plan_devices(update, err);
     if (r < 0)
@@ -375,13 +378,13 @@ static int change(struct update *update, struct error *err)
 }
 
 int runtime_update(const char *root, const struct cloche_runtime_update_options *options,
-                   struct error *err)
+                   char ***warnings, struct error *err)
 {
     struct update update = {.options = options, .stored = {.fd = -1, .root_fd = -1, .pidfd = -1}};
     int r = load(&update, root, err);
 
     if (r == 0)
-        r = change(&update, err);
+        r = change(&update, warnings, err);
     finish(&update);
     return r;
 }

@@ -234,6 +234,29 @@ def configured_devices(w):
 
 
 @world
+def what_is_in_the_place_of_a_device(w):
+    """The same device stays, with the image's mode; anything else is an error. A default device may
+    be listed again."""
+    data = w.bundle.rootfs / "data"
+    data.mkdir()
+    os.mknod(data / "null", 0o20600, os.makedev(1, 3))
+    w.bundle.linux["devices"] = [
+        {"path": "/data/null", "type": "c", "major": 1, "minor": 3},
+        {"path": "/dev/tty", "type": "c", "major": 5, "minor": 0},
+        {"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2}]
+    lines = w.run("ls -lLn /data/null /dev/tty /dev/ptmx").lines
+    assert [line.split()[:6] for line in lines] == [
+        ["crw-------", "1", "0", "0", "1,", "3"], ["crw-rw-rw-", "1", "0", "0", "5,", "2"],
+        ["crw-rw-rw-", "1", "0", "0", "5,", "0"]], lines
+    (data / "null").unlink()
+    (data / "null").touch()
+    w.fails("/data/null has incorrect ftype")
+    (data / "null").unlink()
+    os.mknod(data / "null", 0o20600, os.makedev(1, 5))
+    w.fails("/data/null has incorrect major:minor: 1:5 doesn't match expected 1:3")
+
+
+@world
 def device_rules_hold(w):
     """10:229 (fuse) for reading only; 1:1 (mem) not at all; making nodes is allowed."""
     w.bundle.all_capabilities("CAP_MKNOD")

@@ -199,6 +199,7 @@ def exec_into_a_cgroup_below(w):
     with running(w):
         for bad, message in (("..", "bad sub cgroup path: .. leads out"),
                              ("a/../../b", "bad sub cgroup path"),
+                             (f"../{w.name}-sibling", "bad sub cgroup path"),
                              ("nonexistent", "/nonexistent/cgroup.procs: no such file "),
                              ("whaaat:/", "unknown controller ")):
             result = w.runtime("exec", "--cgroup", bad, w.name, "true", code=255)
@@ -230,6 +231,31 @@ def exec_where_the_top_takes_no_processes(w):
         assert execute(w, "cat", "/proc/self/cgroup").out == "0::/sub\n"
         result = w.runtime("exec", "--cgroup", "/", w.name, "true", code=255)
         assert "device or resource busy" in result.err, result
+
+
+@world
+def exec_where_the_first_process_went(w):
+    """It left the container's cgroup, which is then removed: what the container makes now is where
+    it is (runc#5089)."""
+    if not V2:
+        return
+    elsewhere = CGROUPS / (w.name + "-elsewhere")
+    elsewhere.mkdir()
+    writable_cgroups(w)
+    w.bundle.namespace("cgroup", remove=True)
+    try:
+        with running(w, f"echo 1 > {elsewhere}/cgroup.procs; " + SLEEP):
+            wait_for(lambda: (elsewhere / "cgroup.procs").read_text())
+            assert w.name + "\n" in execute(w, "cat", "/proc/self/cgroup").out
+            wait_for(lambda: not (CGROUPS / w.name / "cgroup.procs").read_text())
+            (CGROUPS / w.name).rmdir()
+            out = execute(w, "cat", "/proc/self/cgroup").lines
+            assert f"0::/{elsewhere.name}" in out, out
+            result = w.runtime("exec", "--cgroup", "/", w.name, "true", code=255)
+            assert "is gone" in result.err, result
+    finally:
+        wait_for(lambda: not (elsewhere / "cgroup.procs").read_text())
+        elsewhere.rmdir()
 
 
 # ---------------------------------------------------------------- events, ps, pause

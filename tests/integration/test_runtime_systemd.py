@@ -4,6 +4,7 @@ Needs systemd as the machine's init, so most of it runs in the guest (tests/vm),
 v1, where process numbers of the test are those that systemd knows.
 """
 
+import json
 import pathlib
 import subprocess
 
@@ -230,6 +231,25 @@ def unified_values_are_properties_too(w):
                      "MemoryMax": "104857600", "TasksMax": "99", "CPUQuotaPerSecUSec": "100ms",
                      "CPUWeight": "42", "AllowedCPUs": "0"}, shown
     assert w.file("memory.high") == "52428800" and w.file("cpu.max") == "10000 100000"
+
+
+@v2_world
+def idle_is_a_weight_to_systemd(w):
+    """Of 0, and another weight ends it."""
+    w.start()
+    w.systemd("update", "--cpu-share", "200", "--cpu-idle", "1", w.name)
+    assert "unable to apply both" in w.runtime.log.read_text()
+    assert w.file("cpu.idle") == "1"
+    w.systemd("update", "--cpu-share", "200", w.name)
+    assert w.file("cpu.idle") == "0" and w.shown("CPUWeight")["CPUWeight"] == w.file("cpu.weight")
+
+    def unified(**values):
+        text = json.dumps({"unified": {f"cpu.{key}": value for key, value in values.items()}})
+        w.systemd("update", "-r", "-", w.name, input=text)
+    unified(idle="1", weight="8")
+    assert w.file("cpu.idle") == "1"
+    unified(weight="8")
+    assert (w.file("cpu.idle"), w.file("cpu.weight")) == ("0", "8")
 
 
 @world

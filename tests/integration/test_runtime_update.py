@@ -3,13 +3,14 @@
 Runs on the machine (cgroup v1) and in the guest (v2).
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import subprocess
 
 from bundles import World, cgroup_file, cgroup_version, world
-from harness import main, wait_for
+from harness import main, run, wait_for
 
 V2 = cgroup_version() == 2
 MIB = 1 << 20
@@ -48,6 +49,18 @@ def user_namespace(w):
     for kind in ("uidMappings", "gidMappings"):
         w.bundle.linux[kind] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     subprocess.run(["chown", "-R", "100000:100000", w.bundle.rootfs], check=True)
+
+
+def loop_device(w, stack):
+    """A disk of 1 MiB; its end is a callback of the stack. None: the machine has no such disks."""
+    image = w.scratch / "disk"
+    image.write_bytes(bytes(MIB))
+    result = run("losetup", "--find", "--show", image, code=None)
+    if result.code:
+        return None
+    disk = result.out.strip()
+    stack.callback(run, "losetup", "-d", disk)
+    return pathlib.Path(disk)
 
 
 def execute(w, script, code=0):
@@ -181,6 +194,50 @@ def a_paused_container_stays_paused(w):
         assert cgroup_file(w.name, "pids", "pids.max") == "30"
         assert w.runtime.status(w.name) == "paused"
         w.runtime("resume", w.name)
+
+
+@world
+def what_is_idle_has_no_weight(w):
+    """The kernel's words, on either version: a weight for an idle cgroup is EINVAL. On v2, where
+    runc and systemd let idle win, that is a warning."""
+    with running(w):
+        update(w, "--cpu-idle", "1")
+        update(w, "--cpu-period", "50000")  # does not end it
+        assert control(w, "cpu", "cpu.idle", "cpu.idle") == "1"
+        for number in ("-1", "2", "3"):
+            update(w, "--cpu-idle", number, code=1)
+        assert control(w, "cpu", "cpu.idle", "cpu.idle") == "1"
+        both = update(w, "--cpu-idle", "1", "--cpu-share", "200", code=0 if V2 else 1)
+        assert ("unable to apply both" in w.runtime.log.read_text()) == V2, both
+        assert control(w, "cpu", "cpu.idle", "cpu.idle") == "1"
+        if V2:
+            update(w, resources={"unified": {"cpu.idle": "1", "cpu.weight": "8"}})
+        update(w, "--cpu-share", "200", code=1)
+        update(w, "--cpu-idle", "0")
+        update(w, "--cpu-share", "200")
+
+
+@world
+def weights_of_disks(w):
+    """For one disk beside the default, which only the scheduler BFQ knows."""
+    with contextlib.ExitStack() as stack:
+        disk = loop_device(w, stack)
+        scheduler = pathlib.Path("/sys/block", disk.name, "queue", "scheduler") if disk else None
+        if not disk or "bfq" not in scheduler.read_text():
+            return
+        scheduler.write_text("bfq")
+        number = os.stat(disk).st_rdev
+        number = {"major": os.major(number), "minor": os.minor(number)}
+        text = f"{number['major']}:{number['minor']}"
+        w.bundle.resources["blockIO"] = {"weight": 333, "weightDevice": [{**number, "weight": 444}]}
+        w.bundle.write()
+        with running(w):
+            def weights():
+                return control(w, "blkio", "blkio.bfq.weight_device", "io.bfq.weight").splitlines()
+            assert {"default 333", f"{text} 444"} <= set(weights()), weights()
+            update(w, resources={"blockIO": {"weight": 111,
+                                             "weightDevice": [{**number, "weight": 222}]}})
+            assert {"default 111", f"{text} 222"} <= set(weights()), weights()
 
 
 @world

@@ -53,7 +53,7 @@ int runtime_pause(const char *root, const char *id, struct error *err);
 int runtime_resume(const char *root, const char *id, struct error *err);
 
 int runtime_update(const char *root, const struct cloche_runtime_update_options *options,
-                   struct error *err);
+                   char ***warnings, struct error *err);
 
 struct runtime_watch {
     /* 0: what the container uses now, once. Else every so many milliseconds, and each kill for want
