@@ -9,7 +9,6 @@
 #include "cgroup_resources.h"
 #include "config_check.h"
 #include "environment.h"
-#include "labels.h"
 #include "filter.h"
 #include "intel_rdt.h"
 
@@ -146,9 +145,7 @@ static int check_linux(const struct oci_config *config, struct error *err)
 {
     const struct oci_linux *linux = config->linux;
 
-    int r = labels_check_mounts(linux, err);
-    if (r == 0)
-        r = check_unprivileged(linux, err);
+    int r = check_unprivileged(linux, err);
     if (r == 0)
         r = check_users(linux, err);
     if (r == 0)

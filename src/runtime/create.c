@@ -32,6 +32,7 @@
 #include "init.h"
 #include "intel_rdt.h"
 #include "kernel.h"
+#include "labels.h"
 #include "listener.h"
 #include "mounts.h"
 #include "net_devices.h"
@@ -123,6 +124,8 @@ static int load_config(struct container *container, const char *bundle, const ch
     r = config_check(container->config, err);
     if (r < 0)
         error_context(err, "config.json");
+    else
+        labels_warn_of_mounts(container->config->linux, &container->warnings);
     return r;
 }
 

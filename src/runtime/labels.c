@@ -46,20 +46,23 @@ int labels_check(const struct oci_process *process, struct error *err)
     return 0;
 }
 
-int labels_check_mounts(const struct oci_linux *linux, struct error *err)
+static bool label_mounts(const struct oci_linux *linux)
 {
-    if (text_empty(linux->mount_label) || labels_selinux_enabled())
-        return 0;
-    return error_set(err, -ENOTSUP,
-                     "linux.mountLabel: selinux label is specified in config, but selinux is "
-                     "disabled or not supported");
+    return linux && !text_empty(linux->mount_label) && labels_selinux_enabled();
+}
+
+void labels_warn_of_mounts(const struct oci_linux *linux, char ***warnings)
+{
+    if (!text_empty(linux->mount_label) && !labels_selinux_enabled())
+        strv_append(warnings, "linux.mountLabel: selinux is disabled or not supported, mounts get "
+                              "no label");
 }
 
 char *labels_mount_option(const struct oci_linux *linux, const char *type)
 {
     static char *const others[] = {"proc", "sysfs", "mqueue", "cgroup", "cgroup2", NULL};
 
-    if (!linux || text_empty(linux->mount_label) || strv_contains(others, type))
+    if (!label_mounts(linux) || strv_contains(others, type))
         return NULL;
     /* Categories have a comma between them ("s0:c4,c5"). */
     return xasprintf(strchr(linux->mount_label, ',') ? "context=\"%s\"" : "context=%s",
@@ -71,7 +74,7 @@ int labels_set_mount(int mount_fd, const struct oci_linux *linux, const char *ty
 {
     char path[40];
 
-    if (!linux || text_empty(linux->mount_label) || !text_equal(type, "mqueue"))
+    if (!text_equal(type, "mqueue") || !label_mounts(linux))
         return 0;
     snprintf(path, sizeof(path), "/proc/self/fd/%d", mount_fd);
     if (setxattr(path, "security.selinux", linux->mount_label, strlen(linux->mount_label), 0) < 0)

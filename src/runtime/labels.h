@@ -14,11 +14,12 @@
 /* Whether the host can do what is asked for: a label that would not be in force is an error. */
 int labels_check(const struct oci_process *process, struct error *err);
 
-/* The same for linux.mountLabel. */
-int labels_check_mounts(const struct oci_linux *linux, struct error *err);
+/* linux.mountLabel without SELinux protects nothing and harms nothing: the mounts go without it,
+ * with a line in the log (as crun's do; runc's kernel refuses the option). */
+void labels_warn_of_mounts(const struct oci_linux *linux, char ***warnings);
 
 /* The mount option that gives a new file system of this type its label; NULL where the kernel knows
- * better, or without linux.mountLabel. Owned by the caller. */
+ * better, without linux.mountLabel and without SELinux. Owned by the caller. */
 char *labels_mount_option(const struct oci_linux *linux, const char *type);
 
 /* For mqueue, whose instance exists before it is mounted: labels the root of the mount. */

@@ -999,7 +999,6 @@ def refused_fields_are_named(w):
             "linux.intelRdt.schemata[0]")
     refused(lambda c: c["process"].update(apparmorProfile="p"), "process.apparmorProfile")
     refused(lambda c: c["process"].update(selinuxLabel="l"), "process.selinuxLabel")
-    refused(lambda c: c["linux"].update(mountLabel="l"), "linux.mountLabel")
     refused(lambda c: c.update(windows={}), "windows is not supported")
     refused(lambda c: c["mounts"][0].update(options=["idmap"]), "mounts[0]", "id-mapped mounts")
     refused(lambda c: c["mounts"].append({"destination": "/x", "type": "nofs", "source": "x"}),

@@ -215,6 +215,12 @@ def labels_that_would_not_be_in_force_are_refused(w):
         w.bundle.process["selinuxLabel"] = "system_u:system_r:container_t:s0"
         w.fails("process.selinuxLabel: selinux label is specified in config, but selinux is "
                 "disabled or not supported")
+        # A label of mounts without SELinux is only worth a line in the log.
+        del w.bundle.process["selinuxLabel"]
+        w.bundle.config["linux"]["mountLabel"] = "system_u:object_r:container_file_t:s0:c1,c2"
+        ran = w.run("grep -c context= /proc/self/mounts; true")
+        log = (w.scratch / "runtime.log").read_text()
+        assert ran.out == "0\n" and "linux.mountLabel: selinux is disabled" in log, (ran, log)
 
 
 APPARMOR_PROFILE = """
