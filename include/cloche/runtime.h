@@ -38,7 +38,8 @@
  * and what the header says of `direct` holds. Hooks of start and delete are the caller's children
  * during the call, which must not take their ends from it (waitpid(-1)). Of a caller's handlers,
  * masks, working directory, environment, descriptors and namespaces no call leaves anything
- * changed.
+ * changed. The fork allocates memory: an allocator that takes malloc's place has to be usable in a
+ * fork of a program with threads (those of the libcs are; those of gcc 12's sanitizers are not).
  *
  * The caller's own file. Until a container's process executes its program, /proc/PID/exe in there
  * leads to the file of the calling program (CVE-2019-5736). A program that embeds the library calls

@@ -131,7 +131,8 @@ def formatting():
     tool = shutil.which("clang-format")
     if not tool:
         return None
-    files = [str(p) for p in sources()] + [str(p) for p in sorted((TOP / "tests").rglob("*.[ch]"))]
+    others = [p for folder in ("tests", "contrib") for p in sorted((TOP / folder).rglob("*.[ch]"))]
+    files = [str(p) for p in sources() + others]
     result = subprocess.run([tool, "--dry-run", *files], capture_output=True, text=True)
     found = sorted({line.split(":")[0] for line in result.stderr.splitlines() if "warning:" in line})
     return [f"{pathlib.Path(f).relative_to(TOP)}: run clang-format -i" for f in found]

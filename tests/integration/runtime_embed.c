@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -209,7 +210,7 @@ static void expect(struct cloche_runtime *runtime, int result, int expected, con
         fprintf(stderr, "%s: %d in place of %d\n", what, result, expected);
         exit(1);
     }
-    printf("%s\n", cloche_runtime_error(runtime));
+    printf("%s\n", result < 0 ? cloche_runtime_error(runtime) : "done");
 }
 
 static void errors(void)
@@ -232,6 +233,80 @@ static void errors(void)
     check(runtime, cloche_runtime_list(runtime, &list), "list");
     printf("left: %s\n", list && list[0] ? list[0] : "none");
     cloche_runtime_list_free(list);
+    cloche_runtime_close(runtime);
+}
+
+/* A program that was compiled with another version of the header. */
+static void versions(void)
+{
+    struct newer {
+        struct cloche_runtime_create_options known;
+        void *unknown;
+    } newer = {.known = {.size = sizeof(newer), .id = id, .bundle = "/nowhere"}};
+    struct cloche_runtime_create_options *options = &newer.known;
+    struct cloche_runtime *runtime = open_runtime(false);
+
+    expect(runtime, cloche_runtime_create(runtime, options), -ENOENT, "nothing new used");
+    newer.unknown = runtime;
+    expect(runtime, cloche_runtime_create(runtime, options), -E2BIG, "something new used");
+    options->size = 0;
+    expect(runtime, cloche_runtime_create(runtime, options), -EINVAL, "no size");
+    options->size = offsetof(struct cloche_runtime_create_options, config);
+    options->config = "/nowhere/config.json";
+    options->bundle = bundle;
+    expect(runtime, cloche_runtime_create(runtime, options), 0, "an older one, without config");
+    expect(runtime, cloche_runtime_kill(runtime, id, 0, 1U << 31), -EINVAL, "an unknown flag");
+    check(runtime, cloche_runtime_delete(runtime, id, CLOCHE_RUNTIME_DELETE_FORCE), "delete");
+    cloche_runtime_close(runtime);
+}
+
+enum { ENOUGH = 7, ENOUGH_EVENTS = 2 };
+
+static int take_event(void *context, const char *json)
+{
+    int *count = context;
+
+    if (!strstr(json, "\"type\":\"stats\"") || !strstr(json, id))
+        fail(json);
+    return ++*count == ENOUGH_EVENTS ? ENOUGH : 0;
+}
+
+static void *kill_later(void *handle)
+{
+    usleep(100000);
+    check(handle, cloche_runtime_kill(handle, id, SIGKILL, 0), "kill");
+    return NULL;
+}
+
+/* The three ends of a watch: the caller's word, its descriptor, and the container's end. */
+static void watch(void)
+{
+    struct cloche_runtime *runtime = open_runtime(false), *other = open_runtime(false);
+    const struct cloche_runtime_create_options options = {
+        .size = sizeof(options), .id = id, .bundle = bundle, .detach = true};
+    int fds[2], count = 0;
+    struct cloche_runtime_events_options events = {
+        .size = sizeof(events), .interval_ms = 20, .event = take_event, .context = &count};
+    pthread_t thread;
+
+    check(runtime, cloche_runtime_run(runtime, &options, &(int){0}), "run");
+    printf("%d\n", cloche_runtime_events(runtime, id, &events));
+    if (pipe2(fds, O_CLOEXEC) < 0 || write(fds[1], "", 1) != 1)
+        fail("pipe");
+    events.stop_fd = &fds[0];
+    events.interval_ms = 60000;
+    printf("%d\n", cloche_runtime_events(runtime, id, &events));
+    events.stop_fd = NULL;
+    pthread_create(&thread, NULL, kill_later, other);
+    printf("%d\n", cloche_runtime_events(runtime, id, &events));
+    pthread_join(thread, NULL);
+    printf("%s\n", cloche_runtime_pidfd(runtime, id) == -ESRCH ? "ended" : "not ended");
+    const struct cloche_runtime_criu_options criu = {
+        .size = sizeof(criu), .id = id, .criu = "/nowhere/criu"};
+    printf("%s\n", cloche_runtime_checkpoint(runtime, &criu) < 0 ? cloche_runtime_error(runtime)
+                                                                 : "a checkpoint of nothing");
+    check(runtime, cloche_runtime_delete(runtime, id, 0), "delete");
+    cloche_runtime_close(other);
     cloche_runtime_close(runtime);
 }
 
@@ -259,6 +334,8 @@ int main(int argc, char **argv)
         {"threads", threads},
         {"direct", direct},
         {"errors", errors},
+        {"versions", versions},
+        {"watch", watch},
         {"seal", seal},
         {"stress", stress},
         {"repeat-direct", repeat_direct},

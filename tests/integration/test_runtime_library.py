@@ -7,6 +7,8 @@ good for the tests that fork most.)"""
 
 import os
 import pathlib
+import re
+import sys
 
 from bundles import Bundle
 from harness import TOP, main, run, test
@@ -14,6 +16,9 @@ from harness import TOP, main, run, test
 BUILD = pathlib.Path(os.environ["CLOCHE_BUILD"])
 LIBRARY = BUILD / "src/runtime/libcloche-runtime.so"
 EMBED = BUILD / "tests/integration/runtime_embed"
+CTYPES = TOP / "tests/integration/runtime_ctypes.py"
+HEADER = TOP / "include/cloche/runtime.h"
+EXAMPLE = TOP / "contrib/examples/embed.c"
 THREADS = 4
 
 
@@ -90,6 +95,97 @@ def failures_have_a_text(scratch, images, unique):
 
 
 @test
+def programs_of_other_versions_are_understood_or_told(scratch, images, unique):
+    bundle = Bundle(scratch / "bundle", images, unique, "true")
+    same, newer, none, older, flag = embed(scratch, bundle.path, unique, "versions").lines
+    assert "/nowhere" in same
+    assert "does not know" in newer
+    assert "size" in none
+    assert older == "done"
+    assert "0x80000000" in flag
+
+
+@test
+def events_end_when_asked_and_with_the_container(scratch, images, unique):
+    bundle = Bundle(scratch / "bundle", images, unique, "exec sleep 60")
+    said, stopped, killed, pidfd, criu = embed(scratch, bundle.path, unique, "watch").lines
+    assert (said, stopped, killed, pidfd) == ("7", "0", "0", "ended")
+    assert "cannot be checkpointed in stopped state" in criu
+
+
+def sanitizer():
+    """The one that the library was built with, as a program that is built without a build system
+    needs it: (flags of the compiler, environment of a program without it)."""
+    if "__asan_init" not in run("nm", "-D", LIBRARY).out:
+        return [], {}
+    runtime = run("gcc", "-print-file-name=libasan.so").out.strip()
+    return ["-fsanitize=address"], {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+def installed(scratch):
+    """What an installed pkg-config says, with everything below a folder of the scratch."""
+    run("meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", scratch / "installed",
+        "--tags", "devel,runtime", timeout=120)
+    found = next((scratch / "installed").rglob("libcloche-runtime.pc"))
+    words = run("pkg-config", "--cflags", "--libs", "libcloche-runtime", env={
+        "PKG_CONFIG_PATH": found.parent, "PKG_CONFIG_SYSROOT_DIR": scratch / "installed",
+        "PKG_CONFIG_DISABLE_UNINSTALLED": "1"}).out.split()
+    assert str(scratch / "installed") in words[0], words
+    return words, next((scratch / "installed").rglob("libcloche-runtime.so.0")).parent
+
+
+@test
+def the_example_runs_as_installed(scratch, images, unique):
+    """contrib/examples/embed.c, with nothing but what is installed."""
+    words, folder = installed(scratch)
+    flags, _ = sanitizer()
+    program = scratch / "embed"
+    run("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", EXAMPLE, *flags, *words, "-o", program)
+    bundle = Bundle(scratch / "bundle", images, unique, "sleep 2; exit 4")
+    result = run(program, bundle.path, unique, code=4, env={"LD_LIBRARY_PATH": folder})
+    assert re.fullmatch(rf"{unique}: process \d+, created", result.lines[0]), result
+    assert result.lines[1].startswith('{"type":"stats"'), result
+    assert result.lines[-1] == f"{unique}: exit status 4" and not result.err, result
+    again = run(program, bundle.path, "no/name", code=1, env={"LD_LIBRARY_PATH": folder})
+    assert again.err.startswith("create: invalid container ID"), again
+
+
+@test
+def programs_in_other_languages_use_it(scratch, images, unique):
+    """Python, by ctypes; C++, with the structures as C++20 initializes them."""
+    bundle = Bundle(scratch / "bundle", images, unique, "exec sleep 60")
+    _, environment = sanitizer()
+    result = run(sys.executable, CTYPES, LIBRARY, scratch / "state", bundle.path, unique,
+                 env=environment)
+    assert result.lines == ["container does not exist", "exit code 9"], result
+    source = scratch / "program.cc"
+    source.write_text("""
+        #include <cloche/runtime.h>
+        int main()
+        {
+            const cloche_runtime_create_options options{.size = sizeof(options), .id = "one"};
+            cloche_runtime *runtime;
+            return cloche_runtime_open(nullptr, &runtime) || cloche_runtime_create(runtime, &options);
+        }""")
+    run("g++", "-std=c++20", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror",
+        "-fsyntax-only", "-I", TOP / "include", source)
+
+
+@test
+def the_examples_in_the_texts_compile(scratch):
+    page = (TOP / "man/libcloche-runtime.3.scd").read_text().split("```")[1]
+    comment = HEADER.read_text().split("*/")[0]
+    lines = [line[6:] for line in comment.splitlines() if line.startswith(" *     ")]
+    for text in (page, "\n".join(lines).replace("return;", "return 1;")):
+        assert "cloche_runtime_close" in text, text
+        source = scratch / "example.c"
+        source.write_text("#include <stdio.h>\n#include <cloche/runtime.h>\n"
+                          f"int main(void) {{\n{text}\nreturn 0; }}\n")
+        run("gcc", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers",
+            "-I", TOP / "include", source)
+
+
+@test
 def the_programs_file_is_sealed(scratch, unique):
     # The copy has no folder, so that $ORIGIN, by which a program of the build finds the library,
     # leads nowhere.
@@ -109,10 +205,9 @@ def the_library_gives_away_its_own_names_only():
 @test
 def the_header_is_c_and_cxx_and_complete(scratch):
     """Every function of the header is in the library; the header stands alone."""
-    header = TOP / "include/cloche/runtime.h"
-    run("clang-14", "-fsyntax-only", "-std=c99", "-pedantic-errors", "-Werror", header)
-    run("clang-14", "-x", "c++", "-fsyntax-only", "-Werror", header)
-    tags = run("ctags", "-x", "--c-kinds=p", "--language-force=C", header).lines
+    run("clang-14", "-fsyntax-only", "-std=c99", "-pedantic-errors", "-Werror", HEADER)
+    run("clang-14", "-x", "c++", "-fsyntax-only", "-Werror", HEADER)
+    tags = run("ctags", "-x", "--c-kinds=p", "--language-force=C", HEADER).lines
     declared = {line.split()[0] for line in tags}
     symbols = run("nm", "-D", "--defined-only", LIBRARY).out
     defined = {word.partition("@")[0] for word in symbols.split() if word.startswith("cloche_")}
