@@ -73,6 +73,13 @@ int socket_connect_unix(const char *path, int type, struct error *err)
     return steal_fd(&fd);
 }
 
+int socket_set_nonblocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
 ssize_t socket_send(int fd, const void *data, size_t length, const int *fds, size_t fds_count)
 {
     union {

@@ -11,8 +11,8 @@
 #include <rpc/client.h>
 #include <rpc/server.h>
 #include <schema/json.h>
-#include <schema/rpc.h>
 
+#include "fault.h"
 #include "message.h"
 
 enum { READ_SIZE = 64 * 1024 };
@@ -181,7 +181,9 @@ static int keep_answer(struct rpc_client *client, const struct rpc_message *mess
     if (client->answers_count >= RPC_CLIENT_PENDING_MAX)
         return protocol_error(client, err, "too many answers");
     bool is_error = message->error.text != NULL;
-    if (message->method || text_to_u64(message->id, 1, client->last_id, &id) < 0)
+    _cleanup_free_ char *number =
+        message->id.text ? xstrndup(message->id.text, message->id.length) : xstrdup("");
+    if (message->method.text || text_to_u64(number, 1, client->last_id, &id) < 0)
         return protocol_error(client, err, "to nothing that was asked");
     const struct rpc_part *part = is_error ? &message->error : &message->result;
     struct answer *answer = xnew(struct answer);
@@ -281,51 +283,6 @@ int rpc_client_ready(struct rpc_client *client, uint64_t id, struct error *err)
     return 1;
 }
 
-static int errno_of_code(int code)
-{
-    switch (code) {
-    case RPC_NOT_FOUND:
-    case RPC_NO_SUCH_IMAGE:
-    case RPC_PROGRAM_NOT_FOUND:
-        return -ENOENT;
-    case RPC_CONFLICT:
-        return -EBUSY;
-    case RPC_INVALID_ARGUMENT:
-    case RPC_INVALID_PARAMS:
-    case RPC_INVALID_REQUEST:
-    case RPC_PARSE_ERROR:
-        return -EINVAL;
-    case RPC_PERMISSION_DENIED:
-    case RPC_PROGRAM_NOT_EXECUTABLE:
-        return -EACCES;
-    case RPC_NOT_SUPPORTED:
-    case RPC_METHOD_NOT_FOUND:
-        return -EOPNOTSUPP;
-    case RPC_UNAVAILABLE:
-        return -EAGAIN;
-    default:
-        return -EIO;
-    }
-}
-
-/* The server's words, not ours: a message for a person was built where the failure was known. */
-static int take_fault(struct rpc_client *client, const struct answer *answer, struct error *err)
-{
-    struct rpc_fault *fault;
-
-    int r = rpc_fault_parse(answer->text, answer->length, NULL, &fault, err);
-    if (r < 0) {
-        error_context(err, "the daemon's answer");
-        return r;
-    }
-    client->error_code = fault->code;
-    r = error_set(err, errno_of_code(fault->code), "%s", fault->message);
-    if (fault->data && fault->data->hint)
-        error_hint(err, "%s", fault->data->hint);
-    rpc_fault_free(fault);
-    return r;
-}
-
 static int take_result(struct answer *answer, const struct json_type *type, void **ret_result,
                        int *ret_fds, size_t *ret_fds_count, struct error *err)
 {
@@ -371,7 +328,7 @@ int rpc_client_receive(struct rpc_client *client, uint64_t id, const struct json
     *at = answer->next;
     client->answers_count--;
     int r = answer->is_error
-                ? take_fault(client, answer, err)
+                ? fault_take(answer->text, answer->length, &client->error_code, err)
                 : take_result(answer, result_type, ret_result, ret_fds, ret_fds_count, err);
     answer_free(answer);
     return r;

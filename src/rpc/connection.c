@@ -1,7 +1,7 @@
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -9,84 +9,156 @@
 
 #include "server_internal.h"
 
-enum { READ_SIZE = 32 * 1024, READ_ROUNDS = 8 };
+enum {
+    READ_SIZE = 64 * 1024,
+    READ_ROUNDS = 4,
+    CHUNK_SIZE = 64 * 1024,  /* a longer chunk takes no further messages */
+    CHUNK_KEPT = 256 * 1024, /* a larger one is not kept for the next message */
+    INPUT_KEPT = 256 * 1024, /* a larger buffer is given back when it is empty */
+};
 
-static void on_closed(uv_handle_t *handle)
+static void output_free(struct output *output)
 {
-    struct connection *connection = handle->data;
+    if (!output)
+        return;
+    close_fds(output->fds, output->fds_count);
+    buffer_finish(&output->data);
+    free(output);
+}
 
+void connection_hold(struct connection *connection)
+{
+    connection->references++;
+}
+
+void connection_release(struct connection *connection)
+{
+    if (--connection->references)
+        return;
     server_unref(connection->server);
     buffer_finish(&connection->in);
+    output_free(connection->spare);
     free(connection);
 }
 
 void connection_close(struct connection *connection)
 {
+    struct rpc_loop *loop = connection->server->loop;
+
     if (connection->closed)
         return;
     connection->closed = true;
     server_connection_gone(connection->server, connection);
-    uv_close((uv_handle_t *)&connection->poll, on_closed);
-    close_fd(connection->fd);
+    rpc_loop_watch(loop, &connection->watch, 0);
+    rpc_loop_unqueue(loop, &connection->flush);
+    close_fd(connection->watch.fd);
     close_fds(connection->fds, connection->fds_count);
     connection->fds_count = 0;
     while (connection->output_first) {
         struct output *output = connection->output_first;
         connection->output_first = output->next;
-        close_fds(output->fds, output->fds_count);
-        free(output->data);
-        free(output);
+        output_free(output);
     }
     requests_orphan(connection);
+    connection_release(connection);
 }
 
 /* ---- out ---- */
+
+static struct output *add_chunk(struct connection *connection)
+{
+    struct output *output = connection->spare;
+
+    if (output)
+        connection->spare = NULL;
+    else
+        output = xnew(struct output);
+    if (connection->output_first)
+        connection->output_last->next = output;
+    else
+        connection->output_first = output;
+    connection->output_last = output;
+    return output;
+}
+
+static void chunk_is_sent(struct connection *connection)
+{
+    struct output *output = connection->output_first;
+
+    connection->output_first = output->next;
+    if (connection->spare || output->data.capacity > CHUNK_KEPT) {
+        output_free(output);
+        return;
+    }
+    buffer_clear(&output->data);
+    output->sent = 0;
+    output->next = NULL;
+    connection->spare = output;
+}
 
 /* 0: all is sent; -EAGAIN: the rest later; else the client is gone. */
 static int flush(struct connection *connection)
 {
     while (connection->output_first) {
         struct output *output = connection->output_first;
-        ssize_t n = socket_send(connection->fd, output->data + output->sent,
-                                output->length - output->sent, output->fds, output->fds_count);
+        ssize_t n = socket_send(connection->watch.fd, output->data.data + output->sent,
+                                output->data.length - output->sent, output->fds, output->fds_count);
         if (n < 0)
             return (int)n;
         close_fds(output->fds, output->fds_count);
         output->fds_count = 0;
         output->sent += (size_t)n;
         connection->output_bytes -= (size_t)n;
-        if (output->sent < output->length)
-            continue;
-        connection->output_first = output->next;
-        free(output->data);
-        free(output);
+        if (output->sent == output->data.length)
+            chunk_is_sent(connection);
     }
     connection->output_last = NULL;
     return 0;
 }
 
-void connection_send(struct connection *connection, struct buffer *message, const int *fds,
-                     size_t fds_count)
+/* Sends what it can, and closes the connection when nobody takes it any more. */
+static void flush_or_close(struct connection *connection)
 {
-    struct output *output = xnew(struct output);
-
-    buffer_append_char(message, '\n');
-    output->length = message->length;
-    output->data = buffer_steal(message);
-    output->fds_count = fds_count;
-    if (fds_count)
-        memcpy(output->fds, fds, fds_count * sizeof(*fds));
-    if (connection->output_first)
-        connection->output_last->next = output;
-    else
-        connection->output_first = output;
-    connection->output_last = output;
-    connection->output_bytes += output->length;
     int r = flush(connection);
+
     if ((r < 0 && r != -EAGAIN) || connection->output_bytes > RPC_OUTPUT_MAX)
         connection_close(connection);
-    else
-        connection_update(connection);
+}
+
+static void on_flush(struct rpc_task *task)
+{
+    struct connection *connection =
+        (struct connection *)((char *)task - offsetof(struct connection, flush));
+
+    connection_hold(connection);
+    flush_or_close(connection);
+    connection_update(connection);
+    connection_release(connection);
+}
+
+struct buffer *connection_begin(struct connection *connection, const int *fds, size_t fds_count)
+{
+    struct output *output = connection->output_last;
+
+    if (!output || fds_count || output->data.length >= CHUNK_SIZE)
+        output = add_chunk(connection);
+    if (fds_count)
+        memcpy(output->fds, fds, fds_count * sizeof(*fds));
+    output->fds_count += fds_count;
+    connection->output_bytes -= output->data.length - output->sent;
+    return &output->data;
+}
+
+void connection_end(struct connection *connection)
+{
+    struct output *output = connection->output_last;
+
+    buffer_append_char(&output->data, '\n');
+    connection->output_bytes += output->data.length - output->sent;
+    if (connection->output_bytes > RPC_OUTPUT_MAX)
+        flush_or_close(connection);
+    if (!connection->closed)
+        rpc_loop_queue(connection->server->loop, &connection->flush);
 }
 
 /* ---- in ---- */
@@ -115,17 +187,18 @@ static void take_lines(struct connection *connection)
     buffer_consume(in, start);
     connection->searched -= start < connection->searched ? start : connection->searched;
     connection->busy = false;
+    if (in->length == 0 && in->capacity > INPUT_KEPT)
+        buffer_finish(in);
 }
 
 static void refuse(struct connection *connection, const char *why)
 {
-    _cleanup_buffer_ struct buffer message = BUFFER_INIT;
-
     connection->input_ended = true;
     connection->in.length = 0;
     connection->searched = 0;
-    rpc_write_error(&message, "", RPC_INVALID_REQUEST, why, NULL, NULL);
-    connection_send(connection, &message, NULL, 0);
+    rpc_write_error(connection_begin(connection, NULL, 0), (struct rpc_part){0},
+                    RPC_INVALID_REQUEST, why, NULL, NULL);
+    connection_end(connection);
 }
 
 static bool has_line(const struct connection *connection)
@@ -156,7 +229,7 @@ static ssize_t read_some(struct connection *connection)
     if (room > SOCKET_FDS_MAX)
         room = SOCKET_FDS_MAX;
     buffer_reserve(in, READ_SIZE);
-    ssize_t n = socket_receive(connection->fd, in->data + in->length, READ_SIZE,
+    ssize_t n = socket_receive(connection->watch.fd, in->data + in->length, READ_SIZE,
                                connection->fds + connection->fds_count, &room);
     if (n == -EAGAIN)
         return 0;
@@ -166,14 +239,6 @@ static ssize_t read_some(struct connection *connection)
     in->length += (size_t)n;
     in->data[in->length] = '\0';
     return n;
-}
-
-/* Whether it has closed for good; one that has only shut its half still waits for answers. */
-static bool has_hung_up(const struct connection *connection)
-{
-    struct pollfd state = {.fd = connection->fd, .events = 0};
-
-    return poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR));
 }
 
 static bool may_read(const struct connection *connection)
@@ -196,31 +261,26 @@ static void on_readable(struct connection *connection)
         }
         take_lines(connection);
         check_rest(connection);
+        if (n < READ_SIZE) /* that was all, and if not, the loop says so again */
+            return;
     }
 }
 
-static void on_poll(uv_poll_t *poll, int status, int events)
+static void on_event(struct rpc_watch *watch, uint32_t events)
 {
-    struct connection *connection = poll->data;
+    struct connection *connection =
+        (struct connection *)((char *)watch - offsetof(struct connection, watch));
+    bool gone = events & (EPOLLHUP | EPOLLERR);
 
-    if (status < 0 ||
-        ((connection->input_ended || (events & UV_PRIORITIZED)) && has_hung_up(connection))) {
-        connection_close(connection);
-        return;
-    }
-    if (events & UV_WRITABLE) {
-        int r = flush(connection);
-        if (r < 0 && r != -EAGAIN) {
-            connection_close(connection);
-            return;
-        }
-    }
-    if (events & UV_READABLE)
+    connection_hold(connection);
+    if (gone && !may_read(connection))
+        connection_close(connection); /* for good: one that has only shut its half is no hang-up */
+    if (!connection->closed && (events & EPOLLOUT))
+        flush_or_close(connection);
+    if (!connection->closed && (gone || (events & EPOLLIN)))
         on_readable(connection);
-    if (!connection->closed && connection->input_ended && has_hung_up(connection))
-        connection_close(connection);
-    if (!connection->closed)
-        connection_update(connection);
+    connection_update(connection);
+    connection_release(connection);
 }
 
 /* Whether the connection has nothing left to do. */
@@ -245,15 +305,13 @@ void connection_update(struct connection *connection)
         connection_close(connection);
         return;
     }
-    /* UV_PRIORITIZED never comes on a Unix socket; asked for, so that a hang-up is told. */
-    int events = UV_PRIORITIZED;
+    /* EPOLLPRI never comes on a Unix socket; asked for, so that a hang-up is told. */
+    uint32_t events = EPOLLPRI;
     if (may_read(connection))
-        events |= UV_READABLE;
-    if (connection->output_first)
-        events |= UV_WRITABLE;
-    if (events != connection->events)
-        uv_poll_start(&connection->poll, events, on_poll);
-    connection->events = events;
+        events |= EPOLLIN;
+    if (connection->output_first && !connection->flush.queued)
+        events |= EPOLLOUT;
+    rpc_loop_watch(connection->server->loop, &connection->watch, events);
 }
 
 void connection_open(struct rpc_server *server, int fd)
@@ -262,17 +320,17 @@ void connection_open(struct rpc_server *server, int fd)
     socklen_t length = sizeof(connection->peer);
 
     connection->server = server;
-    connection->fd = fd;
+    connection->references = 1;
+    connection->watch = (struct rpc_watch){.fd = fd, .callback = on_event};
+    connection->flush.callback = on_flush;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &connection->peer, &length) < 0 ||
-        uv_poll_init(server->loop, &connection->poll, fd) < 0) {
+        rpc_loop_watch(server->loop, &connection->watch, EPOLLIN | EPOLLPRI) < 0) {
         close(fd);
         free(connection);
         return;
     }
-    connection->poll.data = connection;
     connection->next = server->connections;
     server->connections = connection;
     server->connections_count++;
     server->references++;
-    connection_update(connection);
 }

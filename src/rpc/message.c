@@ -51,9 +51,9 @@ static void end_message(struct rpc_message *message, unsigned seen)
 
     if (!(seen & 1U << MEMBER_JSONRPC))
         invalid(message, "\"jsonrpc\":\"2.0\" is missing");
-    if (!message->method && !answer)
+    if (!message->method.text && !answer)
         invalid(message, "\"method\" is missing");
-    if (message->method && answer)
+    if (message->method.text && answer)
         invalid(message, "both a call and an answer");
     if (message->result.text && message->error.text)
         invalid(message, "both \"result\" and \"error\"");
@@ -63,10 +63,10 @@ static void set_id(struct rpc_message *message, struct json_token value)
 {
     if (!strchr("\"-0123456789n", value.text[0]))
         invalid(message, "\"id\" is neither a string nor a number");
-    else if (value.length >= sizeof(message->id))
+    else if (value.length >= RPC_ID_MAX)
         invalid(message, "\"id\" is longer than %d bytes", RPC_ID_MAX - 1);
     else
-        memcpy(message->id, value.text, value.length);
+        message->id = (struct rpc_part){.text = value.text, .length = value.length};
 }
 
 static void set_fds(struct rpc_message *message, struct json_token value)
@@ -90,7 +90,11 @@ static void set_method(struct rpc_message *message, struct json_token value)
         (token.escaped && !json_unescape(&token, &name, &problem)))
         invalid(message, "\"method\" is not a name");
     else
-        message->method = token.escaped ? buffer_steal(&name) : xstrndup(token.text, token.length);
+        message->method = (struct rpc_part){.text = token.text, .length = token.length};
+    if (message->method.text && token.escaped) {
+        message->method.length = name.length;
+        message->method.text = message->decoded = buffer_steal(&name);
+    }
 }
 
 static void set_member(struct rpc_message *message, enum member member, struct json_token value)
@@ -198,9 +202,13 @@ static bool parse_message(struct json_scan *scan, unsigned depth, struct rpc_lin
         scan->problem = "too many calls in a batch";
         return false;
     }
-    line->messages = xrealloc(line->messages, line->count + 1, sizeof(*line->messages));
+    if (line->batch)
+        line->messages = xrealloc(line->messages, line->count + 1, sizeof(*line->messages));
+    else
+        line->messages = &line->single;
     struct rpc_message *message = &line->messages[line->count++];
-    *message = (struct rpc_message){.valid = true};
+    memset(message, 0, offsetof(struct rpc_message, problem));
+    message->valid = true;
     if (json_scan_peek(scan) == '{')
         return parse_members(scan, depth - 1, message);
     if (!json_scan_skip(scan, depth, &token))
@@ -226,20 +234,20 @@ static bool parse_batch(struct json_scan *scan, struct rpc_line *line)
 
 int rpc_line_parse(const char *text, size_t length, struct rpc_line *ret, struct error *err)
 {
-    struct rpc_line line = {0};
     struct json_scan scan = {.at = text, .end = text + length};
     size_t valid = utf8_check(text, length);
 
     if (valid < length)
         return error_set(err, -EBADMSG, "not UTF-8: at byte %zu", valid);
+    ret->batch = false;
+    ret->messages = NULL;
+    ret->count = 0;
     json_scan_blank(&scan);
-    bool ok = json_scan_peek(&scan) == '[' ? parse_batch(&scan, &line)
-                                           : parse_message(&scan, RPC_DEPTH_MAX, &line);
-    if (ok && scan.at == scan.end) {
-        *ret = line;
+    bool ok = json_scan_peek(&scan) == '[' ? parse_batch(&scan, ret)
+                                           : parse_message(&scan, RPC_DEPTH_MAX, ret);
+    if (ok && scan.at == scan.end)
         return 0;
-    }
-    rpc_line_finish(&line);
+    rpc_line_finish(ret);
     return error_set(err, -EBADMSG, "not JSON: at byte %zu: %s", (size_t)(scan.at - text),
                      scan.problem ? scan.problem : "something else is expected");
 }
@@ -247,21 +255,28 @@ int rpc_line_parse(const char *text, size_t length, struct rpc_line *ret, struct
 void rpc_line_finish(struct rpc_line *line)
 {
     for (size_t i = 0; i < line->count; i++)
-        free(line->messages[i].method);
-    free(line->messages);
-    *line = (struct rpc_line){0};
+        free(line->messages[i].decoded);
+    if (line->batch)
+        free(line->messages);
+    line->messages = NULL;
+    line->count = 0;
 }
 
-void rpc_write_result(struct buffer *out, const char *id, const char *result, size_t fds_count)
+void rpc_write_result_begin(struct buffer *out, struct rpc_part id)
 {
-    buffer_printf(out, "{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":", id);
-    buffer_append_text(out, result);
+    buffer_append_text(out, "{\"jsonrpc\":\"2.0\",\"id\":");
+    buffer_append(out, id.text, id.length);
+    buffer_append_text(out, ",\"result\":");
+}
+
+void rpc_write_result_end(struct buffer *out, size_t fds_count)
+{
     if (fds_count)
         buffer_printf(out, ",\"fds\":%zu", fds_count);
     buffer_append_char(out, '}');
 }
 
-void rpc_write_error(struct buffer *out, const char *id, int code, const char *message,
+void rpc_write_error(struct buffer *out, struct rpc_part id, int code, const char *message,
                      const char *where, const char *hint)
 {
     struct rpc_fault_data data = {.where = (char *)(uintptr_t)where,
@@ -269,7 +284,9 @@ void rpc_write_error(struct buffer *out, const char *id, int code, const char *m
     struct rpc_fault fault = {
         .code = code, .message = (char *)(uintptr_t)message, .data = where || hint ? &data : NULL};
 
-    buffer_printf(out, "{\"jsonrpc\":\"2.0\",\"id\":%s,\"error\":", id[0] ? id : "null");
+    buffer_append_text(out, "{\"jsonrpc\":\"2.0\",\"id\":");
+    buffer_append(out, id.text ? id.text : "null", id.text ? id.length : strlen("null"));
+    buffer_append_text(out, ",\"error\":");
     rpc_fault_write(&fault, out);
     buffer_append_char(out, '}');
 }

@@ -20,29 +20,34 @@ struct rpc_part {
 };
 
 struct rpc_message {
-    bool valid; /* false: problem says why; id is there if it was found */
-    char problem[96];
-    char id[RPC_ID_MAX]; /* JSON text; "": absent (a notification) */
-    char *method;        /* owned; NULL: absent (an answer) */
+    bool valid;             /* false: problem says why; id is there if it was found */
+    struct rpc_part id;     /* JSON text; absent: a notification */
+    struct rpc_part method; /* the name itself; absent: an answer */
     struct rpc_part params;
     struct rpc_part result;
     struct rpc_part error;
     size_t fds;
+    char *decoded;    /* owned; the method's name, if it was written with escapes */
+    char problem[96]; /* set when not valid */
 };
 
 struct rpc_line {
     bool batch;
-    struct rpc_message *messages; /* owned */
+    struct rpc_message *messages; /* &single, or owned */
     size_t count;
+    struct rpc_message single;
 };
 
-/* -EBADMSG: not JSON, nested too deep, or too many calls in a batch. text must outlive *ret. */
+/* -EBADMSG: not JSON, nested too deep, or too many calls in a batch. text must outlive *ret, and
+ * *ret stays where it is. */
 int rpc_line_parse(const char *text, size_t length, struct rpc_line *ret, struct error *err);
 void rpc_line_finish(struct rpc_line *line);
 
-/* Append an answer as one object. id "": null. */
-void rpc_write_result(struct buffer *out, const char *id, const char *result, size_t fds_count);
-void rpc_write_error(struct buffer *out, const char *id, int code, const char *message,
+/* Append an answer as one object: rpc_write_result_begin(), the result, rpc_write_result_end(). */
+void rpc_write_result_begin(struct buffer *out, struct rpc_part id);
+void rpc_write_result_end(struct buffer *out, size_t fds_count);
+/* id absent: null. */
+void rpc_write_error(struct buffer *out, struct rpc_part id, int code, const char *message,
                      const char *where, const char *hint);
 
 #endif

@@ -9,19 +9,30 @@
 
 /* ---- answers ---- */
 
-/* Adds to the batch's answers, or sends alone. fds are taken over. */
-static void deliver(struct connection *connection, struct batch *batch, struct buffer *answer,
-                    const int *fds, size_t fds_count)
+/* Where an answer is to be written: among those of its batch, or on its way. fds are taken over. */
+static struct buffer *begin_answer(struct connection *connection, struct batch *batch,
+                                   const int *fds, size_t fds_count)
 {
-    if (!batch) {
-        connection_send(connection, answer, fds, fds_count);
-        return;
-    }
+    if (!batch)
+        return connection_begin(connection, fds, fds_count);
     buffer_append_char(&batch->text, batch->text.length ? ',' : '[');
-    buffer_append(&batch->text, answer->data, answer->length);
     if (fds_count)
         memcpy(batch->fds + batch->fds_count, fds, fds_count * sizeof(*fds));
     batch->fds_count += fds_count;
+    return &batch->text;
+}
+
+static void end_answer(struct connection *connection, struct batch *batch)
+{
+    if (!batch)
+        connection_end(connection);
+}
+
+static void write_fault(struct connection *connection, struct batch *batch, struct rpc_part id,
+                        int code, const char *message, const char *where, const char *hint)
+{
+    rpc_write_error(begin_answer(connection, batch, NULL, 0), id, code, message, where, hint);
+    end_answer(connection, batch);
 }
 
 /* One call of a batch is done; the last sends all answers, in one line. */
@@ -30,8 +41,10 @@ static void batch_unref(struct batch *batch)
     if (--batch->outstanding)
         return;
     if (batch->connection && batch->text.length) {
-        buffer_append_char(&batch->text, ']');
-        connection_send(batch->connection, &batch->text, batch->fds, batch->fds_count);
+        struct buffer *out = connection_begin(batch->connection, batch->fds, batch->fds_count);
+        buffer_append(out, batch->text.data, batch->text.length);
+        buffer_append_char(out, ']');
+        connection_end(batch->connection);
     } else {
         close_fds(batch->fds, batch->fds_count);
     }
@@ -55,65 +68,85 @@ static void unlink_request(struct rpc_request *request)
 /* The end of a request: what was answered is on its way. */
 static void release(struct rpc_request *request)
 {
-    struct connection *connection = request->connection;
     struct rpc_server *server = request->server;
 
-    if (connection)
+    if (request->connection)
         unlink_request(request);
-    close_fds(request->fds, request->fds_count);
+    if (request->fds)
+        close_fds(request->fds, request->fds_count);
+    free(request->fds);
     if (request->method->type->params)
         json_free(request->method->type->params, request->params);
     if (request->batch)
         batch_unref(request->batch);
     free(request);
     server->in_flight--;
-    if (connection)
-        connection_update(connection);
     server_unref(server);
 }
 
-static void write_result(struct buffer *out, const struct rpc_request *request, const void *result,
-                         size_t fds_count)
+static struct rpc_part id_of(const struct rpc_request *request)
+{
+    return (struct rpc_part){.text = request->id, .length = strlen(request->id)};
+}
+
+/* Around the answer, which may close the connection: NULL when it is gone already. */
+static struct connection *begin_end(struct rpc_request *request)
+{
+    request->on_disconnect = NULL;
+    if (request->connection)
+        connection_hold(request->connection);
+    return request->connection;
+}
+
+static void end_end(struct rpc_request *request, struct connection *connection)
+{
+    release(request);
+    if (!connection)
+        return;
+    connection_update(connection);
+    connection_release(connection);
+}
+
+static void send_result(struct rpc_request *request, const void *result, const int *fds,
+                        size_t fds_count)
 {
     const struct json_type *type = request->method->type->result;
-    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    struct buffer *out = begin_answer(request->connection, request->batch, fds, fds_count);
 
+    rpc_write_result_begin(out, id_of(request));
     if (type && result)
-        json_write(type, result, &text);
+        json_write(type, result, out);
     else
-        buffer_append_text(&text, type ? "{}" : "null");
-    rpc_write_result(out, request->id, buffer_text(&text), fds_count);
+        buffer_append_text(out, type ? "{}" : "null");
+    rpc_write_result_end(out, fds_count);
+    end_answer(request->connection, request->batch);
 }
 
 void rpc_reply(struct rpc_request *request, const void *result, const int *fds, size_t fds_count)
 {
-    _cleanup_buffer_ struct buffer answer = BUFFER_INIT;
     size_t in_use = request->batch ? request->batch->fds_count : 0;
+    struct connection *connection = begin_end(request);
 
-    if (!request->connection || !request->id[0]) {
+    if (!connection || !request->id[0]) {
         close_fds(fds, fds_count);
     } else if (fds_count > RPC_FDS_MAX - in_use) {
         close_fds(fds, fds_count);
-        rpc_write_error(&answer, request->id, RPC_INTERNAL_ERROR,
-                        "too many descriptors in one answer", request->method->type->name, NULL);
-        deliver(request->connection, request->batch, &answer, NULL, 0);
+        write_fault(request->connection, request->batch, id_of(request), RPC_INTERNAL_ERROR,
+                    "too many descriptors in one answer", request->method->type->name, NULL);
     } else {
-        write_result(&answer, request, result, fds_count);
-        deliver(request->connection, request->batch, &answer, fds, fds_count);
+        send_result(request, result, fds, fds_count);
     }
-    release(request);
+    end_end(request, connection);
 }
 
 void rpc_fail(struct rpc_request *request, int code, const struct error *err)
 {
-    _cleanup_buffer_ struct buffer answer = BUFFER_INIT;
+    struct connection *connection = begin_end(request);
 
-    if (request->connection && request->id[0]) {
-        rpc_write_error(&answer, request->id, code, error_message(err), request->method->type->name,
-                        err->hint);
-        deliver(request->connection, request->batch, &answer, NULL, 0);
-    }
-    release(request);
+    if (connection && request->id[0])
+        write_fault(connection, request->batch, id_of(request), code, error_message(err),
+                    request->method->type->name, err->hint);
+    end_end(request, connection);
 }
 
 static int code_of_errno(int code)
@@ -173,24 +206,16 @@ void requests_orphan(struct connection *connection)
 
 /* ---- dispatch ---- */
 
-static const struct rpc_method *find_method(const struct rpc_server *server, const char *name)
+/* Those that the message counts, owned; NULL: none. So many have come. */
+static int *take_fds(struct connection *connection, size_t count)
 {
-    for (size_t i = 0; i < server->methods_count; i++) {
-        if (text_equal(server->methods[i].type->name, name))
-            return &server->methods[i];
-    }
-    return NULL;
-}
-
-/* Moves the descriptors that the message counts into fds. */
-static bool take_fds(struct connection *connection, size_t count, int *fds)
-{
-    if (count > connection->fds_count)
-        return false;
+    if (!count)
+        return NULL;
+    int *fds = xnew_array(int, count);
     memcpy(fds, connection->fds, count * sizeof(*fds));
     connection->fds_count -= count;
     memmove(connection->fds, connection->fds + count, connection->fds_count * sizeof(*fds));
-    return true;
+    return fds;
 }
 
 struct refusal {
@@ -220,14 +245,17 @@ static const struct rpc_method *check_call(struct connection *connection,
     struct error *err = &refusal->error;
 
     refusal->code = RPC_INVALID_REQUEST;
-    if (!message->valid || !message->method) {
+    if (!message->valid || !message->method.text) {
         error_set(err, -EBADMSG, "%s", message->valid ? "an answer to nothing" : message->problem);
         return NULL;
     }
-    const struct rpc_method *method = find_method(connection->server, message->method);
+    const struct rpc_method *method =
+        server_find_method(connection->server, message->method.text, message->method.length);
     if (!method) {
         refusal->code = RPC_METHOD_NOT_FOUND;
-        error_set(err, -ENOSYS, "there is no method '%.64s'", message->method);
+        error_set(err, -ENOSYS, "there is no method '%.*s'",
+                  message->method.length < 64 ? (int)message->method.length : 64,
+                  message->method.text);
         return NULL;
     }
     refusal->code = RPC_INVALID_PARAMS;
@@ -238,26 +266,27 @@ static const struct rpc_method *check_call(struct connection *connection,
 static void answer_refusal(struct connection *connection, struct batch *batch,
                            const struct rpc_message *message, const struct refusal *refusal)
 {
-    _cleanup_buffer_ struct buffer answer = BUFFER_INIT;
-
-    if (message->valid && !message->id[0])
+    if (message->valid && !message->id.text)
         return;
-    rpc_write_error(&answer, message->id, refusal->code, error_message(&refusal->error),
-                    message->method, refusal->error.hint);
-    deliver(connection, batch, &answer, NULL, 0);
+    _cleanup_free_ char *where =
+        message->method.text ? xstrndup(message->method.text, message->method.length) : NULL;
+    write_fault(connection, batch, message->id, refusal->code, error_message(&refusal->error),
+                where, refusal->error.hint);
 }
 
 static struct rpc_request *request_create(struct connection *connection, struct batch *batch,
                                           const struct rpc_message *message)
 {
-    struct rpc_request *request = xnew(struct rpc_request);
+    struct rpc_request *request = xmalloc(sizeof(*request) + message->id.length + 1);
 
-    request->connection = connection;
-    request->server = connection->server;
-    request->batch = batch;
-    request->peer = connection->peer;
-    memcpy(request->id, message->id, sizeof(request->id));
-    request->next = connection->requests;
+    *request = (struct rpc_request){.connection = connection,
+                                    .server = connection->server,
+                                    .batch = batch,
+                                    .peer = connection->peer,
+                                    .next = connection->requests};
+    if (message->id.length)
+        memcpy(request->id, message->id.text, message->id.length);
+    request->id[message->id.length] = '\0';
     if (request->next)
         request->next->previous = request;
     connection->requests = request;
@@ -273,17 +302,18 @@ static void dispatch(struct connection *connection, struct batch *batch,
                      const struct rpc_message *message)
 {
     struct refusal refusal = {.error = ERROR_INIT};
-    int fds[RPC_FDS_MAX];
     void *params = NULL;
 
-    if (!take_fds(connection, message->fds, fds)) {
+    if (message->fds > connection->fds_count) {
         /* Whose are those that come next? Nobody can tell any more. */
         connection_close(connection);
         return;
     }
+    int *fds = take_fds(connection, message->fds);
     const struct rpc_method *method = check_call(connection, message, &params, &refusal);
     if (!method) {
         close_fds(fds, message->fds);
+        free(fds);
         answer_refusal(connection, batch, message, &refusal);
         error_finish(&refusal.error);
         return;
@@ -292,7 +322,7 @@ static void dispatch(struct connection *connection, struct batch *batch,
     request->method = method;
     request->params = params;
     request->fds_count = message->fds;
-    memcpy(request->fds, fds, message->fds * sizeof(*fds));
+    request->fds = fds;
     method->handler(request, params, connection->server->context);
 }
 
@@ -311,10 +341,7 @@ static void dispatch_batch(struct connection *connection, const struct rpc_line 
 
 static void send_error(struct connection *connection, int code, const char *message)
 {
-    _cleanup_buffer_ struct buffer answer = BUFFER_INIT;
-
-    rpc_write_error(&answer, "", code, message, NULL, NULL);
-    connection_send(connection, &answer, NULL, 0);
+    write_fault(connection, NULL, (struct rpc_part){0}, code, message, NULL, NULL);
 }
 
 void requests_take_line(struct connection *connection, const char *text, size_t length)

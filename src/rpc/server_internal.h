@@ -2,16 +2,16 @@
  * server.c accepts, connection.c moves bytes and descriptors, request.c dispatches and answers.
  *
  * A connection that has failed is marked closed and taken off the server at once, but its memory
- * stays until libuv has let go of its handle, so that whoever is up the stack may still look.
+ * stays as long as somebody up the stack holds it.
  */
 #ifndef RPC_SERVER_INTERNAL_H
 #define RPC_SERVER_INTERNAL_H
 
 #include <stdbool.h>
 #include <sys/socket.h>
-#include <uv.h>
 
 #include <base/buffer.h>
+#include <rpc/loop.h>
 #include <rpc/server.h>
 #include <schema/json.h>
 
@@ -24,26 +24,30 @@ enum {
 
 struct connection;
 
+struct method_slot { /* of a hash table by name, open addressing */
+    uint32_t hash;
+    const struct rpc_method *method;
+};
+
 struct rpc_server {
-    uv_loop_t *loop;
-    const struct rpc_method *methods;
-    size_t methods_count;
+    struct rpc_loop *loop;
+    struct method_slot *methods; /* owned */
+    size_t methods_mask;
     void *context;
-    int listen_fd;
-    uv_poll_t listener;
-    uv_timer_t retry; /* of accepting, when descriptors have run out */
+    struct rpc_watch listener;
+    struct rpc_timer retry; /* of accepting, when descriptors have run out */
     struct connection *connections;
     size_t connections_count;
     size_t in_flight;
-    size_t references; /* the owner, libuv's handles, unanswered requests */
+    size_t references; /* the owner, connections, unanswered requests */
     bool destroyed;
 };
 
-/* One message on its way out. Descriptors go with its first byte. */
+/* Messages on their way out. Descriptors go with the first byte of a message, so that one with
+ * descriptors begins a chunk. */
 struct output {
     struct output *next;
-    char *data; /* owned */
-    size_t length;
+    struct buffer data;
     size_t sent;
     int fds[RPC_FDS_MAX]; /* owned */
     size_t fds_count;
@@ -52,9 +56,9 @@ struct output {
 struct connection {
     struct connection *next;
     struct rpc_server *server;
-    uv_poll_t poll;
-    int fd;
-    int events; /* asked of libuv */
+    struct rpc_watch watch;
+    struct rpc_task flush;
+    size_t references; /* being open, and whoever up the stack holds it */
     bool closed;
     bool busy;        /* lines are being taken: connection_update() follows */
     bool input_ended; /* the client has shut its half, or is not to be read any more */
@@ -66,6 +70,7 @@ struct connection {
     struct rpc_request *requests; /* unanswered */
     size_t in_flight;
     struct output *output_first, *output_last;
+    struct output *spare; /* the last chunk that was sent, for the next one; or NULL */
     size_t output_bytes;
 };
 
@@ -84,25 +89,33 @@ struct rpc_request {
     struct rpc_server *server;
     struct batch *batch; /* NULL: alone */
     const struct rpc_method *method;
-    char id[RPC_ID_MAX]; /* "": a notification, not answered */
     void *params;
-    int fds[RPC_FDS_MAX]; /* owned; -1: taken */
+    int *fds; /* owned; -1: taken; NULL: none came */
     size_t fds_count;
     struct ucred peer;
     rpc_disconnect on_disconnect;
     void *disconnect_data;
+    char id[]; /* JSON text; "": a notification, not answered */
 };
 
 void server_unref(struct rpc_server *server);
 void server_connection_gone(struct rpc_server *server, struct connection *connection);
+/* NULL: there is none. */
+const struct rpc_method *server_find_method(const struct rpc_server *server, const char *name,
+                                            size_t length);
 
 /* Takes fd over. */
 void connection_open(struct rpc_server *server, int fd);
 void connection_close(struct connection *connection);
+/* Around whatever may close it and goes on using it. */
+void connection_hold(struct connection *connection);
+void connection_release(struct connection *connection);
 
-/* Queues and begins to send; fds are taken over. May close the connection. */
-void connection_send(struct connection *connection, struct buffer *message, const int *fds,
-                     size_t fds_count);
+/* A message is appended to what connection_begin() returns, and ended with connection_end(). It is
+ * sent when the loop has nothing else to do, or at once if that does not run. fds are taken over.
+ * connection_end() may close the connection. */
+struct buffer *connection_begin(struct connection *connection, const int *fds, size_t fds_count);
+void connection_end(struct connection *connection);
 /* Reads on, or not, as its state asks. */
 void connection_update(struct connection *connection);
 

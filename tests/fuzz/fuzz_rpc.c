@@ -26,11 +26,12 @@ static void check_id(const struct rpc_message *message)
     _cleanup_buffer_ struct buffer answer = BUFFER_INIT;
     struct rpc_line line;
 
-    if (!message->id[0])
+    if (!message->id.text)
         return;
-    rpc_write_error(&answer, message->id, RPC_NOT_FOUND, "message", message->method, "hint");
+    rpc_write_error(&answer, message->id, RPC_NOT_FOUND, "message", "where", "hint");
     if (rpc_line_parse(answer.data, answer.length, &line, NULL) < 0 || line.count != 1 ||
-        !line.messages[0].valid || strcmp(line.messages[0].id, message->id) != 0)
+        !line.messages[0].valid || line.messages[0].id.length != message->id.length ||
+        memcmp(line.messages[0].id.text, message->id.text, message->id.length) != 0)
         abort();
     rpc_line_finish(&line);
 }

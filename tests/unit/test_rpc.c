@@ -16,18 +16,18 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include <uv.h>
-
 #include <base/alloc.h>
 #include <base/socket.h>
 #include <base/text.h>
+#include <rpc/channel.h>
 #include <rpc/client.h>
+#include <rpc/loop.h>
 #include <rpc/server.h>
 #include <schema/management.h>
 
 /* ---- a server with methods that show what it can do ---- */
 
-static uv_loop_t loop;
+static struct rpc_loop *loop;
 static struct rpc_server *server;
 static char *socket_path;
 static struct rpc_request *held[256];
@@ -134,12 +134,12 @@ static int set_up(void **state)
     assert_non_null(mkdtemp(folder));
     socket_path = xasprintf("%s/sock", folder);
     held_count = gone_count = called_count = 0;
-    uv_loop_init(&loop);
+    assert_int_equal(rpc_loop_create(&loop, NULL), 0);
     fds_before = open_fds();
     int fd = socket_listen_unix(socket_path, SOCK_STREAM, 0600, NULL);
     assert_true(fd >= 0);
-    assert_int_equal(
-        rpc_server_create(&loop, fd, methods, ARRAY_SIZE(methods), NULL, &server, NULL), 0);
+    assert_int_equal(rpc_server_create(loop, fd, methods, ARRAY_SIZE(methods), NULL, &server, NULL),
+                     0);
     return 0;
 }
 
@@ -147,9 +147,9 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     rpc_server_destroy(server);
-    uv_run(&loop, UV_RUN_DEFAULT);
+    rpc_loop_run_once(loop, 0);
     assert_int_equal(open_fds(), fds_before);
-    assert_int_equal(uv_loop_close(&loop), 0);
+    rpc_loop_destroy(loop);
     unlink(socket_path);
     *strrchr(socket_path, '/') = '\0';
     rmdir(socket_path);
@@ -170,7 +170,7 @@ static int connect_raw(void)
 static void turn(int times)
 {
     while (times--)
-        uv_run(&loop, UV_RUN_NOWAIT);
+        rpc_loop_run_once(loop, 0);
 }
 
 static void say(int fd, const char *text)
@@ -561,9 +561,8 @@ static pid_t start_server(void)
     pid_t pid = fork();
 
     if (pid == 0) {
-        uv_loop_fork(&loop);
-        uv_run(&loop, UV_RUN_DEFAULT);
-        _exit(0);
+        for (;;)
+            rpc_loop_run_once(loop, -1);
     }
     return pid;
 }
@@ -677,6 +676,395 @@ static void client_refuses_nonsense(void **state)
     }
 }
 
+/* ---- the asynchronous client, on the same loop ---- */
+
+struct seen {
+    int times, code, fault;
+    char *id; /* owned; of an api_container_created */
+    int fd;
+    struct rpc_channel *close; /* NULL, or what the callback closes */
+    bool names;                /* the result is an api_container_created */
+};
+
+static void on_seen(void *data, const struct rpc_outcome *outcome)
+{
+    struct seen *seen = data;
+    struct api_container_created *created = outcome->result;
+
+    seen->times++;
+    seen->code = outcome->code;
+    seen->fault = outcome->fault;
+    assert_true((outcome->code < 0) == (outcome->error != NULL));
+    if (outcome->fds_count)
+        seen->fd = steal_fd(&outcome->fds[0]);
+    if (created && seen->names) {
+        seen->id = xstrdup(created->id);
+        api_container_created_free(created);
+    } else {
+        api_empty_free(outcome->result);
+    }
+    rpc_channel_close(steal_ptr(seen->close));
+}
+
+static struct rpc_channel *open_channel(const struct rpc_channel_events *events)
+{
+    struct rpc_channel *channel = NULL;
+
+    assert_int_equal(rpc_channel_open(loop, connect_raw(), events, &channel, NULL), 0);
+    return channel;
+}
+
+static int64_t call_echo(struct rpc_channel *channel, const char *name, struct seen *seen)
+{
+    struct api_container_ref ref = {.container = (char *)(uintptr_t)name};
+
+    if (seen)
+        seen->names = true;
+    return rpc_channel_call(channel, &(struct rpc_call){.method = &echo_type,
+                                                        .params = &ref,
+                                                        .done = seen ? on_seen : NULL,
+                                                        .data = seen});
+}
+
+static int64_t call_hold(struct rpc_channel *channel, uint64_t timeout_ms, struct seen *seen)
+{
+    return rpc_channel_call(channel, &(struct rpc_call){.method = &hold_type,
+                                                        .timeout_ms = timeout_ms,
+                                                        .done = on_seen,
+                                                        .data = seen});
+}
+
+static void answer_held(void)
+{
+    while (held_count)
+        rpc_reply(held[--held_count], NULL, NULL, 0);
+}
+
+static void channel_calls_have_one_callback(void **state)
+{
+    struct rpc_channel *channel = open_channel(NULL);
+    struct seen first = {0}, echo = {0}, fail = {0}, second = {0};
+
+    assert_int_equal(call_hold(channel, 0, &first), 1);
+    assert_int_equal(call_echo(channel, "shop", &echo), 2);
+    assert_int_equal(
+        rpc_channel_call(channel,
+                         &(struct rpc_call){.method = &fail_type, .done = on_seen, .data = &fail}),
+        3);
+    assert_int_equal(call_hold(channel, 0, &second), 4);
+    assert_int_equal(call_echo(channel, "a notification", NULL), 0);
+    assert_int_equal(echo.times, 0); /* never from within the call */
+    turn(10);
+    assert_int_equal(called_count, 2);
+    assert_int_equal(echo.times, 1);
+    assert_string_equal(echo.id, "shop");
+    assert_int_equal(fail.times, 1);
+    assert_int_equal(fail.fault, RPC_CONFLICT);
+    assert_int_equal(fail.code, -EBUSY);
+    assert_int_equal(rpc_channel_counts(channel).in_flight, 2);
+    answer_held(); /* in the other order */
+    turn(10);
+    assert_int_equal(first.times, 1);
+    assert_int_equal(second.times, 1);
+    assert_int_equal(first.code, 0);
+    struct rpc_channel_counts counts = rpc_channel_counts(channel);
+    assert_true(counts.calls == 5 && counts.answers == 3 && counts.faults == 1 &&
+                counts.in_flight == 0 && counts.bytes_queued == 0);
+    free(echo.id);
+    rpc_channel_close(channel);
+}
+
+static void turn_for(int milliseconds)
+{
+    uint64_t end = rpc_loop_update_now(loop) + (uint64_t)milliseconds * 1000000;
+
+    while (rpc_loop_update_now(loop) < end)
+        rpc_loop_run_once(loop, 5);
+}
+
+static void channel_calls_end_in_time(void **state)
+{
+    struct rpc_channel *channel = open_channel(NULL);
+    struct seen late[3] = {{0}, {0}, {0}}, patient = {0};
+
+    call_hold(channel, 60, &late[0]);
+    call_hold(channel, 20, &late[1]);
+    call_hold(channel, 0, &patient);
+    call_hold(channel, 40, &late[2]);
+    turn_for(5);
+    assert_int_equal(held_count, 4);
+    assert_int_equal(late[1].times, 0);
+    turn_for(100);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(late[i].times, 1);
+        assert_int_equal(late[i].code, -ETIMEDOUT);
+    }
+    answer_held();
+    turn(10);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(late[i].times, 1);
+    assert_int_equal(patient.times, 1);
+    struct rpc_channel_counts counts = rpc_channel_counts(channel);
+    assert_true(counts.timeouts == 3 && counts.late == 3 && counts.answers == 1);
+    rpc_channel_close(channel);
+}
+
+static void channel_calls_can_be_cancelled(void **state)
+{
+    struct rpc_channel *channel = open_channel(NULL);
+    struct seen seen = {0};
+
+    int64_t number = call_hold(channel, 0, &seen);
+    turn(5);
+    assert_true(rpc_channel_cancel(channel, number));
+    assert_int_equal(seen.code, -ECANCELED);
+    assert_false(rpc_channel_cancel(channel, number));
+    assert_false(rpc_channel_cancel(channel, 77));
+    answer_held();
+    turn(5);
+    assert_int_equal(seen.times, 1);
+    assert_int_equal(rpc_channel_counts(channel).late, 1);
+    rpc_channel_close(channel);
+}
+
+static int ended_times, ended_code;
+
+static void on_ended(void *data, const struct error *why)
+{
+    ended_times++;
+    ended_code = why->code;
+}
+
+static void channel_calls_end_with_the_connection(void **state)
+{
+    struct rpc_channel *channel = open_channel(&(struct rpc_channel_events){.ended = on_ended});
+    struct seen seen[3] = {{0}, {0}, {0}};
+
+    ended_times = 0;
+    for (int i = 0; i < 3; i++)
+        call_hold(channel, 0, &seen[i]);
+    turn(5);
+    rpc_server_destroy(steal_ptr(server));
+    turn(5);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(seen[i].times, 1);
+        assert_int_equal(seen[i].code, -ECONNRESET);
+    }
+    assert_int_equal(ended_times, 1);
+    assert_int_equal(ended_code, -ECONNRESET);
+    assert_int_equal(call_echo(channel, "x", &seen[0]), -ENOTCONN);
+    assert_int_equal(rpc_channel_counts(channel).lost, 3);
+    answer_held(); /* into the void */
+    rpc_channel_close(channel);
+}
+
+static void a_channel_may_be_closed_in_a_callback(void **state)
+{
+    struct rpc_channel *channel = open_channel(NULL);
+    struct seen echo = {.close = channel}, held_call = {0};
+
+    call_hold(channel, 0, &held_call);
+    call_echo(channel, "last", &echo);
+    turn(10);
+    assert_int_equal(echo.times, 1);
+    assert_int_equal(held_call.times, 1);
+    assert_int_equal(held_call.code, -ECANCELED);
+    assert_int_equal(gone_count, 1);
+    answer_held();
+    free(echo.id);
+}
+
+static void channel_calls_carry_descriptors(void **state)
+{
+    struct rpc_channel *channel = open_channel(NULL);
+    struct seen seen[2] = {{0}, {0}};
+    char word[8] = "";
+
+    for (int i = 0; i < 2; i++) {
+        int pipe_fds[2];
+        assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+        assert_int_equal(write(pipe_fds[1], i ? "two" : "one", 3), 3);
+        struct rpc_call call = {.method = &pipe_type,
+                                .fds = &pipe_fds[0],
+                                .fds_count = 1,
+                                .done = on_seen,
+                                .data = &seen[i]};
+        assert_true(rpc_channel_call(channel, &call) > 0);
+        close(pipe_fds[0]);
+        close(pipe_fds[1]);
+    }
+    turn(10);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(seen[i].code, 0);
+        assert_int_equal(read(seen[i].fd, word, sizeof(word)), 3);
+        assert_memory_equal(word, i ? "two" : "one", 3);
+        close(seen[i].fd);
+    }
+    rpc_channel_close(channel);
+}
+
+static void channels_keep_to_their_limits(void **state)
+{
+    _cleanup_free_ char *long_name = xmalloc(RPC_MESSAGE_MAX + 1);
+    struct rpc_channel *channel = open_channel(NULL);
+    struct seen seen = {0};
+
+    memset(long_name, 'x', RPC_MESSAGE_MAX);
+    long_name[RPC_MESSAGE_MAX] = '\0';
+    assert_int_equal(call_echo(channel, long_name, &seen), -EFBIG);
+    long_name[RPC_MESSAGE_MAX - 1024] = '\0';
+    int queued = 0;
+    while (call_echo(channel, long_name, NULL) == 0) /* what nobody reads is not kept for ever */
+        queued++;
+    assert_int_equal(call_echo(channel, "x", &seen), -ENOBUFS);
+    assert_true(queued >= RPC_CHANNEL_QUEUE_MAX / RPC_MESSAGE_MAX);
+    for (int i = 0; i < 1000 && rpc_channel_counts(channel).bytes_queued; i++)
+        turn(1);
+    assert_true(call_echo(channel, "x", &seen) > 0);
+    turn(20);
+    assert_int_equal(seen.times, 1);
+    free(seen.id);
+    rpc_channel_close(channel);
+}
+
+static void channels_refuse_nonsense(void **state)
+{
+    static const char *const answers[] = {
+        "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{\"id\":\"x\"}}\n", /* not asked */
+        "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}\n",
+        "{\"jsonrpc\":\"2.0\",\"id\":\"1\",\"result\":{}}\n",
+        "{\"jsonrpc\":\"2.0\",\"id\":1}\n",
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"id\":\"x\"},\"fds\":1}\n",
+        "hello\n",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
+        struct rpc_channel *channel;
+        struct seen seen = {0};
+        int fds[2];
+
+        ended_times = 0;
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        assert_int_equal(rpc_channel_open(loop, fds[0],
+                                          &(struct rpc_channel_events){.ended = on_ended}, &channel,
+                                          NULL),
+                         0);
+        call_echo(channel, "x", &seen);
+        turn(2);
+        assert_true(write(fds[1], answers[i], strlen(answers[i])) > 0);
+        turn(2);
+        assert_int_equal(seen.times, 1);
+        assert_int_equal(seen.code, -EPROTO);
+        assert_int_equal(ended_times, 1);
+        rpc_channel_close(channel);
+        close(fds[1]);
+    }
+    /* An answer that is no value of its type ends the call only. */
+    struct rpc_channel *channel = open_channel(NULL);
+    struct seen seen = {0};
+    rpc_channel_call(channel, &(struct rpc_call){
+                                  .method = &(struct json_method){.name = "echo",
+                                                                  .params = &api_container_ref_type,
+                                                                  .result = &api_changed_type},
+                                  .params = &(struct api_container_ref){"x"},
+                                  .done = on_seen,
+                                  .data = &seen});
+    turn(10);
+    assert_int_equal(seen.code, -EPROTO);
+    assert_int_equal(call_echo(channel, "y", &seen), 2);
+    turn(10);
+    assert_int_equal(seen.code, 0);
+    free(seen.id);
+    rpc_channel_close(channel);
+}
+
+static void on_note(void *data, const char *method, size_t method_length, const char *params,
+                    size_t params_length)
+{
+    char **ret = data;
+
+    free(*ret);
+    *ret = xasprintf("%.*s %.*s", (int)method_length, method, (int)params_length, params);
+}
+
+static void channels_hear_notifications(void **state)
+{
+    static const char line[] =
+        "{\"jsonrpc\":\"2.0\",\"method\":\"events.event\",\"params\":{\"sequence\":1}}\n";
+    struct rpc_channel *channel;
+    char *note = NULL;
+    int fds[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    assert_int_equal(
+        rpc_channel_open(loop, fds[0],
+                         &(struct rpc_channel_events){.notified = on_note, .data = &note}, &channel,
+                         NULL),
+        0);
+    for (size_t i = 0; i < strlen(line); i++) {
+        assert_int_equal(write(fds[1], line + i, 1), 1);
+        turn(1);
+    }
+    assert_string_equal(note, "events.event {\"sequence\":1}");
+    free(note);
+    rpc_channel_close(channel);
+    close(fds[1]);
+}
+
+/* ---- the loop ---- */
+
+static int order[8], order_count;
+
+struct numbered_timer {
+    struct rpc_timer timer;
+    int number;
+};
+
+static void on_numbered(struct rpc_timer *timer)
+{
+    order[order_count++] = ((struct numbered_timer *)timer)->number;
+}
+
+static void timers_come_in_their_order(void **state)
+{
+    static const int due[] = {50, 10, 40, 20, 30, 10, 60};
+    struct numbered_timer timers[ARRAY_SIZE(due)];
+    uint64_t start = rpc_loop_update_now(loop);
+
+    order_count = 0;
+    for (int i = 0; i < (int)ARRAY_SIZE(due); i++) {
+        timers[i] = (struct numbered_timer){.timer = {.callback = on_numbered}, .number = due[i]};
+        rpc_loop_set_timer(loop, &timers[i].timer, start + (uint64_t)due[i] * 1000000);
+    }
+    rpc_loop_clear_timer(loop, &timers[2].timer);
+    rpc_loop_clear_timer(loop, &timers[2].timer); /* nothing */
+    rpc_loop_set_timer(loop, &timers[6].timer, start + 15 * 1000000);
+    while (order_count < 6)
+        rpc_loop_run_once(loop, -1);
+    static const int expected[] = {10, 10, 60, 20, 30, 50};
+    assert_memory_equal(order, expected, sizeof(expected));
+    assert_true(rpc_loop_update_now(loop) >= start + 50 * 1000000);
+}
+
+static void any_loop_can_poll_a_loop(void **state)
+{
+    struct pollfd ready = {.fd = rpc_loop_fd(loop), .events = POLLIN};
+    struct rpc_channel *channel = open_channel(NULL);
+    struct seen seen = {0}, late = {0};
+
+    call_echo(channel, "polled", &seen);
+    call_hold(channel, 30, &late);
+    while (!late.times) {
+        assert_int_equal(poll(&ready, 1, 5000), 1);
+        rpc_loop_dispatch(loop);
+    }
+    assert_string_equal(seen.id, "polled");
+    free(seen.id);
+    answer_held();
+    rpc_channel_close(channel);
+    turn(2);
+}
+
 #define server_test(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void)
@@ -699,6 +1087,17 @@ int main(void)
         server_test(client_calls),
         server_test(client_keeps_answers_apart),
         server_test(client_refuses_nonsense),
+        server_test(channel_calls_have_one_callback),
+        server_test(channel_calls_end_in_time),
+        server_test(channel_calls_can_be_cancelled),
+        server_test(channel_calls_end_with_the_connection),
+        server_test(a_channel_may_be_closed_in_a_callback),
+        server_test(channel_calls_carry_descriptors),
+        server_test(channels_keep_to_their_limits),
+        server_test(channels_refuse_nonsense),
+        server_test(channels_hear_notifications),
+        server_test(timers_come_in_their_order),
+        server_test(any_loop_can_poll_a_loop),
     };
 
     alarm(60); /* a server that does not answer is a failure, not a wait */

@@ -28,6 +28,7 @@
 #include <base/log.h>
 #include <base/text.h>
 #include <engine/engine.h>
+#include <rpc/loop.h>
 #include <rpc/server.h>
 
 #include "listen.h"
@@ -40,6 +41,8 @@ struct daemon {
     uv_signal_t terminate;
     uv_signal_t interrupt;
     uv_timer_t linger; /* lets the last answer out */
+    struct rpc_loop *rpc_loop;
+    uv_poll_t rpc; /* of rpc_loop's descriptor */
     struct engine *engine;
     struct rpc_server *server;
     struct api api;
@@ -132,6 +135,7 @@ static void stop(struct daemon *daemon)
     else if (daemon->lock_fd >= 0)
         remove_own_files(daemon);
     rpc_server_destroy(daemon->server);
+    uv_close((uv_handle_t *)&daemon->rpc, NULL);
     engine_end(daemon->engine);
     uv_close((uv_handle_t *)&daemon->terminate, NULL);
     uv_close((uv_handle_t *)&daemon->interrupt, NULL);
@@ -139,6 +143,7 @@ static void stop(struct daemon *daemon)
     while (uv_run(&daemon->loop, UV_RUN_DEFAULT))
         ;
     engine_free(daemon->engine);
+    rpc_loop_destroy(daemon->rpc_loop);
     uv_loop_close(&daemon->loop);
 }
 
@@ -150,9 +155,10 @@ static void init_loop(struct daemon *daemon)
     uv_signal_init(&daemon->loop, &daemon->terminate);
     uv_signal_init(&daemon->loop, &daemon->interrupt);
     uv_timer_init(&daemon->loop, &daemon->linger);
+    uv_poll_init(&daemon->loop, &daemon->rpc, rpc_loop_fd(daemon->rpc_loop));
     uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
     uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
-    daemon->terminate.data = daemon->interrupt.data = daemon;
+    daemon->terminate.data = daemon->interrupt.data = daemon->rpc.data = daemon;
     /* Without the server's socket there is nothing to wait for. */
     uv_unref((uv_handle_t *)&daemon->terminate);
     uv_unref((uv_handle_t *)&daemon->interrupt);
@@ -171,14 +177,24 @@ static void raise_limits(void)
     }
 }
 
+static void on_rpc(uv_poll_t *poll, int status, int events)
+{
+    struct daemon *daemon = poll->data;
+
+    rpc_loop_dispatch(daemon->rpc_loop);
+}
+
 static int serve(struct daemon *daemon, int listen_fd, struct error *err)
 {
     size_t count;
     const struct rpc_method *methods = api_methods(&count);
 
     daemon->api = (struct api){.engine = daemon->engine, .shutdown = on_shutdown, .data = daemon};
-    return rpc_server_create(&daemon->loop, listen_fd, methods, count, &daemon->api,
-                             &daemon->server, err);
+    int r = rpc_server_create(daemon->rpc_loop, listen_fd, methods, count, &daemon->api,
+                              &daemon->server, err);
+    if (r == 0)
+        uv_poll_start(&daemon->rpc, UV_READABLE, on_rpc);
+    return r;
 }
 
 static int start(struct daemon *daemon, struct error *err)
@@ -225,6 +241,9 @@ static int run(struct daemon *daemon, struct error *err)
     }
     if (geteuid() != 0)
         return error_set(err, -EPERM, "only root can run containers");
+    r = rpc_loop_create(&daemon->rpc_loop, err);
+    if (r < 0)
+        return r;
     init_loop(daemon);
     r = start(daemon, err);
     if (r == 0) {

@@ -16,6 +16,8 @@ enum { SOCKET_FDS_MAX = 16 }; /* descriptors in one message, both ways */
 int socket_listen_unix(const char *path, int type, mode_t mode, struct error *err);
 int socket_connect_unix(const char *path, int type, struct error *err);
 
+int socket_set_nonblocking(int fd); /* -errno */
+
 /* One sendmsg / recvmsg; -EAGAIN on a non-blocking socket. socket_receive returns the bytes read
  * (0: end), puts at most *fds_count descriptors (O_CLOEXEC, owned by the caller) into fds and their
  * number into *fds_count; more descriptors than that are closed and the call is -EMSGSIZE. */

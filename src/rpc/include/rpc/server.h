@@ -1,5 +1,5 @@
 /*
- * The management socket, server side, on a libuv loop: JSON-RPC 2.0, one message a line, Unix
+ * The management socket, server side: JSON-RPC 2.0, one message a line, Unix
  * SOCK_STREAM, descriptors beside a message that counts them in its member "fds".
  *
  * Every function here is to be called on the loop's thread; none blocks. Batches and notifications
@@ -14,13 +14,14 @@
 
 #include <base/error.h>
 
-struct uv_loop_s; /* uv_loop_t; the client's half includes this without libuv */
+struct rpc_loop;
 struct json_method;
 struct rpc_server;
 struct rpc_request;
 
 enum {
     RPC_MESSAGE_MAX = 1 << 20,        /* bytes of a message; a longer one ends the connection */
+    RPC_ANSWER_MAX = 16 << 20,        /* bytes of an answer that a client takes */
     RPC_DEPTH_MAX = 64,               /* nesting of a message */
     RPC_IN_FLIGHT_MAX = 64,           /* unanswered requests of a connection; then it is not read */
     RPC_CONNECTIONS_MAX = 1024,       /* then further ones are not accepted until one goes */
@@ -58,13 +59,12 @@ struct rpc_method {
 
 /* Accepts connections of listen_fd (taken over, also on failure) until destroyed. methods and
  * context must outlive the server. */
-int rpc_server_create(struct uv_loop_s *loop, int listen_fd, const struct rpc_method *methods,
+int rpc_server_create(struct rpc_loop *loop, int listen_fd, const struct rpc_method *methods,
                       size_t methods_count, void *context, struct rpc_server **ret,
                       struct error *err);
 
 /* Ends all connections, telling the disconnect callbacks. Requests that are not answered yet stay
- * valid and must still be answered (into the void). The loop must run once more for libuv to let
- * go of its handles. NULL is nothing. */
+ * valid and must still be answered (into the void). NULL is nothing. */
 void rpc_server_destroy(struct rpc_server *server);
 
 /* Open connections, and requests not yet answered, of all of them: for "idle since" decisions. */

@@ -1,0 +1,590 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/buffer.h>
+#include <base/socket.h>
+#include <rpc/channel.h>
+#include <rpc/loop.h>
+#include <rpc/server.h>
+
+#include "fault.h"
+#include "message.h"
+
+enum { READ_SIZE = 64 * 1024, READ_ROUNDS = 4, TABLE_FIRST = 64, FDS_MAX = 4 * RPC_FDS_MAX };
+
+#define NS_PER_MS UINT64_C(1000000)
+
+/* A call that waits for its answer. */
+struct pending {
+    struct pending *next; /* in its bucket, or among the spare ones */
+    struct rpc_channel *channel;
+    int64_t number;
+    const struct json_method *method;
+    rpc_done done;
+    void *data;
+    struct rpc_timer timer;
+};
+
+/* Descriptors that go with the byte at `at` of the output. */
+struct beside {
+    size_t at;
+    int fds[RPC_FDS_MAX]; /* owned */
+    size_t count;
+};
+
+struct rpc_channel {
+    struct rpc_loop *loop;
+    struct rpc_watch watch; /* fd -1: the connection has ended */
+    struct rpc_task flush;
+    struct rpc_channel_events events;
+    size_t references;
+    bool closed;
+
+    struct pending **table; /* owned; by number, chained */
+    size_t mask, in_flight;
+    struct pending *spare;
+    int64_t last_number;
+
+    struct buffer out;
+    size_t sent;           /* bytes of out */
+    struct beside *beside; /* owned */
+    size_t beside_count;
+
+    struct buffer in;
+    size_t searched; /* bytes of in without a line end */
+    int fds[FDS_MAX];
+    size_t fds_count;
+    struct rpc_channel_counts counts;
+};
+
+static void close_fds(const int *fds, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        close_fd(fds[i]);
+}
+
+static void hold(struct rpc_channel *channel)
+{
+    channel->references++;
+}
+
+static void release(struct rpc_channel *channel)
+{
+    if (--channel->references)
+        return;
+    while (channel->spare) {
+        struct pending *pending = channel->spare;
+        channel->spare = pending->next;
+        free(pending);
+    }
+    buffer_finish(&channel->out);
+    buffer_finish(&channel->in);
+    free(channel->beside);
+    free(channel->table);
+    free(channel);
+}
+
+/* ---- the table of calls ---- */
+
+static struct pending **bucket_of(struct rpc_channel *channel, int64_t number)
+{
+    return &channel->table[(size_t)number & channel->mask];
+}
+
+static void grow_table(struct rpc_channel *channel)
+{
+    struct pending **old = channel->table;
+    size_t old_size = old ? channel->mask + 1 : 0, size = old ? old_size * 2 : TABLE_FIRST;
+
+    channel->table = xnew_array(struct pending *, size);
+    channel->mask = size - 1;
+    for (size_t i = 0; i < old_size; i++) {
+        while (old[i]) {
+            struct pending *pending = old[i];
+            old[i] = pending->next;
+            pending->next = *bucket_of(channel, pending->number);
+            *bucket_of(channel, pending->number) = pending;
+        }
+    }
+    free(old);
+}
+
+static struct pending *add_pending(struct rpc_channel *channel)
+{
+    struct pending *pending = channel->spare;
+
+    if (!channel->table || channel->in_flight > channel->mask)
+        grow_table(channel);
+    if (pending)
+        channel->spare = pending->next;
+    else
+        pending = xnew(struct pending);
+    pending->number = channel->last_number;
+    pending->next = *bucket_of(channel, pending->number);
+    *bucket_of(channel, pending->number) = pending;
+    channel->in_flight++;
+    return pending;
+}
+
+/* Takes the call off; it is the caller's to finish(). NULL: there is none of that number. */
+static struct pending *take_pending(struct rpc_channel *channel, int64_t number)
+{
+    if (!channel->table)
+        return NULL;
+    struct pending **at = bucket_of(channel, number);
+    while (*at && (*at)->number != number)
+        at = &(*at)->next;
+    struct pending *pending = *at;
+    if (!pending)
+        return NULL;
+    *at = pending->next;
+    channel->in_flight--;
+    rpc_loop_clear_timer(channel->loop, &pending->timer);
+    return pending;
+}
+
+/* The callback, and the end of the call. Whoever comes here holds the channel. */
+static void finish(struct pending *pending, const struct rpc_outcome *outcome)
+{
+    struct rpc_channel *channel = pending->channel;
+    rpc_done done = pending->done;
+    void *data = pending->data;
+
+    pending->next = channel->spare;
+    channel->spare = pending;
+    done(data, outcome);
+}
+
+static void fail_pending(struct pending *pending, int code, const char *what)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    const char *name = pending->method->name;
+
+    error_set(&err, code, "%s: %s", name, what);
+    finish(pending, &(struct rpc_outcome){.code = code, .error = &err});
+}
+
+static void fail_all(struct rpc_channel *channel, int code, const char *what)
+{
+    for (size_t i = 0; channel->table && i <= channel->mask; i++) {
+        while (channel->table[i])
+            fail_pending(take_pending(channel, channel->table[i]->number), code, what);
+    }
+}
+
+static void on_timeout(struct rpc_timer *timer)
+{
+    struct pending *pending = (struct pending *)((char *)timer - offsetof(struct pending, timer));
+    struct rpc_channel *channel = pending->channel;
+
+    hold(channel);
+    channel->counts.timeouts++;
+    fail_pending(take_pending(channel, pending->number), -ETIMEDOUT, "no answer in time");
+    release(channel);
+}
+
+bool rpc_channel_cancel(struct rpc_channel *channel, int64_t number)
+{
+    struct pending *pending = take_pending(channel, number);
+
+    if (!pending)
+        return false;
+    hold(channel);
+    fail_pending(pending, -ECANCELED, "cancelled");
+    release(channel);
+    return true;
+}
+
+/* ---- the end of the connection ---- */
+
+static void let_go(struct rpc_channel *channel)
+{
+    if (channel->watch.fd < 0)
+        return;
+    rpc_loop_watch(channel->loop, &channel->watch, 0);
+    rpc_loop_unqueue(channel->loop, &channel->flush);
+    close(channel->watch.fd);
+    channel->watch.fd = -1;
+    close_fds(channel->fds, channel->fds_count);
+    channel->fds_count = 0;
+    for (size_t i = 0; i < channel->beside_count; i++)
+        close_fds(channel->beside[i].fds, channel->beside[i].count);
+    channel->beside_count = 0;
+}
+
+static void end(struct rpc_channel *channel, int code, const char *what)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (channel->watch.fd < 0)
+        return;
+    let_go(channel);
+    channel->counts.lost += channel->in_flight;
+    fail_all(channel, code, what);
+    if (channel->closed || !channel->events.ended)
+        return;
+    error_set(&err, code, "%s", what);
+    channel->events.ended(channel->events.data, &err);
+}
+
+void rpc_channel_close(struct rpc_channel *channel)
+{
+    if (!channel)
+        return;
+    channel->closed = true;
+    let_go(channel);
+    fail_all(channel, -ECANCELED, "the connection was closed here");
+    release(channel);
+}
+
+/* ---- out ---- */
+
+/* Up to where one send goes: descriptors belong to the first byte of theirs. */
+static size_t next_stop(const struct rpc_channel *channel)
+{
+    for (size_t i = 0; i < channel->beside_count; i++) {
+        if (channel->beside[i].at > channel->sent)
+            return channel->beside[i].at;
+    }
+    return channel->out.length;
+}
+
+static void drop_beside(struct rpc_channel *channel)
+{
+    close_fds(channel->beside[0].fds, channel->beside[0].count);
+    channel->beside_count--;
+    memmove(channel->beside, channel->beside + 1, channel->beside_count * sizeof(struct beside));
+}
+
+/* 0: all is sent; -EAGAIN: the rest later; else the connection is broken. */
+static int flush(struct rpc_channel *channel)
+{
+    while (channel->sent < channel->out.length) {
+        const struct beside *beside =
+            channel->beside_count && channel->beside[0].at == channel->sent ? &channel->beside[0]
+                                                                            : NULL;
+        ssize_t n = socket_send(channel->watch.fd, channel->out.data + channel->sent,
+                                next_stop(channel) - channel->sent, beside ? beside->fds : NULL,
+                                beside ? beside->count : 0);
+        if (n < 0)
+            return (int)n;
+        if (beside)
+            drop_beside(channel);
+        channel->sent += (size_t)n;
+    }
+    buffer_clear(&channel->out);
+    channel->sent = 0;
+    return 0;
+}
+
+static void update_watch(struct rpc_channel *channel)
+{
+    if (channel->watch.fd >= 0)
+        rpc_loop_watch(channel->loop, &channel->watch,
+                       EPOLLIN | (channel->out.length && !channel->flush.queued ? EPOLLOUT : 0));
+}
+
+static void flush_or_end(struct rpc_channel *channel)
+{
+    int r = channel->watch.fd < 0 ? 0 : flush(channel);
+
+    if (r < 0 && r != -EAGAIN)
+        end(channel, -ECONNRESET, "the connection broke");
+    update_watch(channel);
+}
+
+static void on_flush(struct rpc_task *task)
+{
+    struct rpc_channel *channel =
+        (struct rpc_channel *)((char *)task - offsetof(struct rpc_channel, flush));
+
+    hold(channel);
+    flush_or_end(channel);
+    release(channel);
+}
+
+static int add_beside(struct rpc_channel *channel, size_t at, const struct rpc_call *call)
+{
+    struct beside beside = {.at = at, .count = call->fds_count};
+
+    for (size_t i = 0; i < call->fds_count; i++) {
+        beside.fds[i] = fcntl(call->fds[i], F_DUPFD_CLOEXEC, 0);
+        if (beside.fds[i] < 0) {
+            int r = -errno;
+            close_fds(beside.fds, i);
+            return r;
+        }
+    }
+    channel->beside =
+        xrealloc(channel->beside, channel->beside_count + 1, sizeof(*channel->beside));
+    channel->beside[channel->beside_count++] = beside;
+    return 0;
+}
+
+static void write_request(struct rpc_channel *channel, const struct rpc_call *call)
+{
+    struct buffer *out = &channel->out;
+
+    buffer_append_text(out, "{\"jsonrpc\":\"2.0\",");
+    if (call->done) {
+        char id[32];
+        buffer_append(
+            out, id,
+            (size_t)snprintf(id, sizeof(id), "\"id\":%lld,", (long long)channel->last_number));
+    }
+    buffer_append_text(out, "\"method\":\"");
+    buffer_append_text(out, call->method->name); /* of the schema: nothing to escape */
+    buffer_append_char(out, '"');
+    if (call->method->params && call->params) {
+        buffer_append_text(out, ",\"params\":");
+        json_write(call->method->params, call->params, out);
+    }
+    if (call->fds_count)
+        buffer_printf(out, ",\"fds\":%zu", call->fds_count);
+    buffer_append_text(out, "}\n");
+}
+
+static int queue_request(struct rpc_channel *channel, const struct rpc_call *call)
+{
+    size_t start = channel->out.length;
+
+    write_request(channel, call);
+    int r = channel->out.length - start > RPC_MESSAGE_MAX ? -EFBIG : 0;
+    if (r == 0 && call->fds_count)
+        r = add_beside(channel, start, call);
+    if (r < 0)
+        channel->out.length = start;
+    return r;
+}
+
+int64_t rpc_channel_call(struct rpc_channel *channel, const struct rpc_call *call)
+{
+    if (channel->watch.fd < 0)
+        return -ENOTCONN;
+    if (call->fds_count > RPC_FDS_MAX)
+        return -E2BIG;
+    if (channel->in_flight >= RPC_CHANNEL_IN_FLIGHT_MAX ||
+        channel->out.length - channel->sent > RPC_CHANNEL_QUEUE_MAX)
+        return -ENOBUFS;
+    channel->last_number += call->done != NULL;
+    int r = queue_request(channel, call);
+    if (r < 0)
+        return r;
+    channel->counts.calls++;
+    if (call->done) {
+        struct pending *pending = add_pending(channel);
+        pending->channel = channel;
+        pending->method = call->method;
+        pending->done = call->done;
+        pending->data = call->data;
+        pending->timer = (struct rpc_timer){.callback = on_timeout};
+        if (call->timeout_ms)
+            rpc_loop_set_timer(channel->loop, &pending->timer,
+                               rpc_loop_update_now(channel->loop) + call->timeout_ms * NS_PER_MS);
+    }
+    rpc_loop_queue_later(channel->loop, &channel->flush);
+    return call->done ? channel->last_number : 0;
+}
+
+/* ---- in ---- */
+
+static void take_fault(struct rpc_channel *channel, struct pending *pending,
+                       const struct rpc_message *message)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    int fault;
+
+    int code = fault_take(message->error.text, message->error.length, &fault, &err);
+    channel->counts.faults++;
+    finish(pending, &(struct rpc_outcome){.code = code, .fault = fault, .error = &err});
+}
+
+static void take_result(struct rpc_channel *channel, struct pending *pending,
+                        const struct rpc_message *message, int *fds)
+{
+    const struct json_type *type = pending->method->result;
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct rpc_outcome outcome = {.fds = fds, .fds_count = message->fds};
+
+    if (type && json_parse(type, message->result.text, message->result.length, NULL,
+                           &outcome.result, &err) < 0) {
+        error_context(&err, "%s: the answer", pending->method->name);
+        outcome = (struct rpc_outcome){.code = -EPROTO, .error = &err};
+    }
+    channel->counts.answers++;
+    finish(pending, &outcome);
+}
+
+static int64_t number_of(struct rpc_part id)
+{
+    int64_t number = 0;
+
+    if (id.length == 0 || id.length > 18)
+        return -1;
+    for (size_t i = 0; i < id.length; i++) {
+        if (id.text[i] < '0' || id.text[i] > '9')
+            return -1;
+        number = number * 10 + (id.text[i] - '0');
+    }
+    return number;
+}
+
+static void take_answer(struct rpc_channel *channel, const struct rpc_message *message, int *fds)
+{
+    int64_t number = number_of(message->id);
+
+    if (number <= 0 || number > channel->last_number) {
+        end(channel, -EPROTO, "an answer came to nothing that was asked");
+        return;
+    }
+    struct pending *pending = take_pending(channel, number);
+    if (!pending)
+        channel->counts.late++;
+    else if (message->error.text)
+        take_fault(channel, pending, message);
+    else
+        take_result(channel, pending, message, fds);
+}
+
+static void take_message(struct rpc_channel *channel, const struct rpc_message *message)
+{
+    int fds[RPC_FDS_MAX];
+
+    if (!message->valid || message->fds > channel->fds_count) {
+        end(channel, -EPROTO, message->valid ? "descriptors are missing" : message->problem);
+        return;
+    }
+    if (message->fds) {
+        memcpy(fds, channel->fds, message->fds * sizeof(int));
+        channel->fds_count -= message->fds;
+        memmove(channel->fds, channel->fds + message->fds, channel->fds_count * sizeof(int));
+    }
+    if (!message->method.text)
+        take_answer(channel, message, fds);
+    else if (channel->events.notified)
+        channel->events.notified(channel->events.data, message->method.text, message->method.length,
+                                 message->params.text, message->params.length);
+    close_fds(fds, message->fds);
+}
+
+static void take_line(struct rpc_channel *channel, const char *text, size_t length)
+{
+    struct rpc_line line;
+
+    if (rpc_line_parse(text, length, &line, NULL) < 0) {
+        end(channel, -EPROTO, "what came is not understood");
+        return;
+    }
+    for (size_t i = 0; i < line.count && channel->watch.fd >= 0; i++)
+        take_message(channel, &line.messages[i]);
+    rpc_line_finish(&line);
+}
+
+static void take_lines(struct rpc_channel *channel)
+{
+    struct buffer *in = &channel->in;
+    size_t start = 0;
+
+    while (channel->watch.fd >= 0) {
+        size_t from = channel->searched > start ? channel->searched : start;
+        char *newline = memchr(in->data + from, '\n', in->length - from);
+        if (!newline)
+            break;
+        size_t stop = (size_t)(newline - in->data);
+        channel->searched = stop + 1;
+        if (stop > start)
+            take_line(channel, in->data + start, stop - start);
+        start = stop + 1;
+    }
+    buffer_consume(in, start);
+    channel->searched = in->length;
+}
+
+/* Bytes read, 0: not now, negative: no more. */
+static ssize_t read_some(struct rpc_channel *channel)
+{
+    size_t room = FDS_MAX - channel->fds_count;
+    struct buffer *in = &channel->in;
+
+    if (room > SOCKET_FDS_MAX)
+        room = SOCKET_FDS_MAX;
+    buffer_reserve(in, READ_SIZE);
+    ssize_t n = socket_receive(channel->watch.fd, in->data + in->length, READ_SIZE,
+                               channel->fds + channel->fds_count, &room);
+    if (n <= 0)
+        return n == -EAGAIN ? 0 : n < 0 ? n : -ECONNRESET;
+    channel->fds_count += room;
+    in->length += (size_t)n;
+    in->data[in->length] = '\0';
+    return n;
+}
+
+static void on_readable(struct rpc_channel *channel)
+{
+    for (int round = 0; round < READ_ROUNDS && channel->watch.fd >= 0; round++) {
+        ssize_t n = read_some(channel);
+        if (n == 0)
+            return;
+        if (n < 0) {
+            end(channel, -ECONNRESET, "the server ended the connection");
+            return;
+        }
+        take_lines(channel);
+        if (channel->watch.fd >= 0 && channel->in.length > RPC_ANSWER_MAX)
+            end(channel, -EPROTO, "an answer is too long");
+        if (n < READ_SIZE)
+            return;
+    }
+}
+
+static void on_event(struct rpc_watch *watch, uint32_t events)
+{
+    struct rpc_channel *channel =
+        (struct rpc_channel *)((char *)watch - offsetof(struct rpc_channel, watch));
+
+    hold(channel);
+    if (events & EPOLLOUT)
+        flush_or_end(channel);
+    if (channel->watch.fd >= 0 && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+        on_readable(channel);
+    release(channel);
+}
+
+/* ---- */
+
+int rpc_channel_open(struct rpc_loop *loop, int fd, const struct rpc_channel_events *events,
+                     struct rpc_channel **ret, struct error *err)
+{
+    struct rpc_channel *channel = xnew(struct rpc_channel);
+
+    channel->loop = loop;
+    channel->references = 1;
+    channel->watch = (struct rpc_watch){.fd = fd, .callback = on_event};
+    channel->flush.callback = on_flush;
+    if (events)
+        channel->events = *events;
+    int r = socket_set_nonblocking(fd);
+    if (r == 0)
+        r = rpc_loop_watch(loop, &channel->watch, EPOLLIN);
+    if (r < 0) {
+        close(fd);
+        free(channel);
+        return error_errno(err, -r, "watch the connection");
+    }
+    *ret = channel;
+    return 0;
+}
+
+struct rpc_channel_counts rpc_channel_counts(const struct rpc_channel *channel)
+{
+    struct rpc_channel_counts counts = channel->counts;
+
+    counts.in_flight = channel->in_flight;
+    counts.bytes_queued = channel->out.length - channel->sent;
+    return counts;
+}
