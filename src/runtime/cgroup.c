@@ -78,7 +78,8 @@ static void add_v1_controller(struct cgroup *cgroup, int base_fd, const char *na
         close(fd);
 }
 
-static int detect(struct cgroup *cgroup, struct error *err)
+/* only: of one controller; NULL: all. */
+static int detect(struct cgroup *cgroup, const char *only, struct error *err)
 {
     _cleanup_close_ int base_fd = open(CGROUP_MOUNT, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -90,8 +91,10 @@ static int detect(struct cgroup *cgroup, struct error *err)
         return 0;
     }
     cgroup->ops = &cgroup_v1_ops;
-    for (size_t i = 0; i < ARRAY_SIZE(v1_controllers); i++)
-        add_v1_controller(cgroup, base_fd, v1_controllers[i]);
+    for (size_t i = 0; i < ARRAY_SIZE(v1_controllers); i++) {
+        if (!only || text_equal(v1_controllers[i], only))
+            add_v1_controller(cgroup, base_fd, v1_controllers[i]);
+    }
     if (cgroup->count == 0)
         return error_set(err, -ENOTSUP, "no cgroup hierarchy is mounted under " CGROUP_MOUNT);
     return 0;
@@ -125,22 +128,33 @@ static int normalise_path(const char *path, char **ret, struct error *err)
     return 0;
 }
 
-int cgroup_init(struct cgroup *cgroup, const char *path, const char *id, struct error *err)
+static int init(struct cgroup *cgroup, const char *path, const char *only, struct error *err)
 {
     *cgroup = (struct cgroup){0};
-    int r = normalise_path(text_empty(path) ? id : path, &cgroup->path, err);
+    int r = normalise_path(path, &cgroup->path, err);
     if (r == 0)
-        r = detect(cgroup, err);
+        r = detect(cgroup, only, err);
     if (r < 0)
         cgroup_finish(cgroup);
     return r;
 }
 
+int cgroup_init(struct cgroup *cgroup, const char *path, const char *id, struct error *err)
+{
+    return init(cgroup, text_empty(path) ? id : path, NULL, err);
+}
+
 int cgroup_open(struct cgroup *cgroup, const char *path, struct error *err)
+{
+    return cgroup_open_for(cgroup, path, NULL, err);
+}
+
+int cgroup_open_for(struct cgroup *cgroup, const char *path, const char *controller,
+                    struct error *err)
 {
     if (!path[0])
         return cgroup_open_none(cgroup);
-    int r = cgroup_init(cgroup, path, NULL, err);
+    int r = init(cgroup, path, controller, err);
 
     if (r < 0)
         return r;

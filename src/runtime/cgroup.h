@@ -126,6 +126,10 @@ bool cgroup_is_none(const struct cgroup *cgroup);
 /* The same for a cgroup that exists; hierarchies where it does not are left out. What was made is
  * for the caller to fill in: nothing, so far. */
 int cgroup_open(struct cgroup *cgroup, const char *path, struct error *err);
+/* The same, but of the hierarchy of one controller alone (and on v2 of the only one): to look at
+ * it. */
+int cgroup_open_for(struct cgroup *cgroup, const char *path, const char *controller,
+                    struct error *err);
 void cgroup_finish(struct cgroup *cgroup); /* releases descriptors and memory, removes nothing */
 
 /* Sets each made_depth to what creation will make, for the state of a container whose creation may

@@ -37,9 +37,8 @@ void delete_run_hooks(const struct oci_config *config, const struct runtime_stat
     hook_output_finish(&output);
 }
 
-int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
-                     const struct oci_config *config, const struct runtime_state *state,
-                     char ***warnings, struct error *err)
+static int remove_groups(const char *id, struct cgroup *cgroup, const struct oci_config *config,
+                         const struct runtime_state *state, struct error *err)
 {
     int r = 0;
 
@@ -51,6 +50,15 @@ int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
         r = cgroup_destroy(cgroup, err);
     if (r == 0 && config && config->linux && config->linux->intel_rdt)
         intel_rdt_remove(config->linux->intel_rdt, id);
+    return r;
+}
+
+int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
+                     const struct oci_config *config, const struct runtime_state *state,
+                     char ***warnings, struct error *err)
+{
+    int r = remove_groups(id, cgroup, config, state, err);
+
     if (r == 0)
         r = state_remove(root, id, err);
     if (r < 0)
@@ -58,6 +66,14 @@ int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
     if (config && state)
         delete_run_hooks(config, state, warnings);
     return 0;
+}
+
+int delete_unwatched(const char *root, struct container *container,
+                     const struct runtime_state *state, struct error *err)
+{
+    int r = remove_groups(container->id, &container->cgroup, container->config, state, err);
+
+    return r < 0 ? r : state_retire(root, container->id, container->state_fd, err);
 }
 
 static int kill_and_wait(const struct stored *stored, struct error *err)

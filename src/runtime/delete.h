@@ -7,6 +7,7 @@
 #include <base/error.h>
 
 #include "cgroup.h"
+#include "container.h"
 #include "state.h"
 
 /* What delete and the end of a foreground run share: removes the cgroup with whoever is left in it
@@ -14,6 +15,10 @@
 int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
                      const struct oci_config *config, const struct runtime_state *state,
                      char ***warnings, struct error *err);
+
+/* The same for a container without hooks that this process ran itself (container->unwatched). */
+int delete_unwatched(const char *root, struct container *container,
+                     const struct runtime_state *state, struct error *err);
 
 /* The whole of delete. force: kills first. */
 int delete_stored(const char *root, const char *id, struct stored *stored, bool force,

@@ -61,6 +61,7 @@ struct execution {
     bool in_cgroup;
     bool unprivileged; /* the caller is not root, not even of a user namespace */
     bool aside;        /* another process than this one makes the child */
+    bool unwatched;    /* whether the program was executed is looked at when it has ended */
 };
 
 static void execution_finish(struct execution *execution)
@@ -440,17 +441,37 @@ static int serve(struct execution *execution, struct error *err)
         r = listener_serve(execution->sync_fd, execution->pidfd, config->seccomp,
                            execution->stored.state, "running", execution->stored.state->pid,
                            execution->pid, err);
-    if (r == 0)
+    if (r == 0 && !execution->unwatched)
         r = sync_expect_end(execution->sync_fd, err);
     if (r == 0)
         r = pidfd_socket_send(execution->pidfd_socket, "setns", execution->pidfd, err);
     return r < 0 ? r : create_write_pid_file(execution->options->pid_file, execution->pid, err);
 }
 
+/* As create_check_executed. */
+static int check_executed(struct execution *execution, struct error *err)
+{
+    int r = execution->unwatched ? sync_expect_end(execution->sync_fd, err) : 0;
+
+    if (r < 0)
+        error_context(err, "exec failed: unable to start container process");
+    return r;
+}
+
+static bool is_nobody_told(const struct execution *execution)
+{
+    const struct cloche_runtime_exec_options *options = execution->options;
+    const struct oci_linux *config = execution->config->linux;
+
+    return !options->detach && !execution->process->terminal && !options->pid_file &&
+           execution->pidfd_socket < 0 && !(config && filter_notifies(config->seccomp));
+}
+
 static int start_member(struct execution *execution, struct error *err)
 {
     int r = launch(execution, err);
 
+    execution->unwatched = is_nobody_told(execution);
     if (r == 0)
         r = serve(execution, err);
     if (r < 0) {
@@ -556,6 +577,8 @@ int runtime_exec(const char *root, const struct cloche_runtime_exec_options *opt
         r = terminal_receive(relay_fd, &master_fd, err);
     if (r == 0 && !options->detach)
         r = foreground_wait(execution.pid, master_fd, NULL, ret_exit_code, err);
+    if (r == 0)
+        r = check_executed(&execution, err);
     execution_finish(&execution);
     return r;
 }

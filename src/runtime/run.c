@@ -57,7 +57,9 @@ int runtime_run(const char *root, const struct cloche_runtime_create_options *op
             r = stay(&container, relay_fd, &notify, ret_exit_code, err);
             if (r == 0)
                 r = create_check_executed(&container, root, err);
-            if (r == 0 && !options->keep)
+            if (r == 0 && !options->keep && container.unwatched)
+                r = delete_unwatched(root, &container, &state, err);
+            else if (r == 0 && !options->keep)
                 r = delete_leftovers(root, options->id, &container.cgroup, container.config, &state,
                                      &container.warnings, err);
         }

@@ -6,7 +6,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -94,6 +96,42 @@ static int open_root(const char *root, bool create, struct error *err)
     return fd < 0 ? error_errno(err, errno, "open %s", root) : checked(fd, root, err);
 }
 
+/* The folder of a container that has ended, emptied, for the next one: no id. Freeing a folder's
+ * block can mean waiting for the disk (ext4 without a journal, mounted with discard). */
+#define SPARE_FOLDER ",spare"
+
+static bool is_empty(int fd)
+{
+    char entries[512] __attribute__((aligned(8)));
+    long n;
+
+    if (lseek(fd, 0, SEEK_SET) < 0)
+        return false;
+    while ((n = syscall(SYS_getdents64, fd, entries, sizeof(entries))) > 0) {
+        const struct dirent64 *entry;
+        for (long at = 0; at < n; at += entry->d_reclen) {
+            entry = (const struct dirent64 *)(entries + at);
+            if (!text_equal(entry->d_name, ".") && !text_equal(entry->d_name, ".."))
+                return false;
+        }
+    }
+    return n == 0;
+}
+
+int state_retire(const char *root, const char *id, int fd, struct error *err)
+{
+    _cleanup_close_ int root_fd = open_root(root, false, err);
+
+    if (root_fd < 0)
+        return root_fd;
+    unlinkat(fd, RECORD_FILE, 0);
+    /* Who still works in it holds the lock. */
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_empty(fd) &&
+        renameat2(root_fd, id, root_fd, SPARE_FOLDER, RENAME_NOREPLACE) == 0)
+        return 0;
+    return file_remove_tree_at(root_fd, id, err);
+}
+
 int state_create(const char *root, const char *id, struct error *err)
 {
     int r = state_check_id(id, err);
@@ -102,7 +140,8 @@ int state_create(const char *root, const char *id, struct error *err)
     _cleanup_close_ int root_fd = open_root(root, true, err);
     if (root_fd < 0)
         return root_fd;
-    if (mkdirat(root_fd, id, 0711) < 0) {
+    if (renameat2(root_fd, SPARE_FOLDER, root_fd, id, RENAME_NOREPLACE) < 0 &&
+        mkdirat(root_fd, id, 0711) < 0) {
         if (errno == EEXIST)
             return error_set(err, -EEXIST, "container with id exists: %s", id);
         return error_errno(err, errno, "create %s/%s", root, id);
@@ -238,7 +277,7 @@ static bool is_frozen(const struct stored *stored)
     struct cgroup cgroup;
     bool frozen;
 
-    if (state_open_cgroup(stored, &cgroup, NULL) < 0)
+    if (cgroup_open_for(&cgroup, stored->state->cgroup_path, "freezer", NULL) < 0)
         return false;
     frozen = cgroup.ops->is_frozen(&cgroup) > 0;
     cgroup_finish(&cgroup);
@@ -281,7 +320,8 @@ static int open_stored(struct stored *stored, const char *root, const char *id, 
     return check_owner(stored->fd, id, err);
 }
 
-static int read_record(struct stored *stored, struct error *err)
+/* The folder is one of a name that was opened before: it can be another container's by now. */
+static int read_record(struct stored *stored, const char *id, struct error *err)
 {
     runtime_state_free(stored->state);
     stored->state = NULL;
@@ -296,10 +336,13 @@ static int read_record(struct stored *stored, struct error *err)
                       "%s has format version %u, this program knows %d: it is too old for this "
                       "container",
                       RECORD_FILE, stored->state->format_version, RUNTIME_FORMAT_VERSION);
+    if (r == 0 && !text_equal(stored->state->id, id))
+        r = error_set(err, -ESTALE, "the folder is another container's by now");
     return r;
 }
 
-int state_load(struct stored *stored, const char *root, const char *id, struct error *err)
+static int load(struct stored *stored, const char *root, const char *id, bool lock,
+                struct error *err)
 {
     *stored = (struct stored){.fd = -1, .root_fd = -1, .pidfd = -1};
     int r = state_check_id(id, err);
@@ -310,9 +353,12 @@ int state_load(struct stored *stored, const char *root, const char *id, struct e
         state_finish(stored);
         return r == -EPERM ? r : error_set(err, -ENOENT, "container does not exist");
     }
-    r = read_record(stored, err);
+    r = lock && flock(stored->fd, LOCK_EX) < 0 ? error_errno(err, errno, "lock the container")
+                                               : read_record(stored, id, err);
     if (r < 0) {
-        if (r != -ENOENT)
+        if (r == -ESTALE)
+            r = error_set(err, -ENOENT, "container does not exist");
+        else if (r != -ENOENT)
             error_context(err, "container %s", id);
         else
             error_set(err, r,
@@ -322,6 +368,16 @@ int state_load(struct stored *stored, const char *root, const char *id, struct e
     }
     find_status(stored);
     return 0;
+}
+
+int state_load(struct stored *stored, const char *root, const char *id, struct error *err)
+{
+    return load(stored, root, id, false, err);
+}
+
+int state_load_locked(struct stored *stored, const char *root, const char *id, struct error *err)
+{
+    return load(stored, root, id, true, err);
 }
 
 int state_load_config(const struct stored *stored, struct oci_config **ret, struct error *err)

@@ -38,12 +38,17 @@ int state_write(struct container *container, pid_t pid, struct error *err);
 
 /* "container does not exist" is -ENOENT. */
 int state_load(struct stored *stored, const char *root, const char *id, struct error *err);
+/* For who writes files into the folder: one after the other, until state_finish. Blocks. */
+int state_load_locked(struct stored *stored, const char *root, const char *id, struct error *err);
 int state_load_config(const struct stored *stored, struct oci_config **ret, struct error *err);
 int state_open_cgroup(const struct stored *stored, struct cgroup *ret, struct error *err);
 void state_finish(struct stored *stored);
 
 /* Removes the folder. */
 int state_remove(const char *root, const char *id, struct error *err);
+/* The same, of a container that was never to be started by another command, whose folder (fd)
+ * serves the next one: state_create takes it. */
+int state_retire(const char *root, const char *id, int fd, struct error *err);
 
 /* Start time of a process in clock ticks since boot; -ESRCH when it is gone or a zombie. */
 int state_start_time(pid_t pid, uint64_t *ret);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 
 #include <runtime/runtime.h>
 
@@ -89,14 +88,12 @@ static int load_effective(const struct update *update, struct oci_linux **ret, s
 
 static int load(struct update *update, const char *root, struct error *err)
 {
-    int r = state_load(&update->stored, root, update->options->id, err);
+    int r = state_load_locked(&update->stored, root, update->options->id, err);
 
     if (r < 0)
         return r;
     if (update->stored.status == CLOCHE_RUNTIME_STOPPED || update->stored.pidfd < 0)
         return error_set(err, -EINVAL, "container not running");
-    if (flock(update->stored.fd, LOCK_EX) < 0) /* until it is closed: updates come one by one */
-        return error_errno(err, errno, "lock the container");
     r = state_load_config(&update->stored, &update->config, err);
     if (r == 0)
         r = load_effective(update, &update->before, err);
