@@ -11,9 +11,9 @@ import sys
 import tempfile
 
 # One document to start from, in which no array is long enough for the bug.
-SEED = b'{"ociVersion":"1","process":{"cwd":"/","args":["a","b"]}}'
-RUNS = 100000
-SECONDS_MAX = 40
+SEED = b'{"ociVersion":"1","process":{"cwd":"/","args":["a","b","c"]}}'
+RUNS = 60000
+SECONDS_MAX = 100
 
 
 def run(target, dictionary):
@@ -25,7 +25,7 @@ def run(target, dictionary):
             file.write(SEED)
         result = subprocess.run(
             [target, f'-dict={dictionary}', f'-runs={RUNS}', f'-max_total_time={SECONDS_MAX}',
-             '-seed=1', '-max_len=256', f'-artifact_prefix={folder}/', corpus],
+             '-seed=2', '-max_len=256', f'-artifact_prefix={folder}/', corpus],
             capture_output=True, text=True, errors='replace', timeout=3 * SECONDS_MAX)
     return result.returncode, result.stderr
 
