@@ -35,11 +35,12 @@
  * has ended, and a caller that wants its exit status makes itself the child subreaper
  * (prctl(PR_SET_CHILD_SUBREAPER, 1), prctl(2)) and waits for the number that
  * cloche_runtime_state() gives. With `direct` there is no fork: the process is the caller's child,
- * and what the header says of `direct` holds. Hooks of start and delete are the caller's children
- * during the call, which must not take their ends from it (waitpid(-1)). Of a caller's handlers,
- * masks, working directory, environment, descriptors and namespaces no call leaves anything
- * changed. The fork allocates memory: an allocator that takes malloc's place has to be usable in a
- * fork of a program with threads (those of the libcs are; those of gcc 12's sanitizers are not).
+ * and what the header says of `direct` holds. Without it no call leaves anything changed of the
+ * caller's handlers, masks, working directory, environment, descriptors and namespaces, and a
+ * caller may ignore SIGCHLD or take the end of any child: the library's own are the fork, whose end
+ * it does not need, and the fork's. The fork allocates memory: an allocator that takes malloc's
+ * place has to be usable in a fork of a program with threads (those of the libcs are; those of gcc
+ * 12's sanitizers are not).
  *
  * The caller's own file. Until a container's process executes its program, /proc/PID/exe in there
  * leads to the file of the calling program (CVE-2019-5736). A program that embeds the library calls
@@ -94,10 +95,10 @@ struct cloche_runtime_settings {
      * (the second at once). */
     const char *root;
 
-    /* create, run, restore, exec and update work in the calling process itself, and not in a fork
-     * of it. For programs with a single thread: namespaces are entered and left, the process
-     * becomes not dumpable, and run, restore and exec without `detach` leave all signals blocked.
-     * `stdio` is not taken then. */
+    /* Everything is done in the calling process itself, and nothing in a fork of it. For programs
+     * with a single thread: namespaces are entered and left, the process becomes not dumpable, and
+     * run, restore and exec without `detach` leave all signals blocked. `stdio` is not taken then.
+     */
     bool direct;
 
     enum cloche_runtime_rootless rootless;

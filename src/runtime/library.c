@@ -126,6 +126,33 @@ static int work_restore(const char *root, const void *options, char ***warnings,
     return runtime_restore(root, options, warnings, ret_exit_code, err);
 }
 
+struct start_request {
+    const char *id, *notify_socket;
+};
+
+static int work_start(const char *root, const void *options, char ***warnings, int *ret_exit_code,
+                      struct error *err)
+{
+    const struct start_request *request = options;
+
+    *ret_exit_code = 0;
+    return runtime_start(root, request->id, request->notify_socket, warnings, err);
+}
+
+struct delete_request {
+    const char *id;
+    bool force;
+};
+
+static int work_delete(const char *root, const void *options, char ***warnings, int *ret_exit_code,
+                       struct error *err)
+{
+    const struct delete_request *request = options;
+
+    *ret_exit_code = 0;
+    return runtime_delete(root, request->id, request->force, warnings, err);
+}
+
 static int do_work(struct cloche_runtime *runtime, library_work work, const void *options,
                    const int *stdio, int *ret_exit_code)
 {
@@ -210,36 +237,33 @@ int cloche_runtime_restore(struct cloche_runtime *runtime,
     return r < 0 ? r : do_work(runtime, work_restore, &known, known.stdio, ret_exit_code);
 }
 
-/* ---- what any thread may do ------------------------------------------------------------------ */
-
+/* start and delete run hooks, whose ends a program that takes those of all its children would take
+ * from us. */
 int cloche_runtime_start(struct cloche_runtime *runtime, const char *id,
                          const struct cloche_runtime_start_options *options)
 {
     struct cloche_runtime_start_options known;
-    char **warnings = NULL;
     int r = begin(runtime);
 
     if (r == 0)
         r = library_take(&known, sizeof(known), options, "start", &runtime->error);
     if (r < 0)
         return r;
-    r = runtime_start(runtime->root, id, known.notify_socket, &warnings, &runtime->error);
-    return end(runtime, r, warnings);
+    const struct start_request request = {.id = id, .notify_socket = known.notify_socket};
+    return do_work(runtime, work_start, &request, NULL, NULL);
 }
 
 int cloche_runtime_delete(struct cloche_runtime *runtime, const char *id, unsigned flags)
 {
-    char **warnings = NULL;
+    const struct delete_request request = {.id = id, .force = flags & CLOCHE_RUNTIME_DELETE_FORCE};
     int r = begin(runtime);
 
     if (r == 0)
         r = check_flags(runtime, flags, CLOCHE_RUNTIME_DELETE_FORCE);
-    if (r < 0)
-        return r;
-    r = runtime_delete(runtime->root, id, flags & CLOCHE_RUNTIME_DELETE_FORCE, &warnings,
-                       &runtime->error);
-    return end(runtime, r, warnings);
+    return r < 0 ? r : do_work(runtime, work_delete, &request, NULL, NULL);
 }
+
+/* ---- what any thread may do ------------------------------------------------------------------ */
 
 int cloche_runtime_kill(struct cloche_runtime *runtime, const char *id, int signal, unsigned flags)
 {

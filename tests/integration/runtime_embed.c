@@ -230,6 +230,12 @@ static void errors(void)
     options.bundle = bundle;
     options.stdio = wrong;
     expect(runtime, cloche_runtime_create(runtime, &options), -EBADF, "closed descriptors");
+    options.stdio = NULL;
+    options.detach = true;
+    check(runtime, cloche_runtime_run(runtime, &options, &(int){0}), "run");
+    expect(runtime, cloche_runtime_create(runtime, &options), -EEXIST, "a second one");
+    expect(runtime, cloche_runtime_delete(runtime, id, 0), -EBUSY, "a running one");
+    check(runtime, cloche_runtime_delete(runtime, id, CLOCHE_RUNTIME_DELETE_FORCE), "delete");
     check(runtime, cloche_runtime_list(runtime, &list), "list");
     printf("left: %s\n", list && list[0] ? list[0] : "none");
     cloche_runtime_list_free(list);
@@ -310,6 +316,26 @@ static void watch(void)
     cloche_runtime_close(runtime);
 }
 
+/* In a program that lets nobody else have the ends of its children. */
+static void reaper(void)
+{
+    struct cloche_runtime *runtime = open_runtime(false);
+    const struct cloche_runtime_create_options options = {
+        .size = sizeof(options), .id = id, .bundle = bundle};
+    char *const args[] = {(char[]){"/bin/sh"}, (char[]){"-c"}, (char[]){"exit 7"}, NULL};
+    const struct cloche_runtime_exec_options further = {
+        .size = sizeof(further), .id = id, .args = args};
+    int code;
+
+    signal(SIGCHLD, SIG_IGN); /* they do not even become zombies */
+    check(runtime, cloche_runtime_create(runtime, &options), "create");
+    check(runtime, cloche_runtime_start(runtime, id, NULL), "start");
+    check(runtime, cloche_runtime_exec(runtime, &further, &code), "exec");
+    check(runtime, cloche_runtime_delete(runtime, id, CLOCHE_RUNTIME_DELETE_FORCE), "delete");
+    cloche_runtime_close(runtime);
+    printf("exec: %d\n", code);
+}
+
 static void seal(void)
 {
     struct statvfs status;
@@ -335,6 +361,7 @@ int main(int argc, char **argv)
         {"direct", direct},
         {"errors", errors},
         {"versions", versions},
+        {"reaper", reaper},
         {"watch", watch},
         {"seal", seal},
         {"stress", stress},

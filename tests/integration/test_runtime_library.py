@@ -86,11 +86,14 @@ def warnings_reach_the_program(scratch, images, unique):
 
 @test
 def failures_have_a_text(scratch, images, unique):
-    bundle = Bundle(scratch / "bundle", images, unique, "true")
-    missing, nowhere, descriptors, left = embed(scratch, bundle.path, unique, "errors").lines
+    bundle = Bundle(scratch / "bundle", images, unique, "exec sleep 60")
+    lines = embed(scratch, bundle.path, unique, "errors").lines
+    missing, nowhere, descriptors, second, running, left = lines
     assert "does not exist" in missing
     assert "/nowhere" in nowhere
     assert "stdio[1]" in descriptors and "999" in descriptors
+    assert second == f"container with id exists: {unique}"
+    assert "not stopped: running" in running
     assert left == "left: none"
 
 
@@ -103,6 +106,17 @@ def programs_of_other_versions_are_understood_or_told(scratch, images, unique):
     assert "size" in none
     assert older == "done"
     assert "0x80000000" in flag
+
+
+@test
+def hooks_are_waited_for_where_children_are_ignored(scratch, images, unique):
+    bundle = Bundle(scratch / "bundle", images, unique, "exec sleep 60")
+    bundle.config["hooks"] = {
+        kind: [{"path": "/bin/sh", "args": ["sh", "-c", f"sleep 0.2; echo {kind} >> {scratch}/told"]}]
+        for kind in ("createRuntime", "poststart", "poststop")}
+    bundle.write()
+    assert embed(scratch, bundle.path, unique, "reaper").out == "exec: 7\n"
+    assert (scratch / "told").read_text().split() == ["createRuntime", "poststart", "poststop"]
 
 
 @test
