@@ -3,7 +3,8 @@
 #include "annotations.h"
 
 char *const annotation_names[] = {ANNOTATION_HOOKS_STDERR, ANNOTATION_HOOKS_STDOUT,
-                                  ANNOTATION_PIDFD_RECEIVER, ANNOTATION_SECCOMP_FAIL, NULL};
+                                  ANNOTATION_KEEP_GROUPS,  ANNOTATION_PIDFD_RECEIVER,
+                                  ANNOTATION_SECCOMP_FAIL, NULL};
 
 const char *annotation_value(const struct json_string_map *annotations, const char *name)
 {

@@ -9,6 +9,8 @@
 /* The host's files that get the hooks' output (hooks.h). */
 #define ANNOTATION_HOOKS_STDOUT "run.oci.hooks.stdout"
 #define ANNOTATION_HOOKS_STDERR "run.oci.hooks.stderr"
+/* Whatever it says: the program has the supplementary groups of the runtime's caller. */
+#define ANNOTATION_KEEP_GROUPS "run.oci.keep_original_groups"
 /* A socket that gets a pidfd of the container's process, as with --pidfd-socket. */
 #define ANNOTATION_PIDFD_RECEIVER "run.oci.pidfd_receiver"
 /* Not "0": system calls of the profile that libseccomp does not know are an error. */

@@ -121,6 +121,7 @@ static int load_config(struct container *container, const char *bundle, const ch
     if (!container->config->linux)
         container->config->linux = xnew(struct oci_linux);
     config_modernize(container->config);
+    users_fill_maps(container->config->linux);
     r = config_check(container->config, err);
     if (r < 0)
         error_context(err, "config.json");
@@ -536,6 +537,8 @@ int create_container(struct container *container, const char *root,
     container->no_new_keyring = options->no_new_keyring;
     container->systemd_cgroup = options->systemd_cgroup;
     container->foreground = !wait_for_start && !options->detach;
+    workload.keeps_groups =
+        annotation_value(container->config->annotations, ANNOTATION_KEEP_GROUPS) != NULL;
     workload.listen_fds = options->listen_fds;
     workload.preserve_fds = options->listen_fds + options->preserve_fds;
     if (options->listen_fds && options->listen_names)

@@ -20,6 +20,7 @@
 #include <base/socket.h>
 #include <base/text.h>
 
+#include "annotations.h"
 #include "attributes.h"
 #include "config_check.h"
 #include "cgroup_systemd.h"
@@ -101,6 +102,8 @@ static int load(struct execution *execution, const char *root, char ***warnings,
     if (r == 0)
         r = workload_init(&execution->plan, execution->process, execution->config->linux, warnings,
                           err);
+    execution->plan.keeps_groups =
+        annotation_value(execution->config->annotations, ANNOTATION_KEEP_GROUPS) != NULL;
     execution->plan.preserve_fds = execution->options->preserve_fds;
     execution->plan.stays_hidden = listener_can_take();
     return r;
@@ -166,7 +169,7 @@ static int enter_namespaces(const struct execution *execution, struct error *err
         return 0;
     if (!execution->aside && setns(execution->stored.pidfd, CLONE_NEWUSER) < 0)
         return error_errno(err, errno, "join the container's user namespace");
-    int r = users_become_root(execution->process->user, err);
+    int r = users_become_root(execution->process->user, execution->plan.keeps_groups, err);
     /* Each change of rights sets it to what fs.suid_dumpable says. */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     return r;

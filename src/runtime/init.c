@@ -14,6 +14,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "annotations.h"
 #include "container_cgroup.h"
 #include "hooks.h"
 #include "init.h"
@@ -75,7 +76,8 @@ static int become_mapped_root(struct container *container, struct error *err)
     if (r == 0 && container->unprivileged && (container->namespaces.create & CLONE_NEWNS))
         r = mounts_open_sources(container, err);
     if (r == 0)
-        r = users_become_root(config->process->user, err);
+        r = users_become_root(config->process->user,
+                              annotation_value(config->annotations, ANNOTATION_KEEP_GROUPS), err);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     return r;
 }

@@ -21,6 +21,7 @@
 #include "config_version.h"
 #include "kernel.h"
 #include "state.h"
+#include "users.h"
 
 enum {
     PROC_STAT_MAX = 4096,
@@ -384,9 +385,12 @@ int state_load_config(const struct stored *stored, struct oci_config **ret, stru
 {
     int r = oci_config_parse(stored->record.config, stored->record.config_length, RECORD_FILE, ret,
                              err);
-    if (r == 0)
-        config_modernize(*ret);
-    return r;
+
+    if (r < 0)
+        return r;
+    config_modernize(*ret);
+    users_fill_maps((*ret)->linux);
+    return 0;
 }
 
 int state_open_cgroup(const struct stored *stored, struct cgroup *ret, struct error *err)

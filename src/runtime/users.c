@@ -56,6 +56,32 @@ static struct user_map gid_map(const struct oci_linux *config)
                              .own_id = getegid()};
 }
 
+static bool is_new(const struct oci_linux *config)
+{
+    for (size_t i = 0; config && i < config->namespaces_count; i++) {
+        if (text_equal(config->namespaces[i]->type, "user"))
+            return text_empty(config->namespaces[i]->path);
+    }
+    return false;
+}
+
+static void fill_map(struct oci_id_mapping ***map, size_t *count, uint32_t own_id)
+{
+    free(*map); /* an empty list */
+    *map = xnew_array(struct oci_id_mapping *, 1);
+    **map = xnew(struct oci_id_mapping);
+    ***map = (struct oci_id_mapping){.container_id = 0, .host_id = own_id, .size = 1};
+    *count = 1;
+}
+
+void users_fill_maps(struct oci_linux *config)
+{
+    if (!is_new(config) || config->uid_mappings_count || config->gid_mappings_count)
+        return;
+    fill_map(&config->uid_mappings, &config->uid_mappings_count, geteuid());
+    fill_map(&config->gid_mappings, &config->gid_mappings_count, getegid());
+}
+
 /* Of the call that the thread is in. */
 static _Thread_local enum cloche_runtime_rootless limited;
 
@@ -218,14 +244,14 @@ static int become(long call, unsigned preferred, unsigned other)
     return syscall(call, other, other, other) < 0 ? -errno : 0;
 }
 
-int users_become_root(const struct oci_user *user, struct error *err)
+int users_become_root(const struct oci_user *user, bool keeps_groups, struct error *err)
 {
     int r = become(SYS_setresgid, 0, user ? user->gid : 0);
 
     if (r < 0)
         return error_errno(err, -r,
                            "linux.gidMappings: become group 0 of the container, or process.user's");
-    if (syscall(SYS_setgroups, 0, NULL) < 0 && errno != EPERM)
+    if (!keeps_groups && syscall(SYS_setgroups, 0, NULL) < 0 && errno != EPERM)
         return error_errno(err, errno, "drop supplementary groups");
     r = become(SYS_setresuid, 0, user ? user->uid : 0);
     if (r < 0)

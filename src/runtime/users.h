@@ -14,13 +14,18 @@
 struct oci_linux;
 struct oci_user;
 
+/* A new user namespace without mappings has the caller alone, as its root: what crun makes of such
+ * a configuration. runc refuses it. Called for every configuration that is read. */
+void users_fill_maps(struct oci_linux *config);
+
 /* Writes uid_map and gid_map of a process in a new user namespace. proc_fd: the host's /proc. The
  * process has to be dumpable for it unless the caller is root. */
 int users_map(int proc_fd, pid_t pid, const struct oci_linux *config, struct error *err);
 
 /* In a process that has just come into a user namespace: becomes its root, or, where nobody is
- * root, the given user (NULL: 0). Supplementary groups are dropped where that is allowed. */
-int users_become_root(const struct oci_user *user, struct error *err);
+ * root, the given user (NULL: 0). Supplementary groups are dropped where that is allowed, unless
+ * they are kept. */
+int users_become_root(const struct oci_user *user, bool keeps_groups, struct error *err);
 
 /* In a process in a joined user namespace: that the mappings of the configuration, when there are
  * any, are those of the namespace. */

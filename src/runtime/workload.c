@@ -190,29 +190,40 @@ int workload_set_own_oom_score(int proc_fd, const struct oci_process *config, st
 
 /* The program may open its /dev/stdout again, which for a pipe asks for the owner's rights. Not for
  * files and terminals of the caller, which are none of the container's. */
-static void own_standard_pipes(uid_t uid)
+static void own_standard_pipes(uid_t uid, gid_t gid)
 {
     for (int fd = 0; fd < 3; fd++) {
         struct stat status;
-        if (fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) && status.st_uid != uid)
+        if (fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) && status.st_uid != uid &&
+            fchown(fd, uid, gid) < 0)
             (void)!fchown(fd, uid, (gid_t)-1);
     }
 }
 
-static int become_user(const struct oci_process *config, struct error *err)
+static int set_groups(const struct oci_user *user, struct error *err)
+{
+    if (setgroups(user->additional_gids_count, user->additional_gids) == 0 ||
+        (!user->additional_gids_count && errno == EPERM))
+        return 0;
+    return errno == EPERM
+               ? error_set(err, -EPERM,
+                           "process.user.additionalGids: cannot set any additional groups in a "
+                           "rootless container that maps its own group alone")
+               : error_errno(err, errno, "process.user.additionalGids: setgroups");
+}
+
+static int become_user(const struct oci_process *config, bool keeps_groups, struct error *err)
 {
     const struct oci_user none = {0}, *user = config->user ? config->user : &none;
+    int r = 0;
 
-    own_standard_pipes(user->uid);
+    own_standard_pipes(user->uid, user->gid);
     if (config->terminal)
         (void)!fchown(0, user->uid, (gid_t)-1);
-    if (setgroups(user->additional_gids_count, user->additional_gids) < 0 &&
-        (user->additional_gids_count || errno != EPERM))
-        return errno == EPERM
-                   ? error_set(err, -EPERM,
-                               "process.user.additionalGids: cannot set any additional groups in a "
-                               "rootless container that maps its own group alone")
-                   : error_errno(err, errno, "process.user.additionalGids: setgroups");
+    if (!keeps_groups)
+        r = set_groups(user, err);
+    if (r < 0)
+        return r;
     if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) < 0)
         return error_errno(err, errno, "process.user.gid: setresgid %u", user->gid);
     if (syscall(SYS_setresuid, user->uid, user->uid, user->uid) < 0)
@@ -317,7 +328,7 @@ int workload_become(struct workload *workload, struct error *err)
     int entered = enter_working_directory(config->cwd, false, err);
     if (entered < 0)
         return entered;
-    r = become_user(config, err);
+    r = become_user(config, workload->keeps_groups, err);
     if (r < 0)
         return r;
     /* Nobody in the container may look into this process while it still has descriptors of the

@@ -28,6 +28,7 @@ struct workload {
     struct capability_sets capabilities; /* none where none are configured */
     char **environment;                  /* owned; in the child */
     char *path;                          /* owned; of the program */
+    bool keeps_groups;                   /* the supplementary groups of the caller */
     bool stays_hidden;                   /* the parent can take descriptors all the same */
 };
 

@@ -140,6 +140,21 @@ def the_callers_cpus_are_not_the_containers(w):
                    "/proc/self/status").out == everything
 
 
+
+@world
+def pipes_of_the_caller_become_the_users(w):
+    """Its /dev/stdout can be opened again; files and the null device stay whose they are."""
+    w.bundle.process["user"] = {"uid": 7, "gid": 8}
+    w.bundle.script("stat -Lc %u:%g /proc/self/fd/0 /proc/self/fd/1").write()
+    command = [str(w.runtime.path), "--root", str(w.runtime.root), "run", "-b", str(w.bundle.path),
+               w.name]
+    assert subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                          check=True).stdout.split() == ["0:0", "7:8"]
+    with open(w.scratch / "out", "w+", encoding="ascii") as file:
+        subprocess.run(command, stdin=subprocess.PIPE, stdout=file, check=True)
+        assert (w.scratch / "out").read_text().split() == ["7:8", "0:0"]
+
+
 # ---------------------------------------------------------------- memory and personality
 
 @world

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import stat
 import subprocess
 
@@ -155,6 +156,42 @@ def mappings_without_a_namespace(w):
     assert w.run("cat /proc/self/uid_map").out.split() == ["0", "0", "4294967295"]
     w.bundle.linux["uidMappings"] = [{"containerID": 0, "hostID": 1, "size": 4294967294}]
     w.fails("linux.uidMappings", "no user namespace")
+
+
+@world
+def without_mappings_the_caller_is_its_root(w):
+    w.bundle.namespace("user")
+    for mount in w.bundle.config["mounts"]:
+        mount["options"] = [word for word in mount.get("options", []) if word != "gid=5"]
+    for mappings in ({}, {"uidMappings": [], "gidMappings": []}):
+        w.bundle.linux.update(mappings)
+        text = "cd /proc/self; cat uid_map gid_map; readlink ns/user"
+        *maps, own = w.run(text).out.splitlines()
+        assert [line.split() for line in maps] == [["0", "0", "1"]] * 2
+        assert own != os.readlink("/proc/self/ns/user")
+    with w.runtime.container(w.bundle.script("sleep 100"), w.name):
+        assert w.runtime("exec", w.name, "cat", "/proc/self/uid_map").out.split() == ["0", "0", "1"]
+    w.bundle.linux["uidMappings"] = [{"containerID": 0, "hostID": 0, "size": 1}]
+    w.fails("linux.gidMappings: a new user namespace needs mappings")
+
+
+@world
+def groups_of_the_caller_are_kept_when_asked_for(w):
+    groups = "grep ^Groups: /proc/self/status"
+
+    def as_member(*args):
+        return run("setpriv", "--groups", "41,42", w.runtime.path, "--root", w.runtime.root,
+                   *args).out.split()
+    w.bundle.process["user"]["additionalGids"] = [7]
+    for value, expected in ((None, ["7"]), ("1", ["41", "42"])):
+        w.bundle.config["annotations"] = {"run.oci.keep_original_groups": value} if value else {}
+        w.bundle.script(groups)
+        assert as_member("run", "-b", w.bundle.path, w.name) == ["Groups:", *expected]
+        with w.runtime.container(w.bundle.script("sleep 100"), w.name):
+            assert as_member("exec", w.name, "sh", "-c", groups) == ["Groups:", *expected]
+    map_users(w.bundle).script(groups)
+    overflow = pathlib.Path("/proc/sys/kernel/overflowgid").read_text().strip()
+    assert as_member("run", "-b", w.bundle.path, w.name) == ["Groups:", overflow, overflow]
 
 
 @world
