@@ -1,4 +1,4 @@
-"""Process 1 of the guest, or a service of its systemd: sets the machine up, runs the test file that the command line names,
+"""Process 1 of the guest, or a service of its systemd: sets the machine up, runs the test files that the command line names,
 powers off. Results: /share/tap and /share/exit."""
 
 import ctypes
@@ -41,22 +41,30 @@ def set_up_service():
     os.environ.update(HOME="/root", TERM="dumb", CLOCHE_TEST_NAMESPACES="0")
 
 
-def run_test():
-    """Runs it, with the programs copied to memory: starting one over 9p costs tens of
-    milliseconds."""
-    build = pathlib.Path("/build")
+def copy_programs(build):
+    """To memory: starting one over 9p costs tens of milliseconds."""
     programs = pathlib.Path(os.environ["BUILD"]) / "src/programs"
     (build / "src/programs").mkdir(parents=True)
     for path in programs.iterdir() if programs.exists() else ():
         if path.is_file() and os.access(path, os.X_OK):
             shutil.copy(path, build / "src/programs")
+
+
+def run_tests():
+    """One after the other, each to its end. The line before each names it (run_guest.py)."""
+    build = pathlib.Path("/build")
+    copy_programs(build)
     source = pathlib.Path(os.environ["SOURCE"])
     environment = {**os.environ, "CLOCHE_BUILD": str(build), "CLOCHE_GUEST": "1",
                    "PYTHONPATH": str(source / "tests/integration"), "PYTHONDONTWRITEBYTECODE": "1"}
-    with open("/share/tap", "wb") as tap:
-        return subprocess.run([sys.executable, source / os.environ["TEST"]], env=environment,
-                              stdin=subprocess.DEVNULL, stdout=tap,
-                              stderr=subprocess.STDOUT).returncode
+    code = 0
+    with open("/share/tap", "w") as tap:
+        for test in os.environ["TESTS"].split(","):
+            print(f"\n== {test}", file=tap, flush=True)
+            code |= subprocess.run([sys.executable, source / test], env=environment,
+                                   stdin=subprocess.DEVNULL, stdout=tap,
+                                   stderr=subprocess.STDOUT).returncode
+    return code
 
 
 def main():
@@ -66,7 +74,7 @@ def main():
             set_up_service()
         else:
             set_up()
-        code = run_test()
+        code = run_tests()
     except BaseException:
         pathlib.Path("/share/guest-error").write_text(traceback.format_exc())
     pathlib.Path("/share/exit").write_text(str(code))

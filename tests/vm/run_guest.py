@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""usage: run_guest.py BUILD-FOLDER TEST-FILE [systemd | systemd-v1]
+"""usage: run_guest.py BUILD-FOLDER tiny|systemd|systemd-v1 TEST-FILE...
 
-Boots the guest, with Debian's systemd as its first process when that is asked for, runs a test file (a path in the tree) in it, prints its TAP. See README.md."""
+Boots the guest, with Debian's systemd as its first process when that is asked for, runs test files
+(paths in the tree) in it one after the other, prints one TAP stream of all. See README.md."""
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -21,23 +23,26 @@ SYSTEMD_OPTIONS = ("systemd.unit=cloche-test.target systemd.show_status=no syste
 CGROUP_V1_OPTIONS = ("systemd.unified_cgroup_hierarchy=no "
                      "systemd.legacy_systemd_cgroup_controller=yes")
 DISK_SIZE = 512 << 20  # bytes; a hole until written
-BOOT_LIMIT = 900  # seconds; meson's own limit is below
+BOOT_LIMIT = 1400  # seconds; meson's own limit is above
+FILE_MARK = "== "  # guest.py writes it, and the file's path, before the TAP of each file
+_RESULT = re.compile(r"(not ok|ok)\b *\d*(.*)")
+_PLAN = re.compile(r"1\.\.(\d+)")
 
 
 def init_options(first):
     """What the kernel's command line says of the first process."""
-    if not first:
+    if first == "tiny":
         return ""
     return " ".join([" INIT=systemd", SYSTEMD_OPTIONS,
                      CGROUP_V1_OPTIONS if first == "systemd-v1" else ""])
 
 
-def qemu_command(kernel, work, build, test, first):
+def qemu_command(kernel, work, build, tests, first):
     def share(tag, path, access):
         return ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,"
                            f"multidevs=remap{access}"]
     line = (f"console=ttyS0 quiet panic=-1 mitigations=off SOURCE={SOURCE} BUILD={build} "
-            f"TEST={test}" + init_options(first))
+            f"TESTS={','.join(map(str, tests))}" + init_options(first))
     return ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
             "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-serial", f"file:{work}/console", "-kernel", str(kernel.image),
@@ -50,8 +55,9 @@ def qemu_command(kernel, work, build, test, first):
             *share("share", f"{work}/share", "")]
 
 
-def boot(build, test, work, first):
-    """Runs the guest to its end. Returns the test's exit code, None when it did not get there."""
+def boot(build, tests, work, first):
+    """Runs the guest to its end. Returns the exit code of the tests, None when it did not get
+    there."""
     kernel = kernels.find(build)
     initramfs.write(f"{work}/initramfs", kernel, HERE / "init")
     os.mkdir(f"{work}/share")
@@ -59,7 +65,7 @@ def boot(build, test, work, first):
         disk.truncate(DISK_SIZE)
     subprocess.run(["mkfs.ext4", "-q", "-F", f"{work}/disk"], check=True)
     try:
-        subprocess.run(qemu_command(kernel, work, build, test, first), stdin=subprocess.DEVNULL,
+        subprocess.run(qemu_command(kernel, work, build, tests, first), stdin=subprocess.DEVNULL,
                        timeout=BOOT_LIMIT, check=True)
     except subprocess.TimeoutExpired:
         print(f"# the guest did not end within {BOOT_LIMIT} s")
@@ -69,27 +75,47 @@ def boot(build, test, work, first):
         return None
 
 
-def show(path, prefix=""):
+def show(path):
+    """A diagnostic line for each of a file's."""
     if path.exists():
         for line in path.read_text(errors="replace").splitlines():
-            print(prefix + line)
+            print("# " + line)
+
+
+def show_tap(path):
+    """The streams of the single files as one: numbered through, FILE.NAME as names, one plan."""
+    prefix, planned, count = "", 0, 0
+    print("TAP version 13")
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        result, plan = _RESULT.match(line), _PLAN.fullmatch(line)
+        if line.startswith(FILE_MARK):
+            prefix = pathlib.Path(line).stem.removeprefix("test_")
+        elif result:
+            count += 1
+            name = re.sub(r"^ *- *", "", result[2])
+            print(f"{result[1]} {count} - {prefix}.{name}")
+        elif plan:
+            planned += int(plan[1])
+        elif line and not line.startswith("TAP version"):
+            print(line)
+    print(f"1..{planned}")
 
 
 def main():
     build = pathlib.Path(sys.argv[1]).resolve()
-    test = pathlib.Path(sys.argv[2]).resolve().relative_to(SOURCE)
+    tests = [pathlib.Path(name).resolve().relative_to(SOURCE) for name in sys.argv[3:]]
     work = pathlib.Path(tempfile.mkdtemp(prefix="cloche-vm-", dir="/var/tmp"))
     try:
-        code = boot(build, test, work, sys.argv[3] if len(sys.argv) > 3 else None)
-        show(work / "share/tap")
+        code = boot(build, tests, work, sys.argv[2])
+        show_tap(work / "share/tap")
         if code != 0:
-            show(work / "share/guest-error", "# ")
+            show(work / "share/guest-error")
             print("# the guest's console:")
-            show(work / "console", "# ")
+            show(work / "console")
     finally:
         shutil.rmtree(work)
     if code is None:
-        print("Bail out! the guest did not run the test to its end")
+        print("Bail out! the guest did not run the tests to their end")
         return 1
     return code
 
