@@ -63,6 +63,9 @@ int cgroup_swap_limit(const struct oci_memory *memory, int64_t *ret, struct erro
         /* As on v1, where no limit on memory asks for none on swap either. */
         if (limit == -1)
             *ret = -1;
+        /* Asked for alone, none it is; beside a limit, 0 is what engines write for "not set". */
+        else if (memory->has_swap && !memory->has_limit)
+            *ret = 0;
         return 0;
     }
     if (swap < 0 || limit == -1) {

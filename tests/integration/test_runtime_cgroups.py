@@ -136,6 +136,16 @@ def files_of_cgroup_v2(w):
 
 
 @world
+def swap_of_0_is_none_unless_a_limit_stands_beside_it(w):
+    if not V2:
+        return  # v1 has only the sum of both
+    for memory, expected in (({"swap": 0}, "0\n"), ({"swap": 0, "limit": 0}, "max\n"),
+                             ({"swap": 0, "limit": 64 * MIB}, "max\n")):
+        w.bundle.resources["memory"] = memory
+        assert w.run("cat /sys/fs/cgroup/memory.swap.max").out == expected, memory
+
+
+@world
 def a_rule_that_v1_would_not_obey_is_refused(w):
     w.bundle.resources["devices"] = [
         {"allow": False, "access": "rwm"},
