@@ -28,7 +28,8 @@ struct stats {
 
 static int folder(const struct stats *stats, const char *controller)
 {
-    const struct cgroup_hierarchy *hierarchy = cgroup_hierarchy_find(stats->cgroup, controller);
+    const struct cgroup_hierarchy *hierarchy =
+        cgroup_is_none(stats->cgroup) ? NULL : cgroup_hierarchy_find(stats->cgroup, controller);
 
     return hierarchy ? hierarchy->fd : -1;
 }

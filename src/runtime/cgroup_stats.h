@@ -10,7 +10,7 @@
 #include "cgroup.h"
 
 /* Appends {"cpu": ..., "cpuset": ..., "memory": ..., ...}. Controllers that are not there count as
- * nothing used. */
+ * nothing used, and so does a container without a cgroup. */
 void cgroup_stats_write(struct cgroup *cgroup, struct buffer *out);
 
 #endif

@@ -98,7 +98,7 @@ static int watch_oom(struct watch *watch, struct error *err)
 {
     struct cgroup_hierarchy *memory = cgroup_hierarchy_find(&watch->cgroup, "memory");
 
-    if (!memory || memory->fd < 0)
+    if (cgroup_is_none(&watch->cgroup) || !memory || memory->fd < 0)
         return 0;
     return watch->cgroup.ops->version == 2 ? watch_oom_v2(watch, err)
                                            : watch_oom_v1(watch, memory->fd, err);
@@ -177,10 +177,7 @@ static int load(struct watch *watch, const char *root, struct error *err)
         return r;
     if (watch->stored.pidfd < 0)
         return error_set(err, -EINVAL, "container with id %s is not running", watch->id);
-    r = state_open_cgroup(&watch->stored, &watch->cgroup, err);
-    if (r == 0 && cgroup_is_none(&watch->cgroup))
-        r = error_set(err, -ENOTSUP, "the container has no cgroup, so nothing is counted");
-    return r;
+    return state_open_cgroup(&watch->stored, &watch->cgroup, err);
 }
 
 int runtime_events(const char *root, const char *id, const struct runtime_watch *request,

@@ -76,6 +76,9 @@ def a_life_without_a_cgroup(w):
         pids = json.loads(w.runtime("ps", "-f", "json", w.name).out)
         assert state["pid"] in pids and len(pids) >= 2, pids
         assert "sleep 100" in w.runtime("ps", w.name).out
+        # Nothing is counted: that is no failure, as with runc.
+        event = json.loads(w.runtime("events", "--stats", w.name).out)
+        assert event["data"]["pids"] == {} and "raw" not in event["data"]["memory"], event
         result = w.runtime("pause", w.name, code=1)
         assert "no cgroup" in result.err and "cannot be paused" in result.err, result
         assert w.runtime.status(w.name) == "running"
