@@ -366,7 +366,7 @@ char *cloche_runtime_info_json(const struct cloche_runtime_info *info, bool inde
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
 
-    runtime_info_write(info, indented ? JSON_PRETTY : JSON_COMPACT, &text);
+    runtime_info_write(info, indented ? JSON_NARROW : JSON_COMPACT, &text);
     return buffer_steal(&text);
 }
 

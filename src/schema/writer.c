@@ -6,7 +6,7 @@
 #include <schema/json.h>
 #include <schema/utf8.h>
 
-enum { INDENT = 4 };
+enum { INDENT_PRETTY = 4, INDENT_NARROW = 2 };
 
 /* Bytes that stand for themselves in a JSON string, from text on. */
 static size_t plain_run(const char *text, size_t length)
@@ -74,8 +74,10 @@ void json_writer_init(struct json_writer *writer, struct buffer *out, enum json_
 
 static void line_break(struct json_writer *writer)
 {
-    if (writer->layout == JSON_PRETTY)
-        buffer_printf(writer->out, "\n%*s", (int)(writer->depth * INDENT), "");
+    size_t indent = writer->layout == JSON_PRETTY ? INDENT_PRETTY : INDENT_NARROW;
+
+    if (writer->layout != JSON_COMPACT)
+        buffer_printf(writer->out, "\n%*s", (int)(writer->depth * indent), "");
 }
 
 /* What stands between the value before and the next one. */
@@ -135,7 +137,7 @@ void json_writer_key(struct json_writer *writer, const char *key)
 {
     separate(writer);
     json_quote(writer->out, key, strlen(key));
-    buffer_append_text(writer->out, writer->layout == JSON_PRETTY ? ": " : ":");
+    buffer_append_text(writer->out, writer->layout == JSON_COMPACT ? ":" : ": ");
     writer->after_key = true;
 }
 

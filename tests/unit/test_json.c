@@ -24,9 +24,12 @@ static void writer_places_commas_and_indents(void **state)
         [JSON_PRETTY] = "{\n    \"a\": 1,\n    \"b\": [],\n    \"c\": {},\n    \"d\": [\n"
                         "        true,\n        null,\n        \"x\",\n        [\n            2\n"
                         "        ]\n    ],\n    \"e\": {\n        \"f\": 0.5\n    }\n}",
+        [JSON_NARROW] = "{\n  \"a\": 1,\n  \"b\": [],\n  \"c\": {},\n  \"d\": [\n    true,\n"
+                        "    null,\n    \"x\",\n    [\n      2\n    ]\n  ],\n  \"e\": {\n"
+                        "    \"f\": 0.5\n  }\n}",
     };
 
-    for (enum json_layout layout = JSON_COMPACT; layout <= JSON_PRETTY; layout++) {
+    for (enum json_layout layout = JSON_COMPACT; layout <= JSON_NARROW; layout++) {
         _cleanup_buffer_ struct buffer out = BUFFER_INIT;
         struct json_writer w;
 

@@ -37,7 +37,7 @@ static int parse_duration(const char *text, uint64_t *ret_ms, struct error *err)
     } units[] = {{"ns", 1e-6}, {"us", 1e-3}, {"ms", 1}, {"s", 1e3}, {"m", 60e3}, {"h", 3600e3}};
     double total = 0;
 
-    for (const char *rest = text; *rest;) {
+    for (const char *rest = text_equal(text, "0") ? "" : text; *rest;) {
         char *end;
         double number = strtod(rest, &end);
         size_t length = strcspn(end, "0123456789."), i = 0;

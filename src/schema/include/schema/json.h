@@ -99,6 +99,7 @@ static inline void cleanup_json_string_map_p(struct json_string_map **map)
 enum json_layout {
     JSON_COMPACT, /* one line */
     JSON_PRETTY,  /* indented by 4 */
+    JSON_NARROW,  /* indented by 2 */
 };
 
 struct json_writer {
