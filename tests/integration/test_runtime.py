@@ -50,6 +50,7 @@ def create_start_state_kill_delete(w):
     assert state["status"] == "created" and state["pid"] == int(pid_file.read_text())
     assert state["bundle"] == str(w.bundle.path) and state["rootfs"] == str(w.bundle.rootfs)
     assert state["annotations"] == {"org.example": "yes"} and state["id"] == w.name
+    assert f'\n  "id": "{w.name}",\n' in w.runtime("state", w.name).out
     assert (w.scratch / "out").read_text() == ""
     w.runtime("start", w.name)
     wait_for(lambda: (w.scratch / "out").read_text() == "ready\n")
