@@ -51,9 +51,9 @@ typedef int message_handler(const struct nlmsghdr *message, void *data);
 static int walk(const char *answer, size_t length, message_handler *handle, void *data)
 {
     const struct nlmsghdr *message = (const void *)answer;
+    unsigned left = (unsigned)length, step;
 
-    for (unsigned left = (unsigned)length; NLMSG_OK(message, left);
-         message = NLMSG_NEXT(message, left)) {
+    for (; NLMSG_OK(message, left); message = (const void *)((const char *)message + step)) {
         if (message->nlmsg_type == NLMSG_DONE)
             return 1;
         if (message->nlmsg_type == NLMSG_ERROR) {
@@ -63,8 +63,10 @@ static int walk(const char *answer, size_t length, message_handler *handle, void
             return failure->error ? failure->error : 1;
         }
         int r = handle ? handle(message, data) : 0;
-        if (r < 0)
+        step = NLMSG_ALIGN(message->nlmsg_len);
+        if (r < 0 || step >= left)
             return r;
+        left -= step;
     }
     return 0;
 }
@@ -79,11 +81,16 @@ static int converse(int fd, struct rtnetlink_request *request, message_handler *
                sizeof(kernel)) < 0)
         return -errno;
     while (r == 0) {
-        ssize_t n = recv(fd, answer, ANSWER_SIZE, 0);
+        struct sockaddr_nl from = {0};
+        ssize_t n = recvfrom(fd, answer, ANSWER_SIZE, 0, (struct sockaddr *)&from,
+                             &(socklen_t){sizeof(from)});
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             return n < 0 ? -errno : -EPIPE;
+        /* Who has CAP_NET_ADMIN in a joined namespace can send to us, too. */
+        if (from.nl_pid != 0)
+            continue;
         r = walk(answer, (size_t)n, handle, data);
     }
     return r < 0 ? r : 0;

@@ -104,6 +104,7 @@ static void what_is_no_value_is_refused(void **state _unused_)
         "@(ss) ('a')",
         "@s 5",
         "uint64 'a'",
+        "[[@aaaaaaaaaaaaaaaai [], []], []]", /* deeper than each of its parts */
         "{'a': 1}",
         "<1",
         "2147483648",

@@ -114,6 +114,17 @@ static int append_signature(struct gvariant *value, const char *more, struct err
     return 0;
 }
 
+/* The end of the type of an array or a tuple: what its members' types make together may be deeper
+ * than each of them, and is asked for by type_length() from then on. */
+static int complete_signature(struct gvariant *value, const char *more, struct error *err)
+{
+    int r = append_signature(value, more, err);
+
+    if (r == 0 && !type_length(value->signature, 0))
+        r = error_set(err, -E2BIG, "the type is nested deeper than %d", GVARIANT_DEPTH_MAX);
+    return r;
+}
+
 static int take_escape(struct reader *reader, struct buffer *out, struct error *err)
 {
     static const char from[] = "abfnrtv", to[] = "\a\b\f\n\r\t\v";
@@ -248,7 +259,7 @@ static int parse_array(struct reader *reader, const char *expected, struct gvari
     if (!element[0])
         return fail(reader, "an empty array needs its type, as in @as []", err);
     set_signature(value, 'a');
-    return append_signature(value, element, err);
+    return complete_signature(value, element, err);
 }
 
 static int parse_tuple(struct reader *reader, const char *expected, struct gvariant *value,
@@ -270,14 +281,15 @@ static int parse_tuple(struct reader *reader, const char *expected, struct gvari
         if (r < 0)
             return r;
         add_item(value, item);
-        member += member ? type_length(member, 0) : 0;
+        if (member)
+            member += type_length(member, 0);
         r = append_signature(value, item->signature, err);
         if (r < 0)
             return r;
     }
     if (!value->count || (member && *member != ')'))
         return fail(reader, "fewer members than the type has", err);
-    return append_signature(value, ")", err);
+    return complete_signature(value, ")", err);
 }
 
 static int parse_variant(struct reader *reader, struct gvariant *value, struct error *err)
