@@ -193,8 +193,7 @@ int cgroup_read_number(int directory_fd, const char *file, uint64_t *ret);
 /* Processes that were killed for want of memory so far (v1: Linux 4.13). */
 uint64_t cgroup_oom_kills(struct cgroup *cgroup);
 /* Calls visit for the cgroups below fd, deepest first. parent_fd and name are where it is. */
-int cgroup_walk_below(int fd, int depth,
-                      int (*visit)(int parent_fd, const char *name, int fd, void *context),
+int cgroup_walk_below(int fd, int (*visit)(int parent_fd, const char *name, int fd, void *context),
                       void *context);
 
 #endif

@@ -18,7 +18,7 @@
 enum {
     DESTROY_TRIES = 200,
     DESTROY_PAUSE_US = 5000,
-    WALK_DEPTH_MAX = 1000, /* a container may make cgroups in its own, if it may write there */
+    WALK_DEPTH_MAX = 1 << 16, /* a container may make cgroups in its own, if it may write there */
     SIGNAL_ROUNDS_MAX = 16,
 };
 
@@ -48,13 +48,27 @@ static int read_pids(int directory_fd, struct pid_list *list, struct error *err)
     return 0;
 }
 
-int cgroup_walk_below(int fd, int depth,
-                      int (*visit)(int parent_fd, const char *name, int fd, void *), void *context)
+/* A folder on the way down. Only the lowest one is open: a container may nest them deeper than
+ * there are descriptors. */
+struct level {
+    char **names; /* owned, as each of them; of the folders in it */
+    size_t count, next;
+};
+
+static void level_finish(struct level *level)
 {
-    if (depth > WALK_DEPTH_MAX)
-        return -ELOOP;
+    for (size_t i = 0; i < level->count; i++)
+        free(level->names[i]);
+    free(level->names);
+}
+
+static int level_init(struct level *level, int fd)
+{
+    size_t capacity = 0;
     int copy_fd = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (copy_fd < 0)
+
+    *level = (struct level){0};
+    if (copy_fd < 0) /* removed meanwhile */
         return errno == ENOENT || errno == ENODEV ? 0 : -errno;
     _cleanup_closedir_ DIR *directory = fdopendir(copy_fd);
     if (!directory) {
@@ -64,17 +78,78 @@ int cgroup_walk_below(int fd, int depth,
     for (struct dirent *entry; (entry = readdir(directory));) {
         if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
             continue;
-        _cleanup_close_ int child_fd =
-            openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-        if (child_fd < 0)
-            continue;
-        int r = cgroup_walk_below(child_fd, depth + 1, visit, context);
-        if (r == 0)
-            r = visit(fd, entry->d_name, child_fd, context);
-        if (r < 0)
-            return r;
+        if (level->count == capacity) {
+            capacity = capacity ? 2 * capacity : 16;
+            level->names = xrealloc(level->names, capacity, sizeof(char *));
+        }
+        level->names[level->count++] = xstrdup(entry->d_name);
     }
     return 0;
+}
+
+struct walk {
+    struct level *levels;
+    size_t depth;
+    int fd; /* owned; the lowest one */
+};
+
+static int walk_down(struct walk *walk, int fd)
+{
+    struct level level;
+    int r = walk->depth < WALK_DEPTH_MAX ? level_init(&level, fd) : -ELOOP;
+
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    close_fd(walk->fd);
+    walk->fd = fd;
+    walk->levels = xrealloc(walk->levels, walk->depth + 1, sizeof(level));
+    walk->levels[walk->depth++] = level;
+    return 0;
+}
+
+static int walk_up(struct walk *walk, int (*visit)(int parent_fd, const char *name, int fd, void *),
+                   void *context)
+{
+    level_finish(&walk->levels[--walk->depth]);
+    if (walk->depth == 0)
+        return 0;
+    struct level *level = &walk->levels[walk->depth - 1];
+    int parent_fd = openat(walk->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (parent_fd < 0)
+        return -errno;
+    int r = visit(parent_fd, level->names[level->next++], walk->fd, context);
+    close(walk->fd);
+    walk->fd = parent_fd;
+    return r;
+}
+
+int cgroup_walk_below(int fd, int (*visit)(int parent_fd, const char *name, int fd, void *),
+                      void *context)
+{
+    struct walk walk = {.fd = -1};
+    int first_fd = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = first_fd >= 0 ? walk_down(&walk, first_fd) : errno == ENOENT ? 0 : -errno;
+
+    while (r == 0 && walk.depth) {
+        struct level *level = &walk.levels[walk.depth - 1];
+        const char *name = level->next < level->count ? level->names[level->next] : NULL;
+        if (name) {
+            int child_fd = openat(walk.fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+            if (child_fd < 0)
+                level->next++;
+            else
+                r = walk_down(&walk, child_fd);
+        } else {
+            r = walk_up(&walk, visit, context);
+        }
+    }
+    while (walk.depth)
+        level_finish(&walk.levels[--walk.depth]);
+    free(walk.levels);
+    close_fd(walk.fd);
+    return r;
 }
 
 static int visit_pids(int parent_fd _unused_, const char *name _unused_, int fd, void *context)
@@ -89,7 +164,7 @@ int cgroup_processes(struct cgroup *cgroup, pid_t **ret, size_t *ret_count, stru
     int r = 0;
 
     if (hierarchy && hierarchy->fd >= 0) {
-        r = cgroup_walk_below(hierarchy->fd, 0, visit_pids, &list);
+        r = cgroup_walk_below(hierarchy->fd, visit_pids, &list);
         if (r == 0)
             r = read_pids(hierarchy->fd, &list, err);
         else
@@ -159,7 +234,7 @@ static int destroy_in(struct cgroup *cgroup, struct cgroup_hierarchy *hierarchy)
         return 0;
     if (unlinkat(hierarchy->root_fd, cgroup->path, AT_REMOVEDIR) < 0 && errno != ENOENT) {
         if (hierarchy->fd >= 0)
-            r = cgroup_walk_below(hierarchy->fd, 0, visit_remove, NULL);
+            r = cgroup_walk_below(hierarchy->fd, visit_remove, NULL);
         if (r == 0)
             r = remove_directory(hierarchy->root_fd, cgroup->path);
     }

@@ -139,6 +139,8 @@ static void try_config(const char *text, size_t length)
 
     if (oci_config_parse(text, length, "config.json", &config, &err) < 0)
         return;
+    if (!config->linux) /* as create.c does */
+        config->linux = xnew(struct oci_linux);
     if (config_check(config, &err) == 0)
         expect(config->process && config->root && config->process->args_count > 0);
     oci_config_free(config);

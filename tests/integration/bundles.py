@@ -53,6 +53,11 @@ class Runtime:
     def status(self, name):
         return self.state(name)["status"]
 
+    def is_running(self, name):
+        """For waiting: also when it is not there yet, or half made (`list` has it then already)."""
+        result = self("state", name, code=None)
+        return result.code == 0 and json.loads(result.out)["status"] == "running"
+
     def names(self):
         return self("list", "-q").out.split()
 

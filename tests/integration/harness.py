@@ -35,6 +35,7 @@ tests to run, and -v to see every command.
 """
 
 import ctypes
+import errno
 import inspect
 import os
 import pathlib
@@ -53,6 +54,7 @@ BUILD = pathlib.Path(os.environ.get("CLOCHE_BUILD", TOP / "build")).resolve()
 PROGRAMS = BUILD / "src" / "programs"
 SCRATCH_BASE = pathlib.Path(os.environ.get("CLOCHE_TEST_TMP", "/var/tmp"))
 SCRATCH_PREFIX = "cloche-test-"
+REMOVE_TRIES = 20
 COMMAND_TIMEOUT = 60.0  # seconds; a test that needs more says so
 
 verbose = False
@@ -399,10 +401,16 @@ def remove_tree(path):
               if (line.split()[4] + "/").startswith(str(path) + "/")]
     for mount in reversed(mounts):
         run("umount", "-l", mount, code=None)
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        pass
+    # A process that is being killed may still make files, or hold what is being unmounted.
+    for tries in range(REMOVE_TRIES, -1, -1):
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            break
+        except OSError as error:
+            if not tries or error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
+                raise
+            time.sleep(0.1)
     return [f"mounted in the test's folder: {mount}" for mount in mounts]
 
 

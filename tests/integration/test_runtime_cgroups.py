@@ -11,7 +11,7 @@ import subprocess
 
 import bundles
 from bundles import CGROUPS, cgroup_file, cgroup_version
-from harness import main, wait_for
+from harness import main, run, wait_for
 
 V2 = cgroup_version() == 2
 HYBRID = (CGROUPS / "unified" / "cgroup.procs").exists()
@@ -198,6 +198,23 @@ def a_container_makes_cgroups_in_its_own(w):
     with running(w):
         shell(w, "mkdir -p /sys/fs/cgroup/a/b/c && echo 1 > /sys/fs/cgroup/a/b/cgroup.procs")
     assert not (CGROUPS / w.name).exists()
+
+
+@world
+def cgroups_deeper_than_there_are_descriptors(w):
+    """A container nests them to be left behind, or to hide processes from kill."""
+    depth, descriptors = 400, 100
+    writable_cgroups(w)
+    w.bundle.all_capabilities("CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN")
+    top = "/sys/fs/cgroup" if V2 else "/sys/fs/cgroup/devices"
+    w.runtime("run", "-d", "-b", w.bundle.script("sleep 100").write().path, w.name)
+    shell(w, f"cd {top} && for i in $(seq {depth}); do mkdir x y && cd x || exit 1; done; "
+             "(sleep 100 & echo $! >cgroup.procs)")
+    limited = ["prlimit", f"--nofile={descriptors}", w.runtime.path, "--root", w.runtime.root]
+    listed = run(*limited, "ps", "-f", "json", w.name).out
+    assert len(json.loads(listed)) == 2, listed
+    run(*limited, "delete", "--force", w.name)
+    assert not list(CGROUPS.glob(f"*/{w.name}")) and not (CGROUPS / w.name).exists()
 
 
 # ---------------------------------------------------------------- exec

@@ -473,7 +473,8 @@ def the_manager_is_told_when_the_container_is_ready(w):
     # In the foreground it is told on the way.
     w.bundle.script("sleep 100")
     running = w.runtime.start("run", "-b", w.bundle.path, w.name, env=manager.environment)
-    wait_for(lambda: w.runtime.names() and w.runtime.status(w.name) == "running")
+    wait_for(lambda: w.runtime.is_running(w.name) and pathlib.Path(
+        f"/proc/{w.runtime.state(w.name)['pid']}/root/run/notify/notify.sock").exists())
     say(w, "READY=1")
     manager.expect("READY=1", f"MAINPID={w.runtime.state(w.name)['pid']}")
     w.runtime("kill", w.name, "KILL")

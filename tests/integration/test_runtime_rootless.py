@@ -99,7 +99,7 @@ def kill_all_goes_by_the_pid_namespace(w):
     with open(output, "wb") as out:
         run_ = w.runtime.start("run", "-b", w.bundle.path, w.name, stdout=out,
                                stdin=subprocess.DEVNULL)
-    wait_for(lambda: w.runtime.names() and w.runtime.status(w.name) == "running")
+    wait_for(lambda: w.runtime.is_running(w.name))
     wait_for(lambda: len(json.loads(w.runtime("ps", "-f", "json", w.name).out)) >= 3)
     time.sleep(0.2)  # both shells have set their traps
     w.runtime("kill", "--all", w.name, "USR1")
