@@ -1,11 +1,15 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
+#include <base/text.h>
 
 #include "kernel.h"
 #include "mounts.h"
@@ -123,6 +127,24 @@ int rootfs_mask_paths(struct container *container, struct error *err)
     return r;
 }
 
+/* Below /proc, which is a procfs by now, nobody can put another thing in the place. */
+static bool can_move(const char *path)
+{
+    return !text_starts_with(path, "/proc/") || strstr(path, "/..");
+}
+
+static int verify_readonly(struct container *container, const char *path, struct error *err)
+{
+    struct statfs status;
+    _cleanup_close_ int fd = file_open_in_root(container->root_fd, path, O_PATH, 0);
+
+    if (fd < 0 || fstatfs(fd, &status) < 0)
+        return error_errno(err, fd < 0 ? -fd : errno, "verify that %s is read-only", path);
+    return status.f_flags & ST_RDONLY
+               ? 0
+               : error_set(err, -EPERM, "%s was moved while it was made read-only", path);
+}
+
 /* As it was mounted, but read-only; mounts below it stay as they are. */
 static int make_readonly(struct container *container, const char *path, struct error *err)
 {
@@ -138,7 +160,9 @@ static int make_readonly(struct container *container, const char *path, struct e
     int r = tree_fd < 0 ? tree_fd : kernel_mount_setattr(tree_fd, 0, &attr);
     if (r == 0)
         r = kernel_move_mount(tree_fd, fd);
-    return r < 0 ? error_errno(err, -r, "make %s read-only", path) : 0;
+    if (r < 0)
+        return error_errno(err, -r, "make %s read-only", path);
+    return can_move(path) ? verify_readonly(container, path, err) : 0;
 }
 
 int rootfs_readonly_paths(struct container *container, struct error *err)

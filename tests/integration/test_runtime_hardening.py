@@ -227,6 +227,20 @@ def a_mask_that_was_moved_is_noticed(w):
         assert (volume / folder / "file").read_text() == "the secret"
 
 
+# Red on ours without verify_readonly(), on runc 1.1.5 and on crun 1.8.1: nobody notices.
+@world
+def a_read_only_path_that_was_moved_is_noticed(w):
+    volume = w.scratch / "volume"
+    for folder in ("a", "b"):
+        (volume / folder / "inner").mkdir(parents=True)
+    w.bundle.mount("/volume", volume, options=["rbind"])
+    w.bundle.linux["readonlyPaths"] = ["/volume/a/inner"]
+    w.bundle.args("true")
+    assert try_to_run(w) == ""
+    with swapping(volume / "a", volume / "b"):
+        assert any("was moved while it was made read-only" in try_to_run(w) for _ in range(200))
+
+
 # Red on ours with O_NOFOLLOW in mask_path().
 @world
 def masks_hold_behind_links(w):
