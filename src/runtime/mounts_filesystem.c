@@ -164,12 +164,13 @@ static bool needs_classic(const struct mount_options *options)
 }
 
 /* sysfs belongs to a network namespace: with a user namespace and another's network the kernel
- * does not give a new one, and the host's stands in for it, as with crun. */
+ * does not give a new one, and the host's stands in for it, as with crun. With it come the host's
+ * cgroups, of which some may be the caller's to write to (CVE-2023-25809). */
 static int copy_host_sysfs(const struct mount_options *options, struct error *err)
 {
     struct mount_attr attr = {.attr_set = mount_options_attributes(options->set)};
     _cleanup_close_ int fd = kernel_open_tree(AT_FDCWD, "/sys", OPEN_TREE_CLONE | AT_RECURSIVE);
-    int r = fd < 0 ? fd : kernel_mount_setattr(fd, 0, &attr);
+    int r = fd < 0 ? fd : kernel_mount_setattr(fd, AT_RECURSIVE, &attr);
 
     return r < 0 ? error_errno(err, -r, "bind the host's /sys") : steal_fd(&fd);
 }

@@ -539,6 +539,15 @@ def sysfs_in_a_user_namespace_without_a_network(w):
     options, _ = options_of(w, "/sys")
     assert {"ro", "nosuid", "nodev", "noexec"} <= set(options), options
     assert "kernel" in w.run("ls /sys").out
+    # What the host has mounted below it comes along, and is read-only as well: with the cgroups of an
+    # ordinary user the container could leave its limits otherwise (as CVE-2023-25809 did).
+    without = [entry for entry in w.bundle.config["mounts"]
+               if entry["destination"] != "/sys/fs/cgroup"]
+    w.bundle.config["mounts"] = without
+    lines = [line.split() for line in w.run("cat /proc/self/mountinfo").lines]
+    below = [(line[4], line[5]) for line in lines if line[4].startswith("/sys/")]
+    assert any(place.startswith("/sys/fs/cgroup") for place, _ in below), below
+    assert all("ro" in flags.split(",") for place, flags in below), below
 
 
 @world
