@@ -203,7 +203,7 @@ def a_container_makes_cgroups_in_its_own(w):
 @world
 def cgroups_deeper_than_there_are_descriptors(w):
     """A container nests them to be left behind, or to hide processes from kill."""
-    depth, descriptors = 400, 100
+    depth, descriptors = 150, 100
     writable_cgroups(w)
     w.bundle.all_capabilities("CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN")
     top = "/sys/fs/cgroup" if V2 else "/sys/fs/cgroup/devices"
