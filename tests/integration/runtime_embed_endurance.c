@@ -18,8 +18,8 @@
 enum {
     STRESS_THREADS = 8,
     STRESS_ROUNDS = 4,
-    REPEAT_WARM_UP = 5, /* until what is kept for later calls is there */
-    REPEAT_ROUNDS = 200,
+    REPEAT_WARM_UP = 5,                         /* until what is kept for later calls is there */
+    REPEAT_ROUNDS = EMBED_SANITIZED ? 20 : 200, /* forks are slow there */
 };
 
 /* The allocators of gcc 12's sanitizers cannot be used in a fork that was made while another thread

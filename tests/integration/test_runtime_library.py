@@ -65,7 +65,7 @@ def nothing_is_left_in_the_program(scratch, images, unique):
     # What malloc keeps at hand for a thread counts as in use, so it is to keep nothing.
     exact = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
     for way in ("repeat-direct", "repeat-in-forks"):
-        result = embed(scratch, bundle.path, unique, way, env=exact)
+        result = embed(scratch, bundle.path, unique, way, env=exact, timeout=180)
         assert result.out == "left: 0 descriptors, 0 mappings, 0 bytes\n", result
 
 
