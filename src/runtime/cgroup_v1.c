@@ -18,7 +18,8 @@
 #include "cgroup_resources.h"
 
 enum {
-    FREEZE_TRIES = 500,
+    FREEZE_TRIES = 5000, /* a busy machine leaves a process waiting for a while */
+    FREEZE_THAW_AFTER = 100,
     FREEZE_PAUSE_US = 1000,
     CPUSET_LIST_MAX = 4096, /* bytes of a list such as "0-3,8" */
 };
@@ -147,6 +148,9 @@ static int v1_freeze(struct cgroup *cgroup, bool frozen, struct error *err)
     for (int i = 0; i < FREEZE_TRIES; i++) {
         /* Written again each time: a process that forked in between leaves it at FREEZING
          * (freezer-subsystem.rst). */
+        /* Who waits for one that is frozen already, goes on. */
+        if (frozen && i % FREEZE_THAW_AFTER == FREEZE_THAW_AFTER - 1)
+            cgroup_write(freezer, "freezer.state", "THAWED", NULL);
         int r = cgroup_write(freezer, "freezer.state", wanted, err);
         if (r == 0)
             r = cgroup_read_line(freezer->fd, "freezer.state", state, sizeof(state));

@@ -15,7 +15,7 @@
 #include "cgroup_resources.h"
 
 enum {
-    FREEZE_TRIES = 500,
+    FREEZE_TRIES = 5000, /* a busy machine leaves a process waiting for a while */
     FREEZE_PAUSE_US = 1000,
     CONTROLLERS_MAX = 4096, /* bytes of cgroup.controllers and of the list of delegated files */
 };
