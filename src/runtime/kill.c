@@ -8,6 +8,17 @@
 #include "members.h"
 #include "state.h"
 
+/* What is stopped by the freezer of v1 does not die before it goes on. */
+static void thaw(const struct stored *stored)
+{
+    struct cgroup cgroup;
+
+    if (state_open_cgroup(stored, &cgroup, NULL) < 0)
+        return;
+    cgroup.ops->freeze(&cgroup, false, NULL);
+    cgroup_finish(&cgroup);
+}
+
 static int kill_first(const struct stored *stored, int signal, struct error *err)
 {
     if (stored->pidfd < 0)
@@ -15,6 +26,8 @@ static int kill_first(const struct stored *stored, int signal, struct error *err
     int r = kernel_pidfd_send_signal(stored->pidfd, signal);
     if (r == -ESRCH)
         return error_set(err, r, "container not running");
+    if (r == 0 && signal == SIGKILL && stored->status == CLOCHE_RUNTIME_PAUSED)
+        thaw(stored);
     return r < 0 ? error_errno(err, -r, "signal the container's process") : 0;
 }
 

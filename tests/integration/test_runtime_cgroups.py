@@ -390,7 +390,7 @@ def paused_containers_are_killed_and_deleted(w):
     with running(w):
         w.runtime("pause", w.name)
         w.runtime("kill", w.name, "KILL")
-        wait_for(lambda: w.runtime.status(w.name) in ("stopped", "paused"))
+        wait_for(lambda: w.runtime.status(w.name) == "stopped")
         w.runtime("delete", "-f", w.name)
     with running(w):
         w.runtime("pause", w.name)
