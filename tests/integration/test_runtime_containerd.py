@@ -2,85 +2,14 @@
 pause, kill and events of the end. The daemon is one for all tests, with folders and a cgroup parent
 of its own."""
 
-import contextlib
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 
-from harness import Skip, main, program, run, test, wait_for
+from engines import Containerd
+from harness import main, test, wait_for
 from terminal import Terminal
-
-IMAGE = "docker.io/library/small:1"
-DAEMON_START = 60  # seconds
-CONFIG = '''version = 2
-root = "{scratch}/root"
-state = "{scratch}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "{scratch}/c.sock"
-[ttrpc]
-  address = "{scratch}/t.sock"
-'''
-
-
-class Containerd:
-    def __init__(self, scratch, images, unique):
-        if not shutil.which("containerd"):
-            raise Skip("containerd is not installed")
-        self.unique, self.scratch = unique, scratch
-        self.base = ["ctr", "--address", scratch / "c.sock", "--namespace", unique]
-        self.shims = pathlib.Path("/run/containerd")  # the sockets of the shims have no other place
-        self.shims.mkdir(exist_ok=True)
-        run("mount", "-t", "tmpfs", "tmpfs", self.shims)
-        (scratch / "config.toml").write_text(CONFIG.format(scratch=scratch))
-        with open(scratch / "log", "wb") as log:
-            self.daemon = subprocess.Popen(["containerd", "-c", scratch / "config.toml"], stdout=log,
-                                           stderr=log)
-        wait_for(self._answers, DAEMON_START, "containerd answers")
-        self("image", "import", "--snapshotter", "native", images.docker_archive("small:1"))
-
-    def _answers(self):
-        if self.daemon.poll() is not None:
-            raise AssertionError((self.scratch / "log").read_text()[-2000:])
-        return run(*self.base, "version", code=None).code == 0
-
-    def __call__(self, *args, **options):
-        return run(*self.base, *args, timeout=120, **options)
-
-    def options(self, *more):
-        return ["--snapshotter", "native", "--runc-binary", program("cloche-runtime"), "--cgroup",
-                f"/{self.unique}/c", *more]
-
-    def run(self, name, *words, options=(), **more):
-        return self("run", "--rm", *self.options(*options), IMAGE, name, *words, **more)
-
-    def status(self, name):
-        for line in self("tasks", "list").lines[1:]:
-            if line.split()[0] == name:
-                return line.split()[2]
-        return None
-
-    @contextlib.contextmanager
-    def background(self, name, *words, options=()):
-        self("run", "-d", *self.options(*options), IMAGE, name, *words)
-        try:
-            yield name
-        finally:
-            self("tasks", "rm", "-f", name, code=None)
-            self("containers", "rm", name)
-
-    def close(self):
-        self.daemon.terminate()
-        self.daemon.wait(60)
-        run("umount", "-l", self.shims)
-        found = subprocess.run(["find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path",
-                                f"*/{self.unique}*"], capture_output=True, text=True,
-                               check=False).stdout.split()
-        for folder in found:
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
 
 
 def run_and_exit_codes(engine):
@@ -142,7 +71,7 @@ def privileged(engine):
 
 
 def a_terminal(engine):
-    words = [*engine.base, "run", "--rm", "-t", *engine.options(), IMAGE, "one", "sh", "-c",
+    words = [*engine.base, "run", "--rm", "-t", *engine.options(), engine.image, "one", "sh", "-c",
              "test -t 0 && echo is-a-terminal; read word; echo got $word; exit 5"]
     with Terminal([str(word) for word in words], dict(os.environ)) as terminal:
         terminal.expect("is-a-terminal", timeout=60)

@@ -2,79 +2,13 @@
 update, restarts, terminals. The daemon is one for all tests, with folders and a cgroup parent of its own and
 without networks."""
 
-import contextlib
-import json
 import os
 import pathlib
-import shutil
 import subprocess
 
-from harness import Skip, main, program, run, test, wait_for
+from engines import Docker
+from harness import main, test, wait_for
 from terminal import Terminal
-
-CLIENT = "/usr/bin/docker"
-IMAGE = "small:1"
-DAEMON_START = 60  # seconds
-
-
-class Docker:
-    def __init__(self, scratch, images, unique):
-        if not shutil.which("dockerd"):
-            raise Skip("dockerd is not installed")
-        self.unique, self.scratch = unique, scratch
-        self.socket = f"unix://{scratch}/docker.sock"
-        self.log = scratch / "dockerd.log"
-        self.base = [CLIENT, "-H", self.socket]
-        config = scratch / "daemon.json"
-        config.write_text(json.dumps({"runtimes": {"cloche": {"path": str(program("cloche-runtime"))}}}))
-        with open(self.log, "wb") as log:
-            self.daemon = subprocess.Popen(
-                ["dockerd", "--config-file", config, "-H", self.socket, "--data-root", scratch / "data",
-                 "--exec-root", scratch / "exec", "--pidfile", scratch / "pid", "--bridge", "none",
-                 "--iptables=false", "--ip6tables=false", "--storage-driver", "vfs",
-                 "--default-runtime", "cloche", "--cgroup-parent", f"/{unique}"],
-                stdout=log, stderr=log)
-        wait_for(self._answers, DAEMON_START, "dockerd answers")
-        self("load", "-i", images.docker_archive(IMAGE))
-
-    def _answers(self):
-        if self.daemon.poll() is not None:
-            raise AssertionError(self.log.read_text()[-2000:])
-        return run(*self.base, "version", code=None).code == 0
-
-    def __call__(self, *args, **options):
-        return run(*self.base, *args, timeout=120, **options)
-
-    def run(self, *words, options=(), **more):
-        return self("run", "--rm", "--network", "none", *options, IMAGE, *words, **more)
-
-    def inspect(self, name, field):
-        return self("inspect", "--format", "{{%s}}" % field, name).out.strip()
-
-    def pid(self, name):
-        return int(self.inspect(name, ".State.Pid"))
-
-    @contextlib.contextmanager
-    def background(self, name, *words, options=()):
-        self("run", "-d", "--name", name, "--network", "none", *options, IMAGE, *words)
-        try:
-            yield name
-        finally:
-            self("rm", "-f", name)
-
-    def close(self):
-        ids = self("ps", "-aq", code=None).out.split()
-        if ids:
-            self("rm", "-f", *ids, code=None)
-        self.daemon.terminate()
-        self.daemon.wait(60)
-        run("umount", self.scratch / "exec/netns/default", code=None)  # dockerd leaves it
-        found = subprocess.run(["find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path",
-                                f"*/{self.unique}*"], capture_output=True, text=True,
-                               check=False).stdout.split()
-        for folder in found:
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
 
 
 def value_of(pid, controller, name_v1, name_v2):
@@ -180,7 +114,7 @@ def privileged(engine):
 
 
 def a_terminal(engine):
-    words = [*engine.base, "run", "--rm", "-it", "--network", "none", IMAGE, "sh", "-c",
+    words = [*engine.base, "run", "--rm", "-it", "--network", "none", engine.image, "sh", "-c",
              "test -t 0 && stty size && echo is-a-terminal; read word; echo got $word; exit 5"]
     with Terminal([str(word) for word in words], dict(os.environ)) as terminal:
         terminal.expect("is-a-terminal", timeout=60)
@@ -207,10 +141,10 @@ def a_health_check_runs_in_it(engine):
 def namespaces_are_shared(engine):
     with engine.background("one", "sleep", "1000", options=["--ipc", "shareable"]) as name:
         out = engine("run", "--rm", "--network", f"container:{name}", "--pid", f"container:{name}",
-                     "--ipc", f"container:{name}", IMAGE, "ps").out
+                     "--ipc", f"container:{name}", engine.image, "ps").out
         assert "sleep 1000" in out, out
     out = engine("run", "--rm", "--network", "host", "--pid", "host", "--ipc", "host", "--uts", "host",
-                 IMAGE, "readlink", "/proc/self/ns/pid").out.strip()
+                 engine.image, "readlink", "/proc/self/ns/pid").out.strip()
     assert out == os.readlink("/proc/self/ns/pid")
 
 

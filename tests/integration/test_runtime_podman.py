@@ -2,53 +2,10 @@
 our errors."""
 
 import os
-import subprocess
 
-from harness import main, program, run, test, wait_for
+from engines import LIMITS, Podman
+from harness import main, test, wait_for
 from terminal import Terminal
-
-# podman asks for a million descriptors; the machine's hard limit may be lower, and raising it is
-# what root without CAP_SYS_RESOURCE cannot do.
-LIMITS = ["--ulimit", "nofile=1024:2048", "--ulimit", "nproc=1000:1000"]
-
-
-class Podman:
-    """With folders and a cgroup parent of its own."""
-
-    def __init__(self, scratch, images, unique):
-        self.base = ["podman", "--root", scratch / "root", "--runroot", scratch / "run", "--tmpdir",
-                     scratch / "tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file",
-                     "--storage-driver", "vfs", "--runtime", program("cloche-runtime")]
-        self.unique = unique
-        archive = scratch / "root.tar"
-        run("tar", "-C", images.root(), "-cf", archive, ".")
-        self("import", archive, "small:1")
-
-    def __call__(self, *args, **options):
-        return run(*self.base, *args, timeout=120, **options)
-
-    def options(self, *more):
-        return ["--network", "none", "--cgroup-parent", "/" + self.unique, *LIMITS, *more]
-
-    def run(self, *words, options=(), **more):
-        return self("run", "--rm", *self.options(*options), "small:1", *words, **more)
-
-    def clean(self):
-        """podman leaves the parent cgroup, and conmon its own in there until it has ended."""
-        self("rm", "-af", code=None)
-        wait_for(self._cgroups_are_gone)
-
-    def _cgroups_are_gone(self):
-        found = subprocess.run(["find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path",
-                                f"*/{self.unique}*"], capture_output=True, text=True,
-                               check=False).stdout.split()
-        for folder in found:
-            try:
-                os.rmdir(folder)
-            except OSError:
-                return False
-        return True
-
 
 def podman(function):
     def call(scratch, images, unique):
@@ -99,6 +56,10 @@ def a_life_in_the_background(engine):
     engine("kill", "-s", "TERM", "one")
     assert engine("wait", "one").out == "4\n"
     engine("start", "one")
+    engine("pause", "one")
+    engine("kill", "one")
+    assert engine("wait", "one").out == "137\n"
+    engine("start", "one")
     engine("stop", "-t", "5", "one")
     engine("rm", "one")
 
@@ -137,7 +98,8 @@ def an_idmapped_volume(engine):
 @podman
 def privileged(engine):
     out = engine.run("sh", "-c", "ls /dev | wc -l; grep CapEff /proc/self/status; "
-                     "mount -t tmpfs x /etc && echo mounted", options=["--privileged"]).out
+                     "mount -t tmpfs x /etc && echo mounted",
+                     options=["--privileged", "--pids-limit=-1"]).out
     assert "mounted" in out, out
 
 
