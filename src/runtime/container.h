@@ -52,6 +52,7 @@ struct container {
     struct winsize window; /* first size of the terminal */
     int root_tree_fd;      /* detached copy of the root's mounts, from the parent; -1 */
     int root_fd;           /* in the child: the container's root, once it is mounted */
+    uint64_t shared_root;  /* mount of the root in the host's namespace, see rootfs.h; 0: none */
     struct mount_entry *mounts; /* owned; see mounts.h */
     size_t mounts_count;
     int map_fds[2];  /* for idmapped mounts: the parent's and the child's end; -1 */

@@ -241,6 +241,8 @@ static int open_resources(struct container *container,
     if (r == 0)
         r = mounts_prepare(container, err);
     if (r == 0)
+        r = rootfs_note_shared(container, err);
+    if (r == 0)
         r = device_nodes_prepare(container, err);
     if (r >= 0 && container->config->hooks)
         r = hook_output_open(&container->hook_output, container->config->annotations, err);
@@ -473,6 +475,7 @@ static void roll_back(struct container *container, const char *root)
         intel_rdt_remove(container->config->linux->intel_rdt, container->id);
     if (container->cgroup.ops)
         cgroup_destroy(&container->cgroup, NULL);
+    rootfs_detach_shared(container->rootfs, container->shared_root);
     state_remove(root, container->id, NULL);
     /* Other hooks may have made something (runtime.md, "Lifecycle", after each failure). */
     if (begun && container->config->hooks) {

@@ -12,6 +12,7 @@
 #include "hooks.h"
 #include "intel_rdt.h"
 #include "kernel.h"
+#include "rootfs.h"
 #include "state.h"
 
 enum { KILL_WAIT_MS = 10000 };
@@ -37,8 +38,8 @@ void delete_run_hooks(const struct oci_config *config, const struct runtime_stat
     hook_output_finish(&output);
 }
 
-static int remove_groups(const char *id, struct cgroup *cgroup, const struct oci_config *config,
-                         const struct runtime_state *state, struct error *err)
+static int remove_outside(const char *id, struct cgroup *cgroup, const struct oci_config *config,
+                          const struct runtime_state *state, struct error *err)
 {
     int r = 0;
 
@@ -50,6 +51,8 @@ static int remove_groups(const char *id, struct cgroup *cgroup, const struct oci
         r = cgroup_destroy(cgroup, err);
     if (r == 0 && config && config->linux && config->linux->intel_rdt)
         intel_rdt_remove(config->linux->intel_rdt, id);
+    if (r == 0 && state && state->has_shared_root)
+        rootfs_detach_shared(state->rootfs, state->shared_root);
     return r;
 }
 
@@ -57,7 +60,7 @@ int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
                      const struct oci_config *config, const struct runtime_state *state,
                      char ***warnings, struct error *err)
 {
-    int r = remove_groups(id, cgroup, config, state, err);
+    int r = remove_outside(id, cgroup, config, state, err);
 
     if (r == 0)
         r = state_remove(root, id, err);
@@ -71,7 +74,7 @@ int delete_leftovers(const char *root, const char *id, struct cgroup *cgroup,
 int delete_unwatched(const char *root, struct container *container,
                      const struct runtime_state *state, struct error *err)
 {
-    int r = remove_groups(container->id, &container->cgroup, container->config, state, err);
+    int r = remove_outside(container->id, &container->cgroup, container->config, state, err);
 
     return r < 0 ? r : state_retire(root, container->id, container->state_fd, err);
 }

@@ -24,8 +24,8 @@ static int parse_user(const char *text, struct oci_user *user, struct error *err
     return 0;
 }
 
-/* --cap: bounding, effective and permitted, as runc has it since CVE-2022-29162 (not inheritable).
- */
+/* --cap: bounding, effective and permitted, as runc has it since CVE-2022-29162 (not inheritable),
+ * and ambient what the container's processes may inherit. */
 static void add_capabilities(struct oci_process *process, char *const *names)
 {
     if (!process->capabilities)
@@ -43,6 +43,11 @@ static void add_capabilities(struct oci_process *process, char *const *names)
             strv_append(targets[i].list, *name);
         *targets[i].count = strv_length(*targets[i].list);
     }
+    for (char *const *name = names; *name; name++) {
+        if (strv_contains(sets->inheritable, *name))
+            strv_append(&sets->ambient, *name);
+    }
+    sets->ambient_count = strv_length(sets->ambient);
 }
 
 static void add_groups(struct oci_user *user, const uint32_t *gids, size_t count)

@@ -230,6 +230,22 @@ static int become_container(struct container *container, struct error *err)
     return r;
 }
 
+/* 128 and the signal's number, as a shell says it. */
+static void end_by_signal(int number)
+{
+    _exit(128 + number);
+}
+
+/* The kernel keeps from the first process of a pid namespace what it has no handler for, KILL but
+ * not TERM; runc's init ends. Executing the program takes these away. */
+static void listen_to_signals(void)
+{
+    static const int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+        signal(numbers[i], end_by_signal);
+}
+
 /* start writes a byte into the pipe; the write end that we hold ourselves keeps us from seeing an
  * end before it does. */
 static int wait_for_start(const struct container *container, struct error *err)
@@ -239,6 +255,7 @@ static int wait_for_start(const struct container *container, struct error *err)
 
     if (container->fifo_fd < 0)
         return 0;
+    listen_to_signals();
     do
         n = read(container->fifo_fd, &byte, 1);
     while (n < 0 && errno == EINTR);

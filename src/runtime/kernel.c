@@ -151,19 +151,30 @@ struct statx_answer {
     uint64_t more[13];
 };
 
-int kernel_mount_id(int fd, uint64_t *ret_mount, uint64_t *ret_inode)
+static int ask_mount_id(int fd, unsigned wanted, uint64_t *ret_mount, uint64_t *ret_inode)
 {
-    enum { WANTED_INODE = 0x100, WANTED_MOUNT_ID = 0x1000 }; /* STATX_INO, STATX_MNT_ID */
     struct statx_answer answer;
 
     _Static_assert(sizeof(answer) == 256, "the kernel's structure");
     _Static_assert(offsetof(struct statx_answer, mount_id) == 144, "the kernel's structure");
-    if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, WANTED_INODE | WANTED_MOUNT_ID, &answer) < 0)
+    if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, wanted, &answer) < 0)
         return -errno;
     *ret_mount = answer.mount_id;
     if (ret_inode)
         *ret_inode = answer.inode;
     return 0;
+}
+
+enum { WANTED_INODE = 0x100, WANTED_MOUNT_ID = 0x1000, WANTED_UNIQUE_MOUNT_ID = 0x4000 };
+
+int kernel_mount_id(int fd, uint64_t *ret_mount, uint64_t *ret_inode)
+{
+    return ask_mount_id(fd, WANTED_INODE | WANTED_MOUNT_ID, ret_mount, ret_inode);
+}
+
+int kernel_unique_mount_id(int fd, uint64_t *ret)
+{
+    return ask_mount_id(fd, WANTED_MOUNT_ID | WANTED_UNIQUE_MOUNT_ID, ret, NULL);
 }
 
 void kernel_fs_message(int fs_fd, char *ret, size_t size)

@@ -55,6 +55,9 @@ int kernel_umount(const char *target, int flags);
 /* The mount that a descriptor is on, and its inode there (may be NULL). Linux 5.8. */
 int kernel_mount_id(int fd, uint64_t *ret_mount, uint64_t *ret_inode);
 
+/* A number that no other mount gets in this boot; before Linux 6.8 that of kernel_mount_id. */
+int kernel_unique_mount_id(int fd, uint64_t *ret);
+
 /* The kernel's last message on a file system context ("" when there is none): its first line. */
 void kernel_fs_message(int fs_fd, char *ret, size_t size);
 

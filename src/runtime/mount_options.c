@@ -73,7 +73,7 @@ static const struct attribute_option attribute_options[] = {
     {"rnodiratime", MOUNT_ATTR_NODIRATIME, 0},
     {"rdiratime", 0, MOUNT_ATTR_NODIRATIME},
     {"rrelatime", MOUNT_ATTR_RELATIME, MOUNT_ATTR__ATIME},
-    {"rnorelatime", MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME},
+    {"rnorelatime", MOUNT_ATTR_RELATIME, MOUNT_ATTR__ATIME},
     {"rnoatime", MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME},
     {"ratime", MOUNT_ATTR_RELATIME, MOUNT_ATTR__ATIME},
     {"rstrictatime", MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME},

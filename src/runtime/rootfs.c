@@ -1,7 +1,9 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -108,6 +110,32 @@ static int open_place(struct container *container, struct error *err)
     if (fd < 0 && !shared)
         fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     return fd < 0 ? error_errno(err, errno, "root.path: open %s", container->rootfs) : fd;
+}
+
+int rootfs_note_shared(struct container *container, struct error *err)
+{
+    if (container_own_namespaces(container) & CLONE_NEWNS)
+        return 0;
+    int r = open_root_tree(container, err);
+    if (r < 0)
+        return r;
+    r = kernel_unique_mount_id(container->root_tree_fd, &container->shared_root);
+    return r < 0 ? error_errno(err, -r, "root.path: the number of its mount") : 0;
+}
+
+void rootfs_detach_shared(const char *rootfs, uint64_t mount)
+{
+    _cleanup_close_ int fd = -1;
+    uint64_t found;
+    char path[32];
+
+    if (!mount)
+        return;
+    fd = open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || kernel_unique_mount_id(fd, &found) < 0 || found != mount)
+        return;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    kernel_umount(path, MNT_DETACH);
 }
 
 int rootfs_attach(struct container *container, struct error *err)

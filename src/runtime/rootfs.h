@@ -8,8 +8,14 @@
 
 /* Takes a new mount namespace out of the host's propagation and puts the root's mounts at a place
  * of their own. In the host's or in a joined namespace, which others live in, they are put over the
- * root's folder, and stay there when the container has ended, as with runc. Sets root_fd. */
+ * root's folder, and stay there when the container has ended. Sets root_fd. */
 int rootfs_attach(struct container *container, struct error *err);
+
+/* In the parent, before the child is made: which mount that will be in the host's namespace, for
+ * rootfs_detach_shared. It takes away the mount of that number, with all that is mounted below it,
+ * if it is still what lies on top of the folder: not one of the user's. 0: nothing to do. */
+int rootfs_note_shared(struct container *container, struct error *err);
+void rootfs_detach_shared(const char *rootfs, uint64_t mount);
 
 /* linux.rootfsPropagation is a word that there is, and goes together with --no-pivot. */
 int rootfs_check_propagation(const struct container *container, struct error *err);

@@ -228,6 +228,8 @@ int state_write(struct container *container, pid_t pid, struct error *err)
         .has_systemd_user = container->cgroup.user_manager,
         .systemd_user = container->cgroup.user_manager,
         .own_pid_namespace = container->namespaces.create & CLONE_NEWPID,
+        .has_shared_root = container->shared_root,
+        .shared_root = container->shared_root,
         .no_new_keyring = container->no_new_keyring,
         .has_no_new_keyring = container->no_new_keyring,
         .annotations = container->config->annotations,

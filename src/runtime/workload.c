@@ -93,6 +93,20 @@ static uint64_t take_set(char *const *names, const char *field, char ***warnings
     return mask;
 }
 
+/* Ambient is what is permitted and inheritable (capabilities(7)). The text is runc's. */
+static void tell_not_ambient(const struct capability_sets *sets, char ***warnings)
+{
+    uint64_t left_out = sets->ambient & ~(sets->inheritable & sets->permitted);
+
+    for (int i = 0; i < 64 && left_out >> i; i++) {
+        _cleanup_free_ char *name = left_out >> i & 1 ? capability_name(i) : NULL;
+        if (name)
+            strv_take(warnings, xasprintf("can't raise ambient capability %s: operation not "
+                                          "permitted",
+                                          name));
+    }
+}
+
 /* To the kernel -1 is "unchanged" (setresuid(2)): the process would stay root. */
 static int check_user(const struct oci_user *user, struct error *err)
 {
@@ -129,6 +143,7 @@ int workload_init(struct workload *workload, const struct oci_process *config,
             .inheritable = take_set(capabilities->inheritable, "inheritable", warnings),
             .ambient = take_set(capabilities->ambient, "ambient", warnings),
         };
+        tell_not_ambient(&workload->capabilities, warnings);
     }
     return 0;
 }

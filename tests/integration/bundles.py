@@ -80,6 +80,8 @@ class Bundle:
         path.mkdir(parents=True)
         shutil.copytree(images.root(), self.rootfs, symlinks=True)
         self.config = json.loads(SPEC.read_text())
+        # Not inheritable, which is worth a warning for each.
+        del self.config["process"]["capabilities"]["ambient"]
         self.config["process"]["terminal"] = False
         self.config["linux"]["cgroupsPath"] = f"/{unique}"
         if script is not None:

@@ -78,6 +78,21 @@ def a_created_container_can_be_deleted(w):
 
 
 @world
+def a_created_container_ends_by_the_signals_that_ask_for_it(w):
+    """Though its init is the first of its pid namespace. In the program they are as always."""
+    for name in ("HUP", "INT", "QUIT", "TERM"):
+        with w.runtime.container(w.bundle.script("true"), w.name, start=False):
+            w.runtime("kill", w.name, name)
+            wait_for(lambda: w.runtime.status(w.name) == "stopped", what=name)
+    with w.runtime.container(w.bundle.script("sleep 100; true"), w.name):
+        pid = w.runtime.state(w.name)["pid"]
+        status = fields(pathlib.Path(f"/proc/{pid}/status").read_text())
+        assert not int(status["SigCgt"], 16) & 0x4007 or "sh" in status["Name"], status
+        w.runtime("kill", w.name, "TERM")
+        assert w.runtime.status(w.name) == "running"
+
+
+@world
 def delete_takes_a_pattern(w):
     names = [f"{w.name}-{letter}" for letter in "abc"]
     for name in names:
@@ -410,6 +425,17 @@ def the_capability_sets(w):
     w.bundle.process["capabilities"] = {"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"]}
     caps = fields(w.run("grep Cap /proc/self/status").out)
     assert int(caps["CapBnd"], 16) == 0x20 and int(caps["CapInh"], 16) == 0, caps
+
+
+@world
+def ambient_capabilities_that_are_not_inheritable_are_left_out_with_a_warning(w):
+    w.bundle.process["capabilities"].update(inheritable=["CAP_KILL"],
+                                            ambient=["CAP_KILL", "CAP_CHOWN"])
+    caps = fields(w.run("grep Cap /proc/self/status").out)
+    assert int(caps["CapAmb"], 16) == 0x20, caps
+    text = w.runtime.log.read_text()
+    assert "level=warning msg=\"can't raise ambient capability CAP_CHOWN: " in text, text
+    assert "CAP_KILL" not in text
 
 
 @world
@@ -1060,7 +1086,10 @@ def logs_are_written_as_runc_writes_them(w):
     assert line["time"].endswith("Z") and "T" in line["time"]
     assert result.err == line["msg"] + "\n", result
     result = w.runtime("run", "-b", w.bundle.path, w.name, code=1, log=False)
-    assert result.err.startswith('time="') and ' level=error msg="' in result.err
+    assert result.err.startswith('time="')
+    assert ' level=error msg="runc run failed: unable to start container process: ' in result.err
+    w.runtime("--log", log, "create", "-b", w.scratch, w.name, code=1, log=False)
+    assert 'msg="runc create failed: ' in log.read_text()
 
 
 @world

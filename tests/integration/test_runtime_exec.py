@@ -145,6 +145,22 @@ def capabilities_are_added_but_not_inheritable(w):
 
 
 @world
+def added_capabilities_are_ambient_if_they_can_be_inherited(w):
+    w.bundle.process["capabilities"] = {
+        "inheritable": ["CAP_CHOWN", "CAP_SYSLOG"], "permitted": ["CAP_KILL", "CAP_CHOWN"],
+        "effective": ["CAP_KILL"], "bounding": ["CAP_KILL", "CAP_CHOWN", "CAP_SYSLOG"],
+        "ambient": ["CAP_CHOWN"]}
+    w.bundle.script("sleep 100")
+    with Running(w) as box:
+        for options, ambient in (([], 1), (["--cap", "CAP_SYSLOG"], 0x400000001),
+                                 (["--cap", "CAP_KILL"], 1)):
+            status = fields(box.exec(*STATUS, options=options).out)
+            assert int(status["CapAmb"], 16) == ambient, (options, status)
+            assert int(status["CapInh"], 16) == 0x400000001, (options, status)
+    assert "ambient" not in w.runtime.log.read_text()
+
+
+@world
 def a_process_document(w):
     w.bundle.process["capabilities"] = {"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"],
                                         "effective": ["CAP_KILL"]}

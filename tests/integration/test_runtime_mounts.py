@@ -157,6 +157,12 @@ def options_of_the_whole_tree(w):
         w.bundle.mount("/mnt", source, options=["rbind", "rro", "rnosuid", "rexec", "rnoatime"])
         for place in ("/mnt", "/mnt/below"):
             assert set(options_of(w, place)[0]) == {"ro", "nosuid", "noatime"}, place
+        for option, access in (("ratime", {"relatime"}), ("rrelatime", {"relatime"}),
+                               ("rnorelatime", {"relatime"}), ("rstrictatime", set()),
+                               ("rnostrictatime", {"relatime"}), ("rnoatime", {"noatime"})):
+            w.bundle.config["mounts"][-1]["options"] = ["rbind", option]
+            for place, more in (("/mnt", set()), ("/mnt/below", {"noexec"})):
+                assert set(options_of(w, place)[0]) == {"rw"} | access | more, (option, place)
         w.bundle.config["mounts"][-1]["options"] = ["rbind", "ro"]
         assert "ro" in options_of(w, "/mnt")[0] and "rw" in options_of(w, "/mnt/below")[0]
 
@@ -659,24 +665,57 @@ def no_pivot_leaves_nothing_on_the_host(w):
         run("umount", w.bundle.rootfs)
 
 
+def host_mounts():
+    return pathlib.Path("/proc/self/mountinfo").read_text()
+
+
 @world
 def without_a_mount_namespace(w):
-    """The mounts are the host's, as with runc, and stay; nothing else of the host changes."""
+    """The mounts are the host's until the container is deleted; nothing else of it changes."""
     w.bundle.namespace("mount", remove=True)
     w.bundle.linux["maskedPaths"] = ["/proc/kcore"]
     w.fails("linux.maskedPaths", "without a private MNT namespace")
     w.bundle.linux.update(maskedPaths=[], readonlyPaths=[])
     w.bundle.config["root"]["readonly"] = False
-    before = pathlib.Path("/proc/self/mountinfo").read_text()
+    before = host_mounts()
+    out = w.run("ls -d /bin; readlink /proc/1/ns/mnt; cat /proc/mounts").lines
+    assert out[:2] == ["/bin", os.readlink("/proc/self/ns/mnt")], out
+    assert host_mounts() == before
+    w.bundle.script("sleep 100")
+    with w.runtime.container(w.bundle, w.name):
+        new = host_mounts().removeprefix(before).splitlines()
+        assert host_mounts().startswith(before)
+        assert len(new) > 3 and all(str(w.bundle.rootfs) in line for line in new), new
+    assert host_mounts() == before
+
+
+@world
+def what_is_mounted_over_the_root_is_not_taken_for_the_containers(w):
+    """Without a mount namespace: mounts of the user stay, below the container's and above."""
+    w.bundle.namespace("mount", remove=True)
+    w.bundle.linux.update(maskedPaths=[], readonlyPaths=[])
+    w.bundle.config["root"]["readonly"] = False
+    w.bundle.script("sleep 100")
+    rootfs = w.bundle.rootfs
     try:
-        out = w.run("ls -d /bin; readlink /proc/1/ns/mnt; cat /proc/mounts").lines
-        assert out[:2] == ["/bin", os.readlink("/proc/self/ns/mnt")], out
-        after = pathlib.Path("/proc/self/mountinfo").read_text()
-        assert after.startswith(before)
-        assert all(str(w.bundle.rootfs) in line
-                   for line in after.removeprefix(before).splitlines())
+        run("mount", "--bind", rootfs, rootfs)
+        before = host_mounts()
+        with w.runtime.container(w.bundle, w.name):
+            assert os.path.ismount(rootfs / "proc")
+        assert host_mounts() == before
+        w.bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/false"}]}
+        w.fails("createRuntime")
+        assert host_mounts() == before
+        del w.bundle.config["hooks"]
+        w.bundle.write()
+        with w.runtime.container(w.bundle, w.name):
+            run("mount", "-t", "tmpfs", "mine", rootfs)
+            (rootfs / "kept").write_text("")
+        assert (rootfs / "kept").exists()
     finally:
-        run("umount", "-R", "--lazy", w.bundle.rootfs)
+        run("umount", "-R", "--lazy", rootfs)
+        while str(rootfs) in host_mounts():
+            run("umount", "-R", "--lazy", rootfs)
 
 
 @world
@@ -732,8 +771,6 @@ def exec_finds_the_root_however_it_was_changed(w):
             assert out.lines[0] == "inside" and out.out.count("No such file") == 2, out
         finally:
             w.runtime("delete", "--force", w.name)
-            if place:
-                run("umount", "-R", "--lazy", w.bundle.rootfs)
 
 
 # ---------------------------------------------------------------- masks

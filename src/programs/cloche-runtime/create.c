@@ -81,7 +81,7 @@ static int create_main(const struct program *program, int argc, char **argv)
     arguments.options.systemd_cgroup = program->systemd_cgroup;
     program_debug(steps_before);
     if (cloche_runtime_create(program->runtime, &arguments.options) < 0)
-        return program_failed(program);
+        return program_failed_to(program, "runc create failed");
     program_debug(steps_after);
     return EXIT_CODE_OK;
 }
@@ -97,7 +97,7 @@ static int run_main(const struct program *program, int argc, char **argv)
     arguments.options.systemd_cgroup = program->systemd_cgroup;
     program_debug(steps_before);
     if (cloche_runtime_run(program->runtime, &arguments.options, &exit_code) < 0)
-        return program_failed(program);
+        return program_failed_to(program, "runc run failed");
     program_debug(steps_after);
     return exit_code;
 }

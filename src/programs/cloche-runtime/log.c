@@ -6,6 +6,7 @@
 #include <cloche/runtime.h>
 #include <schema/json.h>
 
+#include <base/alloc.h>
 #include <base/file.h>
 #include <base/text.h>
 
@@ -68,10 +69,15 @@ void program_log(void *context _unused_, enum cloche_runtime_level level, const 
         write_log("debug", text);
 }
 
+/* On standard error runc's init says itself, bare, why its program did not execute. */
+static bool is_of_execve(const char *message)
+{
+    return text_starts_with(message, "exec /");
+}
+
 static int fail(const char *message, const char *hint)
 {
-    /* On standard error runc's init says itself, bare, why its program did not execute. */
-    bool bare = text_starts_with(message, "exec /");
+    bool bare = is_of_execve(message);
 
     if (settings.fd >= 0 || !bare)
         write_log("error", message);
@@ -90,6 +96,16 @@ int program_fail(const struct error *err)
 int program_failed(const struct program *program)
 {
     return fail(cloche_runtime_error(program->runtime), cloche_runtime_hint(program->runtime));
+}
+
+/* The words before the colon are runc's, which callers and tests look for. */
+int program_failed_to(const struct program *program, const char *what)
+{
+    const char *message = cloche_runtime_error(program->runtime);
+    _cleanup_free_ char *text =
+        is_of_execve(message) ? xstrdup(message) : xasprintf("%s: %s", what, message);
+
+    return fail(text, cloche_runtime_hint(program->runtime));
 }
 
 int program_usage_error(const struct command *command, const struct error *err)

@@ -51,6 +51,7 @@ void program_log(void *context, enum cloche_runtime_level level, const char *tex
 /* These return EXIT_CODE_FAILURE. */
 int program_fail(const struct error *err);
 int program_failed(const struct program *program); /* the last call of the library */
+int program_failed_to(const struct program *program, const char *what);
 int program_usage_error(const struct command *command, const struct error *err);
 void program_help(const struct command *command);
 
