@@ -70,6 +70,8 @@ static int version_main(const struct program *program _unused_, int argc _unused
     printf("%s version %s, command line of runc version %s\ncommit: v%s\nspec: %s\n", PROGRAM_NAME,
            cloche_runtime_version(), RUNC_VERSION, cloche_runtime_version(),
            cloche_runtime_spec_version());
+    /* Callers of crun look for what it was built with, in a line like this. */
+    puts(CLOCHE_SYSTEMD "+SELINUX +APPARMOR +CAP +SECCOMP +EBPF +CRIU");
     return EXIT_CODE_OK;
 }
 
