@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
@@ -287,6 +288,13 @@ int file_replace_at(int dir_fd, const char *path, const void *data, size_t lengt
         return error_errno(err, -r, "write %s", path);
     }
     return 0;
+}
+
+int file_rename_free_at(int dir_fd, const char *from, const char *to)
+{
+    long r = syscall(SYS_renameat2, dir_fd, from, dir_fd, to, RENAME_NOREPLACE);
+
+    return r < 0 ? -errno : 0;
 }
 
 int file_mkdir_parents(const char *path, mode_t mode, struct error *err)

@@ -128,7 +128,7 @@ int state_retire(const char *root, const char *id, int fd, struct error *err)
     unlinkat(fd, RECORD_FILE, 0);
     /* Who still works in it holds the lock. */
     if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_empty(fd) &&
-        renameat2(root_fd, id, root_fd, SPARE_FOLDER, RENAME_NOREPLACE) == 0)
+        file_rename_free_at(root_fd, id, SPARE_FOLDER) == 0)
         return 0;
     return file_remove_tree_at(root_fd, id, err);
 }
@@ -141,8 +141,7 @@ int state_create(const char *root, const char *id, struct error *err)
     _cleanup_close_ int root_fd = open_root(root, true, err);
     if (root_fd < 0)
         return root_fd;
-    if (renameat2(root_fd, SPARE_FOLDER, root_fd, id, RENAME_NOREPLACE) < 0 &&
-        mkdirat(root_fd, id, 0711) < 0) {
+    if (file_rename_free_at(root_fd, SPARE_FOLDER, id) < 0 && mkdirat(root_fd, id, 0711) < 0) {
         if (errno == EEXIST)
             return error_set(err, -EEXIST, "container with id exists: %s", id);
         return error_errno(err, errno, "create %s/%s", root, id);

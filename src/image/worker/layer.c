@@ -113,10 +113,11 @@ static int place(const struct load *load, const char *name, const char *folder, 
 {
     _cleanup_free_ char *target = xasprintf("%s/%s", folder, digest + 7);
 
-    if (renameat2(load->staging_fd, name, load->staging_fd, target, RENAME_NOREPLACE) == 0)
+    int r = file_rename_free_at(load->staging_fd, name, target);
+    if (r == 0)
         return 0;
-    if (errno != EEXIST)
-        return error_errno(err, errno, "rename in staging");
+    if (r != -EEXIST)
+        return error_errno(err, -r, "rename in staging");
     return file_remove_tree_at(load->staging_fd, name, err);
 }
 

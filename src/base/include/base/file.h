@@ -62,6 +62,10 @@ int file_write_existing_at(int dir_fd, const char *path, const void *data, size_
 int file_replace_at(int dir_fd, const char *path, const void *data, size_t length, mode_t mode,
                     struct error *err);
 
+/* renameat2(RENAME_NOREPLACE) within one folder, which not every libc has; -EEXIST when there is
+ * something at `to` already. */
+int file_rename_free_at(int dir_fd, const char *from, const char *to);
+
 /* mkdir -p for a path of our own. */
 int file_mkdir_parents(const char *path, mode_t mode, struct error *err);
 
