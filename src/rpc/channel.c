@@ -27,6 +27,8 @@ struct pending {
     const struct json_method *method;
     rpc_done done;
     void *data;
+    bool raw;
+    uint64_t end; /* of the request: how many bytes were written up to there */
     struct rpc_timer timer;
 };
 
@@ -52,6 +54,7 @@ struct rpc_channel {
 
     struct buffer out;
     size_t sent;           /* bytes of out */
+    uint64_t sent_before;  /* those that are no longer in out */
     struct beside *beside; /* owned */
     size_t beside_count;
 
@@ -160,13 +163,20 @@ static void finish(struct pending *pending, const struct rpc_outcome *outcome)
     done(data, outcome);
 }
 
+/* A server that has not got a whole request cannot have begun with it. */
+static bool is_unsent(const struct pending *pending)
+{
+    return pending->end > pending->channel->sent_before + pending->channel->sent;
+}
+
 static void fail_pending(struct pending *pending, int code, const char *what)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     const char *name = pending->method->name;
 
     error_set(&err, code, "%s: %s", name, what);
-    finish(pending, &(struct rpc_outcome){.code = code, .error = &err});
+    finish(pending,
+           &(struct rpc_outcome){.code = code, .unsent = is_unsent(pending), .error = &err});
 }
 
 static void fail_all(struct rpc_channel *channel, int code, const char *what)
@@ -277,6 +287,7 @@ static int flush(struct rpc_channel *channel)
             drop_beside(channel);
         channel->sent += (size_t)n;
     }
+    channel->sent_before += channel->sent;
     buffer_clear(&channel->out);
     channel->sent = 0;
     return 0;
@@ -340,7 +351,10 @@ static void write_request(struct rpc_channel *channel, const struct rpc_call *ca
     buffer_append_text(out, "\"method\":\"");
     buffer_append_text(out, call->method->name); /* of the schema: nothing to escape */
     buffer_append_char(out, '"');
-    if (call->method->params && call->params) {
+    if (call->text) {
+        buffer_append_text(out, ",\"params\":");
+        buffer_append(out, call->text, call->text_length);
+    } else if (call->method->params && call->params) {
         buffer_append_text(out, ",\"params\":");
         json_write(call->method->params, call->params, out);
     }
@@ -382,6 +396,8 @@ int64_t rpc_channel_call(struct rpc_channel *channel, const struct rpc_call *cal
         pending->method = call->method;
         pending->done = call->done;
         pending->data = call->data;
+        pending->raw = call->raw;
+        pending->end = channel->sent_before + channel->out.length;
         pending->timer = (struct rpc_timer){.callback = on_timeout};
         if (call->timeout_ms)
             rpc_loop_set_timer(channel->loop, &pending->timer,
@@ -411,8 +427,11 @@ static void take_result(struct rpc_channel *channel, struct pending *pending,
     _cleanup_error_ struct error err = ERROR_INIT;
     struct rpc_outcome outcome = {.fds = fds, .fds_count = message->fds};
 
-    if (type && json_parse(type, message->result.text, message->result.length, NULL,
-                           &outcome.result, &err) < 0) {
+    if (pending->raw) {
+        outcome.text = message->result.text;
+        outcome.text_length = message->result.length;
+    } else if (type && json_parse(type, message->result.text, message->result.length, NULL,
+                                  &outcome.result, &err) < 0) {
         error_context(&err, "%s: the answer", pending->method->name);
         outcome = (struct rpc_outcome){.code = -EPROTO, .error = &err};
     }

@@ -26,9 +26,13 @@ struct rpc_loop;
 struct rpc_channel;
 
 struct rpc_outcome {
-    int code;     /* 0, or -errno; an error answer has the errno that fits it */
-    int fault;    /* JSON-RPC code of an error answer; 0: none came */
-    void *result; /* of the method's result type, the callback's: json_free(); NULL: none */
+    int code;         /* 0, or -errno; an error answer has the errno that fits it */
+    int fault;        /* JSON-RPC code of an error answer; 0: none came */
+    void *result;     /* of the method's result type, the callback's: json_free(); NULL: none */
+    const char *text; /* the result as JSON, for a call that asked so; valid in the callback */
+    size_t text_length;
+    bool
+        unsent; /* with -ECONNRESET, -ETIMEDOUT, -ECANCELED: the server cannot have begun with it */
     const struct error *error; /* with code < 0: message and hint for a person */
     int *fds; /* that came with the answer; those that the callback sets to -1 are its own */
     size_t fds_count;
@@ -38,7 +42,10 @@ typedef void (*rpc_done)(void *data, const struct rpc_outcome *outcome);
 
 struct rpc_call {
     const struct json_method *method;
-    const void *params;  /* of the method's params type; NULL: none */
+    const void *params; /* of the method's params type; NULL: none */
+    const char *text;   /* JSON, in place of params; NULL: params it is */
+    size_t text_length;
+    bool raw;            /* the result is wanted as JSON text */
     uint64_t timeout_ms; /* 0: as long as it takes */
     const int *fds;      /* that go with it, stay the caller's: they are duplicated; NULL: none */
     size_t fds_count;
