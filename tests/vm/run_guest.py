@@ -41,8 +41,8 @@ def qemu_command(kernel, work, build, tests, first):
     def share(tag, path, access):
         return ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,"
                            f"multidevs=remap{access}"]
-    line = (f"console=ttyS0 quiet panic=-1 mitigations=off SOURCE={SOURCE} BUILD={build} "
-            f"TESTS={','.join(map(str, tests))}" + init_options(first))
+    line = (f"{kernels.OPTIONS} SOURCE={SOURCE} BUILD={build} TESTS={','.join(map(str, tests))}" +
+            init_options(first))
     return ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
             "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-serial", f"file:{work}/console", "-kernel", str(kernel.image),
@@ -102,6 +102,8 @@ def show_tap(path):
 
 
 def main():
+    if len(sys.argv) < 4 or sys.argv[2] not in ("tiny", "systemd", "systemd-v1"):
+        sys.exit(__doc__)
     build = pathlib.Path(sys.argv[1]).resolve()
     tests = [pathlib.Path(name).resolve().relative_to(SOURCE) for name in sys.argv[3:]]
     work = pathlib.Path(tempfile.mkdtemp(prefix="cloche-vm-", dir="/var/tmp"))

@@ -61,7 +61,7 @@ def boot(build, work):
          "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
          "-serial", f"file:{work}/console", "-kernel", str(kernels.find(build).image),
          "-initrd", f"{work}/initramfs",
-         "-append", "console=ttyS0 quiet panic=-1 mitigations=off"],
+         "-append", kernels.OPTIONS],
         stdin=subprocess.DEVNULL, timeout=BOOT_LIMIT, check=True)
     return (work / "console").read_text(errors="replace").replace("\r", "")
 
