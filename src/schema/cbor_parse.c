@@ -35,10 +35,24 @@ static bool fail(struct reader *reader, const char *problem)
     return fail_syntax(reader);
 }
 
-static bool read_head(struct reader *reader, struct cbor_item *ret)
+static bool read_long_head(struct reader *reader, struct cbor_item *ret)
 {
     if (!cbor_scan_head(&reader->scan, ret))
         return fail_syntax(reader);
+    arrive(reader);
+    return true;
+}
+
+/* Nearly every head is a byte, or two; all others, and what is wrong, are read_long_head()'s. */
+static inline bool read_head(struct reader *reader, struct cbor_item *ret)
+{
+    const unsigned char *at = reader->scan.at;
+
+    if (reader->scan.end - at < 2 || *at >= CBOR_TAG << 5 || (*at & 0x1f) > 24)
+        return read_long_head(reader, ret);
+    uint8_t info = *at & 0x1f;
+    *ret = (struct cbor_item){.major = *at >> 5, .info = info, .value = info < 24 ? info : at[1]};
+    reader->scan.at = at + 1 + (info == 24);
     arrive(reader);
     return true;
 }
@@ -54,18 +68,23 @@ static bool at_break(struct reader *reader)
 
 /* ---- text ---- */
 
-static bool take_bytes(struct reader *reader, uint64_t length, const char **ret)
+static inline bool check_text(struct reader *reader, const char *text, size_t length)
+{
+    if (utf8_is_plain(text, length))
+        return true;
+    if (utf8_check(text, length) < length)
+        return fail(reader, "a text is not UTF-8");
+    return !memchr(text, '\0', length) || fail(reader, "a text must not contain NUL");
+}
+
+static inline bool take_bytes(struct reader *reader, uint64_t length, const char **ret)
 {
     if (length > (size_t)(reader->scan.end - reader->scan.at))
         return fail(reader, "the data ends in the middle");
     *ret = (const char *)reader->scan.at;
     reader->scan.at += length;
     arrive(reader);
-    if (utf8_check(*ret, (size_t)length) < length)
-        return fail(reader, "a text is not UTF-8");
-    if (memchr(*ret, '\0', (size_t)length))
-        return fail(reader, "a text must not contain NUL");
-    return true;
+    return check_text(reader, *ret, (size_t)length);
 }
 
 /* A text of indefinite length comes in pieces, each one UTF-8 for itself. */
@@ -113,8 +132,8 @@ static bool read_text(struct reader *reader, const struct cbor_item *item,
            scalar_store_string(reader->parser, place, text, length);
 }
 
-static bool read_number(struct reader *reader, const struct cbor_item *item,
-                        const struct place *place)
+static inline bool read_number(struct reader *reader, const struct cbor_item *item,
+                               const struct place *place)
 {
     bool negative = item->major == CBOR_NEGATIVE;
 
@@ -125,9 +144,21 @@ static bool read_number(struct reader *reader, const struct cbor_item *item,
     return scalar_store_integer(reader->parser, place, negative, item->value + negative);
 }
 
+/* Whether the key is the one that nearly always comes next: such a one is known to be proper text.
+ */
+static inline bool is_next_key(struct reader *reader, const struct cbor_item *item)
+{
+    if (item->info == 31 || item->value > (size_t)(reader->scan.end - reader->scan.at) ||
+        !open_next_key(reader->parser, (const char *)reader->scan.at, (size_t)item->value))
+        return false;
+    reader->scan.at += item->value;
+    arrive(reader);
+    return true;
+}
+
 static bool read_key(struct reader *reader)
 {
-    struct cbor_item item;
+    struct cbor_item item _uninitialized_;
     const char *text = NULL;
     size_t length;
 
@@ -135,6 +166,8 @@ static bool read_key(struct reader *reader)
         return false;
     if (item.major != CBOR_TEXT)
         return fail(reader, "the key of a map is no text");
+    if (is_next_key(reader, &item))
+        return true;
     return take_text(reader, &item, &text, &length) && open_key(reader->parser, text, length);
 }
 
@@ -224,8 +257,8 @@ static bool read_item(struct reader *reader)
 {
     const unsigned char *start = reader->scan.at;
     struct parser *parser = reader->parser;
-    struct cbor_item item;
-    struct place place;
+    struct cbor_item item _uninitialized_;
+    struct place place _uninitialized_;
 
     if (!read_head(reader, &item))
         return false;

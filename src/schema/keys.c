@@ -3,7 +3,7 @@
 
 #include "parser.h"
 
-enum { KEY_NONE = UINT32_MAX, BUCKETS_INITIAL = 64 };
+enum { KEY_NONE = UINT32_MAX, BUCKETS_INITIAL = 16 };
 
 /* Multiplication to 128 bits, both halves folded: every bit of the input reaches every bit of the
  * hash, and the seed decides where. */

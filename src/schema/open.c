@@ -85,15 +85,10 @@ static int compare_name(const struct json_field *field, const char *text, size_t
     return order ? order : (field->name_length > length) - (field->name_length < length);
 }
 
-static const struct json_field *find_field(const struct json_type *type, size_t next,
-                                           const char *text, size_t length)
+static const struct json_field *find_field(const struct json_type *type, const char *text,
+                                           size_t length)
 {
     size_t low = 0, high = type->fields_count;
-
-    /* Most documents have the order of the schema. */
-    if (next < high && type->fields[next].name_length == length &&
-        memcmp(type->fields[next].name, text, length) == 0)
-        return &type->fields[next];
 
     while (low < high) {
         size_t middle = (low + high) / 2;
@@ -130,24 +125,71 @@ static bool enter_key(struct parser *parser, struct frame *frame, const char *te
            parser_fail(parser, -EINVAL, place, "unknown field");
 }
 
+/* False: it was there already. */
+static inline bool enter_field(struct frame *frame, size_t index)
+{
+    uint64_t bit = UINT64_C(1) << index % 64, seen = frame->seen[index / 64];
+
+    frame->field = &frame->type->fields[index];
+    frame->seen[index / 64] = seen | bit;
+    frame->next = index + 1;
+    return !(seen & bit);
+}
+
+#define SAME(type, a, b, at)                                                                       \
+    __extension__({                                                                                \
+        type word_a, word_b;                                                                       \
+        memcpy(&word_a, (a) + (at), sizeof(type));                                                 \
+        memcpy(&word_b, (b) + (at), sizeof(type));                                                 \
+        word_a == word_b;                                                                          \
+    })
+
+/* Names are short: a call of memcmp() would take longer than what it does. The last word overlaps
+ * the one before where the length is no multiple. */
+static inline bool same_bytes(const char *a, const char *b, size_t length)
+{
+    if (length >= 8) {
+        for (size_t i = 0; i + 8 < length; i += 8)
+            if (!SAME(uint64_t, a, b, i))
+                return false;
+        return SAME(uint64_t, a, b, length - 8);
+    }
+    if (length >= 4)
+        return SAME(uint32_t, a, b, 0) && SAME(uint32_t, a, b, length - 4);
+    if (length >= 2)
+        return SAME(uint16_t, a, b, 0) && SAME(uint16_t, a, b, length - 2);
+    return length == 0 || *a == *b;
+}
+
+bool open_next_key(struct parser *parser, const char *text, size_t length)
+{
+    struct frame *frame = parser_frame(parser);
+
+    if (frame->kind != FRAME_OBJECT || frame->next >= frame->type->fields_count ||
+        frame->type->fields[frame->next].name_length != length ||
+        !same_bytes(frame->type->fields[frame->next].name, text, length))
+        return false;
+    /* The field behind the last one may have come before that. */
+    if (frame->seen[frame->next / 64] >> frame->next % 64 & 1)
+        return false;
+    frame->value_begun = true;
+    return enter_field(frame, frame->next);
+}
+
 bool open_key(struct parser *parser, const char *text, size_t length)
 {
     struct frame *frame = parser_frame(parser);
 
+    if (open_next_key(parser, text, length))
+        return true;
     frame->value_begun = true;
     if (frame->kind != FRAME_OBJECT)
         return enter_key(parser, frame, text, length);
-
-    frame->field = find_field(frame->type, frame->next, text, length);
+    frame->field = find_field(frame->type, text, length);
     if (!frame->field)
         return enter_key(parser, frame, text, length);
-    size_t index = (size_t)(frame->field - frame->type->fields);
-    uint64_t bit = UINT64_C(1) << index % 64;
-    if (frame->seen[index / 64] & bit)
-        return parser_fail(parser, -EINVAL, parser_position(parser), "duplicate key");
-    frame->seen[index / 64] |= bit;
-    frame->next = index + 1;
-    return true;
+    return enter_field(frame, (size_t)(frame->field - frame->type->fields)) ||
+           parser_fail(parser, -EINVAL, parser_position(parser), "duplicate key");
 }
 
 bool close_object(struct parser *parser)

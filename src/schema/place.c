@@ -93,23 +93,18 @@ static enum verdict place_unknown(struct parser *parser, struct frame *frame, st
     return ret->raw ? VERDICT_SKIP : VERDICT_FAIL;
 }
 
-static bool kind_accepts(const struct json_field *field, enum json_value got)
+static inline bool kind_accepts(const struct json_field *field, enum json_value got)
 {
-    switch ((enum json_kind)field->kind) {
-    case JSON_STRING:
-        return got == VALUE_STRING;
-    case JSON_BOOLEAN:
-        return got == VALUE_BOOLEAN;
-    case JSON_INTEGER:
-    case JSON_UNSIGNED:
-    case JSON_DOUBLE:
-        return got == VALUE_NUMBER;
-    case JSON_RAW:
-        return true;
-    case JSON_OBJECT:
-        return got == (field->type->shape == JSON_SHAPE_ARRAY ? VALUE_ARRAY : VALUE_OBJECT);
-    }
-    return false;
+    static const uint8_t accepted[] = {
+        [JSON_STRING] = 1 << VALUE_STRING,  [JSON_BOOLEAN] = 1 << VALUE_BOOLEAN,
+        [JSON_INTEGER] = 1 << VALUE_NUMBER, [JSON_UNSIGNED] = 1 << VALUE_NUMBER,
+        [JSON_DOUBLE] = 1 << VALUE_NUMBER,  [JSON_RAW] = UINT8_MAX,
+        [JSON_OBJECT] = 1 << VALUE_OBJECT,
+    };
+
+    if (field->kind == JSON_OBJECT && field->type->shape == JSON_SHAPE_ARRAY)
+        return got == VALUE_ARRAY;
+    return accepted[field->kind] >> got & 1;
 }
 
 static enum verdict refuse(struct parser *parser, const struct place *place, enum json_value got)
@@ -215,13 +210,14 @@ enum verdict place_value(struct parser *parser, enum json_value got, struct plac
         return place_root(parser, got, ret);
 
     struct frame *frame = parser_frame(parser);
+    if (frame->kind == FRAME_OBJECT)
+        return place_field(parser, frame, got, ret);
     if (!frame_has_keys(frame)) {
         frame->index = frame->value_begun ? frame->index + 1 : 0;
         frame->value_begun = true;
     }
     switch (frame->kind) {
     case FRAME_OBJECT:
-        return place_field(parser, frame, got, ret);
     case FRAME_MAP:
     case FRAME_ARRAY:
         return place_element(parser, frame, got, ret);

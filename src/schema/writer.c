@@ -1,4 +1,3 @@
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,11 +7,35 @@
 
 enum { INDENT_PRETTY = 4, INDENT_NARROW = 2 };
 
+#define EACH_BYTE(c) (UINT64_C(0x0101010101010101) * (unsigned char)(c))
+
+/* The high bit of each byte that is zero, for words of ASCII; bytes above the lowest such one may
+ * be wrong. */
+static inline uint64_t zero_bytes(uint64_t word)
+{
+    return (word - EACH_BYTE(1)) & EACH_BYTE(0x80);
+}
+
+/* Whether all eight stand for themselves in a JSON string. */
+static inline bool is_plain_word(uint64_t word)
+{
+    if (word & EACH_BYTE(0x80))
+        return false;
+    return !(zero_bytes(word ^ EACH_BYTE('"')) | zero_bytes(word ^ EACH_BYTE('\\')) |
+             zero_bytes(word ^ EACH_BYTE(0x7f)) | ((word - EACH_BYTE(0x20)) & EACH_BYTE(0x80)));
+}
+
 /* Bytes that stand for themselves in a JSON string, from text on. */
 static size_t plain_run(const char *text, size_t length)
 {
     size_t i = 0;
+    uint64_t word;
 
+    for (; length - i >= sizeof(word); i += sizeof(word)) {
+        memcpy(&word, text + i, sizeof(word));
+        if (!is_plain_word(word))
+            break;
+    }
     while (i < length) {
         unsigned char c = (unsigned char)text[i];
         if (c < 0x20 || c == '"' || c == '\\' || c >= 0x7f)
@@ -155,20 +178,29 @@ void json_writer_string_length(struct json_writer *writer, const char *text, siz
     json_quote(writer->out, text, length);
 }
 
-void json_writer_integer(struct json_writer *writer, int64_t value)
+static void append_decimal(struct buffer *out, bool negative, uint64_t magnitude)
 {
     char text[24];
+    size_t at = sizeof(text);
 
+    do
+        text[--at] = (char)('0' + magnitude % 10);
+    while (magnitude /= 10);
+    if (negative)
+        text[--at] = '-';
+    buffer_append(out, text + at, sizeof(text) - at);
+}
+
+void json_writer_integer(struct json_writer *writer, int64_t value)
+{
     separate(writer);
-    buffer_append(writer->out, text, (size_t)snprintf(text, sizeof(text), "%" PRId64, value));
+    append_decimal(writer->out, value < 0, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
 }
 
 void json_writer_unsigned(struct json_writer *writer, uint64_t value)
 {
-    char text[24];
-
     separate(writer);
-    buffer_append(writer->out, text, (size_t)snprintf(text, sizeof(text), "%" PRIu64, value));
+    append_decimal(writer->out, false, value);
 }
 
 void json_writer_number(struct json_writer *writer, double value)

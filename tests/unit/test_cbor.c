@@ -230,6 +230,56 @@ static void the_rules_of_a_type_hold(void **state)
     }
 }
 
+/* Readers look at several bytes at once: one bad byte is to be seen wherever it stands. */
+static void every_byte_of_a_text_is_looked_at(void **state)
+{
+    enum { LONGEST = 40 };
+    static const char bad[] = {'\0', '\x80', '\xff', '\xc3'};
+    char text[LONGEST + 1];
+
+    for (size_t length = 1; length <= LONGEST; length++) {
+        for (size_t i = 0; i < length * sizeof(bad); i++) {
+            _cleanup_buffer_ struct buffer cbor = BUFFER_INIT;
+            struct json_string_map *map;
+
+            memset(text, 'x', length);
+            cbor_append_head(&cbor, CBOR_MAP, 1);
+            cbor_append_text(&cbor, "k", 1);
+            cbor_append_text(&cbor, text, length);
+            assert_return_code(
+                cbor_parse(&json_string_map_type, cbor.data, cbor.length, (void **)&map, NULL), 0);
+            assert_int_equal(strlen(map->values[0]), length);
+            json_string_map_free(map);
+            cbor.data[cbor.length - length + i / sizeof(bad)] = bad[i % sizeof(bad)];
+            assert_int_equal(
+                cbor_parse(&json_string_map_type, cbor.data, cbor.length, (void **)&map, NULL),
+                -EINVAL);
+        }
+    }
+}
+
+static void members_may_come_in_any_order(void **state)
+{
+    static const char shuffled[] = "{\"flag\":true,\"text\":\"t\",\"version\":1,\"name\":\"n\"}";
+    static const char twice[] = "{\"version\":1,\"name\":\"n\",\"text\":\"t\",\"name\":\"m\"}";
+    _cleanup_buffer_ struct buffer cbor = BUFFER_INIT, json = BUFFER_INIT;
+    _cleanup_sample_document_ struct sample_document *value = NULL;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    assert_return_code(cbor_from_json(shuffled, strlen(shuffled), &cbor, NULL), 0);
+    assert_return_code(
+        cbor_parse(&sample_document_type, cbor.data, cbor.length, (void **)&value, NULL), 0);
+    sample_document_write(value, &json);
+    assert_string_equal(json.data, V "\"text\":\"t\",\"name\":\"n\",\"flag\":true}");
+    buffer_clear(&cbor);
+    assert_return_code(cbor_from_json(twice, strlen(twice), &cbor, NULL), 0);
+    sample_document_free(value);
+    value = NULL;
+    assert_int_equal(
+        cbor_parse(&sample_document_type, cbor.data, cbor.length, (void **)&value, &err), -EINVAL);
+    assert_string_equal(error_message(&err), "name: duplicate key");
+}
+
 static void depth_has_a_limit(void **state)
 {
     char text[2 * (JSON_DEPTH_MAX + 1)];
@@ -272,6 +322,8 @@ int main(void)
         cmocka_unit_test(what_json_cannot_say_is_refused),
         cmocka_unit_test(values_come_back_from_cbor),
         cmocka_unit_test(the_rules_of_a_type_hold),
+        cmocka_unit_test(every_byte_of_a_text_is_looked_at),
+        cmocka_unit_test(members_may_come_in_any_order),
         cmocka_unit_test(depth_has_a_limit),
         cmocka_unit_test(large_maps_have_their_head),
     };

@@ -89,6 +89,26 @@ static void quote_escapes_what_json_needs(void **state)
     assert_string_equal(out.data, "\"a\\u0000b/<\xef\xbf\xbd\xef\xbf\xbd\"");
 }
 
+/* What has to be escaped is, wherever it stands: plain bytes are looked at several at once. */
+static void quote_sees_every_byte(void **state)
+{
+    enum { LONGEST = 20 };
+    char text[LONGEST];
+
+    for (size_t length = 1; length <= LONGEST; length++) {
+        for (size_t i = 0; i < length * 0x80; i++) {
+            _cleanup_buffer_ struct buffer out = BUFFER_INIT;
+            unsigned char c = i % 0x80;
+            bool plain = c >= 0x20 && c != '"' && c != '\\' && c != 0x7f;
+
+            memset(text, '!', length);
+            text[i / 0x80] = (char)c;
+            json_quote(&out, text, length);
+            assert_int_equal(out.length == length + 2, plain);
+        }
+    }
+}
+
 static void string_maps_set_replace_and_remove(void **state)
 {
     _cleanup_json_string_map_ struct json_string_map *map = NULL;
@@ -233,6 +253,7 @@ int main(void)
         cmocka_unit_test(writer_places_commas_and_indents),
         cmocka_unit_test(writer_writes_numbers_exactly),
         cmocka_unit_test(quote_escapes_what_json_needs),
+        cmocka_unit_test(quote_sees_every_byte),
         cmocka_unit_test(string_maps_set_replace_and_remove),
         cmocka_unit_test(nesting_ends_at_the_limit),
         cmocka_unit_test(large_arrays_are_read_whole),
