@@ -247,6 +247,20 @@ struct cloche_runtime_update_options {
 int cloche_runtime_update(struct cloche_runtime *runtime,
                           const struct cloche_runtime_update_options *options);
 
+/* Mounts that come to a container that is created, running or paused, and go again; they end with
+ * it, and a restart knows nothing of them. mounts: JSON, a list as `mounts` of the OCI
+ * configuration is one, or an object that has it as `mounts`. Relative sources are below the
+ * bundle. -ENOTSUP for what needs the container's making (cgroup mounts, remounts of a file
+ * system), and for a container without a mount namespace of its own. When it fails nothing has
+ * come. */
+int cloche_runtime_add_mounts(struct cloche_runtime *runtime, const char *id, const char *mounts);
+
+/* Of the entries only `destination` counts; the last one goes first. -EINVAL where nothing is
+ * mounted, -ELOOP where a symbolic link is on the way: it could lead to what protects the host. A
+ * failure leaves the entries before it in their place. */
+int cloche_runtime_remove_mounts(struct cloche_runtime *runtime, const char *id,
+                                 const char *mounts);
+
 /* ---- what there is --------------------------------------------------------------------------- */
 
 enum cloche_runtime_status {

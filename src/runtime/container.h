@@ -59,6 +59,7 @@ struct container {
     int *device_fds; /* owned; linux.devices by index, made outside of the user namespace; NULL */
     bool no_pivot;   /* change the root by chroot */
     struct mount_place root_place; /* of root_fd, while mounting */
+    bool running;                  /* it is there already: mounts_running.c */
     bool root_in_place;            /* the root is mounted over its own folder and not on "/" */
 
     struct hook_output hook_output;

@@ -52,7 +52,9 @@ struct execution {
     struct workload plan;
     struct cgroup cgroup;
     struct cgroup_join join;
-    uint64_t namespaces; /* CLONE_NEW* of the container that are not ours */
+    /* CLONE_NEW* of the container that are not ours; setns refuses the user namespace one is in
+     * already. */
+    uint64_t namespaces;
     int proc_fd, sync_fd, console_fd;
     int pidfd_socket; /* of --pidfd-socket; -1 */
     int wait_fifo_fd; /* of --exec-wait-fifo, O_PATH; -1 */
@@ -107,26 +109,6 @@ static int load(struct execution *execution, const char *root, char ***warnings,
     execution->plan.preserve_fds = execution->options->preserve_fds;
     execution->plan.stays_hidden = listener_can_take();
     return r;
-}
-
-/* Those that the container's init has and we have not; setns refuses the user namespace one is in
- * already. */
-static int find_namespaces(struct execution *execution, struct error *err)
-{
-    for (size_t i = 0; i < NAMESPACES_COUNT; i++) {
-        char own[32], theirs[48];
-        struct stat own_status, status;
-        snprintf(own, sizeof(own), "self/ns/%s", namespace_kinds[i].file);
-        snprintf(theirs, sizeof(theirs), "%d/ns/%s", execution->stored.state->pid,
-                 namespace_kinds[i].file);
-        if (fstatat(execution->proc_fd, own, &own_status, 0) < 0)
-            continue; /* a kernel without this kind */
-        if (fstatat(execution->proc_fd, theirs, &status, 0) < 0)
-            return error_errno(err, errno, "look at the container's namespaces");
-        if (own_status.st_ino != status.st_ino)
-            execution->namespaces |= namespace_kinds[i].flag;
-    }
-    return 0;
 }
 
 static int open_console(struct execution *execution, int *ret_relay_fd, struct error *err)
@@ -542,7 +524,8 @@ static int prepare(struct execution *execution, const char *root, char ***warnin
     if (r == 0)
         r = execution->proc_fd = create_open_proc(err);
     if (r >= 0)
-        r = find_namespaces(execution, err);
+        r = namespaces_differing(execution->proc_fd, execution->stored.state->pid,
+                                 &execution->namespaces, err);
     if (r == 0)
         r = state_open_cgroup(&execution->stored, &execution->cgroup, err);
     /* A user may not move processes between cgroups that have nothing in common but the machine's.

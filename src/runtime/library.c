@@ -263,6 +263,37 @@ int cloche_runtime_delete(struct cloche_runtime *runtime, const char *id, unsign
     return r < 0 ? r : do_work(runtime, work_delete, &request, NULL, NULL);
 }
 
+struct mounts_request {
+    const char *id, *mounts;
+    int (*work)(const char *root, const char *id, const char *mounts, char ***warnings,
+                struct error *err);
+};
+
+static int work_mounts(const char *root, const void *options, char ***warnings, int *ret_exit_code,
+                       struct error *err)
+{
+    const struct mounts_request *request = options;
+
+    *ret_exit_code = 0;
+    return request->work(root, request->id, request->mounts, warnings, err);
+}
+
+int cloche_runtime_add_mounts(struct cloche_runtime *runtime, const char *id, const char *mounts)
+{
+    const struct mounts_request request = {id, mounts, runtime_add_mounts};
+    int r = begin(runtime);
+
+    return r < 0 ? r : do_work(runtime, work_mounts, &request, NULL, NULL);
+}
+
+int cloche_runtime_remove_mounts(struct cloche_runtime *runtime, const char *id, const char *mounts)
+{
+    const struct mounts_request request = {id, mounts, runtime_remove_mounts};
+    int r = begin(runtime);
+
+    return r < 0 ? r : do_work(runtime, work_mounts, &request, NULL, NULL);
+}
+
 /* ---- what any thread may do ------------------------------------------------------------------ */
 
 int cloche_runtime_kill(struct cloche_runtime *runtime, const char *id, int signal, unsigned flags)

@@ -321,7 +321,14 @@ int mounts_attach(struct container *container, int mount_fd, int dest_fd, struct
     return 0;
 }
 
-static int apply_entry(struct container *container, struct mount_entry *entry, struct error *err)
+bool mounts_is_root(const struct container *container, int fd)
+{
+    struct mount_place root = place_of(container->root_fd), place = place_of(fd);
+
+    return place.inode == root.inode && place.mount == root.mount;
+}
+
+int mounts_apply_entry(struct container *container, struct mount_entry *entry, struct error *err)
 {
     if (entry->options.remount)
         return mounts_remount(container, entry, err);
@@ -334,7 +341,7 @@ int mounts_apply(struct container *container, struct error *err)
     container->root_place = place_of(container->root_fd);
     for (size_t i = 0; i < container->mounts_count; i++) {
         struct mount_entry *entry = &container->mounts[i];
-        int r = apply_entry(container, entry, err);
+        int r = mounts_apply_entry(container, entry, err);
         if (r < 0) {
             error_context(err,
                           "error during container init: error mounting \"%s\" to rootfs at "

@@ -48,6 +48,16 @@ int mounts_serve(struct container *container, struct error *err);
 /* In the child, from here on. Everything in "mounts", in order. Needs root_fd. */
 int mounts_apply(struct container *container, struct error *err);
 
+/* One of them. */
+int mounts_apply_entry(struct container *container, struct mount_entry *entry, struct error *err);
+
+/* Whether the descriptor is of the container's root itself. */
+bool mounts_is_root(const struct container *container, int fd);
+
+/* For a container that is running, in a process that still sees the host's mounts: opens and maps
+ * the sources. */
+int mounts_prepare_running(struct container *container, struct error *err);
+
 /* When nothing is to be made in the root any more: what is read-only becomes so; /proc is verified
  * to be what it should be. */
 int mounts_complete(struct container *container, struct error *err);

@@ -99,6 +99,21 @@ int mounts_prepare(struct container *container, struct error *err)
     return r;
 }
 
+int mounts_prepare_running(struct container *container, struct error *err)
+{
+    for (size_t i = 0; i < container->mounts_count; i++) {
+        struct mount_entry *entry = &container->mounts[i];
+        int r = open_entry(entry, err);
+        if (r == 0 && entry->options.id_map)
+            r = prepare_mapping(container, entry, err);
+        if (r < 0) {
+            error_context(err, "mounts[%zu] (%s)", i, entry->mount->destination);
+            return r;
+        }
+    }
+    return mounts_map_users(container, err);
+}
+
 static int open_source_in_root(struct container *container, const struct mount_entry *entry)
 {
     _cleanup_close_ int fd =
@@ -117,6 +132,11 @@ static int take_source(struct container *container, struct mount_entry *entry,
     int fd = -1;
 
     *ret_emulate_locks = false;
+    /* The process is where paths are the container's: what was opened before is all there is. */
+    if (container->running && !entry->source_in_root) {
+        *ret_emulate_locks = has_own_users(container) && !container->unprivileged;
+        return entry->source_fd;
+    }
     if (entry->source_in_root)
         fd = open_source_in_root(container, entry);
     else if (!entry->options.id_map || entry->source_fd < 0)
@@ -132,6 +152,8 @@ static int take_source(struct container *container, struct mount_entry *entry,
 static int map_source(struct container *container, const struct mount_entry *entry, int source_fd,
                       struct error *err)
 {
+    if (container->running)
+        return 0; /* mounts_prepare_running */
     if (mounts_needs_mapping_by_parent(container, entry))
         return mounts_ask_mapping(container, entry, source_fd, err);
     if (!has_own_users(container))

@@ -135,6 +135,11 @@ static int mount_classic(struct container *container, const struct mount_entry *
     _cleanup_free_ char *data = strv_join(entry->options.data, ",");
     char place[64];
 
+    if (container->running)
+        return error_set(err, -ENOTSUP,
+                         "options: a running container gets no values of more than %d bytes, and "
+                         "no commas in them",
+                         FSCONFIG_VALUE_MAX);
     if (strlen(data) > MOUNT_DATA_MAX)
         return error_set(err, -E2BIG, "options: longer than %d bytes", MOUNT_DATA_MAX);
     snprintf(place, sizeof(place), "/proc/self/fd/%d", dest_fd);

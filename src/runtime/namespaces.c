@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -147,6 +148,24 @@ void namespaces_finish(struct namespaces *namespaces)
         close_fd(namespaces->fds[i]);
         namespaces->fds[i] = -1;
     }
+}
+
+int namespaces_differing(int proc_fd, pid_t pid, uint64_t *ret, struct error *err)
+{
+    *ret = 0;
+    for (size_t i = 0; i < NAMESPACES_COUNT; i++) {
+        char own[32], theirs[48];
+        struct stat own_status, status;
+        snprintf(own, sizeof(own), "self/ns/%s", namespace_kinds[i].file);
+        snprintf(theirs, sizeof(theirs), "%d/ns/%s", pid, namespace_kinds[i].file);
+        if (fstatat(proc_fd, own, &own_status, 0) < 0)
+            continue; /* a kernel without this kind */
+        if (fstatat(proc_fd, theirs, &status, 0) < 0)
+            return error_errno(err, errno, "look at the container's namespaces");
+        if (own_status.st_ino != status.st_ino)
+            *ret |= namespace_kinds[i].flag;
+    }
+    return 0;
 }
 
 static int fd_of(const struct namespaces *namespaces, uint64_t flag)

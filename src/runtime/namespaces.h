@@ -39,6 +39,9 @@ int namespaces_of_process(struct namespaces *namespaces, int proc_fd, pid_t pid,
                           struct error *err);
 void namespaces_finish(struct namespaces *namespaces);
 
+/* CLONE_NEW* of the kinds in which a process is in another one than the caller. */
+int namespaces_differing(int proc_fd, pid_t pid, uint64_t *ret, struct error *err);
+
 /* Whether the process has to be started through another one (namespaces.c). */
 bool namespaces_need_intermediate(const struct namespaces *namespaces);
 

@@ -16,10 +16,10 @@
 #include "program.h"
 
 static const struct command *const commands[] = {
-    &command_checkpoint, &command_restore,  &command_create,  &command_delete, &command_events,
-    &command_exec,       &command_features, &command_kill,    &command_list,   &command_pause,
-    &command_ps,         &command_resume,   &command_run,     &command_spec,   &command_start,
-    &command_state,      &command_update,   &command_version,
+    &command_checkpoint, &command_restore,  &command_create, &command_delete,  &command_events,
+    &command_exec,       &command_features, &command_kill,   &command_list,    &command_pause,
+    &command_ps,         &command_resume,   &command_run,    &command_spec,    &command_start,
+    &command_state,      &command_update,   &command_mounts, &command_version,
 };
 
 struct globals {

@@ -55,6 +55,12 @@ int runtime_resume(const char *root, const char *id, struct error *err);
 int runtime_update(const char *root, const struct cloche_runtime_update_options *options,
                    char ***warnings, struct error *err);
 
+/* mounts: as cloche_runtime_add_mounts() has it. */
+int runtime_add_mounts(const char *root, const char *id, const char *mounts, char ***warnings,
+                       struct error *err);
+int runtime_remove_mounts(const char *root, const char *id, const char *mounts, char ***warnings,
+                          struct error *err);
+
 struct runtime_watch {
     /* 0: what the container uses now, once. Else every so many milliseconds, and each kill for want
      * of memory when it happens, until the container's first process ends. */
