@@ -470,5 +470,30 @@ def a_waiting_container_shows_nothing_of_the_host(w):
         assert not [line for line in others if "*" not in line and "denied" not in line], out
 
 
+@world
+def mounts_come_to_a_running_container(w):
+    folder = w.user.home / "source"
+    folder.mkdir()
+    (folder / "file").write_text("own\n")
+    w.user.own(folder)
+    w.bundle.config["root"]["readonly"] = False
+    w.bundle.script("trap 'exit 0' TERM; while :; do sleep 0.1; done")
+    text = json.dumps([{"destination": "/srv/data", "type": "bind", "source": str(folder),
+                        "options": ["bind", "ro"]},
+                       {"destination": "/srv/tmp", "type": "tmpfs", "source": "tmpfs"}])
+    with w.runtime.container(w.bundle, w.name):
+        w.runtime("mounts", "add", w.name, "-", input=text)
+        out = w.runtime("exec", w.name, "sh", "-c",
+                        "cat /srv/data/file; touch /srv/data/x 2>&1; echo >/srv/tmp/made").out
+        assert out.startswith("own\n") and "Read-only" in out, out
+        # What only root may read is not reached through the container's rights either.
+        result = w.runtime("mounts", "add", w.name, "-", code=1, input=json.dumps(
+            [{"destination": "/srv/x", "type": "bind", "source": "/root/x", "options": ["bind"]}]))
+        assert "ermission denied" in result.err, result.err
+        w.runtime("mounts", "remove", w.name, "-", input=text)
+        out = w.runtime("exec", w.name, "cat", "/proc/mounts").out
+        assert "/srv" not in out, out
+
+
 if __name__ == "__main__":
     main()

@@ -37,8 +37,8 @@ struct command {
 
 extern const struct command command_checkpoint, command_restore, command_create, command_delete,
     command_events, command_exec, command_features, command_kill, command_list, command_pause,
-    command_mounts, command_ps, command_resume, command_run, command_spec, command_start, command_state,
-    command_update, command_version;
+    command_mounts, command_ps, command_resume, command_run, command_spec, command_start,
+    command_state, command_update, command_version;
 
 /* Messages the way runc writes them, which podman and containerd read: to the log file in its
  * format if there is one, and to standard error. */
