@@ -4,8 +4,11 @@
  *     calls server SOCKET               ours
  *     calls sync SOCKET COUNT           one call after the other, blocking
  *     calls async SOCKET COUNT WIDTH    WIDTH calls in flight
- *     calls echo-server SOCKET          the bound: bytes there and back, no messages
- *     calls echo SOCKET COUNT
+ *     calls long SOCKET COUNT WIDTH     the same, with a line and a wait for one on standard input
+ * after a tenth of the calls and after all calls idle SOCKET COUNT           COUNT connections,
+ * each used once, until standard input says so; before them a line with the own memory in KiB, and
+ * one when they are there calls echo-server SOCKET          the bound: bytes there and back, no
+ * messages calls echo-sync SOCKET COUNT
  *
  * Prints the seconds that COUNT calls took.
  */
@@ -154,21 +157,100 @@ static void send_one(struct run *run)
     run->to_send--;
 }
 
-static void call_async(const char *path, long count, long width)
+static struct rpc_loop *create_loop(void)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct run run = {.to_send = count, .to_come = count};
     struct rpc_loop *loop;
 
-    if (rpc_loop_create(&loop, &err) < 0 ||
-        rpc_channel_open(loop, connect_to(path), NULL, &run.channel, &err) < 0)
+    if (rpc_loop_create(&loop, &err) < 0)
+        die("loop", &err);
+    return loop;
+}
+
+static struct rpc_channel *open_channel(struct rpc_loop *loop, const char *path)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct rpc_channel *channel;
+
+    if (rpc_channel_open(loop, connect_to(path), NULL, &channel, &err) < 0)
         die("open", &err);
-    while (width-- > 0 && run.to_send > 0)
-        send_one(&run);
-    while (run.to_come > 0)
+    return channel;
+}
+
+static void run_calls(struct rpc_loop *loop, struct run *run, long count, long width)
+{
+    run->to_send = run->to_come = count;
+    while (width-- > 0 && run->to_send > 0)
+        send_one(run);
+    while (run->to_come > 0)
         rpc_loop_run_once(loop, -1);
+}
+
+static void call_async(const char *path, long count, long width)
+{
+    struct rpc_loop *loop = create_loop();
+    struct run run = {.channel = open_channel(loop, path)};
+
+    run_calls(loop, &run, count, width);
     rpc_channel_close(run.channel);
     rpc_loop_destroy(loop);
+}
+
+/* ---- memory ---- */
+
+static void say_and_wait(const char *what)
+{
+    char line[16];
+
+    puts(what);
+    fflush(stdout);
+    if (!fgets(line, sizeof(line), stdin))
+        exit(EXIT_SUCCESS);
+}
+
+static void call_long(const char *path, long count, long width)
+{
+    struct rpc_loop *loop = create_loop();
+    struct run run = {.channel = open_channel(loop, path)};
+
+    run_calls(loop, &run, count / 10, width);
+    say_and_wait("a tenth");
+    run_calls(loop, &run, count - count / 10, width);
+    say_and_wait("all");
+    rpc_channel_close(run.channel);
+    rpc_loop_destroy(loop);
+}
+
+static long own_memory(void)
+{
+    char line[128];
+    long total = 0, size;
+    FILE *file = fopen("/proc/self/smaps_rollup", "re");
+
+    while (file && fgets(line, sizeof(line), file)) {
+        if (sscanf(line, "Private_Clean: %ld", &size) == 1 ||
+            sscanf(line, "Private_Dirty: %ld", &size) == 1)
+            total += size;
+    }
+    if (file)
+        fclose(file);
+    return total;
+}
+
+static void hold_idle(const char *path, long count)
+{
+    struct rpc_loop *loop = create_loop();
+    struct run *runs = calloc((size_t)count, sizeof(*runs));
+
+    if (!runs)
+        abort();
+    printf("%ld\n", own_memory());
+    fflush(stdout);
+    for (long i = 0; i < count; i++) {
+        runs[i].channel = open_channel(loop, path);
+        run_calls(loop, &runs[i], 1, 1);
+    }
+    say_and_wait("all are there");
 }
 
 static void call_echo(const char *path, long count)
@@ -201,10 +283,15 @@ int main(int argc, char **argv)
         call_sync(argv[2], count);
     else if (text_equal(mode, "async"))
         call_async(argv[2], count, width);
-    else if (text_equal(mode, "echo"))
+    else if (text_equal(mode, "long"))
+        call_long(argv[2], count, width);
+    else if (text_equal(mode, "idle"))
+        hold_idle(argv[2], count);
+    else if (text_equal(mode, "echo-sync"))
         call_echo(argv[2], count);
     else {
-        fprintf(stderr, "usage: calls server|echo-server|sync|async|echo SOCKET [COUNT [WIDTH]]\n");
+        fprintf(stderr, "usage: calls server|echo-server|sync|async|long|idle|echo-sync SOCKET "
+                        "[COUNT [WIDTH]]\n");
         return EXIT_FAILURE;
     }
     printf("%.6f\n", now() - start);
