@@ -286,6 +286,8 @@ static int flush(struct rpc_channel *channel)
         if (beside)
             drop_beside(channel);
         channel->sent += (size_t)n;
+        if (channel->events.metrics)
+            rpc_metrics_add(&channel->events.metrics->bytes_out, (uint64_t)n);
     }
     channel->sent_before += channel->sent;
     buffer_clear(&channel->out);
@@ -453,6 +455,13 @@ static int64_t number_of(struct rpc_part id)
     return number;
 }
 
+static void count_late(struct rpc_channel *channel)
+{
+    channel->counts.late++;
+    if (channel->events.metrics)
+        rpc_metrics_add(&channel->events.metrics->late, 1);
+}
+
 static void take_answer(struct rpc_channel *channel, const struct rpc_message *message, int *fds)
 {
     int64_t number = number_of(message->id);
@@ -463,7 +472,7 @@ static void take_answer(struct rpc_channel *channel, const struct rpc_message *m
     }
     struct pending *pending = take_pending(channel, number);
     if (!pending)
-        channel->counts.late++;
+        count_late(channel);
     else if (message->error.text)
         take_fault(channel, pending, message);
     else
@@ -538,6 +547,8 @@ static ssize_t read_some(struct rpc_channel *channel)
     if (n <= 0)
         return n == -EAGAIN ? 0 : n < 0 ? n : -ECONNRESET;
     channel->fds_count += room;
+    if (channel->events.metrics)
+        rpc_metrics_add(&channel->events.metrics->bytes_in, (uint64_t)n);
     in->length += (size_t)n;
     in->data[in->length] = '\0';
     return n;
@@ -597,6 +608,20 @@ int rpc_channel_open(struct rpc_loop *loop, int fd, const struct rpc_channel_eve
     }
     *ret = channel;
     return 0;
+}
+
+bool rpc_channel_is_open(const struct rpc_channel *channel)
+{
+    return channel->watch.fd >= 0;
+}
+
+bool rpc_channel_is_unsent(struct rpc_channel *channel, int64_t number)
+{
+    struct pending *pending = channel->table ? *bucket_of(channel, number) : NULL;
+
+    while (pending && pending->number != number)
+        pending = pending->next;
+    return pending && is_unsent(pending);
 }
 
 struct rpc_channel_counts rpc_channel_counts(const struct rpc_channel *channel)

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include <base/error.h>
+#include <rpc/metrics.h>
 #include <schema/json.h>
 
 struct rpc_loop;
@@ -61,6 +62,7 @@ struct rpc_channel_events {
      * closed. NULL: not told. */
     void (*ended)(void *data, const struct error *why);
     void *data;
+    struct rpc_metrics *metrics; /* whose bytes and late answers are counted; NULL: nobody's */
 };
 
 struct rpc_channel_counts {
@@ -83,6 +85,11 @@ int64_t rpc_channel_call(struct rpc_channel *channel, const struct rpc_call *cal
 
 /* The call ends now with -ECANCELED, in this function; false: it has ended already. */
 bool rpc_channel_cancel(struct rpc_channel *channel, int64_t number);
+
+/* Whether the connection still stands. */
+bool rpc_channel_is_open(const struct rpc_channel *channel);
+/* Whether the call is in flight, and the server cannot have begun with it. */
+bool rpc_channel_is_unsent(struct rpc_channel *channel, int64_t number);
 
 struct rpc_channel_counts rpc_channel_counts(const struct rpc_channel *channel);
 

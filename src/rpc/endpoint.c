@@ -1,0 +1,167 @@
+/*
+ * Which endpoint a call goes to, and how long a broken one is left alone.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pool.h"
+
+enum { DOUBLINGS_MAX = 16 };
+
+void endpoint_init(struct endpoint *endpoint, struct cloche_client *client, size_t index)
+{
+    endpoint->client = client;
+    endpoint->index = index;
+    endpoint->state = CLOCHE_ENDPOINT_IN;
+    probe_init(endpoint);
+}
+
+/* ---- choosing ---- */
+
+static bool has_room(const struct endpoint *endpoint, bool synchronous)
+{
+    return !synchronous || endpoint->idle ||
+           endpoint->connections < endpoint->client->settings.connections;
+}
+
+/* Of equals any, each as likely as the others. */
+struct endpoint *endpoint_choose(struct cloche_client *client, bool synchronous, bool *ret_none)
+{
+    struct endpoint *chosen = NULL;
+    uint64_t equals = 0;
+
+    *ret_none = true;
+    for (size_t i = 0; i < client->endpoints_count; i++) {
+        struct endpoint *endpoint = &client->endpoints[i];
+        if (endpoint->state != CLOCHE_ENDPOINT_IN)
+            continue;
+        *ret_none = false;
+        if (!has_room(endpoint, synchronous))
+            continue;
+        bool equal = chosen && (client->settings.balance == CLOCHE_CLIENT_RANDOM ||
+                                endpoint->busy == chosen->busy);
+        if (!chosen || (!equal && endpoint->busy < chosen->busy)) {
+            chosen = endpoint;
+            equals = 1;
+        } else if (equal && client_random(client) % ++equals == 0) {
+            chosen = endpoint;
+        }
+    }
+    return chosen;
+}
+
+/* ---- out, and in again ---- */
+
+/* Doubled each time, and not the same for all clients: else they would all come back at once. */
+static uint64_t back_off(struct endpoint *endpoint)
+{
+    const struct cloche_client_settings *settings = &endpoint->client->settings;
+    unsigned doublings = endpoint->failures ? endpoint->failures - 1 : 0;
+    uint64_t ms = settings->probe_first_ms
+                  << (doublings < DOUBLINGS_MAX ? doublings : DOUBLINGS_MAX);
+
+    if (ms > settings->probe_most_ms)
+        ms = settings->probe_most_ms;
+    uint64_t ns = ms * NS_PER_MS;
+    return ns - client_random(endpoint->client) % (ns / 2 + 1);
+}
+
+static void drop_idle(struct endpoint *endpoint)
+{
+    while (endpoint->idle) {
+        struct cloche_connection *link = endpoint->idle;
+        endpoint->idle = link->next;
+        endpoint->connections--;
+        link_close(link);
+    }
+}
+
+void endpoint_finish(struct endpoint *endpoint)
+{
+    drop_idle(endpoint);
+    address_finish(&endpoint->address);
+    free(endpoint->name);
+}
+
+void endpoint_break(struct endpoint *endpoint, bool suspect, const char *why)
+{
+    struct cloche_client *client = endpoint->client;
+
+    client_lock(client);
+    if (endpoint->state != CLOCHE_ENDPOINT_OUT) {
+        endpoint->breaks += endpoint->state == CLOCHE_ENDPOINT_IN;
+        endpoint->state = CLOCHE_ENDPOINT_OUT;
+        endpoint->failures += endpoint->failures < UINT32_MAX;
+        endpoint->suspect = suspect;
+        endpoint->silent = 0;
+        endpoint->probe_due = monotonic_now() + back_off(endpoint);
+        endpoint->abandon = suspect;
+        snprintf(endpoint->why, sizeof(endpoint->why), "%s", why);
+        drop_idle(endpoint);
+        client_wake(client);
+        pthread_cond_broadcast(&client->changed);
+    }
+    client_unlock(client);
+}
+
+/* A sign of life is not yet an answer: one that dies with each call is left alone for longer and
+ * longer. One that was only slow has proved that it is not broken. */
+void endpoint_revive(struct endpoint *endpoint)
+{
+    struct cloche_client *client = endpoint->client;
+
+    client_lock(client);
+    endpoint->state = CLOCHE_ENDPOINT_IN;
+    if (endpoint->suspect)
+        endpoint->failures = 0;
+    if (client->calls_used)
+        client_wake(client); /* some may wait for it */
+    pthread_cond_broadcast(&client->changed);
+    client_unlock(client);
+}
+
+struct endpoint *endpoint_claim(struct cloche_client *client, uint64_t now, uint64_t grace)
+{
+    struct endpoint *first = NULL;
+
+    for (size_t i = 0; i < client->endpoints_count; i++) {
+        struct endpoint *endpoint = &client->endpoints[i];
+        if (endpoint->state == CLOCHE_ENDPOINT_OUT && endpoint->probe_due + grace <= now &&
+            (!first || endpoint->probe_due < first->probe_due))
+            first = endpoint;
+    }
+    if (first)
+        first->state = CLOCHE_ENDPOINT_PROBED;
+    return first;
+}
+
+uint64_t endpoint_next_probe(const struct cloche_client *client)
+{
+    uint64_t due = NEVER;
+
+    for (size_t i = 0; i < client->endpoints_count; i++) {
+        const struct endpoint *endpoint = &client->endpoints[i];
+        if (endpoint->state == CLOCHE_ENDPOINT_OUT && endpoint->probe_due < due)
+            due = endpoint->probe_due;
+    }
+    return due;
+}
+
+void endpoint_ended(struct endpoint *endpoint, bool answered, bool timed_out)
+{
+    struct cloche_client *client = endpoint->client;
+    bool silent = false;
+
+    client_lock(client);
+    endpoint->busy--;
+    if (answered) {
+        endpoint->failures = endpoint->silent = 0;
+    } else if (timed_out && endpoint->state == CLOCHE_ENDPOINT_IN) {
+        silent = ++endpoint->silent >= SILENT_MAX;
+    }
+    client_unlock(client);
+    if (silent)
+        endpoint_break(endpoint, true, "several calls in a row were not answered in time");
+}

@@ -1,0 +1,349 @@
+/*
+ * A connection that one thread has for itself: it writes a request and reads until the answer has
+ * come, two system calls in all when nothing is in the way.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/socket.h>
+#include <schema/rpc.h>
+
+#include "fault.h"
+#include "message.h"
+#include "pool.h"
+
+enum {
+    READ_SIZE = 16 * 1024,
+    KEPT = 256 * 1024, /* a larger buffer is given back after the call */
+};
+
+static void close_fds(struct cloche_connection *link)
+{
+    for (size_t i = 0; i < link->fds_count; i++)
+        close_fd(link->fds[i]);
+    link->fds_count = 0;
+}
+
+static int break_link(struct cloche_connection *link, int code, struct error *err, const char *what)
+{
+    close_fd(steal_fd(&link->fd));
+    close_fds(link);
+    return error_set(err, code, "%s: %s", link->endpoint->name, what);
+}
+
+void link_close(struct cloche_connection *link)
+{
+    if (!link)
+        return;
+    close_fd(link->fd);
+    close_fds(link);
+    buffer_finish(&link->in);
+    buffer_finish(&link->out);
+    free(link);
+}
+
+int link_open(struct endpoint *endpoint, uint64_t deadline, struct cloche_connection **ret,
+              struct error *err)
+{
+    uint64_t now = monotonic_now(), limit = endpoint->client->settings.connect_timeout_ms;
+
+    if (deadline != NEVER && deadline <= now)
+        return error_set(err, -ETIMEDOUT, "no connection in time");
+    if (deadline != NEVER && (deadline - now) / NS_PER_MS < limit)
+        limit = (deadline - now) / NS_PER_MS + 1;
+    int fd = endpoint->address.transport->connect(&endpoint->address, limit, err);
+    if (fd < 0)
+        return error_context(err, "%s", endpoint->name) ? fd : fd;
+    struct cloche_connection *link = xnew(struct cloche_connection);
+    link->endpoint = endpoint;
+    link->fd = fd;
+    *ret = link;
+    return 0;
+}
+
+/* ---- out ---- */
+
+static int wait_writable(struct cloche_connection *link, uint64_t deadline)
+{
+    struct pollfd ready = {.fd = link->fd, .events = POLLOUT};
+    uint64_t now = monotonic_now();
+
+    if (deadline == NEVER)
+        return poll(&ready, 1, -1) < 0 && errno != EINTR ? -errno : 0;
+    if (deadline <= now)
+        return -ETIMEDOUT;
+    uint64_t ms = (deadline - now) / NS_PER_MS + 1;
+    return poll(&ready, 1, ms > INT32_MAX ? INT32_MAX : (int)ms) < 0 && errno != EINTR ? -errno : 0;
+}
+
+/* Bytes sent, or -errno. Descriptors go with the first byte. */
+static ssize_t send_some(struct cloche_connection *link, size_t at, const struct link_call *call)
+{
+    const char *data = link->out.data + at;
+    size_t length = link->out.length - at;
+
+    if (at == 0 && call->fds_count)
+        return socket_send(link->fd, data, length, call->fds, call->fds_count);
+    ssize_t n;
+    do
+        n = send(link->fd, data, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static int send_request(struct cloche_connection *link, struct link_call *call, struct error *err)
+{
+    size_t at = 0;
+
+    while (at < link->out.length) {
+        ssize_t n = send_some(link, at, call);
+        if (n >= 0) {
+            at += (size_t)n;
+            continue;
+        }
+        int r = n == -EAGAIN ? wait_writable(link, call->deadline) : -ECONNRESET;
+        if (r == -ETIMEDOUT)
+            return break_link(link, r, err, "the request was not taken in time");
+        if (r < 0)
+            return break_link(link, -ECONNRESET, err, "the connection broke");
+    }
+    call->unsent = false;
+    rpc_metrics_add(&link->endpoint->client->metrics.bytes_out, at);
+    return 0;
+}
+
+static void write_request(struct cloche_connection *link, const struct link_call *call)
+{
+    struct buffer *out = &link->out;
+    char id[32];
+
+    buffer_clear(out);
+    buffer_append_text(out, "{\"jsonrpc\":\"2.0\",\"id\":");
+    buffer_append(out, id, (size_t)snprintf(id, sizeof(id), "%lld", (long long)link->last_number));
+    buffer_append_text(out, ",\"method\":\"");
+    buffer_append_text(out, call->method->name);
+    buffer_append_char(out, '"');
+    if (call->text || (call->params && call->method->params))
+        buffer_append_text(out, ",\"params\":");
+    if (call->text)
+        buffer_append_text(out, call->text);
+    else if (call->params && call->method->params)
+        json_write(call->method->params, call->params, out);
+    if (call->fds_count)
+        buffer_printf(out, ",\"fds\":%zu", call->fds_count);
+    buffer_append_text(out, "}\n");
+}
+
+/* ---- in ---- */
+
+/* The receive time-out is the socket's, and costs a system call only when it has to be another: a
+ * call that may wait for longer than the socket waits for takes several turns. It is set to a part
+ * of what is left, so that the next call, with the same time-out and a little less of it left,
+ * finds it short enough. */
+static void set_wait(struct cloche_connection *link, uint64_t left, bool again)
+{
+    bool enough = left == NEVER ? link->wait_ns == 0 : link->wait_ns && link->wait_ns <= left;
+
+    if (enough && !again)
+        return;
+    uint64_t wait = left == NEVER ? 0 : again ? left : left - left / 8;
+    const struct timeval value = {.tv_sec = (time_t)(wait / 1000000000),
+                                  .tv_usec = (suseconds_t)(wait % 1000000000 / 1000) + (wait != 0)};
+    if (setsockopt(link->fd, SOL_SOCKET, SO_RCVTIMEO, &value, sizeof(value)) == 0)
+        link->wait_ns = wait;
+}
+
+/* 0, -ETIMEDOUT (what was to be waited for is over), or what broke. */
+static int receive_some(struct cloche_connection *link, uint64_t deadline, struct error *err)
+{
+    struct buffer *in = &link->in;
+
+    buffer_reserve(in, READ_SIZE);
+    for (bool again = false;; again = true) {
+        uint64_t left = NEVER;
+        if (deadline != NEVER) {
+            uint64_t now = monotonic_now();
+            if (now >= deadline)
+                return error_set(err, -ETIMEDOUT, "no answer in time");
+            left = deadline - now;
+        }
+        set_wait(link, left, again);
+        size_t room = ARRAY_SIZE(link->fds) - link->fds_count;
+        room = room < RPC_FDS_MAX ? room : RPC_FDS_MAX;
+        ssize_t n = socket_receive(link->fd, in->data + in->length, READ_SIZE,
+                                   link->fds + link->fds_count, &room);
+        if (n == -EAGAIN)
+            continue;
+        if (n <= 0)
+            return break_link(link, n == -EMSGSIZE ? -EPROTO : -ECONNRESET, err,
+                              n == -EMSGSIZE ? "too many descriptors came"
+                                             : "the server ended the connection");
+        link->fds_count += room;
+        in->length += (size_t)n;
+        in->data[in->length] = '\0';
+        rpc_metrics_add(&link->endpoint->client->metrics.bytes_in, (uint64_t)n);
+        return 0;
+    }
+}
+
+static int64_t number_of(struct rpc_part id)
+{
+    int64_t number = 0;
+
+    if (id.length == 0 || id.length > 18)
+        return -1;
+    for (size_t i = 0; i < id.length; i++) {
+        if (id.text[i] < '0' || id.text[i] > '9')
+            return -1;
+        number = number * 10 + (id.text[i] - '0');
+    }
+    return number;
+}
+
+static int take_result(struct cloche_connection *link, const struct rpc_message *message,
+                       struct link_call *call, struct error *err)
+{
+    size_t room = call->ret_fds ? *call->ret_fds_count : 0;
+    int r = 0;
+
+    if (message->fds > room)
+        return error_set(err, -EPROTO, "%s: the answer brings %zu descriptors", call->method->name,
+                         message->fds);
+    if (call->result && call->raw)
+        *call->result = xstrndup(message->result.text, message->result.length);
+    else if (call->result && call->method->result)
+        r = json_parse(call->method->result, message->result.text, message->result.length, NULL,
+                       call->result, err);
+    if (r < 0) {
+        error_context(err, "%s: the answer", call->method->name);
+        return -EPROTO;
+    }
+    if (call->ret_fds) {
+        memcpy(call->ret_fds, link->fds, message->fds * sizeof(int));
+        *call->ret_fds_count = message->fds;
+        for (size_t i = 0; i < message->fds; i++)
+            link->fds[i] = -1;
+    }
+    return 0;
+}
+
+/* 1: it was the answer (*ret is what came of it); 0: something else; -EPROTO. */
+static int take_message(struct cloche_connection *link, const struct rpc_message *message,
+                        struct link_call *call, int *ret, struct error *err)
+{
+    int done = 0;
+
+    if (!message->valid || message->fds > link->fds_count)
+        return break_link(link, -EPROTO, err,
+                          message->valid ? "descriptors are missing" : message->problem);
+    int64_t number = message->method.text ? 0 : number_of(message->id);
+    if (number < 0 || number > link->last_number)
+        return break_link(link, -EPROTO, err, "an answer came to nothing that was asked");
+    if (!message->method.text && number < link->last_number) {
+        link->owed -= link->owed > 0;
+        rpc_metrics_add(&link->endpoint->client->metrics.late, 1);
+    } else if (!message->method.text) {
+        call->answered = true;
+        *ret = message->error.text
+                   ? fault_take(message->error.text, message->error.length, &call->fault, err)
+                   : take_result(link, message, call, err);
+        done = 1;
+    }
+    for (size_t i = 0; i < message->fds; i++)
+        close_fd(link->fds[i]);
+    link->fds_count -= message->fds;
+    memmove(link->fds, link->fds + message->fds, link->fds_count * sizeof(int));
+    return done;
+}
+
+static int take_line(struct cloche_connection *link, char *text, size_t length,
+                     struct link_call *call, int *ret, struct error *err)
+{
+    struct rpc_line line;
+    int done = 0;
+
+    if (rpc_line_parse(text, length, &line, NULL) < 0)
+        return break_link(link, -EPROTO, err, "what came is not understood");
+    for (size_t i = 0; done >= 0 && i < line.count; i++) {
+        int r = take_message(link, &line.messages[i], call, ret, err);
+        done = r < 0 ? r : done | r;
+    }
+    rpc_line_finish(&line);
+    return done;
+}
+
+/* What has come so far, line by line. 1: the answer was there, 0: more is needed, or -EPROTO. */
+static int take_lines(struct cloche_connection *link, struct link_call *call, int *ret,
+                      struct error *err)
+{
+    struct buffer *in = &link->in;
+    size_t start = 0;
+    int done = 0;
+
+    while (done >= 0) {
+        size_t from = link->searched > start ? link->searched : start;
+        char *newline = memchr(in->data + from, '\n', in->length - from);
+        if (!newline)
+            break;
+        size_t stop = (size_t)(newline - in->data);
+        if (stop > start) {
+            int r = take_line(link, in->data + start, stop - start, call, ret, err);
+            done = r < 0 ? r : done | r;
+        }
+        start = stop + 1;
+    }
+    buffer_consume(in, start);
+    link->searched = in->length;
+    return done;
+}
+
+static int receive_answer(struct cloche_connection *link, struct link_call *call, struct error *err)
+{
+    int answer = 0;
+
+    for (;;) {
+        int r = receive_some(link, call->deadline, err);
+        if (r == 0)
+            r = take_lines(link, call, &answer, err);
+        if (r == -ETIMEDOUT && ++link->owed > OWED_MAX)
+            break_link(link, 0, NULL, "too many answers are owed");
+        if (r < 0)
+            return r;
+        if (r > 0)
+            return answer;
+        if (link->in.length > RPC_ANSWER_MAX)
+            return break_link(link, -EPROTO, err, "an answer is too long");
+    }
+}
+
+int link_call(struct cloche_connection *link, struct link_call *call, struct error *err)
+{
+    call->unsent = true;
+    call->answered = false;
+    call->fault = 0;
+    if (link->fd < 0)
+        return error_set(err, -ECONNRESET, "%s: the connection is broken", link->endpoint->name);
+    if (call->fds_count > RPC_FDS_MAX ||
+        (call->fds_count && !link->endpoint->address.transport->passes_fds))
+        return error_set(err, -E2BIG, "%s: %zu descriptors cannot be sent to %s",
+                         call->method->name, call->fds_count, link->endpoint->name);
+    link->last_number++;
+    write_request(link, call);
+    if (link->out.length > RPC_MESSAGE_MAX)
+        return error_set(err, -EFBIG, "%s: the request is longer than %d bytes", call->method->name,
+                         RPC_MESSAGE_MAX);
+    int r = send_request(link, call, err);
+    if (r == 0)
+        r = receive_answer(link, call, err);
+    if (link->in.length == 0 && link->in.capacity > KEPT)
+        buffer_finish(&link->in);
+    if (link->out.capacity > KEPT)
+        buffer_finish(&link->out);
+    return r;
+}

@@ -1,0 +1,453 @@
+/*
+ * A client of several endpoints: its making and its end, its thread, and the faces of what the
+ * other files do.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+#include <schema/scan.h>
+#include <schema/utf8.h>
+
+#include "pool.h"
+
+#define DEFAULT_SOCKET "/run/cloche/cloche.sock"
+
+enum { METHOD_NAME_MAX = 128 };
+
+/* ---- small things ---- */
+
+void client_lock(struct cloche_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+}
+
+void client_unlock(struct cloche_client *client)
+{
+    pthread_mutex_unlock(&client->lock);
+}
+
+uint64_t monotonic_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+uint64_t deadline_after(uint64_t now, uint64_t timeout_ms)
+{
+    return timeout_ms >= NEVER / NS_PER_MS / 2 ? NEVER : now + timeout_ms * NS_PER_MS;
+}
+
+uint64_t client_timeout(const struct cloche_client *client, const struct json_method *method,
+                        const struct cloche_call_options *options)
+{
+    if (options && options->timeout_ms)
+        return options->timeout_ms;
+    return method->is_long ? CLOCHE_NO_TIMEOUT : client->settings.timeout_ms;
+}
+
+/* xorshift64*: which endpoint, and when; nothing that anybody must not guess. */
+uint64_t client_random(struct cloche_client *client)
+{
+    client->random ^= client->random >> 12;
+    client->random ^= client->random << 25;
+    client->random ^= client->random >> 27;
+    return (client->random * UINT64_C(2685821657736338717)) >> 16;
+}
+
+int error_give(struct cloche_error *error, struct error *err, int fault)
+{
+    int code = err->code;
+
+    if (error) {
+        cloche_error_finish(error);
+        *error = (struct cloche_error){.code = code,
+                                       .fault = fault,
+                                       .message = steal_ptr(err->message),
+                                       .hint = steal_ptr(err->hint)};
+    }
+    return code;
+}
+
+void cloche_error_finish(struct cloche_error *error)
+{
+    if (!error)
+        return;
+    free(error->message);
+    free(error->hint);
+    *error = (struct cloche_error){0};
+}
+
+/* ---- what a caller brings ---- */
+
+static bool is_method_name(const char *name)
+{
+    size_t length = name ? strlen(name) : 0;
+
+    return length > 0 && length <= METHOD_NAME_MAX &&
+           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") ==
+               length;
+}
+
+/* Line ends stand between values only, and would end the message. */
+static int take_params(const char *params, char **ret, struct error *err)
+{
+    size_t length = strlen(params);
+    struct json_scan scan = {.at = params, .end = params + length};
+    struct json_token token;
+
+    json_scan_blank(&scan);
+    char first = json_scan_peek(&scan);
+    if ((first != '{' && first != '[') || utf8_check(params, length) < length ||
+        !json_scan_skip(&scan, RPC_DEPTH_MAX - 1, &token))
+        return error_set(err, -EINVAL, "the parameters are not a JSON object or array");
+    json_scan_blank(&scan);
+    if (scan.at != scan.end)
+        return error_set(err, -EINVAL, "something stands behind the parameters");
+    *ret = xstrdup(params);
+    for (char *at = *ret; *at; at++) {
+        if (*at == '\n' || *at == '\r')
+            *at = ' ';
+    }
+    return 0;
+}
+
+int check_call(const char *method, const char *params, const struct cloche_call_options *options,
+               char **ret_params, struct error *err)
+{
+    if (!is_method_name(method))
+        return error_set(err, -EINVAL, "'%s' is no name of a method", method ? method : "");
+    if (options && (options->size < offsetof(struct cloche_call_options, idempotent) ||
+                    options->fds_count > RPC_FDS_MAX))
+        return error_set(err, -EINVAL, "%s: wrong options", method);
+    return params ? take_params(params, ret_params, err) : 0;
+}
+
+static int set_number(uint64_t given, uint64_t otherwise, uint64_t most, uint64_t *ret)
+{
+    *ret = given ? given : otherwise;
+    return given <= most ? 0 : -EINVAL;
+}
+
+static int take_settings(struct cloche_client *client, const struct cloche_client_settings *given,
+                         struct error *err)
+{
+    static const struct cloche_client_settings defaults = {.size = sizeof(defaults)};
+    const struct cloche_client_settings *from = given ? given : &defaults;
+    struct cloche_client_settings *to = &client->settings;
+    uint64_t connections = 0, attempts = 0, waiting = 0;
+
+    if (from->size < sizeof(defaults))
+        return error_set(err, -EINVAL, "the settings have no size");
+    *to = *from;
+    to->endpoints = NULL;
+    if (set_number(from->connections, 4, CLOCHE_CLIENT_CONNECTIONS_MAX, &connections) < 0 ||
+        set_number(from->attempts, 16, 1 << 20, &attempts) < 0 ||
+        set_number(from->waiting, 65536, 1 << 24, &waiting) < 0 ||
+        set_number(from->connect_timeout_ms, 1000, INT32_MAX, &to->connect_timeout_ms) < 0 ||
+        set_number(from->probe_first_ms, 20, INT32_MAX, &to->probe_first_ms) < 0 ||
+        set_number(from->probe_most_ms, 5000, INT32_MAX, &to->probe_most_ms) < 0 ||
+        (unsigned)from->balance > CLOCHE_CLIENT_RANDOM)
+        return error_set(err, -EINVAL, "a number of the settings is out of range");
+    to->timeout_ms = from->timeout_ms ? from->timeout_ms : 30000;
+    to->connections = (unsigned)connections;
+    to->attempts = (unsigned)attempts;
+    to->waiting = (unsigned)waiting;
+    return 0;
+}
+
+static const char *default_endpoint(void)
+{
+    const char *path = secure_getenv("CLOCHE_SOCKET");
+
+    return text_empty(path) ? DEFAULT_SOCKET : path;
+}
+
+static int take_endpoints(struct cloche_client *client, const char *const *names, struct error *err)
+{
+    const char *const ours[] = {default_endpoint(), NULL};
+    size_t count = 0;
+    int r = 0;
+
+    if (!names)
+        names = ours;
+    while (names[count] && count <= CLOCHE_CLIENT_ENDPOINTS_MAX)
+        count++;
+    if (count == 0 || count > CLOCHE_CLIENT_ENDPOINTS_MAX)
+        return error_set(err, -EINVAL, "from 1 to %d endpoints are expected",
+                         CLOCHE_CLIENT_ENDPOINTS_MAX);
+    client->endpoints = xnew_array(struct endpoint, count);
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        struct endpoint *endpoint = &client->endpoints[client->endpoints_count++];
+        endpoint_init(endpoint, client, i);
+        endpoint->name = xstrdup(names[i]);
+        r = address_parse(names[i], &endpoint->address, err);
+    }
+    return r;
+}
+
+/* ---- the loop, and the thread that runs it ---- */
+
+static void on_wake(struct rpc_watch *watch, uint32_t events _unused_)
+{
+    struct cloche_client *client =
+        (struct cloche_client *)((char *)watch - offsetof(struct cloche_client, wake));
+    uint64_t count;
+
+    while (read(watch->fd, &count, sizeof(count)) < 0 && errno == EINTR)
+        ;
+    client_lock(client);
+    client->woken = false;
+    client_unlock(client);
+    async_take(client);
+}
+
+static void set_runner(struct cloche_client *client, bool running)
+{
+    client_lock(client);
+    client->dispatching = running;
+    client->runner = pthread_self();
+    client_unlock(client);
+}
+
+bool client_in_loop(const struct cloche_client *client)
+{
+    return client->dispatching && pthread_equal(client->runner, pthread_self());
+}
+
+static bool is_stopping(struct cloche_client *client)
+{
+    client_lock(client);
+    bool stopping = client->stopping;
+    client_unlock(client);
+    return stopping;
+}
+
+static void *run_loop(void *data)
+{
+    struct cloche_client *client = data;
+
+    set_runner(client, true);
+    while (!is_stopping(client))
+        rpc_loop_run_once(client->loop, -1);
+    set_runner(client, false);
+    return NULL;
+}
+
+/* The caller's signals are not for our thread. */
+static int start_thread(struct cloche_client *client)
+{
+    sigset_t all, before;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int r = pthread_create(&client->thread, NULL, run_loop, client);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    client->threaded = r == 0;
+    return -r;
+}
+
+int client_wake(struct cloche_client *client)
+{
+    uint64_t one = 1;
+    int r = 0;
+
+    if (!client->settings.polled && !client->threaded && !client->stopping)
+        r = start_thread(client);
+    if (r == 0 && !client->woken) {
+        client->woken = true;
+        while (write(client->wake.fd, &one, sizeof(one)) < 0 && errno == EINTR)
+            ;
+    }
+    return r;
+}
+
+static int make_loop(struct cloche_client *client, struct error *err)
+{
+    int r = rpc_loop_create(&client->loop, err);
+
+    if (r < 0)
+        return r;
+    client->wake.callback = on_wake;
+    client->wake.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    r = client->wake.fd < 0 ? -errno : rpc_loop_watch(client->loop, &client->wake, EPOLLIN);
+    return r < 0 ? error_errno(err, -r, "make an event loop") : 0;
+}
+
+int cloche_client_fd(struct cloche_client *client)
+{
+    return client->settings.polled ? rpc_loop_fd(client->loop) : -1;
+}
+
+void cloche_client_dispatch(struct cloche_client *client)
+{
+    if (!client->settings.polled)
+        return;
+    set_runner(client, true);
+    rpc_loop_dispatch(client->loop);
+    set_runner(client, false);
+}
+
+/* ---- the client ---- */
+
+static void init_locks(struct cloche_client *client)
+{
+    pthread_condattr_t monotonic;
+
+    pthread_mutex_init(&client->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&client->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+int cloche_client_open(const struct cloche_client_settings *settings, struct cloche_client **ret,
+                       struct cloche_error *error)
+{
+    struct cloche_client *client = xnew(struct cloche_client);
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    client->wake.fd = -1;
+    init_locks(client);
+    async_init(client);
+    if (getrandom(&client->random, sizeof(client->random), GRND_NONBLOCK) < 0)
+        client->random = monotonic_now();
+    client->random |= 1;
+    int r = take_settings(client, settings, &err);
+    if (r == 0)
+        r = take_endpoints(client, settings ? settings->endpoints : NULL, &err);
+    if (r == 0)
+        r = make_loop(client, &err);
+    if (r < 0) {
+        cloche_client_close(client);
+        return error_give(error, &err, 0);
+    }
+    *ret = client;
+    return 0;
+}
+
+static void stop_thread(struct cloche_client *client)
+{
+    client_lock(client);
+    client->stopping = true;
+    if (client->threaded)
+        client_wake(client);
+    client_unlock(client);
+    if (client->threaded)
+        pthread_join(client->thread, NULL);
+}
+
+void cloche_client_close(struct cloche_client *client)
+{
+    if (!client)
+        return;
+    stop_thread(client);
+    if (client->loop)
+        async_finish(client);
+    for (size_t i = 0; i < client->endpoints_count; i++)
+        endpoint_finish(&client->endpoints[i]);
+    if (client->wake.events)
+        rpc_loop_watch(client->loop, &client->wake, 0);
+    close_fd(client->wake.fd);
+    rpc_loop_destroy(client->loop);
+    free(client->endpoints);
+    pthread_cond_destroy(&client->changed);
+    pthread_mutex_destroy(&client->lock);
+    free(client);
+}
+
+/* ---- asynchronous calls: from what came to what the callback takes ---- */
+
+static struct cloche_error *show_error(const struct rpc_outcome *outcome, struct cloche_error *ret)
+{
+    if (outcome->code == 0)
+        return NULL;
+    *ret = (struct cloche_error){.code = outcome->code,
+                                 .fault = outcome->fault,
+                                 .message = (char *)(uintptr_t)error_message(outcome->error),
+                                 .hint = outcome->error->hint};
+    return ret;
+}
+
+static void text_done(const struct async_target *target, const struct rpc_outcome *outcome)
+{
+    cloche_client_done done = (cloche_client_done)target->function;
+    struct cloche_error error;
+    _cleanup_free_ char *text =
+        outcome->code == 0 ? xstrndup(outcome->text, outcome->text_length) : NULL;
+
+    done(target->data, text, outcome->fds, outcome->fds_count, show_error(outcome, &error));
+}
+
+int64_t cloche_client_call_async(struct cloche_client *client, const char *method,
+                                 const char *params, const struct cloche_call_options *options,
+                                 cloche_client_done done, void *data)
+{
+    _cleanup_free_ char *text = NULL;
+    struct async_request request = {
+        .name = method,
+        .options = options,
+        .raw = true,
+        .target = {.done = text_done, .function = (void (*)(void))done, .data = data},
+    };
+
+    int r = done ? check_call(method, params, options, &text, NULL) : -EINVAL;
+    if (r < 0)
+        return r;
+    request.text = text;
+    return async_call(client, &request);
+}
+
+static void stub_done(const struct async_target *target, const struct rpc_outcome *outcome)
+{
+    bool takes_fd = target->method->result_fds > 0, came = outcome->fds_count == 1;
+    struct rpc_outcome failure = {
+        .code = -EPROTO,
+        .error = &(struct error){.code = -EPROTO,
+                                 .message =
+                                     (char *)(uintptr_t) "the answer came without its descriptor"}};
+    struct cloche_error error;
+    int fd = -1;
+
+    if (outcome->code == 0 && takes_fd && !came) {
+        if (target->method->result)
+            json_free(target->method->result, outcome->result);
+        target->stub(target->function, target->data, NULL, -1, show_error(&failure, &error));
+        return;
+    }
+    if (takes_fd && came)
+        fd = steal_fd(&outcome->fds[0]);
+    target->stub(target->function, target->data, outcome->result, fd, show_error(outcome, &error));
+}
+
+int64_t rpc_stub_call_async(struct cloche_client *client, const struct json_method *method,
+                            const void *params, int fd, uint64_t timeout_ms, rpc_stub_done call,
+                            void (*function)(void), void *data)
+{
+    const struct cloche_call_options options = {
+        .size = sizeof(options), .timeout_ms = timeout_ms, .fds = &fd, .fds_count = fd >= 0};
+    const struct async_request request = {
+        .method = method,
+        .params = params,
+        .text = params || !method->params ? NULL : "{}",
+        .options = &options,
+        .target = {.done = stub_done, .stub = call, .function = function, .data = data},
+    };
+
+    return function ? async_call(client, &request) : -EINVAL;
+}
+
+bool cloche_client_cancel(struct cloche_client *client, int64_t number)
+{
+    return async_cancel(client, number);
+}

@@ -1,0 +1,293 @@
+/*
+ * The inside of a client of several endpoints (include/cloche/client.h).
+ *
+ * One lock for all that threads share: the states of the endpoints, the connections that lie idle,
+ * calls that were handed in. It is never held while anything blocks or a callback runs. What
+ * belongs to the loop's thread alone says so.
+ */
+#ifndef RPC_POOL_H
+#define RPC_POOL_H
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/un.h>
+
+#include <base/buffer.h>
+#include <base/error.h>
+#include <cloche/client.h>
+#include <rpc/channel.h>
+#include <rpc/loop.h>
+#include <rpc/metrics.h>
+#include <rpc/pool.h>
+#include <rpc/server.h>
+
+#define NS_PER_MS UINT64_C(1000000)
+#define NEVER UINT64_MAX
+
+enum {
+    SILENT_MAX = 3,      /* time-outs in a row, without an answer, that make an endpoint suspect */
+    LANE_WIDTH = 64,     /* calls on a connection before another is made */
+    OWED_MAX = 8,        /* answers that a connection may owe to calls that did not wait */
+    EXHAUSTED_MS = 20,   /* until another try when there are no descriptors */
+    PROBE_GRACE_MS = 250 /* when a look is due for so long, whoever comes by does it */
+};
+
+/* ---- transports: how bytes get to an endpoint */
+
+struct address {
+    const struct transport *transport;
+    char *path; /* owned; of a Unix socket */
+    struct sockaddr_storage socket;
+    socklen_t length;
+};
+
+struct transport {
+    const char *scheme;
+    bool passes_fds;
+    /* text: behind the scheme. -EINVAL. */
+    int (*parse)(const char *text, struct address *ret, struct error *err);
+    /* A stream socket (O_CLOEXEC) that is connected, or, without blocking, may still be about to
+     * be: then its first write or read fails. timeout_ms: how long it may take when it may block;
+     * 0: it must not. -EMFILE, -ENFILE, -ENOBUFS, -ENOMEM: it is us, not the endpoint. */
+    int (*connect)(const struct address *address, uint64_t timeout_ms, struct error *err);
+};
+
+/* "unix:PATH", "/PATH", "tcp:ADDRESS:PORT". */
+int address_parse(const char *text, struct address *ret, struct error *err);
+void address_finish(struct address *address);
+bool is_exhaustion(int code); /* of connect above */
+
+/* ---- endpoints (endpoint.c): all under the lock, but for what says otherwise */
+
+struct lane;
+struct cloche_connection;
+
+struct endpoint {
+    struct cloche_client *client;
+    size_t index;
+    char *name; /* owned; as the settings have it */
+    struct address address;
+
+    enum cloche_endpoint_state state;
+    unsigned failures;  /* in a row, without an answer between them */
+    unsigned silent;    /* time-outs in a row, the same */
+    bool suspect;       /* taken out for being silent */
+    bool abandon;       /* its calls are to be moved: the loop's thread sees to it */
+    uint64_t probe_due; /* of one that is out */
+    char why[160];      /* it was taken out; "" never */
+
+    size_t busy; /* calls */
+    struct cloche_connection *idle;
+    unsigned connections, lanes_open;
+    uint64_t calls, connects, breaks;
+
+    /* of the loop's thread */
+    struct lane *lanes;
+    unsigned lanes_count; /* without those that are retired */
+    struct lane *probe;
+    struct rpc_timer probe_timer;
+};
+
+void endpoint_init(struct endpoint *endpoint, struct cloche_client *client, size_t index);
+/* Nobody uses it any more, nor its lanes. */
+void endpoint_finish(struct endpoint *endpoint);
+/* One that is in and has room for another synchronous call; *ret_none: none is in. */
+struct endpoint *endpoint_choose(struct cloche_client *client, bool synchronous, bool *ret_none);
+/* Takes it out. The lock is taken here. suspect: it is not known to be broken. */
+void endpoint_break(struct endpoint *endpoint, bool suspect, const char *why);
+/* It gave a sign of life. The lock is taken here. */
+void endpoint_revive(struct endpoint *endpoint);
+/* One that is out and may be looked at now, and is marked so; NULL: none. */
+struct endpoint *endpoint_claim(struct cloche_client *client, uint64_t now, uint64_t grace);
+/* When the next look is due; NEVER. */
+uint64_t endpoint_next_probe(const struct cloche_client *client);
+/* A call has ended there. The lock is taken here. */
+void endpoint_ended(struct endpoint *endpoint, bool answered, bool timed_out);
+
+/* ---- blocking connections (connection.c is the server's: link.c) */
+
+/* A call of a connection, and what became of it. */
+struct link_call {
+    const struct json_method *method;
+    const void *params; /* of the method's type; NULL: text */
+    const char *text;   /* JSON; NULL: none */
+    uint64_t deadline;  /* NEVER */
+    const int *fds;
+    size_t fds_count;
+    int *ret_fds; /* NULL: none are wanted */
+    size_t *ret_fds_count;
+    bool raw;      /* the result is wanted as text */
+    void **result; /* NULL: not wanted */
+    int fault;     /* set: code of an error answer */
+    bool answered; /* set: an answer came, result or error */
+    bool unsent;   /* set: the server cannot have begun with it */
+};
+
+struct cloche_connection {
+    struct cloche_connection *next; /* among the idle ones */
+    struct endpoint *endpoint;
+    int fd; /* -1: broken */
+    int64_t last_number;
+    uint64_t wait_ns; /* what the socket's receive time-out is; 0: none */
+    unsigned owed;    /* answers to calls that did not wait for them */
+    struct buffer in, out;
+    size_t searched;
+    int fds[2 * RPC_FDS_MAX];
+    size_t fds_count;
+};
+
+/* Connects; it may block until the deadline. */
+int link_open(struct endpoint *endpoint, uint64_t deadline, struct cloche_connection **ret,
+              struct error *err);
+void link_close(struct cloche_connection *link); /* NULL is nothing */
+/* Sends and waits. 0; an error answer's errno with call->fault; -ETIMEDOUT; -ECONNRESET (then the
+ * connection is broken); -EPROTO, -EFBIG, -E2BIG. */
+int link_call(struct cloche_connection *link, struct link_call *call, struct error *err);
+
+extern const struct json_method rpc_ping_method;
+
+/* ---- asynchronous calls (async.c, lane.c): of the loop's thread, but for what says otherwise */
+
+/* Whom a call is for. */
+struct async_target {
+    void (*done)(const struct async_target *target, const struct rpc_outcome *outcome);
+    const struct json_method *method;
+    rpc_stub_done stub;     /* of `done`: what calls function */
+    void (*function)(void); /* the caller's */
+    void *data;
+};
+
+enum call_state {
+    CALL_FREE,
+    CALL_HANDED_IN, /* not seen by the loop's thread yet */
+    CALL_LOOSE,     /* in its hands */
+    CALL_READY,     /* to be started at the end of this round */
+    CALL_WAITING,   /* for an endpoint, or room on one */
+    CALL_SENT,
+};
+
+struct async_call {
+    struct async_call *next, *previous; /* in the list that its state names */
+    struct async_call *next_cancel;
+    struct cloche_client *client;
+    struct rpc_timer timer;
+    uint32_t slot, generation;
+    enum call_state state;
+    bool cancelled, cancel_queued, timed_out, moving, idempotent, raw;
+    struct json_method own_method; /* of a call by name */
+    char *own_name;                /* owned */
+    const struct json_method *method;
+    struct buffer params;
+    int fds[RPC_FDS_MAX]; /* owned */
+    size_t fds_count;
+    uint64_t begun, deadline;
+    unsigned attempts;
+    struct async_target target;
+    struct lane *lane;
+    int64_t number; /* in the lane */
+};
+
+struct call_list {
+    struct async_call *first, *last;
+};
+
+/* An asynchronous connection. */
+struct lane {
+    struct lane *next;
+    struct endpoint *endpoint;
+    struct rpc_channel *channel;
+    size_t in_flight;
+    bool retired; /* takes no more calls, and goes with the last */
+};
+
+struct async_request {
+    const struct json_method *method;
+    const char *name; /* of a call by name: method is NULL then */
+    const void *params;
+    const char *text;
+    const struct cloche_call_options *options; /* NULL */
+    bool raw;
+    struct async_target target;
+};
+
+/* From any thread: the call's number, or -errno. */
+int64_t async_call(struct cloche_client *client, const struct async_request *request);
+/* From any thread. */
+bool async_cancel(struct cloche_client *client, int64_t number);
+/* The loop's thread was woken: takes what was handed in, and sees to the probes. */
+void async_take(struct cloche_client *client);
+/* An endpoint is in again, or a call has ended: those that wait may go on. */
+void async_go_on(struct cloche_client *client);
+void async_init(struct cloche_client *client);
+/* All calls end with -ECANCELED. Nothing else runs any more. */
+void async_finish(struct cloche_client *client);
+
+/* A lane with room, made when there is none; -EAGAIN: there is no room; -ECONNREFUSED: the endpoint
+ * was taken out; exhaustion: no descriptors here. */
+int lane_get(struct endpoint *endpoint, struct lane **ret, struct error *err);
+/* One call less. */
+void lane_release(struct lane *lane);
+/* No more calls on them: they go when those that they have are done. */
+void lanes_retire(struct endpoint *endpoint);
+void lanes_close(struct endpoint *endpoint);
+void probe_init(struct endpoint *endpoint);
+/* Arms the timers of the endpoints that are out. */
+void probes_arm(struct cloche_client *client);
+
+/* ---- the client */
+
+struct cloche_client {
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a connection is idle, an endpoint in or out */
+    unsigned waiters;
+    struct endpoint *endpoints; /* owned */
+    size_t endpoints_count;
+    struct cloche_client_settings settings; /* with the defaults filled in; no endpoints */
+    uint64_t random;
+    struct rpc_metrics metrics;
+
+    struct rpc_loop *loop;
+    struct rpc_watch wake;
+    bool woken;              /* wake is readable, or about to be */
+    bool threaded, stopping; /* the thread runs; is to end */
+    pthread_t thread;
+    bool dispatching; /* somebody runs the loop: `runner` */
+    pthread_t runner;
+
+    struct async_call **calls; /* owned, by slot */
+    size_t calls_count, calls_capacity, calls_used;
+    struct async_call *spare; /* by next */
+    struct call_list handed_in;
+    struct async_call *cancels; /* by next_cancel */
+
+    /* of the loop's thread */
+    struct call_list ready, waiting;
+    struct rpc_task start_task;
+    struct rpc_timer again; /* when no descriptors were left */
+};
+
+void client_lock(struct cloche_client *client);
+void client_unlock(struct cloche_client *client);
+/* Under the lock: the loop's thread looks at what there is; starts it when there is none. */
+int client_wake(struct cloche_client *client);
+/* Whether this thread runs the loop just now. */
+bool client_in_loop(const struct cloche_client *client);
+uint64_t client_random(struct cloche_client *client); /* under the lock */
+uint64_t monotonic_now(void);
+/* now + the time-out; NEVER. */
+uint64_t deadline_after(uint64_t now, uint64_t timeout_ms);
+/* The time-out of a call with these options. */
+uint64_t client_timeout(const struct cloche_client *client, const struct json_method *method,
+                        const struct cloche_call_options *options);
+
+/* What a call by name brings: -EINVAL for what cannot be one. *ret_params: the text on one line,
+ * owned; NULL: none. */
+int check_call(const char *method, const char *params, const struct cloche_call_options *options,
+               char **ret_params, struct error *err);
+
+/* Moves err into error (NULL: nowhere). Returns its code. */
+int error_give(struct cloche_error *error, struct error *err, int fault);
+
+#endif

@@ -1,0 +1,404 @@
+/*
+ * Synchronous calls, in the calling thread:
+ *
+ *     acquire      an endpoint that is in, and an idle connection to it, or a new one
+ *     link_call    there and back
+ *     put_back     the connection, for the next
+ *
+ * and again from the start when the connection broke and the call may be sent again.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <base/alloc.h>
+#include <rpc/pool.h>
+#include <schema/rpc.h>
+
+#include "pool.h"
+
+const struct json_method rpc_ping_method = {.name = "rpc.ping", .idempotent = true};
+
+/* ---- a connection ---- */
+
+/* Under the lock, which is not held while it waits: until something has changed, or `until`. */
+static void wait_for_change(struct cloche_client *client, uint64_t until)
+{
+    const struct timespec when = {.tv_sec = (time_t)(until / 1000000000),
+                                  .tv_nsec = (long)(until % 1000000000)};
+
+    client->waiters++;
+    if (until == NEVER)
+        pthread_cond_wait(&client->changed, &client->lock);
+    else
+        pthread_cond_timedwait(&client->changed, &client->lock, &when);
+    client->waiters--;
+}
+
+static void put_back(struct cloche_connection *link)
+{
+    struct endpoint *endpoint = link->endpoint;
+    struct cloche_client *client = endpoint->client;
+    bool keep;
+
+    client_lock(client);
+    keep = link->fd >= 0 && endpoint->state == CLOCHE_ENDPOINT_IN;
+    if (keep) {
+        link->next = endpoint->idle;
+        endpoint->idle = link;
+    } else {
+        endpoint->connections--;
+    }
+    if (client->waiters)
+        pthread_cond_signal(&client->changed);
+    client_unlock(client);
+    if (!keep)
+        link_close(link);
+}
+
+/* A connection to an endpoint that has been reserved for it. -ECONNREFUSED: the endpoint was taken
+ * out; exhaustion and -ETIMEDOUT are told as they are. */
+static int connect_to(struct endpoint *endpoint, uint64_t deadline, struct cloche_connection **ret,
+                      struct error *err)
+{
+    struct cloche_client *client = endpoint->client;
+    uint64_t limit = deadline_after(monotonic_now(), client->settings.connect_timeout_ms);
+
+    int r = link_open(endpoint, deadline < limit ? deadline : limit, ret, err);
+    client_lock(client);
+    if (r < 0)
+        endpoint->connections--;
+    else
+        endpoint->connects++;
+    client_unlock(client);
+    if (r == 0 || is_exhaustion(r) || (r == -ETIMEDOUT && monotonic_now() >= deadline))
+        return r;
+    endpoint_break(endpoint, false, error_message(err));
+    return -ECONNREFUSED;
+}
+
+/* A look at an endpoint that is out, for want of a thread that does it: a sign of life brings it in
+ * again. */
+static void probe(struct endpoint *endpoint, uint64_t deadline)
+{
+    struct cloche_client *client = endpoint->client;
+    uint64_t limit = deadline_after(monotonic_now(), client->settings.connect_timeout_ms);
+
+    limit = limit < deadline ? limit : deadline;
+    struct link_call ping = {.method = &rpc_ping_method, .deadline = limit};
+    struct cloche_connection *link = NULL;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    int r = link_open(endpoint, limit, &link, &err);
+    if (r == 0)
+        r = link_call(link, &ping, &err);
+    if (r < 0 && !ping.answered) {
+        link_close(link);
+        endpoint_break(endpoint, false, error_message(&err));
+        return;
+    }
+    client_lock(client);
+    endpoint->connections++;
+    endpoint->connects++;
+    client_unlock(client);
+    endpoint_revive(endpoint);
+    put_back(link);
+}
+
+/* An endpoint that may be looked at by us, since nobody else does. */
+static struct endpoint *claim(struct cloche_client *client, bool none)
+{
+    if (client->threaded)
+        return NULL;
+    return endpoint_claim(client, monotonic_now(), none ? 0 : PROBE_GRACE_MS * NS_PER_MS);
+}
+
+static int none_in(struct cloche_client *client, struct error *err)
+{
+    const struct endpoint *first = &client->endpoints[0];
+
+    if (client->endpoints_count == 1)
+        return error_set(err, -ECONNREFUSED, "%s", first->why);
+    return error_set(err, -ECONNREFUSED, "none of %zu endpoints answers; the first: %s",
+                     client->endpoints_count, first->why);
+}
+
+/* Nobody looks at one just now either. */
+static bool all_out(const struct cloche_client *client)
+{
+    for (size_t i = 0; i < client->endpoints_count; i++) {
+        if (client->endpoints[i].state != CLOCHE_ENDPOINT_OUT)
+            return false;
+    }
+    return true;
+}
+
+/* What a call needs to get a connection. */
+struct search {
+    struct cloche_client *client;
+    uint64_t deadline;
+    struct error problem; /* of the last try, for the message */
+    bool exhausted;       /* no descriptors were left for it */
+};
+
+static int no_time(const struct search *search, bool none, struct error *err)
+{
+    const char *why = none ? search->client->endpoints[0].why : search->problem.message;
+
+    if (why)
+        return error_set(err, -ETIMEDOUT, "no connection in time: %s", why);
+    return error_set(err, -ETIMEDOUT, "no connection in time: all are in use");
+}
+
+/* Under the lock. Nothing can be had now: waits for what may change that. */
+static int wait_for_room(struct search *search, bool none, struct error *err)
+{
+    struct cloche_client *client = search->client;
+    uint64_t until = search->deadline, now = monotonic_now();
+
+    if (now >= search->deadline)
+        return no_time(search, none, err);
+    if (none && client->settings.fail_fast && all_out(client))
+        return none_in(client, err);
+    if (search->exhausted && now + EXHAUSTED_MS * NS_PER_MS < until)
+        until = now + EXHAUSTED_MS * NS_PER_MS;
+    uint64_t next = none && !client->threaded ? endpoint_next_probe(client) : NEVER;
+    wait_for_change(client, next < until ? next : until);
+    search->exhausted = false;
+    return 0;
+}
+
+/* An idle connection, or NULL and room for one at *ret_endpoint, or neither: looked at another, or
+ * waited. Under the lock. */
+static int find_room(struct search *search, struct endpoint **ret_endpoint,
+                     struct cloche_connection **ret, struct error *err)
+{
+    struct cloche_client *client = search->client;
+    bool none;
+    struct endpoint *endpoint = endpoint_choose(client, true, &none),
+                    *look_at = claim(client, none);
+
+    if (look_at) {
+        client_unlock(client);
+        probe(look_at, search->deadline);
+        client_lock(client);
+        return 0;
+    }
+    if (endpoint && search->exhausted && !endpoint->idle)
+        endpoint = NULL;
+    if (!endpoint)
+        return wait_for_room(search, none, err);
+    if (!endpoint->idle && monotonic_now() >= search->deadline)
+        return no_time(search, none, err);
+    *ret_endpoint = endpoint;
+    *ret = endpoint->idle;
+    if (*ret)
+        endpoint->idle = (*ret)->next;
+    else
+        endpoint->connections++;
+    return 0;
+}
+
+/* *ret is for the caller alone, and its endpoint counts a call more. */
+static int acquire(struct cloche_client *client, uint64_t deadline, struct cloche_connection **ret,
+                   struct error *err)
+{
+    struct search search = {.client = client, .deadline = deadline, .problem = ERROR_INIT};
+    struct cloche_connection *link = NULL;
+    int r = 0;
+
+    client_lock(client);
+    while (r == 0 && !link) {
+        struct endpoint *endpoint = NULL;
+        r = find_room(&search, &endpoint, &link, err);
+        if (endpoint && !link) {
+            client_unlock(client);
+            r = connect_to(endpoint, deadline, &link, &search.problem);
+            client_lock(client);
+            search.exhausted = is_exhaustion(r);
+            r = r == -ECONNREFUSED || search.exhausted ? 0 : r;
+            if (r < 0)
+                error_move(err, &search.problem);
+        }
+    }
+    if (link) {
+        link->endpoint->busy++;
+        link->endpoint->calls++;
+        *ret = link;
+    }
+    client_unlock(client);
+    error_finish(&search.problem);
+    return r;
+}
+
+/* ---- a call ---- */
+
+/* The connection is gone: whose fault is it, and may the call go elsewhere? One that lay idle and
+ * took nothing any more was closed long ago, and tells nothing of its endpoint. */
+static bool is_lost(struct cloche_connection *link, const struct link_call *call, int code,
+                    bool was_idle, const struct error *err)
+{
+    if (link->fd >= 0 || call->answered || code == -ETIMEDOUT)
+        return false;
+    if (!(was_idle && call->unsent))
+        endpoint_break(link->endpoint, false, error_message(err));
+    return true;
+}
+
+static int call_once(struct cloche_connection *link, struct link_call *call, bool *ret_lost,
+                     struct error *err)
+{
+    bool was_idle = link->last_number > 0;
+
+    int r = link_call(link, call, err);
+    *ret_lost = r < 0 && is_lost(link, call, r, was_idle, err);
+    endpoint_ended(link->endpoint, call->answered, r == -ETIMEDOUT);
+    return r;
+}
+
+static enum rpc_ended how_it_ended(const struct link_call *call, int code)
+{
+    if (code == 0)
+        return RPC_ENDED_ANSWERED;
+    if (call->fault)
+        return RPC_ENDED_FAULT;
+    return code == -ETIMEDOUT ? RPC_ENDED_TIMEOUT : RPC_ENDED_LOST;
+}
+
+/* As often as it takes and the deadline lets it. */
+static int call_somewhere(struct cloche_client *client, struct link_call *call, bool idempotent,
+                          struct error *err)
+{
+    for (unsigned attempt = 1;; attempt++) {
+        struct cloche_connection *link = NULL;
+        bool lost = false;
+        int r = acquire(client, call->deadline, &link, err);
+        if (r < 0)
+            return r;
+        r = call_once(link, call, &lost, err);
+        put_back(link);
+        if (!lost || attempt >= client->settings.attempts || !(idempotent || call->unsent))
+            return r;
+        rpc_metrics_add(&client->metrics.retries, 1);
+    }
+}
+
+static int call_on(struct cloche_connection *link, struct link_call *call, struct error *err)
+{
+    struct cloche_client *client = link->endpoint->client;
+    bool lost;
+
+    client_lock(client);
+    link->endpoint->busy++;
+    link->endpoint->calls++;
+    client_unlock(client);
+    return call_once(link, call, &lost, err);
+}
+
+/* The call with its deadline, its metrics and the way to say what went wrong. */
+static int run(struct cloche_client *client, struct link_call *call,
+               const struct cloche_call_options *options, struct cloche_error *error)
+{
+    uint64_t begun = monotonic_now();
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    call->deadline = deadline_after(begun, client_timeout(client, call->method, options));
+    rpc_metrics_begin(&client->metrics);
+    int r =
+        options && options->connection
+            ? call_on(options->connection, call, &err)
+            : call_somewhere(client, call,
+                             call->method->idempotent || (options && options->idempotent), &err);
+    rpc_metrics_end(&client->metrics, how_it_ended(call, r), call->fault, monotonic_now() - begun);
+    if (r == -ETIMEDOUT && !call->fault)
+        error_context(&err, "%s", call->method->name);
+    return r < 0 ? error_give(error, &err, call->fault) : 0;
+}
+
+int rpc_stub_call(struct cloche_client *client, const struct json_method *method,
+                  const void *params, int fd, const struct cloche_call_options *options,
+                  void **ret_result, int *ret_fd, struct cloche_error *error)
+{
+    void *result = NULL;
+    int came = -1;
+    size_t count = 1;
+    struct link_call call = {.method = method,
+                             .params = params,
+                             .text = params || !method->params ? NULL : "{}",
+                             .fds = &fd,
+                             .fds_count = fd >= 0,
+                             .ret_fds = ret_fd ? &came : NULL,
+                             .ret_fds_count = &count,
+                             .result = &result};
+
+    int r = run(client, &call, options, error);
+    if (r == 0 && ret_fd && count != 1) {
+        _cleanup_error_ struct error err = ERROR_INIT;
+        error_set(&err, -EPROTO, "%s: the answer came without its descriptor", method->name);
+        r = error_give(error, &err, 0);
+    }
+    if (r == 0 && ret_fd)
+        *ret_fd = came;
+    if (r == 0 && ret_result)
+        *ret_result = result;
+    else if (method->result)
+        json_free(method->result, result);
+    return r;
+}
+
+int cloche_client_call(struct cloche_client *client, const char *method, const char *params,
+                       const struct cloche_call_options *options, char **ret_result,
+                       struct cloche_error *error)
+{
+    const struct json_method by_name = {.name = method};
+    _cleanup_free_ char *text = NULL;
+    _cleanup_error_ struct error err = ERROR_INIT;
+    void *result = NULL;
+
+    int r = check_call(method, params, options, &text, &err);
+    if (r < 0)
+        return error_give(error, &err, 0);
+    struct link_call call = {.method = &by_name,
+                             .text = text,
+                             .fds = options ? options->fds : NULL,
+                             .fds_count = options ? options->fds_count : 0,
+                             .ret_fds = options ? options->ret_fds : NULL,
+                             .ret_fds_count = options ? options->ret_fds_count : NULL,
+                             .raw = true,
+                             .result = &result};
+
+    r = run(client, &call, options, error);
+    if (r == 0 && ret_result)
+        *ret_result = result;
+    else
+        free(result);
+    return r;
+}
+
+/* ---- connections for the caller ---- */
+
+int cloche_client_get(struct cloche_client *client, uint64_t timeout_ms,
+                      struct cloche_connection **ret, struct cloche_error *error)
+{
+    const struct cloche_call_options options = {.size = sizeof(options), .timeout_ms = timeout_ms};
+    _cleanup_error_ struct error err = ERROR_INIT;
+    uint64_t begun = monotonic_now();
+
+    int r =
+        acquire(client, deadline_after(begun, client_timeout(client, &rpc_ping_method, &options)),
+                ret, &err);
+    if (r < 0)
+        return error_give(error, &err, 0);
+    client_lock(client);
+    (*ret)->endpoint->busy--; /* calls are counted as they are made */
+    (*ret)->endpoint->calls--;
+    client_unlock(client);
+    return 0;
+}
+
+void cloche_client_put(struct cloche_client *client, struct cloche_connection *connection)
+{
+    if (connection)
+        put_back(connection);
+}

@@ -1,0 +1,147 @@
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/socket.h>
+#include <base/text.h>
+
+#include "pool.h"
+
+bool is_exhaustion(int code)
+{
+    return code == -EMFILE || code == -ENFILE || code == -ENOBUFS || code == -ENOMEM;
+}
+
+/* ---- Unix sockets ---- */
+
+static int parse_unix(const char *text, struct address *ret, struct error *err)
+{
+    if (text[0] != '/')
+        return error_set(err, -EINVAL, "endpoint '%s': a path begins with '/'", text);
+    ret->path = xstrdup(text);
+    return 0;
+}
+
+/* connect(2) of a Unix socket does not block but for a listener whose queue is full, and then for
+ * no longer than the time-out for sending. */
+static int connect_unix(const struct address *address, uint64_t timeout_ms, struct error *err)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    const struct timeval limit = {.tv_sec = (time_t)(timeout_ms / 1000),
+                                  .tv_usec = (suseconds_t)(timeout_ms % 1000 * 1000)};
+
+    if (strlen(address->path) >= sizeof(at.sun_path))
+        return socket_connect_unix(address->path, SOCK_STREAM | SOCK_CLOEXEC, err);
+    memcpy(at.sun_path, address->path, strlen(address->path) + 1);
+    _cleanup_close_ int fd =
+        socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (timeout_ms ? 0 : SOCK_NONBLOCK), 0);
+    if (fd < 0)
+        return error_errno(err, errno, "socket");
+    if (timeout_ms)
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+    if (connect(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
+        return error_errno(err, errno == EAGAIN ? ETIMEDOUT : errno, "connect to %s",
+                           address->path);
+    if (timeout_ms)
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){0}, sizeof(struct timeval));
+    return steal_fd(&fd);
+}
+
+/* ---- TCP: numbers only, since looking a name up blocks ---- */
+
+static int parse_tcp(const char *text, struct address *ret, struct error *err)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&ret->socket;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&ret->socket;
+    const char *colon = strrchr(text, ':');
+    uint64_t port = 0;
+
+    if (!colon || text_to_u64(colon + 1, 1, 65535, &port) < 0)
+        return error_set(err, -EINVAL, "endpoint 'tcp:%s': a port is missing", text);
+    bool bracketed = text[0] == '[' && colon[-1] == ']';
+    _cleanup_free_ char *host = bracketed ? xstrndup(text + 1, (size_t)(colon - text) - 2)
+                                          : xstrndup(text, (size_t)(colon - text));
+    if (bracketed && inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = htons((uint16_t)port);
+        ret->length = sizeof(*v6);
+        return 0;
+    }
+    if (inet_pton(AF_INET, text_equal(host, "localhost") ? "127.0.0.1" : host, &v4->sin_addr) != 1)
+        return error_set(err, -EINVAL,
+                         "endpoint 'tcp:%s': '%s' is no address (names are not looked up)", text,
+                         host);
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons((uint16_t)port);
+    ret->length = sizeof(*v4);
+    return 0;
+}
+
+static int wait_connected(int fd, uint64_t timeout_ms, struct error *err)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLOUT};
+    int problem = 0;
+    socklen_t length = sizeof(problem);
+
+    int r = poll(&ready, 1, timeout_ms > INT32_MAX ? INT32_MAX : (int)timeout_ms);
+    if (r <= 0)
+        return error_errno(err, r == 0 || errno == EINTR ? ETIMEDOUT : errno, "connect");
+    getsockopt(fd, SOL_SOCKET, SO_ERROR, &problem, &length);
+    return problem ? error_errno(err, problem, "connect") : 0;
+}
+
+static int connect_tcp(const struct address *address, uint64_t timeout_ms, struct error *err)
+{
+    _cleanup_close_ int fd =
+        socket(address->socket.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int one = 1;
+
+    if (fd < 0)
+        return error_errno(err, errno, "socket");
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (connect(fd, (const struct sockaddr *)&address->socket, address->length) < 0 &&
+        errno != EINPROGRESS)
+        return error_errno(err, errno, "connect");
+    if (timeout_ms) {
+        int r = wait_connected(fd, timeout_ms, err);
+        if (r < 0)
+            return r;
+    }
+    return steal_fd(&fd);
+}
+
+/* ---- */
+
+static const struct transport transports[] = {
+    {.scheme = "unix:", .passes_fds = true, .parse = parse_unix, .connect = connect_unix},
+    {.scheme = "tcp:", .parse = parse_tcp, .connect = connect_tcp},
+};
+
+int address_parse(const char *text, struct address *ret, struct error *err)
+{
+    if (text[0] == '/') {
+        ret->transport = &transports[0];
+        return parse_unix(text, ret, err);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(transports); i++) {
+        if (!text_starts_with(text, transports[i].scheme))
+            continue;
+        ret->transport = &transports[i];
+        return transports[i].parse(text + strlen(transports[i].scheme), ret, err);
+    }
+    error_set(err, -EINVAL, "endpoint '%s' is of no known kind", text);
+    return error_hint(err, "endpoints are /PATH, unix:/PATH and tcp:ADDRESS:PORT");
+}
+
+void address_finish(struct address *address)
+{
+    free(address->path);
+}

@@ -1,0 +1,1162 @@
+/* A client of several endpoints against servers that work, are slow, break off, come and go. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include <base/alloc.h>
+#include <base/socket.h>
+#include <base/text.h>
+#include <cloche/client.h>
+#include <rpc/loop.h>
+#include <rpc/pool.h>
+#include <rpc/server.h>
+#include <schema/management.h>
+
+/* ---- servers: a thread each, real ones and ones that follow a script ---- */
+
+enum { ENDPOINTS = 3 };
+
+struct peer {
+    char *path;
+    int listener;
+    pthread_t thread;
+    bool running;
+    _Atomic bool stop;
+    struct rpc_loop *loop;
+    struct rpc_server *server;
+    struct rpc_request *held[64];
+    size_t held_count;
+    _Atomic unsigned visits;
+    _Atomic unsigned calls;                    /* that reached a handler or a script */
+    void (*script)(struct peer *peer, int fd); /* for each connection; it closes fd */
+};
+
+static char folder[64];
+static struct peer peers[ENDPOINTS];
+static const char *paths[ENDPOINTS + 1];
+static struct cloche_client *client;
+static struct cloche_error error;
+
+static void on_echo(struct rpc_request *request, const void *params, void *context)
+{
+    const struct api_container_ref *ref = params;
+    struct api_container_created result = {.id = ref->container};
+    struct peer *peer = context;
+
+    peer->calls++;
+    rpc_reply(request, &result, NULL, 0);
+}
+
+static void on_fail(struct rpc_request *request, const void *params, void *context)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    error_set(&err, -EBUSY, "it is in use");
+    error_hint(&err, "try later");
+    rpc_fail(request, RPC_CONFLICT, &err);
+}
+
+static void on_hold(struct rpc_request *request, const void *params, void *context)
+{
+    struct peer *peer = context;
+
+    peer->calls++;
+    peer->held[peer->held_count++] = request;
+}
+
+static void answer_held(struct peer *peer)
+{
+    struct api_container_created result = {.id = (char *)"late"};
+
+    while (peer->held_count)
+        rpc_reply(peer->held[--peer->held_count], &result, NULL, 0);
+}
+
+/* Answers what is held, then itself. */
+static void on_let_go(struct rpc_request *request, const void *params, void *context)
+{
+    answer_held(context);
+    rpc_reply(request, NULL, NULL, 0);
+}
+
+/* Gives back a descriptor to what it was sent. */
+static void on_pass(struct rpc_request *request, const void *params, void *context)
+{
+    int fd = rpc_request_take_fd(request, 0);
+
+    rpc_reply(request, NULL, &fd, 1);
+}
+
+static const struct json_method echo_method = {.name = "echo",
+                                               .params = &api_container_ref_type,
+                                               .result = &api_container_created_type,
+                                               .idempotent = true};
+static const struct json_method once_method = {
+    .name = "once", .params = &api_container_ref_type, .result = &api_container_created_type};
+static const struct json_method fail_method = {
+    .name = "fail", .params = &api_empty_type, .result = &api_empty_type};
+static const struct json_method hold_method = {
+    .name = "hold", .params = &api_empty_type, .result = &api_container_created_type};
+static const struct json_method let_go_method = {
+    .name = "letGo", .params = &api_empty_type, .result = &api_empty_type};
+static const struct json_method pass_method = {.name = "pass",
+                                               .params = &api_empty_type,
+                                               .result = &api_empty_type,
+                                               .param_fds = 1,
+                                               .result_fds = 1};
+
+static const struct rpc_method methods[] = {
+    {&echo_method, on_echo}, {&once_method, on_echo},     {&fail_method, on_fail},
+    {&hold_method, on_hold}, {&let_go_method, on_let_go}, {&pass_method, on_pass},
+};
+
+static void *serve(void *data)
+{
+    struct peer *peer = data;
+
+    while (!peer->stop)
+        rpc_loop_run_once(peer->loop, -1);
+    rpc_server_destroy(peer->server);
+    answer_held(peer);
+    rpc_loop_run_once(peer->loop, 0);
+    rpc_loop_destroy(peer->loop);
+    return NULL;
+}
+
+struct visit {
+    struct peer *peer;
+    int fd;
+};
+
+static void *play_to_one(void *data)
+{
+    struct visit *visit = data;
+    struct peer *peer = visit->peer;
+
+    peer->script(peer, visit->fd);
+    free(visit);
+    peer->visits--;
+    return NULL;
+}
+
+static void *play(void *data)
+{
+    struct peer *peer = data;
+    pthread_t thread;
+    int fd;
+
+    while ((fd = accept(peer->listener, NULL, NULL)) >= 0 && !peer->stop) {
+        struct visit *visit = xnew(struct visit);
+        *visit = (struct visit){.peer = peer, .fd = fd};
+        peer->visits++;
+        if (pthread_create(&thread, NULL, play_to_one, visit) != 0)
+            abort();
+        pthread_detach(thread);
+    }
+    close_fd(fd);
+    return NULL;
+}
+
+static void start(struct peer *peer)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    unlink(peer->path);
+    peer->stop = false;
+    peer->running = true;
+    peer->listener = socket_listen_unix(peer->path, SOCK_STREAM, 0600, &err);
+    assert_true(peer->listener >= 0);
+    if (peer->script) {
+        assert_int_equal(pthread_create(&peer->thread, NULL, play, peer), 0);
+        return;
+    }
+    assert_int_equal(rpc_loop_create(&peer->loop, &err), 0);
+    assert_int_equal(rpc_server_create(peer->loop, peer->listener, methods, ARRAY_SIZE(methods),
+                                       peer, &peer->server, &err),
+                     0);
+    assert_int_equal(pthread_create(&peer->thread, NULL, serve, peer), 0);
+}
+
+static void stop(struct peer *peer)
+{
+    if (!peer->running)
+        return;
+    peer->stop = true;
+    if (peer->script)
+        shutdown(peer->listener, SHUT_RDWR);
+    else
+        rpc_loop_wake(peer->loop);
+    pthread_join(peer->thread, NULL);
+    while (peer->visits)
+        poll(NULL, 0, 1);
+    if (peer->script)
+        close(peer->listener);
+    peer->running = false;
+    unlink(peer->path);
+}
+
+static void start_script(struct peer *peer, void (*script)(struct peer *, int))
+{
+    peer->script = script;
+    start(peer);
+}
+
+/* ---- set-up ---- */
+
+static size_t open_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    size_t count = 0;
+
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+static size_t fds_before;
+
+static int set_up(void **state)
+{
+    snprintf(folder, sizeof(folder), "/tmp/cloche-test-pool-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    fds_before = open_fds();
+    for (size_t i = 0; i < ENDPOINTS; i++) {
+        peers[i] = (struct peer){.path = xasprintf("%s/%zu", folder, i)};
+        paths[i] = peers[i].path;
+    }
+    client = NULL;
+    return 0;
+}
+
+/* Every test ends without a descriptor too many. */
+static int tear_down(void **state)
+{
+    cloche_client_close(client);
+    cloche_error_finish(&error);
+    for (size_t i = 0; i < ENDPOINTS; i++) {
+        stop(&peers[i]);
+        free(peers[i].path);
+    }
+    assert_int_equal(rmdir(folder), 0);
+    assert_int_equal(open_fds(), fds_before);
+    return 0;
+}
+
+/* A client of the first endpoints. */
+static void open_client(size_t endpoints, struct cloche_client_settings settings)
+{
+    const char *first[ENDPOINTS + 1] = {NULL};
+
+    memcpy(first, paths, endpoints * sizeof(*first));
+    settings.size = sizeof(settings);
+    settings.endpoints = first;
+    assert_int_equal(cloche_client_open(&settings, &client, &error), 0);
+}
+
+#define open_with(count, ...)                                                                      \
+    open_client((count), (struct cloche_client_settings){.size = 0, __VA_ARGS__})
+
+static int call(const char *method, uint64_t timeout_ms)
+{
+    const struct cloche_call_options options = {.size = sizeof(options), .timeout_ms = timeout_ms};
+
+    return cloche_client_call(client, method, NULL, &options, NULL, &error);
+}
+
+/* An echo that must come back as it went. The method is idempotent, or not. */
+static int echo_by(const struct json_method *method, const char *word, uint64_t timeout_ms)
+{
+    const struct cloche_call_options options = {.size = sizeof(options), .timeout_ms = timeout_ms};
+    struct api_container_ref ref = {.container = (char *)word};
+    _cleanup_api_container_created_ struct api_container_created *created = NULL;
+
+    int r = rpc_stub_call(client, method, &ref, -1, &options, (void **)&created, NULL, &error);
+    if (r == 0 && !text_equal(created->id, word))
+        fail();
+    return r;
+}
+
+static int echo(const char *word)
+{
+    return echo_by(&echo_method, word, 0);
+}
+
+static struct cloche_endpoint_counts endpoint_counts(size_t index)
+{
+    struct cloche_endpoint_counts counts;
+
+    assert_int_equal(cloche_client_endpoint(client, index, &counts, sizeof(counts)), 0);
+    return counts;
+}
+
+static struct cloche_client_counts counts_now(void)
+{
+    struct cloche_client_counts counts;
+
+    cloche_client_counts(client, &counts, sizeof(counts));
+    return counts;
+}
+
+static void nap(int ms)
+{
+    poll(NULL, 0, ms);
+}
+
+static void wait_for_state(size_t index, enum cloche_endpoint_state state)
+{
+    for (int i = 0; i < 2000 && endpoint_counts(index).state != state; i++)
+        nap(5);
+    assert_int_equal(endpoint_counts(index).state, state);
+}
+
+/* ---- synchronous ---- */
+
+static void calls_come_back(void **state)
+{
+    _cleanup_free_ char *result = NULL;
+
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(echo("word"), 0);
+    assert_int_equal(cloche_client_call(client, "echo", " {\"container\":\n\"by name\"}\n", NULL,
+                                        &result, &error),
+                     0);
+    assert_string_equal(result, "{\"id\":\"by name\"}");
+    assert_int_equal(endpoint_counts(0).connects, 1);
+    assert_int_equal(counts_now().answered, 101);
+    assert_int_equal(counts_now().in_flight, 0);
+}
+
+static void errors_have_code_and_hint(void **state)
+{
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    assert_int_equal(call("fail", 0), -EBUSY);
+    assert_int_equal(error.code, -EBUSY);
+    assert_int_equal(error.fault, RPC_CONFLICT);
+    assert_string_equal(error.message, "it is in use");
+    assert_string_equal(error.hint, "try later");
+    assert_int_equal(call("nothing", 0), -EOPNOTSUPP);
+    assert_int_equal(counts_now().errors, 2);
+    assert_int_equal(endpoint_counts(0).connects, 1);
+}
+
+static void what_cannot_be_a_call_is_refused(void **state)
+{
+    static const char *const bad[] = {"",         "1",        "\"x\"",        "{",    "{}{}",
+                                      "{\"a\":}", "{} \n {}", "{\"\xff\":1}", "[1,]", "{}\n]"};
+    const char *const nowhere[] = {"http:x", NULL}, *const nobody[] = {NULL};
+    const char *const no_port[] = {"tcp:127.0.0.1", NULL}, *const name[] = {"tcp:host:80", NULL};
+    const char *const *const wrong[] = {nowhere, nobody, no_port, name};
+
+    open_with(1, .timeout_ms = 1000);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_int_equal(cloche_client_call(client, "echo", bad[i], NULL, NULL, &error), -EINVAL);
+    assert_int_equal(cloche_client_call(client, "a\"b", NULL, NULL, NULL, &error), -EINVAL);
+    assert_int_equal(cloche_client_call(client, "", NULL, NULL, NULL, &error), -EINVAL);
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        struct cloche_client_settings settings = {.size = sizeof(settings), .endpoints = wrong[i]};
+        struct cloche_client *other;
+        assert_int_equal(cloche_client_open(&settings, &other, &error), -EINVAL);
+        assert_true(error.message[0]);
+    }
+}
+
+static void calls_end_in_time_and_late_answers_are_dropped(void **state)
+{
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    assert_int_equal(call("hold", 30), -ETIMEDOUT);
+    assert_int_equal(error.code, -ETIMEDOUT);
+    assert_int_equal(call("letGo", 0),
+                     0); /* on the same connection: its own answer, not the late one */
+    assert_int_equal(echo("after"), 0);
+    assert_int_equal(endpoint_counts(0).connects, 1);
+    assert_int_equal(counts_now().timeouts, 1);
+    assert_int_equal(counts_now().late, 1);
+}
+
+/* Reads a line; false at the end. */
+static bool read_line(int fd, char *line, size_t size)
+{
+    size_t length = 0;
+    char c;
+
+    while (read(fd, &c, 1) == 1 && c != '\n') {
+        if (length + 1 < size)
+            line[length++] = c;
+    }
+    line[length] = '\0';
+    return length > 0;
+}
+
+static long id_of(const char *line)
+{
+    const char *id = strstr(line, "\"id\":");
+
+    return id ? atol(id + 5) : 0;
+}
+
+static void answer_in_pieces(struct peer *peer, int fd)
+{
+    char line[4096], answer[256];
+
+    while (read_line(fd, line, sizeof(line))) {
+        int length = snprintf(answer, sizeof(answer),
+                              "\n{\"jsonrpc\":\"2.0\",\"method\":\"noise\",\"params\":{}}\n"
+                              "{\"jsonrpc\":\"2.0\",\"id\":%ld,\"result\":{\"id\":\"pieces\"}}\n",
+                              id_of(line));
+        for (int i = 0; i < length; i++) {
+            if (write(fd, answer + i, 1) != 1)
+                break;
+            if (i % 16 == 0)
+                nap(1);
+        }
+    }
+    close(fd);
+}
+
+static void answers_may_come_in_pieces(void **state)
+{
+    start_script(&peers[0], answer_in_pieces);
+    open_with(1, .timeout_ms = 20000);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(echo("pieces"), 0);
+    cloche_client_close(steal_ptr(client));
+}
+
+static void read_and_break_off(struct peer *peer, int fd)
+{
+    char line[4096];
+
+    if (read_line(fd, line, sizeof(line)))
+        peer->calls++;
+    close(fd);
+}
+
+static void a_call_that_may_have_been_done_is_not_sent_again(void **state)
+{
+    start_script(&peers[0], read_and_break_off);
+    open_with(1, .timeout_ms = 20000);
+    assert_int_equal(echo_by(&once_method, "x", 0), -ECONNRESET);
+    assert_int_equal(peers[0].calls, 1);
+    assert_int_equal(counts_now().retries, 0);
+    assert_int_equal(counts_now().lost, 1);
+}
+
+static void an_idempotent_call_goes_to_another_endpoint(void **state)
+{
+    start_script(&peers[0], read_and_break_off);
+    start(&peers[1]);
+    open_with(2, .timeout_ms = 20000, .probe_first_ms = 10000, .probe_most_ms = 10000);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(echo("word"), 0);
+    assert_true(peers[0].calls <= 1); /* out after the first */
+    assert_int_equal(counts_now().retries, peers[0].calls);
+    assert_int_equal(counts_now().answered, 20);
+}
+
+static void retries_have_an_end(void **state)
+{
+    start_script(&peers[0], read_and_break_off);
+    open_with(1, .timeout_ms = 60000, .attempts = 3, .probe_first_ms = 1, .probe_most_ms = 2);
+    /* The sign of life fails, too: none goes through to a second attempt, up to the deadline. */
+    assert_int_equal(echo_by(&echo_method, "x", 300), -ETIMEDOUT);
+    assert_true(counts_now().retries <= 2);
+}
+
+static void answer_pings_only(struct peer *peer, int fd)
+{
+    char line[4096], answer[128];
+
+    while (read_line(fd, line, sizeof(line)) && strstr(line, "rpc.ping")) {
+        int length = snprintf(answer, sizeof(answer),
+                              "{\"jsonrpc\":\"2.0\",\"id\":%ld,\"result\":{}}\n", id_of(line));
+        if (write(fd, answer, (size_t)length) != length)
+            break;
+    }
+    close(fd);
+}
+
+static void attempts_are_counted(void **state)
+{
+    start_script(&peers[0], answer_pings_only);
+    open_with(1, .timeout_ms = 60000, .attempts = 3, .probe_first_ms = 1, .probe_most_ms = 2);
+    assert_int_equal(echo("x"), -ECONNRESET);
+    assert_int_equal(counts_now().retries, 2);
+    cloche_client_close(steal_ptr(client));
+}
+
+static void a_connection_closed_while_idle_costs_nothing(void **state)
+{
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    assert_int_equal(echo_by(&once_method, "x", 0), 0);
+    stop(&peers[0]);
+    start(&peers[0]);
+    assert_int_equal(echo_by(&once_method, "y", 0), 0);
+    assert_int_equal(endpoint_counts(0).breaks, 0);
+    assert_int_equal(counts_now().retries, 1);
+}
+
+static void without_an_endpoint_calls_fail_fast_or_in_time(void **state)
+{
+    open_with(2, .fail_fast = true, .timeout_ms = 20000);
+    assert_int_equal(echo("x"), -ECONNREFUSED);
+    assert_non_null(strstr(error.message, paths[0]));
+    cloche_client_close(steal_ptr(client));
+    open_with(1, .probe_first_ms = 5, .timeout_ms = 50);
+    assert_int_equal(echo("x"), -ETIMEDOUT);
+    assert_non_null(strstr(error.message, paths[0]));
+    assert_int_equal(counts_now().timeouts, 1);
+}
+
+static void *start_later(void *data)
+{
+    nap(60);
+    start(data);
+    return NULL;
+}
+
+static void calls_wait_for_an_endpoint_to_come(void **state)
+{
+    pthread_t thread;
+
+    open_with(2, .probe_first_ms = 5, .probe_most_ms = 20, .timeout_ms = 30000);
+    assert_int_equal(pthread_create(&thread, NULL, start_later, &peers[1]), 0);
+    assert_int_equal(echo_by(&once_method, "at last", 0), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(endpoint_counts(1).state, CLOCHE_ENDPOINT_IN);
+    assert_int_equal(endpoint_counts(0).calls, 0);
+}
+
+static void without_a_thread_callers_look_themselves(void **state)
+{
+    pthread_t thread;
+
+    open_with(1, .polled = true, .probe_first_ms = 5, .probe_most_ms = 20, .timeout_ms = 30000);
+    assert_int_equal(pthread_create(&thread, NULL, start_later, &peers[0]), 0);
+    assert_int_equal(echo_by(&once_method, "at last", 0), 0);
+    pthread_join(thread, NULL);
+}
+
+static void a_flapping_endpoint_is_taken_out_and_in_again(void **state)
+{
+    start(&peers[0]);
+    start(&peers[1]);
+    open_with(2, .balance = CLOCHE_CLIENT_RANDOM, .probe_first_ms = 5, .probe_most_ms = 20,
+              .timeout_ms = 30000);
+    for (int turn = 0; turn < 4; turn++) {
+        stop(&peers[0]);
+        for (int i = 0; i < 30; i++)
+            assert_int_equal(echo("word"), 0);
+        wait_for_state(1, CLOCHE_ENDPOINT_IN);
+        assert_true(endpoint_counts(0).breaks > (uint64_t)turn);
+        start(&peers[0]);
+        wait_for_state(0, CLOCHE_ENDPOINT_IN);
+        for (int i = 0; i < 30; i++)
+            assert_int_equal(echo("word"), 0);
+    }
+    assert_int_equal(counts_now().answered, 240);
+    assert_true(peers[0].calls > 0);
+}
+
+static void looks_come_less_and_less_often(void **state)
+{
+    open_with(1, .probe_first_ms = 4, .probe_most_ms = 100000, .timeout_ms = 20000);
+    assert_int_equal(echo_by(&echo_method, "x", 400), -ETIMEDOUT);
+    struct cloche_endpoint_counts counts = endpoint_counts(0);
+    assert_true(counts.failures >= 3 && counts.failures <= 10); /* 2 to 4, 4 to 8 ... ms */
+}
+
+static void a_silent_endpoint_is_taken_out(void **state)
+{
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000, .probe_first_ms = 20);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(call("hold", 5), -ETIMEDOUT);
+    assert_int_equal(endpoint_counts(0).breaks, 1);
+    assert_int_equal(echo("it answers a ping, and is in again"), 0);
+    assert_int_equal(endpoint_counts(0).failures, 0);
+}
+
+static int unanswered[256];
+static _Atomic size_t unanswered_count;
+
+static void never_answer(struct peer *peer, int fd)
+{
+    if (unanswered_count >= ARRAY_SIZE(unanswered)) {
+        close(fd);
+        return;
+    }
+    unanswered[unanswered_count++] = fd;
+}
+
+/* The end of a server of that kind, and of the client. */
+static void end_unanswered(struct peer *peer)
+{
+    cloche_client_close(steal_ptr(client));
+    stop(peer);
+    while (unanswered_count)
+        close(unanswered[--unanswered_count]);
+}
+
+static void a_hung_endpoint_does_not_get_calls(void **state)
+{
+    start_script(&peers[0], never_answer);
+    start(&peers[1]);
+    open_with(2, .timeout_ms = 20000, .connect_timeout_ms = 50, .balance = CLOCHE_CLIENT_RANDOM);
+    for (int i = 0; i < 200 && endpoint_counts(0).breaks == 0; i++)
+        echo_by(&echo_method, "x", 5);
+    assert_true(endpoint_counts(0).breaks > 0);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(echo_by(&echo_method, "x", 10000), 0);
+    end_unanswered(&peers[0]);
+}
+
+/* ---- the pool ---- */
+
+static void connections_are_as_many_as_agreed(void **state)
+{
+    struct cloche_connection *taken[3] = {NULL};
+
+    start(&peers[0]);
+    open_with(1, .connections = 2, .timeout_ms = 20000);
+    assert_int_equal(cloche_client_get(client, 0, &taken[0], &error), 0);
+    assert_int_equal(cloche_client_get(client, 0, &taken[1], &error), 0);
+    assert_int_equal(cloche_client_get(client, 30, &taken[2], &error), -ETIMEDOUT);
+    assert_int_equal(echo_by(&echo_method, "no room", 30), -ETIMEDOUT);
+    const struct cloche_call_options options = {.size = sizeof(options), .connection = taken[0]};
+    assert_int_equal(
+        cloche_client_call(client, "echo", "{\"container\":\"mine\"}", &options, NULL, &error), 0);
+    cloche_client_put(client, taken[1]);
+    assert_int_equal(echo("room"), 0);
+    assert_int_equal(cloche_client_get(client, 0, &taken[2], &error), 0);
+    assert_int_equal(endpoint_counts(0).connects, 2);
+    cloche_client_put(client, taken[0]);
+    cloche_client_put(client, taken[2]);
+}
+
+static void calls_on_a_taken_connection_stay_there(void **state)
+{
+    struct cloche_connection *taken = NULL;
+
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    assert_int_equal(cloche_client_get(client, 0, &taken, &error), 0);
+    const struct cloche_call_options options = {
+        .size = sizeof(options), .connection = taken, .idempotent = true};
+    stop(&peers[0]);
+    start(&peers[0]);
+    assert_int_equal(
+        cloche_client_call(client, "echo", "{\"container\":\"x\"}", &options, NULL, &error),
+        -ECONNRESET);
+    cloche_client_put(client, taken);
+    assert_int_equal(echo("elsewhere"), 0);
+}
+
+/* ---- asynchronous ---- */
+
+struct seen {
+    _Atomic int times;
+    int code, fault;
+    char result[64];
+    int fd;
+};
+
+static void on_done(void *data, const char *result, int *fds, size_t fds_count,
+                    const struct cloche_error *why)
+{
+    struct seen *seen = data;
+
+    assert_true(!result == !!why);
+    seen->code = why ? why->code : 0;
+    seen->fault = why ? why->fault : 0;
+    snprintf(seen->result, sizeof(seen->result), "%s", result ? result : why->message);
+    if (fds_count == 1)
+        seen->fd = steal_fd(&fds[0]);
+    seen->times++;
+}
+
+static int64_t begin_with(const char *method, const char *params, uint64_t timeout_ms,
+                          bool idempotent, struct seen *seen)
+{
+    const struct cloche_call_options options = {
+        .size = sizeof(options), .timeout_ms = timeout_ms, .idempotent = idempotent};
+
+    return cloche_client_call_async(client, method, params, &options, on_done, seen);
+}
+
+static int64_t begin(const char *method, const char *params, uint64_t timeout_ms, struct seen *seen)
+{
+    return begin_with(method, params, timeout_ms, false, seen);
+}
+
+static void wait_for(struct seen *seen)
+{
+    for (int i = 0; i < 4000 && !seen->times; i++)
+        nap(5);
+    assert_int_equal(seen->times, 1);
+}
+
+static void asynchronous_calls_have_one_callback(void **state)
+{
+    struct seen echoed = {0}, failed = {0}, late = {0}, cancelled = {0}, unknown = {0};
+
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    assert_true(begin("echo", "{\"container\":\"x\"}", 0, &echoed) > 0);
+    assert_true(begin("fail", NULL, 0, &failed) > 0);
+    assert_true(begin("hold", NULL, 30, &late) > 0);
+    int64_t number = begin("hold", NULL, 0, &cancelled);
+    assert_true(number > 0);
+    assert_true(begin("nothing", NULL, 0, &unknown) > 0);
+    wait_for(&echoed);
+    assert_int_equal(echoed.code, 0);
+    assert_string_equal(echoed.result, "{\"id\":\"x\"}");
+    wait_for(&failed);
+    assert_int_equal(failed.fault, RPC_CONFLICT);
+    wait_for(&late);
+    assert_int_equal(late.code, -ETIMEDOUT);
+    assert_true(cloche_client_cancel(client, number));
+    wait_for(&cancelled);
+    assert_int_equal(cancelled.code, -ECANCELED);
+    assert_false(cloche_client_cancel(client, number));
+    assert_false(cloche_client_cancel(client, 12345));
+    assert_false(cloche_client_cancel(client, -1));
+    wait_for(&unknown);
+    assert_int_equal(unknown.fault, RPC_METHOD_NOT_FOUND);
+    assert_int_equal(begin("not a name", NULL, 0, &unknown), -EINVAL);
+    assert_int_equal(counts_now().in_flight, 0);
+}
+
+static void late_answers_are_counted(void **state)
+{
+    struct seen late = {0}, go = {0};
+
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    assert_true(begin("hold", NULL, 20, &late) > 0);
+    wait_for(&late);
+    assert_true(begin("letGo", NULL, 0, &go) > 0);
+    wait_for(&go);
+    for (int i = 0; i < 1000 && counts_now().late == 0; i++)
+        nap(2);
+    assert_int_equal(late.times, 1);
+    assert_int_equal(counts_now().late, 1);
+}
+
+static void closing_ends_what_is_in_flight(void **state)
+{
+    struct seen held[3] = {{0}}, waiting = {0};
+
+    start(&peers[0]);
+    open_with(2, .timeout_ms = 20000);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(begin("hold", NULL, 0, &held[i]) > 0);
+    assert_true(begin("echo", "{\"container\":\"x\"}", 0, &waiting) > 0);
+    cloche_client_close(steal_ptr(client));
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(held[i].times, 1);
+        assert_int_equal(held[i].code, -ECANCELED);
+    }
+    assert_int_equal(waiting.times, 1);
+}
+
+static void asynchronous_calls_move_or_end_with_their_endpoint(void **state)
+{
+    struct seen once = {0}, again = {0};
+
+    start_script(&peers[0], read_and_break_off);
+    open_with(2, .timeout_ms = 20000, .probe_first_ms = 5000);
+    assert_true(begin("once", "{\"container\":\"x\"}", 0, &once) > 0);
+    wait_for(&once);
+    assert_int_equal(once.code, -ECONNRESET);
+    stop(&peers[0]);
+    cloche_client_close(steal_ptr(client));
+
+    peers[0].script = NULL;
+    start(&peers[0]);
+    open_with(2, .timeout_ms = 20000, .probe_first_ms = 5000); /* the second: nobody is there */
+    for (int i = 0; i < 10; i++) {
+        again.times = 0;
+        assert_true(begin("once", "{\"container\":\"x\"}", 0, &again) > 0);
+        wait_for(&again);
+        assert_int_equal(again.code, 0);
+    }
+    assert_int_equal(endpoint_counts(1).calls, endpoint_counts(1).breaks);
+}
+
+static void idempotent_asynchronous_calls_are_sent_again(void **state)
+{
+    struct seen seen[10] = {{0}};
+
+    start(&peers[1]);
+    start_script(&peers[0], read_and_break_off);
+    open_with(2, .timeout_ms = 20000, .probe_first_ms = 50);
+    for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
+        assert_true(begin_with("echo", "{\"container\":\"x\"}", 0, true, &seen[i]) > 0);
+    for (size_t i = 0; i < ARRAY_SIZE(seen); i++) {
+        wait_for(&seen[i]);
+        assert_int_equal(seen[i].code, 0);
+    }
+}
+
+static void asynchronous_calls_wait_for_an_endpoint(void **state)
+{
+    struct seen seen[5] = {{0}}, too_late = {0};
+
+    open_with(2, .probe_first_ms = 5, .probe_most_ms = 20, .timeout_ms = 30000);
+    for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
+        assert_true(begin("once", "{\"container\":\"x\"}", 0, &seen[i]) > 0);
+    assert_true(begin("once", "{\"container\":\"x\"}", 20, &too_late) > 0);
+    wait_for(&too_late);
+    assert_int_equal(too_late.code, -ETIMEDOUT);
+    start(&peers[1]);
+    for (size_t i = 0; i < ARRAY_SIZE(seen); i++) {
+        wait_for(&seen[i]);
+        assert_int_equal(seen[i].code, 0);
+    }
+}
+
+static void a_silent_endpoint_loses_its_calls_to_others(void **state)
+{
+    struct seen seen[12] = {{0}}, probe[8] = {{0}};
+
+    start_script(&peers[0], never_answer);
+    start(&peers[1]);
+    open_with(2, .timeout_ms = 60000, .connect_timeout_ms = 50);
+    for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
+        assert_true(begin_with("echo", "{\"container\":\"x\"}", 0, true, &seen[i]) > 0);
+    for (size_t i = 0; i < ARRAY_SIZE(probe); i++)
+        assert_true(begin("hold", NULL, 20, &probe[i]) > 0); /* on either endpoint */
+    for (size_t i = 0; i < ARRAY_SIZE(seen); i++) {
+        wait_for(&seen[i]);
+        assert_int_equal(seen[i].code, 0);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(probe); i++)
+        wait_for(&probe[i]);
+    end_unanswered(&peers[0]);
+}
+
+static void limits_on_waiting_calls_hold(void **state)
+{
+    struct seen seen[8] = {{0}}, more = {0};
+
+    start(&peers[0]);
+    open_with(1, .waiting = 8, .timeout_ms = 20000);
+    for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
+        assert_true(begin("hold", NULL, 0, &seen[i]) > 0);
+    assert_int_equal(begin("hold", NULL, 0, &more), -ENOBUFS);
+    while (peers[0].calls < 8)
+        nap(1);
+    assert_int_equal(call("letGo", 0), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(seen); i++)
+        wait_for(&seen[i]);
+    assert_true(begin("echo", "{\"container\":\"x\"}", 0, &more) > 0);
+    wait_for(&more);
+}
+
+static void run_polled(struct seen *seen)
+{
+    struct pollfd ready = {.fd = cloche_client_fd(client), .events = POLLIN};
+
+    for (int i = 0; i < 4000 && !seen->times; i++) {
+        if (poll(&ready, 1, 5) > 0)
+            cloche_client_dispatch(client);
+    }
+    assert_int_equal(seen->times, 1);
+}
+
+static void any_loop_can_poll_a_client(void **state)
+{
+    struct seen echoed = {0}, late = {0}, waits = {0};
+
+    start(&peers[0]);
+    open_with(1, .polled = true, .timeout_ms = 20000, .probe_first_ms = 5);
+    assert_true(cloche_client_fd(client) >= 0);
+    assert_true(begin("echo", "{\"container\":\"x\"}", 0, &echoed) > 0);
+    nap(20);
+    assert_int_equal(echoed.times, 0); /* nobody dispatches */
+    run_polled(&echoed);
+    assert_true(begin("hold", NULL, 10, &late) > 0);
+    run_polled(&late);
+    assert_int_equal(late.code, -ETIMEDOUT);
+    stop(&peers[0]);
+    assert_true(begin("once", "{\"container\":\"x\"}", 0, &waits) > 0);
+    for (int i = 0; i < 10; i++) {
+        nap(2);
+        cloche_client_dispatch(client);
+    }
+    start(&peers[0]);
+    run_polled(&waits);
+    assert_int_equal(waits.code, 0);
+}
+
+static void descriptors_go_both_ways(void **state)
+{
+    struct seen seen = {.fd = -1};
+    int ends[2], came = -1;
+    size_t count = 1;
+    struct stat one, other;
+
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    struct cloche_call_options options = {.size = sizeof(options),
+                                          .fds = &ends[0],
+                                          .fds_count = 1,
+                                          .ret_fds = &came,
+                                          .ret_fds_count = &count};
+    assert_int_equal(cloche_client_call(client, "pass", "{}", &options, NULL, &error), 0);
+    assert_int_equal(count, 1);
+    fstat(ends[0], &one);
+    fstat(came, &other);
+    assert_int_equal(one.st_ino, other.st_ino);
+    close(came);
+    assert_true(cloche_client_call_async(client, "pass", "{}", &options, on_done, &seen) > 0);
+    wait_for(&seen);
+    fstat(seen.fd, &other);
+    assert_int_equal(one.st_ino, other.st_ino);
+    close(seen.fd);
+    options.ret_fds = NULL;
+    assert_int_equal(cloche_client_call(client, "pass", "{}", &options, NULL, &error), -EPROTO);
+    assert_int_equal(rpc_stub_call(client, &pass_method, NULL, ends[0], NULL, NULL, &came, &error),
+                     0);
+    close(came);
+    assert_int_equal(echo("the connection is whole"), 0);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* ---- descriptors exhausted ---- */
+
+static int hogs[1024];
+static size_t hogs_count;
+
+static void use_up_descriptors(void)
+{
+    struct rlimit limit;
+
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = 200;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    hogs_count = 0;
+    while (hogs_count < ARRAY_SIZE(hogs) && (hogs[hogs_count] = dup(STDERR_FILENO)) >= 0)
+        hogs_count++;
+    assert_true(hogs_count < ARRAY_SIZE(hogs));
+}
+
+static void *free_descriptors(void *data)
+{
+    nap(60);
+    while (hogs_count)
+        close(hogs[--hogs_count]);
+    return NULL;
+}
+
+static void without_descriptors_calls_wait(void **state)
+{
+    struct seen seen = {0}, late = {0};
+    pthread_t thread;
+
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    assert_true(begin("hold", NULL, 1, &late) > 0); /* starts the client's thread */
+    wait_for(&late);
+    stop(&peers[0]);
+    start(&peers[0]);
+    nap(20);
+    use_up_descriptors();
+    assert_int_equal(echo_by(&once_method, "x", 50), -ETIMEDOUT);
+    assert_non_null(strstr(error.message, "Too many open files"));
+    late.times = 0;
+    assert_true(begin("echo", "{\"container\":\"x\"}", 50, &late) > 0);
+    wait_for(&late);
+    assert_int_equal(late.code, -ETIMEDOUT);
+    assert_int_equal(endpoint_counts(0).breaks, 0); /* it is not the endpoint's fault */
+    assert_true(begin("echo", "{\"container\":\"x\"}", 0, &seen) > 0);
+    assert_int_equal(pthread_create(&thread, NULL, free_descriptors, NULL), 0);
+    assert_int_equal(echo("when there are some again"), 0);
+    wait_for(&seen);
+    assert_int_equal(seen.code, 0);
+    pthread_join(thread, NULL);
+}
+
+/* ---- which endpoint ---- */
+
+static void the_least_busy_endpoint_gets_the_call(void **state)
+{
+    struct seen held[8] = {{0}};
+
+    start(&peers[0]);
+    start(&peers[1]);
+    open_with(2, .timeout_ms = 20000);
+    for (size_t i = 0; i < ARRAY_SIZE(held); i++)
+        assert_true(begin("hold", NULL, 0, &held[i]) > 0);
+    for (int i = 0; i < 2000 && peers[0].calls + peers[1].calls < 8; i++)
+        nap(2);
+    assert_int_equal(peers[0].calls, 4);
+    assert_int_equal(peers[1].calls, 4);
+    assert_int_equal(endpoint_counts(0).busy, 4);
+    cloche_client_close(steal_ptr(client));
+}
+
+static void random_choice_reaches_all(void **state)
+{
+    for (size_t i = 0; i < ENDPOINTS; i++)
+        start(&peers[i]);
+    open_with(ENDPOINTS, .balance = CLOCHE_CLIENT_RANDOM, .timeout_ms = 20000);
+    for (int i = 0; i < 300; i++)
+        assert_int_equal(echo("x"), 0);
+    for (size_t i = 0; i < ENDPOINTS; i++)
+        assert_true(peers[i].calls > 40 && peers[i].calls < 200);
+}
+
+/* ---- metrics ---- */
+
+static void metrics_tell_of_calls_and_endpoints(void **state)
+{
+    start(&peers[0]);
+    open_with(2, .timeout_ms = 20000, .probe_first_ms = 10000, .probe_most_ms = 20000);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(echo("x"), 0);
+    call("fail", 0);
+    _cleanup_free_ char *json = cloche_client_metrics(client, CLOCHE_METRICS_JSON);
+    _cleanup_free_ char *text = cloche_client_metrics(client, CLOCHE_METRICS_OPEN);
+    assert_non_null(strstr(json, "\"calls\":21,\"inFlight\":0,\"answered\":20,"));
+    assert_non_null(strstr(json, "\"errors\":{\"-2\":1}"));
+    assert_non_null(strstr(json, "\"state\":\"in\",\"busy\":0,\"connections\":1,"));
+    assert_non_null(strstr(text, "cloche_rpc_client_calls_total 21\n"));
+    assert_non_null(strstr(text, "cloche_rpc_client_endpoint_in{endpoint=\""));
+    assert_true(text_ends_with(text, "# EOF\n"));
+    assert_true(counts_now().bytes_in > 0 && counts_now().bytes_out > 0);
+    assert_true(counts_now().p50_ns > 0);
+    struct cloche_endpoint_counts counts;
+    assert_int_equal(cloche_client_endpoint(client, 2, &counts, sizeof(counts)), -ENOENT);
+}
+
+/* ---- many threads ---- */
+
+static _Atomic unsigned done_count, wrong_count;
+
+static void on_many(void *data, const char *result, int *fds, size_t fds_count,
+                    const struct cloche_error *why)
+{
+    char expected[64];
+
+    snprintf(expected, sizeof(expected), "{\"id\":\"%zu\"}", (size_t)data);
+    if (result && !text_equal(result, expected))
+        wrong_count++;
+    if (!result && why->code != -ECONNRESET)
+        wrong_count++;
+    done_count++;
+}
+
+static void *call_many(void *data)
+{
+    size_t first = (size_t)data * 1000;
+    char params[64], word[32];
+
+    for (size_t i = first; i < first + 150; i++) {
+        snprintf(params, sizeof(params), "{\"container\":\"%zu\"}", i);
+        if (cloche_client_call_async(client, "echo", params, NULL, on_many, (void *)i) < 0)
+            wrong_count++;
+        snprintf(word, sizeof(word), "%zu", i);
+        struct api_container_ref ref = {.container = word};
+        struct api_container_created *created = NULL;
+        int r = rpc_stub_call(client, &echo_method, &ref, -1, NULL, (void **)&created, NULL, NULL);
+        if (r < 0 || !text_equal(created->id, word))
+            wrong_count++;
+        api_container_created_free(created);
+    }
+    return NULL;
+}
+
+static void many_threads_share_a_client(void **state)
+{
+    pthread_t threads[8];
+
+    done_count = wrong_count = 0;
+    start(&peers[0]);
+    start(&peers[1]);
+    open_with(2, .connections = 3, .probe_first_ms = 2, .probe_most_ms = 10, .timeout_ms = 60000);
+    for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, call_many, (void *)(i + 1)), 0);
+    for (int i = 0; i < 5; i++) {
+        nap(15);
+        stop(&peers[1]);
+        nap(5);
+        start(&peers[1]);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < 4000 && done_count < 1200; i++)
+        nap(5);
+    assert_int_equal(done_count, 1200);
+    assert_int_equal(wrong_count, 0);
+    assert_int_equal(counts_now().in_flight, 0);
+}
+
+#define pool_test(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        pool_test(calls_come_back),
+        pool_test(errors_have_code_and_hint),
+        pool_test(what_cannot_be_a_call_is_refused),
+        pool_test(calls_end_in_time_and_late_answers_are_dropped),
+        pool_test(answers_may_come_in_pieces),
+        pool_test(a_call_that_may_have_been_done_is_not_sent_again),
+        pool_test(an_idempotent_call_goes_to_another_endpoint),
+        pool_test(retries_have_an_end),
+        pool_test(attempts_are_counted),
+        pool_test(a_connection_closed_while_idle_costs_nothing),
+        pool_test(without_an_endpoint_calls_fail_fast_or_in_time),
+        pool_test(calls_wait_for_an_endpoint_to_come),
+        pool_test(without_a_thread_callers_look_themselves),
+        pool_test(a_flapping_endpoint_is_taken_out_and_in_again),
+        pool_test(looks_come_less_and_less_often),
+        pool_test(a_silent_endpoint_is_taken_out),
+        pool_test(a_hung_endpoint_does_not_get_calls),
+        pool_test(connections_are_as_many_as_agreed),
+        pool_test(calls_on_a_taken_connection_stay_there),
+        pool_test(asynchronous_calls_have_one_callback),
+        pool_test(late_answers_are_counted),
+        pool_test(closing_ends_what_is_in_flight),
+        pool_test(asynchronous_calls_move_or_end_with_their_endpoint),
+        pool_test(idempotent_asynchronous_calls_are_sent_again),
+        pool_test(asynchronous_calls_wait_for_an_endpoint),
+        pool_test(a_silent_endpoint_loses_its_calls_to_others),
+        pool_test(limits_on_waiting_calls_hold),
+        pool_test(any_loop_can_poll_a_client),
+        pool_test(descriptors_go_both_ways),
+        pool_test(without_descriptors_calls_wait),
+        pool_test(the_least_busy_endpoint_gets_the_call),
+        pool_test(random_choice_reaches_all),
+        pool_test(metrics_tell_of_calls_and_endpoints),
+        pool_test(many_threads_share_a_client),
+    };
+
+    signal(SIGPIPE, SIG_IGN); /* of the scripts */
+    alarm(120);               /* a call that hangs is a failure, not a wait */
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
