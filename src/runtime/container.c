@@ -36,6 +36,7 @@ void container_finish(struct container *container)
 {
     mounts_finish(container);
     device_nodes_finish(container);
+    preserved_finish(&container->preserved);
     namespaces_finish(&container->namespaces);
     cgroup_join_finish(&container->join);
     cgroup_finish(&container->cgroup);

@@ -16,6 +16,7 @@
 #include "cgroup.h"
 #include "hooks.h"
 #include "namespaces.h"
+#include "preserved.h"
 
 /* A directory, in this boot of the machine. */
 struct mount_place {
@@ -67,7 +68,7 @@ struct container {
     pid_t pid; /* in the parent */
     int pidfd;
 
-    unsigned preserve_fds; /* descriptors from 3 on that the program keeps */
+    struct preserved preserved;
     bool no_new_keyring;
     bool unprivileged; /* the caller is not root, not even of a user namespace */
     bool foreground;   /* the caller stays until the program ends */

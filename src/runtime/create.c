@@ -47,8 +47,6 @@
 #include "terminal.h"
 #include "users.h"
 
-enum { PRESERVE_FDS_MAX = 1 << 16 };
-
 int create_open_proc(struct error *err)
 {
     struct statfs status;
@@ -59,20 +57,6 @@ int create_open_proc(struct error *err)
     if (status.f_type != PROC_SUPER_MAGIC)
         return error_set(err, -EINVAL, "/proc is not a proc file system");
     return steal_fd(&fd);
-}
-
-int create_check_preserved(unsigned preserve_fds, unsigned listen_fds, struct error *err)
-{
-    if (preserve_fds > PRESERVE_FDS_MAX || listen_fds > PRESERVE_FDS_MAX)
-        return error_set(err, -EINVAL, "%s: more than %d",
-                         listen_fds > PRESERVE_FDS_MAX ? "LISTEN_FDS" : "--preserve-fds",
-                         PRESERVE_FDS_MAX);
-    for (unsigned i = 0; i < listen_fds + preserve_fds; i++) {
-        if (fcntl((int)(3 + i), F_GETFD) < 0)
-            return error_set(err, -EBADF, "%s: descriptor %u is not open",
-                             i < listen_fds ? "LISTEN_FDS" : "--preserve-fds", 3 + i);
-    }
-    return 0;
 }
 
 int create_write_pid_file(const char *path, pid_t pid, struct error *err)
@@ -516,7 +500,8 @@ int create_container(struct container *container, const char *root,
     int r = state_check_id(options->id, err);
     container->no_pivot = options->no_pivot;
     if (r == 0)
-        r = create_check_preserved(options->preserve_fds, options->listen_fds, err);
+        r = preserved_init(&container->preserved, options->preserve_fds, options->listen_fds,
+                           &container->warnings, err);
     if (r == 0)
         r = load_config(container, options->bundle, options->config, err);
     if (r == 0)
@@ -543,7 +528,7 @@ int create_container(struct container *container, const char *root,
     workload.keeps_groups =
         annotation_value(container->config->annotations, ANNOTATION_KEEP_GROUPS) != NULL;
     workload.listen_fds = options->listen_fds;
-    workload.preserve_fds = options->listen_fds + options->preserve_fds;
+    workload.preserved = &container->preserved;
     if (options->listen_fds && options->listen_names)
         strv_take(&workload.variables, xasprintf("LISTEN_FDNAMES=%s", options->listen_names));
     workload.stays_hidden =

@@ -32,9 +32,6 @@ int create_serve_limits(int sync_fd, pid_t pid, const struct workload *workload,
 /* The host's /proc, checked to be one. */
 int create_open_proc(struct error *err);
 
-/* The descriptors from 3 on that the container is to have (those of LISTEN_FDS first) have to be
- * open already, else ours would take their places. */
-int create_check_preserved(unsigned preserve_fds, unsigned listen_fds, struct error *err);
 int create_write_pid_file(const char *path, pid_t pid, struct error *err);
 
 #endif

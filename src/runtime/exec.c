@@ -52,6 +52,7 @@ struct execution {
     struct workload plan;
     struct cgroup cgroup;
     struct cgroup_join join;
+    struct preserved preserved;
     /* CLONE_NEW* of the container that are not ours; setns refuses the user namespace one is in
      * already. */
     uint64_t namespaces;
@@ -73,6 +74,7 @@ static void execution_finish(struct execution *execution)
     oci_process_free(execution->process);
     oci_config_free(execution->config);
     cgroup_join_finish(&execution->join);
+    preserved_finish(&execution->preserved);
     cgroup_finish(&execution->cgroup);
     close_fd(execution->proc_fd);
     close_fd(execution->sync_fd);
@@ -106,7 +108,7 @@ static int load(struct execution *execution, const char *root, char ***warnings,
                           err);
     execution->plan.keeps_groups =
         annotation_value(execution->config->annotations, ANNOTATION_KEEP_GROUPS) != NULL;
-    execution->plan.preserve_fds = execution->options->preserve_fds;
+    execution->plan.preserved = &execution->preserved;
     execution->plan.stays_hidden = listener_can_take();
     return r;
 }
@@ -517,7 +519,8 @@ static void tell_steps(const struct execution *execution, char ***warnings)
 static int prepare(struct execution *execution, const char *root, char ***warnings,
                    int *ret_relay_fd, struct error *err)
 {
-    int r = create_check_preserved(execution->options->preserve_fds, 0, err);
+    int r =
+        preserved_init(&execution->preserved, execution->options->preserve_fds, 0, warnings, err);
 
     if (r == 0)
         r = load(execution, root, warnings, err);

@@ -296,7 +296,7 @@ static int wait_and_confine(struct container *container, struct workload *worklo
     if (r == 0 && container->fifo_fd >= 0)
         close_fd(steal_fd(&container->sync_fd));
     if (r == 0 && !early && is_looked_at(container))
-        workload_show(workload->preserve_fds, container->fifo_fd, -1);
+        workload_show(workload->preserved->count, container->fifo_fd, -1);
     if (r == 0)
         r = wait_for_start(container, err);
     if (r == 0 && !early)

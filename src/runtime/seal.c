@@ -46,6 +46,15 @@ void seal_release(void)
     close_fd(steal_fd(&mount_fd));
 }
 
+void seal_keep_off(int end)
+{
+    if (mount_fd < 0 || mount_fd >= end)
+        return;
+    int fd = fcntl(mount_fd, F_DUPFD_CLOEXEC, end);
+    seal_release();
+    mount_fd = fd; /* above the limit of open files: -1, it is closed early */
+}
+
 static bool is_sealed(int fd)
 {
     struct statvfs status;

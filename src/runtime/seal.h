@@ -7,4 +7,7 @@
  * child. Optional: it ends with the process, too. Does nothing a second time. */
 void seal_release(void);
 
+/* Moves it out of the way of descriptors below `end` that a program is to have. */
+void seal_keep_off(int end);
+
 #endif

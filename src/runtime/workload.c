@@ -297,18 +297,17 @@ static void close_others(unsigned first, int *keep, size_t count)
     close_range_of(first, UINT32_MAX);
 }
 
-/* 3 .. 3 + preserve_fds - 1 stay, and until the execution sockets, pipes and files to write to.
+/* The preserved ones stay, and until the execution sockets, pipes and files to write to.
  * Nothing else, and above all no directory: until the kernel has opened the program, and its
  * interpreter, those would be ways to the host's (CVE-2024-21626, "/proc/self/fd/7/../../bin/sh").
  */
 static void seal_descriptors(const struct workload *workload, int sync_fd, int keep_fd)
 {
-    unsigned first = FIRST_OTHER_FD + workload->preserve_fds;
+    unsigned first = FIRST_OTHER_FD + workload->preserved->count;
     int keep[] = {sync_fd, keep_fd, workload->hook_fds[0], workload->hook_fds[1]};
 
     close_others(first, keep, ARRAY_SIZE(keep));
-    for (unsigned fd = FIRST_OTHER_FD; fd < first; fd++)
-        fcntl((int)fd, F_SETFD, 0);
+    preserved_release(workload->preserved);
 }
 
 /* sd_listen_fds(3): the number is that of the process as it sees itself. */
@@ -371,7 +370,7 @@ static int install_filter(struct workload *workload, const struct filter *filter
     int listener_fd;
 
     if (filter_has_listener(filter) && !workload->stays_hidden)
-        workload_show(workload->preserve_fds, sync_fd, keep_fd);
+        workload_show(workload->preserved->count, sync_fd, keep_fd);
     int r = filter_install(filter, filter_size, &listener_fd, err);
     return r < 0 || listener_fd < 0 ? r : listener_give(sync_fd, listener_fd, err);
 }

@@ -16,12 +16,13 @@
 
 #include "capabilities.h"
 #include "filter.h"
+#include "preserved.h"
 
 struct workload {
     const struct oci_process *config; /* borrowed */
     const struct oci_linux *linux;    /* borrowed; may be NULL */
     int proc_fd;                      /* borrowed; the host's /proc. Set before the child starts */
-    unsigned preserve_fds;            /* descriptors from 3 on that stay open */
+    struct preserved *preserved;      /* borrowed; the descriptors that stay open */
     int hook_fds[2];                  /* borrowed; what startContainer hooks write to; -1: none */
     unsigned listen_fds;              /* those of them that LISTEN_FDS is about */
     char **variables;                 /* owned; of the environment, besides the configured ones */

@@ -376,6 +376,10 @@ def listen_fds_reach_the_program(w):
                             pass_fds=[write_fd], check=False, stdout=subprocess.PIPE, text=True,
                             stderr=subprocess.PIPE)
     assert result.stdout.strip() == "1" and "4: Bad file descriptor" in result.stderr, result
+    # For nobody by name: as crun takes it.
+    result = subprocess.run(["sh", "-c", script.replace("LISTEN_PID=$PID", ""), "sh", *command],
+                            pass_fds=[write_fd], check=False, stdout=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stdout) == (0, "1 1 web 1\n"), result
     os.close(read_fd), os.close(write_fd)
 
 

@@ -17,15 +17,17 @@ struct create_arguments {
     bool no_subreaper; /* taken and without effect: a foreground run adopts nobody */
 };
 
-/* sd_listen_fds(3): only what was meant for this very process. */
+/* sd_listen_fds(3): only what was meant for this very process, or as crun has it for nobody by
+ * name. */
 static void take_listen_fds(struct cloche_runtime_create_options *options)
 {
     const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
     uint64_t number;
 
-    if (!pid || !count || text_to_u64(pid, 1, INT_MAX, &number) < 0 || number != (uint64_t)getpid())
+    if (!count ||
+        (pid && (text_to_u64(pid, 1, INT_MAX, &number) < 0 || number != (uint64_t)getpid())))
         return;
-    if (text_to_u64(count, 0, UINT_MAX, &number) < 0)
+    if (text_to_u64(count, 0, PRESERVE_FDS_MAX, &number) < 0)
         return;
     options->listen_fds = (unsigned)number;
     options->listen_names = getenv("LISTEN_FDNAMES");
@@ -58,9 +60,12 @@ static int parse(bool run, int argc, char **argv, struct create_arguments *ret, 
     options->id = argv[1];
     take_listen_fds(options);
     options->notify_socket = getenv("NOTIFY_SOCKET");
-    return ret->preserve_fds ? options_number("preserve-fds", ret->preserve_fds, INT_MAX,
-                                              &options->preserve_fds, err)
-                             : 0;
+    int r = ret->preserve_fds ? options_number("preserve-fds", ret->preserve_fds, PRESERVE_FDS_MAX,
+                                               &options->preserve_fds, err)
+                              : 0;
+    return r < 0 ? r
+                 : program_log_keep_off(FIRST_PRESERVED_FD,
+                                        options->listen_fds + options->preserve_fds, err);
 }
 
 static const char *const steps_before[] = {

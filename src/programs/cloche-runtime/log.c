@@ -1,3 +1,6 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -22,6 +25,20 @@ void program_log_configure(int fd, bool json, bool debug)
     settings.fd = fd;
     settings.json = json;
     settings.debug = debug;
+}
+
+int program_log_keep_off(unsigned first, unsigned count, struct error *err)
+{
+    if (settings.fd < (int)first || (unsigned)settings.fd - first >= count)
+        return 0;
+    int fd =
+        count > INT_MAX - first ? -1 : fcntl(settings.fd, F_DUPFD_CLOEXEC, (int)(first + count));
+    if (fd < 0)
+        return error_set(err, -EINVAL,
+                         "--preserve-fds: %u are more than the limit of open files allows", count);
+    close(settings.fd);
+    settings.fd = fd;
+    return 0;
 }
 
 static void write_line(int fd, bool json, const char *level, const char *message)

@@ -20,6 +20,11 @@ enum exit_code {
     EXIT_CODE_EXEC_FAILURE = 255, /* of exec, when it was not the program that failed (runc) */
 };
 
+enum {
+    FIRST_PRESERVED_FD = 3,
+    PRESERVE_FDS_MAX = 1 << 16,
+};
+
 struct program {
     struct cloche_runtime *runtime;
     const char *criu; /* the program, NULL: that in PATH */
@@ -43,6 +48,9 @@ extern const struct command command_checkpoint, command_restore, command_create,
 /* Messages the way runc writes them, which podman and containerd read: to the log file in its
  * format if there is one, and to standard error. */
 void program_log_configure(int fd, bool json, bool debug);
+/* Out of the way of descriptors that a program is to have: where the caller had none open the log
+ * may lie, which is the host's. */
+int program_log_keep_off(unsigned first, unsigned count, struct error *err);
 /* Steps that nothing but --debug shows; texts that callers look for are runc's. */
 void program_debug(const char *const *steps);
 void program_warn(const char *text);
