@@ -397,7 +397,7 @@ static bool is_nobody_told(const struct container *container,
 
     return container->foreground && !config->process->terminal && !config->hooks &&
            !options->pid_file && container->pidfd_socket < 0 && container->notify_fd < 0 &&
-           !filter_notifies(config->linux->seccomp);
+           !filter_wants_listener(config->linux->seccomp);
 }
 
 static int build(struct container *container, struct workload *workload,
@@ -416,7 +416,7 @@ static int build(struct container *container, struct workload *workload,
         r = serve(container, workload, err);
     if (r == 0 && wait_for_start)
         r = sync_expect(container->sync_fd, SYNC_READY, NULL, NULL, err);
-    if (r == 0 && filter_notifies(container->config->linux->seccomp))
+    if (r == 0 && filter_wants_listener(container->config->linux->seccomp))
         r = serve_listener(container, err);
     container->unwatched = is_nobody_told(container, options);
     if (r == 0 && !wait_for_start && !container->unwatched)
@@ -532,7 +532,7 @@ int create_container(struct container *container, const char *root,
     if (options->listen_fds && options->listen_names)
         strv_take(&workload.variables, xasprintf("LISTEN_FDNAMES=%s", options->listen_names));
     workload.stays_hidden =
-        !filter_notifies(container->config->linux->seccomp) || listener_can_take();
+        !filter_wants_listener(container->config->linux->seccomp) || listener_can_take();
     r = prepare_notification(container, &workload, options, wait_for_start, err);
     if (r == 0)
         r = build(container, &workload, options, wait_for_start, ret_relay_fd, err);

@@ -424,7 +424,7 @@ static int serve(struct execution *execution, struct error *err)
     if (r == 0)
         r = sync_send(execution->sync_fd, SYNC_RELEASE, filter, size, err);
     seal_release();
-    if (r == 0 && config && filter_notifies(config->seccomp))
+    if (r == 0 && config && filter_wants_listener(config->seccomp))
         r = listener_serve(execution->sync_fd, execution->pidfd, config->seccomp,
                            execution->stored.state, "running", execution->stored.state->pid,
                            execution->pid, err);
@@ -451,7 +451,7 @@ static bool is_nobody_told(const struct execution *execution)
     const struct oci_linux *config = execution->config->linux;
 
     return !options->detach && !execution->process->terminal && !options->pid_file &&
-           execution->pidfd_socket < 0 && !(config && filter_notifies(config->seccomp));
+           execution->pidfd_socket < 0 && !(config && filter_wants_listener(config->seccomp));
 }
 
 static int start_member(struct execution *execution, struct error *err)
@@ -485,7 +485,7 @@ static int open_wait_fifo(struct execution *execution, struct error *err)
         return error_errno(err, errno, "failed to open exec wait fifo %s", path);
     if (!S_ISFIFO(status.st_mode))
         return error_set(err, -EINVAL, "exec wait fifo: %s is not a fifo", path);
-    if (execution->config->linux && filter_notifies(execution->config->linux->seccomp))
+    if (execution->config->linux && filter_wants_listener(execution->config->linux->seccomp))
         return error_set(err, -ENOTSUP,
                          "--exec-wait-fifo: not together with linux.seccomp.listenerPath");
     return 0;

@@ -150,11 +150,16 @@ bool filter_notifies(const struct oci_seccomp *config)
     return false;
 }
 
+bool filter_wants_listener(const struct oci_seccomp *config)
+{
+    return filter_notifies(config) || (config && !text_empty(config->listener_path));
+}
+
 /* Without the field the cost of speculation barriers is left out where the kernel lets us, as runc
  * does since 1.1.7; an empty list means none of the flags. */
 static int flags_of(const struct oci_seccomp *config, uint32_t *ret, struct error *err)
 {
-    *ret = filter_notifies(config) ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0;
+    *ret = filter_wants_listener(config) ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0;
     if (!config->flags)
         *ret |=
             kernel_has_flag(SECCOMP_FILTER_FLAG_SPEC_ALLOW) ? SECCOMP_FILTER_FLAG_SPEC_ALLOW : 0;
@@ -167,8 +172,7 @@ static int flags_of(const struct oci_seccomp *config, uint32_t *ret, struct erro
                              config->flags[i]);
         *ret |= filter_flags[k].flag;
     }
-    if ((*ret & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) &&
-        !(*ret & SECCOMP_FILTER_FLAG_NEW_LISTENER))
+    if ((*ret & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) && !filter_notifies(config))
         return error_set(err, -EINVAL,
                          "flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is for profiles that use "
                          "SCMP_ACT_NOTIFY");

@@ -30,6 +30,10 @@ bool filter_flag_is_supported(size_t i); /* by this kernel; i as in filter_name(
 /* Are there system calls that an agent decides on (SCMP_ACT_NOTIFY)? config may be NULL. */
 bool filter_notifies(const struct oci_seccomp *config);
 
+/* Is there an agent to give the filter's listener to? An agent that is named gets one from a
+ * profile without SCMP_ACT_NOTIFY, too, as from crun. config may be NULL. */
+bool filter_wants_listener(const struct oci_seccomp *config);
+
 /* Refuses by name what cannot be expressed. Cheap: no compilation. */
 int filter_check(const struct oci_seccomp *config, struct error *err);
 
@@ -43,7 +47,7 @@ int filter_compile(const struct oci_seccomp *config, struct filter **ret, size_t
                    struct error *err);
 
 /* Installs it in the calling process. Needs no_new_privs or CAP_SYS_ADMIN. size is checked.
- * ret_listener: what the agent gets (O_CLOEXEC, owned by the caller), -1 without SCMP_ACT_NOTIFY.
+ * ret_listener: what the agent gets (O_CLOEXEC, owned by the caller), -1 without one (flags).
  */
 int filter_install(const struct filter *filter, size_t size, int *ret_listener, struct error *err);
 

@@ -36,6 +36,7 @@ static void write_key(const struct oci_seccomp *config, struct buffer *key)
     buffer_printf(key, "libseccomp %u.%u.%u %s %s\n", version->major, version->minor,
                   version->micro, system.machine, system.release);
     /* To whom the listener goes is different for each container, and no part of the program. */
+    buffer_printf(key, "listener %d\n", filter_wants_listener(config));
     rules.listener_path = rules.listener_metadata = NULL;
     oci_seccomp_write(&rules, key);
 }

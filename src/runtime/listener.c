@@ -13,6 +13,7 @@
 #include <base/socket.h>
 
 #include "capabilities.h"
+#include "filter.h"
 #include "kernel.h"
 #include "listener.h"
 #include "state.h"
@@ -104,13 +105,18 @@ int listener_serve(int sync_fd, int pidfd, const struct oci_seccomp *config,
                    pid_t pid, struct error *err)
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    _cleanup_error_ struct error failure = ERROR_INIT;
     _cleanup_close_ int listener_fd = take(sync_fd, pidfd, err);
 
     if (listener_fd < 0)
         return listener_fd;
-    _cleanup_close_ int agent_fd = connect_agent(config->listener_path, err);
-    if (agent_fd < 0)
+    _cleanup_close_ int agent_fd = connect_agent(config->listener_path, &failure);
+    if (agent_fd < 0 && !filter_notifies(config)) /* nothing waits for its answer */
+        return sync_send(sync_fd, SYNC_LISTENER_TAKEN, NULL, 0, err);
+    if (agent_fd < 0) {
+        error_move(err, &failure);
         return agent_fd;
+    }
     describe(config, state, status, container_pid, pid, &text);
     ssize_t n = socket_send(agent_fd, text.data, text.length, &listener_fd, 1);
     if (n >= 0 && (size_t)n < text.length)

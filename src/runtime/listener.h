@@ -26,7 +26,8 @@ bool listener_can_take(void);
 int listener_give(int sync_fd, int listener_fd, struct error *err);
 
 /* In the parent, after SYNC_RELEASE: takes it and sends it to linux.seccomp.listenerPath. Blocks
- * for LISTENER_AGENT_MS at most on an agent that does not accept. state and status: of the
+ * for LISTENER_AGENT_MS at most on an agent that does not accept. That no agent is there is an
+ * error only where filter_notifies(): else nothing will ever ask it. state and status: of the
  * container; pid: of the process. */
 int listener_serve(int sync_fd, int pidfd, const struct oci_seccomp *config,
                    const struct runtime_state *state, const char *status, pid_t container_pid,

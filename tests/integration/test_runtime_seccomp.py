@@ -317,6 +317,23 @@ def an_agent_answers(w):
 
 
 @world
+def an_agent_without_a_question(w):
+    """A profile that names an agent and asks it nothing: the agent hears of the container, as from
+    crun; without an agent the container runs, as with runc."""
+    notify(w, "sethostname")
+    del w.bundle.linux["seccomp"]["syscalls"]
+    assert w.run("echo fine").out == "fine\n"
+    agent = Agent(w.scratch)
+    assert w.run("echo fine").out == "fine\n"
+    document, fds = agent.take()
+    assert fds == 1 and document["metadata"] == "some words", document
+    assert document["state"]["status"] == "creating", document
+    agent.close()
+    del w.bundle.linux["seccomp"]["listenerPath"]  # the compiled program is another one
+    assert w.run("echo fine").out == "fine\n"
+
+
+@world
 def an_agent_may_have_our_own_calls(w):
     """From the installation to the execution: those the process makes with the filter in force."""
     agent = Agent(w.scratch)
