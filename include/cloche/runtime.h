@@ -281,6 +281,7 @@ struct cloche_runtime_info {
     const char *const *annotations; /* key, value, key, value, NULL; NULL: there are none */
     pid_t pid;                      /* in the caller's pid namespace; 0 when stopped */
     enum cloche_runtime_status status;
+    const char *systemd_unit; /* its scope; NULL: its cgroup was made directly */
 };
 
 /* *ret is freed with cloche_runtime_info_free(), which takes NULL. */
@@ -289,7 +290,7 @@ int cloche_runtime_state(struct cloche_runtime *runtime, const char *id,
 void cloche_runtime_info_free(struct cloche_runtime_info *info);
 
 /* As JSON, as the command line's `state` (indented) and `list` print it: OCI's state with rootfs,
- * created and owner. Freed with free(). Does not block. */
+ * created, owner and, as crun has it, systemd-scope. Freed with free(). Does not block. */
 char *cloche_runtime_info_json(const struct cloche_runtime_info *info, bool indented);
 
 /* A descriptor of the container's first process (pidfd_open(2)), the caller's to close, with

@@ -502,6 +502,7 @@ static void fill_info(struct owned_info *owned, const struct stored *stored)
         .owner = state->owner,
         .pid = stored->status == CLOCHE_RUNTIME_STOPPED ? 0 : state->pid,
         .status = stored->status,
+        .systemd_unit = state->systemd_unit,
     };
     if (!map || !map->count)
         return;
@@ -580,6 +581,8 @@ void runtime_info_write(const struct cloche_runtime_info *info, enum json_layout
             write_field(&writer, item[0], item[1]);
         json_writer_object_end(&writer);
     }
+    if (info->systemd_unit)
+        write_field(&writer, "systemd-scope", info->systemd_unit);
     write_field(&writer, "owner", info->owner);
     json_writer_object_end(&writer);
 }

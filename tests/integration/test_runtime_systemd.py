@@ -108,6 +108,7 @@ def names_that_are_not_given_are_ours(w):
     w.start()
     unit = f"cloche-{w.name}.scope"
     assert w.shown("Slice", unit=unit) == {"Slice": "system.slice"}
+    assert w.runtime.state(w.name)["systemd-scope"] == unit
     w.runtime("delete", "--force", w.name)
     w.bundle.linux["cgroupsPath"] = f":mine:{w.name}"
     w.start()
