@@ -21,14 +21,27 @@
 #define NOTIFY_NAME "notify.sock"
 #define NOTIFY_TARGET "/run/notify"
 
-enum { MESSAGE_MAX = 4096 };
+enum {
+    MESSAGE_MAX = 4096,
+    SOCKET_PATH_MAX = sizeof(((struct sockaddr_un *)NULL)->sun_path),
+};
 
-static void add_mount(struct oci_config *config, const char *source)
+/* Where the manager's own socket is outside, as crun has it. But not where a systemd in the
+ * container makes its socket, nor where the path would be too long for one (runc's place, then). */
+static const char *target_of(const char *host)
+{
+    return host[0] == '/' && !text_ends_with(host, "/systemd/notify") &&
+                   strlen(host) + sizeof("/" NOTIFY_NAME) <= SOCKET_PATH_MAX
+               ? host
+               : NOTIFY_TARGET;
+}
+
+static void add_mount(struct oci_config *config, const char *source, const char *target)
 {
     static const char *const options[] = {"bind", "nosuid", "noexec", "nodev", "ro"};
     struct oci_mount *mount = xnew(struct oci_mount);
 
-    mount->destination = xstrdup(NOTIFY_TARGET);
+    mount->destination = xstrdup(target);
     mount->type = xstrdup("bind");
     mount->source = xstrdup(source);
     for (size_t i = 0; i < ARRAY_SIZE(options); i++)
@@ -49,7 +62,7 @@ int notify_mount(struct container *container, const char *root, const char *host
         return error_errno(err, errno, "NOTIFY_SOCKET: find %s", root);
     source =
         xasprintf("%s%s%s/%s/" NOTIFY_FOLDER, folder, folder[0] ? "/" : "", root, container->id);
-    add_mount(container->config, source);
+    add_mount(container->config, source, target_of(host));
     return 0;
 }
 
@@ -61,7 +74,7 @@ int notify_prepare(struct container *container, struct workload *workload, const
     if (mkdirat(container->state_fd, NOTIFY_FOLDER, 0755) < 0 ||
         fchmodat(container->state_fd, NOTIFY_FOLDER, 0755, 0) < 0)
         return error_errno(err, errno, "NOTIFY_SOCKET: make a folder for the container's socket");
-    strv_take(&workload->variables, xstrdup("NOTIFY_SOCKET=" NOTIFY_TARGET "/" NOTIFY_NAME));
+    strv_take(&workload->variables, xasprintf("NOTIFY_SOCKET=%s/" NOTIFY_NAME, target_of(host)));
     return 0;
 }
 

@@ -79,10 +79,19 @@ static bool is_below_tmpfs(const struct oci_config *config, const char *destinat
     return false;
 }
 
-static char *source_of(const struct container *container, const struct oci_mount *mount)
+/* Without links and dots, which criu does not take. NULL: error, with the message in err. */
+static char *source_of(const struct container *container, const struct oci_mount *mount,
+                       struct error *err)
 {
-    return mount->source[0] == '/' ? xstrdup(mount->source)
-                                   : xasprintf("%s/%s", container->bundle, mount->source);
+    char resolved[PATH_MAX];
+    _cleanup_free_ char *path = mount->source[0] == '/'
+                                    ? xstrdup(mount->source)
+                                    : xasprintf("%s/%s", container->bundle, mount->source);
+
+    if (realpath(path, resolved))
+        return xstrdup(resolved);
+    error_errno(err, errno, "source: %s", path);
+    return NULL;
 }
 
 static int make_file(int root_fd, const char *path, struct error *err)
@@ -97,24 +106,58 @@ static int make_file(int root_fd, const char *path, struct error *err)
     return fd >= 0 || errno == EEXIST ? 0 : error_errno(err, errno, "create %s", path);
 }
 
+/* The mount points of later entries may lie on it. */
+static int mount_over(int place_fd, const char *source, struct error *err)
+{
+    _cleanup_close_ int tree_fd =
+        kernel_open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    int r = tree_fd < 0 ? tree_fd : kernel_move_mount(tree_fd, place_fd);
+
+    return r < 0 ? error_errno(err, -r, "mount %s", source) : 0;
+}
+
 /* As create makes them; what lies on a tmpfs comes with its contents. */
 static int make_mount_point(const struct container *container, const struct oci_mount *mount,
                             int root_fd, struct error *err)
 {
     struct stat status = {.st_mode = S_IFDIR};
+    _cleanup_free_ char *source = NULL;
 
     if (text_equal(mount->type, "cgroup") || is_below_tmpfs(container->config, mount->destination))
         return 0;
     if (checkpoint_is_bind(mount)) {
-        _cleanup_free_ char *source = source_of(container, mount);
+        source = source_of(container, mount, err);
+        if (!source)
+            return -ENOENT;
         if (stat(source, &status) < 0)
             return error_errno(err, errno, "source: %s", source);
     }
     if (!S_ISDIR(status.st_mode))
         return make_file(root_fd, mount->destination, err);
-    int fd = file_mkdir_in_root(root_fd, mount->destination, 0755, err);
-    close_fd(fd);
-    return fd < 0 ? fd : 0;
+    _cleanup_close_ int fd = file_mkdir_in_root(root_fd, mount->destination, 0755, err);
+    if (fd < 0)
+        return fd;
+    return source ? mount_over(fd, source, err) : 0;
+}
+
+/* In a mount namespace that the caller leaves: the mounts are there for the points alone. */
+static int make_mount_points(const struct container *container, struct error *err)
+{
+    const struct oci_config *config = container->config;
+
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
+        return error_errno(err, errno, "create a mount namespace");
+    _cleanup_close_ int root_fd = open(container->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root_fd < 0)
+        return error_errno(err, errno, "open %s", container->rootfs);
+    for (size_t i = 0; i < config->mounts_count; i++) {
+        int r = make_mount_point(container, config->mounts[i], root_fd, err);
+        if (r < 0) {
+            error_context(err, "mounts[%zu]", i);
+            return r;
+        }
+    }
+    return 0;
 }
 
 static int add_mounts(struct buffer *out, const struct container *container, const char *root,
@@ -127,15 +170,14 @@ static int add_mounts(struct buffer *out, const struct container *container, con
         return error_errno(err, errno, "open %s", root);
     for (size_t i = 0; i < config->mounts_count; i++) {
         const struct oci_mount *mount = config->mounts[i];
-        int r = make_mount_point(container, mount, root_fd, err);
-        if (r < 0) {
-            error_context(err, "mounts[%zu]", i);
-            return r;
-        }
         if (!checkpoint_is_bind(mount))
             continue;
         _cleanup_free_ char *place = checkpoint_mount_place(root_fd, mount->destination);
-        _cleanup_free_ char *source = source_of(container, mount);
+        _cleanup_free_ char *source = source_of(container, mount, err);
+        if (!source) {
+            error_context(err, "mounts[%zu]", i);
+            return -ENOENT;
+        }
         criu_add_pair(out, CRIU_EXTERNAL_MOUNT, place, source);
     }
     checkpoint_add_devices(out, config); /* with it /dev/null, for masked paths */
@@ -343,7 +385,11 @@ static int restore_processes(struct restore *restore, const char *state_root, st
 
     if (mounts_fd < 0 || folder_fd < 0)
         return error_errno(err, errno, "open the own mount namespace");
-    int r = mount_root(restore->container, state_root, &root, err);
+    int r = make_mount_points(restore->container, err);
+    if (r == 0 && (setns(mounts_fd, CLONE_NEWNS) < 0 || fchdir(folder_fd) < 0))
+        r = error_errno(err, errno, "return to the own mount namespace");
+    if (r == 0)
+        r = mount_root(restore->container, state_root, &root, err);
     /* From here on: criu mounts below its working directory, which has to be in its namespace. */
     if (r == 0)
         r = criu_open_folders(restore->options, LOG_NAME, &restore->folders, err);

@@ -138,6 +138,29 @@ def limits_and_mounts_come_back(w):
 
 
 @guest_world
+def mount_points_are_made_again(w):
+    """Those on a bind mount, too, whose folder was emptied meanwhile; criu takes neither links nor
+    dots in the paths."""
+    outer, inner = w.scratch / "outer", w.scratch / "inner"
+    outer.mkdir()
+    inner.mkdir()
+    (inner / "file").write_text("within")
+    (w.bundle.rootfs / "real").mkdir()
+    (w.bundle.rootfs / "link").symlink_to("/real")
+    w.bundle.mount("/outer", outer)
+    w.bundle.mount("/outer/on/it", inner)
+    w.bundle.mount("/link", ".")
+    w.run()
+    assert w.say("a") == "a 1"
+    w.checkpoint()
+    shutil.rmtree(outer / "on")
+    w.restore()
+    assert w.say("b") == "b 2"
+    look = w.runtime("exec", w.name, "sh", "-c", "cat /outer/on/it/file; ls /real/config.json").out
+    assert look == "within/real/config.json\n", look
+
+
+@guest_world
 def a_terminal_comes_back(w):
     w.bundle.process["terminal"] = True
     w.bundle.script("n=0; while read -r word; do n=$((n + 1)); echo $n; done").write()

@@ -419,7 +419,8 @@ class Manager:
     """The service manager's side of sd_notify(3)."""
 
     def __init__(self, folder):
-        self.path = str(folder / "manager.sock")
+        (folder / "systemd").mkdir()
+        self.path = str(folder / "systemd/notify")
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.path)
         self.socket.settimeout(10)
@@ -440,10 +441,15 @@ class Manager:
             self.socket.settimeout(10)
 
 
+def inside(w, folder="/run/notify"):
+    """The container's socket, from outside."""
+    return f"/proc/{w.runtime.state(w.name)['pid']}/root{folder}/notify.sock"
+
+
 def say(w, *messages):
     """As a process in the container."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
-        client.connect(f"/proc/{w.runtime.state(w.name)['pid']}/root/run/notify/notify.sock")
+        client.connect(inside(w))
         for message in messages:
             client.send(message.encode())
 
@@ -477,12 +483,24 @@ def the_manager_is_told_when_the_container_is_ready(w):
     # In the foreground it is told on the way.
     w.bundle.script("sleep 100")
     running = w.runtime.start("run", "-b", w.bundle.path, w.name, env=manager.environment)
-    wait_for(lambda: w.runtime.is_running(w.name) and pathlib.Path(
-        f"/proc/{w.runtime.state(w.name)['pid']}/root/run/notify/notify.sock").exists())
+    wait_for(lambda: w.runtime.is_running(w.name) and pathlib.Path(inside(w)).exists())
     say(w, "READY=1")
     manager.expect("READY=1", f"MAINPID={w.runtime.state(w.name)['pid']}")
     w.runtime("kill", w.name, "KILL")
     assert running.wait(10) == 137
+
+
+@world
+def the_managers_socket_is_where_it_is_outside(w):
+    """As with crun; not over the place of a systemd's own socket."""
+    w.bundle.script("echo $NOTIFY_SOCKET; ls -d $NOTIFY_SOCKET")
+    for path, place in (("/run/some/place", "/run/some/place"), ("@abstract", "/run/notify"),
+                        ("/run/systemd/notify", "/run/notify"), ("/x" + 93 * "y", None),
+                        ("/x" + 94 * "y", "/run/notify")):
+        expected = f"{place or path}/notify.sock"
+        result = w.runtime("run", "-b", w.bundle.path, w.name, code=None,
+                           env={**os.environ, "NOTIFY_SOCKET": path})
+        assert result.out == 2 * f"{expected}\n", (path, result)
 
 
 if __name__ == "__main__":
