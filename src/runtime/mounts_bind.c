@@ -35,18 +35,24 @@ static int open_source(const struct mount_entry *entry)
     return kernel_open_tree(AT_FDCWD, entry->source, tree_flags(entry));
 }
 
-static int open_entry(struct mount_entry *entry, struct error *err)
+/* A mount from outside must not carry ours back there: as a copy in the container's mount namespace
+ * it would be a slave (mount_namespaces(7)), as one in the caller's it is the original's peer. */
+static int make_slave(int tree_fd, struct error *err)
 {
     struct mount_attr attr = {.propagation = MS_SLAVE};
+    int r = kernel_mount_setattr(tree_fd, AT_RECURSIVE, &attr);
 
+    return r < 0 ? error_errno(err, -r, "take a copy out of the host's propagation") : 0;
+}
+
+static int open_entry(struct mount_entry *entry, struct error *err)
+{
     if (!entry->bind || entry->options.remount || entry->source_in_root)
         return 0;
     entry->source_fd = open_source(entry);
     if (entry->source_fd < 0)
         return error_errno(err, -steal_fd(&entry->source_fd), "source: open %s", entry->source);
-    /* A mount from outside must not carry ours back there. */
-    kernel_mount_setattr(entry->source_fd, AT_RECURSIVE, &attr);
-    return 0;
+    return make_slave(entry->source_fd, err);
 }
 
 int mounts_open_sources(struct container *container, struct error *err)
@@ -56,14 +62,15 @@ int mounts_open_sources(struct container *container, struct error *err)
 
     if (r < 0)
         return error_errno(err, -r, "root.path: open %s", container->rootfs);
-    for (size_t i = 0; i < container->mounts_count; i++) {
+    r = make_slave(container->root_tree_fd, err);
+    for (size_t i = 0; r == 0 && i < container->mounts_count; i++) {
         r = open_entry(&container->mounts[i], err);
         if (r < 0) {
             error_context(err, "mounts[%zu] (%s)", i, container->mounts[i].mount->destination);
             return r;
         }
     }
-    return 0;
+    return r;
 }
 
 static int prepare_mapping(struct container *container, struct mount_entry *entry,

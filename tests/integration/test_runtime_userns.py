@@ -53,6 +53,27 @@ def nobody_is_root(w):
 
 
 @world
+def its_mounts_do_not_reach_the_host(w):
+    """The root on a shared mount, as each is under systemd: neither those of the start nor those
+    that the container makes later."""
+    map_users(w.bundle).all_capabilities("CAP_SYS_ADMIN")
+    (w.bundle.rootfs / "mnt").mkdir(exist_ok=True)
+    w.bundle.script("mount -t tmpfs inner /mnt && sleep 100")
+    run("mount", "--bind", w.bundle.rootfs, w.bundle.rootfs)
+    try:
+        run("mount", "--make-shared", w.bundle.rootfs)
+        for word in ("", "rslave", "rshared"):
+            w.bundle.linux["rootfsPropagation"] = word
+            with w.runtime.container(w.bundle.write(), w.name):
+                wait_for(lambda: "inner /mnt " in
+                         w.runtime("exec", w.name, "cat", "/proc/mounts").out)
+                places = [line.split()[4] for line in open("/proc/self/mountinfo")]
+                assert not [p for p in places if p.startswith(f"{w.bundle.rootfs}/")], (word, places)
+    finally:
+        run("umount", "-R", w.bundle.rootfs)
+
+
+@world
 def mappings_beside_a_joined_one_must_be_its_own(w):
     map_users(w.bundle).script("sleep 100")
     other = Bundle(w.scratch / "other", w.images, w.name + "b")
