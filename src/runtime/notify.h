@@ -1,7 +1,8 @@
 /*
  * NOTIFY_SOCKET (sd_notify(3)): the container gets a socket of its own, notify.sock in a folder at
- * the path that the caller's socket has outside or in /run/notify, and when it says READY=1 there, the caller's service manager is told so, and which process is the
- * main one. Nothing else of what the container says is passed on.
+ * the path that the caller's socket has outside or in /run/notify, and when it says READY=1 there,
+ * the caller's service manager is told so, and which process is the main one. Nothing else of what
+ * the container says is passed on.
  */
 #ifndef RUNTIME_NOTIFY_H
 #define RUNTIME_NOTIFY_H
