@@ -97,6 +97,12 @@ int kernel_move_mount(int from_fd, int to_fd)
                           MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
 }
 
+int kernel_move_mount_at(int from_fd, int directory_fd, const char *name)
+{
+    return result(
+        syscall(SYS_move_mount, from_fd, "", directory_fd, name, MOVE_MOUNT_F_EMPTY_PATH));
+}
+
 int kernel_fsopen(const char *type)
 {
     return result(syscall(SYS_fsopen, type, FSOPEN_CLOEXEC));

@@ -42,6 +42,7 @@ int kernel_pivot_root(const char *new_root, const char *put_old);
 /* Mounts. Descriptors are O_CLOEXEC. */
 int kernel_open_tree(int dir_fd, const char *path, unsigned flags);
 int kernel_move_mount(int from_fd, int to_fd); /* onto the place that to_fd names */
+int kernel_move_mount_at(int from_fd, int directory_fd, const char *name);
 int kernel_fsopen(const char *type);
 int kernel_fsconfig_string(int fs_fd, const char *key, const char *value);
 int kernel_fsconfig_flag(int fs_fd, const char *key);

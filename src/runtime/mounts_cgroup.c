@@ -54,8 +54,8 @@ static int mount_v2(struct container *container, const struct mount_options *opt
     return r < 0 ? r : mounts_attach(container, fd, dest_fd, err);
 }
 
-static int fill_v1(struct container *container, int tmpfs_fd, const struct mount_options *options,
-                   struct error *err)
+/* The tmpfs is ours alone: nobody else has been in it. */
+static int fill_v1(struct container *container, int tmpfs_fd, struct error *err)
 {
     const struct cgroup *cgroup = &container->cgroup;
 
@@ -66,11 +66,10 @@ static int fill_v1(struct container *container, int tmpfs_fd, const struct mount
         if (mkdirat(tmpfs_fd, name, 0755) < 0)
             return error_errno(err, errno, "create %s", name);
         _cleanup_free_ char *path = xasprintf(CGROUP_MOUNT "/%s/%s", name, cgroup->path);
-        _cleanup_close_ int fd = openat(tmpfs_fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        int r =
-            fd < 0 ? error_errno(err, errno, "open %s", name) : bind_cgroup(path, fd, options, err);
+        _cleanup_close_ int fd = kernel_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE);
+        int r = fd < 0 ? fd : kernel_move_mount_at(fd, tmpfs_fd, name);
         if (r < 0)
-            return r;
+            return error_errno(err, -r, "attach the cgroup %s", path);
     }
     for (size_t i = 0; i < cgroup->alias_count; i++) {
         if (symlinkat(cgroup->aliases[i].target, tmpfs_fd, cgroup->aliases[i].name) < 0)
@@ -85,7 +84,7 @@ static int mount_v1(struct container *container, const struct mount_options *opt
     char *data[] = {(char[]){"mode=755"}, NULL};
     const struct mount_options tmpfs = {.set = options->set & ~(unsigned long)MS_RDONLY,
                                         .data = data};
-    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
+    struct mount_attr attr = {.attr_set = mount_options_attributes(options->set)};
 
     if (options->data)
         return error_set(err, -EINVAL, "options: '%s' is not for cgroup version 1",
@@ -95,13 +94,12 @@ static int mount_v1(struct container *container, const struct mount_options *opt
         return tmpfs_fd;
     int r = mounts_attach(container, tmpfs_fd, dest_fd, err);
     if (r == 0)
-        r = fill_v1(container, tmpfs_fd, options, err);
-    if (r == 0)
-        r = mounts_set_tree(tmpfs_fd, options, err);
-    if (r < 0 || !(options->set & MS_RDONLY))
+        r = fill_v1(container, tmpfs_fd, err);
+    if (r < 0)
         return r;
-    r = kernel_mount_setattr(tmpfs_fd, 0, &attr);
-    return r < 0 ? error_errno(err, -r, "make the tmpfs for cgroups read-only") : 0;
+    r = attr.attr_set ? kernel_mount_setattr(tmpfs_fd, AT_RECURSIVE, &attr) : 0;
+    return r < 0 ? error_errno(err, -r, "options: set the flags")
+                 : mounts_set_tree(tmpfs_fd, options, err);
 }
 
 int mounts_cgroup(struct container *container, struct mount_entry *entry, int dest_fd,

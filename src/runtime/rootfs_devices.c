@@ -71,24 +71,29 @@ static int bind_host_device(int parent_fd, const char *name, const struct device
     return bind_over_file(parent_fd, name, device, source_fd, err);
 }
 
-/* source_fd: a mount of the node, from outside of the user namespace; -1: none. */
-static int make_device(struct container *container, const struct device_node *device, int source_fd,
-                       struct error *err)
+static int compare_node(int parent_fd, const char *name, const struct device_node *device,
+                        struct error *err)
 {
-    const char *name;
     struct stat status;
-    _cleanup_close_ int parent_fd =
-        file_open_parent_in_root(container->root_fd, device->path, 0755, &name, err);
 
-    if (parent_fd < 0)
-        return parent_fd;
-    if (fstatat(parent_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0)
-        return device_node_compare(device->path, &status, device->type,
-                                   makedev(device->major, device->minor), err);
+    if (fstatat(parent_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return error_errno(err, errno, "look at %s", device->path);
+    return device_node_compare(device->path, &status, device->type,
+                               makedev(device->major, device->minor), err);
+}
+
+/* source_fd: a mount of the node, from outside of the user namespace; -1: none. */
+static int make_node(int parent_fd, const char *name, const struct device_node *device,
+                     int source_fd, struct error *err)
+{
     if (source_fd >= 0)
-        return bind_over_file(parent_fd, name, device, source_fd, err);
+        return faccessat(parent_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0
+                   ? compare_node(parent_fd, name, device, err)
+                   : bind_over_file(parent_fd, name, device, source_fd, err);
     if (mknodat(parent_fd, name, device->type | device->mode,
                 makedev(device->major, device->minor)) < 0) {
+        if (errno == EEXIST)
+            return compare_node(parent_fd, name, device, err);
         if (errno == EPERM && device->type != S_IFIFO)
             return bind_host_device(parent_fd, name, device, err);
         return error_errno(err, errno, "create %s", device->path);
@@ -97,6 +102,16 @@ static int make_device(struct container *container, const struct device_node *de
         fchownat(parent_fd, name, device->uid, device->gid, AT_SYMLINK_NOFOLLOW) < 0)
         return error_errno(err, errno, "set the owner of %s", device->path);
     return 0;
+}
+
+static int make_device(struct container *container, const struct device_node *device, int source_fd,
+                       struct error *err)
+{
+    const char *name;
+    _cleanup_close_ int parent_fd =
+        file_open_parent_in_root(container->root_fd, device->path, 0755, &name, err);
+
+    return parent_fd < 0 ? parent_fd : make_node(parent_fd, name, device, source_fd, err);
 }
 
 static int configured_device(const struct oci_device *device, struct device_node *ret,
@@ -199,7 +214,8 @@ int rootfs_devices(struct container *container, struct error *err)
     for (size_t i = 0; i < ARRAY_SIZE(default_devices); i++) {
         if (is_configured(container, default_devices[i].path))
             continue;
-        int r = make_device(container, &default_devices[i], -1, err);
+        const char *name = default_devices[i].path + strlen("/dev/");
+        int r = make_node(dev_fd, name, &default_devices[i], -1, err);
         if (r < 0)
             return r;
     }

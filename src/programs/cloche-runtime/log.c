@@ -3,13 +3,13 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cloche/runtime.h>
 #include <schema/json.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/file.h>
 #include <base/text.h>
 
@@ -44,12 +44,9 @@ int program_log_keep_off(unsigned first, unsigned count, struct error *err)
 static void write_line(int fd, bool json, const char *level, const char *message)
 {
     _cleanup_buffer_ struct buffer line = BUFFER_INIT;
-    char when[40];
-    time_t now = time(NULL);
-    struct tm parts;
+    _cleanup_free_ char *when = clock_format(clock_now());
 
-    gmtime_r(&now, &parts);
-    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &parts);
+    strcpy(when + strlen("yyyy-mm-ddThh:mm:ss"), "Z");
     if (json) {
         buffer_printf(&line, "{\"level\":\"%s\",\"msg\":", level);
         json_quote(&line, message, strlen(message));
