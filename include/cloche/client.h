@@ -64,6 +64,18 @@ struct cloche_error {
 
 void cloche_error_finish(struct cloche_error *error); /* it can be used again then */
 
+/* ---- maps ------------------------------------------------------------------------------------ */
+
+/* From strings to strings; where the schema says so the values are JSON text. */
+struct cloche_string_map {
+    char **keys;
+    char **values;
+    size_t count;
+};
+
+/* The value, or NULL. map may be NULL. */
+const char *cloche_string_map_get(const struct cloche_string_map *map, const char *key);
+
 /* ---- the client ------------------------------------------------------------------------------ */
 
 struct cloche_client;

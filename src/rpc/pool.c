@@ -88,6 +88,15 @@ void cloche_error_finish(struct cloche_error *error)
     *error = (struct cloche_error){0};
 }
 
+const char *cloche_string_map_get(const struct cloche_string_map *map, const char *key)
+{
+    for (size_t i = 0; map && i < map->count; i++) {
+        if (text_equal(map->keys[i], key))
+            return map->values[i];
+    }
+    return NULL;
+}
+
 /* ---- what a caller brings ---- */
 
 static bool is_method_name(const char *name)
@@ -410,22 +419,10 @@ int64_t cloche_client_call_async(struct cloche_client *client, const char *metho
 
 static void stub_done(const struct async_target *target, const struct rpc_outcome *outcome)
 {
-    bool takes_fd = target->method->result_fds > 0, came = outcome->fds_count == 1;
-    struct rpc_outcome failure = {
-        .code = -EPROTO,
-        .error = &(struct error){.code = -EPROTO,
-                                 .message =
-                                     (char *)(uintptr_t) "the answer came without its descriptor"}};
     struct cloche_error error;
     int fd = -1;
 
-    if (outcome->code == 0 && takes_fd && !came) {
-        if (target->method->result)
-            json_free(target->method->result, outcome->result);
-        target->stub(target->function, target->data, NULL, -1, show_error(&failure, &error));
-        return;
-    }
-    if (takes_fd && came)
+    if (target->method->result_fds && outcome->fds_count == 1)
         fd = steal_fd(&outcome->fds[0]);
     target->stub(target->function, target->data, outcome->result, fd, show_error(outcome, &error));
 }

@@ -21,7 +21,7 @@
 #include <base/alloc.h>
 #include <base/socket.h>
 #include <base/text.h>
-#include <cloche/client.h>
+#include <cloche/management.h>
 #include <rpc/loop.h>
 #include <rpc/pool.h>
 #include <rpc/server.h>
@@ -120,9 +120,51 @@ static const struct json_method pass_method = {.name = "pass",
                                                .param_fds = 1,
                                                .result_fds = 1};
 
-static const struct rpc_method methods[] = {
-    {&echo_method, on_echo}, {&once_method, on_echo},     {&fail_method, on_fail},
-    {&hold_method, on_hold}, {&let_go_method, on_let_go}, {&pass_method, on_pass},
+static void on_list(struct rpc_request *request, const void *params, void *context)
+{
+    const struct api_container_list *list = params;
+    char *names[] = {(char *)"shop", (char *)"till", NULL};
+    struct api_container_summary summary = {.id = (char *)"0123", .names = names, .names_count = 2};
+    struct api_container_summary *summaries[] = {&summary};
+    struct api_container_summaries result = {.containers = summaries,
+                                             .containers_count = list->all && list->has_all};
+
+    summary.image = summary.image_id = summary.command = summary.created_at = (char *)"";
+    summary.state = summary.status = (char *)"running";
+    json_string_map_set(&summary.labels, "shelf", "3");
+    rpc_reply(request, &result, NULL, 0);
+    json_string_map_free(summary.labels);
+}
+
+/* With a stream, as one who attaches wants it. */
+static void on_attach(struct rpc_request *request, const void *params, void *context)
+{
+    const struct api_container_attach *attach = params;
+    struct api_attached result = {0};
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+    result.tty = text_equal(attach->container, "terminal");
+    rpc_reply(request, &result, &fd, 1);
+}
+
+static const struct json_method *managed(const char *name)
+{
+    for (size_t i = 0; i < management_methods_count; i++) {
+        if (text_equal(management_methods[i].name, name))
+            return &management_methods[i];
+    }
+    return NULL;
+}
+
+static struct rpc_method methods[] = {
+    {NULL, on_list},
+    {NULL, on_attach},
+    {&echo_method, on_echo},
+    {&once_method, on_echo},
+    {&fail_method, on_fail},
+    {&hold_method, on_hold},
+    {&let_go_method, on_let_go},
+    {&pass_method, on_pass},
 };
 
 static void *serve(void *data)
@@ -946,6 +988,86 @@ static void descriptors_go_both_ways(void **state)
     close(ends[1]);
 }
 
+/* ---- the generated functions ---- */
+
+struct listed {
+    _Atomic int times;
+    int code, fd;
+    char name[32];
+};
+
+static void on_listed(void *data, struct cloche_container_summaries *result,
+                      const struct cloche_error *why)
+{
+    struct listed *listed = data;
+
+    listed->code = why ? why->code : 0;
+    if (result && result->containers_count)
+        snprintf(listed->name, sizeof(listed->name), "%s", result->containers[0]->names[1]);
+    cloche_container_summaries_free(result);
+    listed->times++;
+}
+
+static void on_attached(void *data, struct cloche_attached *result, int fd,
+                        const struct cloche_error *why)
+{
+    struct listed *listed = data;
+
+    listed->code = why ? why->code : 0;
+    listed->fd = fd;
+    cloche_attached_free(result);
+    listed->times++;
+}
+
+static void methods_are_functions(void **state)
+{
+    const struct cloche_container_list all = {.all = true, .has_all = true};
+    const struct cloche_call_options soon = {.size = sizeof(soon), .timeout_ms = 15000};
+    struct cloche_container_summaries *list = NULL;
+
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    assert_int_equal(cloche_container_list(client, &all, &list, &error), 0);
+    assert_int_equal(list->containers_count, 1);
+    assert_string_equal(list->containers[0]->names[1], "till");
+    assert_string_equal(cloche_string_map_get(list->containers[0]->labels, "shelf"), "3");
+    assert_null(cloche_string_map_get(list->containers[0]->labels, "row"));
+    cloche_container_summaries_free(list);
+    assert_int_equal(cloche_container_list(client, NULL, &list, NULL), 0);
+    assert_int_equal(list->containers_count, 0);
+    cloche_container_summaries_free(list);
+    assert_int_equal(cloche_container_list_with(client, &all, &soon, NULL, &error), 0);
+    assert_int_equal(cloche_system_version(client, NULL, NULL, &error), -EOPNOTSUPP);
+    assert_int_equal(cloche_container_kill(client, NULL, NULL, &error), -EOPNOTSUPP);
+}
+
+static void functions_call_back_and_pass_descriptors(void **state)
+{
+    const struct cloche_container_list all = {.all = true, .has_all = true};
+    const struct cloche_container_attach terminal = {.container = (char *)"terminal"};
+    struct listed listed = {0}, attached_later = {.fd = -1};
+    struct cloche_attached *attached = NULL;
+    int fd = -1;
+
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    assert_true(cloche_container_list_async(client, &all, 0, on_listed, &listed) > 0);
+    assert_true(cloche_container_attach_async(client, &terminal, 0, on_attached, &attached_later) >
+                0);
+    for (int i = 0; i < 4000 && (!listed.times || !attached_later.times); i++)
+        nap(5);
+    assert_int_equal(listed.code, 0);
+    assert_string_equal(listed.name, "till");
+    assert_int_equal(attached_later.code, 0);
+    assert_true(attached_later.fd >= 0);
+    close(attached_later.fd);
+    assert_int_equal(cloche_container_attach(client, &terminal, &attached, &fd, &error), 0);
+    assert_true(attached->tty && fd >= 0);
+    close(fd);
+    cloche_attached_free(attached);
+    assert_int_equal(cloche_container_list_async(client, &all, 0, NULL, NULL), -EINVAL);
+}
+
 /* ---- descriptors exhausted ---- */
 
 static int hogs[1024];
@@ -1149,6 +1271,8 @@ int main(void)
         pool_test(limits_on_waiting_calls_hold),
         pool_test(any_loop_can_poll_a_client),
         pool_test(descriptors_go_both_ways),
+        pool_test(methods_are_functions),
+        pool_test(functions_call_back_and_pass_descriptors),
         pool_test(without_descriptors_calls_wait),
         pool_test(the_least_busy_endpoint_gets_the_call),
         pool_test(random_choice_reaches_all),
@@ -1156,6 +1280,8 @@ int main(void)
         pool_test(many_threads_share_a_client),
     };
 
+    methods[0].type = managed("container.list");
+    methods[1].type = managed("container.attach");
     signal(SIGPIPE, SIG_IGN); /* of the scripts */
     alarm(120);               /* a call that hangs is a failure, not a wait */
     return cmocka_run_group_tests(tests, NULL, NULL);
