@@ -1,0 +1,156 @@
+/*
+ * The door's parts and what they share.
+ *
+ *     gate.c       listeners: accepts, within the limits
+ *     sources.c    how many connections each address has
+ *     stream.c     TCP, or TLS over it (tls.c)
+ *     peer.c       one connection: moves bytes between outside and inside, keeps the time
+ *     http.c       the HTTP phase of a connection (handshake.c: what may open a WebSocket)
+ *     websocket.c  frames on one side, lines on the other
+ *     inside.c     connections to the daemon, and who stands behind each
+ *     jail.c       what the door gives up
+ */
+#ifndef DOOR_GATE_H
+#define DOOR_GATE_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <door/address.h>
+#include <door/serve.h>
+#include <rpc/loop.h>
+
+#include "flow.h"
+#include "stream.h"
+
+struct gate;
+struct http;
+struct tls;
+struct websocket;
+
+#define NS_PER_SECOND 1000000000ULL
+
+/* ---- sources ---- */
+
+/* An address (of IPv6 its /64, which one machine may have all of) with connections. */
+struct source {
+    struct source *next;
+    unsigned char key[16];
+    uint32_t connections;
+    uint32_t handshakes;
+};
+
+enum { SOURCE_BUCKETS = 256 };
+
+struct sources {
+    struct source *buckets[SOURCE_BUCKETS];
+};
+
+/* Counts a connection in its handshake. NULL: there are too many of either from there. */
+struct source *source_enter(struct gate *gate, const struct sockaddr_storage *address);
+void source_handshake_done(struct source *source);
+void source_leave(struct gate *gate, struct source *source, bool in_handshake);
+
+/* ---- connections ---- */
+
+struct listener {
+    struct gate *gate;
+    struct rpc_watch watch;
+    struct door_address address;
+    const char *url; /* as it was configured; the configuration's */
+};
+
+enum peer_state {
+    PEER_HANDSHAKE, /* TLS is not agreed on yet */
+    PEER_HTTP,      /* inside is the HTTP server */
+    PEER_RELAY,     /* inside is the daemon */
+    PEER_FAREWELL,  /* inside is gone; what waits goes out, and their end is awaited */
+    PEER_CLOSED,    /* about to be freed */
+};
+
+struct peer {
+    struct peer *next, *previous;
+    struct gate *gate;
+    const struct listener *listener;
+    struct source *source;
+    bool in_handshake; /* counted as such by its source */
+    uint64_t number;
+    enum peer_state state;
+    struct stream stream;
+    struct rpc_watch outside;
+    struct rpc_watch inside; /* fd -1: none */
+    struct rpc_timer timer;
+    struct rpc_task update; /* when somebody else has changed it */
+    struct flow flow;
+    struct buffer from_inside;   /* of a WebSocket: what is not a frame yet */
+    struct websocket *websocket; /* NULL: bytes are moved as they are */
+    bool outside_ended, inside_ended;
+    bool outside_shut, inside_shut; /* our half */
+    size_t counted;                 /* of the gate's bytes */
+    uint64_t since;                 /* begin of the state that has a time; all in loop time */
+    uint64_t heard;                 /* last byte from outside */
+    uint64_t moved;                 /* last byte either way */
+    uint64_t drained;               /* out was last empty, or got shorter */
+    uint64_t pinged;                /* 0: no answer is awaited */
+    char address[DOOR_ADDRESS_TEXT];
+    char local[DOOR_ADDRESS_TEXT];
+};
+
+struct gate {
+    const struct door_config *config;
+    struct rpc_loop *loop;
+    struct tls *tls;   /* NULL: none */
+    struct http *http; /* NULL: no listener needs it */
+    struct listener listeners[DOOR_LISTENERS_MAX];
+    size_t listeners_count;
+    struct peer *peers;
+    uint32_t peers_count;
+    uint64_t last_number;
+    struct sources sources;
+    size_t bytes; /* that wait, of all connections */
+    struct rpc_watch control;
+    struct rpc_watch signals;
+    struct rpc_timer retry; /* of accepting */
+    struct rpc_timer exit;  /* after a time without connections */
+    uint64_t http_peer;     /* the peer that the HTTP server is being given */
+    bool paused;            /* nothing is accepted */
+    bool ending;
+};
+
+/* Takes a connection: fd is taken over, source counted already. */
+void peer_create(struct gate *gate, const struct listener *listener, int fd, struct source *source,
+                 const struct sockaddr_storage *address);
+/* NULL: there is none of that number any more. */
+struct peer *peer_find(struct gate *gate, uint64_t number);
+/* Turns the HTTP phase into a WebSocket: its inside is from now on this connection to the daemon,
+ * into which `first` is to be written before anything else (both are taken over). early: what the
+ * HTTP server has read beyond the request. */
+void peer_upgrade(struct peer *peer, int inside_fd, struct buffer *first, const void *early,
+                  size_t early_length);
+/* Ends all of them, politely as far as that goes at once. */
+void peers_end(struct gate *gate);
+
+/* The end of one made room. */
+void gate_peer_gone(struct gate *gate);
+
+/* ---- inside ---- */
+
+/* A new connection to the daemon (non-blocking), and what is to be written into it before anything
+ * else: who has come. origin: of a page, or NULL. */
+int inside_open(struct peer *peer, const char *origin, struct buffer *ret_first, struct error *err);
+
+/* ---- HTTP ---- */
+
+int http_create(struct gate *gate, struct http **ret, struct error *err);
+void http_destroy(struct http *http);
+/* The HTTP server's end of a connection for the peer, non-blocking; -errno. */
+int http_open(struct http *http, struct peer *peer);
+
+/* ---- isolation ---- */
+
+/* Before it: listening sockets are open, files are read. After it: no file can be opened, no
+ * process started, and with config->to_user no capability is left. */
+int jail_enter(const struct door_config *config, struct error *err);
+
+#endif
