@@ -19,43 +19,44 @@ static void on_created(const struct engine_result *result, void *data)
         rpc_reply(data, &created, NULL, 0);
 }
 
-void api_container_create_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_create(struct rpc_request *request, const struct api_container_spec *params,
+                          void *context)
 {
     struct api *api = context;
 
     engine_container_create(api->engine, params, on_created, request);
 }
 
-void api_container_start_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_start(struct rpc_request *request, const struct api_container_ref *which,
+                         void *context)
 {
-    const struct api_container_ref *which = params;
     struct container *container = api_container(request, which->container, context);
 
     if (container)
         engine_container_start(container, api_done_changed, request);
 }
 
-void api_container_stop_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_stop(struct rpc_request *request, const struct api_container_stop *how,
+                        void *context)
 {
-    const struct api_container_stop *how = params;
     struct container *container = api_container(request, how->container, context);
 
     if (container)
         engine_container_stop(container, how, api_done_changed, request);
 }
 
-void api_container_kill_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_kill(struct rpc_request *request, const struct api_container_kill *how,
+                        void *context)
 {
-    const struct api_container_kill *how = params;
     struct container *container = api_container(request, how->container, context);
 
     if (container)
         engine_container_kill(container, how->signal, api_done_empty, request);
 }
 
-void api_container_remove_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_remove(struct rpc_request *request, const struct api_container_remove *how,
+                          void *context)
 {
-    const struct api_container_remove *how = params;
     struct container *container = api_container(request, how->container, context);
 
     if (container)
@@ -74,27 +75,27 @@ static void on_stream(const struct engine_result *result, void *data)
         rpc_reply(data, &attached, &result->fd, 1);
 }
 
-void api_container_attach_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_attach(struct rpc_request *request, const struct api_container_attach *how,
+                          void *context)
 {
-    const struct api_container_attach *how = params;
     struct container *container = api_container(request, how->container, context);
 
     if (container)
         engine_container_attach(container, how, on_stream, request);
 }
 
-void api_container_logs_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_logs(struct rpc_request *request, const struct api_container_logs *how,
+                        void *context)
 {
-    const struct api_container_logs *how = params;
     struct container *container = api_container(request, how->container, context);
 
     if (container)
         engine_container_logs(container, how, on_stream, request);
 }
 
-void api_container_resize_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_resize(struct rpc_request *request, const struct api_container_resize *size,
+                          void *context)
 {
-    const struct api_container_resize *size = params;
     struct container *container = api_container(request, size->container, context);
 
     if (container)
@@ -112,9 +113,9 @@ static void on_exec(const struct engine_result *result, void *data)
         rpc_reply(data, &started, &result->fd, result->fd >= 0 ? 1 : 0);
 }
 
-void api_container_exec_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_exec(struct rpc_request *request, const struct api_container_exec *how,
+                        void *context)
 {
-    const struct api_container_exec *how = params;
     struct container *container = api_container(request, how->container, context);
 
     if (container)
@@ -156,12 +157,12 @@ static void wait_begun(struct wait_call *call, struct engine_waiter *waiter)
     if (!waiter)
         return;
     call->waiter = waiter;
-    rpc_request_on_disconnect(call->request, on_waiter_gone, call);
+    rpc_request_on_cancel(call->request, on_waiter_gone, call);
 }
 
-void api_container_wait_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_wait(struct rpc_request *request, const struct api_container_wait *how,
+                        void *context)
 {
-    const struct api_container_wait *how = params;
     struct container *container = api_container(request, how->container, context);
 
     if (!container)
@@ -171,9 +172,9 @@ void api_container_wait_handler(struct rpc_request *request, const void *params,
     wait_begun(call, engine_container_wait(container, how->condition, on_waited, call));
 }
 
-void api_exec_wait_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_exec_wait(struct rpc_request *request, const struct api_exec_ref *which,
+                             void *context)
 {
-    const struct api_exec_ref *which = params;
     struct wait_call *call = xnew(struct wait_call);
     struct api *api = context;
 
@@ -183,7 +184,8 @@ void api_exec_wait_handler(struct rpc_request *request, const void *params, void
 
 /* --- list, inspect, commit -------------------------------------------------------------------- */
 
-void api_container_list_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_list(struct rpc_request *request, const struct api_container_list *params,
+                        void *context)
 {
     _cleanup_api_container_summaries_ struct api_container_summaries *list = NULL;
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -195,9 +197,9 @@ void api_container_list_handler(struct rpc_request *request, const void *params,
         rpc_reply(request, list, NULL, 0);
 }
 
-void api_container_inspect_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_inspect(struct rpc_request *request, const struct api_container_ref *which,
+                           void *context)
 {
-    const struct api_container_ref *which = params;
     struct container *container = api_container(request, which->container, context);
 
     if (!container)
@@ -217,9 +219,9 @@ static void on_committed(const struct engine_result *result, void *data)
         rpc_reply(data, &image, NULL, 0);
 }
 
-void api_container_commit_handler(struct rpc_request *request, const void *params, void *context)
+void api_container_commit(struct rpc_request *request, const struct api_container_commit *how,
+                          void *context)
 {
-    const struct api_container_commit *how = params;
     struct container *container = api_container(request, how->container, context);
 
     if (container)

@@ -21,31 +21,52 @@ void api_done_document(const struct error *err, const void *document, void *data
 struct container *api_container(struct rpc_request *request, const char *reference,
                                 struct api *api);
 
-void api_system_version_handler(struct rpc_request *request, const void *params, void *context);
-void api_system_info_handler(struct rpc_request *request, const void *params, void *context);
-void api_system_shutdown_handler(struct rpc_request *request, const void *params, void *context);
-void api_system_remove_handler(struct rpc_request *request, const void *params, void *context);
+void api_system_version(struct rpc_request *request, const struct api_empty *params, void *context);
+void api_system_info(struct rpc_request *request, const struct api_empty *params, void *context);
+void api_system_shutdown(struct rpc_request *request, const struct api_system_shutdown *params,
+                         void *context);
+void api_system_remove(struct rpc_request *request, const struct api_system_remove *params,
+                       void *context);
 
-void api_container_create_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_start_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_attach_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_wait_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_list_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_inspect_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_logs_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_kill_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_stop_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_remove_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_resize_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_exec_handler(struct rpc_request *request, const void *params, void *context);
-void api_exec_wait_handler(struct rpc_request *request, const void *params, void *context);
-void api_container_commit_handler(struct rpc_request *request, const void *params, void *context);
+void api_container_create(struct rpc_request *request, const struct api_container_spec *params,
+                          void *context);
+void api_container_start(struct rpc_request *request, const struct api_container_ref *params,
+                         void *context);
+void api_container_attach(struct rpc_request *request, const struct api_container_attach *params,
+                          void *context);
+void api_container_wait(struct rpc_request *request, const struct api_container_wait *params,
+                        void *context);
+void api_container_list(struct rpc_request *request, const struct api_container_list *params,
+                        void *context);
+void api_container_inspect(struct rpc_request *request, const struct api_container_ref *params,
+                           void *context);
+void api_container_logs(struct rpc_request *request, const struct api_container_logs *params,
+                        void *context);
+void api_container_kill(struct rpc_request *request, const struct api_container_kill *params,
+                        void *context);
+void api_container_stop(struct rpc_request *request, const struct api_container_stop *params,
+                        void *context);
+void api_container_remove(struct rpc_request *request, const struct api_container_remove *params,
+                          void *context);
+void api_container_resize(struct rpc_request *request, const struct api_container_resize *params,
+                          void *context);
+void api_container_exec(struct rpc_request *request, const struct api_container_exec *params,
+                        void *context);
+void api_container_exec_wait(struct rpc_request *request, const struct api_exec_ref *params,
+                             void *context);
+void api_container_commit(struct rpc_request *request, const struct api_container_commit *params,
+                          void *context);
 
-void api_image_load_handler(struct rpc_request *request, const void *params, void *context);
-void api_image_save_handler(struct rpc_request *request, const void *params, void *context);
-void api_image_list_handler(struct rpc_request *request, const void *params, void *context);
-void api_image_inspect_handler(struct rpc_request *request, const void *params, void *context);
-void api_image_tag_handler(struct rpc_request *request, const void *params, void *context);
-void api_image_remove_handler(struct rpc_request *request, const void *params, void *context);
+void api_image_load(struct rpc_request *request, const struct api_image_load *params,
+                    void *context);
+void api_image_save(struct rpc_request *request, const struct api_image_save *params,
+                    void *context);
+void api_image_list(struct rpc_request *request, const struct api_image_list *params,
+                    void *context);
+void api_image_inspect(struct rpc_request *request, const struct api_image_ref *params,
+                       void *context);
+void api_image_tag(struct rpc_request *request, const struct api_image_tag *params, void *context);
+void api_image_remove(struct rpc_request *request, const struct api_image_remove *params,
+                      void *context);
 
 #endif

@@ -4,32 +4,31 @@
 
 #include "handlers.h"
 
-void api_image_list_handler(struct rpc_request *request, const void *params, void *context)
+void api_image_list(struct rpc_request *request, const struct api_image_list *params, void *context)
 {
     struct api *api = context;
 
     engine_image_list(api->engine, params, api_done_document, request);
 }
 
-void api_image_inspect_handler(struct rpc_request *request, const void *params, void *context)
+void api_image_inspect(struct rpc_request *request, const struct api_image_ref *which,
+                       void *context)
 {
-    const struct api_image_ref *which = params;
     struct api *api = context;
 
     engine_image_inspect(api->engine, which->image, api_done_document, request);
 }
 
-void api_image_tag_handler(struct rpc_request *request, const void *params, void *context)
+void api_image_tag(struct rpc_request *request, const struct api_image_tag *how, void *context)
 {
-    const struct api_image_tag *how = params;
     struct api *api = context;
 
     engine_image_tag(api->engine, how->image, how->name, api_done_document, request);
 }
 
-void api_image_remove_handler(struct rpc_request *request, const void *params, void *context)
+void api_image_remove(struct rpc_request *request, const struct api_image_remove *how,
+                      void *context)
 {
-    const struct api_image_remove *how = params;
     struct api *api = context;
 
     engine_image_remove(api->engine, how->image, how->force, api_done_document, request);
@@ -46,7 +45,7 @@ static void on_archive_done(const struct error *err, const void *document, void 
 {
     struct archive_call *call = data;
 
-    rpc_request_on_disconnect(call->request, NULL, NULL);
+    rpc_request_on_cancel(call->request, NULL, NULL);
     api_done_document(err, document, call->request);
     free(call);
 }
@@ -82,7 +81,7 @@ static struct archive_call *new_call(struct rpc_request *request)
     return call;
 }
 
-void api_image_load_handler(struct rpc_request *request, const void *params, void *context)
+void api_image_load(struct rpc_request *request, const struct api_image_load *params, void *context)
 {
     int fd = take_archive(request);
     struct api *api = context;
@@ -91,12 +90,11 @@ void api_image_load_handler(struct rpc_request *request, const void *params, voi
         return;
     struct archive_call *call = new_call(request);
     call->cancel = engine_image_load(api->engine, fd, on_archive_done, call);
-    rpc_request_on_disconnect(request, on_client_gone, call);
+    rpc_request_on_cancel(request, on_client_gone, call);
 }
 
-void api_image_save_handler(struct rpc_request *request, const void *params, void *context)
+void api_image_save(struct rpc_request *request, const struct api_image_save *what, void *context)
 {
-    const struct api_image_save *what = params;
     int fd = take_archive(request);
     struct api *api = context;
 
@@ -104,5 +102,5 @@ void api_image_save_handler(struct rpc_request *request, const void *params, voi
         return;
     struct archive_call *call = new_call(request);
     call->cancel = engine_image_save(api->engine, what->names, fd, on_archive_done, call);
-    rpc_request_on_disconnect(request, on_client_gone, call);
+    rpc_request_on_cancel(request, on_client_gone, call);
 }

@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <stdlib.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
@@ -7,58 +6,37 @@
 
 #include "handlers.h"
 
-static const struct {
-    const char *name;
-    rpc_handler handler;
-} handlers[] = {
-    {"system.version", api_system_version_handler},
-    {"system.info", api_system_info_handler},
-    {"system.shutdown", api_system_shutdown_handler},
-    {"system.remove", api_system_remove_handler},
-    {"container.create", api_container_create_handler},
-    {"container.start", api_container_start_handler},
-    {"container.attach", api_container_attach_handler},
-    {"container.wait", api_container_wait_handler},
-    {"container.list", api_container_list_handler},
-    {"container.inspect", api_container_inspect_handler},
-    {"container.logs", api_container_logs_handler},
-    {"container.kill", api_container_kill_handler},
-    {"container.stop", api_container_stop_handler},
-    {"container.remove", api_container_remove_handler},
-    {"container.resize", api_container_resize_handler},
-    {"container.exec", api_container_exec_handler},
-    {"container.execWait", api_exec_wait_handler},
-    {"container.commit", api_container_commit_handler},
-    {"image.load", api_image_load_handler},
-    {"image.save", api_image_save_handler},
-    {"image.list", api_image_list_handler},
-    {"image.inspect", api_image_inspect_handler},
-    {"image.tag", api_image_tag_handler},
-    {"image.remove", api_image_remove_handler},
+static const struct management_handlers handlers = {
+    .system_version = api_system_version,
+    .system_info = api_system_info,
+    .system_shutdown = api_system_shutdown,
+    .system_remove = api_system_remove,
+    .container_create = api_container_create,
+    .container_start = api_container_start,
+    .container_attach = api_container_attach,
+    .container_wait = api_container_wait,
+    .container_list = api_container_list,
+    .container_inspect = api_container_inspect,
+    .container_logs = api_container_logs,
+    .container_kill = api_container_kill,
+    .container_stop = api_container_stop,
+    .container_remove = api_container_remove,
+    .container_resize = api_container_resize,
+    .container_exec = api_container_exec,
+    .container_exec_wait = api_container_exec_wait,
+    .container_commit = api_container_commit,
+    .image_load = api_image_load,
+    .image_save = api_image_save,
+    .image_list = api_image_list,
+    .image_inspect = api_image_inspect,
+    .image_tag = api_image_tag,
+    .image_remove = api_image_remove,
 };
 
-static rpc_handler handler_of(const char *name)
+int api_add_methods(struct rpc_server *server, struct error *err)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(handlers); i++) {
-        if (text_equal(handlers[i].name, name))
-            return handlers[i].handler;
-    }
-    /* A method that is promised in the schema and not built: the first start would show it. */
-    abort();
-}
-
-const struct rpc_method *api_methods(size_t *ret_count)
-{
-    static struct rpc_method methods[ARRAY_SIZE(handlers)];
-
-    if (management_methods_count != ARRAY_SIZE(methods))
-        abort();
-    for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
-        methods[i].type = &management_methods[i];
-        methods[i].handler = handler_of(management_methods[i].name);
-    }
-    *ret_count = ARRAY_SIZE(methods);
-    return methods;
+    return rpc_server_add_handlers(server, management_methods, management_methods_count, &handlers,
+                                   err);
 }
 
 /* --- what handlers share ---------------------------------------------------------------------- */

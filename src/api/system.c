@@ -24,7 +24,7 @@ static const char *architecture(const char *machine)
     return machine;
 }
 
-void api_system_version_handler(struct rpc_request *request, const void *params, void *context)
+void api_system_version(struct rpc_request *request, const struct api_empty *params, void *context)
 {
     struct utsname system;
 
@@ -43,14 +43,15 @@ void api_system_version_handler(struct rpc_request *request, const void *params,
     rpc_reply(request, &version, NULL, 0);
 }
 
-void api_system_info_handler(struct rpc_request *request, const void *params, void *context)
+void api_system_info(struct rpc_request *request, const struct api_empty *params, void *context)
 {
     struct api *api = context;
 
     engine_info(api->engine, api_done_document, request);
 }
 
-void api_system_shutdown_handler(struct rpc_request *request, const void *params, void *context)
+void api_system_shutdown(struct rpc_request *request, const struct api_system_shutdown *params,
+                         void *context)
 {
     struct api *api = context;
 
@@ -73,9 +74,9 @@ static void on_removed(const struct engine_result *result, void *data)
     free(call);
 }
 
-void api_system_remove_handler(struct rpc_request *request, const void *params, void *context)
+void api_system_remove(struct rpc_request *request, const struct api_system_remove *how,
+                       void *context)
 {
-    const struct api_system_remove *how = params;
     struct remove_call *call = xnew(struct remove_call);
     struct api *api = context;
 

@@ -11,9 +11,11 @@
 #include <rpc/channel.h>
 #include <rpc/loop.h>
 #include <rpc/server.h>
+#include <schema/cbor.h>
+#include <schema/rpc.h>
 
+#include "codec.h"
 #include "fault.h"
-#include "message.h"
 
 enum { READ_SIZE = 64 * 1024, READ_ROUNDS = 4, TABLE_FIRST = 64, FDS_MAX = 4 * RPC_FDS_MAX };
 
@@ -26,10 +28,20 @@ struct pending {
     int64_t number;
     const struct json_method *method;
     rpc_done done;
+    void (*progress)(void *data, const struct rpc_progress *progress);
     void *data;
     bool raw;
     uint64_t end; /* of the request: how many bytes were written up to there */
     struct rpc_timer timer;
+};
+
+/* A request that waits until the encoding is agreed on. */
+struct held {
+    struct held *next;
+    int64_t number;       /* 0: a notification */
+    struct buffer text;   /* JSON */
+    int fds[RPC_FDS_MAX]; /* owned */
+    size_t fds_count;
 };
 
 /* Descriptors that go with the byte at `at` of the output. */
@@ -46,6 +58,10 @@ struct rpc_channel {
     struct rpc_channel_events events;
     size_t references;
     bool closed;
+    const struct rpc_codec *codec;
+    bool negotiating;
+    struct held *held, **last_held;
+    size_t held_bytes;
 
     struct pending **table; /* owned; by number, chained */
     size_t mask, in_flight;
@@ -59,7 +75,7 @@ struct rpc_channel {
     size_t beside_count;
 
     struct buffer in;
-    size_t searched; /* bytes of in without a line end */
+    size_t searched; /* bytes of in that the codec need not look at again */
     int fds[FDS_MAX];
     size_t fds_count;
     struct rpc_channel_counts counts;
@@ -134,6 +150,17 @@ static struct pending *add_pending(struct rpc_channel *channel)
     return pending;
 }
 
+/* NULL: there is none of that number. */
+static struct pending *find_pending(struct rpc_channel *channel, int64_t number)
+{
+    if (!channel->table)
+        return NULL;
+    struct pending *pending = *bucket_of(channel, number);
+    while (pending && pending->number != number)
+        pending = pending->next;
+    return pending;
+}
+
 /* Takes the call off; it is the caller's to finish(). NULL: there is none of that number. */
 static struct pending *take_pending(struct rpc_channel *channel, int64_t number)
 {
@@ -179,6 +206,19 @@ static void fail_pending(struct pending *pending, int code, const char *what)
            &(struct rpc_outcome){.code = code, .unsent = is_unsent(pending), .error = &err});
 }
 
+static void drop_held(struct rpc_channel *channel)
+{
+    while (channel->held) {
+        struct held *held = channel->held;
+        channel->held = held->next;
+        close_fds(held->fds, held->fds_count);
+        buffer_finish(&held->text);
+        free(held);
+    }
+    channel->last_held = &channel->held;
+    channel->held_bytes = 0;
+}
+
 static void fail_all(struct rpc_channel *channel, int code, const char *what)
 {
     for (size_t i = 0; channel->table && i <= channel->mask; i++) {
@@ -198,13 +238,19 @@ static void on_timeout(struct rpc_timer *timer)
     release(channel);
 }
 
+static const struct json_method cancel_method = {.name = "rpc.cancel", .params = &rpc_cancel_type};
+
 bool rpc_channel_cancel(struct rpc_channel *channel, int64_t number)
 {
     struct pending *pending = take_pending(channel, number);
+    char id[24];
 
     if (!pending)
         return false;
     hold(channel);
+    snprintf(id, sizeof(id), "%lld", (long long)number);
+    (void)rpc_channel_call(channel, &(struct rpc_call){.method = &cancel_method,
+                                                       .params = &(struct rpc_cancel){.id = id}});
     fail_pending(pending, -ECANCELED, "cancelled");
     release(channel);
     return true;
@@ -225,6 +271,7 @@ static void let_go(struct rpc_channel *channel)
     for (size_t i = 0; i < channel->beside_count; i++)
         close_fds(channel->beside[i].fds, channel->beside[i].count);
     channel->beside_count = 0;
+    drop_held(channel);
 }
 
 static void end(struct rpc_channel *channel, int code, const char *what)
@@ -321,61 +368,101 @@ static void on_flush(struct rpc_task *task)
     release(channel);
 }
 
-static int add_beside(struct rpc_channel *channel, size_t at, const struct rpc_call *call)
+static int duplicate_fds(const struct rpc_call *call, int *ret)
 {
-    struct beside beside = {.at = at, .count = call->fds_count};
-
     for (size_t i = 0; i < call->fds_count; i++) {
-        beside.fds[i] = fcntl(call->fds[i], F_DUPFD_CLOEXEC, 0);
-        if (beside.fds[i] < 0) {
+        ret[i] = fcntl(call->fds[i], F_DUPFD_CLOEXEC, 0);
+        if (ret[i] < 0) {
             int r = -errno;
-            close_fds(beside.fds, i);
+            close_fds(ret, i);
             return r;
         }
     }
-    channel->beside =
-        xrealloc(channel->beside, channel->beside_count + 1, sizeof(*channel->beside));
-    channel->beside[channel->beside_count++] = beside;
     return 0;
 }
 
-static void write_request(struct rpc_channel *channel, const struct rpc_call *call)
+/* fds are taken over. */
+static void add_beside(struct rpc_channel *channel, size_t at, const int *fds, size_t count)
 {
-    struct buffer *out = &channel->out;
+    struct beside beside = {.at = at, .count = count};
 
-    buffer_append_text(out, "{\"jsonrpc\":\"2.0\",");
-    if (call->done) {
-        char id[32];
-        buffer_append(
-            out, id,
-            (size_t)snprintf(id, sizeof(id), "\"id\":%lld,", (long long)channel->last_number));
+    if (!count)
+        return;
+    memcpy(beside.fds, fds, count * sizeof(*fds));
+    channel->beside =
+        xrealloc(channel->beside, channel->beside_count + 1, sizeof(*channel->beside));
+    channel->beside[channel->beside_count++] = beside;
+}
+
+static void write_request(struct rpc_channel *channel, const struct rpc_codec *codec,
+                          const struct rpc_call *call, struct buffer *out)
+{
+    struct rpc_head head = {.number = call->done ? channel->last_number : 0,
+                            .method = call->method->name,
+                            .timeout_ms = call->timeout_ms ? call->timeout_ms : RPC_NO_TIMEOUT,
+                            .progress = call->progress && call->done,
+                            .params = call->text || (call->method->params && call->params),
+                            .fds = call->fds_count};
+
+    if (call->timeout_ms > RPC_TIMEOUT_MAX)
+        head.timeout_ms = RPC_NO_TIMEOUT;
+    codec->request_begin(out, &head);
+    if (call->text)
+        codec->write_json(call->text, call->text_length, out);
+    else if (head.params)
+        codec->write(call->method->params, call->params, out);
+    codec->request_end(out, &head);
+}
+
+static int hold_request(struct rpc_channel *channel, const struct rpc_call *call)
+{
+    struct held *held = xnew(struct held);
+
+    held->number = call->done ? channel->last_number : 0;
+    held->fds_count = call->fds_count;
+    write_request(channel, &rpc_codec_json, call, &held->text);
+    int r = held->text.length > RPC_MESSAGE_MAX ? -EFBIG : duplicate_fds(call, held->fds);
+    if (r < 0) {
+        buffer_finish(&held->text);
+        free(held);
+        return r;
     }
-    buffer_append_text(out, "\"method\":\"");
-    buffer_append_text(out, call->method->name); /* of the schema: nothing to escape */
-    buffer_append_char(out, '"');
-    if (call->text) {
-        buffer_append_text(out, ",\"params\":");
-        buffer_append(out, call->text, call->text_length);
-    } else if (call->method->params && call->params) {
-        buffer_append_text(out, ",\"params\":");
-        json_write(call->method->params, call->params, out);
-    }
-    if (call->fds_count)
-        buffer_printf(out, ",\"fds\":%zu", call->fds_count);
-    buffer_append_text(out, "}\n");
+    *channel->last_held = held;
+    channel->last_held = &held->next;
+    channel->held_bytes += held->text.length;
+    return 0;
 }
 
 static int queue_request(struct rpc_channel *channel, const struct rpc_call *call)
 {
-    size_t start = channel->out.length;
+    size_t start = channel->codec->begin(&channel->out);
+    int fds[RPC_FDS_MAX];
 
-    write_request(channel, call);
-    int r = channel->out.length - start > RPC_MESSAGE_MAX ? -EFBIG : 0;
-    if (r == 0 && call->fds_count)
-        r = add_beside(channel, start, call);
+    write_request(channel, channel->codec, call, &channel->out);
+    channel->codec->end(&channel->out, start);
+    int r = channel->out.length - start > RPC_MESSAGE_MAX ? -EFBIG : duplicate_fds(call, fds);
     if (r < 0)
         channel->out.length = start;
+    else
+        add_beside(channel, start, fds, call->fds_count);
     return r;
+}
+
+static void add_call(struct rpc_channel *channel, const struct rpc_call *call)
+{
+    struct pending *pending = add_pending(channel);
+
+    pending->channel = channel;
+    pending->method = call->method;
+    pending->done = call->done;
+    pending->progress = call->progress;
+    pending->data = call->data;
+    pending->raw = call->raw;
+    pending->end = channel->negotiating ? UINT64_MAX : channel->sent_before + channel->out.length;
+    pending->timer = (struct rpc_timer){.callback = on_timeout};
+    if (call->timeout_ms)
+        rpc_loop_set_timer(channel->loop, &pending->timer,
+                           rpc_loop_update_now(channel->loop) + call->timeout_ms * NS_PER_MS);
 }
 
 int64_t rpc_channel_call(struct rpc_channel *channel, const struct rpc_call *call)
@@ -385,28 +472,79 @@ int64_t rpc_channel_call(struct rpc_channel *channel, const struct rpc_call *cal
     if (call->fds_count > RPC_FDS_MAX)
         return -E2BIG;
     if (channel->in_flight >= RPC_CHANNEL_IN_FLIGHT_MAX ||
-        channel->out.length - channel->sent > RPC_CHANNEL_QUEUE_MAX)
+        channel->out.length - channel->sent + channel->held_bytes > RPC_CHANNEL_QUEUE_MAX)
         return -ENOBUFS;
     channel->last_number += call->done != NULL;
-    int r = queue_request(channel, call);
+    int r = channel->negotiating ? hold_request(channel, call) : queue_request(channel, call);
     if (r < 0)
         return r;
     channel->counts.calls++;
-    if (call->done) {
-        struct pending *pending = add_pending(channel);
-        pending->channel = channel;
-        pending->method = call->method;
-        pending->done = call->done;
-        pending->data = call->data;
-        pending->raw = call->raw;
-        pending->end = channel->sent_before + channel->out.length;
-        pending->timer = (struct rpc_timer){.callback = on_timeout};
-        if (call->timeout_ms)
-            rpc_loop_set_timer(channel->loop, &pending->timer,
-                               rpc_loop_update_now(channel->loop) + call->timeout_ms * NS_PER_MS);
-    }
+    if (call->done)
+        add_call(channel, call);
     rpc_loop_queue_later(channel->loop, &channel->flush);
     return call->done ? channel->last_number : 0;
+}
+
+/* ---- the encoding ---- */
+
+static void send_held(struct rpc_channel *channel)
+{
+    while (channel->held) {
+        struct held *held = channel->held;
+        channel->held = held->next;
+        size_t start = channel->codec->begin(&channel->out);
+        channel->codec->write_json(held->text.data, held->text.length, &channel->out);
+        channel->codec->end(&channel->out, start);
+        add_beside(channel, start, held->fds, held->fds_count);
+        struct pending *pending = find_pending(channel, held->number);
+        if (pending)
+            pending->end = channel->sent_before + channel->out.length;
+        buffer_finish(&held->text);
+        free(held);
+    }
+    drop_held(channel);
+    if (channel->out.length)
+        rpc_loop_queue_later(channel->loop, &channel->flush);
+}
+
+static void on_welcome(void *data, const struct rpc_outcome *outcome)
+{
+    const struct rpc_welcome *welcome = outcome->result;
+    struct rpc_channel *channel = data;
+
+    channel->negotiating = false;
+    const struct rpc_codec *codec = welcome ? rpc_codec_find(welcome->encoding) : NULL;
+    if (codec)
+        channel->codec = codec;
+    json_free(&rpc_welcome_type, outcome->result);
+    if (channel->watch.fd >= 0)
+        send_held(channel);
+}
+
+int rpc_channel_negotiate(struct rpc_channel *channel, const char *encoding)
+{
+    static const struct json_method hello_method = {
+        .name = "rpc.hello", .params = &rpc_hello_type, .result = &rpc_welcome_type};
+    char *encodings[] = {(char *)(uintptr_t)encoding, (char *)(uintptr_t)rpc_codec_json.name, NULL};
+    struct rpc_hello hello = {.encodings = encodings, .encodings_count = 2};
+
+    if (!rpc_codec_find(encoding))
+        return -EINVAL;
+    if (channel->last_number || channel->counts.calls)
+        return -EBUSY;
+    int64_t r = rpc_channel_call(channel, &(struct rpc_call){.method = &hello_method,
+                                                             .params = &hello,
+                                                             .done = on_welcome,
+                                                             .data = channel});
+    if (r < 0)
+        return (int)r;
+    channel->negotiating = true;
+    return 0;
+}
+
+const char *rpc_channel_encoding(const struct rpc_channel *channel)
+{
+    return channel->codec->name;
 }
 
 /* ---- in ---- */
@@ -417,42 +555,40 @@ static void take_fault(struct rpc_channel *channel, struct pending *pending,
     _cleanup_error_ struct error err = ERROR_INIT;
     int fault;
 
-    int code = fault_take(message->error.text, message->error.length, &fault, &err);
+    int code = fault_take(channel->codec, message->error.text, message->error.length, &fault, &err);
     channel->counts.faults++;
     finish(pending, &(struct rpc_outcome){.code = code, .fault = fault, .error = &err});
+}
+
+/* As JSON, whatever it came as. */
+static void take_raw(struct rpc_channel *channel, struct rpc_part part, struct buffer *json,
+                     struct rpc_outcome *outcome)
+{
+    if (channel->codec != &rpc_codec_json) {
+        channel->codec->to_json(part, json);
+        part = (struct rpc_part){.text = json->data, .length = json->length};
+    }
+    outcome->text = part.text;
+    outcome->text_length = part.length;
 }
 
 static void take_result(struct rpc_channel *channel, struct pending *pending,
                         const struct rpc_message *message, int *fds)
 {
     const struct json_type *type = pending->method->result;
+    _cleanup_buffer_ struct buffer json = BUFFER_INIT;
     _cleanup_error_ struct error err = ERROR_INIT;
     struct rpc_outcome outcome = {.fds = fds, .fds_count = message->fds};
 
     if (pending->raw) {
-        outcome.text = message->result.text;
-        outcome.text_length = message->result.length;
-    } else if (type && json_parse(type, message->result.text, message->result.length, NULL,
-                                  &outcome.result, &err) < 0) {
+        take_raw(channel, message->result, &json, &outcome);
+    } else if (type && channel->codec->read(type, message->result.text, message->result.length,
+                                            &outcome.result, &err) < 0) {
         error_context(&err, "%s: the answer", pending->method->name);
         outcome = (struct rpc_outcome){.code = -EPROTO, .error = &err};
     }
     channel->counts.answers++;
     finish(pending, &outcome);
-}
-
-static int64_t number_of(struct rpc_part id)
-{
-    int64_t number = 0;
-
-    if (id.length == 0 || id.length > 18)
-        return -1;
-    for (size_t i = 0; i < id.length; i++) {
-        if (id.text[i] < '0' || id.text[i] > '9')
-            return -1;
-        number = number * 10 + (id.text[i] - '0');
-    }
-    return number;
 }
 
 static void count_late(struct rpc_channel *channel)
@@ -464,7 +600,7 @@ static void count_late(struct rpc_channel *channel)
 
 static void take_answer(struct rpc_channel *channel, const struct rpc_message *message, int *fds)
 {
-    int64_t number = number_of(message->id);
+    int64_t number = channel->codec->id_number(message->id);
 
     if (number <= 0 || number > channel->last_number) {
         end(channel, -EPROTO, "an answer came to nothing that was asked");
@@ -477,6 +613,50 @@ static void take_answer(struct rpc_channel *channel, const struct rpc_message *m
         take_fault(channel, pending, message);
     else
         take_result(channel, pending, message, fds);
+}
+
+static void take_progress(struct rpc_channel *channel, const struct rpc_message *message)
+{
+    struct rpc_progress *progress;
+    void *value;
+
+    if (channel->codec->read(&rpc_progress_type, message->params.text, message->params.length,
+                             &value, NULL) < 0)
+        return;
+    progress = value;
+    struct rpc_part id = {.text = progress->id, .length = strlen(progress->id)};
+    const struct pending *pending = find_pending(channel, rpc_codec_json.id_number(id));
+    if (pending && pending->progress)
+        pending->progress(pending->data, progress);
+    rpc_progress_free(progress);
+}
+
+static bool is_progress(const struct rpc_message *message)
+{
+    return message->params.text && message->method.length == strlen("rpc.progress") &&
+           memcmp(message->method.text, "rpc.progress", message->method.length) == 0;
+}
+
+static void take_notification(struct rpc_channel *channel, const struct rpc_message *message)
+{
+    _cleanup_buffer_ struct buffer json = BUFFER_INIT;
+    struct rpc_part params = message->params;
+
+    if (is_progress(message)) {
+        take_progress(channel, message);
+        return;
+    }
+    if (!channel->events.notified)
+        return;
+    if (params.text && channel->codec != &rpc_codec_json) {
+        if (cbor_to_json(params.text, params.length, &json, NULL) < 0) {
+            end(channel, -EPROTO, "what came is not understood");
+            return;
+        }
+        params = (struct rpc_part){.text = json.data, .length = json.length};
+    }
+    channel->events.notified(channel->events.data, message->method.text, message->method.length,
+                             params.text, params.length);
 }
 
 static void take_message(struct rpc_channel *channel, const struct rpc_message *message)
@@ -494,43 +674,45 @@ static void take_message(struct rpc_channel *channel, const struct rpc_message *
     }
     if (!message->method.text)
         take_answer(channel, message, fds);
-    else if (channel->events.notified)
-        channel->events.notified(channel->events.data, message->method.text, message->method.length,
-                                 message->params.text, message->params.length);
+    else
+        take_notification(channel, message);
     close_fds(fds, message->fds);
 }
 
-static void take_line(struct rpc_channel *channel, const char *text, size_t length)
+static void take_frame(struct rpc_channel *channel, const char *text, size_t length)
 {
-    struct rpc_line line;
+    static const struct rpc_bounds bounds = {.depth = RPC_DEPTH_MAX, .batch = RPC_BATCH_MAX};
+    struct rpc_frame frame;
 
-    if (rpc_line_parse(text, length, &line, NULL) < 0) {
+    if (channel->codec->parse(text, length, &bounds, &frame, NULL) < 0) {
         end(channel, -EPROTO, "what came is not understood");
         return;
     }
-    for (size_t i = 0; i < line.count && channel->watch.fd >= 0; i++)
-        take_message(channel, &line.messages[i]);
-    rpc_line_finish(&line);
+    for (size_t i = 0; i < frame.count && channel->watch.fd >= 0; i++)
+        take_message(channel, &frame.messages[i]);
+    rpc_frame_finish(&frame);
 }
 
-static void take_lines(struct rpc_channel *channel)
+static void take_frames(struct rpc_channel *channel)
 {
     struct buffer *in = &channel->in;
     size_t start = 0;
 
-    while (channel->watch.fd >= 0) {
-        size_t from = channel->searched > start ? channel->searched : start;
-        char *newline = memchr(in->data + from, '\n', in->length - from);
-        if (!newline)
+    while (channel->watch.fd >= 0 && start < in->length) {
+        struct rpc_span span;
+        int r = channel->codec->split(in->data + start, in->length - start, RPC_ANSWER_MAX,
+                                      &channel->searched, &span);
+        if (r < 0) {
+            end(channel, -EPROTO, "an answer is too long");
             break;
-        size_t stop = (size_t)(newline - in->data);
-        channel->searched = stop + 1;
-        if (stop > start)
-            take_line(channel, in->data + start, stop - start);
-        start = stop + 1;
+        }
+        if (r == 0)
+            break;
+        start += span.consumed;
+        if (span.length)
+            take_frame(channel, span.text, span.length);
     }
     buffer_consume(in, start);
-    channel->searched = in->length;
 }
 
 /* Bytes read, 0: not now, negative: no more. */
@@ -564,9 +746,7 @@ static void on_readable(struct rpc_channel *channel)
             end(channel, -ECONNRESET, "the server ended the connection");
             return;
         }
-        take_lines(channel);
-        if (channel->watch.fd >= 0 && channel->in.length > RPC_ANSWER_MAX)
-            end(channel, -EPROTO, "an answer is too long");
+        take_frames(channel);
         if (n < READ_SIZE)
             return;
     }
@@ -594,6 +774,8 @@ int rpc_channel_open(struct rpc_loop *loop, int fd, const struct rpc_channel_eve
 
     channel->loop = loop;
     channel->references = 1;
+    channel->codec = &rpc_codec_json;
+    channel->last_held = &channel->held;
     channel->watch = (struct rpc_watch){.fd = fd, .callback = on_event};
     channel->flush.callback = on_flush;
     if (events)

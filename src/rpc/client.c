@@ -12,8 +12,8 @@
 #include <rpc/server.h>
 #include <schema/json.h>
 
+#include "codec.h"
 #include "fault.h"
-#include "message.h"
 
 enum { READ_SIZE = 64 * 1024 };
 
@@ -204,14 +204,15 @@ static int keep_answer(struct rpc_client *client, const struct rpc_message *mess
 static int take_line(struct rpc_client *client, const char *text, size_t length, struct error *err)
 {
     _cleanup_error_ struct error problem = ERROR_INIT;
-    struct rpc_line line;
+    static const struct rpc_bounds bounds = {.depth = RPC_DEPTH_MAX, .batch = RPC_BATCH_MAX};
+    struct rpc_frame frame;
     int r = 0;
 
-    if (rpc_line_parse(text, length, &line, &problem) < 0)
+    if (rpc_codec_json.parse(text, length, &bounds, &frame, &problem) < 0)
         return protocol_error(client, err, error_message(&problem));
-    for (size_t i = 0; r == 0 && i < line.count; i++)
-        r = keep_answer(client, &line.messages[i], err);
-    rpc_line_finish(&line);
+    for (size_t i = 0; r == 0 && i < frame.count; i++)
+        r = keep_answer(client, &frame.messages[i], err);
+    rpc_frame_finish(&frame);
     return r;
 }
 
@@ -327,9 +328,10 @@ int rpc_client_receive(struct rpc_client *client, uint64_t id, const struct json
     struct answer **at = find_answer(client, id), *answer = *at;
     *at = answer->next;
     client->answers_count--;
-    int r = answer->is_error
-                ? fault_take(answer->text, answer->length, &client->error_code, err)
-                : take_result(answer, result_type, ret_result, ret_fds, ret_fds_count, err);
+    int r =
+        answer->is_error
+            ? fault_take(&rpc_codec_json, answer->text, answer->length, &client->error_code, err)
+            : take_result(answer, result_type, ret_result, ret_fds, ret_fds_count, err);
     answer_free(answer);
     return r;
 }

@@ -13,44 +13,52 @@ enum {
     READ_SIZE = 64 * 1024,
     READ_ROUNDS = 4,
     CHUNK_SIZE = 64 * 1024,  /* a longer chunk takes no further messages */
-    CHUNK_KEPT = 256 * 1024, /* a larger one is not kept for the next message */
-    INPUT_KEPT = 256 * 1024, /* a larger buffer is given back when it is empty */
+    CHUNK_KEPT = 128 * 1024, /* a larger one is not kept for others */
 };
 
 static void output_free(struct output *output)
 {
-    if (!output)
-        return;
     close_fds(output->fds, output->fds_count);
     buffer_finish(&output->data);
     free(output);
 }
 
-void connection_hold(struct connection *connection)
+void rpc_connection_hold(struct rpc_connection *connection)
 {
     connection->references++;
 }
 
-void connection_release(struct connection *connection)
+void rpc_connection_release(struct rpc_connection *connection)
 {
     if (--connection->references)
         return;
     server_unref(connection->server);
     buffer_finish(&connection->in);
-    output_free(connection->spare);
+    free(connection->fds);
+    free(connection->name);
     free(connection);
 }
 
-void connection_close(struct connection *connection)
+static void tell_watches(struct rpc_connection *connection)
 {
-    struct rpc_loop *loop = connection->server->loop;
+    while (connection->watches) {
+        struct rpc_connection_watch *watch = connection->watches;
+        rpc_connection_unwatch(watch);
+        if (watch->closed)
+            watch->closed(watch);
+    }
+}
+
+void rpc_connection_close(struct rpc_connection *connection)
+{
+    struct rpc_server *server = connection->server;
 
     if (connection->closed)
         return;
     connection->closed = true;
-    server_connection_gone(connection->server, connection);
-    rpc_loop_watch(loop, &connection->watch, 0);
-    rpc_loop_unqueue(loop, &connection->flush);
+    server_connection_gone(server, connection);
+    rpc_loop_watch(server->loop, &connection->watch, 0);
+    rpc_loop_unqueue(server->loop, &connection->flush);
     close_fd(connection->watch.fd);
     close_fds(connection->fds, connection->fds_count);
     connection->fds_count = 0;
@@ -60,19 +68,26 @@ void connection_close(struct connection *connection)
         output_free(output);
     }
     requests_orphan(connection);
-    connection_release(connection);
+    tell_watches(connection);
+    if (server->options.closed)
+        server->options.closed(connection, server->options.context);
+    rpc_connection_release(connection);
 }
 
 /* ---- out ---- */
 
-static struct output *add_chunk(struct connection *connection)
+static struct output *add_chunk(struct rpc_connection *connection)
 {
-    struct output *output = connection->spare;
+    struct rpc_server *server = connection->server;
+    struct output *output = server->spares;
 
-    if (output)
-        connection->spare = NULL;
-    else
+    if (output) {
+        server->spares = output->next;
+        server->spares_count--;
+        output->next = NULL;
+    } else {
         output = xnew(struct output);
+    }
     if (connection->output_first)
         connection->output_last->next = output;
     else
@@ -81,23 +96,37 @@ static struct output *add_chunk(struct connection *connection)
     return output;
 }
 
-static void chunk_is_sent(struct connection *connection)
+static void chunk_is_sent(struct rpc_connection *connection)
 {
+    struct rpc_server *server = connection->server;
     struct output *output = connection->output_first;
 
     connection->output_first = output->next;
-    if (connection->spare || output->data.capacity > CHUNK_KEPT) {
+    if (server->spares_count >= SPARE_MAX || output->data.capacity > CHUNK_KEPT) {
         output_free(output);
         return;
     }
     buffer_clear(&output->data);
     output->sent = 0;
-    output->next = NULL;
-    connection->spare = output;
+    output->next = server->spares;
+    server->spares = output;
+    server->spares_count++;
+}
+
+static void tell_drained(struct rpc_connection *connection)
+{
+    struct rpc_connection_watch *watch, *next;
+
+    connection->has_paused = false;
+    for (watch = connection->watches; watch && !connection->closed; watch = next) {
+        next = watch->next; /* a callback takes off none but its own */
+        if (watch->drained)
+            watch->drained(watch);
+    }
 }
 
 /* 0: all is sent; -EAGAIN: the rest later; else the client is gone. */
-static int flush(struct connection *connection)
+static int flush(struct rpc_connection *connection)
 {
     while (connection->output_first) {
         struct output *output = connection->output_first;
@@ -109,6 +138,7 @@ static int flush(struct connection *connection)
         output->fds_count = 0;
         output->sent += (size_t)n;
         connection->output_bytes -= (size_t)n;
+        connection->server->bytes_out += (size_t)n;
         if (output->sent == output->data.length)
             chunk_is_sent(connection);
     }
@@ -117,26 +147,32 @@ static int flush(struct connection *connection)
 }
 
 /* Sends what it can, and closes the connection when nobody takes it any more. */
-static void flush_or_close(struct connection *connection)
+static void flush_or_close(struct rpc_connection *connection)
 {
-    int r = flush(connection);
+    bool overflow;
 
-    if ((r < 0 && r != -EAGAIN) || connection->output_bytes > RPC_OUTPUT_MAX)
-        connection_close(connection);
+    int r = flush(connection);
+    overflow = connection->output_bytes > connection->server->options.limits.output;
+    if (overflow)
+        connection->server->overflowed++;
+    if ((r < 0 && r != -EAGAIN) || overflow)
+        rpc_connection_close(connection);
+    else if (r == 0 && connection->has_paused)
+        tell_drained(connection);
 }
 
 static void on_flush(struct rpc_task *task)
 {
-    struct connection *connection =
-        (struct connection *)((char *)task - offsetof(struct connection, flush));
+    struct rpc_connection *connection =
+        (struct rpc_connection *)((char *)task - offsetof(struct rpc_connection, flush));
 
-    connection_hold(connection);
+    rpc_connection_hold(connection);
     flush_or_close(connection);
     connection_update(connection);
-    connection_release(connection);
+    rpc_connection_release(connection);
 }
 
-struct buffer *connection_begin(struct connection *connection, const int *fds, size_t fds_count)
+struct buffer *connection_begin(struct rpc_connection *connection, const int *fds, size_t fds_count)
 {
     struct output *output = connection->output_last;
 
@@ -146,108 +182,194 @@ struct buffer *connection_begin(struct connection *connection, const int *fds, s
         memcpy(output->fds, fds, fds_count * sizeof(*fds));
     output->fds_count += fds_count;
     connection->output_bytes -= output->data.length - output->sent;
+    connection->mark = connection->codec->begin(&output->data);
     return &output->data;
 }
 
-void connection_end(struct connection *connection)
+void connection_end(struct rpc_connection *connection)
 {
     struct output *output = connection->output_last;
 
-    buffer_append_char(&output->data, '\n');
+    connection->codec->end(&output->data, connection->mark);
     connection->output_bytes += output->data.length - output->sent;
-    if (connection->output_bytes > RPC_OUTPUT_MAX)
+    if (connection->output_bytes > connection->server->options.limits.output)
         flush_or_close(connection);
     if (!connection->closed)
         rpc_loop_queue(connection->server->loop, &connection->flush);
 }
 
+int rpc_connection_notify(struct rpc_connection *connection, const char *method,
+                          const struct json_type *type, const void *params)
+{
+    struct rpc_head head = {
+        .method = method, .timeout_ms = RPC_NO_TIMEOUT, .params = params != NULL};
+
+    if (connection->closed)
+        return -ENOTCONN;
+    if (connection->output_bytes > RPC_NOTIFY_PAUSE) {
+        connection->has_paused = true;
+        return -ENOBUFS;
+    }
+    struct buffer *out = connection_begin(connection, NULL, 0);
+    connection->codec->request_begin(out, &head);
+    if (params)
+        connection->codec->write(type, params, out);
+    connection->codec->request_end(out, &head);
+    connection->server->notifications++;
+    rpc_connection_hold(connection);
+    connection_end(connection);
+    connection_update(connection);
+    rpc_connection_release(connection);
+    return 0;
+}
+
 /* ---- in ---- */
 
-/* Hands on the complete lines, as long as there may be further requests. */
-static void take_lines(struct connection *connection)
+static bool may_take(const struct rpc_connection *connection)
+{
+    return !connection->closed &&
+           connection->in_flight < connection->server->options.limits.in_flight &&
+           connection->output_bytes <= RPC_NOTIFY_PAUSE;
+}
+
+/* As rpc_codec.split of what begins at `start`. */
+static int next_frame(struct rpc_connection *connection, size_t start, struct rpc_span *ret)
 {
     struct buffer *in = &connection->in;
+
+    return connection->codec->split(in->data + start, in->length - start,
+                                    connection->server->options.limits.message,
+                                    &connection->searched, ret);
+}
+
+static void refuse_rest(struct rpc_connection *connection, int code, const char *why,
+                        const char *hint)
+{
+    connection->input_ended = true;
+    buffer_clear(&connection->in);
+    connection->searched = 0;
+    dispatch_refuse(connection, code, why, hint);
+}
+
+/* The answer to a message of more bytes than are taken; what follows it cannot be found when it is
+ * not whole. */
+static void refuse_long(struct rpc_connection *connection, bool whole)
+{
+    _cleanup_free_ char *hint =
+        xasprintf("a message has at most %zu bytes", connection->server->options.limits.message);
+
+    if (whole)
+        dispatch_refuse(connection, RPC_TOO_MANY, "the message is too long", hint);
+    else
+        refuse_rest(connection, RPC_TOO_MANY, "the message is too long", hint);
+}
+
+/* Hands on the complete messages, as long as there may be further requests. */
+static void take_frames(struct rpc_connection *connection)
+{
     size_t start = 0;
 
     connection->busy = true;
-    while (!connection->closed && connection->in_flight < RPC_IN_FLIGHT_MAX &&
-           connection->output_bytes <= OUTPUT_PAUSE && start < in->length) {
-        size_t from = connection->searched > start ? connection->searched : start;
-        char *newline = memchr(in->data + from, '\n', in->length - from);
-        if (!newline) {
-            connection->searched = in->length;
+    while (may_take(connection) && start < connection->in.length) {
+        struct rpc_span span;
+        int r = next_frame(connection, start, &span);
+        if (r < 0 && !span.consumed) {
+            refuse_long(connection, false);
+            start = 0;
             break;
         }
-        size_t end = (size_t)(newline - in->data);
-        connection->searched = end + 1;
-        if (end > start)
-            requests_take_line(connection, in->data + start, end - start);
-        start = end + 1;
+        if (r == 0)
+            break;
+        start += span.consumed;
+        if (r < 0)
+            refuse_long(connection, true);
+        else if (span.length)
+            dispatch_frame(connection, span.text, span.length);
     }
-    buffer_consume(in, start);
-    connection->searched -= start < connection->searched ? start : connection->searched;
+    if (start)
+        buffer_consume(&connection->in, start);
     connection->busy = false;
-    if (in->length == 0 && in->capacity > INPUT_KEPT)
-        buffer_finish(in);
 }
 
-static void refuse(struct connection *connection, const char *why)
+static bool has_frame(struct rpc_connection *connection)
 {
-    connection->input_ended = true;
-    connection->in.length = 0;
-    connection->searched = 0;
-    rpc_write_error(connection_begin(connection, NULL, 0), (struct rpc_part){0},
-                    RPC_INVALID_REQUEST, why, NULL, NULL);
-    connection_end(connection);
+    struct rpc_span span;
+
+    return connection->in.length && next_frame(connection, 0, &span) != 0;
 }
 
-static bool has_line(const struct connection *connection)
+/* Descriptors without a message. */
+static void check_rest(struct rpc_connection *connection)
 {
-    const struct buffer *in = &connection->in;
-
-    return in->length > connection->searched &&
-           memchr(in->data + connection->searched, '\n', in->length - connection->searched);
+    if (!connection->closed && connection->in.length == 0 && connection->fds_count &&
+        !connection->input_ended)
+        refuse_rest(connection, RPC_INVALID_REQUEST, "descriptors came that no message counts",
+                    "count them in the message's member \"fds\"");
 }
 
-/* What is left when the lines are taken: not too long, and no descriptors without a message. */
-static void check_rest(struct connection *connection)
+static void keep_fds(struct rpc_connection *connection, const int *fds, size_t count)
 {
-    if (connection->closed || has_line(connection))
+    if (!count)
         return;
-    if (connection->in.length > RPC_MESSAGE_MAX)
-        refuse(connection, "the message is too long");
-    else if (connection->in.length == 0 && connection->fds_count)
-        refuse(connection, "descriptors came that no message counts");
+    if (!connection->fds)
+        connection->fds = xnew_array(int, ARRIVED_FDS_MAX);
+    memcpy(connection->fds + connection->fds_count, fds, count * sizeof(*fds));
+    connection->fds_count += count;
 }
 
-/* Bytes read, 0: not now, negative: no more. */
-static ssize_t read_some(struct connection *connection)
+/* Bytes read, which are in the server's scratch; 0: not now, negative: no more. */
+static ssize_t read_some(struct rpc_connection *connection)
 {
+    struct buffer *scratch = &connection->server->scratch;
     size_t room = ARRIVED_FDS_MAX - connection->fds_count;
-    struct buffer *in = &connection->in;
+    int fds[SOCKET_FDS_MAX];
 
     if (room > SOCKET_FDS_MAX)
         room = SOCKET_FDS_MAX;
-    buffer_reserve(in, READ_SIZE);
-    ssize_t n = socket_receive(connection->watch.fd, in->data + in->length, READ_SIZE,
-                               connection->fds + connection->fds_count, &room);
+    buffer_reserve(scratch, READ_SIZE);
+    ssize_t n = socket_receive(connection->watch.fd, scratch->data, READ_SIZE, fds, &room);
     if (n == -EAGAIN)
         return 0;
     if (n <= 0)
         return n < 0 ? n : -ESHUTDOWN;
-    connection->fds_count += room;
-    in->length += (size_t)n;
-    in->data[in->length] = '\0';
+    keep_fds(connection, fds, room);
+    connection->server->bytes_in += (size_t)n;
     return n;
 }
 
-static bool may_read(const struct connection *connection)
+/* Takes what is whole right out of the scratch; only the rest gets memory of the connection's. */
+static void take_input(struct rpc_connection *connection, size_t length)
 {
-    return !connection->closed && !connection->input_ended &&
-           connection->in_flight < RPC_IN_FLIGHT_MAX && connection->output_bytes <= OUTPUT_PAUSE;
+    struct rpc_server *server = connection->server;
+    bool borrowed = connection->in.length == 0;
+
+    if (borrowed) {
+        buffer_finish(&connection->in);
+        connection->in = server->scratch;
+        connection->in.length = length;
+        server->scratch = (struct buffer)BUFFER_INIT;
+    } else {
+        buffer_append(&connection->in, server->scratch.data, length);
+    }
+    take_frames(connection);
+    check_rest(connection);
+    if (borrowed) {
+        server->scratch = connection->in;
+        connection->in = (struct buffer)BUFFER_INIT;
+        if (server->scratch.length)
+            buffer_append(&connection->in, server->scratch.data, server->scratch.length);
+        buffer_clear(&server->scratch);
+    } else if (connection->in.length == 0) {
+        buffer_finish(&connection->in);
+    }
 }
 
-static void on_readable(struct connection *connection)
+static bool may_read(const struct rpc_connection *connection)
+{
+    return may_take(connection) && !connection->input_ended;
+}
+
+static void on_readable(struct rpc_connection *connection)
 {
     for (int round = 0; round < READ_ROUNDS && may_read(connection); round++) {
         ssize_t n = read_some(connection);
@@ -256,11 +378,11 @@ static void on_readable(struct connection *connection)
         if (n == -ESHUTDOWN)
             connection->input_ended = true;
         else if (n < 0) {
-            connection_close(connection);
+            rpc_connection_close(connection);
             return;
         }
-        take_lines(connection);
-        check_rest(connection);
+        if (n > 0)
+            take_input(connection, (size_t)n);
         if (n < READ_SIZE) /* that was all, and if not, the loop says so again */
             return;
     }
@@ -268,41 +390,43 @@ static void on_readable(struct connection *connection)
 
 static void on_event(struct rpc_watch *watch, uint32_t events)
 {
-    struct connection *connection =
-        (struct connection *)((char *)watch - offsetof(struct connection, watch));
+    struct rpc_connection *connection =
+        (struct rpc_connection *)((char *)watch - offsetof(struct rpc_connection, watch));
     bool gone = events & (EPOLLHUP | EPOLLERR);
 
-    connection_hold(connection);
+    rpc_connection_hold(connection);
     if (gone && !may_read(connection))
-        connection_close(connection); /* for good: one that has only shut its half is no hang-up */
+        rpc_connection_close(connection); /* for good: one that shut its half is no hang-up */
     if (!connection->closed && (events & EPOLLOUT))
         flush_or_close(connection);
     if (!connection->closed && (gone || (events & EPOLLIN)))
         on_readable(connection);
     connection_update(connection);
-    connection_release(connection);
+    rpc_connection_release(connection);
 }
 
 /* Whether the connection has nothing left to do. */
-static bool is_done(const struct connection *connection)
+static bool is_done(struct rpc_connection *connection)
 {
     return connection->input_ended && connection->in_flight == 0 && !connection->output_first &&
-           !has_line(connection);
+           !has_frame(connection);
 }
 
-void connection_update(struct connection *connection)
+void connection_update(struct rpc_connection *connection)
 {
     if (connection->closed || connection->busy)
         return;
-    /* Lines that had to wait until earlier requests were answered. */
-    if (has_line(connection)) {
-        take_lines(connection);
+    /* Messages that had to wait until earlier requests were answered. */
+    if (connection->in.length && may_take(connection) && has_frame(connection)) {
+        take_frames(connection);
         check_rest(connection);
+        if (connection->in.length == 0)
+            buffer_finish(&connection->in);
     }
     if (connection->closed)
         return;
     if (is_done(connection)) {
-        connection_close(connection);
+        rpc_connection_close(connection);
         return;
     }
     /* EPOLLPRI never comes on a Unix socket; asked for, so that a hang-up is told. */
@@ -314,23 +438,122 @@ void connection_update(struct connection *connection)
     rpc_loop_watch(connection->server->loop, &connection->watch, events);
 }
 
-void connection_open(struct rpc_server *server, int fd)
-{
-    struct connection *connection = xnew(struct connection);
-    socklen_t length = sizeof(connection->peer);
+/* ---- the connection itself ---- */
 
-    connection->server = server;
-    connection->references = 1;
-    connection->watch = (struct rpc_watch){.fd = fd, .callback = on_event};
-    connection->flush.callback = on_flush;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &connection->peer, &length) < 0 ||
-        rpc_loop_watch(server->loop, &connection->watch, EPOLLIN | EPOLLPRI) < 0) {
-        close(fd);
-        free(connection);
+/* Nobody will read on: what fits into the socket is all there is to say. */
+static void turn_away(struct rpc_server *server, int fd)
+{
+    _cleanup_buffer_ struct buffer out = BUFFER_INIT;
+
+    server->refused++;
+    rpc_write_error(&rpc_codec_json, &out, (struct rpc_part){0}, RPC_TOO_MANY,
+                    "too many connections", NULL, "close others, or try again later");
+    rpc_codec_json.end(&out, 0);
+    socket_send(fd, out.data, out.length, NULL, 0);
+    close(fd);
+}
+
+static struct rpc_peer peer_of(int fd)
+{
+    struct ucred credentials;
+    socklen_t length = sizeof(credentials);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0)
+        return (struct rpc_peer){.uid = (uid_t)-1, .gid = (gid_t)-1};
+    return (struct rpc_peer){
+        .uid = credentials.uid, .gid = credentials.gid, .pid = credentials.pid};
+}
+
+void connection_open(struct rpc_server *server, int fd, const void *tag)
+{
+    struct rpc_peer peer = peer_of(fd);
+
+    if (!server_admit(server, peer.uid)) {
+        turn_away(server, fd);
         return;
     }
+    struct rpc_connection *connection = xnew(struct rpc_connection);
+    connection->server = server;
+    connection->codec = &rpc_codec_json;
+    connection->references = 1;
+    connection->peer = peer;
+    connection->tag = tag;
+    connection->watch = (struct rpc_watch){.fd = fd, .callback = on_event};
+    connection->flush.callback = on_flush;
     connection->next = server->connections;
+    connection->at = &server->connections;
+    if (connection->next)
+        connection->next->at = &connection->next;
     server->connections = connection;
-    server->connections_count++;
     server->references++;
+    server->accepted++;
+    rpc_connection_hold(connection);
+    if (rpc_loop_watch(server->loop, &connection->watch, EPOLLIN | EPOLLPRI) < 0)
+        connection->input_ended = true;
+    if (server->options.opened)
+        server->options.opened(connection, server->options.context);
+    if (connection->input_ended)
+        rpc_connection_close(connection);
+    rpc_connection_release(connection);
+}
+
+const struct rpc_peer *rpc_connection_peer(const struct rpc_connection *connection)
+{
+    return &connection->peer;
+}
+
+void rpc_connection_set_name(struct rpc_connection *connection, const char *name)
+{
+    free(connection->name);
+    connection->name = xstrdup(name);
+    connection->peer.name = connection->name;
+}
+
+const void *rpc_connection_tag(const struct rpc_connection *connection)
+{
+    return connection->tag;
+}
+
+struct rpc_server *rpc_connection_server(const struct rpc_connection *connection)
+{
+    return connection->server;
+}
+
+void *rpc_connection_data(const struct rpc_connection *connection)
+{
+    return connection->data;
+}
+
+void rpc_connection_set_data(struct rpc_connection *connection, void *data)
+{
+    connection->data = data;
+}
+
+bool rpc_connection_closed(const struct rpc_connection *connection)
+{
+    return connection->closed;
+}
+
+size_t rpc_connection_queued(const struct rpc_connection *connection)
+{
+    return connection->output_bytes;
+}
+
+void rpc_connection_watch(struct rpc_connection *connection, struct rpc_connection_watch *watch)
+{
+    watch->next = connection->watches;
+    watch->at = &connection->watches;
+    if (watch->next)
+        watch->next->at = &watch->next;
+    connection->watches = watch;
+}
+
+void rpc_connection_unwatch(struct rpc_connection_watch *watch)
+{
+    if (!watch->at)
+        return;
+    *watch->at = watch->next;
+    if (watch->next)
+        watch->next->at = watch->at;
+    watch->at = NULL;
 }

@@ -3,7 +3,41 @@
 #include <rpc/server.h>
 #include <schema/rpc.h>
 
+#include "codec.h"
 #include "fault.h"
+
+/* As x-errors of management.json tells them apart. */
+static const struct {
+    int code;
+    const char *word;
+} words[] = {
+    {RPC_PARSE_ERROR, "parseError"},
+    {RPC_INVALID_REQUEST, "invalidRequest"},
+    {RPC_METHOD_NOT_FOUND, "methodNotFound"},
+    {RPC_INVALID_PARAMS, "invalidParams"},
+    {RPC_INTERNAL_ERROR, "internalError"},
+    {RPC_NOT_FOUND, "notFound"},
+    {RPC_CONFLICT, "conflict"},
+    {RPC_INVALID_ARGUMENT, "invalidArgument"},
+    {RPC_PERMISSION_DENIED, "permissionDenied"},
+    {RPC_NOT_SUPPORTED, "notSupported"},
+    {RPC_PROGRAM_NOT_FOUND, "programNotFound"},
+    {RPC_PROGRAM_NOT_EXECUTABLE, "programNotExecutable"},
+    {RPC_NO_SUCH_IMAGE, "noSuchImage"},
+    {RPC_UNAVAILABLE, "unavailable"},
+    {RPC_DEADLINE_EXCEEDED, "deadlineExceeded"},
+    {RPC_CANCELLED, "cancelled"},
+    {RPC_TOO_MANY, "tooMany"},
+};
+
+const char *fault_word(int code)
+{
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (words[i].code == code)
+            return words[i].word;
+    }
+    return NULL;
+}
 
 int fault_errno(int code)
 {
@@ -27,22 +61,31 @@ int fault_errno(int code)
         return -EOPNOTSUPP;
     case RPC_UNAVAILABLE:
         return -EAGAIN;
+    case RPC_DEADLINE_EXCEEDED:
+        return -ETIMEDOUT;
+    case RPC_CANCELLED:
+        return -ECANCELED;
+    case RPC_TOO_MANY:
+        return -ENOBUFS;
     default:
         return -EIO;
     }
 }
 
 /* The server's words, not ours: a message for a person was built where the failure was known. */
-int fault_take(const char *text, size_t length, int *ret_code, struct error *err)
+int fault_take(const struct rpc_codec *codec, const char *text, size_t length, int *ret_code,
+               struct error *err)
 {
     struct rpc_fault *fault;
+    void *value;
 
     *ret_code = 0;
-    int r = rpc_fault_parse(text, length, NULL, &fault, err);
+    int r = codec->read(&rpc_fault_type, text, length, &value, err);
     if (r < 0) {
         error_context(err, "the daemon's answer");
         return r;
     }
+    fault = value;
     *ret_code = fault->code;
     r = error_set(err, fault_errno(fault->code), "%s", fault->message);
     if (fault->data && fault->data->hint)

@@ -8,10 +8,15 @@
 
 #include <base/error.h>
 
+struct rpc_codec;
+
 /* The errno that fits a code of enum rpc_error; negative. */
 int fault_errno(int code);
+/* The code in a word: "notFound" ...; NULL: a method's own code. */
+const char *fault_word(int code);
 /* Reads the member "error" into err: message and hint are the server's words. Returns err's code;
  * *ret_code is the JSON-RPC code, 0 when it could not be read. */
-int fault_take(const char *text, size_t length, int *ret_code, struct error *err);
+int fault_take(const struct rpc_codec *codec, const char *text, size_t length, int *ret_code,
+               struct error *err);
 
 #endif

@@ -14,8 +14,8 @@
 #include <base/socket.h>
 #include <schema/rpc.h>
 
+#include "codec.h"
 #include "fault.h"
-#include "message.h"
 #include "pool.h"
 
 enum {
@@ -250,9 +250,9 @@ static int take_message(struct cloche_connection *link, const struct rpc_message
         rpc_metrics_add(&link->endpoint->client->metrics.late, 1);
     } else if (!message->method.text) {
         call->answered = true;
-        *ret = message->error.text
-                   ? fault_take(message->error.text, message->error.length, &call->fault, err)
-                   : take_result(link, message, call, err);
+        *ret = message->error.text ? fault_take(&rpc_codec_json, message->error.text,
+                                                message->error.length, &call->fault, err)
+                                   : take_result(link, message, call, err);
         done = 1;
     }
     for (size_t i = 0; i < message->fds; i++)
@@ -265,16 +265,17 @@ static int take_message(struct cloche_connection *link, const struct rpc_message
 static int take_line(struct cloche_connection *link, char *text, size_t length,
                      struct link_call *call, int *ret, struct error *err)
 {
-    struct rpc_line line;
+    static const struct rpc_bounds bounds = {.depth = RPC_DEPTH_MAX, .batch = RPC_BATCH_MAX};
+    struct rpc_frame frame;
     int done = 0;
 
-    if (rpc_line_parse(text, length, &line, NULL) < 0)
+    if (rpc_codec_json.parse(text, length, &bounds, &frame, NULL) < 0)
         return break_link(link, -EPROTO, err, "what came is not understood");
-    for (size_t i = 0; done >= 0 && i < line.count; i++) {
-        int r = take_message(link, &line.messages[i], call, ret, err);
+    for (size_t i = 0; done >= 0 && i < frame.count; i++) {
+        int r = take_message(link, &frame.messages[i], call, ret, err);
         done = r < 0 ? r : done | r;
     }
-    rpc_line_finish(&line);
+    rpc_frame_finish(&frame);
     return done;
 }
 

@@ -3,153 +3,235 @@
 #include <string.h>
 
 #include <base/alloc.h>
-#include <base/text.h>
+#include <schema/rpc.h>
 
 #include "server_internal.h"
 
+#define NS_PER_MS UINT64_C(1000000)
+
 /* ---- answers ---- */
 
-/* Where an answer is to be written: among those of its batch, or on its way. fds are taken over. */
-static struct buffer *begin_answer(struct connection *connection, struct batch *batch,
-                                   const int *fds, size_t fds_count)
+struct buffer *answer_begin(struct rpc_connection *connection, struct batch *batch, const int *fds,
+                            size_t fds_count)
 {
     if (!batch)
         return connection_begin(connection, fds, fds_count);
-    buffer_append_char(&batch->text, batch->text.length ? ',' : '[');
+    connection->codec->batch_next(&batch->text);
     if (fds_count)
         memcpy(batch->fds + batch->fds_count, fds, fds_count * sizeof(*fds));
     batch->fds_count += fds_count;
     return &batch->text;
 }
 
-static void end_answer(struct connection *connection, struct batch *batch)
+void answer_end(struct rpc_connection *connection, struct batch *batch)
 {
     if (!batch)
         connection_end(connection);
 }
 
-static void write_fault(struct connection *connection, struct batch *batch, struct rpc_part id,
-                        int code, const char *message, const char *where, const char *hint)
+void batch_unref(struct batch *batch)
 {
-    rpc_write_error(begin_answer(connection, batch, NULL, 0), id, code, message, where, hint);
-    end_answer(connection, batch);
-}
+    struct rpc_connection *connection = batch->connection;
 
-/* One call of a batch is done; the last sends all answers, in one line. */
-static void batch_unref(struct batch *batch)
-{
     if (--batch->outstanding)
         return;
-    if (batch->connection && batch->text.length) {
-        struct buffer *out = connection_begin(batch->connection, batch->fds, batch->fds_count);
+    if (!connection->closed && batch->text.length) {
+        struct buffer *out = connection_begin(connection, batch->fds, batch->fds_count);
         buffer_append(out, batch->text.data, batch->text.length);
-        buffer_append_char(out, ']');
-        connection_end(batch->connection);
+        connection->codec->batch_end(out);
+        connection_end(connection);
     } else {
         close_fds(batch->fds, batch->fds_count);
     }
     buffer_finish(&batch->text);
     free(batch);
+    rpc_connection_release(connection);
+}
+
+/* ---- the life of a request ---- */
+
+static void on_deadline(struct rpc_timer *timer)
+{
+    struct rpc_request *request =
+        (struct rpc_request *)((char *)timer - offsetof(struct rpc_request, deadline));
+
+    request_end_early(request, RPC_TIME_IS_OVER);
+}
+
+struct rpc_request *request_create(struct rpc_connection *connection, struct batch *batch,
+                                   struct method *method, const struct rpc_message *message,
+                                   void *params, int *fds)
+{
+    struct rpc_request *request = xmalloc(sizeof(*request) + message->id.length);
+
+    *request = (struct rpc_request){.connection = connection,
+                                    .batch = batch,
+                                    .method = method,
+                                    .codec = connection->codec,
+                                    .params = params,
+                                    .fds = fds,
+                                    .fds_count = message->fds,
+                                    .progress = message->progress && message->id.length,
+                                    .started = rpc_loop_now(connection->server->loop),
+                                    .id_length = (uint16_t)message->id.length,
+                                    .next = connection->requests,
+                                    .at = &connection->requests};
+    if (message->timeout_ms != RPC_NO_TIMEOUT)
+        request->deadline.due = request->started + message->timeout_ms * NS_PER_MS;
+    if (message->id.length)
+        memcpy(request->id, message->id.text, message->id.length);
+    if (request->next)
+        request->next->at = &request->next;
+    connection->requests = request;
+    connection->in_flight++;
+    connection->server->in_flight++;
+    rpc_connection_hold(connection);
+    if (batch)
+        batch->outstanding++;
+    return request;
+}
+
+void request_set_deadline(struct rpc_request *request)
+{
+    request->deadline.callback = on_deadline;
+    rpc_loop_set_timer(request->connection->server->loop, &request->deadline,
+                       request->deadline.due);
 }
 
 static void unlink_request(struct rpc_request *request)
 {
-    struct connection *connection = request->connection;
-
-    if (request->previous)
-        request->previous->next = request->next;
-    else
-        connection->requests = request->next;
+    if (!request->at)
+        return;
+    *request->at = request->next;
     if (request->next)
-        request->next->previous = request->previous;
-    connection->in_flight--;
+        request->next->at = request->at;
+    request->at = NULL;
+    request->connection->in_flight--;
 }
 
-/* The end of a request: what was answered is on its way. */
+/* The answer is on its way, or is none: for batch, time and counters. */
+static void is_answered(struct rpc_request *request, enum rpc_ended how)
+{
+    struct batch *batch = request->batch;
+    struct rpc_loop *loop = request->connection->server->loop;
+
+    rpc_loop_clear_timer(loop, &request->deadline);
+    rpc_metrics_end(&request->method->metrics, how, request->fault,
+                    rpc_loop_update_now(loop) - request->started);
+    request->on_cancel = NULL;
+    request->batch = NULL;
+    if (batch)
+        batch_unref(batch);
+}
+
+/* The end of a request. */
 static void release(struct rpc_request *request)
 {
-    struct rpc_server *server = request->server;
+    struct rpc_connection *connection = request->connection;
 
-    if (request->connection)
-        unlink_request(request);
+    if (connection->server->handled == request)
+        connection->server->handled = NULL;
+    unlink_request(request);
     if (request->fds)
         close_fds(request->fds, request->fds_count);
     free(request->fds);
     if (request->method->type->params)
         json_free(request->method->type->params, request->params);
-    if (request->batch)
-        batch_unref(request->batch);
+    connection->server->in_flight--;
     free(request);
-    server->in_flight--;
-    server_unref(server);
+    connection_update(connection);
+    rpc_connection_release(connection);
 }
 
 static struct rpc_part id_of(const struct rpc_request *request)
 {
-    return (struct rpc_part){.text = request->id, .length = strlen(request->id)};
+    return (struct rpc_part){.text = request->id, .length = request->id_length};
 }
 
-/* Around the answer, which may close the connection: NULL when it is gone already. */
-static struct connection *begin_end(struct rpc_request *request)
+static bool is_to_be_answered(const struct rpc_request *request)
 {
-    request->on_disconnect = NULL;
-    if (request->connection)
-        connection_hold(request->connection);
-    return request->connection;
+    return request->wanted == RPC_STILL_WANTED && request->id_length &&
+           !request->connection->closed;
 }
 
-static void end_end(struct rpc_request *request, struct connection *connection)
+static void write_fault(struct rpc_request *request, int code, const char *message,
+                        const char *hint)
 {
-    release(request);
-    if (!connection)
+    struct rpc_connection *connection = request->connection;
+
+    request->fault = code;
+    if (!is_to_be_answered(request))
         return;
-    connection_update(connection);
-    connection_release(connection);
+    rpc_write_error(connection->codec, answer_begin(connection, request->batch, NULL, 0),
+                    id_of(request), code, message, request->method->type->name, hint);
+    answer_end(connection, request->batch);
 }
 
-static void send_result(struct rpc_request *request, const void *result, const int *fds,
-                        size_t fds_count)
+/* A handler has answered. */
+static void finish(struct rpc_request *request)
 {
-    const struct json_type *type = request->method->type->result;
-    struct buffer *out = begin_answer(request->connection, request->batch, fds, fds_count);
+    if (request->wanted == RPC_STILL_WANTED)
+        is_answered(request, request->fault ? RPC_ENDED_FAULT : RPC_ENDED_ANSWERED);
+    release(request);
+}
 
-    rpc_write_result_begin(out, id_of(request));
-    if (type && result)
-        json_write(type, result, out);
-    else
-        buffer_append_text(out, type ? "{}" : "null");
-    rpc_write_result_end(out, fds_count);
-    end_answer(request->connection, request->batch);
+/* Room for the answer, or NULL when there is to be none; fds are taken over. */
+static struct buffer *begin_result(struct rpc_request *request, const int *fds, size_t fds_count)
+{
+    size_t in_use = request->batch ? request->batch->fds_count : 0;
+
+    if (is_to_be_answered(request) && fds_count <= RPC_FDS_MAX - in_use) {
+        struct buffer *out = answer_begin(request->connection, request->batch, fds, fds_count);
+        request->codec->result_begin(out, id_of(request), fds_count);
+        return out;
+    }
+    close_fds(fds, fds_count);
+    if (is_to_be_answered(request))
+        write_fault(request, RPC_INTERNAL_ERROR, "too many descriptors in one answer", NULL);
+    return NULL;
+}
+
+static void end_result(struct rpc_request *request, struct buffer *out, size_t fds_count)
+{
+    request->codec->result_end(out, fds_count);
+    answer_end(request->connection, request->batch);
 }
 
 void rpc_reply(struct rpc_request *request, const void *result, const int *fds, size_t fds_count)
 {
-    size_t in_use = request->batch ? request->batch->fds_count : 0;
-    struct connection *connection = begin_end(request);
+    const struct json_type *type = request->method->type->result;
+    struct buffer *out = begin_result(request, fds, fds_count);
 
-    if (!connection || !request->id[0]) {
-        close_fds(fds, fds_count);
-    } else if (fds_count > RPC_FDS_MAX - in_use) {
-        close_fds(fds, fds_count);
-        write_fault(request->connection, request->batch, id_of(request), RPC_INTERNAL_ERROR,
-                    "too many descriptors in one answer", request->method->type->name, NULL);
-    } else {
-        send_result(request, result, fds, fds_count);
+    if (out && type && result)
+        request->codec->write(type, result, out);
+    else if (out && type)
+        request->codec->write_json("{}", 2, out);
+    else if (out)
+        request->codec->write_json("null", 4, out);
+    if (out)
+        end_result(request, out, fds_count);
+    finish(request);
+}
+
+void rpc_reply_json(struct rpc_request *request, const char *text, size_t length)
+{
+    struct buffer *out = begin_result(request, NULL, 0);
+
+    if (out) {
+        request->codec->write_json(text, length, out);
+        end_result(request, out, 0);
     }
-    end_end(request, connection);
+    finish(request);
 }
 
 void rpc_fail(struct rpc_request *request, int code, const struct error *err)
 {
-    struct connection *connection = begin_end(request);
-
-    if (connection && request->id[0])
-        write_fault(connection, request->batch, id_of(request), code, error_message(err),
-                    request->method->type->name, err->hint);
-    end_end(request, connection);
+    if (request->wanted == RPC_STILL_WANTED)
+        write_fault(request, code, error_message(err), err->hint);
+    finish(request);
 }
 
-static int code_of_errno(int code)
+int rpc_code_of_errno(int code)
 {
     switch (-code) {
     case ENOENT:
@@ -178,6 +260,12 @@ static int code_of_errno(int code)
     case EMFILE:
     case ENFILE:
         return RPC_UNAVAILABLE;
+    case ETIMEDOUT:
+        return RPC_DEADLINE_EXCEEDED;
+    case ECANCELED:
+        return RPC_CANCELLED;
+    case ENOBUFS:
+        return RPC_TOO_MANY;
     default:
         return RPC_INTERNAL_ERROR;
     }
@@ -185,188 +273,91 @@ static int code_of_errno(int code)
 
 void rpc_fail_errno(struct rpc_request *request, const struct error *err)
 {
-    rpc_fail(request, code_of_errno(err->code), err);
+    rpc_fail(request, rpc_code_of_errno(err->code), err);
 }
 
-void requests_orphan(struct connection *connection)
+/* ---- when nobody waits any more ---- */
+
+static void tell_handler(struct rpc_request *request, enum rpc_wanted why)
+{
+    rpc_on_cancel callback = request->on_cancel;
+    void *data = request->cancel_data;
+    enum rpc_ended how = why == RPC_TIME_IS_OVER ? RPC_ENDED_TIMEOUT
+                         : why == RPC_CALL_ENDED ? RPC_ENDED_CANCELLED
+                                                 : RPC_ENDED_LOST;
+
+    is_answered(request, how);
+    request->wanted = why;
+    if (callback)
+        callback(request, data); /* may answer: the request is gone then */
+}
+
+void request_end_early(struct rpc_request *request, enum rpc_wanted why)
+{
+    struct rpc_connection *connection = request->connection;
+
+    rpc_connection_hold(connection);
+    if (why == RPC_TIME_IS_OVER)
+        write_fault(request, RPC_DEADLINE_EXCEEDED, "the deadline of the call is over",
+                    "give it more time");
+    else
+        write_fault(request, RPC_CANCELLED, "cancelled", NULL);
+    /* That may have ended the connection, which tells all handlers. */
+    if (!connection->closed)
+        tell_handler(request, why);
+    rpc_connection_release(connection);
+}
+
+void requests_orphan(struct rpc_connection *connection)
 {
     while (connection->requests) {
         struct rpc_request *request = connection->requests;
         unlink_request(request);
-        request->connection = NULL;
-        request->next = request->previous = NULL;
-        if (request->batch)
-            request->batch->connection = NULL;
-        rpc_disconnect callback = request->on_disconnect;
-        request->on_disconnect = NULL;
-        if (callback)
-            callback(request, request->disconnect_data); /* may answer: request is gone then */
+        if (request->wanted == RPC_STILL_WANTED)
+            tell_handler(request, RPC_PEER_GONE);
     }
-}
-
-/* ---- dispatch ---- */
-
-/* Those that the message counts, owned; NULL: none. So many have come. */
-static int *take_fds(struct connection *connection, size_t count)
-{
-    if (!count)
-        return NULL;
-    int *fds = xnew_array(int, count);
-    memcpy(fds, connection->fds, count * sizeof(*fds));
-    connection->fds_count -= count;
-    memmove(connection->fds, connection->fds + count, connection->fds_count * sizeof(*fds));
-    return fds;
-}
-
-struct refusal {
-    int code;
-    struct error error;
-};
-
-static int parse_params(const struct rpc_method *method, const struct rpc_message *message,
-                        void **ret, struct error *err)
-{
-    const char *text = message->params.text ? message->params.text : "{}";
-    size_t length = message->params.text ? message->params.length : 2;
-
-    if (message->fds != method->type->param_fds)
-        return error_set(err, -EINVAL, "%u descriptors are expected, %zu came",
-                         method->type->param_fds, message->fds);
-    if (!method->type->params)
-        return 0;
-    return json_parse(method->type->params, text, length, NULL, ret, err);
-}
-
-/* The method and its parameters, or why not. */
-static const struct rpc_method *check_call(struct connection *connection,
-                                           const struct rpc_message *message, void **ret_params,
-                                           struct refusal *refusal)
-{
-    struct error *err = &refusal->error;
-
-    refusal->code = RPC_INVALID_REQUEST;
-    if (!message->valid || !message->method.text) {
-        error_set(err, -EBADMSG, "%s", message->valid ? "an answer to nothing" : message->problem);
-        return NULL;
-    }
-    const struct rpc_method *method =
-        server_find_method(connection->server, message->method.text, message->method.length);
-    if (!method) {
-        refusal->code = RPC_METHOD_NOT_FOUND;
-        error_set(err, -ENOSYS, "there is no method '%.*s'",
-                  message->method.length < 64 ? (int)message->method.length : 64,
-                  message->method.text);
-        return NULL;
-    }
-    refusal->code = RPC_INVALID_PARAMS;
-    return parse_params(method, message, ret_params, err) < 0 ? NULL : method;
-}
-
-/* A call that cannot be made is answered here, unless it is a proper notification. */
-static void answer_refusal(struct connection *connection, struct batch *batch,
-                           const struct rpc_message *message, const struct refusal *refusal)
-{
-    if (message->valid && !message->id.text)
-        return;
-    _cleanup_free_ char *where =
-        message->method.text ? xstrndup(message->method.text, message->method.length) : NULL;
-    write_fault(connection, batch, message->id, refusal->code, error_message(&refusal->error),
-                where, refusal->error.hint);
-}
-
-static struct rpc_request *request_create(struct connection *connection, struct batch *batch,
-                                          const struct rpc_message *message)
-{
-    struct rpc_request *request = xmalloc(sizeof(*request) + message->id.length + 1);
-
-    *request = (struct rpc_request){.connection = connection,
-                                    .server = connection->server,
-                                    .batch = batch,
-                                    .peer = connection->peer,
-                                    .next = connection->requests};
-    if (message->id.length)
-        memcpy(request->id, message->id.text, message->id.length);
-    request->id[message->id.length] = '\0';
-    if (request->next)
-        request->next->previous = request;
-    connection->requests = request;
-    connection->in_flight++;
-    connection->server->in_flight++;
-    connection->server->references++;
-    if (batch)
-        batch->outstanding++;
-    return request;
-}
-
-static void dispatch(struct connection *connection, struct batch *batch,
-                     const struct rpc_message *message)
-{
-    struct refusal refusal = {.error = ERROR_INIT};
-    void *params = NULL;
-
-    if (message->fds > connection->fds_count) {
-        /* Whose are those that come next? Nobody can tell any more. */
-        connection_close(connection);
-        return;
-    }
-    int *fds = take_fds(connection, message->fds);
-    const struct rpc_method *method = check_call(connection, message, &params, &refusal);
-    if (!method) {
-        close_fds(fds, message->fds);
-        free(fds);
-        answer_refusal(connection, batch, message, &refusal);
-        error_finish(&refusal.error);
-        return;
-    }
-    struct rpc_request *request = request_create(connection, batch, message);
-    request->method = method;
-    request->params = params;
-    request->fds_count = message->fds;
-    request->fds = fds;
-    method->handler(request, params, connection->server->context);
-}
-
-static void dispatch_batch(struct connection *connection, const struct rpc_line *line)
-{
-    struct batch *batch = xnew(struct batch);
-
-    batch->connection = connection;
-    batch->outstanding = 1;
-    for (size_t i = 0; i < line->count && !connection->closed; i++)
-        dispatch(connection, batch, &line->messages[i]);
-    if (connection->closed)
-        batch->connection = NULL;
-    batch_unref(batch);
-}
-
-static void send_error(struct connection *connection, int code, const char *message)
-{
-    write_fault(connection, NULL, (struct rpc_part){0}, code, message, NULL, NULL);
-}
-
-void requests_take_line(struct connection *connection, const char *text, size_t length)
-{
-    _cleanup_error_ struct error err = ERROR_INIT;
-    struct rpc_line line;
-
-    if (length > RPC_MESSAGE_MAX) {
-        send_error(connection, RPC_INVALID_REQUEST, "the message is too long");
-        return;
-    }
-    if (rpc_line_parse(text, length, &line, &err) < 0) {
-        send_error(connection, RPC_PARSE_ERROR, error_message(&err));
-        return;
-    }
-    if (line.batch && line.count == 0)
-        send_error(connection, RPC_INVALID_REQUEST, "a batch without calls");
-    else if (line.batch)
-        dispatch_batch(connection, &line);
-    else
-        dispatch(connection, NULL, &line.messages[0]);
-    rpc_line_finish(&line);
 }
 
 /* ---- what a handler may ask ---- */
+
+void rpc_request_on_cancel(struct rpc_request *request, rpc_on_cancel callback, void *data)
+{
+    request->on_cancel = callback;
+    request->cancel_data = data;
+}
+
+enum rpc_wanted rpc_request_wanted(const struct rpc_request *request)
+{
+    return request->wanted;
+}
+
+uint64_t rpc_request_deadline(const struct rpc_request *request)
+{
+    return request->deadline.due;
+}
+
+bool rpc_request_wants_progress(const struct rpc_request *request)
+{
+    return request->progress && is_to_be_answered(request);
+}
+
+void rpc_request_progress(struct rpc_request *request, uint64_t done, uint64_t total,
+                          const char *unit, const char *text)
+{
+    _cleanup_buffer_ struct buffer id = BUFFER_INIT;
+
+    if (!rpc_request_wants_progress(request))
+        return;
+    request->codec->to_json(id_of(request), &id);
+    struct rpc_progress progress = {.id = id.data,
+                                    .done = done,
+                                    .total = total,
+                                    .has_total = total != 0,
+                                    .unit = (char *)(uintptr_t)unit,
+                                    .text = (char *)(uintptr_t)text};
+    /* What is refused is left out: the next one says more. */
+    (void)rpc_connection_notify(request->connection, "rpc.progress", &rpc_progress_type, &progress);
+}
 
 size_t rpc_request_fds_count(const struct rpc_request *request)
 {
@@ -383,23 +374,27 @@ const char *rpc_request_method(const struct rpc_request *request)
     return request->method->type->name;
 }
 
+const struct json_method *rpc_request_type(const struct rpc_request *request)
+{
+    return request->method->type;
+}
+
+struct rpc_connection *rpc_request_connection(const struct rpc_request *request)
+{
+    return request->connection;
+}
+
 uid_t rpc_request_uid(const struct rpc_request *request)
 {
-    return request->peer.uid;
+    return request->connection->peer.uid;
 }
 
 gid_t rpc_request_gid(const struct rpc_request *request)
 {
-    return request->peer.gid;
+    return request->connection->peer.gid;
 }
 
 pid_t rpc_request_pid(const struct rpc_request *request)
 {
-    return request->peer.pid;
-}
-
-void rpc_request_on_disconnect(struct rpc_request *request, rpc_disconnect callback, void *data)
-{
-    request->on_disconnect = callback;
-    request->disconnect_data = data;
+    return request->connection->peer.pid;
 }

@@ -1,8 +1,9 @@
 /*
- * server.c accepts, connection.c moves bytes and descriptors, request.c dispatches and answers.
+ * server.c accepts, connection.c moves bytes and descriptors, dispatch.c finds who answers,
+ * request.c has what was asked until it is answered, builtin.c the methods that every server has.
  *
  * A connection that has failed is marked closed and taken off the server at once, but its memory
- * stays as long as somebody up the stack holds it.
+ * stays as long as somebody up the stack, or a request, holds it.
  */
 #ifndef RPC_SERVER_INTERNAL_H
 #define RPC_SERVER_INTERNAL_H
@@ -12,35 +13,64 @@
 
 #include <base/buffer.h>
 #include <rpc/loop.h>
+#include <rpc/metrics.h>
 #include <rpc/server.h>
 #include <schema/json.h>
 
-#include "message.h"
+#include "codec.h"
 
-enum {
-    OUTPUT_PAUSE = 256 * 1024, /* bytes owed; above it no further requests are read */
-    ARRIVED_FDS_MAX = 4 * RPC_FDS_MAX,
+enum { ARRIVED_FDS_MAX = 4 * RPC_FDS_MAX, SPARE_MAX = 16 };
+
+/* A method that the server has. */
+struct method {
+    const struct json_method *type;
+    rpc_handler handler;  /* NULL: type->call with handlers */
+    const void *handlers; /* struct NAME_handlers */
+    struct rpc_metrics metrics;
 };
-
-struct connection;
 
 struct method_slot { /* of a hash table by name, open addressing */
     uint32_t hash;
-    const struct rpc_method *method;
+    struct method *method;
+};
+
+/* Connections of a user. */
+struct peer_count {
+    struct peer_count *next;
+    uid_t uid;
+    size_t connections;
+};
+
+struct listener {
+    struct listener *next;
+    struct rpc_server *server;
+    struct rpc_watch watch;
+    const void *tag;
 };
 
 struct rpc_server {
     struct rpc_loop *loop;
-    struct method_slot *methods; /* owned */
-    size_t methods_mask;
-    void *context;
-    struct rpc_watch listener;
+    struct rpc_server_options options; /* with the defaults put in */
+    struct rpc_bounds bounds;
+    struct method **methods; /* owned; in the order in which they were added */
+    size_t methods_count;
+    struct method_slot *slots; /* owned */
+    size_t slots_mask;
+    struct listener *listeners;
     struct rpc_timer retry; /* of accepting, when descriptors have run out */
-    struct connection *connections;
+    struct rpc_connection *connections;
+    struct peer_count *peers;
     size_t connections_count;
     size_t in_flight;
-    size_t references; /* the owner, connections, unanswered requests */
+    size_t references; /* the owner, connections */
     bool destroyed;
+    /* Shared by connections, so that an idle one has no memory of its own for data. */
+    struct buffer scratch; /* what is read; empty between two reads */
+    struct output *spares; /* chunks that were sent, for the next ones */
+    size_t spares_count;
+    struct rpc_request *handled; /* whose handler runs; NULL: it is released already */
+    uint64_t started;
+    uint64_t accepted, refused, overflowed, malformed, unknown, notifications, bytes_in, bytes_out;
 };
 
 /* Messages on their way out. Descriptors go with the first byte of a message, so that one with
@@ -53,30 +83,36 @@ struct output {
     size_t fds_count;
 };
 
-struct connection {
-    struct connection *next;
+struct rpc_connection {
+    struct rpc_connection *next, **at; /* in the server's list */
     struct rpc_server *server;
+    const struct rpc_codec *codec;
     struct rpc_watch watch;
     struct rpc_task flush;
-    size_t references; /* being open, and whoever up the stack holds it */
+    size_t references; /* being open, its requests, and whoever up the stack holds it */
     bool closed;
-    bool busy;        /* lines are being taken: connection_update() follows */
+    bool busy;        /* frames are being taken: connection_update() follows */
     bool input_ended; /* the client has shut its half, or is not to be read any more */
-    struct ucred peer;
-    struct buffer in;
-    size_t searched;          /* bytes of in without a line end */
-    int fds[ARRIVED_FDS_MAX]; /* arrived; the messages in `in` count how many are theirs */
+    bool has_paused;  /* a notification was refused: `drained` follows */
+    struct rpc_peer peer;
+    char *name; /* owned; peer.name */
+    const void *tag;
+    void *data;
+    struct rpc_connection_watch *watches;
+    struct buffer in; /* what is there of the next frame */
+    size_t searched;  /* bytes of it that the codec need not look at again */
+    int *fds;         /* owned; arrived: the messages in `in` count how many are theirs */
     size_t fds_count;
-    struct rpc_request *requests; /* unanswered */
+    struct rpc_request *requests; /* not released */
     size_t in_flight;
     struct output *output_first, *output_last;
-    struct output *spare; /* the last chunk that was sent, for the next one; or NULL */
     size_t output_bytes;
+    size_t mark; /* of the message being written */
 };
 
 /* The answers to a batch, until the last is there. */
 struct batch {
-    struct connection *connection; /* NULL: gone */
+    struct rpc_connection *connection; /* held */
     size_t outstanding;
     struct buffer text;
     int fds[RPC_FDS_MAX]; /* owned */
@@ -84,45 +120,73 @@ struct batch {
 };
 
 struct rpc_request {
-    struct rpc_request *next, *previous; /* in the connection's list */
-    struct connection *connection;       /* NULL: gone */
-    struct rpc_server *server;
-    struct batch *batch; /* NULL: alone */
-    const struct rpc_method *method;
+    struct rpc_request *next, **at;    /* in the connection's list */
+    struct rpc_connection *connection; /* held */
+    struct batch *batch;               /* NULL: alone, or answered */
+    struct method *method;
+    const struct rpc_codec *codec; /* that id is encoded in */
     void *params;
     int *fds; /* owned; -1: taken; NULL: none came */
     size_t fds_count;
-    struct ucred peer;
-    rpc_disconnect on_disconnect;
-    void *disconnect_data;
-    char id[]; /* JSON text; "": a notification, not answered */
+    enum rpc_wanted wanted;
+    bool progress;
+    int fault; /* code of its error answer; 0: none */
+    struct rpc_timer deadline;
+    uint64_t started;
+    rpc_on_cancel on_cancel;
+    void *cancel_data;
+    uint16_t id_length; /* 0: a notification, not answered */
+    char id[];
 };
 
 void server_unref(struct rpc_server *server);
-void server_connection_gone(struct rpc_server *server, struct connection *connection);
+/* Whether one more may be made; counts it. */
+bool server_admit(struct rpc_server *server, uid_t uid);
+void server_connection_gone(struct rpc_server *server, struct rpc_connection *connection);
 /* NULL: there is none. */
-const struct rpc_method *server_find_method(const struct rpc_server *server, const char *name,
-                                            size_t length);
+struct method *server_find_method(const struct rpc_server *server, const char *name, size_t length);
 
 /* Takes fd over. */
-void connection_open(struct rpc_server *server, int fd);
-void connection_close(struct connection *connection);
-/* Around whatever may close it and goes on using it. */
-void connection_hold(struct connection *connection);
-void connection_release(struct connection *connection);
+void connection_open(struct rpc_server *server, int fd, const void *tag);
 
 /* A message is appended to what connection_begin() returns, and ended with connection_end(). It is
  * sent when the loop has nothing else to do, or at once if that does not run. fds are taken over.
  * connection_end() may close the connection. */
-struct buffer *connection_begin(struct connection *connection, const int *fds, size_t fds_count);
-void connection_end(struct connection *connection);
+struct buffer *connection_begin(struct rpc_connection *connection, const int *fds,
+                                size_t fds_count);
+void connection_end(struct rpc_connection *connection);
 /* Reads on, or not, as its state asks. */
-void connection_update(struct connection *connection);
+void connection_update(struct rpc_connection *connection);
 
-/* Handles one line. May close the connection. */
-void requests_take_line(struct connection *connection, const char *text, size_t length);
+/* Handles what came in one piece. May close the connection. */
+void dispatch_frame(struct rpc_connection *connection, const char *text, size_t length);
+/* Answers what was no message; hint may be NULL. */
+void dispatch_refuse(struct rpc_connection *connection, int code, const char *message,
+                     const char *hint);
+
+/* Where an answer is to be written: among those of its batch (NULL: none), or on its way. fds are
+ * taken over. */
+struct buffer *answer_begin(struct rpc_connection *connection, struct batch *batch, const int *fds,
+                            size_t fds_count);
+void answer_end(struct rpc_connection *connection, struct batch *batch);
+/* One call of a batch is done; the last sends all answers, in one message. */
+void batch_unref(struct batch *batch);
+
+/* The message's params, checked, and descriptors; both taken over. */
+struct rpc_request *request_create(struct rpc_connection *connection, struct batch *batch,
+                                   struct method *method, const struct rpc_message *message,
+                                   void *params, int *fds);
+/* When its handler has not answered at once. */
+void request_set_deadline(struct rpc_request *request);
+/* Nobody waits for it any more: answered, if it is to be, and its handler told. */
+void request_end_early(struct rpc_request *request, enum rpc_wanted why);
+/* The code that rpc_fail_errno() has for it. */
+int rpc_code_of_errno(int code);
 /* The client has gone: tells those who wanted to know. */
-void requests_orphan(struct connection *connection);
+void requests_orphan(struct rpc_connection *connection);
+
+/* The methods of the protocol itself. */
+int builtin_add(struct rpc_server *server, struct error *err);
 
 static inline void close_fds(const int *fds, size_t count)
 {

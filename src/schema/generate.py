@@ -198,7 +198,10 @@ class Reader:
             if self.is_struct(definition):
                 self.types.append(self.read_type(c_name, definition, place))
         for name, method in self.schema.root.get('x-methods', {}).items():
-            self.methods.append(self.read_method(name, method, f'#/x-methods/{name}'))
+            entry = self.read_method(name, method, f'#/x-methods/{name}')
+            if any(member_name(other) == member_name(entry) for other in self.methods):
+                self.fail(f'#/x-methods/{name}', 'its C name is taken')
+            self.methods.append(entry)
 
     @staticmethod
     def is_struct(definition):
@@ -531,6 +534,23 @@ static inline void cleanup_{name}_p(struct {name} **value)
 '''
 
 
+def member_name(method):
+    return snake_case(method['name'])
+
+
+def emit_handlers(schema, methods):
+    """The struct of typed handlers: a member for each method."""
+    out = '\nstruct rpc_request;\n\n'
+    out += comment('What answers each method, for rpc_server_add_handlers(). context: of the server.')
+    out += f'struct {schema.name}_handlers {{\n'
+    for method in methods:
+        params = f'struct {method["params"]}' if method['params'] else 'void'
+        out += comment(f'{method["name"]}: {method["summary"]}', '    ')
+        out += f'    void (*{member_name(method)})(struct rpc_request *request, const {params} *params,\n'
+        out += '        void *context);\n'
+    return out + '};\n'
+
+
 def emit_header(schema, reader):
     guard = f'SCHEMA_{schema.name.upper()}_H'
     out = comment(f'Generated from runtime-spec/{os.path.basename(schema.path)}; '
@@ -550,6 +570,7 @@ def emit_header(schema, reader):
 extern const struct json_method {schema.name}_methods[];
 extern const size_t {schema.name}_methods_count;
 '''
+        out += emit_handlers(schema, reader.methods)
     return out + '\n#endif\n'
 
 
@@ -649,8 +670,20 @@ void {name}_free(struct {name} *value)
 '''
 
 
+def emit_calls(schema, methods):
+    """From what the server knows of a handler, which is no type, to the handler."""
+    out = ''
+    for method in methods:
+        out += f'static void call_{member_name(method)}(const void *handlers,\n'
+        out += '    struct rpc_request *request, const void *params, void *context)\n{\n'
+        out += f'    const struct {schema.name}_handlers *typed = handlers;\n\n'
+        out += f'    typed->{member_name(method)}(request, params, context);\n}}\n\n'
+    return out
+
+
 def emit_methods(schema, methods):
-    out = f'const struct json_method {schema.name}_methods[] = {{\n'
+    out = emit_calls(schema, methods)
+    out += f'const struct json_method {schema.name}_methods[] = {{\n'
     for method in methods:
         out += f'    {{\n        .name = {c_string(method["name"])},\n'
         for part in ('params', 'result'):
@@ -660,7 +693,10 @@ def emit_methods(schema, methods):
         out += f'        .param_fds = {method["param_fds"]},\n'
         out += f'        .result_fds = {method["result_fds"]},\n'
         out += f'        .idempotent = {str(method["idempotent"]).lower()},\n'
-        out += f'        .is_long = {str(method["is_long"]).lower()},\n    }},\n'
+        out += f'        .is_long = {str(method["is_long"]).lower()},\n'
+        out += f'        .call = call_{member_name(method)},\n'
+        out += f'        .handler = offsetof(struct {schema.name}_handlers, {member_name(method)}),\n'
+        out += '    },\n'
     out += '};\n\n'
     count = f'sizeof({schema.name}_methods) / sizeof({schema.name}_methods[0])'
     return out + f'const size_t {schema.name}_methods_count = {count};\n'

@@ -62,7 +62,7 @@ static void on_gone(struct rpc_request *request, void *data)
 static void on_hold(struct rpc_request *request, const void *params, void *context)
 {
     held[held_count++] = request;
-    rpc_request_on_disconnect(request, on_gone, &gone_count);
+    rpc_request_on_cancel(request, on_gone, &gone_count);
 }
 
 /* Answers with the read end of a pipe that holds the word it was sent in a descriptor. */
@@ -138,8 +138,9 @@ static int set_up(void **state)
     fds_before = open_fds();
     int fd = socket_listen_unix(socket_path, SOCK_STREAM, 0600, NULL);
     assert_true(fd >= 0);
-    assert_int_equal(rpc_server_create(loop, fd, methods, ARRAY_SIZE(methods), NULL, &server, NULL),
-                     0);
+    assert_int_equal(rpc_server_create(loop, NULL, &server, NULL), 0);
+    assert_int_equal(rpc_server_add_methods(server, methods, ARRAY_SIZE(methods), NULL), 0);
+    assert_int_equal(rpc_server_listen(server, fd, NULL, NULL), 0);
     return 0;
 }
 
@@ -223,22 +224,24 @@ static void answers_and_errors(void **state)
          "{\"jsonrpc\":\"2.0\",\"id\":\"x\\ny\",\"result\":{\"id\":\"\xc3\xa4\"}}\n"},
         {"{\"jsonrpc\":\"2.0\",\"id\":18446744073709551616,\"method\":\"fail\"}\n",
          "{\"jsonrpc\":\"2.0\",\"id\":18446744073709551616,\"error\":{\"code\":-2,"
-         "\"message\":\"it is in use\",\"data\":{\"where\":\"fail\",\"hint\":\"try later\"}}}\n"},
+         "\"message\":\"it is in "
+         "use\",\"data\":{\"what\":\"conflict\",\"where\":\"fail\",\"hint\":\"try later\"}}}\n"},
         {"{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"params\":{\"container\":\"a\"}}\n", ""},
         {"{\"jsonrpc\":\"2.0\",\"method\":\"none\"}\n", ""},
         {"{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"none\"}\n",
          "{\"jsonrpc\":\"2.0\",\"id\":2,\"error\":{\"code\":-32601,\"message\":\"there is no "
          "method "
-         "'none'\",\"data\":{\"where\":\"none\"}}}\n"},
+         "'none'\",\"data\":{\"what\":\"methodNotFound\",\"where\":\"none\"}}}\n"},
         {"\n\n", ""},
         {"[]\n",
          "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,\"message\":\"a batch "
-         "without calls\"}}\n"},
+         "without calls\",\"data\":{\"what\":\"invalidRequest\"}}}\n"},
         {"[1,{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"echo\",\"params\":{\"container\":\"b\"}},"
          "{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"params\":{\"container\":\"c\"}}]\n",
          "[{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,\"message\":\"a message is "
          "an "
-         "object\"}},{\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{\"id\":\"b\"}}]\n"},
+         "object\",\"data\":{\"what\":\"invalidRequest\"}}},{\"jsonrpc\":\"2.0\",\"id\":3,"
+         "\"result\":{\"id\":\"b\"}}]\n"},
         {"[{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"params\":{\"container\":\"c\"}}]\n", ""},
     };
     int fd = connect_raw();
@@ -277,7 +280,7 @@ static void malformed_messages(void **state)
         {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":7}", "-32600"},
         {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\\u0000b\"}", "-32600"},
         {"{\"jsonrpc\":\"2.0\",\"id\":1,\"id\":2,\"method\":\"echo\"}", "-32600"},
-        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"params\":[\"a\"]}", "-32600"},
+        {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"params\":\"a\"}", "-32600"},
         {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"extra\":1}", "-32600"},
         {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"fds\":-1}", "-32600"},
         {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"echo\",\"fds\":17}", "-32600"},
@@ -323,7 +326,7 @@ static void long_ids_and_deep_documents(void **state)
         buffer_append_char(&line, '[');
     buffer_append_char(&line, '\n');
     say(fd, line.data);
-    assert_non_null(strstr(hear(fd), "-32700"));
+    assert_non_null(strstr(hear(fd), "\"code\":-12,"));
     close(fd);
 }
 

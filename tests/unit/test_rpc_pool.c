@@ -228,9 +228,10 @@ static void start(struct peer *peer)
         return;
     }
     assert_int_equal(rpc_loop_create(&peer->loop, &err), 0);
-    assert_int_equal(rpc_server_create(peer->loop, peer->listener, methods, ARRAY_SIZE(methods),
-                                       peer, &peer->server, &err),
-                     0);
+    const struct rpc_server_options options = {.context = peer};
+    assert_int_equal(rpc_server_create(peer->loop, &options, &peer->server, &err), 0);
+    assert_int_equal(rpc_server_add_methods(peer->server, methods, ARRAY_SIZE(methods), &err), 0);
+    assert_int_equal(rpc_server_listen(peer->server, peer->listener, NULL, &err), 0);
     assert_int_equal(pthread_create(&peer->thread, NULL, serve, peer), 0);
 }
 

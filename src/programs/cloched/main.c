@@ -186,12 +186,15 @@ static void on_rpc(uv_poll_t *poll, int status, int events)
 
 static int serve(struct daemon *daemon, int listen_fd, struct error *err)
 {
-    size_t count;
-    const struct rpc_method *methods = api_methods(&count);
+    const struct rpc_server_options options = {.context = &daemon->api};
 
     daemon->api = (struct api){.engine = daemon->engine, .shutdown = on_shutdown, .data = daemon};
-    int r = rpc_server_create(daemon->rpc_loop, listen_fd, methods, count, &daemon->api,
-                              &daemon->server, err);
+    int r = rpc_server_create(daemon->rpc_loop, &options, &daemon->server, err);
+    if (r == 0)
+        r = api_add_methods(daemon->server, err);
+    if (r == 0)
+        r = rpc_server_listen(daemon->server, steal_fd(&listen_fd), NULL, err);
+    close_fd(listen_fd);
     if (r == 0)
         uv_poll_start(&daemon->rpc, UV_READABLE, on_rpc);
     return r;

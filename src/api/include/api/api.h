@@ -11,7 +11,7 @@
 #include <engine/engine.h>
 #include <rpc/server.h>
 
-/* The context given to rpc_server_create(). */
+/* The server's context. */
 struct api {
     struct engine *engine;
     /* system.shutdown was answered, or, with removed, system.remove: the daemon is to end. */
@@ -19,7 +19,7 @@ struct api {
     void *data;
 };
 
-/* A handler for each method of the schema; static. *ret_count of them. */
-const struct rpc_method *api_methods(size_t *ret_count);
+/* All of the schema. The server's context is the struct api. */
+int api_add_methods(struct rpc_server *server, struct error *err);
 
 #endif

@@ -25,6 +25,7 @@
 
 struct rpc_loop;
 struct rpc_channel;
+struct rpc_progress;
 
 struct rpc_outcome {
     int code;         /* 0, or -errno; an error answer has the errno that fits it */
@@ -47,11 +48,13 @@ struct rpc_call {
     const char *text;   /* JSON, in place of params; NULL: params it is */
     size_t text_length;
     bool raw;            /* the result is wanted as JSON text */
-    uint64_t timeout_ms; /* 0: as long as it takes */
+    uint64_t timeout_ms; /* 0: as long as it takes; the server is told, and ends it, too */
     const int *fds;      /* that go with it, stay the caller's: they are duplicated; NULL: none */
     size_t fds_count;
     rpc_done done; /* NULL: a notification, which has no answer */
     void *data;
+    /* How far it is (<schema/rpc.h>), any number of times before `done`; NULL: not asked for. */
+    void (*progress)(void *data, const struct rpc_progress *progress);
 };
 
 struct rpc_channel_events {
@@ -74,6 +77,13 @@ struct rpc_channel_counts {
 /* fd: a connected stream socket, taken over. */
 int rpc_channel_open(struct rpc_loop *loop, int fd, const struct rpc_channel_events *events,
                      struct rpc_channel **ret, struct error *err);
+/* Asks the server to speak another encoding, "cbor" or "json", before the first call (-EBUSY after
+ * it; -EINVAL: we know none of that name). Calls made meanwhile wait for its answer. A server that
+ * does not know it, or does not want to, is spoken to in JSON. */
+int rpc_channel_negotiate(struct rpc_channel *channel, const char *encoding);
+/* "json" or "cbor". */
+const char *rpc_channel_encoding(const struct rpc_channel *channel);
+
 /* Calls in flight end with -ECANCELED before it returns. NULL is nothing. */
 void rpc_channel_close(struct rpc_channel *channel);
 
@@ -83,7 +93,8 @@ void rpc_channel_close(struct rpc_channel *channel);
  * their way. */
 int64_t rpc_channel_call(struct rpc_channel *channel, const struct rpc_call *call);
 
-/* The call ends now with -ECANCELED, in this function; false: it has ended already. */
+/* The call ends now with -ECANCELED, in this function, and the server is told; false: it has ended
+ * already. */
 bool rpc_channel_cancel(struct rpc_channel *channel, int64_t number);
 
 /* Whether the connection still stands. */

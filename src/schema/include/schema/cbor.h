@@ -35,6 +35,9 @@ enum {
 /* As json_parse(), with the same limits. */
 int cbor_parse(const struct json_type *type, const void *data, size_t length, void **ret,
                struct error *err);
+/* As json_parse_positional(). */
+int cbor_parse_positional(const struct json_type *type, const void *data, size_t length, void **ret,
+                          struct error *err);
 /* As json_write(). Raw JSON is written as the values it stands for. */
 void cbor_write(const struct json_type *type, const void *value, struct buffer *out);
 

@@ -45,6 +45,8 @@ void json_free(const struct json_type *type, void *value);
 /* "oci_config" and the like. */
 const char *json_type_name(const struct json_type *type);
 
+struct rpc_request;
+
 /* A method of an API, as a schema's x-methods describes it. The tables are generated. */
 struct json_method {
     const char *name;
@@ -55,7 +57,16 @@ struct json_method {
     uint8_t result_fds; /* and with the answer (x-result-fds) */
     bool idempotent;    /* may be sent again when the connection was lost (x-idempotent) */
     bool is_long;       /* may take as long as it wants: no time-out applies (x-long) */
+    /* Calls the handler in a struct NAME_handlers, at this offset; NULL: no generated method. */
+    void (*call)(const void *handlers, struct rpc_request *request, const void *params,
+                 void *context);
+    size_t handler;
 };
+
+/* As json_parse(), from an array: its items are the fields in the schema's order; null stands for
+ * one that is absent. Of a type that is an array itself: as it is. */
+int json_parse_positional(const struct json_type *type, const char *text, size_t length, void **ret,
+                          struct error *err);
 
 /* A map from strings to strings; in maps of raw JSON the values are JSON text. Keys are unique.
  * All owned. Every generated map has this layout, with values of its own type. */

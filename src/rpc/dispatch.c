@@ -1,0 +1,201 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+
+#include "server_internal.h"
+
+struct refusal {
+    int code;
+    struct error error;
+};
+
+/* Those that the message counts, owned; NULL: none. So many have come. */
+static int *take_fds(struct rpc_connection *connection, size_t count)
+{
+    if (!count)
+        return NULL;
+    int *fds = xnew_array(int, count);
+    memcpy(fds, connection->fds, count * sizeof(*fds));
+    connection->fds_count -= count;
+    memmove(connection->fds, connection->fds + count, connection->fds_count * sizeof(*fds));
+    return fds;
+}
+
+static int read_params(const struct rpc_codec *codec, const struct json_method *type,
+                       const struct rpc_message *message, void **ret, struct error *err)
+{
+    if (message->fds != type->param_fds)
+        return error_set(err, -EINVAL, "%u descriptors are expected, %zu came", type->param_fds,
+                         message->fds);
+    if (!type->params)
+        return 0;
+    if (!message->params.text)
+        return json_parse(type->params, "{}", 2, NULL, ret, err);
+    return (message->positional ? codec->read_positional : codec->read)(
+        type->params, message->params.text, message->params.length, ret, err);
+}
+
+/* rpc.hello, rpc.ping and rpc.cancel say nothing of anybody else. */
+static bool is_free(const struct json_method *type)
+{
+    return text_equal(type->name, "rpc.hello") || text_equal(type->name, "rpc.ping") ||
+           text_equal(type->name, "rpc.cancel");
+}
+
+static bool is_allowed(struct rpc_connection *connection, const struct json_method *type,
+                       struct refusal *refusal)
+{
+    const struct rpc_server_options *options = &connection->server->options;
+
+    if (!options->authorise || is_free(type))
+        return true;
+    int r = options->authorise(connection, type, options->context, &refusal->error);
+    if (r < 0)
+        refusal->code = rpc_code_of_errno(r);
+    return r == 0;
+}
+
+/* The method and its parameters, or why not. */
+static struct method *check_call(struct rpc_connection *connection,
+                                 const struct rpc_message *message, void **ret_params,
+                                 struct refusal *refusal)
+{
+    struct error *err = &refusal->error;
+
+    refusal->code = RPC_INVALID_REQUEST;
+    if (!message->valid || !message->method.text) {
+        connection->server->malformed++;
+        error_set(err, -EBADMSG, "%s", message->valid ? "an answer to nothing" : message->problem);
+        return NULL;
+    }
+    struct method *method =
+        server_find_method(connection->server, message->method.text, message->method.length);
+    if (!method) {
+        connection->server->unknown++;
+        refusal->code = RPC_METHOD_NOT_FOUND;
+        error_set(err, -ENOSYS, "there is no method '%.*s'",
+                  message->method.length < 64 ? (int)message->method.length : 64,
+                  message->method.text);
+        return NULL;
+    }
+    rpc_metrics_begin(&method->metrics);
+    refusal->code = RPC_INVALID_PARAMS;
+    if (is_allowed(connection, method->type, refusal) &&
+        read_params(connection->codec, method->type, message, ret_params, err) == 0)
+        return method;
+    rpc_metrics_end(&method->metrics, RPC_ENDED_FAULT, refusal->code, 0);
+    return NULL;
+}
+
+/* A call that cannot be made is answered here, unless it is a proper notification. */
+static void answer_refusal(struct rpc_connection *connection, struct batch *batch,
+                           const struct rpc_message *message, const struct refusal *refusal)
+{
+    if (message->valid && !message->id.text)
+        return;
+    _cleanup_free_ char *where =
+        message->method.text ? xstrndup(message->method.text, message->method.length) : NULL;
+    rpc_write_error(connection->codec, answer_begin(connection, batch, NULL, 0), message->id,
+                    refusal->code, error_message(&refusal->error), where, refusal->error.hint);
+    answer_end(connection, batch);
+}
+
+static void handle(struct rpc_request *request)
+{
+    struct rpc_server *server = request->connection->server;
+    const struct method *method = request->method;
+
+    server->handled = request;
+    if (method->handler)
+        method->handler(request, request->params, server->options.context);
+    else
+        method->type->call(method->handlers, request, request->params, server->options.context);
+}
+
+static void dispatch(struct rpc_connection *connection, struct batch *batch,
+                     const struct rpc_message *message)
+{
+    struct refusal refusal = {.error = ERROR_INIT};
+    struct rpc_server *server = connection->server;
+    void *params = NULL;
+
+    if (message->fds > connection->fds_count) {
+        /* Whose are those that come next? Nobody can tell any more. */
+        rpc_connection_close(connection);
+        return;
+    }
+    int *fds = take_fds(connection, message->fds);
+    struct method *method = check_call(connection, message, &params, &refusal);
+    if (!method) {
+        close_fds(fds, message->fds);
+        free(fds);
+        answer_refusal(connection, batch, message, &refusal);
+        error_finish(&refusal.error);
+        return;
+    }
+    struct rpc_request *request = request_create(connection, batch, method, message, params, fds);
+    if (message->timeout_ms == 0) {
+        request_end_early(request, RPC_TIME_IS_OVER);
+        rpc_reply(request, NULL, NULL, 0);
+        return;
+    }
+    handle(request);
+    /* Most are answered at once, and need no timer. */
+    if (message->timeout_ms != RPC_NO_TIMEOUT && server->handled == request &&
+        rpc_request_wanted(request) == RPC_STILL_WANTED)
+        request_set_deadline(request);
+}
+
+static void dispatch_batch(struct rpc_connection *connection, const struct rpc_frame *frame)
+{
+    struct batch *batch = xnew(struct batch);
+
+    rpc_connection_hold(connection);
+    batch->connection = connection;
+    batch->outstanding = 1;
+    for (size_t i = 0; i < frame->count && !connection->closed; i++)
+        dispatch(connection, batch, &frame->messages[i]);
+    batch_unref(batch);
+}
+
+void dispatch_refuse(struct rpc_connection *connection, int code, const char *message,
+                     const char *hint)
+{
+    connection->server->malformed++;
+    rpc_write_error(connection->codec, connection_begin(connection, NULL, 0), (struct rpc_part){0},
+                    code, message, NULL, hint);
+    connection_end(connection);
+}
+
+static void refuse_frame(struct rpc_connection *connection, const struct error *err)
+{
+    _cleanup_free_ char *hint = NULL;
+    const struct rpc_bounds *bounds = &connection->server->bounds;
+
+    if (err->code == -EFBIG)
+        hint = xasprintf("at most %zu calls in a batch, and %zu objects and arrays in each other",
+                         bounds->batch, bounds->depth);
+    dispatch_refuse(connection, err->code == -EFBIG ? RPC_TOO_MANY : RPC_PARSE_ERROR,
+                    error_message(err), hint);
+}
+
+void dispatch_frame(struct rpc_connection *connection, const char *text, size_t length)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct rpc_frame frame;
+
+    if (connection->codec->parse(text, length, &connection->server->bounds, &frame, &err) < 0) {
+        refuse_frame(connection, &err);
+        return;
+    }
+    if (frame.batch && frame.count == 0)
+        dispatch_refuse(connection, RPC_INVALID_REQUEST, "a batch without calls", NULL);
+    else if (frame.batch)
+        dispatch_batch(connection, &frame);
+    else
+        dispatch(connection, NULL, &frame.messages[0]);
+    rpc_frame_finish(&frame);
+}
