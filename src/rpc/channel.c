@@ -6,80 +6,16 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
-#include <base/buffer.h>
 #include <base/socket.h>
-#include <rpc/channel.h>
-#include <rpc/loop.h>
-#include <rpc/server.h>
 #include <schema/cbor.h>
 #include <schema/rpc.h>
 
-#include "codec.h"
+#include "channel_internal.h"
 #include "fault.h"
 
-enum { READ_SIZE = 64 * 1024, READ_ROUNDS = 4, TABLE_FIRST = 64, FDS_MAX = 4 * RPC_FDS_MAX };
+enum { READ_SIZE = 64 * 1024, READ_ROUNDS = 4 };
 
 #define NS_PER_MS UINT64_C(1000000)
-
-/* A call that waits for its answer. */
-struct pending {
-    struct pending *next; /* in its bucket, or among the spare ones */
-    struct rpc_channel *channel;
-    int64_t number;
-    const struct json_method *method;
-    rpc_done done;
-    void (*progress)(void *data, const struct rpc_progress *progress);
-    void *data;
-    bool raw;
-    uint64_t end; /* of the request: how many bytes were written up to there */
-    struct rpc_timer timer;
-};
-
-/* A request that waits until the encoding is agreed on. */
-struct held {
-    struct held *next;
-    int64_t number;       /* 0: a notification */
-    struct buffer text;   /* JSON */
-    int fds[RPC_FDS_MAX]; /* owned */
-    size_t fds_count;
-};
-
-/* Descriptors that go with the byte at `at` of the output. */
-struct beside {
-    size_t at;
-    int fds[RPC_FDS_MAX]; /* owned */
-    size_t count;
-};
-
-struct rpc_channel {
-    struct rpc_loop *loop;
-    struct rpc_watch watch; /* fd -1: the connection has ended */
-    struct rpc_task flush;
-    struct rpc_channel_events events;
-    size_t references;
-    bool closed;
-    const struct rpc_codec *codec;
-    bool negotiating;
-    struct held *held, **last_held;
-    size_t held_bytes;
-
-    struct pending **table; /* owned; by number, chained */
-    size_t mask, in_flight;
-    struct pending *spare;
-    int64_t last_number;
-
-    struct buffer out;
-    size_t sent;           /* bytes of out */
-    uint64_t sent_before;  /* those that are no longer in out */
-    struct beside *beside; /* owned */
-    size_t beside_count;
-
-    struct buffer in;
-    size_t searched; /* bytes of in that the codec need not look at again */
-    int fds[FDS_MAX];
-    size_t fds_count;
-    struct rpc_channel_counts counts;
-};
 
 static void close_fds(const int *fds, size_t count)
 {
@@ -106,76 +42,6 @@ static void release(struct rpc_channel *channel)
     free(channel->beside);
     free(channel->table);
     free(channel);
-}
-
-/* ---- the table of calls ---- */
-
-static struct pending **bucket_of(struct rpc_channel *channel, int64_t number)
-{
-    return &channel->table[(size_t)number & channel->mask];
-}
-
-static void grow_table(struct rpc_channel *channel)
-{
-    struct pending **old = channel->table;
-    size_t old_size = old ? channel->mask + 1 : 0, size = old ? old_size * 2 : TABLE_FIRST;
-
-    channel->table = xnew_array(struct pending *, size);
-    channel->mask = size - 1;
-    for (size_t i = 0; i < old_size; i++) {
-        while (old[i]) {
-            struct pending *pending = old[i];
-            old[i] = pending->next;
-            pending->next = *bucket_of(channel, pending->number);
-            *bucket_of(channel, pending->number) = pending;
-        }
-    }
-    free(old);
-}
-
-static struct pending *add_pending(struct rpc_channel *channel)
-{
-    struct pending *pending = channel->spare;
-
-    if (!channel->table || channel->in_flight > channel->mask)
-        grow_table(channel);
-    if (pending)
-        channel->spare = pending->next;
-    else
-        pending = xnew(struct pending);
-    pending->number = channel->last_number;
-    pending->next = *bucket_of(channel, pending->number);
-    *bucket_of(channel, pending->number) = pending;
-    channel->in_flight++;
-    return pending;
-}
-
-/* NULL: there is none of that number. */
-static struct pending *find_pending(struct rpc_channel *channel, int64_t number)
-{
-    if (!channel->table)
-        return NULL;
-    struct pending *pending = *bucket_of(channel, number);
-    while (pending && pending->number != number)
-        pending = pending->next;
-    return pending;
-}
-
-/* Takes the call off; it is the caller's to finish(). NULL: there is none of that number. */
-static struct pending *take_pending(struct rpc_channel *channel, int64_t number)
-{
-    if (!channel->table)
-        return NULL;
-    struct pending **at = bucket_of(channel, number);
-    while (*at && (*at)->number != number)
-        at = &(*at)->next;
-    struct pending *pending = *at;
-    if (!pending)
-        return NULL;
-    *at = pending->next;
-    channel->in_flight--;
-    rpc_loop_clear_timer(channel->loop, &pending->timer);
-    return pending;
 }
 
 /* The callback, and the end of the call. Whoever comes here holds the channel. */
@@ -223,7 +89,7 @@ static void fail_all(struct rpc_channel *channel, int code, const char *what)
 {
     for (size_t i = 0; channel->table && i <= channel->mask; i++) {
         while (channel->table[i])
-            fail_pending(take_pending(channel, channel->table[i]->number), code, what);
+            fail_pending(channel_take_pending(channel, channel->table[i]->number), code, what);
     }
 }
 
@@ -234,7 +100,7 @@ static void on_timeout(struct rpc_timer *timer)
 
     hold(channel);
     channel->counts.timeouts++;
-    fail_pending(take_pending(channel, pending->number), -ETIMEDOUT, "no answer in time");
+    fail_pending(channel_take_pending(channel, pending->number), -ETIMEDOUT, "no answer in time");
     release(channel);
 }
 
@@ -242,7 +108,7 @@ static const struct json_method cancel_method = {.name = "rpc.cancel", .params =
 
 bool rpc_channel_cancel(struct rpc_channel *channel, int64_t number)
 {
-    struct pending *pending = take_pending(channel, number);
+    struct pending *pending = channel_take_pending(channel, number);
     char id[24];
 
     if (!pending)
@@ -450,7 +316,7 @@ static int queue_request(struct rpc_channel *channel, const struct rpc_call *cal
 
 static void add_call(struct rpc_channel *channel, const struct rpc_call *call)
 {
-    struct pending *pending = add_pending(channel);
+    struct pending *pending = channel_add_pending(channel);
 
     pending->channel = channel;
     pending->method = call->method;
@@ -496,7 +362,7 @@ static void send_held(struct rpc_channel *channel)
         channel->codec->write_json(held->text.data, held->text.length, &channel->out);
         channel->codec->end(&channel->out, start);
         add_beside(channel, start, held->fds, held->fds_count);
-        struct pending *pending = find_pending(channel, held->number);
+        struct pending *pending = channel_find_pending(channel, held->number);
         if (pending)
             pending->end = channel->sent_before + channel->out.length;
         buffer_finish(&held->text);
@@ -606,7 +472,7 @@ static void take_answer(struct rpc_channel *channel, const struct rpc_message *m
         end(channel, -EPROTO, "an answer came to nothing that was asked");
         return;
     }
-    struct pending *pending = take_pending(channel, number);
+    struct pending *pending = channel_take_pending(channel, number);
     if (!pending)
         count_late(channel);
     else if (message->error.text)
@@ -625,7 +491,7 @@ static void take_progress(struct rpc_channel *channel, const struct rpc_message 
         return;
     progress = value;
     struct rpc_part id = {.text = progress->id, .length = strlen(progress->id)};
-    const struct pending *pending = find_pending(channel, rpc_codec_json.id_number(id));
+    const struct pending *pending = channel_find_pending(channel, rpc_codec_json.id_number(id));
     if (pending && pending->progress)
         pending->progress(pending->data, progress);
     rpc_progress_free(progress);
@@ -718,7 +584,7 @@ static void take_frames(struct rpc_channel *channel)
 /* Bytes read, 0: not now, negative: no more. */
 static ssize_t read_some(struct rpc_channel *channel)
 {
-    size_t room = FDS_MAX - channel->fds_count;
+    size_t room = CHANNEL_FDS_MAX - channel->fds_count;
     struct buffer *in = &channel->in;
 
     if (room > SOCKET_FDS_MAX)
@@ -799,10 +665,8 @@ bool rpc_channel_is_open(const struct rpc_channel *channel)
 
 bool rpc_channel_is_unsent(struct rpc_channel *channel, int64_t number)
 {
-    struct pending *pending = channel->table ? *bucket_of(channel, number) : NULL;
+    const struct pending *pending = channel_find_pending(channel, number);
 
-    while (pending && pending->number != number)
-        pending = pending->next;
     return pending && is_unsent(pending);
 }
 

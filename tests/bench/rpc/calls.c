@@ -82,8 +82,7 @@ static void serve(const char *path)
     struct rpc_server *server;
     struct rpc_loop *loop;
 
-    if (rpc_loop_create(&loop, &err) < 0 ||
-        rpc_server_create(loop, NULL, &server, &err) < 0 ||
+    if (rpc_loop_create(&loop, &err) < 0 || rpc_server_create(loop, NULL, &server, &err) < 0 ||
         rpc_server_add_methods(server, methods, 1, &err) < 0 ||
         rpc_server_listen(server, listen_on(path), NULL, &err) < 0)
         die("serve", &err);
