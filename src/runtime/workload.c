@@ -203,14 +203,39 @@ int workload_set_own_oom_score(int proc_fd, const struct oci_process *config, st
     return r;
 }
 
+static bool is_null_device(const struct stat *status)
+{
+    return S_ISCHR(status->st_mode) && status->st_rdev == makedev(1, 3);
+}
+
+/* The host's null device lies on a mount that the container does not have: criu cannot save it, and
+ * labels that confine the program may forbid it. The container's own takes its place, if that is
+ * one. */
+static void take_own_null(int fd)
+{
+    struct stat status;
+    int mode = fcntl(fd, F_GETFL);
+
+    if (mode < 0 || lstat("/dev/null", &status) < 0 || !is_null_device(&status))
+        return;
+    _cleanup_close_ int own_fd = open("/dev/null", (mode & O_ACCMODE) | O_NONBLOCK | O_CLOEXEC);
+    if (own_fd < 0 || fstat(own_fd, &status) < 0 || !is_null_device(&status) ||
+        fcntl(own_fd, F_SETFL, mode) < 0)
+        return;
+    dup2(own_fd, fd);
+}
+
 /* The program may open its /dev/stdout again, which for a pipe asks for the owner's rights. Not for
  * files and terminals of the caller, which are none of the container's. */
-static void own_standard_pipes(uid_t uid, gid_t gid)
+static void own_standard_descriptors(uid_t uid, gid_t gid)
 {
-    for (int fd = 0; fd < 3; fd++) {
+    for (int fd = 0; fd < FIRST_OTHER_FD; fd++) {
         struct stat status;
-        if (fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) && status.st_uid != uid &&
-            fchown(fd, uid, gid) < 0)
+        if (fstat(fd, &status) < 0)
+            continue;
+        if (is_null_device(&status))
+            take_own_null(fd);
+        if (S_ISFIFO(status.st_mode) && status.st_uid != uid && fchown(fd, uid, gid) < 0)
             (void)!fchown(fd, uid, (gid_t)-1);
     }
 }
@@ -232,7 +257,7 @@ static int become_user(const struct oci_process *config, bool keeps_groups, stru
     const struct oci_user none = {0}, *user = config->user ? config->user : &none;
     int r = 0;
 
-    own_standard_pipes(user->uid, user->gid);
+    own_standard_descriptors(user->uid, user->gid);
     if (config->terminal)
         (void)!fchown(0, user->uid, (gid_t)-1);
     if (!keeps_groups)

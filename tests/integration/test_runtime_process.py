@@ -413,6 +413,33 @@ def a_pidfd_goes_to_the_socket(w):
     assert "--pidfd-socket" in result.err and w.runtime.names() == [], result
 
 
+@world
+def a_null_device_is_the_containers_own(w):
+    """Of the descriptors it is given; the host's lies on a mount that is not here."""
+    look = ("for fd in 0 2; do grep -c \"^$(sed -n 's/mnt_id:\\t//p' /proc/self/fdinfo/$fd) \" "
+            "/proc/self/mountinfo; grep flags: /proc/self/fdinfo/$fd; done")
+    expected = ["1", "flags:\t0100002", "1", "flags:\t0100001"]
+
+    def lines(*command):
+        with open(os.devnull, "wb") as null:
+            process = w.runtime.start(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                      stderr=null)
+            return process.communicate(timeout=30)[0].decode().splitlines()
+    w.bundle.script(look)
+    found = lines("run", "-b", w.bundle.path, w.name)
+    assert found == expected, found
+    w.bundle.script("sleep 100")
+    with w.runtime.container(w.bundle, w.name):
+        found = lines("exec", w.name, "sh", "-c", look)
+        assert found == expected, found
+    # What the image has in its place is not taken for one.
+    w.bundle.config["mounts"] = [m for m in w.bundle.config["mounts"] if m["destination"] != "/dev"]
+    (w.bundle.rootfs / "text").write_text("text\n")
+    w.bundle.mount("/dev/null", w.bundle.rootfs / "text").script("cat")
+    found = lines("run", "-b", w.bundle.path, w.name)
+    assert found == [], found
+
+
 # ---------------------------------------------------------------- readiness
 
 class Manager:
