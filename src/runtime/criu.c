@@ -16,7 +16,9 @@
 #include "criu.h"
 #include "protobuf.h"
 
-#define DEFAULT_CONFIG_FILE "/etc/criu/runc.conf"
+/* An administrator who writes criu's settings for containers has done so for one of these. */
+#define CRUN_CONFIG_FILE "/etc/criu/crun.conf"
+#define RUNC_CONFIG_FILE "/etc/criu/runc.conf"
 #define CONFIG_ANNOTATION "org.criu.config"
 
 enum {
@@ -285,11 +287,21 @@ static uint64_t cgroups_mode(const char *name)
     return CGROUPS_MODE_DEFAULT;
 }
 
+/* What the annotation says; an empty one: none. */
+static const char *config_file(const struct oci_config *config)
+{
+    const char *file = json_string_map_get(config->annotations, CONFIG_ANNOTATION);
+
+    if (file)
+        return file;
+    return access(CRUN_CONFIG_FILE, F_OK) == 0 ? CRUN_CONFIG_FILE : RUNC_CONFIG_FILE;
+}
+
 void criu_add_common(struct buffer *out, const struct cloche_runtime_criu_options *options,
                      const struct oci_config *config, const struct criu_folders *folders,
                      const char *log_name)
 {
-    const char *file = json_string_map_get(config->annotations, CONFIG_ANNOTATION);
+    const char *file = config_file(config);
     const struct {
         enum criu_option option;
         bool value;
@@ -317,9 +329,9 @@ void criu_add_common(struct buffer *out, const struct cloche_runtime_criu_option
     protobuf_add_number(out, CRIU_EMPTY_NAMESPACES, CLONE_NEWNET);
     if (!is_in_path("iptables-restore"))
         protobuf_add_number(out, CRIU_NETWORK_LOCK, NETWORK_LOCK_NFTABLES);
-    /* Settings in it win over ours. An empty annotation: none. */
-    if (!file || file[0])
-        protobuf_add_text(out, CRIU_CONFIG_FILE, file ? file : DEFAULT_CONFIG_FILE);
+    /* Settings in it win over ours. */
+    if (file[0])
+        protobuf_add_text(out, CRIU_CONFIG_FILE, file);
 }
 
 const char *criu_namespace_path(const struct oci_config *config, const char *type)

@@ -247,6 +247,25 @@ def a_configuration_file_of_criu(w):
 
 
 @guest_world
+def settings_for_other_runtimes_hold(w):
+    """Those for crun before those for runc."""
+    folder = pathlib.Path("/etc/criu")
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"{name}.conf" for name in ("runc", "crun")]
+    try:
+        for file in files:
+            file.write_text(f"log-file={file.stem}.log\n")
+            w.run()
+            w.checkpoint("--leave-running")
+            assert (w.work / f"{file.stem}.log").exists(), os.listdir(w.work)
+            w.runtime("delete", "--force", w.name)
+            shutil.rmtree(w.work)
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+@guest_world
 def what_criu_cannot_do_is_quoted_from_its_log(w):
     w.run()
     w.checkpoint("--leave-running")
