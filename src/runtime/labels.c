@@ -103,9 +103,13 @@ static int set_apparmor(int proc_fd, const char *profile, struct error *err)
         r = write_attribute(proc_fd, "exec", value, strlen(value));
     if (r == 0)
         return 0;
-    error_errno(err, -r, "process.apparmorProfile: apparmor failed to apply profile '%s'", profile);
-    if (r == -ENOENT)
-        error_hint(err, "is it loaded? apparmor_parser -r FILE does it, aa-status lists profiles");
+    if (r != -ENOENT)
+        return error_errno(
+            err, -r, "process.apparmorProfile: apparmor failed to apply profile '%s'", profile);
+    /* Words that callers of crun and of runc look for. */
+    error_set(err, r, "process.apparmorProfile: apply apparmor profile `%s`: profile not loaded",
+              profile);
+    error_hint(err, "apparmor_parser -r FILE loads profiles, aa-status lists them");
     return r;
 }
 

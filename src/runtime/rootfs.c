@@ -138,20 +138,33 @@ void rootfs_detach_shared(const char *rootfs, uint64_t mount)
     kernel_umount(path, MNT_DETACH);
 }
 
-int rootfs_attach(struct container *container, struct error *err)
+/* The copy of the root must not be the peer of the host's: what is mounted on it would be there,
+ * too, and stay. With rootfsPropagation "shared" it shares with copies that are made in the
+ * container, and only what the host has mounted below it shares with the host. */
+static int isolate_root(struct container *container, struct error *err)
 {
     bool own = container->namespaces.create & CLONE_NEWNS;
     struct mount_attr private = {.propagation = MS_PRIVATE};
+    unsigned long wanted;
+    int r = parse_propagation(container, &wanted, err);
+
+    if (r < 0 || (own && !(wanted & MS_SHARED)))
+        return r;
+    r = kernel_mount_setattr(container->root_tree_fd, own ? 0 : AT_RECURSIVE, &private);
+    return r < 0 ? error_errno(err, -r, "root.path: make the mounts private") : 0;
+}
+
+int rootfs_attach(struct container *container, struct error *err)
+{
+    bool own = container->namespaces.create & CLONE_NEWNS;
     int r = own ? isolate_mounts(container, err) : 0;
 
     if (r == 0)
         r = open_root_tree(container, err);
+    if (r == 0)
+        r = isolate_root(container, err);
     if (r < 0)
         return r;
-    if (!own)
-        r = kernel_mount_setattr(container->root_tree_fd, AT_RECURSIVE, &private);
-    if (r < 0)
-        return error_errno(err, -r, "root.path: make the mounts private");
     _cleanup_close_ int place_fd = open_place(container, err);
     if (place_fd < 0)
         return place_fd;

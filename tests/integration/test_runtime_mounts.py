@@ -611,6 +611,35 @@ def propagation_of_the_root(w):
 
 
 @world
+def a_shared_root_is_the_containers_own(w):
+    """The root on a shared mount: what is mounted on it does not reach the host, whatever its own
+    propagation; what the host has mounted below shares with it, when that is asked for."""
+    (w.bundle.rootfs / "below").mkdir()
+    w.bundle.all_capabilities("CAP_SYS_ADMIN")
+    w.bundle.script("mount -t tmpfs inner /below/mnt && sleep 100")
+    run("mount", "--bind", w.bundle.rootfs, w.bundle.rootfs)
+    try:
+        run("mount", "--make-shared", w.bundle.rootfs)
+        with mounted(w.bundle.rootfs / "below"):
+            run("mount", "--make-shared", w.bundle.rootfs / "below")
+            (w.bundle.rootfs / "below/mnt").mkdir()
+            for word in ("", "slave", "rslave", "private", "rprivate", "shared", "rshared"):
+                w.bundle.linux["rootfsPropagation"] = word
+                with w.runtime.container(w.bundle.write(), w.name):
+                    wait_for(lambda: "inner /below/mnt " in
+                             w.runtime("exec", w.name, "cat", "/proc/mounts").out)
+                    places = [line.split()[4] for line in open("/proc/self/mountinfo")]
+                found = [p for p in places if p.startswith(f"{w.bundle.rootfs}/")]
+                expected = [str(w.bundle.rootfs / "below")]
+                if "shared" in word:
+                    expected.append(str(w.bundle.rootfs / "below/mnt"))
+                    run("umount", expected[1])
+                assert found == expected, (word, found)
+    finally:
+        run("umount", "-R", w.bundle.rootfs)
+
+
+@world
 def mounts_of_the_container_reach_the_host_when_shared(w):
     source = w.scratch / "source"
     with mounted(source):

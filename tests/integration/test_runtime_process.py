@@ -269,7 +269,7 @@ def the_apparmor_profile_is_in_force(w):
             current = w.runtime("exec", w.name, "cat", "/proc/self/attr/current").out
             assert current == f"{name} (enforce)\n", current
             result = w.runtime("exec", "--apparmor", "not-loaded", w.name, "true", code=255)
-            assert "apparmor failed to apply profile 'not-loaded'" in result.err, result
+            assert "apply apparmor profile `not-loaded`: profile not loaded" in result.err, result
         # CVE-2019-16884: the image's own /proc catches nothing that is written for the kernel.
         w.bundle.config["mounts"] = [m for m in w.bundle.config["mounts"]
                                      if m["destination"] != "/proc"]
@@ -285,7 +285,7 @@ def the_apparmor_profile_is_in_force(w):
         run("apparmor_parser", "--remove", profile)
         run("umount", "/sys/kernel/security")
     w.bundle.process["apparmorProfile"] = "not-loaded"
-    w.fails("apparmor failed to apply profile 'not-loaded'")
+    w.fails("apply apparmor profile `not-loaded`: profile not loaded")
 
 
 # ---------------------------------------------------------------- environment
