@@ -109,6 +109,8 @@ struct cloche_client_settings {
     bool fail_fast;
 
     uint64_t timeout_ms;         /* of calls that name none; 0: 30000 */
+    uint64_t attempt_timeout_ms; /* an idempotent call that is not answered for so long is sent
+                                    to another endpoint, too; 0: never */
     uint64_t connect_timeout_ms; /* of a connection, and of a sign of life; 0: 1000 */
     uint64_t probe_first_ms; /* until the first look at a broken endpoint, doubled from one to */
     uint64_t probe_most_ms;  /* the next, less a random part up to half; 0: 20, 5000 */

@@ -235,6 +235,10 @@ static int64_t send_on(struct lane *lane, struct async_call *call)
     call->number = number;
     call->attempts++;
     lane->in_flight++;
+    uint64_t limit =
+        attempt_deadline(call->client, call->deadline, call->idempotent, call->attempts);
+    if (limit < call->deadline)
+        rpc_loop_set_timer(call->client->loop, &call->timer, limit);
     return number;
 }
 
@@ -326,9 +330,18 @@ static bool may_move(const struct async_call *call, const struct rpc_outcome *ou
            call->attempts < client->settings.attempts;
 }
 
+static void set_timer(struct async_call *call)
+{
+    if (call->deadline != NEVER)
+        rpc_loop_set_timer(call->client->loop, &call->timer, call->deadline);
+    else
+        rpc_loop_clear_timer(call->client->loop, &call->timer);
+}
+
 static void move_on(struct async_call *call)
 {
     call->moving = false;
+    set_timer(call);
     rpc_metrics_add(&call->client->metrics.retries, 1);
     make_ready(call);
 }
@@ -345,7 +358,7 @@ static void on_outcome(void *data, const struct rpc_outcome *outcome)
     call->state = CALL_LOOSE;
     if (lost)
         endpoint_break(endpoint, false, error_message(outcome->error));
-    endpoint_ended(endpoint, outcome->code == 0 || outcome->fault, call->timed_out);
+    endpoint_ended(endpoint, outcome->code == 0 || outcome->fault, call->timed_out || call->moving);
     lane_release(lane);
     if ((lost || call->moving) && may_move(call, outcome))
         move_on(call);
@@ -364,7 +377,8 @@ static void on_deadline(struct rpc_timer *timer)
         (struct async_call *)((char *)timer - offsetof(struct async_call, timer));
 
     if (call->state == CALL_SENT) {
-        call->timed_out = true;
+        call->moving = rpc_loop_now(call->client->loop) < call->deadline;
+        call->timed_out = !call->moving;
         rpc_channel_cancel(call->lane->channel, call->number);
         return;
     }
@@ -422,11 +436,8 @@ static void abandon(struct endpoint *endpoint)
 
 static void admit(struct async_call *call)
 {
-    struct cloche_client *client = call->client;
-
     call->timer = (struct rpc_timer){.callback = on_deadline};
-    if (call->deadline != NEVER)
-        rpc_loop_set_timer(client->loop, &call->timer, call->deadline);
+    set_timer(call);
     make_ready(call);
 }
 

@@ -26,11 +26,21 @@ static bool has_room(const struct endpoint *endpoint, bool synchronous)
            endpoint->connections < endpoint->client->settings.connections;
 }
 
+/* The calls it has, and some more for what it did not answer just now. */
+static uint64_t weight_of(const struct endpoint *endpoint)
+{
+    if (!endpoint->silent || monotonic_now() - endpoint->silent_at > SILENT_MS * NS_PER_MS)
+        return endpoint->client->settings.balance == CLOCHE_CLIENT_RANDOM ? 0 : endpoint->busy;
+    uint64_t silence = (uint64_t)endpoint->silent * SILENT_WEIGHT;
+    return endpoint->client->settings.balance == CLOCHE_CLIENT_RANDOM ? silence
+                                                                      : endpoint->busy + silence;
+}
+
 /* Of equals any, each as likely as the others. */
 struct endpoint *endpoint_choose(struct cloche_client *client, bool synchronous, bool *ret_none)
 {
     struct endpoint *chosen = NULL;
-    uint64_t equals = 0;
+    uint64_t equals = 0, least = 0;
 
     *ret_none = true;
     for (size_t i = 0; i < client->endpoints_count; i++) {
@@ -40,12 +50,12 @@ struct endpoint *endpoint_choose(struct cloche_client *client, bool synchronous,
         *ret_none = false;
         if (!has_room(endpoint, synchronous))
             continue;
-        bool equal = chosen && (client->settings.balance == CLOCHE_CLIENT_RANDOM ||
-                                endpoint->busy == chosen->busy);
-        if (!chosen || (!equal && endpoint->busy < chosen->busy)) {
+        uint64_t weight = weight_of(endpoint);
+        if (!chosen || weight < least) {
             chosen = endpoint;
+            least = weight;
             equals = 1;
-        } else if (equal && client_random(client) % ++equals == 0) {
+        } else if (weight == least && client_random(client) % ++equals == 0) {
             chosen = endpoint;
         }
     }
@@ -159,6 +169,7 @@ void endpoint_ended(struct endpoint *endpoint, bool answered, bool timed_out)
     if (answered) {
         endpoint->failures = endpoint->silent = 0;
     } else if (timed_out && endpoint->state == CLOCHE_ENDPOINT_IN) {
+        endpoint->silent_at = monotonic_now();
         silent = ++endpoint->silent >= SILENT_MAX;
     }
     client_unlock(client);

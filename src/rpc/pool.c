@@ -48,6 +48,15 @@ uint64_t deadline_after(uint64_t now, uint64_t timeout_ms)
     return timeout_ms >= NEVER / NS_PER_MS / 2 ? NEVER : now + timeout_ms * NS_PER_MS;
 }
 
+uint64_t attempt_deadline(const struct cloche_client *client, uint64_t deadline, bool idempotent,
+                          unsigned attempt)
+{
+    if (!idempotent || !client->settings.attempt_timeout_ms || attempt >= client->settings.attempts)
+        return deadline;
+    uint64_t limit = deadline_after(monotonic_now(), client->settings.attempt_timeout_ms);
+    return limit < deadline ? limit : deadline;
+}
+
 uint64_t client_timeout(const struct cloche_client *client, const struct json_method *method,
                         const struct cloche_call_options *options)
 {

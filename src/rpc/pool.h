@@ -28,6 +28,8 @@
 
 enum {
     SILENT_MAX = 3,      /* time-outs in a row, without an answer, that make an endpoint suspect */
+    SILENT_MS = 200,     /* for so long one that has not answered in time comes after others */
+    SILENT_WEIGHT = 4,   /* as if it had so many calls more for each of them */
     LANE_WIDTH = 64,     /* calls on a connection before another is made */
     OWED_MAX = 8,        /* answers that a connection may owe to calls that did not wait */
     EXHAUSTED_MS = 20,   /* until another try when there are no descriptors */
@@ -73,6 +75,7 @@ struct endpoint {
     enum cloche_endpoint_state state;
     unsigned failures;  /* in a row, without an answer between them */
     unsigned silent;    /* time-outs in a row, the same */
+    uint64_t silent_at; /* the last of them */
     bool suspect;       /* taken out for being silent */
     bool abandon;       /* its calls are to be moved: the loop's thread sees to it */
     uint64_t probe_due; /* of one that is out */
@@ -278,6 +281,9 @@ uint64_t client_random(struct cloche_client *client); /* under the lock */
 uint64_t monotonic_now(void);
 /* now + the time-out; NEVER. */
 uint64_t deadline_after(uint64_t now, uint64_t timeout_ms);
+/* When an attempt that begins now is given up, so that there can be another before the deadline. */
+uint64_t attempt_deadline(const struct cloche_client *client, uint64_t deadline, bool idempotent,
+                          unsigned attempt);
 /* The time-out of a call with these options. */
 uint64_t client_timeout(const struct cloche_client *client, const struct json_method *method,
                         const struct cloche_call_options *options);

@@ -270,14 +270,19 @@ static enum rpc_ended how_it_ended(const struct link_call *call, int code)
 static int call_somewhere(struct cloche_client *client, struct link_call *call, bool idempotent,
                           struct error *err)
 {
+    uint64_t deadline = call->deadline;
+
     for (unsigned attempt = 1;; attempt++) {
         struct cloche_connection *link = NULL;
         bool lost = false;
-        int r = acquire(client, call->deadline, &link, err);
+        int r = acquire(client, deadline, &link, err);
         if (r < 0)
             return r;
+        call->deadline = attempt_deadline(client, deadline, idempotent, attempt);
         r = call_once(link, call, &lost, err);
         put_back(link);
+        if (r == -ETIMEDOUT && !call->answered && call->deadline < deadline)
+            lost = true;
         if (!lost || attempt >= client->settings.attempts || !(idempotent || call->unsent))
             return r;
         rpc_metrics_add(&client->metrics.retries, 1);
