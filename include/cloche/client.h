@@ -85,6 +85,12 @@ enum cloche_client_balance {
     CLOCHE_CLIENT_RANDOM,
 };
 
+/* Of messages, on the wire. */
+enum cloche_encoding {
+    CLOCHE_ENCODING_JSON,
+    CLOCHE_ENCODING_CBOR, /* where the server can; asked when a connection is made */
+};
+
 #define CLOCHE_NO_TIMEOUT UINT64_MAX
 
 struct cloche_client_settings {
@@ -100,6 +106,7 @@ struct cloche_client_settings {
     unsigned connections;
 
     enum cloche_client_balance balance;
+    enum cloche_encoding encoding;
 
     /* There is no thread; the caller polls cloche_client_fd(). */
     bool polled;

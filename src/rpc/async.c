@@ -98,7 +98,7 @@ static struct async_call *new_call(struct cloche_client *client)
     call->generation = call->generation < GENERATION_MAX ? call->generation + 1 : 1;
     call->state = CALL_HANDED_IN;
     call->next = call->previous = NULL;
-    call->cancelled = call->timed_out = call->moving = false;
+    call->cancelled = call->moving = false;
     call->attempts = 0;
     return call;
 }
@@ -122,14 +122,20 @@ static void free_call(struct async_call *call)
 
 /* ---- the end of a call ---- */
 
+/* By our clock, or by the server's. */
+static bool is_timeout(const struct rpc_outcome *outcome)
+{
+    return outcome->fault ? outcome->fault == RPC_DEADLINE_EXCEEDED : outcome->code == -ETIMEDOUT;
+}
+
 static enum rpc_ended how_it_ended(const struct rpc_outcome *outcome)
 {
     if (outcome->code == 0)
         return RPC_ENDED_ANSWERED;
+    if (is_timeout(outcome))
+        return RPC_ENDED_TIMEOUT;
     if (outcome->fault)
         return RPC_ENDED_FAULT;
-    if (outcome->code == -ETIMEDOUT)
-        return RPC_ENDED_TIMEOUT;
     return outcome->code == -ECANCELED ? RPC_ENDED_CANCELLED : RPC_ENDED_LOST;
 }
 
@@ -178,6 +184,8 @@ static void wait(struct async_call *call)
 {
     call->state = CALL_WAITING;
     list_append(&call->client->waiting, call);
+    if (call->deadline != NEVER && !call->timer.place)
+        rpc_loop_set_timer(call->client->loop, &call->timer, call->deadline);
 }
 
 /* The first of those that wait. */
@@ -214,12 +222,25 @@ static void leave_list(struct async_call *call)
 
 static void on_outcome(void *data, const struct rpc_outcome *outcome);
 
+/* What this attempt may take; the server is told. 0: as long as it wants. */
+static uint64_t attempt_ms(const struct async_call *call)
+{
+    uint64_t limit =
+        attempt_deadline(call->client, call->deadline, call->idempotent, call->attempts + 1);
+    uint64_t now = rpc_loop_now(call->client->loop);
+
+    if (limit == NEVER)
+        return 0;
+    return limit > now ? (limit - now) / NS_PER_MS + 1 : 1;
+}
+
 static int64_t send_on(struct lane *lane, struct async_call *call)
 {
     const struct rpc_call request = {.method = call->method,
                                      .text = call->params.length ? call->params.data : NULL,
                                      .text_length = call->params.length,
                                      .raw = call->raw,
+                                     .timeout_ms = attempt_ms(call),
                                      .fds = call->fds,
                                      .fds_count = call->fds_count,
                                      .done = on_outcome,
@@ -235,10 +256,7 @@ static int64_t send_on(struct lane *lane, struct async_call *call)
     call->number = number;
     call->attempts++;
     lane->in_flight++;
-    uint64_t limit =
-        attempt_deadline(call->client, call->deadline, call->idempotent, call->attempts);
-    if (limit < call->deadline)
-        rpc_loop_set_timer(call->client->loop, &call->timer, limit);
+    rpc_loop_clear_timer(call->client->loop, &call->timer);
     return number;
 }
 
@@ -291,6 +309,10 @@ static void start(struct async_call *call)
     struct endpoint *endpoint;
     bool all_out;
 
+    if (rpc_loop_now(client->loop) >= call->deadline) {
+        fail_in_time(call);
+        return;
+    }
     do {
         endpoint = choose(client, &all_out);
         if (!endpoint && all_out && client->settings.fail_fast) {
@@ -330,18 +352,9 @@ static bool may_move(const struct async_call *call, const struct rpc_outcome *ou
            call->attempts < client->settings.attempts;
 }
 
-static void set_timer(struct async_call *call)
-{
-    if (call->deadline != NEVER)
-        rpc_loop_set_timer(call->client->loop, &call->timer, call->deadline);
-    else
-        rpc_loop_clear_timer(call->client->loop, &call->timer);
-}
-
 static void move_on(struct async_call *call)
 {
     call->moving = false;
-    set_timer(call);
     rpc_metrics_add(&call->client->metrics.retries, 1);
     make_ready(call);
 }
@@ -352,18 +365,23 @@ static void on_outcome(void *data, const struct rpc_outcome *outcome)
     struct cloche_client *client = call->client;
     struct lane *lane = steal_ptr(call->lane);
     struct endpoint *endpoint = lane->endpoint;
-    bool lost = outcome->code < 0 && !outcome->fault && outcome->code != -ECANCELED &&
+    bool answered = outcome->code == 0 || outcome->fault;
+    bool timed_out = is_timeout(outcome);
+    bool lost = !answered && !timed_out && outcome->code != -ECANCELED &&
                 !rpc_channel_is_open(lane->channel);
+    /* An attempt that was given up leaves time for another. */
+    bool moving = lost || (call->moving && !answered) ||
+                  (timed_out && call->idempotent && monotonic_now() < call->deadline);
 
     call->state = CALL_LOOSE;
     if (lost)
         endpoint_break(endpoint, false, error_message(outcome->error));
-    endpoint_ended(endpoint, outcome->code == 0 || outcome->fault, call->timed_out || call->moving);
+    endpoint_ended(endpoint, answered, timed_out);
     lane_release(lane);
-    if ((lost || call->moving) && may_move(call, outcome))
+    if (moving && may_move(call, outcome))
         move_on(call);
-    else if (call->timed_out)
-        fail(call, -ETIMEDOUT, "no answer in time", NULL);
+    else if (call->moving && outcome->code == -ECANCELED && !call->cancelled)
+        fail(call, -ECONNRESET, "the endpoint does not answer", NULL);
     else
         finish(call, outcome);
     go_on_one(client);
@@ -376,33 +394,13 @@ static void on_deadline(struct rpc_timer *timer)
     struct async_call *call =
         (struct async_call *)((char *)timer - offsetof(struct async_call, timer));
 
-    if (call->state == CALL_SENT) {
-        call->moving = rpc_loop_now(call->client->loop) < call->deadline;
-        call->timed_out = !call->moving;
-        rpc_channel_cancel(call->lane->channel, call->number);
-        return;
-    }
     leave_list(call);
     fail_in_time(call);
-}
-
-/* The server stops, too; what it says to that is of no interest. */
-static void tell_server(const struct async_call *call)
-{
-    static const struct json_method cancel = {.name = "rpc.cancel"};
-    char text[48];
-    int length = snprintf(text, sizeof(text), "{\"id\":%lld}", (long long)call->number);
-
-    if (!rpc_channel_is_unsent(call->lane->channel, call->number))
-        rpc_channel_call(
-            call->lane->channel,
-            &(struct rpc_call){.method = &cancel, .text = text, .text_length = (size_t)length});
 }
 
 static void cancel(struct async_call *call)
 {
     if (call->state == CALL_SENT) {
-        tell_server(call);
         rpc_channel_cancel(call->lane->channel, call->number);
         return;
     }
@@ -410,26 +408,44 @@ static void cancel(struct async_call *call)
     fail(call, -ECANCELED, "cancelled", NULL);
 }
 
-/* Calls that an endpoint which has gone silent keeps, and another can do. */
+/* The next call after *slot that is on one of the endpoint's lanes; NULL: no more. */
+static struct async_call *next_sent(const struct endpoint *endpoint, size_t *slot)
+{
+    struct cloche_client *client = endpoint->client;
+    struct async_call *found = NULL;
+
+    client_lock(client);
+    while (!found && *slot < client->calls_count) {
+        struct async_call *call = client->calls[(*slot)++];
+        if (call->state == CALL_SENT && call->lane->endpoint == endpoint)
+            found = call;
+    }
+    client_unlock(client);
+    return found;
+}
+
+/* Calls that an endpoint which has gone silent keeps, and another can do: those that may be done
+ * twice. What is not sent yet will be, unless the connection is closed for good. */
 static void abandon(struct endpoint *endpoint)
 {
     struct cloche_client *client = endpoint->client;
+    struct async_call *call;
+    bool waits = false;
 
-    for (size_t i = 0;; i++) {
-        client_lock(client);
-        struct async_call *call = i < client->calls_count ? client->calls[i] : NULL;
-        bool there = call && call->state == CALL_SENT;
-        client_unlock(client);
-        if (!call)
-            break;
-        if (!there || call->lane->endpoint != endpoint || call->cancelled ||
-            call->attempts >= client->settings.attempts)
-            continue;
-        call->moving = call->idempotent || rpc_channel_is_unsent(call->lane->channel, call->number);
+    for (size_t slot = 0; (call = next_sent(endpoint, &slot));) {
+        call->moving =
+            call->idempotent && !call->cancelled && call->attempts < client->settings.attempts;
         if (call->moving)
             rpc_channel_cancel(call->lane->channel, call->number);
+        else
+            waits = waits || !rpc_channel_is_unsent(call->lane->channel, call->number);
     }
-    lanes_retire(endpoint);
+    for (size_t slot = 0; !waits && (call = next_sent(endpoint, &slot));)
+        call->moving = true;
+    if (waits)
+        lanes_retire(endpoint);
+    else
+        lanes_drop(endpoint);
 }
 
 /* ---- the loop's thread is woken ---- */
@@ -437,7 +453,6 @@ static void abandon(struct endpoint *endpoint)
 static void admit(struct async_call *call)
 {
     call->timer = (struct rpc_timer){.callback = on_deadline};
-    set_timer(call);
     make_ready(call);
 }
 

@@ -62,6 +62,8 @@ static int lane_open(struct endpoint *endpoint, struct lane **ret, struct error 
     int r = endpoint->address.transport->connect(&endpoint->address, 0, err);
     if (r >= 0)
         r = rpc_channel_open(client->loop, r, &events, &lane->channel, err);
+    if (r == 0 && client->settings.encoding == CLOCHE_ENCODING_CBOR)
+        rpc_channel_negotiate(lane->channel, "cbor");
     if (r < 0) {
         free(lane);
         error_context(err, "%s", endpoint->name);
@@ -123,10 +125,15 @@ void lanes_retire(struct endpoint *endpoint)
     }
 }
 
-void lanes_close(struct endpoint *endpoint)
+void lanes_drop(struct endpoint *endpoint)
 {
     while (endpoint->lanes)
         lane_destroy(endpoint->lanes);
+}
+
+void lanes_close(struct endpoint *endpoint)
+{
+    lanes_drop(endpoint);
     if (endpoint->probe)
         lane_destroy(steal_ptr(endpoint->probe));
     rpc_loop_clear_timer(endpoint->client->loop, &endpoint->probe_timer);

@@ -48,25 +48,6 @@ void link_close(struct cloche_connection *link)
     free(link);
 }
 
-int link_open(struct endpoint *endpoint, uint64_t deadline, struct cloche_connection **ret,
-              struct error *err)
-{
-    uint64_t now = monotonic_now(), limit = endpoint->client->settings.connect_timeout_ms;
-
-    if (deadline != NEVER && deadline <= now)
-        return error_set(err, -ETIMEDOUT, "no connection in time");
-    if (deadline != NEVER && (deadline - now) / NS_PER_MS < limit)
-        limit = (deadline - now) / NS_PER_MS + 1;
-    int fd = endpoint->address.transport->connect(&endpoint->address, limit, err);
-    if (fd < 0)
-        return error_context(err, "%s", endpoint->name) ? fd : fd;
-    struct cloche_connection *link = xnew(struct cloche_connection);
-    link->endpoint = endpoint;
-    link->fd = fd;
-    *ret = link;
-    return 0;
-}
-
 /* ---- out ---- */
 
 static int wait_writable(struct cloche_connection *link, uint64_t deadline)
@@ -118,26 +99,35 @@ static int send_request(struct cloche_connection *link, struct link_call *call, 
     return 0;
 }
 
+/* What is left of the deadline goes along. */
+static uint64_t time_left(uint64_t deadline)
+{
+    uint64_t now = deadline == NEVER ? 0 : monotonic_now();
+
+    if (deadline == NEVER)
+        return RPC_NO_TIMEOUT;
+    return deadline > now ? (deadline - now) / NS_PER_MS + 1 : 1;
+}
+
 static void write_request(struct cloche_connection *link, const struct link_call *call)
 {
+    const struct rpc_codec *codec = link->codec;
     struct buffer *out = &link->out;
-    char id[32];
+    const struct rpc_head head = {.number = link->last_number,
+                                  .method = call->method->name,
+                                  .timeout_ms = time_left(call->deadline),
+                                  .params = call->text || (call->params && call->method->params),
+                                  .fds = call->fds_count};
 
     buffer_clear(out);
-    buffer_append_text(out, "{\"jsonrpc\":\"2.0\",\"id\":");
-    buffer_append(out, id, (size_t)snprintf(id, sizeof(id), "%lld", (long long)link->last_number));
-    buffer_append_text(out, ",\"method\":\"");
-    buffer_append_text(out, call->method->name);
-    buffer_append_char(out, '"');
-    if (call->text || (call->params && call->method->params))
-        buffer_append_text(out, ",\"params\":");
+    size_t mark = codec->begin(out);
+    codec->request_begin(out, &head);
     if (call->text)
-        buffer_append_text(out, call->text);
-    else if (call->params && call->method->params)
-        json_write(call->method->params, call->params, out);
-    if (call->fds_count)
-        buffer_printf(out, ",\"fds\":%zu", call->fds_count);
-    buffer_append_text(out, "}\n");
+        codec->write_json(call->text, strlen(call->text), out);
+    else if (head.params)
+        codec->write(call->method->params, call->params, out);
+    codec->request_end(out, &head);
+    codec->end(out, mark);
 }
 
 /* ---- in ---- */
@@ -192,18 +182,16 @@ static int receive_some(struct cloche_connection *link, uint64_t deadline, struc
     }
 }
 
-static int64_t number_of(struct rpc_part id)
+static void take_raw(struct cloche_connection *link, struct rpc_part part, void **ret)
 {
-    int64_t number = 0;
+    struct buffer json = BUFFER_INIT;
 
-    if (id.length == 0 || id.length > 18)
-        return -1;
-    for (size_t i = 0; i < id.length; i++) {
-        if (id.text[i] < '0' || id.text[i] > '9')
-            return -1;
-        number = number * 10 + (id.text[i] - '0');
+    if (link->codec == &rpc_codec_json) {
+        *ret = xstrndup(part.text, part.length);
+        return;
     }
-    return number;
+    link->codec->to_json(part, &json);
+    *ret = buffer_steal(&json);
 }
 
 static int take_result(struct cloche_connection *link, const struct rpc_message *message,
@@ -216,10 +204,10 @@ static int take_result(struct cloche_connection *link, const struct rpc_message 
         return error_set(err, -EPROTO, "%s: the answer brings %zu descriptors", call->method->name,
                          message->fds);
     if (call->result && call->raw)
-        *call->result = xstrndup(message->result.text, message->result.length);
+        take_raw(link, message->result, call->result);
     else if (call->result && call->method->result)
-        r = json_parse(call->method->result, message->result.text, message->result.length, NULL,
-                       call->result, err);
+        r = link->codec->read(call->method->result, message->result.text, message->result.length,
+                              call->result, err);
     if (r < 0) {
         error_context(err, "%s: the answer", call->method->name);
         return -EPROTO;
@@ -242,7 +230,7 @@ static int take_message(struct cloche_connection *link, const struct rpc_message
     if (!message->valid || message->fds > link->fds_count)
         return break_link(link, -EPROTO, err,
                           message->valid ? "descriptors are missing" : message->problem);
-    int64_t number = message->method.text ? 0 : number_of(message->id);
+    int64_t number = message->method.text ? 0 : link->codec->id_number(message->id);
     if (number < 0 || number > link->last_number)
         return break_link(link, -EPROTO, err, "an answer came to nothing that was asked");
     if (!message->method.text && number < link->last_number) {
@@ -250,7 +238,7 @@ static int take_message(struct cloche_connection *link, const struct rpc_message
         rpc_metrics_add(&link->endpoint->client->metrics.late, 1);
     } else if (!message->method.text) {
         call->answered = true;
-        *ret = message->error.text ? fault_take(&rpc_codec_json, message->error.text,
+        *ret = message->error.text ? fault_take(link->codec, message->error.text,
                                                 message->error.length, &call->fault, err)
                                    : take_result(link, message, call, err);
         done = 1;
@@ -262,14 +250,14 @@ static int take_message(struct cloche_connection *link, const struct rpc_message
     return done;
 }
 
-static int take_line(struct cloche_connection *link, char *text, size_t length,
-                     struct link_call *call, int *ret, struct error *err)
+static int take_frame(struct cloche_connection *link, const char *text, size_t length,
+                      struct link_call *call, int *ret, struct error *err)
 {
     static const struct rpc_bounds bounds = {.depth = RPC_DEPTH_MAX, .batch = RPC_BATCH_MAX};
     struct rpc_frame frame;
     int done = 0;
 
-    if (rpc_codec_json.parse(text, length, &bounds, &frame, NULL) < 0)
+    if (link->codec->parse(text, length, &bounds, &frame, NULL) < 0)
         return break_link(link, -EPROTO, err, "what came is not understood");
     for (size_t i = 0; done >= 0 && i < frame.count; i++) {
         int r = take_message(link, &frame.messages[i], call, ret, err);
@@ -279,28 +267,29 @@ static int take_line(struct cloche_connection *link, char *text, size_t length,
     return done;
 }
 
-/* What has come so far, line by line. 1: the answer was there, 0: more is needed, or -EPROTO. */
-static int take_lines(struct cloche_connection *link, struct link_call *call, int *ret,
-                      struct error *err)
+/* What has come so far, message by message. 1: the answer was there, 0: more is needed; -EPROTO. */
+static int take_frames(struct cloche_connection *link, struct link_call *call, int *ret,
+                       struct error *err)
 {
     struct buffer *in = &link->in;
     size_t start = 0;
     int done = 0;
 
-    while (done >= 0) {
-        size_t from = link->searched > start ? link->searched : start;
-        char *newline = memchr(in->data + from, '\n', in->length - from);
-        if (!newline)
+    while (done >= 0 && start < in->length) {
+        struct rpc_span span;
+        int r = link->codec->split(in->data + start, in->length - start, RPC_ANSWER_MAX,
+                                   &link->searched, &span);
+        if (r < 0)
+            done = break_link(link, -EPROTO, err, "an answer is too long");
+        if (r <= 0)
             break;
-        size_t stop = (size_t)(newline - in->data);
-        if (stop > start) {
-            int r = take_line(link, in->data + start, stop - start, call, ret, err);
+        start += span.consumed;
+        if (span.length) {
+            r = take_frame(link, span.text, span.length, call, ret, err);
             done = r < 0 ? r : done | r;
         }
-        start = stop + 1;
     }
     buffer_consume(in, start);
-    link->searched = in->length;
     return done;
 }
 
@@ -311,15 +300,13 @@ static int receive_answer(struct cloche_connection *link, struct link_call *call
     for (;;) {
         int r = receive_some(link, call->deadline, err);
         if (r == 0)
-            r = take_lines(link, call, &answer, err);
+            r = take_frames(link, call, &answer, err);
         if (r == -ETIMEDOUT && ++link->owed > OWED_MAX)
             break_link(link, 0, NULL, "too many answers are owed");
         if (r < 0)
             return r;
         if (r > 0)
             return answer;
-        if (link->in.length > RPC_ANSWER_MAX)
-            return break_link(link, -EPROTO, err, "an answer is too long");
     }
 }
 
@@ -347,4 +334,59 @@ int link_call(struct cloche_connection *link, struct link_call *call, struct err
     if (link->out.capacity > KEPT)
         buffer_finish(&link->out);
     return r;
+}
+
+/* ---- making one ---- */
+
+/* The encoding that the settings want; a server that does not know it is spoken to in JSON. */
+static int negotiate(struct cloche_connection *link, const char *encoding, uint64_t deadline,
+                     struct error *err)
+{
+    static const struct json_method hello_method = {
+        .name = "rpc.hello", .params = &rpc_hello_type, .result = &rpc_welcome_type};
+    char *encodings[] = {(char *)(uintptr_t)encoding, (char *)(uintptr_t)rpc_codec_json.name, NULL};
+    struct rpc_hello hello = {.encodings = encodings, .encodings_count = 2};
+    void *result = NULL;
+    struct link_call call = {
+        .method = &hello_method, .params = &hello, .deadline = deadline, .result = &result};
+
+    int r = link_call(link, &call, err);
+    if (r < 0)
+        return call.fault ? 0 : r;
+    const struct rpc_welcome *welcome = result;
+    const struct rpc_codec *codec = rpc_codec_find(welcome->encoding);
+    if (codec)
+        link->codec = codec;
+    rpc_welcome_free(result);
+    return 0;
+}
+
+int link_open(struct endpoint *endpoint, uint64_t deadline, struct cloche_connection **ret,
+              struct error *err)
+{
+    const struct cloche_client_settings *settings = &endpoint->client->settings;
+    uint64_t now = monotonic_now(), limit = settings->connect_timeout_ms;
+
+    if (deadline != NEVER && deadline <= now)
+        return error_set(err, -ETIMEDOUT, "no connection in time");
+    if (deadline != NEVER && (deadline - now) / NS_PER_MS < limit)
+        limit = (deadline - now) / NS_PER_MS + 1;
+    int r = endpoint->address.transport->connect(&endpoint->address, limit, err);
+    if (r < 0) {
+        error_context(err, "%s", endpoint->name);
+        return r;
+    }
+    struct cloche_connection *link = xnew(struct cloche_connection);
+    link->endpoint = endpoint;
+    link->codec = &rpc_codec_json;
+    link->fd = r;
+    r = settings->encoding == CLOCHE_ENCODING_CBOR
+            ? negotiate(link, rpc_codec_cbor.name, deadline, err)
+            : 0;
+    if (r < 0) {
+        link_close(link);
+        return r;
+    }
+    *ret = link;
+    return 0;
 }

@@ -175,7 +175,8 @@ static int take_settings(struct cloche_client *client, const struct cloche_clien
         set_number(from->connect_timeout_ms, 1000, INT32_MAX, &to->connect_timeout_ms) < 0 ||
         set_number(from->probe_first_ms, 20, INT32_MAX, &to->probe_first_ms) < 0 ||
         set_number(from->probe_most_ms, 5000, INT32_MAX, &to->probe_most_ms) < 0 ||
-        (unsigned)from->balance > CLOCHE_CLIENT_RANDOM)
+        (unsigned)from->balance > CLOCHE_CLIENT_RANDOM ||
+        (unsigned)from->encoding > CLOCHE_ENCODING_CBOR)
         return error_set(err, -EINVAL, "a number of the settings is out of range");
     to->timeout_ms = from->timeout_ms ? from->timeout_ms : 30000;
     to->connections = (unsigned)connections;

@@ -132,6 +132,7 @@ struct cloche_connection {
     struct cloche_connection *next; /* among the idle ones */
     struct endpoint *endpoint;
     int fd; /* -1: broken */
+    const struct rpc_codec *codec;
     int64_t last_number;
     uint64_t wait_ns; /* what the socket's receive time-out is; 0: none */
     unsigned owed;    /* answers to calls that did not wait for them */
@@ -178,7 +179,7 @@ struct async_call {
     struct rpc_timer timer;
     uint32_t slot, generation;
     enum call_state state;
-    bool cancelled, cancel_queued, timed_out, moving, idempotent, raw;
+    bool cancelled, cancel_queued, moving, idempotent, raw;
     struct json_method own_method; /* of a call by name */
     char *own_name;                /* owned */
     const struct json_method *method;
@@ -234,6 +235,9 @@ int lane_get(struct endpoint *endpoint, struct lane **ret, struct error *err);
 void lane_release(struct lane *lane);
 /* No more calls on them: they go when those that they have are done. */
 void lanes_retire(struct endpoint *endpoint);
+/* Their calls end. */
+void lanes_drop(struct endpoint *endpoint);
+/* No look at the endpoint goes on either. */
 void lanes_close(struct endpoint *endpoint);
 void probe_init(struct endpoint *endpoint);
 /* Arms the timers of the endpoints that are out. */

@@ -257,13 +257,19 @@ static int call_once(struct cloche_connection *link, struct link_call *call, boo
     return r;
 }
 
+/* By our clock, or by the server's. */
+static bool is_timeout(const struct link_call *call, int code)
+{
+    return call->fault ? call->fault == RPC_DEADLINE_EXCEEDED : code == -ETIMEDOUT;
+}
+
 static enum rpc_ended how_it_ended(const struct link_call *call, int code)
 {
     if (code == 0)
         return RPC_ENDED_ANSWERED;
-    if (call->fault)
-        return RPC_ENDED_FAULT;
-    return code == -ETIMEDOUT ? RPC_ENDED_TIMEOUT : RPC_ENDED_LOST;
+    if (is_timeout(call, code))
+        return RPC_ENDED_TIMEOUT;
+    return call->fault ? RPC_ENDED_FAULT : RPC_ENDED_LOST;
 }
 
 /* As often as it takes and the deadline lets it. */
@@ -281,8 +287,8 @@ static int call_somewhere(struct cloche_client *client, struct link_call *call, 
         call->deadline = attempt_deadline(client, deadline, idempotent, attempt);
         r = call_once(link, call, &lost, err);
         put_back(link);
-        if (r == -ETIMEDOUT && !call->answered && call->deadline < deadline)
-            lost = true;
+        if (is_timeout(call, r) && monotonic_now() < deadline)
+            lost = idempotent;
         if (!lost || attempt >= client->settings.attempts || !(idempotent || call->unsent))
             return r;
         rpc_metrics_add(&client->metrics.retries, 1);

@@ -133,7 +133,9 @@ static void serve(const char *path, const char *log)
     unlink(path);
     int fd = socket_listen_unix(path, SOCK_STREAM, 0600, &err);
     if (log_fd < 0 || fd < 0 || rpc_loop_create(&loop, &err) < 0 ||
-        rpc_server_create(loop, fd, methods, 2, NULL, &server, &err) < 0)
+        rpc_server_create(loop, NULL, &server, &err) < 0 ||
+        rpc_server_add_methods(server, methods, ARRAY_SIZE(methods), &err) < 0 ||
+        rpc_server_listen(server, fd, NULL, &err) < 0)
         die("serve", error_message(&err));
     if (write(STDOUT_FILENO, "ready\n", 6) != 6)
         die("serve", "nobody waits for us");
@@ -323,6 +325,7 @@ static void open_client(struct runner *runner, const char *const *endpoints)
         .connections = 2,
         .balance = runner->index % 2 ? CLOCHE_CLIENT_RANDOM : CLOCHE_CLIENT_LEAST_BUSY,
         .polled = runner->index >= CLIENTS * 3 / 4,
+        .encoding = runner->index / 2 % 2 ? CLOCHE_ENCODING_CBOR : CLOCHE_ENCODING_JSON,
         .attempt_timeout_ms = 1000,
         .probe_first_ms = 5,
         .probe_most_ms = 200,

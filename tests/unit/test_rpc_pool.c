@@ -41,6 +41,7 @@ struct peer {
     struct rpc_server *server;
     struct rpc_request *held[64];
     size_t held_count;
+    _Atomic unsigned ended, cancelled; /* calls that nobody waited for any more */
     _Atomic unsigned visits;
     _Atomic unsigned calls;                    /* that reached a handler or a script */
     void (*script)(struct peer *peer, int fd); /* for each connection; it closes fd */
@@ -71,12 +72,21 @@ static void on_fail(struct rpc_request *request, const void *params, void *conte
     rpc_fail(request, RPC_CONFLICT, &err);
 }
 
+static void on_cancel(struct rpc_request *request, void *data)
+{
+    struct peer *peer = data;
+
+    peer->ended += rpc_request_wanted(request) == RPC_TIME_IS_OVER;
+    peer->cancelled += rpc_request_wanted(request) == RPC_CALL_ENDED;
+}
+
 static void on_hold(struct rpc_request *request, const void *params, void *context)
 {
     struct peer *peer = context;
 
     peer->calls++;
     peer->held[peer->held_count++] = request;
+    rpc_request_on_cancel(request, on_cancel, peer);
 }
 
 static void answer_held(struct peer *peer)
@@ -422,20 +432,6 @@ static void what_cannot_be_a_call_is_refused(void **state)
     }
 }
 
-static void calls_end_in_time_and_late_answers_are_dropped(void **state)
-{
-    start(&peers[0]);
-    open_with(1, .timeout_ms = 20000);
-    assert_int_equal(call("hold", 30), -ETIMEDOUT);
-    assert_int_equal(error.code, -ETIMEDOUT);
-    assert_int_equal(call("letGo", 0),
-                     0); /* on the same connection: its own answer, not the late one */
-    assert_int_equal(echo("after"), 0);
-    assert_int_equal(endpoint_counts(0).connects, 1);
-    assert_int_equal(counts_now().timeouts, 1);
-    assert_int_equal(counts_now().late, 1);
-}
-
 /* Reads a line; false at the end. */
 static bool read_line(int fd, char *line, size_t size)
 {
@@ -455,6 +451,55 @@ static long id_of(const char *line)
     const char *id = strstr(line, "\"id\":");
 
     return id ? atol(id + 5) : 0;
+}
+
+static bool answer_line(int fd, const char *line, const char *result)
+{
+    char answer[256];
+    int length = snprintf(answer, sizeof(answer),
+                          "{\"jsonrpc\":\"2.0\",\"id\":%ld,\"result\":%s}\n", id_of(line), result);
+
+    return write(fd, answer, (size_t)length) == length;
+}
+
+/* One that knows nothing of deadlines. */
+static void answer_late(struct peer *peer, int fd)
+{
+    char line[4096];
+
+    while (read_line(fd, line, sizeof(line))) {
+        bool slow = strstr(line, "\"hold\"");
+        if (slow)
+            poll(NULL, 0, 80);
+        if (!answer_line(fd, line, slow ? "{\"id\":\"late\"}" : "{\"id\":\"word\"}"))
+            break;
+    }
+    close(fd);
+}
+
+static void calls_end_in_time_and_late_answers_are_dropped(void **state)
+{
+    start_script(&peers[0], answer_late);
+    open_with(1, .timeout_ms = 20000);
+    assert_int_equal(call("hold", 10), -ETIMEDOUT);
+    assert_int_equal(error.code, -ETIMEDOUT);
+    assert_int_equal(echo("word"),
+                     0); /* on the same connection: its own answer, not the late one */
+    assert_int_equal(endpoint_counts(0).connects, 1);
+    assert_int_equal(counts_now().timeouts, 1);
+    assert_int_equal(counts_now().late, 1);
+}
+
+static void the_server_is_told_the_deadline(void **state)
+{
+    start(&peers[0]);
+    open_with(1, .timeout_ms = 20000);
+    assert_int_equal(call("hold", 30), -ETIMEDOUT);
+    for (int i = 0; i < 1000 && !peers[0].ended; i++)
+        nap(2);
+    assert_int_equal(peers[0].ended, 1);
+    assert_int_equal(counts_now().timeouts, 1);
+    assert_int_equal(echo("after"), 0);
 }
 
 static void answer_in_pieces(struct peer *peer, int fd)
@@ -527,12 +572,20 @@ static void retries_have_an_end(void **state)
 
 static void answer_pings_only(struct peer *peer, int fd)
 {
-    char line[4096], answer[128];
+    char line[4096];
 
-    while (read_line(fd, line, sizeof(line)) && strstr(line, "rpc.ping")) {
-        int length = snprintf(answer, sizeof(answer),
-                              "{\"jsonrpc\":\"2.0\",\"id\":%ld,\"result\":{}}\n", id_of(line));
-        if (write(fd, answer, (size_t)length) != length)
+    while (read_line(fd, line, sizeof(line)) && strstr(line, "rpc.ping") &&
+           answer_line(fd, line, "{}"))
+        ;
+    close(fd);
+}
+
+static void answer_nothing_but_pings(struct peer *peer, int fd)
+{
+    char line[4096];
+
+    while (read_line(fd, line, sizeof(line))) {
+        if (strstr(line, "rpc.ping") && !answer_line(fd, line, "{}"))
             break;
     }
     close(fd);
@@ -631,13 +684,14 @@ static void looks_come_less_and_less_often(void **state)
 
 static void a_silent_endpoint_is_taken_out(void **state)
 {
-    start(&peers[0]);
+    start_script(&peers[0], answer_nothing_but_pings);
     open_with(1, .timeout_ms = 20000, .probe_first_ms = 20);
     for (int i = 0; i < 3; i++)
         assert_int_equal(call("hold", 5), -ETIMEDOUT);
     assert_int_equal(endpoint_counts(0).breaks, 1);
-    assert_int_equal(echo("it answers a ping, and is in again"), 0);
+    wait_for_state(0, CLOCHE_ENDPOINT_IN); /* it answers a ping */
     assert_int_equal(endpoint_counts(0).failures, 0);
+    cloche_client_close(steal_ptr(client));
 }
 
 static int unanswered[256];
@@ -783,6 +837,9 @@ static void asynchronous_calls_have_one_callback(void **state)
     assert_true(cloche_client_cancel(client, number));
     wait_for(&cancelled);
     assert_int_equal(cancelled.code, -ECANCELED);
+    for (int i = 0; i < 1000 && !peers[0].cancelled; i++)
+        nap(2);
+    assert_int_equal(peers[0].cancelled, 1);
     assert_false(cloche_client_cancel(client, number));
     assert_false(cloche_client_cancel(client, 12345));
     assert_false(cloche_client_cancel(client, -1));
@@ -794,18 +851,18 @@ static void asynchronous_calls_have_one_callback(void **state)
 
 static void late_answers_are_counted(void **state)
 {
-    struct seen late = {0}, go = {0};
+    struct seen late = {0};
 
-    start(&peers[0]);
+    start_script(&peers[0], answer_late);
     open_with(1, .timeout_ms = 20000);
-    assert_true(begin("hold", NULL, 20, &late) > 0);
+    assert_true(begin("hold", NULL, 10, &late) > 0);
     wait_for(&late);
-    assert_true(begin("letGo", NULL, 0, &go) > 0);
-    wait_for(&go);
     for (int i = 0; i < 1000 && counts_now().late == 0; i++)
         nap(2);
     assert_int_equal(late.times, 1);
+    assert_int_equal(late.code, -ETIMEDOUT);
     assert_int_equal(counts_now().late, 1);
+    cloche_client_close(steal_ptr(client));
 }
 
 static void closing_ends_what_is_in_flight(void **state)
@@ -1009,6 +1066,33 @@ static void an_idempotent_call_does_not_wait_for_a_hung_endpoint(void **state)
     assert_true(unanswered_count > 0 && counts_now().retries > 0);
     assert_int_equal(counts_now().timeouts, 0);
     end_unanswered(&peers[0]);
+}
+
+static void calls_are_made_in_cbor_too(void **state)
+{
+    _cleanup_free_ char *result = NULL;
+    struct seen seen = {0}, failed = {0};
+
+    start(&peers[0]);
+    open_with(1, .encoding = CLOCHE_ENCODING_CBOR, .timeout_ms = 20000);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(echo("word"), 0);
+    assert_int_equal(
+        cloche_client_call(client, "echo", "{\"container\":\"by name\"}", NULL, &result, &error),
+        0);
+    assert_string_equal(result, "{\"id\":\"by name\"}");
+    assert_int_equal(call("fail", 0), -EBUSY);
+    assert_string_equal(error.hint, "try later");
+    assert_true(begin("echo", "{\"container\":\"x\"}", 0, &seen) > 0);
+    assert_true(begin("fail", NULL, 0, &failed) > 0);
+    wait_for(&seen);
+    assert_string_equal(seen.result, "{\"id\":\"x\"}");
+    wait_for(&failed);
+    assert_int_equal(failed.fault, RPC_CONFLICT);
+    assert_int_equal(call("hold", 20), -ETIMEDOUT);
+    stop(&peers[0]);
+    start_script(&peers[0], answer_late); /* knows no CBOR, and says nonsense to rpc.hello */
+    assert_true(echo("word") < 0);
 }
 
 /* ---- the generated functions ---- */
@@ -1267,8 +1351,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         pool_test(calls_come_back),
         pool_test(errors_have_code_and_hint),
+        pool_test(calls_are_made_in_cbor_too),
         pool_test(what_cannot_be_a_call_is_refused),
         pool_test(calls_end_in_time_and_late_answers_are_dropped),
+        pool_test(the_server_is_told_the_deadline),
         pool_test(answers_may_come_in_pieces),
         pool_test(a_call_that_may_have_been_done_is_not_sent_again),
         pool_test(an_idempotent_call_goes_to_another_endpoint),
