@@ -21,6 +21,8 @@ _cloche() {
             line=${line%%$'\t'*}
             # What bash takes for the current word is only what is behind the last ":" or "=".
             COMPREPLY+=("${line:$((${#typed} - ${#COMP_WORDS[COMP_CWORD]}))}")
+            # The value follows at once.
+            [[ $line == *= ]] && compopt -o nospace 2>/dev/null
         fi
     done < <("${words[0]}" __complete -- "${words[@]:1}" 2>/dev/null)
 }

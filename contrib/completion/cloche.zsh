@@ -3,7 +3,7 @@
 
 _cloche() {
     local line word
-    local -a candidates
+    local -a candidates open
 
     for line in ${(f)"$(${words[1]} __complete -- ${words[2,CURRENT]} 2>/dev/null)"}; do
         if [[ $line == :files ]]; then
@@ -11,9 +11,16 @@ _cloche() {
         else
             word=${line%%$'\t'*}
             # A colon ends the word in _describe's list.
-            candidates+=("${word//:/\\:}${${(M)line%$'\t'*}:+:${line#*$'\t'}}")
+            line="${word//:/\\:}${${(M)line%$'\t'*}:+:${line#*$'\t'}}"
+            # The value of NAME= follows at once.
+            if [[ $word == *= ]]; then
+                open+=("$line")
+            else
+                candidates+=("$line")
+            fi
         fi
     done
+    (( ${#open} )) && _describe cloche open -S ''
     (( ${#candidates} )) && _describe cloche candidates
 }
 

@@ -32,8 +32,10 @@ def listed_commands():
     """All commands by their shortest spelling, as lists of words."""
     overview = run(program("cloche"), "--help").out
     names = re.findall(r"^  ([a-z]+) +\S", overview, re.M)
-    groups = {"container", "image", "system"}
-    return [[name] for name in names if name not in groups] + [["system", "remove"]]
+    groups = {"container", "image", "rpc", "system"}
+    rpc = re.findall(r"^  ([a-z]+) +\S", run(program("cloche"), "rpc", "--help").out, re.M)
+    return ([[name] for name in names if name not in groups] + [["rpc", name] for name in rpc] +
+            [["system", "remove"]])
 
 
 @test

@@ -7,6 +7,7 @@
 const struct command_group command_groups[] = {
     {"container", "Manage containers"},
     {"image", "Manage images"},
+    {"rpc", "Use the management socket"},
     {"system", "Manage the engine"},
     {NULL, NULL},
 };
@@ -60,6 +61,11 @@ const struct spelling spellings[] = {
     {"image", "remove", &rmi_command, .synonym = true},
     {"image", "save", &save_command},
     {"image", "tag", &tag_command},
+    {"rpc", "call", &rpc_call_command},
+    {"rpc", "methods", &rpc_methods_command},
+    {"rpc", "ping", &rpc_ping_command},
+    {"rpc", "stats", &rpc_stats_command},
+    {"rpc", "watch", &rpc_watch_command},
     {"system", "info", &info_command},
     {"system", "remove", &system_remove_command},
     {.name = NULL},

@@ -12,6 +12,7 @@
 #include <schema/management.h>
 
 #include "cli.h"
+#include "rpc_complete.h"
 
 struct completion {
     struct cli *cli;
@@ -112,6 +113,10 @@ static void offer_values(struct completion *completion, enum complete what,
     case COMPLETE_SIGNALS:
         offer_signals(completion);
         break;
+    case COMPLETE_METHODS:
+    case COMPLETE_METHOD_CALL:
+    case COMPLETE_SUBSCRIBE:
+        break; /* depends on the words before: see offer_call() */
     case COMPLETE_CHOICES:
         for (; choices && *choices; choices++)
             offer(completion, *choices, NULL);
@@ -142,20 +147,66 @@ static const struct option *awaits_value(const struct option_group *groups, cons
     return option && option->kind != OPTION_FLAG ? option : NULL;
 }
 
+/* Each with its description behind a tab already. */
+static void offer_list(struct completion *completion, char *const *list)
+{
+    for (; list && *list; list++) {
+        _cleanup_free_ char *word = xstrndup(*list, strcspn(*list, "\t"));
+        offer(completion, word, (*list)[strlen(word)] ? *list + strlen(word) + 1 : NULL);
+    }
+}
+
+/* "container=" is followed by what a container is called. */
+static void offer_named(struct completion *completion)
+{
+    static const char prefix[] = "container=";
+
+    if (!text_starts_with(completion->typed, prefix))
+        return;
+    struct completion names = {
+        .cli = completion->cli, .typed = completion->typed + strlen(prefix), .out = BUFFER_INIT};
+    offer_containers(&names, COMPLETE_CONTAINERS);
+    _cleanup_strv_ char **lines = strv_split(buffer_text(&names.out), '\n');
+    for (char **line = lines; line && *line; line++) {
+        if (**line)
+            buffer_printf(&completion->out, "%s%s\n", prefix, *line);
+    }
+    buffer_finish(&names.out);
+}
+
+/* A method, then its parameters. */
+static void offer_call(struct completion *completion, enum complete what, const char *socket,
+                       const char *first)
+{
+    _cleanup_strv_ char **list = NULL;
+
+    if (what == COMPLETE_SUBSCRIBE)
+        first = "events.subscribe";
+    if (first && what != COMPLETE_METHODS)
+        list = rpc_complete_params(completion->cli, socket, first, completion->typed);
+    else if (!first)
+        list = rpc_complete_methods(completion->cli, socket);
+    offer_list(completion, list);
+    if (first)
+        offer_named(completion);
+}
+
 /* words: behind the command's own, up to and without the last one. */
 static void complete_command_line(struct completion *completion, const struct command *command,
                                   char *const *words)
 {
     const struct option *value_of = NULL;
+    const char *first = NULL, *socket = NULL;
     int operands = 0;
 
     for (; words[1]; words++) {
-        if (value_of)
+        if (value_of) {
+            socket = text_equal(value_of->name, "socket") ? *words : socket;
             value_of = NULL;
-        else if (words[0][0] == '-' && !(command->stop_at_operand && operands))
+        } else if (words[0][0] == '-' && !(command->stop_at_operand && operands))
             value_of = awaits_value(command->options, *words);
-        else
-            operands++;
+        else if (operands++ == 0)
+            first = *words;
     }
     bool many = command->maximum_operands < 0 || operands < command->maximum_operands;
     if (value_of)
@@ -164,6 +215,9 @@ static void complete_command_line(struct completion *completion, const struct co
         buffer_append_text(&completion->out, ":files\n");
     else if (completion->typed[0] == '-')
         offer_options(completion, command->options);
+    else if (many && command->complete >= COMPLETE_METHODS &&
+             command->complete <= COMPLETE_SUBSCRIBE)
+        offer_call(completion, command->complete, socket, first);
     else if (many)
         offer_values(completion, command->complete, NULL);
 }

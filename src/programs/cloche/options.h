@@ -31,6 +31,9 @@ enum complete {
     COMPLETE_IMAGES,
     COMPLETE_OBJECTS, /* containers and images */
     COMPLETE_COMMANDS,
+    COMPLETE_METHODS,     /* of the management socket */
+    COMPLETE_METHOD_CALL, /* one, and its parameters */
+    COMPLETE_SUBSCRIBE,   /* parameters of events.subscribe */
     COMPLETE_SIGNALS,
     COMPLETE_CHOICES, /* of the row's choices */
 };
