@@ -331,8 +331,42 @@ def the_daemon_is_called(instance):
 def the_daemon_describes_its_methods(instance):
     listed = {line.split()[0] for line in instance.cloche("rpc", "methods").lines[1:]}
     schema = json.loads((TOP / "runtime-spec/management.json").read_text())
-    assert listed >= set(schema["x-methods"])
+    assert listed >= set(schema["x-methods"]) | {"rpc.ping", "rpc.discover"}
+    document = json.loads(instance.cloche("rpc", "methods", "-f", "json").out)
+    assert {method["name"] for method in document["methods"]} == listed
     assert instance.cloche("rpc", "methods", "container.start").out.startswith("container.start(container)\n")
+
+
+@test
+def pings_and_counts_start_no_daemon(instance):
+    for command in ("ping", "stats"):
+        failed = instance.cloche("rpc", command, code=1)
+        assert "No daemon runs." in failed.err, failed
+    assert instance.daemon_pid() is None
+    instance.start_daemon()
+    assert [line.split(":")[0] for line in instance.cloche("rpc", "ping", "-c", "3").lines] == ["1", "2", "3"]
+    answers = [json.loads(line) for line in instance.cloche("rpc", "ping", "-c", "2", "-f", "json").lines]
+    assert [answer["number"] for answer in answers] == [1, 2] and answers[0]["microseconds"] > 0
+
+
+@test
+def counts_have_three_forms(instance):
+    instance.cloche("ps")
+    instance.cloche("rpc", "call", "container.inspect", "container=shop", code=1)
+    stats = json.loads(instance.cloche("rpc", "stats", "-f", "json").out)
+    by_name = {method["method"]: method for method in stats["methods"]}
+    assert by_name["container.list"]["calls"] == 1 and by_name["container.inspect"]["errors"] == {"-1": 1}
+    table = instance.cloche("rpc", "stats").out
+    assert re.search(r"^container\.inspect +1 +1 +0 +0 +0 ", table, re.M), table
+    text = instance.cloche("rpc", "stats", "-f", "openmetrics").out
+    assert text.endswith("# EOF\n")
+    assert 'cloche_rpc_server_calls_total{method="container.list"} 1\n' in text
+    assert 'cloche_rpc_server_errors_total{method="container.inspect",code="-1"} 1\n' in text
+    for line in text.splitlines():
+        assert re.fullmatch(r'# (TYPE|HELP|UNIT) \S+ .+|# EOF|\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [-\d.e+]+', line), line
+    buckets = [int(line.split()[-1]) for line in text.splitlines()
+               if line.startswith('cloche_rpc_server_latency_seconds_bucket{method="container.list"')]
+    assert buckets == sorted(buckets) and buckets[-1] == 1, buckets
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ static int connect_remote(struct cli *cli, const char *socket, bool only_running
                                  err);
     if (fd < 0 && socket)
         error_hint(err, "Is a server listening on %s?", socket);
+    else if (fd < 0)
+        error_hint(err, "No daemon runs. Other commands, such as 'cloche ps', start one.");
     return fd;
 }
 

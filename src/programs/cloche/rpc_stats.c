@@ -72,44 +72,24 @@ static yajl_val *methods_of(yajl_val stats, size_t *ret_count)
     return *ret_count ? methods->u.array.values : NULL;
 }
 
-/* Upper bound of a bucket in microseconds: each is twice as wide as the one before. */
-static double bound_of(size_t bucket)
+/* All error answers: they are counted by their codes. */
+static uint64_t errors_of(yajl_val method)
 {
-    return (double)(UINT64_C(1) << (bucket < 63 ? bucket : 63));
-}
+    yajl_val errors = tree_get(method, "errors");
+    uint64_t total = 0;
 
-static uint64_t in_bucket(yajl_val latency, size_t bucket)
-{
-    yajl_val buckets = tree_get(latency, "buckets");
-
-    if (!YAJL_IS_ARRAY(buckets) || bucket >= buckets->u.array.len ||
-        buckets->u.array.values[bucket]->type != yajl_t_number)
-        return 0;
-    return strtoull(buckets->u.array.values[bucket]->u.number.r, NULL, 10);
-}
-
-enum { BUCKETS_MAX = 40 };
-
-/* Microseconds that the given part of the calls did not exceed; 0 without calls. */
-static double quantile(yajl_val latency, double part)
-{
-    double wanted = part * (double)number_in(latency, "count");
-    double longest = (double)number_in(latency, "maxNs") / 1e3;
-    uint64_t below = 0;
-
-    for (size_t i = 0; i < BUCKETS_MAX && longest > 0; i++) {
-        below += in_bucket(latency, i);
-        if ((double)below >= wanted)
-            return bound_of(i) < longest ? bound_of(i) : longest;
-    }
-    return longest;
+    for (size_t i = 0; YAJL_IS_OBJECT(errors) && i < errors->u.object.len; i++)
+        total += number_in(errors, errors->u.object.keys[i]);
+    return total;
 }
 
 /* ---- a table ---- */
 
 /* "240 us", "1.2 ms", "3.4 s" */
-static char *duration_text(double microseconds)
+static char *duration_text(uint64_t nanoseconds)
 {
+    double microseconds = (double)nanoseconds / 1e3;
+
     if (microseconds < 1e3)
         return xasprintf("%.0f us", microseconds);
     if (microseconds < 1e6)
@@ -120,12 +100,12 @@ static char *duration_text(double microseconds)
 static void add_method(struct table *table, yajl_val method)
 {
     yajl_val latency = tree_get(method, "latency");
-    _cleanup_free_ char *half = duration_text(quantile(latency, 0.5));
-    _cleanup_free_ char *most = duration_text(quantile(latency, 0.99));
-    _cleanup_free_ char *longest = duration_text((double)number_in(latency, "maxNs") / 1e3);
+    _cleanup_free_ char *half = duration_text(number_in(latency, "p50Ns"));
+    _cleanup_free_ char *most = duration_text(number_in(latency, "p99Ns"));
+    _cleanup_free_ char *longest = duration_text(number_in(latency, "maxNs"));
     _cleanup_free_ char *row =
         xasprintf("%s\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\t%s\t%s\t%s",
-                  name_of(method), number_in(method, "calls"), number_in(method, "errors"),
+                  name_of(method), number_in(method, "calls"), errors_of(method),
                   number_in(method, "timeouts"), number_in(method, "cancelled"),
                   number_in(method, "inFlight"), half, most, longest);
 
@@ -203,7 +183,6 @@ static void write_by_method(yajl_val stats, struct buffer *out)
         const char *key, *name, *type, *help;
     } families[] = {
         {"calls", "cloche_rpc_server_calls", "counter", "Calls and notifications."},
-        {"errors", "cloche_rpc_server_errors", "counter", "Calls answered with an error."},
         {"timeouts", "cloche_rpc_server_timeouts", "counter", "Calls past their deadline."},
         {"cancelled", "cloche_rpc_server_cancelled", "counter", "Calls that were cancelled."},
         {"inFlight", "cloche_rpc_server_method_in_flight", "gauge", "Calls that are not answered."},
@@ -221,6 +200,26 @@ static void write_by_method(yajl_val stats, struct buffer *out)
     }
 }
 
+static void write_errors(yajl_val stats, struct buffer *out)
+{
+    static const char name[] = "cloche_rpc_server_errors";
+    size_t count;
+    yajl_val *methods = methods_of(stats, &count);
+
+    rpc_metrics_write_family(out, name, "counter", "Calls answered with an error, by its code.");
+    for (size_t i = 0; i < count; i++) {
+        yajl_val errors = tree_get(methods[i], "errors");
+        _cleanup_free_ char *label = method_label(methods[i]);
+        for (size_t j = 0; YAJL_IS_OBJECT(errors) && j < errors->u.object.len; j++) {
+            const char *code = errors->u.object.keys[j];
+            _cleanup_buffer_ struct buffer labels = BUFFER_INIT;
+            buffer_printf(&labels, "%s,", label);
+            rpc_metrics_write_label(&labels, "code", code);
+            rpc_metrics_write_sample(out, name, "counter", labels.data, number_in(errors, code));
+        }
+    }
+}
+
 static void write_histogram(yajl_val method, struct buffer *out)
 {
     static const char name[] = "cloche_rpc_server_latency_seconds";
@@ -230,9 +229,10 @@ static void write_histogram(yajl_val method, struct buffer *out)
     uint64_t below = 0;
 
     for (size_t i = 0; i < count; i++) {
-        below += in_bucket(latency, i);
-        buffer_printf(out, "%s_bucket{%s,le=\"%.6f\"} %" PRIu64 "\n", name, label,
-                      bound_of(i) / 1e6, below);
+        yajl_val bucket = buckets->u.array.values[i];
+        below += number_in(bucket, "count");
+        buffer_printf(out, "%s_bucket{%s,le=\"%.9g\"} %" PRIu64 "\n", name, label,
+                      (double)number_in(bucket, "belowNs") / 1e9, below);
     }
     buffer_printf(out, "%s_bucket{%s,le=\"+Inf\"} %" PRIu64 "\n", name, label,
                   number_in(latency, "count"));
@@ -247,6 +247,7 @@ static void write_metrics(yajl_val stats, struct buffer *out)
 
     write_plain(stats, out);
     write_by_method(stats, out);
+    write_errors(stats, out);
     rpc_metrics_write_family(out, "cloche_rpc_server_latency_seconds", "histogram",
                              "From reading a call to its answer.");
     for (size_t i = 0; i < count; i++)

@@ -30,6 +30,7 @@
 #include <engine/engine.h>
 #include <rpc/loop.h>
 #include <rpc/server.h>
+#include <schema/openrpc.h>
 
 #include "listen.h"
 #include "options.h"
@@ -186,7 +187,7 @@ static void on_rpc(uv_poll_t *poll, int status, int events)
 
 static int serve(struct daemon *daemon, int listen_fd, struct error *err)
 {
-    const struct rpc_server_options options = {.context = &daemon->api};
+    const struct rpc_server_options options = {.context = &daemon->api, .document = schema_openrpc};
 
     daemon->api = (struct api){.engine = daemon->engine, .shutdown = on_shutdown, .data = daemon};
     int r = rpc_server_create(daemon->rpc_loop, &options, &daemon->server, err);
