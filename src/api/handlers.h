@@ -57,6 +57,13 @@ void api_container_exec_wait(struct rpc_request *request, const struct api_exec_
 void api_container_commit(struct rpc_request *request, const struct api_container_commit *params,
                           void *context);
 
+void api_events_subscribe(struct rpc_request *request, const struct api_events_subscribe *params,
+                          void *context);
+void api_events_unsubscribe(struct rpc_request *request,
+                            const struct api_events_unsubscribe *params, void *context);
+void api_events_list(struct rpc_request *request, const struct api_events_list *params,
+                     void *context);
+
 void api_image_load(struct rpc_request *request, const struct api_image_load *params,
                     void *context);
 void api_image_save(struct rpc_request *request, const struct api_image_save *params,

@@ -31,6 +31,9 @@ static const struct management_handlers handlers = {
     .image_inspect = api_image_inspect,
     .image_tag = api_image_tag,
     .image_remove = api_image_remove,
+    .events_subscribe = api_events_subscribe,
+    .events_unsubscribe = api_events_unsubscribe,
+    .events_list = api_events_list,
 };
 
 int api_add_methods(struct rpc_server *server, struct error *err)
@@ -53,6 +56,7 @@ void api_fail(struct rpc_request *request, const struct error *err)
         {-EADDRINUSE, RPC_CONFLICT},
         {-EADDRNOTAVAIL, RPC_INVALID_ARGUMENT},
         {-ENOTTY, RPC_CONFLICT},
+        {-ENOBUFS, RPC_TOO_MANY},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {

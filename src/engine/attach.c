@@ -13,6 +13,7 @@
 #include <base/clock.h>
 #include <base/text.h>
 
+#include "events.h"
 #include "internal.h"
 #include "logfile.h"
 #include "status.h"
@@ -107,12 +108,14 @@ void engine_container_attach(struct container *container, const struct api_conta
     if (stream_pair(&client_fd, &monitor_fd, &err) < 0) {
         engine_fail(done, data, &err);
     } else if (container->link) {
+        event_container(container, "attach", NULL);
         link_request(container->link, MONITOR_ATTACH, &attach, sizeof(attach), &monitor_fd, 1,
                      on_stream_reply, new_call(done, data, steal_fd(&client_fd), tty));
     } else if (keep_attachment(container, monitor_fd, attach.flags, &err) < 0) {
         engine_fail(done, data, &err);
     } else {
         monitor_fd = -1;
+        event_container(container, "attach", NULL);
         give_stream(done, data, steal_fd(&client_fd), tty);
     }
 }
@@ -244,6 +247,16 @@ void engine_container_logs(struct container *container, const struct api_contain
 
 /* --- terminal --------------------------------------------------------------------------------- */
 
+static void tell_resize(const struct container *container, const struct api_container_resize *size)
+{
+    _cleanup_free_ char *height = xasprintf("%u", (unsigned)size->rows);
+    _cleanup_free_ char *width = xasprintf("%u", (unsigned)size->columns);
+
+    event_container(
+        container, "resize",
+        (struct event_attribute[]){{"height", height}, {"width", width}, {NULL, NULL}});
+}
+
 void engine_container_resize(struct container *container, const struct api_container_resize *size,
                              engine_done done, void *data)
 {
@@ -257,6 +270,8 @@ void engine_container_resize(struct container *container, const struct api_conta
         engine_fail(done, data, &err);
         return;
     }
+    if (!size->exec_id)
+        tell_resize(container, size);
     link_request(container->link, MONITOR_RESIZE, &resize, sizeof(resize), NULL, 0, on_stream_reply,
                  new_call(done, data, -1, false));
 }

@@ -11,6 +11,7 @@
 
 #include "cgroup.h"
 #include "changes.h"
+#include "events.h"
 #include "internal.h"
 #include "spec.h"
 
@@ -167,12 +168,30 @@ static void commit_work(uv_work_t *work)
 
 /* --- the operation ---------------------------------------------------------------------------- */
 
+static void tell_commit(const struct commit_operation *commit)
+{
+    const struct container *container = commit->base.container;
+
+    if (commit->pause)
+        event_container(container, "unpause", NULL);
+    if (commit->err.code)
+        return;
+    event_container(container, "commit",
+                    (struct event_attribute[]){{"imageID", commit->id},
+                                               {"imageRef", commit->name},
+                                               {"comment", commit->message},
+                                               {NULL, NULL}});
+    if (!text_empty(commit->name))
+        event_image(container->engine, "tag", commit->id, commit->name);
+}
+
 static void commit_done(uv_work_t *work, int status)
 {
     struct commit_operation *commit = work->data;
     struct engine_result result = ENGINE_RESULT_INIT;
 
     commit->base.container->engine->image_calls--;
+    tell_commit(commit);
     result.err = commit->err.code ? &commit->err : NULL;
     result.id = commit->id;
     operation_finish_result(&commit->base, &result);
@@ -189,6 +208,8 @@ static void commit_begin(struct operation *operation)
         return;
     }
     commit->pause = commit->pause && container->state == CONTAINER_RUNNING;
+    if (commit->pause)
+        event_container(container, "pause", NULL);
     commit->work.data = commit;
     container->engine->image_calls++;
     uv_queue_work(container->engine->loop, &commit->work, commit_work, commit_done);

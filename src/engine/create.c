@@ -7,6 +7,7 @@
 #include <base/text.h>
 
 #include "bundle.h"
+#include "events.h"
 #include "internal.h"
 #include "names.h"
 #include "spec.h"
@@ -176,6 +177,7 @@ static void create_done(struct disk_job *job)
         container_table_remove(container);
     } else {
         container->hidden = false;
+        event_container(container, "create", NULL);
         result.id = container->id;
         result.warnings = creation->warnings;
     }

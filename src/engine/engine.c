@@ -89,6 +89,8 @@ int engine_create(const struct engine_config *config, struct engine **ret, struc
 
     engine->loop = config->loop;
     engine->instance = config->instance;
+    engine->on_event = config->on_event;
+    engine->on_event_data = config->on_event_data;
     engine->cpus = count_cpus();
     engine->cgroup_v2 = cgroup_is_v2();
     r = find_programs(engine, config, err);

@@ -11,6 +11,7 @@
 #include <base/text.h>
 
 #include "bundle.h"
+#include "events.h"
 #include "internal.h"
 
 enum { EXIT_CODE_KILLED = 137 };
@@ -121,6 +122,15 @@ void exec_adopt(struct container *container, const char *id)
     find_or_add(container, id);
 }
 
+static void tell_exec_ended(const struct container *container, const struct exec_session *session)
+{
+    _cleanup_free_ char *code = xasprintf("%d", session->exit_code);
+
+    event_container(
+        container, "exec_die",
+        (struct event_attribute[]){{"execID", session->id}, {"exitCode", code}, {NULL, NULL}});
+}
+
 /* An end that comes for a session that an earlier daemon started makes the session known. */
 void exec_ended(struct container *container, const char *id, int exit_code)
 {
@@ -130,6 +140,7 @@ void exec_ended(struct container *container, const char *id, int exit_code)
         return;
     session->running = false;
     session->exit_code = exit_code;
+    tell_exec_ended(container, session);
     waiters_exec_ended(container->engine, session);
 }
 
@@ -140,6 +151,7 @@ void exec_end_all(struct container *container)
             continue;
         session->running = false;
         session->exit_code = EXIT_CODE_KILLED;
+        tell_exec_ended(container, session);
         waiters_exec_ended(container->engine, session);
     }
 }
@@ -195,6 +207,16 @@ static void exec_work(struct disk_job *job)
     engine_settle(&call->err, r);
 }
 
+/* docker makes an exec session and starts it in two steps. */
+static void tell_exec(const struct exec_call *call, const char *action)
+{
+    _cleanup_free_ char *command = strv_join(call->how->command, " ");
+
+    event_container(call->container, action,
+                    (struct event_attribute[]){
+                        {"execID", call->request.id}, {"command", command}, {NULL, NULL}});
+}
+
 static void on_exec_reply(const struct link_message *message, void *data)
 {
     struct exec_call *call = data;
@@ -203,6 +225,7 @@ static void on_exec_reply(const struct link_message *message, void *data)
         link_payload(message, MONITOR_OK, sizeof(struct monitor_pid));
 
     if (started) {
+        tell_exec(call, "exec_start");
         result.id = call->request.id;
         result.fd = steal_fd(&call->client_fd);
         result.pid = started->pid;
@@ -239,6 +262,7 @@ static void exec_prepared(struct disk_job *job)
     }
     call->client_fd = pair[0];
     add_session(container, call->request.id);
+    tell_exec(call, "exec_create");
     link_request(container->link, MONITOR_EXEC, &call->request, sizeof(call->request), &pair[1],
                  pair[1] >= 0 ? 1 : 0, on_exec_reply, call);
     close_fd(pair[1]);

@@ -15,11 +15,19 @@
 #include <base/text.h>
 #include <image/worker.h>
 
+#include "events.h"
 #include "internal.h"
 #include "status.h"
 
 struct engine_cancel {
     int fd; /* eventfd; readable: cancel */
+};
+
+/* An event that a step has to tell. */
+struct image_news {
+    struct image_news *next;
+    const char *action;
+    char *id, *name; /* owned; name may be NULL */
 };
 
 struct image_call;
@@ -37,6 +45,7 @@ struct image_call {
     int archive_fd;
     struct engine_cancel cancel;
     char **used_images; /* owned; image IDs of the containers, for counts */
+    struct image_news *news; /* owned; what to tell when it has succeeded */
     engine_image_done done;
     void *data;
     struct error err;
@@ -49,11 +58,37 @@ static void image_work(uv_work_t *work)
     engine_settle(&call->err, call->step(call, &call->err));
 }
 
+static void add_news(struct image_call *call, const char *action, const char *id, const char *name)
+{
+    struct image_news **end = &call->news;
+    struct image_news *news = xnew(struct image_news);
+
+    while (*end)
+        end = &(*end)->next;
+    *news = (struct image_news){
+        .action = action, .id = xstrdup(id), .name = name ? xstrdup(name) : NULL};
+    *end = news;
+}
+
+static void tell_news(struct image_call *call)
+{
+    while (call->news) {
+        struct image_news *news = call->news;
+        call->news = news->next;
+        if (!call->err.code)
+            event_image(call->engine, news->action, news->id, news->name);
+        free(news->id);
+        free(news->name);
+        free(news);
+    }
+}
+
 static void image_done(uv_work_t *work, int status)
 {
     struct image_call *call = work->data;
 
     call->engine->image_calls--;
+    tell_news(call);
     call->done(call->err.code ? &call->err : NULL, call->document, call->data);
     json_free(call->type, call->document);
     free(call->image);
@@ -234,7 +269,12 @@ void engine_image_inspect(struct engine *engine, const char *image, engine_image
 
 static int tag_step(struct image_call *call, struct error *err)
 {
-    int r = store_image_tag(call->engine->store, call->image, call->name, NULL, err);
+    _cleanup_store_image_ struct store_image *image = NULL;
+    _cleanup_free_ char *name = NULL;
+
+    int r = store_image_tag(call->engine->store, call->image, call->name, &name, err);
+    if (r == 0 && store_image_find(call->engine->store, name, &image, NULL) == 0)
+        add_news(call, "tag", image->id, name);
 
     if (r == -ENOENT)
         err->code = ENGINE_NO_SUCH_IMAGE;
@@ -251,15 +291,28 @@ void engine_image_tag(struct engine *engine, const char *image, const char *name
     submit(call);
 }
 
+static void tell_removed(struct image_call *call, const char *id,
+                         const struct store_removed *removed)
+{
+    for (char *const *name = removed->untagged; name && *name; name++)
+        add_news(call, "untag", id, *name);
+    if (strv_contains(removed->deleted, id))
+        add_news(call, "delete", id, NULL);
+}
+
 static int remove_step(struct image_call *call, struct error *err)
 {
     _cleanup_store_removed_ struct store_removed removed = {0};
+    _cleanup_store_image_ struct store_image *image = NULL;
 
-    int r = store_image_remove(call->engine->store, call->image, call->force, &removed, err);
+    int r = find(call, &image, err);
+    if (r == 0)
+        r = store_image_remove(call->engine->store, call->image, call->force, &removed, err);
     if (r == -ENOENT)
         err->code = ENGINE_NO_SUCH_IMAGE;
     if (r < 0)
         return r;
+    tell_removed(call, image->id, &removed);
     struct api_image_removed *document = xnew(struct api_image_removed);
     document->untagged = list_of(removed.untagged, &document->untagged_count);
     document->deleted = list_of(removed.deleted, &document->deleted_count);
@@ -289,6 +342,7 @@ static void fill_loaded(struct image_call *call, const struct store_loaded *load
         struct api_loaded_image *image = document->images[i] = xnew(struct api_loaded_image);
         image->id = xstrdup(loaded[i].id);
         image->names = list_of(loaded[i].names, &image->names_count);
+        add_news(call, "load", image->id, image->names[0]);
     }
     call->document = document;
 }
@@ -329,6 +383,15 @@ static int load_step(struct image_call *call, struct error *err)
     return r;
 }
 
+static void tell_saved(struct image_call *call)
+{
+    for (char *const *name = call->names; name && *name; name++) {
+        _cleanup_store_image_ struct store_image *image = NULL;
+        if (store_image_find(call->engine->store, *name, &image, NULL) == 0)
+            add_news(call, "save", image->id, *name);
+    }
+}
+
 static int save_step(struct image_call *call, struct error *err)
 {
     struct image_worker_spec spec = IMAGE_WORKER_SPEC_INIT;
@@ -347,6 +410,8 @@ static int save_step(struct image_call *call, struct error *err)
     r = image_worker_run(&spec, NULL, NULL, call->cancel.fd, &result, err);
     image_worker_result_free(result);
     store_save_finish(call->engine->store, request);
+    if (r >= 0)
+        tell_saved(call);
     return r;
 }
 

@@ -63,6 +63,8 @@ struct engine {
     bool removing;        /* the whole instance */
     unsigned adopting;    /* monitors that have not said how their container is */
     bool ending;          /* engine_end(): the loss of a link means nothing any more */
+    void (*on_event)(struct api_event *event, void *data);
+    void *on_event_data;
 };
 
 /* A stream that was asked for before the container's start. */

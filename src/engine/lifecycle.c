@@ -7,6 +7,7 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "events.h"
 #include "internal.h"
 #include "remove.h"
 
@@ -44,18 +45,31 @@ static void write_end(struct container *container, const struct container_end *e
     record->has_finished_at = true;
 }
 
+static void tell_end(const struct container *container, const struct container_end *end)
+{
+    const struct record_container *record = container->record;
+    bool known = record->has_started_at && end->finished >= record->started_at && !end->never_ran;
+
+    event_container_died(container, end->exit_code, end->oom,
+                         known ? end->finished - record->started_at : -1);
+}
+
 void container_ended(struct container *container, const struct container_end *end)
 {
     struct operation *current = container->operations;
+    bool connected = container->has_address;
 
     if (!container_is_active(container))
         return;
     container_ref(container);
     log_debug("container %.12s ended with %d", container->id, end->exit_code);
     write_end(container, end);
+    tell_end(container, end);
     container->recovering = false;
     link_destroy(steal_ptr(container->link));
     network_release(container);
+    if (connected)
+        event_container_network(container, "disconnect");
     container_drop_attachments(container);
     exec_end_all(container);
     waiters_container_ended(container);

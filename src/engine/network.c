@@ -6,6 +6,7 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "events.h"
 #include "internal.h"
 
 /* One network namespace ready for the next container, made when the loop has nothing to do. */
@@ -38,7 +39,10 @@ static int decide_subnet(struct engine *engine, struct error *err)
     r = store_db_run(store_database(engine->store), err,
                      "INSERT OR REPLACE INTO engine_settings VALUES ('subnet', ?)", "t",
                      net_subnet_format(&engine->subnet, text));
-    return r < 0 ? r : 0;
+    if (r < 0)
+        return r;
+    event_network(engine, "create");
+    return 0;
 }
 
 static void on_rules_changed(uv_poll_t *poll, int status, int events)

@@ -13,6 +13,8 @@
 #include <base/file.h>
 #include <base/log.h>
 
+#include "events.h"
+
 struct remove_operation {
     struct operation base;
     struct disk_job job;
@@ -52,6 +54,7 @@ static void remove_done(struct disk_job *job)
     }
     container_ref(container);
     container_table_remove(container);
+    event_container(container, "destroy", NULL);
     waiters_container_removed(container);
     operation_finish(&remove->base, NULL, true);
     container_unref(container);
@@ -92,6 +95,7 @@ static void remove_begin(struct operation *operation)
         operation_finish(operation, &remove->err, false);
     } else if (container->link) {
         /* Goes on in remove_container_ended(). */
+        event_container_signal(container, SIGKILL);
         link_request(container->link, MONITOR_STOP, &kill, sizeof(kill), NULL, 0, NULL, NULL);
     }
 }
@@ -125,8 +129,10 @@ static void kill_ahead(struct container *container)
 {
     struct monitor_stop kill = {.signal = SIGKILL, .timeout_ms = 0};
 
-    if (container->operations && container->state == CONTAINER_RUNNING && container->link)
-        link_request(container->link, MONITOR_STOP, &kill, sizeof(kill), NULL, 0, NULL, NULL);
+    if (!container->operations || container->state != CONTAINER_RUNNING || !container->link)
+        return;
+    event_container_signal(container, SIGKILL);
+    link_request(container->link, MONITOR_STOP, &kill, sizeof(kill), NULL, 0, NULL, NULL);
 }
 
 void remove_submit(struct container *container, bool force, engine_done done, void *data)

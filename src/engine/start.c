@@ -21,6 +21,7 @@
 #include <base/text.h>
 
 #include "bundle.h"
+#include "events.h"
 #include "folders.h"
 #include "remove.h"
 #include "spawn.h"
@@ -154,6 +155,7 @@ static void start_fail(struct start_operation *start)
     container_set_error(container, error_message(&start->err));
     container->record->exit_code = docker_exit_code(start->err.code);
     container->record->has_exit_code = true;
+    event_container_died(container, container->record->exit_code, false, -1);
     waiters_container_ended(container);
     container_commit_end(container);
     operation_finish(&start->base, &start->err, false);
@@ -173,6 +175,9 @@ static void on_start_reply(const struct link_message *message, void *data)
 
     if (started) {
         container_started(container, started->pid, (int64_t)started->started);
+        if (container->has_address)
+            event_container_network(container, "connect");
+        event_container(container, "start", NULL);
         container_commit_record(container);
         operation_finish(&start->base, NULL, true);
         return;

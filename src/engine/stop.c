@@ -4,6 +4,7 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+#include "events.h"
 #include "internal.h"
 #include "spec.h"
 
@@ -11,7 +12,7 @@
 
 struct kill_call {
     struct container *container; /* a reference */
-    bool deadly;
+    int signal;
     engine_done done;
     void *data;
 };
@@ -25,7 +26,9 @@ static void on_kill_reply(const struct link_message *message, void *data)
 
     if (message->type != MONITOR_OK)
         link_error(message, &err);
-    if (!err.code && call->deadly) {
+    if (!err.code)
+        event_container_signal(call->container, call->signal);
+    if (!err.code && call->signal == SIGKILL) {
         engine_container_wait(call->container, "not-running", call->done, call->data);
     } else {
         result.err = err.code ? &err : NULL;
@@ -55,7 +58,7 @@ void engine_container_kill(struct container *container, const char *signal_name,
     }
     struct monitor_signal signal = {.signal = (uint32_t)number};
     struct kill_call *call = xnew(struct kill_call);
-    *call = (struct kill_call){container_ref(container), number == SIGKILL, done, data};
+    *call = (struct kill_call){container_ref(container), number, done, data};
     link_request(container->link, MONITOR_SIGNAL, &signal, sizeof(signal), NULL, 0, on_kill_reply,
                  call);
 }
@@ -66,6 +69,15 @@ struct stop_operation {
     struct operation base;
     struct monitor_stop how;
 };
+
+static int stop_signal(const struct container *container, const struct stop_operation *stop)
+{
+    int number = (int)stop->how.signal;
+
+    if (!number && !text_empty(container->effective->stop_signal))
+        number = signal_parse(container->effective->stop_signal, NULL);
+    return number > 0 ? number : SIGTERM;
+}
 
 static void stop_begin(struct operation *operation)
 {
@@ -79,13 +91,15 @@ static void stop_begin(struct operation *operation)
     /* -ESRCH and a lost monitor both mean that the end is near: container_ended() comes in any
      * case.
      */
-    if (container->link)
-        link_request(container->link, MONITOR_STOP, &stop->how, sizeof(stop->how), NULL, 0, NULL,
-                     NULL);
+    if (!container->link)
+        return;
+    event_container_signal(container, stop_signal(container, stop));
+    link_request(container->link, MONITOR_STOP, &stop->how, sizeof(stop->how), NULL, 0, NULL, NULL);
 }
 
 static void stop_container_ended(struct operation *operation)
 {
+    event_container(operation->container, "stop", NULL);
     operation_finish(operation, NULL, true);
 }
 

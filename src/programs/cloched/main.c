@@ -46,6 +46,7 @@ struct daemon {
     uv_poll_t rpc; /* of rpc_loop's descriptor */
     struct engine *engine;
     struct rpc_server *server;
+    struct rpc_topic *events;
     struct api api;
     int lock_fd;
     bool instance_removed;
@@ -144,6 +145,7 @@ static void stop(struct daemon *daemon)
     while (uv_run(&daemon->loop, UV_RUN_DEFAULT))
         ;
     engine_free(daemon->engine);
+    rpc_topic_destroy(daemon->events);
     rpc_loop_destroy(daemon->rpc_loop);
     uv_loop_close(&daemon->loop);
 }
@@ -189,7 +191,10 @@ static int serve(struct daemon *daemon, int listen_fd, struct error *err)
 {
     const struct rpc_server_options options = {.context = &daemon->api, .document = schema_openrpc};
 
-    daemon->api = (struct api){.engine = daemon->engine, .shutdown = on_shutdown, .data = daemon};
+    daemon->api = (struct api){.engine = daemon->engine,
+                               .events = daemon->events,
+                               .shutdown = on_shutdown,
+                               .data = daemon};
     int r = rpc_server_create(daemon->rpc_loop, &options, &daemon->server, err);
     if (r == 0)
         r = api_add_methods(daemon->server, err);
@@ -208,7 +213,9 @@ static int start(struct daemon *daemon, struct error *err)
     struct engine_config config = {.instance = &daemon->instance,
                                    .loop = &daemon->loop,
                                    .libexec = libexec,
-                                   .runtime = runtime};
+                                   .runtime = runtime,
+                                   .on_event = api_publish,
+                                   .on_event_data = daemon->events};
 
     daemon->lock_fd = listen_lock(&daemon->instance, err);
     if (daemon->lock_fd < 0)
@@ -249,6 +256,8 @@ static int run(struct daemon *daemon, struct error *err)
     if (r < 0)
         return r;
     init_loop(daemon);
+    rpc_topic_create(daemon->rpc_loop, &api_events_topic, &daemon->events);
+    api_publish_daemon(daemon->events, "start");
     r = start(daemon, err);
     if (r == 0) {
         tell_ready(daemon);

@@ -10,14 +10,24 @@
 #include <base/error.h>
 #include <engine/engine.h>
 #include <rpc/server.h>
+#include <rpc/subscription.h>
 
 /* The server's context. */
 struct api {
     struct engine *engine;
+    struct rpc_topic *events; /* made with api_events_topic */
     /* system.shutdown was answered, or, with removed, system.remove: the daemon is to end. */
     void (*shutdown)(bool removed, void *data);
     void *data;
 };
+
+extern const struct rpc_topic_options api_events_topic;
+
+/* For engine_config.on_event; topic: such a topic. */
+void api_publish(struct api_event *event, void *topic);
+
+/* What the daemon itself does: start, reload, stop. */
+void api_publish_daemon(struct rpc_topic *topic, const char *action);
 
 /* All of the schema. The server's context is the struct api. */
 int api_add_methods(struct rpc_server *server, struct error *err);

@@ -42,6 +42,10 @@ struct engine_config {
     uv_loop_t *loop;
     const char *libexec; /* folder of cloche-monitor and cloche-image */
     const char *runtime; /* path of cloche-runtime */
+    /* Something happened, also while engine_create() runs. The event is taken over
+     * (api_event_free()). NULL: not told. */
+    void (*on_event)(struct api_event *event, void *data);
+    void *on_event_data;
 };
 
 /* Opens the instance's state, sets its network up, and adopts the containers that run: when it
@@ -142,6 +146,9 @@ void engine_cancel(struct engine_cancel *cancel);
 /* --- the instance ----------------------------------------------------------------------------- */
 
 void engine_info(struct engine *engine, engine_image_done done, void *data); /* api_system_info */
+
+/* Whether somebody who gave these filters wants the event. Pure. */
+bool engine_event_matches(const struct api_event_filters *filters, const struct api_event *event);
 
 /* Removes everything the instance has. When it has succeeded nothing is left but what lies in RUN
  * itself (the daemon's socket, log and lock file); only engine_end() may be called then. -EBUSY:

@@ -1,0 +1,183 @@
+/*
+ * What happened, told to whoever has the engine: documents of the management API, named as docker's
+ * events are.
+ */
+#include <stdlib.h>
+
+#include <base/alloc.h>
+#include <base/clock.h>
+#include <base/text.h>
+
+#include "events.h"
+#include "internal.h"
+
+static const char network_name[] = "bridge";
+
+static struct api_event *new_event(const char *type, const char *action, const char *id,
+                                   const char *name)
+{
+    struct api_event *event = xnew(struct api_event);
+
+    event->time = clock_now();
+    event->type = xstrdup(type);
+    event->action = xstrdup(action);
+    event->id = xstrdup(id);
+    event->name = text_empty(name) ? NULL : xstrdup(name);
+    event->attributes = xnew(struct json_string_map);
+    return event;
+}
+
+static void add_all(struct api_event *event, const struct event_attribute *attributes)
+{
+    for (; attributes && attributes->name; attributes++) {
+        if (attributes->value)
+            json_string_map_set(&event->attributes, attributes->name, attributes->value);
+    }
+}
+
+static void tell(struct engine *engine, struct api_event *event)
+{
+    if (engine->on_event)
+        engine->on_event(event, engine->on_event_data);
+    else
+        api_event_free(event);
+}
+
+void event_container(const struct container *container, const char *action,
+                     const struct event_attribute *attributes)
+{
+    struct api_event *event = new_event("container", action, container->id, container->name);
+    const struct json_string_map *labels =
+        container->effective ? container->effective->labels : NULL;
+
+    /* A label cannot stand for what is true: it is overwritten. */
+    for (size_t i = 0; labels && i < labels->count; i++)
+        json_string_map_set(&event->attributes, labels->keys[i], labels->values[i]);
+    json_string_map_set(&event->attributes, "image", container->spec->image);
+    add_all(event, attributes);
+    tell(container->engine, event);
+}
+
+void event_container_signal(const struct container *container, int number)
+{
+    _cleanup_free_ char *text = xasprintf("%d", number);
+
+    event_container(container, "kill", (struct event_attribute[]){{"signal", text}, {NULL, NULL}});
+}
+
+void event_container_died(const struct container *container, int exit_code, bool oom,
+                          int64_t nanoseconds)
+{
+    _cleanup_free_ char *code = xasprintf("%d", exit_code);
+    _cleanup_free_ char *duration =
+        nanoseconds >= 0 ? xasprintf("%jd", (intmax_t)(nanoseconds / CLOCK_SECOND)) : NULL;
+
+    if (oom)
+        event_container(container, "oom", NULL);
+    event_container(
+        container, "die",
+        (struct event_attribute[]){{"exitCode", code}, {"execDuration", duration}, {NULL, NULL}});
+}
+
+void event_container_network(const struct container *container, const char *action)
+{
+    const struct engine *engine = container->engine;
+    struct api_event *event = new_event("network", action, engine->instance->bridge, network_name);
+
+    add_all(event, (struct event_attribute[]){
+                       {"container", container->id}, {"type", network_name}, {NULL, NULL}});
+    tell(container->engine, event);
+}
+
+void event_network(struct engine *engine, const char *action)
+{
+    struct api_event *event = new_event("network", action, engine->instance->bridge, network_name);
+
+    add_all(event, (struct event_attribute[]){{"type", network_name}, {NULL, NULL}});
+    tell(engine, event);
+}
+
+void event_image(struct engine *engine, const char *action, const char *id, const char *name)
+{
+    tell(engine, new_event("image", action, id, text_empty(name) ? id : name));
+}
+
+/* ---- filters ---- */
+
+static bool one_begins(char *const *wanted, const char *text)
+{
+    for (; *wanted; wanted++) {
+        if (text && **wanted && text_starts_with(text, *wanted))
+            return true;
+    }
+    return false;
+}
+
+/* Where the tag begins, or the end: a colon before the last slash is of a port. */
+static size_t repository_length(const char *name)
+{
+    const char *slash = strrchr(name, '/');
+    const char *colon = strrchr(name, ':');
+
+    return colon && (!slash || colon > slash) ? (size_t)(colon - name) : strlen(name);
+}
+
+static bool is_image(const char *wanted, const char *name)
+{
+    size_t length = name ? repository_length(name) : 0;
+
+    return name && (text_equal(wanted, name) ||
+                    (strlen(wanted) == length && strncmp(wanted, name, length) == 0));
+}
+
+static bool has_image(char *const *wanted, const struct api_event *event)
+{
+    bool image = text_equal(event->type, "image");
+    const char *name =
+        image ? event->name : json_string_map_get(event->attributes, "image");
+
+    for (; *wanted; wanted++) {
+        _cleanup_free_ char *latest = xasprintf("%s:latest", *wanted);
+        if (is_image(*wanted, name) || is_image(latest, name) || (name && text_equal(latest, name)))
+            return true;
+        if (image && **wanted &&
+            (text_starts_with(event->id, *wanted) ||
+             (text_starts_with(event->id, "sha256:") &&
+              text_starts_with(event->id + strlen("sha256:"), *wanted))))
+            return true;
+    }
+    return false;
+}
+
+static bool has_label(const struct json_string_map *attributes, const char *wanted)
+{
+    size_t length = strcspn(wanted, "=");
+    _cleanup_free_ char *key = xstrndup(wanted, length);
+    const char *value = json_string_map_get(attributes, key);
+
+    return value && (!wanted[length] || text_equal(value, wanted + length + 1));
+}
+
+static bool has_labels(char *const *wanted, const struct api_event *event)
+{
+    for (; *wanted; wanted++) {
+        if (!has_label(event->attributes, *wanted))
+            return false;
+    }
+    return true;
+}
+
+static bool is_container(char *const *wanted, const struct api_event *event)
+{
+    return text_equal(event->type, "container") &&
+           (one_begins(wanted, event->id) || strv_contains(wanted, event->name));
+}
+
+bool engine_event_matches(const struct api_event_filters *filters, const struct api_event *event)
+{
+    return (!filters->type_count || strv_contains(filters->type, event->type)) &&
+           (!filters->action_count || strv_contains(filters->action, event->action)) &&
+           (!filters->container_count || is_container(filters->container, event)) &&
+           (!filters->image_count || has_image(filters->image, event)) &&
+           (!filters->label_count || has_labels(filters->label, event));
+}

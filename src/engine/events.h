@@ -1,0 +1,33 @@
+/*
+ * Telling what happened: each function hands one event (or two) to the engine's on_event.
+ */
+#ifndef ENGINE_EVENTS_H
+#define ENGINE_EVENTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct container;
+struct engine;
+
+struct event_attribute {
+    const char *name;  /* NULL ends the list */
+    const char *value; /* NULL: left out */
+};
+
+/* With the container's image and labels. attributes: NULL: no more than those. */
+void event_container(const struct container *container, const char *action,
+                     const struct event_attribute *attributes);
+/* kill */
+void event_container_signal(const struct container *container, int number);
+/* oom, where it was one, and die. nanoseconds: how long it ran; < 0: not told. */
+void event_container_died(const struct container *container, int exit_code, bool oom,
+                          int64_t nanoseconds);
+/* connect and disconnect, of a container's place on the bridge. */
+void event_container_network(const struct container *container, const char *action);
+
+void event_network(struct engine *engine, const char *action);
+/* name: NULL or "": the image has none. */
+void event_image(struct engine *engine, const char *action, const char *id, const char *name);
+
+#endif
