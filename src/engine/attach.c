@@ -252,9 +252,8 @@ static void tell_resize(const struct container *container, const struct api_cont
     _cleanup_free_ char *height = xasprintf("%u", (unsigned)size->rows);
     _cleanup_free_ char *width = xasprintf("%u", (unsigned)size->columns);
 
-    event_container(
-        container, "resize",
-        (struct event_attribute[]){{"height", height}, {"width", width}, {NULL, NULL}});
+    event_container(container, "resize",
+                    (struct event_attribute[]){{"height", height}, {"width", width}, {NULL, NULL}});
 }
 
 void engine_container_resize(struct container *container, const struct api_container_resize *size,

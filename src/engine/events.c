@@ -2,7 +2,7 @@
  * What happened, told to whoever has the engine: documents of the management API, named as docker's
  * events are.
  */
-#include <stdlib.h>
+#include <string.h>
 
 #include <base/alloc.h>
 #include <base/clock.h>
@@ -130,20 +130,23 @@ static bool is_image(const char *wanted, const char *name)
                     (strlen(wanted) == length && strncmp(wanted, name, length) == 0));
 }
 
+static bool is_id(const char *wanted, const char *id)
+{
+    static const char algorithm[] = "sha256:";
+    size_t skip = text_starts_with(id, algorithm) && !text_starts_with(wanted, algorithm)
+                      ? strlen(algorithm)
+                      : 0;
+
+    return *wanted && text_starts_with(id + skip, wanted);
+}
+
 static bool has_image(char *const *wanted, const struct api_event *event)
 {
     bool image = text_equal(event->type, "image");
-    const char *name =
-        image ? event->name : json_string_map_get(event->attributes, "image");
+    const char *name = image ? event->name : json_string_map_get(event->attributes, "image");
 
     for (; *wanted; wanted++) {
-        _cleanup_free_ char *latest = xasprintf("%s:latest", *wanted);
-        if (is_image(*wanted, name) || is_image(latest, name) || (name && text_equal(latest, name)))
-            return true;
-        if (image && **wanted &&
-            (text_starts_with(event->id, *wanted) ||
-             (text_starts_with(event->id, "sha256:") &&
-              text_starts_with(event->id + strlen("sha256:"), *wanted))))
+        if (is_image(*wanted, name) || (image && is_id(*wanted, event->id)))
             return true;
     }
     return false;

@@ -44,7 +44,7 @@ struct image_call {
     bool force;
     int archive_fd;
     struct engine_cancel cancel;
-    char **used_images; /* owned; image IDs of the containers, for counts */
+    char **used_images;      /* owned; image IDs of the containers, for counts */
     struct image_news *news; /* owned; what to tell when it has succeeded */
     engine_image_done done;
     void *data;

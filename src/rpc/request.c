@@ -374,6 +374,11 @@ const char *rpc_request_method(const struct rpc_request *request)
     return request->method->type->name;
 }
 
+bool rpc_request_is_alone(const struct rpc_request *request)
+{
+    return request->id_length && !request->batch;
+}
+
 const struct json_method *rpc_request_type(const struct rpc_request *request)
 {
     return request->method->type;

@@ -117,8 +117,8 @@ void rpc_topic_walk(const struct rpc_topic *topic, uint64_t since, rpc_topic_vis
 
 /* ---- sending ---- */
 
-/* -ENOBUFS: the connection says when it takes more. -ENOTCONN: it has ended, maybe just now, and the
- * subscriber is gone with it. */
+/* -ENOBUFS: the connection says when it takes more. -ENOTCONN: it has ended, maybe just now, and
+ * the subscriber is gone with it. */
 static int notify(struct rpc_connection *connection, const char *method,
                   const struct json_type *type, const void *params)
 {
@@ -138,8 +138,8 @@ static int tell_lost(const struct subscriber *subscriber, struct subscription *s
 
     if (!missing && !subscription->restarted)
         return 0;
-    int r = notify(subscriber->connection, topic->options.lost_method, &subscription_lost_type,
-                   &lost);
+    int r =
+        notify(subscriber->connection, topic->options.lost_method, &subscription_lost_type, &lost);
     if (r < 0)
         return r;
     subscription->at += missing;
@@ -151,9 +151,8 @@ static int tell_event(const struct subscriber *subscriber, struct subscription *
 {
     const struct rpc_topic *topic = subscriber->topic;
     const struct kept *kept = kept_at(topic, subscription->at);
-    struct subscription_event event = {.subscription = subscription->id,
-                                       .sequence = subscription->at,
-                                       .event = kept->text};
+    struct subscription_event event = {
+        .subscription = subscription->id, .sequence = subscription->at, .event = kept->text};
     int r = 0;
 
     if (!subscription->filter || topic->options.matches(subscription->filter, kept->event))
@@ -295,8 +294,7 @@ static void place(const struct rpc_topic *topic, const struct rpc_subscribe *how
 {
     subscription->reason = "gone";
     if (!how->has_since) {
-        subscription->at =
-            how->has_since_time ? find_time(topic, how->since_time) : topic->next;
+        subscription->at = how->has_since_time ? find_time(topic, how->since_time) : topic->next;
     } else if (how->since > topic->next || (how->boot && !text_equal(how->boot, topic->boot))) {
         subscription->reason = "restarted";
         subscription->restarted = true;
@@ -318,8 +316,7 @@ int rpc_subscribe(struct rpc_topic *topic, struct rpc_connection *connection,
     subscriber = find_or_add(topic, connection);
     if (subscriber->count >= topic->options.subscriptions_max) {
         json_free(topic->options.filter_type, how->filter);
-        error_set(err, -ENOBUFS, "the connection has %zu subscriptions already",
-                  subscriber->count);
+        error_set(err, -ENOBUFS, "the connection has %zu subscriptions already", subscriber->count);
         error_hint(err, "End one of them, or make another connection.");
         return -ENOBUFS;
     }

@@ -118,8 +118,8 @@ static int skip_action(struct interpreter *in)
 /* Maps whose keys are the user's own: what is not there is no mistake. */
 static bool is_free_map(const char *name, size_t length)
 {
-    static const char *const names[] = {"Labels",  "Ports",   "Networks",    "ExposedPorts",
-                                        "Volumes", "Options", "PortBindings"};
+    static const char *const names[] = {"Labels",  "Ports",   "Networks",     "ExposedPorts",
+                                        "Volumes", "Options", "PortBindings", "Attributes"};
 
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         if (strlen(names[i]) == length && strncmp(names[i], name, length) == 0)

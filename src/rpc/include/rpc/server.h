@@ -194,6 +194,9 @@ int rpc_request_take_fd(struct rpc_request *request, size_t index);
 const char *rpc_request_method(const struct rpc_request *request);
 const struct json_method *rpc_request_type(const struct rpc_request *request);
 
+/* Whether its answer goes out by itself: it is neither a notification nor part of a batch. */
+bool rpc_request_is_alone(const struct rpc_request *request);
+
 /* Who called; the connection stays valid as long as the request, also when it has ended. */
 struct rpc_connection *rpc_request_connection(const struct rpc_request *request);
 uid_t rpc_request_uid(const struct rpc_request *request);

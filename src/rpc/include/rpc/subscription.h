@@ -3,13 +3,14 @@
  *
  *     rpc_topic_create(loop, &options, &topic);
  *     rpc_topic_publish(topic, event, now);             whenever something happens
- *     rpc_subscribe(topic, connection, &how, &done, err);      in a handler, which then answers
+ *     rpc_subscribe(topic, request, &how, &done, err);  in a handler, which then answers
  *
- * The topic has one ring of its last events, bounded by number and bytes, and each subscription is a
- * place in it: replay and live events are the same walk, so that there is neither a gap nor a
- * repetition between them, and nothing is queued for anybody. A client that does not read stays where
- * it is while its connection is full; when the ring has gone over its place it is told how many
- * events it has lost, and goes on with the oldest that there is. Whoever publishes never waits.
+ * The topic has one ring of its last events, bounded by number and bytes, and each subscription is
+ * a place in it: replay and live events are the same walk, so that there is neither a gap nor a
+ * repetition between them, and nothing is queued for anybody. A client that does not read stays
+ * where it is while its connection is full; when the ring has gone over its place it is told how
+ * many events it has lost, and goes on with the oldest that there is. Whoever publishes never
+ * waits.
  *
  * All functions are for the loop's thread, and none blocks.
  */
@@ -25,12 +26,13 @@
 struct json_type;
 struct rpc_connection;
 struct rpc_loop;
+struct rpc_request;
 struct rpc_topic;
 
 enum {
-    RPC_TOPIC_EVENTS_MAX = 4096,     /* kept for replay */
-    RPC_TOPIC_BYTES_MAX = 8 << 20,   /* that they may take; the last event is kept in any case */
-    RPC_SUBSCRIPTIONS_MAX = 16,      /* of one connection to a topic */
+    RPC_TOPIC_EVENTS_MAX = 4096,   /* kept for replay */
+    RPC_TOPIC_BYTES_MAX = 8 << 20, /* that they may take; the last event is kept in any case */
+    RPC_SUBSCRIPTIONS_MAX = 16,    /* of one connection to a topic */
     RPC_TOPIC_BOOT_DIGITS = 32,
 };
 
@@ -76,8 +78,9 @@ struct rpc_subscribed {
 };
 
 /* Nothing is sent before the loop goes on, so that the answer of the handler that calls this comes
- * first. Ends with the connection. -ENOBUFS: the connection has too many. */
-int rpc_subscribe(struct rpc_topic *topic, struct rpc_connection *connection,
+ * first. Ends with the connection. -ENOBUFS: the connection has too many; -EBUSY: the request is a
+ * notification or part of a batch, whose answer could come behind the first events. */
+int rpc_subscribe(struct rpc_topic *topic, struct rpc_request *request,
                   const struct rpc_subscribe *how, struct rpc_subscribed *ret, struct error *err);
 
 /* *ret_next: the number to go on from. -ENOENT: the connection has no such subscription. */
