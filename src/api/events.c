@@ -70,7 +70,7 @@ void api_events_subscribe(struct rpc_request *request, const struct api_events_s
         .filter = copy_filters(what->filters),
     };
 
-    if (rpc_subscribe(api->events, rpc_request_connection(request), &how, &done, &err) < 0) {
+    if (rpc_subscribe(api->events, request, &how, &done, &err) < 0) {
         api_fail(request, &err);
         return;
     }

@@ -304,22 +304,37 @@ static void place(const struct rpc_topic *topic, const struct rpc_subscribe *how
     }
 }
 
-int rpc_subscribe(struct rpc_topic *topic, struct rpc_connection *connection,
-                  const struct rpc_subscribe *how, struct rpc_subscribed *ret, struct error *err)
+static int check_subscribe(const struct rpc_topic *topic, const struct rpc_request *request,
+                           struct error *err)
 {
-    struct subscriber *subscriber;
+    const struct rpc_connection *connection = rpc_request_connection(request);
+    const struct subscriber *subscriber = find_subscriber(topic, connection);
 
-    if (rpc_connection_closed(connection)) {
-        json_free(topic->options.filter_type, how->filter);
+    if (rpc_connection_closed(connection))
         return error_set(err, -ENOTCONN, "the connection has ended");
+    if (!rpc_request_is_alone(request)) {
+        error_set(err, -EBUSY, "a subscription in a batch would begin before its answer");
+        error_hint(err, "Send the call by itself, with an id.");
+        return -EBUSY;
     }
-    subscriber = find_or_add(topic, connection);
-    if (subscriber->count >= topic->options.subscriptions_max) {
-        json_free(topic->options.filter_type, how->filter);
+    if (subscriber && subscriber->count >= topic->options.subscriptions_max) {
         error_set(err, -ENOBUFS, "the connection has %zu subscriptions already", subscriber->count);
         error_hint(err, "End one of them, or make another connection.");
         return -ENOBUFS;
     }
+    return 0;
+}
+
+int rpc_subscribe(struct rpc_topic *topic, struct rpc_request *request,
+                  const struct rpc_subscribe *how, struct rpc_subscribed *ret, struct error *err)
+{
+    int r = check_subscribe(topic, request, err);
+
+    if (r < 0) {
+        json_free(topic->options.filter_type, how->filter);
+        return r;
+    }
+    struct subscriber *subscriber = find_or_add(topic, rpc_request_connection(request));
     struct subscription *subscription = xnew(struct subscription);
     subscription->id = ++subscriber->last_id;
     subscription->filter = how->filter;

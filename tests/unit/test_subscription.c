@@ -57,8 +57,8 @@ static void on_subscribe(struct rpc_request *request, const void *params, void *
         filters->action_count = what->filters->action_count;
         how.filter = filters;
     }
-    if (rpc_subscribe(topic, rpc_request_connection(request), &how, &done, &err) < 0) {
-        rpc_fail(request, RPC_TOO_MANY, &err);
+    if (rpc_subscribe(topic, request, &how, &done, &err) < 0) {
+        rpc_fail_errno(request, &err);
         return;
     }
     struct api_events_subscribed subscribed = {.subscription = done.id,
@@ -461,6 +461,20 @@ static void nothing_comes_behind_the_end_of_a_subscription(void **state)
     client_close(&client);
 }
 
+/* Its answer would come behind that of the slowest call of the batch. */
+static void a_batch_cannot_subscribe(void **state)
+{
+    struct client client;
+
+    client_open(&client);
+    say(&client, "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"events.subscribe\"}]\n");
+    assert_contains(hear(&client), "\"code\":-2");
+    say(&client, "{\"jsonrpc\":\"2.0\",\"method\":\"events.subscribe\"}\n");
+    publish(10);
+    assert_string_equal(hear(&client), "");
+    client_close(&client);
+}
+
 static void the_ring_keeps_to_its_bytes(void **state)
 {
     make_topic(1000, 100 * 1000);
@@ -668,6 +682,7 @@ int main(void)
         TEST(numbers_of_another_boot_are_told_as_lost),
         TEST(subscriptions_of_a_connection_are_apart_and_limited),
         TEST(nothing_comes_behind_the_end_of_a_subscription),
+        TEST(a_batch_cannot_subscribe),
         TEST(the_ring_keeps_to_its_bytes),
         TEST(slow_readers_cost_nobody_anything),
         TEST(every_number_is_told_once),
