@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include <base/alloc.h>
 #include <base/clock.h>
@@ -288,18 +287,24 @@ static int watch(struct cli *cli, struct watching *watching, struct error *err)
 
 /* ---- the command ---- */
 
+/* Durations reach back from this moment, not from the beginning of its second. */
 static int parse_time(const char *text, const char *name, int64_t *ret, struct error *err)
 {
-    _cleanup_free_ char *time_text = NULL;
+    _cleanup_free_ char *point = NULL, *later = NULL;
+    int64_t now = clock_now();
 
     if (!text)
         return 0;
-    int r = human_point_in_time(text, time(NULL), &time_text, err);
+    int r = human_point_in_time(text, now / CLOCK_SECOND, &point, err);
+    if (r >= 0)
+        r = human_point_in_time(text, now / CLOCK_SECOND + 1, &later, err);
     if (r < 0)
         return error_context(err, "invalid value for \"%s\"", name);
-    if (clock_parse(time_text, ret) < 0)
+    if (clock_parse(point, ret) < 0)
         return error_set(err, -ERANGE, "invalid value for \"%s\": \"%s\" lies too far away", name,
                          text);
+    if (!text_equal(point, later))
+        *ret += now % CLOCK_SECOND;
     return 0;
 }
 
