@@ -18,29 +18,26 @@ static bool ended(struct json_scan *scan)
 
 /* ---- strings ---- */
 
-#define EACH_BYTE(c) (UINT64_C(0x0101010101010101) * (unsigned char)(c))
+enum { BLOCK = 16 };
 
-/* The high bit of each byte that is zero; bytes above the lowest such one may be wrong. */
-static uint64_t zero_bytes(uint64_t word)
-{
-    return (word - EACH_BYTE(1)) & ~word & EACH_BYTE(0x80);
-}
+typedef uint8_t block __attribute__((vector_size(BLOCK)));
 
-/* Bytes from at on that stand for themselves in a string. Eight at a time while it is easy. */
+/* Bytes from at on that stand for themselves in a string. Sixteen at a time while it is easy. */
 static size_t plain_bytes(const char *at, const char *end)
 {
     const char *start = at;
-    uint64_t word;
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    while ((size_t)(end - at) >= sizeof(word)) {
-        memcpy(&word, at, sizeof(word));
-        uint64_t control = (word - EACH_BYTE(0x20)) & ~word & EACH_BYTE(0x80);
-        uint64_t special =
-            zero_bytes(word ^ EACH_BYTE('"')) | zero_bytes(word ^ EACH_BYTE('\\')) | control;
-        if (special)
-            return (size_t)(at - start) + (size_t)__builtin_ctzll(special) / 8;
-        at += sizeof(word);
+    for (; end - at >= BLOCK; at += BLOCK) {
+        uint64_t special[2]; /* 0xff for each byte that is */
+        block bytes;
+        memcpy(&bytes, at, BLOCK);
+        bytes = (block)((bytes < 0x20) | (bytes == '"') | (bytes == '\\'));
+        memcpy(special, &bytes, BLOCK);
+        if (special[0])
+            return (size_t)(at - start) + (size_t)__builtin_ctzll(special[0]) / 8;
+        if (special[1])
+            return (size_t)(at - start) + 8 + (size_t)__builtin_ctzll(special[1]) / 8;
     }
 #endif
     while (at < end && (unsigned char)*at >= 0x20 && *at != '"' && *at != '\\')

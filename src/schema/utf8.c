@@ -42,7 +42,13 @@ size_t utf8_check(const char *text, size_t length)
     size_t i = 0;
 
     while (i < length) {
-        uint64_t eight;
+        uint64_t eight, more[4];
+        while (length - i >= sizeof(more)) {
+            memcpy(more, text + i, sizeof(more));
+            if ((more[0] | more[1] | more[2] | more[3]) & UINT64_C(0x8080808080808080))
+                break;
+            i += sizeof(more);
+        }
         while (length - i >= sizeof(eight)) {
             memcpy(&eight, text + i, sizeof(eight));
             if (eight & UINT64_C(0x8080808080808080))

@@ -7,35 +7,32 @@
 
 enum { INDENT_PRETTY = 4, INDENT_NARROW = 2 };
 
-#define EACH_BYTE(c) (UINT64_C(0x0101010101010101) * (unsigned char)(c))
+enum { BLOCK = 16 };
 
-/* The high bit of each byte that is zero, for words of ASCII; bytes above the lowest such one may
- * be wrong. */
-static inline uint64_t zero_bytes(uint64_t word)
+typedef uint8_t block __attribute__((vector_size(BLOCK)));
+
+/* Whether all of a block stand for themselves in a JSON string. */
+static inline bool is_plain_block(const char *text)
 {
-    return (word - EACH_BYTE(1)) & EACH_BYTE(0x80);
+    uint64_t special[2];
+    block bytes;
+
+    memcpy(&bytes, text, BLOCK);
+    bytes = (block)((bytes < 0x20) | (bytes == '"') | (bytes == '\\') | (bytes >= 0x7f));
+    memcpy(special, &bytes, BLOCK);
+    return !(special[0] | special[1]);
 }
 
-/* Whether all eight stand for themselves in a JSON string. */
-static inline bool is_plain_word(uint64_t word)
-{
-    if (word & EACH_BYTE(0x80))
-        return false;
-    return !(zero_bytes(word ^ EACH_BYTE('"')) | zero_bytes(word ^ EACH_BYTE('\\')) |
-             zero_bytes(word ^ EACH_BYTE(0x7f)) | ((word - EACH_BYTE(0x20)) & EACH_BYTE(0x80)));
-}
-
-/* Bytes that stand for themselves in a JSON string, from text on. */
+/* Bytes that stand for themselves in a JSON string, from text on. What is behind the last whole
+ * block is looked at with bytes of that once more. */
 static size_t plain_run(const char *text, size_t length)
 {
     size_t i = 0;
-    uint64_t word;
 
-    for (; length - i >= sizeof(word); i += sizeof(word)) {
-        memcpy(&word, text + i, sizeof(word));
-        if (!is_plain_word(word))
-            break;
-    }
+    for (; length - i >= BLOCK && is_plain_block(text + i); i += BLOCK)
+        ;
+    if (length - i < BLOCK && i > 0 && is_plain_block(text + length - BLOCK))
+        return length;
     while (i < length) {
         unsigned char c = (unsigned char)text[i];
         if (c < 0x20 || c == '"' || c == '\\' || c >= 0x7f)
