@@ -145,14 +145,17 @@ def main():
     calls = [folder / "calls"]
     echo = Peer("echo", calls, server="echo-server", prefix="echo-")
     cloche = Peer("cloche", calls)
+    # The same through the client of several endpoints, and that in CBOR; with a thread of its own.
+    client, cbor = (Peer(name, calls, prefix=f"{name}-") for name in ("client", "cbor"))
+    thread = Peer("thread", calls, prefix="thread-")
     others = [Peer(name, [folder / name], more=more)
               for name, more in (("ttrpc", ()), ("nng", (str(options.width),)))
               if (folder / name).exists()]
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
-        for peer in (echo, cloche, *others):
+        for peer in (echo, cloche, client, cbor, thread, *others):
             stack.enter_context(peer.serving(pathlib.Path(scratch)))
-        compare("sync", "sync", [cloche, echo, *others], [options.calls], options, "echo")
-        compare(f"async, {options.width} in flight", "async", [cloche, *others],
+        compare("sync", "sync", [cloche, client, cbor, echo, *others], [options.calls], options, "echo")
+        compare(f"async, {options.width} in flight", "async", [cloche, client, cbor, thread, *others],
                 [options.calls, options.width], options, "cloche")
         if options.long:
             long_run(cloche, options.long, options.width)

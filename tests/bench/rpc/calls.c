@@ -28,6 +28,8 @@
 #include <rpc/server.h>
 #include <schema/echo.h>
 
+#include "pooled.h"
+
 enum { PAYLOAD = 128, ECHO_SIZE = 4096 };
 
 static struct bench_payload payload;
@@ -288,6 +290,12 @@ int main(int argc, char **argv)
         call_long(argv[2], count, width);
     else if (text_equal(mode, "idle"))
         hold_idle(argv[2], count);
+    else if (text_equal(mode, "client-sync") || text_equal(mode, "cbor-sync"))
+        pooled_sync(argv[2], payload_text, count, mode[1] == 'b');
+    else if (text_equal(mode, "client-async") || text_equal(mode, "cbor-async"))
+        pooled_async(argv[2], payload_text, count, width, true, mode[1] == 'b');
+    else if (text_equal(mode, "thread-async"))
+        pooled_async(argv[2], payload_text, count, width, false, false);
     else if (text_equal(mode, "echo-sync"))
         call_echo(argv[2], count);
     else {
