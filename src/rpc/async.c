@@ -139,14 +139,21 @@ static enum rpc_ended how_it_ended(const struct rpc_outcome *outcome)
     return outcome->code == -ECANCELED ? RPC_ENDED_CANCELLED : RPC_ENDED_LOST;
 }
 
+/* Until what came in this round had come. A call that began in the round has taken no time yet. */
+static uint64_t finished_after(const struct async_call *call)
+{
+    uint64_t now = rpc_loop_now(call->client->loop);
+
+    return now > call->begun ? now - call->begun : 0;
+}
+
 static void finish(struct async_call *call, const struct rpc_outcome *outcome)
 {
     struct cloche_client *client = call->client;
     const struct async_target target = call->target;
 
     rpc_loop_clear_timer(client->loop, &call->timer);
-    rpc_metrics_end(&client->metrics, how_it_ended(outcome), outcome->fault,
-                    monotonic_now() - call->begun);
+    rpc_metrics_end(&client->metrics, how_it_ended(outcome), outcome->fault, finished_after(call));
     free_call(call);
     target.done(&target, outcome);
 }
@@ -524,7 +531,7 @@ static int copy_fds(struct async_call *call, const int *fds, size_t count)
     return 0;
 }
 
-static int fill(struct async_call *call, const struct async_request *request)
+static int fill(struct async_call *call, const struct async_request *request, uint64_t now)
 {
     const struct cloche_call_options *options = request->options;
 
@@ -544,7 +551,7 @@ static int fill(struct async_call *call, const struct async_request *request)
     call->idempotent = call->method->idempotent || (options && options->idempotent);
     call->target = request->target;
     call->target.method = request->method;
-    call->begun = monotonic_now();
+    call->begun = now;
     call->deadline =
         deadline_after(call->begun, client_timeout(call->client, call->method, options));
     if (call->params.length > RPC_MESSAGE_MAX)
@@ -568,13 +575,13 @@ static int hand_in(struct cloche_client *client, struct async_call *call)
 int64_t async_call(struct cloche_client *client, const struct async_request *request)
 {
     client_lock(client);
-    bool stopping = client->stopping;
+    bool stopping = client->stopping, in_loop = client_in_loop(client);
     struct async_call *call = stopping ? NULL : new_call(client);
     client_unlock(client);
     if (!call)
         return stopping ? -ECANCELED : -ENOBUFS;
     int64_t number = number_of(call);
-    int r = fill(call, request);
+    int r = fill(call, request, in_loop ? rpc_loop_now(client->loop) : monotonic_now());
     if (r == 0) {
         rpc_metrics_begin(&client->metrics);
         client_lock(client);
