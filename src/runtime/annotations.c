@@ -1,10 +1,23 @@
+#include <errno.h>
+#include <stdlib.h>
+
+#include <schema/oci_config.h>
+
+#include <base/alloc.h>
 #include <base/text.h>
 
 #include "annotations.h"
 
-char *const annotation_names[] = {ANNOTATION_HOOKS_STDERR, ANNOTATION_HOOKS_STDOUT,
-                                  ANNOTATION_KEEP_GROUPS,  ANNOTATION_PIDFD_RECEIVER,
-                                  ANNOTATION_SECCOMP_FAIL, NULL};
+char *const annotation_names[] = {ANNOTATION_CRIU_CONFIG,
+#if CLOCHE_SYSTEMD
+                                  ANNOTATION_SYSTEMD_PROPERTY,
+#endif
+                                  ANNOTATION_HOOKS_STDERR,     ANNOTATION_HOOKS_STDOUT,
+                                  ANNOTATION_KEEP_GROUPS,      ANNOTATION_CONTEXT_TYPE,
+                                  ANNOTATION_PIDFD_RECEIVER,   ANNOTATION_SECCOMP_RECEIVER,
+                                  ANNOTATION_SECCOMP_FAIL,     NULL};
+
+static char *const context_types[] = {"context", "fscontext", "defcontext", "rootcontext", NULL};
 
 const char *annotation_value(const struct json_string_map *annotations, const char *name)
 {
@@ -13,4 +26,32 @@ const char *annotation_value(const struct json_string_map *annotations, const ch
             return annotations->values[i];
     }
     return NULL;
+}
+
+int annotations_check(const struct oci_config *config, struct error *err)
+{
+    const char *type = annotation_value(config->annotations, ANNOTATION_CONTEXT_TYPE);
+    const char *receiver = annotation_value(config->annotations, ANNOTATION_SECCOMP_RECEIVER);
+
+    if (type && !strv_contains(context_types, type))
+        return error_set(err, -EINVAL,
+                         "annotations: " ANNOTATION_CONTEXT_TYPE
+                         ": '%s' is none of context, fscontext, defcontext and rootcontext",
+                         type);
+    if (receiver && receiver[0] != '/')
+        return error_set(
+            err, -EINVAL,
+            "annotations: " ANNOTATION_SECCOMP_RECEIVER ": '%s' is not an absolute path", receiver);
+    return 0;
+}
+
+void annotations_apply(struct oci_config *config)
+{
+    const char *receiver = annotation_value(config->annotations, ANNOTATION_SECCOMP_RECEIVER);
+    struct oci_seccomp *seccomp = config->linux ? config->linux->seccomp : NULL;
+
+    if (receiver && seccomp && text_empty(seccomp->listener_path)) {
+        free(seccomp->listener_path);
+        seccomp->listener_path = xstrdup(receiver);
+    }
 }

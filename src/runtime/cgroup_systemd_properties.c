@@ -10,10 +10,10 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+#include "annotations.h"
 #include "cgroup_resources.h"
 #include "cgroup_systemd.h"
 
-#define ANNOTATION_PREFIX "org.systemd.property."
 #define INFINITY_TEXT "18446744073709551615"
 
 enum {
@@ -71,9 +71,9 @@ static int add_annotations(const struct oci_config *config, struct buffer *out, 
     const struct json_string_map *map = config->annotations;
 
     for (size_t i = 0; map && i < map->count; i++) {
-        if (!text_starts_with(map->keys[i], ANNOTATION_PREFIX))
+        if (!text_starts_with(map->keys[i], ANNOTATION_SYSTEMD_PROPERTY))
             continue;
-        const char *name = map->keys[i] + strlen(ANNOTATION_PREFIX);
+        const char *name = map->keys[i] + strlen(ANNOTATION_SYSTEMD_PROPERTY);
         if (!name[0] || strchr(name, ' '))
             return error_set(err, -EINVAL, "annotations.%s: '%s' is no name of a property",
                              map->keys[i], name);

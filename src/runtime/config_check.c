@@ -7,6 +7,7 @@
 
 #include "attributes.h"
 #include "cgroup_resources.h"
+#include "annotations.h"
 #include "config_check.h"
 #include "environment.h"
 #include "filter.h"
@@ -243,5 +244,5 @@ int config_check(const struct oci_config *config, struct error *err)
         r = check_linux(config, err);
     if (r == 0 && config->hooks)
         r = check_hooks(config->hooks, err);
-    return r;
+    return r < 0 ? r : annotations_check(config, err);
 }

@@ -105,6 +105,7 @@ static int load_config(struct container *container, const char *bundle, const ch
     if (!container->config->linux)
         container->config->linux = xnew(struct oci_linux);
     config_modernize(container->config);
+    annotations_apply(container->config);
     users_fill_maps(container->config->linux);
     r = config_check(container->config, err);
     if (r < 0)

@@ -13,13 +13,13 @@
 #include <base/socket.h>
 #include <base/text.h>
 
+#include "annotations.h"
 #include "criu.h"
 #include "protobuf.h"
 
 /* An administrator who writes criu's settings for containers has done so for one of these. */
 #define CRUN_CONFIG_FILE "/etc/criu/crun.conf"
 #define RUNC_CONFIG_FILE "/etc/criu/runc.conf"
-#define CONFIG_ANNOTATION "org.criu.config"
 
 enum {
     LOG_LEVEL = 4,
@@ -290,7 +290,7 @@ static uint64_t cgroups_mode(const char *name)
 /* What the annotation says; an empty one: none. */
 static const char *config_file(const struct oci_config *config)
 {
-    const char *file = json_string_map_get(config->annotations, CONFIG_ANNOTATION);
+    const char *file = json_string_map_get(config->annotations, ANNOTATION_CRIU_CONFIG);
 
     if (file)
         return file;

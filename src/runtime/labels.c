@@ -58,15 +58,15 @@ void labels_warn_of_mounts(const struct oci_linux *linux, char ***warnings)
                               "no label");
 }
 
-char *labels_mount_option(const struct oci_linux *linux, const char *type)
+char *labels_mount_option(const struct oci_linux *linux, const char *type, const char *option)
 {
     static char *const others[] = {"proc", "sysfs", "mqueue", "cgroup", "cgroup2", NULL};
 
     if (!label_mounts(linux) || strv_contains(others, type))
         return NULL;
     /* Categories have a comma between them ("s0:c4,c5"). */
-    return xasprintf(strchr(linux->mount_label, ',') ? "context=\"%s\"" : "context=%s",
-                     linux->mount_label);
+    return xasprintf(strchr(linux->mount_label, ',') ? "%s=\"%s\"" : "%s=%s",
+                     option ? option : "context", linux->mount_label);
 }
 
 int labels_set_mount(int mount_fd, const struct oci_linux *linux, const char *type,

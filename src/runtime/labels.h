@@ -19,8 +19,9 @@ int labels_check(const struct oci_process *process, struct error *err);
 void labels_warn_of_mounts(const struct oci_linux *linux, char ***warnings);
 
 /* The mount option that gives a new file system of this type its label; NULL where the kernel knows
- * better, without linux.mountLabel and without SELinux. Owned by the caller. */
-char *labels_mount_option(const struct oci_linux *linux, const char *type);
+ * better, without linux.mountLabel and without SELinux. option: its name; NULL: context. Owned by
+ * the caller. */
+char *labels_mount_option(const struct oci_linux *linux, const char *type, const char *option);
 
 /* For mqueue, whose instance exists before it is mounted: labels the root of the mount. */
 int labels_set_mount(int mount_fd, const struct oci_linux *linux, const char *type,

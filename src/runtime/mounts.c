@@ -14,6 +14,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "annotations.h"
 #include "kernel.h"
 #include "labels.h"
 #include "mounts.h"
@@ -95,9 +96,11 @@ static int parse_mapping(const struct container *container, struct mount_entry *
     return 0;
 }
 
-static void add_label(const struct oci_linux *linux, struct mount_entry *entry)
+static void add_label(const struct oci_config *config, struct mount_entry *entry)
 {
-    char *label = labels_mount_option(linux, entry->mount->type);
+    char *label =
+        labels_mount_option(config->linux, entry->mount->type,
+                            annotation_value(config->annotations, ANNOTATION_CONTEXT_TYPE));
 
     if (label)
         strv_take(&entry->options.data, label);
@@ -132,7 +135,7 @@ static int parse_entry(struct container *container, const struct oci_mount *moun
     else if (text_empty(mount->type) && !entry->options.remount)
         r = error_set(err, -EINVAL, "type: missing");
     else if (!entry->options.remount)
-        add_label(container->config->linux, entry);
+        add_label(container->config, entry);
     return r < 0 ? r : parse_mapping(container, entry, err);
 }
 

@@ -18,6 +18,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "annotations.h"
 #include "config_version.h"
 #include "kernel.h"
 #include "state.h"
@@ -390,6 +391,7 @@ int state_load_config(const struct stored *stored, struct oci_config **ret, stru
     if (r < 0)
         return r;
     config_modernize(*ret);
+    annotations_apply(*ret);
     users_fill_maps((*ret)->linux);
     return 0;
 }

@@ -167,6 +167,15 @@ def annotations_that_do_something_are_listed(w):
     assert "Pid:" in open(f"/proc/self/fdinfo/{pidfd}").read()
     assert "run.oci.pidfd_receiver" in names
 
+    w.bundle.config["annotations"] = {"run.oci.mount_context_type": "other"}
+    w.fails("run.oci.mount_context_type: 'other' is none of context, fscontext", script="true")
+    w.bundle.config["annotations"] = {"run.oci.mount_context_type": "rootcontext"}
+    w.run("true")
+    w.bundle.config["annotations"] = {"run.oci.seccomp.receiver": "relative"}
+    w.fails("run.oci.seccomp.receiver: 'relative' is not an absolute path", script="true")
+    assert {"run.oci.mount_context_type", "run.oci.seccomp.receiver", "org.criu.config"} < set(names)
+    assert ("org.systemd.property." in names) == features(w)["linux"]["cgroup"]["systemd"]
+
 
 if __name__ == "__main__":
     main()

@@ -317,6 +317,28 @@ def an_agent_answers(w):
 
 
 @world
+def an_agent_by_annotation(w):
+    """run.oci.seccomp.receiver, also for exec; the member has the last word."""
+    agent = Agent(w.scratch, {number_of("sethostname"): errno.ENOMEDIUM})
+    notify(w, "sethostname")
+    del w.bundle.linux["seccomp"]["listenerPath"]
+    w.bundle.config["annotations"] = {"run.oci.seccomp.receiver": str(agent.path)}
+    w.bundle.script("hostname other; sleep 100").write()
+    w.runtime("run", "-d", "-b", w.bundle.path, w.name)
+    try:
+        assert agent.take()[1] == 1
+        assert "No medium" in w.runtime("exec", w.name, "/bin/hostname", "other", code=1).err
+        assert agent.take()[1] == 1
+    finally:
+        w.runtime("delete", "-f", w.name)
+    w.bundle.config["annotations"] = {"run.oci.seccomp.receiver": "/no/agent"}
+    w.bundle.linux["seccomp"]["listenerPath"] = str(agent.path)
+    assert "No medium" in w.run("hostname other", code=1).err
+    agent.take()
+    agent.close()
+
+
+@world
 def an_agent_without_a_question(w):
     """A profile that names an agent and asks it nothing: the agent hears of the container, as from
     crun; without an agent the container runs, as with runc."""
