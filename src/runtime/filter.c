@@ -12,6 +12,7 @@
 #include <base/text.h>
 
 #include "filter.h"
+#include "filter_plain.h"
 #include "filter_stub.h"
 
 _Static_assert(sizeof(struct sock_filter) == sizeof(uint64_t), "an instruction is eight bytes");
@@ -307,9 +308,15 @@ static int check_notify(const struct oci_seccomp *config, struct error *err)
                      seccomp_api_get(), NOTIFY_API_LEVEL);
 }
 
-static int add_rules(scmp_filter_ctx context, const struct oci_seccomp *config,
-                     uint32_t default_action, struct error *err)
+/* Of calls that libseccomp knows; what says the same as the default needs no rule. */
+static int collect_calls(const struct oci_seccomp *config, uint32_t default_action,
+                         struct filter_calls *ret, struct error *err)
 {
+    size_t names = 0;
+
+    for (size_t i = 0; i < config->syscalls_count; i++)
+        names += config->syscalls[i]->names_count;
+    ret->list = xnew_array(struct filter_call, names + 1);
     for (size_t i = 0; i < config->syscalls_count; i++) {
         const struct oci_syscall *entry = config->syscalls[i];
         uint32_t action;
@@ -318,12 +325,27 @@ static int add_rules(scmp_filter_ctx context, const struct oci_seccomp *config,
             return r;
         for (size_t k = 0; action != default_action && k < entry->names_count; k++) {
             int number = seccomp_syscall_resolve_name(entry->names[k]);
-            if (number == __NR_SCMP_ERROR)
-                continue;
-            r = add_rule(context, action, number, entry);
-            if (r < 0)
-                return error_errno(err, -r, "linux.seccomp.syscalls[%zu]: %s", i, entry->names[k]);
+            if (number != __NR_SCMP_ERROR)
+                ret->list[ret->count++] = (struct filter_call){.name = entry->names[k],
+                                                               .rule = i,
+                                                               .action = action,
+                                                               .number = number,
+                                                               .conditional = entry->args_count};
         }
+    }
+    return 0;
+}
+
+static int add_rules(scmp_filter_ctx context, const struct oci_seccomp *config,
+                     const struct filter_calls *calls, struct error *err)
+{
+    for (size_t i = 0; i < calls->count; i++) {
+        const struct filter_call *call = &calls->list[i];
+        if (call->plain)
+            continue;
+        int r = add_rule(context, call->action, call->number, config->syscalls[call->rule]);
+        if (r < 0)
+            return error_errno(err, -r, "linux.seccomp.syscalls[%zu]: %s", call->rule, call->name);
     }
     return 0;
 }
@@ -332,7 +354,7 @@ static int add_rules(scmp_filter_ctx context, const struct oci_seccomp *config,
  * several times as long, and since Linux 5.11 the kernel remembers which calls pass whatever their
  * arguments are. */
 static int fill_context(scmp_filter_ctx context, const struct oci_seccomp *config,
-                        uint32_t default_action, struct error *err)
+                        const struct filter_calls *calls, struct error *err)
 {
     for (size_t i = 0; i < config->architectures_count; i++) {
         int r = architecture_of(config->architectures[i], err);
@@ -342,7 +364,7 @@ static int fill_context(scmp_filter_ctx context, const struct oci_seccomp *confi
             return error_errno(err, -r, "linux.seccomp.architectures[%zu]: %s", i,
                                config->architectures[i]);
     }
-    return add_rules(context, config, default_action, err);
+    return add_rules(context, config, calls, err);
 }
 
 /* libseccomp 2.5 writes the program only to a descriptor. */
@@ -409,36 +431,86 @@ static int write_stub(const struct oci_seccomp *config, struct buffer *out, stru
     return 0;
 }
 
-int filter_compile(const struct oci_seccomp *config, struct filter **ret, size_t *ret_size,
+/* libseccomp has the machine's own in each filter. Returns how many; tokens has room for that one
+ * and those of the profile. */
+static int list_tokens(const struct oci_seccomp *config, uint32_t *tokens, struct error *err)
+{
+    int count = 0;
+
+    tokens[count++] = seccomp_arch_native();
+    for (size_t i = 0; i < config->architectures_count; i++) {
+        int index = architecture_of(config->architectures[i], err), k = 0;
+        if (index < 0)
+            return index;
+        while (k < count && tokens[k] != architectures[index].token)
+            k++;
+        if (k == count)
+            tokens[count++] = architectures[index].token;
+    }
+    return count;
+}
+
+static int compile(const struct oci_seccomp *config, uint32_t default_action, uint32_t flags,
+                   struct filter_calls *calls, struct filter **ret, size_t *ret_size,
                    struct error *err)
 {
     _cleanup_buffer_ struct buffer prologue = BUFFER_INIT;
-    uint32_t default_action = 0, flags = 0;
+    scmp_filter_ctx context = seccomp_init(default_action);
 
-    if (!config) {
-        *ret = xnew(struct filter);
-        *ret_size = sizeof(**ret);
-        return 0;
-    }
+    if (!context)
+        return error_set(err, -EINVAL, "linux.seccomp.defaultAction: libseccomp refuses '%s'",
+                         config->default_action);
+    int r = fill_context(context, config, calls, err);
+    if (r == 0 && filter_stub_is_wanted(default_action))
+        r = write_stub(config, &prologue, err);
+    if (r == 0)
+        filter_plain_append(calls, &prologue);
+    if (r == 0)
+        r = export_filter(context, flags, &prologue, ret, ret_size, err);
+    seccomp_release(context);
+    return r;
+}
+
+int filter_compile_from(const struct oci_seccomp *config, enum filter_compilers compilers,
+                        struct filter **ret, size_t *ret_size, struct error *err)
+{
+    uint32_t default_action = 0, flags = 0, tokens[ARRAY_SIZE(architectures) + 1];
+    struct filter_calls calls = {.tokens = tokens};
+
     int r = action_of(config->default_action, config->default_errno_ret,
                       config->has_default_errno_ret, &default_action, err);
     if (r == 0)
         r = flags_of(config, &flags, err);
     if (r == 0)
         r = check_notify(config, err);
+    if (r == 0)
+        r = list_tokens(config, tokens, err);
     if (r < 0)
         return r;
-    scmp_filter_ctx context = seccomp_init(default_action);
-    if (!context)
-        return error_set(err, -EINVAL, "linux.seccomp.defaultAction: libseccomp refuses '%s'",
-                         config->default_action);
-    r = fill_context(context, config, default_action, err);
-    if (r == 0 && filter_stub_is_wanted(default_action))
-        r = write_stub(config, &prologue, err);
+    calls.token_count = (size_t)r;
+    r = collect_calls(config, default_action, &calls, err);
+    if (r == 0 && compilers == FILTER_LIBRARY_AND_OWN)
+        filter_plain_mark(&calls);
     if (r == 0)
-        r = export_filter(context, flags, &prologue, ret, ret_size, err);
-    seccomp_release(context);
+        r = compile(config, default_action, flags, &calls, ret, ret_size, err);
+    filter_calls_finish(&calls);
     return r;
+}
+
+int filter_compile(const struct oci_seccomp *config, struct filter **ret, size_t *ret_size,
+                   struct error *err)
+{
+    if (!config) {
+        *ret = xnew(struct filter);
+        *ret_size = sizeof(**ret);
+        return 0;
+    }
+    int r = filter_compile_from(config, FILTER_LIBRARY_AND_OWN, ret, ret_size, err);
+    if (r != -E2BIG)
+        return r;
+    /* A list can be shorter than a tree. */
+    error_finish(err);
+    return filter_compile_from(config, FILTER_LIBRARY, ret, ret_size, err);
 }
 
 int filter_install(const struct filter *filter, size_t size, int *ret_listener, struct error *err)

@@ -1,5 +1,6 @@
 /*
- * linux.seccomp, compiled by libseccomp into a program for the kernel.
+ * linux.seccomp, compiled into a program for the kernel: what the number of a system call decides
+ * by ourselves (filter_plain.h), the rest by libseccomp.
  */
 #ifndef RUNTIME_FILTER_H
 #define RUNTIME_FILTER_H
@@ -45,6 +46,11 @@ int filter_check_known(const struct oci_seccomp *config, struct error *err);
  * than every one in the profile fail with ENOSYS (filter_stub.h). */
 int filter_compile(const struct oci_seccomp *config, struct filter **ret, size_t *ret_size,
                    struct error *err);
+
+/* The same without a part of our own (filter_plain.h), or with; config is there. */
+enum filter_compilers { FILTER_LIBRARY, FILTER_LIBRARY_AND_OWN };
+int filter_compile_from(const struct oci_seccomp *config, enum filter_compilers compilers,
+                        struct filter **ret, size_t *ret_size, struct error *err);
 
 /* Installs it in the calling process. Needs no_new_privs or CAP_SYS_ADMIN. size is checked.
  * ret_listener: what the agent gets (O_CLOEXEC, owned by the caller), -1 without one (flags).

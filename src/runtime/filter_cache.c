@@ -22,7 +22,7 @@ struct cache_head {
     uint64_t filter_size;
 };
 
-static const char cache_magic[8] = "cloflt2";
+static const char cache_magic[8] = "cloflt3";
 
 /* What decides a program: the library, the machine and the kernel (the flags it knows) as well as
  * the profile. */
