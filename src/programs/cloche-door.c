@@ -222,6 +222,18 @@ static int parse(int argc, char **argv, struct settings *settings)
     return 0;
 }
 
+/* The answer is for people, and for the daemon to pass on: a line, and one that may help. */
+static int check(const struct door_config *config)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    int r = door_check(config, &err);
+    if (r < 0)
+        fprintf(stderr, "%s\n%s%s", error_message(&err), err.hint ? err.hint : "",
+                err.hint ? "\n" : "");
+    return r;
+}
+
 static void on_ready(void *data _unused_)
 {
     log_info("ready");
@@ -233,10 +245,11 @@ int main(int argc, char **argv)
     _cleanup_error_ struct error err = ERROR_INIT;
 
     int r = parse(argc, argv, &settings);
-    if (r == 0) {
+    if (r == 0 && settings.check) {
+        r = check(&settings.config);
+    } else if (r == 0) {
         log_configure("cloche-door", STDERR_FILENO, settings.log_level, LOG_FORMAT_AUTO);
-        r = settings.check ? door_check(&settings.config, &err)
-                           : door_serve(&settings.config, on_ready, NULL, &err);
+        r = door_serve(&settings.config, on_ready, NULL, &err);
         if (r < 0)
             log_failure(LOG_ERROR, &err, "cannot start");
     }

@@ -32,6 +32,7 @@
 #include <rpc/server.h>
 #include <schema/openrpc.h>
 
+#include "door.h"
 #include "listen.h"
 #include "options.h"
 
@@ -47,6 +48,7 @@ struct daemon {
     struct engine *engine;
     struct rpc_server *server;
     struct rpc_topic *events;
+    struct door_keeper *door; /* NULL: nobody comes over a network */
     struct api api;
     int lock_fd;
     bool instance_removed;
@@ -136,6 +138,7 @@ static void stop(struct daemon *daemon)
         remove_run_folder(daemon);
     else if (daemon->lock_fd >= 0)
         remove_own_files(daemon);
+    door_keeper_destroy(daemon->door);
     rpc_server_destroy(daemon->server);
     uv_close((uv_handle_t *)&daemon->rpc, NULL);
     engine_end(daemon->engine);
@@ -206,6 +209,19 @@ static int serve(struct daemon *daemon, int listen_fd, struct error *err)
     return r;
 }
 
+static int open_door(struct daemon *daemon, const char *libexec, struct error *err)
+{
+    if (!daemon->options.door)
+        return 0;
+    return door_keeper_create(&(struct door_keeper_options){.loop = daemon->rpc_loop,
+                                                            .settings_file = daemon->options.door,
+                                                            .libexec = libexec,
+                                                            .context = &daemon->api,
+                                                            .document = schema_openrpc,
+                                                            .add_methods = api_add_methods},
+                              &daemon->door, err);
+}
+
 static int start(struct daemon *daemon, struct error *err)
 {
     _cleanup_free_ char *libexec = find_libexec();
@@ -226,7 +242,8 @@ static int start(struct daemon *daemon, struct error *err)
     int r = engine_create(&config, &daemon->engine, err);
     if (r < 0)
         return r;
-    return serve(daemon, steal_fd(&listen_fd), err);
+    r = serve(daemon, steal_fd(&listen_fd), err);
+    return r < 0 ? r : open_door(daemon, libexec, err);
 }
 
 static void tell_ready(struct daemon *daemon)

@@ -17,6 +17,7 @@ static const char usage[] =
     "\n"
     "  --instance NAME      work on a private instance (default: $CLOCHE_INSTANCE)\n"
     "  --root DIR           keep images and containers in DIR\n"
+    "  --door FILE          let clients in over a network, as FILE says (see the man page)\n"
     "  --log-level LEVEL    error, warning, info (default) or debug\n"
     "  --log-format FORMAT  text, json, or auto (default): text on a terminal\n"
     "  --foreground         stay in the foreground (what it does anyhow)\n"
@@ -27,6 +28,7 @@ static const char usage[] =
 enum {
     OPT_INSTANCE = 256,
     OPT_ROOT,
+    OPT_DOOR,
     OPT_LEVEL,
     OPT_FORMAT,
     OPT_FOREGROUND,
@@ -37,6 +39,7 @@ enum {
 static const struct option options[] = {
     {"instance", required_argument, NULL, OPT_INSTANCE},
     {"root", required_argument, NULL, OPT_ROOT},
+    {"door", required_argument, NULL, OPT_DOOR},
     {"log-level", required_argument, NULL, OPT_LEVEL},
     {"log-format", required_argument, NULL, OPT_FORMAT},
     {"foreground", no_argument, NULL, OPT_FOREGROUND},
@@ -101,6 +104,9 @@ static int parse_one(int option, struct options *ret)
         return 0;
     case OPT_ROOT:
         ret->root = optarg;
+        return 0;
+    case OPT_DOOR:
+        ret->door = optarg;
         return 0;
     case OPT_LEVEL:
         return parse_level(optarg, ret);

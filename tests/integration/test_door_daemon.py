@@ -1,0 +1,275 @@
+"""The daemon with a door: started for the first client, started again when it crashed, and letting each
+client do what its certificate allows."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+from door import Certificates, free_port, read_all, rpc
+from harness import TOP, main, program, run, test, wait_for
+
+FALLBACK_ID = 65527
+
+
+class Daemon:
+    """cloched in the foreground with these settings of a door."""
+
+    def __init__(self, instance, folder, **settings):
+        self.instance = instance
+        self.file = pathlib.Path(folder) / "door.json"
+        self.file.write_text(json.dumps(settings))
+        self.log = []
+
+    def argv(self, *more):
+        return [program("cloched"), "--instance", self.instance.name, "--door", str(self.file),
+                "--log-level", "debug", *more]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.argv(), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                                        env={**os.environ, **self.instance.env})
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        wait_for(lambda: self.said("ready on") or self.process.poll() is not None, 30, "the daemon is ready")
+        assert self.process.poll() is None, self.log
+        return self
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.log.append(line.decode(errors="replace"))
+
+    def said(self, text):
+        return any(text in line for line in self.log)
+
+    def door(self):
+        """Process id of the door, or None."""
+        for name in os.listdir("/proc"):
+            try:
+                if name.isdigit() and pathlib.Path(f"/proc/{name}/stat").read_text().split()[3] == str(self.process.pid) \
+                        and pathlib.Path(f"/proc/{name}/comm").read_text() == "cloche-door\n":
+                    return int(name)
+            except OSError:
+                pass
+        return None
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(20)
+        self.reader.join(5)
+        self.process.stderr.close()
+
+
+@test
+def a_door_is_started_by_its_first_client(instance, scratch):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    with Daemon(instance, scratch, listen=[url], insecureLoopback=True, exitSeconds=1) as daemon:
+        assert daemon.door() is None
+        client = rpc.connect(url)
+        assert client.call("system.version")["os"] == "linux"
+        pid = daemon.door()
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        assert f"Uid:\t{FALLBACK_ID}\t{FALLBACK_ID}" in status and "CapEff:\t0000000000000000" in status, status
+        client.wire.close()
+        wait_for(lambda: daemon.door() is None, 20, "a door that nobody uses ends")
+        assert rpc.connect(url).call("system.version")["os"] == "linux"
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+@test
+def a_door_that_crashed_is_started_again(instance, scratch):
+    url = f"ws://127.0.0.1:{free_port()}"
+    with Daemon(instance, scratch, listen=[url], insecureLoopback=True) as daemon:
+        for crash in range(3):
+            client = wait_for(lambda: try_connect(url), 30)
+            client.call("rpc.ping")
+            os.kill(daemon.door(), signal.SIGKILL)
+            wait_for(lambda: sum("cloche-door ended on signal 9" in line for line in daemon.log) == crash + 1)
+        assert client.wire.receive() is None
+        pauses = [line.split("the next one in ")[1].split(" s")[0] for line in daemon.log if "the next one" in line]
+        assert pauses == ["0.1", "0.2", "0.4"], pauses
+        # The daemon's own socket does not notice.
+        assert rpc.connect(f"unix://{instance.socket}").call("system.version")
+
+
+def try_connect(url, **options):
+    try:
+        return rpc.connect(url, **options)
+    except (OSError, EOFError):
+        return None
+
+
+@test
+def certificates_decide_what_may_be_called(instance, scratch):
+    certificates = Certificates(scratch)
+    url = f"tls://127.0.0.1:{free_port()}"
+    settings = {
+        "listen": [url], "tlsCert": certificates.path("server.pem"), "tlsKey": certificates.path("server.key"),
+        "tlsClientCa": certificates.path("ca.pem"), "methods": ["system.version"],
+        "grants": [{"certificates": ["CN:nobody", "DNS:till*.example"], "methods": ["container.list"]},
+                   {"certificates": ["CN:boss"], "methods": ["*"]}]}
+    certificates.make("boss", "ca", "/CN=boss", "extendedKeyUsage=clientAuth")
+    certificates.make("other", "ca", "/CN=other", "subjectAltName=DNS:boss.example\nextendedKeyUsage=clientAuth")
+    with Daemon(instance, scratch, **settings):
+        for name, allowed in (("client", {"system.version", "container.list"}), ("other", {"system.version"}),
+                              ("boss", {"system.version", "container.list", "system.info"})):
+            client = rpc.connect(url, **certificates.client_options(name))
+            for method in ("system.version", "container.list", "system.info"):
+                try:
+                    client.call(method)
+                    assert method in allowed, (name, method)
+                except RuntimeError as problem:
+                    assert method not in allowed and "(-4)" in str(problem), (name, method, problem)
+            client.wire.close()
+
+
+@test
+def nobody_can_say_who_they_are(instance, scratch):
+    """What the door says first, a client may say again, or on another socket."""
+    url = f"tcp://127.0.0.1:{free_port()}"
+    boss = {"transport": "tls", "address": "192.0.2.1:1", "listener": "x", "name": "boss"}
+    settings = {"listen": [url], "insecureLoopback": True, "methods": ["system.version"],
+                "grants": [{"certificates": ["CN:boss"], "methods": ["*"]}]}
+    with Daemon(instance, scratch, **settings):
+        client = rpc.connect(url)
+        for method, params, code in (("rpc.peer", boss, "(-4)"), ("system.info", {}, "(-4)")):
+            try:
+                client.call(method, params)
+                raise AssertionError(f"{method} was allowed")
+            except RuntimeError as problem:
+                assert code in str(problem), problem
+        assert client.call("system.version")
+        try:
+            rpc.connect(f"unix://{instance.socket}").call("rpc.peer", boss)
+            raise AssertionError("rpc.peer was allowed")
+        except RuntimeError as problem:
+            assert "(-32601)" in str(problem), problem
+
+
+@test
+def a_killed_daemon_takes_its_door_along(instance, scratch):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    with Daemon(instance, scratch, listen=[url], insecureLoopback=True) as daemon:
+        client = rpc.connect(url)
+        client.call("rpc.ping")
+        door = daemon.door()
+        daemon.process.kill()
+        assert client.wire.receive() is None
+        # The next one gets the same place.
+        with Daemon(instance, scratch, listen=[url], insecureLoopback=True) as another:
+            assert rpc.connect(url).call("system.version")["pid"] == another.process.pid
+            assert another.door() != door
+            wait_for(lambda: not os.path.exists(f"/proc/{door}"))
+
+
+@test
+def settings_that_make_no_sense_stop_the_daemon(instance, scratch):
+    certificates = Certificates(scratch)
+    taken = socket.create_server(("127.0.0.1", 0))
+    place = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    for settings, message in (
+            ({"listen": ["tcp://127.0.0.1:1"]}, "door: tcp://127.0.0.1:1 would let in whoever can reach it"),
+            ({"listen": ["tls://127.0.0.1:7071"], "tlsCert": "/nowhere", "insecureLoopback": True}, "come together"),
+            ({"listen": ["tls://127.0.0.1:1"], "tlsCert": certificates.path("server.pem"),
+              "tlsKey": certificates.path("client.key"), "tlsClientCa": certificates.path("ca.pem")}, "server.pem"),
+            ({"listen": []}, "listen"), ({}, "listen"), ({"listen": ["x"], "colour": 1}, "colour"),
+            ({"listen": [place], "insecureLoopback": True}, "Address already in use"),
+            ({"listen": [place], "insecureLoopback": True, "user": "root"}, "may not run as root"),
+            ({"listen": [place], "insecureLoopback": True, "user": "no-such-user"}, "no user")):
+        daemon = Daemon(instance, scratch, **settings)
+        result = run(*daemon.argv(), env=instance.env, code=1)
+        assert message in result.err, (settings, result)
+    taken.close()
+
+
+# ---- the page
+
+class Browser:
+    """Chromium, asked through its pipe (DevTools protocol)."""
+
+    def __init__(self, folder, url):
+        to_browser, self.write = os.pipe()
+        self.read, from_browser = os.pipe()
+        self.process = subprocess.Popen(
+            ["sh", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "sh",
+             "/usr/lib/chromium/chromium", "--headless", "--no-sandbox", "--no-first-run", "--disable-gpu",
+             "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic",
+             "--disable-dev-shm-usage", f"--user-data-dir={folder}/profile", "--window-size=1200,800",
+             "--remote-debugging-pipe", url],
+            pass_fds=[to_browser, from_browser], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "HOME": str(folder), "TMPDIR": str(folder)}, start_new_session=True)
+        os.close(to_browser)
+        os.close(from_browser)
+        self.pending, self.last, self.session = b"", 0, None
+        targets = wait_for(lambda: [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"], 30)
+        self.session = self.call("Target.attachToTarget", targetId=targets[0]["targetId"], flatten=True)["sessionId"]
+
+    def call(self, method, **params):
+        self.last += 1
+        message = {"id": self.last, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.write, json.dumps(message).encode() + b"\0")
+        while True:
+            while b"\0" not in self.pending:
+                part = os.read(self.read, 65536)
+                assert part, "the browser has ended"
+                self.pending += part
+            text, _, self.pending = self.pending.partition(b"\0")
+            answer = json.loads(text)
+            if answer.get("id") == self.last:
+                assert "result" in answer, answer
+                return answer["result"]
+
+    def evaluate(self, expression):
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        return answer["result"].get("value")
+
+    def text(self, selector):
+        return self.evaluate(f"document.querySelector('{selector}')?.textContent")
+
+    def close(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        os.close(self.write)
+        os.close(self.read)
+
+
+@test
+def a_browser_shows_containers_and_events_live(instance, scratch):
+    port = free_port()
+    url = f"ws://127.0.0.1:{port}"
+    page = str(TOP / "contrib" / "examples" / "containers.html")
+    with Daemon(instance, scratch, listen=[url], insecureLoopback=True, page=page):
+        browser = Browser(scratch, f"http://127.0.0.1:{port}/")
+        try:
+            try:
+                wait_for(lambda: browser.text("#link-text") == "live", 60)
+            except AssertionError:
+                raise AssertionError(browser.text("header")) from None
+            assert "none yet" in browser.text("#containers")
+            instance.cloche("run", "-d", "--name", "shop", "host", "sleep", "600", timeout=120)
+            wait_for(lambda: browser.text("#containers li[data-state=running] .name") == "shop", 30)
+            wait_for(lambda: "start" in browser.text("#events"), 30)
+            picture = browser.call("Page.captureScreenshot")["data"]
+            if os.environ.get("CLOCHE_TEST_PICTURE"):
+                import base64
+                pathlib.Path(os.environ["CLOCHE_TEST_PICTURE"]).write_bytes(base64.b64decode(picture))
+            # A page of somebody else's, in the same browser, does not get in.
+            browser.call("Page.navigate", url="data:text/html,x")
+            opened = browser.evaluate(
+                f"new Promise(done => {{ const s = new WebSocket('{url}/rpc', 'cloche-rpc');"
+                "s.onopen = () => done('open'); s.onerror = () => done('refused'); })")
+            assert opened == "refused", opened
+        finally:
+            browser.close()
+            instance.cloche("rm", "-f", "shop", code=None)
+
+
+if __name__ == "__main__":
+    main()
