@@ -98,7 +98,7 @@ static void on_discover(struct rpc_request *request, const struct rpc_empty *par
 {
     const char *document = request->connection->server->options.document;
 
-    rpc_reply_json(request, document, strlen(document));
+    rpc_reply_json(request, document, strlen(document), NULL, 0);
 }
 
 /* ---- stats ---- */
@@ -148,7 +148,7 @@ static void on_stats(struct rpc_request *request, const struct rpc_empty *params
     }
     json_writer_array_end(&writer);
     json_writer_object_end(&writer);
-    rpc_reply_json(request, out.data, out.length);
+    rpc_reply_json(request, out.data, out.length, NULL, 0);
 }
 
 /* ---- */

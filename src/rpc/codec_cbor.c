@@ -84,6 +84,8 @@ static void set_params(struct rpc_message *message, struct rpc_part value)
 {
     enum cbor_major major = major_of(value);
 
+    if (is_simple(value, CBOR_NULL)) /* as some clients write none */
+        return;
     if (major != CBOR_MAP && major != CBOR_ARRAY)
         rpc_message_invalid(message, "\"params\" is neither a map nor an array");
     message->positional = major == CBOR_ARRAY;

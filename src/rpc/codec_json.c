@@ -97,6 +97,8 @@ static void set_method(struct rpc_message *message, struct json_token value)
 
 static void set_params(struct rpc_message *message, struct json_token value)
 {
+    if (value.text[0] == 'n') /* null: as some clients write none */
+        return;
     if (value.text[0] != '{' && value.text[0] != '[')
         rpc_message_invalid(message, "\"params\" is neither an object nor an array");
     message->positional = value.text[0] == '[';

@@ -198,8 +198,8 @@ void connection_end(struct rpc_connection *connection)
         rpc_loop_queue(connection->server->loop, &connection->flush);
 }
 
-int rpc_connection_notify(struct rpc_connection *connection, const char *method,
-                          const struct json_type *type, const void *params)
+static int notify(struct rpc_connection *connection, const char *method,
+                  const struct json_type *type, const void *params)
 {
     struct rpc_head head = {
         .method = method, .timeout_ms = RPC_NO_TIMEOUT, .params = params != NULL};
@@ -212,8 +212,10 @@ int rpc_connection_notify(struct rpc_connection *connection, const char *method,
     }
     struct buffer *out = connection_begin(connection, NULL, 0);
     connection->codec->request_begin(out, &head);
-    if (params)
+    if (type && params)
         connection->codec->write(type, params, out);
+    else if (params)
+        connection->codec->write_json(params, strlen(params), out);
     connection->codec->request_end(out, &head);
     connection->server->notifications++;
     rpc_connection_hold(connection);
@@ -221,6 +223,18 @@ int rpc_connection_notify(struct rpc_connection *connection, const char *method,
     connection_update(connection);
     rpc_connection_release(connection);
     return 0;
+}
+
+int rpc_connection_notify(struct rpc_connection *connection, const char *method,
+                          const struct json_type *type, const void *params)
+{
+    return notify(connection, method, type, params);
+}
+
+int rpc_connection_notify_json(struct rpc_connection *connection, const char *method,
+                               const char *params)
+{
+    return notify(connection, method, NULL, params);
 }
 
 /* ---- in ---- */

@@ -24,18 +24,36 @@ static int *take_fds(struct rpc_connection *connection, size_t count)
     return fds;
 }
 
-static int read_params(const struct rpc_codec *codec, const struct json_method *type,
+static char *params_text(const struct rpc_codec *codec, const struct rpc_message *message)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+
+    if (message->params.text)
+        codec->to_json(message->params, &text);
+    else
+        buffer_append_text(&text, "{}");
+    return buffer_steal(&text);
+}
+
+static int read_params(const struct rpc_codec *codec, const struct method *method,
                        const struct rpc_message *message, void **ret, struct error *err)
 {
+    const struct json_type *params = method->type->params;
+    const struct json_method *type = method->type;
+
     if (message->fds != type->param_fds)
         return error_set(err, -EINVAL, "%u descriptors are expected, %zu came", type->param_fds,
                          message->fds);
-    if (!type->params)
+    if (method->untyped) {
+        *ret = params_text(codec, message);
+        return 0;
+    }
+    if (!params)
         return 0;
     if (!message->params.text)
-        return json_parse(type->params, "{}", 2, NULL, ret, err);
+        return json_parse(params, "{}", 2, NULL, ret, err);
     return (message->positional ? codec->read_positional : codec->read)(
-        type->params, message->params.text, message->params.length, ret, err);
+        params, message->params.text, message->params.length, ret, err);
 }
 
 /* rpc.hello, rpc.ping and rpc.cancel say nothing of anybody else. */
@@ -84,7 +102,7 @@ static struct method *check_call(struct rpc_connection *connection,
     rpc_metrics_begin(&method->metrics);
     refusal->code = RPC_INVALID_PARAMS;
     if (is_allowed(connection, method->type, refusal) &&
-        read_params(connection->codec, method->type, message, ret_params, err) == 0)
+        read_params(connection->codec, method, message, ret_params, err) == 0)
         return method;
     rpc_metrics_end(&method->metrics, RPC_ENDED_FAULT, refusal->code, 0);
     return NULL;

@@ -135,7 +135,9 @@ static void release(struct rpc_request *request)
     if (request->fds)
         close_fds(request->fds, request->fds_count);
     free(request->fds);
-    if (request->method->type->params)
+    if (request->method->untyped)
+        free(request->params);
+    else if (request->method->type->params)
         json_free(request->method->type->params, request->params);
     connection->server->in_flight--;
     free(request);
@@ -200,6 +202,8 @@ static void end_result(struct rpc_request *request, struct buffer *out, size_t f
 void rpc_reply(struct rpc_request *request, const void *result, const int *fds, size_t fds_count)
 {
     const struct json_type *type = request->method->type->result;
+
+    request->on_cancel = NULL; /* what is written may end the connection */
     struct buffer *out = begin_result(request, fds, fds_count);
 
     if (out && type && result)
@@ -213,19 +217,21 @@ void rpc_reply(struct rpc_request *request, const void *result, const int *fds, 
     finish(request);
 }
 
-void rpc_reply_json(struct rpc_request *request, const char *text, size_t length)
+void rpc_reply_json(struct rpc_request *request, const char *text, size_t length, const int *fds,
+                    size_t fds_count)
 {
-    struct buffer *out = begin_result(request, NULL, 0);
-
+    request->on_cancel = NULL;
+    struct buffer *out = begin_result(request, fds, fds_count);
     if (out) {
         request->codec->write_json(text, length, out);
-        end_result(request, out, 0);
+        end_result(request, out, fds_count);
     }
     finish(request);
 }
 
 void rpc_fail(struct rpc_request *request, int code, const struct error *err)
 {
+    request->on_cancel = NULL;
     if (request->wanted == RPC_STILL_WANTED)
         write_fault(request, code, error_message(err), err->hint);
     finish(request);

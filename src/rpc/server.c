@@ -60,15 +60,14 @@ static void grow_slots(struct rpc_server *server)
         put_slot(server, server->methods[i]);
 }
 
-static int add_method(struct rpc_server *server, const struct json_method *type,
-                      rpc_handler handler, const void *handlers, struct error *err)
+static int add_method(struct rpc_server *server, const struct json_method *type, struct method as,
+                      struct error *err)
 {
     if (server_find_method(server, type->name, strlen(type->name)))
         return error_set(err, -EEXIST, "there is a method '%s' already", type->name);
     struct method *method = xnew(struct method);
+    *method = as;
     method->type = type;
-    method->handler = handler;
-    method->handlers = handlers;
     server->methods =
         xrealloc(server->methods, server->methods_count + 1, sizeof(*server->methods));
     server->methods[server->methods_count++] = method;
@@ -85,7 +84,9 @@ int rpc_server_add_methods(struct rpc_server *server, const struct rpc_method *m
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < count; i++)
-        r = add_method(server, methods[i].type, methods[i].handler, NULL, err);
+        r = add_method(
+            server, methods[i].type,
+            (struct method){.handler = methods[i].handler, .untyped = methods[i].untyped}, err);
     return r;
 }
 
@@ -99,7 +100,7 @@ int rpc_server_add_handlers(struct rpc_server *server, const struct json_method 
         void (*handler)(void);
         memcpy(&handler, at, sizeof(handler));
         if (handler)
-            r = add_method(server, &methods[i], NULL, handlers, err);
+            r = add_method(server, &methods[i], (struct method){.handlers = handlers}, err);
     }
     return r;
 }

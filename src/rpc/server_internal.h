@@ -26,6 +26,7 @@ struct method {
     const struct json_method *type;
     rpc_handler handler;  /* NULL: type->call with handlers */
     const void *handlers; /* struct NAME_handlers */
+    bool untyped;
     struct rpc_metrics metrics;
 };
 

@@ -121,6 +121,7 @@ typedef void (*rpc_handler)(struct rpc_request *request, const void *params, voi
 struct rpc_method {
     const struct json_method *type;
     rpc_handler handler;
+    bool untyped; /* params is JSON text (const char *), whatever the type says; "{}": none came */
 };
 
 /* Methods with handlers that take their parameters untyped. They must outlive the server. -EEXIST:
@@ -149,7 +150,8 @@ struct rpc_loop *rpc_server_loop(const struct rpc_server *server);
 void rpc_reply(struct rpc_request *request, const void *result, const int *fds, size_t fds_count);
 
 /* The same with a result that is JSON text already, without line ends. */
-void rpc_reply_json(struct rpc_request *request, const char *text, size_t length);
+void rpc_reply_json(struct rpc_request *request, const char *text, size_t length, const int *fds,
+                    size_t fds_count);
 
 /* code: enum rpc_error. The message and hint are the person's. err stays the caller's. */
 void rpc_fail(struct rpc_request *request, int code, const struct error *err);
@@ -228,6 +230,10 @@ void rpc_connection_set_data(struct rpc_connection *connection, void *data);
 int rpc_connection_notify(struct rpc_connection *connection, const char *method,
                           const struct json_type *type, const void *params);
 enum { RPC_NOTIFY_PAUSE = 256 * 1024 };
+
+/* The same with params as JSON text, an object or an array; NULL: none. */
+int rpc_connection_notify_json(struct rpc_connection *connection, const char *method,
+                               const char *params);
 
 /* Bytes that the client has not taken. */
 size_t rpc_connection_queued(const struct rpc_connection *connection);

@@ -1,0 +1,33 @@
+/*
+ * The inside of include/cloche/rpc.h: library.c has loop, server and connections, library_request.c
+ * parameters and answers.
+ */
+#ifndef RPC_LIBRARY_H
+#define RPC_LIBRARY_H
+
+#include <cloche/rpc.h>
+#include <rpc/server.h>
+#include <schema/json.h>
+
+struct library_method {
+    struct json_method type; /* first: what the server knows */
+    struct cloche_rpc_method method;
+    struct library_method *next;
+};
+
+struct cloche_rpc_server {
+    struct rpc_server *server;
+    struct cloche_rpc_settings settings;
+    struct library_method *methods;
+    size_t references; /* the owner, and requests */
+};
+
+void library_server_unref(struct cloche_rpc_server *server);
+
+/* Of every method. */
+void library_handle(struct rpc_request *inner, const void *params, void *context);
+
+/* The text without line ends; NULL: it is not JSON. Owned by the caller. */
+char *library_one_line(const char *text);
+
+#endif

@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""libcloche-rpc as others have it: a server of contrib/examples, built with what is installed, and called
+by the JSON-RPC clients of other languages; and the examples of JSON-RPC 2.0 itself."""
+
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import struct
+import subprocess
+import sys
+
+from harness import main, run, test
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ["CLOCHE_BUILD"])
+LIBRARY = BUILD / "src/rpc/libcloche-rpc.so"
+HERE = TOP / "tests/integration"
+EXAMPLE = TOP / "contrib/examples/calculator.c"
+SYSTEM_PYTHON = "/usr/bin/python3"  # the one that Debian's packages are for
+
+
+def sanitizer():
+    """Options for the compiler, and the environment for other programs, to fit the build's."""
+    if b"__asan_init" not in LIBRARY.read_bytes():
+        return [], {}
+    runtime = run("gcc", "-print-file-name=libasan.so").out.strip()
+    return ["-fsanitize=address"], {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+def installed(scratch):
+    """What an installed pkg-config says, with everything below a folder of the scratch."""
+    run("meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", scratch / "installed",
+        "--tags", "devel,runtime", timeout=120)
+    found = next((scratch / "installed").rglob("libcloche-rpc.pc"))
+    words = run("pkg-config", "--cflags", "--libs", "libcloche-rpc", env={
+        "PKG_CONFIG_PATH": found.parent, "PKG_CONFIG_SYSROOT_DIR": scratch / "installed",
+        "PKG_CONFIG_DISABLE_UNINSTALLED": "1"}).out.split()
+    return words, next((scratch / "installed").rglob("libcloche-rpc.so.0")).parent
+
+
+@contextlib.contextmanager
+def calculator(scratch, words=None, folder=LIBRARY.parent):
+    """The example, running; yields its socket and process."""
+    words = words or ["-I", TOP / "include", "-L", LIBRARY.parent, "-lcloche-rpc"]
+    flags, _ = sanitizer()
+    program, path = scratch / "calculator", scratch / "calculator.sock"
+    run("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", EXAMPLE, *flags, *words, "-o", program)
+    process = subprocess.Popen([program, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, env={**os.environ, "LD_LIBRARY_PATH": str(folder)})
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield path, process
+        process.terminate()
+        assert process.wait(10) == 0
+        assert not path.exists()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+class Client:
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(10)
+        self.socket.connect(str(path))
+        self.file = self.socket.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+        self.socket.close()
+
+    def say(self, text):
+        self.socket.sendall(text.encode() + b"\n")
+
+    def hear(self):
+        return json.loads(self.file.readline())
+
+    def ask(self, text):
+        self.say(text)
+        return self.hear()
+
+
+def without_words(answer):
+    """An answer without what is free to choose: message and data of an error."""
+    if isinstance(answer, list):
+        return [without_words(one) for one in answer]
+    if "error" in answer:
+        return {**answer, "error": answer["error"]["code"]}
+    return answer
+
+
+def result(number, value):
+    return {"jsonrpc": "2.0", "result": value, "id": number}
+
+
+def error(number, code):
+    return {"jsonrpc": "2.0", "error": code, "id": number}
+
+
+# Section 7 of the specification; an answer of None is none.
+SPECIFICATION = [
+    ('{"jsonrpc": "2.0", "method": "subtract", "params": [42, 23], "id": 1}', result(1, 19)),
+    ('{"jsonrpc": "2.0", "method": "subtract", "params": [23, 42], "id": 2}', result(2, -19)),
+    ('{"jsonrpc": "2.0", "method": "subtract", "params": {"subtrahend": 23, "minuend": 42}, "id": 3}',
+     result(3, 19)),
+    ('{"jsonrpc": "2.0", "method": "subtract", "params": {"minuend": 42, "subtrahend": 23}, "id": 4}',
+     result(4, 19)),
+    ('{"jsonrpc": "2.0", "method": "update", "params": [1,2,3,4,5]}', None),
+    ('{"jsonrpc": "2.0", "method": "foobar"}', None),
+    ('{"jsonrpc": "2.0", "method": "foobar", "id": "1"}', error("1", -32601)),
+    ('{"jsonrpc": "2.0", "method": "foobar, "params": "bar", "baz]', error(None, -32700)),
+    ('{"jsonrpc": "2.0", "method": 1, "params": "bar"}', error(None, -32600)),
+    ('[ {"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},'
+     ' {"jsonrpc": "2.0", "method" ]', error(None, -32700)),
+    ('[]', error(None, -32600)),
+    ('[1]', [error(None, -32600)]),
+    ('[1,2,3]', [error(None, -32600)] * 3),
+    ('[ {"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},'
+     ' {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]},'
+     ' {"jsonrpc": "2.0", "method": "subtract", "params": [42,23], "id": "2"},'
+     ' {"foo": "boo"},'
+     ' {"jsonrpc": "2.0", "method": "foo.get", "params": {"name": "myself"}, "id": "5"},'
+     ' {"jsonrpc": "2.0", "method": "get_data", "id": "9"} ]',
+     [result("1", 7), result("2", 19), error(None, -32600), error("5", -32601),
+      result("9", ["hello", 5])]),
+    ('[ {"jsonrpc": "2.0", "method": "notify_sum", "params": [1,2,4]},'
+     ' {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]} ]', None),
+]
+
+
+@test
+def the_specifications_own_examples_hold(scratch):
+    with calculator(scratch) as (path, _), Client(path) as client:
+        for number, (text, expected) in enumerate(SPECIFICATION):
+            client.say(text)
+            if expected is not None:
+                answer = without_words(client.hear())
+                assert answer == expected, (text, answer)
+            # Nothing else has come.
+            assert client.ask(f'{{"jsonrpc":"2.0","method":"rpc.ping","id":"p{number}"}}')["id"] == \
+                f"p{number}", text
+
+
+@test
+def the_example_runs_as_installed(scratch):
+    words, folder = installed(scratch)
+    assert str(scratch / "installed") in " ".join(words), words
+    with calculator(scratch, words, folder) as (path, process), Client(path) as client:
+        answer = client.ask('{"jsonrpc":"2.0","id":1,"method":"greet","params":["\\"\\u00e4\\n"]}')
+        assert answer["result"] == {"hello": '"ä\n'}, answer
+        answer = client.ask('{"jsonrpc":"2.0","id":1,"method":"greet","params":{"nom":1}}')
+        assert answer["error"]["message"] == 'unknown parameter "nom"', answer
+        assert answer["error"]["data"] == {"what": "invalidParams", "where": "greet"}, answer
+        answer = client.ask('{"jsonrpc":"2.0","id":1,"method":"subtract","params":[1]}')
+        assert answer["error"]["message"] == '"subtrahend" is missing', answer
+        answer = client.ask('{"jsonrpc":"2.0","id":1,"method":"subtract","params":[1,2,3]}')
+        assert answer["error"]["message"] == "more than 2 parameters", answer
+        client.say('{"jsonrpc":"2.0","id":9,"method":"take_long","progress":true,"timeoutMs":60000}')
+        assert client.hear()["params"] == {"id": 9, "done": 0, "total": 2, "unit": "halves",
+                                           "text": "thinking"}
+        assert client.hear()["method"] == "rpc.progress"
+        client.say('{"jsonrpc":"2.0","id":10,"method":"rpc.cancel","params":[9]}')
+        assert without_words(client.hear()) == error(9, -11)
+        assert client.hear() == result(10, {"cancelled": True})
+        answer = client.ask('{"jsonrpc":"2.0","id":11,"method":"take_long","timeoutMs":20}')
+        assert without_words(answer) == error(11, -10), answer
+        assert [process.stderr.readline() for _ in range(2)] == ["a call was given up\n"] * 2
+
+
+@test
+def cbor_of_another_hand(scratch):
+    """A few bytes of RFC 8949, written here."""
+    with calculator(scratch) as (path, _), Client(path) as client:
+        answer = client.ask('{"jsonrpc":"2.0","id":1,"method":"rpc.hello","params":[["cbor"]]}')
+        assert answer["result"]["encoding"] == "cbor", answer
+        request = b"\xa3\x62id\x05\x66method\x68subtract\x66params\x82\x18\x2a\x17"
+        client.socket.sendall(struct.pack(">I", len(request)) + request)
+        length, = struct.unpack(">I", client.file.read(4))
+        assert client.file.read(length) == b"\xa2\x62id\x05\x66result\x13"
+
+
+@test
+def a_go_program_calls_it(scratch):
+    run("go", "build", "-o", scratch / "client", HERE / "rpc_client.go", timeout=300, env={
+        "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": scratch / "cache",
+        "GOFLAGS": "-p=1"})
+    with calculator(scratch) as (path, _):
+        assert run(scratch / "client", path).lines == ["19", "19", "-32601"]
+
+
+@test
+def a_cxx_program_calls_it(scratch):
+    run("g++", "-std=c++14", "-w", HERE / "rpc_client.cc", "-I/usr/include/jsoncpp",
+        "-ljsonrpccpp-client", "-ljsonrpccpp-common", "-ljsoncpp", "-o", scratch / "client", timeout=120)
+    with calculator(scratch) as (path, _):
+        assert run(scratch / "client", path).lines == ["19", "19", "65 hello", "-32601"]
+
+
+@test
+def a_python_program_calls_it(scratch):
+    with calculator(scratch) as (path, _):
+        lines = run(SYSTEM_PYTHON, HERE / "rpc_client_aiorpcx.py", path).lines
+        assert lines == ["19", "19", "7 -32601 ['hello', 5]"], lines
+
+
+@test
+def programs_in_other_languages_embed_it(scratch):
+    """Python, by ctypes; C++, with the structures as C++20 initializes them."""
+    _, environment = sanitizer()
+    lines = run(sys.executable, HERE / "rpc_ctypes.py", LIBRARY, env=environment).lines
+    assert lines == ["GRÜSS", "A", "B", '"text" is missing', 'unknown parameter "word"',
+                     '"text" is not a string'], lines
+    source = scratch / "program.cc"
+    source.write_text("""
+        #include <cloche/rpc.h>
+        int main()
+        {
+            const cloche_rpc_settings settings{.size = sizeof(settings), .depth_max = 8};
+            cloche_rpc_loop *loop;
+            cloche_rpc_server *server;
+            return cloche_rpc_loop_create(&loop) || cloche_rpc_server_create(loop, &settings, &server);
+        }""")
+    run("g++", "-std=c++20", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror",
+        "-fsyntax-only", "-I", TOP / "include", source)
+
+
+@test
+def the_example_in_the_header_compiles(scratch):
+    comment = (TOP / "include/cloche/rpc.h").read_text().split("*/")[0]
+    lines = [line[7:] for line in comment.splitlines() if line.startswith(" *     ") or line == " *"]
+    text = "\n".join(lines)
+    split = text.index("if (cloche_rpc_loop_create")
+    source = scratch / "example.c"
+    outside = text[:split].replace("const struct", "static const struct")
+    source.write_text(f"#include <stdlib.h>\n#include <cloche/rpc.h>\n{outside}int main(void) {{\n"
+                      "struct cloche_rpc_loop *loop; struct cloche_rpc_server *server;\n"
+                      f"bool running = true;\n{text[split:]}\n}}\n")
+    run("gcc", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
+        "-I", TOP / "include", source)
+
+
+@test
+def only_its_own_names_are_given_away(scratch):
+    names = {line.split()[-1].partition("@")[0]
+             for line in run("nm", "-D", "--defined-only", LIBRARY).lines}
+    assert {"cloche_rpc_server_create", "cloche_client_open", "cloche_container_list"} <= names
+    assert all(name.lower().startswith("cloche_") for name in names), names
+
+
+if __name__ == "__main__":
+    main()
