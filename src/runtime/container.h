@@ -72,6 +72,7 @@ struct container {
     bool no_new_keyring;
     bool unprivileged; /* the caller is not root, not even of a user namespace */
     bool foreground;   /* the caller stays until the program ends */
+    bool unexecuted;   /* it was killed before it could execute the program */
     bool unwatched;    /* whether the program was executed is looked at when it has ended */
     char **warnings;   /* owned; for the log */
 };

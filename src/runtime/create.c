@@ -381,10 +381,26 @@ static bool error_is_of_execve(const struct error *err)
     return text_starts_with(error_message(err), "exec /");
 }
 
+static bool was_oom_killed(struct container *container)
+{
+    return container->cgroup.ops && cgroup_oom_kills(&container->cgroup) > 0;
+}
+
+/* It could not say anything. The first text is runc's. */
+static int killed_early(struct container *container, struct error *err)
+{
+    return was_oom_killed(container)
+               ? error_set(err, -ENOMEM, "container init was OOM-killed (memory limit too low?)")
+               : error_set(err, -ECHILD,
+                           "container init was killed before it could execute the program");
+}
+
 static int expect_execution(struct container *container, struct error *err)
 {
     int r = sync_expect_end(container->sync_fd, err);
 
+    if (r == 0 && container->unexecuted)
+        r = killed_early(container, err);
     if (r < 0 && !error_is_of_execve(err))
         error_context(err, "unable to start container process");
     return r;
@@ -420,8 +436,11 @@ static int build(struct container *container, struct workload *workload,
     if (r == 0 && filter_wants_listener(container->config->linux->seccomp))
         r = serve_listener(container, err);
     container->unwatched = is_nobody_told(container, options);
-    if (r == 0 && !wait_for_start && !container->unwatched)
+    if (r == 0 && !wait_for_start && !container->unwatched) {
         r = sync_expect_end(container->sync_fd, err);
+        if (r == 0 && state_never_executed(container->pid))
+            r = killed_early(container, err);
+    }
     if (r == 0)
         r = create_write_pid_file(options->pid_file, container->pid, err);
     if (r == 0)
@@ -438,11 +457,10 @@ static void prefer_childs_error(struct container *container, struct error *err)
         error_context(err, "unable to start container process");
         return;
     }
-    /* It could not say anything. The text is runc's. */
-    if (container->pid > 0 && container->cgroup.ops && cgroup_oom_kills(&container->cgroup) > 0)
-        error_set(err, -ENOMEM,
-                  "unable to start container process: container init was OOM-killed (memory limit "
-                  "too low?)");
+    if (container->pid > 0 && was_oom_killed(container)) {
+        killed_early(container, err);
+        error_context(err, "unable to start container process");
+    }
 }
 
 static void roll_back(struct container *container, const char *root)

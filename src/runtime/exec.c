@@ -65,6 +65,7 @@ struct execution {
     bool in_cgroup;
     bool unprivileged; /* the caller is not root, not even of a user namespace */
     bool aside;        /* another process than this one makes the child */
+    bool unexecuted;   /* it was killed before it could execute the program */
     bool unwatched;    /* whether the program was executed is looked at when it has ended */
 };
 
@@ -403,6 +404,13 @@ static int launch(struct execution *execution, struct error *err)
     return 0;
 }
 
+static int killed_early(struct error *err)
+{
+    error_set(err, -ECHILD, "the process was killed before it could execute the program");
+    error_hint(err, "the container's memory limit may be too low for one more");
+    return -ECHILD;
+}
+
 static int serve(struct execution *execution, struct error *err)
 {
     const struct oci_linux *config = execution->config->linux;
@@ -428,8 +436,12 @@ static int serve(struct execution *execution, struct error *err)
         r = listener_serve(execution->sync_fd, execution->pidfd, config->seccomp,
                            execution->stored.state, "running", execution->stored.state->pid,
                            execution->pid, err);
-    if (r == 0 && !execution->unwatched)
+    if (r == 0 && !execution->unwatched) {
         r = sync_expect_end(execution->sync_fd, err);
+        /* One that waits for a reader does not talk to us any more. */
+        if (r == 0 && execution->wait_fifo_fd < 0 && state_never_executed(execution->pid))
+            r = killed_early(err);
+    }
     if (r == 0)
         r = pidfd_socket_send(execution->pidfd_socket, "setns", execution->pidfd, err);
     return r < 0 ? r : create_write_pid_file(execution->options->pid_file, execution->pid, err);
@@ -440,6 +452,8 @@ static int check_executed(struct execution *execution, struct error *err)
 {
     int r = execution->unwatched ? sync_expect_end(execution->sync_fd, err) : 0;
 
+    if (r == 0 && execution->unexecuted)
+        r = killed_early(err);
     if (r < 0)
         error_context(err, "exec failed: unable to start container process");
     return r;
@@ -565,7 +579,8 @@ int runtime_exec(const char *root, const struct cloche_runtime_exec_options *opt
     if (r == 0 && !options->detach && relay_fd >= 0)
         r = terminal_receive(relay_fd, &master_fd, err);
     if (r == 0 && !options->detach)
-        r = foreground_wait(execution.pid, master_fd, NULL, ret_exit_code, err);
+        r = foreground_wait(execution.pid, master_fd, NULL, ret_exit_code, &execution.unexecuted,
+                            err);
     if (r == 0)
         r = check_executed(&execution, err);
     execution_finish(&execution);

@@ -14,6 +14,7 @@
 
 #include "foreground.h"
 #include "notify.h"
+#include "state.h"
 
 enum {
     COPY_SIZE = 16384,
@@ -34,7 +35,7 @@ struct foreground {
     int signal_fd;
     int master_fd;
     struct notify *notify; /* NULL: none, or it has served */
-    bool ended;
+    bool ended, unexecuted;
     int status;
     struct copy input, output;
     struct termios saved;
@@ -90,13 +91,25 @@ static void copy_write(struct copy *copy)
         copy->start = copy->end = 0;
 }
 
+/* How one that was killed had lived is known until it is waited for. */
+static void take_end(struct foreground *foreground)
+{
+    siginfo_t info = {0};
+
+    if (waitid(P_PID, (id_t)foreground->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+        info.si_pid != foreground->pid)
+        return;
+    if (info.si_code != CLD_EXITED)
+        foreground->unexecuted = state_never_executed(foreground->pid);
+    foreground->ended = waitpid(foreground->pid, &foreground->status, 0) == foreground->pid;
+}
+
 static void take_signal(struct foreground *foreground, int number)
 {
     if (number == SIGWINCH && foreground->master_fd >= 0)
         pass_size_on(foreground);
     else if (number == SIGCHLD)
-        foreground->ended =
-            waitpid(foreground->pid, &foreground->status, WNOHANG) == foreground->pid;
+        take_end(foreground);
     else
         kill(foreground->pid, number);
 }
@@ -196,7 +209,7 @@ void foreground_block_signals(void)
 }
 
 int foreground_wait(pid_t pid, int master_fd, struct notify *notify, int *ret_code,
-                    struct error *err)
+                    bool *ret_unexecuted, struct error *err)
 {
     struct foreground foreground = {.pid = pid, .master_fd = master_fd, .notify = notify};
     sigset_t all;
@@ -206,10 +219,12 @@ int foreground_wait(pid_t pid, int master_fd, struct notify *notify, int *ret_co
     foreground_block_signals();
     sigfillset(&all);
     /* It may have ended before its SIGCHLD was blocked. */
-    foreground.ended = waitpid(pid, &foreground.status, WNOHANG) == pid;
+    take_end(&foreground);
     int r = master_fd < 0 && (!notify || notify->fd < 0) ? wait_for_signals(&foreground, &all, err)
                                                          : wait_for_all(&foreground, &all, err);
     if (r == 0)
         *ret_code = process_exit_code(foreground.status);
+    if (ret_unexecuted)
+        *ret_unexecuted = foreground.unexecuted;
     return r;
 }

@@ -4,6 +4,7 @@
 #ifndef RUNTIME_FOREGROUND_H
 #define RUNTIME_FOREGROUND_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include <base/error.h>
@@ -17,8 +18,8 @@ struct notify;
  * (master_fd >= 0, not owned) the caller's standard input and output are copied, the caller's
  * terminal is raw and its size is passed on. Returns when the process has ended and its output is
  * written; ret_code as a shell has it. notify may be NULL: what the container says there is served,
- * too. */
+ * too. *ret_unexecuted (may be NULL): it was killed before it could execute a program. */
 int foreground_wait(pid_t pid, int master_fd, struct notify *notify, int *ret_code,
-                    struct error *err);
+                    bool *ret_unexecuted, struct error *err);
 
 #endif

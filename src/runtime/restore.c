@@ -473,7 +473,7 @@ int runtime_restore(const char *root, const struct cloche_runtime_criu_options *
     *ret_exit_code = 0;
     int r = restore_container(&restore, root, err);
     if (r == 0 && !options->detach) {
-        r = foreground_wait(container.pid, restore.master_fd, NULL, ret_exit_code, err);
+        r = foreground_wait(container.pid, restore.master_fd, NULL, ret_exit_code, NULL, err);
         const struct runtime_state state = container_describe(&container);
         if (r == 0)
             r = delete_leftovers(root, options->id, &container.cgroup, container.config, &state,

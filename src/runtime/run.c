@@ -23,7 +23,8 @@ static int stay(struct container *container, int relay_fd, struct notify *notify
         if (r < 0)
             return r;
     }
-    return foreground_wait(container->pid, master_fd, notify, ret_exit_code, err);
+    return foreground_wait(container->pid, master_fd, notify, ret_exit_code, &container->unexecuted,
+                           err);
 }
 
 /* A poststart hook failed: the container is no more. */

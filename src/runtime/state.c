@@ -253,7 +253,9 @@ int state_write(struct container *container, pid_t pid, struct error *err)
                          container->config_length, err);
 }
 
-int state_start_time(pid_t pid, uint64_t *ret)
+/* A field of /proc/PID/stat, behind the name in parentheses, which may hold anything: 4 or more,
+ * proc_pid_stat(5). */
+static int read_stat(pid_t pid, int number, char *ret_state, uint64_t *ret)
 {
     char path[32], text[PROC_STAT_MAX];
     snprintf(path, sizeof(path), "/proc/%d/stat", pid);
@@ -263,16 +265,37 @@ int state_start_time(pid_t pid, uint64_t *ret)
     if (n <= 0)
         return -ESRCH;
     text[n] = '\0';
-    /* The name in parentheses may hold anything; state is field 3, starttime field 22. */
     const char *at = strrchr(text, ')');
-    if (!at || at[1] != ' ' || at[2] == 'Z' || at[2] == 'X')
+    if (!at || at[1] != ' ')
         return -ESRCH;
-    for (int field = 2; at && field < 22; field++)
+    *ret_state = at[2];
+    for (int field = 2; at && field < number; field++)
         at = strchr(at + 1, ' ');
     if (!at)
         return -EIO;
     *ret = strtoull(at + 1, NULL, 10);
     return 0;
+}
+
+int state_start_time(pid_t pid, uint64_t *ret)
+{
+    char state;
+    uint64_t start_time;
+    int r = read_stat(pid, 22, &state, &start_time);
+
+    if (r < 0 || state == 'Z' || state == 'X')
+        return r < 0 ? r : -ESRCH;
+    *ret = start_time;
+    return 0;
+}
+
+bool state_never_executed(pid_t pid)
+{
+    const uint64_t forked_without_execution = 0x40; /* PF_FORKNOEXEC of linux/sched.h */
+    char state;
+    uint64_t flags;
+
+    return read_stat(pid, 9, &state, &flags) == 0 && (flags & forked_without_execution);
 }
 
 static bool is_frozen(const struct stored *stored)

@@ -365,6 +365,22 @@ def a_limit_too_low_to_start(w):
 
 
 @world
+def killed_while_it_is_made(w):
+    """What the image has to be copied takes more memory than there is: whoever waits for the
+    container hears of it, and nothing is left."""
+    folder = w.bundle.rootfs / "full"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"x" * (24 << 20))
+    w.bundle.mount("/full", "tmpfs", "tmpfs", ["tmpcopyup"])
+    w.bundle.resources["memory"] = {"limit": 8 << 20, "swap": 8 << 20}
+    w.bundle.script("true").write()
+    for words in (["create"], ["run", "--detach"], ["run"]):
+        result = w.runtime(*words, "-b", w.bundle.path, w.name, code=1)
+        assert "container init was OOM-killed (memory limit too low?)" in result.err, (words, result)
+        assert w.runtime.names() == []
+
+
+@world
 def intervals_are_checked(w):
     with running(w):
         for interval in ("0", "x", "-1s", "5", "1y", "0s"):

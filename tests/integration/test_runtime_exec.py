@@ -255,6 +255,17 @@ def a_named_pipe_holds_the_program_back(w):
         reader.start()
         assert box.exec("echo", "through", options=["--exec-wait-fifo", fifo]).out == "through\n"
         reader.join()
+        # Killed before it was the program: that is no exit code of one.
+        waiting = w.runtime.start("exec", "--exec-wait-fifo", fifo, w.name, "true",
+                                  stderr=subprocess.PIPE, text=True)
+        first = w.runtime.state(w.name)["pid"]
+        others = lambda: [pid for pid in json.loads(w.runtime("ps", "-f", "json", w.name).out)
+                          if pid != first]
+        wait_for(lambda: len(others()) == 1)
+        time.sleep(0.2)
+        os.kill(others()[0], signal.SIGKILL)
+        assert waiting.wait(30) == 255
+        assert "killed before it could execute" in waiting.stderr.read()
         result = box.exec("true", code=255, options=["--exec-wait-fifo", w.bundle.path])
         assert "is not a fifo" in result.err, result
         result = box.exec("true", code=255, options=["--exec-wait-fifo", w.scratch / "none"])
