@@ -196,6 +196,20 @@ static int check_running(struct error *err)
     return -ENOTSUP;
 }
 
+/* A folder that somebody has made and frozen: the process would stop in it for good, and we with
+ * it. */
+static bool is_there_frozen(struct cgroup *cgroup)
+{
+    bool v2 = cgroup->ops->version == 2;
+    struct cgroup_hierarchy *hierarchy = cgroup_hierarchy_find(cgroup, "freezer");
+    _cleanup_free_ char *path =
+        xasprintf("%s/%s", cgroup->path, v2 ? "cgroup.freeze" : "freezer.state");
+    char text[16];
+
+    return hierarchy && cgroup_read_line(hierarchy->root_fd, path, text, sizeof(text)) >= 0 &&
+           !text_equal(text, v2 ? "0" : "THAWED");
+}
+
 /* Before the state says that the scope is ours: delete --force will stop it. */
 static int check_unused(struct cgroup *cgroup, struct error *err)
 {
@@ -204,14 +218,18 @@ static int check_unused(struct cgroup *cgroup, struct error *err)
     _cleanup_close_ int fd =
         hierarchy ? openat(hierarchy->root_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
     char byte;
+    int r = 0;
 
-    if (fd < 0 || read(fd, &byte, 1) != 1)
-        return 0;
-    error_set(err, -EEXIST,
-              "linux.cgroupsPath: systemd's scope %s already exists and has processes",
-              cgroup->unit);
-    free(steal_ptr(cgroup->unit));
-    return -EEXIST;
+    if (fd >= 0 && read(fd, &byte, 1) == 1)
+        r = error_set(err, -EEXIST,
+                      "container's cgroup is not empty: systemd's scope %s already exists and has "
+                      "processes",
+                      cgroup->unit);
+    else if (is_there_frozen(cgroup))
+        r = error_set(err, -EBUSY, "container's cgroup unexpectedly frozen (/%s)", cgroup->path);
+    if (r < 0)
+        free(steal_ptr(cgroup->unit));
+    return r;
 }
 
 int cgroup_systemd_init(struct cgroup *cgroup, const char *path, const char *id, struct error *err)

@@ -389,7 +389,7 @@ int systemd_resource_properties(const struct cgroup *cgroup, const struct oci_re
     if (cgroup->ops->version == 1 && resources->block_io && resources->block_io->has_weight &&
         resources->block_io->weight)
         add_number(out, 0, "BlockIOWeight", resources->block_io->weight);
-    if (resources->pids && resources->pids->has_limit && resources->pids->limit)
-        add_number(out, 0, "TasksMax", resources->pids->limit);
+    if (resources->pids && resources->pids->has_limit)
+        add_number(out, 0, "TasksMax", (int64_t)cgroup_pids_limit(resources->pids->limit));
     return r < 0 ? r : add_unified(resources, out, err);
 }

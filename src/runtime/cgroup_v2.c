@@ -44,6 +44,21 @@ static int enable_controllers(int parent_fd, int fd _unused_, struct error *err 
     return 0;
 }
 
+/* From the root of the tree down to the one above the last of path. systemd hands down what a unit
+ * needs, of those that it knows; it leaves the others as they are. */
+static void enable_controllers_down_to(int root_fd, const char *path)
+{
+    _cleanup_strv_ char **names = strv_split(path, '/');
+    _cleanup_close_ int fd = dup(root_fd);
+
+    for (size_t i = 0; fd >= 0 && names && names[i]; i++) {
+        enable_controllers(fd, -1, NULL);
+        int below_fd = openat(fd, names[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        close_fd(fd);
+        fd = below_fd;
+    }
+}
+
 static int v2_create(struct cgroup *cgroup, struct error *err)
 {
     return cgroup_make_directories(cgroup, &cgroup->hierarchies[0], enable_controllers, err);
@@ -83,6 +98,7 @@ static int v2_adopt(struct cgroup *cgroup, pid_t pid _unused_, struct error *err
 {
     struct cgroup_hierarchy *hierarchy = &cgroup->hierarchies[0];
 
+    enable_controllers_down_to(hierarchy->root_fd, cgroup->path);
     hierarchy->fd =
         openat(hierarchy->root_fd, cgroup->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     return hierarchy->fd < 0 ? error_errno(err, errno, "open cgroup %s", cgroup->path) : 0;

@@ -157,6 +157,48 @@ def limits_are_properties_and_files(w):
 
 
 @world
+def no_process_at_all_is_a_limit_of_one(w):
+    w.bundle.config["ociVersion"] = "1.3.0"  # before, 0 was no limit
+    w.bundle.resources["pids"] = {"limit": 0}
+    w.bundle.process["args"] = ["sleep", "1000"]  # a shell could not fork
+    w.start()
+    shown = w.shown("TasksMax")
+    assert shown == {"TasksMax": "1"}, shown
+    assert w.file("pids.max", "pids") == "1"
+
+
+@world
+def a_cgroup_that_is_in_use_is_refused(w):
+    w.start()
+    again = w.systemd("run", "-d", "-b", w.bundle.path, w.name + "b", code=1)
+    assert "container's cgroup is not empty" in again.err, again
+    w.runtime("delete", "--force", w.name)
+    wait_for(lambda: not w.known())
+    # One that is frozen would stop whoever is put into it.
+    base = CGROUPS if cgroup_version() == 2 else CGROUPS / "freezer"
+    state, frozen, thawed = (("cgroup.freeze", "1", "0") if cgroup_version() == 2
+                             else ("freezer.state", "FROZEN", "THAWED"))
+    folder = base / w.path
+    folder.mkdir(parents=True)
+    try:
+        (folder / state).write_text(frozen)
+        for command in (("run", "-d"), ("create",)):
+            refused = w.systemd(*command, "-b", w.bundle.path, w.name, code=1)
+            assert "container's cgroup unexpectedly frozen" in refused.err, refused
+            assert w.runtime.names() == []
+    finally:
+        (folder / state).write_text(thawed)
+        folder.rmdir()
+
+
+@v2_world
+def every_controller_is_there(w):
+    """Those that systemd does not know, too, and those that none of the scope's properties wants."""
+    w.start()
+    assert w.file("cgroup.controllers") == (CGROUPS / "cgroup.controllers").read_text().strip()
+
+
+@world
 def an_update_reaches_systemd(w):
     w.bundle.resources.update(memory={"limit": 64 << 20}, pids={"limit": 77})
     w.start()
