@@ -57,6 +57,8 @@ void api_container_exec_wait(struct rpc_request *request, const struct api_exec_
 void api_container_commit(struct rpc_request *request, const struct api_container_commit *params,
                           void *context);
 
+void api_rpc_whoami(struct rpc_request *request, const struct api_empty *params, void *context);
+
 void api_events_subscribe(struct rpc_request *request, const struct api_events_subscribe *params,
                           void *context);
 void api_events_unsubscribe(struct rpc_request *request,

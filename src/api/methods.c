@@ -31,6 +31,7 @@ static const struct management_handlers handlers = {
     .image_inspect = api_image_inspect,
     .image_tag = api_image_tag,
     .image_remove = api_image_remove,
+    .rpc_whoami = api_rpc_whoami,
     .events_subscribe = api_events_subscribe,
     .events_unsubscribe = api_events_unsubscribe,
     .events_list = api_events_list,

@@ -50,6 +50,13 @@ void api_system_info(struct rpc_request *request, const struct api_empty *params
     engine_info(api->engine, api_done_document, request);
 }
 
+void api_rpc_whoami(struct rpc_request *request, const struct api_empty *params, void *context)
+{
+    struct api *api = context;
+
+    api->whoami(request, api->data);
+}
+
 void api_system_shutdown(struct rpc_request *request, const struct api_system_shutdown *params,
                          void *context)
 {

@@ -52,6 +52,11 @@ const char *container_id(const struct container *container)
     return container->id;
 }
 
+const char *container_name(const struct container *container)
+{
+    return container->name;
+}
+
 bool container_is_active(const struct container *container)
 {
     return container->state == CONTAINER_STARTING || container->state == CONTAINER_RUNNING;

@@ -516,6 +516,11 @@ const struct rpc_peer *rpc_connection_peer(const struct rpc_connection *connecti
     return &connection->peer;
 }
 
+int rpc_connection_fd(const struct rpc_connection *connection)
+{
+    return connection->closed ? -1 : connection->watch.fd;
+}
+
 void rpc_connection_set_name(struct rpc_connection *connection, const char *name)
 {
     free(connection->name);

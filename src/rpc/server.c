@@ -325,6 +325,11 @@ size_t rpc_server_in_flight(const struct rpc_server *server)
     return server->in_flight;
 }
 
+void rpc_server_set_document(struct rpc_server *server, const char *document)
+{
+    server->options.document = document;
+}
+
 struct rpc_loop *rpc_server_loop(const struct rpc_server *server)
 {
     return server->loop;

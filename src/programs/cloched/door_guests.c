@@ -9,6 +9,7 @@
 #include <base/text.h>
 #include <rpc/server.h>
 #include <schema/door.h>
+#include <schema/management.h>
 #include <schema/rpc.h>
 
 /* What the door has said of a connection. */
@@ -121,6 +122,32 @@ static void on_peer(struct rpc_request *request, const void *params, void *conte
     log_debug("%s at %s: %s", introduction->address, introduction->listener,
               guest->names ? guest->names[0] : "no certificate");
     rpc_reply(request, NULL, NULL, 0);
+}
+
+static void add_methods(const struct rpc_connection *connection, const struct json_method *methods,
+                        size_t count, char ***list)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (is_allowed(rpc_connection_tag(connection), rpc_connection_data(connection),
+                       methods[i].name))
+            strv_append(list, methods[i].name);
+    }
+}
+
+void door_guests_whoami(struct rpc_request *request)
+{
+    const struct rpc_connection *connection = rpc_request_connection(request);
+    struct api_identity identity = {
+        .socket = (char *)"door",
+        .certificate = (char *)(uintptr_t)rpc_connection_peer(connection)->name,
+    };
+    _cleanup_strv_ char **methods = NULL;
+
+    add_methods(connection, management_methods, management_methods_count, &methods);
+    add_methods(connection, rpc_methods, rpc_methods_count, &methods);
+    identity.methods = methods;
+    identity.methods_count = strv_length(methods);
+    rpc_reply(request, &identity, NULL, 0);
 }
 
 int door_guests_create(const struct door_keeper_options *options, struct rpc_server **ret,

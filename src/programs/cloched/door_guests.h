@@ -8,10 +8,14 @@
 
 #include "door.h"
 
+struct rpc_request;
 struct rpc_server;
 
 /* Connections are given to it with rpc_server_adopt(); their tag is their struct door_settings. */
 int door_guests_create(const struct door_keeper_options *options, struct rpc_server **ret,
                        struct error *err);
+
+/* Answers rpc.whoami of a guest. */
+void door_guests_whoami(struct rpc_request *request);
 
 #endif

@@ -32,9 +32,12 @@
 #include <rpc/server.h>
 #include <schema/openrpc.h>
 
+#include "config.h"
 #include "door.h"
+#include "door_guests.h"
 #include "listen.h"
 #include "options.h"
+#include "sockets.h"
 
 struct daemon {
     struct options options;
@@ -42,7 +45,8 @@ struct daemon {
     uv_loop_t loop;
     uv_signal_t terminate;
     uv_signal_t interrupt;
-    uv_timer_t linger; /* lets the last answer out */
+    uv_signal_t hangup; /* the configuration is to be read again */
+    uv_timer_t linger;  /* lets the last answer out */
     struct rpc_loop *rpc_loop;
     uv_poll_t rpc; /* of rpc_loop's descriptor */
     struct engine *engine;
@@ -50,6 +54,9 @@ struct daemon {
     struct rpc_topic *events;
     struct door_keeper *door; /* NULL: nobody comes over a network */
     struct api api;
+    struct config *config; /* until the sockets have it */
+    struct sockets_options sockets_options;
+    struct sockets *sockets;
     int lock_fd;
     bool instance_removed;
     bool ending; /* a signal came */
@@ -113,6 +120,23 @@ static void on_signal(uv_signal_t *handle, int number)
     uv_stop(handle->loop);
 }
 
+/* A configuration that is wrong changes nothing. */
+static void on_hangup(uv_signal_t *handle, int number)
+{
+    struct daemon *daemon = handle->data;
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct config *config;
+
+    if (!daemon->sockets)
+        return; /* still starting */
+    if (config_load(daemon->options.config, &daemon->instance, sockets_is_method, &config, &err) <
+        0)
+        log_failure(LOG_ERROR, &err, "the configuration stays as it was");
+    else if (sockets_apply(daemon->sockets, config) >= 0)
+        log_info("the configuration is read again");
+    api_publish_daemon(daemon->events, "reload");
+}
+
 /* Before connections are closed: a client that sees its connection end knows that nothing is left.
  */
 static void remove_run_folder(struct daemon *daemon)
@@ -139,11 +163,14 @@ static void stop(struct daemon *daemon)
     else if (daemon->lock_fd >= 0)
         remove_own_files(daemon);
     door_keeper_destroy(daemon->door);
+    sockets_destroy(daemon->sockets);
+    config_free(daemon->config);
     rpc_server_destroy(daemon->server);
     uv_close((uv_handle_t *)&daemon->rpc, NULL);
     engine_end(daemon->engine);
     uv_close((uv_handle_t *)&daemon->terminate, NULL);
     uv_close((uv_handle_t *)&daemon->interrupt, NULL);
+    uv_close((uv_handle_t *)&daemon->hangup, NULL);
     uv_close((uv_handle_t *)&daemon->linger, NULL);
     while (uv_run(&daemon->loop, UV_RUN_DEFAULT))
         ;
@@ -160,16 +187,19 @@ static void init_loop(struct daemon *daemon)
     uv_loop_init(&daemon->loop);
     uv_signal_init(&daemon->loop, &daemon->terminate);
     uv_signal_init(&daemon->loop, &daemon->interrupt);
+    uv_signal_init(&daemon->loop, &daemon->hangup);
     uv_timer_init(&daemon->loop, &daemon->linger);
     uv_poll_init(&daemon->loop, &daemon->rpc, rpc_loop_fd(daemon->rpc_loop));
     uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
     uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
+    uv_signal_start(&daemon->hangup, on_hangup, SIGHUP);
     daemon->terminate.data = daemon->interrupt.data = daemon->rpc.data = daemon;
+    daemon->hangup.data = daemon;
     /* Without the server's socket there is nothing to wait for. */
     uv_unref((uv_handle_t *)&daemon->terminate);
     uv_unref((uv_handle_t *)&daemon->interrupt);
+    uv_unref((uv_handle_t *)&daemon->hangup);
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
 }
 
 /* Descriptors are what a daemon with many containers runs out of first. */
@@ -190,12 +220,53 @@ static void on_rpc(uv_poll_t *poll, int status, int events)
     rpc_loop_dispatch(daemon->rpc_loop);
 }
 
+static void on_whoami(struct rpc_request *request, void *data)
+{
+    const struct rpc_server *server = rpc_connection_server(rpc_request_connection(request));
+    struct daemon *daemon = data;
+
+    if (server == daemon->server || sockets_has(daemon->sockets, server))
+        sockets_whoami(daemon->sockets, request);
+    else
+        door_guests_whoami(request);
+}
+
+static const char *name_of_container(const char *id, void *data)
+{
+    struct daemon *daemon = data;
+    struct container *container;
+
+    return engine_find(daemon->engine, id, &container, NULL) < 0 ? NULL : container_name(container);
+}
+
+/* The sockets of the configuration. One that cannot be made does not keep the others from being. */
+static void serve_further(struct daemon *daemon)
+{
+    daemon->sockets_options = (struct sockets_options){
+        .loop = daemon->rpc_loop,
+        .instance = &daemon->instance,
+        .context = &daemon->api,
+        .document = schema_openrpc,
+        .add_methods = api_add_methods,
+        .container_name = name_of_container,
+        .data = daemon,
+    };
+    daemon->sockets = sockets_create(&daemon->sockets_options);
+    sockets_apply(daemon->sockets, steal_ptr(daemon->config));
+}
+
 static int serve(struct daemon *daemon, int listen_fd, struct error *err)
 {
-    const struct rpc_server_options options = {.context = &daemon->api, .document = schema_openrpc};
+    const struct rpc_server_options options = {
+        .limits = sockets_limits(daemon->config->file->limits),
+        .context = &daemon->api,
+        .document = schema_openrpc,
+        .closed = sockets_connection_closed,
+    };
 
     daemon->api = (struct api){.engine = daemon->engine,
                                .events = daemon->events,
+                               .whoami = on_whoami,
                                .shutdown = on_shutdown,
                                .data = daemon};
     int r = rpc_server_create(daemon->rpc_loop, &options, &daemon->server, err);
@@ -204,9 +275,11 @@ static int serve(struct daemon *daemon, int listen_fd, struct error *err)
     if (r == 0)
         r = rpc_server_listen(daemon->server, steal_fd(&listen_fd), NULL, err);
     close_fd(listen_fd);
-    if (r == 0)
-        uv_poll_start(&daemon->rpc, UV_READABLE, on_rpc);
-    return r;
+    if (r < 0)
+        return r;
+    serve_further(daemon);
+    uv_poll_start(&daemon->rpc, UV_READABLE, on_rpc);
+    return 0;
 }
 
 static int open_door(struct daemon *daemon, const char *libexec, struct error *err)
@@ -266,6 +339,12 @@ static int run(struct daemon *daemon, struct error *err)
     if (daemon->options.root) {
         free(daemon->instance.root);
         daemon->instance.root = xstrdup(daemon->options.root);
+    }
+    r = config_load(daemon->options.config, &daemon->instance, sockets_is_method, &daemon->config,
+                    err);
+    if (r < 0 || daemon->options.check_config) {
+        config_free(steal_ptr(daemon->config));
+        return r;
     }
     if (geteuid() != 0)
         return error_set(err, -EPERM, "only root can run containers");

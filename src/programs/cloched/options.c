@@ -18,6 +18,8 @@ static const char usage[] =
     "  --instance NAME      work on a private instance (default: $CLOCHE_INSTANCE)\n"
     "  --root DIR           keep images and containers in DIR\n"
     "  --door FILE          let clients in over a network, as FILE says (see the man page)\n"
+    "  --config FILE        read FILE (default: $CLOCHE_CONFIG, else /etc/cloche/cloched.conf)\n"
+    "  --check-config       say whether the configuration is right, and end\n"
     "  --log-level LEVEL    error, warning, info (default) or debug\n"
     "  --log-format FORMAT  text, json, or auto (default): text on a terminal\n"
     "  --foreground         stay in the foreground (what it does anyhow)\n"
@@ -29,6 +31,8 @@ enum {
     OPT_INSTANCE = 256,
     OPT_ROOT,
     OPT_DOOR,
+    OPT_CONFIG,
+    OPT_CHECK_CONFIG,
     OPT_LEVEL,
     OPT_FORMAT,
     OPT_FOREGROUND,
@@ -40,6 +44,8 @@ static const struct option options[] = {
     {"instance", required_argument, NULL, OPT_INSTANCE},
     {"root", required_argument, NULL, OPT_ROOT},
     {"door", required_argument, NULL, OPT_DOOR},
+    {"config", required_argument, NULL, OPT_CONFIG},
+    {"check-config", no_argument, NULL, OPT_CHECK_CONFIG},
     {"log-level", required_argument, NULL, OPT_LEVEL},
     {"log-format", required_argument, NULL, OPT_FORMAT},
     {"foreground", no_argument, NULL, OPT_FOREGROUND},
@@ -107,6 +113,12 @@ static int parse_one(int option, struct options *ret)
         return 0;
     case OPT_DOOR:
         ret->door = optarg;
+        return 0;
+    case OPT_CONFIG:
+        ret->config = optarg;
+        return 0;
+    case OPT_CHECK_CONFIG:
+        ret->check_config = true;
         return 0;
     case OPT_LEVEL:
         return parse_level(optarg, ret);

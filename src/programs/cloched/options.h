@@ -12,6 +12,8 @@ struct options {
     const char *instance; /* NULL: the default one */
     const char *root;     /* NULL: the instance's */
     const char *door;     /* file with the settings of a door; NULL: there is none */
+    const char *config;   /* NULL: the instance's */
+    bool check_config;    /* do no more than that */
     enum log_level log_level;
     enum log_format log_format;
     int ready_fd; /* a '1' is written to it and it is closed when requests are answered; -1: none */

@@ -16,6 +16,8 @@
 struct api {
     struct engine *engine;
     struct rpc_topic *events; /* made with api_events_topic */
+    /* Answers rpc.whoami. */
+    void (*whoami)(struct rpc_request *request, void *data);
     /* system.shutdown was answered, or, with removed, system.remove: the daemon is to end. */
     void (*shutdown)(bool removed, void *data);
     void *data;

@@ -80,6 +80,7 @@ int engine_find(struct engine *engine, const char *reference, struct container *
                 struct error *err);
 
 const char *container_id(const struct container *container);
+const char *container_name(const struct container *container);
 
 void engine_container_create(struct engine *engine, const struct api_container_spec *spec,
                              engine_done done, void *data);

@@ -139,6 +139,9 @@ int rpc_server_add_handlers(struct rpc_server *server, const struct json_method 
 size_t rpc_server_connections(const struct rpc_server *server);
 size_t rpc_server_in_flight(const struct rpc_server *server);
 
+/* The answer to rpc.discover from now on; of a server that has been made with one. */
+void rpc_server_set_document(struct rpc_server *server, const char *document);
+
 struct rpc_loop *rpc_server_loop(const struct rpc_server *server);
 
 /* ---- requests ---- */
@@ -216,6 +219,8 @@ void rpc_connection_close(struct rpc_connection *connection);
 bool rpc_connection_closed(const struct rpc_connection *connection);
 
 const struct rpc_peer *rpc_connection_peer(const struct rpc_connection *connection);
+/* The connection's own, to ask the kernel of the peer; -1 when it has ended. */
+int rpc_connection_fd(const struct rpc_connection *connection);
 /* For a door that speaks for others: text is copied; NULL: none. */
 void rpc_connection_set_name(struct rpc_connection *connection, const char *name);
 const void *rpc_connection_tag(const struct rpc_connection *connection);

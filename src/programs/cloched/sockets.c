@@ -1,0 +1,476 @@
+#include "sockets.h"
+
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/log.h>
+#include <base/socket.h>
+#include <base/text.h>
+#include <schema/management.h>
+#include <schema/rpc.h>
+
+#include "discover.h"
+#include "peer.h"
+
+/* One of them. */
+struct section {
+    struct section *next;
+    struct sockets *owner;
+    const struct config_socket *config; /* of the configuration that holds now */
+    char *path;                         /* owned */
+    struct rpc_limits limits;
+    struct rpc_server *server;
+    char *document;   /* owned; what rpc.discover shows */
+    struct stat file; /* which file is ours */
+};
+
+struct sockets {
+    const struct sockets_options *options;
+    struct config *config; /* owned; NULL: none yet */
+    struct section *sections;
+};
+
+struct rpc_limits sockets_limits(const struct config_limits *limits)
+{
+    if (!limits)
+        return (struct rpc_limits){0};
+    return (struct rpc_limits){
+        .message = limits->message,
+        .in_flight = limits->in_flight,
+        .connections = limits->connections,
+        .connections_per_peer = limits->connections_per_user,
+        .output = limits->output,
+    };
+}
+
+/* ---- who may do what ---- */
+
+static bool fits_one(char *const *patterns, size_t count, const char *word)
+{
+    for (size_t i = 0; word && i < count; i++) {
+        if (fnmatch(patterns[i], word, 0) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Everybody may see who they are and what they may do. */
+static bool is_for_all(const char *method)
+{
+    static const char *const names[] = {"rpc.hello", "rpc.ping", "rpc.cancel", "rpc.whoami",
+                                        "rpc.discover"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        if (text_equal(names[i], method))
+            return true;
+    }
+    return false;
+}
+
+static bool is_allowed(const struct section *section, const char *method)
+{
+    const struct config_listen *listen = section->config->section;
+
+    return is_for_all(method) || fits_one(listen->methods, listen->methods_count, method);
+}
+
+static bool has_id(const struct config_ids *ids, unsigned id)
+{
+    for (size_t i = 0; i < ids->count; i++) {
+        if (ids->ids[i] == id)
+            return true;
+    }
+    return false;
+}
+
+static bool has_a_group(const struct config_ids *groups, const struct peer *peer)
+{
+    bool found = has_id(groups, peer->gid);
+
+    for (size_t i = 0; !found && i < peer->groups_count; i++)
+        found = has_id(groups, peer->groups[i]);
+    return found;
+}
+
+static const char *name_of_container(const struct sockets *sockets, const struct peer *peer)
+{
+    if (peer->place != PEER_CONTAINER)
+        return NULL;
+    return sockets->options->container_name(peer->container, sockets->options->data);
+}
+
+/* users and groups do not speak of containers: their root has the number of ours. */
+static bool is_welcome(const struct section *section, const struct peer *peer)
+{
+    const struct config_listen *listen = section->config->section;
+
+    if (!listen->users && !listen->groups && !listen->containers)
+        return true;
+    switch (peer->place) {
+    case PEER_OUTSIDE:
+        return has_id(&section->config->users, peer->uid) ||
+               has_a_group(&section->config->groups, peer);
+    case PEER_CONTAINER:
+        return fits_one(listen->containers, listen->containers_count, peer->container) ||
+               fits_one(listen->containers, listen->containers_count,
+                        name_of_container(section->owner, peer));
+    case PEER_UNKNOWN:
+        break;
+    }
+    return false;
+}
+
+static struct peer *peer_of(struct sockets *sockets, struct rpc_connection *connection)
+{
+    struct peer *peer = rpc_connection_data(connection);
+
+    if (!peer) {
+        peer = peer_look(rpc_connection_fd(connection), sockets->options->instance->cgroup_parent);
+        rpc_connection_set_data(connection, peer);
+    }
+    return peer;
+}
+
+static int refuse_peer(const struct section *section, const struct peer *peer, struct error *err)
+{
+    const char *name = section->owner->config->name;
+
+    if (peer->place == PEER_CONTAINER) {
+        const char *container = name_of_container(section->owner, peer);
+        error_set(err, -EACCES, "container %s may not use the socket %s",
+                  container ? container : peer->container, section->path);
+        return error_hint(err,
+                          "Add it to \"containers\" of that socket in %s, then: "
+                          "kill -HUP the daemon",
+                          name);
+    }
+    if (peer->place == PEER_UNKNOWN) {
+        error_set(err, -EACCES,
+                  "the process that connected to the socket %s cannot be told any more",
+                  section->path);
+        return error_hint(err, "Connect from a process that stays.");
+    }
+    error_set(err, -EACCES, "user %u may not use the socket %s", (unsigned)peer->uid,
+              section->path);
+    return error_hint(err,
+                      "Add it to \"users\", or a group of it to \"groups\", of that socket in %s, "
+                      "then: kill -HUP the daemon",
+                      name);
+}
+
+static int authorise(struct rpc_connection *connection, const struct json_method *method,
+                     void *context, struct error *err)
+{
+    const struct section *section = rpc_connection_tag(connection);
+    const struct peer *peer = peer_of(section->owner, connection);
+
+    if (!is_welcome(section, peer)) {
+        refuse_peer(section, peer, err);
+        return -EACCES;
+    }
+    if (is_allowed(section, method->name))
+        return 0;
+    error_set(err, -EACCES, "%s may not be called on the socket %s", method->name, section->path);
+    error_hint(err, "Add it to \"methods\" of that socket in %s, then: kill -HUP the daemon",
+               section->owner->config->name);
+    return -EACCES;
+}
+
+/* As early as can be: the process may end. */
+static void on_opened(struct rpc_connection *connection, void *context)
+{
+    const struct section *section = rpc_connection_tag(connection);
+
+    peer_of(section->owner, connection);
+}
+
+void sockets_connection_closed(struct rpc_connection *connection, void *context)
+{
+    peer_free(rpc_connection_data(connection));
+    rpc_connection_set_data(connection, NULL);
+}
+
+bool sockets_is_method(const char *pattern)
+{
+    for (size_t i = 0; i < management_methods_count; i++) {
+        if (fnmatch(pattern, management_methods[i].name, 0) == 0)
+            return true;
+    }
+    for (size_t i = 0; i < rpc_methods_count; i++) {
+        if (fnmatch(pattern, rpc_methods[i].name, 0) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* ---- rpc.whoami ---- */
+
+static void add_methods(const struct section *section, const struct json_method *methods,
+                        size_t count, char ***list)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!section || is_allowed(section, methods[i].name))
+            strv_append(list, methods[i].name);
+    }
+}
+
+static void fill_peer(struct sockets *sockets, const struct peer *peer,
+                      struct api_identity *identity)
+{
+    identity->uid = peer->uid;
+    identity->has_uid = peer->uid != (uid_t)-1;
+    identity->gid = peer->gid;
+    identity->has_gid = peer->gid != (gid_t)-1;
+    identity->groups = peer->groups;
+    identity->groups_count = peer->groups_count;
+    identity->pid = peer->pid;
+    identity->has_pid = peer->pid > 0;
+    if (peer->place != PEER_CONTAINER)
+        return;
+    identity->container = (char *)(uintptr_t)peer->container;
+    identity->container_name = (char *)(uintptr_t)name_of_container(sockets, peer);
+}
+
+bool sockets_has(const struct sockets *sockets, const struct rpc_server *server)
+{
+    const struct section *section = sockets->sections;
+
+    while (section && section->server != server)
+        section = section->next;
+    return section != NULL;
+}
+
+void sockets_whoami(struct sockets *sockets, struct rpc_request *request)
+{
+    struct rpc_connection *connection = rpc_request_connection(request);
+    const struct section *section = rpc_connection_tag(connection);
+    const char *path = section ? section->path : sockets->options->instance->socket;
+    struct api_identity identity = {
+        .socket = (char *)(uintptr_t)path,
+        .certificate = (char *)(uintptr_t)rpc_connection_peer(connection)->name,
+    };
+    _cleanup_strv_ char **methods = NULL;
+
+    fill_peer(sockets, peer_of(sockets, connection), &identity);
+    add_methods(section, management_methods, management_methods_count, &methods);
+    add_methods(section, rpc_methods, rpc_methods_count, &methods);
+    identity.methods = methods;
+    identity.methods_count = strv_length(methods);
+    rpc_reply(request, &identity, NULL, 0);
+}
+
+/* ---- making them ---- */
+
+static bool may(const char *method, const void *data)
+{
+    return is_allowed(data, method);
+}
+
+static char *make_document(const struct section *section)
+{
+    return discover_filter(section->owner->options->document, may, section);
+}
+
+/* Whoever died here has left a socket that nobody answers; everything else is somebody's. */
+static int clear_place(const char *path, struct error *err)
+{
+    struct stat status;
+
+    if (lstat(path, &status) < 0)
+        return errno == ENOENT ? 0 : error_errno(err, errno, "look at %s", path);
+    if (!S_ISSOCK(status.st_mode))
+        return error_set(err, -EEXIST, "%s is there already, and is no socket", path);
+    _cleanup_close_ int fd = socket_connect_unix(path, SOCK_STREAM | SOCK_NONBLOCK, NULL);
+    if (fd >= 0)
+        return error_set(err, -EADDRINUSE, "somebody listens on %s already", path);
+    return unlink(path) < 0 ? error_errno(err, errno, "remove the old socket %s", path) : 0;
+}
+
+static int set_access(const struct config_socket *config, struct error *err)
+{
+    if (chown(config->path, config->owner, config->group) < 0)
+        return error_errno(err, errno, "give %s to its owner", config->path);
+    return chmod(config->path, config->mode) < 0
+               ? error_errno(err, errno, "set the mode of %s", config->path)
+               : 0;
+}
+
+/* For root only until it has its owner and its mode. */
+static int open_socket(const struct config_socket *config, struct error *err)
+{
+    _cleanup_free_ char *folder = xstrdup(config->path);
+    int r;
+
+    *strrchr(folder, '/') = '\0';
+    r = folder[0] ? file_mkdir_parents(folder, 0755, err) : 0;
+    if (r >= 0)
+        r = clear_place(config->path, err);
+    if (r < 0)
+        return r;
+    _cleanup_close_ int fd =
+        socket_listen_unix(config->path, SOCK_STREAM | SOCK_NONBLOCK, 0600, err);
+    if (fd < 0)
+        return fd;
+    r = set_access(config, err);
+    if (r < 0) {
+        unlink(config->path);
+        return r;
+    }
+    return steal_fd(&fd);
+}
+
+static int start_server(struct section *section, int listen_fd, struct error *err)
+{
+    const struct sockets_options *options = section->owner->options;
+    struct rpc_server_options server = {
+        .limits = section->limits,
+        .context = options->context,
+        .document = section->document,
+        .authorise = authorise,
+        .opened = on_opened,
+        .closed = sockets_connection_closed,
+    };
+
+    int r = rpc_server_create(options->loop, &server, &section->server, err);
+    if (r == 0)
+        r = options->add_methods(section->server, err);
+    if (r < 0) {
+        close_fd(listen_fd);
+        return r;
+    }
+    return rpc_server_listen(section->server, listen_fd, section, err);
+}
+
+/* Another file in its place is not ours to remove. */
+static void close_section(struct section *section)
+{
+    struct stat status;
+
+    if (lstat(section->path, &status) == 0 && status.st_ino == section->file.st_ino &&
+        status.st_dev == section->file.st_dev)
+        unlink(section->path);
+    rpc_server_destroy(section->server);
+    free(section->document);
+    free(section->path);
+    free(section);
+}
+
+static int open_section(struct sockets *sockets, const struct config_socket *config,
+                        struct error *err)
+{
+    int fd = open_socket(config, err);
+
+    if (fd < 0)
+        return fd;
+    struct section *section = xnew(struct section);
+    section->owner = sockets;
+    section->config = config;
+    section->path = xstrdup(config->path);
+    section->limits = sockets_limits(config->section->limits);
+    section->document = make_document(section);
+    lstat(section->path, &section->file);
+    int r = start_server(section, fd, err);
+    if (r < 0) {
+        close_section(section);
+        return r;
+    }
+    section->next = sockets->sections;
+    sockets->sections = section;
+    log_info("listening on %s", section->path);
+    return 0;
+}
+
+/* ---- changing them ---- */
+
+static const struct config_socket *find_config(const struct config *config, const char *path)
+{
+    for (size_t i = 0; i < config->sockets_count; i++) {
+        if (text_equal(config->sockets[i].path, path))
+            return &config->sockets[i];
+    }
+    return NULL;
+}
+
+/* Whether it is to go on, and with what. */
+static bool keep(struct section *section, const struct config *config)
+{
+    const struct config_socket *next = find_config(config, section->path);
+    struct rpc_limits limits = next ? sockets_limits(next->section->limits) : section->limits;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (!next || memcmp(&limits, &section->limits, sizeof(limits)) != 0)
+        return false;
+    section->config = next;
+    char *document = make_document(section);
+    rpc_server_set_document(section->server, document);
+    free(section->document);
+    section->document = document;
+    if (set_access(next, &err) < 0)
+        log_failure(LOG_ERROR, &err, "the access to %s is as it was", section->path);
+    return true;
+}
+
+static bool is_open(const struct sockets *sockets, const char *path)
+{
+    const struct section *section = sockets->sections;
+
+    while (section && !text_equal(section->path, path))
+        section = section->next;
+    return section != NULL;
+}
+
+int sockets_apply(struct sockets *sockets, struct config *config)
+{
+    struct config *before = sockets->config;
+    int r = 0;
+
+    sockets->config = config;
+    for (struct section **at = &sockets->sections; *at;) {
+        struct section *section = *at;
+        if (keep(section, config)) {
+            at = &section->next;
+            continue;
+        }
+        *at = section->next;
+        log_info("closing %s", section->path);
+        close_section(section);
+    }
+    for (size_t i = 0; i < config->sockets_count; i++) {
+        _cleanup_error_ struct error err = ERROR_INIT;
+        if (is_open(sockets, config->sockets[i].path) ||
+            open_section(sockets, &config->sockets[i], &err) >= 0)
+            continue;
+        log_failure(LOG_ERROR, &err, "a socket of %s is missing", config->name);
+        r = -EIO;
+    }
+    config_free(before);
+    return r;
+}
+
+struct sockets *sockets_create(const struct sockets_options *options)
+{
+    struct sockets *sockets = xnew(struct sockets);
+
+    sockets->options = options;
+    return sockets;
+}
+
+void sockets_destroy(struct sockets *sockets)
+{
+    if (!sockets)
+        return;
+    while (sockets->sections) {
+        struct section *section = sockets->sections;
+        sockets->sections = section->next;
+        close_section(section);
+    }
+    config_free(sockets->config);
+    free(sockets);
+}
