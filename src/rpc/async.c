@@ -355,7 +355,8 @@ static bool may_move(const struct async_call *call, const struct rpc_outcome *ou
 {
     const struct cloche_client *client = call->client;
 
-    return (outcome->unsent || call->idempotent) && !client->stopping && !call->cancelled &&
+    return (outcome->unsent || call->idempotent) &&
+           !__atomic_load_n(&client->stopping, __ATOMIC_RELAXED) && !call->cancelled &&
            call->attempts < client->settings.attempts;
 }
 

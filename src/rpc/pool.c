@@ -358,7 +358,7 @@ int cloche_client_open(const struct cloche_client_settings *settings, struct clo
 static void stop_thread(struct cloche_client *client)
 {
     client_lock(client);
-    client->stopping = true;
+    __atomic_store_n(&client->stopping, true, __ATOMIC_RELAXED);
     if (client->threaded)
         client_wake(client);
     client_unlock(client);

@@ -1,5 +1,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stddef.h>
@@ -98,6 +99,16 @@ static int wait_connected(int fd, uint64_t timeout_ms, struct error *err)
     return problem ? error_errno(err, problem, "connect") : 0;
 }
 
+/* Who waits does so in the system call. */
+static int set_blocking(int fd, struct error *err)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+        return error_errno(err, errno, "connect");
+    return 0;
+}
+
 static int connect_tcp(const struct address *address, uint64_t timeout_ms, struct error *err)
 {
     _cleanup_close_ int fd =
@@ -110,12 +121,11 @@ static int connect_tcp(const struct address *address, uint64_t timeout_ms, struc
     if (connect(fd, (const struct sockaddr *)&address->socket, address->length) < 0 &&
         errno != EINPROGRESS)
         return error_errno(err, errno, "connect");
-    if (timeout_ms) {
-        int r = wait_connected(fd, timeout_ms, err);
-        if (r < 0)
-            return r;
-    }
-    return steal_fd(&fd);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+    int r = timeout_ms ? wait_connected(fd, timeout_ms, err) : 0;
+    if (r == 0 && timeout_ms)
+        r = set_blocking(fd, err);
+    return r < 0 ? r : steal_fd(&fd);
 }
 
 /* ---- */

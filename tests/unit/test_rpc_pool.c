@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -33,7 +34,7 @@ enum { ENDPOINTS = 3 };
 
 struct peer {
     char *path;
-    int listener;
+    int listener, tcp; /* tcp: a second listening socket of its own; 0: none */
     pthread_t thread;
     bool running;
     _Atomic bool stop;
@@ -242,6 +243,8 @@ static void start(struct peer *peer)
     assert_int_equal(rpc_server_create(peer->loop, &options, &peer->server, &err), 0);
     assert_int_equal(rpc_server_add_methods(peer->server, methods, ARRAY_SIZE(methods), &err), 0);
     assert_int_equal(rpc_server_listen(peer->server, peer->listener, NULL, &err), 0);
+    if (peer->tcp)
+        assert_int_equal(rpc_server_listen(peer->server, peer->tcp, NULL, &err), 0);
     assert_int_equal(pthread_create(&peer->thread, NULL, serve, peer), 0);
 }
 
@@ -1072,6 +1075,41 @@ static void an_idempotent_call_does_not_wait_for_a_hung_endpoint(void **state)
     end_unanswered(&peers[0]);
 }
 
+/* The server of a peer, reached through a port of this machine. */
+static void calls_go_over_tcp(void **state)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    struct seen seen = {0}, held = {0}, lost = {0};
+    char name[64];
+
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, length), 0);
+    assert_int_equal(listen(fd, 16), 0);
+    getsockname(fd, (struct sockaddr *)&address, &length);
+    snprintf(name, sizeof(name), "tcp:127.0.0.1:%u", ntohs(address.sin_port));
+    peers[0].tcp = fd;
+    start(&peers[0]);
+    paths[0] = name;
+    open_with(1, .timeout_ms = 20000, .probe_first_ms = 5, .probe_most_ms = 20);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(echo("word"), 0);
+    assert_true(begin("echo", "{\"container\":\"x\"}", 0, &seen) > 0);
+    wait_for(&seen);
+    assert_string_equal(seen.result, "{\"id\":\"x\"}");
+    assert_int_equal(call("hold", 30), -ETIMEDOUT);
+    assert_true(begin("hold", NULL, 0, &held) > 0);
+    for (int i = 0; i < 1000 && peers[0].calls < 23; i++)
+        nap(2);
+    stop(&peers[0]);
+    wait_for(&held);
+    assert_int_equal(held.code, -ECONNRESET);
+    assert_int_equal(echo_by(&echo_method, "nobody", 50), -ETIMEDOUT);
+    assert_true(begin("echo", "{\"container\":\"x\"}", 50, &lost) > 0);
+    wait_for(&lost);
+    assert_int_equal(lost.code, -ETIMEDOUT);
+}
+
 static void calls_are_made_in_cbor_too(void **state)
 {
     _cleanup_free_ char *result = NULL;
@@ -1356,6 +1394,7 @@ int main(void)
         pool_test(calls_come_back),
         pool_test(errors_have_code_and_hint),
         pool_test(calls_are_made_in_cbor_too),
+        pool_test(calls_go_over_tcp),
         pool_test(what_cannot_be_a_call_is_refused),
         pool_test(calls_end_in_time_and_late_answers_are_dropped),
         pool_test(the_server_is_told_the_deadline),
