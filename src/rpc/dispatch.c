@@ -99,12 +99,12 @@ static struct method *check_call(struct rpc_connection *connection,
                   message->method.text);
         return NULL;
     }
-    rpc_metrics_begin(&method->metrics);
+    rpc_metrics_begin_alone(&method->metrics);
     refusal->code = RPC_INVALID_PARAMS;
     if (is_allowed(connection, method->type, refusal) &&
         read_params(connection->codec, method, message, ret_params, err) == 0)
         return method;
-    rpc_metrics_end(&method->metrics, RPC_ENDED_FAULT, refusal->code, 0);
+    rpc_metrics_end_alone(&method->metrics, RPC_ENDED_FAULT, refusal->code, 0);
     return NULL;
 }
 

@@ -91,6 +91,29 @@ void rpc_metrics_end(struct rpc_metrics *metrics, enum rpc_ended how, int code,
     rpc_metrics_add(&metrics->latency.sum_ns, nanoseconds);
 }
 
+static void add_alone(uint64_t *counter, uint64_t more)
+{
+    __atomic_store_n(counter, read_counter(counter) + more, __ATOMIC_RELAXED);
+}
+
+void rpc_metrics_begin_alone(struct rpc_metrics *metrics)
+{
+    add_alone(&metrics->calls, 1);
+}
+
+void rpc_metrics_end_alone(struct rpc_metrics *metrics, enum rpc_ended how, int code,
+                           uint64_t nanoseconds)
+{
+    add_alone(&metrics->ended[how], 1);
+    if (how == RPC_ENDED_FAULT)
+        count_code(metrics, code ? code : INT64_MIN);
+    if (how != RPC_ENDED_ANSWERED && how != RPC_ENDED_FAULT)
+        return;
+    add_alone(&metrics->latency.buckets[bucket_of(nanoseconds)], 1);
+    add_alone(&metrics->latency.count, 1);
+    add_alone(&metrics->latency.sum_ns, nanoseconds);
+}
+
 void rpc_metrics_snapshot(const struct rpc_metrics *metrics, struct rpc_metrics *ret)
 {
     const uint64_t *from = (const uint64_t *)metrics;

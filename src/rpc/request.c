@@ -116,8 +116,8 @@ static void is_answered(struct rpc_request *request, enum rpc_ended how)
     struct rpc_loop *loop = request->connection->server->loop;
 
     rpc_loop_clear_timer(loop, &request->deadline);
-    rpc_metrics_end(&request->method->metrics, how, request->fault,
-                    rpc_loop_update_now(loop) - request->started);
+    rpc_metrics_end_alone(&request->method->metrics, how, request->fault,
+                          rpc_loop_update_now(loop) - request->started);
     request->on_cancel = NULL;
     request->batch = NULL;
     if (batch)

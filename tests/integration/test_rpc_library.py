@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
 import socket
 import struct
 import subprocess
 import sys
 
-from harness import main, run, test
+from harness import main, note, run, test, wait_for
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ["CLOCHE_BUILD"])
@@ -40,15 +41,27 @@ def installed(scratch):
     return words, next((scratch / "installed").rglob("libcloche-rpc.so.0")).parent
 
 
+def limit_files(count):
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, most), most))
+
+
+def private_memory(process):
+    """Bytes that nobody shares with it."""
+    lines = pathlib.Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty:"))
+
+
 @contextlib.contextmanager
-def calculator(scratch, words=None, folder=LIBRARY.parent):
+def calculator(scratch, words=None, folder=LIBRARY.parent, files=1024):
     """The example, running; yields its socket and process."""
     words = words or ["-I", TOP / "include", "-L", LIBRARY.parent, "-lcloche-rpc"]
     flags, _ = sanitizer()
     program, path = scratch / "calculator", scratch / "calculator.sock"
     run("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", EXAMPLE, *flags, *words, "-o", program)
     process = subprocess.Popen([program, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, env={**os.environ, "LD_LIBRARY_PATH": str(folder)})
+                               text=True, env={**os.environ, "LD_LIBRARY_PATH": str(folder)},
+                               preexec_fn=lambda: limit_files(files))
     try:
         assert process.stdout.readline() == "ready\n"
         yield path, process
@@ -182,6 +195,60 @@ def cbor_of_another_hand(scratch):
         client.socket.sendall(struct.pack(">I", len(request)) + request)
         length, = struct.unpack(">I", client.file.read(4))
         assert client.file.read(length) == b"\xa2\x62id\x05\x66result\x13"
+
+
+@test
+def ten_thousand_idle_connections_cost_little(scratch):
+    """Less than a kilobyte each, also after each has made a call; and one more is served beside them."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(10000, before[1] * 9 // 16 - 100)  # 3/4 for connections, and 3/4 of those for a user
+    limit_files(before[1])
+    clients = []
+    ping = b'{"jsonrpc":"2.0","id":1,"method":"rpc.ping","params":[]}\n'
+    try:
+        with calculator(scratch, files=before[1]) as (path, process):
+            empty = private_memory(process)
+            for _ in range(count):
+                client = socket.socket(socket.AF_UNIX)
+                client.settimeout(20)
+                client.connect(str(path))
+                client.sendall(ping)
+                clients.append(client)
+            for client in clients:
+                assert client.recv(4096).endswith(b'"result":{}}\n')
+            each = (private_memory(process) - empty) / count
+            note(f"{count} connections, {each:.0f} bytes each")
+            assert sanitizer()[0] or each < 1024, each
+            with Client(path) as client:
+                stats = client.ask('{"jsonrpc":"2.0","id":1,"method":"rpc.stats"}')["result"]
+            assert stats["connections"] == count + 1 and stats["refused"] == 0, stats
+            for client in clients:
+                client.close()
+    finally:
+        for client in clients:
+            client.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@test
+def connections_beyond_the_limit_are_told_so(scratch):
+    with calculator(scratch, files=64) as (path, _):  # 48 connections, 36 of one user
+        clients = [Client(path) for _ in range(36)]
+        with Client(path) as client:
+            answer = client.hear()
+            assert without_words(answer) == error(None, -12), answer
+            assert answer["error"]["data"]["hint"] == "close others, or try again later", answer
+            assert client.file.read() == b""
+        clients.pop().__exit__()
+
+        def is_served():
+            with Client(path) as client:
+                answer = client.ask('{"jsonrpc":"2.0","id":1,"method":"rpc.ping"}')
+                return answer == result(1, {})
+
+        wait_for(is_served, what="the server sees that one has gone")
+        for client in clients:
+            client.__exit__()
 
 
 @test

@@ -58,6 +58,11 @@ void rpc_metrics_begin(struct rpc_metrics *metrics);
 /* code: of the error answer; looked at only for RPC_ENDED_FAULT. */
 void rpc_metrics_end(struct rpc_metrics *metrics, enum rpc_ended how, int code,
                      uint64_t nanoseconds);
+/* The same for a struct that one thread alone counts in, while any may read: without the price of
+ * counters that several write. */
+void rpc_metrics_begin_alone(struct rpc_metrics *metrics);
+void rpc_metrics_end_alone(struct rpc_metrics *metrics, enum rpc_ended how, int code,
+                           uint64_t nanoseconds);
 /* For the plain counters: rpc_metrics_add(&metrics->late, 1). */
 static inline void rpc_metrics_add(uint64_t *counter, uint64_t more)
 {
