@@ -74,6 +74,21 @@ void rpc_connection_close(struct rpc_connection *connection)
     rpc_connection_release(connection);
 }
 
+/* What the connection holds counts for its user. False: for all of them that is too much, and this
+ * one wants more than it had. */
+static bool charge(struct rpc_connection *connection)
+{
+    size_t bytes = connection->in.length + connection->output_bytes + connection->held_bytes;
+    struct peer_count *count = connection->count;
+    bool grows = bytes > connection->charged;
+
+    if (connection->closed)
+        return true;
+    count->bytes += bytes - connection->charged;
+    connection->charged = bytes;
+    return !grows || count->bytes <= connection->server->options.limits.peer_bytes;
+}
+
 /* ---- out ---- */
 
 static struct output *add_chunk(struct rpc_connection *connection)
@@ -149,10 +164,9 @@ static int flush(struct rpc_connection *connection)
 /* Sends what it can, and closes the connection when nobody takes it any more. */
 static void flush_or_close(struct rpc_connection *connection)
 {
-    bool overflow;
-
     int r = flush(connection);
-    overflow = connection->output_bytes > connection->server->options.limits.output;
+    bool overflow =
+        !charge(connection) || connection->output_bytes > connection->server->options.limits.output;
     if (overflow)
         connection->server->overflowed++;
     if ((r < 0 && r != -EAGAIN) || overflow)
@@ -376,6 +390,9 @@ static void take_input(struct rpc_connection *connection, size_t length)
     } else if (connection->in.length == 0) {
         buffer_finish(&connection->in);
     }
+    if (!charge(connection))
+        refuse_rest(connection, RPC_TOO_MANY, "too much is on its way from this user",
+                    "wait for answers, and read them");
 }
 
 static bool may_read(const struct rpc_connection *connection)
@@ -482,7 +499,8 @@ void connection_open(struct rpc_server *server, int fd, const void *tag)
 {
     struct rpc_peer peer = peer_of(fd);
 
-    if (!server_admit(server, peer.uid)) {
+    struct peer_count *count = server_admit(server, peer.uid);
+    if (!count) {
         turn_away(server, fd);
         return;
     }
@@ -491,6 +509,7 @@ void connection_open(struct rpc_server *server, int fd, const void *tag)
     connection->codec = &rpc_codec_json;
     connection->references = 1;
     connection->peer = peer;
+    connection->count = count;
     connection->tag = tag;
     connection->watch = (struct rpc_watch){.fd = fd, .callback = on_event};
     connection->flush.callback = on_flush;

@@ -161,9 +161,11 @@ static void dispatch(struct rpc_connection *connection, struct batch *batch,
         return;
     }
     handle(request);
-    /* Most are answered at once, and need no timer. */
-    if (message->timeout_ms != RPC_NO_TIMEOUT && server->handled == request &&
-        rpc_request_wanted(request) == RPC_STILL_WANTED)
+    /* Most are answered at once, and need neither of these. */
+    if (server->handled != request)
+        return;
+    request_hold_bytes(request, message->params.length);
+    if (message->timeout_ms != RPC_NO_TIMEOUT && rpc_request_wanted(request) == RPC_STILL_WANTED)
         request_set_deadline(request);
 }
 

@@ -91,6 +91,15 @@ struct rpc_request *request_create(struct rpc_connection *connection, struct bat
     return request;
 }
 
+void request_hold_bytes(struct rpc_request *request, size_t bytes)
+{
+    request->held_bytes = (uint32_t)bytes; /* at most RPC_MESSAGE_MAX */
+    if (request->at)
+        request->connection->held_bytes += bytes;
+    else
+        request->held_bytes = 0;
+}
+
 void request_set_deadline(struct rpc_request *request)
 {
     request->deadline.callback = on_deadline;
@@ -107,6 +116,7 @@ static void unlink_request(struct rpc_request *request)
         request->next->at = request->at;
     request->at = NULL;
     request->connection->in_flight--;
+    request->connection->held_bytes -= request->held_bytes;
 }
 
 /* The answer is on its way, or is none: for batch, time and counters. */

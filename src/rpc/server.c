@@ -116,26 +116,29 @@ static struct peer_count **find_peer(struct rpc_server *server, uid_t uid)
     return at;
 }
 
-bool server_admit(struct rpc_server *server, uid_t uid)
+struct peer_count *server_admit(struct rpc_server *server, uid_t uid)
 {
     const struct rpc_limits *limits = &server->options.limits;
     struct peer_count **at = find_peer(server, uid);
 
     if (server->connections_count >= limits->connections ||
         (*at && (*at)->connections >= limits->connections_per_peer))
-        return false;
+        return NULL;
     if (!*at) {
         *at = xnew(struct peer_count);
         (*at)->uid = uid;
     }
     (*at)->connections++;
     server->connections_count++;
-    return true;
+    return *at;
 }
 
 void server_connection_gone(struct rpc_server *server, struct rpc_connection *connection)
 {
     struct peer_count **at = find_peer(server, connection->peer.uid), *peer = *at;
+
+    peer->bytes -= connection->charged;
+    connection->charged = 0;
 
     *connection->at = connection->next;
     if (connection->next)
@@ -270,6 +273,7 @@ static int set_limits(struct rpc_server *server, struct error *err)
     limits->connections_per_peer =
         or_default(limits->connections_per_peer, limits->connections - limits->connections / 4);
     limits->output = or_default(limits->output, RPC_OUTPUT_MAX);
+    limits->peer_bytes = or_default(limits->peer_bytes, RPC_PEER_BYTES_MAX);
     server->bounds = (struct rpc_bounds){.depth = limits->depth, .batch = limits->batch};
     return 0;
 }

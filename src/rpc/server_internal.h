@@ -40,6 +40,7 @@ struct peer_count {
     struct peer_count *next;
     uid_t uid;
     size_t connections;
+    size_t bytes; /* as its connections were charged */
 };
 
 struct listener {
@@ -96,7 +97,10 @@ struct rpc_connection {
     bool input_ended; /* the client has shut its half, or is not to be read any more */
     bool has_paused;  /* a notification was refused: `drained` follows */
     struct rpc_peer peer;
-    char *name; /* owned; peer.name */
+    struct peer_count *count;
+    size_t charged;    /* bytes that count for it */
+    size_t held_bytes; /* of messages whose calls are not answered */
+    char *name;        /* owned; peer.name */
     const void *tag;
     void *data;
     struct rpc_connection_watch *watches;
@@ -136,13 +140,14 @@ struct rpc_request {
     uint64_t started;
     rpc_on_cancel on_cancel;
     void *cancel_data;
+    uint32_t held_bytes;
     uint16_t id_length; /* 0: a notification, not answered */
     char id[];
 };
 
 void server_unref(struct rpc_server *server);
-/* Whether one more may be made; counts it. */
-bool server_admit(struct rpc_server *server, uid_t uid);
+/* Counts one more of the user's; NULL: it may not be made. */
+struct peer_count *server_admit(struct rpc_server *server, uid_t uid);
 void server_connection_gone(struct rpc_server *server, struct rpc_connection *connection);
 /* NULL: there is none. */
 struct method *server_find_method(const struct rpc_server *server, const char *name, size_t length);
@@ -177,6 +182,8 @@ void batch_unref(struct batch *batch);
 struct rpc_request *request_create(struct rpc_connection *connection, struct batch *batch,
                                    struct method *method, const struct rpc_message *message,
                                    void *params, int *fds);
+/* The call stays, and with it a message of so many bytes. */
+void request_hold_bytes(struct rpc_request *request, size_t bytes);
 /* When its handler has not answered at once. */
 void request_set_deadline(struct rpc_request *request);
 /* Nobody waits for it any more: answered, if it is to be, and its handler told. */

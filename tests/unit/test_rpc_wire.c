@@ -451,6 +451,37 @@ static void limits_are_told_and_kept(void **state)
     server = NULL;
 }
 
+/* Of all its connections together: partial messages, and calls that are not answered. */
+static void a_user_gets_so_much_memory(void **state)
+{
+    _cleanup_free_ char *blanks = xasprintf("%8000s", "");
+    _cleanup_free_ char *call = xasprintf(CALL("\"hold\",\"params\":{%6000s}"), "");
+
+    options.limits = (struct rpc_limits){.peer_bytes = 21000};
+    serve();
+    int fds[4] = {connect_one(), connect_one(), connect_one(), connect_one()};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(send(fds[i], blanks, 8000, 0), 8000);
+        assert_string_equal(hear(fds[i]), "");
+    }
+    assert_int_equal(send(fds[2], call, strlen(call), 0), strlen(call));
+    assert_non_null(strstr(hear(fds[2]), "\"code\":-12,\"message\":\"too much is on its way"));
+    assert_int_equal(held_count, 1);
+    close(fds[0]); /* that makes room */
+    assert_int_equal(send(fds[3], call, strlen(call), 0), strlen(call));
+    assert_string_equal(hear(fds[3]), "");
+    assert_int_equal(held_count, 2);
+    release_held();
+    assert_int_equal(send(fds[1], "\n", 1, 0), 1);
+    assert_int_equal(send(fds[3], call, strlen(call), 0), strlen(call));
+    assert_non_null(strstr(hear(fds[3]), "\"result\""));
+    assert_int_equal(held_count, 1);
+    for (int i = 1; i < 4; i++)
+        close(fds[i]);
+    turn(5);
+    assert_int_equal(rpc_server_connections(server), 0);
+}
+
 static size_t drained_count, closed_count;
 
 static void on_drained(struct rpc_connection_watch *watch)
@@ -805,6 +836,7 @@ int main(void)
         wire_test(stats_and_discovery),
         wire_test(calls_have_to_be_allowed),
         wire_test(limits_are_told_and_kept),
+        wire_test(a_user_gets_so_much_memory),
         wire_test(notifications_stop_for_a_slow_reader),
         wire_test(cbor_says_the_same),
         wire_test(malformed_cbor),

@@ -35,6 +35,8 @@ enum {
     RPC_IN_FLIGHT_MAX = 64,           /* unanswered requests of a connection; then it is not read */
     RPC_CONNECTIONS_MAX = 16384,      /* and at most 3/4 of RLIMIT_NOFILE; others are refused */
     RPC_OUTPUT_MAX = 8 * (1 << 20),   /* bytes a slow reader may owe; more ends the connection */
+    RPC_PEER_BYTES_MAX = 64 << 20,    /* that all connections of a user hold; more ends the one that
+                                         asks for it */
     RPC_FDS_MAX = 16,                 /* descriptors beside one message */
     RPC_BATCH_MAX = RPC_IN_FLIGHT_MAX /* calls in one batch */
 };
@@ -72,6 +74,8 @@ struct rpc_limits {
     size_t connections;          /* of all peers */
     size_t connections_per_peer; /* of one uid; default: 3/4 of the connections */
     size_t output;               /* bytes queued for a connection */
+    size_t peer_bytes;           /* of a uid's connections: partial messages, calls that are not
+                                    answered, and output */
 };
 
 /* Who is at the other end of a connection. */
