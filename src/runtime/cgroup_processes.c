@@ -11,11 +11,13 @@
 
 #include <base/alloc.h>
 #include <base/file.h>
+#include <base/text.h>
 
 #include "cgroup.h"
 #include "cgroup_systemd.h"
 
 enum {
+    PROCESSES_MAX = 64 << 20, /* bytes of cgroup.procs: 2^22 numbers (PID_MAX_LIMIT) have 30 MB */
     DESTROY_TRIES = 200,
     DESTROY_PAUSE_US = 5000,
     WALK_DEPTH_MAX = 1 << 16, /* a container may make cgroups in its own, if it may write there */
@@ -30,7 +32,7 @@ struct pid_list {
 static int read_pids(int directory_fd, struct pid_list *list, struct error *err)
 {
     _cleanup_free_ char *text = NULL;
-    int r = file_read_at(directory_fd, "cgroup.procs", CGROUP_FILE_MAX, &text, NULL, err);
+    int r = file_read_at(directory_fd, "cgroup.procs", PROCESSES_MAX, &text, NULL, err);
 
     if (r < 0)
         return r == -ENODEV || r == -ENOENT ? 0 : r; /* removed meanwhile */
@@ -76,7 +78,9 @@ static int level_init(struct level *level, int fd)
         return -ENOMEM;
     }
     for (struct dirent *entry; (entry = readdir(directory));) {
-        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+        /* One that is called ".hidden" is a cgroup as any other. */
+        if (entry->d_type != DT_DIR || text_equal(entry->d_name, ".") ||
+            text_equal(entry->d_name, ".."))
             continue;
         if (level->count == capacity) {
             capacity = capacity ? 2 * capacity : 16;

@@ -201,6 +201,26 @@ def a_container_makes_cgroups_in_its_own(w):
 
 
 @world
+def hidden_cgroups_are_cgroups(w):
+    """A name that begins with a full stop hides a cgroup from ls, not from us: `ps`, kill and
+    delete reach what is in there. Red with walk_down() skipping such names."""
+    writable_cgroups(w)
+    w.bundle.all_capabilities("CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN")
+    w.bundle.namespace("pid", remove=True)
+    top = "/sys/fs/cgroup" if V2 else "/sys/fs/cgroup/devices"
+    w.runtime("run", "-d", "-b", w.bundle.script("sleep 100").write().path, w.name)
+    try:
+        shell(w, f"mkdir -p {top}/.x/..y && (sleep 77 & echo $! >{top}/.x/..y/cgroup.procs)")
+        pids = json.loads(w.runtime("ps", "-f", "json", w.name).out)
+        assert len(pids) == 2, pids
+        w.runtime("kill", "--all", w.name, "KILL")
+        wait_for(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in pids))
+    finally:
+        w.runtime("delete", "--force", w.name)
+    assert not list(CGROUPS.glob(f"*/{w.name}")) and not (CGROUPS / w.name).exists()
+
+
+@world
 def cgroups_deeper_than_there_are_descriptors(w):
     """A container nests them to be left behind, or to hide processes from kill."""
     depth, descriptors = 150, 100
