@@ -20,6 +20,9 @@ enum {
     BLKIO_MIN = 10,
     BLKIO_MAX = 1000,
     WEIGHT_MAX = 10000,
+    CPU_PERIOD_US = 100000, /* the kernel's, where there is none */
+    SECOND_US = 1000000,
+    QUOTA_STEP_US = SECOND_US / 100, /* systemd counts in whole per cents */
 };
 
 /* The curve through both ends of the ranges and through both defaults (1024 and 100), which
@@ -51,6 +54,28 @@ uint64_t cgroup_io_weight_from_blkio(uint16_t weight)
 uint64_t cgroup_pids_limit(int64_t limit)
 {
     return limit < 0 ? UINT64_MAX : limit == 0 ? 1 : (uint64_t)limit;
+}
+
+int64_t cgroup_quota_per_second(int64_t quota, uint64_t period)
+{
+    uint64_t per_second;
+
+    if (quota <= 0 || __builtin_mul_overflow((uint64_t)quota, (uint64_t)SECOND_US, &per_second))
+        return 0;
+    per_second /= period ? period : CPU_PERIOD_US;
+    return (int64_t)((per_second + QUOTA_STEP_US - 1) / QUOTA_STEP_US * QUOTA_STEP_US);
+}
+
+int64_t cgroup_cpu_quota(const struct cgroup *cgroup, const struct oci_cpu *cpu)
+{
+    uint64_t period = cpu->has_period && cpu->period ? (uint64_t)cpu->period : CPU_PERIOD_US;
+    int64_t quota = cpu->has_quota ? cpu->quota : 0;
+    int64_t per_second = cgroup->unit ? cgroup_quota_per_second(quota, period) : 0;
+    uint64_t rounded;
+
+    if (per_second <= 0 || __builtin_mul_overflow((uint64_t)per_second, period, &rounded))
+        return quota;
+    return (int64_t)(rounded / SECOND_US);
 }
 
 int cgroup_swap_limit(const struct oci_memory *memory, int64_t *ret, struct error *err)

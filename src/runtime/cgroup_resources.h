@@ -19,6 +19,14 @@ int cgroup_v2_apply(struct cgroup *cgroup, const struct oci_resources *resources
 uint64_t cgroup_weight_from_shares(uint64_t shares);   /* cpu.shares to cpu.weight */
 uint64_t cgroup_io_weight_from_blkio(uint16_t weight); /* blkio.weight to io.weight */
 uint64_t cgroup_pids_limit(int64_t limit);             /* to pids.max; UINT64_MAX: "max" */
+
+/* systemd's CPUQuotaPerSecUSec for a quota in a period (0: the kernel's): up to the next per cent.
+ * 0: the quota is none. */
+int64_t cgroup_quota_per_second(int64_t quota, uint64_t period);
+/* What is written of cpu.quota: in a scope as systemd has rounded it, which it would go back to
+ * (runc 1.4). 0: nothing. */
+int64_t cgroup_cpu_quota(const struct cgroup *cgroup, const struct oci_cpu *cpu);
+
 /* memory.swap counts memory and swap, memory.swap.max swap alone. *ret: -1 "max", -2: not to be
  * written. */
 int cgroup_swap_limit(const struct oci_memory *memory, int64_t *ret, struct error *err);

@@ -19,8 +19,6 @@
 enum {
     CPU_SET_BITS_MAX = 8192,    /* CONFIG_NR_CPUS of the largest kernels */
     DEFAULT_PERIOD_US = 100000, /* of the kernel's CPU quota */
-    SECOND_US = 1000000,
-    QUOTA_STEP_US = SECOND_US / 100, /* systemd counts in whole per cents */
     VERSION_QUOTA_PERIOD = 242,
     VERSION_CPU_SETS = 244,
     VERSION_CPU_IDLE = 252,
@@ -109,18 +107,14 @@ int systemd_unit_properties(const struct cgroup *cgroup, const struct oci_config
 
 static void add_quota(struct buffer *out, int64_t quota, uint64_t period)
 {
-    uint64_t per_second;
+    int64_t per_second = cgroup_quota_per_second(quota, period);
 
     if (period)
         add_number(out, VERSION_QUOTA_PERIOD, "CPUQuotaPeriodUSec", (int64_t)period);
     if (quota <= 0 && (quota || period)) {
         add_number(out, 0, "CPUQuotaPerSecUSec", -1);
-    } else if (quota > 0 &&
-               !__builtin_mul_overflow((uint64_t)quota, (uint64_t)SECOND_US, &per_second)) {
-        per_second /= period ? period : DEFAULT_PERIOD_US;
-        /* Up to the next per cent, so that the quota fits in below systemd's. */
-        per_second = (per_second + QUOTA_STEP_US - 1) / QUOTA_STEP_US * QUOTA_STEP_US;
-        add_number(out, 0, "CPUQuotaPerSecUSec", (int64_t)per_second);
+    } else if (per_second > 0) {
+        add_number(out, 0, "CPUQuotaPerSecUSec", per_second);
     }
 }
 

@@ -136,7 +136,7 @@ static int apply_cpu(struct cgroup *cgroup, const struct oci_cpu *cpu, struct er
          "cpu.cfs_burst_us", "cpu.burst", (int64_t)cpu->burst},
     };
     const struct resource_number quota = {cpu->has_quota && cpu->quota, "cpu.cfs_quota_us",
-                                          "cpu.quota", cpu->quota};
+                                          "cpu.quota", cgroup_cpu_quota(cgroup, cpu)};
     const struct resource_number rt_period = {cpu->has_realtime_period && cpu->realtime_period,
                                               "cpu.rt_period_us", "cpu.realtimePeriod",
                                               (int64_t)cpu->realtime_period};

@@ -61,7 +61,7 @@ static int write_bandwidth(struct cgroup *cgroup, const struct oci_cpu *cpu, str
     if (!quota && !period)
         return 0;
     if (quota && cpu->quota > 0)
-        snprintf(amount, sizeof(amount), "%" PRId64, cpu->quota);
+        snprintf(amount, sizeof(amount), "%" PRId64, cgroup_cpu_quota(cgroup, cpu));
     snprintf(text, sizeof(text), "%s %" PRIu64, amount, period ? cpu->period : PERIOD_DEFAULT_US);
     return resource_write(cgroup, "cpu", "cpu.max", quota ? "cpu.quota" : "cpu.period", text, err);
 }

@@ -32,7 +32,7 @@ STRING_MAP = 'json_string_map'
 # Say something about a value, but not what it may be.
 ANNOTATIONS = {'title', 'description', 'default', 'examples', 'deprecated', '$comment'}
 FILE_KEYS = {'$schema', '$id', 'title', 'description', '$comment', '$defs', 'x-c-prefix',
-             'x-keep-unknown', 'x-null-is-absent', 'x-methods', 'x-errors', 'x-api-version'}
+             'x-keep-unknown', 'x-null-is-absent', 'x-any-case', 'x-methods', 'x-errors', 'x-api-version'}
 METHOD_KEYS = {'params', 'result', 'summary', 'description', 'x-param-fds', 'x-result-fds',
                'x-idempotent', 'x-long', 'x-errors'}
 
@@ -129,6 +129,7 @@ class Type:
         self.shape = shape
         self.fields = []
         self.unknown = 'JSON_UNKNOWN_IGNORE'
+        self.any_case = False
         self.description = None
 
 
@@ -247,6 +248,7 @@ class Reader:
                                      'x-keep-unknown'}, place)
         kind = Type(c_name, 'JSON_SHAPE_OBJECT')
         kind.unknown = self.read_unknown(definition, place)
+        kind.any_case = self.schema.root.get('x-any-case', False)
         required = definition.get('required', [])
         properties = definition.get('properties', {})
         names = {'unknown_fields': None} if kind.unknown == 'JSON_UNKNOWN_KEEP' else {}
@@ -635,6 +637,8 @@ def emit_tables(kind):
         out += f'    .fields_count = {len(kind.fields)},\n'
     out += f'    .size = sizeof(struct {name}),\n    .shape = {kind.shape},\n'
     out += f'    .unknown = {kind.unknown},\n'
+    if kind.any_case:
+        out += '    .any_case = true,\n'
     if kind.unknown == 'JSON_UNKNOWN_KEEP':
         out += f'    .unknown_offset = offsetof(struct {name}, unknown_fields),\n'
     return out + '};\n\n'

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 
 #include "parser.h"
 
@@ -104,6 +105,18 @@ static const struct json_field *find_field(const struct json_type *type, const c
     return NULL;
 }
 
+/* As Go's encoding/json reads names: in other case, too, where none is the same. */
+static const struct json_field *find_field_in_any_case(const struct json_type *type,
+                                                       const char *text, size_t length)
+{
+    for (size_t i = 0; type->any_case && i < type->fields_count; i++) {
+        const struct json_field *field = &type->fields[i];
+        if (field->name_length == length && strncasecmp(field->name, text, length) == 0)
+            return field;
+    }
+    return NULL;
+}
+
 /* A key that is not a field's: remembered as text. */
 static bool enter_key(struct parser *parser, struct frame *frame, const char *text, size_t length)
 {
@@ -186,6 +199,8 @@ bool open_key(struct parser *parser, const char *text, size_t length)
     if (frame->kind != FRAME_OBJECT)
         return enter_key(parser, frame, text, length);
     frame->field = find_field(frame->type, text, length);
+    if (!frame->field)
+        frame->field = find_field_in_any_case(frame->type, text, length);
     if (!frame->field)
         return enter_key(parser, frame, text, length);
     return enter_field(frame, (size_t)(frame->field - frame->type->fields)) ||

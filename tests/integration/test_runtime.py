@@ -341,6 +341,20 @@ def a_recursive_readonly_bind(w):
 
 
 @world
+def names_in_another_case(w):
+    """As Go reads them: a limit must not get lost in a spelling that other runtimes take."""
+    w.bundle.resources["PIDS"] = {"Limit": 33}
+    w.bundle.script("sleep 100")
+    with w.runtime.container(w.bundle, w.name):
+        assert cgroup_file(w.name, "pids", "pids.max") == "33"
+        update = json.dumps({"Pids": {"limit": 34}})
+        w.runtime("update", "-r", "-", w.name, input=update)
+        assert cgroup_file(w.name, "pids", "pids.max") == "34"
+    w.bundle.resources["pids"] = {"limit": 34}
+    w.fails("duplicate key")
+
+
+@world
 def propagation_into_the_container(w):
     source = w.scratch / "source"
     source.mkdir()

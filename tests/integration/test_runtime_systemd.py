@@ -142,13 +142,13 @@ def limits_are_properties_and_files(w):
         assert shown["MemoryMax"] == str(64 << 20) and shown["MemoryLow"] == str(32 << 20), shown
         assert shown["CPUWeight"] == w.file("cpu.weight") != "100", shown
         assert w.file("memory.max") == str(64 << 20)
-        assert w.file("cpu.max") == "33333 50000"
+        assert w.file("cpu.max") == "33500 50000"
         assert w.file("cpuset.cpus") == "0-1"
         assert w.file("pids.max") == "77"
     else:
         assert shown["MemoryLimit"] == str(64 << 20) and shown["CPUShares"] == "512", shown
         assert w.file("memory.limit_in_bytes", "memory") == str(64 << 20)
-        assert w.file("cpu.cfs_quota_us", "cpu") == "33333"
+        assert w.file("cpu.cfs_quota_us", "cpu") == "33500"
         assert w.file("cpuset.cpus", "cpuset") == "0-1"
         assert w.file("pids.max", "pids") == "77"
     # systemd does not undo what was written when it is told to look at its units again.

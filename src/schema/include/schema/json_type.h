@@ -70,6 +70,7 @@ struct json_type {
     uint16_t unknown_offset;
     uint8_t shape;   /* enum json_shape */
     uint8_t unknown; /* enum json_unknown */
+    bool any_case;   /* a name that is no field's is that of one if they differ in case only */
 };
 
 #endif
