@@ -33,6 +33,11 @@
  * answer has the errno that fits it and its own code in `fault`. *ret is written on success only. A
  * want of memory ends the calling process (abort(3)).
  *
+ * Structures. Those with a `size` may get members in later versions, at their end. The caller sets
+ * `size` to sizeof of the structure and all that it does not use to zero, which is the default of
+ * every member. -EINVAL without a size; -E2BIG when a member that this library does not know is not
+ * zero. Strings and lists given are borrowed for the call.
+ *
  * Threads. All functions may be called from any thread, but for cloche_client_close(), which is the
  * last one. A synchronous call writes and reads in the calling thread, on a connection that it has
  * for itself meanwhile. Callbacks run in the client's own thread, which is started when the first

@@ -21,7 +21,7 @@
 
 #define DEFAULT_SOCKET "/run/cloche/cloche.sock"
 
-enum { METHOD_NAME_MAX = 128 };
+enum { METHOD_NAME_MAX = 128, SIZE_OF_ANY_MAX = 4096 };
 
 /* ---- small things ---- */
 
@@ -140,14 +140,38 @@ static int take_params(const char *params, char **ret, struct error *err)
     return 0;
 }
 
+/* What a later version may have at the end of a structure has to be zero. */
+static int check_size(const void *structure, size_t known, const char *what, struct error *err)
+{
+    size_t size;
+
+    memcpy(&size, structure, sizeof(size));
+    if (size < known || size > SIZE_OF_ANY_MAX)
+        return error_set(err, -EINVAL, "%s: their size is not set", what);
+    for (size_t i = known; i < size; i++) {
+        if (((const char *)structure)[i])
+            return error_set(err, -E2BIG, "%s have members that this library does not know", what);
+    }
+    return 0;
+}
+
+int check_options(const struct cloche_call_options *options, struct error *err)
+{
+    int r = options ? check_size(options, sizeof(*options), "the options", err) : 0;
+
+    if (r == 0 && options && options->fds_count > RPC_FDS_MAX)
+        r = error_set(err, -E2BIG, "more than %d descriptors", RPC_FDS_MAX);
+    return r;
+}
+
 int check_call(const char *method, const char *params, const struct cloche_call_options *options,
                char **ret_params, struct error *err)
 {
     if (!is_method_name(method))
         return error_set(err, -EINVAL, "'%s' is no name of a method", method ? method : "");
-    if (options && (options->size < offsetof(struct cloche_call_options, idempotent) ||
-                    options->fds_count > RPC_FDS_MAX))
-        return error_set(err, -EINVAL, "%s: wrong options", method);
+    int r = check_options(options, err);
+    if (r < 0)
+        return r;
     return params ? take_params(params, ret_params, err) : 0;
 }
 
@@ -165,8 +189,9 @@ static int take_settings(struct cloche_client *client, const struct cloche_clien
     struct cloche_client_settings *to = &client->settings;
     uint64_t connections = 0, attempts = 0, waiting = 0;
 
-    if (from->size < sizeof(defaults))
-        return error_set(err, -EINVAL, "the settings have no size");
+    int r = check_size(from, sizeof(defaults), "the settings", err);
+    if (r < 0)
+        return r;
     *to = *from;
     to->endpoints = NULL;
     if (set_number(from->connections, 4, CLOCHE_CLIENT_CONNECTIONS_MAX, &connections) < 0 ||

@@ -292,6 +292,8 @@ uint64_t attempt_deadline(const struct cloche_client *client, uint64_t deadline,
 uint64_t client_timeout(const struct cloche_client *client, const struct json_method *method,
                         const struct cloche_call_options *options);
 
+/* -EINVAL, -E2BIG. NULL is fine. */
+int check_options(const struct cloche_call_options *options, struct error *err);
 /* What a call by name brings: -EINVAL for what cannot be one. *ret_params: the text on one line,
  * owned; NULL: none. */
 int check_call(const char *method, const char *params, const struct cloche_call_options *options,

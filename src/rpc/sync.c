@@ -314,6 +314,8 @@ static int run(struct cloche_client *client, struct link_call *call,
     uint64_t begun = monotonic_now();
     _cleanup_error_ struct error err = ERROR_INIT;
 
+    if (check_options(options, &err) < 0)
+        return error_give(error, &err, 0);
     call->deadline = deadline_after(begun, client_timeout(client, call->method, options));
     rpc_metrics_begin(&client->metrics);
     int r =

@@ -427,6 +427,16 @@ static void what_cannot_be_a_call_is_refused(void **state)
         assert_int_equal(cloche_client_call(client, "echo", bad[i], NULL, NULL, &error), -EINVAL);
     assert_int_equal(cloche_client_call(client, "a\"b", NULL, NULL, NULL, &error), -EINVAL);
     assert_int_equal(cloche_client_call(client, "", NULL, NULL, NULL, &error), -EINVAL);
+    struct {
+        struct cloche_call_options known;
+        size_t unknown;
+    } newer = {.known.size = sizeof(newer)};
+    newer.unknown = 1;
+    assert_int_equal(cloche_client_call(client, "echo", NULL, &newer.known, NULL, &error), -E2BIG);
+    assert_int_equal(cloche_system_info_with(client, NULL, &newer.known, NULL, &error), -E2BIG);
+    newer.known.size = 0;
+    assert_int_equal(cloche_system_info_with(client, NULL, &newer.known, NULL, &error), -EINVAL);
+    assert_int_equal(cloche_client_call(client, "echo", NULL, &newer.known, NULL, &error), -EINVAL);
     for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
         struct cloche_client_settings settings = {.size = sizeof(settings), .endpoints = wrong[i]};
         struct cloche_client *other;
