@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import resource
 import socket
 import struct
@@ -307,6 +308,18 @@ def the_example_in_the_header_compiles(scratch):
     source.write_text(f"#include <stdlib.h>\n#include <cloche/rpc.h>\n{outside}int main(void) {{\n"
                       "struct cloche_rpc_loop *loop; struct cloche_rpc_server *server;\n"
                       f"bool running = true;\n{text[split:]}\n}}\n")
+    run("gcc", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
+        "-I", TOP / "include", source)
+
+
+@test
+def the_manual_page_tells_the_truth(scratch):
+    page = (TOP / "man/libcloche-rpc.3.scd").read_text()
+    header = "".join((TOP / f"include/cloche/{name}.h").read_text() for name in ("rpc", "client"))
+    for name in re.findall(r"cloche_rpc_\w+", page):
+        assert f"{name}(" in header or f"struct {name}" in header, name
+    source = scratch / "example.c"
+    source.write_text(f"#include <cloche/rpc.h>\n{page.split('```')[1]}\nvoid *used = (void *)add;\n")
     run("gcc", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
         "-I", TOP / "include", source)
 
