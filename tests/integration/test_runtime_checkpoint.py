@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 from bundles import Bundle, ConsoleSocket, Runtime
 from harness import main, test, wait_for
@@ -319,6 +320,103 @@ def criu_that_does_not_answer_is_no_success(scratch, images, unique):
             assert word is None or word in result.err, (script, result)
             assert w.runtime.status(w.name) == "running"
             w.runtime("delete", "--force", w.name)
+
+
+RECORDER = """#!{python}
+import json, socket, sys
+
+
+def fields(data):
+    found, at = {{}}, 0
+
+    def number():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+    while at < len(data):
+        key = number()
+        if key & 7 == 0:
+            value = number()
+        else:
+            length = number()
+            value = data[at:at + length]
+            at += length
+        found.setdefault(key >> 3, []).append(value)
+    return found
+
+
+connection = socket.socket(fileno=3)
+request = fields(connection.recv(1 << 16))
+options = {{}}
+for key, values in fields(request[2][0]).items():
+    options[key] = [value if isinstance(value, int) else
+                    {{k: v[0] if isinstance(v[0], int) else v[0].decode()
+                      for k, v in fields(value).items()}} if key in (11, 23, 25, 27, 39) else
+                    value.decode() for value in values]
+json.dump([request[1][0], options], open({out!r}, "w"))
+connection.send(bytes([8, request[1][0], 16, {success}]))
+connection.recv(1 << 16)
+"""
+
+
+@test
+def options_reach_criu(scratch, images, unique):
+    """Each as the field that rpc.proto of criu has for it, and none that was not asked for."""
+    with World(scratch, images, unique) as w:
+        record, fake = scratch / "record.json", scratch / "criu"
+
+        def call(*words, success=1, code=0):
+            fake.write_text(RECORDER.format(python=sys.executable, out=str(record),
+                                            success=success))
+            fake.chmod(0o755)
+            record.unlink(missing_ok=True)
+            w.runtime("--criu", fake, *words, code=code)
+            kind, options = json.loads(record.read_text())
+            return kind, {int(key): values for key, values in options.items()}
+
+        w.run()
+        pid = w.runtime.state(w.name)["pid"]
+        plain = ["checkpoint", "--leave-running", "--image-path", w.images, w.name]
+        kind, options = call(*plain)
+        assert kind == 1 and options[2] == [pid] and options[3] == [1], options
+        flags = {4: "--ext-unix-sk", 5: "--tcp-established", 7: "--shell-job", 8: "--file-locks",
+                 16: "--auto-dedup", 18: "--link-remap", 46: "--tcp-skip-in-flight",
+                 48: "--lazy-pages"}
+        assert not any(options.get(field, [0])[0] for field in flags), options
+        assert 11 not in options and 14 not in options and 17 not in options, options
+        for field, flag in flags.items():
+            options = call(*plain[:-1], flag, w.name)[1]
+            assert options[field] == [1], (flag, options)
+            others = [number for number in flags if number != field]
+            assert not any(options.get(number, [0])[0] for number in others), (flag, options)
+        for mode, value in (("ignore", 0), ("soft", 3), ("full", 4), ("strict", 5)):
+            options = call(*plain[:-1], "--manage-cgroups-mode", mode, w.name)[1]
+            assert options[34] == [value] and options[24] == [1], (mode, options)
+        (w.images / "before").mkdir()
+        options = call(*plain[:-1], "--parent-path", "before", "--page-server", "[::1]:27",
+                       "--work-path", scratch / "work", "--empty-ns", "network", w.name)[1]
+        assert options[14] == ["before"] and options[15] == [1], options
+        assert options[11] == [{"1": "::1", "2": 27}] and 17 in options, options
+        assert options[38] == [1 << 30], options
+        kind, options = call("checkpoint", "--pre-dump", "--image-path", w.images, w.name)
+        assert kind == 4 and w.runtime.status(w.name) == "running", (kind, options)
+        # It is not restored here: the answer is that it could not be.
+        w.runtime("delete", "--force", w.name)
+        kind, options = call("restore", "-d", "-b", w.bundle.path, "--image-path", w.images,
+                             "--tcp-established", "--file-locks", "--lazy-pages", "--auto-dedup",
+                             "--shell-job", "--ext-unix-sk", "--lsm-profile", "apparmor:other",
+                             "--lsm-mount-context", "a:b", "--manage-cgroups-mode", "full", w.name,
+                             success=0, code=1)
+        assert kind == 2 and w.runtime.names() == [], options
+        assert [options[field] for field in (4, 5, 7, 8, 16, 48)] == [[1]] * 6, options
+        assert options[34] == [4] and options[53] == ["apparmor:other"], options
+        assert options[63] == ["a:b"], options
 
 
 if __name__ == "__main__":
