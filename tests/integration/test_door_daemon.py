@@ -187,6 +187,42 @@ def settings_that_make_no_sense_stop_the_daemon(instance, scratch):
     taken.close()
 
 
+# ---- the command line
+
+@test
+def the_command_line_reaches_a_daemon_through_a_door(instance, scratch):
+    certificates = Certificates(scratch)
+    ports = {"tls": free_port(), "tcp": free_port()}
+    urls = {scheme: f"{scheme}://127.0.0.1:{port}" for scheme, port in ports.items()}
+    identity = ["--tlscacert", certificates.path("ca.pem"), "--tlscert", certificates.path("client.pem"),
+                "--tlskey", certificates.path("client.key")]
+    with Daemon(instance, scratch, listen=list(urls.values()), insecureLoopback=True,
+                tlsCert=certificates.path("server.pem"), tlsKey=certificates.path("server.key"),
+                tlsClientCa=certificates.path("ca.pem")):
+        instance.cloche("create", "--name", "shop", "host", "true", timeout=120)
+
+        def remote(*arguments, **options):
+            """Without the instance's name, nothing here could be meant."""
+            return run(program("cloche"), *arguments, env={"CLOCHE_LIBEXEC": os.environ.get("CLOCHE_LIBEXEC", ""),
+                                                           "CLOCHE_INSTANCE": ""}, **options)
+
+        for host in (["-H", urls["tcp"]], ["-H", urls["tls"], *identity], ["--host", f"unix://{instance.socket}"]):
+            assert remote(*host, "ps", "-a", "--format", "{{.Names}}").lines == ["shop"], host
+        remote("-H", urls["tls"], *identity, "rm", "shop")
+        assert remote("-H", urls["tcp"], "ps", "-aq").lines == []
+        for arguments, message in (
+                (["-H", urls["tls"], *identity[:2], "ps"], ""),
+                (["-H", urls["tls"], *identity[2:], "ps"], "certificate"),
+                (["-H", urls["tls"].replace("127.0.0.1", "localhost"), *identity, "ps"], "certificate"),
+                (["-H", f"tcp://127.0.0.1:{free_port()}", "ps"], "Connection refused"),
+                (["-H", "tcp://no-such-host.invalid:1", "ps"], "no-such-host.invalid"),
+                (["-H", "http://127.0.0.1:1", "ps"], "is no daemon's address"),
+                (["-H", urls["tls"], *identity[:4], "ps"], "come together"),
+                (["-H", urls["tcp"], "logs", "shop"], "daemon of this machine only")):
+            result = remote(*arguments, code=None)
+            assert result.code == 1 and message in result.err, (arguments, result)
+
+
 # ---- the page
 
 class Browser:

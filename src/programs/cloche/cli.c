@@ -18,12 +18,27 @@ int cli_connect(struct cli *cli, struct error *err)
 {
     if (cli->client)
         return 0;
+    if (cli->dial.host)
+        return dial_connect(&cli->dial, &cli->client, err);
     return daemon_connect(&cli->instance, &cli->client, err);
 }
 
 bool cli_connect_running(struct cli *cli)
 {
+    if (!cli->client && cli->dial.host)
+        return dial_connect(&cli->dial, &cli->client, NULL) >= 0;
     return cli->client || rpc_client_connect(cli->instance.socket, &cli->client, NULL) >= 0;
+}
+
+/* Streams and archives are handed over as descriptors. */
+static int need_descriptors(const struct cli *cli, const char *method, struct error *err)
+{
+    if (dial_has_descriptors(&cli->dial))
+        return 0;
+    error_set(err, -EOPNOTSUPP, "%s works with a daemon of this machine only", method);
+    return error_hint(err, "Its streams go as descriptors, which cannot travel to %s",
+                      cli->dial.host),
+           -EOPNOTSUPP;
 }
 
 /* Every method the CLI uses is in the table: a name that is not is a slip of the pen. */
@@ -107,7 +122,10 @@ int cli_call_for_fd(struct cli *cli, const char *method, const void *params, voi
     size_t count = 1;
     int fd = -1;
 
-    int r = call_for_fd_once(cli, method, params, result, &fd, &count, err);
+    int r = need_descriptors(cli, method, err);
+    if (r < 0)
+        return r;
+    r = call_for_fd_once(cli, method, params, result, &fd, &count, err);
     if (lost_and_repeatable(cli, method, r)) {
         count = 1;
         r = call_for_fd_once(cli, method, params, result, &fd, &count, err);
@@ -127,7 +145,9 @@ int cli_call_with_fd(struct cli *cli, const char *method, const void *params, vo
 {
     uint64_t id;
 
-    int r = cli_connect(cli, err);
+    int r = fd >= 0 ? need_descriptors(cli, method, err) : 0;
+    if (r >= 0)
+        r = cli_connect(cli, err);
     if (r >= 0)
         r = rpc_client_send(cli->client, method, find_method(method)->params, params, &fd,
                             fd >= 0 ? 1 : 0, &id, err);

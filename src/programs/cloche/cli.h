@@ -18,6 +18,7 @@ struct rpc_client;
 
 struct cli {
     struct instance instance;
+    struct dial_options dial;
     const struct spelling *spelling; /* as the user called the command; NULL until known */
     struct rpc_client *client;       /* NULL until cli_connect() */
 };

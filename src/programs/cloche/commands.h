@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "dial.h"
 #include "options.h"
 
 /* Exit codes that are not a container's own. docker's. */
@@ -63,6 +64,7 @@ const char *command_suggest(const char *group, const char *typed);
 extern const struct option_group global_options[];
 struct global_values {
     const char *instance;
+    struct dial_options dial;
     bool version;
 };
 

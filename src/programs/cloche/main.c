@@ -110,16 +110,16 @@ static int run_command_of(struct cli *cli, char *const *arguments)
     return code;
 }
 
-static int run_words(const char *instance, char *const *arguments)
+static int run_words(const struct global_values *global, char *const *arguments)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct cli cli = {0};
+    struct cli cli = {.dial = global->dial};
     int code = EXIT_FAILED;
 
     cli.spelling = find_command(&arguments, &code);
     if (!cli.spelling)
         return code;
-    if (instance_init(&cli.instance, instance, &err) < 0) {
+    if (instance_init(&cli.instance, global->instance, &err) < 0) {
         fprintf(stderr, "cloche: %s\n", error_message(&err));
         return EXIT_ENGINE;
     }
@@ -161,5 +161,5 @@ int main(int argc, char **argv)
         help_overview(&text);
         return cli_print(&text);
     }
-    return run_words(global.instance, words);
+    return run_words(&global, words);
 }
