@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from harness import TOP, program, run, wait_for
+from harness import TOP, note, program, run, wait_for
 
 sys.path.insert(0, str(TOP / "contrib" / "examples"))
 sys.path.append("/usr/lib/python3/dist-packages")  # Debian's websockets, for whichever Python this is
@@ -62,7 +62,9 @@ class Door:
         assert self.process.poll() is None, self.log
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        if kind:
+            note("".join(self.log[-40:]))
         self.control.close()
         self.process.kill()
         self.process.wait()

@@ -122,6 +122,39 @@ def frames_may_come_a_byte_at_a_time():
 
 
 @test
+def a_message_may_begin_behind_another():
+    """Half a message is at hand while the one before it goes on to the daemon."""
+    def speak(connection, lines):
+        connection.sendall(lines.readline() + b'{"encoding":"cbor"}\n')
+        for _ in range(2):
+            head = lines.read(4)
+            connection.sendall(head + lines.read(struct.unpack(">I", head)[0]))
+
+    def frame(opcode, data):
+        return bytes([0x80 | opcode, 0x80 | 126]) + struct.pack(">H", len(data)) + b"\0\0\0\0" + data
+
+    with Door("ws") as door:
+        websocket = door.websocket()
+        first, second = (frame(1, request(number, params={"x": "y" * (1000 // number)}).encode())
+                         for number in (1, 2))
+        websocket.sock.sendall(first + second[:300])
+        assert json.loads(websocket.receive())["id"] == 1
+        websocket.sock.sendall(second[300:])
+        assert json.loads(websocket.receive())["id"] == 2
+        websocket.close()
+    with Door("ws", serve=speak) as door:
+        websocket = door.websocket()
+        websocket.send('"rpc.hello"')
+        assert [websocket.receive(), websocket.receive()] == ['"rpc.hello"', '{"encoding":"cbor"}']
+        first, second = frame(2, b"a" * 1000), frame(2, b"b" * 500)
+        websocket.sock.sendall(first + second[:300])
+        assert websocket.receive_frame() == (True, websocket.BINARY, b"a" * 1000)
+        websocket.sock.sendall(second[300:])
+        assert websocket.receive_frame() == (True, websocket.BINARY, b"b" * 500)
+        websocket.close()
+
+
+@test
 def frames_that_come_with_the_handshake_are_not_lost():
     with Door("ws") as door, door.plain("ws") as sock:
         key = b"\0\0\0\0"

@@ -28,12 +28,11 @@ struct websocket {
     const unsigned char *input; /* what wslay may read now */
     size_t input_length;
     size_t message_max;
-    size_t message_start; /* of the message that comes in, in flow->in */
-    size_t message_length;
-    uint8_t opcode; /* of the data message that comes in */
-    bool in_data;   /* the frame that comes in belongs to it */
-    bool hello;     /* the client has asked for another encoding */
-    bool cbor;      /* and got it */
+    size_t message_length; /* of the message that comes in, behind flow->in_ready */
+    uint8_t opcode;        /* of the data message that comes in */
+    bool in_data;          /* the frame that comes in belongs to it */
+    bool hello;            /* the client has asked for another encoding */
+    bool cbor;             /* and got it */
     bool closed;
     struct outgoing outgoing;
 };
@@ -150,7 +149,6 @@ static void begin_message(struct websocket *websocket, uint8_t opcode)
     }
     websocket->opcode = opcode;
     websocket->message_length = 0;
-    websocket->message_start = websocket->flow->in.length;
     if (binary)
         buffer_append(&websocket->flow->in, room, sizeof(room));
 }
@@ -197,12 +195,13 @@ static void on_frame_chunk(wslay_event_context_ptr context _unused_,
 static void end_text(struct websocket *websocket)
 {
     struct buffer *in = &websocket->flow->in;
-    size_t length = in->length - websocket->message_start;
+    size_t start = websocket->flow->in_ready;
+    size_t length = in->length - start;
 
     /* An empty line would be passed over; this one is answered as what it is, no JSON. */
     if (length == 0)
         buffer_append_char(in, ' ');
-    if (length && memmem(in->data + websocket->message_start, length, "rpc.hello", 9))
+    if (length && memmem(in->data + start, length, "rpc.hello", 9))
         websocket->hello = true;
     buffer_append_char(in, '\n');
 }
@@ -212,7 +211,7 @@ static void end_binary(struct websocket *websocket)
     struct buffer *in = &websocket->flow->in;
     uint32_t length = htonl((uint32_t)websocket->message_length);
 
-    memcpy(in->data + websocket->message_start, &length, sizeof(length));
+    memcpy(in->data + websocket->flow->in_ready, &length, sizeof(length));
 }
 
 static void on_message(wslay_event_context_ptr context _unused_,
