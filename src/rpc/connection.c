@@ -472,7 +472,7 @@ void connection_update(struct rpc_connection *connection)
 /* ---- the connection itself ---- */
 
 /* Nobody will read on: what fits into the socket is all there is to say. */
-static void turn_away(struct rpc_server *server, int fd)
+void connection_turn_away(struct rpc_server *server, int fd)
 {
     _cleanup_buffer_ struct buffer out = BUFFER_INIT;
 
@@ -501,7 +501,7 @@ void connection_open(struct rpc_server *server, int fd, const void *tag)
 
     struct peer_count *count = server_admit(server, peer.uid);
     if (!count) {
-        turn_away(server, fd);
+        connection_turn_away(server, fd);
         return;
     }
     struct rpc_connection *connection = xnew(struct rpc_connection);

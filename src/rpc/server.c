@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -171,6 +172,25 @@ static void pause_listening(struct rpc_server *server)
                        rpc_loop_update_now(server->loop) + ACCEPT_RETRY_NS);
 }
 
+static int open_spare(void)
+{
+    return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+/* Without a descriptor a client could not even be told to go away: it would wait, and the loop be
+ * called for it again and again. -1: there was none to give up, or nobody came. */
+static int accept_without_room(struct rpc_server *server, int listen_fd)
+{
+    if (server->spare_fd < 0)
+        return -1;
+    close_fd(steal_fd(&server->spare_fd));
+    int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0)
+        connection_turn_away(server, fd);
+    server->spare_fd = open_spare();
+    return fd;
+}
+
 static void on_connection(struct rpc_watch *watch, uint32_t events _unused_)
 {
     struct listener *listener =
@@ -183,9 +203,12 @@ static void on_connection(struct rpc_watch *watch, uint32_t events _unused_)
             connection_open(server, fd, listener->tag);
             continue;
         }
-        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+        if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
+            return;
+        if (accept_without_room(server, watch->fd) < 0) {
             pause_listening(server);
-        return;
+            return;
+        }
     }
 }
 
@@ -206,6 +229,8 @@ int rpc_server_listen(struct rpc_server *server, int listen_fd, const void *tag,
         return error_errno(err, -r, "watch the listening socket");
     }
     server->listeners = listener;
+    if (server->spare_fd < 0)
+        server->spare_fd = open_spare();
     return 0;
 }
 
@@ -285,6 +310,7 @@ int rpc_server_create(struct rpc_loop *loop, const struct rpc_server_options *op
 
     *server = (struct rpc_server){.loop = loop,
                                   .retry = {.callback = on_retry},
+                                  .spare_fd = -1,
                                   .started = rpc_loop_update_now(loop),
                                   .references = 1};
     if (options)
@@ -316,6 +342,7 @@ void rpc_server_destroy(struct rpc_server *server)
     while (server->connections)
         rpc_connection_close(server->connections);
     rpc_loop_clear_timer(server->loop, &server->retry);
+    close_fd(steal_fd(&server->spare_fd));
     server_unref(server);
 }
 

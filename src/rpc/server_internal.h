@@ -59,7 +59,9 @@ struct rpc_server {
     struct method_slot *slots; /* owned */
     size_t slots_mask;
     struct listener *listeners;
-    struct rpc_timer retry; /* of accepting, when descriptors have run out */
+    struct rpc_timer retry; /* of accepting, when memory has run out */
+    int spare_fd;           /* given up for a moment to turn clients away when descriptors have run
+                               out; -1: none */
     struct rpc_connection *connections;
     struct peer_count *peers;
     size_t connections_count;
@@ -152,6 +154,8 @@ void server_connection_gone(struct rpc_server *server, struct rpc_connection *co
 /* NULL: there is none. */
 struct method *server_find_method(const struct rpc_server *server, const char *name, size_t length);
 
+/* One connection too many: it is told so, as far as its socket takes it, and closed. */
+void connection_turn_away(struct rpc_server *server, int fd);
 /* Takes fd over. */
 void connection_open(struct rpc_server *server, int fd, const void *tag);
 
