@@ -61,6 +61,7 @@ void rpc_connection_close(struct rpc_connection *connection)
     rpc_loop_unqueue(server->loop, &connection->flush);
     close_fd(connection->watch.fd);
     close_fds(connection->fds, connection->fds_count);
+    server->fds_waiting -= connection->fds_count;
     connection->fds_count = 0;
     while (connection->output_first) {
         struct output *output = connection->output_first;
@@ -343,6 +344,7 @@ static void keep_fds(struct rpc_connection *connection, const int *fds, size_t c
         connection->fds = xnew_array(int, ARRIVED_FDS_MAX);
     memcpy(connection->fds + connection->fds_count, fds, count * sizeof(*fds));
     connection->fds_count += count;
+    connection->server->fds_waiting += count;
 }
 
 /* Bytes read, which are in the server's scratch; 0: not now, negative: no more. */
@@ -414,6 +416,10 @@ static void on_readable(struct rpc_connection *connection)
         }
         if (n > 0)
             take_input(connection, (size_t)n);
+        if (connection->fds_count && connection->server->fds_waiting > FDS_WAITING_MAX) {
+            rpc_connection_close(connection);
+            return;
+        }
         if (n < READ_SIZE) /* that was all, and if not, the loop says so again */
             return;
     }

@@ -7,6 +7,8 @@
 
 #include "server_internal.h"
 
+enum { WHERE_MAX = 128 }; /* bytes of a name that is told back */
+
 struct refusal {
     int code;
     struct error error;
@@ -20,6 +22,7 @@ static int *take_fds(struct rpc_connection *connection, size_t count)
     int *fds = xnew_array(int, count);
     memcpy(fds, connection->fds, count * sizeof(*fds));
     connection->fds_count -= count;
+    connection->server->fds_waiting -= count;
     memmove(connection->fds, connection->fds + count, connection->fds_count * sizeof(*fds));
     return fds;
 }
@@ -114,8 +117,9 @@ static void answer_refusal(struct rpc_connection *connection, struct batch *batc
 {
     if (message->valid && !message->id.text)
         return;
+    size_t length = message->method.length < WHERE_MAX ? message->method.length : WHERE_MAX;
     _cleanup_free_ char *where =
-        message->method.text ? xstrndup(message->method.text, message->method.length) : NULL;
+        message->method.text ? xstrndup(message->method.text, length) : NULL;
     rpc_write_error(connection->codec, answer_begin(connection, batch, NULL, 0), message->id,
                     refusal->code, error_message(&refusal->error), where, refusal->error.hint);
     answer_end(connection, batch);

@@ -16,6 +16,7 @@ struct buffer *answer_begin(struct rpc_connection *connection, struct batch *bat
 {
     if (!batch)
         return connection_begin(connection, fds, fds_count);
+    batch->mark = batch->text.length;
     connection->codec->batch_next(&batch->text);
     if (fds_count)
         memcpy(batch->fds + batch->fds_count, fds, fds_count * sizeof(*fds));
@@ -25,8 +26,18 @@ struct buffer *answer_begin(struct rpc_connection *connection, struct batch *bat
 
 void answer_end(struct rpc_connection *connection, struct batch *batch)
 {
-    if (!batch)
+    struct rpc_server *server = connection->server;
+
+    if (!batch) {
         connection_end(connection);
+        return;
+    }
+    /* A batch that waits for its last call holds the answers to the others. */
+    connection->batch_bytes += batch->text.length - batch->mark;
+    if (connection->batch_bytes > server->options.limits.output) {
+        server->overflowed++;
+        rpc_connection_close(connection);
+    }
 }
 
 void batch_unref(struct batch *batch)
@@ -35,6 +46,7 @@ void batch_unref(struct batch *batch)
 
     if (--batch->outstanding)
         return;
+    connection->batch_bytes -= batch->text.length;
     if (!connection->closed && batch->text.length) {
         struct buffer *out = connection_begin(connection, batch->fds, batch->fds_count);
         buffer_append(out, batch->text.data, batch->text.length);
@@ -192,6 +204,7 @@ static struct buffer *begin_result(struct rpc_request *request, const int *fds, 
 {
     size_t in_use = request->batch ? request->batch->fds_count : 0;
 
+    request->on_cancel = NULL; /* the answer may end the connection; its handler is done */
     if (is_to_be_answered(request) && fds_count <= RPC_FDS_MAX - in_use) {
         struct buffer *out = answer_begin(request->connection, request->batch, fds, fds_count);
         request->codec->result_begin(out, id_of(request), fds_count);

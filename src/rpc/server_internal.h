@@ -19,7 +19,11 @@
 
 #include "codec.h"
 
-enum { ARRIVED_FDS_MAX = 4 * RPC_FDS_MAX, SPARE_MAX = 16 };
+enum {
+    ARRIVED_FDS_MAX = 4 * RPC_FDS_MAX,
+    FDS_WAITING_MAX = 512, /* of all connections: they count among the process's own */
+    SPARE_MAX = 16,
+};
 
 /* A method that the server has. */
 struct method {
@@ -66,7 +70,8 @@ struct rpc_server {
     struct peer_count *peers;
     size_t connections_count;
     size_t in_flight;
-    size_t references; /* the owner, connections */
+    size_t fds_waiting; /* for their message to be whole, or taken */
+    size_t references;  /* the owner, connections */
     bool destroyed;
     /* Shared by connections, so that an idle one has no memory of its own for data. */
     struct buffer scratch; /* what is read; empty between two reads */
@@ -114,7 +119,8 @@ struct rpc_connection {
     size_t in_flight;
     struct output *output_first, *output_last;
     size_t output_bytes;
-    size_t mark; /* of the message being written */
+    size_t batch_bytes; /* answers that wait for others of their batch */
+    size_t mark;        /* of the message being written */
 };
 
 /* The answers to a batch, until the last is there. */
@@ -122,6 +128,7 @@ struct batch {
     struct rpc_connection *connection; /* held */
     size_t outstanding;
     struct buffer text;
+    size_t mark;          /* of the answer being written */
     int fds[RPC_FDS_MAX]; /* owned */
     size_t fds_count;
 };

@@ -482,6 +482,75 @@ static void a_user_gets_so_much_memory(void **state)
     assert_int_equal(rpc_server_connections(server), 0);
 }
 
+/* An answer that is too much for a reader ends the connection: its own handler is not told then,
+ * which may answer once more, in the middle of answering. */
+static void an_answer_that_ends_its_connection(void **state)
+{
+    options.limits = (struct rpc_limits){.output = 1000};
+    serve();
+    int fd = connect_one();
+    int room = 1;
+    _cleanup_free_ char *much = xasprintf("\"%0400000d\"", 0);
+
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+    say(fd, CALL("\"hold\""));
+    say(fd, "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"hold\"}\n");
+    assert_int_equal(held_count, 2);
+    rpc_request_on_cancel(held[0], on_gone, held);
+    rpc_request_on_cancel(held[1], on_gone, NULL);
+    rpc_reply_json(held[0], much, strlen(much), NULL, 0);
+    assert_int_equal(rpc_server_connections(server), 0);
+    assert_int_equal(gone_count, 1); /* the other's */
+    assert_int_equal(rpc_server_in_flight(server), 1);
+    held[0] = held[1];
+    held_count = 1;
+    release_held();
+    assert_int_equal(rpc_server_in_flight(server), 0);
+    close(fd);
+}
+
+/* What a batch holds until its last call is answered counts as output. */
+static void batches_hold_no_more_than_the_limit(void **state)
+{
+    options.limits = (struct rpc_limits){.output = 1000};
+    serve();
+    int fd = connect_one();
+
+    for (int i = 0; i < 20 && rpc_server_connections(server); i++)
+        say(fd, "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"hold\"},"
+                "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"rpc.discover\"},"
+                "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"rpc.discover\"}]\n");
+    assert_int_equal(rpc_server_connections(server), 0);
+    assert_in_range(held_count, 3, 15);
+    close(fd);
+}
+
+/* Descriptors whose message never ends are held only so long as they are few. */
+static void descriptors_do_not_wait_in_great_number(void **state)
+{
+    enum { CONNECTIONS = 20 };
+    int fds[CONNECTIONS], gift[RPC_FDS_MAX];
+
+    serve();
+    for (size_t i = 0; i < RPC_FDS_MAX; i++)
+        gift[i] = STDIN_FILENO;
+    for (size_t i = 0; i < CONNECTIONS; i++) {
+        fds[i] = connect_one();
+        for (int n = 0; n < 3; n++) {
+            assert_int_equal(socket_send(fds[i], " ", 1, gift, RPC_FDS_MAX), 1);
+            turn(2);
+        }
+    }
+    assert_in_range(rpc_server_connections(server), 5, 12);
+    for (size_t i = 0; i < CONNECTIONS; i++)
+        close(fds[i]);
+    turn(3);
+    int fd = connect_one();
+    say(fd, CALL("\"rpc.ping\""));
+    assert_non_null(strstr(hear(fd), "\"result\""));
+    close(fd);
+}
+
 static size_t drained_count, closed_count;
 
 static void on_drained(struct rpc_connection_watch *watch)
@@ -837,6 +906,10 @@ int main(void)
         wire_test(calls_have_to_be_allowed),
         wire_test(limits_are_told_and_kept),
         wire_test(a_user_gets_so_much_memory),
+
+        wire_test(an_answer_that_ends_its_connection),
+        wire_test(batches_hold_no_more_than_the_limit),
+        wire_test(descriptors_do_not_wait_in_great_number),
         wire_test(notifications_stop_for_a_slow_reader),
         wire_test(cbor_says_the_same),
         wire_test(malformed_cbor),
