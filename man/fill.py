@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Fills in what a manual page takes from the sources, so that it cannot drift from them.
 
-usage: fill.py PAGE.scd MANAGEMENT.JSON HEADER... >FILLED.scd
+usage: fill.py PAGE.scd MANAGEMENT.JSON RPC.JSON HEADER... >FILLED.scd
 
 In a page stands, alone on a line:
     @METHODS@     the methods of the management API with their parameters and results
     @DOCUMENTS@   the documents that several of them share
-    @ERRORS@      its error codes
+    @PROTOCOL@    the methods that every server has, likewise, and @PROTOCOL_DOCUMENTS@
+    @ERRORS@      the error codes
 and anywhere @NAME@ for a number of the C headers, @NAME:bytes@ with its unit.
 """
 import json
@@ -28,10 +29,10 @@ def evaluate(expression, values):
     return eval(expression) if re.fullmatch(r"[-0-9a-fx()*+<| ]+", expression) else None
 
 
-def enumerators(header):
-    """The value of every enumerator, and of every macro that is a number, of a C header."""
+def enumerators(header, known):
+    """The value of every enumerator, and of every macro that is a number, of a C header, and of those known."""
     text = re.sub(r"/\*.*?\*/", "", header, flags=re.S)
-    values = {}
+    values = dict(known)
     for name, expression in re.findall(r"#define ([A-Z_]+) ([^\n]+)", text):
         values[name] = evaluate(re.sub(r"\b(\w+?)U?LL\b", r"\1", expression), values)
     for body in re.findall(r"\benum\s*\w*\s*\{([^}]*)\}", text):
@@ -58,7 +59,7 @@ class Api:
     def __init__(self, document):
         self.types = document["$defs"]
         self.methods = document["x-methods"]
-        self.errors = document["x-errors"]
+        self.errors = document.get("x-errors", {})
         self.uses = {}
         for method in self.methods.values():
             for side in ("params", "result"):
@@ -154,16 +155,23 @@ class Api:
                 lines += self.members(name)
         return lines
 
-    def error_lines(self):
+    def error_lines(self, words):
         lines = []
         for code, meaning in sorted(self.errors.items(), key=lambda item: -int(item[0])):
-            lines += [f"*{code}*", f"\t{escape(meaning[0].upper() + meaning[1:])}.", ""]
+            lines += [f"*{code}*, {words[int(code)]}", f"\t{escape(meaning[0].upper() + meaning[1:])}.", ""]
         return lines
 
 
-def fill(page, api, constants):
+def error_words(sources, constants):
+    """What the code is called in an error's data, by the table of src/rpc/fault.c."""
+    return {constants[name]: word for source in sources
+            for name, word in re.findall(r'\{(RPC_[A-Z_]+), "(\w+)"\}', source)}
+
+
+def fill(page, api, protocol, constants, words):
     blocks = {"@METHODS@": api.method_lines, "@DOCUMENTS@": api.document_lines,
-              "@ERRORS@": api.error_lines}
+              "@PROTOCOL@": protocol.method_lines,
+              "@PROTOCOL_DOCUMENTS@": protocol.document_lines, "@ERRORS@": lambda: api.error_lines(words)}
 
     def value(match):
         number = constants.get(match[1])
@@ -181,11 +189,13 @@ def fill(page, api, constants):
 
 
 def main():
-    page, management, *headers = (open(path, encoding="utf-8").read() for path in sys.argv[1:])
+    page, management, protocol, *headers = (open(path, encoding="utf-8").read()
+                                            for path in sys.argv[1:])
     constants = {}
     for header in headers:
-        constants.update(enumerators(header))
-    for line in fill(page, Api(json.loads(management)), constants):
+        constants = enumerators(header, constants)
+    for line in fill(page, Api(json.loads(management)), Api(json.loads(protocol)), constants,
+                     error_words(headers, constants)):
         print(line)
 
 

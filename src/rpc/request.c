@@ -204,7 +204,6 @@ static struct buffer *begin_result(struct rpc_request *request, const int *fds, 
 {
     size_t in_use = request->batch ? request->batch->fds_count : 0;
 
-    request->on_cancel = NULL; /* the answer may end the connection; its handler is done */
     if (is_to_be_answered(request) && fds_count <= RPC_FDS_MAX - in_use) {
         struct buffer *out = answer_begin(request->connection, request->batch, fds, fds_count);
         request->codec->result_begin(out, id_of(request), fds_count);

@@ -145,7 +145,29 @@ def error_codes_of_the_socket():
     header = read("src/rpc/include/rpc/server.h")
     in_code = set(re.findall(r"RPC_\w+ = (-\d+),", header))
     in_schema = set(json.loads(read("runtime-spec/management.json"))["x-errors"])
-    return differences("errors", in_code, "rpc/server.h", in_schema, "management.json")
+    named = set(re.findall(r"^    (RPC_\w+) = -\d+,", header, re.M))
+    with_word = set(re.findall(r"\{(RPC_\w+), \"\w+\"\}", read("src/rpc/fault.c")))
+    return differences("errors", in_code, "rpc/server.h", in_schema, "management.json") + \
+        differences("errors", named, "rpc/server.h", with_word, "rpc/fault.c")
+
+
+def members_of_messages():
+    in_code = set(re.findall(r'MEMBER\("(\w+)"\)', read("src/rpc/codec.c")))
+    wire = re.search(r"^# THE WIRE\n(.*?)^# ", page("cloche-rpc.7"), re.M | re.S)[1]
+    in_page = {name for line in re.findall(r"^(\*\w+\*(?:, \*\w+\*)*)$", wire, re.M)
+               for name in re.findall(r"\w+", line)}
+    return differences("members", in_code, "rpc/codec.c", in_page, "cloche-rpc(7)")
+
+
+def limits_of_the_socket():
+    """Each limit that rpc.hello tells is named in the page, by the constant that is its default."""
+    told = set(re.search(r"rpc_bounds_of_peer ours = \{(.*?)\};", read("src/rpc/builtin.c"), re.S)[1]
+               .replace("\n", " ").split("."))
+    names = {name.strip() for part in told for name in re.findall(r"^(\w+) =", part)}
+    constants = {name: f"RPC_{name.upper()}_MAX" for name in names}
+    limits = re.search(r"^# LIMITS\n(.*?)^# ", read("man/cloche-rpc.7.scd"), re.M | re.S)[1]
+    return [f"cloche-rpc(7): LIMITS does not name {constant}" for name, constant in sorted(constants.items())
+            if f"@{constant}" not in limits] + ([] if len(names) > 5 else ["rpc/builtin.c: no limits found"])
 
 
 def pages_refer_to_pages_that_exist():
@@ -207,7 +229,7 @@ def main():
     checks = [every_program_has_a_page, pages_have_the_options_of_the_sources,
               pages_have_the_options_of_the_help, tables_of_the_database, fields_of_the_status_file,
               fields_of_the_runtime_state, messages_of_the_monitor, variables_of_the_environment,
-              error_codes_of_the_socket, pages_refer_to_pages_that_exist, tests_that_promises_name,
+              error_codes_of_the_socket, members_of_messages, limits_of_the_socket, pages_refer_to_pages_that_exist, tests_that_promises_name,
               links_lead_somewhere, paths_that_are_named_exist]
     return tap.run(checks, "no build folder was given")
 
