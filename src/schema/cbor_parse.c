@@ -8,6 +8,7 @@
 #include <schema/utf8.h>
 
 #include "cbor_float.h"
+#include "next_key.h"
 #include "parser.h"
 
 struct reader {

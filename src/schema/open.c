@@ -2,6 +2,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "next_key.h"
 #include "parser.h"
 
 static struct frame *push_frame(struct parser *parser, enum frame_kind kind)
@@ -136,57 +137,6 @@ static bool enter_key(struct parser *parser, struct frame *frame, const char *te
     key_set_push(&parser->keys, parser->depth, text, length, hash, place);
     return frame->kind != FRAME_OBJECT || frame->type->unknown != JSON_UNKNOWN_REFUSE ||
            parser_fail(parser, -EINVAL, place, "unknown field");
-}
-
-/* False: it was there already. */
-static inline bool enter_field(struct frame *frame, size_t index)
-{
-    uint64_t bit = UINT64_C(1) << index % 64, seen = frame->seen[index / 64];
-
-    frame->field = &frame->type->fields[index];
-    frame->seen[index / 64] = seen | bit;
-    frame->next = index + 1;
-    return !(seen & bit);
-}
-
-#define SAME(type, a, b, at)                                                                       \
-    __extension__({                                                                                \
-        type word_a, word_b;                                                                       \
-        memcpy(&word_a, (a) + (at), sizeof(type));                                                 \
-        memcpy(&word_b, (b) + (at), sizeof(type));                                                 \
-        word_a == word_b;                                                                          \
-    })
-
-/* Names are short: a call of memcmp() would take longer than what it does. The last word overlaps
- * the one before where the length is no multiple. */
-static inline bool same_bytes(const char *a, const char *b, size_t length)
-{
-    if (length >= 8) {
-        for (size_t i = 0; i + 8 < length; i += 8)
-            if (!SAME(uint64_t, a, b, i))
-                return false;
-        return SAME(uint64_t, a, b, length - 8);
-    }
-    if (length >= 4)
-        return SAME(uint32_t, a, b, 0) && SAME(uint32_t, a, b, length - 4);
-    if (length >= 2)
-        return SAME(uint16_t, a, b, 0) && SAME(uint16_t, a, b, length - 2);
-    return length == 0 || *a == *b;
-}
-
-bool open_next_key(struct parser *parser, const char *text, size_t length)
-{
-    struct frame *frame = parser_frame(parser);
-
-    if (frame->kind != FRAME_OBJECT || frame->next >= frame->type->fields_count ||
-        frame->type->fields[frame->next].name_length != length ||
-        !same_bytes(frame->type->fields[frame->next].name, text, length))
-        return false;
-    /* The field behind the last one may have come before that. */
-    if (frame->seen[frame->next / 64] >> frame->next % 64 & 1)
-        return false;
-    frame->value_begun = true;
-    return enter_field(frame, frame->next);
 }
 
 bool open_key(struct parser *parser, const char *text, size_t length)

@@ -143,9 +143,6 @@ bool open_object(struct parser *parser, const struct place *place);
 bool open_array(struct parser *parser, const struct place *place);
 bool open_skipped(struct parser *parser, enum frame_kind kind, char **raw);
 bool open_key(struct parser *parser, const char *text, size_t length);
-/* The same if it is the field behind the last one, which it nearly always is: most documents have
- * the order of the schema. False: it is not, and nothing has happened. */
-bool open_next_key(struct parser *parser, const char *text, size_t length);
 /* All that is asked of it at its end; the frame stays. */
 bool close_object(struct parser *parser);
 bool close_array(struct parser *parser);
