@@ -254,6 +254,20 @@ def no_terminal_of_the_host_to_type_into(w):
 
 
 @world
+def names_in_messages_do_not_drive_the_terminal(w):
+    """What an image calls its program is part of the error. Seen red with the message printed as
+    it is."""
+    for name, shown in (("a\x1b[2Jb", '"a\\x1b[2Jb"'), ("a\nroot: b", '"a\\nroot: b"'),
+                        ("a\u009b2Jb", '"a\\x9b2Jb"'), ("\u00fcber", '"\u00fcber"')):
+        w.bundle.args(name)
+        result = w.runtime("run", "-b", w.bundle.path, w.name, code=1)
+        if is_ours():
+            assert f"exec: {shown}: executable file not found" in result.err, result.err
+        assert "\x1b" not in result.err and "\u009b" not in result.err, result.err
+        assert len(result.err.splitlines()) == 1, result.err
+
+
+@world
 def sizes_of_terminals_are_not_taken_modulo(w):
     """A size that does not fit is refused and not cut. Seen red on runc 1.1.5 and crun 1.8.1, which
     take 65616 columns for 80."""

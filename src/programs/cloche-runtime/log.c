@@ -89,6 +89,25 @@ static bool is_of_execve(const char *message)
     return text_starts_with(message, "exec /");
 }
 
+/* Names that an image or a bundle gave may be in it: none of them is to drive the user's terminal,
+ * or to look like a line of ours. Controls of ISO 6429 come as UTF-8, too: U+0080 to U+009F. */
+static void print_plainly(const char *message)
+{
+    _cleanup_buffer_ struct buffer line = BUFFER_INIT;
+
+    for (const unsigned char *c = (const unsigned char *)message; *c; c++) {
+        bool wide = c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0;
+        if (*c == '\n')
+            buffer_append(&line, "\\n", 2);
+        else if (wide || *c < ' ' || *c == 0x7f)
+            buffer_printf(&line, "\\x%02x", wide ? *++c : *c);
+        else
+            buffer_append_char(&line, (char)*c);
+    }
+    buffer_append_char(&line, '\n');
+    (void)file_write_all(STDERR_FILENO, line.data, line.length);
+}
+
 static int fail(const char *message, const char *hint)
 {
     bool bare = is_of_execve(message);
@@ -96,7 +115,7 @@ static int fail(const char *message, const char *hint)
     if (settings.fd >= 0 || !bare)
         write_log("error", message);
     if (settings.fd >= 0 || bare)
-        dprintf(STDERR_FILENO, "%s\n", message);
+        print_plainly(message);
     if (hint)
         dprintf(STDERR_FILENO, "hint: %s\n", hint);
     return EXIT_CODE_FAILURE;
