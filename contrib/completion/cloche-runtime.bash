@@ -33,6 +33,11 @@ _cloche_runtime() {
     elif [[ $command == help ]]; then
         COMPREPLY=($(compgen -W "$("$program" --help 2>/dev/null |
             sed -n '/^COMMANDS:/,/^$/s/^ \{3\}\([a-z]*\) .*/\1/p')" -- "$word"))
+    elif [[ $before == mounts ]]; then
+        COMPREPLY=($(compgen -W "add remove" -- "$word"))
+    elif [[ $command == mounts && ${COMP_WORDS[COMP_CWORD - 2]} =~ ^(add|remove)$ ]]; then
+        compopt -o filenames 2>/dev/null
+        COMPREPLY=($(compgen -f -- "$word"))
     elif [[ ! $command =~ ^(create|run|restore|spec|features|version|list)$ ]]; then
         COMPREPLY=($(compgen -W "$("$program" "${root[@]}" list -q 2>/dev/null)" -- "$word"))
     fi

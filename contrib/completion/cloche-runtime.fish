@@ -19,5 +19,6 @@ end
 complete -c cloche-runtime -f
 complete -c cloche-runtime -n 'not __cloche_runtime_command' -a '(__cloche_runtime_commands)'
 complete -c cloche-runtime -n 'string match -q -- "-*" (commandline -ct)' -a '(__cloche_runtime_options)'
+complete -c cloche-runtime -n 'test (commandline -opc)[-1] = mounts' -a 'add remove'
 complete -c cloche-runtime -n '__cloche_runtime_command' -a '(cloche-runtime list -q 2>/dev/null)'
 complete -c cloche-runtime -n 'string match -qr -- "^(-b|--bundle|--root|--log|--pid-file|--process)\$" (commandline -opc)[-1]' -F
