@@ -47,6 +47,9 @@ class Podman:
                                 f"*/{self.unique}*"], capture_output=True, text=True,
                                check=False).stdout.split()
         for folder in found:
+            # Of a controller that is not mounted podman makes plain folders, with a file.
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, "tasks"))
             try:
                 os.rmdir(folder)
             except OSError:

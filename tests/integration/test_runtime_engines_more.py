@@ -255,6 +255,18 @@ def builds(engine, scratch):
 
 
 @podman
+def messages_as_json(engine, scratch):
+    """As cloche-runtime(8) says to configure it: the message without what a log has around it."""
+    result = engine.run("nothing", code=127)
+    assert "level=error" in result.err, result.err
+    with open(os.environ["CONTAINERS_CONF"], "a") as conf:
+        conf.write('[engine]\nruntime_supports_json = ["cloche-runtime"]\n')
+    result = engine.run("nothing", code=127)
+    assert 'exec: "nothing": executable file not found in $PATH' in result.err, result.err
+    assert "level=error" not in result.err, result.err
+
+
+@podman
 def a_checkpoint_that_criu_cannot_make_is_refused(engine, scratch):
     engine("run", "-d", "--name", "one", *engine.options(), "small:1", "sleep", "1000")
     environment = {**os.environ, "PATH": str(scratch / "nothing") + ":/usr/bin:/bin"}
