@@ -150,6 +150,13 @@ void cloche_client_dispatch(struct cloche_client *client);
 
 struct cloche_connection;
 
+/* How far a call is. */
+struct cloche_progress {
+    uint64_t done, total; /* total 0: not known */
+    const char *unit;     /* what is counted: bytes, layers; NULL: not told */
+    const char *text;     /* what is being done; NULL: not told */
+};
+
 /* All zero: the client's time-out, no descriptors, any connection. */
 struct cloche_call_options {
     size_t size;
@@ -161,6 +168,10 @@ struct cloche_call_options {
     size_t *ret_fds_count;                /* how much room, then how many came; more are an error */
     struct cloche_connection *connection; /* synchronous only: this one, and no other */
     bool idempotent;                      /* may be sent again, whatever the schema says */
+    /* Any number of times before the call ends, in the calling thread or that of the callback.
+     * NULL: the server is not asked to tell. */
+    void (*progress)(void *data, const struct cloche_progress *progress);
+    void *progress_data;
 };
 
 /* A method by its name, its parameters and result as JSON text. params NULL: none. *ret_result is

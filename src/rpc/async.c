@@ -229,6 +229,14 @@ static void leave_list(struct async_call *call)
 
 static void on_outcome(void *data, const struct rpc_outcome *outcome);
 
+static void on_progress(void *data, const struct rpc_progress *progress)
+{
+    const struct async_call *call = data;
+    const struct cloche_progress shown = show_progress(progress);
+
+    call->progress(call->progress_data, &shown);
+}
+
 /* What this attempt may take; the server is told. 0: as long as it wants. */
 static uint64_t attempt_ms(const struct async_call *call)
 {
@@ -251,6 +259,7 @@ static int64_t send_on(struct lane *lane, struct async_call *call)
                                      .fds = call->fds,
                                      .fds_count = call->fds_count,
                                      .done = on_outcome,
+                                     .progress = call->progress ? on_progress : NULL,
                                      .data = call};
 
     if (call->fds_count && !lane->endpoint->address.transport->passes_fds)
@@ -550,6 +559,8 @@ static int fill(struct async_call *call, const struct async_request *request, ui
         json_write(call->method->params, request->params, &call->params);
     call->raw = request->raw;
     call->idempotent = call->method->idempotent || (options && options->idempotent);
+    call->progress = options ? options->progress : NULL;
+    call->progress_data = options ? options->progress_data : NULL;
     call->target = request->target;
     call->target.method = request->method;
     call->begun = now;

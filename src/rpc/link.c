@@ -116,6 +116,7 @@ static void write_request(struct cloche_connection *link, const struct link_call
     const struct rpc_head head = {.number = link->last_number,
                                   .method = call->method->name,
                                   .timeout_ms = time_left(call->deadline),
+                                  .progress = call->progress != NULL,
                                   .params = call->text || (call->params && call->method->params),
                                   .fds = call->fds_count};
 
@@ -221,6 +222,26 @@ static int take_result(struct cloche_connection *link, const struct rpc_message 
     return 0;
 }
 
+/* Of the call that is being made; other notifications are nobody's. */
+static void take_progress(struct cloche_connection *link, const struct rpc_message *message,
+                          const struct link_call *call)
+{
+    void *value;
+
+    if (!call->progress || !message->params.text ||
+        message->method.length != strlen("rpc.progress") ||
+        memcmp(message->method.text, "rpc.progress", message->method.length) != 0 ||
+        link->codec->read(&rpc_progress_type, message->params.text, message->params.length, &value,
+                          NULL) < 0)
+        return;
+    const struct rpc_progress *progress = value;
+    const struct rpc_part id = {.text = progress->id, .length = strlen(progress->id)};
+    const struct cloche_progress shown = show_progress(progress);
+    if (rpc_codec_json.id_number(id) == link->last_number)
+        call->progress(call->progress_data, &shown);
+    rpc_progress_free(value);
+}
+
 /* 1: it was the answer (*ret is what came of it); 0: something else; -EPROTO. */
 static int take_message(struct cloche_connection *link, const struct rpc_message *message,
                         struct link_call *call, int *ret, struct error *err)
@@ -233,6 +254,8 @@ static int take_message(struct cloche_connection *link, const struct rpc_message
     int64_t number = message->method.text ? 0 : link->codec->id_number(message->id);
     if (number < 0 || number > link->last_number)
         return break_link(link, -EPROTO, err, "an answer came to nothing that was asked");
+    if (message->method.text)
+        take_progress(link, message, call);
     if (!message->method.text && number < link->last_number) {
         link->owed -= link->owed > 0;
         rpc_metrics_add(&link->endpoint->client->metrics.late, 1);

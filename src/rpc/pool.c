@@ -14,6 +14,7 @@
 
 #include <base/alloc.h>
 #include <base/text.h>
+#include <schema/rpc.h>
 #include <schema/scan.h>
 #include <schema/utf8.h>
 
@@ -153,6 +154,14 @@ static int check_size(const void *structure, size_t known, const char *what, str
             return error_set(err, -E2BIG, "%s have members that this library does not know", what);
     }
     return 0;
+}
+
+struct cloche_progress show_progress(const struct rpc_progress *progress)
+{
+    return (struct cloche_progress){.done = progress->done,
+                                    .total = progress->has_total ? progress->total : 0,
+                                    .unit = progress->unit,
+                                    .text = progress->text};
 }
 
 int check_options(const struct cloche_call_options *options, struct error *err)

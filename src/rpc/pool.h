@@ -123,6 +123,8 @@ struct link_call {
     size_t *ret_fds_count;
     bool raw;      /* the result is wanted as text */
     void **result; /* NULL: not wanted */
+    void (*progress)(void *data, const struct cloche_progress *progress); /* NULL: not wanted */
+    void *progress_data;
     int fault;     /* set: code of an error answer */
     bool answered; /* set: an answer came, result or error */
     bool unsent;   /* set: the server cannot have begun with it */
@@ -188,6 +190,8 @@ struct async_call {
     size_t fds_count;
     uint64_t begun, deadline;
     unsigned attempts;
+    void (*progress)(void *data, const struct cloche_progress *progress);
+    void *progress_data;
     struct async_target target;
     struct lane *lane;
     int64_t number; /* in the lane */
@@ -292,6 +296,9 @@ uint64_t attempt_deadline(const struct cloche_client *client, uint64_t deadline,
 uint64_t client_timeout(const struct cloche_client *client, const struct json_method *method,
                         const struct cloche_call_options *options);
 
+struct rpc_progress;
+/* As the public header has it. */
+struct cloche_progress show_progress(const struct rpc_progress *progress);
 /* -EINVAL, -E2BIG. NULL is fine. */
 int check_options(const struct cloche_call_options *options, struct error *err);
 /* What a call by name brings: -EINVAL for what cannot be one. *ret_params: the text on one line,

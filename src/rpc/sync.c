@@ -316,6 +316,8 @@ static int run(struct cloche_client *client, struct link_call *call,
 
     if (check_options(options, &err) < 0)
         return error_give(error, &err, 0);
+    call->progress = options ? options->progress : NULL;
+    call->progress_data = options ? options->progress_data : NULL;
     call->deadline = deadline_after(begun, client_timeout(client, call->method, options));
     rpc_metrics_begin(&client->metrics);
     int r =

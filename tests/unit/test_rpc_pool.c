@@ -113,6 +113,14 @@ static void on_pass(struct rpc_request *request, const void *params, void *conte
     rpc_reply(request, NULL, &fd, 1);
 }
 
+/* Tells how far it is, twice. */
+static void on_steps(struct rpc_request *request, const void *params, void *context)
+{
+    rpc_request_progress(request, 1, 2, "steps", "the first");
+    rpc_request_progress(request, 2, 2, "steps", "the second");
+    rpc_reply(request, NULL, NULL, 0);
+}
+
 static const struct json_method echo_method = {.name = "echo",
                                                .params = &api_container_ref_type,
                                                .result = &api_container_created_type,
@@ -123,6 +131,8 @@ static const struct json_method fail_method = {
     .name = "fail", .params = &api_empty_type, .result = &api_empty_type};
 static const struct json_method hold_method = {
     .name = "hold", .params = &api_empty_type, .result = &api_container_created_type};
+static const struct json_method steps_method = {
+    .name = "steps", .params = &api_empty_type, .result = &api_empty_type};
 static const struct json_method let_go_method = {
     .name = "letGo", .params = &api_empty_type, .result = &api_empty_type};
 static const struct json_method pass_method = {.name = "pass",
@@ -168,13 +178,10 @@ static const struct json_method *managed(const char *name)
 }
 
 static struct rpc_method methods[] = {
-    {NULL, on_list},
-    {NULL, on_attach},
-    {&echo_method, on_echo},
-    {&once_method, on_echo},
-    {&fail_method, on_fail},
-    {&hold_method, on_hold},
-    {&let_go_method, on_let_go},
+    {&steps_method, on_steps}, {NULL, on_list},
+    {NULL, on_attach},         {&echo_method, on_echo},
+    {&once_method, on_echo},   {&fail_method, on_fail},
+    {&hold_method, on_hold},   {&let_go_method, on_let_go},
     {&pass_method, on_pass},
 };
 
@@ -1085,6 +1092,38 @@ static void an_idempotent_call_does_not_wait_for_a_hung_endpoint(void **state)
     end_unanswered(&peers[0]);
 }
 
+static void on_step(void *data, const struct cloche_progress *progress)
+{
+    uint64_t *sum = data;
+
+    assert_string_equal(progress->unit, "steps");
+    assert_string_equal(progress->text, progress->done == 1 ? "the first" : "the second");
+    *sum = *sum * 10 + progress->done + progress->total;
+}
+
+static void long_calls_tell_how_far_they_are(void **state)
+{
+    struct seen seen = {0};
+    uint64_t sum = 0, later = 0;
+
+    start(&peers[0]);
+    for (int cbor = 0; cbor < 2; cbor++) {
+        open_with(1, .timeout_ms = 20000,
+                  .encoding = cbor ? CLOCHE_ENCODING_CBOR : CLOCHE_ENCODING_JSON);
+        struct cloche_call_options options = {
+            .size = sizeof(options), .progress = on_step, .progress_data = &sum};
+        assert_int_equal(cloche_client_call(client, "steps", NULL, &options, NULL, &error), 0);
+        assert_int_equal(call("steps", 0), 0); /* not asked for: not told */
+        options.progress_data = &later;
+        seen.times = 0;
+        assert_true(cloche_client_call_async(client, "steps", NULL, &options, on_done, &seen) > 0);
+        wait_for(&seen);
+        cloche_client_close(steal_ptr(client));
+    }
+    assert_int_equal(sum, 3434);
+    assert_int_equal(later, 3434);
+}
+
 /* The server of a peer, reached through a port of this machine. */
 static void calls_go_over_tcp(void **state)
 {
@@ -1405,6 +1444,7 @@ int main(void)
         pool_test(errors_have_code_and_hint),
         pool_test(calls_are_made_in_cbor_too),
         pool_test(calls_go_over_tcp),
+        pool_test(long_calls_tell_how_far_they_are),
         pool_test(what_cannot_be_a_call_is_refused),
         pool_test(calls_end_in_time_and_late_answers_are_dropped),
         pool_test(the_server_is_told_the_deadline),
@@ -1443,8 +1483,8 @@ int main(void)
         pool_test(many_threads_share_a_client),
     };
 
-    methods[0].type = managed("container.list");
-    methods[1].type = managed("container.attach");
+    methods[1].type = managed("container.list");
+    methods[2].type = managed("container.attach");
     signal(SIGPIPE, SIG_IGN); /* of the scripts */
     alarm(120);               /* a call that hangs is a failure, not a wait */
     return cmocka_run_group_tests(tests, NULL, NULL);
