@@ -77,8 +77,8 @@ def calculator(scratch, words=None, folder=LIBRARY.parent, files=1024):
 class Client:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(10)
         self.socket.connect(str(path))
+        self.socket.settimeout(10)
         self.file = self.socket.makefile("rb")
 
     def __enter__(self):
@@ -211,8 +211,8 @@ def ten_thousand_idle_connections_cost_little(scratch):
             empty = private_memory(process)
             for _ in range(count):
                 client = socket.socket(socket.AF_UNIX)
+                client.connect(str(path))  # without a time-out: it would not wait for a place
                 client.settimeout(20)
-                client.connect(str(path))
                 client.sendall(ping)
                 clients.append(client)
             for client in clients:
