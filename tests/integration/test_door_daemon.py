@@ -23,12 +23,12 @@ class Daemon:
 
     def __init__(self, instance, folder, **settings):
         self.instance = instance
-        self.file = pathlib.Path(folder) / "door.json"
-        self.file.write_text(json.dumps(settings))
+        self.file = pathlib.Path(folder) / "cloched.conf"
+        self.file.write_text(json.dumps({"door": settings}))
         self.log = []
 
     def argv(self, *more):
-        return [program("cloched"), "--instance", self.instance.name, "--door", str(self.file),
+        return [program("cloched"), "--instance", self.instance.name, "--config", str(self.file),
                 "--log-level", "debug", *more]
 
     def __enter__(self):

@@ -34,7 +34,6 @@ enum {
     BIND_STEP_MS = 50,
     END_MS = 1000, /* for a door to end when it is asked to */
     SAID_MAX = 4096,
-    SETTINGS_MAX = 1 << 20,
 };
 
 struct place {
@@ -331,24 +330,11 @@ static int open_place(struct door_keeper *keeper, const char *url, struct error 
     return 0;
 }
 
-static int read_settings(struct door_keeper *keeper, const char *path, struct error *err)
-{
-    _cleanup_free_ char *text = NULL;
-    size_t length;
-
-    int r = file_read_at(AT_FDCWD, path, SETTINGS_MAX, &text, &length, err);
-    if (r == 0)
-        r = door_settings_parse(text, length, path, &keeper->settings, err);
-    return r < 0 ? r : 0;
-}
-
 static int prepare(struct door_keeper *keeper, const struct door_keeper_options *options,
                    struct error *err)
 {
-    int r = read_settings(keeper, options->settings_file, err);
+    int r = check_user(keeper, err);
 
-    if (r == 0)
-        r = check_user(keeper, err);
     if (r == 0)
         r = check(keeper, err);
     for (size_t i = 0; r == 0 && i < keeper->settings->listen_count; i++)
@@ -366,6 +352,7 @@ int door_keeper_create(const struct door_keeper_options *options, struct door_ke
     struct door_keeper *keeper = xnew(struct door_keeper);
 
     *keeper = (struct door_keeper){.loop = options->loop,
+                                   .settings = options->settings,
                                    .program = xasprintf("%s/cloche-door", options->libexec),
                                    .process = {.pidfd = -1},
                                    .child = {.fd = -1},

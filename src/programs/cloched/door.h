@@ -13,6 +13,7 @@
 
 #include <base/error.h>
 
+struct door_settings;
 struct rpc_loop;
 struct rpc_server;
 struct door_keeper;
@@ -28,10 +29,10 @@ enum {
 
 struct door_keeper_options {
     struct rpc_loop *loop;
-    const char *settings_file; /* JSON, runtime-spec/door.json */
-    const char *libexec;       /* where cloche-door is */
-    const char *document;      /* for rpc.discover; must stay */
-    void *context;             /* of the methods */
+    struct door_settings *settings; /* taken over, also on failure */
+    const char *libexec;            /* where cloche-door is */
+    const char *document;           /* for rpc.discover; must stay */
+    void *context;                  /* of the methods */
     int (*add_methods)(struct rpc_server *server, struct error *err);
 };
 

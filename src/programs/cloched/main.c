@@ -52,7 +52,8 @@ struct daemon {
     struct engine *engine;
     struct rpc_server *server;
     struct rpc_topic *events;
-    struct door_keeper *door; /* NULL: nobody comes over a network */
+    struct door_settings *door_settings; /* until the door has them */
+    struct door_keeper *door;            /* NULL: nobody comes over a network */
     struct api api;
     struct config *config; /* until the sockets have it */
     struct sockets_options sockets_options;
@@ -165,6 +166,7 @@ static void stop(struct daemon *daemon)
     door_keeper_destroy(daemon->door);
     sockets_destroy(daemon->sockets);
     config_free(daemon->config);
+    door_settings_free(daemon->door_settings);
     rpc_server_destroy(daemon->server);
     uv_close((uv_handle_t *)&daemon->rpc, NULL);
     engine_end(daemon->engine);
@@ -284,15 +286,16 @@ static int serve(struct daemon *daemon, int listen_fd, struct error *err)
 
 static int open_door(struct daemon *daemon, const char *libexec, struct error *err)
 {
-    if (!daemon->options.door)
+    if (!daemon->door_settings)
         return 0;
-    return door_keeper_create(&(struct door_keeper_options){.loop = daemon->rpc_loop,
-                                                            .settings_file = daemon->options.door,
-                                                            .libexec = libexec,
-                                                            .context = &daemon->api,
-                                                            .document = schema_openrpc,
-                                                            .add_methods = api_add_methods},
-                              &daemon->door, err);
+    return door_keeper_create(
+        &(struct door_keeper_options){.loop = daemon->rpc_loop,
+                                      .settings = steal_ptr(daemon->door_settings),
+                                      .libexec = libexec,
+                                      .context = &daemon->api,
+                                      .document = schema_openrpc,
+                                      .add_methods = api_add_methods},
+        &daemon->door, err);
 }
 
 static int start(struct daemon *daemon, struct error *err)
@@ -342,8 +345,11 @@ static int run(struct daemon *daemon, struct error *err)
     }
     r = config_load(daemon->options.config, &daemon->instance, sockets_is_method, &daemon->config,
                     err);
+    if (r >= 0)
+        daemon->door_settings = steal_ptr(daemon->config->file->door);
     if (r < 0 || daemon->options.check_config) {
         config_free(steal_ptr(daemon->config));
+        door_settings_free(steal_ptr(daemon->door_settings));
         return r;
     }
     if (geteuid() != 0)

@@ -17,7 +17,6 @@ static const char usage[] =
     "\n"
     "  --instance NAME      work on a private instance (default: $CLOCHE_INSTANCE)\n"
     "  --root DIR           keep images and containers in DIR\n"
-    "  --door FILE          let clients in over a network, as FILE says (see the man page)\n"
     "  --config FILE        read FILE (default: $CLOCHE_CONFIG, else /etc/cloche/cloched.conf)\n"
     "  --check-config       say whether the configuration is right, and end\n"
     "  --log-level LEVEL    error, warning, info (default) or debug\n"
@@ -30,7 +29,6 @@ static const char usage[] =
 enum {
     OPT_INSTANCE = 256,
     OPT_ROOT,
-    OPT_DOOR,
     OPT_CONFIG,
     OPT_CHECK_CONFIG,
     OPT_LEVEL,
@@ -43,7 +41,6 @@ enum {
 static const struct option options[] = {
     {"instance", required_argument, NULL, OPT_INSTANCE},
     {"root", required_argument, NULL, OPT_ROOT},
-    {"door", required_argument, NULL, OPT_DOOR},
     {"config", required_argument, NULL, OPT_CONFIG},
     {"check-config", no_argument, NULL, OPT_CHECK_CONFIG},
     {"log-level", required_argument, NULL, OPT_LEVEL},
@@ -110,9 +107,6 @@ static int parse_one(int option, struct options *ret)
         return 0;
     case OPT_ROOT:
         ret->root = optarg;
-        return 0;
-    case OPT_DOOR:
-        ret->door = optarg;
         return 0;
     case OPT_CONFIG:
         ret->config = optarg;

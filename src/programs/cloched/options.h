@@ -11,7 +11,6 @@
 struct options {
     const char *instance; /* NULL: the default one */
     const char *root;     /* NULL: the instance's */
-    const char *door;     /* file with the settings of a door; NULL: there is none */
     const char *config;   /* NULL: the instance's */
     bool check_config;    /* do no more than that */
     enum log_level log_level;
