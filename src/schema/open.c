@@ -106,14 +106,17 @@ static const struct json_field *find_field(const struct json_type *type, const c
     return NULL;
 }
 
-/* As Go's encoding/json reads names: in other case, too, where none is the same. */
-static const struct json_field *find_field_in_any_case(const struct json_type *type,
-                                                       const char *text, size_t length)
+/* As Go's encoding/json reads names: in other case, too, where none is the same. Beside a field
+ * that was there it is an unknown name. */
+static const struct json_field *find_field_in_any_case(const struct frame *frame, const char *text,
+                                                       size_t length)
 {
+    const struct json_type *type = frame->type;
+
     for (size_t i = 0; type->any_case && i < type->fields_count; i++) {
         const struct json_field *field = &type->fields[i];
         if (field->name_length == length && strncasecmp(field->name, text, length) == 0)
-            return field;
+            return frame->seen[i / 64] >> i % 64 & 1 ? NULL : field;
     }
     return NULL;
 }
@@ -150,7 +153,7 @@ bool open_key(struct parser *parser, const char *text, size_t length)
         return enter_key(parser, frame, text, length);
     frame->field = find_field(frame->type, text, length);
     if (!frame->field)
-        frame->field = find_field_in_any_case(frame->type, text, length);
+        frame->field = find_field_in_any_case(frame, text, length);
     if (!frame->field)
         return enter_key(parser, frame, text, length);
     return enter_field(frame, (size_t)(frame->field - frame->type->fields)) ||
