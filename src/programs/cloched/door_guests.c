@@ -68,7 +68,7 @@ static int authorise(struct rpc_connection *connection, const struct json_method
         return 0;
     error_set(err, -EACCES, "%s may not be called %s%s", method->name,
               name ? "by " : "without a certificate", name ? name : "");
-    error_hint(err, "See methods and grants of the section door in cloched.conf(5)");
+    error_hint(err, "See methods and grants in the settings of the door: cloched(8)");
     return -EACCES;
 }
 

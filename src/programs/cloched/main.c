@@ -2,6 +2,7 @@
  * cloched: one event loop around the engine and its socket.
  *
  *     options, instance     who we are
+ *     config_load           further sockets, limits
  *     listen_lock           the only daemon of the instance
  *     listen_open           clients may queue from here on
  *     engine_create         state opened, network set up, running containers adopted

@@ -28,7 +28,7 @@ extern const struct rpc_topic_options api_events_topic;
 /* For engine_config.on_event; topic: such a topic. */
 void api_publish(struct api_event *event, void *topic);
 
-/* What the daemon itself does: start, reload, stop. */
+/* What the daemon itself does: start, reload. */
 void api_publish_daemon(struct rpc_topic *topic, const char *action);
 
 /* All of the schema. The server's context is the struct api. */
