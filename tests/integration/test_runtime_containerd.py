@@ -33,7 +33,8 @@ def a_life_in_the_background(engine):
         engine("tasks", "resume", name)
         assert engine.status(name) == "RUNNING"
         pids = [int(line.split()[0]) for line in engine("tasks", "ps", name).lines[1:]]
-        assert pids and all(pathlib.Path(f"/proc/{pid}").exists() for pid in pids), pids
+        # The shell is there; the others are programs of a tenth of a second.
+        assert pids and pathlib.Path(f"/proc/{min(pids)}").exists(), pids
         engine("tasks", "kill", "-s", "TERM", name)
         wait_for(lambda: engine.status(name) == "STOPPED")
         engine("tasks", "start", "-d", name, code=1)  # its task is still there
