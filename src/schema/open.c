@@ -2,6 +2,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "field.h"
 #include "next_key.h"
 #include "parser.h"
 
@@ -43,10 +44,31 @@ static const struct json_type *placed_type(const struct parser *parser, const st
     return parser->depth == 0 ? parser->type : place->field->type;
 }
 
+/* An object that goes on under a name in other case. Numbers and booleans may come again, the last
+ * one counts; other values may not. */
+static bool reopen_object(struct parser *parser, char *value, const struct json_type *type)
+{
+    struct frame *frame = push_frame(parser, FRAME_OBJECT);
+
+    if (!frame)
+        return false;
+    frame->base = value;
+    frame->type = type;
+    for (size_t i = 0; i < type->fields_count; i++) {
+        const struct json_field *field = &type->fields[i];
+        if (field->flags & JSON_REQUIRED || field_is_null(field, value) ||
+            (field_is_pointer(field) && field_is_present(field, value)))
+            frame->seen[i / 64] |= UINT64_C(1) << i % 64;
+    }
+    return true;
+}
+
 bool open_object(struct parser *parser, const struct place *place)
 {
     const struct json_type *type = placed_type(parser, place);
     bool is_map = type->shape == JSON_SHAPE_MAP;
+    if (parser->depth && parser_frame(parser)->joins && *(char **)place->slot)
+        return reopen_object(parser, *(char **)place->slot, type);
     char *value = create_struct(parser, place, type);
     if (!value)
         return false;
@@ -106,17 +128,24 @@ static const struct json_field *find_field(const struct json_type *type, const c
     return NULL;
 }
 
+static bool is_object(const struct json_field *field)
+{
+    return field->kind == JSON_OBJECT && !field_is_array(field) && !field_is_map(field);
+}
+
 /* As Go's encoding/json reads names: in other case, too, where none is the same. Beside a field
- * that was there it is an unknown name. */
-static const struct json_field *find_field_in_any_case(const struct frame *frame, const char *text,
+ * that was there it goes on with an object, and is an unknown name otherwise. */
+static const struct json_field *find_field_in_any_case(struct frame *frame, const char *text,
                                                        size_t length)
 {
     const struct json_type *type = frame->type;
 
     for (size_t i = 0; type->any_case && i < type->fields_count; i++) {
         const struct json_field *field = &type->fields[i];
-        if (field->name_length == length && strncasecmp(field->name, text, length) == 0)
-            return frame->seen[i / 64] >> i % 64 & 1 ? NULL : field;
+        if (field->name_length != length || strncasecmp(field->name, text, length) != 0)
+            continue;
+        frame->joins = frame->seen[i / 64] >> i % 64 & 1;
+        return !frame->joins || is_object(field) ? field : NULL;
     }
     return NULL;
 }
@@ -151,12 +180,13 @@ bool open_key(struct parser *parser, const char *text, size_t length)
     frame->value_begun = true;
     if (frame->kind != FRAME_OBJECT)
         return enter_key(parser, frame, text, length);
+    frame->joins = false;
     frame->field = find_field(frame->type, text, length);
     if (!frame->field)
         frame->field = find_field_in_any_case(frame, text, length);
     if (!frame->field)
         return enter_key(parser, frame, text, length);
-    return enter_field(frame, (size_t)(frame->field - frame->type->fields)) ||
+    return enter_field(frame, (size_t)(frame->field - frame->type->fields)) || frame->joins ||
            parser_fail(parser, -EINVAL, parser_position(parser), "duplicate key");
 }
 

@@ -55,6 +55,7 @@ enum frame_kind {
 struct frame {
     enum frame_kind kind;
     bool value_begun;               /* an array's first element or an object's first key was seen */
+    bool joins;                     /* FRAME_OBJECT: the field was there, and its object goes on */
     size_t start;                   /* offset of the bracket in the document */
     size_t index;                   /* FRAME_ARRAY and FRAME_SKIPPED_ARRAY: of the last element */
     size_t keys;                    /* keys in the set when it was opened */

@@ -353,9 +353,9 @@ def names_in_another_case(w):
     w.bundle.resources["pids"] = {"limit": 34}
     w.fails("duplicate key")
     del w.bundle.resources["PIDS"]
-    w.bundle.resources["PIDS"] = {"limit": 33}  # behind the right one it is ignored
+    w.bundle.resources["PIDS"] = {"limit": 33}  # behind the right one it goes on with it
     with w.runtime.container(w.bundle.write(), w.name):
-        assert cgroup_file(w.name, "pids", "pids.max") == "34"
+        assert cgroup_file(w.name, "pids", "pids.max") == "33"
 
 
 @world

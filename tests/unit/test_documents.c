@@ -99,6 +99,21 @@ static void null_in_a_config_is_absence(void **state)
     assert_int_equal(config->mounts_count, 0);
 }
 
+static void an_object_goes_on_in_another_case(void **state)
+{
+    _cleanup_oci_config_ struct oci_config *config =
+        parse_config("{\"ociVersion\": \"1.0.2\", \"linux\": {\"resources\": {"
+                     "\"cpu\": {\"shares\": 100, \"quota\": 5000, \"mems\": \"0\"},"
+                     "\"CPU\": {\"Cpus\": \"1\", \"quota\": 6000}, \"cPU\": {\"Period\": 7000}}}}");
+    const struct oci_cpu *cpu = config->linux->resources->cpu;
+
+    assert_int_equal(cpu->shares, 100);
+    assert_int_equal(cpu->quota, 6000);
+    assert_int_equal(cpu->period, 7000);
+    assert_string_equal(cpu->cpus, "1");
+    assert_string_equal(cpu->mems, "0");
+}
+
 static void broken_configs_are_refused_with_their_place(void **state)
 {
     static const char *const documents[][2] = {
@@ -201,6 +216,7 @@ int main(void)
         cmocka_unit_test(every_field_of_a_config_survives),
         cmocka_unit_test(configs_of_other_tools_are_read),
         cmocka_unit_test(null_in_a_config_is_absence),
+        cmocka_unit_test(an_object_goes_on_in_another_case),
         cmocka_unit_test(broken_configs_are_refused_with_their_place),
         cmocka_unit_test(a_state_document_is_written),
         cmocka_unit_test(an_image_configuration_keeps_what_it_has),
