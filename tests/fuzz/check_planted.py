@@ -13,10 +13,11 @@ import tempfile
 # One document to start from, in which no array is long enough for the bug.
 SEED = b'{"ociVersion":"1","process":{"cwd":"/","args":["a","b","c"]}}'
 RUNS = 60000
+LUCK = range(1, 11)  # seeds of the fuzzer, until one finds it
 SECONDS_MAX = 100
 
 
-def run(target, dictionary):
+def run(target, dictionary, luck):
     """Exit code and output of a bounded run from SEED alone."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = os.path.join(folder, 'corpus')
@@ -25,20 +26,23 @@ def run(target, dictionary):
             file.write(SEED)
         result = subprocess.run(
             [target, f'-dict={dictionary}', f'-runs={RUNS}', f'-max_total_time={SECONDS_MAX}',
-             '-seed=2', '-max_len=256', f'-artifact_prefix={folder}/', corpus],
+             f'-seed={luck}', '-max_len=256', f'-artifact_prefix={folder}/', corpus],
             capture_output=True, text=True, errors='replace', timeout=3 * SECONDS_MAX)
     return result.returncode, result.stderr
 
 
 def main(right, planted, dictionary):
     failed = False
-    code, output = run(planted, dictionary)
-    found = code != 0 and 'heap-buffer-overflow' in output and 'grow_array' in output
+    for luck in LUCK:
+        code, output = run(planted, dictionary, luck)
+        found = code != 0 and 'heap-buffer-overflow' in output and 'grow_array' in output
+        if found:
+            break
     print(f'{"ok" if found else "not ok"} 1 - the planted bug is found')
     if not found:
         print(''.join(f'# {line}\n' for line in output.splitlines()[-30:]))
         failed = True
-    code, output = run(right, dictionary)
+    code, output = run(right, dictionary, luck)
     print(f'{"ok" if code == 0 else "not ok"} 2 - without it the same run finds nothing')
     if code != 0:
         print(''.join(f'# {line}\n' for line in output.splitlines()[-60:]))
