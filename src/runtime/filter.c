@@ -341,7 +341,7 @@ static int add_rules(scmp_filter_ctx context, const struct oci_seccomp *config,
 {
     for (size_t i = 0; i < calls->count; i++) {
         const struct filter_call *call = &calls->list[i];
-        if (call->plain)
+        if (call->plain && !call->anchor)
             continue;
         int r = add_rule(context, call->action, call->number, config->syscalls[call->rule]);
         if (r < 0)

@@ -12,6 +12,7 @@
 #include <linux/seccomp.h>
 #include <seccomp.h>
 #include <stddef.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -160,6 +161,26 @@ static bool has_shared_number(const struct filter_calls *calls, size_t token, st
     return false;
 }
 
+/* libseccomp (2.5.4) loads the number only for the first call that it looks for, and not when that
+ * one is none on the architecture: all others are then decided by the default. Unconditional calls
+ * with the lowest numbers come first, so one such stays with it. */
+static void keep_anchors(struct filter_calls *calls)
+{
+    for (size_t token = 0; token < calls->token_count; token++) {
+        struct filter_call *anchor = NULL;
+        int lowest = INT_MAX;
+        for (size_t i = 0; i < calls->count; i++) {
+            int number = filter_plain_number(calls, token, i);
+            if (!calls->list[i].plain || number < 0 || number >= lowest)
+                continue;
+            anchor = &calls->list[i];
+            lowest = number;
+        }
+        if (anchor)
+            anchor->anchor = true;
+    }
+}
+
 void filter_plain_mark(struct filter_calls *calls)
 {
     _cleanup_free_ struct place *places = xnew_array(struct place, calls->count + 1);
@@ -172,8 +193,10 @@ void filter_plain_mark(struct filter_calls *calls)
                 seccomp_syscall_resolve_name_arch(calls->tokens[token], calls->list[i].name);
         shared = shared || has_shared_number(calls, token, places);
     }
-    if (!shared)
-        mark_groups(calls);
+    if (shared)
+        return;
+    mark_groups(calls);
+    keep_anchors(calls);
 }
 
 void filter_calls_finish(struct filter_calls *calls)

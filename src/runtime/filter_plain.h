@@ -19,6 +19,7 @@ struct filter_call {
     int number;       /* libseccomp's on this machine; negative: other architectures have it */
     bool conditional; /* the rule looks at arguments */
     bool plain;       /* the plain part decides it, and libseccomp need not know of it */
+    bool anchor;      /* a plain one that libseccomp is told of all the same */
 };
 
 /* All of them that libseccomp knows, and the architectures that the filter is for. */

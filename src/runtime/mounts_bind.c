@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -124,8 +125,9 @@ int mounts_prepare_running(struct container *container, struct error *err)
 static int open_source_in_root(struct container *container, const struct mount_entry *entry)
 {
     _cleanup_close_ int fd =
-        file_open_in_root(container->root_fd, entry->source,
-                          O_PATH | (tree_flags(entry) & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0), 0);
+        file_open_in_root_flags(container->root_fd, entry->source,
+                                O_PATH | (tree_flags(entry) & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0),
+                                0, container->running ? RESOLVE_NO_SYMLINKS : 0);
 
     return fd < 0 ? fd : kernel_open_tree(fd, "", tree_flags(entry) | AT_EMPTY_PATH);
 }
@@ -239,7 +241,10 @@ int mounts_bind(struct container *container, struct mount_entry *entry, struct e
 int mounts_remount(struct container *container, struct mount_entry *entry, struct error *err)
 {
     const struct mount_options *options = &entry->options;
-    _cleanup_close_ int fd = file_open_in_root(container->root_fd, entry->destination, O_PATH, 0);
+    /* A container that runs could lead it to a mask of its /proc. */
+    _cleanup_close_ int fd =
+        file_open_in_root_flags(container->root_fd, entry->destination, O_PATH, 0,
+                                container->running ? RESOLVE_NO_SYMLINKS : 0);
 
     if (fd < 0)
         return error_errno(err, -fd, "destination: open %s in the root", entry->destination);

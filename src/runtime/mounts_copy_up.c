@@ -69,8 +69,13 @@ static int copy_file(int from_fd, int to_fd, const char *name, const struct stat
         openat(to_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     ssize_t n;
 
-    if (in_fd < 0 || out_fd < 0)
+    struct stat opened;
+
+    if (in_fd < 0 || out_fd < 0 || fstat(in_fd, &opened) < 0)
         return error_errno(err, errno, "copy up %s", name);
+    /* A container that runs can exchange it for a device meanwhile. */
+    if (!S_ISREG(opened.st_mode))
+        return error_set(err, -EAGAIN, "copy up %s: it was exchanged meanwhile", name);
     while ((n = sendfile(out_fd, in_fd, NULL, COPY_CHUNK)) > 0)
         ;
     return n < 0 ? error_errno(err, errno, "copy up %s", name)

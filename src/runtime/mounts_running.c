@@ -68,6 +68,19 @@ static int replace_mounts(struct oci_config *config, const char *text, struct er
     return 0;
 }
 
+/* A file system that reads neither a device nor a folder: for others the kernel would look for the
+ * source's path where the container is, through its links and device nodes. */
+static bool is_without_source(const char *type)
+{
+    static const char *const types[] = {"proc", "sysfs", "tmpfs", "devpts", "mqueue"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+        if (text_equal(type, types[i]))
+            return true;
+    }
+    return false;
+}
+
 /* What the process that would do it has no means for. */
 static int check_entry(const struct mount_entry *entry, struct error *err)
 {
@@ -75,6 +88,12 @@ static int check_entry(const struct mount_entry *entry, struct error *err)
 
     if (text_equal(type, "cgroup") || (text_equal(type, "cgroup2") && !entry->bind))
         return error_set(err, -ENOTSUP, "type: a running container gets no cgroup mounts");
+    if (!entry->bind && !entry->options.remount && !is_without_source(type)) {
+        error_set(err, -ENOTSUP, "type: a running container gets no file system of type %s",
+                  type ? type : "");
+        error_hint(err, "mount it on the host, and bind that into the container");
+        return -ENOTSUP;
+    }
     if (entry->options.id_map && entry->source_in_root)
         return error_set(err, -ENOTSUP, "source: what is in a running container is not id-mapped");
     if (entry->options.remount && !entry->bind)
@@ -271,6 +290,9 @@ static _Noreturn void member_main(struct job *job)
 
     if (r == 0)
         r = job->remove ? remove_all(&job->container, &err) : add_all(&job->container, &err);
+    /* It says so when it is done: the container can see and kill it before. */
+    if (r == 0)
+        r = sync_send(job->container.sync_fd, SYNC_READY, NULL, 0, &err);
     if (r < 0)
         init_fail(job->container.sync_fd, &err);
     _exit(0);
@@ -323,7 +345,11 @@ static int run_helper(struct job *job, struct error *err)
         helper_main(job);
     }
     close_fd(steal_fd(&job->container.sync_fd));
-    r = pid < 0 ? error_errno(err, -pid, "start a process") : sync_expect_end(parent_fd, err);
+    r = pid < 0 ? error_errno(err, -pid, "start a process")
+                : sync_expect(parent_fd, SYNC_READY, NULL, NULL, err);
+    if (r == -EPIPE)
+        r = error_set(err, r,
+                      "the process that would do it was killed; some of the mounts may be there");
     close(parent_fd);
     if (pid > 0)
         waitpid(pid, NULL, 0);

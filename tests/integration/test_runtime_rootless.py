@@ -481,6 +481,9 @@ def mounts_come_to_a_running_container(w):
     text = json.dumps([{"destination": "/srv/data", "type": "bind", "source": str(folder),
                         "options": ["bind", "ro"]},
                        {"destination": "/srv/tmp", "type": "tmpfs", "source": "tmpfs"}])
+    private = w.user.home / "private"
+    (private / "x").mkdir(parents=True)
+    private.chmod(0o700)
     with w.runtime.container(w.bundle, w.name):
         w.runtime("mounts", "add", w.name, "-", input=text)
         out = w.runtime("exec", w.name, "sh", "-c",
@@ -488,7 +491,8 @@ def mounts_come_to_a_running_container(w):
         assert out.startswith("own\n") and "Read-only" in out, out
         # What only root may read is not reached through the container's rights either.
         result = w.runtime("mounts", "add", w.name, "-", code=1, input=json.dumps(
-            [{"destination": "/srv/x", "type": "bind", "source": "/root/x", "options": ["bind"]}]))
+            [{"destination": "/srv/x", "type": "bind", "source": str(private / "x"),
+              "options": ["bind"]}]))
         assert "ermission denied" in result.err, result.err
         w.runtime("mounts", "remove", w.name, "-", input=text)
         out = w.runtime("exec", w.name, "cat", "/proc/mounts").out
