@@ -68,6 +68,8 @@ void rpc_connection_close(struct rpc_connection *connection)
         connection->output_first = output->next;
         output_free(output);
     }
+    connection->output_last = NULL;
+    connection->output_bytes = 0;
     requests_orphan(connection);
     tell_watches(connection);
     if (server->options.closed)
@@ -466,8 +468,8 @@ void connection_update(struct rpc_connection *connection)
         rpc_connection_close(connection);
         return;
     }
-    /* EPOLLPRI never comes on a Unix socket; asked for, so that a hang-up is told. */
-    uint32_t events = EPOLLPRI;
+    /* A hang-up is told in any case; asked for, so that the descriptor stays watched. */
+    uint32_t events = EPOLLHUP;
     if (may_read(connection))
         events |= EPOLLIN;
     if (connection->output_first && !connection->flush.queued)
@@ -527,7 +529,7 @@ void connection_open(struct rpc_server *server, int fd, const void *tag)
     server->references++;
     server->accepted++;
     rpc_connection_hold(connection);
-    if (rpc_loop_watch(server->loop, &connection->watch, EPOLLIN | EPOLLPRI) < 0)
+    if (rpc_loop_watch(server->loop, &connection->watch, EPOLLIN | EPOLLHUP) < 0)
         connection->input_ended = true;
     if (server->options.opened)
         server->options.opened(connection, server->options.context);

@@ -104,7 +104,7 @@ static struct method *check_call(struct rpc_connection *connection,
     }
     rpc_metrics_begin_alone(&method->metrics);
     refusal->code = RPC_INVALID_PARAMS;
-    if (is_allowed(connection, method->type, refusal) &&
+    if (is_allowed(connection, method->type, refusal) && !connection->closed &&
         read_params(connection->codec, method, message, ret_params, err) == 0)
         return method;
     rpc_metrics_end_alone(&method->metrics, RPC_ENDED_FAULT, refusal->code, 0);
@@ -154,7 +154,8 @@ static void dispatch(struct rpc_connection *connection, struct batch *batch,
     if (!method) {
         close_fds(fds, message->fds);
         free(fds);
-        answer_refusal(connection, batch, message, &refusal);
+        if (!connection->closed) /* by those who were asked */
+            answer_refusal(connection, batch, message, &refusal);
         error_finish(&refusal.error);
         return;
     }

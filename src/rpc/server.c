@@ -34,7 +34,8 @@ struct method *server_find_method(const struct rpc_server *server, const char *n
     for (; server->slots[at].method; at = (at + 1) & server->slots_mask) {
         const struct method_slot *slot = &server->slots[at];
         const char *known = slot->method->type->name;
-        if (slot->hash == hash && strncmp(known, name, length) == 0 && !known[length])
+        /* A name in CBOR may have a NUL in it. */
+        if (slot->hash == hash && strlen(known) == length && memcmp(known, name, length) == 0)
             return slot->method;
     }
     return NULL;

@@ -1,5 +1,6 @@
 """cloche-door: TCP, TLS and WebSocket end in it, and every connection reaches the daemon with a name."""
 
+import contextlib
 import asyncio
 import json
 import os
@@ -51,9 +52,24 @@ def a_shut_half_still_gets_answers():
             connection.sendall(text)
 
     with Door("tcp", serve=at_the_end) as door, door.plain("tcp") as sock:
-        sock.sendall(b"one\ntwo\n")
+        sock.sendall(b"[1]\n[2]\n")
         sock.shutdown(socket.SHUT_WR)
-        assert read_all(sock) == b"one\ntwo\n"
+        assert read_all(sock) == b"[1]\n[2]\n"
+
+
+@test
+def requests_of_browsers_are_no_calls():
+    """A page may send HTTP to any port of the machine, with lines of its own in the body."""
+    def tell(connection, lines):
+        seen.extend(lines)
+
+    seen = []
+    with Door("tcp", serve=tell) as door, door.plain("tcp") as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n" +
+                     b'{"jsonrpc":"2.0","id":1,"method":"shop.open"}\n')
+        with contextlib.suppress(ConnectionResetError):
+            assert read_all(sock) == b""
+    assert not any(b"POST" in line or b"shop" in line for line in seen), seen
 
 
 @test
@@ -577,7 +593,7 @@ def a_slow_daemon_is_not_written_to():
             client.wire.sock.settimeout(2)
             try:
                 while sent < 64 << 20:
-                    client.wire.send("x" * 65_000)
+                    client.wire.send("[" + "x" * 65_000)
                     sent += 65_000
             except (TimeoutError, socket.timeout):
                 pass

@@ -296,7 +296,7 @@ static void it_answers_as_libseccomp(void **state)
 static void calls_of_other_architectures_are_known(void **state)
 {
     static const char profile[] =
-        "{\"defaultAction\":\"SCMP_ACT_TRAP\",\"architectures\":[\"SCMP_ARCH_X86_64\",\"SCMP_ARCH_"
+        "{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"architectures\":[\"SCMP_ARCH_X86_64\",\"SCMP_ARCH_"
         "X86\"],"
         "\"syscalls\":[{\"names\":[\"mmap2\",\"read\",\"socket\"],\"action\":\"SCMP_ACT_ERRNO\"}]}";
     static const struct {
@@ -327,8 +327,8 @@ static void calls_of_other_architectures_are_known(void **state)
         const struct seccomp_data data = {.arch = answers[i].architecture,
                                           .nr = answers[i].number,
                                           .args = {answers[i].argument}};
-        assert_int_equal(answer(filter, &data),
-                         answers[i].refused ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_TRAP);
+        assert_int_equal(answer(filter, &data) & SECCOMP_RET_ACTION_FULL,
+                         answers[i].refused ? SECCOMP_RET_ERRNO : SECCOMP_RET_ALLOW);
     }
 }
 

@@ -75,6 +75,7 @@ struct peer {
     const struct listener *listener;
     struct source *source;
     bool in_handshake; /* counted as such by its source */
+    bool heard_first;  /* without HTTP: a byte has come */
     uint64_t number;
     enum peer_state state;
     struct stream stream;

@@ -14,6 +14,7 @@ enum {
     SHA1_LENGTH = 20,
     TOKENS_MAX = 64, /* of a list in a header */
     HOST_MAX = 255,
+    ORIGIN_MAX = 2048, /* of the introduction, runtime-spec/rpc.json */
 };
 
 #define WEBSOCKET_GUID "258EAFA5-E914-47DA-95CA-C5AB0DC85B11" /* RFC 6455, 1.3 */
@@ -135,6 +136,8 @@ void handshake_check(const struct handshake_request *request, const struct hands
         refuse(ret, 400, "exactly one Sec-WebSocket-Key is needed, 16 bytes in base64");
     else if (request->origins > 1)
         refuse(ret, 400, "there is more than one Origin");
+    else if (request->origin && strlen(request->origin) > ORIGIN_MAX)
+        refuse(ret, 400, "the Origin is too long");
     else if (request->origin && !handshake_origin_allowed(request->origin, request->host, rules))
         refuse(ret, 403, "pages of this origin may not come in");
     else if (request->protocols && !has_token(request->protocols, HANDSHAKE_PROTOCOL, true))

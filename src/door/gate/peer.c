@@ -99,6 +99,13 @@ static bool may_read_outside(const struct peer *peer)
            peer->flow.in_ready < DOOR_PAUSE && peer->flow.out.length < DOOR_PAUSE;
 }
 
+/* What a browser sends, to whatever port a page names, begins with the name of an HTTP method; the
+ * lines that a page puts behind it must not count as calls. */
+static bool begins_as_json(const char *data)
+{
+    return strchr("{[ \t\r\n", *data) && *data;
+}
+
 static void take_input(struct peer *peer, const char *data, size_t length)
 {
     if (peer->state == PEER_FAREWELL && !peer->websocket)
@@ -109,6 +116,12 @@ static void take_input(struct peer *peer, const char *data, size_t length)
             begin_farewell(peer);
         return;
     }
+    if (peer->state == PEER_RELAY && !peer->heard_first && !begins_as_json(data)) {
+        log_info("%s: what came is no JSON", peer->address);
+        peer->state = PEER_CLOSED;
+        return;
+    }
+    peer->heard_first = peer->state == PEER_RELAY;
     buffer_append(&peer->flow.in, data, length);
     peer->flow.in_ready = peer->flow.in.length;
 }

@@ -14,6 +14,7 @@
 
 /* What the door has said of a connection. */
 struct guest {
+    bool begun; /* something was called: who it is has been said by then, or never will be */
     bool introduced;
     char *
         *names; /* owned: "CN:till 7", "DNS:...", "email:...", "URI:...", "IP:...", "SHA256:..." */
@@ -57,11 +58,15 @@ static bool is_allowed(const struct door_settings *settings, const struct guest 
 static int authorise(struct rpc_connection *connection, const struct json_method *method,
                      void *context _unused_, struct error *err)
 {
-    const struct guest *guest = rpc_connection_data(connection);
+    struct guest *guest = rpc_connection_data(connection);
     const char *name = rpc_connection_peer(connection)->name;
+    bool first = !guest->begun;
 
+    guest->begun = true;
+    /* Also where its parameters are refused the client's word must not count for the door's. */
     if (text_equal(method->name, "rpc.peer"))
-        return 0; /* which sees to it itself */
+        return first ? 0
+                     : error_set(err, -EACCES, "only a door may say who is behind a connection");
     if (!guest->introduced)
         return error_set(err, -EACCES, "nobody has said who is behind this connection");
     if (is_allowed(rpc_connection_tag(connection), guest, method->name))

@@ -1,7 +1,9 @@
 #include "sockets.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -293,11 +295,22 @@ static int clear_place(const char *path, struct error *err)
     return unlink(path) < 0 ? error_errno(err, errno, "remove the old socket %s", path) : 0;
 }
 
+/* Who may write to the folder can have put something else there meanwhile. */
 static int set_access(const struct config_socket *config, struct error *err)
 {
-    if (chown(config->path, config->owner, config->group) < 0)
+    struct stat status;
+    char name[32];
+    _cleanup_close_ int fd = open(config->path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return error_errno(err, errno, "open %s", config->path);
+    if (!S_ISSOCK(status.st_mode))
+        return error_set(err, -EEXIST, "%s was exchanged for something that is no socket",
+                         config->path);
+    if (fchownat(fd, "", config->owner, config->group, AT_EMPTY_PATH) < 0)
         return error_errno(err, errno, "give %s to its owner", config->path);
-    return chmod(config->path, config->mode) < 0
+    snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+    return chmod(name, config->mode) < 0
                ? error_errno(err, errno, "set the mode of %s", config->path)
                : 0;
 }
