@@ -69,12 +69,14 @@ def memory(pid):
 
 
 def sockets(pid):
-    """How many the process has; of other descriptors it gets and closes some by itself."""
-    count = 0
+    """How many the process has; of other descriptors it gets and closes some by itself, and a
+    network to spare, which has one, is made when there is time."""
+    links = []
     for name in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):
-            count += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
-    return count
+            links.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return (sum(link.startswith("socket:") for link in links) -
+            sum(link.startswith("net:[") for link in links))
 
 
 def answers_at_once(instance):
