@@ -325,6 +325,8 @@ static int remove_directory(int dir_fd, const char *name, const char *path, stru
         .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS,
     };
     long fd = syscall(SYS_openat2, dir_fd, name, &how, sizeof(how));
+    if (fd < 0 && errno == ENOENT)
+        return 0; /* somebody else was faster */
     if (fd < 0)
         return error_errno(err, errno == EXDEV ? EBUSY : errno, "remove %s", path);
     int r = remove_entries((int)fd, path, err);
