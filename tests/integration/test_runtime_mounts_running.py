@@ -159,6 +159,29 @@ def links_of_the_container_lead_nowhere_else(w):
 
 
 @world
+def sources_are_not_looked_up_inside(w):
+    """The kernel would look for a file system's device or folders through the container's links."""
+    with running(w):
+        inside(w, "mkdir /layer /a")
+        for kind, options in (("ext4", []), ("overlay", ["lowerdir=/layer:/a"])):
+            result = change(w, "add", {"destination": "/mnt", "type": kind, "source": "/dev/stick",
+                                       "options": options}, code=1)
+            assert f"no file system of type {kind}" in result.err, result.err
+            assert "on the host" in result.err, result.err
+
+
+@world
+def a_remount_follows_no_links(w):
+    """A read-only path of /proc in place of what was to become writable."""
+    with running(w):
+        inside(w, "mkdir -p /a/data; mv /a /b; mkdir /a; ln -s /proc/sys /a/data")
+        result = change(w, "add", {"destination": "/a/data", "type": "none", "source": "none",
+                                   "options": ["bind", "remount", "rw"]}, code=1)
+        assert "destination" in result.err, result.err
+        assert "proc/sys proc ro," in inside(w, "grep ' /proc/sys ' /proc/mounts"), "writable"
+
+
+@world
 def the_helper_is_out_of_reach(w):
     """Nothing of the process that mounts can be opened from inside, whatever is tried meanwhile."""
     script = """
