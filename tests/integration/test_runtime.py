@@ -86,7 +86,9 @@ def a_created_container_ends_by_the_signals_that_ask_for_it(w):
             wait_for(lambda: w.runtime.status(w.name) == "stopped", what=name)
     with w.runtime.container(w.bundle.script("sleep 100; true"), w.name):
         pid = w.runtime.state(w.name)["pid"]
-        status = fields(pathlib.Path(f"/proc/{pid}/status").read_text())
+        # `start` comes back once the program is about to be executed, not when it has been.
+        path = pathlib.Path(f"/proc/{pid}/status")
+        status = wait_for(lambda: "cloche" not in (found := fields(path.read_text()))["Name"] and found)
         assert not int(status["SigCgt"], 16) & 0x4007 or "sh" in status["Name"], status
         w.runtime("kill", w.name, "TERM")
         assert w.runtime.status(w.name) == "running"
