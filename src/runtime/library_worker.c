@@ -28,6 +28,26 @@ struct report {
     char texts[];
 };
 
+/* In the fork: where the report goes. */
+static int report_fd = -1;
+
+bool library_worker_is_report(int fd)
+{
+    return fd == report_fd;
+}
+
+int library_worker_keep_off(int end, struct error *err)
+{
+    if (report_fd < 0 || report_fd >= end)
+        return 0;
+    int fd = fcntl(report_fd, F_DUPFD_CLOEXEC, end);
+    if (fd < 0)
+        return error_errno(err, errno, "keep descriptor %d free", report_fd);
+    close(report_fd);
+    report_fd = fd;
+    return 0;
+}
+
 static void append_text(struct buffer *out, const char *text)
 {
     buffer_append(out, text ? text : "", text ? strlen(text) + 1 : 1);
@@ -53,7 +73,7 @@ static int set_stdio(const int *stdio, struct error *err)
 }
 
 static _Noreturn void worker_main(library_work work, const char *root, const void *options,
-                                  const int *stdio, int report_fd)
+                                  const int *stdio)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
@@ -72,6 +92,15 @@ static _Noreturn void worker_main(library_work work, const char *root, const voi
     _exit(0);
 }
 
+/* The next of the texts, NULL behind the last one. */
+static const char *take_text(const char **rest, const char *end)
+{
+    const char *text = *rest, *nul = text < end ? memchr(text, '\0', (size_t)(end - text)) : NULL;
+
+    *rest = nul ? nul + 1 : end;
+    return nul ? text : NULL;
+}
+
 static int read_report(int fd, char ***warnings, int *ret_exit_code, struct error *err)
 {
     _cleanup_free_ char *data = NULL;
@@ -82,12 +111,13 @@ static int read_report(int fd, char ***warnings, int *ret_exit_code, struct erro
     int r = file_read_fd(fd, REPORT_MAX, &data, &length, err);
     if (r < 0)
         return r;
-    if (length < sizeof(struct report) + 2)
-        return error_set(err, -EPIPE, "the process that worked on the container was killed");
     const struct report *report = (const struct report *)data;
-    const char *end = data + length, *message = report->texts;
-    const char *hint = message + strlen(message) + 1;
-    for (const char *text = hint + strlen(hint) + 1; text < end; text += strlen(text) + 1)
+    const char *end = data + length;
+    const char *rest = length < sizeof(*report) ? end : report->texts;
+    const char *message = take_text(&rest, end), *hint = take_text(&rest, end);
+    if (!message || !hint)
+        return error_set(err, -EPIPE, "the process that worked on the container was killed");
+    for (const char *text; (text = take_text(&rest, end));)
         strv_append(warnings, text);
     *ret_exit_code = report->exit_code;
     if (report->code < 0) {
@@ -124,8 +154,10 @@ int library_worker_run(library_work work, const char *root, const void *options,
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pid_t pid = fork();
-    if (pid == 0)
-        worker_main(work, root, options, stdio, fd);
+    if (pid == 0) {
+        report_fd = fd;
+        worker_main(work, root, options, stdio);
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (pid < 0)
         return error_errno(err, errno, "fork");

@@ -5,6 +5,8 @@
 #ifndef RUNTIME_LIBRARY_WORKER_H
 #define RUNTIME_LIBRARY_WORKER_H
 
+#include <stdbool.h>
+
 #include <base/error.h>
 
 /* What is done in the fork. exit_code and warnings as runtime_run() and runtime_exec() give them.
@@ -16,5 +18,10 @@ typedef int (*library_work)(const char *root, const void *options, char ***warni
  * the terminal and handlers of the caller do not reach into it. */
 int library_worker_run(library_work work, const char *root, const void *options, const int *stdio,
                        char ***warnings, int *ret_exit_code, struct error *err);
+
+/* In the fork: what it will report goes through a descriptor at or above end, so that it lies among
+ * none that a container's program keeps. Nothing elsewhere. */
+int library_worker_keep_off(int end, struct error *err);
+bool library_worker_is_report(int fd);
 
 #endif

@@ -115,6 +115,7 @@ static int parse_entry(struct container *container, const struct oci_mount *moun
         .source_fd = -1,
         .user_fd = -1,
         .late_fd = -1,
+        .attached_fd = -1,
     };
     int r = mount_options_parse(mount->options, &entry->options, err);
     if (r < 0) {
@@ -166,6 +167,7 @@ void mounts_finish(struct container *container)
         close_fd(entry->source_fd);
         close_fd(entry->user_fd);
         close_fd(entry->late_fd);
+        close_fd(entry->attached_fd);
     }
     free(container->mounts);
     container->mounts = NULL;

@@ -22,6 +22,7 @@ struct mount_entry {
     int source_fd;       /* a detached copy of the source, opened in the parent; -1 */
     int user_fd;         /* the user namespace with the mapping; -1: none, or the container's */
     int late_fd;         /* mounted, read-only as soon as the root is complete; -1 */
+    int attached_fd;     /* of a running container: what was mounted; -1 */
 };
 
 /* Sorts the entries into container->mounts and refuses by name what is wrong with them. Needs
@@ -93,6 +94,10 @@ int mounts_new_filesystem(const char *type, const char *source, const struct mou
 int mounts_set_bind_flags(int mount_fd, const struct mount_options *options, bool emulate_locks,
                           struct error *err);
 
+/* Flags in addition to those that the mount has (MS_*; of the access times, in place of them); with
+ * those below it. 0 or -errno. */
+int mounts_add_flags(int mount_fd, unsigned long flags, bool recursive);
+
 /* Options of the whole tree and propagation. */
 int mounts_set_tree(int mount_fd, const struct mount_options *options, struct error *err);
 
@@ -116,7 +121,8 @@ int mounts_ask_mapping(struct container *container, const struct mount_entry *en
 bool mounts_needs_mapping_by_parent(const struct container *container,
                                     const struct mount_entry *entry);
 
-/* Copies what is in the directory from_fd into the directory to_fd (tmpcopyup). */
-int mounts_copy_up(int from_fd, int to_fd, struct error *err);
+/* Copies what is in the directory from_fd into the directory to_fd (tmpcopyup). proc_fd: the host's
+ * /proc. */
+int mounts_copy_up(int from_fd, int to_fd, int proc_fd, struct error *err);
 
 #endif

@@ -234,6 +234,8 @@ int mounts_bind(struct container *container, struct mount_entry *entry, struct e
         close_fd(entry->source_fd);
     entry->source_fd = fd;
     int r = attach_source(container, entry, emulate_locks, err);
+    if (container->running && r == 0)
+        entry->attached_fd = steal_fd(&entry->source_fd);
     close_fd(steal_fd(&entry->source_fd));
     return r;
 }

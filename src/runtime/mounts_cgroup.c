@@ -15,12 +15,11 @@
 static int bind_cgroup(const char *path, int dest_fd, const struct mount_options *options,
                        struct error *err)
 {
-    struct mount_attr attr = {.attr_set = mount_options_attributes(options->set)};
     _cleanup_close_ int fd = kernel_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE);
 
     if (fd < 0)
         return error_errno(err, -fd, "open the cgroup %s", path);
-    int r = attr.attr_set ? kernel_mount_setattr(fd, 0, &attr) : 0;
+    int r = mounts_add_flags(fd, options->set, false);
     if (r < 0)
         return error_errno(err, -r, "options: set the flags");
     r = mounts_set_tree(fd, options, err);
@@ -84,7 +83,6 @@ static int mount_v1(struct container *container, const struct mount_options *opt
     char *data[] = {(char[]){"mode=755"}, NULL};
     const struct mount_options tmpfs = {.set = options->set & ~(unsigned long)MS_RDONLY,
                                         .data = data};
-    struct mount_attr attr = {.attr_set = mount_options_attributes(options->set)};
 
     if (options->data)
         return error_set(err, -EINVAL, "options: '%s' is not for cgroup version 1",
@@ -97,7 +95,7 @@ static int mount_v1(struct container *container, const struct mount_options *opt
         r = fill_v1(container, tmpfs_fd, err);
     if (r < 0)
         return r;
-    r = attr.attr_set ? kernel_mount_setattr(tmpfs_fd, AT_RECURSIVE, &attr) : 0;
+    r = mounts_add_flags(tmpfs_fd, options->set, true);
     return r < 0 ? error_errno(err, -r, "options: set the flags")
                  : mounts_set_tree(tmpfs_fd, options, err);
 }

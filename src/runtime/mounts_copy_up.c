@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -23,7 +24,7 @@ enum {
     XATTR_NAMES_MAX = 64 << 10, /* XATTR_LIST_MAX, as the values */
 };
 
-static int copy_tree(int from_fd, int to_fd, int depth, struct error *err);
+static int copy_tree(int from_fd, int to_fd, int proc_fd, int depth, struct error *err);
 
 /* Those that a tmpfs takes; the others, as POSIX ACLs of a kernel without them, are left out. */
 static int copy_attributes(int from_fd, int to_fd, const char *name, struct error *err)
@@ -60,22 +61,35 @@ static int finish_copy(int from_fd, int to_fd, const char *name, const struct st
     return r;
 }
 
-static int copy_file(int from_fd, int to_fd, const char *name, const struct stat *status,
-                     struct error *err)
+/* A container that runs can exchange it for a device meanwhile, of which even being opened can have
+ * an effect: it is looked at before. */
+static int open_regular(int from_fd, int proc_fd, const char *name, struct error *err)
 {
-    _cleanup_close_ int in_fd =
-        openat(from_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    _cleanup_close_ int out_fd =
-        openat(to_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    char path[32];
+    struct stat status;
+    _cleanup_close_ int place_fd = openat(from_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+    if (place_fd < 0 || fstat(place_fd, &status) < 0)
+        return error_errno(err, errno, "copy up %s", name);
+    if (!S_ISREG(status.st_mode))
+        return error_set(err, -EAGAIN, "copy up %s: it was exchanged meanwhile", name);
+    snprintf(path, sizeof(path), "self/fd/%d", place_fd);
+    int fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? error_errno(err, errno, "copy up %s", name) : fd;
+}
+
+static int copy_file(int from_fd, int to_fd, int proc_fd, const char *name,
+                     const struct stat *status, struct error *err)
+{
+    _cleanup_close_ int in_fd = open_regular(from_fd, proc_fd, name, err);
     ssize_t n;
 
-    struct stat opened;
-
-    if (in_fd < 0 || out_fd < 0 || fstat(in_fd, &opened) < 0)
+    if (in_fd < 0)
+        return in_fd;
+    _cleanup_close_ int out_fd =
+        openat(to_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (out_fd < 0)
         return error_errno(err, errno, "copy up %s", name);
-    /* A container that runs can exchange it for a device meanwhile. */
-    if (!S_ISREG(opened.st_mode))
-        return error_set(err, -EAGAIN, "copy up %s: it was exchanged meanwhile", name);
     while ((n = sendfile(out_fd, in_fd, NULL, COPY_CHUNK)) > 0)
         ;
     return n < 0 ? error_errno(err, errno, "copy up %s", name)
@@ -97,8 +111,8 @@ static int copy_link(int from_fd, int to_fd, const char *name, const struct stat
     return 0;
 }
 
-static int copy_directory(int from_fd, int to_fd, const char *name, const struct stat *status,
-                          int depth, struct error *err)
+static int copy_directory(int from_fd, int to_fd, int proc_fd, const char *name,
+                          const struct stat *status, int depth, struct error *err)
 {
     if (mkdirat(to_fd, name, 0700) < 0)
         return error_errno(err, errno, "copy up %s", name);
@@ -108,7 +122,7 @@ static int copy_directory(int from_fd, int to_fd, const char *name, const struct
         openat(to_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (child_from_fd < 0 || child_to_fd < 0)
         return error_errno(err, errno, "copy up %s", name);
-    int r = copy_tree(child_from_fd, child_to_fd, depth + 1, err);
+    int r = copy_tree(child_from_fd, child_to_fd, proc_fd, depth + 1, err);
     return r < 0 ? r : finish_copy(child_from_fd, child_to_fd, name, status, err);
 }
 
@@ -122,22 +136,23 @@ static int copy_node(int to_fd, const char *name, const struct stat *status, str
     return 0;
 }
 
-static int copy_entry(int from_fd, int to_fd, const char *name, int depth, struct error *err)
+static int copy_entry(int from_fd, int to_fd, int proc_fd, const char *name, int depth,
+                      struct error *err)
 {
     struct stat status;
 
     if (fstatat(from_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return error_errno(err, errno, "copy up %s", name);
     if (S_ISDIR(status.st_mode))
-        return copy_directory(from_fd, to_fd, name, &status, depth, err);
+        return copy_directory(from_fd, to_fd, proc_fd, name, &status, depth, err);
     if (S_ISREG(status.st_mode))
-        return copy_file(from_fd, to_fd, name, &status, err);
+        return copy_file(from_fd, to_fd, proc_fd, name, &status, err);
     if (S_ISLNK(status.st_mode))
         return copy_link(from_fd, to_fd, name, &status, err);
     return copy_node(to_fd, name, &status, err);
 }
 
-static int copy_tree(int from_fd, int to_fd, int depth, struct error *err)
+static int copy_tree(int from_fd, int to_fd, int proc_fd, int depth, struct error *err)
 {
     int r = 0;
 
@@ -153,12 +168,12 @@ static int copy_tree(int from_fd, int to_fd, int depth, struct error *err)
     }
     for (struct dirent *entry; r == 0 && (entry = readdir(directory));) {
         if (!text_equal(entry->d_name, ".") && !text_equal(entry->d_name, ".."))
-            r = copy_entry(from_fd, to_fd, entry->d_name, depth, err);
+            r = copy_entry(from_fd, to_fd, proc_fd, entry->d_name, depth, err);
     }
     return r;
 }
 
-int mounts_copy_up(int from_fd, int to_fd, struct error *err)
+int mounts_copy_up(int from_fd, int to_fd, int proc_fd, struct error *err)
 {
-    return copy_tree(from_fd, to_fd, 0, err);
+    return copy_tree(from_fd, to_fd, proc_fd, 0, err);
 }

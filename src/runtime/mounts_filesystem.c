@@ -173,9 +173,8 @@ static bool needs_classic(const struct mount_options *options)
  * cgroups, of which some may be the caller's to write to (CVE-2023-25809). */
 static int copy_host_sysfs(const struct mount_options *options, struct error *err)
 {
-    struct mount_attr attr = {.attr_set = mount_options_attributes(options->set)};
     _cleanup_close_ int fd = kernel_open_tree(AT_FDCWD, "/sys", OPEN_TREE_CLONE | AT_RECURSIVE);
-    int r = fd < 0 ? fd : kernel_mount_setattr(fd, AT_RECURSIVE, &attr);
+    int r = fd < 0 ? fd : mounts_add_flags(fd, options->set, true);
 
     return r < 0 ? error_errno(err, -r, "bind the host's /sys") : steal_fd(&fd);
 }
@@ -188,7 +187,9 @@ static int make_filesystem(struct container *container, const struct mount_entry
     _cleanup_close_ int fd =
         mounts_new_filesystem(mount->type, mount->source, options, mode_from, err);
 
-    if (fd == -EPERM && text_equal(mount->type, "sysfs") && !(own & CLONE_NEWNET))
+    /* In a container that runs /sys is its own, or whatever it has put there. */
+    if (fd == -EPERM && text_equal(mount->type, "sysfs") && !(own & CLONE_NEWNET) &&
+        !container->running)
         return copy_host_sysfs(options, err);
     int r = fd < 0 ? fd : labels_set_mount(fd, container->config->linux, mount->type, err);
     return r < 0 ? r : steal_fd(&fd);
@@ -206,7 +207,7 @@ static int copy_up_into(struct container *container, const struct mount_entry *e
         file_open_in_root(container->root_fd, entry->destination, O_RDONLY | O_DIRECTORY, 0);
     if (from_fd < 0)
         return error_errno(err, -from_fd, "open %s in the root", entry->destination);
-    return mounts_copy_up(from_fd, mount_fd, err);
+    return mounts_copy_up(from_fd, mount_fd, container->proc_fd, err);
 }
 
 /* More is made in them: other mounts' places, devices, what is copied up. */
@@ -227,6 +228,10 @@ static int attach_filesystem(struct container *container, struct mount_entry *en
         r = mounts_set_tree(mount_fd, &entry->options, err);
     if (r == 0)
         r = mounts_attach(container, mount_fd, dest_fd, err);
+    if (r == 0 && container->running) {
+        entry->attached_fd = fcntl(mount_fd, F_DUPFD_CLOEXEC, 0);
+        r = entry->attached_fd < 0 ? error_errno(err, errno, "copy a descriptor") : 0;
+    }
     if (r < 0 || !late)
         return r;
     entry->late_fd = fcntl(mount_fd, F_DUPFD_CLOEXEC, 0);

@@ -54,6 +54,18 @@ static int set_flags(int mount_fd, unsigned long flags)
     return kernel_mount_setattr(mount_fd, 0, &attr);
 }
 
+int mounts_add_flags(int mount_fd, unsigned long flags, bool recursive)
+{
+    struct mount_attr attr = {.attr_set = mount_options_attributes(flags)};
+
+    if (!attr.attr_set)
+        return 0;
+    /* mount_setattr(2): the kinds of access times are values of one field. */
+    if (flags & MS_ATIME)
+        attr.attr_clr = MOUNT_ATTR__ATIME;
+    return kernel_mount_setattr(mount_fd, recursive ? AT_RECURSIVE : 0, &attr);
+}
+
 /* Whether the kernel would refuse, were all flags of the source locked. */
 static bool breaks_lock(unsigned long source, unsigned long flags)
 {

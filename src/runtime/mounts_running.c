@@ -22,6 +22,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "cgroup.h"
 #include "create.h"
 #include "init.h"
 #include "kernel.h"
@@ -117,6 +118,34 @@ static int check_entries(const struct container *container, struct error *err)
 
 /* ---- the container --------------------------------------------------------------------------- */
 
+static bool copies_up(const struct container *container)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < container->mounts_count; i++)
+        any |= container->mounts[i].options.copy_up;
+    return any;
+}
+
+/* tmpcopyup fills memory with what the container has lying there: with its own. */
+static int prepare_cgroup(struct job *job, struct error *err)
+{
+    struct container *container = &job->container;
+
+    if (!copies_up(container))
+        return 0;
+    /* The process would stop in it, too. */
+    if (job->stored.status == CLOCHE_RUNTIME_PAUSED)
+        return error_set(err, -EBUSY, "options: a paused container gets no tmpcopyup");
+    int r = state_open_cgroup(&job->stored, &container->cgroup, err);
+    if (r == 0 && container->cgroup.user_manager)
+        return error_set(err, -ENOTSUP,
+                         "options: a container of a user's systemd gets no tmpcopyup later on");
+    return r < 0 ? r
+                 : cgroup_prepare_join_further(&container->cgroup, NULL, container->pid,
+                                               &container->join, err);
+}
+
 static int open_root(const struct job *job, struct error *err)
 {
     char path[40];
@@ -194,12 +223,26 @@ static int enter_copy_of_host(const struct job *job, struct error *err)
     return r;
 }
 
-/* With them new file systems are the container's: procfs its processes', sysfs its network's. */
+/* A procfs shows the processes of the pid namespace that it was made in. For nothing else it is
+ * joined: who is not in it is neither seen nor reached by the container's processes. */
+static bool needs_processes(const struct job *job)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < job->container.mounts_count; i++) {
+        const struct mount_entry *entry = &job->container.mounts[i];
+        any |= !entry->bind && text_equal(entry->mount->type, "proc");
+    }
+    return any;
+}
+
+/* With them new file systems are the container's: sysfs its network's, mqueue its queues'. */
 static int enter_others(const struct job *job, struct error *err)
 {
-    uint64_t wanted = job->container.namespaces.create &
-                      (CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC);
+    uint64_t wanted =
+        CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | (needs_processes(job) ? CLONE_NEWPID : 0);
 
+    wanted &= job->container.namespaces.create;
     if (setns(job->stored.pidfd, (int)wanted) < 0)
         return error_errno(err, errno, "join the container's namespaces");
     return 0;
@@ -254,13 +297,14 @@ static int remove_all(const struct container *container, struct error *err)
     return 0;
 }
 
-/* After a failure the first `count` are taken away again. */
+/* After a failure the first `count` are taken away again: by what was mounted, wherever links have
+ * led it and the container has moved it since. */
 static void take_back(struct container *container, size_t count)
 {
     for (; count > 0; count--) {
         const struct mount_entry *entry = &container->mounts[count - 1];
-        if (!entry->options.remount)
-            remove_one(container, entry->destination, NULL);
+        if (entry->attached_fd >= 0)
+            detach(container, entry->attached_fd, NULL);
     }
 }
 
@@ -278,19 +322,29 @@ static int add_all(struct container *container, struct error *err)
     if (r == 0)
         r = mounts_complete(container, err);
     if (r < 0)
-        take_back(container, done);
+        take_back(container, container->mounts_count);
     return r;
 }
 
-/* State on entry: in all of the container's namespaces but that of its users. */
+static int join_cgroup(struct container *container, struct error *err)
+{
+    int r = copies_up(container) ? cgroup_join_self(&container->join, false) : 0;
+
+    return r < 0 ? error_errno(err, -r, "join the container's cgroup") : 0;
+}
+
+/* State on entry: in all of the container's namespaces that are needed, but that of its users. */
 static _Noreturn void member_main(struct job *job)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     int r = job->container.unprivileged ? 0 : enter_users(job, &err);
 
+    if (r == 0 && !job->remove)
+        r = join_cgroup(&job->container, &err);
     if (r == 0)
         r = job->remove ? remove_all(&job->container, &err) : add_all(&job->container, &err);
-    /* It says so when it is done: the container can see and kill it before. */
+    /* It says so when it is done: where it is in the container's pid namespace or cgroup, it can be
+     * killed before. */
     if (r == 0)
         r = sync_send(job->container.sync_fd, SYNC_READY, NULL, 0, &err);
     if (r < 0)
@@ -321,6 +375,8 @@ static _Noreturn void helper_main(struct job *job)
         r = enter_others(job, &err);
     if (r < 0)
         init_fail(job->container.sync_fd, &err);
+    if (!needs_processes(job))
+        member_main(job);
     pid_t pid = kernel_clone(0, -1, NULL);
     if (pid == 0)
         member_main(job);
@@ -368,6 +424,8 @@ static int change(const char *root, const char *id, const char *text, bool remov
         r = mounts_parse(container, err);
     if (r == 0)
         r = check_entries(container, err);
+    if (r == 0)
+        r = prepare_cgroup(&job, err);
     for (char **item = container->warnings; item && *item; item++)
         strv_append(warnings, *item);
     if (r == 0)

@@ -7,6 +7,7 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+#include "library_worker.h"
 #include "preserved.h"
 #include "seal.h"
 
@@ -59,40 +60,55 @@ static int put_stand_ins(struct preserved *preserved, struct error *err)
     return r;
 }
 
-static bool is_complete(unsigned count)
+static bool is_open(int fd)
 {
+    return fcntl(fd, F_GETFD) >= 0 && !library_worker_is_report(fd);
+}
+
+/* Behind the last one that is open there is nothing to keep free. *ret_absent: the first that is
+ * not open; -1. */
+static unsigned count_to_last(unsigned count, int *ret_absent)
+{
+    unsigned end = 0;
+
+    *ret_absent = -1;
     for (unsigned i = 0; i < count; i++) {
-        if (fcntl((int)(FIRST_FD + i), F_GETFD) < 0)
-            return false;
+        if (is_open((int)(FIRST_FD + i)))
+            end = i + 1;
+        else if (*ret_absent < 0)
+            *ret_absent = (int)(FIRST_FD + i);
     }
-    return true;
+    return end;
 }
 
 int preserved_init(struct preserved *preserved, unsigned preserve_fds, unsigned listen_fds,
                    char ***warnings, struct error *err)
 {
+    int absent, end;
+
     *preserved = (struct preserved){0};
     if (preserve_fds > PRESERVE_FDS_MAX || listen_fds > PRESERVE_FDS_MAX)
         return error_set(err, -EINVAL, "%s: more than %d",
                          listen_fds > PRESERVE_FDS_MAX ? "LISTEN_FDS" : "--preserve-fds",
                          PRESERVE_FDS_MAX);
-    preserved->count = preserve_fds + listen_fds;
-    seal_keep_off(FIRST_FD + (int)preserved->count);
-    if (is_complete(preserved->count))
+    if (preserve_fds + listen_fds == 0)
         return 0;
-    preserved->absent = xnew_array(int, preserved->count);
-    int r = put_stand_ins(preserved, err);
-    if (r < 0) {
-        preserved_finish(preserved);
-        return r;
-    }
-    int first = preserved->absent_count ? preserved->absent[0] : -1;
-    if (first >= 0)
+    seal_keep_off(FIRST_FD + (int)(preserve_fds + listen_fds));
+    preserved->count = count_to_last(preserve_fds + listen_fds, &absent);
+    end = FIRST_FD + (int)preserved->count;
+    if (absent >= 0)
         strv_take(warnings,
                   xasprintf("%s: descriptor %d is not open",
-                            first < FIRST_FD + (int)listen_fds ? "LISTEN_FDS" : "--preserve-fds",
-                            first));
-    return 0;
+                            absent < FIRST_FD + (int)listen_fds ? "LISTEN_FDS" : "--preserve-fds",
+                            absent));
+    int r = library_worker_keep_off(end, err);
+    if (r < 0 || absent < 0 || absent >= end)
+        return r;
+    preserved->absent = xnew_array(int, preserved->count);
+    r = put_stand_ins(preserved, err);
+    if (r < 0)
+        preserved_finish(preserved);
+    return r;
 }
 
 void preserved_finish(struct preserved *preserved)

@@ -10,7 +10,7 @@
 #include <base/error.h>
 
 struct preserved {
-    unsigned count; /* from 3 on */
+    unsigned count; /* from 3 on, up to the last one that the caller has open */
     int *absent;    /* owned; those that the caller has not open. Stand-ins have their places,
                        lest a file of ours comes to lie there; the program does not get them */
     size_t absent_count;

@@ -28,6 +28,7 @@
 #include "foreground.h"
 #include "hooks.h"
 #include "kernel.h"
+#include "mounts.h"
 #include "protobuf.h"
 #include "state.h"
 #include "terminal.h"
@@ -106,13 +107,32 @@ static int make_file(int root_fd, const char *path, struct error *err)
     return fd >= 0 || errno == EEXIST ? 0 : error_errno(err, errno, "create %s", path);
 }
 
-/* The mount points of later entries may lie on it. */
-static int mount_over(int place_fd, const char *source, struct error *err)
+/* The mount points of later entries may lie on it: made in the host's folder only where the
+ * container may write to it. */
+static int set_flags(int tree_fd, const struct oci_mount *mount, struct error *err)
+{
+    struct mount_options options;
+    int r = mount_options_parse(mount->options, &options, err);
+
+    if (r == 0)
+        r = mounts_set_bind_flags(tree_fd, &options, false, err);
+    if (r == 0)
+        r = mounts_set_tree(tree_fd, &options, err);
+    mount_options_finish(&options);
+    return r;
+}
+
+static int mount_over(int place_fd, const char *source, const struct oci_mount *mount,
+                      struct error *err)
 {
     _cleanup_close_ int tree_fd =
         kernel_open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
-    int r = tree_fd < 0 ? tree_fd : kernel_move_mount(tree_fd, place_fd);
-
+    if (tree_fd < 0)
+        return error_errno(err, -tree_fd, "mount %s", source);
+    int r = set_flags(tree_fd, mount, err);
+    if (r < 0)
+        return r;
+    r = kernel_move_mount(tree_fd, place_fd);
     return r < 0 ? error_errno(err, -r, "mount %s", source) : 0;
 }
 
@@ -137,7 +157,7 @@ static int make_mount_point(const struct container *container, const struct oci_
     _cleanup_close_ int fd = file_mkdir_in_root(root_fd, mount->destination, 0755, err);
     if (fd < 0)
         return fd;
-    return source ? mount_over(fd, source, err) : 0;
+    return source ? mount_over(fd, source, mount, err) : 0;
 }
 
 /* In a mount namespace that the caller leaves: the mounts are there for the points alone. */

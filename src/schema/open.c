@@ -44,8 +44,8 @@ static const struct json_type *placed_type(const struct parser *parser, const st
     return parser->depth == 0 ? parser->type : place->field->type;
 }
 
-/* An object that goes on under a name in other case. Numbers and booleans may come again, the last
- * one counts; other values may not. */
+/* An object that goes on under a name in other case: with fields that were not there. What is said
+ * twice would be one thing for us and another for whoever looked at the document before. */
 static bool reopen_object(struct parser *parser, char *value, const struct json_type *type)
 {
     struct frame *frame = push_frame(parser, FRAME_OBJECT);
@@ -57,7 +57,7 @@ static bool reopen_object(struct parser *parser, char *value, const struct json_
     for (size_t i = 0; i < type->fields_count; i++) {
         const struct json_field *field = &type->fields[i];
         if (field->flags & JSON_REQUIRED || field_is_null(field, value) ||
-            (field_is_pointer(field) && field_is_present(field, value)))
+            field_is_present(field, value))
             frame->seen[i / 64] |= UINT64_C(1) << i % 64;
     }
     return true;
@@ -133,8 +133,8 @@ static bool is_object(const struct json_field *field)
     return field->kind == JSON_OBJECT && !field_is_array(field) && !field_is_map(field);
 }
 
-/* As Go's encoding/json reads names: in other case, too, where none is the same. Beside a field
- * that was there it goes on with an object, and is an unknown name otherwise. */
+/* As Go's encoding/json reads names: in other case, too, where none is the same. Behind the field
+ * itself it goes on with an object, and is a duplicate otherwise. */
 static const struct json_field *find_field_in_any_case(struct frame *frame, const char *text,
                                                        size_t length)
 {
@@ -144,8 +144,8 @@ static const struct json_field *find_field_in_any_case(struct frame *frame, cons
         const struct json_field *field = &type->fields[i];
         if (field->name_length != length || strncasecmp(field->name, text, length) != 0)
             continue;
-        frame->joins = frame->seen[i / 64] >> i % 64 & 1;
-        return !frame->joins || is_object(field) ? field : NULL;
+        frame->joins = is_object(field) && frame->seen[i / 64] >> i % 64 & 1;
+        return field;
     }
     return NULL;
 }

@@ -336,6 +336,29 @@ static void reaper(void)
     printf("exec: %d\n", code);
 }
 
+/* The next descriptor is not open: nothing of the library's may come to lie there. */
+static void preserve(void)
+{
+    int code, first = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    char *const args[] = {(char[]){"/bin/sh"}, (char[]){"-c"},
+                          (char[]){"echo forged >&3 && exit 1; echo \"$(ls /proc/self/fd)\""},
+                          NULL};
+    struct cloche_runtime *runtime = open_runtime(false);
+    const struct cloche_runtime_create_options options = {
+        .size = sizeof(options), .id = id, .bundle = bundle};
+    const struct cloche_runtime_exec_options further = {
+        .size = sizeof(further), .id = id, .args = args, .preserve_fds = 8};
+
+    for (int fd = 3; fd <= first; fd++)
+        close(fd);
+    check(runtime, cloche_runtime_create(runtime, &options), "create");
+    check(runtime, cloche_runtime_start(runtime, id, NULL), "start");
+    check(runtime, cloche_runtime_exec(runtime, &further, &code), "exec");
+    printf("exec: %d\n", code);
+    check(runtime, cloche_runtime_delete(runtime, id, CLOCHE_RUNTIME_DELETE_FORCE), "delete");
+    cloche_runtime_close(runtime);
+}
+
 static void seal(void)
 {
     struct statvfs status;
@@ -363,6 +386,7 @@ int main(int argc, char **argv)
         {"versions", versions},
         {"reaper", reaper},
         {"watch", watch},
+        {"preserve", preserve},
         {"seal", seal},
         {"stress", stress},
         {"repeat-direct", repeat_direct},

@@ -355,9 +355,15 @@ def names_in_another_case(w):
     w.bundle.resources["pids"] = {"limit": 34}
     w.fails("duplicate key")
     del w.bundle.resources["PIDS"]
-    w.bundle.resources["PIDS"] = {"limit": 33}  # behind the right one it goes on with it
+    w.bundle.resources["PIDS"] = {"limit": 33}  # nor behind it: readers would differ
+    w.fails("duplicate key")
+    w.bundle.resources["cpu"] = {"shares": 100}
+    w.bundle.resources["CPU"] = {"Cpus": "0"}  # an object goes on
+    del w.bundle.resources["PIDS"]
     with w.runtime.container(w.bundle.write(), w.name):
-        assert cgroup_file(w.name, "pids", "pids.max") == "33"
+        if cgroup_version() == 1:
+            assert cgroup_file(w.name, "cpu", "cpu.shares") == "100"
+        assert cgroup_file(w.name, "cpuset", "cpuset.cpus") == "0"
 
 
 @world
@@ -1011,6 +1017,11 @@ def preserved_descriptors(w):
     assert "--preserve-fds: descriptor 3 is not open" in w.runtime.log.read_text()
     numbers = [int(word.rsplit("/", 1)[1]) for word in result.lines[-1].split()]
     assert [n for n in numbers if n > 2] in ([], [3], [10]), result
+    # More than there can be: what we open ourselves still finds a place.
+    limited = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", w.runtime.path, "--root",
+               str(w.runtime.root), "--log", str(w.runtime.log), "run", "--preserve-fds", "60000",
+               "-b", str(w.bundle.script("echo $(ls /proc/self/fd)").path), w.name]
+    assert subprocess.run(limited, check=True, capture_output=True, text=True).stdout == "0 1 2 3\n"
 
 
 # ---------------------------------------------------------------- failures

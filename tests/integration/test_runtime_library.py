@@ -200,6 +200,16 @@ def the_examples_in_the_texts_compile(scratch):
 
 
 @test
+def the_report_is_out_of_the_programs_reach(scratch, images, unique):
+    """Descriptors to be kept that are not open are none of the library's either."""
+    bundle = Bundle(scratch / "bundle", images, unique, "exec sleep 60")
+    result = embed(scratch, bundle.path, unique, "preserve")
+    lines = [line for line in result.lines if not line.startswith("warning: ")]
+    assert lines[:-1] == ["0", "1", "2", "3"], result  # 3: the folder that ls has open
+    assert lines[-1] == "exec: 0", result
+
+
+@test
 def the_programs_file_is_sealed(scratch, unique):
     # The copy has no folder, so that $ORIGIN, by which a program of the build finds the library,
     # leads nowhere.

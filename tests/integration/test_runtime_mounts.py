@@ -842,5 +842,17 @@ def the_working_directory_is_the_callers_or_the_users(w):
         w.runtime("exec", "--user", "0", w.name, "true")
 
 
+@world
+def access_times_of_cgroup_mounts(w):
+    """The kinds are values of one field of mount_setattr(2): what is there goes first."""
+    for option in ("noatime", "strictatime"):
+        w.bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", ["ro", "nosuid", option])
+        table = w.run("cat /proc/self/mountinfo").lines
+        last = [line.split() for line in table if line.split()[4] == "/sys/fs/cgroup"][-1]
+        options = last[5].split(",")
+        assert ("noatime" in options) == (option == "noatime") and "relatime" not in options, options
+        w.bundle.config["mounts"].pop()
+
+
 if __name__ == "__main__":
     main()

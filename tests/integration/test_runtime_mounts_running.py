@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from bundles import world
+from bundles import cgroup_file, cgroup_version, world
 from harness import main
 
 SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
@@ -179,6 +179,67 @@ def a_remount_follows_no_links(w):
                                    "options": ["bind", "remount", "rw"]}, code=1)
         assert "destination" in result.err, result.err
         assert "proc/sys proc ro," in inside(w, "grep ' /proc/sys ' /proc/mounts"), "writable"
+
+
+@world
+def the_container_does_not_see_who_mounts(w):
+    """It could kill, stop or trace it. Each process of its pid namespace takes a number there."""
+    def number():
+        return int(inside(w, "echo $$"))
+
+    with running(w, "exec sleep 1000"):
+        step = -number() + number()
+        before = number()
+        change(w, "add", TMPFS, bind("/srv/data", source(w)))
+        change(w, "remove", TMPFS)
+        assert number() == before + step
+        change(w, "add", {"destination": "/srv/proc", "type": "proc", "source": "proc"})
+        assert number() > before + 2 * step, "a procfs is of the namespace that it is made in"
+
+
+@world
+def what_went_through_a_link_is_taken_back(w):
+    """In many images /var/run leads to /run."""
+    with running(w):
+        inside(w, "mkdir -p /real; ln -s /real /link")
+        before = tables(w)
+        bad = {"destination": "/srv/two", "type": "tmpfs", "source": "tmpfs",
+               "options": ["size=many"]}
+        result = change(w, "add", bind("/link/one", source(w)),
+                        TMPFS | {"destination": "/link/tmp"}, bad, code=1)
+        assert "mounts[2] (/srv/two)" in result.err, result.err
+        assert tables(w) == before
+
+
+@world
+def what_is_copied_up_is_the_containers_memory(w):
+    size = 8 << 20
+    file = "memory.current" if cgroup_version() == 2 else "memory.usage_in_bytes"
+    mount = {"destination": "/srv/copied", "type": "tmpfs", "source": "tmpfs",
+             "options": ["tmpcopyup", "size=32m"]}
+    with running(w):
+        inside(w, "mkdir -p /srv/copied")
+        with open(w.bundle.rootfs / "srv/copied/large", "wb") as large:
+            large.truncate(size)
+        before = int(cgroup_file(w.name, "memory", file))
+        change(w, "add", mount)
+        assert int(inside(w, "stat -c %s /srv/copied/large")) == size
+        assert int(cgroup_file(w.name, "memory", file)) >= before + size * 3 // 4
+        change(w, "remove", mount)
+        w.runtime("pause", w.name)
+        assert "paused" in change(w, "add", mount, code=1).err
+        w.runtime("resume", w.name)
+
+
+@world
+def the_hosts_sysfs_does_not_stand_in(w):
+    """At creation it does for a container without a network of its own; here /sys is whatever the
+    container has put there."""
+    user_namespace(w)
+    w.bundle.namespace("network", remove=True)
+    with running(w):
+        inside(w, "umount -l /sys; rm -rf /sys 2>/dev/null; true")
+        change(w, "add", {"destination": "/srv/sys", "type": "sysfs", "source": "sysfs"}, code=1)
 
 
 @world

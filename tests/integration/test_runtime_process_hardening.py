@@ -265,6 +265,12 @@ def names_in_messages_do_not_drive_the_terminal(w):
             assert f"exec: {shown}: executable file not found" in result.err, result.err
         assert "\x1b" not in result.err and "\u009b" not in result.err, result.err
         assert len(result.err.splitlines()) == 1, result.err
+    # Lines of the log go to the terminal where no other place is named.
+    w.bundle.args("true")
+    w.bundle.mount("/x", "tmpfs", "tmpfs", ["no\u009b2J"])
+    for form in ("text", "json"):
+        result = w.runtime("--log-format", form, "run", "-b", w.bundle.path, w.name, code=1, log=False)
+        assert "\u009b" not in result.err and "no\\u009b2J" in result.err, result.err
 
 
 @world

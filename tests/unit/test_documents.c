@@ -103,7 +103,7 @@ static void an_object_goes_on_in_another_case(void **state)
 {
     _cleanup_oci_config_ struct oci_config *config =
         parse_config("{\"ociVersion\": \"1.0.2\", \"linux\": {\"resources\": {"
-                     "\"cpu\": {\"shares\": 100, \"quota\": 5000, \"mems\": \"0\"},"
+                     "\"cpu\": {\"shares\": 100, \"mems\": \"0\"},"
                      "\"CPU\": {\"Cpus\": \"1\", \"quota\": 6000}, \"cPU\": {\"Period\": 7000}}}}");
     const struct oci_cpu *cpu = config->linux->resources->cpu;
 
@@ -117,6 +117,18 @@ static void an_object_goes_on_in_another_case(void **state)
 static void broken_configs_are_refused_with_their_place(void **state)
 {
     static const char *const documents[][2] = {
+        /* in another case: what would count is not the same for every reader */
+        {"{\"ociVersion\":\"1\",\"linux\":{\"maskedPaths\":[],\n\"MaskedPaths\":[\"/a\"]}}",
+         "config.json:2: linux.maskedPaths: duplicate key"},
+        {"{\"ociVersion\":\"1\",\"linux\":{\"resources\":{\"pids\":{\"limit\":1,\"Limit\":2}}}}",
+         "config.json:1: linux.resources.pids.limit: duplicate key"},
+        {"{\"ociVersion\":\"1\",\"hostname\":\"a\",\n\"Hostname\":\"b\"}",
+         "config.json:2: hostname: duplicate key"},
+        {"{\"ociVersion\":\"1\",\"root\":{\"path\":\"a\",\"readonly\":true},\n"
+         "\"Root\":{\"readonly\":false}}",
+         "config.json:2: root.readonly: duplicate key"},
+        {"{\"ociVersion\":\"1\",\"annotations\":{\"a\":\"1\"},\n\"Annotations\":{\"b\":\"2\"}}",
+         "config.json:2: annotations: duplicate key"},
         {"{\"ociVersion\":\"1.0.2\",\n\"linux\":{\"resources\":{\n\"memory\":{\"limit\":\"64m\"}}}"
          "}",
          "config.json:3: linux.resources.memory.limit: expected an integer, got a string"},

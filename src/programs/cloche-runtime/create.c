@@ -64,8 +64,8 @@ static int parse(bool run, int argc, char **argv, struct create_arguments *ret, 
                                                &options->preserve_fds, err)
                               : 0;
     return r < 0 ? r
-                 : program_log_keep_off(FIRST_PRESERVED_FD,
-                                        options->listen_fds + options->preserve_fds, err);
+                 : program_log_keep_off(FIRST_PRESERVED_FD, options->listen_fds,
+                                        &options->preserve_fds, err);
 }
 
 static const char *const steps_before[] = {

@@ -87,7 +87,7 @@ static int parse(int argc, char **argv, struct exec_arguments *ret, struct error
     if (r == 0 && ret->preserve_fds)
         r = options_number("preserve-fds", ret->preserve_fds, PRESERVE_FDS_MAX,
                            &options->preserve_fds, err);
-    return r < 0 ? r : program_log_keep_off(FIRST_PRESERVED_FD, options->preserve_fds, err);
+    return r < 0 ? r : program_log_keep_off(FIRST_PRESERVED_FD, 0, &options->preserve_fds, err);
 }
 
 static int exec_main(const struct program *program, int argc, char **argv)

@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -27,18 +26,51 @@ void program_log_configure(int fd, bool json, bool debug)
     settings.debug = debug;
 }
 
-int program_log_keep_off(unsigned first, unsigned count, struct error *err)
+static bool is_open(unsigned fd)
 {
-    if (settings.fd < (int)first || (unsigned)settings.fd - first >= count)
+    return settings.fd != (int)fd && fcntl((int)fd, F_GETFD) >= 0;
+}
+
+int program_log_keep_off(unsigned first, unsigned listen_fds, unsigned *preserve_fds,
+                         struct error *err)
+{
+    unsigned end = first + listen_fds + *preserve_fds;
+
+    if (settings.fd < (int)first || settings.fd >= (int)end)
         return 0;
-    int fd =
-        count > INT_MAX - first ? -1 : fcntl(settings.fd, F_DUPFD_CLOEXEC, (int)(first + count));
+    int fd = fcntl(settings.fd, F_DUPFD_CLOEXEC, (int)end);
+    if (fd < 0) { /* above the limit of open files: behind the last one that there is to keep */
+        while (*preserve_fds && !is_open(end - 1)) {
+            end--;
+            --*preserve_fds;
+        }
+        fd = fcntl(settings.fd, F_DUPFD_CLOEXEC, (int)end);
+    }
     if (fd < 0)
         return error_set(err, -EINVAL,
-                         "--preserve-fds: %u are more than the limit of open files allows", count);
+                         "--preserve-fds: there is no place for the log's descriptor behind %u "
+                         "others",
+                         listen_fds + *preserve_fds);
     close(settings.fd);
     settings.fd = fd;
     return 0;
+}
+
+/* Quoted as JSON, and without controls of ISO 6429 beyond those, U+0080 to U+009F, which terminals
+ * obey, too. */
+static void quote(struct buffer *line, const char *message)
+{
+    _cleanup_buffer_ struct buffer quoted = BUFFER_INIT;
+
+    json_quote(&quoted, message, strlen(message));
+    for (const char *c = buffer_text(&quoted); *c; c++) {
+        bool wide = (unsigned char)c[0] == 0xc2 && (unsigned char)c[1] >= 0x80 &&
+                    (unsigned char)c[1] < 0xa0;
+        if (wide)
+            buffer_printf(line, "\\u%04x", (unsigned char)*++c);
+        else
+            buffer_append_char(line, *c);
+    }
 }
 
 static void write_line(int fd, bool json, const char *level, const char *message)
@@ -49,11 +81,11 @@ static void write_line(int fd, bool json, const char *level, const char *message
     strcpy(when + strlen("yyyy-mm-ddThh:mm:ss"), "Z");
     if (json) {
         buffer_printf(&line, "{\"level\":\"%s\",\"msg\":", level);
-        json_quote(&line, message, strlen(message));
+        quote(&line, message);
         buffer_printf(&line, ",\"time\":\"%s\"}\n", when);
     } else {
         buffer_printf(&line, "time=\"%s\" level=%s msg=", when, level);
-        json_quote(&line, message, strlen(message));
+        quote(&line, message);
         buffer_append_char(&line, '\n');
     }
     (void)file_write_all(fd, line.data, line.length);
@@ -116,8 +148,10 @@ static int fail(const char *message, const char *hint)
         write_log("error", message);
     if (settings.fd >= 0 || bare)
         print_plainly(message);
-    if (hint)
-        dprintf(STDERR_FILENO, "hint: %s\n", hint);
+    if (hint) {
+        _cleanup_free_ char *line = xasprintf("hint: %s", hint);
+        print_plainly(line);
+    }
     return EXIT_CODE_FAILURE;
 }
 

@@ -48,9 +48,11 @@ extern const struct command command_checkpoint, command_restore, command_create,
 /* Messages the way runc writes them, which podman and containerd read: to the log file in its
  * format if there is one, and to standard error. */
 void program_log_configure(int fd, bool json, bool debug);
-/* Out of the way of descriptors that a program is to have: where the caller had none open the log
- * may lie, which is the host's. */
-int program_log_keep_off(unsigned first, unsigned count, struct error *err);
+/* Out of the way of descriptors that a program is to have, of LISTEN_FDS and --preserve-fds: where
+ * the caller had none open the log may lie, which is the host's. Both at most 65536; of the latter
+ * those go that are not open, where all are more than the limit of open files. */
+int program_log_keep_off(unsigned first, unsigned listen_fds, unsigned *preserve_fds,
+                         struct error *err);
 /* Steps that nothing but --debug shows; texts that callers look for are runc's. */
 void program_debug(const char *const *steps);
 void program_warn(const char *text);
