@@ -143,7 +143,7 @@ void cloche_client_close(struct cloche_client *client);
 
 /* With `polled`: readable when cloche_client_dispatch() has something to do. -1 without. */
 int cloche_client_fd(struct cloche_client *client);
-/* Does what there is to do, callbacks among it, and does not block. */
+/* Does what there is to do, callbacks among it, and does not block. Nothing within a callback. */
 void cloche_client_dispatch(struct cloche_client *client);
 
 /* ---- calls ----------------------------------------------------------------------------------- */

@@ -21,104 +21,7 @@
 
 #include "pool.h"
 
-enum {
-    CALLS_FIRST = 64,
-    PARAMS_KEPT = 16 * 1024, /* a larger buffer is not kept for the next call */
-    GENERATION_MAX = INT32_MAX,
-};
-
-/* ---- lists and slots ---- */
-
-static void list_append(struct call_list *list, struct async_call *call)
-{
-    call->next = NULL;
-    call->previous = list->last;
-    if (list->last)
-        list->last->next = call;
-    else
-        list->first = call;
-    list->last = call;
-}
-
-static void list_remove(struct call_list *list, struct async_call *call)
-{
-    if (call->previous)
-        call->previous->next = call->next;
-    else
-        list->first = call->next;
-    if (call->next)
-        call->next->previous = call->previous;
-    else
-        list->last = call->previous;
-    call->next = call->previous = NULL;
-}
-
-static int64_t number_of(const struct async_call *call)
-{
-    return (int64_t)((uint64_t)call->generation << 32 | (call->slot + 1));
-}
-
-/* Under the lock. */
-static struct async_call *find_call(struct cloche_client *client, int64_t number)
-{
-    uint64_t slot = (uint64_t)number & UINT32_MAX;
-
-    if (number <= 0 || slot == 0 || slot > client->calls_count)
-        return NULL;
-    struct async_call *call = client->calls[slot - 1];
-    return call->state != CALL_FREE && number_of(call) == number ? call : NULL;
-}
-
-static struct async_call *add_call(struct cloche_client *client)
-{
-    struct async_call *call = xnew(struct async_call);
-
-    if (client->calls_count == client->calls_capacity) {
-        client->calls_capacity = client->calls_capacity ? 2 * client->calls_capacity : CALLS_FIRST;
-        client->calls = xrealloc(client->calls, client->calls_capacity, sizeof(*client->calls));
-    }
-    call->client = client;
-    call->slot = (uint32_t)client->calls_count;
-    client->calls[client->calls_count++] = call;
-    return call;
-}
-
-/* Under the lock. NULL: there are as many as there may be. */
-static struct async_call *new_call(struct cloche_client *client)
-{
-    struct async_call *call = client->spare;
-
-    if (client->calls_used >= client->settings.waiting)
-        return NULL;
-    if (call)
-        client->spare = call->next;
-    else
-        call = add_call(client);
-    client->calls_used++;
-    call->generation = call->generation < GENERATION_MAX ? call->generation + 1 : 1;
-    call->state = CALL_HANDED_IN;
-    call->next = call->previous = NULL;
-    call->cancelled = call->moving = false;
-    call->attempts = 0;
-    return call;
-}
-
-static void free_call(struct async_call *call)
-{
-    struct cloche_client *client = call->client;
-
-    for (size_t i = 0; i < call->fds_count; i++)
-        close_fd(call->fds[i]);
-    call->fds_count = 0;
-    if (call->params.capacity > PARAMS_KEPT)
-        buffer_finish(&call->params);
-    client_lock(client);
-    call->state = CALL_FREE;
-    call->next = client->spare;
-    client->spare = call;
-    client->calls_used--;
-    client_unlock(client);
-}
+enum { BYTES_MAX = 256 << 20 }; /* of the parameters of all calls */
 
 /* ---- the end of a call ---- */
 
@@ -154,7 +57,7 @@ static void finish(struct async_call *call, const struct rpc_outcome *outcome)
 
     rpc_loop_clear_timer(client->loop, &call->timer);
     rpc_metrics_end(&client->metrics, how_it_ended(outcome), outcome->fault, finished_after(call));
-    free_call(call);
+    call_free(call);
     target.done(&target, outcome);
 }
 
@@ -166,7 +69,8 @@ static void fail(struct async_call *call, int code, const char *what, const char
     finish(call, &(struct rpc_outcome){.code = code, .error = &err});
 }
 
-static void fail_in_time(struct async_call *call)
+/* With what is wrong with the first endpoint. */
+static void fail_for_endpoints(struct async_call *call, int code)
 {
     struct cloche_client *client = call->client;
     char why[sizeof(client->endpoints[0].why)];
@@ -175,7 +79,11 @@ static void fail_in_time(struct async_call *call)
     bool out = client->endpoints[0].state != CLOCHE_ENDPOINT_IN;
     memcpy(why, client->endpoints[0].why, sizeof(why));
     client_unlock(client);
-    fail(call, -ETIMEDOUT, out ? "no connection in time" : "no answer in time", out ? why : NULL);
+    if (code == -ECONNREFUSED)
+        fail(call, code, "no endpoint answers", why);
+    else
+        fail(call, code, out ? "no connection in time" : "all connections are in use",
+             out ? why : NULL);
 }
 
 /* ---- waiting, and going on ---- */
@@ -183,46 +91,71 @@ static void fail_in_time(struct async_call *call)
 static void make_ready(struct async_call *call)
 {
     call->state = CALL_READY;
-    list_append(&call->client->ready, call);
+    call_list_append(&call->client->ready, call);
     rpc_loop_queue_later(call->client->loop, &call->client->start_task);
 }
 
+/* Whoever came first is first, also when he has tried in vain in between. Those that try again do
+ * it in their order: there are few to be looked at. */
 static void wait(struct async_call *call)
 {
+    struct cloche_client *client = call->client;
+    struct call_list *list = &client->waiting[call->kind];
+    struct async_call *before = list->last;
+
+    if (!call->turn)
+        call->turn = ++client->last_turn;
+    if (before && before->turn > call->turn) {
+        before = NULL;
+        for (struct async_call *at = list->first; at->turn < call->turn; at = at->next)
+            before = at;
+    }
     call->state = CALL_WAITING;
-    list_append(&call->client->waiting, call);
+    call_list_insert(list, before, call);
     if (call->deadline != NEVER && !call->timer.place)
-        rpc_loop_set_timer(call->client->loop, &call->timer, call->deadline);
+        rpc_loop_set_timer(client->loop, &call->timer, call->deadline);
 }
 
-/* The first of those that wait. */
-static void go_on_one(struct cloche_client *client)
+void async_go_on(struct cloche_client *client, enum lane_kind kind, size_t most)
 {
-    struct async_call *call = client->waiting.first;
+    struct async_call *call;
 
-    if (!call)
-        return;
-    list_remove(&client->waiting, call);
-    make_ready(call);
+    while (most-- && (call = client->waiting[kind].first)) {
+        call_list_remove(&client->waiting[kind], call);
+        make_ready(call);
+    }
 }
 
-void async_go_on(struct cloche_client *client)
+static void all_go_on(struct cloche_client *client)
 {
-    while (client->waiting.first)
-        go_on_one(client);
+    for (int kind = 0; kind < LANE_KINDS; kind++)
+        async_go_on(client, kind, SIZE_MAX);
 }
 
 static void on_again(struct rpc_timer *timer)
 {
-    async_go_on((struct cloche_client *)((char *)timer - offsetof(struct cloche_client, again)));
+    struct cloche_client *client =
+        (struct cloche_client *)((char *)timer - offsetof(struct cloche_client, again));
+
+    for (size_t i = 0; i < client->endpoints_count; i++)
+        memset(client->endpoints[i].full, 0, sizeof(client->endpoints[i].full));
+    all_go_on(client);
+}
+
+/* Not later for those that wait already. */
+void async_again(struct cloche_client *client)
+{
+    if (!client->again.place)
+        rpc_loop_set_timer(client->loop, &client->again,
+                           rpc_loop_update_now(client->loop) + EXHAUSTED_MS * NS_PER_MS);
 }
 
 static void leave_list(struct async_call *call)
 {
     if (call->state == CALL_READY)
-        list_remove(&call->client->ready, call);
+        call_list_remove(&call->client->ready, call);
     else if (call->state == CALL_WAITING)
-        list_remove(&call->client->waiting, call);
+        call_list_remove(&call->client->waiting[call->kind], call);
 }
 
 /* ---- there ---- */
@@ -276,63 +209,82 @@ static int64_t send_on(struct lane *lane, struct async_call *call)
     return number;
 }
 
-static struct endpoint *choose(struct cloche_client *client, bool *ret_all_out)
+/* Which may take it; NULL: none just now, *ret_all_out: nor soon. */
+static struct endpoint *choose(struct async_call *call, bool *ret_all_out)
 {
+    struct cloche_client *client = call->client;
+    enum endpoint_want want = call->kind == LANE_LONG ? WANT_LONG_LANE : WANT_LANE;
     bool none;
 
     client_lock(client);
-    struct endpoint *endpoint = endpoint_choose(client, false, &none);
+    struct endpoint *endpoint = endpoint_choose(client, want, call->avoid, &none);
+    if (none && call->avoid) { /* those that did not refuse it are gone */
+        call->avoid = 0;
+        endpoint = endpoint_choose(client, want, 0, &none);
+    }
     if (endpoint) {
         endpoint->busy++;
         endpoint->calls++;
     }
-    *ret_all_out = none;
-    for (size_t i = 0; none && i < client->endpoints_count; i++)
-        *ret_all_out = *ret_all_out && client->endpoints[i].state == CLOCHE_ENDPOINT_OUT;
+    *ret_all_out = none && endpoints_all_out(client);
     client_unlock(client);
     return endpoint;
+}
+
+static void not_sent(struct endpoint *endpoint)
+{
+    client_lock(endpoint->client);
+    endpoint->busy--;
+    endpoint->calls--;
+    client_unlock(endpoint->client);
+}
+
+static void refuse(struct async_call *call, int code, const struct lane *lane, const char *why)
+{
+    _cleanup_free_ char *what = NULL;
+
+    if (code == -EFBIG)
+        what = xasprintf("the request is too long: the server takes %zu bytes",
+                         rpc_channel_message_max(lane->channel));
+    fail(call, code, what ? what : "it cannot be sent", why);
 }
 
 /* 0: it is on its way, or at its end, or waits; 1: another endpoint is to be tried. */
 static int start_at(struct endpoint *endpoint, struct async_call *call)
 {
-    struct cloche_client *client = call->client;
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct lane *lane;
+    struct lane *lane = NULL;
 
-    int64_t r = lane_get(endpoint, &lane, &err);
+    int64_t r = lane_get(endpoint, call->kind, &lane, &err);
     if (r == 0)
         r = send_on(lane, call);
     if (r >= 0)
         return 0;
-    endpoint_ended(endpoint, false, false);
-    if (r == -ECONNREFUSED)
+    not_sent(endpoint);
+    if (r == -ECONNREFUSED || r == -EAGAIN)
         return 1;
     if (is_exhaustion((int)r) || r == -ENOTCONN) {
         wait(call);
-        rpc_loop_set_timer(client->loop, &client->again,
-                           rpc_loop_update_now(client->loop) + EXHAUSTED_MS * NS_PER_MS);
+        async_again(call->client);
     } else {
-        fail(call, (int)r, r == -EFBIG ? "the request is too long" : "it cannot be sent",
-             err.message);
+        refuse(call, (int)r, lane, err.message);
     }
     return 0;
 }
 
 static void start(struct async_call *call)
 {
-    struct cloche_client *client = call->client;
     struct endpoint *endpoint;
     bool all_out;
 
-    if (rpc_loop_now(client->loop) >= call->deadline) {
-        fail_in_time(call);
+    if (rpc_loop_now(call->client->loop) >= call->deadline) {
+        fail_for_endpoints(call, -ETIMEDOUT);
         return;
     }
     do {
-        endpoint = choose(client, &all_out);
-        if (!endpoint && all_out && client->settings.fail_fast) {
-            fail(call, -ECONNREFUSED, "no endpoint answers", client->endpoints[0].why);
+        endpoint = choose(call, &all_out);
+        if (!endpoint && all_out && call->client->settings.fail_fast) {
+            fail_for_endpoints(call, -ECONNREFUSED);
             return;
         }
         if (!endpoint) {
@@ -349,9 +301,10 @@ static void on_start(struct rpc_task *task)
     struct call_list ready = client->ready;
 
     client->ready = (struct call_list){0};
+    rpc_loop_update_now(client->loop); /* callbacks may have taken their time */
     while (ready.first) {
         struct async_call *call = ready.first;
-        list_remove(&ready, call);
+        call_list_remove(&ready, call);
         call->state = CALL_LOOSE;
         start(call);
     }
@@ -359,13 +312,16 @@ static void on_start(struct rpc_task *task)
 
 /* ---- and back ---- */
 
-/* The connection is gone, or was not to be waited for any longer. */
-static bool may_move(const struct async_call *call, const struct rpc_outcome *outcome)
+static bool is_cancelled(const struct async_call *call)
+{
+    return __atomic_load_n(&call->cancelled, __ATOMIC_RELAXED);
+}
+
+static bool may_go_on(const struct async_call *call)
 {
     const struct cloche_client *client = call->client;
 
-    return (outcome->unsent || call->idempotent) &&
-           !__atomic_load_n(&client->stopping, __ATOMIC_RELAXED) && !call->cancelled &&
+    return !__atomic_load_n(&client->stopping, __ATOMIC_RELAXED) && !is_cancelled(call) &&
            call->attempts < client->settings.attempts;
 }
 
@@ -376,32 +332,70 @@ static void move_on(struct async_call *call)
     make_ready(call);
 }
 
+/* What became of an attempt. */
+struct attempt {
+    struct endpoint *endpoint;
+    int ended; /* why the connection has; 0: it stands */
+    bool timed_out;
+    bool lost; /* with the connection */
+};
+
+/* Whether the call is to be tried again. It was not sent, or not understood by anybody, or may be
+ * done twice; nonsense in place of an answer is likely to come again. */
+static bool is_to_move(struct async_call *call, const struct attempt *attempt,
+                       const struct rpc_outcome *outcome)
+{
+    if (!may_go_on(call))
+        return false;
+    if (outcome->answered)
+        return !attempt->ended && endpoint_may_ask_another(call->client, attempt->endpoint,
+                                                           outcome->fault, &call->avoid);
+    bool given_up =
+        attempt->lost || call->moving || (attempt->timed_out && monotonic_now() < call->deadline);
+    return given_up && (outcome->unsent || (call->idempotent && attempt->ended != -EPROTO));
+}
+
+/* Descriptors of ours that the kernel did not take: nothing is wrong with the call. */
+static bool is_to_wait(const struct async_call *call, const struct rpc_outcome *outcome)
+{
+    return outcome->code == -ETOOMANYREFS && outcome->unsent && may_go_on(call);
+}
+
+static void end_attempt(struct async_call *call, const struct attempt *attempt,
+                        const struct rpc_outcome *outcome)
+{
+    if (is_to_wait(call, outcome)) {
+        wait(call);
+        async_again(call->client);
+    } else if (is_to_move(call, attempt, outcome)) {
+        move_on(call);
+    } else if (call->moving && outcome->code == -ECANCELED && !is_cancelled(call)) {
+        fail(call, -ECONNRESET, "the endpoint does not answer", NULL);
+    } else {
+        finish(call, outcome);
+    }
+}
+
 static void on_outcome(void *data, const struct rpc_outcome *outcome)
 {
     struct async_call *call = data;
     struct cloche_client *client = call->client;
     struct lane *lane = steal_ptr(call->lane);
-    struct endpoint *endpoint = lane->endpoint;
-    bool answered = outcome->code == 0 || outcome->fault;
-    bool timed_out = is_timeout(outcome);
-    bool lost = !answered && !timed_out && outcome->code != -ECANCELED &&
-                !rpc_channel_is_open(lane->channel);
-    /* An attempt that was given up leaves time for another. */
-    bool moving = lost || (call->moving && !answered) ||
-                  (timed_out && call->idempotent && monotonic_now() < call->deadline);
+    struct attempt attempt = {.endpoint = lane->endpoint,
+                              .ended = rpc_channel_ended(lane->channel),
+                              .timed_out = is_timeout(outcome)};
+    enum lane_kind kind = call->kind;
 
+    attempt.lost =
+        !outcome->answered && !attempt.timed_out && outcome->code != -ECANCELED && attempt.ended;
     call->state = CALL_LOOSE;
-    if (lost)
-        endpoint_break(endpoint, false, error_message(outcome->error));
-    endpoint_ended(endpoint, answered, timed_out);
+    call->attempts -= outcome->unsent;
+    if (attempt.lost && attempt.ended == -ECONNRESET)
+        endpoint_break(attempt.endpoint, false, error_message(outcome->error));
+    endpoint_ended(attempt.endpoint, outcome->answered, attempt.timed_out && !outcome->heard);
     lane_release(lane);
-    if (moving && may_move(call, outcome))
-        move_on(call);
-    else if (call->moving && outcome->code == -ECANCELED && !call->cancelled)
-        fail(call, -ECONNRESET, "the endpoint does not answer", NULL);
-    else
-        finish(call, outcome);
-    go_on_one(client);
+    end_attempt(call, &attempt, outcome);
+    async_go_on(client, kind, 1);
 }
 
 /* ---- time, and the caller's own end */
@@ -412,7 +406,7 @@ static void on_deadline(struct rpc_timer *timer)
         (struct async_call *)((char *)timer - offsetof(struct async_call, timer));
 
     leave_list(call);
-    fail_in_time(call);
+    fail_for_endpoints(call, -ETIMEDOUT);
 }
 
 static void cancel(struct async_call *call)
@@ -432,37 +426,29 @@ static struct async_call *next_sent(const struct endpoint *endpoint, size_t *slo
     struct async_call *found = NULL;
 
     client_lock(client);
-    while (!found && *slot < client->calls_count) {
-        struct async_call *call = client->calls[(*slot)++];
-        if (call->state == CALL_SENT && call->lane->endpoint == endpoint)
+    while (!found && *slot < client->slots_count) {
+        struct async_call *call = client->slots[(*slot)++].call;
+        if (call && call->state == CALL_SENT && call->lane->endpoint == endpoint)
             found = call;
     }
     client_unlock(client);
     return found;
 }
 
-/* Calls that an endpoint which has gone silent keeps, and another can do: those that may be done
- * twice. What is not sent yet will be, unless the connection is closed for good. */
+/* Calls that an endpoint which has gone silent keeps, and another can do: those of which nothing is
+ * sent, and those that may be done twice. The others stay, and their lanes with them. */
 static void abandon(struct endpoint *endpoint)
 {
-    struct cloche_client *client = endpoint->client;
     struct async_call *call;
-    bool waits = false;
 
     for (size_t slot = 0; (call = next_sent(endpoint, &slot));) {
         call->moving =
-            call->idempotent && !call->cancelled && call->attempts < client->settings.attempts;
+            may_go_on(call) &&
+            (call->idempotent || rpc_channel_is_unsent(call->lane->channel, call->number));
         if (call->moving)
             rpc_channel_cancel(call->lane->channel, call->number);
-        else
-            waits = waits || !rpc_channel_is_unsent(call->lane->channel, call->number);
     }
-    for (size_t slot = 0; !waits && (call = next_sent(endpoint, &slot));)
-        call->moving = true;
-    if (waits)
-        lanes_retire(endpoint);
-    else
-        lanes_drop(endpoint);
+    lanes_retire(endpoint);
 }
 
 /* ---- the loop's thread is woken ---- */
@@ -470,7 +456,10 @@ static void abandon(struct endpoint *endpoint)
 static void admit(struct async_call *call)
 {
     call->timer = (struct rpc_timer){.callback = on_deadline};
-    make_ready(call);
+    if (call->client->waiting[call->kind].first)
+        wait(call); /* they were first */
+    else
+        make_ready(call);
 }
 
 static void see_to_endpoints(struct cloche_client *client)
@@ -486,30 +475,17 @@ static void see_to_endpoints(struct cloche_client *client)
         client_unlock(client);
         if (silent)
             abandon(endpoint);
+        probe_doubted(endpoint);
     }
     probes_arm(client);
     if (any || client->settings.fail_fast)
-        async_go_on(client);
-}
-
-/* One that was handed in meanwhile, and cancelled, too, is for the next round. */
-static struct async_call *next_cancelled(struct cloche_client *client)
-{
-    client_lock(client);
-    struct async_call *call = client->cancels;
-    if (call && call->state == CALL_HANDED_IN)
-        call = NULL;
-    if (call) {
-        client->cancels = call->next_cancel;
-        call->cancel_queued = false;
-    }
-    client_unlock(client);
-    return call;
+        all_go_on(client);
 }
 
 void async_take(struct cloche_client *client)
 {
     struct async_call *call;
+    size_t at = 0;
 
     client_lock(client);
     struct call_list handed_in = client->handed_in;
@@ -518,13 +494,11 @@ void async_take(struct cloche_client *client)
         call->state = CALL_LOOSE;
     client_unlock(client);
     while ((call = handed_in.first)) {
-        list_remove(&handed_in, call);
+        call_list_remove(&handed_in, call);
         admit(call);
     }
-    while ((call = next_cancelled(client))) {
-        if (call->cancelled && call->state != CALL_FREE)
-            cancel(call);
-    }
+    while ((call = call_next_cancelled(client, &at)))
+        cancel(call);
     see_to_endpoints(client);
 }
 
@@ -566,6 +540,7 @@ static int fill(struct async_call *call, const struct async_request *request, ui
     call->begun = now;
     call->deadline =
         deadline_after(call->begun, client_timeout(call->client, call->method, options));
+    call->kind = call->deadline == NEVER ? LANE_LONG : LANE_SHORT;
     if (call->params.length > RPC_MESSAGE_MAX)
         return -EFBIG;
     return options ? copy_fds(call, options->fds, options->fds_count) : 0;
@@ -574,13 +549,16 @@ static int fill(struct async_call *call, const struct async_request *request, ui
 /* Under the lock. */
 static int hand_in(struct cloche_client *client, struct async_call *call)
 {
+    if (client->bytes + call->params.length > BYTES_MAX)
+        return -ENOBUFS;
+    client->bytes += call->charged = call->params.length;
     if (client_in_loop(client)) {
         admit(call);
         return 0;
     }
     int r = client_wake(client);
     if (r == 0)
-        list_append(&client->handed_in, call);
+        call_list_append(&client->handed_in, call);
     return r;
 }
 
@@ -588,11 +566,11 @@ int64_t async_call(struct cloche_client *client, const struct async_request *req
 {
     client_lock(client);
     bool stopping = client->stopping, in_loop = client_in_loop(client);
-    struct async_call *call = stopping ? NULL : new_call(client);
+    struct async_call *call = stopping ? NULL : call_new(client);
     client_unlock(client);
     if (!call)
         return stopping ? -ECANCELED : -ENOBUFS;
-    int64_t number = number_of(call);
+    int64_t number = call->id;
     int r = fill(call, request, in_loop ? rpc_loop_now(client->loop) : monotonic_now());
     if (r == 0) {
         rpc_metrics_begin(&client->metrics);
@@ -603,22 +581,18 @@ int64_t async_call(struct cloche_client *client, const struct async_request *req
             rpc_metrics_end(&client->metrics, RPC_ENDED_LOST, 0, 0);
     }
     if (r < 0)
-        free_call(call);
+        call_free(call);
     return r < 0 ? r : number;
 }
 
 bool async_cancel(struct cloche_client *client, int64_t number)
 {
     client_lock(client);
-    struct async_call *call = find_call(client, number);
-    bool first = call && !call->cancelled;
-    if (first)
-        call->cancelled = true;
-    if (first && !call->cancel_queued) {
-        call->cancel_queued = true;
-        call->next_cancel = client->cancels;
-        client->cancels = call;
-        client_wake(client);
+    struct async_call *call = call_find(client, number);
+    bool first = call && !is_cancelled(call);
+    if (first) {
+        __atomic_store_n(&call->cancelled, true, __ATOMIC_RELAXED);
+        call_queue_cancel(client, number);
     }
     client_unlock(client);
     return first;
@@ -630,25 +604,15 @@ void async_init(struct cloche_client *client)
     client->start_task.callback = on_start;
 }
 
-static void free_all(struct cloche_client *client)
-{
-    for (size_t i = 0; i < client->calls_count; i++) {
-        buffer_finish(&client->calls[i]->params);
-        free(client->calls[i]->own_name);
-        free(client->calls[i]);
-    }
-    free(client->calls);
-}
-
 void async_finish(struct cloche_client *client)
 {
     for (size_t i = 0; i < client->endpoints_count; i++)
         lanes_close(&client->endpoints[i]);
-    for (size_t i = 0; i < client->calls_count; i++) {
-        if (client->calls[i]->state != CALL_FREE)
-            fail(client->calls[i], -ECANCELED, "the client was closed", NULL);
+    for (size_t i = 0; i < client->slots_count; i++) {
+        if (client->slots[i].call)
+            fail(client->slots[i].call, -ECANCELED, "the client was closed", NULL);
     }
     rpc_loop_clear_timer(client->loop, &client->again);
     rpc_loop_unqueue(client->loop, &client->start_task);
-    free_all(client);
+    calls_finish(client);
 }

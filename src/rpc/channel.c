@@ -7,13 +7,9 @@
 
 #include <base/alloc.h>
 #include <base/socket.h>
-#include <schema/cbor.h>
 #include <schema/rpc.h>
 
 #include "channel_internal.h"
-#include "fault.h"
-
-enum { READ_SIZE = 64 * 1024, READ_ROUNDS = 4 };
 
 #define NS_PER_MS UINT64_C(1000000)
 
@@ -23,12 +19,12 @@ static void close_fds(const int *fds, size_t count)
         close_fd(fds[i]);
 }
 
-static void hold(struct rpc_channel *channel)
+void channel_hold(struct rpc_channel *channel)
 {
     channel->references++;
 }
 
-static void release(struct rpc_channel *channel)
+void channel_release(struct rpc_channel *channel)
 {
     if (--channel->references)
         return;
@@ -37,15 +33,13 @@ static void release(struct rpc_channel *channel)
         channel->spare = pending->next;
         free(pending);
     }
-    buffer_finish(&channel->out);
+    output_finish(&channel->out);
     buffer_finish(&channel->in);
-    free(channel->beside);
     free(channel->table);
     free(channel);
 }
 
-/* The callback, and the end of the call. Whoever comes here holds the channel. */
-static void finish(struct pending *pending, const struct rpc_outcome *outcome)
+void channel_finish(struct pending *pending, const struct rpc_outcome *outcome)
 {
     struct rpc_channel *channel = pending->channel;
     rpc_done done = pending->done;
@@ -59,17 +53,32 @@ static void finish(struct pending *pending, const struct rpc_outcome *outcome)
 /* A server that has not got a whole request cannot have begun with it. */
 static bool is_unsent(const struct pending *pending)
 {
-    return pending->end > pending->channel->sent_before + pending->channel->sent;
+    return pending->held || pending->end > output_sent(&pending->channel->out);
 }
 
-static void fail_pending(struct pending *pending, int code, const char *what)
+static void fail_pending(struct pending *pending, const struct channel_end *why, bool unsent)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    const char *name = pending->method->name;
+    struct rpc_outcome outcome = {.code = why->code, .unsent = unsent, .error = &err};
 
-    error_set(&err, code, "%s: %s", name, what);
-    finish(pending,
-           &(struct rpc_outcome){.code = code, .unsent = is_unsent(pending), .error = &err});
+    if (why->fault && !unsent) {
+        outcome.fault = why->fault;
+        outcome.answered = true;
+    }
+    outcome.heard = pending->heard != pending->channel->heard;
+    error_set(&err, why->code, "%s: %s", pending->method->name, why->what);
+    if (why->hint)
+        error_hint(&err, "%s", why->hint);
+    channel_finish(pending, &outcome);
+}
+
+/* ---- what waits for the encoding ---- */
+
+static void free_held(struct held *held)
+{
+    close_fds(held->fds, held->fds_count);
+    buffer_finish(&held->text);
+    free(held);
 }
 
 static void drop_held(struct rpc_channel *channel)
@@ -77,52 +86,98 @@ static void drop_held(struct rpc_channel *channel)
     while (channel->held) {
         struct held *held = channel->held;
         channel->held = held->next;
-        close_fds(held->fds, held->fds_count);
-        buffer_finish(&held->text);
-        free(held);
+        free_held(held);
     }
     channel->last_held = &channel->held;
     channel->held_bytes = 0;
 }
 
-static void fail_all(struct rpc_channel *channel, int code, const char *what)
+static void drop_held_call(struct rpc_channel *channel, int64_t number)
 {
-    for (size_t i = 0; channel->table && i <= channel->mask; i++) {
-        while (channel->table[i])
-            fail_pending(channel_take_pending(channel, channel->table[i]->number), code, what);
+    struct held **at = &channel->held;
+
+    while (*at && (*at)->number != number)
+        at = &(*at)->next;
+    struct held *held = *at;
+    if (!held)
+        return;
+    *at = held->next;
+    if (channel->last_held == &held->next)
+        channel->last_held = at;
+    channel->held_bytes -= held->text.length;
+    free_held(held);
+}
+
+/* ---- the end of a call by our side ---- */
+
+/* Nobody waits for it any more: nothing of it is sent, if nothing is yet. Else an answer is owed.
+ * True: the server will not get it. */
+static bool withdraw(struct rpc_channel *channel, const struct pending *pending)
+{
+    if (pending->held) {
+        drop_held_call(channel, pending->number);
+        return true;
     }
+    if (pending->start >= output_sent(&channel->out)) {
+        output_cut(&channel->out, pending->start, pending->end);
+        return true;
+    }
+    channel->owed++;
+    return false;
 }
 
 static void on_timeout(struct rpc_timer *timer)
 {
+    static const struct channel_end why = {.code = -ETIMEDOUT, .what = "no answer in time"};
     struct pending *pending = (struct pending *)((char *)timer - offsetof(struct pending, timer));
     struct rpc_channel *channel = pending->channel;
 
-    hold(channel);
+    channel_hold(channel);
     channel->counts.timeouts++;
-    fail_pending(channel_take_pending(channel, pending->number), -ETIMEDOUT, "no answer in time");
-    release(channel);
+    channel_take_pending(channel, pending->number);
+    fail_pending(pending, &why, withdraw(channel, pending));
+    channel_release(channel);
 }
 
 static const struct json_method cancel_method = {.name = "rpc.cancel", .params = &rpc_cancel_type};
 
-bool rpc_channel_cancel(struct rpc_channel *channel, int64_t number)
+static void tell_cancelled(struct rpc_channel *channel, int64_t number)
 {
-    struct pending *pending = channel_take_pending(channel, number);
     char id[24];
 
-    if (!pending)
-        return false;
-    hold(channel);
     snprintf(id, sizeof(id), "%lld", (long long)number);
     (void)rpc_channel_call(channel, &(struct rpc_call){.method = &cancel_method,
                                                        .params = &(struct rpc_cancel){.id = id}});
-    fail_pending(pending, -ECANCELED, "cancelled");
-    release(channel);
+}
+
+bool rpc_channel_cancel(struct rpc_channel *channel, int64_t number)
+{
+    static const struct channel_end why = {.code = -ECANCELED, .what = "cancelled"};
+    struct pending *pending = channel_take_pending(channel, number);
+
+    if (!pending)
+        return false;
+    channel_hold(channel);
+    bool withdrawn = withdraw(channel, pending);
+    if (!withdrawn)
+        tell_cancelled(channel, number);
+    fail_pending(pending, &why, withdrawn);
+    channel_release(channel);
     return true;
 }
 
 /* ---- the end of the connection ---- */
+
+static void fail_all(struct rpc_channel *channel, const struct channel_end *why)
+{
+    for (size_t i = 0; channel->table && i <= channel->mask; i++) {
+        struct pending *pending;
+        while ((pending = channel->table[i])) {
+            channel_take_pending(channel, pending->number);
+            fail_pending(pending, why, is_unsent(pending));
+        }
+    }
+}
 
 static void let_go(struct rpc_channel *channel)
 {
@@ -134,93 +189,76 @@ static void let_go(struct rpc_channel *channel)
     channel->watch.fd = -1;
     close_fds(channel->fds, channel->fds_count);
     channel->fds_count = 0;
-    for (size_t i = 0; i < channel->beside_count; i++)
-        close_fds(channel->beside[i].fds, channel->beside[i].count);
-    channel->beside_count = 0;
+    output_drop(&channel->out);
     drop_held(channel);
 }
 
-static void end(struct rpc_channel *channel, int code, const char *what)
+void channel_end(struct rpc_channel *channel, const struct channel_end *why)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
 
     if (channel->watch.fd < 0)
         return;
+    channel->ended = why->code;
     let_go(channel);
     channel->counts.lost += channel->in_flight;
-    fail_all(channel, code, what);
+    fail_all(channel, why);
     if (channel->closed || !channel->events.ended)
         return;
-    error_set(&err, code, "%s", what);
+    error_set(&err, why->code, "%s", why->what);
+    if (why->hint)
+        error_hint(&err, "%s", why->hint);
     channel->events.ended(channel->events.data, &err);
 }
 
 void rpc_channel_close(struct rpc_channel *channel)
 {
+    static const struct channel_end why = {.code = -ECANCELED,
+                                           .what = "the connection was closed here"};
+
     if (!channel)
         return;
     channel->closed = true;
     let_go(channel);
-    fail_all(channel, -ECANCELED, "the connection was closed here");
-    release(channel);
+    fail_all(channel, &why);
+    channel_release(channel);
 }
 
 /* ---- out ---- */
-
-/* Up to where one send goes: descriptors belong to the first byte of theirs. */
-static size_t next_stop(const struct rpc_channel *channel)
-{
-    for (size_t i = 0; i < channel->beside_count; i++) {
-        if (channel->beside[i].at > channel->sent)
-            return channel->beside[i].at;
-    }
-    return channel->out.length;
-}
-
-static void drop_beside(struct rpc_channel *channel)
-{
-    close_fds(channel->beside[0].fds, channel->beside[0].count);
-    channel->beside_count--;
-    memmove(channel->beside, channel->beside + 1, channel->beside_count * sizeof(struct beside));
-}
-
-/* 0: all is sent; -EAGAIN: the rest later; else the connection is broken. */
-static int flush(struct rpc_channel *channel)
-{
-    while (channel->sent < channel->out.length) {
-        const struct beside *beside =
-            channel->beside_count && channel->beside[0].at == channel->sent ? &channel->beside[0]
-                                                                            : NULL;
-        ssize_t n = socket_send(channel->watch.fd, channel->out.data + channel->sent,
-                                next_stop(channel) - channel->sent, beside ? beside->fds : NULL,
-                                beside ? beside->count : 0);
-        if (n < 0)
-            return (int)n;
-        if (beside)
-            drop_beside(channel);
-        channel->sent += (size_t)n;
-        if (channel->events.metrics)
-            rpc_metrics_add(&channel->events.metrics->bytes_out, (uint64_t)n);
-    }
-    channel->sent_before += channel->sent;
-    buffer_clear(&channel->out);
-    channel->sent = 0;
-    return 0;
-}
 
 static void update_watch(struct rpc_channel *channel)
 {
     if (channel->watch.fd >= 0)
         rpc_loop_watch(channel->loop, &channel->watch,
-                       EPOLLIN | (channel->out.length && !channel->flush.queued ? EPOLLOUT : 0));
+                       EPOLLIN |
+                           (output_length(&channel->out) && !channel->flush.queued ? EPOLLOUT : 0));
+}
+
+/* Too many descriptors of this user are on their way already (unix(7)): not the server's fault. */
+static bool fail_first_fds(struct rpc_channel *channel)
+{
+    static const struct channel_end why = {.code = -ETOOMANYREFS,
+                                           .what = "too many descriptors are on their way already"};
+    struct pending *pending = channel_take_pending(channel, channel->out.beside[0].number);
+
+    if (!pending)
+        return false;
+    output_cut(&channel->out, pending->start, pending->end);
+    fail_pending(pending, &why, true);
+    return true;
 }
 
 static void flush_or_end(struct rpc_channel *channel)
 {
-    int r = channel->watch.fd < 0 ? 0 : flush(channel);
+    static const struct channel_end broke = {.code = -ECONNRESET, .what = "the connection broke"};
+    int r = 0;
 
+    do {
+        if (channel->watch.fd >= 0)
+            r = output_flush(&channel->out, channel->watch.fd, channel->events.metrics);
+    } while (r == -ETOOMANYREFS && channel->watch.fd >= 0 && fail_first_fds(channel));
     if (r < 0 && r != -EAGAIN)
-        end(channel, -ECONNRESET, "the connection broke");
+        channel_end(channel, &broke);
     update_watch(channel);
 }
 
@@ -229,9 +267,9 @@ static void on_flush(struct rpc_task *task)
     struct rpc_channel *channel =
         (struct rpc_channel *)((char *)task - offsetof(struct rpc_channel, flush));
 
-    hold(channel);
+    channel_hold(channel);
     flush_or_end(channel);
-    release(channel);
+    channel_release(channel);
 }
 
 static int duplicate_fds(const struct rpc_call *call, int *ret)
@@ -245,19 +283,6 @@ static int duplicate_fds(const struct rpc_call *call, int *ret)
         }
     }
     return 0;
-}
-
-/* fds are taken over. */
-static void add_beside(struct rpc_channel *channel, size_t at, const int *fds, size_t count)
-{
-    struct beside beside = {.at = at, .count = count};
-
-    if (!count)
-        return;
-    memcpy(beside.fds, fds, count * sizeof(*fds));
-    channel->beside =
-        xrealloc(channel->beside, channel->beside_count + 1, sizeof(*channel->beside));
-    channel->beside[channel->beside_count++] = beside;
 }
 
 static void write_request(struct rpc_channel *channel, const struct rpc_codec *codec,
@@ -301,20 +326,22 @@ static int hold_request(struct rpc_channel *channel, const struct rpc_call *call
 
 static int queue_request(struct rpc_channel *channel, const struct rpc_call *call)
 {
-    size_t start = channel->codec->begin(&channel->out);
+    struct output_queue *out = &channel->out;
+    uint64_t at = output_end(out);
+    size_t length = out->data.length, start = channel->codec->begin(&out->data);
     int fds[RPC_FDS_MAX];
 
-    write_request(channel, channel->codec, call, &channel->out);
-    channel->codec->end(&channel->out, start);
-    int r = channel->out.length - start > RPC_MESSAGE_MAX ? -EFBIG : duplicate_fds(call, fds);
+    write_request(channel, channel->codec, call, &out->data);
+    channel->codec->end(&out->data, start);
+    int r = out->data.length - length > channel->message_max ? -EFBIG : duplicate_fds(call, fds);
     if (r < 0)
-        channel->out.length = start;
+        out->data.length = length;
     else
-        add_beside(channel, start, fds, call->fds_count);
+        output_add_fds(out, at, call->done ? channel->last_number : 0, fds, call->fds_count);
     return r;
 }
 
-static void add_call(struct rpc_channel *channel, const struct rpc_call *call)
+static void add_call(struct rpc_channel *channel, const struct rpc_call *call, uint64_t start)
 {
     struct pending *pending = channel_add_pending(channel);
 
@@ -324,7 +351,10 @@ static void add_call(struct rpc_channel *channel, const struct rpc_call *call)
     pending->progress = call->progress;
     pending->data = call->data;
     pending->raw = call->raw;
-    pending->end = channel->negotiating ? UINT64_MAX : channel->sent_before + channel->out.length;
+    pending->held = channel->negotiating;
+    pending->start = start;
+    pending->end = output_end(&channel->out);
+    pending->heard = channel->heard;
     pending->timer = (struct rpc_timer){.callback = on_timeout};
     if (call->timeout_ms)
         rpc_loop_set_timer(channel->loop, &pending->timer,
@@ -333,12 +363,14 @@ static void add_call(struct rpc_channel *channel, const struct rpc_call *call)
 
 int64_t rpc_channel_call(struct rpc_channel *channel, const struct rpc_call *call)
 {
+    uint64_t start = output_end(&channel->out);
+
     if (channel->watch.fd < 0)
         return -ENOTCONN;
     if (call->fds_count > RPC_FDS_MAX)
         return -E2BIG;
     if (channel->in_flight >= RPC_CHANNEL_IN_FLIGHT_MAX ||
-        channel->out.length - channel->sent + channel->held_bytes > RPC_CHANNEL_QUEUE_MAX)
+        output_length(&channel->out) + channel->held_bytes > RPC_CHANNEL_QUEUE_MAX)
         return -ENOBUFS;
     channel->last_number += call->done != NULL;
     int r = channel->negotiating ? hold_request(channel, call) : queue_request(channel, call);
@@ -346,60 +378,95 @@ int64_t rpc_channel_call(struct rpc_channel *channel, const struct rpc_call *cal
         return r;
     channel->counts.calls++;
     if (call->done)
-        add_call(channel, call);
+        add_call(channel, call, start);
     rpc_loop_queue_later(channel->loop, &channel->flush);
     return call->done ? channel->last_number : 0;
 }
 
 /* ---- the encoding ---- */
 
+/* In the encoding that was agreed on; the descriptors are the output's then. */
+static void send_one_held(struct rpc_channel *channel, struct held *held)
+{
+    struct output_queue *out = &channel->out;
+    struct pending *pending = channel_find_pending(channel, held->number);
+    uint64_t at = output_end(out);
+    size_t start = channel->codec->begin(&out->data);
+
+    channel->codec->write_json(held->text.data, held->text.length, &out->data);
+    channel->codec->end(&out->data, start);
+    output_add_fds(out, at, held->number, held->fds, held->fds_count);
+    held->fds_count = 0;
+    if (!pending)
+        return;
+    pending->held = false;
+    pending->start = at;
+    pending->end = output_end(out);
+}
+
 static void send_held(struct rpc_channel *channel)
 {
-    while (channel->held) {
-        struct held *held = channel->held;
-        channel->held = held->next;
-        size_t start = channel->codec->begin(&channel->out);
-        channel->codec->write_json(held->text.data, held->text.length, &channel->out);
-        channel->codec->end(&channel->out, start);
-        add_beside(channel, start, held->fds, held->fds_count);
-        struct pending *pending = channel_find_pending(channel, held->number);
-        if (pending)
-            pending->end = channel->sent_before + channel->out.length;
-        buffer_finish(&held->text);
-        free(held);
-    }
+    for (struct held *held = channel->held; held; held = held->next)
+        send_one_held(channel, held);
     drop_held(channel);
-    if (channel->out.length)
+    if (output_length(&channel->out))
         rpc_loop_queue_later(channel->loop, &channel->flush);
 }
 
-static void on_welcome(void *data, const struct rpc_outcome *outcome)
+static void take_welcome(struct rpc_channel *channel, const struct rpc_welcome *welcome)
 {
-    const struct rpc_welcome *welcome = outcome->result;
-    struct rpc_channel *channel = data;
+    const struct rpc_codec *codec = rpc_codec_find(welcome->encoding);
+    const struct rpc_bounds_of_peer *limits = welcome->limits;
 
-    channel->negotiating = false;
-    const struct rpc_codec *codec = welcome ? rpc_codec_find(welcome->encoding) : NULL;
     if (codec)
         channel->codec = codec;
-    json_free(&rpc_welcome_type, outcome->result);
-    if (channel->watch.fd >= 0)
-        send_held(channel);
+    if (limits->message < channel->message_max)
+        channel->message_max = (size_t)limits->message;
+    channel->in_flight_max = limits->in_flight < RPC_CHANNEL_IN_FLIGHT_MAX
+                                 ? (size_t)limits->in_flight
+                                 : RPC_CHANNEL_IN_FLIGHT_MAX;
 }
 
-int rpc_channel_negotiate(struct rpc_channel *channel, const char *encoding)
+/* A server that has no room for the connection says so in place of the answer; one that does not
+ * answer is not to be given anything. Any other answer is one. */
+static void on_welcome(void *data, const struct rpc_outcome *outcome)
+{
+    struct rpc_channel *channel = data;
+    bool refused = outcome->fault == RPC_TOO_MANY || outcome->fault == RPC_UNAVAILABLE;
+
+    channel->negotiating = false;
+    if (outcome->result)
+        take_welcome(channel, outcome->result);
+    json_free(&rpc_welcome_type, outcome->result);
+    if (channel->watch.fd < 0)
+        return;
+    if (refused || !outcome->answered) {
+        channel_end(channel, &(struct channel_end){.code = refused ? -ENOBUFS : -ETIMEDOUT,
+                                                   .what = error_message(outcome->error),
+                                                   .hint = outcome->error->hint});
+        return;
+    }
+    send_held(channel);
+    if (channel->events.ready)
+        channel->events.ready(channel->events.data);
+}
+
+int rpc_channel_negotiate(struct rpc_channel *channel, const char *encoding, uint64_t timeout_ms)
 {
     static const struct json_method hello_method = {
         .name = "rpc.hello", .params = &rpc_hello_type, .result = &rpc_welcome_type};
+    const struct rpc_codec *wanted = rpc_codec_find(encoding);
     char *encodings[] = {(char *)(uintptr_t)encoding, (char *)(uintptr_t)rpc_codec_json.name, NULL};
-    struct rpc_hello hello = {.encodings = encodings, .encodings_count = 2};
+    struct rpc_hello hello = {.encodings = encodings,
+                              .encodings_count = wanted == &rpc_codec_json ? 1 : 2};
 
-    if (!rpc_codec_find(encoding))
+    if (!wanted)
         return -EINVAL;
     if (channel->last_number || channel->counts.calls)
         return -EBUSY;
     int64_t r = rpc_channel_call(channel, &(struct rpc_call){.method = &hello_method,
                                                              .params = &hello,
+                                                             .timeout_ms = timeout_ms,
                                                              .done = on_welcome,
                                                              .data = channel});
     if (r < 0)
@@ -413,222 +480,17 @@ const char *rpc_channel_encoding(const struct rpc_channel *channel)
     return channel->codec->name;
 }
 
-/* ---- in ---- */
-
-static void take_fault(struct rpc_channel *channel, struct pending *pending,
-                       const struct rpc_message *message)
-{
-    _cleanup_error_ struct error err = ERROR_INIT;
-    int fault;
-
-    int code = fault_take(channel->codec, message->error.text, message->error.length, &fault, &err);
-    channel->counts.faults++;
-    finish(pending, &(struct rpc_outcome){.code = code, .fault = fault, .error = &err});
-}
-
-/* As JSON, whatever it came as. */
-static void take_raw(struct rpc_channel *channel, struct rpc_part part, struct buffer *json,
-                     struct rpc_outcome *outcome)
-{
-    if (channel->codec != &rpc_codec_json) {
-        channel->codec->to_json(part, json);
-        part = (struct rpc_part){.text = json->data, .length = json->length};
-    }
-    outcome->text = part.text;
-    outcome->text_length = part.length;
-}
-
-static void take_result(struct rpc_channel *channel, struct pending *pending,
-                        const struct rpc_message *message, int *fds)
-{
-    const struct json_type *type = pending->method->result;
-    _cleanup_buffer_ struct buffer json = BUFFER_INIT;
-    _cleanup_error_ struct error err = ERROR_INIT;
-    struct rpc_outcome outcome = {.fds = fds, .fds_count = message->fds};
-
-    if (pending->raw) {
-        take_raw(channel, message->result, &json, &outcome);
-    } else if (type && channel->codec->read(type, message->result.text, message->result.length,
-                                            &outcome.result, &err) < 0) {
-        error_context(&err, "%s: the answer", pending->method->name);
-        outcome = (struct rpc_outcome){.code = -EPROTO, .error = &err};
-    }
-    channel->counts.answers++;
-    finish(pending, &outcome);
-}
-
-static void count_late(struct rpc_channel *channel)
-{
-    channel->counts.late++;
-    if (channel->events.metrics)
-        rpc_metrics_add(&channel->events.metrics->late, 1);
-}
-
-static void take_answer(struct rpc_channel *channel, const struct rpc_message *message, int *fds)
-{
-    int64_t number = channel->codec->id_number(message->id);
-
-    if (number <= 0 || number > channel->last_number) {
-        end(channel, -EPROTO, "an answer came to nothing that was asked");
-        return;
-    }
-    struct pending *pending = channel_take_pending(channel, number);
-    if (!pending)
-        count_late(channel);
-    else if (message->error.text)
-        take_fault(channel, pending, message);
-    else
-        take_result(channel, pending, message, fds);
-}
-
-static void take_progress(struct rpc_channel *channel, const struct rpc_message *message)
-{
-    struct rpc_progress *progress;
-    void *value;
-
-    if (channel->codec->read(&rpc_progress_type, message->params.text, message->params.length,
-                             &value, NULL) < 0)
-        return;
-    progress = value;
-    struct rpc_part id = {.text = progress->id, .length = strlen(progress->id)};
-    const struct pending *pending = channel_find_pending(channel, rpc_codec_json.id_number(id));
-    if (pending && pending->progress)
-        pending->progress(pending->data, progress);
-    rpc_progress_free(progress);
-}
-
-static bool is_progress(const struct rpc_message *message)
-{
-    return message->params.text && message->method.length == strlen("rpc.progress") &&
-           memcmp(message->method.text, "rpc.progress", message->method.length) == 0;
-}
-
-static void take_notification(struct rpc_channel *channel, const struct rpc_message *message)
-{
-    _cleanup_buffer_ struct buffer json = BUFFER_INIT;
-    struct rpc_part params = message->params;
-
-    if (is_progress(message)) {
-        take_progress(channel, message);
-        return;
-    }
-    if (!channel->events.notified)
-        return;
-    if (params.text && channel->codec != &rpc_codec_json) {
-        if (cbor_to_json(params.text, params.length, &json, NULL) < 0) {
-            end(channel, -EPROTO, "what came is not understood");
-            return;
-        }
-        params = (struct rpc_part){.text = json.data, .length = json.length};
-    }
-    channel->events.notified(channel->events.data, message->method.text, message->method.length,
-                             params.text, params.length);
-}
-
-static void take_message(struct rpc_channel *channel, const struct rpc_message *message)
-{
-    int fds[RPC_FDS_MAX];
-
-    if (!message->valid || message->fds > channel->fds_count) {
-        end(channel, -EPROTO, message->valid ? "descriptors are missing" : message->problem);
-        return;
-    }
-    if (message->fds) {
-        memcpy(fds, channel->fds, message->fds * sizeof(int));
-        channel->fds_count -= message->fds;
-        memmove(channel->fds, channel->fds + message->fds, channel->fds_count * sizeof(int));
-    }
-    if (!message->method.text)
-        take_answer(channel, message, fds);
-    else
-        take_notification(channel, message);
-    close_fds(fds, message->fds);
-}
-
-static void take_frame(struct rpc_channel *channel, const char *text, size_t length)
-{
-    static const struct rpc_bounds bounds = {.depth = RPC_DEPTH_MAX, .batch = RPC_BATCH_MAX};
-    struct rpc_frame frame;
-
-    if (channel->codec->parse(text, length, &bounds, &frame, NULL) < 0) {
-        end(channel, -EPROTO, "what came is not understood");
-        return;
-    }
-    for (size_t i = 0; i < frame.count && channel->watch.fd >= 0; i++)
-        take_message(channel, &frame.messages[i]);
-    rpc_frame_finish(&frame);
-}
-
-static void take_frames(struct rpc_channel *channel)
-{
-    struct buffer *in = &channel->in;
-    size_t start = 0;
-
-    while (channel->watch.fd >= 0 && start < in->length) {
-        struct rpc_span span;
-        int r = channel->codec->split(in->data + start, in->length - start, RPC_ANSWER_MAX,
-                                      &channel->searched, &span);
-        if (r < 0) {
-            end(channel, -EPROTO, "an answer is too long");
-            break;
-        }
-        if (r == 0)
-            break;
-        start += span.consumed;
-        if (span.length)
-            take_frame(channel, span.text, span.length);
-    }
-    buffer_consume(in, start);
-}
-
-/* Bytes read, 0: not now, negative: no more. */
-static ssize_t read_some(struct rpc_channel *channel)
-{
-    size_t room = CHANNEL_FDS_MAX - channel->fds_count;
-    struct buffer *in = &channel->in;
-
-    if (room > SOCKET_FDS_MAX)
-        room = SOCKET_FDS_MAX;
-    buffer_reserve(in, READ_SIZE);
-    ssize_t n = socket_receive(channel->watch.fd, in->data + in->length, READ_SIZE,
-                               channel->fds + channel->fds_count, &room);
-    if (n <= 0)
-        return n == -EAGAIN ? 0 : n < 0 ? n : -ECONNRESET;
-    channel->fds_count += room;
-    if (channel->events.metrics)
-        rpc_metrics_add(&channel->events.metrics->bytes_in, (uint64_t)n);
-    in->length += (size_t)n;
-    in->data[in->length] = '\0';
-    return n;
-}
-
-static void on_readable(struct rpc_channel *channel)
-{
-    for (int round = 0; round < READ_ROUNDS && channel->watch.fd >= 0; round++) {
-        ssize_t n = read_some(channel);
-        if (n == 0)
-            return;
-        if (n < 0) {
-            end(channel, -ECONNRESET, "the server ended the connection");
-            return;
-        }
-        take_frames(channel);
-        if (n < READ_SIZE)
-            return;
-    }
-}
-
 static void on_event(struct rpc_watch *watch, uint32_t events)
 {
     struct rpc_channel *channel =
         (struct rpc_channel *)((char *)watch - offsetof(struct rpc_channel, watch));
 
-    hold(channel);
-    if (events & EPOLLOUT)
-        flush_or_end(channel);
+    channel_hold(channel);
+    if (events & EPOLLOUT) /* after the timers: what is too late by then is not sent */
+        rpc_loop_queue_later(channel->loop, &channel->flush);
     if (channel->watch.fd >= 0 && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
-        on_readable(channel);
-    release(channel);
+        channel_read(channel);
+    channel_release(channel);
 }
 
 /* ---- */
@@ -642,6 +504,8 @@ int rpc_channel_open(struct rpc_loop *loop, int fd, const struct rpc_channel_eve
     channel->references = 1;
     channel->codec = &rpc_codec_json;
     channel->last_held = &channel->held;
+    channel->message_max = RPC_MESSAGE_MAX;
+    channel->in_flight_max = RPC_IN_FLIGHT_MAX;
     channel->watch = (struct rpc_watch){.fd = fd, .callback = on_event};
     channel->flush.callback = on_flush;
     if (events)
@@ -663,11 +527,37 @@ bool rpc_channel_is_open(const struct rpc_channel *channel)
     return channel->watch.fd >= 0;
 }
 
+int rpc_channel_ended(const struct rpc_channel *channel)
+{
+    return channel->ended;
+}
+
+bool rpc_channel_is_ready(const struct rpc_channel *channel)
+{
+    return channel->watch.fd >= 0 && !channel->negotiating;
+}
+
+/* One more is for rpc.cancel. */
+size_t rpc_channel_width(const struct rpc_channel *channel)
+{
+    return channel->in_flight_max > 1 ? channel->in_flight_max - 1 : 1;
+}
+
+size_t rpc_channel_owed(const struct rpc_channel *channel)
+{
+    return channel->owed;
+}
+
+size_t rpc_channel_message_max(const struct rpc_channel *channel)
+{
+    return channel->message_max;
+}
+
 bool rpc_channel_is_unsent(struct rpc_channel *channel, int64_t number)
 {
     const struct pending *pending = channel_find_pending(channel, number);
 
-    return pending && is_unsent(pending);
+    return pending && (pending->held || pending->start >= output_sent(&channel->out));
 }
 
 struct rpc_channel_counts rpc_channel_counts(const struct rpc_channel *channel)
@@ -675,6 +565,6 @@ struct rpc_channel_counts rpc_channel_counts(const struct rpc_channel *channel)
     struct rpc_channel_counts counts = channel->counts;
 
     counts.in_flight = channel->in_flight;
-    counts.bytes_queued = channel->out.length - channel->sent;
+    counts.bytes_queued = output_length(&channel->out);
     return counts;
 }

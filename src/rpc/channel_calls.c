@@ -71,3 +71,12 @@ struct pending *channel_take_pending(struct rpc_channel *channel, int64_t number
     rpc_loop_clear_timer(channel->loop, &pending->timer);
     return pending;
 }
+
+struct pending *channel_any_pending(struct rpc_channel *channel)
+{
+    for (size_t i = 0; channel->in_flight; i++) {
+        if (channel->table[i])
+            return channel->table[i];
+    }
+    return NULL;
+}

@@ -72,6 +72,11 @@ int fault_errno(int code)
     }
 }
 
+bool fault_is_refusal(int code)
+{
+    return code == RPC_UNAVAILABLE || code == RPC_TOO_MANY;
+}
+
 /* The server's words, not ours: a message for a person was built where the failure was known. */
 int fault_take(const struct rpc_codec *codec, const char *text, size_t length, int *ret_code,
                struct error *err)
@@ -86,7 +91,7 @@ int fault_take(const struct rpc_codec *codec, const char *text, size_t length, i
         return r;
     }
     fault = value;
-    *ret_code = fault->code;
+    *ret_code = fault->code ? fault->code : RPC_INTERNAL_ERROR;
     r = error_set(err, fault_errno(fault->code), "%s", fault->message);
     if (fault->data && fault->data->hint)
         error_hint(err, "%s", fault->data->hint);

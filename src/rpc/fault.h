@@ -4,6 +4,7 @@
 #ifndef RPC_FAULT_H
 #define RPC_FAULT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include <base/error.h>
@@ -14,8 +15,10 @@ struct rpc_codec;
 int fault_errno(int code);
 /* The code in a word: "notFound" ...; NULL: a method's own code. */
 const char *fault_word(int code);
+/* Whether a server that answers so has done nothing, so that the call may go to another one. */
+bool fault_is_refusal(int code);
 /* Reads the member "error" into err: message and hint are the server's words. Returns err's code;
- * *ret_code is the JSON-RPC code, 0 when it could not be read. */
+ * *ret_code is the JSON-RPC code, never 0 but when it could not be read. */
 int fault_take(const struct rpc_codec *codec, const char *text, size_t length, int *ret_code,
                struct error *err);
 

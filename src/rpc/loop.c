@@ -10,7 +10,7 @@
 #include <base/alloc.h>
 #include <rpc/loop.h>
 
-enum { EVENTS_PER_ROUND = 64, TIMERS_FIRST = 64 };
+enum { EVENTS_PER_ROUND = 64, TIMERS_FIRST = 64, TASK_TURNS = 4 };
 
 #define NS_PER_SECOND UINT64_C(1000000000)
 
@@ -228,13 +228,22 @@ void rpc_loop_unqueue(struct rpc_loop *loop, struct rpc_task *task)
     task->queued = false;
 }
 
+/* Tasks queue others, which mostly belong to the same round; but those that do so without end must
+ * not keep descriptors and timers waiting. */
 static void run_tasks(struct rpc_loop *loop)
 {
-    while (loop->tasks) {
-        struct rpc_task *task = loop->tasks;
-        rpc_loop_unqueue(loop, task);
-        task->callback(task);
+    for (int turn = 0; turn < TASK_TURNS && loop->tasks; turn++) {
+        size_t count = 0;
+        for (const struct rpc_task *task = loop->tasks; task; task = task->next)
+            count++;
+        for (; count && loop->tasks; count--) {
+            struct rpc_task *task = loop->tasks;
+            rpc_loop_unqueue(loop, task);
+            task->callback(task);
+        }
     }
+    if (loop->tasks && loop->embedded)
+        rpc_loop_wake(loop);
 }
 
 /* ---- rounds ---- */

@@ -344,7 +344,10 @@ int cloche_client_fd(struct cloche_client *client)
 
 void cloche_client_dispatch(struct cloche_client *client)
 {
-    if (!client->settings.polled)
+    client_lock(client);
+    bool within = client_in_loop(client);
+    client_unlock(client);
+    if (!client->settings.polled || within)
         return;
     set_runner(client, true);
     rpc_loop_dispatch(client->loop);

@@ -27,10 +27,12 @@
 #define NEVER UINT64_MAX
 
 enum {
-    SILENT_MAX = 3,      /* time-outs in a row, without an answer, that make an endpoint suspect */
+    SILENT_MAX = 3,      /* time-outs in a row, without an answer, after which it is looked at */
+    GARBLED_MAX = 3,     /* connections in a row that end with nonsense, after which it is out */
     SILENT_MS = 200,     /* for so long one that has not answered in time comes after others */
     SILENT_WEIGHT = 4,   /* as if it had so many calls more for each of them */
     LANE_WIDTH = 64,     /* calls on a connection before another is made */
+    LANE_KINDS = 2,      /* of calls with a deadline, and of those without one */
     OWED_MAX = 8,        /* answers that a connection may owe to calls that did not wait */
     EXHAUSTED_MS = 20,   /* until another try when there are no descriptors */
     PROBE_GRACE_MS = 250 /* when a look is due for so long, whoever comes by does it */
@@ -66,6 +68,19 @@ bool is_exhaustion(int code); /* of connect above */
 struct lane;
 struct cloche_connection;
 
+enum lane_kind {
+    LANE_SHORT, /* for calls with a deadline */
+    LANE_LONG,
+};
+
+/* What a call needs of an endpoint. */
+enum endpoint_want {
+    WANT_CONNECTION, /* a connection for itself, or room for one */
+    WANT_IDLE,       /* one that is there: there are no descriptors for another */
+    WANT_LANE,       /* room among others, in the loop's thread */
+    WANT_LONG_LANE,  /* the same, for a call that may take as long as it wants */
+};
+
 struct endpoint {
     struct cloche_client *client;
     size_t index;
@@ -76,7 +91,10 @@ struct endpoint {
     unsigned failures;  /* in a row, without an answer between them */
     unsigned silent;    /* time-outs in a row, the same */
     uint64_t silent_at; /* the last of them */
+    unsigned garbled;   /* connections in a row that ended with nonsense */
     bool suspect;       /* taken out for being silent */
+    bool unreached;     /* nobody has got through to it since it was broken */
+    bool doubted;       /* it is silent, and to be looked at, though it is in */
     bool abandon;       /* its calls are to be moved: the loop's thread sees to it */
     uint64_t probe_due; /* of one that is out */
     char why[160];      /* it was taken out; "" never */
@@ -88,7 +106,8 @@ struct endpoint {
 
     /* of the loop's thread */
     struct lane *lanes;
-    unsigned lanes_count; /* without those that are retired */
+    unsigned lanes_count[LANE_KINDS]; /* without those that are retired */
+    bool full[LANE_KINDS];            /* no lane of the kind has room, and none can be made */
     struct lane *probe;
     struct rpc_timer probe_timer;
 };
@@ -96,17 +115,38 @@ struct endpoint {
 void endpoint_init(struct endpoint *endpoint, struct cloche_client *client, size_t index);
 /* Nobody uses it any more, nor its lanes. */
 void endpoint_finish(struct endpoint *endpoint);
-/* One that is in and has room for another synchronous call; *ret_none: none is in. */
-struct endpoint *endpoint_choose(struct cloche_client *client, bool synchronous, bool *ret_none);
-/* Takes it out. The lock is taken here. suspect: it is not known to be broken. */
+/* One that is in, is not among those to avoid, and has what is wanted; *ret_none: none of these is
+ * in. */
+struct endpoint *endpoint_choose(struct cloche_client *client, enum endpoint_want want,
+                                 uint64_t avoid, bool *ret_none);
+/* Its place in a set of endpoints. */
+uint64_t endpoint_bit(const struct endpoint *endpoint);
+/* None is in or being looked at, and of each it is known that nobody gets through to it. */
+bool endpoints_all_out(const struct cloche_client *client);
+/* A call was refused with that error answer: whether another endpoint may be asked, since nothing
+ * was done (the call then avoids this one). The lock is taken here. */
+bool endpoint_may_ask_another(struct cloche_client *client, struct endpoint *refused_by, int fault,
+                              uint64_t *avoid);
+/* A connection of its own that there was to be, or was, is not: who waits for room may go on. */
+void endpoint_unreserve(struct endpoint *endpoint);
+/* Takes it out: connections end, or (suspect) answers do not come. The lock is taken here. */
 void endpoint_break(struct endpoint *endpoint, bool suspect, const char *why);
+/* The same, for one to which no connection could be made. The lock is taken here. */
+void endpoint_unreached(struct endpoint *endpoint, const char *why);
+/* It was to be looked at, and we have no descriptor for it. The lock is taken here. */
+void endpoint_put_off(struct endpoint *endpoint);
+/* A connection ended with nonsense, of which some in a row take it out. The lock is taken here. */
+void endpoint_garbled(struct endpoint *endpoint, const char *why);
 /* It gave a sign of life. The lock is taken here. */
 void endpoint_revive(struct endpoint *endpoint);
+/* Somebody looks at it now. */
+void endpoint_begin_look(struct endpoint *endpoint);
 /* One that is out and may be looked at now, and is marked so; NULL: none. */
 struct endpoint *endpoint_claim(struct cloche_client *client, uint64_t now, uint64_t grace);
 /* When the next look is due; NEVER. */
 uint64_t endpoint_next_probe(const struct cloche_client *client);
-/* A call has ended there. The lock is taken here. */
+/* A call has ended there. timed_out: and nothing came on its connection meanwhile. The lock is
+ * taken here. */
 void endpoint_ended(struct endpoint *endpoint, bool answered, bool timed_out);
 
 /* ---- blocking connections (connection.c is the server's: link.c) */
@@ -166,7 +206,6 @@ struct async_target {
 };
 
 enum call_state {
-    CALL_FREE,
     CALL_HANDED_IN, /* not seen by the loop's thread yet */
     CALL_LOOSE,     /* in its hands */
     CALL_READY,     /* to be started at the end of this round */
@@ -176,12 +215,16 @@ enum call_state {
 
 struct async_call {
     struct async_call *next, *previous; /* in the list that its state names */
-    struct async_call *next_cancel;
     struct cloche_client *client;
     struct rpc_timer timer;
-    uint32_t slot, generation;
+    int64_t id;    /* the number that the caller has */
+    uint64_t turn; /* among those that wait */
     enum call_state state;
-    bool cancelled, cancel_queued, moving, idempotent, raw;
+    enum lane_kind kind;
+    bool cancelled; /* atomic */
+    bool moving, idempotent, raw;
+    uint64_t avoid;                /* endpoints that have refused it */
+    size_t charged;                /* bytes that count for it */
     struct json_method own_method; /* of a call by name */
     char *own_name;                /* owned */
     const struct json_method *method;
@@ -199,15 +242,27 @@ struct async_call {
 
 struct call_list {
     struct async_call *first, *last;
+    size_t count;
 };
 
-/* An asynchronous connection. */
+/* An asynchronous connection. It takes fewer calls than the server answers at a time, so that
+ * rpc.cancel gets through; calls that may take as long as they want have lanes of their own, since
+ * others would wait for them. */
 struct lane {
     struct lane *next;
     struct endpoint *endpoint;
     struct rpc_channel *channel;
+    enum lane_kind kind;
     size_t in_flight;
+    bool ready;   /* the server has answered */
     bool retired; /* takes no more calls, and goes with the last */
+};
+
+/* The number of a call is its slot and how often that was used. */
+struct call_slot {
+    struct async_call *call; /* NULL: free */
+    uint32_t generation;
+    uint32_t next_spare; /* slot, from 1 on; 0: none */
 };
 
 struct async_request {
@@ -220,29 +275,56 @@ struct async_request {
     struct async_target target;
 };
 
+/* ---- the table of calls (async_calls.c) */
+
+/* Behind `before`; NULL: first. */
+void call_list_insert(struct call_list *list, struct async_call *before, struct async_call *call);
+static inline void call_list_append(struct call_list *list, struct async_call *call)
+{
+    call_list_insert(list, list->last, call);
+}
+void call_list_remove(struct call_list *list, struct async_call *call);
+/* Under the lock. NULL: there is none of that number (any more). */
+struct async_call *call_find(struct cloche_client *client, int64_t number);
+/* Under the lock: with a number of its own. NULL: there are as many as there may be. */
+struct async_call *call_new(struct cloche_client *client);
+/* It has ended. The lock is taken here. */
+void call_free(struct async_call *call);
+/* Under the lock: the loop's thread is to cancel it. */
+void call_queue_cancel(struct cloche_client *client, int64_t number);
+/* The next of those from *at on, a place that begins with 0; NULL: no more. One that was handed in
+ * meanwhile is for the next round, which that began. The lock is taken here. */
+struct async_call *call_next_cancelled(struct cloche_client *client, size_t *at);
+/* All have ended. */
+void calls_finish(struct cloche_client *client);
+
+/* ---- asynchronous calls */
+
 /* From any thread: the call's number, or -errno. */
 int64_t async_call(struct cloche_client *client, const struct async_request *request);
 /* From any thread. */
 bool async_cancel(struct cloche_client *client, int64_t number);
 /* The loop's thread was woken: takes what was handed in, and sees to the probes. */
 void async_take(struct cloche_client *client);
-/* An endpoint is in again, or a call has ended: those that wait may go on. */
-void async_go_on(struct cloche_client *client);
+/* An endpoint is in again, or has room: so many of those that wait may go on. */
+void async_go_on(struct cloche_client *client, enum lane_kind kind, size_t most);
+/* Something has run out; after a while all that wait may go on. */
+void async_again(struct cloche_client *client);
 void async_init(struct cloche_client *client);
 /* All calls end with -ECANCELED. Nothing else runs any more. */
 void async_finish(struct cloche_client *client);
 
-/* A lane with room, made when there is none; -EAGAIN: there is no room; -ECONNREFUSED: the endpoint
+/* A lane with room; -EAGAIN: there is none, or one is just being made; -ECONNREFUSED: the endpoint
  * was taken out; exhaustion: no descriptors here. */
-int lane_get(struct endpoint *endpoint, struct lane **ret, struct error *err);
+int lane_get(struct endpoint *endpoint, enum lane_kind kind, struct lane **ret, struct error *err);
 /* One call less. */
 void lane_release(struct lane *lane);
 /* No more calls on them: they go when those that they have are done. */
 void lanes_retire(struct endpoint *endpoint);
-/* Their calls end. */
-void lanes_drop(struct endpoint *endpoint);
-/* No look at the endpoint goes on either. */
+/* Their calls end, and no look at the endpoint goes on. */
 void lanes_close(struct endpoint *endpoint);
+/* Looks at it if it is doubted. */
+void probe_doubted(struct endpoint *endpoint);
 void probe_init(struct endpoint *endpoint);
 /* Arms the timers of the endpoints that are out. */
 void probes_arm(struct cloche_client *client);
@@ -267,16 +349,21 @@ struct cloche_client {
     bool dispatching; /* somebody runs the loop: `runner` */
     pthread_t runner;
 
-    struct async_call **calls; /* owned, by slot */
-    size_t calls_count, calls_capacity, calls_used;
+    struct call_slot *slots; /* owned */
+    size_t slots_count, slots_capacity, calls_used;
+    uint32_t spare_slot;      /* from 1 on; 0: none */
+    size_t bytes;             /* of the parameters of all calls */
     struct async_call *spare; /* by next */
+    size_t spare_count;
     struct call_list handed_in;
-    struct async_call *cancels; /* by next_cancel */
+    int64_t *cancels; /* owned: numbers */
+    size_t cancels_count, cancels_capacity;
 
     /* of the loop's thread */
-    struct call_list ready, waiting;
+    struct call_list ready, waiting[LANE_KINDS];
+    uint64_t last_turn;
     struct rpc_task start_task;
-    struct rpc_timer again; /* when no descriptors were left */
+    struct rpc_timer again; /* when something had run out */
 };
 
 void client_lock(struct cloche_client *client);

@@ -68,13 +68,13 @@ static int connect_to(struct endpoint *endpoint, uint64_t deadline, struct cloch
     int r = link_open(endpoint, deadline < limit ? deadline : limit, ret, err);
     client_lock(client);
     if (r < 0)
-        endpoint->connections--;
+        endpoint_unreserve(endpoint);
     else
         endpoint->connects++;
     client_unlock(client);
     if (r == 0 || is_exhaustion(r) || (r == -ETIMEDOUT && monotonic_now() >= deadline))
         return r;
-    endpoint_break(endpoint, false, error_message(err));
+    endpoint_unreached(endpoint, error_message(err));
     return -ECONNREFUSED;
 }
 
@@ -95,7 +95,10 @@ static void probe(struct endpoint *endpoint, uint64_t deadline)
         r = link_call(link, &ping, &err);
     if (r < 0 && !ping.answered) {
         link_close(link);
-        endpoint_break(endpoint, false, error_message(&err));
+        if (is_exhaustion(r))
+            endpoint_put_off(endpoint);
+        else
+            endpoint_unreached(endpoint, error_message(&err));
         return;
     }
     client_lock(client);
@@ -124,16 +127,6 @@ static int none_in(struct cloche_client *client, struct error *err)
                      client->endpoints_count, first->why);
 }
 
-/* Nobody looks at one just now either. */
-static bool all_out(const struct cloche_client *client)
-{
-    for (size_t i = 0; i < client->endpoints_count; i++) {
-        if (client->endpoints[i].state != CLOCHE_ENDPOINT_OUT)
-            return false;
-    }
-    return true;
-}
-
 /* What a call needs to get a connection. */
 struct search {
     struct cloche_client *client;
@@ -159,7 +152,7 @@ static int wait_for_room(struct search *search, bool none, struct error *err)
 
     if (now >= search->deadline)
         return no_time(search, none, err);
-    if (none && client->settings.fail_fast && all_out(client))
+    if (none && client->settings.fail_fast && endpoints_all_out(client))
         return none_in(client, err);
     if (search->exhausted && now + EXHAUSTED_MS * NS_PER_MS < until)
         until = now + EXHAUSTED_MS * NS_PER_MS;
@@ -176,7 +169,8 @@ static int find_room(struct search *search, struct endpoint **ret_endpoint,
 {
     struct cloche_client *client = search->client;
     bool none;
-    struct endpoint *endpoint = endpoint_choose(client, true, &none),
+    struct endpoint *endpoint = endpoint_choose(
+                        client, search->exhausted ? WANT_IDLE : WANT_CONNECTION, 0, &none),
                     *look_at = claim(client, none);
 
     if (look_at) {
@@ -185,8 +179,6 @@ static int find_room(struct search *search, struct endpoint **ret_endpoint,
         client_lock(client);
         return 0;
     }
-    if (endpoint && search->exhausted && !endpoint->idle)
-        endpoint = NULL;
     if (!endpoint)
         return wait_for_room(search, none, err);
     if (!endpoint->idle && monotonic_now() >= search->deadline)

@@ -778,7 +778,7 @@ static struct rpc_channel *open_channel(const char *encoding)
 
     assert_int_equal(rpc_channel_open(loop, connect_one(), NULL, &channel, NULL), 0);
     if (encoding)
-        assert_int_equal(rpc_channel_negotiate(channel, encoding), 0);
+        assert_int_equal(rpc_channel_negotiate(channel, encoding, 0), 0);
     return channel;
 }
 
@@ -841,8 +841,8 @@ static void channels_speak_cbor(void **state)
     struct seen seen = {0};
     rpc_channel_call(channel,
                      &(struct rpc_call){.method = &types[2], .done = on_done_empty, .data = &seen});
-    assert_int_equal(rpc_channel_negotiate(channel, "cbor"), -EBUSY);
-    assert_int_equal(rpc_channel_negotiate(channel, "xml"), -EINVAL);
+    assert_int_equal(rpc_channel_negotiate(channel, "cbor", 0), -EBUSY);
+    assert_int_equal(rpc_channel_negotiate(channel, "xml", 0), -EINVAL);
     rpc_channel_close(channel);
     assert_int_equal(seen.code, -ECANCELED);
     channel = open_channel("cbor"); /* closed before the answer: what is held is let go */
@@ -867,7 +867,7 @@ static void channels_stay_with_json(void **state)
     serve();
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     assert_int_equal(rpc_channel_open(loop, fds[0], NULL, &channel, NULL), 0);
-    assert_int_equal(rpc_channel_negotiate(channel, "cbor"), 0);
+    assert_int_equal(rpc_channel_negotiate(channel, "cbor", 0), 0);
     rpc_channel_call(channel,
                      &(struct rpc_call){.method = &types[2], .done = on_done_empty, .data = &seen});
     turn(3);
