@@ -170,7 +170,9 @@ int cloche_rpc_string(struct cloche_rpc_request *request, const char *name, cons
 /* JSON text of any kind, valid as long as the request. */
 int cloche_rpc_json(struct cloche_rpc_request *request, const char *name, const char **ret);
 
-/* All of them: an object or an array. "{}" when none came. Valid as long as the request. */
+/* All of them: an object or an array. "{}" when none came. Valid as long as the request. Handlers
+ * that were generated (cloche-rpcgen(1)) have theirs as a structure, and find none by these
+ * functions. */
 const char *cloche_rpc_params(struct cloche_rpc_request *request);
 
 /* Descriptors that came with the call; the caller's from then on. -1: there is none, or it was

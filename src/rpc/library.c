@@ -166,6 +166,20 @@ void cloche_rpc_server_destroy(struct cloche_rpc_server *server)
     library_server_unref(server);
 }
 
+/* Takes added over. */
+static int add_method(struct cloche_rpc_server *server, struct library_method *added,
+                      const struct rpc_method *inner)
+{
+    int r = rpc_server_add_methods(server->server, inner, 1, NULL);
+    if (r < 0) {
+        free(added);
+        return r;
+    }
+    added->next = server->methods;
+    server->methods = added;
+    return 0;
+}
+
 int cloche_rpc_server_add(struct cloche_rpc_server *server, const struct cloche_rpc_method *method)
 {
     struct library_method *added = xnew(struct library_method);
@@ -174,19 +188,27 @@ int cloche_rpc_server_add(struct cloche_rpc_server *server, const struct cloche_
     if (r == 0 &&
         (!added->method.name || !added->method.handler || added->method.fds > RPC_FDS_MAX))
         r = -EINVAL;
-    added->type =
-        (struct json_method){.name = added->method.name, .param_fds = (uint8_t)added->method.fds};
-    const struct rpc_method inner = {
-        .type = &added->type, .handler = library_handle, .untyped = true};
-    if (r == 0)
-        r = rpc_server_add_methods(server->server, &inner, 1, NULL);
     if (r < 0) {
         free(added);
         return r;
     }
-    added->next = server->methods;
-    server->methods = added;
-    return 0;
+    added->type =
+        (struct json_method){.name = added->method.name, .param_fds = (uint8_t)added->method.fds};
+    const struct rpc_method inner = {
+        .type = &added->type, .handler = library_handle, .untyped = true};
+    return add_method(server, added, &inner);
+}
+
+int library_add_typed(struct cloche_rpc_server *server, const struct cloche_schema_method *typed,
+                      const void *handlers)
+{
+    struct library_method *added = xnew(struct library_method);
+
+    added->type = *(const struct json_method *)typed;
+    added->typed = typed;
+    added->handlers = handlers;
+    const struct rpc_method inner = {.type = &added->type, .handler = library_handle_typed};
+    return add_method(server, added, &inner);
 }
 
 /* A socket that a dead server has left. */

@@ -6,12 +6,15 @@
 #define RPC_LIBRARY_H
 
 #include <cloche/rpc.h>
+#include <cloche/schema.h>
 #include <rpc/server.h>
 #include <schema/json.h>
 
 struct library_method {
     struct json_method type; /* first: what the server knows */
     struct cloche_rpc_method method;
+    const struct cloche_schema_method *typed; /* NULL: it is one of cloche_rpc_server_add() */
+    const void *handlers;                     /* of typed */
     struct library_method *next;
 };
 
@@ -24,8 +27,13 @@ struct cloche_rpc_server {
 
 void library_server_unref(struct cloche_rpc_server *server);
 
-/* Of every method. */
+/* -EEXIST: there is one of that name. */
+int library_add_typed(struct cloche_rpc_server *server, const struct cloche_schema_method *typed,
+                      const void *handlers);
+
+/* Of every method: params are text, or of the method's type. */
 void library_handle(struct rpc_request *inner, const void *params, void *context);
+void library_handle_typed(struct rpc_request *inner, const void *params, void *context);
 
 /* The text without line ends; NULL: it is not JSON. Owned by the caller. */
 char *library_one_line(const char *text);

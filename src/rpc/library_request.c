@@ -281,6 +281,12 @@ int cloche_rpc_reply_fds(struct cloche_rpc_request *request, const char *result,
     return -EINVAL;
 }
 
+void cloche_schema_reply(struct cloche_rpc_request *request, const void *result, int fd)
+{
+    rpc_reply(request->inner, result, &fd, fd >= 0);
+    release(request);
+}
+
 int cloche_rpc_reply(struct cloche_rpc_request *request, const char *result)
 {
     return cloche_rpc_reply_fds(request, result, NULL, 0);
@@ -369,18 +375,35 @@ struct cloche_rpc_connection *cloche_rpc_request_connection(struct cloche_rpc_re
 
 /* ---- dispatch ---- */
 
-void library_handle(struct rpc_request *inner, const void *params, void *context)
+static struct cloche_rpc_request *request_of(struct rpc_request *inner,
+                                             struct cloche_rpc_server *server, const char *params)
 {
     struct cloche_rpc_request *request = xnew(struct cloche_rpc_request);
-    struct cloche_rpc_server *server = context;
 
     request->inner = inner;
     request->server = server;
     request->method = (const struct library_method *)rpc_request_type(inner);
     request->params = params;
     server->references++;
+    return request;
+}
+
+void library_handle(struct rpc_request *inner, const void *params, void *context)
+{
+    struct cloche_rpc_server *server = context;
+    struct cloche_rpc_request *request = request_of(inner, server, params);
+
     if (check_names(request))
         request->method->method.handler(request, server->settings.context);
     else
         cloche_rpc_fail_params(request);
+}
+
+void library_handle_typed(struct rpc_request *inner, const void *params, void *context)
+{
+    struct cloche_rpc_server *server = context;
+    struct cloche_rpc_request *request = request_of(inner, server, "{}");
+    const struct library_method *method = request->method;
+
+    method->typed->call(method->handlers, request, params, server->settings.context);
 }

@@ -36,6 +36,23 @@ FILE_KEYS = {'$schema', '$id', 'title', 'description', '$comment', '$defs', 'x-c
 METHOD_KEYS = {'params', 'result', 'summary', 'description', 'x-param-fds', 'x-result-fds',
                'x-idempotent', 'x-long', 'x-errors'}
 
+# What the value of a keyword is, wherever it stands.
+SHAPES = {
+    str: {'$ref', '$schema', '$id', '$comment', 'title', 'description', 'summary', 'format', 'x-c-name',
+          'x-api-version'},
+    bool: {'deprecated', 'x-keep-unknown', 'x-null-is-absent', 'x-any-case', 'x-format-version', 'x-raw',
+           'x-idempotent', 'x-long'},
+    int: {'minimum', 'maximum', 'minLength', 'maxLength', 'minItems', 'maxItems', 'x-param-fds',
+          'x-result-fds'},
+    list: {'oneOf', 'enum', 'required'},
+    dict: {'$defs', 'properties', 'items', 'params', 'result', 'x-methods'},
+}
+SHAPE_OF = {key: shape for shape, keys in SHAPES.items() for key in keys}
+SHAPE_NAMES = {str: 'a string', bool: 'true or false', int: 'a whole number', list: 'an array',
+               dict: 'an object'}
+NAMED = {'$defs', 'properties', 'x-methods'}  # their members are names, and have schemas
+OPAQUE = {'default', 'examples', 'const', 'enum', 'required', 'x-errors'}
+
 # Words that cannot name a field: keywords, and names that a libc may define as macros (musl does).
 C_KEYWORDS = set('''auto break case char const continue default do double else enum extern float
     for goto if inline int long register restrict return short signed sizeof static struct switch
@@ -150,11 +167,31 @@ class Schema:
         for key in self.root:
             if key not in FILE_KEYS:
                 raise SchemaError(path, '#', f'unsupported keyword "{key}"')
+        self.check_shapes(self.root, '#')
         self.prefix = self.root.get('x-c-prefix')
         if not isinstance(self.prefix, str) or not re.fullmatch('[a-z][a-z0-9_]*', self.prefix):
             raise SchemaError(path, '#/x-c-prefix', 'missing, or not a C name in lower case')
         self.name = os.path.splitext(os.path.basename(path))[0].replace('-', '_')
         self.defs = self.root.get('$defs', {})
+
+    def check_shapes(self, node, place):
+        """That keywords have values of their kind, so that nobody else has to look."""
+        for key, value in node.items():
+            inside = f'{place}/{key}'
+            shape = SHAPE_OF.get(key)
+            if shape and (not isinstance(value, shape) or (shape is int and isinstance(value, bool))):
+                raise SchemaError(self.path, inside, f'is {SHAPE_NAMES[shape]}')
+            if key == 'required' and not all(isinstance(item, str) for item in value):
+                raise SchemaError(self.path, inside, 'is a list of names')
+            if key in NAMED:
+                for name, child in value.items():
+                    if not isinstance(child, dict):
+                        raise SchemaError(self.path, f'{inside}/{name}', 'is described by an object')
+                    self.check_shapes(child, f'{inside}/{name}')
+            elif key not in OPAQUE:
+                for child in value if isinstance(value, list) else [value]:
+                    if isinstance(child, dict):
+                        self.check_shapes(child, inside)
 
     @staticmethod
     def unique(pairs):
@@ -347,6 +384,7 @@ class Reader:
         value = self.inline(value, place)
         one_of = value.get('oneOf')
         if one_of:
+            one_of = [self.inline(branch, f'{place}/oneOf') for branch in one_of]
             others = [branch for branch in one_of if branch.get('type') != 'null']
             if len(others) != 1 or '$ref' not in others[0]:
                 self.fail(place, 'an element that may be null is a $ref or null')
@@ -537,7 +575,7 @@ static inline void cleanup_{name}_p(struct {name} **value)
 
 
 def member_name(method):
-    return snake_case(method['name'])
+    return method.get('member') or snake_case(method['name'])
 
 
 def emit_handlers(schema, methods):

@@ -25,7 +25,7 @@ def flat(name):
 
 class Method:
     def __init__(self, stubs, method):
-        self.name = f'{PUBLIC}_{flat(method["name"])}'
+        self.name = stubs.function(method['name'])
         self.local = flat(method['name'])
         self.summary = method['summary']
         self.idempotent = method['idempotent']
@@ -86,11 +86,14 @@ class Method:
 
 
 class Stubs:
+    call = 'rpc_stub_call'      # what they call, and with _async
+    others = False              # whether types of other files may be used
+
     def __init__(self, path):
         self.schema = generate.Schema.load(path)
         self.reader = generate.Reader(self.schema)
         self.reader.read()
-        if self.reader.includes:
+        if self.reader.includes and not self.others:
             raise generate.SchemaError(path, '#', 'stubs of types of other files are not made')
         self.methods = [Method(self, method) for method in self.reader.methods]
         self.results = sorted({method.result for method in self.methods if method.result})
@@ -98,6 +101,9 @@ class Stubs:
     def public(self, c_name):
         """api_mount -> cloche_mount"""
         return f'{PUBLIC}_{c_name.removeprefix(self.schema.prefix + "_")}'
+
+    def function(self, method):
+        return f'{PUBLIC}_{flat(method)}'
 
     def publish(self, text):
         text = re.sub(rf'\bstruct {self.schema.prefix}_', f'struct {PUBLIC}_', text)
@@ -120,6 +126,15 @@ def wrap(declaration):
         line += argument + ', '
     lines.append(line.removesuffix(', ') + ')')
     return '\n'.join(lines)
+
+
+def emit_prototypes(stubs):
+    out = ''
+    for method in stubs.methods:
+        out += '\n' + generate.comment(method.notes())
+        out += wrap(method.sync()) + ';\n' + wrap(method.sync_with()) + ';\n'
+        out += wrap(method.callback()) + ';\n' + wrap(method.asynchronous()) + ';\n'
+    return out
 
 
 def emit_header(stubs):
@@ -168,10 +183,7 @@ extern "C" {{
     for result in stubs.results:
         out += f'void {result}_free(struct {result} *result);\n'
     out += '\n/* ---- methods ---- */\n'
-    for method in stubs.methods:
-        out += '\n' + generate.comment(method.notes())
-        out += wrap(method.sync()) + ';\n' + wrap(method.sync_with()) + ';\n'
-        out += wrap(method.callback()) + ';\n' + wrap(method.asynchronous()) + ';\n'
+    out += emit_prototypes(stubs)
     return out + '''
 #pragma GCC visibility pop
 
@@ -183,8 +195,7 @@ extern "C" {{
 '''
 
 
-def emit_method(stubs, index, method):
-    table = f'&{stubs.schema.name}_methods[{index}]'
+def emit_method(stubs, table, method):
     params = 'params' if method.params else 'NULL'
     fd = 'fd' if method.param_fd else '-1'
     ret = '(void **)ret' if method.result else 'NULL'
@@ -202,7 +213,7 @@ def emit_method(stubs, index, method):
     return f'''
 {method.sync_with()}
 {{
-    return rpc_stub_call(client, {table}, {params}, {fd}, options, {ret}, {ret_fd}, error);
+    return {stubs.call}(client, {table}, {params}, {fd}, options, {ret}, {ret_fd}, error);
 }}
 
 {method.sync()}
@@ -210,7 +221,7 @@ def emit_method(stubs, index, method):
     return {method.name}_with({', '.join(passed + ['NULL'] + returned + ['error'])});
 }}
 
-static void {method.local}_done(void (*function)(void), void *data, void *result, int fd,
+static void done_{method.local}(void (*function)(void), void *data, void *result, int fd,
     const struct cloche_error *error)
 {{
 {close}    (({method.name}_done)function)({', '.join(given + ['error'])});
@@ -218,7 +229,7 @@ static void {method.local}_done(void (*function)(void), void *data, void *result
 
 {method.asynchronous()}
 {{
-    return rpc_stub_call_async(client, {table}, {params}, {fd}, timeout_ms, {method.local}_done,
+    return {stubs.call}_async(client, {table}, {params}, {fd}, timeout_ms, done_{method.local},
         (void (*)(void))done, data);
 }}
 '''
@@ -253,7 +264,7 @@ void {result}_free(struct {result} *result)
 }}
 '''
     for index, method in enumerate(stubs.methods):
-        out += emit_method(stubs, index, method)
+        out += emit_method(stubs, f'&{name}_methods[{index}]', method)
     return out
 
 
