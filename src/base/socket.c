@@ -80,7 +80,8 @@ int socket_set_nonblocking(int fd)
     return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
 }
 
-ssize_t socket_send(int fd, const void *data, size_t length, const int *fds, size_t fds_count)
+static ssize_t send_message(int fd, const void *data, size_t length, const int *fds,
+                            size_t fds_count, int flags)
 {
     union {
         struct cmsghdr header;
@@ -101,9 +102,19 @@ ssize_t socket_send(int fd, const void *data, size_t length, const int *fds, siz
         memcpy(CMSG_DATA(&control.header), fds, fds_count * sizeof(int));
     }
     do
-        sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+        sent = sendmsg(fd, &message, MSG_NOSIGNAL | flags);
     while (sent < 0 && errno == EINTR);
     return sent < 0 ? -errno : sent;
+}
+
+ssize_t socket_send(int fd, const void *data, size_t length, const int *fds, size_t fds_count)
+{
+    return send_message(fd, data, length, fds, fds_count, 0);
+}
+
+ssize_t socket_send_now(int fd, const void *data, size_t length, const int *fds, size_t fds_count)
+{
+    return send_message(fd, data, length, fds, fds_count, MSG_DONTWAIT);
 }
 
 /* Moves the descriptors of one control message into fds; those beyond limit are closed. */
@@ -122,7 +133,8 @@ static size_t take_fds(const struct cmsghdr *control, int *fds, size_t have, siz
     return have;
 }
 
-ssize_t socket_receive(int fd, void *data, size_t length, int *fds, size_t *fds_count)
+static ssize_t receive_message(int fd, void *data, size_t length, int *fds, size_t *fds_count,
+                               int flags)
 {
     union {
         struct cmsghdr header;
@@ -138,7 +150,7 @@ ssize_t socket_receive(int fd, void *data, size_t length, int *fds, size_t *fds_
 
     *fds_count = 0;
     do
-        received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+        received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | flags);
     while (received < 0 && errno == EINTR);
     if (received < 0)
         return -errno;
@@ -153,4 +165,14 @@ ssize_t socket_receive(int fd, void *data, size_t length, int *fds, size_t *fds_
     }
     *fds_count = have;
     return received;
+}
+
+ssize_t socket_receive(int fd, void *data, size_t length, int *fds, size_t *fds_count)
+{
+    return receive_message(fd, data, length, fds, fds_count, 0);
+}
+
+ssize_t socket_receive_now(int fd, void *data, size_t length, int *fds, size_t *fds_count)
+{
+    return receive_message(fd, data, length, fds, fds_count, MSG_DONTWAIT);
 }

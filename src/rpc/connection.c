@@ -148,8 +148,9 @@ static int flush(struct rpc_connection *connection)
 {
     while (connection->output_first) {
         struct output *output = connection->output_first;
-        ssize_t n = socket_send(connection->watch.fd, output->data.data + output->sent,
-                                output->data.length - output->sent, output->fds, output->fds_count);
+        ssize_t n =
+            socket_send_now(connection->watch.fd, output->data.data + output->sent,
+                            output->data.length - output->sent, output->fds, output->fds_count);
         if (n < 0)
             return (int)n;
         close_fds(output->fds, output->fds_count);
@@ -359,7 +360,7 @@ static ssize_t read_some(struct rpc_connection *connection)
     if (room > SOCKET_FDS_MAX)
         room = SOCKET_FDS_MAX;
     buffer_reserve(scratch, READ_SIZE);
-    ssize_t n = socket_receive(connection->watch.fd, scratch->data, READ_SIZE, fds, &room);
+    ssize_t n = socket_receive_now(connection->watch.fd, scratch->data, READ_SIZE, fds, &room);
     if (n == -EAGAIN)
         return 0;
     if (n <= 0)
@@ -488,7 +489,7 @@ void connection_turn_away(struct rpc_server *server, int fd)
     rpc_write_error(&rpc_codec_json, &out, (struct rpc_part){0}, RPC_TOO_MANY,
                     "too many connections", NULL, "close others, or try again later");
     rpc_codec_json.end(&out, 0);
-    socket_send(fd, out.data, out.length, NULL, 0);
+    socket_send_now(fd, out.data, out.length, NULL, 0);
     close(fd);
 }
 
@@ -503,11 +504,11 @@ static struct rpc_peer peer_of(int fd)
         .uid = credentials.uid, .gid = credentials.gid, .pid = credentials.pid};
 }
 
-void connection_open(struct rpc_server *server, int fd, const void *tag)
+void connection_open(struct rpc_server *server, int fd, const void *tag, uint64_t account)
 {
     struct rpc_peer peer = peer_of(fd);
 
-    struct peer_count *count = server_admit(server, peer.uid);
+    struct peer_count *count = server_admit(server, peer.uid, account);
     if (!count) {
         connection_turn_away(server, fd);
         return;

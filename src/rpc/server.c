@@ -109,19 +109,19 @@ int rpc_server_add_handlers(struct rpc_server *server, const struct json_method 
 
 /* ---- connections ---- */
 
-static struct peer_count **find_peer(struct rpc_server *server, uid_t uid)
+static struct peer_count **find_peer(struct rpc_server *server, uid_t uid, uint64_t account)
 {
     struct peer_count **at = &server->peers;
 
-    while (*at && (*at)->uid != uid)
+    while (*at && ((*at)->uid != uid || (*at)->account != account))
         at = &(*at)->next;
     return at;
 }
 
-struct peer_count *server_admit(struct rpc_server *server, uid_t uid)
+struct peer_count *server_admit(struct rpc_server *server, uid_t uid, uint64_t account)
 {
     const struct rpc_limits *limits = &server->options.limits;
-    struct peer_count **at = find_peer(server, uid);
+    struct peer_count **at = find_peer(server, uid, account);
 
     if (server->connections_count >= limits->connections ||
         (*at && (*at)->connections >= limits->connections_per_peer))
@@ -129,6 +129,7 @@ struct peer_count *server_admit(struct rpc_server *server, uid_t uid)
     if (!*at) {
         *at = xnew(struct peer_count);
         (*at)->uid = uid;
+        (*at)->account = account;
     }
     (*at)->connections++;
     server->connections_count++;
@@ -137,7 +138,8 @@ struct peer_count *server_admit(struct rpc_server *server, uid_t uid)
 
 void server_connection_gone(struct rpc_server *server, struct rpc_connection *connection)
 {
-    struct peer_count **at = find_peer(server, connection->peer.uid), *peer = *at;
+    struct peer_count *peer = connection->count;
+    struct peer_count **at = find_peer(server, peer->uid, peer->account);
 
     peer->bytes -= connection->charged;
     connection->charged = 0;
@@ -201,7 +203,7 @@ static void on_connection(struct rpc_watch *watch, uint32_t events _unused_)
     for (int i = 0; i < ACCEPT_AT_ONCE && !server->destroyed; i++) {
         int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
-            connection_open(server, fd, listener->tag);
+            connection_open(server, fd, listener->tag, 0);
             continue;
         }
         if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
@@ -235,7 +237,8 @@ int rpc_server_listen(struct rpc_server *server, int listen_fd, const void *tag,
     return 0;
 }
 
-int rpc_server_adopt(struct rpc_server *server, int fd, const void *tag, struct error *err)
+int rpc_server_adopt_for(struct rpc_server *server, int fd, const void *tag, uint64_t account,
+                         struct error *err)
 {
     int r = socket_set_nonblocking(fd);
 
@@ -243,8 +246,13 @@ int rpc_server_adopt(struct rpc_server *server, int fd, const void *tag, struct 
         close_fd(fd);
         return error_errno(err, -r, "serve a connection");
     }
-    connection_open(server, fd, tag);
+    connection_open(server, fd, tag, account);
     return 0;
+}
+
+int rpc_server_adopt(struct rpc_server *server, int fd, const void *tag, struct error *err)
+{
+    return rpc_server_adopt_for(server, fd, tag, 0, err);
 }
 
 /* ---- the server itself ---- */

@@ -43,6 +43,7 @@ struct method_slot { /* of a hash table by name, open addressing */
 struct peer_count {
     struct peer_count *next;
     uid_t uid;
+    uint64_t account; /* 0: of the uid */
     size_t connections;
     size_t bytes; /* as its connections were charged */
 };
@@ -156,7 +157,7 @@ struct rpc_request {
 
 void server_unref(struct rpc_server *server);
 /* Counts one more of the user's; NULL: it may not be made. */
-struct peer_count *server_admit(struct rpc_server *server, uid_t uid);
+struct peer_count *server_admit(struct rpc_server *server, uid_t uid, uint64_t account);
 void server_connection_gone(struct rpc_server *server, struct rpc_connection *connection);
 /* NULL: there is none. */
 struct method *server_find_method(const struct rpc_server *server, const char *name, size_t length);
@@ -164,7 +165,7 @@ struct method *server_find_method(const struct rpc_server *server, const char *n
 /* One connection too many: it is told so, as far as its socket takes it, and closed. */
 void connection_turn_away(struct rpc_server *server, int fd);
 /* Takes fd over. */
-void connection_open(struct rpc_server *server, int fd, const void *tag);
+void connection_open(struct rpc_server *server, int fd, const void *tag, uint64_t account);
 
 /* A message is appended to what connection_begin() returns, and ended with connection_end(). It is
  * sent when the loop has nothing else to do, or at once if that does not run. fds are taken over.

@@ -29,8 +29,8 @@ def free_port():
 
 
 class Door:
-    """cloche-door in its jail with a daemon of ours behind it: `serve(connection, first)` is called
-    in a thread for each connection that it hands over; first is the parameters of rpc.peer. Without
+    """cloche-door in its jail with a daemon of ours behind it: `serve(connection, lines)` is called
+    in a thread for each connection that it hands over; who has come is in introductions. Without
     serve, every request is answered with its own method and params."""
 
     def __init__(self, *schemes, serve=None, options=(), jailed=True, insecure=True):
@@ -85,7 +85,7 @@ class Door:
     def _accept(self):
         while True:
             try:
-                data, ancillary, _, _ = self.control.recvmsg(16, socket.CMSG_SPACE(4))
+                data, ancillary, _, _ = self.control.recvmsg(1 << 16, socket.CMSG_SPACE(4))
             except OSError:
                 return
             if not data:
@@ -95,15 +95,12 @@ class Door:
             connection = socket.socket(fileno=fds[0])
             connection.setblocking(True)
             self.connections.append(connection)
+            self.introductions.append(json.loads(data))
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection):
         try:
-            lines = connection.makefile("rb")
-            first = json.loads(lines.readline())
-            assert first["method"] == "rpc.peer" and "id" not in first, first
-            self.introductions.append(first["params"])
-            self.serve(connection, lines)
+            self.serve(connection, connection.makefile("rb"))
         except (OSError, ValueError):
             pass
         finally:

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -104,6 +105,16 @@ def try_connect(url, **options):
         return None
 
 
+def connect_page(url, origin):
+    """As a page of that origin; None: it is not let in."""
+    host = url.split("//")[1]
+    try:
+        return rpc.Client(rpc.WebSocket(socket.create_connection(tuple(host.split(":")), timeout=10), host,
+                                        headers=["Origin: " + origin]))
+    except (OSError, EOFError):
+        return None
+
+
 @test
 def certificates_decide_what_may_be_called(instance, scratch):
     certificates = Certificates(scratch)
@@ -130,25 +141,132 @@ def certificates_decide_what_may_be_called(instance, scratch):
 
 @test
 def nobody_can_say_who_they_are(instance, scratch):
-    """What the door says first, a client may say again, or on another socket."""
-    url = f"tcp://127.0.0.1:{free_port()}"
+    """What the door says beside a connection, a client may say within it, first or later."""
+    url = f"ws://127.0.0.1:{free_port()}"
     boss = {"transport": "tls", "address": "192.0.2.1:1", "listener": "x", "name": "boss"}
-    settings = {"listen": [url], "insecureLoopback": True, "methods": ["system.version"],
+    settings = {"listen": [url], "insecureLoopback": True, "methods": ["system.version"], "origins": ["*"],
                 "grants": [{"certificates": ["CN:boss"], "methods": ["*"]}]}
-    with Daemon(instance, scratch, **settings):
-        client = rpc.connect(url)
-        for method, params, code in (("rpc.peer", boss, "(-4)"), ("system.info", {}, "(-4)")):
-            try:
-                client.call(method, params)
-                raise AssertionError(f"{method} was allowed")
-            except RuntimeError as problem:
-                assert code in str(problem), problem
-        assert client.call("system.version")
+
+    def refused(client, method, params, code):
         try:
-            rpc.connect(f"unix://{instance.socket}").call("rpc.peer", boss)
-            raise AssertionError("rpc.peer was allowed")
+            client.call(method, params)
+            raise AssertionError(f"{method} was allowed")
         except RuntimeError as problem:
-            assert "(-32601)" in str(problem), problem
+            assert code in str(problem), problem
+
+    with Daemon(instance, scratch, **settings):
+        # Words of the door that are refused leave nobody behind, whose client could say others.
+        for origin in ("https://shop.example", "https://shop.example/" + "x" * 2100, "\xff" * 700):
+            client = connect_page(url, origin)
+            if client:
+                refused(client, "rpc.peer", boss, "(-32601)")
+                refused(client, "system.info", {}, "(-4)")
+                assert client.call("system.version")
+        refused(rpc.connect(f"unix://{instance.socket}"), "rpc.peer", boss, "(-32601)")
+
+
+@test
+def clients_see_who_they_are_and_what_they_may(instance, scratch):
+    certificates = Certificates(scratch)
+    urls = {scheme: f"{scheme}://127.0.0.1:{free_port()}" for scheme in ("tls", "ws")}
+    settings = {
+        "listen": list(urls.values()), "tlsCert": certificates.path("server.pem"),
+        "tlsKey": certificates.path("server.key"), "tlsClientCa": certificates.path("ca.pem"),
+        "insecureLoopback": True, "methods": ["system.version"],
+        "grants": [{"certificates": ["CN:till 7"], "methods": ["container.*"]}]}
+    free = {"rpc.hello", "rpc.ping", "rpc.cancel", "rpc.whoami", "rpc.discover"}
+    with Daemon(instance, scratch, **settings):
+        till = rpc.connect(urls["tls"], **certificates.client_options())
+        page = rpc.connect(urls["ws"])
+        me, it = till.call("rpc.whoami"), page.call("rpc.whoami")
+        assert me["certificate"] == "CN:till 7" and me["transport"] == "tls" and me["listener"] == urls["tls"], me
+        assert "DNS:till7.example" in me["certificateNames"] and me["address"].startswith("127.0.0.1:"), me
+        assert it["transport"] == "ws" and it["listener"] == urls["ws"] and "certificate" not in it, it
+        assert set(it["methods"]) == free | {"system.version"}
+        assert {"container.list", "container.exec"} <= set(me["methods"]) and "system.info" not in me["methods"]
+        for client, known in ((till, me), (page, it)):
+            shown = {method["name"] for method in client.call("rpc.discover")["methods"]}
+            assert shown == set(known["methods"]), shown ^ set(known["methods"])
+
+
+@test
+def one_client_too_many_ends_nobody_elses_connection(instance, scratch):
+    """The daemon has no descriptor left: the one who comes is turned away, the others stay."""
+    import resource
+    url = f"tcp://127.0.0.1:{free_port()}"
+    with Daemon(instance, scratch, listen=[url], insecureLoopback=True, connectionsPerAddress=200,
+                handshakesPerAddress=200) as daemon:
+        client = rpc.connect(url)
+        client.call("rpc.ping")
+        door = daemon.door()
+        limits = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+        open_now = max(map(int, os.listdir(f"/proc/{daemon.process.pid}/fd")))
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (open_now + 8, limits[1]))
+        crowd = [socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=20) for _ in range(30)]
+        wait_for(lambda: daemon.said("no descriptor left"), 20)
+        assert client.call("rpc.ping") == {} and daemon.door() == door
+        for sock in crowd:
+            sock.close()
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, limits)
+
+        def served():
+            other = try_connect(url)
+            try:
+                return other.call("rpc.ping") == {}
+            except (OSError, EOFError, AttributeError):
+                return False
+        wait_for(served, 20)
+        assert daemon.door() == door and client.call("rpc.ping") == {}
+
+
+@test
+def a_guest_uses_up_its_own_share_alone(instance, scratch):
+    """To the kernel all guests are the door; their limits are each one's own."""
+    port = free_port()
+    with Daemon(instance, scratch, listen=[f"tcp://127.0.0.1:{port}"], insecureLoopback=True):
+        hogs = []
+        # 64 MiB but for a few bytes, of which no message is whole.
+        for source, length in [("127.0.0.2", (1 << 20) - 16)] * 64 + [("127.0.0.3", 1000)]:
+            hog = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
+            hogs.append(hog)
+            try:
+                hog.sendall(b"[" + b" " * (length - 1))
+            except OSError:
+                pass  # it was enough
+        instance.cloche("run", "-d", "--name", "shop", "host", "sleep", "600", timeout=120)
+        try:
+            client = rpc.connect(f"tcp://127.0.0.1:{port}")
+            numbers = [client.send("container.wait", {"container": "shop"}) for _ in range(10)]
+            assert client.call("rpc.ping") == {}
+            client.call("container.stop", {"container": "shop", "timeout": 0})
+            assert all("exitCode" in client.take(number) for number in numbers)
+        finally:
+            for hog in hogs:
+                hog.close()
+            instance.cloche("rm", "-f", "shop", code=None)
+
+
+@test
+def clients_that_are_gone_end_their_calls(instance, scratch):
+    """One that shut its half and vanished is no client any more, though it waits for an answer."""
+    port = free_port()
+    with Daemon(instance, scratch, listen=[f"tcp://127.0.0.1:{port}"], insecureLoopback=True):
+        instance.cloche("run", "-d", "--name", "shop", "host", "sleep", "600", timeout=120)
+        try:
+            def waits():
+                stats = rpc.connect(f"tcp://127.0.0.1:{port}").call("rpc.stats")
+                return sum(m["inFlight"] for m in stats["methods"] if m["method"] == "container.wait")
+            sock = socket.create_connection(("127.0.0.1", port))
+            sock.sendall(b'{"jsonrpc":"2.0","id":1,"method":"container.wait","params":{"container":"shop"}}\n')
+            wait_for(lambda: waits() == 1)
+            sock.shutdown(socket.SHUT_WR)
+            time.sleep(0.3)
+            assert waits() == 1  # half of it is still there
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+            wait_for(lambda: waits() == 0, 20, "the call of a client that is gone ends")
+        finally:
+            instance.cloche("rm", "-f", "shop", code=None)
 
 
 @test

@@ -471,6 +471,31 @@ static void a_paused_client_that_goes_is_noticed(void **state)
         rpc_reply(held[i], NULL, NULL, 0);
 }
 
+/* O_NONBLOCK is of the open file description, which whoever has made the connection may share. */
+static void a_connection_made_blocking_blocks_nobody(void **state)
+{
+    enum { READ_AT_ONCE = 64 * 1024, LARGE_CALLS = 4 };
+    char *blanks = xmalloc(READ_AT_ONCE);
+    int pair[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    int shared = dup(pair[1]);
+    assert_int_equal(rpc_server_adopt(server, pair[1], NULL, NULL), 0);
+    assert_int_equal(fcntl(shared, F_SETFL, fcntl(shared, F_GETFL) & ~O_NONBLOCK), 0);
+    alarm(20);
+    memset(blanks, '\n', READ_AT_ONCE);
+    assert_int_equal(write(pair[0], blanks, READ_AT_ONCE), READ_AT_ONCE);
+    turn(5);
+    for (int i = 0; i < LARGE_CALLS; i++)
+        say(pair[0], "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"large\"}\n");
+    turn(5);
+    alarm(0);
+    close(shared);
+    close(pair[0]);
+    turn(5);
+    free(blanks);
+}
+
 static void slow_readers_are_not_waited_for(void **state)
 {
     int slow = connect_raw(), quick = connect_raw();
@@ -1091,6 +1116,7 @@ int main(void)
         server_test(answer_after_the_server_has_gone),
         server_test(a_shut_half_still_gets_answers),
         server_test(a_paused_client_that_goes_is_noticed),
+        server_test(a_connection_made_blocking_blocks_nobody),
         server_test(slow_readers_are_not_waited_for),
         server_test(descriptors_there_and_back),
         server_test(descriptors_nobody_wants),

@@ -81,6 +81,7 @@ struct peer {
     struct stream stream;
     struct rpc_watch outside;
     struct rpc_watch inside; /* fd -1: none */
+    int upgrade_fd;          /* to the daemon, while the HTTP server says 101; -1: none */
     struct rpc_timer timer;
     struct rpc_task update; /* when somebody else has changed it */
     struct flow flow;
@@ -124,11 +125,9 @@ void peer_create(struct gate *gate, const struct listener *listener, int fd, str
                  const struct sockaddr_storage *address);
 /* NULL: there is none of that number any more. */
 struct peer *peer_find(struct gate *gate, uint64_t number);
-/* Turns the HTTP phase into a WebSocket: its inside is from now on this connection to the daemon,
- * into which `first` is to be written before anything else (both are taken over). early: what the
- * HTTP server has read beyond the request. */
-void peer_upgrade(struct peer *peer, int inside_fd, struct buffer *first, const void *early,
-                  size_t early_length);
+/* Turns the HTTP phase into a WebSocket: its inside is from now on upgrade_fd. early: what the HTTP
+ * server has read beyond the request. */
+void peer_upgrade(struct peer *peer, const void *early, size_t early_length);
 /* Ends all of them, politely as far as that goes at once. */
 void peers_end(struct gate *gate);
 
@@ -137,9 +136,9 @@ void gate_peer_gone(struct gate *gate);
 
 /* ---- inside ---- */
 
-/* A new connection to the daemon (non-blocking), and what is to be written into it before anything
- * else: who has come. origin: of a page, or NULL. */
-int inside_open(struct peer *peer, const char *origin, struct buffer *ret_first, struct error *err);
+/* A new connection to the daemon (non-blocking), which is told who has come. origin: of a page, or
+ * NULL. */
+int inside_open(struct peer *peer, const char *origin, struct error *err);
 
 /* ---- HTTP ---- */
 

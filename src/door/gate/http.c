@@ -36,14 +36,6 @@ struct http {
     size_t page_length;
 };
 
-/* A request whose answer is a WebSocket, from that answer on. */
-struct upgrade {
-    struct gate *gate;
-    uint64_t peer;
-    int inside_fd;
-    struct buffer first;
-};
-
 /* ---- requests ---- */
 
 struct collected {
@@ -136,20 +128,13 @@ static enum MHD_Result answer_page(struct http *http, struct MHD_Connection *con
     return answer(connection, MHD_HTTP_OK, response);
 }
 
-static void upgrade_free(struct upgrade *upgrade)
+/* The answer is sent. What the client has sent since lies in `early` and in the socket. The
+ * connection to the daemon is the peer's, since this is not called if either ends before. */
+static void on_upgraded(void *data, struct MHD_Connection *connection, void *request _unused_,
+                        const char *early, size_t early_length, MHD_socket fd,
+                        struct MHD_UpgradeResponseHandle *handle)
 {
-    close_fd(upgrade->inside_fd);
-    buffer_finish(&upgrade->first);
-    free(upgrade);
-}
-
-/* The answer is sent. What the client has sent since lies in `early` and in the socket. */
-static void on_upgraded(void *data, struct MHD_Connection *connection _unused_,
-                        void *request _unused_, const char *early, size_t early_length,
-                        MHD_socket fd, struct MHD_UpgradeResponseHandle *handle)
-{
-    struct upgrade *upgrade = data;
-    struct peer *peer = peer_find(upgrade->gate, upgrade->peer);
+    struct peer *peer = find_peer(data, connection);
     _cleanup_buffer_ struct buffer rest = BUFFER_INIT;
     char part[4096];
     ssize_t n;
@@ -157,40 +142,37 @@ static void on_upgraded(void *data, struct MHD_Connection *connection _unused_,
     buffer_append(&rest, early, early_length);
     while ((n = recv(fd, part, sizeof(part), MSG_DONTWAIT)) > 0)
         buffer_append(&rest, part, (size_t)n);
-    if (peer && peer->state == PEER_HTTP)
-        peer_upgrade(peer, steal_fd(&upgrade->inside_fd), &upgrade->first, rest.data, rest.length);
+    if (peer && peer->state == PEER_HTTP && peer->upgrade_fd >= 0)
+        peer_upgrade(peer, rest.data, rest.length);
     MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
-    upgrade_free(upgrade);
 }
 
-static enum MHD_Result answer_upgrade(struct MHD_Connection *connection, struct peer *peer,
-                                      const char *origin, const struct handshake_answer *checked)
+static enum MHD_Result answer_upgrade(struct http *http, struct MHD_Connection *connection,
+                                      struct peer *peer, const char *origin,
+                                      const struct handshake_answer *checked)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct upgrade *upgrade = xnew(struct upgrade);
 
-    upgrade->gate = peer->gate;
-    upgrade->peer = peer->number;
-    upgrade->inside_fd = inside_open(peer, origin, &upgrade->first, &err);
-    if (upgrade->inside_fd < 0) {
+    if (peer->upgrade_fd >= 0)
+        return MHD_NO; /* a request behind one that has become a WebSocket */
+    peer->upgrade_fd = inside_open(peer, origin, &err);
+    if (peer->upgrade_fd < 0) {
+        peer->upgrade_fd = -1;
         log_failure(LOG_WARNING, &err, "%s: no connection to the daemon", peer->address);
-        upgrade_free(upgrade);
         return answer_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "the daemon is not there");
     }
-    struct MHD_Response *response = MHD_create_response_for_upgrade(on_upgraded, upgrade);
+    struct MHD_Response *response = MHD_create_response_for_upgrade(on_upgraded, http);
     MHD_add_response_header(response, MHD_HTTP_HEADER_UPGRADE, "websocket");
     MHD_add_response_header(response, "Sec-WebSocket-Accept", checked->accept);
     if (checked->protocol)
         MHD_add_response_header(response, "Sec-WebSocket-Protocol", HANDSHAKE_PROTOCOL);
     enum MHD_Result result = MHD_queue_response(connection, MHD_HTTP_SWITCHING_PROTOCOLS, response);
     MHD_destroy_response(response);
-    if (result != MHD_YES)
-        upgrade_free(upgrade);
     return result;
 }
 
-static enum MHD_Result answer_rpc(struct MHD_Connection *connection, struct peer *peer,
-                                  const char *method, const char *version)
+static enum MHD_Result answer_rpc(struct http *http, struct MHD_Connection *connection,
+                                  struct peer *peer, const char *method, const char *version)
 {
     struct handshake_request request = {.method = method, .version = version};
     struct collected collected = {.request = &request};
@@ -209,7 +191,7 @@ static enum MHD_Result answer_rpc(struct MHD_Connection *connection, struct peer
     buffer_finish(&collected.protocols);
     buffer_finish(&collected.connection);
     if (checked.status == MHD_HTTP_SWITCHING_PROTOCOLS)
-        return answer_upgrade(connection, peer, request.origin, &checked);
+        return answer_upgrade(http, connection, peer, request.origin, &checked);
     log_info("%s at %s: %s%s%s", peer->address, peer->listener->url, checked.problem,
              request.origin ? ": " : "", request.origin ? request.origin : "");
     return answer_text(connection, checked.status, checked.problem);
@@ -232,7 +214,7 @@ static enum MHD_Result on_request(void *data, struct MHD_Connection *connection,
     if (*upload_size)
         return MHD_NO;
     if (text_equal(url, HANDSHAKE_PATH))
-        return answer_rpc(connection, peer, method, version);
+        return answer_rpc(http, connection, peer, method, version);
     if (!text_equal(method, MHD_HTTP_METHOD_GET))
         return answer_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET is known here");
     if (text_equal(url, "/") && http->page)

@@ -11,8 +11,8 @@
 #include "gate.h"
 #include "tls.h"
 
-/* The first message of a connection that is handed to the daemon: who it speaks for. A
- * notification: the daemon has nothing to say to it, and closes what it does not like. */
+/* What goes beside the connection that is handed to the daemon: who it speaks for. Never within it:
+ * there the client speaks, and nothing that it says may ever be taken for the door's word. */
 static int write_introduction(struct peer *peer, const char *origin, struct buffer *out,
                               struct error *err)
 {
@@ -33,21 +33,21 @@ static int write_introduction(struct peer *peer, const char *origin, struct buff
         .names_count = strv_length(certificate.names),
         .fingerprint = r ? certificate.fingerprint : NULL,
     };
-    buffer_append_text(out, "{\"jsonrpc\":\"2.0\",\"method\":\"rpc.peer\",\"params\":");
     rpc_introduction_write(&introduction, out);
-    buffer_append_text(out, "}\n");
     certificate_finish(&certificate);
+    if (out->length > DOOR_INTRODUCTION_MAX)
+        return error_set(err, -EMSGSIZE, "who has come takes too many words");
     return 0;
 }
 
-/* One end to the daemon, beside a byte. */
-static int hand_over(int control_fd, struct error *err)
+/* One end to the daemon, in a message that says who has come. */
+static int hand_over(int control_fd, const struct buffer *introduction, struct error *err)
 {
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
         return error_errno(err, errno, "make a connection");
-    ssize_t n = socket_send(control_fd, "c", 1, &pair[1], 1);
+    ssize_t n = socket_send(control_fd, introduction->data, introduction->length, &pair[1], 1);
     close(pair[1]);
     if (n < 0) {
         close(pair[0]);
@@ -56,21 +56,14 @@ static int hand_over(int control_fd, struct error *err)
     return pair[0];
 }
 
-int inside_open(struct peer *peer, const char *origin, struct buffer *ret_first, struct error *err)
+int inside_open(struct peer *peer, const char *origin, struct error *err)
 {
     const struct door_config *config = peer->gate->config;
-    _cleanup_buffer_ struct buffer first = BUFFER_INIT;
+    _cleanup_buffer_ struct buffer introduction = BUFFER_INIT;
 
     if (config->control_fd < 0)
         return socket_connect_unix(config->connect, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
                                    err);
-    int r = write_introduction(peer, origin, &first, err);
-    if (r < 0)
-        return r;
-    int fd = hand_over(config->control_fd, err);
-    if (fd >= 0) {
-        *ret_first = first;
-        first = (struct buffer)BUFFER_INIT;
-    }
-    return fd;
+    int r = write_introduction(peer, origin, &introduction, err);
+    return r < 0 ? r : hand_over(config->control_fd, &introduction, err);
 }

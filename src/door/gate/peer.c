@@ -55,6 +55,7 @@ static void peer_free(struct peer *peer)
 
     rpc_loop_watch(gate->loop, &peer->outside, 0);
     close_inside(peer);
+    close_fd(steal_fd(&peer->upgrade_fd));
     rpc_loop_clear_timer(gate->loop, &peer->timer);
     rpc_loop_unqueue(gate->loop, &peer->update);
     stream_finish(&peer->stream);
@@ -258,16 +259,13 @@ static void start_relay(struct peer *peer, int inside_fd)
 static void connect_inside(struct peer *peer)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct buffer first = BUFFER_INIT;
 
-    int fd = inside_open(peer, NULL, &first, &err);
+    int fd = inside_open(peer, NULL, &err);
     if (fd < 0) {
         log_failure(LOG_WARNING, &err, "%s: no connection to the daemon", peer->address);
         begin_farewell(peer);
         return;
     }
-    peer->flow.in = first;
-    peer->flow.in_ready = first.length;
     start_relay(peer, fd);
 }
 
@@ -298,18 +296,14 @@ static void continue_handshake(struct peer *peer)
     }
 }
 
-void peer_upgrade(struct peer *peer, int inside_fd, struct buffer *first, const void *early,
-                  size_t early_length)
+void peer_upgrade(struct peer *peer, const void *early, size_t early_length)
 {
     read_inside(peer); /* the server's answer, which is all there by now */
     struct buffer rest = peer->flow.in;
     peer->flow.in = (struct buffer)BUFFER_INIT;
     close_inside(peer);
-    peer->flow.in = *first;
-    peer->flow.in_ready = first->length;
-    *first = (struct buffer)BUFFER_INIT;
     peer->websocket = websocket_create(&peer->flow, RPC_MESSAGE_MAX);
-    start_relay(peer, inside_fd);
+    start_relay(peer, steal_fd(&peer->upgrade_fd));
     if (early_length)
         take_input(peer, early, early_length);
     if (rest.length)
@@ -428,12 +422,13 @@ static void set_timer(struct peer *peer)
 
 static void set_watches(struct peer *peer)
 {
-    uint32_t outside = 0, inside = 0;
+    /* A client that is gone for good is told of in any case, if the descriptor stays watched. */
+    uint32_t outside = EPOLLHUP, inside = 0;
 
     if (peer->state == PEER_HANDSHAKE)
         outside = stream_wants_write(&peer->stream) ? EPOLLOUT : EPOLLIN;
     else if (may_read_outside(peer))
-        outside = EPOLLIN;
+        outside |= EPOLLIN;
     if (peer->flow.out.length)
         outside |= EPOLLOUT;
     if (may_read_inside(peer))
@@ -543,6 +538,7 @@ void peer_create(struct gate *gate, const struct listener *listener, int fd, str
                           .state = PEER_HANDSHAKE,
                           .outside = {.fd = fd, .callback = on_outside},
                           .inside = {.fd = -1, .callback = on_inside},
+                          .upgrade_fd = -1,
                           .timer = {.callback = on_time},
                           .update = {.callback = on_update},
                           .since = rpc_loop_now(gate->loop)};

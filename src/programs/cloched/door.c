@@ -18,6 +18,7 @@
 #include <base/socket.h>
 #include <base/text.h>
 #include <door/address.h>
+#include <door/serve.h>
 #include <rpc/loop.h>
 #include <rpc/server.h>
 #include <schema/door.h>
@@ -34,6 +35,7 @@ enum {
     BIND_STEP_MS = 50,
     END_MS = 1000, /* for a door to end when it is asked to */
     SAID_MAX = 4096,
+    COMPLAIN_MS = 1000, /* between two lines of the same complaint */
 };
 
 struct place {
@@ -52,10 +54,12 @@ struct door_keeper {
     struct process process; /* pidfd -1: none runs */
     struct rpc_watch child;
     struct rpc_watch control;
-    struct rpc_server *server;
+    struct door_guests *guests;
+    bool shot; /* it made no sense, and was ended for it */
     struct rpc_timer retry;
     uint64_t started;
     uint64_t pause_ms; /* after the next crash */
+    uint64_t complained;
 };
 
 /* ---- who it runs as ---- */
@@ -238,31 +242,46 @@ static void on_end(struct rpc_watch *watch, uint32_t events _unused_)
 
     forget_door(keeper);
     process_wait(&keeper->process, &status, NULL);
-    if (status == 0)
+    if (status == 0 && !keeper->shot)
         watch_places(keeper, true);
     else
         wait_before_retry(keeper, status);
 }
 
-/* A connection, beside a byte. */
+/* The connection is lost with its descriptor: the door sees its end close, and tells its client. */
+static void complain(struct door_keeper *keeper)
+{
+    uint64_t now = rpc_loop_now(keeper->loop);
+
+    if (keeper->complained && now - keeper->complained < COMPLAIN_MS * NS_PER_MS)
+        return;
+    keeper->complained = now;
+    log_warning("there is no descriptor left for a client of the door's, which is turned away");
+}
+
+/* A connection, beside the words of who has come. */
 static void on_control(struct rpc_watch *watch, uint32_t events)
 {
     struct door_keeper *keeper =
         (struct door_keeper *)((char *)watch - offsetof(struct door_keeper, control));
+    char text[DOOR_INTRODUCTION_MAX] _uninitialized_;
     _cleanup_error_ struct error err = ERROR_INIT;
     size_t count = 1;
-    char byte;
     int fd;
 
-    ssize_t n = socket_receive(watch->fd, &byte, 1, &fd, &count);
+    ssize_t n = socket_receive_now(watch->fd, text, sizeof(text), &fd, &count);
     if (n > 0 && count == 1) {
-        if (rpc_server_adopt(keeper->server, fd, keeper->settings, &err) < 0)
+        if (door_guests_adopt(keeper->guests, fd, text, (size_t)n, &err) < 0)
             log_failure(LOG_WARNING, &err, "a connection of the door's");
+    } else if (n == -EMSGSIZE || n == -ENOMEM || n == -ENOBUFS) {
+        complain(keeper);
     } else if (n != -EAGAIN) {
         /* It is ending, or makes no sense. */
         rpc_loop_watch(keeper->loop, watch, 0);
-        if (n != 0)
+        if (n != 0) {
+            keeper->shot = true;
             pidfd_send_signal(keeper->process.pidfd, SIGTERM, NULL, 0);
+        }
     }
 }
 
@@ -286,6 +305,7 @@ static int start_door(struct door_keeper *keeper, struct error *err)
         return r;
     }
     keeper->started = rpc_loop_now(keeper->loop);
+    keeper->shot = false;
     keeper->control = (struct rpc_watch){.fd = pair[0], .callback = on_control};
     keeper->child = (struct rpc_watch){.fd = keeper->process.pidfd, .callback = on_end};
     r = rpc_loop_watch(keeper->loop, &keeper->control, EPOLLIN);
@@ -340,7 +360,7 @@ static int prepare(struct door_keeper *keeper, const struct door_keeper_options 
     for (size_t i = 0; r == 0 && i < keeper->settings->listen_count; i++)
         r = open_place(keeper, keeper->settings->listen[i], err);
     if (r == 0)
-        r = door_guests_create(options, &keeper->server, err);
+        r = door_guests_create(options, keeper->settings, &keeper->guests, err);
     if (r == 0)
         watch_places(keeper, true);
     return r;
@@ -392,7 +412,7 @@ void door_keeper_destroy(struct door_keeper *keeper)
     }
     forget_door(keeper);
     end_door(keeper);
-    rpc_server_destroy(keeper->server);
+    door_guests_destroy(keeper->guests);
     free(keeper->program);
     door_settings_free(keeper->settings);
     free(keeper);

@@ -1,19 +1,27 @@
 /*
- * Those who come through a door: a server of their own, whose connections begin with rpc.peer
- * (runtime-spec/rpc.json), in which the door says who is behind them. Until then, and from anybody
- * who is not let in by the settings (methods, grants), nothing can be called.
+ * Those who come through a door: a server of their own. Beside each connection that the door hands
+ * over it says who is behind it (rpc_introduction of runtime-spec/rpc.json), and nothing that comes
+ * within the connection changes that. What they may call is in the settings (methods, grants).
  */
 #ifndef CLOCHED_DOOR_GUESTS_H
 #define CLOCHED_DOOR_GUESTS_H
 
 #include "door.h"
 
+struct door_guests;
 struct rpc_request;
-struct rpc_server;
 
-/* Connections are given to it with rpc_server_adopt(); their tag is their struct door_settings. */
-int door_guests_create(const struct door_keeper_options *options, struct rpc_server **ret,
+/* settings stay the caller's. */
+int door_guests_create(const struct door_keeper_options *options,
+                       const struct door_settings *settings, struct door_guests **ret,
                        struct error *err);
+/* Ends all their connections. NULL is nothing. */
+void door_guests_destroy(struct door_guests *guests);
+
+/* Serves a connection (taken over, also on failure) of whoever the text of the door says. -errno:
+ * the door has not said it in a proper way, and nobody is served. */
+int door_guests_adopt(struct door_guests *guests, int fd, const char *introduction, size_t length,
+                      struct error *err);
 
 /* Answers rpc.whoami of a guest. */
 void door_guests_whoami(struct rpc_request *request);

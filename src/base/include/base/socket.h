@@ -24,4 +24,9 @@ int socket_set_nonblocking(int fd); /* -errno */
 ssize_t socket_send(int fd, const void *data, size_t length, const int *fds, size_t fds_count);
 ssize_t socket_receive(int fd, void *data, size_t length, int *fds, size_t *fds_count);
 
+/* The same, and -EAGAIN on a blocking socket, too: for one whose other descriptors are somebody
+ * else's, who can make it blocking at any time (O_NONBLOCK is of the open file description). */
+ssize_t socket_send_now(int fd, const void *data, size_t length, const int *fds, size_t fds_count);
+ssize_t socket_receive_now(int fd, void *data, size_t length, int *fds, size_t *fds_count);
+
 #endif

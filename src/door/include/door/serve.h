@@ -25,7 +25,8 @@ enum {
     DOOR_BUDGET = 64 * 1024 * 1024,    /* bytes waiting of all connections */
     DOOR_FILE_MAX = 1024 * 1024,       /* bytes of a certificate file, a key, a page */
     DOOR_ORIGINS_MAX = 64,
-    DOOR_SEARCH_SECONDS = 1, /* between attempts to accept when descriptors run out */
+    DOOR_INTRODUCTION_MAX = 64 * 1024, /* bytes of what the daemon is told of a client */
+    DOOR_SEARCH_SECONDS = 1,           /* between attempts to accept when descriptors run out */
 };
 
 /* Strings and lists stay the caller's. */

@@ -117,6 +117,10 @@ int rpc_server_listen(struct rpc_server *server, int listen_fd, const void *tag,
 
 /* Serves a connected stream socket (taken over, also on failure). */
 int rpc_server_adopt(struct rpc_server *server, int fd, const void *tag, struct error *err);
+/* The same for a door, whose uid says nothing: what is limited by uid is by this account (not 0).
+ */
+int rpc_server_adopt_for(struct rpc_server *server, int fd, const void *tag, uint64_t account,
+                         struct error *err);
 
 /* params: the struct of the method's params type, parsed and checked; it and everything in it
  * belongs to the request and stays valid until that is released. context: of the server. */
