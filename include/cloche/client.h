@@ -29,20 +29,24 @@
  * Results. Functions return 0 (or something useful and non-negative) or -errno. Of the numbers
  * these can be relied on: -ETIMEDOUT the deadline passed, -ECONNRESET the connection ended
  * meanwhile, -ECONNREFUSED no endpoint answers (with fail_fast), -ECANCELED, -EPROTO the answer was
- * not understood, -ENOBUFS too many calls wait, -EFBIG the request is too long, -EINVAL; an error
+ * not understood, -EMFILE no descriptor is left for that of the answer, -ENOBUFS too many calls
+ * wait, -EFBIG the request is too long, -EINVAL; an error
  * answer has the errno that fits it and its own code in `fault`. *ret is written on success only. A
  * want of memory ends the calling process (abort(3)).
  *
  * Structures. Those with a `size` may get members in later versions, at their end. The caller sets
  * `size` to sizeof of the structure and all that it does not use to zero, which is the default of
- * every member. -EINVAL without a size; -E2BIG when a member that this library does not know is not
- * zero. Strings and lists given are borrowed for the call.
+ * every member; programs that were built with fewer members go on working. -EINVAL without a size;
+ * -E2BIG when a member that this library does not know is not zero. Strings and lists given are
+ * borrowed for the call.
  *
  * Threads. All functions may be called from any thread, but for cloche_client_close(), which is the
  * last one. A synchronous call writes and reads in the calling thread, on a connection that it has
  * for itself meanwhile. Callbacks run in the client's own thread, which is started when the first
  * asynchronous call is made or an endpoint breaks; with `polled` there is none, and they run in
- * cloche_client_dispatch(), which one thread at a time may call. A client does not survive fork(2).
+ * cloche_client_dispatch(), which one thread at a time may call. A client is for the process that
+ * opened it: in a child of fork(2) its functions return -EINVAL, and cloche_client_close() closes
+ * its descriptors there and nothing else.
  */
 #ifndef CLOCHE_CLIENT_H
 #define CLOCHE_CLIENT_H
@@ -162,10 +166,13 @@ struct cloche_call_options {
     size_t size;
     uint64_t timeout_ms; /* 0: the client's, or none for a method that takes as long as it wants;
                             CLOCHE_NO_TIMEOUT: none */
-    const int *fds;      /* that go with the request; they stay the caller's */
+    const int *fds;      /* that go with the request; they stay the caller's; by name only */
     size_t fds_count;
-    int *ret_fds; /* room for those of the answer, which become the caller's; synchronous only */
-    size_t *ret_fds_count;                /* how much room, then how many came; more are an error */
+    /* Room for descriptors of the answer, which become the caller's, and how much there is, then
+     * how many came; more are an error. Synchronous calls by name only (else -EINVAL): generated
+     * functions have arguments for them. */
+    int *ret_fds;
+    size_t *ret_fds_count;
     struct cloche_connection *connection; /* synchronous only: this one, and no other */
     bool idempotent;                      /* may be sent again, whatever the schema says */
     /* Any number of times before the call ends, in the calling thread or that of the callback.

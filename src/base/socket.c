@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -12,9 +13,7 @@
 /* What fits behind "/proc/self/fd/" and a number in sun_path. */
 enum { NAME_LENGTH_MAX = 80 };
 
-/* Fills address with path, or with a short way to it through an O_PATH descriptor of its directory,
- * which stays open in *dir_fd until the caller is done. */
-static int fill_address(struct sockaddr_un *address, const char *path, int *dir_fd,
+int socket_unix_address(const char *path, struct sockaddr_un *address, int *dir_fd,
                         struct error *err)
 {
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
@@ -40,7 +39,7 @@ int socket_listen_unix(const char *path, int type, mode_t mode, struct error *er
     struct sockaddr_un address;
     int r;
 
-    r = fill_address(&address, path, &dir_fd, err);
+    r = socket_unix_address(path, &address, &dir_fd, err);
     if (r < 0)
         return r;
     fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
@@ -62,7 +61,7 @@ int socket_connect_unix(const char *path, int type, struct error *err)
     struct sockaddr_un address;
     int r;
 
-    r = fill_address(&address, path, &dir_fd, err);
+    r = socket_unix_address(path, &address, &dir_fd, err);
     if (r < 0)
         return r;
     fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
@@ -133,6 +132,14 @@ static size_t take_fds(const struct cmsghdr *control, int *fds, size_t have, siz
     return have;
 }
 
+/* There was room for more of them in the message: the kernel could not open them here
+ * (scm_detach_fds of net/core/scm.c stops at the first that it cannot install). */
+static bool is_shortage(const struct msghdr *message, size_t have, size_t limit)
+{
+    return (message->msg_flags & (MSG_CTRUNC | MSG_TRUNC)) == MSG_CTRUNC && have <= limit &&
+           have < SOCKET_FDS_MAX;
+}
+
 static ssize_t receive_message(int fd, void *data, size_t length, int *fds, size_t *fds_count,
                                int flags)
 {
@@ -149,9 +156,7 @@ static ssize_t receive_message(int fd, void *data, size_t length, int *fds, size
     ssize_t received;
 
     *fds_count = 0;
-    do
-        received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | flags);
-    while (received < 0 && errno == EINTR);
+    received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | flags);
     if (received < 0)
         return -errno;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
@@ -161,7 +166,7 @@ static ssize_t receive_message(int fd, void *data, size_t length, int *fds, size
     if (have > limit || (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC))) {
         for (size_t i = 0; i < have && i < limit; i++)
             close(fds[i]);
-        return -EMSGSIZE;
+        return is_shortage(&message, have, limit) ? -EMFILE : -EMSGSIZE;
     }
     *fds_count = have;
     return received;
@@ -169,10 +174,23 @@ static ssize_t receive_message(int fd, void *data, size_t length, int *fds, size
 
 ssize_t socket_receive(int fd, void *data, size_t length, int *fds, size_t *fds_count)
 {
-    return receive_message(fd, data, length, fds, fds_count, 0);
+    size_t room = *fds_count;
+    ssize_t n;
+
+    do {
+        *fds_count = room;
+        n = receive_message(fd, data, length, fds, fds_count, 0);
+    } while (n == -EINTR);
+    return n;
 }
 
+/* A signal does not interrupt what does not wait (signal(7)). */
 ssize_t socket_receive_now(int fd, void *data, size_t length, int *fds, size_t *fds_count)
 {
     return receive_message(fd, data, length, fds, fds_count, MSG_DONTWAIT);
+}
+
+ssize_t socket_receive_once(int fd, void *data, size_t length, int *fds, size_t *fds_count)
+{
+    return receive_message(fd, data, length, fds, fds_count, 0);
 }

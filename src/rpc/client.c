@@ -222,7 +222,7 @@ static int take_lines(struct rpc_client *client, struct error *err)
     size_t start = 0;
     int r = 0;
 
-    while (r == 0) {
+    while (r == 0 && client->fd >= 0) {
         size_t from = client->searched > start ? client->searched : start;
         char *newline = memchr(in->data + from, '\n', in->length - from);
         if (!newline)
@@ -234,6 +234,8 @@ static int take_lines(struct rpc_client *client, struct error *err)
     }
     buffer_consume(in, start);
     client->searched = in->length;
+    if (r == 0 && in->length > RPC_ANSWER_MAX)
+        r = protocol_error(client, err, "too long");
     return r;
 }
 

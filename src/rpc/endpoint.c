@@ -137,6 +137,15 @@ static void drop_idle(struct endpoint *endpoint)
     }
 }
 
+void endpoint_forget_idle(struct endpoint *endpoint)
+{
+    client_lock(endpoint->client);
+    drop_idle(endpoint);
+    if (endpoint->client->waiters)
+        pthread_cond_broadcast(&endpoint->client->changed);
+    client_unlock(endpoint->client);
+}
+
 void endpoint_finish(struct endpoint *endpoint)
 {
     drop_idle(endpoint);
@@ -188,18 +197,31 @@ void endpoint_unreached(struct endpoint *endpoint, const char *why)
     client_unlock(client);
 }
 
-void endpoint_put_off(struct endpoint *endpoint)
+/* Under the lock: a look that told nothing is over. */
+static void end_look(struct endpoint *endpoint, uint64_t wait)
 {
     struct cloche_client *client = endpoint->client;
 
-    client_lock(client);
-    if (endpoint->state == CLOCHE_ENDPOINT_PROBED) {
-        endpoint->state = CLOCHE_ENDPOINT_OUT;
-        endpoint->probe_due = monotonic_now() + EXHAUSTED_MS * NS_PER_MS;
-        client_wake(client);
-        pthread_cond_broadcast(&client->changed);
-    }
-    client_unlock(client);
+    if (endpoint->state != CLOCHE_ENDPOINT_PROBED)
+        return;
+    endpoint->state = CLOCHE_ENDPOINT_OUT;
+    endpoint->probe_due = monotonic_now() + wait;
+    client_wake(client);
+    pthread_cond_broadcast(&client->changed);
+}
+
+void endpoint_look_later(struct endpoint *endpoint)
+{
+    client_lock(endpoint->client);
+    end_look(endpoint, back_off(endpoint));
+    client_unlock(endpoint->client);
+}
+
+void endpoint_put_off(struct endpoint *endpoint)
+{
+    client_lock(endpoint->client);
+    end_look(endpoint, EXHAUSTED_MS * NS_PER_MS);
+    client_unlock(endpoint->client);
 }
 
 void endpoint_garbled(struct endpoint *endpoint, const char *why)

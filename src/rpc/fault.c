@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdbool.h>
 
 #include <rpc/server.h>
 #include <schema/rpc.h>
@@ -77,6 +78,28 @@ bool fault_is_refusal(int code)
     return code == RPC_UNAVAILABLE || code == RPC_TOO_MANY;
 }
 
+int fault_misread(struct error *err, const char *method)
+{
+    error_context(err, "%s: the answer", method);
+    if (err)
+        err->code = -EPROTO;
+    return -EPROTO;
+}
+
+/* What a terminal would take for more than text, line ends among it, becomes a blank: C0, DEL, and
+ * C1, which is two bytes of UTF-8. Strings that were read are valid UTF-8. */
+static char *clean(char *text)
+{
+    for (unsigned char *at = (unsigned char *)text; at && *at; at++) {
+        bool c1 = *at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0;
+        if (c1)
+            at[1] = ' ';
+        if (c1 || *at < ' ' || *at == 0x7f)
+            *at = ' ';
+    }
+    return text;
+}
+
 /* The server's words, not ours: a message for a person was built where the failure was known. */
 int fault_take(const struct rpc_codec *codec, const char *text, size_t length, int *ret_code,
                struct error *err)
@@ -86,15 +109,13 @@ int fault_take(const struct rpc_codec *codec, const char *text, size_t length, i
 
     *ret_code = 0;
     int r = codec->read(&rpc_fault_type, text, length, &value, err);
-    if (r < 0) {
-        error_context(err, "the daemon's answer");
-        return r;
-    }
+    if (r < 0)
+        return fault_misread(err, "the error");
     fault = value;
     *ret_code = fault->code ? fault->code : RPC_INTERNAL_ERROR;
-    r = error_set(err, fault_errno(fault->code), "%s", fault->message);
+    r = error_set(err, fault_errno(fault->code), "%s", clean(fault->message));
     if (fault->data && fault->data->hint)
-        error_hint(err, "%s", fault->data->hint);
+        error_hint(err, "%s", clean(fault->data->hint));
     rpc_fault_free(fault);
     return r;
 }

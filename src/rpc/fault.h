@@ -17,9 +17,12 @@ int fault_errno(int code);
 const char *fault_word(int code);
 /* Whether a server that answers so has done nothing, so that the call may go to another one. */
 bool fault_is_refusal(int code);
-/* Reads the member "error" into err: message and hint are the server's words. Returns err's code;
- * *ret_code is the JSON-RPC code, never 0 but when it could not be read. */
+/* Reads the member "error" into err: message and hint are the server's words, each on one line and
+ * without control characters. Returns err's code; *ret_code is the JSON-RPC code, 0 only when it
+ * could not be read, which is -EPROTO. */
 int fault_take(const struct rpc_codec *codec, const char *text, size_t length, int *ret_code,
                struct error *err);
+/* err says why an answer to the method could not be read: it becomes -EPROTO. */
+int fault_misread(struct error *err, const char *method);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include <base/alloc.h>
 #include <base/socket.h>
+#include <schema/cbor.h>
 #include <schema/rpc.h>
 
 #include "codec.h"
@@ -50,17 +51,14 @@ void link_close(struct cloche_connection *link)
 
 /* ---- out ---- */
 
+/* 0: perhaps, -ETIMEDOUT, or -errno. */
 static int wait_writable(struct cloche_connection *link, uint64_t deadline)
 {
     struct pollfd ready = {.fd = link->fd, .events = POLLOUT};
-    uint64_t now = monotonic_now();
 
-    if (deadline == NEVER)
-        return poll(&ready, 1, -1) < 0 && errno != EINTR ? -errno : 0;
-    if (deadline <= now)
+    if (deadline != NEVER && deadline <= monotonic_now())
         return -ETIMEDOUT;
-    uint64_t ms = (deadline - now) / NS_PER_MS + 1;
-    return poll(&ready, 1, ms > INT32_MAX ? INT32_MAX : (int)ms) < 0 && errno != EINTR ? -errno : 0;
+    return poll(&ready, 1, poll_ms(deadline)) < 0 && errno != EINTR ? -errno : 0;
 }
 
 /* Bytes sent, or -errno. Descriptors go with the first byte. */
@@ -70,7 +68,7 @@ static ssize_t send_some(struct cloche_connection *link, size_t at, const struct
     size_t length = link->out.length - at;
 
     if (at == 0 && call->fds_count)
-        return socket_send(link->fd, data, length, call->fds, call->fds_count);
+        return socket_send_now(link->fd, data, length, call->fds, call->fds_count);
     ssize_t n;
     do
         n = send(link->fd, data, length, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -78,6 +76,8 @@ static ssize_t send_some(struct cloche_connection *link, size_t at, const struct
     return n < 0 ? -errno : n;
 }
 
+/* 0: it is on its way, or the server has ended the connection, and may have said why: what it said
+ * is there to be read. */
 static int send_request(struct cloche_connection *link, struct link_call *call, struct error *err)
 {
     size_t at = 0;
@@ -88,11 +88,14 @@ static int send_request(struct cloche_connection *link, struct link_call *call, 
             at += (size_t)n;
             continue;
         }
+        /* Too many descriptors of this user are in flight (unix(7)): it is us. */
+        if (n == -ETOOMANYREFS || is_exhaustion((int)n))
+            return break_link(link, (int)n, err, strerror((int)-n));
         int r = n == -EAGAIN ? wait_writable(link, call->deadline) : -ECONNRESET;
         if (r == -ETIMEDOUT)
             return break_link(link, r, err, "the request was not taken in time");
         if (r < 0)
-            return break_link(link, -ECONNRESET, err, "the connection broke");
+            return 0;
     }
     call->unsent = false;
     rpc_metrics_add(&link->endpoint->client->metrics.bytes_out, at);
@@ -106,7 +109,8 @@ static uint64_t time_left(uint64_t deadline)
 
     if (deadline == NEVER)
         return RPC_NO_TIMEOUT;
-    return deadline > now ? (deadline - now) / NS_PER_MS + 1 : 1;
+    uint64_t ms = deadline > now ? (deadline - now) / NS_PER_MS + 1 : 1;
+    return ms > RPC_TIMEOUT_MAX ? RPC_NO_TIMEOUT : ms;
 }
 
 static void write_request(struct cloche_connection *link, const struct link_call *call)
@@ -133,21 +137,40 @@ static void write_request(struct cloche_connection *link, const struct link_call
 
 /* ---- in ---- */
 
+/* Rounded up before it is split: a second of microseconds would be none (socket(7), EDOM). */
+struct timeval link_wait(uint64_t ns)
+{
+    uint64_t us = ns / 1000 + (ns % 1000 != 0);
+
+    return (struct timeval){.tv_sec = (time_t)(us / 1000000),
+                            .tv_usec = (suseconds_t)(us % 1000000)};
+}
+
 /* The receive time-out is the socket's, and costs a system call only when it has to be another: a
  * call that may wait for longer than the socket waits for takes several turns. It is set to a part
  * of what is left, so that the next call, with the same time-out and a little less of it left,
  * finds it short enough. */
-static void set_wait(struct cloche_connection *link, uint64_t left, bool again)
+static int set_wait(struct cloche_connection *link, uint64_t left, bool again)
 {
     bool enough = left == NEVER ? link->wait_ns == 0 : link->wait_ns && link->wait_ns <= left;
 
     if (enough && !again)
-        return;
+        return 0;
     uint64_t wait = left == NEVER ? 0 : again ? left : left - left / 8;
-    const struct timeval value = {.tv_sec = (time_t)(wait / 1000000000),
-                                  .tv_usec = (suseconds_t)(wait % 1000000000 / 1000) + (wait != 0)};
-    if (setsockopt(link->fd, SOL_SOCKET, SO_RCVTIMEO, &value, sizeof(value)) == 0)
-        link->wait_ns = wait;
+    const struct timeval value = link_wait(wait);
+    if (setsockopt(link->fd, SOL_SOCKET, SO_RCVTIMEO, &value, sizeof(value)) < 0)
+        return -errno;
+    link->wait_ns = wait;
+    return 0;
+}
+
+static int receive_failed(struct cloche_connection *link, ssize_t n, struct error *err)
+{
+    if (n == -EMFILE)
+        return break_link(link, -EMFILE, err, "no descriptor is left for those of the answer");
+    if (n == -EMSGSIZE)
+        return break_link(link, -EPROTO, err, "too many descriptors came");
+    return break_link(link, -ECONNRESET, err, "the server ended the connection");
 }
 
 /* 0, -ETIMEDOUT (what was to be waited for is over), or what broke. */
@@ -164,17 +187,16 @@ static int receive_some(struct cloche_connection *link, uint64_t deadline, struc
                 return error_set(err, -ETIMEDOUT, "no answer in time");
             left = deadline - now;
         }
-        set_wait(link, left, again);
+        if (set_wait(link, left, again) < 0)
+            return break_link(link, -ECONNRESET, err, "the time to wait cannot be set");
         size_t room = ARRAY_SIZE(link->fds) - link->fds_count;
         room = room < RPC_FDS_MAX ? room : RPC_FDS_MAX;
-        ssize_t n = socket_receive(link->fd, in->data + in->length, READ_SIZE,
-                                   link->fds + link->fds_count, &room);
-        if (n == -EAGAIN)
+        ssize_t n = socket_receive_once(link->fd, in->data + in->length, READ_SIZE,
+                                        link->fds + link->fds_count, &room);
+        if (n == -EAGAIN || n == -EINTR)
             continue;
         if (n <= 0)
-            return break_link(link, n == -EMSGSIZE ? -EPROTO : -ECONNRESET, err,
-                              n == -EMSGSIZE ? "too many descriptors came"
-                                             : "the server ended the connection");
+            return receive_failed(link, n, err);
         link->fds_count += room;
         in->length += (size_t)n;
         in->data[in->length] = '\0';
@@ -183,16 +205,22 @@ static int receive_some(struct cloche_connection *link, uint64_t deadline, struc
     }
 }
 
-static void take_raw(struct cloche_connection *link, struct rpc_part part, void **ret)
+/* Not all that CBOR has can be said in JSON. */
+static int take_raw(struct cloche_connection *link, struct rpc_part part, void **ret,
+                    struct error *err)
 {
     struct buffer json = BUFFER_INIT;
 
     if (link->codec == &rpc_codec_json) {
         *ret = xstrndup(part.text, part.length);
-        return;
+        return 0;
     }
-    link->codec->to_json(part, &json);
-    *ret = buffer_steal(&json);
+    int r = cbor_to_json(part.text, part.length, &json, err);
+    if (r == 0)
+        *ret = buffer_steal(&json);
+    else
+        buffer_finish(&json);
+    return r;
 }
 
 static int take_result(struct cloche_connection *link, const struct rpc_message *message,
@@ -205,14 +233,12 @@ static int take_result(struct cloche_connection *link, const struct rpc_message 
         return error_set(err, -EPROTO, "%s: the answer brings %zu descriptors", call->method->name,
                          message->fds);
     if (call->result && call->raw)
-        take_raw(link, message->result, call->result);
+        r = take_raw(link, message->result, call->result, err);
     else if (call->result && call->method->result)
         r = link->codec->read(call->method->result, message->result.text, message->result.length,
                               call->result, err);
-    if (r < 0) {
-        error_context(err, "%s: the answer", call->method->name);
-        return -EPROTO;
-    }
+    if (r < 0)
+        return fault_misread(err, call->method->name);
     if (call->ret_fds) {
         memcpy(call->ret_fds, link->fds, message->fds * sizeof(int));
         *call->ret_fds_count = message->fds;
@@ -242,7 +268,61 @@ static void take_progress(struct cloche_connection *link, const struct rpc_messa
     rpc_progress_free(value);
 }
 
-/* 1: it was the answer (*ret is what came of it); 0: something else; -EPROTO. */
+/* In either encoding. */
+static bool is_null(struct rpc_part id)
+{
+    return (id.length == 4 && memcmp(id.text, "null", 4) == 0) ||
+           (id.length == 1 && (unsigned char)id.text[0] == CBOR_NULL);
+}
+
+/* An error that names no request is about the only one that there is: it was too long, say, or the
+ * connection is one too many. The server has not begun with it, and the connection goes. */
+static bool is_refusal(const struct cloche_connection *link, const struct rpc_message *message)
+{
+    return message->error.text && link->owed == 0 && message->id.text && is_null(message->id);
+}
+
+static void drop_fds(struct cloche_connection *link, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        close_fd(link->fds[i]);
+    link->fds_count -= count;
+    memmove(link->fds, link->fds + count, link->fds_count * sizeof(int));
+}
+
+static int take_fault(struct cloche_connection *link, const struct rpc_message *message,
+                      struct link_call *call, struct error *err)
+{
+    return fault_take(link->codec, message->error.text, message->error.length, &call->fault, err);
+}
+
+/* 1: it was the answer (*ret is what came of it); 0: something else; -EPROTO. call NULL: none is
+ * waited for. */
+static int take_answer(struct cloche_connection *link, const struct rpc_message *message,
+                       struct link_call *call, int *ret, struct error *err)
+{
+    int64_t number = link->codec->id_number(message->id);
+
+    if (call && is_refusal(link, message)) {
+        *ret = take_fault(link, message, call, err);
+        call->answered = call->refused = call->unsent = true;
+        break_link(link, 0, NULL, "");
+        return 1;
+    }
+    if (number <= 0 || number > link->last_number)
+        return break_link(link, -EPROTO, err, "an answer came to nothing that was asked");
+    if (!call || number < link->last_number) {
+        /* Its call did not wait for it, or has had one: there are servers that answer twice. */
+        link->owed -= link->owed > 0;
+        rpc_metrics_add(&link->endpoint->client->metrics.late, 1);
+        return 0;
+    }
+    call->answered = true;
+    *ret = message->error.text ? take_fault(link, message, call, err)
+                               : take_result(link, message, call, err);
+    return 1;
+}
+
 static int take_message(struct cloche_connection *link, const struct rpc_message *message,
                         struct link_call *call, int *ret, struct error *err)
 {
@@ -251,25 +331,12 @@ static int take_message(struct cloche_connection *link, const struct rpc_message
     if (!message->valid || message->fds > link->fds_count)
         return break_link(link, -EPROTO, err,
                           message->valid ? "descriptors are missing" : message->problem);
-    int64_t number = message->method.text ? 0 : link->codec->id_number(message->id);
-    if (number < 0 || number > link->last_number)
-        return break_link(link, -EPROTO, err, "an answer came to nothing that was asked");
-    if (message->method.text)
+    if (!message->method.text)
+        done = take_answer(link, message, call, ret, err);
+    else if (call)
         take_progress(link, message, call);
-    if (!message->method.text && number < link->last_number) {
-        link->owed -= link->owed > 0;
-        rpc_metrics_add(&link->endpoint->client->metrics.late, 1);
-    } else if (!message->method.text) {
-        call->answered = true;
-        *ret = message->error.text ? fault_take(link->codec, message->error.text,
-                                                message->error.length, &call->fault, err)
-                                   : take_result(link, message, call, err);
-        done = 1;
-    }
-    for (size_t i = 0; i < message->fds; i++)
-        close_fd(link->fds[i]);
-    link->fds_count -= message->fds;
-    memmove(link->fds, link->fds + message->fds, link->fds_count * sizeof(int));
+    if (link->fd >= 0)
+        drop_fds(link, message->fds);
     return done;
 }
 
@@ -279,18 +346,21 @@ static int take_frame(struct cloche_connection *link, const char *text, size_t l
     static const struct rpc_bounds bounds = {.depth = RPC_DEPTH_MAX, .batch = RPC_BATCH_MAX};
     struct rpc_frame frame;
     int done = 0;
+    size_t i;
 
     if (link->codec->parse(text, length, &bounds, &frame, NULL) < 0)
         return break_link(link, -EPROTO, err, "what came is not understood");
-    for (size_t i = 0; done >= 0 && i < frame.count; i++) {
-        int r = take_message(link, &frame.messages[i], call, ret, err);
-        done = r < 0 ? r : done | r;
-    }
+    for (i = 0; done == 0 && i < frame.count; i++)
+        done = take_message(link, &frame.messages[i], call, ret, err);
+    /* Nothing that was asked for comes behind the answer in the same piece. */
+    if (done > 0 && i < frame.count && link->fd >= 0)
+        break_link(link, 0, NULL, "");
     rpc_frame_finish(&frame);
     return done;
 }
 
-/* What has come so far, message by message. 1: the answer was there, 0: more is needed; -EPROTO. */
+/* What has come so far, message by message, up to the answer: what is behind it is looked at before
+ * the next call. 1: the answer was there, 0: more is needed; -EPROTO. */
 static int take_frames(struct cloche_connection *link, struct link_call *call, int *ret,
                        struct error *err)
 {
@@ -298,7 +368,7 @@ static int take_frames(struct cloche_connection *link, struct link_call *call, i
     size_t start = 0;
     int done = 0;
 
-    while (done >= 0 && start < in->length) {
+    while (done == 0 && start < in->length) {
         struct rpc_span span;
         int r = link->codec->split(in->data + start, in->length - start, RPC_ANSWER_MAX,
                                    &link->searched, &span);
@@ -307,10 +377,8 @@ static int take_frames(struct cloche_connection *link, struct link_call *call, i
         if (r <= 0)
             break;
         start += span.consumed;
-        if (span.length) {
-            r = take_frame(link, span.text, span.length, call, ret, err);
-            done = r < 0 ? r : done | r;
-        }
+        if (span.length)
+            done = take_frame(link, span.text, span.length, call, ret, err);
     }
     buffer_consume(in, start);
     return done;
@@ -333,13 +401,33 @@ static int receive_answer(struct cloche_connection *link, struct link_call *call
     }
 }
 
+/* What came behind the last answer. */
+static int take_rest(struct cloche_connection *link, struct error *err)
+{
+    if (link->in.length && take_frames(link, NULL, NULL, err) < 0)
+        return -ECONNRESET;
+    return 0;
+}
+
+bool link_is_stale(struct cloche_connection *link)
+{
+    char byte;
+
+    if (link->fd < 0)
+        return true;
+    ssize_t n = recv(link->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
 int link_call(struct cloche_connection *link, struct link_call *call, struct error *err)
 {
     call->unsent = true;
-    call->answered = false;
+    call->answered = call->refused = false;
     call->fault = 0;
     if (link->fd < 0)
         return error_set(err, -ECONNRESET, "%s: the connection is broken", link->endpoint->name);
+    if (take_rest(link, err) < 0)
+        return -ECONNRESET;
     if (call->fds_count > RPC_FDS_MAX ||
         (call->fds_count && !link->endpoint->address.transport->passes_fds))
         return error_set(err, -E2BIG, "%s: %zu descriptors cannot be sent to %s",
@@ -375,7 +463,7 @@ static int negotiate(struct cloche_connection *link, const char *encoding, uint6
 
     int r = link_call(link, &call, err);
     if (r < 0)
-        return call.fault ? 0 : r;
+        return call.fault && link->fd >= 0 ? 0 : r;
     const struct rpc_welcome *welcome = result;
     const struct rpc_codec *codec = rpc_codec_find(welcome->encoding);
     if (codec)
@@ -410,6 +498,7 @@ int link_open(struct endpoint *endpoint, uint64_t deadline, struct cloche_connec
         link_close(link);
         return r;
     }
+    link->fresh = true;
     *ret = link;
     return 0;
 }

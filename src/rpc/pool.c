@@ -14,6 +14,7 @@
 
 #include <base/alloc.h>
 #include <base/text.h>
+#include <schema/cbor.h>
 #include <schema/rpc.h>
 #include <schema/scan.h>
 #include <schema/utf8.h>
@@ -22,7 +23,11 @@
 
 #define DEFAULT_SOCKET "/run/cloche/cloche.sock"
 
-enum { METHOD_NAME_MAX = 128, SIZE_OF_ANY_MAX = 4096 };
+enum {
+    METHOD_NAME_MAX = 128,
+    SIZE_OF_ANY_MAX = 4096,
+    ENVELOPE_MAX = 1024, /* bytes of a request beside its parameters */
+};
 
 /* ---- small things ---- */
 
@@ -42,6 +47,16 @@ uint64_t monotonic_now(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+int poll_ms(uint64_t deadline)
+{
+    uint64_t now = deadline == NEVER ? 0 : monotonic_now();
+    uint64_t ms = deadline > now ? (deadline - now) / NS_PER_MS + 1 : 0;
+
+    if (deadline == NEVER)
+        return -1;
+    return ms > INT32_MAX ? INT32_MAX : (int)ms;
 }
 
 uint64_t deadline_after(uint64_t now, uint64_t timeout_ms)
@@ -141,18 +156,27 @@ static int take_params(const char *params, char **ret, struct error *err)
     return 0;
 }
 
-/* What a later version may have at the end of a structure has to be zero. */
-static int check_size(const void *structure, size_t known, const char *what, struct error *err)
+/* Up to and with a member, the last that the first version of a structure had: programs that were
+ * built with it go on working when others have come behind. */
+#define SIZE_UP_TO(structure, member)                                                              \
+    (offsetof(structure, member) + sizeof(((structure *)NULL)->member))
+
+/* Copies what the caller's version of a structure has; the rest of ours is zero. What a later
+ * version may have at its end has to be zero. */
+static int take_structure(const void *given, size_t least, void *ret, size_t ours, const char *what,
+                          struct error *err)
 {
     size_t size;
 
-    memcpy(&size, structure, sizeof(size));
-    if (size < known || size > SIZE_OF_ANY_MAX)
+    memcpy(&size, given, sizeof(size));
+    if (size < least || size > SIZE_OF_ANY_MAX)
         return error_set(err, -EINVAL, "%s: their size is not set", what);
-    for (size_t i = known; i < size; i++) {
-        if (((const char *)structure)[i])
+    for (size_t i = ours; i < size; i++) {
+        if (((const char *)given)[i])
             return error_set(err, -E2BIG, "%s have members that this library does not know", what);
     }
+    memset(ret, 0, ours);
+    memcpy(ret, given, size < ours ? size : ours);
     return 0;
 }
 
@@ -164,24 +188,66 @@ struct cloche_progress show_progress(const struct rpc_progress *progress)
                                     .text = progress->text};
 }
 
-int check_options(const struct cloche_call_options *options, struct error *err)
+int take_options(const struct cloche_call_options *given, struct cloche_call_options *ret,
+                 struct error *err)
 {
-    int r = options ? check_size(options, sizeof(*options), "the options", err) : 0;
+    *ret = (struct cloche_call_options){.size = sizeof(*ret)};
+    if (!given)
+        return 0;
+    int r = take_structure(given, SIZE_UP_TO(struct cloche_call_options, progress_data), ret,
+                           sizeof(*ret), "the options", err);
+    if (r < 0)
+        return r;
+    if (ret->fds_count > RPC_FDS_MAX)
+        return error_set(err, -E2BIG, "more than %d descriptors", RPC_FDS_MAX);
+    if ((ret->fds_count && !ret->fds) || !ret->ret_fds != !ret->ret_fds_count)
+        return error_set(err, -EINVAL, "descriptors and their number go together");
+    return 0;
+}
 
-    if (r == 0 && options && options->fds_count > RPC_FDS_MAX)
-        r = error_set(err, -E2BIG, "more than %d descriptors", RPC_FDS_MAX);
+int take_stub_options(const struct cloche_call_options *given, struct cloche_call_options *ret,
+                      struct error *err)
+{
+    int r = take_options(given, ret, err);
+
+    if (r == 0 && (ret->fds || ret->ret_fds))
+        r = error_set(err, -EINVAL, "descriptors are arguments of the function");
     return r;
 }
 
-int check_call(const char *method, const char *params, const struct cloche_call_options *options,
+/* An asynchronous call shares its connection, and its callback gets what came. */
+static int take_async_options(const struct cloche_call_options *given,
+                              struct cloche_call_options *ret, struct error *err)
+{
+    int r = take_options(given, ret, err);
+
+    if (r == 0 && (ret->ret_fds || ret->connection))
+        r = error_set(err, -EINVAL, "ret_fds and connection are for synchronous calls");
+    return r;
+}
+
+/* Not all that JSON text can hold can be said in CBOR. */
+static int check_encoding(const struct cloche_client *client, const char *params, struct error *err)
+{
+    _cleanup_buffer_ struct buffer scratch = BUFFER_INIT;
+
+    if (client->settings.encoding != CLOCHE_ENCODING_CBOR)
+        return 0;
+    int r = cbor_from_json(params, strlen(params), &scratch, err);
+    if (r == 0 && scratch.length > RPC_MESSAGE_MAX - ENVELOPE_MAX)
+        return error_set(err, -EFBIG, "the request is longer than %d bytes", RPC_MESSAGE_MAX);
+    if (r < 0)
+        error_context(err, "the parameters");
+    return r;
+}
+
+int check_call(const struct cloche_client *client, const char *method, const char *params,
                char **ret_params, struct error *err)
 {
     if (!is_method_name(method))
         return error_set(err, -EINVAL, "'%s' is no name of a method", method ? method : "");
-    int r = check_options(options, err);
-    if (r < 0)
-        return r;
-    return params ? take_params(params, ret_params, err) : 0;
+    int r = params ? take_params(params, ret_params, err) : 0;
+    return r == 0 && params ? check_encoding(client, *ret_params, err) : r;
 }
 
 static int set_number(uint64_t given, uint64_t otherwise, uint64_t most, uint64_t *ret)
@@ -194,14 +260,14 @@ static int take_settings(struct cloche_client *client, const struct cloche_clien
                          struct error *err)
 {
     static const struct cloche_client_settings defaults = {.size = sizeof(defaults)};
-    const struct cloche_client_settings *from = given ? given : &defaults;
-    struct cloche_client_settings *to = &client->settings;
+    struct cloche_client_settings *to = &client->settings, *from = to;
     uint64_t connections = 0, attempts = 0, waiting = 0;
 
-    int r = check_size(from, sizeof(defaults), "the settings", err);
+    int r = take_structure(given ? given : &defaults,
+                           SIZE_UP_TO(struct cloche_client_settings, waiting), to, sizeof(*to),
+                           "the settings", err);
     if (r < 0)
         return r;
-    *to = *from;
     to->endpoints = NULL;
     if (set_number(from->connections, 4, CLOCHE_CLIENT_CONNECTIONS_MAX, &connections) < 0 ||
         set_number(from->attempts, 16, 1 << 20, &attempts) < 0 ||
@@ -247,6 +313,46 @@ static int take_endpoints(struct cloche_client *client, const char *const *names
         r = address_parse(names[i], &endpoint->address, err);
     }
     return r;
+}
+
+/* ---- fork(2): what both processes wrote to a connection, and read from it, would be mixed ---- */
+
+static _Atomic unsigned forks; /* of which this process is the child */
+
+static void on_fork(void)
+{
+    forks++;
+}
+
+static void count_forks(void)
+{
+    pthread_atfork(NULL, NULL, on_fork);
+}
+
+bool client_is_ours(const struct cloche_client *client)
+{
+    return client->forks == forks;
+}
+
+int check_ours(const struct cloche_client *client, struct error *err)
+{
+    if (client_is_ours(client))
+        return 0;
+    error_set(err, -EINVAL, "the client was opened before fork(2)");
+    return error_hint(err, "open another in the child"), -EINVAL;
+}
+
+/* In the child: its descriptors, and nothing that the parent would notice or another thread may
+ * have held when it was copied. */
+static void close_copies(struct cloche_client *client)
+{
+    for (size_t i = 0; i < client->endpoints_count; i++) {
+        for (struct cloche_connection *link = client->endpoints[i].idle; link; link = link->next)
+            close_fd(steal_fd(&link->fd));
+    }
+    close_fd(steal_fd(&client->wake.fd));
+    if (client->loop)
+        close_fd(rpc_loop_fd(client->loop));
 }
 
 /* ---- the loop, and the thread that runs it ---- */
@@ -347,7 +453,7 @@ void cloche_client_dispatch(struct cloche_client *client)
     client_lock(client);
     bool within = client_in_loop(client);
     client_unlock(client);
-    if (!client->settings.polled || within)
+    if (!client->settings.polled || within || !client_is_ours(client))
         return;
     set_runner(client, true);
     rpc_loop_dispatch(client->loop);
@@ -373,6 +479,10 @@ int cloche_client_open(const struct cloche_client_settings *settings, struct clo
     struct cloche_client *client = xnew(struct cloche_client);
     _cleanup_error_ struct error err = ERROR_INIT;
 
+    static pthread_once_t counting = PTHREAD_ONCE_INIT;
+
+    pthread_once(&counting, count_forks);
+    client->forks = forks;
     client->wake.fd = -1;
     init_locks(client);
     async_init(client);
@@ -405,7 +515,9 @@ static void stop_thread(struct cloche_client *client)
 
 void cloche_client_close(struct cloche_client *client)
 {
-    if (!client)
+    if (client && !client_is_ours(client))
+        close_copies(client);
+    if (!client || !client_is_ours(client))
         return;
     stop_thread(client);
     if (client->loop)
@@ -449,15 +561,20 @@ int64_t cloche_client_call_async(struct cloche_client *client, const char *metho
                                  const char *params, const struct cloche_call_options *options,
                                  cloche_client_done done, void *data)
 {
+    struct cloche_call_options taken;
     _cleanup_free_ char *text = NULL;
     struct async_request request = {
         .name = method,
-        .options = options,
+        .options = &taken,
         .raw = true,
         .target = {.done = text_done, .function = (void (*)(void))done, .data = data},
     };
 
-    int r = done ? check_call(method, params, options, &text, NULL) : -EINVAL;
+    int r = done ? check_ours(client, NULL) : -EINVAL;
+    if (r == 0)
+        r = take_async_options(options, &taken, NULL);
+    if (r == 0)
+        r = check_call(client, method, params, &text, NULL);
     if (r < 0)
         return r;
     request.text = text;
@@ -469,6 +586,13 @@ static void stub_done(const struct async_target *target, const struct rpc_outcom
     struct cloche_error error;
     int fd = -1;
 
+    if (target->method->result_fds && outcome->code == 0 && outcome->fds_count != 1) {
+        json_free(target->method->result, outcome->result);
+        error = (struct cloche_error){.code = -EPROTO,
+                                      .message = (char *)"the answer came without its descriptor"};
+        target->stub(target->function, target->data, NULL, -1, &error);
+        return;
+    }
     if (target->method->result_fds && outcome->fds_count == 1)
         fd = steal_fd(&outcome->fds[0]);
     target->stub(target->function, target->data, outcome->result, fd, show_error(outcome, &error));
@@ -488,7 +612,7 @@ int64_t rpc_stub_call_async(struct cloche_client *client, const struct json_meth
         .target = {.done = stub_done, .stub = call, .function = function, .data = data},
     };
 
-    return function ? async_call(client, &request) : -EINVAL;
+    return function && client_is_ours(client) ? async_call(client, &request) : -EINVAL;
 }
 
 bool cloche_client_cancel(struct cloche_client *client, int64_t number)

@@ -135,6 +135,11 @@ void endpoint_break(struct endpoint *endpoint, bool suspect, const char *why);
 void endpoint_unreached(struct endpoint *endpoint, const char *why);
 /* It was to be looked at, and we have no descriptor for it. The lock is taken here. */
 void endpoint_put_off(struct endpoint *endpoint);
+/* A look at it was too short to tell anything: the next is as far away as this one was. The lock is
+ * taken here. */
+void endpoint_look_later(struct endpoint *endpoint);
+/* Its idle connections are closed: the server has ended them. The lock is taken here. */
+void endpoint_forget_idle(struct endpoint *endpoint);
 /* A connection ended with nonsense, of which some in a row take it out. The lock is taken here. */
 void endpoint_garbled(struct endpoint *endpoint, const char *why);
 /* It gave a sign of life. The lock is taken here. */
@@ -168,12 +173,15 @@ struct link_call {
     int fault;     /* set: code of an error answer */
     bool answered; /* set: an answer came, result or error */
     bool unsent;   /* set: the server cannot have begun with it */
+    bool was_idle; /* set: the connection had been used before */
+    bool refused;  /* set: the answer is an error about the connection, which has ended */
 };
 
 struct cloche_connection {
     struct cloche_connection *next; /* among the idle ones */
     struct endpoint *endpoint;
-    int fd; /* -1: broken */
+    int fd;     /* -1: broken */
+    bool fresh; /* no call of the caller's was made on it yet */
     const struct rpc_codec *codec;
     int64_t last_number;
     uint64_t wait_ns; /* what the socket's receive time-out is; 0: none */
@@ -188,8 +196,11 @@ struct cloche_connection {
 int link_open(struct endpoint *endpoint, uint64_t deadline, struct cloche_connection **ret,
               struct error *err);
 void link_close(struct cloche_connection *link); /* NULL is nothing */
+/* Whether the server has ended it while it lay idle. */
+bool link_is_stale(struct cloche_connection *link);
+struct timeval link_wait(uint64_t ns); /* for SO_RCVTIMEO */
 /* Sends and waits. 0; an error answer's errno with call->fault; -ETIMEDOUT; -ECONNRESET (then the
- * connection is broken); -EPROTO, -EFBIG, -E2BIG. */
+ * connection is broken); -EPROTO, -EFBIG, -E2BIG; exhaustion, -ETOOMANYREFS: it is us. */
 int link_call(struct cloche_connection *link, struct link_call *call, struct error *err);
 
 extern const struct json_method rpc_ping_method;
@@ -340,6 +351,7 @@ struct cloche_client {
     struct cloche_client_settings settings; /* with the defaults filled in; no endpoints */
     uint64_t random;
     struct rpc_metrics metrics;
+    unsigned forks; /* before it was opened */
 
     struct rpc_loop *loop;
     struct rpc_watch wake;
@@ -366,6 +378,9 @@ struct cloche_client {
     struct rpc_timer again; /* when something had run out */
 };
 
+/* Whether it was opened in this process. */
+bool client_is_ours(const struct cloche_client *client);
+int check_ours(const struct cloche_client *client, struct error *err); /* -EINVAL */
 void client_lock(struct cloche_client *client);
 void client_unlock(struct cloche_client *client);
 /* Under the lock: the loop's thread looks at what there is; starts it when there is none. */
@@ -374,6 +389,8 @@ int client_wake(struct cloche_client *client);
 bool client_in_loop(const struct cloche_client *client);
 uint64_t client_random(struct cloche_client *client); /* under the lock */
 uint64_t monotonic_now(void);
+/* What is left until the deadline, for poll(2): rounded up, -1 for NEVER. */
+int poll_ms(uint64_t deadline);
 /* now + the time-out; NEVER. */
 uint64_t deadline_after(uint64_t now, uint64_t timeout_ms);
 /* When an attempt that begins now is given up, so that there can be another before the deadline. */
@@ -386,11 +403,15 @@ uint64_t client_timeout(const struct cloche_client *client, const struct json_me
 struct rpc_progress;
 /* As the public header has it. */
 struct cloche_progress show_progress(const struct rpc_progress *progress);
-/* -EINVAL, -E2BIG. NULL is fine. */
-int check_options(const struct cloche_call_options *options, struct error *err);
+/* What the caller's version of them has, the rest zero. -EINVAL, -E2BIG. NULL: all zero. */
+int take_options(const struct cloche_call_options *given, struct cloche_call_options *ret,
+                 struct error *err);
+/* The same, of a generated function: descriptors are its arguments. */
+int take_stub_options(const struct cloche_call_options *given, struct cloche_call_options *ret,
+                      struct error *err);
 /* What a call by name brings: -EINVAL for what cannot be one. *ret_params: the text on one line,
  * owned; NULL: none. */
-int check_call(const char *method, const char *params, const struct cloche_call_options *options,
+int check_call(const struct cloche_client *client, const char *method, const char *params,
                char **ret_params, struct error *err);
 
 /* Moves err into error (NULL: nowhere). Returns its code. */

@@ -18,6 +18,8 @@
 
 #include "pool.h"
 
+enum { COURTESY_MS = 100 };
+
 const struct json_method rpc_ping_method = {.name = "rpc.ping", .idempotent = true};
 
 /* ---- a connection ---- */
@@ -36,6 +38,13 @@ static void wait_for_change(struct cloche_client *client, uint64_t until)
     client->waiters--;
 }
 
+/* Under the lock: there is room for one that waits. */
+static void pass_on(struct cloche_client *client)
+{
+    if (client->waiters)
+        pthread_cond_signal(&client->changed);
+}
+
 static void put_back(struct cloche_connection *link)
 {
     struct endpoint *endpoint = link->endpoint;
@@ -50,8 +59,7 @@ static void put_back(struct cloche_connection *link)
     } else {
         endpoint->connections--;
     }
-    if (client->waiters)
-        pthread_cond_signal(&client->changed);
+    pass_on(client);
     client_unlock(client);
     if (!keep)
         link_close(link);
@@ -79,24 +87,26 @@ static int connect_to(struct endpoint *endpoint, uint64_t deadline, struct cloch
 }
 
 /* A look at an endpoint that is out, for want of a thread that does it: a sign of life brings it in
- * again. */
-static void probe(struct endpoint *endpoint, uint64_t deadline)
+ * again. The caller's time may end before that of the look: then it tells nothing. */
+static void probe(struct endpoint *endpoint, uint64_t deadline, uint64_t timeout_ms)
 {
     struct cloche_client *client = endpoint->client;
-    uint64_t limit = deadline_after(monotonic_now(), client->settings.connect_timeout_ms);
-
-    limit = limit < deadline ? limit : deadline;
-    struct link_call ping = {.method = &rpc_ping_method, .deadline = limit};
+    uint64_t limit = deadline_after(monotonic_now(), timeout_ms);
+    bool ours = limit <= deadline && timeout_ms >= client->settings.connect_timeout_ms;
+    struct link_call ping = {.method = &rpc_ping_method,
+                             .deadline = limit < deadline ? limit : deadline};
     struct cloche_connection *link = NULL;
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    int r = link_open(endpoint, limit, &link, &err);
+    int r = link_open(endpoint, ping.deadline, &link, &err);
     if (r == 0)
         r = link_call(link, &ping, &err);
-    if (r < 0 && !ping.answered) {
+    if (r < 0 && (!ping.answered || ping.refused)) {
         link_close(link);
         if (is_exhaustion(r))
             endpoint_put_off(endpoint);
+        else if (r == -ETIMEDOUT && !ours)
+            endpoint_look_later(endpoint);
         else
             endpoint_unreached(endpoint, error_message(&err));
         return;
@@ -132,13 +142,18 @@ struct search {
     struct cloche_client *client;
     uint64_t deadline;
     struct error problem; /* of the last try, for the message */
-    bool exhausted;       /* no descriptors were left for it */
+    bool exhausted;       /* no descriptors were left for it, or its server has too many of us */
+    bool keep;            /* the caller keeps it for more than a call */
+    uint64_t avoid;       /* endpoints that have refused the call */
+    unsigned rounds;
 };
 
+/* It may have been this one that was told of the room that there is. */
 static int no_time(const struct search *search, bool none, struct error *err)
 {
     const char *why = none ? search->client->endpoints[0].why : search->problem.message;
 
+    pass_on(search->client);
     if (why)
         return error_set(err, -ETIMEDOUT, "no connection in time: %s", why);
     return error_set(err, -ETIMEDOUT, "no connection in time: all are in use");
@@ -162,6 +177,18 @@ static int wait_for_room(struct search *search, bool none, struct error *err)
     return 0;
 }
 
+/* With another endpoint at hand a look is a courtesy, which leaves the call most of its time. */
+static uint64_t look_ms(const struct search *search, bool none)
+{
+    uint64_t now = monotonic_now(), limit = search->client->settings.connect_timeout_ms;
+    uint64_t left = search->deadline > now ? (search->deadline - now) / NS_PER_MS : 0;
+
+    if (none)
+        return limit;
+    limit = limit < COURTESY_MS ? limit : COURTESY_MS;
+    return limit < left / 4 ? limit : left / 4 + 1;
+}
+
 /* An idle connection, or NULL and room for one at *ret_endpoint, or neither: looked at another, or
  * waited. Under the lock. */
 static int find_room(struct search *search, struct endpoint **ret_endpoint,
@@ -170,19 +197,23 @@ static int find_room(struct search *search, struct endpoint **ret_endpoint,
     struct cloche_client *client = search->client;
     bool none;
     struct endpoint *endpoint = endpoint_choose(
-                        client, search->exhausted ? WANT_IDLE : WANT_CONNECTION, 0, &none),
-                    *look_at = claim(client, none);
+        client, search->exhausted ? WANT_IDLE : WANT_CONNECTION, search->avoid, &none);
+    if (none && search->avoid) { /* those that did not refuse it are gone */
+        search->avoid = 0;
+        return 0;
+    }
 
+    if (search->rounds++ && monotonic_now() >= search->deadline)
+        return no_time(search, none, err);
+    struct endpoint *look_at = claim(client, none);
     if (look_at) {
         client_unlock(client);
-        probe(look_at, search->deadline);
+        probe(look_at, search->deadline, look_ms(search, none));
         client_lock(client);
         return 0;
     }
     if (!endpoint)
         return wait_for_room(search, none, err);
-    if (!endpoint->idle && monotonic_now() >= search->deadline)
-        return no_time(search, none, err);
     *ret_endpoint = endpoint;
     *ret = endpoint->idle;
     if (*ret)
@@ -192,26 +223,46 @@ static int find_room(struct search *search, struct endpoint **ret_endpoint,
     return 0;
 }
 
-/* *ret is for the caller alone, and its endpoint counts a call more. */
-static int acquire(struct cloche_client *client, uint64_t deadline, struct cloche_connection **ret,
-                   struct error *err)
+static int search_connect(struct search *search, struct endpoint *endpoint,
+                          struct cloche_connection **ret, struct error *err)
 {
-    struct search search = {.client = client, .deadline = deadline, .problem = ERROR_INIT};
+    int r = connect_to(endpoint, search->deadline, ret, &search->problem);
+
+    search->exhausted = is_exhaustion(r);
+    if (r == -ECONNREFUSED || search->exhausted)
+        return 0;
+    return r < 0 ? error_move(err, &search->problem) : 0;
+}
+
+/* Under the lock. The first write to a TCP connection that the server has ended succeeds; a caller
+ * who keeps a connection wants one that stands. */
+static void check_idle(const struct search *search, struct cloche_connection **link)
+{
+    struct endpoint *endpoint = (*link)->endpoint;
+
+    if ((endpoint->address.transport->passes_fds && !search->keep) || !link_is_stale(*link))
+        return;
+    link_close(steal_ptr(*link));
+    endpoint->connections--;
+}
+
+/* *ret is for the caller alone, and its endpoint counts a call more. */
+static int acquire(struct search *search, struct cloche_connection **ret, struct error *err)
+{
+    struct cloche_client *client = search->client;
     struct cloche_connection *link = NULL;
     int r = 0;
 
     client_lock(client);
     while (r == 0 && !link) {
         struct endpoint *endpoint = NULL;
-        r = find_room(&search, &endpoint, &link, err);
-        if (endpoint && !link) {
+        r = find_room(search, &endpoint, &link, err);
+        if (link) {
+            check_idle(search, &link);
+        } else if (endpoint) {
             client_unlock(client);
-            r = connect_to(endpoint, deadline, &link, &search.problem);
+            r = search_connect(search, endpoint, &link, err);
             client_lock(client);
-            search.exhausted = is_exhaustion(r);
-            r = r == -ECONNREFUSED || search.exhausted ? 0 : r;
-            if (r < 0)
-                error_move(err, &search.problem);
         }
     }
     if (link) {
@@ -220,20 +271,27 @@ static int acquire(struct cloche_client *client, uint64_t deadline, struct cloch
         *ret = link;
     }
     client_unlock(client);
-    error_finish(&search.problem);
     return r;
 }
 
 /* ---- a call ---- */
 
 /* The connection is gone: whose fault is it, and may the call go elsewhere? One that lay idle and
- * took nothing any more was closed long ago, and tells nothing of its endpoint. */
+ * took nothing any more was closed long ago, and tells nothing of its endpoint but that the others
+ * are most likely closed, too. What was not understood comes from one that lives. */
 static bool is_lost(struct cloche_connection *link, const struct link_call *call, int code,
                     bool was_idle, const struct error *err)
 {
-    if (link->fd >= 0 || call->answered || code == -ETIMEDOUT)
+    if (link->fd >= 0 || call->answered || code == -ETIMEDOUT || code == -ETOOMANYREFS ||
+        is_exhaustion(code))
         return false;
-    if (!(was_idle && call->unsent))
+    if (code == -EPROTO) {
+        endpoint_garbled(link->endpoint, error_message(err));
+        return false;
+    }
+    if (was_idle && call->unsent)
+        endpoint_forget_idle(link->endpoint);
+    else
         endpoint_break(link->endpoint, false, error_message(err));
     return true;
 }
@@ -241,10 +299,12 @@ static bool is_lost(struct cloche_connection *link, const struct link_call *call
 static int call_once(struct cloche_connection *link, struct link_call *call, bool *ret_lost,
                      struct error *err)
 {
-    bool was_idle = link->last_number > 0;
+    bool was_idle = !link->fresh;
 
+    link->fresh = false;
     int r = link_call(link, call, err);
     *ret_lost = r < 0 && is_lost(link, call, r, was_idle, err);
+    call->was_idle = was_idle;
     endpoint_ended(link->endpoint, call->answered, r == -ETIMEDOUT);
     return r;
 }
@@ -264,25 +324,47 @@ static enum rpc_ended how_it_ended(const struct link_call *call, int code)
     return call->fault ? RPC_ENDED_FAULT : RPC_ENDED_LOST;
 }
 
-/* As often as it takes and the deadline lets it. */
-static int call_somewhere(struct cloche_client *client, struct link_call *call, bool idempotent,
+/* The server has done nothing, and said so: another is asked. When it is for its many connections,
+ * and there is no other, one that we have is waited for. */
+static bool is_turned_away(struct search *search, struct endpoint *endpoint, struct link_call *call,
+                           const struct error *err)
+{
+    if (!call->fault)
+        return false;
+    bool another = endpoint_may_ask_another(search->client, endpoint, call->fault, &search->avoid);
+    bool crowded = call->refused && call->fault == RPC_TOO_MANY;
+    search->exhausted = crowded && !another;
+    if (crowded)
+        error_set(&search->problem, -ENOBUFS, "%s", error_message(err));
+    call->unsent = another || crowded;
+    return another || crowded;
+}
+
+/* As often as it takes and the deadline lets it. What never left, since the connection was closed
+ * while it lay idle, was no attempt. */
+static int call_somewhere(struct search *search, struct link_call *call, bool idempotent,
                           struct error *err)
 {
-    uint64_t deadline = call->deadline;
+    struct cloche_client *client = search->client;
+    unsigned attempt = 1;
 
-    for (unsigned attempt = 1;; attempt++) {
+    for (;;) {
         struct cloche_connection *link = NULL;
         bool lost = false;
-        int r = acquire(client, deadline, &link, err);
+        int r = acquire(search, &link, err);
         if (r < 0)
             return r;
-        call->deadline = attempt_deadline(client, deadline, idempotent, attempt);
+        call->deadline = attempt_deadline(client, search->deadline, idempotent, attempt);
+        struct endpoint *endpoint = link->endpoint;
         r = call_once(link, call, &lost, err);
         put_back(link);
-        if (is_timeout(call, r) && monotonic_now() < deadline)
+        if (is_timeout(call, r) && monotonic_now() < search->deadline)
             lost = idempotent;
+        bool begun = !lost || !(call->was_idle && call->unsent);
+        lost = lost || is_turned_away(search, endpoint, call, err);
         if (!lost || attempt >= client->settings.attempts || !(idempotent || call->unsent))
             return r;
+        attempt += begun && !call->refused;
         rpc_metrics_add(&client->metrics.retries, 1);
     }
 }
@@ -299,6 +381,18 @@ static int call_on(struct cloche_connection *link, struct link_call *call, struc
     return call_once(link, call, &lost, err);
 }
 
+static int call_as_told(struct cloche_client *client, struct link_call *call,
+                        const struct cloche_call_options *options, struct error *err)
+{
+    struct search search = {.client = client, .deadline = call->deadline, .problem = ERROR_INIT};
+
+    if (options->connection)
+        return call_on(options->connection, call, err);
+    int r = call_somewhere(&search, call, call->method->idempotent || options->idempotent, err);
+    error_finish(&search.problem);
+    return r;
+}
+
 /* The call with its deadline, its metrics and the way to say what went wrong. */
 static int run(struct cloche_client *client, struct link_call *call,
                const struct cloche_call_options *options, struct cloche_error *error)
@@ -306,17 +400,17 @@ static int run(struct cloche_client *client, struct link_call *call,
     uint64_t begun = monotonic_now();
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    if (check_options(options, &err) < 0)
+    if (check_ours(client, &err) < 0)
         return error_give(error, &err, 0);
-    call->progress = options ? options->progress : NULL;
-    call->progress_data = options ? options->progress_data : NULL;
+    if (options->connection && options->connection->endpoint->client != client) {
+        error_set(&err, -EINVAL, "the connection is another client's");
+        return error_give(error, &err, 0);
+    }
+    call->progress = options->progress;
+    call->progress_data = options->progress_data;
     call->deadline = deadline_after(begun, client_timeout(client, call->method, options));
     rpc_metrics_begin(&client->metrics);
-    int r =
-        options && options->connection
-            ? call_on(options->connection, call, &err)
-            : call_somewhere(client, call,
-                             call->method->idempotent || (options && options->idempotent), &err);
+    int r = call_as_told(client, call, options, &err);
     rpc_metrics_end(&client->metrics, how_it_ended(call, r), call->fault, monotonic_now() - begun);
     if (r == -ETIMEDOUT && !call->fault)
         error_context(&err, "%s", call->method->name);
@@ -327,26 +421,32 @@ int rpc_stub_call(struct cloche_client *client, const struct json_method *method
                   const void *params, int fd, const struct cloche_call_options *options,
                   void **ret_result, int *ret_fd, struct cloche_error *error)
 {
+    struct cloche_call_options taken;
+    _cleanup_error_ struct error err = ERROR_INIT;
     void *result = NULL;
     int came = -1;
     size_t count = 1;
+
+    if (take_stub_options(options, &taken, &err) < 0)
+        return error_give(error, &err, 0);
     struct link_call call = {.method = method,
                              .params = params,
                              .text = params || !method->params ? NULL : "{}",
                              .fds = &fd,
                              .fds_count = fd >= 0,
-                             .ret_fds = ret_fd ? &came : NULL,
+                             .ret_fds = method->result_fds ? &came : NULL,
                              .ret_fds_count = &count,
                              .result = &result};
 
-    int r = run(client, &call, options, error);
-    if (r == 0 && ret_fd && count != 1) {
-        _cleanup_error_ struct error err = ERROR_INIT;
+    int r = run(client, &call, &taken, error);
+    if (r == 0 && ret_fd && came < 0) {
         error_set(&err, -EPROTO, "%s: the answer came without its descriptor", method->name);
         r = error_give(error, &err, 0);
     }
     if (r == 0 && ret_fd)
         *ret_fd = came;
+    else
+        close_fd(came);
     if (r == 0 && ret_result)
         *ret_result = result;
     else if (method->result)
@@ -359,23 +459,26 @@ int cloche_client_call(struct cloche_client *client, const char *method, const c
                        struct cloche_error *error)
 {
     const struct json_method by_name = {.name = method};
+    struct cloche_call_options taken;
     _cleanup_free_ char *text = NULL;
     _cleanup_error_ struct error err = ERROR_INIT;
     void *result = NULL;
 
-    int r = check_call(method, params, options, &text, &err);
+    int r = take_options(options, &taken, &err);
+    if (r == 0)
+        r = check_call(client, method, params, &text, &err);
     if (r < 0)
         return error_give(error, &err, 0);
     struct link_call call = {.method = &by_name,
                              .text = text,
-                             .fds = options ? options->fds : NULL,
-                             .fds_count = options ? options->fds_count : 0,
-                             .ret_fds = options ? options->ret_fds : NULL,
-                             .ret_fds_count = options ? options->ret_fds_count : NULL,
+                             .fds = taken.fds,
+                             .fds_count = taken.fds_count,
+                             .ret_fds = taken.ret_fds,
+                             .ret_fds_count = taken.ret_fds_count,
                              .raw = true,
                              .result = &result};
 
-    r = run(client, &call, options, error);
+    r = run(client, &call, &taken, error);
     if (r == 0 && ret_result)
         *ret_result = result;
     else
@@ -392,9 +495,16 @@ int cloche_client_get(struct cloche_client *client, uint64_t timeout_ms,
     _cleanup_error_ struct error err = ERROR_INIT;
     uint64_t begun = monotonic_now();
 
-    int r =
-        acquire(client, deadline_after(begun, client_timeout(client, &rpc_ping_method, &options)),
-                ret, &err);
+    struct search search = {
+        .client = client,
+        .deadline = deadline_after(begun, client_timeout(client, &rpc_ping_method, &options)),
+        .problem = ERROR_INIT,
+        .keep = true};
+
+    int r = check_ours(client, &err);
+    if (r == 0)
+        r = acquire(&search, ret, &err);
+    error_finish(&search.problem);
     if (r < 0)
         return error_give(error, &err, 0);
     client_lock(client);

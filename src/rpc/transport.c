@@ -32,27 +32,39 @@ static int parse_unix(const char *text, struct address *ret, struct error *err)
 }
 
 /* connect(2) of a Unix socket does not block but for a listener whose queue is full, and then for
- * no longer than the time-out for sending. */
+ * no longer than the time-out for sending; a signal begins that anew with what is left of it. */
+static int connect_before(int fd, const struct sockaddr_un *at, uint64_t deadline)
+{
+    for (;;) {
+        uint64_t now = monotonic_now();
+        const struct timeval limit = link_wait(deadline > now ? deadline - now : 1);
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+        if (connect(fd, (const struct sockaddr *)at, sizeof(*at)) == 0)
+            return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){0}, sizeof(limit));
+        if (errno != EINTR)
+            return errno == EAGAIN ? -ETIMEDOUT : -errno;
+        if (monotonic_now() >= deadline)
+            return -ETIMEDOUT;
+    }
+}
+
 static int connect_unix(const struct address *address, uint64_t timeout_ms, struct error *err)
 {
-    struct sockaddr_un at = {.sun_family = AF_UNIX};
-    const struct timeval limit = {.tv_sec = (time_t)(timeout_ms / 1000),
-                                  .tv_usec = (suseconds_t)(timeout_ms % 1000 * 1000)};
+    _cleanup_close_ int fd = -1, dir_fd = -1;
+    struct sockaddr_un at;
 
-    if (strlen(address->path) >= sizeof(at.sun_path))
-        return socket_connect_unix(address->path, SOCK_STREAM | SOCK_CLOEXEC, err);
-    memcpy(at.sun_path, address->path, strlen(address->path) + 1);
-    _cleanup_close_ int fd =
-        socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (timeout_ms ? 0 : SOCK_NONBLOCK), 0);
+    int r = socket_unix_address(address->path, &at, &dir_fd, err);
+    if (r < 0)
+        return r;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (timeout_ms ? 0 : SOCK_NONBLOCK), 0);
     if (fd < 0)
         return error_errno(err, errno, "socket");
     if (timeout_ms)
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-    if (connect(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
-        return error_errno(err, errno == EAGAIN ? ETIMEDOUT : errno, "connect to %s",
-                           address->path);
-    if (timeout_ms)
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){0}, sizeof(struct timeval));
+        r = connect_before(fd, &at, deadline_after(monotonic_now(), timeout_ms));
+    else if (connect(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
+        r = errno == EAGAIN ? -ETIMEDOUT : -errno;
+    if (r < 0)
+        return error_errno(err, -r, "connect to %s", address->path);
     return steal_fd(&fd);
 }
 
@@ -92,9 +104,14 @@ static int wait_connected(int fd, uint64_t timeout_ms, struct error *err)
     int problem = 0;
     socklen_t length = sizeof(problem);
 
-    int r = poll(&ready, 1, timeout_ms > INT32_MAX ? INT32_MAX : (int)timeout_ms);
+    uint64_t deadline = deadline_after(monotonic_now(), timeout_ms);
+    int r;
+
+    do
+        r = poll(&ready, 1, poll_ms(deadline));
+    while (r < 0 && errno == EINTR);
     if (r <= 0)
-        return error_errno(err, r == 0 || errno == EINTR ? ETIMEDOUT : errno, "connect");
+        return error_errno(err, r == 0 ? ETIMEDOUT : errno, "connect");
     getsockopt(fd, SOL_SOCKET, SO_ERROR, &problem, &length);
     return problem ? error_errno(err, problem, "connect") : 0;
 }
@@ -107,6 +124,18 @@ static int set_blocking(int fd, struct error *err)
     if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
         return error_errno(err, errno, "connect");
     return 0;
+}
+
+/* Nobody listens: a port that is also given to callers can meet itself (RFC 9293, 3.5). Kept, it
+ * would be in the server's way. */
+static bool is_own_end(int fd)
+{
+    struct sockaddr_storage ours, theirs;
+    socklen_t our_length = sizeof(ours), their_length = sizeof(theirs);
+
+    return getsockname(fd, (struct sockaddr *)&ours, &our_length) == 0 &&
+           getpeername(fd, (struct sockaddr *)&theirs, &their_length) == 0 &&
+           our_length == their_length && memcmp(&ours, &theirs, our_length) == 0;
 }
 
 static int connect_tcp(const struct address *address, uint64_t timeout_ms, struct error *err)
@@ -123,6 +152,8 @@ static int connect_tcp(const struct address *address, uint64_t timeout_ms, struc
         return error_errno(err, errno, "connect");
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
     int r = timeout_ms ? wait_connected(fd, timeout_ms, err) : 0;
+    if (r == 0 && is_own_end(fd))
+        r = error_errno(err, ECONNREFUSED, "connect");
     if (r == 0 && timeout_ms)
         r = set_blocking(fd, err);
     return r < 0 ? r : steal_fd(&fd);

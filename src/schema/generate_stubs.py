@@ -155,7 +155,7 @@ def emit_header(stubs):
  * *ret is the caller's, and is given back with its _free() function; ret may be NULL. The result that
  * a callback gets is the callback's, in the same way; it is NULL with an error, and error is NULL
  * with a result. fd goes with the request and stays the caller's, -1: none; *ret_fd, and the fd of a
- * callback, is one's own (-1: none came); NULL where none is wanted.
+ * callback, is one's own; ret_fd is NULL where it is not wanted. An answer without it is -EPROTO.
  */
 #ifndef {guard}
 #define {guard}

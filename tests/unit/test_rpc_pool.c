@@ -526,6 +526,8 @@ static void descriptors_go_both_ways(void **state)
     fstat(came, &other);
     assert_int_equal(one.st_ino, other.st_ino);
     close(came);
+    options.ret_fds = NULL;
+    options.ret_fds_count = NULL;
     assert_true(cloche_client_call_async(client, "pass", "{}", &options, on_done, &seen) > 0);
     wait_for(&seen);
     fstat(seen.fd, &other);

@@ -13,7 +13,7 @@
 
 /* params: of the method's params type; NULL: none. *ret_result: of its result type, the caller's:
  * json_free(); ret_result may be NULL. fd: goes with the request, -1: none, and stays the caller's.
- * ret_fd: the one that comes with the answer, the caller's; NULL: none is expected. -EPROTO when it
+ * ret_fd: the one that comes with the answer, the caller's; NULL: it is not wanted. -EPROTO when it
  * does not come. */
 int rpc_stub_call(struct cloche_client *client, const struct json_method *method,
                   const void *params, int fd, const struct cloche_call_options *options,
