@@ -240,6 +240,10 @@ struct cloche_runtime_update_options {
     /* Paths of nodes, of the configuration or added before, that are removed with the rules that
      * allow exactly them. What has them open keeps them. */
     char *const *remove_devices;
+
+    /* Lines of a resctrl group's schemata ("L3:0=f;1=f0"), for a container whose configuration has
+     * linux.intelRdt; NULL: as they are. */
+    const char *l3_cache_schema, *mem_bw_schema;
 };
 
 /* Changes limits and devices. When it fails, what was in effect before is put back where that can

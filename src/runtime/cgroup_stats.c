@@ -14,6 +14,7 @@
 #include <base/text.h>
 
 #include "cgroup_stats.h"
+#include "intel_rdt.h"
 
 enum {
     NSEC_PER_TICK = 10000000, /* USER_HZ is 100 for user space everywhere */
@@ -483,7 +484,8 @@ static void write_hugepages(struct stats *stats)
     end(stats);
 }
 
-void cgroup_stats_write(struct cgroup *cgroup, struct buffer *out)
+void cgroup_stats_write(struct cgroup *cgroup, const struct oci_intel_rdt *rdt, const char *id,
+                        struct buffer *out)
 {
     struct stats stats = {.cgroup = cgroup};
 
@@ -496,6 +498,7 @@ void cgroup_stats_write(struct cgroup *cgroup, struct buffer *out)
     write_block_io(&stats);
     write_hugepages(&stats);
     begin(&stats, "intel_rdt");
+    intel_rdt_stats(rdt, id, &stats.writer);
     end(&stats);
     json_writer_key(&stats.writer, "network_interfaces");
     json_writer_null(&stats.writer);

@@ -70,11 +70,12 @@ struct container {
 
     struct preserved preserved;
     bool no_new_keyring;
-    bool unprivileged; /* the caller is not root, not even of a user namespace */
-    bool foreground;   /* the caller stays until the program ends */
-    bool unexecuted;   /* it was killed before it could execute the program */
-    bool unwatched;    /* whether the program was executed is looked at when it has ended */
-    char **warnings;   /* owned; for the log */
+    bool unprivileged;  /* the caller is not root, not even of a user namespace */
+    bool rdt_was_there; /* its group of resctrl, before it was made */
+    bool foreground;    /* the caller stays until the program ends */
+    bool unexecuted;    /* it was killed before it could execute the program */
+    bool unwatched;     /* whether the program was executed is looked at when it has ended */
+    char **warnings;    /* owned; for the log */
 };
 
 void container_init(struct container *container, const char *id);

@@ -475,7 +475,8 @@ static void roll_back(struct container *container, const char *root)
     }
     bool begun = container->pid > 0;
     if (begun && container->config->linux->intel_rdt)
-        intel_rdt_remove(container->config->linux->intel_rdt, container->id);
+        intel_rdt_remove(container->config->linux->intel_rdt, container->id,
+                         container->rdt_was_there);
     if (container->cgroup.ops)
         cgroup_destroy(&container->cgroup, NULL);
     rootfs_detach_shared(container->rootfs, container->shared_root);
@@ -541,6 +542,8 @@ int create_container(struct container *container, const char *root,
         return r;
     }
     container->created = clock_format(clock_now());
+    container->rdt_was_there =
+        intel_rdt_is_there(container->config->linux->intel_rdt, container->id);
     container->no_new_keyring = options->no_new_keyring;
     container->systemd_cgroup = options->systemd_cgroup;
     container->foreground = !wait_for_start && !options->detach;

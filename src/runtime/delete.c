@@ -50,7 +50,7 @@ static int remove_outside(const char *id, struct cgroup *cgroup, const struct oc
     if (r == 0 && cgroup)
         r = cgroup_destroy(cgroup, err);
     if (r == 0 && config && config->linux && config->linux->intel_rdt)
-        intel_rdt_remove(config->linux->intel_rdt, id);
+        intel_rdt_remove(config->linux->intel_rdt, id, state && state->rdt_was_there);
     if (r == 0 && state && state->has_shared_root)
         rootfs_detach_shared(state->rootfs, state->shared_root);
     return r;

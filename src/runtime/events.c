@@ -30,7 +30,8 @@ struct watch {
     const char *id;
     struct stored stored;
     struct cgroup cgroup;
-    int oom_fd; /* eventfd (v1) or inotify (v2); -1: no memory controller */
+    struct oci_config *config; /* owned */
+    int oom_fd;                /* eventfd (v1) or inotify (v2); -1: no memory controller */
     int timer_fd;
     uint64_t oom_kills; /* v2: that were told */
     const struct runtime_watch *request;
@@ -55,7 +56,9 @@ static void write_stats(struct watch *watch)
 {
     _cleanup_buffer_ struct buffer data = BUFFER_INIT;
 
-    cgroup_stats_write(&watch->cgroup, &data);
+    const struct oci_linux *linux = watch->config->linux;
+
+    cgroup_stats_write(&watch->cgroup, linux ? linux->intel_rdt : NULL, watch->id, &data);
     write_event(watch, "stats", &data);
 }
 
@@ -177,7 +180,8 @@ static int load(struct watch *watch, const char *root, struct error *err)
         return r;
     if (watch->stored.pidfd < 0)
         return error_set(err, -EINVAL, "container with id %s is not running", watch->id);
-    return state_open_cgroup(&watch->stored, &watch->cgroup, err);
+    r = state_load_config(&watch->stored, &watch->config, err);
+    return r < 0 ? r : state_open_cgroup(&watch->stored, &watch->cgroup, err);
 }
 
 int runtime_events(const char *root, const char *id, const struct runtime_watch *request,
@@ -206,6 +210,7 @@ int runtime_events(const char *root, const char *id, const struct runtime_watch 
     close_fd(watch.timer_fd);
     if (watch.cgroup.ops)
         cgroup_finish(&watch.cgroup);
+    oci_config_free(watch.config);
     state_finish(&watch.stored);
     return r;
 }

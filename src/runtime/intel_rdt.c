@@ -37,7 +37,7 @@ static bool is_own_group(const struct oci_intel_rdt *config)
     return text_empty(config->clos_id);
 }
 
-static int open_root(struct error *err)
+int intel_rdt_open(struct error *err)
 {
     struct statfs status;
     _cleanup_close_ int fd = open(INTEL_RDT_ROOT, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -68,7 +68,7 @@ int intel_rdt_check(const struct oci_intel_rdt *config, struct error *err)
                              "linux.intelRdt.schemata[%zu]: '%s' is not one line NAME:VALUES", i,
                              config->schemata[i]);
     }
-    _cleanup_close_ int root_fd = open_root(err);
+    _cleanup_close_ int root_fd = intel_rdt_open(err);
     return root_fd < 0 ? root_fd : 0;
 }
 
@@ -208,23 +208,30 @@ static int set_schemata(int group_fd, const struct oci_intel_rdt *config, bool m
     return write_file(group_fd, "schemata", buffer_text(&lines), lines.length, err);
 }
 
-static int open_group(const struct oci_intel_rdt *config, const char *id, bool make, bool *ret_made,
-                      struct error *err)
+static int open_group_at(int root_fd, const struct oci_intel_rdt *config, const char *id, bool make,
+                         bool *ret_made, struct error *err)
 {
-    _cleanup_close_ int root_fd = open_root(err);
     const char *name = is_own_group(config) ? id : config->clos_id;
 
     *ret_made = false;
-    if (root_fd < 0 || is_root_group(config))
-        return steal_fd(&root_fd);
+    if (is_root_group(config))
+        name = ".";
     /* A group without settings of the container's own is one that was prepared for it. */
-    if (make && (is_own_group(config) || has_schemata(config))) {
+    if (make && !is_root_group(config) && (is_own_group(config) || has_schemata(config))) {
         *ret_made = mkdirat(root_fd, name, 0755) == 0;
         if (!*ret_made && errno != EEXIST)
             return error_errno(err, errno, "linux.intelRdt: make the group %s", name);
     }
     int fd = openat(root_fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     return fd < 0 ? error_errno(err, errno, "linux.intelRdt.closID: open the group %s", name) : fd;
+}
+
+static int open_group(const struct oci_intel_rdt *config, const char *id, bool make, bool *ret_made,
+                      struct error *err)
+{
+    _cleanup_close_ int root_fd = intel_rdt_open(err);
+
+    return root_fd < 0 ? root_fd : open_group_at(root_fd, config, id, make, ret_made, err);
 }
 
 /* A group for counting only, inside of the other. */
@@ -276,19 +283,86 @@ int intel_rdt_add(const struct oci_intel_rdt *config, const char *id, pid_t pid,
     return monitors(config) ? monitor(group_fd, id, pid, err) : 0;
 }
 
-void intel_rdt_remove(const struct oci_intel_rdt *config, const char *id)
+bool intel_rdt_is_there(const struct oci_intel_rdt *config, const char *id)
+{
+    _cleanup_close_ int root_fd = config && is_own_group(config) ? intel_rdt_open(NULL) : -1;
+
+    return root_fd >= 0 && faccessat(root_fd, id, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+void intel_rdt_remove(const struct oci_intel_rdt *config, const char *id, bool was_there)
 {
     _cleanup_free_ char *path = xasprintf("mon_groups/%s", id);
-    _cleanup_close_ int root_fd = open_root(NULL);
+    _cleanup_close_ int root_fd = intel_rdt_open(NULL);
     bool made;
 
     if (root_fd < 0)
         return;
-    if (is_own_group(config)) {
+    if (is_own_group(config) && !was_there) {
         unlinkat(root_fd, id, AT_REMOVEDIR);
         return;
     }
-    _cleanup_close_ int group_fd = open_group(config, id, false, &made, NULL);
+    _cleanup_close_ int group_fd = open_group_at(root_fd, config, id, false, &made, NULL);
     if (group_fd >= 0 && monitors(config))
         unlinkat(group_fd, path, AT_REMOVEDIR);
+}
+
+/* ---- a container that runs */
+
+static bool has_resource(int root_fd, const char *name)
+{
+    _cleanup_free_ char *path = xasprintf("info/%s", name);
+
+    return faccessat(root_fd, path, F_OK, 0) == 0;
+}
+
+/* The texts are runc's. */
+static int check_update(int root_fd, const struct oci_intel_rdt *config, const char *l3_cache,
+                        const char *bandwidth, struct error *err)
+{
+    if (!text_empty(l3_cache) && (root_fd < 0 || !has_resource(root_fd, "L3")))
+        return error_set(err, -ENOTSUP, "Intel RDT/CAT: l3 cache schema is not enabled");
+    if (!text_empty(bandwidth) && (root_fd < 0 || !has_resource(root_fd, "MB")))
+        return error_set(err, -ENOTSUP, "Intel RDT/MBA: memory bandwidth schema is not enabled");
+    if (config)
+        return 0;
+    error_set(err, -EINVAL,
+              "Intel RDT: the container was made without linux.intelRdt, so it is in no group of "
+              "its own");
+    error_hint(err, "an empty object as linux.intelRdt makes one");
+    return -EINVAL;
+}
+
+int intel_rdt_update_at(int root_fd, const struct oci_intel_rdt *config, const char *id,
+                        const char *l3_cache, const char *bandwidth, struct error *err)
+{
+    _cleanup_buffer_ struct buffer lines = BUFFER_INIT;
+    bool made;
+
+    if (text_empty(l3_cache) && text_empty(bandwidth))
+        return 0;
+    int r = check_update(root_fd, config, l3_cache, bandwidth, err);
+    if (r < 0)
+        return r;
+    append_lines(&lines, l3_cache, false);
+    append_lines(&lines, bandwidth, true);
+    _cleanup_close_ int group_fd = open_group_at(root_fd, config, id, false, &made, err);
+    return group_fd < 0 ? group_fd
+                        : write_file(group_fd, "schemata", buffer_text(&lines), lines.length, err);
+}
+
+int intel_rdt_update(const struct oci_intel_rdt *config, const char *id, const char *l3_cache,
+                     const char *bandwidth, struct error *err)
+{
+    if (text_empty(l3_cache) && text_empty(bandwidth))
+        return 0;
+    _cleanup_close_ int root_fd = intel_rdt_open(NULL);
+    return intel_rdt_update_at(root_fd, config, id, l3_cache, bandwidth, err);
+}
+
+int intel_rdt_open_group_at(int root_fd, const struct oci_intel_rdt *config, const char *id)
+{
+    bool made;
+
+    return open_group_at(root_fd, config, id, false, &made, NULL);
 }

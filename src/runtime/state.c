@@ -232,6 +232,8 @@ int state_write(struct container *container, pid_t pid, struct error *err)
         .shared_root = container->shared_root,
         .no_new_keyring = container->no_new_keyring,
         .has_no_new_keyring = container->no_new_keyring,
+        .rdt_was_there = container->rdt_was_there,
+        .has_rdt_was_there = container->rdt_was_there,
         .annotations = container->config->annotations,
     };
 

@@ -18,6 +18,7 @@
 #include "cgroup_resources.h"
 #include "config_check.h"
 #include "device_nodes.h"
+#include "intel_rdt.h"
 #include "resources_merge.h"
 #include "state.h"
 
@@ -380,6 +381,9 @@ int runtime_update(const char *root, const struct cloche_runtime_update_options 
     struct update update = {.options = options, .stored = {.fd = -1, .root_fd = -1, .pidfd = -1}};
     int r = load(&update, root, err);
 
+    if (r == 0)
+        r = intel_rdt_update(update.config->linux ? update.config->linux->intel_rdt : NULL,
+                             options->id, options->l3_cache_schema, options->mem_bw_schema, err);
     if (r == 0)
         r = change(&update, warnings, err);
     finish(&update);

@@ -130,7 +130,7 @@ static void try_stats(const struct cgroup_ops *ops)
         *hierarchy = (struct cgroup_hierarchy){.root_fd = -1, .fd = DIRECTORY_FD};
         strcpy(hierarchy->name, ops->version == 2 ? "" : names[i]);
     }
-    cgroup_stats_write(&cgroup, &out);
+    cgroup_stats_write(&cgroup, NULL, "fuzz", &out);
     expect(out.length > 0 && out.data[0] == '{' && out.data[out.length - 1] == '}');
     cgroup_oom_kills(&cgroup);
 }

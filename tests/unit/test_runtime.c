@@ -1,5 +1,6 @@
 /* Parts of src/runtime that need no container. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -8,9 +9,15 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
 
 #include "filter_stub.h"
 #include "intel_rdt.h"
@@ -47,6 +54,125 @@ static void schemata_are_compared_by_meaning(void **state)
     assert_false(intel_rdt_matches("nonsense", existing));
     assert_false(intel_rdt_matches("L3:0", existing));
     assert_false(intel_rdt_matches("L3:0=ff", ""));
+}
+
+/* A folder that stands for a resctrl file system: the machine may have none. */
+struct resctrl {
+    char path[32];
+    int fd;
+};
+
+static void put(const struct resctrl *resctrl, const char *file, const char *text)
+{
+    _cleanup_free_ char *folder = xstrdup(file);
+
+    for (char *slash = folder; (slash = strchr(slash, '/')); *slash++ = '/') {
+        *slash = '\0';
+        assert_true(mkdirat(resctrl->fd, folder, 0755) == 0 || errno == EEXIST);
+    }
+    assert_int_equal(file_replace_at(resctrl->fd, file, text, strlen(text), 0644, NULL), 0);
+}
+
+static int make_resctrl(void **state)
+{
+    static struct resctrl resctrl;
+
+    resctrl = (struct resctrl){.path = "/tmp/resctrl-XXXXXX"};
+    if (!mkdtemp(resctrl.path))
+        return -1;
+    resctrl.fd = open(resctrl.path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    put(&resctrl, "info/L3/cbm_mask", "7ff\n");
+    put(&resctrl, "info/L3/min_cbm_bits", "2\n");
+    put(&resctrl, "info/L3/num_closids", "16\n");
+    put(&resctrl, "info/MB/bandwidth_gran", "10\n");
+    put(&resctrl, "info/MB/delay_linear", "1\n");
+    put(&resctrl, "info/MB/min_bandwidth", "10\n");
+    put(&resctrl, "info/MB/num_closids", "8\n");
+    put(&resctrl, "info/L3_MON/mon_features", "llc_occupancy\nmbm_total_bytes\nmbm_local_bytes\n");
+    put(&resctrl, "schemata", "    L3:0=7ff;1=7ff\n    MB:0=100;1=100\n");
+    put(&resctrl, "shop/schemata", "    L3:0=f;1=f0\n    MB:0=20;1=70\n");
+    put(&resctrl, "shop/mon_data/mon_L3_00/llc_occupancy", "4096\n");
+    put(&resctrl, "shop/mon_data/mon_L3_00/mbm_total_bytes", "300\n");
+    put(&resctrl, "shop/mon_data/mon_L3_00/mbm_local_bytes", "Unavailable\n");
+    put(&resctrl, "shop/mon_data/mon_L3_01/llc_occupancy", "0\n");
+    put(&resctrl, "shop/mon_data/mon_L3_01/mbm_total_bytes", "18446744073709551615\n");
+    put(&resctrl, "shop/mon_groups/shop/mon_data/mon_L3_00/mbm_total_bytes", "5\n");
+    *state = &resctrl;
+    return 0;
+}
+
+static int remove_resctrl(void **state)
+{
+    struct resctrl *resctrl = *state;
+
+    close(resctrl->fd);
+    return file_remove_tree_at(AT_FDCWD, resctrl->path, NULL);
+}
+
+static char *statistics(const struct resctrl *resctrl, const struct oci_intel_rdt *config,
+                        const char *id)
+{
+    struct buffer text = BUFFER_INIT;
+    struct json_writer writer;
+
+    json_writer_init(&writer, &text, JSON_COMPACT);
+    json_writer_object_begin(&writer);
+    intel_rdt_stats_at(resctrl->fd, config, id, &writer);
+    json_writer_object_end(&writer);
+    return buffer_steal(&text);
+}
+
+#define INFO                                                                                       \
+    "\"l3_cache_info\":{\"cbm_mask\":\"7ff\",\"min_cbm_bits\":2,\"num_closids\":16},"              \
+    "\"l3_cache_schema_root\":\"L3:0=7ff;1=7ff\",\"l3_cache_schema\":\"L3:0=f;1=f0\","
+#define BANDWIDTH                                                                                  \
+    "\"mem_bw_info\":{\"bandwidth_gran\":10,\"delay_linear\":1,\"min_bandwidth\":10,"              \
+    "\"num_closids\":8},\"mem_bw_schema_root\":\"MB:0=100;1=100\","                                \
+    "\"mem_bw_schema\":\"MB:0=20;1=70\","
+
+static void resctrl_statistics_are_runcs(void **state)
+{
+    const struct resctrl *resctrl = *state;
+    const struct oci_intel_rdt own = {0},
+                               monitored = {.clos_id = (char[]){"shop"}, .enable_monitoring = true};
+    _cleanup_free_ char *whole = statistics(resctrl, &own, "shop");
+    _cleanup_free_ char *part = statistics(resctrl, &monitored, "shop");
+    _cleanup_free_ char *gone = statistics(resctrl, &own, "other");
+
+    assert_string_equal(whole, "{" INFO BANDWIDTH "\"mbm_stats\":[{\"mbm_total_bytes\":300},"
+                               "{\"mbm_total_bytes\":18446744073709551615}],"
+                               "\"cmt_stats\":[{\"llc_occupancy\":4096},{}]}");
+    assert_string_equal(part, "{" INFO BANDWIDTH "\"mbm_stats\":[{\"mbm_total_bytes\":5}],"
+                              "\"cmt_stats\":[{}]}");
+    assert_string_equal(gone, "{}");
+}
+
+static void updates_fail(int root_fd, const struct oci_intel_rdt *config, const char *l3_cache,
+                         const char *bandwidth, const char *message)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    assert_true(intel_rdt_update_at(root_fd, config, "shop", l3_cache, bandwidth, &err) < 0);
+    assert_non_null(strstr(error_message(&err), message));
+}
+
+static void a_group_gets_other_schemata(void **state)
+{
+    const struct resctrl *resctrl = *state;
+    const struct oci_intel_rdt own = {0};
+    _cleanup_free_ char *text = NULL;
+    size_t length;
+
+    assert_int_equal(
+        intel_rdt_update_at(resctrl->fd, &own, "shop", "L3:0=3\nMB:0=1", "MB:0=50", NULL), 0);
+    assert_int_equal(file_read_at(resctrl->fd, "shop/schemata", 100, &text, &length, NULL), 0);
+    assert_memory_equal(text, "L3:0=3\nMB:0=50\n", strlen("L3:0=3\nMB:0=50\n"));
+    assert_int_equal(intel_rdt_update_at(-1, NULL, "shop", NULL, "", NULL), 0);
+    updates_fail(resctrl->fd, NULL, "L3:0=3", NULL, "without linux.intelRdt");
+    updates_fail(-1, &own, "L3:0=3", NULL, "l3 cache schema is not enabled");
+    updates_fail(-1, &own, NULL, "MB:0=3", "memory bandwidth schema is not enabled");
+    assert_int_equal(unlinkat(resctrl->fd, "shop/schemata", 0), 0);
+    updates_fail(resctrl->fd, &own, NULL, "MB:0=3", "schemata");
 }
 
 /* ---------------------------------------------------------------- the stub of filters */
@@ -123,6 +249,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(schemata_have_an_order),
         cmocka_unit_test(schemata_are_compared_by_meaning),
+        cmocka_unit_test_setup_teardown(resctrl_statistics_are_runcs, make_resctrl, remove_resctrl),
+        cmocka_unit_test_setup_teardown(a_group_gets_other_schemata, make_resctrl, remove_resctrl),
         cmocka_unit_test(the_stub_knows_each_architecture),
         cmocka_unit_test(the_stub_is_for_profiles_that_refuse),
     };

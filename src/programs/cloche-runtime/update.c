@@ -219,15 +219,6 @@ static int take_devices(struct update_arguments *arguments, struct error *err)
     return 0;
 }
 
-static int check_rdt(const struct update_arguments *arguments, struct error *err)
-{
-    if (!text_empty(arguments->l3_cache_schema))
-        return error_set(err, -ENOTSUP, "Intel RDT/CAT: l3 cache schema is not enabled");
-    if (!text_empty(arguments->mem_bw_schema))
-        return error_set(err, -ENOTSUP, "Intel RDT/MBA: memory bandwidth schema is not enabled");
-    return 0;
-}
-
 static void warn_ignored(const struct update_arguments *arguments)
 {
     if (!text_empty(arguments->kernel_memory))
@@ -250,9 +241,7 @@ static int update_main(const struct program *program, int argc, char **argv)
     }
     warn_ignored(&arguments);
     options->size = sizeof(*options);
-    int r = check_rdt(&arguments, &err);
-    if (r == 0)
-        r = take_resources(&arguments, &err);
+    int r = take_resources(&arguments, &err);
     if (r == 0)
         r = take_devices(&arguments, &err);
     options->id = arguments.id;
@@ -260,6 +249,8 @@ static int update_main(const struct program *program, int argc, char **argv)
     options->allow = arguments.allow;
     options->deny = arguments.deny;
     options->remove_devices = arguments.remove;
+    options->l3_cache_schema = arguments.l3_cache_schema;
+    options->mem_bw_schema = arguments.mem_bw_schema;
     if (r < 0)
         exit_code = program_fail(&err);
     else
