@@ -7,7 +7,7 @@ _cloche_runtime() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
             --root) root=(--root "${COMP_WORDS[i + 1]}") ;&
-            --log | --log-format | --rootless | --criu | --cgroup-manager) ((i++)) ;;
+            --log | --log-format | --log-level | --rootless | --criu | --cgroup-manager) ((i++)) ;;
             -*) ;;
             *) command=${COMP_WORDS[i]}; break ;;
         esac
@@ -15,9 +15,10 @@ _cloche_runtime() {
     case $before in
         --format | -f) [[ $command == list || $command == ps ]] &&
             { COMPREPLY=($(compgen -W "table json" -- "$word")); return; } ;;
+        --log-level) COMPREPLY=($(compgen -W "error warning debug" -- "$word")); return ;;
         --log-format) COMPREPLY=($(compgen -W "text json" -- "$word")); return ;;
         --rootless) COMPREPLY=($(compgen -W "true false auto" -- "$word")); return ;;
-        --cgroup-manager) COMPREPLY=($(compgen -W "cgroupfs systemd" -- "$word")); return ;;
+        --cgroup-manager) COMPREPLY=($(compgen -W "cgroupfs systemd disabled" -- "$word")); return ;;
         -b | --bundle | --root | --work-path | --image-path)
             COMPREPLY=($(compgen -d -- "$word")); return ;;
         --log | --pid-file | --console-socket | --pidfd-socket | -p | --process | --config | -r | --resources)

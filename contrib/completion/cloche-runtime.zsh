@@ -8,7 +8,7 @@ integer i
 for ((i = 2; i < CURRENT; i++)); do
     case $words[i] in
         --root) root=(--root $words[i+1]); ((i++)) ;;
-        --log|--log-format|--rootless|--criu|--cgroup-manager) ((i++)) ;;
+        --log|--log-format|--log-level|--rootless|--criu|--cgroup-manager) ((i++)) ;;
         -*) ;;
         *) command=$words[i]; break ;;
     esac
@@ -16,6 +16,7 @@ done
 case $words[CURRENT-1] in
     -b|--bundle|--root|--work-path|--image-path) _files -/; return ;;
     --log|--pid-file|--console-socket|--pidfd-socket|-p|--process|--config|--resources) _files; return ;;
+    --log-level) compadd error warning debug; return ;;
     --log-format) compadd text json; return ;;
     --format) compadd table json; return ;;
     --rootless) compadd true false auto; return ;;

@@ -140,6 +140,7 @@ struct cloche_runtime_create_options {
     bool no_pivot;       /* the root is changed by chroot(2): for roots that cannot be pivoted */
     bool detach;         /* run only */
     bool keep;           /* run only: not deleted when it has ended */
+    bool no_cgroup;      /* it stays in the caller's: limits are refused, pausing fails */
 };
 
 /* The container's program waits for start. When it fails, nothing is left of the container. */

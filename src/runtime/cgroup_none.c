@@ -208,6 +208,12 @@ int cgroup_create_or_none(struct cgroup *cgroup, const char *path, const char *i
     return r;
 }
 
+int cgroup_choose_none(struct cgroup *cgroup, const char *id)
+{
+    *cgroup = (struct cgroup){0};
+    return make_none(cgroup, id, NULL);
+}
+
 int cgroup_open_none(struct cgroup *cgroup)
 {
     *cgroup = (struct cgroup){.ops = &none_v1_ops, .path = xstrdup("")};

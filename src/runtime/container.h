@@ -37,6 +37,7 @@ struct container {
     struct cgroup_join join;
     struct namespaces namespaces;
     bool in_cgroup;       /* the child was born in join.clone_fd*/
+    bool no_cgroup;       /* it stays in the caller's */
     bool systemd_cgroup;  /* systemd makes the cgroup */
     bool cgroup_late;     /* the cgroup is made after the clone: SYNC_CGROUP */
     bool cgroup_joined;   /* in the child */

@@ -22,6 +22,8 @@ int container_cgroup_init(struct container *container, struct error *err)
     const char *path = container->config->linux->cgroups_path;
 
     container->join.clone_fd = -1;
+    if (container->no_cgroup)
+        return cgroup_choose_none(cgroup, container->id);
     if (container->systemd_cgroup) { /* a scope has to wait for a process */
         container->cgroup_late = true;
         return cgroup_systemd_init(cgroup, path, container->id, err);
@@ -40,7 +42,7 @@ static int record(struct container *container, struct error *err)
     if (container->cgroup_recorded)
         return 0;
     container->cgroup_recorded = true;
-    if (!container->systemd_cgroup)
+    if (!container->systemd_cgroup && !container->no_cgroup)
         cgroup_foresee(&container->cgroup);
     return state_write(container, 0, err);
 }
@@ -49,7 +51,7 @@ int container_make_birthplace(struct container *container, struct error *err)
 {
     struct cgroup_hierarchy *hierarchy = cgroup_v2_tree(&container->cgroup);
 
-    if (!hierarchy || container->systemd_cgroup)
+    if (!hierarchy || container->systemd_cgroup || container->no_cgroup)
         return 0;
     int r = record(container, err);
     if (r < 0)

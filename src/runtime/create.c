@@ -546,6 +546,7 @@ int create_container(struct container *container, const char *root,
         intel_rdt_is_there(container->config->linux->intel_rdt, container->id);
     container->no_new_keyring = options->no_new_keyring;
     container->systemd_cgroup = options->systemd_cgroup;
+    container->no_cgroup = options->no_cgroup;
     container->foreground = !wait_for_start && !options->detach;
     workload.keeps_groups =
         annotation_value(container->config->annotations, ANNOTATION_KEEP_GROUPS) != NULL;

@@ -12,6 +12,7 @@
 #include <base/text.h>
 
 #include "filter_cache.h"
+#include "filter_guard.h"
 
 #define CACHE_PREFIX "filter,"
 
@@ -130,14 +131,14 @@ int filter_get(int root_fd, const struct oci_seccomp *config, struct filter **re
     char name[sizeof(CACHE_PREFIX) + 16];
 
     if (!config || root_fd < 0)
-        return filter_compile(config, ret, ret_size, err);
+        return filter_compile_guarded(config, ret, ret_size, err);
     write_key(config, &key);
     if (key.length > FILTER_CACHE_PROFILE_MAX)
-        return filter_compile(config, ret, ret_size, err);
+        return filter_compile_guarded(config, ret, ret_size, err);
     snprintf(name, sizeof(name), CACHE_PREFIX "%016llx", (unsigned long long)hash_of(&key));
     if (read_cached(root_fd, name, &key, ret, ret_size))
         return 0;
-    int r = filter_compile(config, ret, ret_size, err);
+    int r = filter_compile_guarded(config, ret, ret_size, err);
     if (r == 0)
         write_cached(root_fd, name, &key, *ret, *ret_size);
     return r;

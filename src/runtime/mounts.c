@@ -204,7 +204,6 @@ static const char *const proc_places[] = {
     "/uptime",
     "/loadavg",
     "/slabinfo",
-    "/net/dev",
     "/sys/kernel/ns_last_pid",
     "/sys/crypto/fips_enabled",
 };
@@ -217,9 +216,6 @@ static bool is_allowed_in_proc(const struct container *container, const struct s
         _cleanup_free_ char *path = xasprintf("/proc%s", proc_places[i]);
         _cleanup_close_ int fd =
             file_open_in_root_flags(container->root_fd, path, O_PATH, 0, RESOLVE_NO_SYMLINKS);
-        /* /proc/net is a link to self/net. */
-        if (fd < 0 && text_starts_with(proc_places[i], "/net/"))
-            fd = file_open_in_root(container->root_fd, path, O_PATH, 0);
         if (fd >= 0 && fstat(fd, &status) == 0 && status.st_dev == place->st_dev &&
             status.st_ino == place->st_ino)
             return true;

@@ -108,6 +108,8 @@ static int check_one(const struct container *container, const char *name, const 
         needed = CLONE_NEWNET;
     else if (is_ipc(path))
         needed = CLONE_NEWIPC;
+    else if (text_starts_with(path, "user/"))
+        needed = CLONE_NEWUSER;
     else if (text_equal(path, "kernel/hostname"))
         return error_set(err, -EINVAL,
                          "linux.sysctl: '%s' is not allowed: it conflicts with the field hostname",

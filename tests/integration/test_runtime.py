@@ -528,6 +528,17 @@ def sysctl_of_the_host_is_refused(w):
 
 
 @world
+def sysctls_of_a_user_namespace(w):
+    w.bundle.linux["sysctl"] = {"user.max_inotify_instances": "77"}
+    w.fails("linux.sysctl: 'user.max_inotify_instances' is not allowed in the host's namespace",
+            script="true")
+    w.bundle.namespace("user")
+    for kind in ("uidMappings", "gidMappings"):
+        w.bundle.linux[kind] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    assert w.run("cat /proc/sys/user/max_inotify_instances").out == "77\n"
+
+
+@world
 def sysctl_names_do_not_lead_out(w):
     """CVE-2022-0811 and its like: what is checked is what is written. The first two passed the check
     and changed the host before is_plain() was there."""

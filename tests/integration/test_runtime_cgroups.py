@@ -305,6 +305,31 @@ def exec_where_the_first_process_went(w):
         elsewhere.rmdir()
 
 
+@world
+def none_at_all(w):
+    """crun's --cgroup-manager=disabled: the process stays where its caller is."""
+    def create(code=0):
+        return w.runtime("--cgroup-manager=disabled", "create", "-b", w.bundle.write().path, w.name,
+                         code=code)
+
+    def of(pid):
+        return pathlib.Path(f"/proc/{pid}/cgroup").read_text()
+
+    w.bundle.script(SLEEP)
+    create()
+    try:
+        w.runtime("start", w.name)
+        assert of(w.runtime.state(w.name)["pid"]) == of("self")
+        assert not list(CGROUPS.glob(f"*/{w.name}")) and not (CGROUPS / w.name).exists()
+        assert execute(w, "echo", "inside").out == "inside\n"
+        assert "no cgroup" in w.runtime("pause", w.name, code=1).err
+        assert str(w.runtime.state(w.name)["pid"]) in w.runtime("ps", "-f", "json", w.name).out
+    finally:
+        w.runtime("delete", "--force", w.name)
+    w.bundle.resources["pids"] = {"limit": 30}
+    assert "pids" in create(code=1).err
+
+
 # ---------------------------------------------------------------- events, ps, pause
 
 def statistics(w):

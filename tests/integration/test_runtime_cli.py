@@ -34,5 +34,19 @@ def bash_completes_commands_options_and_containers(w):
         assert complete(w, name, "--root", str(w.runtime.root), "kill", w.name[:3]) == {w.name}
 
 
+@world
+def levels_of_the_log(w):
+    """crun's --log-level; what is not said cannot be missed."""
+    w.bundle.process["capabilities"]["bounding"].append("CAP_NOT_YET_INVENTED")
+    w.bundle.script("exit 0").write()
+    for level, words in (("error", []), ("warning", ["warning"]), ("debug", ["warning", "debug"])):
+        result = w.runtime("--log-level", level, "run", "-b", w.bundle.path, w.name, log=False)
+        found = {line.split("level=")[1].split()[0] for line in result.err.splitlines()}
+        assert found == set(words), (level, result)
+    assert "none" in w.runtime("--log-level", "none", "list", code=1).err
+    for place in ("syslog:x", "journald:x"):
+        assert "files only" in run(w.runtime.path, "--log", place, "list", code=1).err
+
+
 if __name__ == "__main__":
     main()

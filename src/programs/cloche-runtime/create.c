@@ -84,6 +84,7 @@ static int create_main(const struct program *program, int argc, char **argv)
     if (parse(false, argc, argv, &arguments, &err) < 0)
         return program_usage_error(&command_create, &err);
     arguments.options.systemd_cgroup = program->systemd_cgroup;
+    arguments.options.no_cgroup = program->no_cgroup;
     program_debug(steps_before);
     if (cloche_runtime_create(program->runtime, &arguments.options) < 0)
         return program_failed_to(program, "runc create failed");
@@ -100,6 +101,7 @@ static int run_main(const struct program *program, int argc, char **argv)
     if (parse(true, argc, argv, &arguments, &err) < 0)
         return program_usage_error(&command_run, &err);
     arguments.options.systemd_cgroup = program->systemd_cgroup;
+    arguments.options.no_cgroup = program->no_cgroup;
     program_debug(steps_before);
     if (cloche_runtime_run(program->runtime, &arguments.options, &exit_code) < 0)
         return program_failed_to(program, "runc run failed");

@@ -16,14 +16,15 @@
 
 static struct {
     int fd; /* -1: standard error only, as text */
-    bool json, debug;
+    bool json, debug, errors_only;
 } settings = {.fd = -1};
 
-void program_log_configure(int fd, bool json, bool debug)
+void program_log_configure(int fd, bool json, bool debug, bool errors_only)
 {
     settings.fd = fd;
     settings.json = json;
     settings.debug = debug;
+    settings.errors_only = errors_only;
 }
 
 static bool is_open(unsigned fd)
@@ -104,7 +105,8 @@ void program_debug(const char *const *steps)
 
 void program_warn(const char *text)
 {
-    write_log("warning", text);
+    if (!settings.errors_only)
+        write_log("warning", text);
 }
 
 void program_log(void *context _unused_, enum cloche_runtime_level level, const char *text)

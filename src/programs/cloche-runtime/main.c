@@ -23,9 +23,9 @@ static const struct command *const commands[] = {
 };
 
 struct globals {
-    const char *root, *log, *log_format, *rootless_text, *criu, *cgroup_manager;
+    const char *root, *log, *log_format, *log_level, *rootless_text, *criu, *cgroup_manager;
     enum cloche_runtime_rootless rootless;
-    bool debug, help, version, systemd_cgroup;
+    bool debug, help, version, systemd_cgroup, no_cgroup;
 };
 
 /* The first lines are runc's, for callers that look which program they have. */
@@ -44,10 +44,11 @@ static int help(void)
         "                          $XDG_RUNTIME_DIR/cloche-runtime)\n"
         "   --log FILE             messages, besides standard error\n"
         "   --log-format FORMAT    text or json\n"
+        "   --log-level LEVEL      error, warning or debug\n"
         "   --debug                more messages\n"
         "   --rootless BOOL        go without cgroups that may not be made: true, false or auto\n"
         "   --systemd-cgroup       cgroups are scopes of systemd\n"
-        "   --cgroup-manager NAME  cgroupfs, or systemd, as --systemd-cgroup\n"
+        "   --cgroup-manager NAME  cgroupfs, systemd (as --systemd-cgroup), or disabled: none\n"
         "   --help, -h\n"
         "   --version, -v\n");
     return EXIT_CODE_OK;
@@ -73,10 +74,24 @@ static int take_cgroup_manager(struct globals *globals, struct error *err)
         globals->systemd_cgroup = true;
         return 0;
     }
-    if (globals->cgroup_manager && !text_equal(globals->cgroup_manager, "cgroupfs"))
-        return error_set(err, -ENOTSUP, "--cgroup-manager=%s is not supported yet",
+    globals->no_cgroup = text_equal(globals->cgroup_manager, "disabled");
+    if (globals->cgroup_manager && !globals->no_cgroup &&
+        !text_equal(globals->cgroup_manager, "cgroupfs"))
+        return error_set(err, -EINVAL,
+                         "--cgroup-manager: '%s' is not cgroupfs, systemd or disabled",
                          globals->cgroup_manager);
     return 0;
+}
+
+/* crun's, too. */
+static int take_log_level(const struct globals *globals, struct error *err)
+{
+    static char *const levels[] = {"error", "warning", "debug", NULL};
+
+    return !globals->log_level || strv_contains(levels, globals->log_level)
+               ? 0
+               : error_set(err, -EINVAL, "--log-level: '%s' is not error, warning or debug",
+                           globals->log_level);
 }
 
 static int parse_globals(int argc, char **argv, struct globals *ret, struct error *err)
@@ -85,6 +100,7 @@ static int parse_globals(int argc, char **argv, struct globals *ret, struct erro
         {.name = "root", .value = &ret->root},
         {.name = "log", .value = &ret->log},
         {.name = "log-format", .value = &ret->log_format},
+        {.name = "log-level", .value = &ret->log_level},
         {.name = "rootless", .value = &ret->rootless_text},
         {.name = "criu", .value = &ret->criu},
         {.name = "cgroup-manager", .value = &ret->cgroup_manager},
@@ -104,6 +120,8 @@ static int parse_globals(int argc, char **argv, struct globals *ret, struct erro
     int r = take_rootless(ret, err);
     if (r == 0)
         r = take_cgroup_manager(ret, err);
+    if (r == 0)
+        r = take_log_level(ret, err);
     return r < 0 ? r : rest;
 }
 
@@ -123,13 +141,18 @@ static int open_log(const struct globals *globals, struct error *err)
     int fd = -1;
 
     if (globals->log && globals->log[0]) {
+        if (text_starts_with(globals->log, "syslog:") ||
+            text_starts_with(globals->log, "journald:"))
+            return error_set(err, -ENOTSUP, "--log %s: messages go to files only", globals->log);
         /* crun's callers may say what kind of place it is. */
         const char *path = globals->log + (text_starts_with(globals->log, "file:") ? 5 : 0);
         fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644);
         if (fd < 0)
             return error_errno(err, errno, "open the log %s", globals->log);
     }
-    program_log_configure(fd, text_equal(globals->log_format, "json"), globals->debug);
+    program_log_configure(fd, text_equal(globals->log_format, "json"),
+                          globals->debug || text_equal(globals->log_level, "debug"),
+                          text_equal(globals->log_level, "error"));
     return 0;
 }
 
@@ -199,7 +222,9 @@ static int open_runtime(const struct globals *globals, struct cloche_runtime **r
 static int run_command(const struct globals *globals, int argc, char **argv, char **full_argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct program program = {.criu = globals->criu, .systemd_cgroup = globals->systemd_cgroup};
+    struct program program = {.criu = globals->criu,
+                              .systemd_cgroup = globals->systemd_cgroup,
+                              .no_cgroup = globals->no_cgroup};
 
     if (argc == 0)
         return help();

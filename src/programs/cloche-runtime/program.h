@@ -28,7 +28,7 @@ enum {
 struct program {
     struct cloche_runtime *runtime;
     const char *criu; /* the program, NULL: that in PATH */
-    bool systemd_cgroup;
+    bool systemd_cgroup, no_cgroup;
 };
 
 struct command {
@@ -47,7 +47,7 @@ extern const struct command command_checkpoint, command_restore, command_create,
 
 /* Messages the way runc writes them, which podman and containerd read: to the log file in its
  * format if there is one, and to standard error. */
-void program_log_configure(int fd, bool json, bool debug);
+void program_log_configure(int fd, bool json, bool debug, bool errors_only);
 /* Out of the way of descriptors that a program is to have, of LISTEN_FDS and --preserve-fds: where
  * the caller had none open the log may lie, which is the host's. Both at most 65536; of the latter
  * those go that are not open, where all are more than the limit of open files. */
