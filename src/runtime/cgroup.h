@@ -121,7 +121,7 @@ int cgroup_choose(struct cgroup *cgroup, const char *path, const char *id, struc
 int cgroup_create_or_none(struct cgroup *cgroup, const char *path, const char *id,
                           struct error *err);
 /* None, whatever could be made. */
-int cgroup_choose_none(struct cgroup *cgroup, const char *id);
+int cgroup_choose_none(struct cgroup *cgroup, const char *id, struct error *err);
 int cgroup_open_none(struct cgroup *cgroup);
 bool cgroup_is_none(const struct cgroup *cgroup);
 

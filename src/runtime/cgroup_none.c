@@ -208,10 +208,10 @@ int cgroup_create_or_none(struct cgroup *cgroup, const char *path, const char *i
     return r;
 }
 
-int cgroup_choose_none(struct cgroup *cgroup, const char *id)
+int cgroup_choose_none(struct cgroup *cgroup, const char *id, struct error *err)
 {
     *cgroup = (struct cgroup){0};
-    return make_none(cgroup, id, NULL);
+    return make_none(cgroup, id, err);
 }
 
 int cgroup_open_none(struct cgroup *cgroup)

@@ -23,7 +23,7 @@ int container_cgroup_init(struct container *container, struct error *err)
 
     container->join.clone_fd = -1;
     if (container->no_cgroup)
-        return cgroup_choose_none(cgroup, container->id);
+        return cgroup_choose_none(cgroup, container->id, err);
     if (container->systemd_cgroup) { /* a scope has to wait for a process */
         container->cgroup_late = true;
         return cgroup_systemd_init(cgroup, path, container->id, err);
