@@ -204,6 +204,62 @@ int64_t cloche_client_call_async(struct cloche_client *client, const char *metho
  * told. false: there is no such call (any more). */
 bool cloche_client_cancel(struct cloche_client *client, int64_t number);
 
+/* ---- subscriptions -------------------------------------------------------------------------- */
+
+/* What happens at a server, as it happens. A subscription has a connection of its own. When that
+ * ends, or is silent, it is made again, to the same endpoint or another, and goes on behind the
+ * last event that was seen; what could not be told is told as lost. */
+struct cloche_subscription;
+
+struct cloche_subscription_event {
+    uint64_t sequence; /* rises by one from event to event, wanted or not, within a boot */
+    const char *boot;  /* of the server that counts */
+    const char *event; /* JSON text */
+};
+
+/* In place of `count` events from the number `from` on, wanted or not. */
+struct cloche_subscription_lost {
+    uint64_t from, count;
+    const char *boot;   /* whose numbers these are */
+    const char *reason; /* slow: we have not read in time; gone: it does not keep them any more;
+                           restarted: another server answers, which counts anew; what the earlier
+                           one had is lost, too, and nobody knows how much */
+};
+
+enum cloche_subscription_state {
+    CLOCHE_SUBSCRIPTION_LIVE, /* a server has taken it */
+    CLOCHE_SUBSCRIPTION_CUT,  /* the connection has ended, and is made again */
+    CLOCHE_SUBSCRIPTION_OVER, /* the server does not want it, and is not asked again */
+};
+
+/* Strings are valid in the callback. It runs where those of asynchronous calls do, one at a time;
+ * while it does, events wait at the server. */
+typedef void (*cloche_event_callback)(void *data, const struct cloche_subscription_event *event);
+typedef void (*cloche_lost_callback)(void *data, const struct cloche_subscription_lost *lost);
+
+struct cloche_subscribe_options {
+    size_t size;
+    const char *topic; /* the method is TOPIC.subscribe; NULL: events */
+    /* error: why it is cut or over, else NULL. NULL: not told. */
+    void (*changed)(void *data, enum cloche_subscription_state state,
+                    const struct cloche_error *error);
+};
+
+/* Does not block: no server is asked yet. params: of TOPIC.subscribe, a JSON object; NULL: what
+ * happens from now on. `since` and `boot` in it go on where an earlier process was (the last
+ * sequence + 1, and its boot). options and on_lost may be NULL. -EINVAL. */
+int cloche_client_subscribe(struct cloche_client *client, const char *params,
+                            const struct cloche_subscribe_options *options,
+                            cloche_event_callback on_event, cloche_lost_callback on_lost,
+                            void *data, struct cloche_subscription **ret,
+                            struct cloche_error *error);
+
+/* Also from its own callbacks. No callback of it begins any more, and none runs in another thread,
+ * when it returns. Those that are left end with the client, without a word. NULL is nothing. */
+void cloche_subscription_end(struct cloche_subscription *subscription);
+
+/* ---- connections of one's own ---------------------------------------------------------------- */
+
 /* A connection for the caller alone, until it puts it back: calls that name it in their options are
  * made there one after the other, and are neither moved nor sent again. It may block until there is
  * one, not longer than the time-out (0: the client's). -ETIMEDOUT, or -ECONNREFUSED with fail_fast.

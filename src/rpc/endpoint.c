@@ -245,7 +245,7 @@ void endpoint_revive(struct endpoint *endpoint)
     endpoint->silent = 0;
     if (endpoint->suspect)
         endpoint->failures = 0;
-    if (client->calls_used)
+    if (client->calls_used || client->subscriptions)
         client_wake(client); /* some may wait for it */
     pthread_cond_broadcast(&client->changed);
     client_unlock(client);

@@ -215,6 +215,16 @@ int take_stub_options(const struct cloche_call_options *given, struct cloche_cal
     return r;
 }
 
+int take_subscribe_options(const struct cloche_subscribe_options *given,
+                           struct cloche_subscribe_options *ret, struct error *err)
+{
+    *ret = (struct cloche_subscribe_options){.size = sizeof(*ret)};
+    if (!given)
+        return 0;
+    return take_structure(given, SIZE_UP_TO(struct cloche_subscribe_options, changed), ret,
+                          sizeof(*ret), "the options", err);
+}
+
 /* An asynchronous call shares its connection, and its callback gets what came. */
 static int take_async_options(const struct cloche_call_options *given,
                               struct cloche_call_options *ret, struct error *err)
@@ -369,6 +379,7 @@ static void on_wake(struct rpc_watch *watch, uint32_t events _unused_)
     client->woken = false;
     client_unlock(client);
     async_take(client);
+    subscriptions_take(client);
 }
 
 static void set_runner(struct cloche_client *client, bool running)
@@ -522,6 +533,7 @@ void cloche_client_close(struct cloche_client *client)
     stop_thread(client);
     if (client->loop)
         async_finish(client);
+    subscriptions_finish(client);
     for (size_t i = 0; i < client->endpoints_count; i++)
         endpoint_finish(&client->endpoints[i]);
     if (client->wake.events)

@@ -340,6 +340,13 @@ void probe_init(struct endpoint *endpoint);
 /* Arms the timers of the endpoints that are out. */
 void probes_arm(struct cloche_client *client);
 
+/* ---- subscriptions (subscribe.c): of the loop's thread */
+
+/* It was woken: some are new, or ended, or an endpoint is in again. */
+void subscriptions_take(struct cloche_client *client);
+/* They end without a word. Nothing else runs any more. */
+void subscriptions_finish(struct cloche_client *client);
+
 /* ---- the client */
 
 struct cloche_client {
@@ -368,7 +375,8 @@ struct cloche_client {
     struct async_call *spare; /* by next */
     size_t spare_count;
     struct call_list handed_in;
-    int64_t *cancels; /* owned: numbers */
+    struct cloche_subscription *subscriptions; /* owned, by next */
+    int64_t *cancels;                          /* owned: numbers */
     size_t cancels_count, cancels_capacity;
 
     /* of the loop's thread */
@@ -409,6 +417,8 @@ int take_options(const struct cloche_call_options *given, struct cloche_call_opt
 /* The same, of a generated function: descriptors are its arguments. */
 int take_stub_options(const struct cloche_call_options *given, struct cloche_call_options *ret,
                       struct error *err);
+int take_subscribe_options(const struct cloche_subscribe_options *given,
+                           struct cloche_subscribe_options *ret, struct error *err);
 /* What a call by name brings: -EINVAL for what cannot be one. *ret_params: the text on one line,
  * owned; NULL: none. */
 int check_call(const struct cloche_client *client, const char *method, const char *params,

@@ -34,14 +34,14 @@ ANNOTATIONS = {'title', 'description', 'default', 'examples', 'deprecated', '$co
 FILE_KEYS = {'$schema', '$id', 'title', 'description', '$comment', '$defs', 'x-c-prefix',
              'x-keep-unknown', 'x-null-is-absent', 'x-any-case', 'x-methods', 'x-errors', 'x-api-version'}
 METHOD_KEYS = {'params', 'result', 'summary', 'description', 'x-param-fds', 'x-result-fds',
-               'x-idempotent', 'x-long', 'x-errors'}
+               'x-idempotent', 'x-long', 'x-subscription', 'x-errors'}
 
 # What the value of a keyword is, wherever it stands.
 SHAPES = {
     str: {'$ref', '$schema', '$id', '$comment', 'title', 'description', 'summary', 'format', 'x-c-name',
           'x-api-version'},
     bool: {'deprecated', 'x-keep-unknown', 'x-null-is-absent', 'x-any-case', 'x-format-version', 'x-raw',
-           'x-idempotent', 'x-long'},
+           'x-idempotent', 'x-long', 'x-subscription'},
     int: {'minimum', 'maximum', 'minLength', 'maxLength', 'minItems', 'maxItems', 'x-param-fds',
           'x-result-fds'},
     list: {'oneOf', 'enum', 'required'},
@@ -495,7 +495,8 @@ class Reader:
                  'param_fds': method.get('x-param-fds', 0),
                  'result_fds': method.get('x-result-fds', 0),
                  'idempotent': method.get('x-idempotent', False),
-                 'is_long': method.get('x-long', False)}
+                 'is_long': method.get('x-long', False),
+                 'is_subscription': method.get('x-subscription', False)}
         for part in ('params', 'result'):
             if part not in method:
                 continue

@@ -95,8 +95,11 @@ class Stubs:
         self.reader.read()
         if self.reader.includes and not self.others:
             raise generate.SchemaError(path, '#', 'stubs of types of other files are not made')
-        self.methods = [Method(self, method) for method in self.reader.methods]
-        self.results = sorted({method.result for method in self.methods if method.result})
+        # The table has them all: the place in it is that of the method.
+        self.methods = [(index, Method(self, method))
+                        for index, method in enumerate(self.reader.methods)
+                        if not method['is_subscription']]
+        self.results = sorted({method.result for _, method in self.methods if method.result})
 
     def public(self, c_name):
         """api_mount -> cloche_mount"""
@@ -130,7 +133,7 @@ def wrap(declaration):
 
 def emit_prototypes(stubs):
     out = ''
-    for method in stubs.methods:
+    for _, method in stubs.methods:
         out += '\n' + generate.comment(method.notes())
         out += wrap(method.sync()) + ';\n' + wrap(method.sync_with()) + ';\n'
         out += wrap(method.callback()) + ';\n' + wrap(method.asynchronous()) + ';\n'
@@ -263,7 +266,7 @@ void {result}_free(struct {result} *result)
     json_free(&{private}_type, result);
 }}
 '''
-    for index, method in enumerate(stubs.methods):
+    for index, method in stubs.methods:
         out += emit_method(stubs, f'&{name}_methods[{index}]', method)
     return out
 
