@@ -192,6 +192,8 @@ def schemas_that_cannot_be_are_refused_with_their_place(scratch):
     refused({"x-c-prefix": "p", "$defs": {"a": {"type": "object", "required": [1]}}}, "is a list of names")
     result = run(installed.generator, "--output", scratch / "nowhere", scratch / "x.json", code=None)
     assert result.code == 1 and "Traceback" not in result.err, result.err
+    (scratch / "x.c").write_text("int main(void) { return 0; }\n")  # somebody's own
+    refused({"x-c-prefix": "p"}, "x.c is not of cloche-rpcgen: rename it")
     result = run(installed.generator, scratch / "missing.json", code=None)
     assert result.code == 1 and "missing.json" in result.err and "Traceback" not in result.err, result.err
 
