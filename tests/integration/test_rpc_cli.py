@@ -228,7 +228,9 @@ def failures_name_their_code_place_and_what_to_try():
         assert failed == {"code": -3, "message": "not today",
                           "data": {"where": "fail", "hint": "Try tomorrow."}}
         assert "Did you mean 'silent'?" in server.call("slient", "a=1", code=1).err
-        assert "there is no method 'slient' (-32601 in slient)" in server.call("slient", code=1).err
+        failed = server.call("slient", code=1)
+        assert failed.err == "Error: there is no method 'slient' (-32601 in slient)\nDid you mean 'silent'?\n", failed
+        assert server.call("nothing-like-it", code=1).err.count("\n") == 1
         assert "cannot be the name of a method" in server.call('a","id":1', code=1).err
     assert "Is a server listening" in run(program("cloche"), "rpc", "call", "--socket", "/nothing", "x", code=1).err
 

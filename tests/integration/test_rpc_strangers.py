@@ -8,7 +8,7 @@ import pathlib
 import struct
 import subprocess
 
-from calculator import SPECIFICATION, calculator, error, result, without_words
+from calculator import LIBRARY, SPECIFICATION, TOP, calculator, error, result, sanitizer, without_words
 from door import Certificates, free_port, rpc
 from harness import main, program, run, test
 
@@ -171,6 +171,30 @@ def a_shell_needs_socat_and_jq(scratch):
                         urls["tls"].replace("tls://", "OPENSSL:") + "," + identity):
             said = run("sh", "-c", f"printf '%s\\r\\n' '{CALL}' | socat -t 20 - {address} | jq .result").lines
             assert said == ["19"], (address, said)
+
+
+@test
+def prometheus_reads_what_both_sides_have_counted(scratch):
+    flags, _ = sanitizer()
+    run("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", *flags, "-I", TOP / "include",
+        CLIENTS.parent / "rpc_metrics.c", "-L", LIBRARY.parent, "-lcloche-rpc", "-o", scratch / "client")
+    with calculator(scratch) as (path, _):
+        ours = run(scratch / "client", f"unix:{path}", env={"LD_LIBRARY_PATH": LIBRARY.parent}).out
+        theirs = run(program("cloche"), "rpc", "stats", "--socket", path, "--format", "openmetrics").out
+    ours, theirs = (run(PYTHON, CLIENTS / "open_metrics.py", input=text).lines for text in (ours, theirs))
+    for line in ("counter cloche_rpc_client_calls_total{} 3", "counter cloche_rpc_client_timeouts_total{} 1",
+                 "counter cloche_rpc_client_errors_total{code=-32601} 1",
+                 "gauge cloche_rpc_client_endpoint_in{endpoint=unix:/nothing/there} 0",
+                 "histogram cloche_rpc_client_latency_seconds_count{} 2"):
+        assert line in ours, (line, ours)
+    for line in ("counter cloche_rpc_server_calls_total{method=take_long} 1",
+                 "counter cloche_rpc_server_timeouts_total{method=take_long} 1",
+                 "counter cloche_rpc_server_unknown_total{} 1",
+                 "histogram cloche_rpc_server_latency_seconds_bucket{le=+Inf,method=subtract} 1"):
+        assert line in theirs, (line, theirs)
+    # Bounds that come and go with the calls would spoil rates.
+    bounds = [line.split("{")[1].split(",")[0] for line in theirs if "_bucket{" in line]
+    assert bounds.count(bounds[0]) * len(set(bounds)) == len(bounds) > 60, bounds
 
 
 if __name__ == "__main__":

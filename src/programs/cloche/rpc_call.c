@@ -6,6 +6,7 @@
 #include <base/alloc.h>
 #include <base/file.h>
 #include <base/text.h>
+#include <rpc/server.h>
 
 #include "rpc_params.h"
 #include "template.h"
@@ -130,6 +131,28 @@ static int build_params(struct rpc_remote *remote, const struct call_options *op
     return rpc_params_build(&document, method, name, operands + 1, params, err);
 }
 
+/* What the server does not say itself when a call of a wrong name or with wrong parameters fails.
+ */
+static void add_hint(struct rpc_remote *remote, const struct call_options *options,
+                     const char *method, int fault, struct error *err)
+{
+    _cleanup_rpc_document_ struct rpc_document document = RPC_DOCUMENT_INIT;
+    _cleanup_error_ struct error ignored = ERROR_INIT;
+
+    if (err->hint)
+        return;
+    if (fault == RPC_INVALID_PARAMS)
+        error_hint(err, "'cloche rpc methods %s%s%s%s' describes them.",
+                   options->socket ? "--socket " : "", options->socket ? options->socket : "",
+                   options->socket ? " " : "", method);
+    if (fault != RPC_METHOD_NOT_FOUND ||
+        rpc_document_fetch(remote, options->socket, options->timeout_ms, &document, &ignored) < 0)
+        return;
+    const char *near = rpc_document_suggest(&document, method);
+    if (near)
+        error_hint(err, "Did you mean '%s'?", near);
+}
+
 static int run(struct cli *cli, const void *values, char *const *operands)
 {
     const struct call_options *options = values;
@@ -147,6 +170,8 @@ static int run(struct cli *cli, const void *values, char *const *operands)
                                              .timeout_ms = options->timeout_ms,
                                              .fd = options->fd.set ? (int)options->fd.value : -1};
         r = rpc_remote_call(remote, &call, &answer, &err);
+        if (r < 0)
+            add_hint(remote, options, operands[0], answer.fault, &err);
     }
     if (r == 0)
         r = print_answer(&answer, options->format, &err);

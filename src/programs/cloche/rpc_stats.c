@@ -16,6 +16,9 @@
 
 enum { STATS_MILLISECONDS = 10000 };
 
+/* Of histograms, in nanoseconds, each twice the one before; those of a client's metrics, too. */
+static const uint64_t BOUND_FIRST = 1024, BOUND_LAST = UINT64_C(1024) << 31;
+
 struct stats_options {
     const char *socket;
     const char *format;
@@ -228,11 +231,12 @@ static void write_histogram(yajl_val method, struct buffer *out)
     size_t count = YAJL_IS_ARRAY(buckets) ? buckets->u.array.len : 0;
     uint64_t below = 0;
 
-    for (size_t i = 0; i < count; i++) {
-        yajl_val bucket = buckets->u.array.values[i];
-        below += number_in(bucket, "count");
+    /* Always the same bounds: rates of a series that appears with its first call begin too late. */
+    for (uint64_t i = 0, bound = BOUND_FIRST; bound <= BOUND_LAST; bound *= 2) {
+        for (; i < count && number_in(buckets->u.array.values[i], "belowNs") <= bound; i++)
+            below += number_in(buckets->u.array.values[i], "count");
         buffer_printf(out, "%s_bucket{%s,le=\"%.9g\"} %" PRIu64 "\n", name, label,
-                      (double)number_in(bucket, "belowNs") / 1e9, below);
+                      (double)bound / 1e9, below);
     }
     buffer_printf(out, "%s_bucket{%s,le=\"+Inf\"} %" PRIu64 "\n", name, label,
                   number_in(latency, "count"));
