@@ -64,7 +64,8 @@ static void on_ready(void *data)
     size_t sharers = 1 + about_to_be_ready(client, lane->kind),
            share = (client->waiting[lane->kind].count + sharers - 1) / sharers,
            width = rpc_channel_width(lane->channel);
-    async_go_on(client, lane->kind, share < width ? share : width);
+    async_go_on(client, lane->kind,
+                share <= width ? share : width + 1); /* one makes the next lane */
 }
 
 /* The answer to a call that had ended. */

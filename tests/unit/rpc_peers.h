@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,9 +43,10 @@ struct peer {
     _Atomic bool stop;
     struct rpc_loop *loop;
     struct rpc_server *server;
-    struct rpc_request *held[64];
+    struct rpc_request *held[512];
     size_t held_count;
     _Atomic unsigned ended, cancelled; /* calls that nobody waited for any more */
+    _Atomic bool busy;                 /* refuses what is asked of `busy` */
     _Atomic unsigned visits;
     _Atomic unsigned calls;                    /* that reached a handler or a script */
     void (*script)(struct peer *peer, int fd); /* for each connection; it closes fd */
@@ -115,6 +117,20 @@ static inline void on_pass(struct rpc_request *request, const void *params, void
     rpc_reply(request, NULL, &fd, 1);
 }
 
+/* Has no room, or does it. */
+static inline void on_busy(struct rpc_request *request, const void *params, void *context)
+{
+    const struct peer *peer = context;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (!peer->busy) {
+        on_echo(request, params, context);
+        return;
+    }
+    error_set(&err, -ENOBUFS, "there is no room");
+    rpc_fail(request, RPC_TOO_MANY, &err);
+}
+
 /* Tells how far it is, twice. */
 static inline void on_steps(struct rpc_request *request, const void *params, void *context)
 {
@@ -129,6 +145,8 @@ static const struct json_method echo_method = {.name = "echo",
                                                .idempotent = true};
 static const struct json_method once_method = {
     .name = "once", .params = &api_container_ref_type, .result = &api_container_created_type};
+static const struct json_method busy_method = {
+    .name = "busy", .params = &api_container_ref_type, .result = &api_container_created_type};
 static const struct json_method fail_method = {
     .name = "fail", .params = &api_empty_type, .result = &api_empty_type};
 static const struct json_method hold_method = {
@@ -184,7 +202,7 @@ static struct rpc_method methods[] = {
     {NULL, on_attach},         {&echo_method, on_echo},
     {&once_method, on_echo},   {&fail_method, on_fail},
     {&hold_method, on_hold},   {&let_go_method, on_let_go},
-    {&pass_method, on_pass},
+    {&pass_method, on_pass},   {&busy_method, on_busy},
 };
 
 static inline void *serve(void *data)
@@ -422,20 +440,25 @@ static inline bool answer_line(int fd, const char *line, const char *result)
     return write(fd, answer, (size_t)length) == length;
 }
 
-/* The next line that is not rpc.hello, which is answered as by a server that knows no such thing.
- */
-static inline bool read_call(int fd, char *line, size_t size)
+/* As a server does that knows no rpc.hello. */
+static inline bool answer_hello(int fd, const char *line)
 {
     char answer[128];
+    int length = snprintf(answer, sizeof(answer),
+                          "{\"jsonrpc\":\"2.0\",\"id\":%ld,\"error\":{\"code\":-32601,"
+                          "\"message\":\"what?\"}}\n",
+                          id_of(line));
 
+    return write(fd, answer, (size_t)length) == length;
+}
+
+/* The next line that is not rpc.hello. */
+static inline bool read_call(int fd, char *line, size_t size)
+{
     while (read_line(fd, line, size)) {
         if (!strstr(line, "rpc.hello"))
             return true;
-        int length = snprintf(answer, sizeof(answer),
-                              "{\"jsonrpc\":\"2.0\",\"id\":%ld,\"error\":{\"code\":-32601,"
-                              "\"message\":\"what?\"}}\n",
-                              id_of(line));
-        if (write(fd, answer, (size_t)length) != length)
+        if (!answer_hello(fd, line))
             return false;
     }
     return false;
