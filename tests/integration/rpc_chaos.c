@@ -1,15 +1,20 @@
 /*
  * Servers that are killed, and clients that must not mind, for test_rpc_chaos.py.
  *
- *     rpc_chaos server SOCKET LOG             answers; writes down what may be done only once
- *     rpc_chaos clients SECONDS SOCKET...     8 clients; what became of their calls, as JSON
- *     rpc_chaos many CALLS SOCKET...          so many calls; the memory before and after, as JSON
+ *     rpc_chaos server ENDPOINT LOG           answers; writes down what may be done only once
+ *     rpc_chaos clients ENDPOINT...           8 clients; what became of their calls, as JSON
+ *     rpc_chaos many CALLS WIDTH ENDPOINT...  so many calls; the memory before and after, as JSON
+ *
+ * An endpoint is a path, or tcp:127.0.0.1:PORT. The clients measure their memory when they are sent
+ * a line, and end at the next: all endpoints are to be there then, and stay.
  *
  * Every call carries a number of its own, which its answer must bring back. Each call has a record:
  * how often it has ended, when, and how.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -31,11 +36,12 @@
 
 enum {
     CLIENTS = 8,
-    THREADS = 2,     /* of a client with synchronous calls */
-    WIDTH = 16,      /* calls in flight of one with asynchronous ones */
-    SLACK_MS = 3000, /* beyond the deadline, on a machine that is busy with other things */
-    LONG_MS = 20000, /* a deadline that leaves time for another endpoint */
-    MANY_WIDTH = 256,
+    THREADS = 2,      /* of a client with synchronous calls */
+    WIDTH = 16,       /* calls in flight of one with asynchronous ones */
+    SLACK_MS = 3000,  /* beyond the deadline, on a machine that is busy with other things */
+    LONG_MS = 20000,  /* a deadline that leaves time for another endpoint */
+    CONNECT_MS = 400, /* servers are stopped for longer */
+    CALM_MS = 15000,  /* until all endpoints are in again when nothing breaks them any more */
     CANCEL_EVERY = 50,
     WARM_UP = 5, /* the first part of many calls that memory may grow in: one in so many */
 };
@@ -122,7 +128,24 @@ static const struct json_method read_type = {.name = "read",
 static const struct json_method write_type = {
     .name = "write", .params = &api_container_ref_type, .result = &api_container_created_type};
 
-static void serve(const char *path, const char *log)
+static int listen_at(const char *endpoint, struct error *err)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int one = 1;
+
+    if (!text_starts_with(endpoint, "tcp:")) {
+        unlink(endpoint);
+        return socket_listen_unix(endpoint, SOCK_STREAM, 0600, err);
+    }
+    address.sin_port = htons((uint16_t)atoi(strrchr(endpoint, ':') + 1));
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 64) < 0)
+        return error_errno(err, errno, "listen at %s", endpoint);
+    return fd;
+}
+
+static void serve(const char *endpoint, const char *log)
 {
     static const struct rpc_method methods[] = {{&read_type, on_read}, {&write_type, on_write}};
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -130,8 +153,7 @@ static void serve(const char *path, const char *log)
 
     seed = (unsigned)getpid();
     log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    unlink(path);
-    int fd = socket_listen_unix(path, SOCK_STREAM, 0600, &err);
+    int fd = listen_at(endpoint, &err);
     if (log_fd < 0 || fd < 0 || rpc_loop_create(&loop, &err) < 0 ||
         rpc_server_create(loop, NULL, &server, &err) < 0 ||
         rpc_server_add_methods(server, methods, ARRAY_SIZE(methods), &err) < 0 ||
@@ -327,9 +349,9 @@ static void open_client(struct runner *runner, const char *const *endpoints)
         .polled = runner->index >= CLIENTS * 3 / 4,
         .encoding = runner->index / 2 % 2 ? CLOCHE_ENCODING_CBOR : CLOCHE_ENCODING_JSON,
         .attempt_timeout_ms = 1000,
+        .connect_timeout_ms = CONNECT_MS,
         .probe_first_ms = 5,
         .probe_most_ms = 200,
-        .attempts = 1000,
     };
 
     runner->seed = (unsigned)runner->index + 1;
@@ -350,7 +372,72 @@ static long memory_kb(void)
     return kb;
 }
 
-static void print_tally(long before, long after, struct runner *runners)
+static size_t open_fds(void)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    size_t count = 0;
+
+    while (folder && readdir(folder))
+        count++;
+    if (folder)
+        closedir(folder);
+    return count;
+}
+
+/* Endpoints of any client that are not in. */
+static unsigned count_out(struct runner *runners)
+{
+    struct cloche_endpoint_counts counts;
+    unsigned out = 0;
+
+    for (size_t i = 0; i < CLIENTS; i++) {
+        for (size_t k = 0;
+             cloche_client_endpoint(runners[i].client, k, &counts, sizeof(counts)) == 0; k++)
+            out += counts.state != CLOCHE_ENDPOINT_IN;
+    }
+    return out;
+}
+
+/* Nobody calls any more, and still all are looked at until they are in. */
+static unsigned wait_until_in(struct runner *runners)
+{
+    uint64_t until = now_ns() + CALM_MS * UINT64_C(1000000);
+
+    while (count_out(runners) && now_ns() < until) {
+        for (size_t i = 0; i < CLIENTS; i++)
+            dispatch(&runners[i], 1);
+        poll(NULL, 0, 5);
+    }
+    return count_out(runners);
+}
+
+/* What the process has, and what it had. */
+struct sizes {
+    long memory_before, memory_after;
+    size_t fds_first, fds_after, fds_last;
+    unsigned out;
+};
+
+static void print_tally(const struct sizes *sizes, const struct cloche_client_counts *sum)
+{
+    printf("{\"begun\":%llu,\"ended\":%llu,\"answered\":%llu,\"timeouts\":%llu,\"resets\":%llu,"
+           "\"cancelled\":%llu,"
+           "\"twice\":%llu,\"wrong\":%llu,\"late\":%llu,\"unexpected\":%llu,\"lostReads\":%llu,"
+           "\"retries\":%llu,\"lateAnswers\":%llu,\"inFlight\":%llu,\"slowestMs\":%llu,"
+           "\"memoryBeforeKb\":%ld,\"memoryAfterKb\":%ld,\"endpointsOut\":%u,"
+           "\"fdsFirst\":%zu,\"fdsAfter\":%zu,\"fdsLast\":%zu}\n",
+           (unsigned long long)tally.begun, (unsigned long long)tally.ended,
+           (unsigned long long)tally.answered, (unsigned long long)tally.timeouts,
+           (unsigned long long)tally.resets, (unsigned long long)tally.cancelled,
+           (unsigned long long)tally.twice, (unsigned long long)tally.wrong,
+           (unsigned long long)tally.late, (unsigned long long)tally.unexpected,
+           (unsigned long long)tally.lost_reads, (unsigned long long)sum->retries,
+           (unsigned long long)sum->late, (unsigned long long)sum->in_flight,
+           (unsigned long long)(tally.slowest_ns / 1000000), sizes->memory_before,
+           sizes->memory_after, sizes->out, sizes->fds_first, sizes->fds_after, sizes->fds_last);
+}
+
+static struct cloche_client_counts sum_up(struct runner *runners)
 {
     struct cloche_client_counts sum = {0};
 
@@ -361,45 +448,53 @@ static void print_tally(long before, long after, struct runner *runners)
         sum.late += counts.late;
         sum.in_flight += counts.in_flight;
     }
-    printf("{\"begun\":%llu,\"ended\":%llu,\"answered\":%llu,\"timeouts\":%llu,\"resets\":%llu,"
-           "\"cancelled\":%llu,"
-           "\"twice\":%llu,\"wrong\":%llu,\"late\":%llu,\"unexpected\":%llu,\"lostReads\":%llu,"
-           "\"retries\":%llu,\"lateAnswers\":%llu,\"inFlight\":%llu,\"slowestMs\":%llu,"
-           "\"memoryBeforeKb\":%ld,\"memoryAfterKb\":%ld}\n",
-           (unsigned long long)tally.begun, (unsigned long long)tally.ended,
-           (unsigned long long)tally.answered, (unsigned long long)tally.timeouts,
-           (unsigned long long)tally.resets, (unsigned long long)tally.cancelled,
-           (unsigned long long)tally.twice, (unsigned long long)tally.wrong,
-           (unsigned long long)tally.late, (unsigned long long)tally.unexpected,
-           (unsigned long long)tally.lost_reads, (unsigned long long)sum.retries,
-           (unsigned long long)sum.late, (unsigned long long)sum.in_flight,
-           (unsigned long long)(tally.slowest_ns / 1000000), before, after);
+    return sum;
 }
 
-static void run_clients(double seconds, const char *const *endpoints)
+static size_t threads_of(size_t index)
 {
-    static struct runner runners[CLIENTS];
-    long before;
+    return index < CLIENTS / 2 ? THREADS : 1;
+}
 
+static void begin_all(struct runner *runners, const char *const *endpoints)
+{
     for (size_t i = 0; i < CLIENTS; i++) {
         runners[i].index = i;
         open_client(&runners[i], endpoints);
-        for (size_t k = 0; k < (i < CLIENTS / 2 ? THREADS : 1); k++)
+        for (size_t k = 0; k < threads_of(i); k++)
             pthread_create(&runners[i].threads[k], NULL,
                            i < CLIENTS / 2 ? call_and_wait : call_back, &runners[i]);
     }
-    poll(NULL, 0, (int)(seconds * 1000 / 3));
-    before = memory_kb();
-    poll(NULL, 0, (int)(seconds * 1000 * 2 / 3));
-    long after = memory_kb();
+}
+
+static void wait_for_line(void)
+{
+    while (getchar() > '\n')
+        ;
+}
+
+static void run_clients(const char *const *endpoints)
+{
+    static struct runner runners[CLIENTS];
+    struct sizes sizes = {.fds_first = open_fds()};
+
+    begin_all(runners, endpoints);
+    wait_for_line();
+    sizes.memory_before = memory_kb();
+    wait_for_line();
     over = true;
     for (size_t i = 0; i < CLIENTS; i++) {
-        for (size_t k = 0; k < (i < CLIENTS / 2 ? THREADS : 1); k++)
+        for (size_t k = 0; k < threads_of(i); k++)
             pthread_join(runners[i].threads[k], NULL);
     }
-    print_tally(before, after, runners);
+    sizes.memory_after = memory_kb();
+    sizes.out = wait_until_in(runners);
+    sizes.fds_after = open_fds();
+    const struct cloche_client_counts sum = sum_up(runners);
     for (size_t i = 0; i < CLIENTS; i++)
         cloche_client_close(runners[i].client);
+    sizes.fds_last = open_fds();
+    print_tally(&sizes, &sum);
 }
 
 /* ---- many calls ---- */
@@ -434,12 +529,12 @@ static void begin_one(struct many *many)
         die("call", "not taken");
 }
 
-static void run_some(struct many *many, uint64_t count)
+static void run_some(struct many *many, uint64_t count, uint64_t width)
 {
     struct pollfd ready = {.fd = cloche_client_fd(many->client), .events = POLLIN};
 
     many->to_begin = many->to_end = count;
-    for (int i = 0; i < MANY_WIDTH && many->to_begin; i++)
+    for (uint64_t i = 0; i < width && many->to_begin; i++)
         begin_one(many);
     while (many->to_end) {
         poll(&ready, 1, 1000);
@@ -447,7 +542,7 @@ static void run_some(struct many *many, uint64_t count)
     }
 }
 
-static void run_many(uint64_t count, const char *const *endpoints)
+static void run_many(uint64_t count, uint64_t width, const char *const *endpoints)
 {
     struct cloche_error error = {0};
     const struct cloche_client_settings settings = {
@@ -456,9 +551,9 @@ static void run_many(uint64_t count, const char *const *endpoints)
 
     if (cloche_client_open(&settings, &many.client, &error) < 0)
         die("open", error.message);
-    run_some(&many, count / WARM_UP);
+    run_some(&many, count / WARM_UP, width);
     long before = memory_kb();
-    run_some(&many, count - count / WARM_UP);
+    run_some(&many, count - count / WARM_UP, width);
     long after = memory_kb();
     printf("{\"calls\":%llu,\"failed\":%llu,\"memoryBeforeKb\":%ld,\"memoryAfterKb\":%ld}\n",
            (unsigned long long)count, (unsigned long long)many.failed, before, after);
@@ -473,12 +568,13 @@ int main(int argc, char **argv)
     if (text_equal(mode, "server"))
         serve(argv[2], argv[3]);
     else if (text_equal(mode, "clients"))
-        run_clients(atof(argv[2]), (const char *const *)&argv[3]);
+        run_clients((const char *const *)&argv[2]);
     else if (text_equal(mode, "many"))
-        run_many(strtoull(argv[2], NULL, 10), (const char *const *)&argv[3]);
+        run_many(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10),
+                 (const char *const *)&argv[4]);
     else {
-        fprintf(stderr, "usage: rpc_chaos server SOCKET LOG | clients SECONDS SOCKET... | "
-                        "many CALLS SOCKET...\n");
+        fprintf(stderr, "usage: rpc_chaos server ENDPOINT LOG | clients ENDPOINT... | "
+                        "many CALLS WIDTH ENDPOINT...\n");
         return EXIT_FAILURE;
     }
     return EXIT_SUCCESS;
