@@ -196,7 +196,7 @@ static size_t count_of(const struct buffer *text, const char *word)
 static void what_is_too_late_is_not_sent(void **state)
 {
     _cleanup_buffer_ struct buffer sent = BUFFER_INIT;
-    struct seen late[3] = {{0}}, cancelled = {0}, kept[2] = {{0}};
+    static struct seen late[3] = {{0}}, cancelled = {0}, kept[2] = {{0}};
 
     fill_the_socket();
     assert_true(begin(&secret, 20, &late[0]) > 0);
@@ -224,7 +224,7 @@ static void what_is_too_late_is_not_sent(void **state)
 
 static void descriptors_of_what_is_not_sent_are_closed(void **state)
 {
-    struct seen late = {0};
+    static struct seen late = {0};
     int fds[2];
     char c;
 
@@ -247,7 +247,7 @@ static void descriptors_of_what_is_not_sent_are_closed(void **state)
 static void answers_that_are_owed_are_counted(void **state)
 {
     _cleanup_buffer_ struct buffer sent = BUFFER_INIT;
-    struct seen late = {0}, cancelled = {0};
+    static struct seen late = {0}, cancelled = {0};
 
     assert_true(begin(&plain, 10, &late) == 1);
     int64_t number = begin(&plain, 0, &cancelled);
@@ -272,7 +272,7 @@ static void answers_that_are_owed_are_counted(void **state)
 
 static void an_error_that_names_no_call_is_that_of_the_only_one(void **state)
 {
-    struct seen only = {0}, next = {0};
+    static struct seen only = {0}, next = {0};
 
     assert_true(begin(&plain, 0, &only) > 0);
     answer("{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-12,\"message\":\"too long\"}}\n");
@@ -286,7 +286,7 @@ static void an_error_that_names_no_call_is_that_of_the_only_one(void **state)
 
 static void an_error_that_names_no_call_ends_all_that_were_sent(void **state)
 {
-    struct seen sent[2] = {{0}}, unsent = {0};
+    static struct seen sent[2] = {{0}}, unsent = {0};
 
     for (int i = 0; i < 2; i++)
         assert_true(begin(&plain, 0, &sent[i]) > 0);
@@ -307,7 +307,7 @@ static void an_error_that_names_no_call_ends_all_that_were_sent(void **state)
 
 static void an_error_answer_always_has_a_code(void **state)
 {
-    struct seen zero = {0}, none = {0};
+    static struct seen zero = {0}, none = {0};
 
     assert_true(begin(&plain, 0, &zero) == 1);
     assert_true(begin(&plain, 0, &none) == 2);
@@ -329,7 +329,7 @@ static const char welcome[] =
 static void the_servers_limits_are_kept(void **state)
 {
     static char text[3000];
-    struct seen seen = {0};
+    static struct seen seen = {0};
 
     assert_int_equal(rpc_channel_negotiate(channel, "json", 60000), 0);
     assert_false(rpc_channel_is_ready(channel));
@@ -354,7 +354,7 @@ static void the_servers_limits_are_kept(void **state)
 static void who_does_not_greet_is_left(void **state)
 {
     _cleanup_buffer_ struct buffer sent = BUFFER_INIT;
-    struct seen held = {0};
+    static struct seen held = {0};
 
     assert_int_equal(rpc_channel_negotiate(channel, "cbor", 20), 0);
     assert_true(begin(&secret, 0, &held) > 0);
@@ -370,7 +370,7 @@ static void who_does_not_greet_is_left(void **state)
 /* As a server does that has enough connections: it cannot say to which call. */
 static void who_has_no_room_is_left(void **state)
 {
-    struct seen held = {0};
+    static struct seen held = {0};
 
     assert_int_equal(rpc_channel_negotiate(channel, "json", 60000), 0);
     assert_true(begin(&secret, 0, &held) > 0);
@@ -385,7 +385,7 @@ static void who_has_no_room_is_left(void **state)
 static void what_is_held_ends_in_time(void **state)
 {
     _cleanup_buffer_ struct buffer sent = BUFFER_INIT;
-    struct seen late = {0}, kept = {0};
+    static struct seen late = {0}, kept = {0};
 
     assert_int_equal(rpc_channel_negotiate(channel, "json", 60000), 0);
     assert_true(begin(&secret, 10, &late) > 0);
