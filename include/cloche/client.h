@@ -22,9 +22,10 @@
  * stop, too.
  *
  * Retries. A call that surely did not reach a server whole goes to another endpoint, whatever it
- * is. One that may have been done is sent again only when its method is declared idempotent; it
- * ends with -ECONNRESET else, and may or may not have been done. Nothing is sent after the
- * deadline.
+ * is, and so does one that was refused for want of room (errors -9 and -12 of cloche-rpc(7)) while
+ * there is an endpoint that has not refused it. One that may have been done is sent again only when
+ * its method is declared idempotent; it ends with -ECONNRESET else, and may or may not have been
+ * done. Nothing is begun to be sent after the deadline.
  *
  * Results. Functions return 0 (or something useful and non-negative) or -errno. Of the numbers
  * these can be relied on: -ETIMEDOUT the deadline passed, -ECONNRESET the connection ended
@@ -110,8 +111,10 @@ struct cloche_client_settings {
      * CLOCHE_CLIENT_ENDPOINTS_MAX. */
     const char *const *endpoints;
 
-    /* To each endpoint at most so many for synchronous and so many for asynchronous calls; made
-     * when they are needed. 0: 4. */
+    /* To each endpoint at most so many for synchronous calls, so many for asynchronous ones, and so
+     * many for asynchronous ones without a time-out; made when they are needed. 0: 4. Asynchronous
+     * calls share them, on each so many as the server takes at a time, less one (63 of our own
+     * servers); more wait in the client. */
     unsigned connections;
 
     enum cloche_client_balance balance;
@@ -127,7 +130,8 @@ struct cloche_client_settings {
     uint64_t timeout_ms;         /* of calls that name none; 0: 30000 */
     uint64_t attempt_timeout_ms; /* an idempotent call that is not answered for so long is sent
                                     to another endpoint, too; 0: never */
-    uint64_t connect_timeout_ms; /* of a connection, and of a sign of life; 0: 1000 */
+    uint64_t
+        connect_timeout_ms;  /* of a connection, its first answer, and of a sign of life; 0: 1000 */
     uint64_t probe_first_ms; /* until the first look at a broken endpoint, doubled from one to */
     uint64_t probe_most_ms;  /* the next, less a random part up to half; 0: 20, 5000 */
     unsigned attempts;       /* times that a call is sent at most; 0: 16 */
@@ -193,7 +197,8 @@ typedef void (*cloche_client_done)(void *data, const char *result, int *fds, siz
                                    const struct cloche_error *error);
 
 /* Returns at once: the call's number (> 0), for cloche_client_cancel(), or -errno, and there will
- * be no callback: -ENOBUFS with as many calls as `waiting` allows, -EFBIG, -EINVAL. done is called
+ * be no callback: -ENOBUFS with as many calls as `waiting` allows, or 256 MiB of parameters,
+ * -EFBIG, -EINVAL. done is called
  * exactly once, and never from within this function: with the result, the server's error, or what
  * went wrong. In it anything may be called that does not block. */
 int64_t cloche_client_call_async(struct cloche_client *client, const char *method,
