@@ -161,6 +161,8 @@ static bool move(struct stream *stream, struct way *out, struct way *in)
 {
     char data[BUFFER_SIZE / 4];
     struct pollfd ready[] = {{CLIENT_FD, wanted(out, in), 0}, {stream->fd, wanted(in, out), 0}};
+    if (out->ended && !out->shut)
+        ready[1].events |= POLLOUT;
     bool more = stream_has_more(stream) && ready[1].events & POLLIN;
 
     if (poll(ready, ARRAY_SIZE(ready), more ? 0 : -1) < 0)
@@ -177,8 +179,7 @@ static bool move(struct stream *stream, struct way *out, struct way *in)
     if (in->waiting.length && !sent(in, write_client(in->waiting.data, in->waiting.length)))
         return false;
     if (out->ended && !out->waiting.length && !out->shut) {
-        out->shut = true;
-        stream_shutdown(stream);
+        out->shut = stream_shutdown(stream) == 0;
     }
     return true;
 }

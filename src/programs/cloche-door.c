@@ -102,6 +102,7 @@ struct settings {
     struct door_config config;
     enum log_level log_level;
     bool check;
+    bool has_uid, has_gid;
 };
 
 struct number {
@@ -135,8 +136,8 @@ static int parse_number(struct settings *settings, int which, const char *text)
         return -EINVAL;
     }
     *(uint32_t *)number->value = (uint32_t)value;
-    if (number->value == &config->uid)
-        config->to_user = true;
+    settings->has_uid |= number->value == &config->uid;
+    settings->has_gid |= number->value == &config->gid;
     return 0;
 }
 
@@ -219,6 +220,11 @@ static int parse(int argc, char **argv, struct settings *settings)
         fprintf(stderr, "cloche-door: unexpected argument: '%s'\n", argv[optind]);
         return -EINVAL;
     }
+    if (settings->has_uid != settings->has_gid) {
+        fputs("cloche-door: --uid and --gid come together\n", stderr);
+        return -EINVAL;
+    }
+    settings->config.to_user = settings->has_uid;
     return 0;
 }
 

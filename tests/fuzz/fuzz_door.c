@@ -164,7 +164,7 @@ static void open_bench(struct bench *bench, struct listener *listener)
     *listener = (struct listener){.gate = &bench->gate, .url = "ws://127.0.0.1:80"};
     listener->address.transport = DOOR_WS;
     listener->address.loopback = true;
-    struct source *source = source_enter(&bench->gate, &nobody);
+    struct source *source = source_enter(&bench->gate, &nobody, false);
     bench->gate.peers_count = 0;
     peer_create(&bench->gate, listener, client[1], source, &nobody);
     run(bench);
@@ -174,6 +174,7 @@ static void close_bench(struct bench *bench)
 {
     bench->gate.ending = true;
     peers_end(&bench->gate);
+    sources_finish(&bench->gate);
     http_destroy(bench->gate.http);
     rpc_loop_clear_timer(bench->gate.loop, &bench->gate.exit);
     rpc_loop_destroy(bench->gate.loop);
@@ -183,7 +184,7 @@ static void close_bench(struct bench *bench)
     take(bench->daemon_fd, &bench->to_daemon);
     close(bench->client_fd);
     close_fd(bench->daemon_fd);
-    if (bench->gate.bytes || bench->gate.peers_count)
+    if (bench->gate.bytes || bench->gate.peers_count || bench->gate.handshakes)
         abort();
 }
 

@@ -141,7 +141,8 @@ def frames_may_come_a_byte_at_a_time():
 def a_message_may_begin_behind_another():
     """Half a message is at hand while the one before it goes on to the daemon."""
     def speak(connection, lines):
-        connection.sendall(lines.readline() + b'{"encoding":"cbor"}\n')
+        lines.readline()
+        connection.sendall(agreed.encode() + b"\n")
         for _ in range(2):
             head = lines.read(4)
             connection.sendall(head + lines.read(struct.unpack(">I", head)[0]))
@@ -158,10 +159,11 @@ def a_message_may_begin_behind_another():
         websocket.sock.sendall(second[300:])
         assert json.loads(websocket.receive())["id"] == 2
         websocket.close()
+    agreed = '{"jsonrpc":"2.0","id":"a\\\\\\",","result":{"encoding":"cbor"}}'
     with Door("ws", serve=speak) as door:
         websocket = door.websocket()
         websocket.send('"rpc.hello"')
-        assert [websocket.receive(), websocket.receive()] == ['"rpc.hello"', '{"encoding":"cbor"}']
+        assert websocket.receive() == agreed
         first, second = frame(2, b"a" * 1000), frame(2, b"b" * 500)
         websocket.sock.sendall(first + second[:300])
         assert websocket.receive_frame() == (True, websocket.BINARY, b"a" * 1000)
@@ -211,6 +213,51 @@ def binary_messages_pass_once_cbor_is_agreed_on():
             assert data == payload
         websocket.send_frame(websocket.TEXT, b"{}")
         assert close_code(websocket) == 1003
+
+
+@test
+def words_of_others_agree_on_nothing():
+    """What looks like the answer to rpc.hello, within other answers and notifications."""
+    labels = b'{"labels":{"encoding":"cbor","result":{"encoding":"cbor"}}}'
+
+    def speak(connection, lines):
+        for line in lines:
+            number = json.loads(line)["id"]
+            connection.sendall(b'{"jsonrpc":"2.0","method":"events.event","params":%s}\n' % labels +
+                               b'{"jsonrpc":"2.0","id":%d,"result":%s}\n' % (number, labels))
+
+    with Door("ws", serve=speak) as door:
+        client = door.connect("ws")
+        for method in ("rpc.hello", "container.list", "container.list"):
+            assert "labels" in client.call(method)
+
+
+@test
+def what_was_said_before_the_end_arrives(scratch):
+    """Farewell and message in one segment; an end of TLS without close_notify; a daemon that is slow."""
+    def listen(connection, lines):
+        time.sleep(1)
+        seen.extend(lines)
+
+    seen = []
+    certificates = Certificates(scratch)
+    with Door("ws", "tls", serve=listen, options=certificates.door_options()) as door:
+        sock = door.plain("ws")
+        text = b'{"id":1}'
+        sock.sendall(HANDSHAKE.format(host=f"127.0.0.1:{door.ports['ws']}", more="").encode() +
+                     bytes([0x81, 0x80 | len(text)]) + b"\0\0\0\0" + text + b"\x88\x80\0\0\0\0")
+        assert b"\x88" in read_all(sock)
+        wait_for(lambda: seen == [text + b"\n"])
+        context = rpc.tls_context(**certificates.client_options())
+        for long in (10, 600_000):
+            seen.clear()
+            sock = door.plain("tls")
+            tls = context.wrap_socket(sock, server_hostname="127.0.0.1")
+            tls.sendall(b'["' + b"x" * long + b'"]\n')
+            time.sleep(0.2)
+            os.close(tls.detach())  # as of a program that ended
+            wait_for(lambda: seen, 20)
+            assert len(seen) == 1 and len(seen[0]) == long + 5, [len(line) for line in seen]
 
 
 @test
@@ -268,6 +315,89 @@ def nodes_ws_speaks_with_it():
     with Door("ws") as door:
         result = run("node", "-e", script, door.urls["ws"] + "/rpc", env={"NODE_PATH": "/usr/share/nodejs"})
         assert result.lines == ["node", "1000"], result
+
+
+SIZES = (0, 1, 125, 126, 127, 128, 65535, 65536, 300_000)
+
+
+@test
+def pythons_websocket_client_speaks_with_it():
+    import websocket
+    with Door("ws") as door:
+        client = websocket.create_connection(door.urls["ws"] + "/rpc", subprotocols=["cloche-rpc"], timeout=20)
+        assert client.getsubprotocol() == "cloche-rpc"
+        for size in SIZES:
+            text = request(size, params={"text": "\u20ac" * (size // 3)})
+            client.send(text)
+            assert json.loads(client.recv())["id"] == size
+            # The same in frames of uneven lengths, with pings between them.
+            data, step = text.encode(), max(1, len(text) // 7)
+            parts = [data[at:at + step] for at in range(0, len(data), step)]
+            for number, part in enumerate(parts):
+                last = number == len(parts) - 1
+                client.send_frame(websocket.ABNF.create_frame(
+                    part, websocket.ABNF.OPCODE_TEXT if number == 0 else websocket.ABNF.OPCODE_CONT, int(last)))
+                if not last:
+                    client.ping(b"p" * (number % 126))
+            assert json.loads(client.recv())["id"] == size
+        client.send_close(1000, b"bye")
+        frame = client.recv_frame()
+        while frame.opcode == websocket.ABNF.OPCODE_PONG:
+            frame = client.recv_frame()
+        assert frame.opcode == websocket.ABNF.OPCODE_CLOSE and frame.data[:2] == b"\x03\xe8", frame
+        client.shutdown()
+
+
+@test
+def autobahn_finds_no_fault():
+    """A client that checks what a server sends: masks, lengths, UTF-8, order of fragments, closing handshake."""
+    script = """
+import asyncio, json, sys
+from autobahn.asyncio.websocket import WebSocketClientFactory, WebSocketClientProtocol
+
+SIZES = json.loads(sys.argv[2])
+ended = None
+
+class Client(WebSocketClientProtocol):
+    def onOpen(self):
+        self.left = [(size, part) for size in SIZES for part in (None, 100, 4099)]
+        self.next()
+    def next(self):
+        if not self.left:
+            if "broken" in sys.argv:
+                self.sendMessage(bytes([0xc3, 0x28]), False)
+            else:
+                self.sendClose(1000, "bye")
+            return
+        size, part = self.left.pop()
+        self.sendPing(b"p" * min(size, 125))
+        message = json.dumps({"jsonrpc": "2.0", "id": size, "method": "a", "params": {"text": "x" * size}})
+        self.expected = size
+        self.sendMessage(message.encode(), False, fragmentSize=part)
+    def onMessage(self, payload, binary):
+        assert not binary and json.loads(payload)["id"] == self.expected
+        self.next()
+    def onClose(self, clean, code, reason):
+        print(clean, self.remoteCloseCode)
+        ended.set_result(None)
+
+async def main():
+    global ended
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    factory = WebSocketClientFactory(sys.argv[1] + "/rpc", protocols=["cloche-rpc"], loop=loop)
+    factory.protocol = Client
+    factory.setProtocolOptions(failByDrop=False, utf8validateIncoming=True, acceptMaskedServerFrames=False)
+    host, port = sys.argv[1].split("//")[1].split(":")
+    await loop.create_connection(factory, host, int(port))
+    await asyncio.wait_for(ended, 60)
+
+asyncio.run(main())
+"""
+    with Door("ws") as door:
+        for options, outcome in (([], "True 1000"), (["broken"], "True 1007")):
+            result = run("/usr/bin/python3", "-c", script, door.urls["ws"], json.dumps(SIZES), *options, timeout=90)
+            assert result.lines == [outcome], result
 
 
 @test

@@ -335,6 +335,8 @@ def the_command_line_reaches_a_daemon_through_a_door(instance, scratch):
                 (["-H", f"tcp://127.0.0.1:{free_port()}", "ps"], "Connection refused"),
                 (["-H", "tcp://no-such-host.invalid:1", "ps"], "no-such-host.invalid"),
                 (["-H", "http://127.0.0.1:1", "ps"], "is no daemon's address"),
+                (["-H", "ws://127.0.0.1:1", "ps"], "listen on a tcp:// address"),
+                (["-H", "wss://127.0.0.1:1", "ps"], "listen on a tls:// address"),
                 (["-H", urls["tls"], *identity[:4], "ps"], "come together"),
                 (["-H", urls["tcp"], "logs", "shop"], "daemon of this machine only")):
             result = remote(*arguments, code=None)

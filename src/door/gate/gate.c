@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/file.h>
 #include <base/log.h>
 #include <base/socket.h>
 #include <base/text.h>
@@ -59,9 +60,13 @@ static int check_files(const struct door_config *config, struct error *err)
     int r = tls_create(config, &tls, err);
     if (r == 0)
         tls_destroy(tls);
-    if (r == 0 && config->page && access(config->page, R_OK) < 0)
-        r = error_errno(err, errno, "page %s", config->page);
-    return r;
+    if (r == 0 && config->page) {
+        _cleanup_free_ char *page = NULL;
+        r = file_read_at(AT_FDCWD, config->page, DOOR_FILE_MAX, &page, NULL, err);
+        if (r < 0)
+            error_context(err, "page");
+    }
+    return r < 0 ? r : 0;
 }
 
 int door_check(const struct door_config *config, struct error *err)
@@ -131,15 +136,21 @@ static void on_idle_for_long(struct rpc_timer *timer)
 static void admit(struct gate *gate, struct listener *listener, int fd,
                   const struct sockaddr_storage *address)
 {
-    struct source *source = source_enter(gate, address);
+    bool tls = door_transport_is_tls(listener->address.transport);
+    struct source *source = source_enter(gate, address, tls);
 
     if (!source) {
         char text[DOOR_ADDRESS_TEXT];
         door_address_format(address, text);
-        log_warning("%s at %s: too many connections from there", text, listener->url);
+        if (gate_may_log(gate, NULL))
+            log_warning("%s at %s: too many connections from there", text, listener->url);
         close(fd);
         return;
     }
+    /* Half of the room is for those who have shown who they are. */
+    if (gate->peers_count >= gate->config->connections ||
+        gate->handshakes > (gate->config->connections + 1) / 2)
+        peers_drop_handshake(gate);
     rpc_loop_clear_timer(gate->loop, &gate->exit);
     peer_create(gate, listener, fd, source, address);
 }
@@ -153,7 +164,7 @@ static void on_connection(struct rpc_watch *watch, uint32_t events _unused_)
     for (int i = 0; i < ACCEPT_AT_ONCE; i++) {
         struct sockaddr_storage address = {0};
         socklen_t length = sizeof(address);
-        if (gate->peers_count >= gate->config->connections) {
+        if (gate->peers_count >= gate->config->connections && !gate->handshakes) {
             watch_listeners(gate, false); /* until one goes */
             return;
         }
@@ -281,6 +292,7 @@ static void finish(struct gate *gate)
         close(gate->listeners[i].watch.fd);
     }
     peers_end(gate);
+    sources_finish(gate);
     http_destroy(gate->http);
     tls_destroy(gate->tls);
     rpc_loop_clear_timer(gate->loop, &gate->retry);

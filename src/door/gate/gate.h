@@ -3,6 +3,7 @@
  *
  *     gate.c       listeners: accepts, within the limits
  *     sources.c    how many connections each address has
+ *     shares.c     memory and lines of the log, of which each has a share
  *     stream.c     TCP, or TLS over it (tls.c)
  *     peer.c       one connection: moves bytes between outside and inside, keeps the time
  *     http.c       the HTTP phase of a connection (handshake.c: what may open a WebSocket)
@@ -33,12 +34,22 @@ struct websocket;
 
 /* ---- sources ---- */
 
-/* An address (of IPv6 its /64, which one machine may have all of) with connections. */
+/* So many things in a second, and some at once. */
+struct rate {
+    uint64_t paid; /* until when what was taken is paid for; loop time */
+};
+/* false: that would be too many. */
+bool rate_take(struct rate *rate, uint64_t now, uint32_t per_second, uint32_t at_once);
+
+/* An address (of IPv6 its /64, and beside it its /48) with connections, or that had some lately. */
 struct source {
     struct source *next;
+    struct source *site; /* the /48 of a /64; else NULL */
     unsigned char key[16];
     uint32_t connections;
     uint32_t handshakes;
+    size_t bytes; /* that its connections hold */
+    struct rate handshake_rate, log_rate;
 };
 
 enum { SOURCE_BUCKETS = 256 };
@@ -47,10 +58,26 @@ struct sources {
     struct source *buckets[SOURCE_BUCKETS];
 };
 
-/* Counts a connection in its handshake. NULL: there are too many of either from there. */
-struct source *source_enter(struct gate *gate, const struct sockaddr_storage *address);
-void source_handshake_done(struct source *source);
+/* Counts a connection in its handshake. NULL: there are too many of either from there, or of
+ * handshakes of TLS too many in a short time. */
+struct source *source_enter(struct gate *gate, const struct sockaddr_storage *address, bool tls);
+void source_handshake_done(struct gate *gate, struct source *source);
 void source_leave(struct gate *gate, struct source *source, bool in_handshake);
+/* When there are no connections any more. */
+void sources_finish(struct gate *gate);
+
+/* ---- what is shared (shares.c) ---- */
+
+struct peer;
+
+/* Brings to account what the connection holds, in memory. While all of them together hold more than
+ * DOOR_BUDGET, the one that holds most is ended, of the address that holds most. */
+void share_memory(struct peer *peer);
+/* When it holds nothing any more. */
+void share_memory_back(struct peer *peer);
+/* Whether a line about a client may be written to the log: so many a second, of each source (NULL:
+ * one without) and of all. What was left out is counted, and told. */
+bool gate_may_log(struct gate *gate, struct source *source);
 
 /* ---- connections ---- */
 
@@ -89,12 +116,18 @@ struct peer {
     struct websocket *websocket; /* NULL: bytes are moved as they are */
     bool outside_ended, inside_ended;
     bool outside_shut, inside_shut; /* our half */
+    bool bye_waits;                 /* our half is to be shut when the descriptor takes more */
+    bool reads;                     /* outside is read: else its silence means nothing */
     size_t counted;                 /* of the gate's bytes */
-    uint64_t since;                 /* begin of the state that has a time; all in loop time */
-    uint64_t heard;                 /* last byte from outside */
-    uint64_t moved;                 /* last byte either way */
-    uint64_t drained;               /* out was last empty, or got shorter */
-    uint64_t pinged;                /* 0: no answer is awaited */
+    size_t part;                    /* bytes of the message that is not whole */
+    uint64_t whole;                 /* messages when it began */
+    uint64_t part_since;            /* its begin; 0: there is none */
+    uint64_t part_grew;
+    uint64_t since;   /* begin of the state that has a time; all in loop time */
+    uint64_t heard;   /* last byte from outside */
+    uint64_t moved;   /* last byte either way */
+    uint64_t drained; /* out was last empty, or got shorter */
+    uint64_t pinged;  /* 0: no answer is awaited */
     char address[DOOR_ADDRESS_TEXT];
     char local[DOOR_ADDRESS_TEXT];
 };
@@ -110,7 +143,10 @@ struct gate {
     uint32_t peers_count;
     uint64_t last_number;
     struct sources sources;
+    uint32_t handshakes;
     size_t bytes; /* that wait, of all connections */
+    struct rate log_rate;
+    uint64_t unlogged; /* lines left out */
     struct rpc_watch control;
     struct rpc_watch signals;
     struct rpc_timer retry; /* of accepting */
@@ -128,6 +164,11 @@ struct peer *peer_find(struct gate *gate, uint64_t number);
 /* Turns the HTTP phase into a WebSocket: its inside is from now on upgrade_fd. early: what the HTTP
  * server has read beyond the request. */
 void peer_upgrade(struct peer *peer, const void *early, size_t early_length);
+/* Ends one that is in its handshake, to make room: of those that have most, the oldest. false:
+ * there is none. */
+bool peers_drop_handshake(struct gate *gate);
+/* Says farewell for want of memory; it is freed later. */
+void peer_overloaded(struct peer *peer);
 /* Ends all of them, politely as far as that goes at once. */
 void peers_end(struct gate *gate);
 

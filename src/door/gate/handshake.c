@@ -77,6 +77,18 @@ static bool compute_accept(const char *key, char *ret)
 
 /* ---- origins ---- */
 
+/* With the port that the scheme has if none is named: browsers leave that out. */
+static void complete_host(const char *host, bool tls, char ret[HOST_MAX + sizeof(":443")])
+{
+    const char *bracket = strrchr(host, ']');
+    bool has_port = strchr(bracket ? bracket : host, ':') != NULL;
+
+    snprintf(ret, HOST_MAX + sizeof(":443"), "%.*s%s", HOST_MAX, host,
+             has_port ? ""
+             : tls    ? ":443"
+                      : ":80");
+}
+
 /* A name that nobody else can make point here: the address itself, or localhost where only this
  * machine can come. Any other name might be a stranger's (DNS rebinding). */
 static bool host_is_ours(const char *host, const struct handshake_rules *rules)
@@ -95,9 +107,14 @@ static bool is_same_origin(const char *origin, const char *host,
                            const struct handshake_rules *rules)
 {
     const char *scheme = rules->tls ? "https://" : "http://";
+    char from[HOST_MAX + sizeof(":443")], to[HOST_MAX + sizeof(":443")];
 
-    return host && strncasecmp(origin, scheme, strlen(scheme)) == 0 &&
-           strcasecmp(origin + strlen(scheme), host) == 0 && host_is_ours(host, rules);
+    if (!host || strlen(host) > HOST_MAX || strlen(origin) > HOST_MAX ||
+        strncasecmp(origin, scheme, strlen(scheme)) != 0)
+        return false;
+    complete_host(origin + strlen(scheme), rules->tls, from);
+    complete_host(host, rules->tls, to);
+    return strcasecmp(from, to) == 0 && host_is_ours(to, rules);
 }
 
 bool handshake_origin_allowed(const char *origin, const char *host,

@@ -93,6 +93,8 @@ static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status
                               struct MHD_Response *response)
 {
     MHD_add_response_header(response, MHD_HTTP_HEADER_X_CONTENT_TYPE_OPTIONS, "nosniff");
+    /* A browser comes again for its WebSocket: one that keeps this would only take up room. */
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     enum MHD_Result result = MHD_queue_response(connection, status, response);
     MHD_destroy_response(response);
     return result;
@@ -192,8 +194,9 @@ static enum MHD_Result answer_rpc(struct http *http, struct MHD_Connection *conn
     buffer_finish(&collected.connection);
     if (checked.status == MHD_HTTP_SWITCHING_PROTOCOLS)
         return answer_upgrade(http, connection, peer, request.origin, &checked);
-    log_info("%s at %s: %s%s%s", peer->address, peer->listener->url, checked.problem,
-             request.origin ? ": " : "", request.origin ? request.origin : "");
+    if (gate_may_log(peer->gate, peer->source))
+        log_info("%s at %s: %s%s%s", peer->address, peer->listener->url, checked.problem,
+                 request.origin ? ": " : "", request.origin ? request.origin : "");
     return answer_text(connection, checked.status, checked.problem);
 }
 

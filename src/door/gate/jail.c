@@ -16,6 +16,7 @@
 #include <linux/capability.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -126,11 +127,8 @@ static const char *const allowed_calls[] = {
     "sysinfo",
     /* memory, signals, the end */
     "brk",
-    "mmap",
-    "mmap2",
     "munmap",
     "mremap",
-    "mprotect",
     "madvise",
     "futex",
     "futex_time64",
@@ -138,7 +136,6 @@ static const char *const allowed_calls[] = {
     "rt_sigprocmask",
     "rt_sigreturn",
     "sigaltstack",
-    "tgkill",
     "restart_syscall",
     "exit",
     "exit_group",
@@ -152,6 +149,23 @@ static int allow(scmp_filter_ctx filter, const char *name)
                                                : seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
 }
 
+/* Memory that can be executed is what the program came with, and signals are for itself: doors of
+ * other instances may have the same user. */
+static int allow_some(scmp_filter_ctx filter)
+{
+    static const char *const with_protection[] = {"mmap", "mmap2", "mprotect"};
+    int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+                             SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(with_protection); i++) {
+        int call = seccomp_syscall_resolve_name(with_protection[i]);
+        if (call >= 0)
+            r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1,
+                                 SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+    }
+    return r;
+}
+
 static int filter_calls(const struct door_config *config, struct error *err)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
@@ -159,6 +173,8 @@ static int filter_calls(const struct door_config *config, struct error *err)
 
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(allowed_calls); i++)
         r = allow(filter, allowed_calls[i]);
+    if (r == 0)
+        r = allow_some(filter);
     if (r == 0 && config->control_fd < 0) /* the daemon's socket is connected to by its name */
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
                              SCMP_A0(SCMP_CMP_EQ, AF_UNIX));

@@ -45,7 +45,7 @@ static void close_inside(struct peer *peer)
 static void leave_handshake(struct peer *peer)
 {
     if (peer->in_handshake)
-        source_handshake_done(peer->source);
+        source_handshake_done(peer->gate, peer->source);
     peer->in_handshake = false;
 }
 
@@ -61,7 +61,7 @@ static void peer_free(struct peer *peer)
     stream_finish(&peer->stream);
     websocket_destroy(peer->websocket);
     buffer_finish(&peer->flow.out);
-    gate->bytes -= peer->counted;
+    share_memory_back(peer);
     source_leave(gate, peer->source, peer->in_handshake);
     if (peer->previous)
         peer->previous->next = peer->next;
@@ -79,6 +79,43 @@ static void begin_farewell(struct peer *peer)
     close_inside(peer);
     peer->state = PEER_FAREWELL;
     peer->since = rpc_loop_now(peer->gate->loop);
+}
+
+static void flush_inside(struct peer *peer);
+
+/* The same, of a client that has nothing more to say: the messages before its end still go in. */
+static void end_of_client(struct peer *peer)
+{
+    struct flow *flow = &peer->flow;
+
+    flush_inside(peer);
+    if (!flow->in_ready || peer->inside.fd < 0) {
+        begin_farewell(peer);
+        return;
+    }
+    if (flow->in.length > flow->in_ready) {
+        flow->in.length = flow->in_ready;
+        flow->in.data[flow->in.length] = '\0';
+    }
+    peer->state = PEER_FAREWELL;
+    peer->since = rpc_loop_now(peer->gate->loop);
+}
+
+/* The connection is lost, and nobody is there to be told anything. */
+static void lose_outside(struct peer *peer)
+{
+    bool may_have_more =
+        peer->state == PEER_RELAY || (peer->state == PEER_FAREWELL && peer->inside.fd >= 0);
+
+    if (!may_have_more) {
+        peer->state = PEER_CLOSED;
+        return;
+    }
+    peer->outside_ended = peer->outside_shut = true;
+    buffer_finish(&peer->flow.out);
+    peer->stream.unsent = peer->bye_waits = false;
+    if (peer->state == PEER_RELAY)
+        end_of_client(peer);
 }
 
 static void say_farewell(struct peer *peer, enum websocket_code code, const char *reason)
@@ -107,6 +144,26 @@ static bool begins_as_json(const char *data)
     return strchr("{[ \t\r\n", *data) && *data;
 }
 
+/* When the message that is not whole began, and when there was last more of it. */
+static void watch_message(struct peer *peer)
+{
+    uint64_t now = rpc_loop_now(peer->gate->loop), whole = websocket_whole(peer->websocket);
+    size_t part = peer->flow.in.length - peer->flow.in_ready;
+
+    if (!websocket_has_begun(peer->websocket)) {
+        peer->part_since = 0;
+        return;
+    }
+    if (!peer->part_since || whole != peer->whole) {
+        peer->part_since = peer->part_grew = now;
+        peer->part = 0;
+        peer->whole = whole;
+    }
+    if (part > peer->part)
+        peer->part_grew = now;
+    peer->part = part;
+}
+
 static void take_input(struct peer *peer, const char *data, size_t length)
 {
     if (peer->state == PEER_FAREWELL && !peer->websocket)
@@ -114,11 +171,13 @@ static void take_input(struct peer *peer, const char *data, size_t length)
     if (peer->websocket) {
         websocket_receive(peer->websocket, data, length);
         if (peer->state == PEER_RELAY && websocket_is_closed(peer->websocket))
-            begin_farewell(peer);
+            end_of_client(peer);
+        watch_message(peer);
         return;
     }
     if (peer->state == PEER_RELAY && !peer->heard_first && !begins_as_json(data)) {
-        log_info("%s: what came is no JSON", peer->address);
+        if (gate_may_log(peer->gate, peer->source))
+            log_info("%s: what came is no JSON", peer->address);
         peer->state = PEER_CLOSED;
         return;
     }
@@ -138,7 +197,7 @@ static void read_outside(struct peer *peer)
         if (n == -EAGAIN)
             return;
         if (n < 0) {
-            peer->state = PEER_CLOSED;
+            lose_outside(peer);
             return;
         }
         if (n == 0) {
@@ -183,7 +242,8 @@ static void flush_inside(struct peer *peer)
 
 static bool may_read_inside(const struct peer *peer)
 {
-    return peer->inside.fd >= 0 && !peer->inside_ended && peer->flow.out.length < DOOR_PAUSE;
+    return peer->inside.fd >= 0 && !peer->inside_ended && peer->state != PEER_FAREWELL &&
+           peer->flow.out.length < DOOR_PAUSE;
 }
 
 static void take_from_inside(struct peer *peer, const char *data, size_t length)
@@ -232,7 +292,7 @@ static void flush_outside(struct peer *peer)
         if (n == -EAGAIN)
             break;
         if (n < 0) {
-            peer->state = PEER_CLOSED;
+            lose_outside(peer);
             return;
         }
         sent += (size_t)n;
@@ -262,7 +322,8 @@ static void connect_inside(struct peer *peer)
 
     int fd = inside_open(peer, NULL, &err);
     if (fd < 0) {
-        log_failure(LOG_WARNING, &err, "%s: no connection to the daemon", peer->address);
+        if (gate_may_log(peer->gate, peer->source))
+            log_failure(LOG_WARNING, &err, "%s: no connection to the daemon", peer->address);
         begin_farewell(peer);
         return;
     }
@@ -287,7 +348,8 @@ static void continue_handshake(struct peer *peer)
 
     int r = stream_handshake(&peer->stream, &err);
     if (r < 0) {
-        log_info("%s at %s: %s", peer->address, peer->listener->url, error_message(&err));
+        if (gate_may_log(peer->gate, peer->source))
+            log_info("%s at %s: %s", peer->address, peer->listener->url, error_message(&err));
         peer->state = PEER_CLOSED;
     } else if (r && door_transport_is_http(peer->listener->address.transport)) {
         connect_http(peer);
@@ -296,9 +358,20 @@ static void continue_handshake(struct peer *peer)
     }
 }
 
+/* What the HTTP server has said to the end, which lies in its socket pair by now. */
+static void read_answer(struct peer *peer)
+{
+    char data[READ_SIZE] _uninitialized_;
+    ssize_t n;
+
+    while ((n = recv(peer->inside.fd, data, sizeof(data), MSG_DONTWAIT)) > 0)
+        buffer_append(&peer->flow.out, data, (size_t)n);
+    peer->drained = rpc_loop_now(peer->gate->loop);
+}
+
 void peer_upgrade(struct peer *peer, const void *early, size_t early_length)
 {
-    read_inside(peer); /* the server's answer, which is all there by now */
+    read_answer(peer);
     struct buffer rest = peer->flow.in;
     peer->flow.in = (struct buffer)BUFFER_INIT;
     close_inside(peer);
@@ -322,29 +395,39 @@ static void check_inside_ended(struct peer *peer)
 
 static void check_farewell(struct peer *peer)
 {
-    if (peer->state != PEER_FAREWELL || peer->flow.out.length || peer->stream.unsent)
+    if (peer->state != PEER_FAREWELL)
+        return;
+    if (peer->inside.fd >= 0 && !peer->flow.in_ready)
+        close_inside(peer);
+    if (peer->flow.out.length || peer->stream.unsent)
         return;
     if (!peer->outside_shut) {
-        peer->outside_shut = true;
-        stream_shutdown(&peer->stream);
+        peer->bye_waits = stream_shutdown(&peer->stream) == -EAGAIN;
+        peer->outside_shut = !peer->bye_waits;
     }
-    if (peer->outside_ended)
+    if (peer->outside_ended && !peer->bye_waits && peer->inside.fd < 0)
         peer->state = PEER_CLOSED;
 }
 
-/* Memory is what all of them share. */
-static void check_budget(struct peer *peer)
+/* A buffer that was once full is as large ever after. */
+static void give_back(struct buffer *buffer)
 {
-    size_t bytes = peer->flow.in.length + peer->flow.out.length + peer->from_inside.length;
-    bool grew = bytes > peer->counted;
+    if (!buffer->length && buffer->capacity > DOOR_PAUSE)
+        buffer_finish(buffer);
+}
 
-    peer->gate->bytes += bytes - peer->counted;
-    peer->counted = bytes;
-    if (!grew || peer->gate->bytes <= DOOR_BUDGET || peer->state == PEER_FAREWELL)
-        return;
-    log_warning("%s: too much waits in all connections together; this one is closed",
-                peer->address);
+static void settle_memory(struct peer *peer)
+{
+    give_back(&peer->flow.in);
+    give_back(&peer->flow.out);
+    give_back(&peer->from_inside);
+    share_memory(peer);
+}
+
+void peer_overloaded(struct peer *peer)
+{
     say_farewell(peer, WEBSOCKET_TRY_LATER, "the door is overloaded");
+    rpc_loop_queue_later(peer->gate->loop, &peer->update);
 }
 
 /* ---- time ---- */
@@ -354,19 +437,38 @@ static uint64_t earlier(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* So long after the state began, or, while what waits is taken, after something last was; though
+ * not for ever. */
+static uint64_t end_of_state(const struct peer *peer, uint64_t seconds)
+{
+    uint64_t from = peer->since;
+
+    if (peer->flow.out.length && peer->drained > from)
+        from = earlier(peer->drained, peer->since + DOOR_DRAIN_SECONDS * NS_PER_SECOND);
+    return from + seconds * NS_PER_SECOND;
+}
+
+static uint64_t end_of_message(const struct peer *peer)
+{
+    if (!peer->part_since || !peer->reads)
+        return UINT64_MAX;
+    return earlier(peer->part_since + DOOR_MESSAGE_SECONDS * NS_PER_SECOND,
+                   peer->part_grew + peer->gate->config->stall_seconds * NS_PER_SECOND);
+}
+
 /* When something is to be done if nothing happens until then. */
 static uint64_t next_deadline(const struct peer *peer)
 {
     const struct door_config *config = peer->gate->config;
-    uint64_t due = UINT64_MAX;
 
     if (peer->state == PEER_HANDSHAKE || peer->state == PEER_HTTP)
-        return peer->since + config->handshake_seconds * NS_PER_SECOND;
+        return end_of_state(peer, config->handshake_seconds);
     if (peer->state == PEER_FAREWELL)
-        return peer->since + DOOR_CLOSE_SECONDS * NS_PER_SECOND;
+        return end_of_state(peer, DOOR_CLOSE_SECONDS);
+    uint64_t due = end_of_message(peer);
     if (peer->flow.out.length)
         due = earlier(due, peer->drained + config->stall_seconds * NS_PER_SECOND);
-    if (peer->websocket)
+    if (peer->websocket && peer->reads)
         due = earlier(due, (peer->pinged ? peer->pinged : peer->heard) +
                                config->ping_seconds * NS_PER_SECOND);
     if (config->idle_seconds)
@@ -376,7 +478,8 @@ static uint64_t next_deadline(const struct peer *peer)
 
 static void give_up(struct peer *peer, const char *why)
 {
-    log_info("%s at %s: %s", peer->address, peer->listener->url, why);
+    if (gate_may_log(peer->gate, peer->source))
+        log_info("%s at %s: %s", peer->address, peer->listener->url, why);
     say_farewell(peer, WEBSOCKET_POLICY, why);
 }
 
@@ -391,9 +494,13 @@ static void do_what_is_due(struct peer *peer, uint64_t now)
         give_up(peer, "nothing was read for too long");
     else if (config->idle_seconds && now >= peer->moved + config->idle_seconds * NS_PER_SECOND)
         give_up(peer, "nothing was said for too long");
-    else if (peer->websocket && peer->pinged && now >= peer->pinged + ping)
+    else if (now >= end_of_message(peer))
+        give_up(peer, "a message took too long");
+    else if (!peer->websocket || !peer->reads)
+        return;
+    else if (peer->pinged && now >= peer->pinged + ping)
         give_up(peer, "no answer to a ping");
-    else if (peer->websocket && !peer->pinged && now >= peer->heard + ping) {
+    else if (!peer->pinged && now >= peer->heard + ping) {
         websocket_ping(peer->websocket);
         peer->pinged = now;
     }
@@ -420,6 +527,20 @@ static void set_timer(struct peer *peer)
 
 /* ---- events ---- */
 
+/* What was not read cannot count for silence. */
+static void note_reading(struct peer *peer)
+{
+    bool reads = may_read_outside(peer);
+
+    if (reads && !peer->reads) {
+        peer->heard = rpc_loop_now(peer->gate->loop);
+        peer->pinged = 0;
+        if (peer->part_since)
+            peer->part_since = peer->part_grew = peer->heard;
+    }
+    peer->reads = reads;
+}
+
 static void set_watches(struct peer *peer)
 {
     /* A client that is gone for good is told of in any case, if the descriptor stays watched. */
@@ -429,8 +550,10 @@ static void set_watches(struct peer *peer)
         outside = stream_wants_write(&peer->stream) ? EPOLLOUT : EPOLLIN;
     else if (may_read_outside(peer))
         outside |= EPOLLIN;
-    if (peer->flow.out.length)
+    if (peer->flow.out.length || peer->bye_waits)
         outside |= EPOLLOUT;
+    if (peer->outside_ended && peer->outside_shut)
+        outside = 0;
     if (may_read_inside(peer))
         inside = EPOLLIN;
     if (peer->inside.fd >= 0 && peer->flow.in_ready)
@@ -449,16 +572,18 @@ static void peer_update(struct peer *peer)
         flush_outside(peer);
     if (peer->state != PEER_CLOSED) {
         check_inside_ended(peer);
-        check_budget(peer);
+        settle_memory(peer);
         flush_outside(peer);
-        check_farewell(peer);
     }
+    if (peer->state != PEER_CLOSED)
+        check_farewell(peer);
     if (peer->state != PEER_CLOSED)
         set_watches(peer);
     if (peer->state == PEER_CLOSED) {
         peer_free(peer);
         return;
     }
+    note_reading(peer);
     set_timer(peer);
     /* Room was made for what the descriptor does not tell of. */
     if (may_read_outside(peer) && stream_has_more(&peer->stream))
@@ -482,8 +607,8 @@ static void on_outside(struct rpc_watch *watch, uint32_t events)
     if (events & EPOLLOUT)
         flush_outside(peer);
     /* A connection that is gone for good and that nobody reads from: nothing else would tell. */
-    if ((events & (EPOLLERR | EPOLLHUP)) && !may_read_outside(peer))
-        peer->state = PEER_CLOSED;
+    if ((events & (EPOLLERR | EPOLLHUP)) && !may_read_outside(peer) && peer->state != PEER_CLOSED)
+        lose_outside(peer);
     if (peer->state != PEER_CLOSED)
         read_outside(peer);
     peer_update(peer);
@@ -547,7 +672,8 @@ void peer_create(struct gate *gate, const struct listener *listener, int fd, str
     door_address_format(&local, peer->local);
     link_peer(peer);
     set_options(fd);
-    if (stream_open(&peer->stream, fd, tls ? gate->tls : NULL, &err) < 0) {
+    bool http = door_transport_is_http(listener->address.transport);
+    if (stream_open(&peer->stream, fd, tls ? gate->tls : NULL, http, &err) < 0) {
         log_failure(LOG_WARNING, &err, "%s at %s", peer->address, listener->url);
         peer->state = PEER_CLOSED;
     } else {
@@ -565,10 +691,34 @@ struct peer *peer_find(struct gate *gate, uint64_t number)
     return peer;
 }
 
+/* Whether to prefer the second; peers are listed from the youngest on. */
+static bool makes_more_room(const struct peer *best, const struct peer *peer)
+{
+    return !best || peer->source->handshakes >= best->source->handshakes;
+}
+
+bool peers_drop_handshake(struct gate *gate)
+{
+    struct peer *best = NULL;
+
+    for (struct peer *peer = gate->peers; peer; peer = peer->next) {
+        if (peer->in_handshake && makes_more_room(best, peer))
+            best = peer;
+    }
+    if (!best)
+        return false;
+    if (gate_may_log(gate, best->source))
+        log_info("%s at %s: gives way to others before its handshake is done", best->address,
+                 best->listener->url);
+    peer_free(best);
+    return true;
+}
+
 void peers_end(struct gate *gate)
 {
     while (gate->peers) {
         struct peer *peer = gate->peers;
+        flush_inside(peer);
         if (peer->state == PEER_RELAY)
             say_farewell(peer, WEBSOCKET_GOING_AWAY, "the door closes");
         flush_outside(peer);

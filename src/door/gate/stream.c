@@ -9,10 +9,10 @@
 #include "stream.h"
 #include "tls.h"
 
-int stream_open(struct stream *stream, int fd, struct tls *tls, struct error *err)
+int stream_open(struct stream *stream, int fd, struct tls *tls, bool http, struct error *err)
 {
     *stream = (struct stream){.fd = fd};
-    int r = tls ? tls_session(tls, fd, &stream->session, err) : 0;
+    int r = tls ? tls_session(tls, fd, http, &stream->session, err) : 0;
 
     if (r < 0) {
         close_fd(fd);
@@ -75,10 +75,13 @@ static ssize_t tls_read(struct stream *stream, void *data, size_t size)
 
     do
         n = gnutls_record_recv(stream->session, data, size);
-    while (n == GNUTLS_E_INTERRUPTED || n == GNUTLS_E_WARNING_ALERT_RECEIVED);
+    while (n == GNUTLS_E_INTERRUPTED);
     if (n >= 0)
         return n;
-    if (n == GNUTLS_E_AGAIN)
+    /* The library tells of each one, without end. */
+    if (n == GNUTLS_E_WARNING_ALERT_RECEIVED && ++stream->warnings > STREAM_WARNINGS_MAX)
+        return -ECONNRESET;
+    if (n == GNUTLS_E_AGAIN || n == GNUTLS_E_WARNING_ALERT_RECEIVED)
         return -EAGAIN;
     /* RFC 5246 7.2.2: a handshake that is not wanted may be answered so, and then ended. */
     if (n == GNUTLS_E_REHANDSHAKE)
@@ -130,9 +133,10 @@ bool stream_has_more(const struct stream *stream)
     return stream->session && gnutls_record_check_pending(stream->session) > 0;
 }
 
-void stream_shutdown(struct stream *stream)
+int stream_shutdown(struct stream *stream)
 {
-    if (stream->session)
-        gnutls_bye(stream->session, GNUTLS_SHUT_WR);
+    if (stream->session && gnutls_bye(stream->session, GNUTLS_SHUT_WR) == GNUTLS_E_AGAIN)
+        return -EAGAIN;
     shutdown(stream->fd, SHUT_WR);
+    return 0;
 }

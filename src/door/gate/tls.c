@@ -12,8 +12,6 @@
 
 #include "tls.h"
 
-/* The names of protocols that may be asked for (ALPN) are not looked at: HTTP/1.1 is all there is.
- */
 #define PRIORITIES                                                                                 \
     "SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-SHA1:-SIGN-RSA-SHA1:-SIGN-DSA-SHA1:"           \
     "-SIGN-ECDSA-SHA1"
@@ -118,7 +116,18 @@ int tls_create(const struct door_config *config, struct tls **ret, struct error 
     return 0;
 }
 
-int tls_session(struct tls *tls, int fd, struct gnutls_session_int **ret, struct error *err)
+/* A browser that a page has sent here offers the protocols that it would speak (ALPN, RFC 7301);
+ * whoever offers none is no browser. */
+static int refuse_browsers(gnutls_session_t session)
+{
+    static unsigned char name[] = "cloche-rpc";
+    const gnutls_datum_t protocol = {name, sizeof(name) - 1};
+
+    return gnutls_alpn_set_protocols(session, &protocol, 1, GNUTLS_ALPN_MANDATORY);
+}
+
+int tls_session(struct tls *tls, int fd, bool http, struct gnutls_session_int **ret,
+                struct error *err)
 {
     gnutls_session_t session;
 
@@ -129,6 +138,8 @@ int tls_session(struct tls *tls, int fd, struct gnutls_session_int **ret, struct
     r = gnutls_priority_set(session, tls->priorities);
     if (r >= 0)
         r = gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, tls->credentials);
+    if (r >= 0 && !http)
+        r = refuse_browsers(session);
     if (r < 0) {
         gnutls_deinit(session);
         return error_set(err, -EIO, "TLS: %s", gnutls_strerror(r));

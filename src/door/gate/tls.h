@@ -22,8 +22,10 @@ enum {
 int tls_create(const struct door_config *config, struct tls **ret, struct error *err);
 void tls_destroy(struct tls *tls);
 
-/* A server's session for a descriptor, before its handshake. */
-int tls_session(struct tls *tls, int fd, struct gnutls_session_int **ret, struct error *err);
+/* A server's session for a descriptor, before its handshake. Unless http is spoken in it, those who
+ * ask for HTTP are refused. */
+int tls_session(struct tls *tls, int fd, bool http, struct gnutls_session_int **ret,
+                struct error *err);
 
 /* The certificate of the other side, which has been verified. */
 struct certificate {

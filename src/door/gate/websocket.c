@@ -34,6 +34,7 @@ struct websocket {
     bool hello;            /* the client has asked for another encoding */
     bool cbor;             /* and got it */
     bool closed;
+    uint64_t whole; /* messages that came */
     struct outgoing outgoing;
 };
 
@@ -82,6 +83,16 @@ void websocket_ping(struct websocket *websocket)
 {
     if (!websocket->closed)
         write_frame(websocket, FIN | WSLAY_PING, NULL, 0);
+}
+
+uint64_t websocket_whole(const struct websocket *websocket)
+{
+    return websocket->whole;
+}
+
+bool websocket_has_begun(const struct websocket *websocket)
+{
+    return websocket->opcode != 0;
 }
 
 bool websocket_is_closed(const struct websocket *websocket)
@@ -227,6 +238,7 @@ static void on_message(wslay_event_context_ptr context _unused_,
         end_binary(websocket);
     websocket->flow->in_ready = websocket->flow->in.length;
     websocket->opcode = 0;
+    websocket->whole++;
 }
 
 void websocket_receive(struct websocket *websocket, const void *data, size_t length)
@@ -261,14 +273,37 @@ static void send_part(struct websocket *websocket, uint8_t opcode, const char *d
     outgoing->open = !last;
 }
 
-/* The daemon's text is compact, and a quote in a string of it is escaped: this is a member. */
+static bool pass(const char **at, const char *end, const char *word)
+{
+    size_t length = strlen(word);
+
+    if ((size_t)(end - *at) < length || memcmp(*at, word, length) != 0)
+        return false;
+    *at += length;
+    return true;
+}
+
+/* A number or a text, as the client has written it. */
+static void pass_id(const char **at, const char *end)
+{
+    bool text = *at < end && **at == '"';
+
+    for (*at += text; *at < end && (text ? **at != '"' : **at != ','); ++*at)
+        *at += text && **at == '\\' && *at + 1 < end;
+    *at += text && *at < end;
+}
+
+/* The daemon's text is compact, and its answer to rpc.hello begins so: further in, and in other
+ * messages, the same words may be anybody's, say of a container's label. */
 static void notice_encoding(struct websocket *websocket, const char *line, size_t length)
 {
-    static const char agreed[] = "\"encoding\":\"cbor\"";
+    const char *end = line + length;
 
-    if (!websocket->hello || length > HELLO_ANSWER_MAX)
+    if (!websocket->hello || length > HELLO_ANSWER_MAX ||
+        !pass(&line, end, "{\"jsonrpc\":\"2.0\",\"id\":"))
         return;
-    if (memmem(line, length, agreed, strlen(agreed)))
+    pass_id(&line, end);
+    if (pass(&line, end, ",\"result\":{\"encoding\":\"cbor\""))
         websocket->cbor = true;
 }
 

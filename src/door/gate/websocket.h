@@ -48,6 +48,9 @@ void websocket_ping(struct websocket *websocket);
 /* Says farewell, once. Nothing is sent or taken after it. reason: one line, or NULL. */
 void websocket_close(struct websocket *websocket, enum websocket_code code, const char *reason);
 
+/* Messages that have come whole, and whether there is a part of another. */
+uint64_t websocket_whole(const struct websocket *websocket);
+bool websocket_has_begun(const struct websocket *websocket);
 /* A farewell was said, by us or in answer to theirs. */
 bool websocket_is_closed(const struct websocket *websocket);
 

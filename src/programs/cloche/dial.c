@@ -114,6 +114,13 @@ int dial_connect(const struct dial_options *options, struct rpc_client **ret, st
                                                            : NULL;
     const char *host = scheme ? url + strlen("tls://") : url;
     const char *colon = strrchr(host, ':');
+    if (text_starts_with(url, "ws://") || text_starts_with(url, "wss://")) {
+        error_set(err, -EOPNOTSUPP, "'%s': WebSockets are for pages; the command line has none",
+                  url);
+        return error_hint(err, "Let the door listen on a %s:// address as well, and name that one",
+                          url[2] == 's' ? "tls" : "tcp"),
+               -EOPNOTSUPP;
+    }
     if (!scheme || !colon || colon == host || text_to_u64(colon + 1, 1, UINT16_MAX, &number) < 0) {
         error_set(err, -EINVAL, "'%s' is no daemon's address", url);
         return error_hint(err, "unix:///PATH, tcp://HOST:PORT or tls://HOST:PORT"), -EINVAL;

@@ -20,6 +20,8 @@ enum {
                                           to answer */
     DOOR_STALL_SECONDS = 60,           /* without taking anything of what waits for it */
     DOOR_CLOSE_SECONDS = 5,            /* for the other side's half of the farewell */
+    DOOR_DRAIN_SECONDS = 120,          /* for what waits to be taken before, if it is at all */
+    DOOR_MESSAGE_SECONDS = 300,        /* for a message in a WebSocket to become whole */
     DOOR_HEADERS_MAX = 16 * 1024,      /* bytes of an HTTP request */
     DOOR_PAUSE = 64 * 1024,            /* bytes waiting in one direction; then no more are read */
     DOOR_BUDGET = 64 * 1024 * 1024,    /* bytes waiting of all connections */
