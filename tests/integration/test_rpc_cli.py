@@ -96,12 +96,13 @@ class Server:
             send({"id": number, "result": {"tty": False}, "fds": 1}, [ours])
             os.close(ours)
         elif name == "events.subscribe":
-            send({"id": number, "result": {"subscription": 1, "next": 4}})
+            send({"id": number, "result": {"subscription": 1, "boot": "b", "next": 4, "oldest": 1}})
             for sequence in (4, 5, 6):
                 send({"method": "events.event", "params": {"subscription": 1, "sequence": sequence,
                                                            "event": {"type": "start"}}})
                 send({"method": "other.event", "params": {"subscription": 9}})
-            send({"method": "events.lost", "params": {"subscription": 1, "from": 7, "count": 2}})
+            send({"method": "events.lost", "params": {"subscription": 1, "from": 7, "count": 2,
+                                                  "reason": "slow"}})
         elif name == "echo":
             send({"id": number, "result": call.get("params", {})})
         elif name != "silent":
@@ -284,7 +285,7 @@ def watching_prints_what_comes_a_line_each():
 
         lines = [json.loads(line) for line in watch("-n", "4").lines]
         assert [line.get("sequence") for line in lines] == [4, 5, 6, None]
-        assert lines[3] == {"subscription": 1, "from": 7, "count": 2}
+        assert lines[3] == {"boot": "b", "from": 7, "count": 2, "reason": "slow"}
         assert watch("-n", "2", "-f", "{{.sequence}}:{{.event.type}}", "since=3").out == "4:start\n5:start\n"
         assert server.calls[-1]["params"] == {"since": 3}
         assert "(-32601 in x.subscribe)" in watch("--topic", "x", code=1).err

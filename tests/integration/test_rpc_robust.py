@@ -347,11 +347,18 @@ def a_daemon_killed_in_the_middle_is_an_error_in_time(instance):
                  what="the clients wait")
         instance.kill_daemon()
         assert client.lines(1) == []
-    for process in (*clients, watcher):
+    for process in clients:
         _, err = process.communicate(timeout=30)
         assert process.returncode == 1 and b"connection" in err, (process.args, err)
     assert json.loads(instance.cloche("rpc", "call", "container.list", "all=true").out)["containers"]
     assert instance.daemon_pid() not in (None, pid)
+    told = iter(lambda: json.loads(watcher.stdout.readline()), None)
+    lost = next(line for line in told if "reason" in line)
+    assert (lost["reason"], lost["from"]) == ("restarted", 1), lost
+    event = next(told)
+    assert (event["sequence"], event["event"]["type"], event["boot"]) == (1, "daemon", lost["boot"]), event
+    watcher.kill()
+    assert b"waited for" in watcher.communicate()[1]
 
 
 if __name__ == "__main__":
