@@ -163,7 +163,14 @@ def what_comes_is_shown_as_it_comes_until_the_end(instance, images):
     with instance.start("events") as live:
         time.sleep(0.5)
         instance.kill_daemon()
-        assert b"ended the connection" in live.communicate(timeout=30)[1] and live.returncode == 1
+        instance.cloche("run", "--rm", "--name", "third", IMAGE, "true")
+        line = live.stdout.readline()
+        while b"third" not in line:
+            assert line, live.stderr.read()
+            line = live.stdout.readline()
+        live.kill()
+        told = live.communicate(timeout=30)[1]
+        assert b"waited for" in told and b"started again" in told, told
 
 
 @test

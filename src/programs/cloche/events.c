@@ -4,6 +4,7 @@
  * asked for from its number on.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,6 +14,7 @@
 #include <base/file.h>
 #include <base/socket.h>
 #include <base/text.h>
+#include <cloche/client.h>
 #include <rpc/channel.h>
 #include <rpc/loop.h>
 #include <schema/management.h>
@@ -140,22 +142,36 @@ static int show_past(struct cli *cli, const struct watching *watching, uint64_t 
     return r;
 }
 
-/* ---- what comes ---- */
+/* ---- what comes, until a time ---- */
 
-static void on_event(struct watching *watching, const char *text, size_t length)
+static void show_text(struct watching *watching, const char *text)
 {
-    struct subscription_event *notice = NULL;
     _cleanup_error_ struct error err = ERROR_INIT;
     struct api_event *event = NULL;
 
-    int r = subscription_event_parse(text, length, NULL, &notice, &err);
-    if (r >= 0)
-        r = api_event_parse(notice->event, strlen(notice->event), NULL, &event, &err);
+    int r = api_event_parse(text, strlen(text), NULL, &event, &err);
     if (r >= 0 && (!watching->until || event->time < watching->until))
         r = show(event, watching->options->format, &err);
     if (r < 0)
         fail(watching, &err);
     api_event_free(event);
+}
+
+static void tell_lost(uint64_t count)
+{
+    fprintf(stderr, "cloche: %ju event%s lost: they came faster than they could be shown\n",
+            (uintmax_t)count, count == 1 ? " is" : "s are");
+}
+
+static void on_event(struct watching *watching, const char *text, size_t length)
+{
+    struct subscription_event *notice = NULL;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (subscription_event_parse(text, length, NULL, &notice, &err) < 0)
+        fail(watching, &err);
+    else
+        show_text(watching, notice->event);
     subscription_event_free(notice);
 }
 
@@ -165,8 +181,7 @@ static void on_lost(const char *text, size_t length)
 
     if (subscription_lost_parse(text, length, NULL, &lost, NULL) < 0)
         return;
-    fprintf(stderr, "cloche: %ju event%s lost: they came faster than they could be shown\n",
-            (uintmax_t)lost->count, lost->count == 1 ? " is" : "s are");
+    tell_lost(lost->count);
     subscription_lost_free(lost);
 }
 
@@ -243,8 +258,6 @@ static void on_subscribed(void *data, const struct rpc_outcome *outcome)
     }
     watching->subscription = subscribed->subscription;
     api_events_subscribed_free(subscribed);
-    if (!watching->until)
-        return;
     int64_t left = watching->until - clock_now();
     watching->end.callback = on_time;
     rpc_loop_set_timer(watching->loop, &watching->end,
@@ -283,6 +296,78 @@ static int watch(struct cli *cli, struct watching *watching, struct error *err)
     }
     rpc_loop_destroy(watching->loop);
     return r;
+}
+
+/* ---- what comes, as long as it takes: also after a restart of the daemon ---- */
+
+static void on_followed(void *data, const struct cloche_subscription_event *event)
+{
+    struct watching *watching = data;
+
+    if (!watching->done)
+        show_text(watching, event->event);
+}
+
+static void on_missed(void *data, const struct cloche_subscription_lost *lost)
+{
+    if (text_equal(lost->reason, "restarted"))
+        fprintf(stderr, "cloche: the daemon was started again; what happened meanwhile may be "
+                        "missing\n");
+    else
+        tell_lost(lost->count);
+}
+
+static void on_changed(void *data, enum cloche_subscription_state state,
+                       const struct cloche_error *why)
+{
+    const struct error err = {why ? why->code : 0, why ? why->message : NULL,
+                              why ? why->hint : NULL};
+
+    if (state == CLOCHE_SUBSCRIPTION_CUT)
+        fprintf(stderr, "cloche: %s; it is waited for\n", why->message);
+    else if (state == CLOCHE_SUBSCRIPTION_OVER)
+        fail(data, &err);
+}
+
+static void write_params(const struct watching *watching, struct buffer *out)
+{
+    const struct api_events_subscribe params = {
+        .since_time = watching->since,
+        .has_since_time = watching->since > 0,
+        .filters = (struct api_event_filters *)(uintptr_t)watching->filters,
+    };
+
+    json_write(&api_events_subscribe_type, &params, out);
+}
+
+static int follow(struct cli *cli, struct watching *watching, struct error *err)
+{
+    const char *const endpoints[] = {cli->instance.socket, NULL};
+    const struct cloche_client_settings settings = {
+        .size = sizeof(settings), .endpoints = endpoints, .polled = true};
+    const struct cloche_subscribe_options options = {.size = sizeof(options),
+                                                     .changed = on_changed};
+    _cleanup_buffer_ struct buffer params = BUFFER_INIT;
+    struct cloche_subscription *subscription;
+    struct cloche_client *client;
+    struct cloche_error error = {0};
+
+    write_params(watching, &params);
+    int r = cloche_client_open(&settings, &client, &error);
+    if (r >= 0) {
+        r = cloche_client_subscribe(client, buffer_text(&params), &options, on_followed, on_missed,
+                                    watching, &subscription, &error);
+        while (r >= 0 && !watching->done) {
+            struct pollfd ready = {.fd = cloche_client_fd(client), .events = POLLIN};
+            poll(&ready, 1, -1);
+            cloche_client_dispatch(client);
+        }
+        cloche_client_close(client);
+    }
+    if (r < 0)
+        error_set(&watching->err, r, "%s", error.message);
+    cloche_error_finish(&error);
+    return error_move(err, &watching->err);
 }
 
 /* ---- the command ---- */
@@ -329,8 +414,10 @@ static int show_events(struct cli *cli, struct watching *watching, struct error 
         return r;
     if (over)
         return show_past(cli, watching, 0, err);
+    if (!watching->until)
+        return follow(cli, watching, err);
     r = watch(cli, watching, err);
-    return r >= 0 && watching->until ? show_past(cli, watching, watching->subscription, err) : r;
+    return r >= 0 ? show_past(cli, watching, watching->subscription, err) : r;
 }
 
 static int run(struct cli *cli, const void *values, char *const *operands)
