@@ -33,6 +33,23 @@ int socket_unix_address(const char *path, struct sockaddr_un *address, int *dir_
     return 0;
 }
 
+/* What umask(2) has taken from the mode. Never through a link: the folder can be somebody's. */
+static int complete_mode(const char *path, mode_t mode)
+{
+    _cleanup_close_ int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    struct stat status;
+    char name[32];
+
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return -errno;
+    if (!S_ISSOCK(status.st_mode))
+        return -EEXIST;
+    if ((status.st_mode & 07777) == mode)
+        return 0;
+    snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+    return chmod(name, mode) < 0 ? -errno : 0;
+}
+
 int socket_listen_unix(const char *path, int type, mode_t mode, struct error *err)
 {
     _cleanup_close_ int fd = -1, dir_fd = -1;
@@ -50,7 +67,10 @@ int socket_listen_unix(const char *path, int type, mode_t mode, struct error *er
         return error_errno(err, errno, "set mode of socket %s", path);
     if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
         return error_errno(err, errno, "bind %s", path);
-    if (chmod(path, mode) < 0 || listen(fd, SOMAXCONN) < 0)
+    r = complete_mode(address.sun_path, mode);
+    if (r < 0)
+        return error_errno(err, -r, "set the mode of %s", path);
+    if (listen(fd, SOMAXCONN) < 0)
         return error_errno(err, errno, "listen on %s", path);
     return steal_fd(&fd);
 }

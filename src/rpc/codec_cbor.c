@@ -4,6 +4,7 @@
 #include <rpc/server.h>
 #include <schema/cbor.h>
 #include <schema/rpc.h>
+#include <schema/utf8.h>
 
 #include "codec.h"
 
@@ -50,12 +51,16 @@ static bool to_number(struct rpc_part part, uint64_t max, uint64_t *ret)
     return true;
 }
 
+/* What JSON has as a text, and messages show. */
 static bool to_text(struct rpc_part part, struct rpc_part *ret)
 {
     struct cbor_scan scan = {.at = (const unsigned char *)part.text,
                              .end = (const unsigned char *)part.text + part.length};
 
-    return cbor_scan_text(&scan, &ret->text, &ret->length);
+    return cbor_scan_text(&scan, &ret->text, &ret->length) &&
+           (utf8_is_plain(ret->text, ret->length) ||
+            (utf8_check(ret->text, ret->length) == ret->length &&
+             !memchr(ret->text, '\0', ret->length)));
 }
 
 static bool is_simple(struct rpc_part part, int value)
@@ -68,12 +73,13 @@ static void set_id(struct rpc_message *message, struct rpc_part value)
 {
     enum cbor_major major = major_of(value);
     unsigned char first = (unsigned char)value.text[0];
-    bool fits = (major == CBOR_TEXT && (first & 0x1f) != 0x1f) || major == CBOR_UNSIGNED ||
+    struct rpc_part text;
+    bool fits = (major == CBOR_TEXT && to_text(value, &text)) || major == CBOR_UNSIGNED ||
                 major == CBOR_NEGATIVE || first == CBOR_NULL ||
                 (first > CBOR_NULL + 2 && first <= CBOR_DOUBLE);
 
     if (!fits)
-        rpc_message_invalid(message, "\"id\" is neither a text nor a number");
+        rpc_message_invalid(message, "\"id\" is neither a text (UTF-8) nor a number");
     else if (value.length >= RPC_ID_MAX)
         rpc_message_invalid(message, "\"id\" is longer than %d bytes", RPC_ID_MAX - 1);
     else
@@ -121,7 +127,7 @@ static void set_member(struct rpc_message *message, enum rpc_member member, stru
         break;
     case RPC_MEMBER_METHOD:
         if (!to_text(value, &message->method))
-            rpc_message_invalid(message, "\"method\" is not a name");
+            rpc_message_invalid(message, "\"method\" is not a name (UTF-8)");
         break;
     case RPC_MEMBER_PARAMS:
         set_params(message, value);

@@ -9,6 +9,8 @@
 
 #include "server_internal.h"
 
+#define NS_PER_SECOND UINT64_C(1000000000)
+
 enum {
     READ_SIZE = 64 * 1024,
     READ_ROUNDS = 4,
@@ -23,6 +25,20 @@ static void output_free(struct output *output)
     free(output);
 }
 
+void connection_count_fds(struct rpc_connection *connection, ptrdiff_t count)
+{
+    connection->fds_count += (size_t)count;
+    connection->count->fds_waiting += (size_t)count;
+    connection->server->fds_waiting += (size_t)count;
+}
+
+static void count_output_fds(struct rpc_connection *connection, ptrdiff_t count)
+{
+    connection->output_fds += (size_t)count;
+    connection->count->fds_out += (size_t)count;
+    connection->server->fds_out += (size_t)count;
+}
+
 void rpc_connection_hold(struct rpc_connection *connection)
 {
     connection->references++;
@@ -32,6 +48,7 @@ void rpc_connection_release(struct rpc_connection *connection)
 {
     if (--connection->references)
         return;
+    server_count_unref(connection->server, connection->count);
     server_unref(connection->server);
     buffer_finish(&connection->in);
     free(connection->fds);
@@ -59,37 +76,57 @@ void rpc_connection_close(struct rpc_connection *connection)
     server_connection_gone(server, connection);
     rpc_loop_watch(server->loop, &connection->watch, 0);
     rpc_loop_unqueue(server->loop, &connection->flush);
+    rpc_loop_clear_timer(server->loop, &connection->patience);
     close_fd(connection->watch.fd);
     close_fds(connection->fds, connection->fds_count);
-    server->fds_waiting -= connection->fds_count;
-    connection->fds_count = 0;
+    connection_count_fds(connection, -(ptrdiff_t)connection->fds_count);
     while (connection->output_first) {
         struct output *output = connection->output_first;
         connection->output_first = output->next;
+        count_output_fds(connection, -(ptrdiff_t)output->fds_count);
         output_free(output);
     }
     connection->output_last = NULL;
     connection->output_bytes = 0;
     requests_orphan(connection);
     tell_watches(connection);
+    connection_charge(connection);
     if (server->options.closed)
         server->options.closed(connection, server->options.context);
     rpc_connection_release(connection);
 }
 
-/* What the connection holds counts for its user. False: for all of them that is too much, and this
- * one wants more than it had. */
-static bool charge(struct rpc_connection *connection)
+bool connection_charge(struct rpc_connection *connection)
 {
-    size_t bytes = connection->in.length + connection->output_bytes + connection->held_bytes;
-    struct peer_count *count = connection->count;
-    bool grows = bytes > connection->charged;
+    struct rpc_server *server = connection->server;
+    const struct rpc_limits *limits = &server->options.limits;
+    size_t bytes = connection->held_bytes + connection->batch_bytes;
+    size_t before = connection->charged;
 
-    if (connection->closed)
-        return true;
-    count->bytes += bytes - connection->charged;
+    /* Calls, and the batches that they belong to, outlive the connection. */
+    if (!connection->closed)
+        bytes += (connection->borrowed ? 0 : connection->in.capacity) + connection->output_bytes +
+                 connection->extra_bytes;
+    connection->count->bytes += bytes - before;
+    server->bytes += bytes - before;
     connection->charged = bytes;
-    return !grows || count->bytes <= connection->server->options.limits.peer_bytes;
+    return connection->closed || bytes <= before ||
+           (connection->count->bytes <= limits->peer_bytes && server->bytes <= limits->bytes);
+}
+
+int rpc_connection_charge(struct rpc_connection *connection, size_t bytes)
+{
+    connection->extra_bytes += bytes;
+    if (connection_charge(connection))
+        return 0;
+    rpc_connection_discharge(connection, bytes);
+    return -ENOBUFS;
+}
+
+void rpc_connection_discharge(struct rpc_connection *connection, size_t bytes)
+{
+    connection->extra_bytes -= bytes;
+    connection_charge(connection);
 }
 
 /* ---- out ---- */
@@ -153,8 +190,11 @@ static int flush(struct rpc_connection *connection)
                             output->data.length - output->sent, output->fds, output->fds_count);
         if (n < 0)
             return (int)n;
-        close_fds(output->fds, output->fds_count);
-        output->fds_count = 0;
+        if (output->fds_count) {
+            close_fds(output->fds, output->fds_count);
+            count_output_fds(connection, -(ptrdiff_t)output->fds_count);
+            output->fds_count = 0;
+        }
         output->sent += (size_t)n;
         connection->output_bytes -= (size_t)n;
         connection->server->bytes_out += (size_t)n;
@@ -162,15 +202,22 @@ static int flush(struct rpc_connection *connection)
             chunk_is_sent(connection);
     }
     connection->output_last = NULL;
+    connection->output_longest = 0;
     return 0;
+}
+
+/* One message is taken in any case: who reads promptly gets it, however long it is. */
+static bool owes_too_much(const struct rpc_connection *connection)
+{
+    return connection->output_bytes >
+           connection->server->options.limits.output + connection->output_longest;
 }
 
 /* Sends what it can, and closes the connection when nobody takes it any more. */
 static void flush_or_close(struct rpc_connection *connection)
 {
     int r = flush(connection);
-    bool overflow =
-        !charge(connection) || connection->output_bytes > connection->server->options.limits.output;
+    bool overflow = !connection_charge(connection) || owes_too_much(connection);
     if (overflow)
         connection->server->overflowed++;
     if ((r < 0 && r != -EAGAIN) || overflow)
@@ -196,9 +243,11 @@ struct buffer *connection_begin(struct rpc_connection *connection, const int *fd
 
     if (!output || fds_count || output->data.length >= CHUNK_SIZE)
         output = add_chunk(connection);
-    if (fds_count)
+    if (fds_count) {
         memcpy(output->fds, fds, fds_count * sizeof(*fds));
-    output->fds_count += fds_count;
+        output->fds_count = fds_count;
+        count_output_fds(connection, (ptrdiff_t)fds_count);
+    }
     connection->output_bytes -= output->data.length - output->sent;
     connection->mark = connection->codec->begin(&output->data);
     return &output->data;
@@ -210,10 +259,29 @@ void connection_end(struct rpc_connection *connection)
 
     connection->codec->end(&output->data, connection->mark);
     connection->output_bytes += output->data.length - output->sent;
-    if (connection->output_bytes > connection->server->options.limits.output)
+    if (output->data.length - connection->mark > connection->output_longest)
+        connection->output_longest = output->data.length - connection->mark;
+    if (owes_too_much(connection))
         flush_or_close(connection);
     if (!connection->closed)
         rpc_loop_queue(connection->server->loop, &connection->flush);
+}
+
+void connection_undo(struct rpc_connection *connection, size_t fds_count)
+{
+    struct output *output = connection->output_last;
+    struct buffer kept = BUFFER_INIT;
+
+    if (fds_count) {
+        close_fds(output->fds, fds_count);
+        output->fds_count = 0;
+        count_output_fds(connection, -(ptrdiff_t)fds_count);
+    }
+    /* What was taken back was long. */
+    buffer_append(&kept, output->data.data, connection->mark);
+    buffer_finish(&output->data);
+    output->data = kept;
+    connection->output_bytes += kept.length - output->sent;
 }
 
 static int notify(struct rpc_connection *connection, const char *method,
@@ -224,7 +292,7 @@ static int notify(struct rpc_connection *connection, const char *method,
 
     if (connection->closed)
         return -ENOTCONN;
-    if (connection->output_bytes > RPC_NOTIFY_PAUSE) {
+    if (connection->output_bytes > connection->server->pause) {
         connection->has_paused = true;
         return -ENOBUFS;
     }
@@ -261,7 +329,8 @@ static bool may_take(const struct rpc_connection *connection)
 {
     return !connection->closed &&
            connection->in_flight < connection->server->options.limits.in_flight &&
-           connection->output_bytes <= RPC_NOTIFY_PAUSE;
+           connection->output_bytes <= connection->server->pause &&
+           connection->output_fds <= FDS_OUT_PER_CONNECTION;
 }
 
 /* As rpc_codec.split of what begins at `start`. */
@@ -278,7 +347,7 @@ static void refuse_rest(struct rpc_connection *connection, int code, const char 
                         const char *hint)
 {
     connection->input_ended = true;
-    buffer_clear(&connection->in);
+    buffer_finish(&connection->in);
     connection->searched = 0;
     dispatch_refuse(connection, code, why, hint);
 }
@@ -313,6 +382,7 @@ static void take_frames(struct rpc_connection *connection)
         if (r == 0)
             break;
         start += span.consumed;
+        connection->progressed = true;
         if (r < 0)
             refuse_long(connection, true);
         else if (span.length)
@@ -346,8 +416,13 @@ static void keep_fds(struct rpc_connection *connection, const int *fds, size_t c
     if (!connection->fds)
         connection->fds = xnew_array(int, ARRIVED_FDS_MAX);
     memcpy(connection->fds + connection->fds_count, fds, count * sizeof(*fds));
-    connection->fds_count += count;
-    connection->server->fds_waiting += count;
+    connection_count_fds(connection, (ptrdiff_t)count);
+}
+
+static bool has_too_many_fds(const struct rpc_connection *connection)
+{
+    return connection->fds_count && (connection->server->fds_waiting > FDS_WAITING_MAX ||
+                                     connection->count->fds_waiting > FDS_WAITING_PER_PEER);
 }
 
 /* Bytes read, which are in the server's scratch; 0: not now, negative: no more. */
@@ -370,12 +445,20 @@ static ssize_t read_some(struct rpc_connection *connection)
     return n;
 }
 
+/* What came, and is not done with. */
+static size_t stays(const struct rpc_connection *connection)
+{
+    return connection->in.length + connection->held_bytes;
+}
+
 /* Takes what is whole right out of the scratch; only the rest gets memory of the connection's. */
 static void take_input(struct rpc_connection *connection, size_t length)
 {
     struct rpc_server *server = connection->server;
     bool borrowed = connection->in.length == 0;
+    size_t before = stays(connection);
 
+    connection->borrowed = borrowed;
     if (borrowed) {
         buffer_finish(&connection->in);
         connection->in = server->scratch;
@@ -395,7 +478,9 @@ static void take_input(struct rpc_connection *connection, size_t length)
     } else if (connection->in.length == 0) {
         buffer_finish(&connection->in);
     }
-    if (!charge(connection))
+    connection->borrowed = false;
+    /* Answers are on their way out: they are looked at when they are not taken. */
+    if (!connection_charge(connection) && stays(connection) > before)
         refuse_rest(connection, RPC_TOO_MANY, "too much is on its way from this user",
                     "wait for answers, and read them");
 }
@@ -419,7 +504,7 @@ static void on_readable(struct rpc_connection *connection)
         }
         if (n > 0)
             take_input(connection, (size_t)n);
-        if (connection->fds_count && connection->server->fds_waiting > FDS_WAITING_MAX) {
+        if (has_too_many_fds(connection)) {
             rpc_connection_close(connection);
             return;
         }
@@ -443,6 +528,27 @@ static void on_event(struct rpc_watch *watch, uint32_t events)
         on_readable(connection);
     connection_update(connection);
     rpc_connection_release(connection);
+}
+
+static void set_patience(struct rpc_connection *connection, unsigned seconds)
+{
+    struct rpc_loop *loop = connection->server->loop;
+
+    connection->progressed = false;
+    rpc_loop_set_timer(loop, &connection->patience, rpc_loop_now(loop) + seconds * NS_PER_SECOND);
+}
+
+/* A client whose calls wait for answers is not to blame for what it sent meanwhile. */
+static void on_patience(struct rpc_timer *timer)
+{
+    struct rpc_connection *connection =
+        (struct rpc_connection *)((char *)timer - offsetof(struct rpc_connection, patience));
+
+    if (connection->guest ||
+        (connection->fds_count && may_take(connection) && !connection->progressed))
+        rpc_connection_close(connection);
+    else if (connection->fds_count)
+        set_patience(connection, FDS_WAITING_SECONDS);
 }
 
 /* Whether the connection has nothing left to do. */
@@ -475,10 +581,26 @@ void connection_update(struct rpc_connection *connection)
         events |= EPOLLIN;
     if (connection->output_first && !connection->flush.queued)
         events |= EPOLLOUT;
+    if (connection->fds_count && !connection->patience.place)
+        set_patience(connection, FDS_WAITING_SECONDS);
     rpc_loop_watch(connection->server->loop, &connection->watch, events);
 }
 
 /* ---- the connection itself ---- */
+
+void connection_review(struct rpc_connection *connection)
+{
+    const struct rpc_server_options *options = &connection->server->options;
+    uint64_t account = 0;
+
+    if (connection->closed || !options->admit)
+        return;
+    bool welcome = options->admit(connection, &account, options->context) == RPC_WELCOME;
+    if (!welcome && !connection->guest)
+        rpc_connection_close(connection);
+    else if (welcome && connection->guest && server_welcome(connection))
+        rpc_loop_clear_timer(connection->server->loop, &connection->patience);
+}
 
 /* Nobody will read on: what fits into the socket is all there is to say. */
 void connection_turn_away(struct rpc_server *server, int fd)
@@ -504,24 +626,44 @@ static struct rpc_peer peer_of(int fd)
         .uid = credentials.uid, .gid = credentials.gid, .pid = credentials.pid};
 }
 
-void connection_open(struct rpc_server *server, int fd, const void *tag, uint64_t account)
+static struct rpc_connection *connection_create(struct rpc_server *server, int fd, const void *tag)
 {
-    struct rpc_peer peer = peer_of(fd);
-
-    struct peer_count *count = server_admit(server, peer.uid, account);
-    if (!count) {
-        connection_turn_away(server, fd);
-        return;
-    }
     struct rpc_connection *connection = xnew(struct rpc_connection);
+
     connection->server = server;
     connection->codec = &rpc_codec_json;
     connection->references = 1;
-    connection->peer = peer;
-    connection->count = count;
+    connection->peer = peer_of(fd);
     connection->tag = tag;
     connection->watch = (struct rpc_watch){.fd = fd, .callback = on_event};
     connection->flush.callback = on_flush;
+    connection->patience.callback = on_patience;
+    return connection;
+}
+
+/* Whether it is let in; else it is gone. */
+static bool admit(struct rpc_connection *connection, uint64_t account)
+{
+    const struct rpc_server_options *options = &connection->server->options;
+    enum rpc_standing standing = RPC_WELCOME;
+
+    if (options->admit)
+        standing = options->admit(connection, &account, options->context);
+    connection->guest = standing == RPC_GUEST;
+    if (standing != RPC_NOT_NOW && server_admit(connection, account))
+        return true;
+    if (options->admit && options->closed)
+        options->closed(connection, options->context);
+    connection_turn_away(connection->server, connection->watch.fd);
+    free(connection->name);
+    free(connection);
+    return false;
+}
+
+static void connection_link(struct rpc_connection *connection)
+{
+    struct rpc_server *server = connection->server;
+
     connection->next = server->connections;
     connection->at = &server->connections;
     if (connection->next)
@@ -529,7 +671,21 @@ void connection_open(struct rpc_server *server, int fd, const void *tag, uint64_
     server->connections = connection;
     server->references++;
     server->accepted++;
+}
+
+void connection_open(struct rpc_server *server, int fd, const void *tag, uint64_t account)
+{
+    if (server_is_full(server)) {
+        connection_turn_away(server, fd);
+        return;
+    }
+    struct rpc_connection *connection = connection_create(server, fd, tag);
+    if (!admit(connection, account))
+        return;
+    connection_link(connection);
     rpc_connection_hold(connection);
+    if (connection->guest)
+        set_patience(connection, RPC_GUEST_SECONDS);
     if (rpc_loop_watch(server->loop, &connection->watch, EPOLLIN | EPOLLHUP) < 0)
         connection->input_ended = true;
     if (server->options.opened)

@@ -21,8 +21,7 @@ static int *take_fds(struct rpc_connection *connection, size_t count)
         return NULL;
     int *fds = xnew_array(int, count);
     memcpy(fds, connection->fds, count * sizeof(*fds));
-    connection->fds_count -= count;
-    connection->server->fds_waiting -= count;
+    connection_count_fds(connection, -(ptrdiff_t)count);
     memmove(connection->fds, connection->fds + count, connection->fds_count * sizeof(*fds));
     return fds;
 }
@@ -79,6 +78,22 @@ static bool is_allowed(struct rpc_connection *connection, const struct json_meth
     return r == 0;
 }
 
+/* A user who holds too much already gets nothing more carried out. */
+static bool has_budget(const struct rpc_connection *connection, const struct json_method *type,
+                       struct refusal *refusal)
+{
+    const struct rpc_limits *limits = &connection->server->options.limits;
+
+    if ((connection->count->bytes <= limits->peer_bytes &&
+         connection->server->bytes <= limits->bytes) ||
+        is_free(type))
+        return true;
+    refusal->code = RPC_TOO_MANY;
+    error_set(&refusal->error, -ENOBUFS, "too much is on its way from this user");
+    error_hint(&refusal->error, "wait for answers, and read them");
+    return false;
+}
+
 /* The method and its parameters, or why not. */
 static struct method *check_call(struct rpc_connection *connection,
                                  const struct rpc_message *message, void **ret_params,
@@ -87,9 +102,9 @@ static struct method *check_call(struct rpc_connection *connection,
     struct error *err = &refusal->error;
 
     refusal->code = RPC_INVALID_REQUEST;
-    if (!message->valid || !message->method.text) {
+    if (!message->valid) {
         connection->server->malformed++;
-        error_set(err, -EBADMSG, "%s", message->valid ? "an answer to nothing" : message->problem);
+        error_set(err, -EBADMSG, "%s", message->problem);
         return NULL;
     }
     struct method *method =
@@ -104,7 +119,8 @@ static struct method *check_call(struct rpc_connection *connection,
     }
     rpc_metrics_begin_alone(&method->metrics);
     refusal->code = RPC_INVALID_PARAMS;
-    if (is_allowed(connection, method->type, refusal) && !connection->closed &&
+    if (has_budget(connection, method->type, refusal) &&
+        is_allowed(connection, method->type, refusal) && !connection->closed &&
         read_params(connection->codec, method, message, ret_params, err) == 0)
         return method;
     rpc_metrics_end_alone(&method->metrics, RPC_ENDED_FAULT, refusal->code, 0);
@@ -125,23 +141,27 @@ static void answer_refusal(struct rpc_connection *connection, struct batch *batc
     answer_end(connection, batch);
 }
 
-static void handle(struct rpc_request *request)
+/* Whether the call stays: its handler has not answered it. */
+static bool handle(struct rpc_request *request)
 {
     struct rpc_server *server = request->connection->server;
     const struct method *method = request->method;
+    bool gone = false;
 
-    server->handled = request;
+    request->gone = &gone;
     if (method->handler)
         method->handler(request, request->params, server->options.context);
     else
         method->type->call(method->handlers, request, request->params, server->options.context);
+    if (!gone)
+        request->gone = NULL;
+    return !gone;
 }
 
 static void dispatch(struct rpc_connection *connection, struct batch *batch,
                      const struct rpc_message *message)
 {
     struct refusal refusal = {.error = ERROR_INIT};
-    struct rpc_server *server = connection->server;
     void *params = NULL;
 
     if (message->fds > connection->fds_count) {
@@ -150,6 +170,13 @@ static void dispatch(struct rpc_connection *connection, struct batch *batch,
         return;
     }
     int *fds = take_fds(connection, message->fds);
+    if (message->valid && !message->method.text) {
+        /* An answer, to a question that nobody asked: there is no answer to answers. */
+        connection->server->malformed++;
+        close_fds(fds, message->fds);
+        free(fds);
+        return;
+    }
     struct method *method = check_call(connection, message, &params, &refusal);
     if (!method) {
         close_fds(fds, message->fds);
@@ -165,9 +192,8 @@ static void dispatch(struct rpc_connection *connection, struct batch *batch,
         rpc_reply(request, NULL, NULL, 0);
         return;
     }
-    handle(request);
     /* Most are answered at once, and need neither of these. */
-    if (server->handled != request)
+    if (!handle(request))
         return;
     request_hold_bytes(request, message->params.length);
     if (message->timeout_ms != RPC_NO_TIMEOUT && rpc_request_wanted(request) == RPC_STILL_WANTED)

@@ -86,13 +86,16 @@ static int take_struct(void *ret, size_t known, const void *given)
 static int authorise(struct rpc_connection *connection, const struct json_method *method,
                      void *context, struct error *err)
 {
-    const struct cloche_rpc_server *server = context;
+    struct cloche_rpc_server *server = context;
+    int r = 0;
 
-    if (!server->settings.authorise ||
-        server->settings.authorise((struct cloche_rpc_connection *)connection, method->name,
-                                   server->settings.context))
-        return 0;
-    return error_set(err, -EACCES, "%s is not for you", method->name);
+    server->references++; /* it may be destroyed in there, and the method is its */
+    if (server->settings.authorise &&
+        !server->settings.authorise((struct cloche_rpc_connection *)connection, method->name,
+                                    server->settings.context))
+        r = error_set(err, -EACCES, "%s is not for you", method->name);
+    library_server_unref(server);
+    return r;
 }
 
 static void on_opened(struct rpc_connection *connection, void *context)

@@ -1,10 +1,12 @@
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
+#include <schema/number.h>
 #include <schema/scan.h>
 #include <schema/utf8.h>
 
@@ -81,13 +83,14 @@ static bool is_key(const struct json_token *key, const char *name)
     return json_unescape(key, &text, &problem) && text_equal(buffer_text(&text), name);
 }
 
+/* SIZE_MAX: by position there is no such parameter. */
 static size_t place_of(const char *const *names, const char *name)
 {
-    size_t place = 0;
-
-    while (names && names[place] && !text_equal(names[place], name))
-        place++;
-    return place;
+    for (size_t place = 0; names && names[place]; place++) {
+        if (text_equal(names[place], name))
+            return place;
+    }
+    return SIZE_MAX;
 }
 
 static bool is_known(const char *const *names, const struct json_token *key)
@@ -176,7 +179,10 @@ int cloche_rpc_number(struct cloche_rpc_request *request, const char *name, doub
     if (token.text[0] != '-' && (token.text[0] < '0' || token.text[0] > '9'))
         return wrong(request, name, "a number");
     _cleanup_free_ char *text = xstrndup(token.text, token.length);
-    *ret = strtod(text, NULL);
+    double value = json_to_double(text);
+    if (!isfinite(value))
+        return wrong(request, name, "a number that can be held");
+    *ret = value;
     return 0;
 }
 

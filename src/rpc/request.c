@@ -34,10 +34,32 @@ void answer_end(struct rpc_connection *connection, struct batch *batch)
     }
     /* A batch that waits for its last call holds the answers to the others. */
     connection->batch_bytes += batch->text.length - batch->mark;
-    if (connection->batch_bytes > server->options.limits.output) {
+    if (!connection_charge(connection)) {
         server->overflowed++;
         rpc_connection_close(connection);
     }
+}
+
+/* Whether the answer that was begun is longer than a client takes, or than may wait in batches. */
+static bool is_too_long(const struct rpc_connection *connection, const struct batch *batch,
+                        const struct buffer *out)
+{
+    size_t limit = connection->server->options.limits.output;
+
+    return batch ? connection->batch_bytes + out->length - batch->mark > limit
+                 : out->length - connection->mark >= RPC_ANSWER_MAX;
+}
+
+/* Takes back what was written since answer_begin(). */
+static void answer_undo(struct rpc_connection *connection, struct batch *batch, size_t fds_count)
+{
+    if (!batch) {
+        connection_undo(connection, fds_count);
+        return;
+    }
+    batch->fds_count -= fds_count;
+    close_fds(batch->fds + batch->fds_count, fds_count);
+    batch->text.length = batch->mark;
 }
 
 void batch_unref(struct batch *batch)
@@ -47,6 +69,7 @@ void batch_unref(struct batch *batch)
     if (--batch->outstanding)
         return;
     connection->batch_bytes -= batch->text.length;
+    connection_charge(connection);
     if (!connection->closed && batch->text.length) {
         struct buffer *out = connection_begin(connection, batch->fds, batch->fds_count);
         buffer_append(out, batch->text.data, batch->text.length);
@@ -103,13 +126,14 @@ struct rpc_request *request_create(struct rpc_connection *connection, struct bat
     return request;
 }
 
+/* Three characters of JSON ("",) can become 32 bytes and a pointer to them. */
+enum { HELD_FACTOR = 16, HELD_BYTES = 1024 };
+
 void request_hold_bytes(struct rpc_request *request, size_t bytes)
 {
-    request->held_bytes = (uint32_t)bytes; /* at most RPC_MESSAGE_MAX */
-    if (request->at)
-        request->connection->held_bytes += bytes;
-    else
-        request->held_bytes = 0;
+    /* At most RPC_MESSAGE_MAX of them. */
+    request->held_bytes = (uint32_t)(HELD_BYTES + bytes * HELD_FACTOR);
+    request->connection->held_bytes += request->held_bytes;
 }
 
 void request_set_deadline(struct rpc_request *request)
@@ -128,7 +152,6 @@ static void unlink_request(struct rpc_request *request)
         request->next->at = request->at;
     request->at = NULL;
     request->connection->in_flight--;
-    request->connection->held_bytes -= request->held_bytes;
 }
 
 /* The answer is on its way, or is none: for batch, time and counters. */
@@ -137,6 +160,7 @@ static void is_answered(struct rpc_request *request, enum rpc_ended how)
     struct batch *batch = request->batch;
     struct rpc_loop *loop = request->connection->server->loop;
 
+    request->ended = true; /* what follows may end the connection, which asks */
     rpc_loop_clear_timer(loop, &request->deadline);
     rpc_metrics_end_alone(&request->method->metrics, how, request->fault,
                           rpc_loop_update_now(loop) - request->started);
@@ -151,9 +175,12 @@ static void release(struct rpc_request *request)
 {
     struct rpc_connection *connection = request->connection;
 
-    if (connection->server->handled == request)
-        connection->server->handled = NULL;
+    if (request->gone)
+        *request->gone = true;
     unlink_request(request);
+    connection->held_bytes -= request->held_bytes;
+    if (connection->closed)
+        connection_charge(connection);
     if (request->fds)
         close_fds(request->fds, request->fds_count);
     free(request->fds);
@@ -199,11 +226,25 @@ static void finish(struct rpc_request *request)
     release(request);
 }
 
+static bool too_many_unread(const struct rpc_request *request, size_t more)
+{
+    const struct rpc_connection *connection = request->connection;
+
+    return connection->count->fds_out + more > FDS_OUT_PER_PEER ||
+           connection->server->fds_out + more > FDS_OUT_MAX;
+}
+
 /* Room for the answer, or NULL when there is to be none; fds are taken over. */
 static struct buffer *begin_result(struct rpc_request *request, const int *fds, size_t fds_count)
 {
     size_t in_use = request->batch ? request->batch->fds_count : 0;
 
+    if (is_to_be_answered(request) && fds_count && too_many_unread(request, fds_count)) {
+        close_fds(fds, fds_count);
+        write_fault(request, RPC_TOO_MANY, "too many descriptors wait for their readers",
+                    "read the answers to earlier calls");
+        return NULL;
+    }
     if (is_to_be_answered(request) && fds_count <= RPC_FDS_MAX - in_use) {
         struct buffer *out = answer_begin(request->connection, request->batch, fds, fds_count);
         request->codec->result_begin(out, id_of(request), fds_count);
@@ -217,8 +258,17 @@ static struct buffer *begin_result(struct rpc_request *request, const int *fds, 
 
 static void end_result(struct rpc_request *request, struct buffer *out, size_t fds_count)
 {
+    struct rpc_connection *connection = request->connection;
+
     request->codec->result_end(out, fds_count);
-    answer_end(request->connection, request->batch);
+    if (!is_too_long(connection, request->batch, out)) {
+        answer_end(connection, request->batch);
+        return;
+    }
+    bool alone = !request->batch;
+    answer_undo(connection, request->batch, fds_count);
+    write_fault(request, RPC_TOO_MANY, "the answer is too long",
+                alone ? "ask for less" : "ask for less, or call it outside of a batch");
 }
 
 void rpc_reply(struct rpc_request *request, const void *result, const int *fds, size_t fds_count)
@@ -341,7 +391,7 @@ void requests_orphan(struct rpc_connection *connection)
     while (connection->requests) {
         struct rpc_request *request = connection->requests;
         unlink_request(request);
-        if (request->wanted == RPC_STILL_WANTED)
+        if (request->wanted == RPC_STILL_WANTED && !request->ended)
             tell_handler(request, RPC_PEER_GONE);
     }
 }

@@ -1,5 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -109,49 +111,111 @@ int rpc_server_add_handlers(struct rpc_server *server, const struct json_method 
 
 /* ---- connections ---- */
 
-static struct peer_count **find_peer(struct rpc_server *server, uid_t uid, uint64_t account)
-{
-    struct peer_count **at = &server->peers;
+/* Of all servers of the process: they share its descriptors. */
+static atomic_size_t connections_of_all;
 
-    while (*at && ((*at)->uid != uid || (*at)->account != account))
-        at = &(*at)->next;
-    return at;
+static size_t descriptors_of_process(void)
+{
+    struct rlimit files;
+
+    return getrlimit(RLIMIT_NOFILE, &files) < 0 ? SIZE_MAX : (size_t)files.rlim_cur;
 }
 
-struct peer_count *server_admit(struct rpc_server *server, uid_t uid, uint64_t account)
+static struct peer_count *find_peer(const struct rpc_server *server, uid_t uid, uint64_t account)
+{
+    struct peer_count *peer = server->peers;
+
+    while (peer && (peer->account != account || (!account && peer->uid != uid)))
+        peer = peer->next;
+    return peer;
+}
+
+static struct peer_count *add_peer(struct rpc_server *server, uid_t uid, uint64_t account)
+{
+    struct peer_count *peer = xnew(struct peer_count);
+
+    peer->uid = uid;
+    peer->account = account;
+    peer->next = server->peers;
+    peer->at = &server->peers;
+    if (peer->next)
+        peer->next->at = &peer->next;
+    server->peers = peer;
+    return peer;
+}
+
+void server_count_unref(struct rpc_server *server, struct peer_count *peer)
+{
+    if (--peer->references)
+        return;
+    *peer->at = peer->next;
+    if (peer->next)
+        peer->next->at = peer->at;
+    free(peer);
+}
+
+bool server_is_full(const struct rpc_server *server)
+{
+    return (server->connections_count >= server->options.limits.connections &&
+            (!server->options.admit || server->guests_count >= RPC_GUESTS_MAX)) ||
+           connections_of_all >= server->all_max;
+}
+
+/* Whether there is room for one that is no guest. */
+static bool has_room(const struct rpc_server *server, const struct peer_count *peer)
 {
     const struct rpc_limits *limits = &server->options.limits;
-    struct peer_count **at = find_peer(server, uid, account);
 
-    if (server->connections_count >= limits->connections ||
-        (*at && (*at)->connections >= limits->connections_per_peer))
-        return NULL;
-    if (!*at) {
-        *at = xnew(struct peer_count);
-        (*at)->uid = uid;
-        (*at)->account = account;
+    return server->connections_count < limits->connections &&
+           (!peer || peer->connections < limits->connections_per_peer);
+}
+
+bool server_admit(struct rpc_connection *connection, uint64_t account)
+{
+    struct rpc_server *server = connection->server;
+    struct peer_count *peer = find_peer(server, connection->peer.uid, account);
+
+    if (connection->guest ? server->guests_count >= RPC_GUESTS_MAX : !has_room(server, peer))
+        return false;
+    if (!peer)
+        peer = add_peer(server, connection->peer.uid, account);
+    peer->references++;
+    connection->count = peer;
+    connections_of_all++;
+    if (connection->guest) {
+        server->guests_count++;
+    } else {
+        peer->connections++;
+        server->connections_count++;
     }
-    (*at)->connections++;
+    return true;
+}
+
+bool server_welcome(struct rpc_connection *connection)
+{
+    struct rpc_server *server = connection->server;
+
+    if (!has_room(server, connection->count))
+        return false;
+    connection->guest = false;
+    server->guests_count--;
     server->connections_count++;
-    return *at;
+    connection->count->connections++;
+    return true;
 }
 
 void server_connection_gone(struct rpc_server *server, struct rpc_connection *connection)
 {
-    struct peer_count *peer = connection->count;
-    struct peer_count **at = find_peer(server, peer->uid, peer->account);
-
-    peer->bytes -= connection->charged;
-    connection->charged = 0;
-
     *connection->at = connection->next;
     if (connection->next)
         connection->next->at = connection->at;
-    server->connections_count--;
-    if (--peer->connections)
-        return;
-    *at = peer->next;
-    free(peer);
+    connections_of_all--;
+    if (connection->guest) {
+        server->guests_count--;
+    } else {
+        server->connections_count--;
+        connection->count->connections--;
+    }
 }
 
 /* ---- accepting ---- */
@@ -200,6 +264,7 @@ static void on_connection(struct rpc_watch *watch, uint32_t events _unused_)
         (struct listener *)((char *)watch - offsetof(struct listener, watch));
     struct rpc_server *server = listener->server;
 
+    server->references++; /* whoever is told of a connection may destroy it */
     for (int i = 0; i < ACCEPT_AT_ONCE && !server->destroyed; i++) {
         int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
@@ -207,12 +272,13 @@ static void on_connection(struct rpc_watch *watch, uint32_t events _unused_)
             continue;
         }
         if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
-            return;
+            break;
         if (accept_without_room(server, watch->fd) < 0) {
             pause_listening(server);
-            return;
+            break;
         }
     }
+    server_unref(server);
 }
 
 int rpc_server_listen(struct rpc_server *server, int listen_fd, const void *tag, struct error *err)
@@ -278,11 +344,9 @@ void server_unref(struct rpc_server *server)
 /* Descriptors are not for connections alone. */
 static size_t default_connections(void)
 {
-    struct rlimit files;
+    size_t most = descriptors_of_process() / 4 * 3;
 
-    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur / 4 * 3 > RPC_CONNECTIONS_MAX)
-        return RPC_CONNECTIONS_MAX;
-    return (size_t)files.rlim_cur / 4 * 3;
+    return most < RPC_CONNECTIONS_MAX ? most : RPC_CONNECTIONS_MAX;
 }
 
 static size_t or_default(size_t limit, size_t otherwise)
@@ -308,6 +372,9 @@ static int set_limits(struct rpc_server *server, struct error *err)
         or_default(limits->connections_per_peer, limits->connections - limits->connections / 4);
     limits->output = or_default(limits->output, RPC_OUTPUT_MAX);
     limits->peer_bytes = or_default(limits->peer_bytes, RPC_PEER_BYTES_MAX);
+    limits->bytes = or_default(limits->bytes, 4 * limits->peer_bytes);
+    server->all_max = descriptors_of_process() / 8 * 7;
+    server->pause = limits->output / 4 < RPC_NOTIFY_PAUSE ? limits->output / 4 : RPC_NOTIFY_PAUSE;
     server->bounds = (struct rpc_bounds){.depth = limits->depth, .batch = limits->batch};
     return 0;
 }
@@ -355,9 +422,26 @@ void rpc_server_destroy(struct rpc_server *server)
     server_unref(server);
 }
 
+void rpc_server_review(struct rpc_server *server)
+{
+    size_t count = 0, most = server->connections_count + server->guests_count;
+    struct rpc_connection **all = xnew_array(struct rpc_connection *, most + 1);
+
+    /* Ending one may end others. */
+    for (struct rpc_connection *at = server->connections; at; at = at->next) {
+        rpc_connection_hold(at);
+        all[count++] = at;
+    }
+    for (size_t i = 0; i < count; i++) {
+        connection_review(all[i]);
+        rpc_connection_release(all[i]);
+    }
+    free(all);
+}
+
 size_t rpc_server_connections(const struct rpc_server *server)
 {
-    return server->connections_count;
+    return server->connections_count + server->guests_count;
 }
 
 size_t rpc_server_in_flight(const struct rpc_server *server)

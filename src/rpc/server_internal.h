@@ -21,7 +21,14 @@
 
 enum {
     ARRIVED_FDS_MAX = 4 * RPC_FDS_MAX,
-    FDS_WAITING_MAX = 512, /* of all connections: they count among the process's own */
+    /* Descriptors count among the process's own: those that wait for the rest of their message, and
+     * those in answers that are not read. */
+    FDS_WAITING_MAX = 512,     /* of all connections of a server */
+    FDS_WAITING_PER_PEER = 96, /* and of a peer's */
+    FDS_WAITING_SECONDS = 30,  /* without a message becoming whole */
+    FDS_OUT_MAX = 2048,
+    FDS_OUT_PER_PEER = 256,
+    FDS_OUT_PER_CONNECTION = 64, /* then it is not read */
     SPARE_MAX = 16,
 };
 
@@ -39,13 +46,15 @@ struct method_slot { /* of a hash table by name, open addressing */
     struct method *method;
 };
 
-/* Connections of a user. */
+/* Connections of a user, or of an account. */
 struct peer_count {
-    struct peer_count *next;
+    struct peer_count *next, **at;
+    size_t references; /* connections that have memory; a call may outlive its connection's end */
     uid_t uid;
     uint64_t account; /* 0: of the uid */
     size_t connections;
     size_t bytes; /* as its connections were charged */
+    size_t fds_waiting, fds_out;
 };
 
 struct listener {
@@ -69,16 +78,20 @@ struct rpc_server {
                                out; -1: none */
     struct rpc_connection *connections;
     struct peer_count *peers;
-    size_t connections_count;
+    size_t connections_count; /* without guests */
+    size_t guests_count;
+    size_t all_max; /* connections of all servers of the process */
     size_t in_flight;
+    size_t pause;       /* bytes of output with which a connection is not read, nor notified */
+    size_t bytes;       /* of all peers */
     size_t fds_waiting; /* for their message to be whole, or taken */
+    size_t fds_out;     /* in answers that are not sent */
     size_t references;  /* the owner, connections */
     bool destroyed;
     /* Shared by connections, so that an idle one has no memory of its own for data. */
     struct buffer scratch; /* what is read; empty between two reads */
     struct output *spares; /* chunks that were sent, for the next ones */
     size_t spares_count;
-    struct rpc_request *handled; /* whose handler runs; NULL: it is released already */
     uint64_t started;
     uint64_t accepted, refused, overflowed, malformed, unknown, notifications, bytes_in, bytes_out;
 };
@@ -99,20 +112,25 @@ struct rpc_connection {
     const struct rpc_codec *codec;
     struct rpc_watch watch;
     struct rpc_task flush;
-    size_t references; /* being open, its requests, and whoever up the stack holds it */
+    struct rpc_timer patience; /* with a guest, or with descriptors whose message does not come */
+    size_t references;         /* being open, its requests, and whoever up the stack holds it */
     bool closed;
+    bool guest;
+    bool progressed;  /* a message was taken since patience was set */
     bool busy;        /* frames are being taken: connection_update() follows */
     bool input_ended; /* the client has shut its half, or is not to be read any more */
     bool has_paused;  /* a notification was refused: `drained` follows */
     struct rpc_peer peer;
     struct peer_count *count;
-    size_t charged;    /* bytes that count for it */
-    size_t held_bytes; /* of messages whose calls are not answered */
-    char *name;        /* owned; peer.name */
+    size_t charged;     /* bytes that count for it */
+    size_t held_bytes;  /* of calls that are not answered */
+    size_t extra_bytes; /* rpc_connection_charge() */
+    char *name;         /* owned; peer.name */
     const void *tag;
     void *data;
     struct rpc_connection_watch *watches;
     struct buffer in; /* what is there of the next frame */
+    bool borrowed;    /* in is the server's scratch */
     size_t searched;  /* bytes of it that the codec need not look at again */
     int *fds;         /* owned; arrived: the messages in `in` count how many are theirs */
     size_t fds_count;
@@ -120,6 +138,8 @@ struct rpc_connection {
     size_t in_flight;
     struct output *output_first, *output_last;
     size_t output_bytes;
+    size_t output_longest; /* of the messages in it */
+    size_t output_fds;
     size_t batch_bytes; /* answers that wait for others of their batch */
     size_t mark;        /* of the message being written */
 };
@@ -145,7 +165,9 @@ struct rpc_request {
     size_t fds_count;
     enum rpc_wanted wanted;
     bool progress;
-    int fault; /* code of its error answer; 0: none */
+    bool ended; /* counted, and its batch told */
+    bool *gone; /* set when it is released while its handler runs */
+    int fault;  /* code of its error answer; 0: none */
     struct rpc_timer deadline;
     uint64_t started;
     rpc_on_cancel on_cancel;
@@ -156,16 +178,28 @@ struct rpc_request {
 };
 
 void server_unref(struct rpc_server *server);
-/* Counts one more of the user's; NULL: it may not be made. */
-struct peer_count *server_admit(struct rpc_server *server, uid_t uid, uint64_t account);
+/* Whether a further connection can be no more than turned away. */
+bool server_is_full(const struct rpc_server *server);
+/* Counts one more of the user's, or of the account's when that is not 0; false: it may not be made.
+ */
+bool server_admit(struct rpc_connection *connection, uint64_t account);
+/* A guest becomes like others; false: there are too many. */
+bool server_welcome(struct rpc_connection *connection);
 void server_connection_gone(struct rpc_server *server, struct rpc_connection *connection);
+/* The connection, which is not open any more, counts for nobody. */
+void server_count_unref(struct rpc_server *server, struct peer_count *count);
 /* NULL: there is none. */
 struct method *server_find_method(const struct rpc_server *server, const char *name, size_t length);
 
 /* One connection too many: it is told so, as far as its socket takes it, and closed. */
 void connection_turn_away(struct rpc_server *server, int fd);
-/* Takes fd over. */
+/* Asks anew whether it is welcome. */
+void connection_review(struct rpc_connection *connection);
+/* Takes fd over. account 0: it counts for the uid. */
 void connection_open(struct rpc_server *server, int fd, const void *tag, uint64_t account);
+
+/* So many descriptors more, or less, that came and wait for their message. */
+void connection_count_fds(struct rpc_connection *connection, ptrdiff_t count);
 
 /* A message is appended to what connection_begin() returns, and ended with connection_end(). It is
  * sent when the loop has nothing else to do, or at once if that does not run. fds are taken over.
@@ -173,6 +207,12 @@ void connection_open(struct rpc_server *server, int fd, const void *tag, uint64_
 struct buffer *connection_begin(struct rpc_connection *connection, const int *fds,
                                 size_t fds_count);
 void connection_end(struct rpc_connection *connection);
+/* In place of connection_end(): what was written since connection_begin() is taken back, with the
+ * descriptors that came with it. */
+void connection_undo(struct rpc_connection *connection, size_t fds_count);
+/* What the connection holds counts for its peer. False: for all of the peer's, or of all peers,
+ * that is too much, and this one wants more than it had. */
+bool connection_charge(struct rpc_connection *connection);
 /* Reads on, or not, as its state asks. */
 void connection_update(struct rpc_connection *connection);
 
@@ -194,7 +234,7 @@ void batch_unref(struct batch *batch);
 struct rpc_request *request_create(struct rpc_connection *connection, struct batch *batch,
                                    struct method *method, const struct rpc_message *message,
                                    void *params, int *fds);
-/* The call stays, and with it a message of so many bytes. */
+/* The call stays, and with it what became of parameters of so many bytes. */
 void request_hold_bytes(struct rpc_request *request, size_t bytes);
 /* When its handler has not answered at once. */
 void request_set_deadline(struct rpc_request *request);

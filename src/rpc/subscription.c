@@ -24,6 +24,7 @@ struct rpc_topic {
     char boot[RPC_TOPIC_BOOT_DIGITS + 1];
     struct kept *ring; /* of events_max; number n is at n % events_max */
     uint64_t oldest, next;
+    int64_t dropped; /* the time of the youngest that is not kept any more */
     size_t bytes;
     struct rpc_task pump;
     struct subscriber *subscribers;
@@ -47,8 +48,9 @@ struct subscription {
     uint64_t id;
     uint64_t at; /* the number that is looked at next */
     void *filter;
+    size_t charged;     /* to the connection, for the filter */
     const char *reason; /* why what is missing at `at` is missing */
-    bool restarted;     /* to be told, whether or not something is missing */
+    bool told_anyway;   /* of a loss, whether or not it is known what is missing */
 };
 
 /* ---- the ring ---- */
@@ -63,6 +65,8 @@ static void drop_oldest(struct rpc_topic *topic)
     struct kept *kept = kept_at(topic, topic->oldest++);
 
     topic->bytes -= kept->bytes;
+    if (kept->time > topic->dropped)
+        topic->dropped = kept->time;
     json_free(topic->options.event_type, kept->event);
     free(kept->text);
     *kept = (struct kept){0};
@@ -136,14 +140,14 @@ static int tell_lost(const struct subscriber *subscriber, struct subscription *s
                                      .count = missing,
                                      .reason = (char *)(uintptr_t)subscription->reason};
 
-    if (!missing && !subscription->restarted)
+    if (!missing && !subscription->told_anyway)
         return 0;
     int r =
         notify(subscriber->connection, topic->options.lost_method, &subscription_lost_type, &lost);
     if (r < 0)
         return r;
     subscription->at += missing;
-    subscription->restarted = false;
+    subscription->told_anyway = false;
     return 0;
 }
 
@@ -233,8 +237,12 @@ static void on_drained(struct rpc_connection_watch *watch)
 
 /* ---- who has subscribed ---- */
 
-static void subscription_free(struct rpc_topic *topic, struct subscription *subscription)
+static void subscription_free(struct subscriber *subscriber, struct subscription *subscription)
 {
+    struct rpc_topic *topic = subscriber->topic;
+
+    if (!rpc_connection_closed(subscriber->connection))
+        rpc_connection_discharge(subscriber->connection, subscription->charged);
     json_free(topic->options.filter_type, subscription->filter);
     free(subscription);
     topic->subscriptions--;
@@ -251,7 +259,7 @@ static void subscriber_free(struct subscriber *subscriber)
     while (subscriber->subscriptions) {
         struct subscription *subscription = subscriber->subscriptions;
         subscriber->subscriptions = subscription->next;
-        subscription_free(topic, subscription);
+        subscription_free(subscriber, subscription);
     }
     free(subscriber);
 }
@@ -293,11 +301,16 @@ static void place(const struct rpc_topic *topic, const struct rpc_subscribe *how
                   struct subscription *subscription)
 {
     subscription->reason = "gone";
-    if (!how->has_since) {
-        subscription->at = how->has_since_time ? find_time(topic, how->since_time) : topic->next;
+    if (!how->has_since && how->has_since_time) {
+        subscription->at = find_time(topic, how->since_time);
+        /* Some of that time are gone, nobody knows how many. */
+        if (topic->oldest > 1 && how->since_time <= topic->dropped)
+            subscription->told_anyway = true;
+    } else if (!how->has_since) {
+        subscription->at = topic->next;
     } else if (how->since > topic->next || (how->boot && !text_equal(how->boot, topic->boot))) {
         subscription->reason = "restarted";
-        subscription->restarted = true;
+        subscription->told_anyway = true;
         subscription->at = 1;
     } else {
         subscription->at = how->since ? how->since : topic->oldest;
@@ -325,6 +338,17 @@ static int check_subscribe(const struct rpc_topic *topic, const struct rpc_reque
     return 0;
 }
 
+/* What it takes in memory, roughly. */
+static size_t size_of_filter(const struct rpc_topic *topic, const void *filter)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+
+    if (!filter)
+        return 0;
+    json_write(topic->options.filter_type, filter, &text);
+    return 1024 + 2 * text.length;
+}
+
 int rpc_subscribe(struct rpc_topic *topic, struct rpc_request *request,
                   const struct rpc_subscribe *how, struct rpc_subscribed *ret, struct error *err)
 {
@@ -334,8 +358,17 @@ int rpc_subscribe(struct rpc_topic *topic, struct rpc_request *request,
         json_free(topic->options.filter_type, how->filter);
         return r;
     }
+    size_t bytes = sizeof(struct subscription) + size_of_filter(topic, how->filter);
+    r = rpc_connection_charge(rpc_request_connection(request), bytes);
+    if (r < 0) {
+        json_free(topic->options.filter_type, how->filter);
+        error_set(err, r, "too much is kept for this user already");
+        error_hint(err, "End other subscriptions, or filter by less.");
+        return r;
+    }
     struct subscriber *subscriber = find_or_add(topic, rpc_request_connection(request));
     struct subscription *subscription = xnew(struct subscription);
+    subscription->charged = bytes;
     subscription->id = ++subscriber->last_id;
     subscription->filter = how->filter;
     place(topic, how, subscription);
@@ -361,7 +394,7 @@ int rpc_unsubscribe(struct rpc_topic *topic, struct rpc_connection *connection, 
     struct subscription *subscription = *at;
     *at = subscription->next;
     *ret_next = subscription->at;
-    subscription_free(topic, subscription);
+    subscription_free(subscriber, subscription);
     subscriber->count--;
     /* The subscriber stays for its numbers: an old one never means a new subscription. */
     return 0;

@@ -7,6 +7,7 @@
 
 #include <base/text.h>
 #include <schema/cbor.h>
+#include <schema/number.h>
 #include <schema/scan.h>
 #include <schema/utf8.h>
 
@@ -55,7 +56,7 @@ static bool convert_number(struct json_scan *scan, struct buffer *out)
         cbor_append_head(out, negative ? CBOR_NEGATIVE : CBOR_UNSIGNED, magnitude - negative);
         return true;
     }
-    double value = strtod(text, NULL);
+    double value = json_to_double(text);
     if (!__builtin_isfinite(value))
         return wrong(scan, "a number out of range");
     cbor_append_double(out, value);

@@ -164,9 +164,10 @@ static bool enter_key(struct parser *parser, struct frame *frame, const char *te
         return parser_fail(parser, -EINVAL, place, "duplicate key, the first is in line %zu",
                            first_line);
     }
+    /* First, so that the path of a message finds it. */
+    key_set_push(&parser->keys, parser->depth, text, length, hash, place);
     if (!parser_take(parser, sizeof(struct key) + length + 1))
         return false;
-    key_set_push(&parser->keys, parser->depth, text, length, hash, place);
     return frame->kind != FRAME_OBJECT || frame->type->unknown != JSON_UNKNOWN_REFUSE ||
            parser_fail(parser, -EINVAL, place, "unknown field");
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <schema/number.h>
 #include <schema/utf8.h>
 
 #include "parser.h"
@@ -143,7 +144,7 @@ bool scalar_store_number(struct parser *parser, const struct place *place, const
         return store_integer_text(parser, place, text, length);
 
     _cleanup_free_ char *copy = xstrndup(text, length);
-    double value = strtod(copy, NULL);
+    double value = json_to_double(copy);
     if (!isfinite(value))
         return parser_fail(parser, -EINVAL, parser_position(parser), "%.*s%s is out of range",
                            (int)(length < 24 ? length : 24), text, length < 24 ? "" : "...");

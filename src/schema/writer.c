@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <schema/json.h>
+#include <schema/number.h>
 #include <schema/utf8.h>
 
 enum { INDENT_PRETTY = 4, INDENT_NARROW = 2 };
@@ -202,19 +203,14 @@ void json_writer_unsigned(struct json_writer *writer, uint64_t value)
 
 void json_writer_number(struct json_writer *writer, double value)
 {
-    char text[32];
+    char text[JSON_NUMBER_SIZE];
 
     if (!isfinite(value)) {
         json_writer_null(writer);
         return;
     }
     separate(writer);
-    /* The shortest of those that read back as the same number. */
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof(text), "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
+    json_from_double(value, text);
     buffer_append_text(writer->out, text);
 }
 

@@ -107,9 +107,13 @@ static void make_topic(size_t events, size_t bytes)
     rpc_topic_create(loop, &options, &topic);
 }
 
-static void make_server(int fd)
+static void make_server(int fd, const struct rpc_limits *limits)
 {
-    assert_int_equal(rpc_server_create(loop, NULL, &server, NULL), 0);
+    struct rpc_server_options options = {0};
+
+    if (limits)
+        options.limits = *limits;
+    assert_int_equal(rpc_server_create(loop, &options, &server, NULL), 0);
     assert_int_equal(rpc_server_add_methods(server, methods, ARRAY_SIZE(methods), NULL), 0);
     assert_int_equal(rpc_server_listen(server, fd, NULL, NULL), 0);
 }
@@ -138,7 +142,7 @@ static int set_up(void **state)
     fds_before = open_fds();
     int fd = socket_listen_unix(socket_path, SOCK_STREAM, 0600, NULL);
     assert_true(fd >= 0);
-    make_server(fd);
+    make_server(fd, NULL);
     make_topic(0, 0);
     return 0;
 }
@@ -343,6 +347,54 @@ static void a_time_is_found_among_what_is_kept(void **state)
     assert_contains(hear(&client), "\"result\"");
     assert_event(&client, 4);
     assert_event(&client, 5);
+    client_close(&client);
+}
+
+/* How many of that time there were nobody knows. */
+static void a_time_that_is_not_kept_is_told_as_lost(void **state)
+{
+    struct client client;
+
+    make_topic(4, 0);
+    client_open(&client);
+    publish_many(10, 10);
+    say(&client, SUBSCRIBE("{\"sinceTime\":3500}"));
+    assert_contains(hear(&client), "\"result\"");
+    const char *lost = hear(&client);
+    assert_true(is_lost(lost));
+    assert_int_equal(number_of(lost, "from"), 7);
+    assert_int_equal(number_of(lost, "count"), 0);
+    assert_contains(lost, "\"reason\":\"gone\"");
+    for (uint64_t i = 7; i <= 10; i++)
+        assert_event(&client, i);
+    say(&client, SUBSCRIBE("{\"sinceTime\":6500}")); /* all of that time are there */
+    assert_contains(hear(&client), "\"result\"");
+    assert_event(&client, 7);
+    client_close(&client);
+}
+
+/* What connections hold is bounded by user, and filters can be long. */
+static void filters_count_for_their_user(void **state)
+{
+    static const struct rpc_limits limits = {.peer_bytes = 16000};
+    _cleanup_buffer_ struct buffer words = BUFFER_INIT;
+    struct client client;
+
+    rpc_server_destroy(server);
+    unlink(socket_path);
+    make_server(socket_listen_unix(socket_path, SOCK_STREAM, 0600, NULL), &limits);
+    for (int i = 0; i < 64; i++)
+        buffer_printf(&words, "%s\"%060d\"", i ? "," : "", i);
+    client_open(&client);
+    for (int i = 0; i < 2; i++) {
+        say(&client, SUBSCRIBE("{\"filters\":{\"action\":[%s]}}"), buffer_text(&words));
+        assert_contains(hear(&client), i ? "\"code\":-12," : "\"result\"");
+    }
+    say(&client, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"events.unsubscribe\","
+                 "\"params\":{\"subscription\":1}}\n");
+    assert_contains(hear(&client), "\"result\"");
+    say(&client, SUBSCRIBE("{\"filters\":{\"action\":[%s]}}"), buffer_text(&words));
+    assert_contains(hear(&client), "\"result\"");
     client_close(&client);
 }
 
@@ -681,6 +733,8 @@ int main(void)
         TEST(answer_replay_and_live_come_in_this_order),
         TEST(without_a_number_only_what_comes_is_told),
         TEST(a_time_is_found_among_what_is_kept),
+        TEST(a_time_that_is_not_kept_is_told_as_lost),
+        TEST(filters_count_for_their_user),
         TEST(filters_choose_and_numbers_stay),
         TEST(what_is_not_kept_is_told_as_lost),
         TEST(numbers_of_another_boot_are_told_as_lost),

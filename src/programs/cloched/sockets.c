@@ -21,6 +21,8 @@
 #include "discover.h"
 #include "peer.h"
 
+enum { ID_DIGITS_MIN = 12, MOUNTS_BYTES_MAX = 4 << 20 };
+
 /* One of them. */
 struct section {
     struct section *next;
@@ -35,6 +37,8 @@ struct section {
 
 struct sockets {
     const struct sockets_options *options;
+    char **prefixes;       /* owned; peer_prefixes() */
+    uint64_t generation;   /* of the configuration */
     struct config *config; /* owned; NULL: none yet */
     struct section *sections;
 };
@@ -92,13 +96,34 @@ static bool has_id(const struct config_ids *ids, unsigned id)
     return false;
 }
 
-static bool has_a_group(const struct config_ids *groups, const struct peer *peer)
+/* Of a connection: who it is, and what was found out of it. */
+struct caller {
+    struct peer *peer; /* owned */
+    /* Whether it has one of the groups of its section, which are asked for with a system call. */
+    uint64_t groups_generation; /* of the configuration that was asked; 0: none yet */
+    bool has_group;
+};
+
+static bool look_for_group(const struct config_ids *groups, const struct peer *peer, int fd)
 {
     bool found = has_id(groups, peer->gid);
+    size_t count = 0;
+    _cleanup_free_ gid_t *its = found || !groups->count ? NULL : peer_groups(fd, &count);
 
-    for (size_t i = 0; !found && i < peer->groups_count; i++)
-        found = has_id(groups, peer->groups[i]);
+    for (size_t i = 0; !found && i < count; i++)
+        found = has_id(groups, its[i]);
     return found;
+}
+
+static bool has_a_group(const struct section *section, struct caller *caller, int fd)
+{
+    uint64_t generation = section->owner->generation;
+
+    if (caller->groups_generation != generation) {
+        caller->has_group = look_for_group(&section->config->groups, caller->peer, fd);
+        caller->groups_generation = generation;
+    }
+    return caller->has_group;
 }
 
 static const char *name_of_container(const struct sockets *sockets, const struct peer *peer)
@@ -108,36 +133,55 @@ static const char *name_of_container(const struct sockets *sockets, const struct
     return sockets->options->container_name(peer->container, sockets->options->data);
 }
 
+/* IDs are random: patterns would fit those of containers that nobody has thought of. */
+static bool is_id(const char *word, const char *id)
+{
+    size_t length = strspn(word, "0123456789abcdef");
+
+    return length >= ID_DIGITS_MIN && !word[length] && strncmp(word, id, length) == 0;
+}
+
+static bool fits_container(char *const *words, size_t count, const char *id, const char *name)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (is_id(words[i], id))
+            return true;
+    }
+    return fits_one(words, count, name);
+}
+
 /* users and groups do not speak of containers: their root has the number of ours. */
-static bool is_welcome(const struct section *section, const struct peer *peer)
+static bool is_welcome(const struct section *section, struct caller *caller, int fd)
 {
     const struct config_listen *listen = section->config->section;
+    const struct peer *peer = caller->peer;
 
     if (!listen->users && !listen->groups && !listen->containers)
         return true;
     switch (peer->place) {
+    case PEER_ELSEWHERE:
     case PEER_OUTSIDE:
-        return has_id(&section->config->users, peer->uid) ||
-               has_a_group(&section->config->groups, peer);
+        return (peer->place == PEER_OUTSIDE || listen->foreign_containers) &&
+               (has_id(&section->config->users, peer->uid) || has_a_group(section, caller, fd));
     case PEER_CONTAINER:
-        return fits_one(listen->containers, listen->containers_count, peer->container) ||
-               fits_one(listen->containers, listen->containers_count,
-                        name_of_container(section->owner, peer));
+        return fits_container(listen->containers, listen->containers_count, peer->container,
+                              name_of_container(section->owner, peer));
     case PEER_UNKNOWN:
         break;
     }
     return false;
 }
 
-static struct peer *peer_of(struct sockets *sockets, struct rpc_connection *connection)
+static struct caller *caller_of(struct sockets *sockets, struct rpc_connection *connection)
 {
-    struct peer *peer = rpc_connection_data(connection);
+    struct caller *caller = rpc_connection_data(connection);
 
-    if (!peer) {
-        peer = peer_look(rpc_connection_fd(connection), sockets->options->instance->cgroup_parent);
-        rpc_connection_set_data(connection, peer);
+    if (!caller) {
+        caller = xnew(struct caller);
+        caller->peer = peer_look(rpc_connection_fd(connection), sockets->prefixes);
+        rpc_connection_set_data(connection, caller);
     }
-    return peer;
+    return caller;
 }
 
 static int refuse_peer(const struct section *section, const struct peer *peer, struct error *err)
@@ -152,6 +196,16 @@ static int refuse_peer(const struct section *section, const struct peer *peer, s
                           "Add it to \"containers\" of that socket in %s, then: "
                           "kill -HUP the daemon",
                           name);
+    }
+    if (peer->place == PEER_ELSEWHERE) {
+        error_set(err, -EACCES,
+                  "a process in a user or pid namespace of its own may not use the "
+                  "socket %s",
+                  section->path);
+        return error_hint(err,
+                          "If it is no container, or one that is trusted as user %u is: set "
+                          "\"foreignContainers\" of that socket in %s, then: kill -HUP the daemon",
+                          (unsigned)peer->uid, name);
     }
     if (peer->place == PEER_UNKNOWN) {
         error_set(err, -EACCES,
@@ -171,10 +225,10 @@ static int authorise(struct rpc_connection *connection, const struct json_method
                      void *context, struct error *err)
 {
     const struct section *section = rpc_connection_tag(connection);
-    const struct peer *peer = peer_of(section->owner, connection);
+    struct caller *caller = caller_of(section->owner, connection);
 
-    if (!is_welcome(section, peer)) {
-        refuse_peer(section, peer, err);
+    if (!is_welcome(section, caller, rpc_connection_fd(connection))) {
+        refuse_peer(section, caller->peer, err);
         return -EACCES;
     }
     if (is_allowed(section, method->name))
@@ -185,18 +239,39 @@ static int authorise(struct rpc_connection *connection, const struct json_method
     return -EACCES;
 }
 
-/* As early as can be: the process may end. */
-static void on_opened(struct rpc_connection *connection, void *context)
+/* Random, so that no two containers share one, nor 0. */
+static uint64_t account_of(const struct peer *peer)
+{
+    char digits[17] = "";
+
+    if (peer->place != PEER_CONTAINER)
+        return 0;
+    memcpy(digits, peer->container, sizeof(digits) - 1);
+    return strtoull(digits, NULL, 16) | 1;
+}
+
+/* As early as can be: the process may end. A container counts by itself, whichever user its
+ * processes are. */
+static enum rpc_standing admit(struct rpc_connection *connection, uint64_t *account, void *context)
 {
     const struct section *section = rpc_connection_tag(connection);
+    struct caller *caller = caller_of(section->owner, connection);
 
-    peer_of(section->owner, connection);
+    if (caller->peer->later)
+        return RPC_NOT_NOW;
+    *account = account_of(caller->peer);
+    return is_welcome(section, caller, rpc_connection_fd(connection)) ? RPC_WELCOME : RPC_GUEST;
 }
 
 void sockets_connection_closed(struct rpc_connection *connection, void *context)
 {
-    peer_free(rpc_connection_data(connection));
+    struct caller *caller = rpc_connection_data(connection);
+
+    if (!caller)
+        return;
     rpc_connection_set_data(connection, NULL);
+    peer_free(caller->peer);
+    free(caller);
 }
 
 bool sockets_is_method(const char *pattern)
@@ -223,15 +298,13 @@ static void add_methods(const struct section *section, const struct json_method 
     }
 }
 
-static void fill_peer(struct sockets *sockets, const struct peer *peer,
+static void fill_peer(const struct sockets *sockets, const struct peer *peer,
                       struct api_identity *identity)
 {
     identity->uid = peer->uid;
     identity->has_uid = peer->uid != (uid_t)-1;
     identity->gid = peer->gid;
     identity->has_gid = peer->gid != (gid_t)-1;
-    identity->groups = peer->groups;
-    identity->groups_count = peer->groups_count;
     identity->pid = peer->pid;
     identity->has_pid = peer->pid > 0;
     if (peer->place != PEER_CONTAINER)
@@ -259,8 +332,11 @@ void sockets_whoami(struct sockets *sockets, struct rpc_request *request)
         .certificate = (char *)(uintptr_t)rpc_connection_peer(connection)->name,
     };
     _cleanup_strv_ char **methods = NULL;
+    _cleanup_free_ gid_t *groups =
+        peer_groups(rpc_connection_fd(connection), &identity.groups_count);
 
-    fill_peer(sockets, peer_of(sockets, connection), &identity);
+    identity.groups = groups;
+    fill_peer(sockets, caller_of(sockets, connection)->peer, &identity);
     add_methods(section, management_methods, management_methods_count, &methods);
     add_methods(section, rpc_methods, rpc_methods_count, &methods);
     identity.methods = methods;
@@ -292,11 +368,15 @@ static int clear_place(const char *path, struct error *err)
     _cleanup_close_ int fd = socket_connect_unix(path, SOCK_STREAM | SOCK_NONBLOCK, NULL);
     if (fd >= 0)
         return error_set(err, -EADDRINUSE, "somebody listens on %s already", path);
+    if (fd != -ECONNREFUSED) /* a full queue, another kind of socket, no descriptor of ours */
+        return error_errno(err, -fd, "find out whether somebody listens on %s", path);
     return unlink(path) < 0 ? error_errno(err, errno, "remove the old socket %s", path) : 0;
 }
 
-/* Who may write to the folder can have put something else there meanwhile. */
-static int set_access(const struct config_socket *config, struct error *err)
+/* Who may write to the folder can have put something else there meanwhile: file is the one it has
+ * to be, or NULL for one that was just made, of which *ret says which it is. */
+static int set_access(const struct config_socket *config, const struct stat *file, struct stat *ret,
+                      struct error *err)
 {
     struct stat status;
     char name[32];
@@ -304,19 +384,21 @@ static int set_access(const struct config_socket *config, struct error *err)
 
     if (fd < 0 || fstat(fd, &status) < 0)
         return error_errno(err, errno, "open %s", config->path);
-    if (!S_ISSOCK(status.st_mode))
-        return error_set(err, -EEXIST, "%s was exchanged for something that is no socket",
+    if (!S_ISSOCK(status.st_mode) ||
+        (file && (status.st_ino != file->st_ino || status.st_dev != file->st_dev)))
+        return error_set(err, -EEXIST, "%s was exchanged for something that is not ours",
                          config->path);
     if (fchownat(fd, "", config->owner, config->group, AT_EMPTY_PATH) < 0)
         return error_errno(err, errno, "give %s to its owner", config->path);
     snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
-    return chmod(name, config->mode) < 0
-               ? error_errno(err, errno, "set the mode of %s", config->path)
-               : 0;
+    if (chmod(name, config->mode) < 0)
+        return error_errno(err, errno, "set the mode of %s", config->path);
+    *ret = status;
+    return 0;
 }
 
 /* For root only until it has its owner and its mode. */
-static int open_socket(const struct config_socket *config, struct error *err)
+static int open_socket(const struct config_socket *config, struct stat *ret, struct error *err)
 {
     _cleanup_free_ char *folder = xstrdup(config->path);
     int r;
@@ -331,12 +413,8 @@ static int open_socket(const struct config_socket *config, struct error *err)
         socket_listen_unix(config->path, SOCK_STREAM | SOCK_NONBLOCK, 0600, err);
     if (fd < 0)
         return fd;
-    r = set_access(config, err);
-    if (r < 0) {
-        unlink(config->path);
-        return r;
-    }
-    return steal_fd(&fd);
+    r = set_access(config, NULL, ret, err);
+    return r < 0 ? r : steal_fd(&fd);
 }
 
 static int start_server(struct section *section, int listen_fd, struct error *err)
@@ -346,8 +424,8 @@ static int start_server(struct section *section, int listen_fd, struct error *er
         .limits = section->limits,
         .context = options->context,
         .document = section->document,
+        .admit = admit,
         .authorise = authorise,
-        .opened = on_opened,
         .closed = sockets_connection_closed,
     };
 
@@ -378,7 +456,8 @@ static void close_section(struct section *section)
 static int open_section(struct sockets *sockets, const struct config_socket *config,
                         struct error *err)
 {
-    int fd = open_socket(config, err);
+    struct stat file;
+    int fd = open_socket(config, &file, err);
 
     if (fd < 0)
         return fd;
@@ -388,7 +467,7 @@ static int open_section(struct sockets *sockets, const struct config_socket *con
     section->path = xstrdup(config->path);
     section->limits = sockets_limits(config->section->limits);
     section->document = make_document(section);
-    lstat(section->path, &section->file);
+    section->file = file;
     int r = start_server(section, fd, err);
     if (r < 0) {
         close_section(section);
@@ -425,8 +504,9 @@ static bool keep(struct section *section, const struct config *config)
     rpc_server_set_document(section->server, document);
     free(section->document);
     section->document = document;
-    if (set_access(next, &err) < 0)
+    if (set_access(next, &section->file, &section->file, &err) < 0)
         log_failure(LOG_ERROR, &err, "the access to %s is as it was", section->path);
+    rpc_server_review(section->server);
     return true;
 }
 
@@ -445,6 +525,7 @@ int sockets_apply(struct sockets *sockets, struct config *config)
     int r = 0;
 
     sockets->config = config;
+    sockets->generation++;
     for (struct section **at = &sockets->sections; *at;) {
         struct section *section = *at;
         if (keep(section, config)) {
@@ -470,8 +551,13 @@ int sockets_apply(struct sockets *sockets, struct config *config)
 struct sockets *sockets_create(const struct sockets_options *options)
 {
     struct sockets *sockets = xnew(struct sockets);
+    _cleanup_free_ char *mounts = NULL;
 
     sockets->options = options;
+    if (file_read_at(AT_FDCWD, "/proc/self/mountinfo", MOUNTS_BYTES_MAX, &mounts, NULL, NULL) < 0)
+        log_warning("the cgroups that this daemon sees are not known");
+    sockets->prefixes =
+        peer_prefixes(mounts ? mounts : "", sockets->options->instance->cgroup_parent);
     return sockets;
 }
 
@@ -485,5 +571,6 @@ void sockets_destroy(struct sockets *sockets)
         close_section(section);
     }
     config_free(sockets->config);
+    strv_free(sockets->prefixes);
     free(sockets);
 }

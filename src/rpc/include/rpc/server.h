@@ -29,16 +29,20 @@ struct rpc_connection;
 struct rpc_request;
 
 enum {
-    RPC_MESSAGE_MAX = 1 << 20,        /* bytes of a message; a longer one ends the connection */
-    RPC_ANSWER_MAX = 16 << 20,        /* bytes of an answer that a client takes */
-    RPC_DEPTH_MAX = 64,               /* nesting of a message */
-    RPC_IN_FLIGHT_MAX = 64,           /* unanswered requests of a connection; then it is not read */
-    RPC_CONNECTIONS_MAX = 16384,      /* and at most 3/4 of RLIMIT_NOFILE; others are refused */
-    RPC_OUTPUT_MAX = 8 * (1 << 20),   /* bytes a slow reader may owe; more ends the connection */
-    RPC_PEER_BYTES_MAX = 64 << 20,    /* that all connections of a user hold; more ends the one that
-                                         asks for it */
-    RPC_FDS_MAX = 16,                 /* descriptors beside one message */
-    RPC_BATCH_MAX = RPC_IN_FLIGHT_MAX /* calls in one batch */
+    RPC_MESSAGE_MAX = 1 << 20,      /* bytes of a message; a longer one ends the connection */
+    RPC_ANSWER_MAX = 16 << 20,      /* bytes of an answer; a longer one becomes an error */
+    RPC_DEPTH_MAX = 64,             /* nesting of a message */
+    RPC_IN_FLIGHT_MAX = 64,         /* unanswered requests of a connection; then it is not read */
+    RPC_CONNECTIONS_MAX = 16384,    /* and at most 3/4 of RLIMIT_NOFILE; others are refused */
+    RPC_OUTPUT_MAX = 8 * (1 << 20), /* bytes a slow reader may owe, and one message more; what
+                                       comes then ends the connection */
+    RPC_PEER_BYTES_MAX = 64 << 20,  /* that all connections of a user hold; more ends the one that
+                                       asks for it */
+    RPC_BYTES_MAX = 4 * RPC_PEER_BYTES_MAX, /* and all connections of a server */
+    RPC_GUESTS_MAX = 16,                    /* connections of those who are not welcome */
+    RPC_GUEST_SECONDS = 5,                  /* that such a one lasts */
+    RPC_FDS_MAX = 16,                       /* descriptors beside one message */
+    RPC_BATCH_MAX = RPC_IN_FLIGHT_MAX       /* calls in one batch */
 };
 
 /* JSON-RPC's own errors and ours (x-errors of runtime-spec/management.json). */
@@ -73,9 +77,10 @@ struct rpc_limits {
     size_t in_flight;            /* of a connection */
     size_t connections;          /* of all peers */
     size_t connections_per_peer; /* of one uid; default: 3/4 of the connections */
-    size_t output;               /* bytes queued for a connection */
+    size_t output;               /* bytes queued for a connection, before the longest message */
     size_t peer_bytes;           /* of a uid's connections: partial messages, calls that are not
-                                    answered, and output */
+                                    answered, subscriptions, and output */
+    size_t bytes;                /* the same of all connections; default: four times peer_bytes */
 };
 
 /* Who is at the other end of a connection. */
@@ -84,6 +89,13 @@ struct rpc_peer {
     gid_t gid;
     pid_t pid;
     const char *name; /* of its certificate, as a door has said; NULL: none */
+};
+
+enum rpc_standing {
+    RPC_WELCOME,
+    RPC_GUEST,   /* may call, and be told by `authorise` why it may do nothing, for a few seconds;
+                    one of RPC_GUESTS_MAX, beside those that the limits count */
+    RPC_NOT_NOW, /* it is told to try again later */
 };
 
 struct rpc_server_options {
@@ -98,6 +110,11 @@ struct rpc_server_options {
      * refused as rpc_fail_errno() would (-EACCES: permission denied). NULL: all may do all. */
     int (*authorise)(struct rpc_connection *connection, const struct json_method *method,
                      void *context, struct error *err);
+    /* Asked of each new connection before anything else, and by rpc_server_review(). May set the
+     * connection's data (`closed` follows, also for one that is not let in), and *account, 0 at
+     * first: not 0 is what the limits of a peer count by instead of its uid. NULL: all are welcome.
+     */
+    enum rpc_standing (*admit)(struct rpc_connection *connection, uint64_t *account, void *context);
     /* A connection was made, and has ended. NULL: not told. */
     void (*opened)(struct rpc_connection *connection, void *context);
     void (*closed)(struct rpc_connection *connection, void *context);
@@ -142,6 +159,10 @@ int rpc_server_add_methods(struct rpc_server *server, const struct rpc_method *m
  * method. Both must outlive the server. */
 int rpc_server_add_handlers(struct rpc_server *server, const struct json_method *methods,
                             size_t count, const void *handlers, struct error *err);
+
+/* Who is welcome has changed: those who are not any more are ended, and guests who are now become
+ * like others. */
+void rpc_server_review(struct rpc_server *server);
 
 /* Open connections, and requests not yet released, of all of them: for "idle since" decisions. */
 size_t rpc_server_connections(const struct rpc_server *server);
@@ -238,8 +259,14 @@ struct rpc_server *rpc_connection_server(const struct rpc_connection *connection
 void *rpc_connection_data(const struct rpc_connection *connection);
 void rpc_connection_set_data(struct rpc_connection *connection, void *data);
 
+/* What is kept for the connection counts for its peer, until it is taken back or the connection
+ * ends. -ENOBUFS: that would be too much. */
+int rpc_connection_charge(struct rpc_connection *connection, size_t bytes);
+void rpc_connection_discharge(struct rpc_connection *connection, size_t bytes);
+
 /* Queues a notification for the client; params may be NULL. -ENOTCONN: it has ended; -ENOBUFS: more
- * than RPC_NOTIFY_PAUSE bytes wait for it to read, and nothing was queued. */
+ * than RPC_NOTIFY_PAUSE bytes (or a quarter of limits.output) wait for it to read, and nothing was
+ * queued. */
 int rpc_connection_notify(struct rpc_connection *connection, const char *method,
                           const struct json_type *type, const void *params);
 enum { RPC_NOTIFY_PAUSE = 256 * 1024 };
