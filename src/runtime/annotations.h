@@ -23,6 +23,10 @@
 #define ANNOTATION_CONTEXT_TYPE "run.oci.mount_context_type"
 /* linux.seccomp.listenerPath where there is none. */
 #define ANNOTATION_SECCOMP_RECEIVER "run.oci.seccomp.receiver"
+/* On v2, a cgroup below the scope that systemd makes, where the container's processes are. */
+#define ANNOTATION_SUBGROUP "run.oci.systemd.subgroup"
+/* On v2, a further one below that is the container's own to divide up; its limits stay above. */
+#define ANNOTATION_DELEGATE "run.oci.delegate-cgroup"
 /* These two are runc's. A file with settings for criu, which win over ours. */
 #define ANNOTATION_CRIU_CONFIG "org.criu.config"
 /* Properties of the scope that systemd makes, by what is behind this. */

@@ -155,6 +155,8 @@ int cgroup_update_devices(struct cgroup *cgroup, const struct device_rule *rules
 /* Gives the cgroup to the container's user, where the configuration lets the container have it: a
  * cgroup namespace of its own, and cgroups mounted at /sys/fs/cgroup without "ro". */
 int cgroup_delegate(struct cgroup *cgroup, const struct oci_config *config, struct error *err);
+/* The same whatever the container's mounts and namespaces are. */
+int cgroup_delegate_to(struct cgroup *cgroup, const struct oci_config *config, struct error *err);
 
 /* For a further process of a container. places: of exec --cgroup, "PATH" or on v1 also
  * "CONTROLLER[,CONTROLLER]:PATH", below the container's cgroup; NULL or empty: its top, or where
@@ -162,6 +164,9 @@ int cgroup_delegate(struct cgroup *cgroup, const struct oci_config *config, stru
  */
 int cgroup_prepare_join_further(struct cgroup *cgroup, char *const *places, pid_t init,
                                 struct cgroup_join *ret, struct error *err);
+/* v2: the place of its first process. */
+int cgroup_prepare_join_init(struct cgroup *cgroup, pid_t init, struct cgroup_join *ret,
+                             struct error *err);
 
 /* In the process that joins. born_there: it was cloned into clone_fd. Needs no allocation. */
 int cgroup_join_self(const struct cgroup_join *join, bool born_there);

@@ -49,6 +49,12 @@ int cgroup_delegate(struct cgroup *cgroup, const struct oci_config *config, stru
 {
     if (!has_own_namespace(config->linux) || !is_writable_inside(config))
         return 0;
+    return cgroup_delegate_to(cgroup, config, err);
+}
+
+int cgroup_delegate_to(struct cgroup *cgroup, const struct oci_config *config, struct error *err)
+{
     int64_t uid = host_user(config);
+
     return uid <= 0 ? 0 : cgroup->ops->delegate(cgroup, (uid_t)uid, err);
 }

@@ -177,6 +177,16 @@ static int join_init(const struct cgroup *cgroup, pid_t init, struct cgroup_join
                      cgroup->path);
 }
 
+int cgroup_prepare_join_init(struct cgroup *cgroup, pid_t init, struct cgroup_join *ret,
+                             struct error *err)
+{
+    *ret = (struct cgroup_join){.clone_fd = -1};
+    int r = join_init(cgroup, init, ret, err);
+    if (r < 0)
+        cgroup_join_finish(ret);
+    return r;
+}
+
 int cgroup_prepare_join_further(struct cgroup *cgroup, char *const *places, pid_t init,
                                 struct cgroup_join *ret, struct error *err)
 {

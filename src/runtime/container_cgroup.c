@@ -1,5 +1,8 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <runtime/runtime.h>
 
@@ -7,6 +10,7 @@
 #include <base/socket.h>
 #include <base/text.h>
 
+#include "annotations.h"
 #include "attributes.h"
 #include "cgroup_systemd.h"
 #include "container_cgroup.h"
@@ -62,7 +66,105 @@ int container_make_birthplace(struct container *container, struct error *err)
     return 0;
 }
 
-int container_make_cgroup(struct container *container, struct error *err)
+/* ---- cgroups below it, of crun's annotations */
+
+static const char *below(const struct json_string_map *annotations, const char *name)
+{
+    const char *path = annotation_value(annotations, name);
+
+    return text_empty(path) ? NULL : path;
+}
+
+static const char *subgroup_of(const struct container *container)
+{
+    return container->systemd_cgroup ? below(container->config->annotations, ANNOTATION_SUBGROUP)
+                                     : NULL;
+}
+
+static const char *delegated_of(const struct container *container)
+{
+    return below(container->config->annotations, ANNOTATION_DELEGATE);
+}
+
+bool container_is_below_cgroup(const struct json_string_map *annotations)
+{
+    return below(annotations, ANNOTATION_SUBGROUP) || below(annotations, ANNOTATION_DELEGATE);
+}
+
+/* Each level of the path. Returns the last one. */
+static int make_below(int parent_fd, const char *path, struct error *err)
+{
+    _cleanup_strv_ char **parts = strv_split(path, '/');
+    _cleanup_close_ int fd = fcntl(parent_fd, F_DUPFD_CLOEXEC, 0);
+
+    for (char **part = parts; fd >= 0 && *part; part++) {
+        if (!**part)
+            continue;
+        if (mkdirat(fd, *part, 0755) < 0 && errno != EEXIST)
+            return error_errno(err, errno, "make the cgroup %s", path);
+        int next = openat(fd, *part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        int failure = errno;
+        close_fd(steal_fd(&fd));
+        fd = next;
+        errno = failure;
+    }
+    return fd < 0 ? error_errno(err, errno, "open the cgroup %s", path) : steal_fd(&fd);
+}
+
+static int add_place(struct cgroup_join *join, int fd, struct error *err)
+{
+    int procs_fd = openat(fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+
+    if (procs_fd < 0)
+        return error_errno(err, errno, "open cgroup.procs");
+    join->fds[join->count++] = procs_fd;
+    return 0;
+}
+
+/* The last place of all is the delegated one: see container_join_cgroup. */
+static int prepare_below(struct container *container, struct error *err)
+{
+    struct cgroup *cgroup = &container->cgroup;
+    const char *subgroup = subgroup_of(container), *delegated = delegated_of(container);
+    int r = 0;
+
+    if (!subgroup && !delegated)
+        return 0;
+    if (cgroup->ops->version != 2 || cgroup_is_none(cgroup))
+        return error_set(err, -ENOTSUP, "annotations: %s: only cgroup v2 has safe cgroups below",
+                         subgroup ? ANNOTATION_SUBGROUP : ANNOTATION_DELEGATE);
+    _cleanup_close_ int fd = subgroup ? make_below(cgroup->hierarchies[0].fd, subgroup, err)
+                                      : fcntl(cgroup->hierarchies[0].fd, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        return fd;
+    if (subgroup)
+        r = add_place(&container->join, fd, err);
+    if (r < 0 || !delegated)
+        return r;
+    _cleanup_close_ int delegated_fd = make_below(fd, delegated, err);
+    if (delegated_fd < 0)
+        return delegated_fd;
+    struct cgroup part = {.ops = cgroup->ops, .count = 1};
+    part.hierarchies[0] = cgroup->hierarchies[0];
+    part.hierarchies[0].fd = delegated_fd;
+    r = cgroup_delegate_to(&part, container->config, err);
+    return r < 0 ? r : add_place(&container->join, delegated_fd, err);
+}
+
+/* In the child: from a namespace whose root is the place before. */
+static int enter_delegated(int fd, struct error *err)
+{
+    if (fd < 0)
+        return 0;
+    ssize_t n = write(fd, "0", 1);
+    int failure = errno;
+    close(fd);
+    return n < 0 ? error_errno(err, failure, "join the delegated cgroup") : 0;
+}
+
+/* ---- making it */
+
+static int make_own(struct container *container, struct error *err)
 {
     const struct oci_linux *config = container->config->linux;
     struct cgroup *cgroup = &container->cgroup;
@@ -85,6 +187,13 @@ int container_make_cgroup(struct container *container, struct error *err)
     if (r == 0)
         r = cgroup->ops->prepare_join(cgroup, &container->join, err);
     return r;
+}
+
+int container_make_cgroup(struct container *container, struct error *err)
+{
+    int r = make_own(container, err);
+
+    return r < 0 ? r : prepare_below(container, err);
 }
 
 int container_hand_over_cgroup(struct container *container, struct error *err)
@@ -111,6 +220,9 @@ int container_join_cgroup(struct container *container, struct error *err)
             return r;
         }
     }
+    _cleanup_close_ int delegated_fd = -1;
+    if (delegated_of(container) && container->join.count)
+        delegated_fd = container->join.fds[--container->join.count];
     r = cgroup_join_self(&container->join, container->in_cgroup);
     cgroup_join_finish(&container->join);
     if (r < 0)
@@ -118,5 +230,6 @@ int container_join_cgroup(struct container *container, struct error *err)
     container->cgroup_joined = true;
     /* The CPUs that the cgroup has, whichever the caller was bound to. */
     attributes_set_affinity("CPU affinity", NULL, NULL);
-    return namespaces_enter_cgroup(&container->namespaces, err);
+    r = namespaces_enter_cgroup(&container->namespaces, err);
+    return r < 0 ? r : enter_delegated(steal_fd(&delegated_fd), err);
 }

@@ -24,6 +24,7 @@
 #include "attributes.h"
 #include "config_check.h"
 #include "cgroup_systemd.h"
+#include "container_cgroup.h"
 #include "create.h"
 #include "exec_process.h"
 #include "filter_cache.h"
@@ -530,6 +531,23 @@ static void tell_steps(const struct execution *execution, char ***warnings)
     strv_append(warnings, RUNTIME_DEBUG "setns_init: about to exec");
 }
 
+static int prepare_cgroup(struct execution *execution, struct error *err)
+{
+    char *const *places = execution->options->cgroups;
+    const struct runtime_state *state = execution->stored.state;
+    struct cgroup *cgroup = &execution->cgroup;
+
+    execution->join.clone_fd = -1;
+    /* A user may not move processes between cgroups that have nothing in common but the machine's.
+     */
+    if (cgroup->user_manager && !places)
+        return 0;
+    if (!places && cgroup->ops->version == 2 && !cgroup_is_none(cgroup) &&
+        container_is_below_cgroup(state->annotations))
+        return cgroup_prepare_join_init(cgroup, state->pid, &execution->join, err);
+    return cgroup_prepare_join_further(cgroup, places, state->pid, &execution->join, err);
+}
+
 static int prepare(struct execution *execution, const char *root, char ***warnings,
                    int *ret_relay_fd, struct error *err)
 {
@@ -545,12 +563,8 @@ static int prepare(struct execution *execution, const char *root, char ***warnin
                                  &execution->namespaces, err);
     if (r == 0)
         r = state_open_cgroup(&execution->stored, &execution->cgroup, err);
-    /* A user may not move processes between cgroups that have nothing in common but the machine's.
-     */
-    execution->join.clone_fd = -1;
-    if (r == 0 && (!execution->cgroup.user_manager || execution->options->cgroups))
-        r = cgroup_prepare_join_further(&execution->cgroup, execution->options->cgroups,
-                                        execution->stored.state->pid, &execution->join, err);
+    if (r == 0)
+        r = prepare_cgroup(execution, err);
     return r < 0 ? r : open_connections(execution, ret_relay_fd, err);
 }
 

@@ -39,8 +39,13 @@ static int mount_v2(struct container *container, const struct mount_options *opt
     _cleanup_free_ char *path =
         own ? xasprintf(CGROUP_MOUNT "/%s", container->cgroup.path) : xstrdup(CGROUP_MOUNT);
 
-    /* Without a cgroup of its own nobody knows here which one of the host's that is. */
-    bool is_new = options->data || (own && cgroup_is_none(&container->cgroup));
+    const struct json_string_map *annotations = container->config->annotations;
+
+    /* Without a cgroup of its own nobody knows here which one of the host's that is; and with one
+     * below its own that is the namespace's root. */
+    bool is_new =
+        options->data ||
+        (own && (cgroup_is_none(&container->cgroup) || container_is_below_cgroup(annotations)));
     _cleanup_close_ int fd =
         is_new ? mounts_new_filesystem("cgroup2", "cgroup", options, -1, err) : -1;
     if (fd < 0 && options->data)

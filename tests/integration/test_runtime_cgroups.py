@@ -306,6 +306,27 @@ def exec_where_the_first_process_went(w):
 
 
 @world
+def a_delegated_cgroup_below_the_containers(w):
+    """crun's annotation: what the container divides up lies below what has its limits."""
+    w.bundle.config["annotations"] = {"run.oci.delegate-cgroup": "/payload/init"}
+    writable_cgroups(w)
+    if not V2:
+        w.fails("run.oci.delegate-cgroup: only cgroup v2", script="true")
+        return
+    with running(w):
+        pid = w.runtime.state(w.name)["pid"]
+        place = pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines()[-1]
+        assert place == f"0::/{w.name}/payload/init", place
+        assert execute(w, "cat", "/proc/self/cgroup").lines[-1] == "0::/payload/init"
+        assert "payload" in execute(w, "ls", "/sys/fs/cgroup").out.split()
+        assert str(pid) in w.runtime("ps", "-f", "json", w.name).out
+    assert not (CGROUPS / w.name).exists()
+    for bad in ("../up", "a/../..", "/"):
+        w.bundle.config["annotations"] = {"run.oci.delegate-cgroup": bad}
+        w.fails("run.oci.delegate-cgroup", script="true")
+
+
+@world
 def none_at_all(w):
     """crun's --cgroup-manager=disabled: the process stays where its caller is."""
     def create(code=0):
