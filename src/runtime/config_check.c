@@ -133,13 +133,31 @@ static int check_block_io(const struct oci_block_io *io, struct error *err)
                           "linux.resources.blockIO.weightDevice[%zu]: major and minor must be "
                           "numbers of a device",
                           i);
+        else if (!device->has_weight && !device->has_leaf_weight)
+            r = error_set(err, -EINVAL,
+                          "linux.resources.blockIO.weightDevice[%zu]: needs weight or leafWeight",
+                          i);
     }
     return r;
 }
 
+static int check_rdma(const struct oci_rdma *rdma, struct error *err)
+{
+    for (size_t i = 0; rdma && i < rdma->count; i++) {
+        const struct oci_rdma_limit *limit = rdma->values[i];
+        if (!limit->has_hca_handles && !limit->has_hca_objects)
+            return error_set(err, -EINVAL,
+                             "linux.resources.rdma.%s: needs hcaHandles or hcaObjects",
+                             rdma->keys[i]);
+    }
+    return 0;
+}
+
 int config_check_resources(const struct oci_resources *resources, struct error *err)
 {
-    return resources->block_io ? check_block_io(resources->block_io, err) : 0;
+    int r = resources->block_io ? check_block_io(resources->block_io, err) : 0;
+
+    return r < 0 ? r : check_rdma(resources->rdma, err);
 }
 
 static int check_linux(const struct oci_config *config, struct error *err)

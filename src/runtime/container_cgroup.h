@@ -31,8 +31,8 @@ int container_hand_over_cgroup(struct container *container, struct error *err);
  * Does so once. */
 int container_join_cgroup(struct container *container, struct error *err);
 
-/* Whether the container's processes are in a cgroup below its own (annotations), and maybe have that
- * for the root of their cgroup namespace. annotations may be NULL. */
+/* Whether the container's processes are in a cgroup below its own (annotations), and maybe have
+ * that for the root of their cgroup namespace. annotations may be NULL. */
 bool container_is_below_cgroup(const struct json_string_map *annotations);
 
 #endif

@@ -135,6 +135,10 @@ static int action_of(const char *name, uint32_t errno_ret, bool has_errno_ret, u
         return error_set(err, -EINVAL, "errnoRet: %u does not fit into 16 bits", data);
     for (size_t i = 0; i < ARRAY_SIZE(actions); i++) {
         if (text_equal(actions[i].name, name)) {
+            /* config-linux.md, "Seccomp"; the words are crun's. */
+            if (has_errno_ret && !actions[i].has_data)
+                return error_set(err, -EINVAL, "errnoRet: errno value specified for action %s",
+                                 name);
             *ret = actions[i].action | (actions[i].has_data ? data : 0);
             return 0;
         }
@@ -222,6 +226,9 @@ int filter_check(const struct oci_seccomp *config, struct error *err)
         return error_set(err, -EINVAL,
                          "linux.seccomp.listenerPath: missing, but there are rules with "
                          "SCMP_ACT_NOTIFY");
+    if (!text_empty(config->listener_metadata) && text_empty(config->listener_path))
+        return error_set(err, -EINVAL,
+                         "linux.seccomp.listenerMetadata: there is no listenerPath to send it to");
     r = action_of(config->default_action, config->default_errno_ret, config->has_default_errno_ret,
                   &value, err);
     if (r == 0)

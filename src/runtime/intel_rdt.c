@@ -62,6 +62,11 @@ int intel_rdt_check(const struct oci_intel_rdt *config, struct error *err)
          text_equal(config->clos_id, ".") || text_equal(config->clos_id, "..")))
         return error_set(err, -EINVAL, "linux.intelRdt.closID: invalid intelRdt.ClosID '%s'",
                          config->clos_id);
+    const char *bandwidth = config->mem_bw_schema;
+    if (!text_empty(bandwidth) &&
+        (!text_starts_with(bandwidth, bandwidth_prefix) || strchr(bandwidth, '\n')))
+        return error_set(err, -EINVAL, "linux.intelRdt.memBwSchema: '%s' is not one line MB:VALUES",
+                         bandwidth);
     for (size_t i = 0; i < config->schemata_count; i++) {
         if (strchr(config->schemata[i], '\n') || !strchr(config->schemata[i], ':'))
             return error_set(err, -EINVAL,

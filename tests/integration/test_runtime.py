@@ -1067,8 +1067,21 @@ def refused_fields_are_named(w):
     if not pathlib.Path("/sys/fs/resctrl/tasks").exists():
         refused(lambda c: c["linux"].update(intelRdt={"closID": "x"}),
                 "linux.intelRdt: Intel RDT is not supported", "/sys/fs/resctrl")
+    seccomp = {"defaultAction": "SCMP_ACT_ALLOW"}
+    call = {"names": ["mkdir"], "action": "SCMP_ACT_LOG", "errnoRet": 1}
+    for part, words in (({"defaultErrnoRet": 1}, "errno value specified for action SCMP_ACT_ALLOW"),
+                        ({"syscalls": [call]}, "syscalls[0]"),
+                        ({"listenerMetadata": "x"}, "linux.seccomp.listenerMetadata")):
+        refused(lambda c: c["linux"].update(seccomp=seccomp | part), words)
+    for part, words in (({"blockIO": {"weightDevice": [{"major": 8, "minor": 0}]}},
+                         "weightDevice[0]: needs weight or leafWeight"),
+                        ({"rdma": {"mlx": {}}}, "rdma.mlx: needs hcaHandles or hcaObjects")):
+        refused(lambda c: c["linux"].setdefault("resources", {}).update(part), words)
     for name in ("..", "a/b", "../../cgroup"):
         refused(lambda c: c["linux"].update(intelRdt={"closID": name}), "linux.intelRdt.closID")
+    for schema in ("L3:0=f", "MB:0=10\nMB:0=20"):
+        refused(lambda c: c["linux"].update(intelRdt={"memBwSchema": schema}),
+                "linux.intelRdt.memBwSchema")
     refused(lambda c: c["linux"].update(intelRdt={"schemata": ["L3:0=f\nMB:0=10"]}),
             "linux.intelRdt.schemata[0]")
     refused(lambda c: c["process"].update(apparmorProfile="p"), "process.apparmorProfile")
