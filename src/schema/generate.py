@@ -489,6 +489,16 @@ class Reader:
 
     # Methods
 
+    def check_order(self, definition, place):
+        """By position what is optional stands behind what is required (OpenRPC 1.3, Method Object)."""
+        required = definition.get('required', [])
+        before = None
+        for name in definition.get('properties', {}):
+            if name not in required:
+                before = before or name
+            elif before:
+                self.fail(place, f'the optional parameter "{before}" stands before "{name}", which is required')
+
     def read_method(self, name, method, place):
         self.check_keys(method, METHOD_KEYS, place)
         entry = {'name': name, 'summary': method.get('summary', ''), 'params': None, 'result': None,
@@ -505,6 +515,8 @@ class Reader:
             c_name, definition, _ = self.resolve(method[part]['$ref'], f'{place}/{part}')
             if not self.is_struct(definition):
                 self.fail(f'{place}/{part}', 'is not an object')
+            if part == 'params':
+                self.check_order(definition, f'{place}/{part}')
             entry[part] = c_name
         return entry
 

@@ -56,6 +56,12 @@ REFUSED = {
         field(type='array', items={'type': 'array', 'items': STRING}), AT + '/items',
         'definitions of their own: use $ref'),
     'an array without items': (field(type='array'), AT, 'an array needs items'),
+    'optional parameters before required ones': (
+        {**definition({'a': STRING, 'b': STRING}, required=['b']),
+         'x-methods': {'m': {'params': {'$ref': '#/$defs/t'}}}}, '#/x-methods/m/params',
+        'the optional parameter "a" stands before "b"'),
+    'a keyword of another kind': (
+        field(type='string', description=1), AT + '/description', 'is a string'),
     'elements that may be null': (
         field(type='array', items={'type': ['string', 'null']}), AT + '/items',
         'an element that may be null is a $ref or null'),

@@ -55,6 +55,13 @@ def every_method_is_there_with_its_parameters(document, sources):
         assert methods[name].get('x-idempotent', False) == method.get('x-idempotent', False)
 
 
+def what_is_required_stands_first(document, sources):
+    """OpenRPC 1.3, Method Object: optional parameters stand behind all that are required."""
+    for method in document['methods']:
+        required = [param['required'] for param in method['params']]
+        assert required == sorted(required, reverse=True), method['name']
+
+
 def schemas_have_no_words_of_the_generator(document, sources):
     for node in nodes(document['components']['schemas']):
         assert not isinstance(node, dict) or not any(key.startswith('x-') for key in node), node
@@ -79,7 +86,7 @@ def main():
     document = module.build(sys.argv[2:])
     sources = [json.loads(pathlib.Path(path).read_text()) for path in sys.argv[2:]]
     checks = [every_reference_leads_somewhere, every_method_is_there_with_its_parameters,
-              schemas_have_no_words_of_the_generator, errors_are_those_of_the_schemas,
+              what_is_required_stands_first, schemas_have_no_words_of_the_generator, errors_are_those_of_the_schemas,
               what_c_has_is_the_same_text]
     print(f'1..{len(checks)}')
     failed = False
