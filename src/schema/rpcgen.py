@@ -89,8 +89,10 @@ class Outside(generate_stubs.Stubs):
     def __init__(self, path):
         self.prefix = generate.Schema.load(path).prefix
         super().__init__(path)
-        for method in self.methods:
+        for _, method in self.methods:
             method.local = self.member(method.name)
+        # Servers answer what has no function for clients, too.
+        self.answered = [generate_stubs.Method(self, entry) for entry in self.reader.methods]
         if self.prefix in RESERVED:
             raise generate.SchemaError(path, '#/x-c-prefix', f'"{self.prefix}" is taken: choose another')
         for entry in self.reader.methods:
@@ -171,7 +173,7 @@ def emit_server(stubs):
     out += '};\n\n'
     out += '/* handlers has to outlive the server. -EEXIST: it has a method of such a name already. */\n'
     out += f'int {prefix}_serve(struct cloche_rpc_server *server, const struct {prefix}_handlers *handlers);\n\n'
-    out += ''.join(generate_stubs.wrap(reply(method)) + ';\n' for method in stubs.methods)
+    out += ''.join(generate_stubs.wrap(reply(method)) + ';\n' for method in stubs.answered)
     return out + f'\nextern const char {prefix}_openrpc[];\n\n/* ---- client ---- */\n'
 
 
@@ -200,7 +202,7 @@ extern "C" {{
             out += f'\n#undef {macro} /* of GNU C: 1 */\n'
     out += '\n' + ''.join(f'struct {kind.c_name};\n' for kind in stubs.reader.types)
     out += emit_documents(stubs)
-    if stubs.methods:
+    if stubs.answered:
         out += emit_server(stubs) + generate_stubs.emit_prototypes(stubs)
     return out + '\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n'
 
@@ -272,11 +274,11 @@ def emit_methods(stubs, document):
         sizeof({prefix}_methods) / sizeof({prefix}_methods[0]), handlers);
 }}
 '''
-    for method in stubs.methods:
+    for method in stubs.answered:
         result = 'result' if method.result else 'NULL'
         fd = 'fd' if method.result_fd else '-1'
         out += f'\n{reply(method)}\n{{\n    cloche_schema_reply(request, {result}, {fd});\n}}\n'
-    for index, method in enumerate(stubs.methods):
+    for index, method in stubs.methods:
         out += generate_stubs.emit_method(stubs, f'&{prefix}_methods[{index}]', method)
     return out + f'\nconst char {prefix}_openrpc[] =\n{openrpc.c_literal(document)};\n'
 
@@ -284,7 +286,7 @@ def emit_methods(stubs, document):
 def emit_source(stubs, document):
     out = generate.comment(f'{MARK} from {os.path.basename(stubs.schema.path)}.')
     out += f'#include "{stubs.schema.name}.h"\n\n' + emit_tables(stubs)
-    return out + (emit_methods(stubs, document) if stubs.methods else '')
+    return out + (emit_methods(stubs, document) if stubs.answered else '')
 
 
 def protocol():
@@ -329,7 +331,7 @@ def main(arguments):
     try:
         for path in options.schemas:
             stubs = Outside(path)
-            document = openrpc.text_of([path, protocol()]) if stubs.methods else None
+            document = openrpc.text_of([path, protocol()]) if stubs.answered else None
             base = os.path.join(options.output, stubs.schema.name)
             check_ours(base + '.h')
             check_ours(base + '.c')
