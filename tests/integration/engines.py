@@ -16,6 +16,16 @@ DAEMON_START = 60  # seconds
 LIMITS = ["--ulimit", "nofile=1024:2048", "--ulimit", "nproc=1000:1000"]
 
 
+def value_of(pid, controller, name_v1, name_v2):
+    """A cgroup file of a process's cgroup."""
+    for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        if controller in names.split(","):
+            return pathlib.Path(f"/sys/fs/cgroup/{controller}{path}/{name_v1}").read_text().strip()
+    path = pathlib.Path(f"/proc/{pid}/cgroup").read_text().split("::", 1)[1].strip()
+    return pathlib.Path(f"/sys/fs/cgroup{path}/{name_v2}").read_text().strip()
+
+
 class Podman:
     """With folders and a cgroup parent of its own."""
 
@@ -130,6 +140,13 @@ class Docker:
                 os.rmdir(folder)
 
 
+def _protobuf(number, value):
+    """A field of bytes: protobuf's encoding, lengths below 16 KiB."""
+    assert len(value) < 1 << 14
+    length = [len(value)] if len(value) < 128 else [len(value) & 127 | 128, len(value) >> 7]
+    return bytes([number << 3 | 2, *length]) + value
+
+
 _CONTAINERD_CONFIG = '''version = 2
 root = "{scratch}/root"
 state = "{scratch}/state"
@@ -181,6 +198,21 @@ class Containerd:
             if line.split()[0] == name:
                 return line.split()[2]
         return None
+
+    def update(self, name, resources):
+        """What ctr has no command for and Kubernetes uses: Tasks.Update of containerd's API, one
+        gRPC message by curl. Returns what it answered."""
+        kind = b"types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
+        value = _protobuf(1, kind) + _protobuf(2, json.dumps(resources).encode())
+        message = _protobuf(1, name.encode()) + _protobuf(2, value)
+        request = self.scratch / "request"
+        request.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
+        headers = ["content-type: application/grpc", "te: trailers",
+                   f"containerd-namespace: {self.unique}"]
+        return run("curl", "-sS", "--max-time", 60, "--http2-prior-knowledge", "--unix-socket",
+                   self.scratch / "c.sock", "-o", "/dev/null", "-D", "-",
+                   *(word for header in headers for word in ("-H", header)), "--data-binary",
+                   f"@{request}", "http://localhost/containerd.services.tasks.v1.Tasks/Update").out
 
     @contextlib.contextmanager
     def background(self, name, *words, options=()):

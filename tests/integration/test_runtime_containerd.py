@@ -7,7 +7,7 @@ import os
 import pathlib
 import subprocess
 
-from engines import Containerd
+from engines import Containerd, value_of
 from harness import main, test, wait_for
 from terminal import Terminal
 
@@ -41,6 +41,25 @@ def a_life_in_the_background(engine):
         assert "exit code 4" in engine("tasks", "delete", name).err
         engine("tasks", "start", "-d", name)
         wait_for(lambda: engine.status(name) == "RUNNING")
+
+
+def limits_of(pid):
+    return [value_of(pid, "memory", "memory.limit_in_bytes", "memory.max"),
+            value_of(pid, "pids", "pids.max", "pids.max"),
+            value_of(pid, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0]]
+
+
+def update_of_limits(engine):
+    with engine.background("one", "sleep", "1000",
+                           options=["--memory-limit", str(64 << 20)]) as name:
+        answer = engine.update(name, {"memory": {"limit": 128 << 20}, "pids": {"limit": 77},
+                                      "cpu": {"quota": 50000, "period": 100000}})
+        assert "grpc-status: 0" in answer, answer
+        pid = int(engine("tasks", "ps", name).lines[1].split()[0])
+        assert limits_of(pid) == [str(128 << 20), "77", "50000"], limits_of(pid)
+        answer = engine.update(name, {"pids": {"limit": 78}, "cpu": {"cpus": "7999"}})
+        assert "grpc-status: 0" not in answer and "cpuset" in answer, answer
+        assert limits_of(pid) == [str(128 << 20), "77", "50000"], limits_of(pid)
 
 
 def kill_all_and_metrics(engine):
@@ -81,7 +100,7 @@ def a_terminal(engine):
         assert terminal.wait(60) == 5
 
 
-PARTS = (run_and_exit_codes, a_life_in_the_background, kill_all_and_metrics,
+PARTS = (run_and_exit_codes, a_life_in_the_background, update_of_limits, kill_all_and_metrics,
          options_reach_the_container, privileged, a_terminal)
 
 

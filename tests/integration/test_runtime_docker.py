@@ -3,22 +3,11 @@ update, restarts, terminals. The daemon is one for all tests, with folders and a
 without networks."""
 
 import os
-import pathlib
 import subprocess
 
-from engines import Docker
+from engines import Docker, value_of
 from harness import main, test, wait_for
 from terminal import Terminal
-
-
-def value_of(pid, controller, name_v1, name_v2):
-    """A cgroup file of a process's cgroup."""
-    for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, names, path = line.split(":", 2)
-        if controller in names.split(","):
-            return pathlib.Path(f"/sys/fs/cgroup/{controller}{path}/{name_v1}").read_text().strip()
-    path = pathlib.Path(f"/proc/{pid}/cgroup").read_text().split("::", 1)[1].strip()
-    return pathlib.Path(f"/sys/fs/cgroup{path}/{name_v2}").read_text().strip()
 
 
 def run_and_exit_codes(engine):
