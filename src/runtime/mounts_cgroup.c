@@ -29,6 +29,15 @@ static int bind_cgroup(const char *path, int dest_fd, const struct mount_options
     return r < 0 ? error_errno(err, -r, "attach the cgroup %s", path) : 0;
 }
 
+/* Whether the cgroup namespace's root is the cgroup as it is known here: not without a cgroup of
+ * its own, nor with one below that, nor below a user's systemd, of which only the parent was told
+ * where it is. */
+static bool knows_own_root(const struct container *container)
+{
+    return !cgroup_is_none(&container->cgroup) && !container->cgroup.user_manager &&
+           !container_is_below_cgroup(container->config->annotations);
+}
+
 /* Without a cgroup namespace the paths in /proc/PID/cgroup are the host's: so is the tree. With one
  * the container sees its own part, which it does with a bind mount at less cost than with a new
  * one. */
@@ -39,13 +48,7 @@ static int mount_v2(struct container *container, const struct mount_options *opt
     _cleanup_free_ char *path =
         own ? xasprintf(CGROUP_MOUNT "/%s", container->cgroup.path) : xstrdup(CGROUP_MOUNT);
 
-    const struct json_string_map *annotations = container->config->annotations;
-
-    /* Without a cgroup of its own nobody knows here which one of the host's that is; and with one
-     * below its own that is the namespace's root. */
-    bool is_new =
-        options->data ||
-        (own && (cgroup_is_none(&container->cgroup) || container_is_below_cgroup(annotations)));
+    bool is_new = options->data || (own && !knows_own_root(container));
     _cleanup_close_ int fd =
         is_new ? mounts_new_filesystem("cgroup2", "cgroup", options, -1, err) : -1;
     if (fd < 0 && options->data)

@@ -187,9 +187,13 @@ static int help_command(const char *name)
     return EXIT_CODE_OK;
 }
 
-static int seal(const struct globals *globals, char **argv, struct error *err)
+/* exec learns only from the container's state whether it has to ask a user's systemd; engines do
+ * not say --systemd-cgroup then. */
+static int seal(const struct globals *globals, const struct command *command, char **argv,
+                struct error *err)
 {
-    unsigned flags = globals->systemd_cgroup ? CLOCHE_RUNTIME_SEAL_KEEP_FOLDER : 0;
+    bool systemd = globals->systemd_cgroup || command == &command_exec;
+    unsigned flags = systemd ? CLOCHE_RUNTIME_SEAL_KEEP_FOLDER : 0;
     int r = cloche_runtime_seal(argv, flags);
 
     return r < 0
@@ -237,7 +241,7 @@ static int run_command(const struct globals *globals, int argc, char **argv, cha
         if (text_equal(argv[k], "--help") || text_equal(argv[k], "-h"))
             return help_command(argv[0]);
     }
-    int r = command->enters_container ? seal(globals, full_argv, &err) : 0;
+    int r = command->enters_container ? seal(globals, command, full_argv, &err) : 0;
     if (r == 0)
         r = open_runtime(globals, &program.runtime, &err);
     if (r < 0)
