@@ -64,12 +64,16 @@ extern "C" {
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
-/* Zeroed before its first use. Functions take NULL where nobody wants to know. */
+/* Zeroed before its first use. Functions take NULL where nobody wants to know. Its size is for
+ * good: what later versions know takes the place of `reserved`. */
 struct cloche_error {
     int code;      /* -errno; 0: none */
     int fault;     /* code of the error answer (cloche-rpc(7)); 0: none came */
     char *message; /* for a person, one line; owned; NULL: none */
     char *hint;    /* what to try; owned; may be NULL */
+    char *what;    /* with a fault: its code in a word, notFound ...; owned; may be NULL */
+    char *where;   /* with a fault: the method; owned; may be NULL */
+    void *reserved[4];
 };
 
 void cloche_error_finish(struct cloche_error *error); /* it can be used again then */
@@ -145,8 +149,8 @@ enum { CLOCHE_CLIENT_ENDPOINTS_MAX = 64, CLOCHE_CLIENT_CONNECTIONS_MAX = 1024 };
 int cloche_client_open(const struct cloche_client_settings *settings, struct cloche_client **ret,
                        struct cloche_error *error);
 
-/* Asynchronous calls end with -ECANCELED before it returns. No synchronous call may be running, no
- * connection be taken, and it is not for callbacks. NULL is nothing. */
+/* Calls end with -ECANCELED before it returns, synchronous ones of other threads, too; none may be
+ * begun any more, no connection be taken, and it is not for callbacks. NULL is nothing. */
 void cloche_client_close(struct cloche_client *client);
 
 /* With `polled`: readable when cloche_client_dispatch() has something to do. -1 without. */
@@ -183,6 +187,7 @@ struct cloche_call_options {
      * NULL: the server is not asked to tell. */
     void (*progress)(void *data, const struct cloche_progress *progress);
     void *progress_data;
+    struct cloche_cancel *cancel; /* synchronous only: ends the call from another thread; NULL */
 };
 
 /* A method by its name, its parameters and result as JSON text. params NULL: none. *ret_result is
@@ -190,6 +195,19 @@ struct cloche_call_options {
 int cloche_client_call(struct cloche_client *client, const char *method, const char *params,
                        const struct cloche_call_options *options, char **ret_result,
                        struct cloche_error *error);
+
+/* From any thread: the synchronous calls that are being made, and the waits for a connection, end
+ * with -ECANCELED, and the server is told by the end of their connections. A connection that is
+ * being made is waited for, so that it may take connect_timeout_ms. Later calls are as ever. */
+void cloche_client_interrupt(struct cloche_client *client);
+
+/* The same for chosen calls, any number, at a time or one after the other: those that name it in
+ * their options. It is for one client, and is destroyed when no call has it any more. */
+struct cloche_cancel;
+struct cloche_cancel *cloche_cancel_create(struct cloche_client *client);
+/* From any thread, for good: calls that are begun with it later end at once. */
+void cloche_cancel_fire(struct cloche_cancel *cancel);
+void cloche_cancel_destroy(struct cloche_cancel *cancel); /* NULL is nothing */
 
 /* result: JSON text, valid in the callback; NULL with an error. error: NULL with a result. fds: of
  * the answer; those that the callback sets to -1 are its own, the others are closed. */

@@ -140,8 +140,8 @@ typedef void (*cloche_schema_done)(void (*function)(void), void *data, void *res
 /* As cloche_client_call_async(). */
 int64_t cloche_schema_call_async(struct cloche_client *client,
                                  const struct cloche_schema_method *method, const void *params,
-                                 int fd, uint64_t timeout_ms, cloche_schema_done call,
-                                 void (*function)(void), void *data);
+                                 int fd, const struct cloche_call_options *options,
+                                 cloche_schema_done call, void (*function)(void), void *data);
 
 #pragma GCC visibility pop
 

@@ -18,15 +18,21 @@ enum { READ_SIZE = 64 * 1024, READ_ROUNDS = 4 };
 static void take_fault(struct rpc_channel *channel, struct pending *pending,
                        const struct rpc_message *message)
 {
+    _cleanup_fault_details_ struct fault_details details = {0};
     _cleanup_error_ struct error err = ERROR_INIT;
     int fault;
 
-    int code = fault_take(channel->codec, message->error.text, message->error.length, &fault, &err);
+    int code = fault_take(channel->codec, message->error.text, message->error.length, &fault,
+                          &details, &err);
     channel->counts.faults++;
     if (!fault)
         code = err.code = -EPROTO;
-    channel_finish(pending, &(struct rpc_outcome){
-                                .code = code, .fault = fault, .answered = true, .error = &err});
+    channel_finish(pending, &(struct rpc_outcome){.code = code,
+                                                  .fault = fault,
+                                                  .what = details.what,
+                                                  .where = details.where,
+                                                  .answered = true,
+                                                  .error = &err});
 }
 
 /* An error that names no call, since the server could not read which it was: too long, too deep. If
@@ -43,7 +49,8 @@ static void take_nobodys_fault(struct rpc_channel *channel, const struct rpc_mes
         take_fault(channel, channel_take_pending(channel, only->number), message);
         return;
     }
-    int code = fault_take(channel->codec, message->error.text, message->error.length, &fault, &err);
+    int code =
+        fault_take(channel->codec, message->error.text, message->error.length, &fault, NULL, &err);
     channel_end(channel, &(struct channel_end){.code = fault ? code : -EPROTO,
                                                .fault = fault,
                                                .what = error_message(&err),

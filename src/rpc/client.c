@@ -330,10 +330,10 @@ int rpc_client_receive(struct rpc_client *client, uint64_t id, const struct json
     struct answer **at = find_answer(client, id), *answer = *at;
     *at = answer->next;
     client->answers_count--;
-    int r =
-        answer->is_error
-            ? fault_take(&rpc_codec_json, answer->text, answer->length, &client->error_code, err)
-            : take_result(answer, result_type, ret_result, ret_fds, ret_fds_count, err);
+    int r = answer->is_error
+                ? fault_take(&rpc_codec_json, answer->text, answer->length, &client->error_code,
+                             NULL, err)
+                : take_result(answer, result_type, ret_result, ret_fds, ret_fds_count, err);
     answer_free(answer);
     return r;
 }

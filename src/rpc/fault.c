@@ -1,6 +1,8 @@
 #include <errno.h>
 #include <stdbool.h>
+#include <stdlib.h>
 
+#include <base/alloc.h>
 #include <rpc/server.h>
 #include <schema/rpc.h>
 
@@ -100,9 +102,29 @@ static char *clean(char *text)
     return text;
 }
 
+void fault_details_finish(struct fault_details *details)
+{
+    free(details->what);
+    free(details->where);
+    *details = (struct fault_details){0};
+}
+
+static void take_details(const struct rpc_fault *fault, int code, struct fault_details *ret)
+{
+    const char *word = fault_word(code);
+
+    fault_details_finish(ret);
+    if (fault->data && fault->data->what)
+        ret->what = clean(xstrdup(fault->data->what));
+    else if (word)
+        ret->what = xstrdup(word);
+    if (fault->data && fault->data->where)
+        ret->where = clean(xstrdup(fault->data->where));
+}
+
 /* The server's words, not ours: a message for a person was built where the failure was known. */
 int fault_take(const struct rpc_codec *codec, const char *text, size_t length, int *ret_code,
-               struct error *err)
+               struct fault_details *ret_details, struct error *err)
 {
     struct rpc_fault *fault;
     void *value;
@@ -116,6 +138,8 @@ int fault_take(const struct rpc_codec *codec, const char *text, size_t length, i
     r = error_set(err, fault_errno(fault->code), "%s", clean(fault->message));
     if (fault->data && fault->data->hint)
         error_hint(err, "%s", clean(fault->data->hint));
+    if (ret_details)
+        take_details(fault, *ret_code, ret_details);
     rpc_fault_free(fault);
     return r;
 }

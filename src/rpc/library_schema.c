@@ -96,7 +96,7 @@ int cloche_schema_parse(const struct cloche_schema_type *type, const char *text,
     _cleanup_error_ struct error err = ERROR_INIT;
 
     int r = json_parse(inner_type(type), text, length, NULL, ret, &err);
-    return r < 0 ? error_give(error, &err, 0) : 0;
+    return r < 0 ? error_give(error, &err, 0, NULL) : 0;
 }
 
 char *cloche_schema_write(const struct cloche_schema_type *type, const void *value)
@@ -142,9 +142,9 @@ int cloche_schema_call(struct cloche_client *client, const struct cloche_schema_
 
 int64_t cloche_schema_call_async(struct cloche_client *client,
                                  const struct cloche_schema_method *method, const void *params,
-                                 int fd, uint64_t timeout_ms, cloche_schema_done call,
-                                 void (*function)(void), void *data)
+                                 int fd, const struct cloche_call_options *options,
+                                 cloche_schema_done call, void (*function)(void), void *data)
 {
-    return rpc_stub_call_async(client, inner_method(method), params, fd, timeout_ms, call, function,
+    return rpc_stub_call_async(client, inner_method(method), params, fd, options, call, function,
                                data);
 }

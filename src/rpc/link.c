@@ -31,9 +31,18 @@ static void close_fds(struct cloche_connection *link)
     link->fds_count = 0;
 }
 
+/* Under the lock there is a descriptor or there is none: somebody may be about to shut it down. */
+static void close_link(struct cloche_connection *link)
+{
+    client_lock(link->endpoint->client);
+    int fd = steal_fd(&link->fd);
+    client_unlock(link->endpoint->client);
+    close_fd(fd);
+}
+
 static int break_link(struct cloche_connection *link, int code, struct error *err, const char *what)
 {
-    close_fd(steal_fd(&link->fd));
+    close_link(link);
     close_fds(link);
     return error_set(err, code, "%s: %s", link->endpoint->name, what);
 }
@@ -293,7 +302,8 @@ static void drop_fds(struct cloche_connection *link, size_t count)
 static int take_fault(struct cloche_connection *link, const struct rpc_message *message,
                       struct link_call *call, struct error *err)
 {
-    return fault_take(link->codec, message->error.text, message->error.length, &call->fault, err);
+    return fault_take(link->codec, message->error.text, message->error.length, &call->fault,
+                      &call->details, err);
 }
 
 /* 1: it was the answer (*ret is what came of it); 0: something else; -EPROTO. call NULL: none is
@@ -462,6 +472,7 @@ static int negotiate(struct cloche_connection *link, const char *encoding, uint6
         .method = &hello_method, .params = &hello, .deadline = deadline, .result = &result};
 
     int r = link_call(link, &call, err);
+    fault_details_finish(&call.details);
     if (r < 0)
         return call.fault && link->fd >= 0 ? 0 : r;
     const struct rpc_welcome *welcome = result;

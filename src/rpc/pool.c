@@ -90,7 +90,8 @@ uint64_t client_random(struct cloche_client *client)
     return (client->random * UINT64_C(2685821657736338717)) >> 16;
 }
 
-int error_give(struct cloche_error *error, struct error *err, int fault)
+int error_give(struct cloche_error *error, struct error *err, int fault,
+               struct fault_details *details)
 {
     int code = err->code;
 
@@ -100,6 +101,10 @@ int error_give(struct cloche_error *error, struct error *err, int fault)
                                        .fault = fault,
                                        .message = steal_ptr(err->message),
                                        .hint = steal_ptr(err->hint)};
+        if (fault && details) {
+            error->what = steal_ptr(details->what);
+            error->where = steal_ptr(details->where);
+        }
     }
     return code;
 }
@@ -110,6 +115,8 @@ void cloche_error_finish(struct cloche_error *error)
         return;
     free(error->message);
     free(error->hint);
+    free(error->what);
+    free(error->where);
     *error = (struct cloche_error){0};
 }
 
@@ -231,8 +238,8 @@ static int take_async_options(const struct cloche_call_options *given,
 {
     int r = take_options(given, ret, err);
 
-    if (r == 0 && (ret->ret_fds || ret->connection))
-        r = error_set(err, -EINVAL, "ret_fds and connection are for synchronous calls");
+    if (r == 0 && (ret->ret_fds || ret->connection || ret->cancel))
+        r = error_set(err, -EINVAL, "ret_fds, connection and cancel are for synchronous calls");
     return r;
 }
 
@@ -507,7 +514,7 @@ int cloche_client_open(const struct cloche_client_settings *settings, struct clo
         r = make_loop(client, &err);
     if (r < 0) {
         cloche_client_close(client);
-        return error_give(error, &err, 0);
+        return error_give(error, &err, 0, NULL);
     }
     *ret = client;
     return 0;
@@ -530,6 +537,7 @@ void cloche_client_close(struct cloche_client *client)
         close_copies(client);
     if (!client || !client_is_ours(client))
         return;
+    client_end_calls(client);
     stop_thread(client);
     if (client->loop)
         async_finish(client);
@@ -555,7 +563,9 @@ static struct cloche_error *show_error(const struct rpc_outcome *outcome, struct
     *ret = (struct cloche_error){.code = outcome->code,
                                  .fault = outcome->fault,
                                  .message = (char *)(uintptr_t)error_message(outcome->error),
-                                 .hint = outcome->error->hint};
+                                 .hint = outcome->error->hint,
+                                 .what = (char *)(uintptr_t)outcome->what,
+                                 .where = (char *)(uintptr_t)outcome->where};
     return ret;
 }
 
@@ -611,20 +621,28 @@ static void stub_done(const struct async_target *target, const struct rpc_outcom
 }
 
 int64_t rpc_stub_call_async(struct cloche_client *client, const struct json_method *method,
-                            const void *params, int fd, uint64_t timeout_ms, rpc_stub_done call,
-                            void (*function)(void), void *data)
+                            const void *params, int fd, const struct cloche_call_options *options,
+                            rpc_stub_done call, void (*function)(void), void *data)
 {
-    const struct cloche_call_options options = {
-        .size = sizeof(options), .timeout_ms = timeout_ms, .fds = &fd, .fds_count = fd >= 0};
+    struct cloche_call_options taken;
     const struct async_request request = {
         .method = method,
         .params = params,
         .text = params || !method->params ? NULL : "{}",
-        .options = &options,
+        .options = &taken,
         .target = {.done = stub_done, .stub = call, .function = function, .data = data},
     };
 
-    return function && client_is_ours(client) ? async_call(client, &request) : -EINVAL;
+    int r = function ? check_ours(client, NULL) : -EINVAL;
+    if (r == 0)
+        r = take_stub_options(options, &taken, NULL);
+    if (r == 0)
+        r = take_async_options(options, &taken, NULL);
+    if (r < 0)
+        return r;
+    taken.fds = &fd;
+    taken.fds_count = fd >= 0;
+    return async_call(client, &request);
 }
 
 bool cloche_client_cancel(struct cloche_client *client, int64_t number)

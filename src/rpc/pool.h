@@ -23,6 +23,8 @@
 #include <rpc/pool.h>
 #include <rpc/server.h>
 
+#include "fault.h"
+
 #define NS_PER_MS UINT64_C(1000000)
 #define NEVER UINT64_MAX
 
@@ -154,6 +156,24 @@ uint64_t endpoint_next_probe(const struct cloche_client *client);
  * taken here. */
 void endpoint_ended(struct endpoint *endpoint, bool answered, bool timed_out);
 
+/* ---- the end of synchronous calls from outside (interrupt.c) */
+
+struct cloche_cancel {
+    struct cloche_client *client;
+    bool fired; /* under the lock */
+};
+
+/* A call begins on the link, or it is given to a caller; and has ended. Under the lock. */
+void link_enter(struct cloche_connection *link, struct cloche_cancel *cancel);
+void link_leave(struct cloche_connection *link);
+/* Whether it was shut down meanwhile. The lock is taken here. */
+bool link_cancelled(struct cloche_connection *link);
+/* A thread begins a synchronous call: -ECANCELED when the client is being closed. */
+int client_enter(struct cloche_client *client, struct error *err);
+void client_leave(struct cloche_client *client);
+/* No synchronous call is left when it returns. */
+void client_end_calls(struct cloche_client *client);
+
 /* ---- blocking connections (connection.c is the server's: link.c) */
 
 /* A call of a connection, and what became of it. */
@@ -170,18 +190,22 @@ struct link_call {
     void **result; /* NULL: not wanted */
     void (*progress)(void *data, const struct cloche_progress *progress); /* NULL: not wanted */
     void *progress_data;
-    int fault;     /* set: code of an error answer */
-    bool answered; /* set: an answer came, result or error */
-    bool unsent;   /* set: the server cannot have begun with it */
-    bool was_idle; /* set: the connection had been used before */
-    bool refused;  /* set: the answer is an error about the connection, which has ended */
+    int fault;                    /* set: code of an error answer */
+    struct fault_details details; /* set with it; the caller's */
+    bool answered;                /* set: an answer came, result or error */
+    bool unsent;                  /* set: the server cannot have begun with it */
+    bool was_idle;                /* set: the connection had been used before */
+    bool refused; /* set: the answer is an error about the connection, which has ended */
 };
 
 struct cloche_connection {
     struct cloche_connection *next; /* among the idle ones */
     struct endpoint *endpoint;
-    int fd;     /* -1: broken */
-    bool fresh; /* no call of the caller's was made on it yet */
+    int fd;                                         /* -1: broken */
+    struct cloche_connection *next_used, **at_used; /* among those that calls are made on */
+    struct cloche_cancel *cancel;                   /* of the call; NULL: none */
+    bool cancelled;                                 /* and shut down for it: under the lock */
+    bool fresh;                                     /* no call of the caller's was made on it yet */
     const struct rpc_codec *codec;
     int64_t last_number;
     uint64_t wait_ns; /* what the socket's receive time-out is; 0: none */
@@ -358,6 +382,10 @@ struct cloche_client {
     struct cloche_client_settings settings; /* with the defaults filled in; no endpoints */
     uint64_t random;
     struct rpc_metrics metrics;
+    struct cloche_connection *used; /* by next_used */
+    unsigned interrupts;            /* so far */
+    _Atomic unsigned callers;       /* threads in synchronous calls */
+    _Atomic bool closing;
     unsigned forks; /* before it was opened */
 
     struct rpc_loop *loop;
@@ -424,7 +452,9 @@ int take_subscribe_options(const struct cloche_subscribe_options *given,
 int check_call(const struct cloche_client *client, const char *method, const char *params,
                char **ret_params, struct error *err);
 
-/* Moves err into error (NULL: nowhere). Returns its code. */
-int error_give(struct cloche_error *error, struct error *err, int fault);
+/* Moves err into error (NULL: nowhere), and the details of an error answer (NULL: none came).
+ * Returns its code. */
+int error_give(struct cloche_error *error, struct error *err, int fault,
+               struct fault_details *details);
 
 #endif

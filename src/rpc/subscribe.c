@@ -618,7 +618,7 @@ int cloche_client_subscribe(struct cloche_client *client, const char *params,
         r = hand_in(client, subscription, &err);
     if (r < 0) {
         subscription_free(subscription);
-        return error_give(error, &err, 0);
+        return error_give(error, &err, 0, NULL);
     }
     *ret = subscription;
     return 0;

@@ -52,7 +52,8 @@ static void put_back(struct cloche_connection *link)
     bool keep;
 
     client_lock(client);
-    keep = link->fd >= 0 && endpoint->state == CLOCHE_ENDPOINT_IN;
+    link_leave(link);
+    keep = link->fd >= 0 && !link->cancelled && endpoint->state == CLOCHE_ENDPOINT_IN;
     if (keep) {
         link->next = endpoint->idle;
         endpoint->idle = link;
@@ -145,6 +146,8 @@ struct search {
     bool exhausted;       /* no descriptors were left for it, or its server has too many of us */
     bool keep;            /* the caller keeps it for more than a call */
     uint64_t avoid;       /* endpoints that have refused the call */
+    unsigned interrupts;  /* of the client, when it began */
+    struct cloche_cancel *cancel;
     unsigned rounds;
 };
 
@@ -157,6 +160,13 @@ static int no_time(const struct search *search, bool none, struct error *err)
     if (why)
         return error_set(err, -ETIMEDOUT, "no connection in time: %s", why);
     return error_set(err, -ETIMEDOUT, "no connection in time: all are in use");
+}
+
+/* Under the lock: somebody wants the call to end. */
+static bool is_cancelled(const struct search *search)
+{
+    return search->client->interrupts != search->interrupts ||
+           (search->cancel && search->cancel->fired);
 }
 
 /* Under the lock. Nothing can be had now: waits for what may change that. */
@@ -203,6 +213,10 @@ static int find_room(struct search *search, struct endpoint **ret_endpoint,
         return 0;
     }
 
+    if (is_cancelled(search)) {
+        pass_on(client);
+        return error_set(err, -ECANCELED, "cancelled");
+    }
     if (search->rounds++ && monotonic_now() >= search->deadline)
         return no_time(search, none, err);
     struct endpoint *look_at = claim(client, none);
@@ -268,6 +282,8 @@ static int acquire(struct search *search, struct cloche_connection **ret, struct
     if (link) {
         link->endpoint->busy++;
         link->endpoint->calls++;
+        if (!search->keep)
+            link_enter(link, search->cancel);
         *ret = link;
     }
     client_unlock(client);
@@ -282,8 +298,8 @@ static int acquire(struct search *search, struct cloche_connection **ret, struct
 static bool is_lost(struct cloche_connection *link, const struct link_call *call, int code,
                     bool was_idle, const struct error *err)
 {
-    if (link->fd >= 0 || call->answered || code == -ETIMEDOUT || code == -ETOOMANYREFS ||
-        is_exhaustion(code))
+    if (link->fd >= 0 || call->answered || code == -ETIMEDOUT || code == -ECANCELED ||
+        code == -ETOOMANYREFS || is_exhaustion(code))
         return false;
     if (code == -EPROTO) {
         endpoint_garbled(link->endpoint, error_message(err));
@@ -303,6 +319,8 @@ static int call_once(struct cloche_connection *link, struct link_call *call, boo
 
     link->fresh = false;
     int r = link_call(link, call, err);
+    if (r < 0 && !call->answered && link_cancelled(link))
+        r = error_set(err, -ECANCELED, "cancelled");
     *ret_lost = r < 0 && is_lost(link, call, r, was_idle, err);
     call->was_idle = was_idle;
     endpoint_ended(link->endpoint, call->answered, r == -ETIMEDOUT);
@@ -321,6 +339,8 @@ static enum rpc_ended how_it_ended(const struct link_call *call, int code)
         return RPC_ENDED_ANSWERED;
     if (is_timeout(call, code))
         return RPC_ENDED_TIMEOUT;
+    if (code == -ECANCELED && !call->fault)
+        return RPC_ENDED_CANCELLED;
     return call->fault ? RPC_ENDED_FAULT : RPC_ENDED_LOST;
 }
 
@@ -369,27 +389,67 @@ static int call_somewhere(struct search *search, struct link_call *call, bool id
     }
 }
 
-static int call_on(struct cloche_connection *link, struct link_call *call, struct error *err)
+static int call_on(struct search *search, struct cloche_connection *link, struct link_call *call,
+                   struct error *err)
 {
-    struct cloche_client *client = link->endpoint->client;
+    struct cloche_client *client = search->client;
     bool lost;
 
     client_lock(client);
-    link->endpoint->busy++;
-    link->endpoint->calls++;
+    bool cancelled = is_cancelled(search);
+    if (!cancelled) {
+        link->endpoint->busy++;
+        link->endpoint->calls++;
+        link_enter(link, search->cancel);
+    }
     client_unlock(client);
-    return call_once(link, call, &lost, err);
+    if (cancelled)
+        return error_set(err, -ECANCELED, "cancelled");
+    int r = call_once(link, call, &lost, err);
+    client_lock(client);
+    link_leave(link);
+    client_unlock(client);
+    return r;
 }
 
-static int call_as_told(struct cloche_client *client, struct link_call *call,
+static int call_as_told(struct search *search, struct link_call *call,
                         const struct cloche_call_options *options, struct error *err)
 {
-    struct search search = {.client = client, .deadline = call->deadline, .problem = ERROR_INIT};
-
     if (options->connection)
-        return call_on(options->connection, call, err);
-    int r = call_somewhere(&search, call, call->method->idempotent || options->idempotent, err);
+        return call_on(search, options->connection, call, err);
+    return call_somewhere(search, call, call->method->idempotent || options->idempotent, err);
+}
+
+static int check_owners(const struct cloche_client *client,
+                        const struct cloche_call_options *options, struct error *err)
+{
+    if (options->connection && options->connection->endpoint->client != client)
+        return error_set(err, -EINVAL, "the connection is another client's");
+    if (options->cancel && options->cancel->client != client)
+        return error_set(err, -EINVAL, "what is to cancel the call is another client's");
+    return 0;
+}
+
+static int run_within(struct cloche_client *client, struct link_call *call,
+                      const struct cloche_call_options *options, struct error *err)
+{
+    uint64_t begun = monotonic_now();
+    struct search search = {
+        .client = client,
+        .deadline = deadline_after(begun, client_timeout(client, call->method, options)),
+        .problem = ERROR_INIT,
+        .interrupts = __atomic_load_n(&client->interrupts, __ATOMIC_RELAXED),
+        .cancel = options->cancel};
+
+    call->progress = options->progress;
+    call->progress_data = options->progress_data;
+    call->deadline = search.deadline;
+    rpc_metrics_begin(&client->metrics);
+    int r = call_as_told(&search, call, options, err);
+    rpc_metrics_end(&client->metrics, how_it_ended(call, r), call->fault, monotonic_now() - begun);
     error_finish(&search.problem);
+    if ((r == -ETIMEDOUT || r == -ECANCELED) && !call->fault)
+        error_context(err, "%s", call->method->name);
     return r;
 }
 
@@ -397,24 +457,21 @@ static int call_as_told(struct cloche_client *client, struct link_call *call,
 static int run(struct cloche_client *client, struct link_call *call,
                const struct cloche_call_options *options, struct cloche_error *error)
 {
-    uint64_t begun = monotonic_now();
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    if (check_ours(client, &err) < 0)
-        return error_give(error, &err, 0);
-    if (options->connection && options->connection->endpoint->client != client) {
-        error_set(&err, -EINVAL, "the connection is another client's");
-        return error_give(error, &err, 0);
-    }
-    call->progress = options->progress;
-    call->progress_data = options->progress_data;
-    call->deadline = deadline_after(begun, client_timeout(client, call->method, options));
-    rpc_metrics_begin(&client->metrics);
-    int r = call_as_told(client, call, options, &err);
-    rpc_metrics_end(&client->metrics, how_it_ended(call, r), call->fault, monotonic_now() - begun);
-    if (r == -ETIMEDOUT && !call->fault)
-        error_context(&err, "%s", call->method->name);
-    return r < 0 ? error_give(error, &err, call->fault) : 0;
+    int r = check_ours(client, &err);
+    if (r == 0)
+        r = check_owners(client, options, &err);
+    if (r == 0)
+        r = client_enter(client, &err);
+    if (r < 0)
+        return error_give(error, &err, 0, NULL);
+    r = run_within(client, call, options, &err);
+    client_leave(client);
+    if (r < 0)
+        error_give(error, &err, call->fault, &call->details);
+    fault_details_finish(&call->details);
+    return r;
 }
 
 int rpc_stub_call(struct cloche_client *client, const struct json_method *method,
@@ -428,7 +485,7 @@ int rpc_stub_call(struct cloche_client *client, const struct json_method *method
     size_t count = 1;
 
     if (take_stub_options(options, &taken, &err) < 0)
-        return error_give(error, &err, 0);
+        return error_give(error, &err, 0, NULL);
     struct link_call call = {.method = method,
                              .params = params,
                              .text = params || !method->params ? NULL : "{}",
@@ -441,7 +498,7 @@ int rpc_stub_call(struct cloche_client *client, const struct json_method *method
     int r = run(client, &call, &taken, error);
     if (r == 0 && ret_fd && came < 0) {
         error_set(&err, -EPROTO, "%s: the answer came without its descriptor", method->name);
-        r = error_give(error, &err, 0);
+        r = error_give(error, &err, 0, NULL);
     }
     if (r == 0 && ret_fd)
         *ret_fd = came;
@@ -468,7 +525,7 @@ int cloche_client_call(struct cloche_client *client, const char *method, const c
     if (r == 0)
         r = check_call(client, method, params, &text, &err);
     if (r < 0)
-        return error_give(error, &err, 0);
+        return error_give(error, &err, 0, NULL);
     struct link_call call = {.method = &by_name,
                              .text = text,
                              .fds = taken.fds,
@@ -499,14 +556,19 @@ int cloche_client_get(struct cloche_client *client, uint64_t timeout_ms,
         .client = client,
         .deadline = deadline_after(begun, client_timeout(client, &rpc_ping_method, &options)),
         .problem = ERROR_INIT,
+        .interrupts = __atomic_load_n(&client->interrupts, __ATOMIC_RELAXED),
         .keep = true};
 
     int r = check_ours(client, &err);
     if (r == 0)
-        r = acquire(&search, ret, &err);
+        r = client_enter(client, &err);
+    if (r < 0)
+        return error_give(error, &err, 0, NULL);
+    r = acquire(&search, ret, &err);
+    client_leave(client);
     error_finish(&search.problem);
     if (r < 0)
-        return error_give(error, &err, 0);
+        return error_give(error, &err, 0, NULL);
     client_lock(client);
     (*ret)->endpoint->busy--; /* calls are counted as they are made */
     (*ret)->endpoint->calls--;

@@ -76,6 +76,11 @@ class Method:
         arguments = self.inputs() + ['uint64_t timeout_ms', f'{self.name}_done done', 'void *data']
         return f'int64_t {self.name}_async({", ".join(arguments)})'
 
+    def asynchronous_with(self):
+        arguments = (self.inputs() + ['const struct cloche_call_options *options',
+                                      f'{self.name}_done done', 'void *data'])
+        return f'int64_t {self.name}_async_with({", ".join(arguments)})'
+
     def notes(self):
         notes = [self.summary]
         if self.idempotent:
@@ -137,6 +142,7 @@ def emit_prototypes(stubs):
         out += '\n' + generate.comment(method.notes())
         out += wrap(method.sync()) + ';\n' + wrap(method.sync_with()) + ';\n'
         out += wrap(method.callback()) + ';\n' + wrap(method.asynchronous()) + ';\n'
+        out += wrap(method.asynchronous_with()) + ';\n'
     return out
 
 
@@ -147,8 +153,9 @@ def emit_header(stubs):
  * The methods of Cloche as functions. Generated from runtime-spec/{file}.
  *
  * Of each method there is METHOD(), which blocks; METHOD_with(), the same with options (time-out,
- * connection); and METHOD_async(), which returns at once (> 0, the number for
- * cloche_client_cancel(); or -errno, and there will be no callback) and calls back exactly once.
+ * connection); METHOD_async(), which returns at once (> 0, the number for cloche_client_cancel(); or
+ * -errno, and there will be no callback) and calls back exactly once; METHOD_async_with(), the same
+ * with options (progress, idempotent).
  * Blocking, threads, errors and retries: <cloche/client.h>.
  *
  * params stays the caller's, and may be NULL where nothing is required. Members that are not wanted
@@ -230,10 +237,17 @@ static void done_{method.local}(void (*function)(void), void *data, void *result
 {close}    (({method.name}_done)function)({', '.join(given + ['error'])});
 }}
 
+{method.asynchronous_with()}
+{{
+    return {stubs.call}_async(client, {table}, {params}, {fd}, options, done_{method.local},
+        (void (*)(void))done, data);
+}}
+
 {method.asynchronous()}
 {{
-    return {stubs.call}_async(client, {table}, {params}, {fd}, timeout_ms, done_{method.local},
-        (void (*)(void))done, data);
+    const struct cloche_call_options options = {{ .size = sizeof(options), .timeout_ms = timeout_ms }};
+
+    return {method.name}_async_with({', '.join(passed + ['&options', 'done', 'data'])});
 }}
 '''
 

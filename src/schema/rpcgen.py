@@ -43,9 +43,9 @@ HEADER = '''/*
  * answer. {prefix}_openrpc is for the settings' `document`: what rpc.discover answers.
  *
  * For clients of <cloche/client.h>: of each method there is METHOD(), which blocks; METHOD_with(),
- * the same with options (time-out, connection); and METHOD_async(), which returns at once (> 0, the
+ * the same with options (time-out, connection); METHOD_async(), which returns at once (> 0, the
  * number for cloche_client_cancel(); or -errno, and there will be no callback) and calls back
- * exactly once.
+ * exactly once; METHOD_async_with(), the same with options (progress, idempotent).
  *
  * params stays the caller's, and may be NULL where nothing is required. *ret is the caller's, and is
  * given back with its _free() function; ret may be NULL. The result that a callback gets is the
@@ -128,7 +128,7 @@ class Outside(generate_stubs.Stubs):
         names.append((f'struct {prefix}_handlers', '#'))
         for entry in self.reader.methods:
             place, name = f'#/x-methods/{entry["name"]}', self.function(entry['name'])
-            names += [(name + end, place) for end in ('', '_with', '_async', '_done', '_reply')]
+            names += [(name + end, place) for end in ('', '_with', '_async', '_async_with', '_done', '_reply')]
         for name, place in names:
             if name in taken:
                 raise generate.SchemaError(self.schema.path, place,

@@ -16,6 +16,9 @@ struct run {
     long to_send, to_come;
 };
 
+static const struct cloche_call_options in_a_minute = {.size = sizeof(in_a_minute),
+                                                       .timeout_ms = 60000};
+
 static struct cloche_client *open_client(const char *path, bool polled, bool cbor)
 {
     const char *const endpoints[] = {path, NULL};
@@ -76,7 +79,7 @@ static void nothing(void)
 static void send_one(struct run *run)
 {
     run->to_send--;
-    if (rpc_stub_call_async(run->client, &echo_methods[0], &run->payload, -1, 60000, on_done,
+    if (rpc_stub_call_async(run->client, &echo_methods[0], &run->payload, -1, &in_a_minute, on_done,
                             nothing, run) < 0)
         abort();
 }
@@ -93,8 +96,8 @@ void pooled_async(const char *path, const char *payload, long count, long width,
     /* The rest is sent from the callbacks: they may be running in the client's thread already. */
     run.to_send -= width;
     for (long i = 0; i < width; i++) {
-        if (rpc_stub_call_async(run.client, &echo_methods[0], &run.payload, -1, 60000, on_done,
-                                nothing, &run) < 0)
+        if (rpc_stub_call_async(run.client, &echo_methods[0], &run.payload, -1, &in_a_minute,
+                                on_done, nothing, &run) < 0)
             abort();
     }
     while (__atomic_load_n(&run.to_come, __ATOMIC_SEQ_CST) > 0) {

@@ -37,6 +37,7 @@ struct rpc_outcome {
     bool answered;             /* the server's answer came, result or error */
     bool unsent;               /* without one: the server cannot have begun with it, and will not */
     bool heard;                /* without one: something came meanwhile, for others */
+    const char *what, *where;  /* of the error answer's data; NULL: not told */
     const struct error *error; /* with code < 0: message and hint for a person */
     int *fds; /* that came with the answer; those that the callback sets to -1 are its own */
     size_t fds_count;

@@ -26,7 +26,7 @@ typedef void (*rpc_stub_done)(void (*function)(void), void *data, void *result, 
 
 /* The call's number, or -errno; see cloche_client_call_async(). */
 int64_t rpc_stub_call_async(struct cloche_client *client, const struct json_method *method,
-                            const void *params, int fd, uint64_t timeout_ms, rpc_stub_done call,
-                            void (*function)(void), void *data);
+                            const void *params, int fd, const struct cloche_call_options *options,
+                            rpc_stub_done call, void (*function)(void), void *data);
 
 #endif
