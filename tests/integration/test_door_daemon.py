@@ -25,8 +25,18 @@ class Daemon:
     def __init__(self, instance, folder, **settings):
         self.instance = instance
         self.file = pathlib.Path(folder) / "cloched.conf"
-        self.file.write_text(json.dumps({"door": settings}))
+        self.write(settings)
         self.log = []
+
+    def write(self, settings):
+        self.file.write_text(json.dumps({} if settings is None else {"door": settings}))
+
+    def reload(self, word="the configuration is read again", **settings):
+        """Other settings, on SIGHUP; until the daemon says so."""
+        self.write(settings or None)
+        before = sum(word in line for line in self.log)
+        self.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: sum(word in line for line in self.log) > before, 30, word)
 
     def argv(self, *more):
         return [program("cloched"), "--instance", self.instance.name, "--config", str(self.file),
@@ -200,8 +210,9 @@ def one_client_too_many_ends_nobody_elses_connection(instance, scratch):
         client.call("rpc.ping")
         door = daemon.door()
         limits = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
-        open_now = max(map(int, os.listdir(f"/proc/{daemon.process.pid}/fd")))
-        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (open_now + 8, limits[1]))
+        used = set(map(int, os.listdir(f"/proc/{daemon.process.pid}/fd")))
+        lowest_free = [number for number in range(1000) if number not in used]
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (lowest_free[8], limits[1]))
         crowd = [socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=20) for _ in range(30)]
         wait_for(lambda: daemon.said("no descriptor left"), 20)
         assert client.call("rpc.ping") == {} and daemon.door() == door
@@ -298,11 +309,123 @@ def settings_that_make_no_sense_stop_the_daemon(instance, scratch):
             ({"listen": []}, "listen"), ({}, "listen"), ({"listen": ["x"], "colour": 1}, "colour"),
             ({"listen": [place], "insecureLoopback": True}, "Address already in use"),
             ({"listen": [place], "insecureLoopback": True, "user": "root"}, "may not run as root"),
+            ({"listen": [place], "insecureLoopback": True, "methods": ["container.lst"]}, "no method fits"),
+            ({"listen": [place], "insecureLoopback": True,
+              "grants": [{"certificates": ["CN:boss"], "methods": ["*", "imagelist"]}]}, "no method fits 'imagelist'"),
             ({"listen": [place], "insecureLoopback": True, "user": "no-such-user"}, "no user")):
         daemon = Daemon(instance, scratch, **settings)
+        if "in use" not in message:
+            looked = run(*daemon.argv("--check-config"), env=instance.env, code=None)
+            assert looked.code == 1 and message in looked.err, (settings, looked)
         result = run(*daemon.argv(), env=instance.env, code=1)
         assert message in result.err, (settings, result)
     taken.close()
+
+
+# ---- other settings
+
+def ends(client):
+    """Whether the connection is closed from the other side."""
+    client.wire.sock.settimeout(20)
+    try:
+        return client.wire.receive() is None
+    except OSError:
+        return True
+
+
+def refuses(url, **options):
+    try:
+        rpc.connect(url, **options).call("rpc.ping")
+        return False
+    except (OSError, EOFError):
+        return True
+
+
+@test
+def places_come_and_go_on_sighup(instance, scratch):
+    """Connections to places that stay are not dropped; those to others are."""
+    stays, goes, comes = (f"tcp://127.0.0.1:{free_port()}" for _ in range(3))
+    with Daemon(instance, scratch, listen=[stays, goes], insecureLoopback=True) as daemon:
+        kept, dropped = rpc.connect(stays), rpc.connect(goes)
+        assert kept.call("rpc.ping") == {} and dropped.call("rpc.ping") == {}
+        first = daemon.door()
+        daemon.reload(listen=[stays, goes], insecureLoopback=True)
+        assert daemon.door() == first and rpc.connect(goes).call("rpc.ping") == {}  # nothing has changed
+        daemon.reload("the door stays as it was", listen=["tcp://0.0.0.0:1"])
+        assert dropped.call("rpc.ping") == {}
+        daemon.reload(listen=[comes, stays], insecureLoopback=True, idleSeconds=3600)
+        assert ends(dropped) and refuses(goes)
+        for url in (stays, comes):
+            assert rpc.connect(url).call("rpc.ping") == {}
+        assert kept.call("rpc.ping") == {}
+        # The door of before goes with its last client.
+        kept.wire.close()
+        wait_for(lambda: not os.path.exists(f"/proc/{first}"), 20)
+        # Another transport at the same place, and none at all, and one again.
+        wide = comes.replace("127.0.0.1", "0.0.0.0")
+        daemon.reload(listen=[comes.replace("tcp:", "ws:")], insecureLoopback=True)
+        assert rpc.connect(comes.replace("tcp:", "ws:")).call("rpc.ping") == {} and refuses(stays)
+        daemon.reload()
+        assert refuses(comes) and daemon.door() is None, wide
+        daemon.reload(listen=[comes], insecureLoopback=True)
+        assert rpc.connect(comes).call("rpc.ping") == {}
+
+
+@test
+def certificates_are_renewed_on_sighup(instance, scratch):
+    certificates = Certificates(scratch)
+    certificates.make("boss", "ca", "/CN=boss", "extendedKeyUsage=clientAuth")
+    certificates.make("renewed", "ca", "/CN=renewed door",
+                      "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth")
+    url = f"tls://127.0.0.1:{free_port()}"
+    settings = {"listen": [url], "tlsCert": certificates.path("server.pem"), "tlsKey": certificates.path("server.key"),
+                "tlsClientCa": certificates.path("ca.pem")}
+
+    def shown(client):
+        return dict(pair[0] for pair in client.wire.sock.getpeercert()["subject"])["commonName"]
+
+    with Daemon(instance, scratch, **settings) as daemon:
+        till, boss = (rpc.connect(url, **certificates.client_options(name)) for name in ("client", "boss"))
+        assert till.call("rpc.ping") == boss.call("rpc.ping") == {} and shown(till) == "door"
+        for kind in ("pem", "key"):
+            os.replace(certificates.path(f"renewed.{kind}"), certificates.path(f"server.{kind}"))
+        daemon.reload(**settings)
+        later = rpc.connect(url, **certificates.client_options("boss"))
+        assert later.call("rpc.ping") == {} and shown(later) == "renewed door"
+        assert till.call("rpc.ping") == boss.call("rpc.ping") == {}
+        # One is revoked: its connections end, at whichever door they are; the others stay.
+        for name, text in (("index", ""), ("number", "01\n")):
+            (scratch / name).write_text(text)
+        (scratch / "ca.cnf").write_text(f"[ca]\ndefault_ca=a\n[a]\ndatabase={scratch}/index\n"
+                                        f"crlnumber={scratch}/number\ndefault_md=sha256\ndefault_crl_days=2\n")
+        authority = ["-config", scratch / "ca.cnf", "-cert", certificates.path("ca.pem"), "-keyfile",
+                     certificates.path("ca.key")]
+        run("openssl", "ca", *authority, "-revoke", certificates.path("client.pem"))
+        run("openssl", "ca", *authority, "-gencrl", "-out", certificates.path("crl.pem"))
+        settings["tlsCrl"] = certificates.path("crl.pem")
+        young = rpc.connect(url, **certificates.client_options())
+        assert young.call("rpc.ping") == {}
+        daemon.reload(**settings)
+        assert ends(young)
+        assert refuses(url, **certificates.client_options())
+        assert boss.call("rpc.ping") == later.call("rpc.ping") == {}
+        assert ends(till)
+
+
+@test
+def rights_are_read_again_on_sighup(instance, scratch):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    settings = {"listen": [url], "insecureLoopback": True}
+    with Daemon(instance, scratch, **settings, methods=["system.version"]) as daemon:
+        client = rpc.connect(url)
+        assert "system.info" not in client.call("rpc.whoami")["methods"]
+        door = daemon.door()
+        daemon.reload(**settings, methods=["system.version", "system.info"])
+        assert client.call("system.info") and daemon.door() == door
+        daemon.reload(**settings, methods=["system.info"])
+        assert ends(client)
+        later = rpc.connect(url)
+        assert later.call("system.info") and "system.version" not in later.call("rpc.whoami")["methods"]
 
 
 # ---- the command line

@@ -122,6 +122,8 @@ void gate_peer_gone(struct gate *gate)
     if (gate->paused && !gate->ending && !gate->retry.place)
         watch_listeners(gate, true);
     begin_idle_time(gate);
+    if (gate->retired && !gate->peers_count)
+        gate->ending = true;
 }
 
 static void on_idle_for_long(struct rpc_timer *timer)
@@ -225,10 +227,48 @@ static int open_listeners(struct gate *gate, struct error *err)
     return r;
 }
 
+/* Another door listens from now on. What was trusted before is held by the sessions until they have
+ * been looked at. */
+static void retire(struct gate *gate, const int *fds, size_t count)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct tls *trust = NULL;
+
+    for (size_t i = 0; i < gate->listeners_count; i++) {
+        rpc_loop_watch(gate->loop, &gate->listeners[i].watch, 0);
+        close(gate->listeners[i].watch.fd);
+    }
+    gate->listeners_count = 0;
+    gate->retired = true;
+    int r = count ? tls_trust(fds[0], count > 1 ? fds[1] : -1, &trust, &err) : 0;
+    if (r < 0)
+        log_failure(LOG_ERROR, &err, "nobody can be let stay");
+    else
+        peers_check(gate, trust);
+    if (trust) {
+        tls_destroy(gate->trust);
+        gate->trust = trust;
+    }
+    gate->ending = r < 0 || !gate->peers_count;
+}
+
 static void on_control(struct rpc_watch *watch, uint32_t events _unused_)
 {
     struct gate *gate = (struct gate *)((char *)watch - offsetof(struct gate, control));
+    char word[sizeof(DOOR_RETIRE)];
+    int fds[2];
+    size_t count = ARRAY_SIZE(fds);
 
+    ssize_t n = socket_receive_now(watch->fd, word, sizeof(word), fds, &count);
+    if (n == -EAGAIN)
+        return;
+    if (n == (ssize_t)strlen(DOOR_RETIRE)) {
+        log_info("another one listens; this one ends with its last client");
+        retire(gate, fds, count);
+        for (size_t i = 0; i < count; i++)
+            close(fds[i]);
+        return;
+    }
     log_info("ending with the daemon");
     gate->ending = true;
 }
@@ -295,6 +335,7 @@ static void finish(struct gate *gate)
     sources_finish(gate);
     http_destroy(gate->http);
     tls_destroy(gate->tls);
+    tls_destroy(gate->trust);
     rpc_loop_clear_timer(gate->loop, &gate->retry);
     rpc_loop_clear_timer(gate->loop, &gate->exit);
     if (gate->control.callback)

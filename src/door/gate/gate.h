@@ -153,6 +153,8 @@ struct gate {
     struct rpc_timer exit;  /* after a time without connections */
     uint64_t http_peer;     /* the peer that the HTTP server is being given */
     bool paused;            /* nothing is accepted */
+    bool retired;           /* it ends with the last connection */
+    struct tls *trust;      /* what has held since; NULL: none */
     bool ending;
 };
 
@@ -167,6 +169,9 @@ void peer_upgrade(struct peer *peer, const void *early, size_t early_length);
 /* Ends one that is in its handshake, to make room: of those that have most, the oldest. false:
  * there is none. */
 bool peers_drop_handshake(struct gate *gate);
+/* Ends those that are not let in yet, and those whose certificate is not trusted; trust NULL: that
+ * is not looked at. */
+void peers_check(struct gate *gate, struct tls *trust);
 /* Says farewell for want of memory; it is freed later. */
 void peer_overloaded(struct peer *peer);
 /* Ends all of them, politely as far as that goes at once. */

@@ -22,6 +22,7 @@
 #include <rpc/server.h>
 
 #include "gate.h"
+#include "tls.h"
 #include "websocket.h"
 
 enum { READ_SIZE = 16 * 1024, READ_ROUNDS = 4 };
@@ -712,6 +713,22 @@ bool peers_drop_handshake(struct gate *gate)
                  best->listener->url);
     peer_free(best);
     return true;
+}
+
+void peers_check(struct gate *gate, struct tls *trust)
+{
+    struct peer *next;
+
+    for (struct peer *peer = gate->peers; peer; peer = next) {
+        next = peer->next;
+        bool trusted = !trust || !peer->stream.session || tls_trusts(trust, peer->stream.session);
+        if (peer->state != PEER_RELAY && peer->state != PEER_FAREWELL) {
+            peer_free(peer);
+        } else if (!trusted && peer->state == PEER_RELAY) {
+            give_up(peer, "the certificate is not trusted any more");
+            rpc_loop_queue_later(gate->loop, &peer->update);
+        }
+    }
 }
 
 void peers_end(struct gate *gate)

@@ -93,6 +93,14 @@ static int load(struct tls *tls, const struct door_config *config, struct error 
     return r;
 }
 
+static void set_purpose(struct tls *tls)
+{
+    tls->purpose = (gnutls_typed_vdata_st){
+        .type = GNUTLS_DT_KEY_PURPOSE_OID,
+        .data = (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_CLIENT,
+    };
+}
+
 int tls_create(const struct door_config *config, struct tls **ret, struct error *err)
 {
     *ret = NULL;
@@ -108,13 +116,58 @@ int tls_create(const struct door_config *config, struct tls **ret, struct error 
         return r;
     }
     tls->mutual = config->tls_client_ca;
-    tls->purpose = (gnutls_typed_vdata_st){
-        .type = GNUTLS_DT_KEY_PURPOSE_OID,
-        .data = (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_CLIENT,
-    };
+    set_purpose(tls);
     *ret = tls;
     return 0;
 }
+
+/* ---- other authorities ---- */
+
+static int load_open(struct tls *tls, int fd, set_list set, const char *what, struct error *err)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t length;
+
+    int r = file_read_fd(fd, DOOR_FILE_MAX, &text, &length, err);
+    if (r < 0)
+        return r;
+    const gnutls_datum_t data = {(unsigned char *)text, (unsigned)length};
+    r = set(tls->credentials, &data, GNUTLS_X509_FMT_PEM);
+    return r > 0 ? 0
+                 : error_set(err, -EINVAL, "%s: %s", what,
+                             r < 0 ? gnutls_strerror(r) : "there is none in it");
+}
+
+int tls_trust(int ca_fd, int crl_fd, struct tls **ret, struct error *err)
+{
+    struct tls *tls = xnew(struct tls);
+
+    set_purpose(tls);
+    int r = gnutls_certificate_allocate_credentials(&tls->credentials);
+    r = r < 0 ? error_set(err, -EIO, "TLS: %s", gnutls_strerror(r))
+              : load_open(tls, ca_fd, gnutls_certificate_set_x509_trust_mem,
+                          "authorities of clients' certificates", err);
+    if (r == 0 && crl_fd >= 0)
+        r = load_open(tls, crl_fd, gnutls_certificate_set_x509_crl_mem, "revoked certificates",
+                      err);
+    if (r < 0) {
+        tls_destroy(tls);
+        return r;
+    }
+    *ret = tls;
+    return 0;
+}
+
+bool tls_trusts(struct tls *trust, struct gnutls_session_int *session)
+{
+    unsigned status;
+
+    return gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, trust->credentials) >= 0 &&
+           gnutls_certificate_verify_peers(session, &trust->purpose, 1, &status) >= 0 &&
+           status == 0;
+}
+
+/* ---- sessions ---- */
 
 /* A browser that a page has sent here offers the protocols that it would speak (ALPN, RFC 7301);
  * whoever offers none is no browser. */

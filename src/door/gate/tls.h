@@ -22,6 +22,12 @@ enum {
 int tls_create(const struct door_config *config, struct tls **ret, struct error *err);
 void tls_destroy(struct tls *tls);
 
+/* What is trusted now, from open files (the second may be missing: -1), for tls_trusts() alone. */
+int tls_trust(int ca_fd, int crl_fd, struct tls **ret, struct error *err);
+/* Whether the certificate that was shown in the session's handshake is still one of ours. trust
+ * must outlive the session. */
+bool tls_trusts(struct tls *trust, struct gnutls_session_int *session);
+
 /* A server's session for a descriptor, before its handshake. Unless http is spoken in it, those who
  * ask for HTTP are refused. */
 int tls_session(struct tls *tls, int fd, bool http, struct gnutls_session_int **ret,

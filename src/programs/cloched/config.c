@@ -292,6 +292,32 @@ static int check_section(const struct reading *reading, size_t index, struct err
     return r;
 }
 
+/* ---- the door ---- */
+
+static int check_patterns(const struct reading *reading, const char *where, char *const *patterns,
+                          size_t count, struct error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (reading->is_method(patterns[i]))
+            continue;
+        error_set(err, -EINVAL, "%s: %s: no method fits '%s'", reading->config->name, where,
+                  patterns[i]);
+        return error_hint(err, "See: cloche rpc methods"), -EINVAL;
+    }
+    return 0;
+}
+
+static int check_door(const struct reading *reading, const struct door_settings *door,
+                      struct error *err)
+{
+    int r = check_patterns(reading, "door.methods", door->methods, door->methods_count, err);
+
+    for (size_t i = 0; r == 0 && i < door->grants_count; i++)
+        r = check_patterns(reading, "door.grants[].methods", door->grants[i]->methods,
+                           door->grants[i]->methods_count, err);
+    return r;
+}
+
 /* ---- the file ---- */
 
 static int check_file(const struct reading *reading, struct error *err)
@@ -304,6 +330,8 @@ static int check_file(const struct reading *reading, struct error *err)
     config->sockets = xnew_array(struct config_socket, config->file->listen_count + 1);
     for (size_t i = 0; r == 0 && i < config->file->listen_count; i++)
         r = check_section(reading, i, err);
+    if (r == 0 && config->file->door)
+        r = check_door(reading, config->file->door, err);
     return r;
 }
 

@@ -2,12 +2,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pwd.h>
-#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
-#include <sys/pidfd.h>
-#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,32 +14,43 @@
 #include <base/file.h>
 #include <base/log.h>
 #include <base/process.h>
-#include <base/socket.h>
 #include <base/text.h>
 #include <door/address.h>
-#include <door/serve.h>
 #include <rpc/loop.h>
 #include <rpc/server.h>
 #include <schema/door.h>
 
 #include "door.h"
 #include "door_guests.h"
+#include "door_process.h"
 
 #define NS_PER_MS 1000000ULL
 
 enum {
-    CONTROL_FD = 3, /* numbers in the door */
-    FIRST_SOCKET_FD = 4,
-    LISTEN_MAX = 16,
+    LISTEN_MAX = DOOR_SOCKETS_MAX,
     BIND_STEP_MS = 50,
-    END_MS = 1000, /* for a door to end when it is asked to */
     SAID_MAX = 4096,
-    COMPLAIN_MS = 1000, /* between two lines of the same complaint */
+    FILES = 5,       /* that a door reads */
+    RETIRED_MAX = 8, /* doors whose last clients are awaited; the oldest is ended for another */
 };
 
 struct place {
     struct door_keeper *keeper;
+    char *url; /* owned */
     struct rpc_watch watch;
+};
+
+/* Another file, or another text in it. */
+struct stamp {
+    dev_t device;
+    ino_t inode;
+    off_t size;
+    struct timespec changed;
+};
+
+struct retired {
+    struct retired *next; /* the younger one */
+    struct door_process *process;
 };
 
 struct door_keeper {
@@ -51,15 +61,13 @@ struct door_keeper {
     size_t places_count;
     uid_t uid;
     gid_t gid;
-    struct process process; /* pidfd -1: none runs */
-    struct rpc_watch child;
-    struct rpc_watch control;
+    struct door_process *current; /* NULL: none runs, and the places are watched here */
+    char **argv;                  /* owned; of what the current one was to do */
+    struct stamp stamps[FILES];   /* of its files */
+    struct retired *retired;
     struct door_guests *guests;
-    bool shot; /* it made no sense, and was ended for it */
     struct rpc_timer retry;
-    uint64_t started;
     uint64_t pause_ms; /* after the next crash */
-    uint64_t complained;
 };
 
 /* ---- who it runs as ---- */
@@ -111,14 +119,13 @@ static void add_number(char ***argv, const char *option, bool given, uint32_t va
     strv_take(argv, xasprintf("%u", value));
 }
 
+/* All but the places. */
 static char **arguments(const struct door_keeper *keeper)
 {
     const struct door_settings *settings = keeper->settings;
     char **argv = NULL;
 
     strv_append(&argv, "cloche-door");
-    for (size_t i = 0; i < settings->listen_count; i++)
-        add_text(&argv, "--listen", settings->listen[i]);
     add_text(&argv, "--tls-cert", settings->tls_cert);
     add_text(&argv, "--tls-key", settings->tls_key);
     add_text(&argv, "--tls-client-ca", settings->tls_client_ca);
@@ -140,32 +147,28 @@ static char **arguments(const struct door_keeper *keeper)
     add_number(&argv, "--idle-seconds", settings->has_idle_seconds, settings->idle_seconds);
     add_number(&argv, "--exit-seconds", true,
                settings->has_exit_seconds ? settings->exit_seconds : DOOR_EXIT_SECONDS);
-    add_number(&argv, "--control-fd", true, CONTROL_FD);
-    add_number(&argv, "--sockets-from", true, FIRST_SOCKET_FD);
+    add_number(&argv, "--control-fd", true, DOOR_CONTROL_FD);
+    add_number(&argv, "--sockets-from", true, DOOR_SOCKETS_FD);
     add_number(&argv, "--uid", true, keeper->uid);
     add_number(&argv, "--gid", true, keeper->gid);
     return argv;
 }
 
-static int spawn(const struct door_keeper *keeper, char *const *argv, const int *fds, int fds_count,
-                 struct process *ret, struct error *err)
+static char **arguments_with_places(const struct door_keeper *keeper)
 {
-    static char *const environment[] = {NULL};
+    const struct door_settings *settings = keeper->settings;
+    char **argv = arguments(keeper);
 
-    return process_spawn(&(struct process_spec){.path = keeper->program,
-                                                .argv = argv,
-                                                .environment = environment,
-                                                .fds = fds,
-                                                .fds_count = fds_count,
-                                                .directory = "/",
-                                                .new_session = true},
-                         ret, err);
+    for (size_t i = 0; i < settings->listen_count; i++)
+        add_text(&argv, "--listen", settings->listen[i]);
+    return argv;
 }
 
 /* What the door says against its configuration, before anybody comes. */
 static int check(const struct door_keeper *keeper, struct error *err)
 {
-    _cleanup_strv_ char **argv = arguments(keeper);
+    static char *const environment[] = {NULL};
+    _cleanup_strv_ char **argv = arguments_with_places(keeper);
     _cleanup_close_ int said_fd = memfd_create("door", MFD_CLOEXEC);
     const int fds[] = {-1, said_fd, said_fd};
     struct process process;
@@ -175,7 +178,14 @@ static int check(const struct door_keeper *keeper, struct error *err)
     if (said_fd < 0)
         return error_errno(err, errno, "make a file in memory");
     strv_append(&argv, "--check");
-    int r = spawn(keeper, argv, fds, ARRAY_SIZE(fds), &process, err);
+    const struct process_spec spec = {.path = keeper->program,
+                                      .argv = argv,
+                                      .environment = environment,
+                                      .fds = fds,
+                                      .fds_count = ARRAY_SIZE(fds),
+                                      .directory = "/",
+                                      .new_session = true};
+    int r = process_spawn(&spec, &process, err);
     if (r == 0)
         r = process_wait(&process, &status, err);
     if (r < 0)
@@ -208,21 +218,11 @@ static void on_retry(struct rpc_timer *timer)
     watch_places((struct door_keeper *)((char *)timer - offsetof(struct door_keeper, retry)), true);
 }
 
-static void forget_door(struct door_keeper *keeper)
-{
-    if (keeper->control.fd >= 0)
-        rpc_loop_watch(keeper->loop, &keeper->control, 0);
-    close_fd(steal_fd(&keeper->control.fd));
-    if (keeper->child.fd >= 0)
-        rpc_loop_watch(keeper->loop, &keeper->child, 0);
-    keeper->child.fd = -1;
-}
-
-static void wait_before_retry(struct door_keeper *keeper, int status)
+static void wait_before_retry(struct door_keeper *keeper, uint64_t started, int status)
 {
     uint64_t now = rpc_loop_now(keeper->loop);
 
-    if (now - keeper->started >= DOOR_STEADY_MS * NS_PER_MS)
+    if (now - started >= DOOR_STEADY_MS * NS_PER_MS)
         keeper->pause_ms = DOOR_RETRY_MIN_MS;
     log_error("cloche-door ended %s %d; the next one in %.1f s",
               WIFSIGNALED(status) ? "on signal" : "with exit code",
@@ -234,84 +234,82 @@ static void wait_before_retry(struct door_keeper *keeper, int status)
         keeper->pause_ms = DOOR_RETRY_MAX_MS;
 }
 
-static void on_end(struct rpc_watch *watch, uint32_t events _unused_)
+static void forget_retired(struct door_keeper *keeper, const struct door_process *process)
 {
-    struct door_keeper *keeper =
-        (struct door_keeper *)((char *)watch - offsetof(struct door_keeper, child));
-    int status = 0;
+    struct retired **at = &keeper->retired;
 
-    forget_door(keeper);
-    process_wait(&keeper->process, &status, NULL);
-    if (status == 0 && !keeper->shot)
+    while (*at && (*at)->process != process)
+        at = &(*at)->next;
+    struct retired *retired = *at;
+    if (!retired)
+        return;
+    *at = retired->next;
+    free(retired);
+}
+
+static void on_ended(struct door_process *process, int status, void *data)
+{
+    struct door_keeper *keeper = data;
+
+    if (process != keeper->current) {
+        forget_retired(keeper, process);
+        return;
+    }
+    keeper->current = NULL;
+    if (status == 0)
         watch_places(keeper, true);
     else
-        wait_before_retry(keeper, status);
+        wait_before_retry(keeper, door_process_started(process), status);
 }
 
-/* The connection is lost with its descriptor: the door sees its end close, and tells its client. */
-static void complain(struct door_keeper *keeper)
+static void on_handed(int fd, const char *text, size_t length, void *data)
 {
-    uint64_t now = rpc_loop_now(keeper->loop);
-
-    if (keeper->complained && now - keeper->complained < COMPLAIN_MS * NS_PER_MS)
-        return;
-    keeper->complained = now;
-    log_warning("there is no descriptor left for a client of the door's, which is turned away");
-}
-
-/* A connection, beside the words of who has come. */
-static void on_control(struct rpc_watch *watch, uint32_t events)
-{
-    struct door_keeper *keeper =
-        (struct door_keeper *)((char *)watch - offsetof(struct door_keeper, control));
-    char text[DOOR_INTRODUCTION_MAX] _uninitialized_;
+    struct door_keeper *keeper = data;
     _cleanup_error_ struct error err = ERROR_INIT;
-    size_t count = 1;
-    int fd;
 
-    ssize_t n = socket_receive_now(watch->fd, text, sizeof(text), &fd, &count);
-    if (n > 0 && count == 1) {
-        if (door_guests_adopt(keeper->guests, fd, text, (size_t)n, &err) < 0)
-            log_failure(LOG_WARNING, &err, "a connection of the door's");
-    } else if (n == -EMSGSIZE || n == -ENOMEM || n == -ENOBUFS) {
-        complain(keeper);
-    } else if (n != -EAGAIN) {
-        /* It is ending, or makes no sense. */
-        rpc_loop_watch(keeper->loop, watch, 0);
-        if (n != 0) {
-            keeper->shot = true;
-            pidfd_send_signal(keeper->process.pidfd, SIGTERM, NULL, 0);
-        }
+    if (door_guests_adopt(keeper->guests, fd, text, length, &err) < 0)
+        log_failure(LOG_WARNING, &err, "a connection of the door's");
+}
+
+/* Those that are not there, or are not named, are all zeros. */
+static void take_stamps(const struct door_settings *settings, struct stamp ret[FILES])
+{
+    const char *const paths[FILES] = {settings->tls_cert, settings->tls_key,
+                                      settings->tls_client_ca, settings->tls_crl, settings->page};
+    struct stat status;
+
+    memset(ret, 0, FILES * sizeof(*ret));
+    for (size_t i = 0; i < FILES; i++) {
+        if (!paths[i] || stat(paths[i], &status) < 0)
+            continue;
+        ret[i].device = status.st_dev;
+        ret[i].inode = status.st_ino;
+        ret[i].size = status.st_size;
+        ret[i].changed = status.st_mtim;
     }
 }
 
 static int start_door(struct door_keeper *keeper, struct error *err)
 {
     _cleanup_strv_ char **argv = arguments(keeper);
-    int fds[FIRST_SOCKET_FD + LISTEN_MAX] = {-1, -1, STDERR_FILENO};
-    int pair[2];
+    int sockets[LISTEN_MAX];
 
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-        return error_errno(err, errno, "make the door's socket");
-    fds[CONTROL_FD] = pair[1];
-    for (size_t i = 0; i < keeper->places_count; i++)
-        fds[FIRST_SOCKET_FD + i] = keeper->places[i].watch.fd;
-    int r = spawn(keeper, argv, fds, FIRST_SOCKET_FD + (int)keeper->places_count, &keeper->process,
-                  err);
-    close(pair[1]);
-    if (r < 0) {
-        keeper->process.pidfd = -1;
-        close(pair[0]);
-        return r;
+    for (size_t i = 0; i < keeper->places_count; i++) {
+        add_text(&argv, "--listen", keeper->places[i].url);
+        sockets[i] = keeper->places[i].watch.fd;
     }
-    keeper->started = rpc_loop_now(keeper->loop);
-    keeper->shot = false;
-    keeper->control = (struct rpc_watch){.fd = pair[0], .callback = on_control};
-    keeper->child = (struct rpc_watch){.fd = keeper->process.pidfd, .callback = on_end};
-    r = rpc_loop_watch(keeper->loop, &keeper->control, EPOLLIN);
-    if (r == 0)
-        r = rpc_loop_watch(keeper->loop, &keeper->child, EPOLLIN);
-    return r < 0 ? error_errno(err, -r, "watch the door") : 0;
+    strv_free(keeper->argv);
+    keeper->argv = arguments_with_places(keeper);
+    take_stamps(keeper->settings, keeper->stamps);
+    return door_process_start(&(struct door_process_options){.loop = keeper->loop,
+                                                             .program = keeper->program,
+                                                             .argv = argv,
+                                                             .sockets = sockets,
+                                                             .sockets_count = keeper->places_count,
+                                                             .handed = on_handed,
+                                                             .ended = on_ended,
+                                                             .data = keeper},
+                              &keeper->current, err);
 }
 
 static void on_client(struct rpc_watch *watch, uint32_t events _unused_)
@@ -330,9 +328,16 @@ static void on_client(struct rpc_watch *watch, uint32_t events _unused_)
 
 /* ---- begin and end ---- */
 
+static void add_place(struct door_keeper *keeper, const char *url, int fd)
+{
+    struct place *place = &keeper->places[keeper->places_count++];
+
+    *place = (struct place){
+        .keeper = keeper, .url = xstrdup(url), .watch = {.fd = fd, .callback = on_client}};
+}
+
 static int open_place(struct door_keeper *keeper, const char *url, struct error *err)
 {
-    struct place *place = &keeper->places[keeper->places_count];
     struct door_address address;
 
     int fd = door_address_parse(url, &address, err);
@@ -345,8 +350,7 @@ static int open_place(struct door_keeper *keeper, const char *url, struct error 
     }
     if (fd < 0)
         return error_context(err, "door"), fd;
-    *place = (struct place){.keeper = keeper, .watch = {.fd = fd, .callback = on_client}};
-    keeper->places_count++;
+    add_place(keeper, url, fd);
     return 0;
 }
 
@@ -374,9 +378,6 @@ int door_keeper_create(const struct door_keeper_options *options, struct door_ke
     *keeper = (struct door_keeper){.loop = options->loop,
                                    .settings = options->settings,
                                    .program = xasprintf("%s/cloche-door", options->libexec),
-                                   .process = {.pidfd = -1},
-                                   .child = {.fd = -1},
-                                   .control = {.fd = -1},
                                    .retry = {.callback = on_retry},
                                    .pause_ms = DOOR_RETRY_MIN_MS};
     int r = prepare(keeper, options, err);
@@ -388,17 +389,142 @@ int door_keeper_create(const struct door_keeper_options *options, struct door_ke
     return 0;
 }
 
-/* It ends with its control socket; a door that does not is killed. */
-static void end_door(struct door_keeper *keeper)
-{
-    struct pollfd end = {.fd = keeper->process.pidfd, .events = POLLIN};
-    int status;
+/* ---- other settings ---- */
 
-    if (end.fd < 0)
+static bool is_same(char *const *a, char *const *b)
+{
+    while (*a && *b && text_equal(*a, *b)) {
+        a++;
+        b++;
+    }
+    return !*a && !*b;
+}
+
+/* Whether a door that is started now would be another than the current one. */
+static bool has_changed(const struct door_keeper *keeper)
+{
+    _cleanup_strv_ char **argv = arguments_with_places(keeper);
+    struct stamp stamps[FILES];
+
+    take_stamps(keeper->settings, stamps);
+    return !is_same(argv, keeper->argv) || memcmp(stamps, keeper->stamps, sizeof(stamps)) != 0 ||
+           keeper->places_count != keeper->settings->listen_count;
+}
+
+/* Opened for each, as each reads from where the last one has ended. */
+static void tell_to_retire(const struct door_keeper *keeper, struct door_process *process)
+{
+    const struct door_settings *settings = keeper->settings;
+    _cleanup_close_ int ca = -1, crl = -1;
+
+    if (settings->tls_client_ca)
+        ca = open(settings->tls_client_ca, O_RDONLY | O_CLOEXEC);
+    if (ca >= 0 && settings->tls_crl)
+        crl = open(settings->tls_crl, O_RDONLY | O_CLOEXEC);
+    door_process_retire(process, ca, crl);
+}
+
+static void add_retired(struct door_keeper *keeper, struct door_process *process)
+{
+    struct retired **at = &keeper->retired, *first;
+    size_t count = 0;
+
+    for (; *at; at = &(*at)->next)
+        count++;
+    *at = xnew(struct retired);
+    (*at)->process = process;
+    if (count < RETIRED_MAX)
         return;
-    if (poll(&end, 1, END_MS) <= 0)
-        pidfd_send_signal(end.fd, SIGKILL, NULL, 0);
-    process_wait(&keeper->process, &status, NULL);
+    first = keeper->retired;
+    keeper->retired = first->next;
+    door_process_destroy(first->process);
+    free(first);
+}
+
+/* It has the old files, in a jail from which it sees no others: the next client gets a new one. All
+ * that have clients yet hear what is trusted now. */
+static void retire(struct door_keeper *keeper)
+{
+    if (keeper->current)
+        add_retired(keeper, steal_ptr(keeper->current));
+    for (struct retired *at = keeper->retired; at; at = at->next)
+        tell_to_retire(keeper, at->process);
+}
+
+/* The socket of a place that is there already, whatever is to be spoken at it. */
+static int take_socket(struct place *places, size_t count, const char *url)
+{
+    struct door_address wanted, is;
+
+    if (door_address_parse(url, &wanted, NULL) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        if (places[i].watch.fd >= 0 && door_address_parse(places[i].url, &is, NULL) == 0 &&
+            is.socket_length == wanted.socket_length &&
+            memcmp(&is.socket, &wanted.socket, is.socket_length) == 0)
+            return steal_fd(&places[i].watch.fd);
+    }
+    return -1;
+}
+
+/* What goes is closed first: it may be in the way of what comes. */
+static void move_places(struct door_keeper *keeper)
+{
+    const struct door_settings *settings = keeper->settings;
+    struct place before[LISTEN_MAX];
+    size_t count = keeper->places_count;
+    int fds[LISTEN_MAX];
+
+    watch_places(keeper, false);
+    memcpy(before, keeper->places, sizeof(before));
+    keeper->places_count = 0;
+    for (size_t i = 0; i < settings->listen_count; i++)
+        fds[i] = take_socket(before, count, settings->listen[i]);
+    for (size_t i = 0; i < count; i++) {
+        close_fd(before[i].watch.fd);
+        free(before[i].url);
+    }
+    for (size_t i = 0; i < settings->listen_count; i++) {
+        _cleanup_error_ struct error err = ERROR_INIT;
+        if (fds[i] >= 0)
+            add_place(keeper, settings->listen[i], fds[i]);
+        else if (open_place(keeper, settings->listen[i], &err) < 0)
+            log_failure(LOG_ERROR, &err, "a place of the door is missing");
+    }
+}
+
+int door_keeper_apply(struct door_keeper *keeper, struct door_settings *settings, struct error *err)
+{
+    struct door_settings *before = keeper->settings;
+
+    keeper->settings = settings;
+    int r = check_user(keeper, err);
+    if (r == 0)
+        r = check(keeper, err);
+    if (r < 0) {
+        keeper->settings = before;
+        find_user(keeper);
+        door_settings_free(settings);
+        return r;
+    }
+    if ((keeper->current || keeper->retired) && has_changed(keeper))
+        retire(keeper);
+    move_places(keeper);
+    door_guests_apply(keeper->guests, settings);
+    door_settings_free(before);
+    if (!keeper->current && !keeper->retry.place)
+        watch_places(keeper, true);
+    return 0;
+}
+
+int door_keeper_check(struct door_settings *settings, const char *libexec, struct error *err)
+{
+    struct door_keeper keeper = {.settings = settings};
+    _cleanup_free_ char *program = xasprintf("%s/cloche-door", libexec);
+
+    keeper.program = program;
+    int r = check_user(&keeper, err);
+    return r < 0 ? r : check(&keeper, err);
 }
 
 void door_keeper_destroy(struct door_keeper *keeper)
@@ -409,10 +535,17 @@ void door_keeper_destroy(struct door_keeper *keeper)
     for (size_t i = 0; i < keeper->places_count; i++) {
         rpc_loop_watch(keeper->loop, &keeper->places[i].watch, 0);
         close(keeper->places[i].watch.fd);
+        free(keeper->places[i].url);
     }
-    forget_door(keeper);
-    end_door(keeper);
+    door_process_destroy(keeper->current);
+    while (keeper->retired) {
+        struct retired *retired = keeper->retired;
+        keeper->retired = retired->next;
+        door_process_destroy(retired->process);
+        free(retired);
+    }
     door_guests_destroy(keeper->guests);
+    strv_free(keeper->argv);
     free(keeper->program);
     door_settings_free(keeper->settings);
     free(keeper);

@@ -40,6 +40,15 @@ struct door_keeper_options {
  * taken over on failure, too. */
 int door_keeper_create(const struct door_keeper_options *options, struct door_keeper **ret,
                        struct error *err);
+/* Goes on with these settings (taken over, also on failure): places that are not named any more are
+ * closed, others opened (one that cannot be is logged, and missing). A running door takes no more
+ * clients if anything has changed that it has read, and goes on with those that it has; clients
+ * whose place, certificate or rights are gone are closed. -errno with what is wrong: everything
+ * stays. Blocks as door_keeper_create() does. */
+int door_keeper_apply(struct door_keeper *keeper, struct door_settings *settings,
+                      struct error *err);
+/* What is wrong with settings, without a keeper. Blocks. */
+int door_keeper_check(struct door_settings *settings, const char *libexec, struct error *err);
 /* The door is ended; its connections are the server's to end. Before the server. NULL is nothing.
  */
 void door_keeper_destroy(struct door_keeper *keeper);

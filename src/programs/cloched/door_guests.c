@@ -28,6 +28,7 @@ struct guest {
     struct guest *next, **at; /* of the door's guests, while it is connected */
     struct door_guests *owner;
     struct account *account;
+    struct rpc_connection *connection;     /* while it is connected */
     struct rpc_introduction *introduction; /* owned */
     char *
         *names; /* owned: "CN:till 7", "DNS:...", "email:...", "URI:...", "IP:...", "SHA256:..." */
@@ -167,6 +168,7 @@ static void on_opened(struct rpc_connection *connection, void *context _unused_)
     struct guest *guest = (struct guest *)(uintptr_t)rpc_connection_tag(connection);
 
     guest->references++;
+    guest->connection = connection;
     guest->next = guest->owner->first;
     guest->at = &guest->owner->first;
     if (guest->next)
@@ -209,6 +211,66 @@ static struct guest *make_guest(struct door_guests *guests, struct rpc_introduct
     return guest;
 }
 
+/* ---- who may come, and stay ---- */
+
+/* The door has said so, by the settings that it was started with. */
+static bool is_welcome(const struct door_settings *settings,
+                       const struct rpc_introduction *introduction)
+{
+    bool tls =
+        text_equal(introduction->transport, "tls") || text_equal(introduction->transport, "wss");
+
+    for (size_t i = 0; i < settings->listen_count; i++)
+        if (text_equal(settings->listen[i], introduction->listener))
+            return !tls || !introduction->fingerprint == !settings->tls_client_ca;
+    return false;
+}
+
+static bool names_origin(const struct door_settings *settings, const char *origin)
+{
+    for (size_t i = 0; origin && i < settings->origins_count; i++)
+        if (text_equal(settings->origins[i], "*") || text_equal(settings->origins[i], origin))
+            return true;
+    return false;
+}
+
+static bool loses_one(const struct guest *guest, const struct json_method *methods, size_t count,
+                      const struct door_settings *before, const struct door_settings *now)
+{
+    for (size_t i = 0; i < count; i++)
+        if (is_allowed(before, guest, methods[i].name) && !is_allowed(now, guest, methods[i].name))
+            return true;
+    return false;
+}
+
+/* What it has begun with a right that it has no more, a subscription for one, would go on. */
+static bool may_stay(const struct guest *guest, const struct door_settings *before,
+                     const struct door_settings *now)
+{
+    const char *origin = guest->introduction->origin;
+
+    return is_welcome(now, guest->introduction) &&
+           !(names_origin(before, origin) && !names_origin(now, origin)) &&
+           !loses_one(guest, management_methods, management_methods_count, before, now) &&
+           !loses_one(guest, rpc_methods, rpc_methods_count, before, now);
+}
+
+void door_guests_apply(struct door_guests *guests, const struct door_settings *settings)
+{
+    const struct door_settings *before = guests->settings;
+    struct guest *next;
+
+    guests->settings = settings;
+    for (struct guest *guest = guests->first; guest; guest = next) {
+        next = guest->next;
+        if (may_stay(guest, before, settings))
+            continue;
+        log_info("%s at %s may not stay by the new settings", guest->introduction->address,
+                 guest->introduction->listener);
+        rpc_connection_close(guest->connection);
+    }
+}
+
 int door_guests_adopt(struct door_guests *guests, int fd, const char *text, size_t length,
                       struct error *err)
 {
@@ -218,6 +280,13 @@ int door_guests_adopt(struct door_guests *guests, int fd, const char *text, size
     if (r < 0) {
         close_fd(fd);
         return r;
+    }
+    if (!is_welcome(guests->settings, introduction)) {
+        close_fd(fd);
+        error_set(err, -EACCES, "%s has come to %s by settings that hold no more",
+                  introduction->address, introduction->listener);
+        rpc_introduction_free(introduction);
+        return -EACCES;
     }
     struct guest *guest = make_guest(guests, introduction);
     log_debug("%s at %s: %s", introduction->address, introduction->listener,

@@ -23,6 +23,10 @@ void door_guests_destroy(struct door_guests *guests);
 int door_guests_adopt(struct door_guests *guests, int fd, const char *introduction, size_t length,
                       struct error *err);
 
+/* Goes on with these settings. Those who may not come to their place any more, or may do less than
+ * before, are closed. */
+void door_guests_apply(struct door_guests *guests, const struct door_settings *settings);
+
 /* Answers rpc.whoami of a guest. */
 void door_guests_whoami(struct rpc_request *request);
 

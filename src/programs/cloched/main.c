@@ -122,6 +122,27 @@ static void on_signal(uv_signal_t *handle, int number)
     uv_stop(handle->loop);
 }
 
+static int open_door(struct daemon *daemon, const char *libexec, struct error *err);
+
+/* settings NULL: there is to be none. */
+static void apply_door(struct daemon *daemon, struct door_settings *settings)
+{
+    _cleanup_free_ char *libexec = find_libexec();
+    _cleanup_error_ struct error err = ERROR_INIT;
+    int r = 0;
+
+    if (!settings) {
+        door_keeper_destroy(steal_ptr(daemon->door));
+    } else if (daemon->door) {
+        r = door_keeper_apply(daemon->door, settings, &err);
+    } else {
+        daemon->door_settings = settings;
+        r = open_door(daemon, libexec, &err);
+    }
+    if (r < 0)
+        log_failure(LOG_ERROR, &err, "the door stays as it was");
+}
+
 /* A configuration that is wrong changes nothing. */
 static void on_hangup(uv_signal_t *handle, int number)
 {
@@ -134,8 +155,11 @@ static void on_hangup(uv_signal_t *handle, int number)
     if (config_load(daemon->options.config, &daemon->instance, sockets_is_method, &config, &err) <
         0)
         log_failure(LOG_ERROR, &err, "the configuration stays as it was");
-    else if (sockets_apply(daemon->sockets, config) >= 0)
-        log_info("the configuration is read again");
+    else {
+        apply_door(daemon, steal_ptr(config->file->door));
+        if (sockets_apply(daemon->sockets, config) >= 0)
+            log_info("the configuration is read again");
+    }
     api_publish_daemon(daemon->events, "reload");
 }
 
@@ -348,6 +372,10 @@ static int run(struct daemon *daemon, struct error *err)
                     err);
     if (r >= 0)
         daemon->door_settings = steal_ptr(daemon->config->file->door);
+    if (r >= 0 && daemon->options.check_config && daemon->door_settings) {
+        _cleanup_free_ char *libexec = find_libexec();
+        r = door_keeper_check(daemon->door_settings, libexec, err);
+    }
     if (r < 0 || daemon->options.check_config) {
         config_free(steal_ptr(daemon->config));
         door_settings_free(steal_ptr(daemon->door_settings));

@@ -31,6 +31,11 @@ enum {
     DOOR_SEARCH_SECONDS = 1,           /* between attempts to accept when descriptors run out */
 };
 
+/* The daemon's word over the control socket, beside which are descriptors of what is trusted now
+ * (authorities, revoked certificates; none: no certificates are asked for): the door listens no
+ * more, closes those whose certificate is not trusted any more, and ends with its last client. */
+#define DOOR_RETIRE "retire"
+
 /* Strings and lists stay the caller's. */
 struct door_config {
     char **listen;        /* URLs (door/address.h) */
