@@ -241,6 +241,24 @@ void cloche_rpc_connection_close(struct cloche_rpc_connection *connection);
 int cloche_rpc_connection_notify(struct cloche_rpc_connection *connection, const char *method,
                                  const char *params);
 
+/* ---- topics ---------------------------------------------------------------------------------- */
+
+/* Numbered events for those who subscribe, as cloche-rpc(7) describes them: a topic "sales" has the
+ * methods sales.subscribe {since?, boot?, sinceTime?} and sales.unsubscribe {subscription}, and
+ * notifies by sales.event and sales.lost. The last 4096 events, and at most 8 MiB of them, are kept
+ * for replay. Clients that do not read cost nobody anything, and are told what they have lost. The
+ * client side is cloche_client_subscribe(). */
+struct cloche_rpc_topic;
+
+/* It is the server's, and ends with it. name is copied. -EEXIST: there are methods of such names;
+ * the topic is not to be had then. */
+int cloche_rpc_topic_create(struct cloche_rpc_server *server, const char *name,
+                            struct cloche_rpc_topic **ret);
+
+/* event: a JSON object. Its number: 1 for the first, and one more for each that follows. It is sent
+ * when the loop runs next. -EINVAL: it is none. */
+int64_t cloche_rpc_topic_publish(struct cloche_rpc_topic *topic, const char *event);
+
 #pragma GCC visibility pop
 
 #ifdef __cplusplus

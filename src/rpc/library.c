@@ -157,6 +157,7 @@ void library_server_unref(struct cloche_rpc_server *server)
         server->methods = method->next;
         free(method);
     }
+    library_free_topics(server);
     free(server);
 }
 
@@ -166,6 +167,7 @@ void cloche_rpc_server_destroy(struct cloche_rpc_server *server)
         return;
     rpc_server_destroy(server->server);
     server->server = NULL;
+    library_end_topics(server);
     library_server_unref(server);
 }
 
@@ -185,6 +187,12 @@ static int add_method(struct cloche_rpc_server *server, struct library_method *a
 
 int cloche_rpc_server_add(struct cloche_rpc_server *server, const struct cloche_rpc_method *method)
 {
+    return library_add_of_topic(server, method, NULL);
+}
+
+int library_add_of_topic(struct cloche_rpc_server *server, const struct cloche_rpc_method *method,
+                         struct cloche_rpc_topic *topic)
+{
     struct library_method *added = xnew(struct library_method);
 
     int r = take_struct(&added->method, sizeof(added->method), method);
@@ -195,6 +203,7 @@ int cloche_rpc_server_add(struct cloche_rpc_server *server, const struct cloche_
         free(added);
         return r;
     }
+    added->topic = topic;
     added->type =
         (struct json_method){.name = added->method.name, .param_fds = (uint8_t)added->method.fds};
     const struct rpc_method inner = {

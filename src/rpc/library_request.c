@@ -23,6 +23,16 @@ struct cloche_rpc_request {
     void *cancel_data;
 };
 
+struct rpc_request *library_inner(const struct cloche_rpc_request *request)
+{
+    return request->inner;
+}
+
+struct cloche_rpc_topic *library_topic(const struct cloche_rpc_request *request)
+{
+    return request->method->topic;
+}
+
 static void release(struct cloche_rpc_request *request)
 {
     struct cloche_rpc_server *server = request->server;

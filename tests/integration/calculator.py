@@ -28,12 +28,12 @@ def limit_files(count):
 
 
 @contextlib.contextmanager
-def calculator(scratch, words=None, folder=LIBRARY.parent, files=1024):
+def calculator(scratch, words=None, folder=LIBRARY.parent, files=1024, source=EXAMPLE):
     """The example, running; yields its socket and process."""
     words = words or ["-I", TOP / "include", "-L", LIBRARY.parent, "-lcloche-rpc"]
     flags, _ = sanitizer()
     program, path = scratch / "calculator", scratch / "calculator.sock"
-    run("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", EXAMPLE, *flags, *words, "-o", program)
+    run("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", source, *flags, *words, "-o", program)
     process = subprocess.Popen([program, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True, env={**os.environ, "LD_LIBRARY_PATH": str(folder)},
                                preexec_fn=lambda: limit_files(files))

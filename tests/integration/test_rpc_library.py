@@ -215,6 +215,42 @@ def programs_in_other_languages_embed_it(scratch):
 
 
 @test
+def servers_have_topics_of_their_own(scratch):
+    def call(client, text):
+        client.say('{"jsonrpc":"2.0","id":1,' + text + "}")
+        return client.hear()
+
+    with calculator(scratch, source=HERE / "rpc_topic.c") as (path, _), Client(path) as client, \
+            Client(path) as seller:
+        first = call(client, '"method":"sales.subscribe"')["result"]
+        assert (first["subscription"], first["next"]) == (1, 1), first
+        for number in (1, 2, 3):
+            assert call(seller, f'"method":"sell","params":{{"item":"tea","count":{number}}}')["result"] == number
+            event = client.hear()
+            assert event["method"] == "sales.event" and event["params"] == {
+                "subscription": 1, "sequence": number, "event": {"item": "tea", "count": number}}, event
+        assert call(client, '"method":"sales.unsubscribe","params":[1]')["result"] == {"next": 4}
+        assert without_words(call(client, '"method":"sales.unsubscribe","params":[1]')) == error(1, -1)
+        # From a number on, and from one of another server.
+        assert call(client, f'"method":"sales.subscribe","params":[2,"{first["boot"]}"]')["result"]["next"] == 4
+        assert [client.hear()["params"]["sequence"] for _ in range(2)] == [2, 3]
+        assert call(client, '"method":"sales.subscribe","params":{"since":9,"boot":"another"}')["result"]
+        lost = client.hear()
+        assert lost["method"] == "sales.lost" and lost["params"]["reason"] == "restarted", lost
+        for params in ('[-1]', '{"boot":7}', '{"sinceTime":"x"}', '{"filters":{}}'):
+            answer = call(client, f'"method":"sales.subscribe","params":{params}')
+            while "method" in answer:
+                answer = client.hear()
+            assert without_words(answer) == error(1, -32602), answer
+        client.say('[{"jsonrpc":"2.0","id":1,"method":"sales.subscribe"}]')
+        assert without_words(client.hear()) == [error(1, -2)]
+        assert without_words(call(seller, '"method":"sell","params":[1]')) == error(1, -3)
+        watched = run(BUILD / "src/programs/cloche", "rpc", "watch", "--socket", path, "--topic", "sales", "-n", "2",
+                      "since=2").lines
+        assert [json.loads(line)["sequence"] for line in watched] == [2, 3], watched
+
+
+@test
 def the_example_in_the_header_compiles(scratch):
     comment = (TOP / "include/cloche/rpc.h").read_text().split("*/")[0]
     lines = [line[7:] for line in comment.splitlines() if line.startswith(" *     ") or line == " *"]
