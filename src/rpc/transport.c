@@ -126,6 +126,18 @@ static int set_blocking(int fd, struct error *err)
     return 0;
 }
 
+/* A host that is gone, or a way to it, is found within two minutes, not hours (tcp(7)): calls may
+ * take as long as they want. */
+static void keep_alive(int fd)
+{
+    const int on = 1, idle_s = 30, between_s = 15, times = 6;
+
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between_s, sizeof(between_s));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof(times));
+}
+
 /* Nobody listens: a port that is also given to callers can meet itself (RFC 9293, 3.5). Kept, it
  * would be in the server's way. */
 static bool is_own_end(int fd)
@@ -150,7 +162,7 @@ static int connect_tcp(const struct address *address, uint64_t timeout_ms, struc
     if (connect(fd, (const struct sockaddr *)&address->socket, address->length) < 0 &&
         errno != EINPROGRESS)
         return error_errno(err, errno, "connect");
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+    keep_alive(fd);
     int r = timeout_ms ? wait_connected(fd, timeout_ms, err) : 0;
     if (r == 0 && is_own_end(fd))
         r = error_errno(err, ECONNREFUSED, "connect");

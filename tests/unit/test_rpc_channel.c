@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -268,6 +270,70 @@ static void answers_that_are_owed_are_counted(void **state)
     assert_int_equal(count_of(&sent, "rpc.cancel"), 1);
 }
 
+/* ---- descriptors ---- */
+
+enum { INNOCENT = 65534 };
+
+/* Puts so many on their way that there may be no more: the limit is that of open files, of the user
+ * (unix(7), ETOOMANYREFS). */
+static int fill_with_descriptors(int hog)
+{
+    const struct rlimit few = {.rlim_cur = 32, .rlim_max = 32};
+    int fds[SOCKET_FDS_MAX];
+
+    for (size_t i = 0; i < SOCKET_FDS_MAX; i++)
+        fds[i] = STDERR_FILENO;
+    if (setrlimit(RLIMIT_NOFILE, &few) < 0 || (geteuid() == 0 && seteuid(INNOCENT) < 0))
+        return -1;
+    for (int i = 0; i < 1000; i++) {
+        ssize_t n = socket_send(hog, "x", 1, fds, SOCKET_FDS_MAX);
+        if (n < 0)
+            return (int)n;
+    }
+    return 0;
+}
+
+/* In a process of its own, since it gives up what it may. 0: all is well. */
+static int call_with_too_many_on_their_way(void)
+{
+    struct seen refused = {0}, other = {0};
+    int fds[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+        return 2;
+    int r = fill_with_descriptors(fds[0]);
+    if (r != -ETOOMANYREFS)
+        return r == 0 ? 77 : 3;
+    rpc_channel_call(
+        channel,
+        &(struct rpc_call){
+            .method = &secret, .fds = &fds[0], .fds_count = 1, .done = on_done, .data = &refused});
+    if (begin(&plain, 0, &other) <= 0)
+        return 4;
+    run();
+    if (refused.times != 1 || refused.code != -ETOOMANYREFS || !refused.unsent)
+        return 5;
+    return rpc_channel_is_open(channel) && other.times == 0 ? 0 : 6;
+}
+
+static void too_many_descriptors_on_their_way_end_only_their_call(void **state)
+{
+    _cleanup_buffer_ struct buffer sent = BUFFER_INIT;
+    int status;
+
+    pid_t child = fork();
+    if (child == 0)
+        _exit(call_with_too_many_on_their_way());
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77)
+        skip(); /* this kernel takes as many as one likes */
+    assert_int_equal(WEXITSTATUS(status), 0);
+    read_all(&sent);
+    assert_int_equal(count_of(&sent, "secret"), 0);
+    assert_int_equal(count_of(&sent, "plain"), 1);
+}
+
 /* ---- errors ---- */
 
 static void an_error_that_names_no_call_is_that_of_the_only_one(void **state)
@@ -445,6 +511,7 @@ int main(void)
         channel_test(what_is_too_late_is_not_sent),
         channel_test(descriptors_of_what_is_not_sent_are_closed),
         channel_test(answers_that_are_owed_are_counted),
+        channel_test(too_many_descriptors_on_their_way_end_only_their_call),
         channel_test(an_error_that_names_no_call_is_that_of_the_only_one),
         channel_test(an_error_that_names_no_call_ends_all_that_were_sent),
         channel_test(an_error_answer_always_has_a_code),
