@@ -122,7 +122,8 @@ static bool withdraw(struct rpc_channel *channel, const struct pending *pending)
         output_cut(&channel->out, pending->start, pending->end);
         return true;
     }
-    channel->owed++;
+    if (channel->owed++ == 0)
+        channel->owed_since = rpc_loop_now(channel->loop);
     return false;
 }
 
@@ -546,6 +547,11 @@ size_t rpc_channel_width(const struct rpc_channel *channel)
 size_t rpc_channel_owed(const struct rpc_channel *channel)
 {
     return channel->owed;
+}
+
+uint64_t rpc_channel_owed_since(const struct rpc_channel *channel)
+{
+    return channel->owed ? channel->owed_since : UINT64_MAX;
 }
 
 size_t rpc_channel_message_max(const struct rpc_channel *channel)

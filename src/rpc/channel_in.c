@@ -101,6 +101,7 @@ static void count_late(struct rpc_channel *channel)
     if (!channel->owed)
         return; /* the second to the same call */
     channel->owed--;
+    channel->owed_since = rpc_loop_now(channel->loop);
     if (channel->events.has_room)
         channel->events.has_room(channel->events.data);
 }

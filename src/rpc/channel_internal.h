@@ -83,6 +83,7 @@ struct rpc_channel {
     struct pending *spare;
     int64_t last_number;
     size_t owed;                       /* answers to calls that have ended */
+    uint64_t owed_since;               /* the first of them, or the last that came */
     size_t message_max, in_flight_max; /* of the server, as it says */
 
     struct output_queue out;

@@ -164,10 +164,19 @@ static size_t room_of(const struct lane *lane)
     return used < width ? width - used : 0;
 }
 
-/* It takes no calls any more, mostly for answers that did not come. */
-static bool is_worn(const struct lane *lane)
+/* It takes no calls any more, mostly for answers that do not come. */
+static bool is_wearing(const struct lane *lane)
 {
     return rpc_channel_owed(lane->channel) * 2 >= rpc_channel_width(lane->channel);
+}
+
+/* And have not come for so long that they will not: a server that is only slow gets its time. */
+static bool is_worn(const struct lane *lane)
+{
+    const struct cloche_client *client = lane->endpoint->client;
+    uint64_t since = rpc_channel_owed_since(lane->channel), now = rpc_loop_now(client->loop);
+
+    return now > since && now - since > client->settings.connect_timeout_ms * NS_PER_MS;
 }
 
 static void retire(struct lane *lane)
@@ -184,7 +193,8 @@ static void retire(struct lane *lane)
 /* What the lanes of a kind are good for. */
 struct survey {
     struct lane *best; /* with the most room */
-    struct lane *worn; /* without */
+    struct lane *worn; /* without, and it will not have any */
+    bool wearing;      /* of one this may come true */
     bool connecting;
     unsigned retired;
 };
@@ -201,8 +211,11 @@ static struct survey survey_lanes(const struct endpoint *endpoint, enum lane_kin
             survey.connecting = true;
         else if (room_of(lane) && (!survey.best || lane->in_flight < survey.best->in_flight))
             survey.best = lane;
-        else if (!room_of(lane) && is_worn(lane))
-            survey.worn = lane;
+        else if (!room_of(lane) && is_wearing(lane)) {
+            survey.wearing = true;
+            if (is_worn(lane))
+                survey.worn = lane;
+        }
     }
     return survey;
 }
@@ -240,6 +253,8 @@ int lane_get(struct endpoint *endpoint, enum lane_kind kind, struct lane **ret, 
         *ret = survey.best;
         return 0;
     }
+    if (survey.wearing)
+        async_again(endpoint->client);
     endpoint->full[kind] = r == -EAGAIN;
     return r;
 }

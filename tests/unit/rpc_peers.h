@@ -83,6 +83,11 @@ static inline void on_cancel(struct rpc_request *request, void *data)
 
     peer->ended += rpc_request_wanted(request) == RPC_TIME_IS_OVER;
     peer->cancelled += rpc_request_wanted(request) == RPC_CALL_ENDED;
+    for (size_t i = 0; i < peer->held_count; i++) {
+        if (peer->held[i] == request)
+            peer->held[i--] = peer->held[--peer->held_count];
+    }
+    rpc_reply(request, NULL, NULL, 0);
 }
 
 static inline void on_hold(struct rpc_request *request, const void *params, void *context)

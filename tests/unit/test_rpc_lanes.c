@@ -37,7 +37,7 @@ static void cancelled_calls_make_room(void **state)
     memset(held, 0, sizeof(held));
     echoed = (struct seen){0};
     start(&peers[0]);
-    open_with(1, .timeout_ms = 20000, .connections = 1);
+    open_with(1, .timeout_ms = 20000, .connections = 1, .connect_timeout_ms = 60000);
     for (size_t i = 0; i < ARRAY_SIZE(held); i++)
         numbers[i] = begin("hold", NULL, 0, &held[i]);
     wait_for_calls(&peers[0], ARRAY_SIZE(held) - 1); /* one place is for rpc.cancel */
@@ -49,6 +49,7 @@ static void cancelled_calls_make_room(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(held); i++)
         wait_for(&held[i]);
     assert_true(peers[0].cancelled >= ARRAY_SIZE(held) - 1);
+    assert_int_equal(endpoint_counts(0).connects, 1);
     cloche_client_close(steal_ptr(client));
 }
 

@@ -119,6 +119,8 @@ bool rpc_channel_is_ready(const struct rpc_channel *channel);
 size_t rpc_channel_width(const struct rpc_channel *channel);
 /* Answers to calls that have ended here, and not there, for all we know. */
 size_t rpc_channel_owed(const struct rpc_channel *channel);
+/* The moment (rpc_loop_now()) since which none of them has come; UINT64_MAX: none is owed. */
+uint64_t rpc_channel_owed_since(const struct rpc_channel *channel);
 /* Bytes of a request at most: the server's limit, if it is less than RPC_MESSAGE_MAX. */
 size_t rpc_channel_message_max(const struct rpc_channel *channel);
 /* Whether the call is in flight, and nothing of it is sent: cancelled now, it never will be. */
