@@ -394,6 +394,26 @@ def what_a_container_makes_below_is_removed(w):
     assert not (CGROUPS / w.path).exists() and not w.known()
 
 
+@v2_world
+def a_cgroup_below_the_scope(w):
+    """crun's annotations. The limits stay on the scope; further processes go where the first is."""
+    w.bundle.config["annotations"] = {"run.oci.systemd.subgroup": "inner",
+                                      "run.oci.delegate-cgroup": "payload"}
+    w.bundle.namespace("cgroup")
+    w.bundle.resources["pids"] = {"limit": 30}
+    w.start()
+    assert w.file("pids.max") == "30" and not w.file("cgroup.procs")
+    assert w.file("inner/payload/cgroup.procs") == str(w.runtime.state(w.name)["pid"])
+    assert w.runtime("exec", w.name, "cat", "/proc/self/cgroup").out == "0::/payload\n"
+    assert "payload" in w.runtime("exec", w.name, "ls", "/sys/fs/cgroup").out.split()
+    w.runtime("delete", "--force", w.name)
+    assert not (CGROUPS / w.path).exists()
+    w.bundle.config["annotations"] = {"run.oci.systemd.subgroup": "../x"}
+    w.bundle.write()
+    result = w.systemd("run", "-d", "-b", w.bundle.path, w.name, code=1)
+    assert "run.oci.systemd.subgroup" in result.err, result
+
+
 @world
 def a_foreground_run_leaves_no_unit(w):
     w.bundle.script("echo out; exit 3").write()
