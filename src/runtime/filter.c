@@ -226,9 +226,6 @@ int filter_check(const struct oci_seccomp *config, struct error *err)
         return error_set(err, -EINVAL,
                          "linux.seccomp.listenerPath: missing, but there are rules with "
                          "SCMP_ACT_NOTIFY");
-    if (!text_empty(config->listener_metadata) && text_empty(config->listener_path))
-        return error_set(err, -EINVAL,
-                         "linux.seccomp.listenerMetadata: there is no listenerPath to send it to");
     r = action_of(config->default_action, config->default_errno_ret, config->has_default_errno_ret,
                   &value, err);
     if (r == 0)

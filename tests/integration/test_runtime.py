@@ -1070,8 +1070,7 @@ def refused_fields_are_named(w):
     seccomp = {"defaultAction": "SCMP_ACT_ALLOW"}
     call = {"names": ["mkdir"], "action": "SCMP_ACT_LOG", "errnoRet": 1}
     for part, words in (({"defaultErrnoRet": 1}, "errno value specified for action SCMP_ACT_ALLOW"),
-                        ({"syscalls": [call]}, "syscalls[0]"),
-                        ({"listenerMetadata": "x"}, "linux.seccomp.listenerMetadata")):
+                        ({"syscalls": [call]}, "syscalls[0]")):
         refused(lambda c: c["linux"].update(seccomp=seccomp | part), words)
     for part, words in (({"blockIO": {"weightDevice": [{"major": 8, "minor": 0}]}},
                          "weightDevice[0]: needs weight or leafWeight"),
