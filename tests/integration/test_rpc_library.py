@@ -269,10 +269,13 @@ def the_example_in_the_header_compiles(scratch):
 def the_manual_page_tells_the_truth(scratch):
     page = (TOP / "man/libcloche-rpc.3.scd").read_text()
     header = "".join((TOP / f"include/cloche/{name}.h").read_text() for name in ("rpc", "client"))
-    for name in re.findall(r"cloche_rpc_\w+", page):
+    for name in re.findall(r"cloche_(?:rpc|client|subscription)_\w+", page):
         assert f"{name}(" in header or f"struct {name}" in header, name
+    _, server, _, client, *_ = page.replace("\\\\", "\\").split("```")
     source = scratch / "example.c"
-    source.write_text(f"#include <cloche/rpc.h>\n{page.split('```')[1]}\nvoid *used = (void *)add;\n")
+    source.write_text(f"#include <stdio.h>\n#include <stdlib.h>\n#include <cloche/client.h>\n"
+                      f"#include <cloche/rpc.h>\n{server}\n{client}\n"
+                      "void *used[] = {(void *)add, (void *)print_sum};\n")
     run("gcc", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
         "-I", TOP / "include", source)
 
