@@ -111,7 +111,8 @@ struct cloche_client_settings {
     size_t size;
 
     /* "/run/cloche/cloche.sock", "unix:PATH", "tcp:ADDRESS:PORT", "tcp:[ADDRESS]:PORT" (numbers, no
-     * names); ends with NULL. NULL: $CLOCHE_SOCKET, else /run/cloche/cloche.sock. At most
+     * names), "tls:HOST:PORT" (over the program cloche-dial: -ENOENT where it is not installed);
+     * ends with NULL. NULL: $CLOCHE_SOCKET, else /run/cloche/cloche.sock. At most
      * CLOCHE_CLIENT_ENDPOINTS_MAX. */
     const char *const *endpoints;
 
@@ -140,6 +141,11 @@ struct cloche_client_settings {
     uint64_t probe_most_ms;  /* the next, less a random part up to half; 0: 20, 5000 */
     unsigned attempts;       /* times that a call is sent at most; 0: 16 */
     unsigned waiting;        /* asynchronous calls in the client at most; 0: 65536 */
+
+    /* Of tls: endpoints: files in PEM, whose paths are absolute. */
+    const char *tls_ca;             /* authorities to trust; NULL: those of the system */
+    const char *tls_cert, *tls_key; /* to show; both or none */
+    const char *tls_name; /* that the server's certificate has to be for; NULL: the host */
 };
 
 enum { CLOCHE_CLIENT_ENDPOINTS_MAX = 64, CLOCHE_CLIENT_CONNECTIONS_MAX = 1024 };

@@ -4,7 +4,9 @@
  * and DIAL_CLIENT_FD until both have ended. A program of its own, since the command line is linked
  * statically and looks up no names.
  *
- * usage: cloche-dial tcp|tls HOST PORT CA CERT KEY      (paths; "" where there is none)
+ * usage: cloche-dial tcp|tls HOST PORT CA CERT KEY [NAME [detached]]
+ * (paths; "" where there is none). NAME is what the certificate has to be for, HOST if it is not
+ * given; detached: it goes on in a process that is nobody's child.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,11 +28,16 @@
 
 #include "stream.h"
 
-enum { CLIENT_FD = 3, STATUS_FD = 4, BUFFER_SIZE = 64 * 1024 };
+enum {
+    CLIENT_FD = 3,
+    STATUS_FD = 4,
+    BUFFER_SIZE = 64 * 1024,
+    DETACHED_SECONDS = 30, /* for connecting: by then nobody waits for it any more */
+};
 
 struct destination {
     bool tls;
-    const char *host, *port, *ca, *cert, *key;
+    const char *host, *port, *ca, *cert, *key, *name;
 };
 
 /* ---- connecting ---- */
@@ -99,9 +106,9 @@ static int shake_hands(const struct destination *to, struct stream *stream, stru
     stream->session = session;
     gnutls_priority_set_direct(session, "SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2", NULL);
     gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, credentials);
-    gnutls_session_set_verify_cert(session, to->host, 0);
-    if (!is_address(to->host))
-        gnutls_server_name_set(session, GNUTLS_NAME_DNS, to->host, strlen(to->host));
+    gnutls_session_set_verify_cert(session, to->name, 0);
+    if (!is_address(to->name))
+        gnutls_server_name_set(session, GNUTLS_NAME_DNS, to->name, strlen(to->name));
     gnutls_transport_set_int(session, stream->fd);
     do
         r = stream_handshake(stream, err);
@@ -213,14 +220,23 @@ int main(int argc, char **argv)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    if (argc != 7)
+    if (argc < 7 || argc > 9)
         return EXIT_FAILURE;
+    if (argc == 9 && fork() != 0)
+        return EXIT_SUCCESS;
+    alarm(argc == 9 ? DETACHED_SECONDS : 0);
     signal(SIGPIPE, SIG_IGN);
-    const struct destination to = {
-        text_equal(argv[1], "tls"), argv[2], argv[3], argv[4], argv[5], argv[6]};
+    const struct destination to = {.tls = text_equal(argv[1], "tls"),
+                                   .host = argv[2],
+                                   .port = argv[3],
+                                   .ca = argv[4],
+                                   .cert = argv[5],
+                                   .key = argv[6],
+                                   .name = argc > 7 ? argv[7] : argv[2]};
     struct stream stream = {.fd = connect_tcp(&to, &err)};
     int r = stream.fd < 0 ? stream.fd : to.tls ? shake_hands(&to, &stream, &err) : 0;
     tell(r < 0 ? &err : NULL);
+    alarm(0);
     if (r == 0)
         relay(&stream);
     stream_finish(&stream);

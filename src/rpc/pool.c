@@ -302,6 +302,21 @@ static int take_settings(struct cloche_client *client, const struct cloche_clien
     return 0;
 }
 
+static int take_tls(struct cloche_client *client, struct error *err)
+{
+    struct cloche_client_settings *settings = &client->settings;
+
+    if (!settings->tls_cert != !settings->tls_key)
+        return error_set(err, -EINVAL, "a certificate and its key come together");
+    client->tls =
+        (struct tls_settings){.ca = settings->tls_ca ? xstrdup(settings->tls_ca) : NULL,
+                              .cert = settings->tls_cert ? xstrdup(settings->tls_cert) : NULL,
+                              .key = settings->tls_key ? xstrdup(settings->tls_key) : NULL,
+                              .name = settings->tls_name ? xstrdup(settings->tls_name) : NULL};
+    settings->tls_ca = settings->tls_cert = settings->tls_key = settings->tls_name = NULL;
+    return 0;
+}
+
 static const char *default_endpoint(void)
 {
     const char *path = secure_getenv("CLOCHE_SOCKET");
@@ -327,6 +342,7 @@ static int take_endpoints(struct cloche_client *client, const char *const *names
         struct endpoint *endpoint = &client->endpoints[client->endpoints_count++];
         endpoint_init(endpoint, client, i);
         endpoint->name = xstrdup(names[i]);
+        endpoint->address.tls = &client->tls;
         r = address_parse(names[i], &endpoint->address, err);
     }
     return r;
@@ -509,6 +525,8 @@ int cloche_client_open(const struct cloche_client_settings *settings, struct clo
     client->random |= 1;
     int r = take_settings(client, settings, &err);
     if (r == 0)
+        r = take_tls(client, &err);
+    if (r == 0)
         r = take_endpoints(client, settings ? settings->endpoints : NULL, &err);
     if (r == 0)
         r = make_loop(client, &err);
@@ -549,6 +567,10 @@ void cloche_client_close(struct cloche_client *client)
     close_fd(client->wake.fd);
     rpc_loop_destroy(client->loop);
     free(client->endpoints);
+    free(client->tls.ca);
+    free(client->tls.cert);
+    free(client->tls.key);
+    free(client->tls.name);
     pthread_cond_destroy(&client->changed);
     pthread_mutex_destroy(&client->lock);
     free(client);

@@ -42,9 +42,16 @@ enum {
 
 /* ---- transports: how bytes get to an endpoint */
 
+/* All owned; NULL: none. */
+struct tls_settings {
+    char *ca, *cert, *key, *name;
+};
+
 struct address {
     const struct transport *transport;
-    char *path; /* owned; of a Unix socket */
+    char *path;                     /* owned; of a Unix socket, or a host */
+    uint16_t port;                  /* of the host */
+    const struct tls_settings *tls; /* the client's */
     struct sockaddr_storage socket;
     socklen_t length;
 };
@@ -60,10 +67,13 @@ struct transport {
     int (*connect)(const struct address *address, uint64_t timeout_ms, struct error *err);
 };
 
-/* "unix:PATH", "/PATH", "tcp:ADDRESS:PORT". */
+/* "unix:PATH", "/PATH", "tcp:ADDRESS:PORT", "tls:HOST:PORT". */
 int address_parse(const char *text, struct address *ret, struct error *err);
 void address_finish(struct address *address);
 bool is_exhaustion(int code); /* of connect above */
+/* transport_tls.c */
+int tls_parse(const char *text, struct address *ret, struct error *err);
+int tls_connect(const struct address *address, uint64_t timeout_ms, struct error *err);
 
 /* ---- endpoints (endpoint.c): all under the lock, but for what says otherwise */
 
@@ -380,6 +390,7 @@ struct cloche_client {
     struct endpoint *endpoints; /* owned */
     size_t endpoints_count;
     struct cloche_client_settings settings; /* with the defaults filled in; no endpoints */
+    struct tls_settings tls;
     uint64_t random;
     struct rpc_metrics metrics;
     struct cloche_connection *used; /* by next_used */

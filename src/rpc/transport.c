@@ -176,6 +176,7 @@ static int connect_tcp(const struct address *address, uint64_t timeout_ms, struc
 static const struct transport transports[] = {
     {.scheme = "unix:", .passes_fds = true, .parse = parse_unix, .connect = connect_unix},
     {.scheme = "tcp:", .parse = parse_tcp, .connect = connect_tcp},
+    {.scheme = "tls:", .parse = tls_parse, .connect = tls_connect},
 };
 
 int address_parse(const char *text, struct address *ret, struct error *err)
@@ -191,7 +192,7 @@ int address_parse(const char *text, struct address *ret, struct error *err)
         return transports[i].parse(text + strlen(transports[i].scheme), ret, err);
     }
     error_set(err, -EINVAL, "endpoint '%s' is of no known kind", text);
-    return error_hint(err, "endpoints are /PATH, unix:/PATH and tcp:ADDRESS:PORT");
+    return error_hint(err, "endpoints are /PATH, unix:/PATH, tcp:ADDRESS:PORT and tls:HOST:PORT");
 }
 
 void address_finish(struct address *address)
