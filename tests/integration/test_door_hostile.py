@@ -14,6 +14,7 @@ from door import HANDSHAKE, Certificates, Door, read_all, rpc
 from harness import main, program, run, test, wait_for
 
 MESSAGE_MAX = 1 << 20
+SANITIZED_KB = 512 * 1024  # AddressSanitizer keeps what was freed for a while
 
 
 def connect(door, scheme, source="127.0.0.2", timeout=20):
@@ -46,6 +47,12 @@ def memory(door):
     """KiB."""
     with open(f"/proc/{door.process.pid}/status") as status:
         return int(next(line.split()[1] for line in status if line.startswith("VmRSS")))
+
+
+def spare():
+    """KiB that a build of this kind may hold beyond what it needs."""
+    with open(program("cloche-door"), "rb") as file:
+        return SANITIZED_KB if b"__asan_init" in file.read() else 0
 
 
 def push(sock, data):
@@ -182,7 +189,7 @@ def hostile_clients_change_nothing_for_others(scratch):
                 serve_all()
                 assert constant.call("shop.open")[0] == "shop.open", attack
             held.append(memory(door))
-        assert held[1] < held[0] + 8192, held
+        assert held[1] < held[0] + 8192 + spare(), held
         assert door.process.poll() is None
 
 
@@ -235,12 +242,13 @@ def messages_have_a_time_to_become_whole():
         wire.send_frame(1, b"[", fin=False)
         codes = []
         with contextlib.suppress(EOFError):
-            while not codes:
+            for _ in range(60):  # it is pinged each second
                 _, opcode, data = wire.receive_frame()
                 if opcode == wire.PING:
                     wire.send_frame(wire.PONG, data)
                 elif opcode == wire.CLOSE:
                     codes.append((struct.unpack(">H", data[:2])[0], data[2:]))
+                    break
         assert codes == [(1008, b"a message took too long")], codes
         # Slow, but it goes on.
         wire = websocket(door)
@@ -263,7 +271,7 @@ def messages_that_have_gone_leave_no_memory():
         text = "x" * (MESSAGE_MAX - 200)
         for client in clients:
             assert client.call("note", {"text": text})[0] == "note"
-        assert memory(door) < before + 24_000, (before, memory(door))
+        assert memory(door) < before + 24_000 + spare(), (before, memory(door))
 
 
 @test
