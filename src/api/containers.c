@@ -22,8 +22,13 @@ static void on_created(const struct engine_result *result, void *data)
 void api_container_create(struct rpc_request *request, const struct api_container_spec *params,
                           void *context)
 {
+    _cleanup_error_ struct error err = ERROR_INIT;
     struct api *api = context;
 
+    if (api_check_name(request, params->name, api, &err) < 0) {
+        api_fail(request, &err);
+        return;
+    }
     engine_container_create(api->engine, params, on_created, request);
 }
 
@@ -189,12 +194,29 @@ void api_container_list(struct rpc_request *request, const struct api_container_
 {
     _cleanup_api_container_summaries_ struct api_container_summaries *list = NULL;
     _cleanup_error_ struct error err = ERROR_INIT;
+    struct api_container_list which = *params;
+    size_t most = SIZE_MAX;
     struct api *api = context;
+    bool limited = !api_sees_all(api, rpc_request_connection(request));
 
-    if (engine_container_list(api->engine, params, &list, &err) < 0)
+    if (limited) {
+        for (size_t i = 0; i < which.ids_count; i++) {
+            if (!api_container(request, which.ids[i], api))
+                return;
+        }
+        if (which.limit > 0) { /* of those that are seen, running or not */
+            most = (size_t)which.limit;
+            which.limit = 0;
+            which.all = true;
+        }
+    }
+    if (engine_container_list(api->engine, &which, &list, &err) < 0) {
         api_fail(request, &err);
-    else
-        rpc_reply(request, list, NULL, 0);
+        return;
+    }
+    if (limited)
+        api_drop_unseen(request, api, list, most);
+    rpc_reply(request, list, NULL, 0);
 }
 
 void api_container_inspect(struct rpc_request *request, const struct api_container_ref *which,

@@ -100,6 +100,8 @@ void api_events_unsubscribe(struct rpc_request *request, const struct api_events
 /* ---- events.list ---- */
 
 struct walk {
+    const struct api *api;
+    const struct rpc_connection *connection;
     const struct api_events_list *what;
     struct api_events_listed *answer;
     size_t limit, bytes;
@@ -128,7 +130,7 @@ static bool add(uint64_t sequence, const void *event, void *data)
     struct walk *walk = data;
     struct api_events_listed *answer = walk->answer;
 
-    if (is_wanted(walk->what, event)) {
+    if (is_wanted(walk->what, event) && api_sees_event(walk->api, walk->connection, event)) {
         if (answer->events_count >= walk->limit || walk->bytes > LIST_BYTES_MAX) {
             answer->more = true;
             return false;
@@ -153,8 +155,11 @@ void api_events_list(struct rpc_request *request, const struct api_events_list *
                     : what->since,
         .oldest = rpc_topic_oldest(api->events),
     };
-    struct walk walk = {
-        .what = what, .answer = &answer, .limit = what->has_limit ? what->limit : LIST_MAX};
+    struct walk walk = {.api = api,
+                        .connection = rpc_request_connection(request),
+                        .what = what,
+                        .answer = &answer,
+                        .limit = what->has_limit ? what->limit : LIST_MAX};
 
     answer.events = xnew_array(struct api_numbered_event *, walk.limit + 1);
     rpc_topic_walk(api->events, what->since, add, &walk);

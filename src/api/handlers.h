@@ -21,6 +21,18 @@ void api_done_document(const struct error *err, const void *document, void *data
 struct container *api_container(struct rpc_request *request, const char *reference,
                                 struct api *api);
 
+/* Whether the peer may know of this container. */
+bool api_sees(const struct api *api, const struct rpc_connection *connection, const char *id,
+              const char *name);
+/* Whether it may know of any: one that neither has a name nor an ID fits nothing less. */
+bool api_sees_all(const struct api *api, const struct rpc_connection *connection);
+/* -EACCES: who calls would not see a new container of this name (NULL: none yet). */
+int api_check_name(const struct rpc_request *request, const char *name, const struct api *api,
+                   struct error *err);
+/* Leaves of the list what the peer sees, and the first of these. */
+void api_drop_unseen(const struct rpc_request *request, const struct api *api,
+                     struct api_container_summaries *list, size_t most);
+
 void api_system_version(struct rpc_request *request, const struct api_empty *params, void *context);
 void api_system_info(struct rpc_request *request, const struct api_empty *params, void *context);
 void api_system_shutdown(struct rpc_request *request, const struct api_system_shutdown *params,

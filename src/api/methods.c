@@ -100,7 +100,14 @@ struct container *api_container(struct rpc_request *request, const char *referen
     _cleanup_error_ struct error err = ERROR_INIT;
     struct container *container = NULL;
 
-    if (engine_find(api->engine, reference, &container, &err) < 0)
+    if (engine_find(api->engine, reference, &container, &err) < 0) {
         api_fail(request, &err);
-    return container;
+        return NULL;
+    }
+    if (api_sees(api, rpc_request_connection(request), container_id(container),
+                 container_name(container)))
+        return container;
+    error_set(&err, -ENOENT, "No such container: %.128s", reference);
+    api_fail(request, &err);
+    return NULL;
 }

@@ -51,8 +51,10 @@ void event_container(const struct container *container, const char *action,
         container->effective ? container->effective->labels : NULL;
 
     /* A label cannot stand for what is true: it is overwritten. */
-    for (size_t i = 0; labels && i < labels->count; i++)
-        json_string_map_set(&event->attributes, labels->keys[i], labels->values[i]);
+    if (labels) {
+        json_string_map_free(event->attributes);
+        event->attributes = json_string_map_copy(labels);
+    }
     json_string_map_set(&event->attributes, "image", container->spec->image);
     add_all(event, attributes);
     tell(container->engine, event);

@@ -60,6 +60,19 @@ static int check_ports(const struct api_container_spec *spec, struct error *err)
     return 0;
 }
 
+static int check_labels(const struct json_string_map *labels, struct error *err)
+{
+    size_t bytes = 0;
+
+    if (labels && labels->count > SPEC_LABELS_MAX)
+        return error_set(err, -EINVAL, "more than %d labels", SPEC_LABELS_MAX);
+    for (size_t i = 0; labels && i < labels->count; i++)
+        bytes += strlen(labels->keys[i]) + strlen(labels->values[i]);
+    if (bytes > SPEC_LABELS_BYTES_MAX)
+        return error_set(err, -EINVAL, "labels of more than %d bytes", SPEC_LABELS_BYTES_MAX);
+    return 0;
+}
+
 static int check_environment(char *const *env, struct error *err)
 {
     for (size_t i = 0; env && env[i]; i++) {
@@ -93,6 +106,8 @@ int spec_check(const struct api_container_spec *spec, unsigned cpus, struct erro
         r = hostname_check(spec->hostname, err);
     if (r == 0)
         r = check_environment(spec->env, err);
+    if (r == 0)
+        r = check_labels(spec->labels, err);
     if (r == 0)
         r = check_binds(spec, err);
     if (r == 0)

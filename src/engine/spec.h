@@ -11,6 +11,8 @@
 enum {
     SPEC_BINDS_MAX = 256,
     SPEC_PORTS_MAX = 1024,
+    SPEC_LABELS_MAX = 1024, /* every event of the container has them all */
+    SPEC_LABELS_BYTES_MAX = 128 * 1024,
     SPEC_MEMORY_MIN = 6 * 1024 * 1024, /* docker's: less does not even start a process */
 };
 

@@ -151,6 +151,15 @@ static int tell_lost(const struct subscriber *subscriber, struct subscription *s
     return 0;
 }
 
+static bool is_wanted(const struct subscriber *subscriber, const struct subscription *subscription,
+                      const void *event)
+{
+    const struct rpc_topic_options *options = &subscriber->topic->options;
+
+    return (!subscription->filter || options->matches(subscription->filter, event)) &&
+           (!options->visible || options->visible(subscriber->connection, event, options->data));
+}
+
 static int tell_event(const struct subscriber *subscriber, struct subscription *subscription)
 {
     const struct rpc_topic *topic = subscriber->topic;
@@ -159,7 +168,7 @@ static int tell_event(const struct subscriber *subscriber, struct subscription *
         .subscription = subscription->id, .sequence = subscription->at, .event = kept->text};
     int r = 0;
 
-    if (!subscription->filter || topic->options.matches(subscription->filter, kept->event))
+    if (is_wanted(subscriber, subscription, kept->event))
         r = notify(subscriber->connection, topic->options.event_method, &subscription_event_type,
                    &event);
     if (r >= 0)

@@ -9,7 +9,7 @@ import signal
 import socket
 import stat
 
-from harness import main, program, run, test
+from harness import main, program, run, test, wait_for
 from raw_rpc import Rpc
 from sockets import CALLS, as_user, configure, in_container, reload
 
@@ -145,12 +145,16 @@ def a_reload_adds_and_removes_and_leaves_the_others_alone(instance, scratch):
         # A configuration that is wrong changes nothing.
         path = scratch / "cloched.conf"
         path.write_text('{"listen": [\n{"path": "/x", "methods": ["contaner.*"]}]}')
-        reload(instance)
+        main_one.call("events.subscribe", filters={"type": ["daemon"]})
+        os.kill(pid, signal.SIGHUP)
+        wait_for(lambda: "stays as it was" in (instance.run_folder / "cloched.log").read_text())
         kept.call("container.list")
         with Rpc(three["path"]) as added:
             added.call("rpc.ping")
         assert f"{path}:2: listen[0].methods" in (instance.run_folder / "cloched.log").read_text()
         assert instance.daemon_pid() == pid
+        main_one.call("rpc.ping")
+        assert not main_one.notices, "nothing was read again"
 
 
 WRONG = [
@@ -245,6 +249,64 @@ def files_of_others_are_left_alone(instance, scratch):
         rpc.call("rpc.ping")
     instance.kill_daemon(signal.SIGTERM)
     assert not fine.exists() and taken.exists()
+
+
+def actions(rpc):
+    """What it has heard of containers until a daemon's event: {name: actions}."""
+    heard = {}
+    while (event := rpc.event()[1])["type"] != "daemon":
+        if event["type"] == "container":
+            heard.setdefault(event["name"], []).append(event["action"])
+    return heard
+
+
+@test
+def a_socket_shows_the_containers_that_it_is_for(instance, scratch):
+    folder = scratch / "door"
+    path = folder / "api.sock"
+    section = {"path": str(path), "mode": "0666", "methods": ["container.*", "events.*"],
+               "visible": ["till-*", "@self"]}
+    configure(instance, scratch, section)
+    instance.start_daemon()
+    with Rpc(path) as rpc, Rpc(instance.socket) as everything:
+        rpc.call("events.subscribe")
+        for name in ("till-1", "safe", "till-2"):
+            instance.cloche("run", "-d", "--name", name, "-v", f"{folder}:/d:ro", "host", "sleep", "1000")
+        assert len(everything.call("container.list")["containers"]) == 3
+
+        def names(**how):
+            return [one["names"][0].strip("/") for one in rpc.call("container.list", **how)["containers"]]
+        assert sorted(names()) == ["till-1", "till-2"]
+        assert names(limit=1) == ["till-2"] and sorted(names(limit=2)) == ["till-1", "till-2"]
+        assert names(ids=["till-1"]) == ["till-1"]
+        identity = everything.call("container.inspect", container="safe")["id"]
+        for hidden in ("safe", identity):
+            for method in ("inspect", "stop", "remove", "logs", "wait"):
+                error = rpc.fails(f"container.{method}", container=hidden)
+                assert error.code == -1 and error.message == f"No such container: {hidden}", error
+            assert rpc.fails("container.list", ids=[hidden]).code == -1
+        assert rpc.call("container.inspect", container="till-1")["name"].strip("/") == "till-1"
+        assert rpc.fails("container.create", image="host", name="shop").code == -4
+        assert rpc.fails("container.create", image="host").code == -4
+        rpc.call("container.create", image="host", name="till-3", command=["true"])
+        # A container sees itself.
+        seen = json.loads(instance.cloche("exec", "safe", "/usr/bin/python3", "-c", CALLS, "/d/api.sock",
+                                          '["container.list"]').out)[0]["result"]["containers"]
+        assert sorted(one["names"][0].strip("/") for one in seen) == ["safe", "till-1", "till-2"], seen
+        listed = rpc.call("events.list")["events"]
+        assert {one["event"].get("name") for one in listed
+                if one["event"]["type"] == "container"} == {"till-1", "till-2", "till-3"}
+        assert not any(identity in json.dumps(one) for one in listed), "networks do not tell of it"
+        # What is not allowed any more is not heard any more.
+        reload(instance)
+        heard = actions(rpc)
+        assert set(heard) == {"till-1", "till-2", "till-3"} and heard["till-1"][:2] == ["create", "start"], heard
+        section["methods"] = ["container.list"]
+        configure(instance, scratch, section)
+        reload(instance)
+        instance.cloche("run", "--rm", "--name", "till-4", "host", "true")
+        assert rpc.call("container.list")
+        assert not rpc.notices, rpc.notices
 
 
 @test

@@ -107,6 +107,19 @@ static void check_refused(const char *request, const char *message)
         fail_msg("'%s' does not say '%s'", error_message(&err), message);
 }
 
+static void test_labels_have_a_limit(void **state)
+{
+    _cleanup_buffer_ struct buffer many = BUFFER_INIT;
+    _cleanup_free_ char *large = xasprintf("{\"image\":\"i\",\"labels\":{\"a\":\"%0131072d\"}}", 0);
+
+    buffer_append_text(&many, "{\"image\":\"i\",\"labels\":{");
+    for (int i = 0; i <= SPEC_LABELS_MAX; i++)
+        buffer_printf(&many, "%s\"l%d\":\"\"", i ? "," : "", i);
+    buffer_append_text(&many, "}}");
+    check_refused(buffer_text(&many), "more than 1024 labels");
+    check_refused(large, "more than 131072 bytes");
+}
+
 static void test_refused_specs(void **state)
 {
     check_refused("{\"image\":\"i\",\"name\":\"-a\"}", "invalid container name");
@@ -384,6 +397,7 @@ int main(void)
         cmocka_unit_test(test_command_rules),
         cmocka_unit_test(test_other_fields),
         cmocka_unit_test(test_refused_specs),
+        cmocka_unit_test(test_labels_have_a_limit),
         cmocka_unit_test(test_signals),
         cmocka_unit_test(test_users),
         cmocka_unit_test(test_durations),

@@ -80,6 +80,9 @@ static int systemd_socket(void)
     unsetenv("LISTEN_PID");
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
+    /* There is one socket. The others are nothing of ours, and would go to all that we start. */
+    for (int fd = SYSTEMD_FIRST_FD + 1; fd < SYSTEMD_FIRST_FD + count; fd++)
+        close(fd);
     if (fcntl(SYSTEMD_FIRST_FD, F_SETFD, FD_CLOEXEC) < 0 ||
         fcntl(SYSTEMD_FIRST_FD, F_SETFL, O_NONBLOCK) < 0)
         return -1;

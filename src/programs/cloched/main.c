@@ -153,13 +153,13 @@ static void on_hangup(uv_signal_t *handle, int number)
     if (!daemon->sockets)
         return; /* still starting */
     if (config_load(daemon->options.config, &daemon->instance, sockets_is_method, &config, &err) <
-        0)
+        0) {
         log_failure(LOG_ERROR, &err, "the configuration stays as it was");
-    else {
-        apply_door(daemon, steal_ptr(config->file->door));
-        if (sockets_apply(daemon->sockets, config) >= 0)
-            log_info("the configuration is read again");
+        return;
     }
+    apply_door(daemon, steal_ptr(config->file->door));
+    if (sockets_apply(daemon->sockets, config) >= 0)
+        log_info("the configuration is read again");
     api_publish_daemon(daemon->events, "reload");
 }
 
@@ -258,6 +258,26 @@ static void on_whoami(struct rpc_request *request, void *data)
         door_guests_whoami(request);
 }
 
+static bool on_sees(const struct rpc_connection *connection, const char *id, const char *name,
+                    void *data)
+{
+    const struct daemon *daemon = data;
+
+    return !sockets_has(daemon->sockets, rpc_connection_server(connection)) ||
+           sockets_sees(daemon->sockets, connection, id, name);
+}
+
+/* What is allowed can have changed since it subscribed. */
+static bool on_visible(const struct rpc_connection *connection, const void *event, void *data)
+{
+    const struct daemon *daemon = data;
+
+    if (sockets_has(daemon->sockets, rpc_connection_server(connection)) &&
+        !sockets_may_call(daemon->sockets, connection, "events.subscribe"))
+        return false;
+    return api_sees_event(&daemon->api, connection, event);
+}
+
 static const char *name_of_container(const char *id, void *data)
 {
     struct daemon *daemon = data;
@@ -293,6 +313,7 @@ static int serve(struct daemon *daemon, int listen_fd, struct error *err)
 
     daemon->api = (struct api){.engine = daemon->engine,
                                .events = daemon->events,
+                               .sees = on_sees,
                                .whoami = on_whoami,
                                .shutdown = on_shutdown,
                                .data = daemon};
@@ -387,7 +408,10 @@ static int run(struct daemon *daemon, struct error *err)
     if (r < 0)
         return r;
     init_loop(daemon);
-    rpc_topic_create(daemon->rpc_loop, &api_events_topic, &daemon->events);
+    struct rpc_topic_options topic = api_events_topic;
+    topic.visible = on_visible;
+    topic.data = daemon;
+    rpc_topic_create(daemon->rpc_loop, &topic, &daemon->events);
     api_publish_daemon(daemon->events, "start");
     r = start(daemon, err);
     if (r == 0) {

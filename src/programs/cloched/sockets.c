@@ -287,6 +287,25 @@ bool sockets_is_method(const char *pattern)
     return false;
 }
 
+bool sockets_may_call(struct sockets *sockets _unused_, const struct rpc_connection *connection,
+                      const char *method)
+{
+    return is_allowed(rpc_connection_tag(connection), method);
+}
+
+bool sockets_sees(struct sockets *sockets _unused_, const struct rpc_connection *connection,
+                  const char *id, const char *name)
+{
+    const struct section *section = rpc_connection_tag(connection);
+    const struct config_listen *listen = section->config->section;
+    const struct caller *caller = rpc_connection_data(connection);
+
+    if (!listen->visible || fits_container(listen->visible, listen->visible_count, id, name))
+        return true;
+    return caller && id[0] && text_equal(caller->peer->container, id) &&
+           strv_contains(listen->visible, "@self");
+}
+
 /* ---- rpc.whoami ---- */
 
 static void add_methods(const struct section *section, const struct json_method *methods,

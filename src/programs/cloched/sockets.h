@@ -38,6 +38,13 @@ int sockets_apply(struct sockets *sockets, struct config *config);
 /* Closes all, and removes their files. NULL is nothing. */
 void sockets_destroy(struct sockets *sockets);
 
+/* Whether the peer of a connection of these may call the method, and may know of a container ("":
+ * of one without an ID, or a name). */
+bool sockets_may_call(struct sockets *sockets, const struct rpc_connection *connection,
+                      const char *method);
+bool sockets_sees(struct sockets *sockets, const struct rpc_connection *connection, const char *id,
+                  const char *name);
+
 /* Whether the server is one of these. */
 bool sockets_has(const struct sockets *sockets, const struct rpc_server *server);
 

@@ -43,6 +43,9 @@ struct rpc_topic_options {
     const struct json_type *filter_type;
     /* Whether a subscription with this filter (never NULL) wants the event. */
     bool (*matches)(const void *filter, const void *event);
+    /* Whether the peer may be told of it, asked for each event that would be sent. NULL: of all. */
+    bool (*visible)(const struct rpc_connection *connection, const void *event, void *data);
+    void *data;        /* for visible */
     size_t events_max; /* 0: the default above, as for the next two */
     size_t bytes_max;
     size_t subscriptions_max;
