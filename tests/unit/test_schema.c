@@ -2,6 +2,7 @@
  * What the generator makes of every construct that it takes (schema/sample.json), and what the
  * reader says of documents that do not fit.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <cmocka.h>
 
 #include <base/text.h>
+#include <schema/oci_config.h>
 #include <schema/sample.h>
 
 #define V "{\"version\":1,"
@@ -354,6 +356,38 @@ static void methods_are_a_table(void **state)
     assert_string_equal(json_type_name(sample_methods[0].params), "sample_empty");
 }
 
+static void append_empty_texts(struct buffer *out, const char *name, size_t count)
+{
+    buffer_printf(out, "\"%s\":[\"\"", name);
+    while (--count)
+        buffer_append_text(out, ",\"\"");
+    buffer_append_text(out, "],");
+}
+
+/* Memory runs out at a key, the first that is kept: the message has to do without its name. */
+static void a_key_that_memory_has_no_room_for(void **state)
+{
+    enum {
+        KEY = 3 << 20,
+        ARGS = 580000,
+        ENV = 2000000
+    }; /* as much as there may be, but for 1 MiB */
+    _cleanup_error_ struct error err = ERROR_INIT;
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    struct oci_config *config;
+
+    buffer_append_text(&text, "{\"process\":{");
+    append_empty_texts(&text, "args", ARGS);
+    append_empty_texts(&text, "env", ENV);
+    buffer_append_char(&text, '"');
+    for (size_t i = 0; i < KEY; i++)
+        buffer_append_char(&text, 'k');
+    buffer_append_text(&text, "\":1}}");
+    assert_true(text.length < JSON_DOCUMENT_MAX);
+    assert_int_equal(oci_config_parse(text.data, text.length, NULL, &config, &err), -EFBIG);
+    assert_non_null(strstr(error_message(&err), "MiB of memory"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -368,6 +402,7 @@ int main(void)
         cmocka_unit_test(without_a_source_messages_have_no_line),
         cmocka_unit_test(values_filled_by_hand_are_written_and_freed),
         cmocka_unit_test(methods_are_a_table),
+        cmocka_unit_test(a_key_that_memory_has_no_room_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
