@@ -175,9 +175,9 @@ class ConsoleSocket:
         self.socket.listen(1)
 
     def take(self):
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         connection, _ = self.socket.accept()
-        connection.settimeout(10)
+        connection.settimeout(60)
         fds = array.array("i")
         _, ancillary, _, _ = connection.recvmsg(256, socket.CMSG_LEN(fds.itemsize))
         connection.close()

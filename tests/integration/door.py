@@ -1,6 +1,8 @@
 """A door of the build under test, the daemon's side of it in Python, and certificates."""
 
 import array
+import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -22,10 +24,16 @@ HANDSHAKE = ("GET /rpc HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnect
              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n")
 
 
+_ports = itertools.count(20001)  # below those that the kernel gives to clients
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Nobody else's: the network namespace is the test file's own (harness.py)."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            port = next(_ports)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Door:
@@ -52,7 +60,8 @@ class Door:
             argv += ["--uid", str(DOOR_UID), "--gid", str(DOOR_UID)]
         if self.insecure:
             argv += ["--insecure-loopback"]
-        self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         theirs.close()
         self.log = []
         threading.Thread(target=self._read_log, daemon=True).start()
@@ -112,7 +121,7 @@ class Door:
     def connect(self, scheme, **options):
         return rpc.connect(self.urls[scheme], **options)
 
-    def plain(self, scheme="ws", timeout=10):
+    def plain(self, scheme="ws", timeout=60):
         """A TCP connection, and no word yet."""
         return socket.create_connection(("127.0.0.1", self.ports[scheme]), timeout=timeout)
 

@@ -9,7 +9,7 @@ import subprocess
 
 from harness import Skip, program, run, wait_for
 
-DAEMON_START = 60  # seconds
+DAEMON_START = 120  # seconds
 
 # podman asks for a million descriptors; the machine's hard limit may be lower, and raising it is
 # what root without CAP_SYS_RESOURCE cannot do.
@@ -39,7 +39,7 @@ class Podman:
         self("import", archive, "small:1")
 
     def __call__(self, *args, **options):
-        return run(*self.base, *args, timeout=120, **options)
+        return run(*self.base, *args, timeout=300, **options)
 
     def options(self, *more):
         return ["--network", "none", "--cgroup-parent", "/" + self.unique, *LIMITS, *more]
@@ -106,7 +106,7 @@ class Docker:
         return run(*self.base, "version", code=None).code == 0
 
     def __call__(self, *args, **options):
-        return run(*self.base, *args, timeout=120, **options)
+        return run(*self.base, *args, timeout=300, **options)
 
     def run(self, *words, options=(), **more):
         return self("run", "--rm", "--network", "none", *options, self.image, *words, **more)
@@ -130,8 +130,10 @@ class Docker:
         if ids:
             self("rm", "-f", *ids, code=None)
         self.daemon.terminate()
-        self.daemon.wait(60)
-        run("umount", self.scratch / "exec/netns/default", code=None)  # dockerd leaves it
+        self.daemon.wait(180)
+        # What dockerd leaves; its data it binds where the mount is not a shared one.
+        for name in ("exec/netns/default", "data"):
+            run("umount", self.scratch / name, code=None)
         found = subprocess.run(["find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path",
                                 f"*/{self.unique}*"], capture_output=True, text=True,
                                check=False).stdout.split()
@@ -184,7 +186,7 @@ class Containerd:
         return run(*self.base, "version", code=None).code == 0
 
     def __call__(self, *args, **options):
-        return run(*self.base, *args, timeout=120, **options)
+        return run(*self.base, *args, timeout=300, **options)
 
     def options(self, *more):
         return ["--snapshotter", "native", "--runc-binary", program("cloche-runtime"), "--cgroup",
@@ -225,7 +227,7 @@ class Containerd:
 
     def close(self):
         self.daemon.terminate()
-        self.daemon.wait(60)
+        self.daemon.wait(180)
         run("umount", "-l", self.shims)
         found = subprocess.run(["find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path",
                                 f"*/{self.unique}*"], capture_output=True, text=True,

@@ -54,7 +54,7 @@ class Daemon:
 
     def __init__(self, sock):
         self.socket = sock
-        self.socket.settimeout(20)
+        self.socket.settimeout(120)
         self.number = 0
         self.kept = []
 
@@ -168,7 +168,7 @@ class Stream:
 
     def __init__(self, sock):
         self.socket = sock
-        self.socket.settimeout(20)
+        self.socket.settimeout(120)
         self.data = b""
 
     def write(self, data):
@@ -306,7 +306,7 @@ class Monitor:
         sock.connect(str(self.bundle / "monitor.sock"))
         return Daemon(sock)
 
-    def wait(self, timeout=20):
+    def wait(self, timeout=120):
         """The monitor's end; must be a good one."""
         code = self.process.wait(timeout)
         text = (self.folder / "complaints").read_text()

@@ -54,8 +54,10 @@ BUILD = pathlib.Path(os.environ.get("CLOCHE_BUILD", TOP / "build")).resolve()
 PROGRAMS = BUILD / "src" / "programs"
 SCRATCH_BASE = pathlib.Path(os.environ.get("CLOCHE_TEST_TMP", "/var/tmp"))
 SCRATCH_PREFIX = "cloche-test-"
-REMOVE_TRIES = 20
-COMMAND_TIMEOUT = 60.0  # seconds; a test that needs more says so
+REMOVE_TRIES = 100
+# Seconds. Nothing that works waits for them: they are long enough for a machine that is loaded or slow.
+COMMAND_TIMEOUT = 180.0
+PATIENCE = 60.0
 
 verbose = False
 
@@ -142,7 +144,7 @@ def program(name):
     return str(path)
 
 
-def wait_for(condition, timeout=10.0, what=None, interval=0.02):
+def wait_for(condition, timeout=PATIENCE, what=None, interval=0.02):
     """Calls condition until it gives something true, and returns that."""
     deadline = time.monotonic() + timeout
     while True:
@@ -155,7 +157,19 @@ def wait_for(condition, timeout=10.0, what=None, interval=0.02):
         time.sleep(interval)
 
 
-def http_get(host, port, path="/", timeout=5.0, retry_for=5.0):
+def settled(measure, samples=10, interval=0.05):
+    """What measure gives once it has given the same for half a second: for what others change, too, but
+    do not keep changing."""
+    values = []
+
+    def same():
+        values.append(measure())
+        return len(values) >= samples and len(set(values[-samples:])) == 1
+    wait_for(same, interval=interval, what="it stays the same")
+    return values[-1]
+
+
+def http_get(host, port, path="/", timeout=PATIENCE, retry_for=PATIENCE):
     """Body of a page, as text. Retries while the connection is refused: servers need a moment."""
     import urllib.request
     deadline = time.monotonic() + retry_for
@@ -237,7 +251,7 @@ class Instance:
         if not self.run_folder.exists() and not self.root.exists() and not self.processes():
             return []
         try:
-            result = self.cloche("system", "remove", "--force", code=None, timeout=60)
+            result = self.cloche("system", "remove", "--force", code=None)
             return [] if result.code == 0 else [f"cloche system remove --force: {result!r}"]
         except (CommandFailed, FileNotFoundError) as failure:
             return [f"cloche system remove --force: {failure}"]
@@ -302,7 +316,7 @@ class Outside:
         return run("nsenter", "--net", "--target", self.keeper.pid, *argv, **options)
 
     def http_get(self, port, path="/", host=None, **options):
-        """Exit code must be 0; returns the body."""
+        """Exit code must be 0; returns the body. Retries while the connection is refused, as above."""
         return self.run(sys.executable, "-c", _FETCH, f"http://{host or self.here}:{port}{path}",
                         **options).out
 
@@ -315,9 +329,17 @@ class Outside:
 
 
 _FETCH = """
-import sys, urllib.request
+import sys, time, urllib.request
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-sys.stdout.write(opener.open(sys.argv[1], timeout=5).read().decode())
+deadline = time.monotonic() + 60
+while True:
+    try:
+        sys.stdout.write(opener.open(sys.argv[1], timeout=60).read().decode())
+        break
+    except OSError:
+        if time.monotonic() > deadline:
+            raise
+        time.sleep(0.05)
 """
 
 

@@ -11,7 +11,7 @@ import pathlib
 import subprocess
 import time
 
-SETTLE = 3.0  # seconds that the kernel and dying processes get to finish
+SETTLE = 30.0  # seconds that the kernel and dying processes get to finish
 
 
 class Machine:

@@ -18,7 +18,7 @@ class RpcError(Exception):
 class Rpc:
     """One connection. Notifications that come between answers are kept in .notices."""
 
-    def __init__(self, path, timeout=20.0):
+    def __init__(self, path, timeout=60.0):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
         self.socket.connect(str(path))
@@ -71,7 +71,7 @@ class Rpc:
             return error
         raise AssertionError(f"{method} succeeded: {result}")
 
-    def notice(self, timeout=20.0):
+    def notice(self, timeout=60.0):
         """The next notification."""
         deadline = time.monotonic() + timeout
         while not self.notices:
@@ -81,7 +81,7 @@ class Rpc:
             self.notices.append(message)
         return self.notices.popleft()
 
-    def event(self, timeout=20.0):
+    def event(self, timeout=60.0):
         """(number, event) of the next notification, which must be an event."""
         notice = self.notice(timeout)
         assert notice["method"] == "events.event", notice

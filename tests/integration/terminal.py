@@ -40,7 +40,7 @@ class Terminal:
     def send(self, text):
         os.write(self.main, text.encode() if isinstance(text, str) else text)
 
-    def expect(self, pattern, timeout=10.0):
+    def expect(self, pattern, timeout=60.0):
         """Waits until the regular expression matches what came after the last match; returns the
         match object (bytes)."""
         pattern = pattern.encode() if isinstance(pattern, str) else pattern
@@ -54,7 +54,7 @@ class Terminal:
                 raise AssertionError(f"no {pattern!r} in {self.seen[self._read_to:]!r} "
                                      f"(all: {self.seen!r})")
 
-    def wait(self, timeout=10.0):
+    def wait(self, timeout=60.0):
         """Reads to the end of the program; returns its exit code (negative: signal)."""
         deadline = time.monotonic() + timeout
         while self._read(deadline - time.monotonic()):

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The daemon dies, containers do not: what the next daemon finds, and what it makes of it."""
 
+import contextlib
 import json
 import os
 import random
@@ -43,8 +44,12 @@ def gone(pid):
 
 
 def monitors(instance):
-    return [pid for pid in instance.processes()
-            if open(f"/proc/{pid}/comm").read().strip() == "cloche-monitor"]
+    found = []
+    for pid in instance.processes():
+        with contextlib.suppress(OSError):  # others come and go
+            if open(f"/proc/{pid}/comm").read().strip() == "cloche-monitor":
+                found.append(pid)
+    return found
 
 
 def run_folders(instance):
@@ -76,12 +81,12 @@ def containers_run_on_and_are_adopted(instance, images):
 @test
 def an_end_without_a_daemon_is_recorded(instance, images):
     load(instance, images)
-    start(instance, "short", "sleep 1; echo last words; exit 7")
+    start(instance, "short", "sleep 2; echo last words; exit 7")
     start(instance, "killed", "sleep 1000")
-    pid = state(instance, "killed")["Pid"]
+    pids = [state(instance, name)["Pid"] for name in ("killed", "short")]
     instance.kill_daemon()
-    os.kill(pid, signal.SIGKILL)
-    time.sleep(1.5)
+    os.kill(pids[0], signal.SIGKILL)
+    wait_for(lambda: all(map(gone, pids)), what="both end")
     assert instance.cloche("wait", "short").out == "7\n"
     assert instance.cloche("wait", "killed").out == "137\n"
     assert instance.cloche("logs", "short").out == "last words\n"
@@ -93,11 +98,12 @@ def an_end_without_a_daemon_is_recorded(instance, images):
 @test
 def a_container_that_removes_itself_is_gone_afterwards(instance, images):
     load(instance, images)
-    identifier = start(instance, "brief", "sleep 1", "--rm")
+    identifier = start(instance, "brief", "sleep 2", "--rm")
+    pid = state(instance, "brief")["Pid"]
     instance.kill_daemon()
-    time.sleep(1.5)
-    assert instance.cloche("ps", "-aq").out == ""
-    assert not (instance.root / "containers" / identifier).exists()
+    wait_for(lambda: gone(pid), what="it ends")
+    wait_for(lambda: instance.cloche("ps", "-aq").out == "")
+    wait_for(lambda: not (instance.root / "containers" / identifier).exists())
 
 
 @test
@@ -107,7 +113,7 @@ def a_wait_goes_on_with_the_next_daemon(instance, images):
     waiting = instance.start("wait", "slow", stdout=subprocess.PIPE, text=True)
     time.sleep(0.5)
     instance.kill_daemon()
-    out, _ = waiting.communicate(timeout=30)
+    out, _ = waiting.communicate(timeout=60)
     assert (out, waiting.returncode) == ("9\n", 0), (out, waiting.returncode)
 
 
@@ -117,7 +123,8 @@ def a_start_that_is_cut_off_did_not_happen(instance, images, scratch):
     for name in ("cloched", "cloche-monitor", "cloche-image"):
         (scratch / name).symlink_to(PROGRAMS / name)
     slow = scratch / "cloche-runtime"
-    slow.write_text(f'#!/bin/sh\ncase "$*" in *" run "*) sleep 3;; esac\n'
+    (scratch / "wait").touch()
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *" run "*) while [ -e {scratch}/wait ]; do sleep 0.1; done;; esac\n'
                     f'exec {PROGRAMS}/cloche-runtime "$@"\n')
     slow.chmod(0o755)
     load(instance, images)
@@ -131,8 +138,9 @@ def a_start_that_is_cut_off_did_not_happen(instance, images, scratch):
     instance.kill_daemon()
     for pid in monitors(instance):
         os.kill(pid, signal.SIGKILL)
+    (scratch / "wait").unlink()
     for process in starting:
-        process.wait(timeout=30)
+        process.wait(timeout=60)
     fresh, again = state(instance, "fresh"), state(instance, "again")
     assert fresh["Status"] == "created" and "cut off" in fresh["Error"], fresh
     assert (again["Status"], again["ExitCode"]) == ("exited", 5), again
@@ -148,7 +156,7 @@ def a_killed_monitor_ends_its_container(instance, images):
     wait_for(lambda: state(instance, "orphan")["Status"] == "exited")
     ended = state(instance, "orphan")
     assert ended["ExitCode"] == 255 and "monitor" in ended["Error"], ended
-    assert not alive(facts["Pid"])
+    assert gone(facts["Pid"])
     # Its port is free again, and it starts again.
     start(instance, "other", "sleep 1000", "-p", "9732:80")
     instance.cloche("start", "orphan", code=1)
@@ -167,7 +175,7 @@ def a_monitor_killed_without_a_daemon_is_cleaned_by_the_next(instance, images):
     assert instance.cloche("ps", "-aq").out != ""
     ended = state(instance, "orphan")
     assert (ended["Status"], ended["ExitCode"]) == ("exited", 255), ended
-    assert not alive(facts["Pid"])
+    assert gone(facts["Pid"])
     start(instance, "other", "sleep 1000", "-p", "9733:80")
 
 
@@ -178,7 +186,7 @@ def followers_and_waiters_of_a_dead_daemon(instance, images):
     follower = instance.start("logs", "-f", "talker")
     time.sleep(0.4)
     instance.kill_daemon()
-    out, _ = follower.communicate(timeout=20)
+    out, _ = follower.communicate(timeout=60)
     assert out.decode().splitlines() == [f"line {i}" for i in range(1, 7)], out
     assert instance.cloche("wait", "talker").out == "3\n"
 
@@ -187,10 +195,10 @@ def followers_and_waiters_of_a_dead_daemon(instance, images):
 def an_exec_session_goes_on(instance, images):
     load(instance, images)
     start(instance, "box", "sleep 1000")
-    session = instance.start("exec", "box", "sh", "-c", "sleep 1; echo done; exit 4")
-    time.sleep(0.5)
+    session = instance.start("exec", "box", "sh", "-c", "echo up; sleep 1; echo done; exit 4")
+    assert session.stdout.readline() == b"up\n"
     instance.kill_daemon()
-    out, _ = session.communicate(timeout=20)
+    out, _ = session.communicate(timeout=60)
     assert out == b"done\n", out
 
 
@@ -209,15 +217,21 @@ def a_commit_cut_off_does_not_leave_the_container_frozen(instance, images):
     load(instance, images)
     start(instance, "box", "dd if=/dev/urandom of=/big bs=1M count=60 2>/dev/null; echo ready;"
           "while :; do date +%s%N > /tick; sleep 0.05; done")
-    wait_for(lambda: "ready" in instance.cloche("logs", "box").out, timeout=30)
+    wait_for(lambda: "ready" in instance.cloche("logs", "box").out)
     commit = instance.start("commit", "box", "cut:1")
     time.sleep(0.25)
     instance.kill_daemon()
-    commit.communicate(timeout=30)
+    commit.communicate(timeout=60)
     first = instance.cloche("exec", "box", "cat", "/tick").out
     wait_for(lambda: instance.cloche("exec", "box", "cat", "/tick").out != first,
              what="the container goes on")
-    assert not list((instance.root / "staging").glob("*")), "a staging folder is left"
+
+    def tidy():
+        """A worker that dies with its daemon may still write while the next ones tidy up."""
+        instance.kill_daemon()
+        instance.start_daemon()
+        return not list((instance.root / "staging").glob("*"))
+    wait_for(tidy, what="no staging folder is left")
 
 
 @test
@@ -273,12 +287,13 @@ def killed_at_random_moments(instance, images):
         time.sleep(churn.random.uniform(0.02, 0.6))
         daemon = instance.daemon_pid()
         if daemon:
-            os.kill(daemon, churn.random.choice((signal.SIGKILL, signal.SIGTERM)))
+            with contextlib.suppress(ProcessLookupError):  # one that found another there has ended
+                os.kill(daemon, churn.random.choice((signal.SIGKILL, signal.SIGTERM)))
             wait_for(lambda: gone(daemon), what="the daemon ends")
     churn.stop()
     assert state(instance, "witness")["Pid"] == pid, "a bystander was hurt"
     # Everything comes to rest: nothing but the witness runs, and all that is there can be removed.
-    wait_for(lambda: instance.cloche("ps", "--format", "{{.Names}}").out == "witness\n", timeout=20)
+    wait_for(lambda: instance.cloche("ps", "--format", "{{.Names}}").out == "witness\n")
     for identifier in instance.cloche("ps", "-aq").lines:
         instance.cloche("rm", "-f", identifier)
     wait_for(lambda: run_folders(instance) == [], what="the run folders go")

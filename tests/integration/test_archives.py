@@ -15,7 +15,7 @@ def outputs(instance, image, script):
 
 def load(instance, path):
     """Loads an archive; returns the image's name."""
-    out = instance.cloche("load", "-i", path, timeout=120).out
+    out = instance.cloche("load", "-i", path, timeout=400).out
     names = [line.split(": ", 1)[1] for line in out.splitlines() if line.startswith("Loaded image")]
     assert len(names) == 1, out
     return names[0]

@@ -56,7 +56,7 @@ def at_random_moments(instance, longest, rounds, action):
         thread.start()
         time.sleep(dice.uniform(0, longest))
         kill_daemon_quietly(instance)
-        thread.join(60)
+        thread.join(240)
         assert not thread.is_alive(), f"round {number} (seed {seed}) does not end"
 
 
@@ -66,7 +66,7 @@ def killed_while_containers_start(instance, images):
     results = {}
 
     def run(number):
-        results[number] = instance.cloche("run", "-d", "--name", f"c{number}", IMAGE, "sleep", "300",
+        results[number] = instance.cloche("run", "-d", "--name", f"c{number}", IMAGE, "sleep", "3000",
                                           code=None)
 
     at_random_moments(instance, 0.15, 12, run)
@@ -117,11 +117,11 @@ def killed_while_containers_stop(instance, images):
         instance.cloche("run", "-d", "--name", f"c{number}", IMAGE, "sh", "-c",
                         "trap 'exit 9' TERM; while true; do sleep 0.05; done")
     at_random_moments(instance, 0.3, 6, lambda number: instance.cloche(
-        "stop", "-t", "5", f"c{number}", code=None))
+        "stop", "-t", "60", f"c{number}", code=None))
     for number in range(6):
         name = f"c{number}"
         check_state(inspect(instance, name)[0])
-        instance.cloche("stop", name)
+        instance.cloche("stop", "-t", "60", name)
         assert instance.cloche("wait", name).out == "9\n"
     instance.cloche("rm", *(f"c{number}" for number in range(6)))
 
@@ -130,7 +130,7 @@ def killed_while_containers_stop(instance, images):
 def killed_while_containers_are_removed(instance, images):
     load(instance, images)
     for number in range(8):
-        instance.cloche("run", "-d", "--name", f"c{number}", IMAGE, "sleep", "300")
+        instance.cloche("run", "-d", "--name", f"c{number}", IMAGE, "sleep", "3000")
     at_random_moments(instance, 0.2, 8, lambda number: instance.cloche(
         "rm", "-f", f"c{number}", code=None))
     for one in containers(instance):
@@ -143,8 +143,8 @@ def killed_while_containers_are_removed(instance, images):
 def killed_while_images_are_committed(instance, images):
     load(instance, images)
     instance.cloche("run", "-d", "--name", "base", IMAGE, "sh", "-c",
-                    "head -c 5000000 /dev/urandom > /data; sleep 300")
-    wait_for(lambda: instance.cloche("exec", "base", "wc", "-c", "/data").out.startswith("5000000"))
+                    "head -c 5000000 /dev/urandom > /data; sleep 3000")
+    wait_for(lambda: instance.cloche("exec", "base", "wc", "-c", "/data", code=None).out.startswith("5000000"))
     done = []
 
     def commit(number):
@@ -172,7 +172,7 @@ def logs_are_followed_across_daemons(instance, images):
         time.sleep(0.3)
         kill_daemon_quietly(instance)
         instance.start_daemon()
-    out, err = follower.communicate(timeout=20)
+    out, err = follower.communicate(timeout=60)
     assert out.decode().splitlines() == [f"line {i}" for i in range(40)], (out, err)
     assert instance.cloche("logs", "shop").lines == [f"line {i}" for i in range(40)]
     assert instance.cloche("wait", "shop").out == "0\n"
@@ -182,12 +182,12 @@ def logs_are_followed_across_daemons(instance, images):
 @test
 def an_exec_session_survives_the_daemon(instance, images):
     load(instance, images)
-    instance.cloche("run", "-d", "--name", "shop", IMAGE, "sleep", "300")
+    instance.cloche("run", "-d", "--name", "shop", IMAGE, "sleep", "3000")
     process = instance.start("exec", "-i", "shop", "sh", "-c", "echo ready; read x; echo $x; exit 12")
     assert process.stdout.readline() == b"ready\n"
     kill_daemon_quietly(instance)
     instance.start_daemon()
-    out, err = process.communicate(b"word\n", timeout=20)
+    out, err = process.communicate(b"word\n", timeout=60)
     assert (out, process.returncode) == (b"word\n", 12), (out, err, process.returncode)
     instance.cloche("rm", "-f", "shop")
 

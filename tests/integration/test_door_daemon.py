@@ -47,7 +47,7 @@ class Daemon:
                                         env={**os.environ, **self.instance.env})
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        wait_for(lambda: self.said("ready on") or self.process.poll() is not None, 30, "the daemon is ready")
+        wait_for(lambda: self.said("ready on") or self.process.poll() is not None, what="the daemon is ready")
         assert self.process.poll() is None, self.log
         return self
 
@@ -71,7 +71,7 @@ class Daemon:
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
         self.reader.join(5)
         self.process.stderr.close()
 
@@ -87,7 +87,7 @@ def a_door_is_started_by_its_first_client(instance, scratch):
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
         assert f"Uid:\t{FALLBACK_ID}\t{FALLBACK_ID}" in status and "CapEff:\t0000000000000000" in status, status
         client.wire.close()
-        wait_for(lambda: daemon.door() is None, 20, "a door that nobody uses ends")
+        wait_for(lambda: daemon.door() is None, what="a door that nobody uses ends")
         assert rpc.connect(url).call("system.version")["os"] == "linux"
     assert not os.path.exists(f"/proc/{pid}")
 
@@ -97,7 +97,7 @@ def a_door_that_crashed_is_started_again(instance, scratch):
     url = f"ws://127.0.0.1:{free_port()}"
     with Daemon(instance, scratch, listen=[url], insecureLoopback=True) as daemon:
         for crash in range(3):
-            client = wait_for(lambda: try_connect(url), 30)
+            client = wait_for(lambda: try_connect(url))
             client.call("rpc.ping")
             os.kill(daemon.door(), signal.SIGKILL)
             wait_for(lambda: sum("cloche-door ended on signal 9" in line for line in daemon.log) == crash + 1)
@@ -119,7 +119,7 @@ def connect_page(url, origin):
     """As a page of that origin; None: it is not let in."""
     host = url.split("//")[1]
     try:
-        return rpc.Client(rpc.WebSocket(socket.create_connection(tuple(host.split(":")), timeout=10), host,
+        return rpc.Client(rpc.WebSocket(socket.create_connection(tuple(host.split(":")), timeout=60), host,
                                         headers=["Origin: " + origin]))
     except (OSError, EOFError):
         return None
@@ -213,8 +213,8 @@ def one_client_too_many_ends_nobody_elses_connection(instance, scratch):
         used = set(map(int, os.listdir(f"/proc/{daemon.process.pid}/fd")))
         lowest_free = [number for number in range(1000) if number not in used]
         resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (lowest_free[8], limits[1]))
-        crowd = [socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=20) for _ in range(30)]
-        wait_for(lambda: daemon.said("no descriptor left"), 20)
+        crowd = [socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=60) for _ in range(30)]
+        wait_for(lambda: daemon.said("no descriptor left"))
         assert client.call("rpc.ping") == {} and daemon.door() == door
         for sock in crowd:
             sock.close()
@@ -226,7 +226,7 @@ def one_client_too_many_ends_nobody_elses_connection(instance, scratch):
                 return other.call("rpc.ping") == {}
             except (OSError, EOFError, AttributeError):
                 return False
-        wait_for(served, 20)
+        wait_for(served)
         assert daemon.door() == door and client.call("rpc.ping") == {}
 
 
@@ -238,13 +238,13 @@ def a_guest_uses_up_its_own_share_alone(instance, scratch):
         hogs = []
         # 64 MiB but for a few bytes, of which no message is whole.
         for source, length in [("127.0.0.2", (1 << 20) - 16)] * 64 + [("127.0.0.3", 1000)]:
-            hog = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
+            hog = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(source, 0))
             hogs.append(hog)
             try:
                 hog.sendall(b"[" + b" " * (length - 1))
             except OSError:
                 pass  # it was enough
-        instance.cloche("run", "-d", "--name", "shop", "host", "sleep", "600", timeout=120)
+        instance.cloche("run", "-d", "--name", "shop", "host", "sleep", "600", timeout=400)
         try:
             client = rpc.connect(f"tcp://127.0.0.1:{port}")
             numbers = [client.send("container.wait", {"container": "shop"}) for _ in range(10)]
@@ -262,7 +262,7 @@ def clients_that_are_gone_end_their_calls(instance, scratch):
     """One that shut its half and vanished is no client any more, though it waits for an answer."""
     port = free_port()
     with Daemon(instance, scratch, listen=[f"tcp://127.0.0.1:{port}"], insecureLoopback=True):
-        instance.cloche("run", "-d", "--name", "shop", "host", "sleep", "600", timeout=120)
+        instance.cloche("run", "-d", "--name", "shop", "host", "sleep", "600", timeout=400)
         try:
             def waits():
                 stats = rpc.connect(f"tcp://127.0.0.1:{port}").call("rpc.stats")
@@ -275,7 +275,7 @@ def clients_that_are_gone_end_their_calls(instance, scratch):
             assert waits() == 1  # half of it is still there
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
-            wait_for(lambda: waits() == 0, 20, "the call of a client that is gone ends")
+            wait_for(lambda: waits() == 0, what="the call of a client that is gone ends")
         finally:
             instance.cloche("rm", "-f", "shop", code=None)
 
@@ -440,7 +440,7 @@ def the_command_line_reaches_a_daemon_through_a_door(instance, scratch):
     with Daemon(instance, scratch, listen=list(urls.values()), insecureLoopback=True,
                 tlsCert=certificates.path("server.pem"), tlsKey=certificates.path("server.key"),
                 tlsClientCa=certificates.path("ca.pem")):
-        instance.cloche("create", "--name", "shop", "host", "true", timeout=120)
+        instance.cloche("create", "--name", "shop", "host", "true", timeout=400)
 
         def remote(*arguments, **options):
             """Without the instance's name, nothing here could be meant."""
@@ -485,7 +485,7 @@ class Browser:
         os.close(to_browser)
         os.close(from_browser)
         self.pending, self.last, self.session = b"", 0, None
-        targets = wait_for(lambda: [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"], 30)
+        targets = wait_for(lambda: [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"])
         self.session = self.call("Target.attachToTarget", targetId=targets[0]["targetId"], flatten=True)["sessionId"]
 
     def call(self, method, **params):
@@ -509,6 +509,12 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         return answer["result"].get("value")
 
+    def href(self):
+        try:
+            return self.evaluate("location.href")
+        except AssertionError:  # the page was just leaving
+            return None
+
     def text(self, selector):
         return self.evaluate(f"document.querySelector('{selector}')?.textContent")
 
@@ -528,19 +534,20 @@ def a_browser_shows_containers_and_events_live(instance, scratch):
         browser = Browser(scratch, f"http://127.0.0.1:{port}/")
         try:
             try:
-                wait_for(lambda: browser.text("#link-text") == "live", 60)
+                wait_for(lambda: browser.text("#link-text") == "live", 120)
             except AssertionError:
                 raise AssertionError(browser.text("header")) from None
             assert "none yet" in browser.text("#containers")
-            instance.cloche("run", "-d", "--name", "shop", "host", "sleep", "600", timeout=120)
-            wait_for(lambda: browser.text("#containers li[data-state=running] .name") == "shop", 30)
-            wait_for(lambda: "start" in browser.text("#events"), 30)
+            instance.cloche("run", "-d", "--name", "shop", "host", "sleep", "600", timeout=400)
+            wait_for(lambda: browser.text("#containers li[data-state=running] .name") == "shop")
+            wait_for(lambda: "start" in (browser.text("#events") or ""))
             picture = browser.call("Page.captureScreenshot")["data"]
             if os.environ.get("CLOCHE_TEST_PICTURE"):
                 import base64
                 pathlib.Path(os.environ["CLOCHE_TEST_PICTURE"]).write_bytes(base64.b64decode(picture))
             # A page of somebody else's, in the same browser, does not get in.
             browser.call("Page.navigate", url="data:text/html,x")
+            wait_for(lambda: browser.href() == "data:text/html,x")
             opened = browser.evaluate(
                 f"new Promise(done => {{ const s = new WebSocket('{url}/rpc', 'cloche-rpc');"
                 "s.onopen = () => done('open'); s.onerror = () => done('refused'); })")

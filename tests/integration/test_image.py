@@ -325,7 +325,7 @@ def a_worker_that_is_killed_leaves_nothing(images, scratch):
         wait_for(lambda: any(name.startswith("staging/") for name in store.files()))
         worker = wait_for(lambda: run("pgrep", "-P", loader.pid, code=None).out.split())
         os.kill(int(worker[0]), signal.SIGKILL)
-        _, err = loader.communicate(timeout=20)
+        _, err = loader.communicate(timeout=60)
         os.close(write_end)
         assert loader.returncode == 1 and "signal 9" in err, err
         assert store.files() == before
@@ -344,7 +344,7 @@ def an_engine_that_is_killed_leaves_nothing(images, scratch):
     wait_for(lambda: any(name.startswith("staging/") for name in store.files()))
     loader.kill()
     loader.wait()
-    wait_for(lambda: not run("pgrep", "-x", "cloche-image", code=None).out, what="no worker")
+    wait_for(lambda: not run("pgrep", "-f", "cloche-image|image_probe", code=None).out, what="no worker")
     os.close(write_end)
     store.probe("list")
     assert store.files() == [] and store.images() == []
@@ -367,7 +367,7 @@ def killed_at_any_moment_an_image_is_there_or_not(images, scratch):
         time.sleep(number * 0.015)
         loader.kill()
         loader.wait()
-        wait_for(lambda: not run("pgrep", "-x", "cloche-image", code=None).out, what="no worker")
+        wait_for(lambda: not run("pgrep", "-f", "cloche-image|image_probe", code=None).out, what="no worker")
         there = bool(store.images())
         seen.add(there)
         names = [name.split("/")[0] for name in store.files()]

@@ -34,7 +34,7 @@ def a_published_port_is_reached_from_everywhere(instance, images):
         instance.cloche("stop", "-t", "0", "web")
         assert outside.run("sh", "-c", f"echo > /dev/tcp/{outside.here}/9000", code=None).code != 0
         instance.cloche("start", "web")
-        assert outside.http_get(9000, timeout=20) == "hello\n"
+        assert outside.http_get(9000) == "hello\n"
 
 
 @test

@@ -68,7 +68,7 @@ def readers_that_do_not_read_hold_nobody_up_and_cost_little(instance, images):
         happen(worker, 1500)
         before = memory(pid)
         happen(worker, 2500)
-        reader.join(60)
+        reader.join(300)
         assert heard == list(range(first, first + 4000)), "one that reads hears everything, in order"
         grown = memory(pid) - before
         # 8 connections with 256 KiB and an event, and the ring, were there before.
@@ -198,7 +198,7 @@ def calls_of_a_daemon_that_is_killed_end_at_once(instance, images):
         assert rpc.call("events.subscribe")["boot"] != boot
         rpc.call("container.kill", container="box")
         assert rpc.call("container.wait", container="box")["exitCode"] == 137
-    watching.communicate(timeout=30)
+    watching.communicate(timeout=60)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Installed:
 
     def __init__(self, folder):
         run("meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", folder, "--tags", "devel,runtime",
-            timeout=120)
+            timeout=400)
         file = next(folder.rglob("libcloche-rpc.pc"))
         prefix = file.read_text().splitlines()[0].removeprefix("prefix=")
         self.environment = {"PKG_CONFIG_PATH": file.parent, "PKG_CONFIG_DISABLE_UNINSTALLED": "1"}
@@ -49,7 +49,7 @@ def running(program, path, installed):
         assert process.stdout.readline() == "ready\n"
         yield
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.communicate()
@@ -61,7 +61,7 @@ def phonebook(scratch):
     installed = Installed(scratch / "installed")
     folder = scratch / "phonebook"
     shutil.copytree(EXAMPLE, folder)
-    run("make", "-C", folder, f"PKG_CONFIG={installed.pkg_config}", timeout=180, env={
+    run("make", "-C", folder, f"PKG_CONFIG={installed.pkg_config}", timeout=400, env={
         **installed.environment, "CFLAGS": " ".join([STRICT, *installed.sanitizer()])})
     path = scratch / "phonebook.sock"
 
@@ -164,7 +164,7 @@ def every_kind_of_member_and_method_has_its_functions(scratch):
     words = [*installed.ask("--cflags"), "-I", scratch, *STRICT.split(), *installed.sanitizer()]
     run("g++", "-std=c++17", *words, "-Wno-shadow", "-fsyntax-only", "-x", "c++", scratch / "wide.h")
     run("gcc", "-std=gnu11", "-D_GNU_SOURCE", *words, TOP / "tests/integration/rpc_generated.c", scratch / "wide.c",
-        scratch / "common.c", *installed.ask("--libs"), "-o", scratch / "program", timeout=120)
+        scratch / "common.c", *installed.ask("--libs"), "-o", scratch / "program", timeout=400)
     lines = run(scratch / "program", scratch / "wide.sock",
                 env={"LD_LIBRARY_PATH": installed.library.parent}).lines
     assert lines == ["sum 6.5", "echo lion [1,{\"a\":null}] b=c d=[2] 3 points, null, kept {\"e\":5}",

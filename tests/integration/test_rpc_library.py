@@ -25,7 +25,7 @@ SYSTEM_PYTHON = "/usr/bin/python3"  # the one that Debian's packages are for
 def installed(scratch):
     """What an installed pkg-config says, with everything below a folder of the scratch."""
     run("meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", scratch / "installed",
-        "--tags", "devel,runtime", timeout=120)
+        "--tags", "devel,runtime", timeout=400)
     found = next((scratch / "installed").rglob("libcloche-rpc.pc"))
     words = run("pkg-config", "--cflags", "--libs", "libcloche-rpc", env={
         "PKG_CONFIG_PATH": found.parent, "PKG_CONFIG_SYSROOT_DIR": scratch / "installed",
@@ -43,7 +43,7 @@ class Client:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(str(path))
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self.file = self.socket.makefile("rb")
 
     def __enter__(self):
@@ -129,7 +129,7 @@ def ten_thousand_idle_connections_cost_little(scratch):
             for _ in range(count):
                 client = socket.socket(socket.AF_UNIX)
                 client.connect(str(path))  # without a time-out: it would not wait for a place
-                client.settimeout(20)
+                client.settimeout(60)
                 client.sendall(ping)
                 clients.append(client)
             for client in clients:
@@ -181,7 +181,7 @@ def a_go_program_calls_it(scratch):
 @test
 def a_cxx_program_calls_it(scratch):
     run("g++", "-std=c++14", "-w", HERE / "rpc_client.cc", "-I/usr/include/jsoncpp",
-        "-ljsonrpccpp-client", "-ljsonrpccpp-common", "-ljsoncpp", "-o", scratch / "client", timeout=120)
+        "-ljsonrpccpp-client", "-ljsonrpccpp-common", "-ljsoncpp", "-o", scratch / "client", timeout=400)
     with calculator(scratch) as (path, _):
         assert run(scratch / "client", path).lines == ["19", "19", "65 hello", "-32601"]
 

@@ -14,7 +14,7 @@ import threading
 import time
 
 from door import free_port
-from harness import TOP, main, note, program, run, test, wait_for
+from harness import TOP, main, note, program, run, settled, test, wait_for
 
 CLIENTS = TOP / "tests" / "integration" / "clients"
 PYTHON = "/usr/bin/python3"  # with Debian's modules, whatever else is first on the path
@@ -204,7 +204,7 @@ def batches_that_wait_do_not_hold_up_others(instance):
 def garbage_between_messages_is_answered_and_passed_over(instance):
     pid = serving(instance)
     chance = random.Random(7)
-    before = sockets(pid)
+    before = settled(lambda: sockets(pid))
     good = json.dumps(call(1)).encode()
 
     def garbage():
@@ -253,7 +253,7 @@ def a_line_that_never_ends_is_given_up(instance):
 @test
 def a_hundred_clients_at_once_get_their_own_answers(instance):
     pid = serving(instance)
-    before = sockets(pid)
+    before = settled(lambda: sockets(pid))
     problems = []
 
     def work(index):
@@ -348,7 +348,7 @@ def a_daemon_killed_in_the_middle_is_an_error_in_time(instance):
         instance.kill_daemon()
         assert client.lines(1) == []
     for process in clients:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 1 and b"connection" in err, (process.args, err)
     assert json.loads(instance.cloche("rpc", "call", "container.list", "all=true").out)["containers"]
     assert instance.daemon_pid() not in (None, pid)

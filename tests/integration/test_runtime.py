@@ -153,7 +153,7 @@ def foreground_run_passes_signals_on(w):
         process = w.runtime.start("run", "-b", w.bundle.path, w.name, stdout=out)
     wait_for(lambda: output.read_text() == "ready\n")
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(10) == 9
+    assert process.wait(60) == 9
     assert output.read_text() == "ready\ngot\n"
 
 
@@ -712,7 +712,7 @@ def the_limits_of_a_cgroup(w):
 @world
 def processes_above_the_limit_do_not_start(w):
     w.bundle.resources["pids"] = {"limit": 4}
-    out = w.run("for i in 1 2 3 4 5 6; do sleep 1 & done 2>&1; wait", code=2).out
+    out = w.run("for i in 1 2 3 4 5 6; do sleep 100 & done 2>&1; wait", code=2).out
     assert "fork" in out, out
 
 
@@ -776,7 +776,7 @@ def a_frozen_cgroup_is_refused(w):
         else:
             (folder / "freezer.state").write_text("FROZEN")
         w.bundle.script("true")
-        result = w.runtime("run", "-b", w.bundle.path, w.name, code=1, timeout=10)
+        result = w.runtime("run", "-b", w.bundle.path, w.name, code=1)
         assert "container's cgroup unexpectedly frozen" in result.err, result
         assert w.runtime.names() == []
     finally:
@@ -938,7 +938,8 @@ def exec_options(w):
         assert out == ["from-file", "9"], out
         pid_file = w.scratch / "pid"
         w.runtime("exec", "-d", "--pid-file", pid_file, w.name, "sleep", "55")
-        assert pathlib.Path(f"/proc/{pid_file.read_text()}/cmdline").read_text() == "sleep\x0055\x00"
+        line = pathlib.Path(f"/proc/{pid_file.read_text()}/cmdline")
+        wait_for(lambda: line.read_text() == "sleep\x0055\x00")
 
 
 @world
@@ -1231,7 +1232,8 @@ def a_killed_creation_can_be_cleaned_up(w):
         w.runtime("delete", "--force", w.name)
         # Before the record there is nothing to find its cgroup by.
         for folder in [*CGROUPS.glob(f"*/{w.name}"), CGROUPS / w.name]:
-            if folder.exists() and not (folder / "cgroup.procs").read_text():
+            if folder.exists():
+                wait_for(lambda folder=folder: not (folder / "cgroup.procs").read_text())
                 folder.rmdir()
     assert w.runtime.names() == []
 

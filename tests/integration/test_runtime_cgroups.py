@@ -392,7 +392,7 @@ def events_end_with_the_container(w):
         line = json.loads(events.stdout.readline())
         assert line["type"] == "stats" and line["data"]["pids"]["current"] >= 1
         w.runtime("delete", "-f", w.name)
-        assert events.wait(10) == 0
+        assert events.wait(60) == 0
         events.stdout.close()
     assert "does not exist" in w.runtime("events", "--stats", w.name, code=1).err
 
@@ -415,7 +415,7 @@ def a_kill_for_want_of_memory_is_an_event(w):
                   code=None)
         assert events.stdout.readline() == b'{"type":"oom","id":"%s"}\n' % w.name.encode()
         w.runtime("delete", "-f", w.name)
-        assert events.wait(10) == 0
+        assert events.wait(60) == 0
         events.stdout.close()
 
 

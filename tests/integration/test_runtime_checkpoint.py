@@ -43,7 +43,7 @@ class World:
     def start(self, *args):
         """A command with our pipes as its input and output, to its end."""
         code = self.runtime.start("--log", self.runtime.log, *args, stdin=self.pipes[0],
-                                  stdout=self.pipes[1], stderr=self.pipes[1]).wait(timeout=120)
+                                  stdout=self.pipes[1], stderr=self.pipes[1]).wait(timeout=400)
         assert code == 0, (code, self.runtime.log.read_text(), self.logs())
 
     def logs(self):
@@ -60,7 +60,7 @@ class World:
         return os.read(self.output, 100).decode().strip()
 
     def checkpoint(self, *args, code=0):
-        result = self.runtime("checkpoint", *self.paths, *args, self.name, code=None, timeout=120)
+        result = self.runtime("checkpoint", *self.paths, *args, self.name, code=None, timeout=400)
         assert result.code == code, (result, self.logs())
         return result
 
@@ -173,7 +173,7 @@ def a_terminal_comes_back(w):
     (w.scratch / "console.sock").unlink()
     console = ConsoleSocket(w.scratch)
     w.runtime("restore", "-d", "-b", w.bundle.path, *w.paths, "--console-socket", console.path,
-              w.name, timeout=120)
+              w.name, timeout=400)
     master = console.take()
     os.write(master, b"word\n")
     seen = b""

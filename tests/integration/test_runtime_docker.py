@@ -57,7 +57,7 @@ def update_of_limits(engine):
 
 
 def stop_kill_restart(engine):
-    with engine.background("one", "sh", "-c", "echo started; trap 'exit 4' TERM; "
+    with engine.background("one", "sh", "-c", "trap 'exit 4' TERM; echo started; "
                            "while :; do sleep 0.1; done") as name:
         wait_for(lambda: engine("logs", name).out == "started\n")
         engine("kill", "-s", "TERM", name)
@@ -74,7 +74,7 @@ def stop_kill_restart(engine):
 def a_policy_restarts_it(engine):
     with engine.background("one", "sh", "-c", "echo x >>/count; test $(wc -l </count) -ge 3",
                            options=["--restart", "on-failure:5"]) as name:
-        wait_for(lambda: engine.inspect(name, ".State.Status") == "exited", 30)
+        wait_for(lambda: engine.inspect(name, ".State.Status") == "exited")
         assert engine.inspect(name, ".RestartCount") == "2"
 
 
@@ -108,7 +108,7 @@ def a_terminal(engine):
     with Terminal([str(word) for word in words], dict(os.environ)) as terminal:
         terminal.expect("is-a-terminal", timeout=60)
         terminal.send("xyz\n")
-        terminal.expect("got xyz", timeout=20)
+        terminal.expect("got xyz")
         assert terminal.wait(60) == 5
     with engine.background("one", "sleep", "1000") as name:
         words = [*engine.base, "exec", "-it", name, "sh", "-c", "tty; read word; exit 6"]
@@ -122,9 +122,9 @@ def a_health_check_runs_in_it(engine):
     with engine.background("one", "sleep", "1000", options=[
             "--health-cmd", "test -e /tmp/well", "--health-interval", "300ms", "--health-retries",
             "1"]) as name:
-        wait_for(lambda: engine.inspect(name, ".State.Health.Status") == "unhealthy", 30)
+        wait_for(lambda: engine.inspect(name, ".State.Health.Status") == "unhealthy")
         engine("exec", name, "touch", "/tmp/well")
-        wait_for(lambda: engine.inspect(name, ".State.Health.Status") == "healthy", 30)
+        wait_for(lambda: engine.inspect(name, ".State.Health.Status") == "healthy")
 
 
 def namespaces_are_shared(engine):

@@ -79,7 +79,7 @@ def docker_compose(scratch, images, unique):
     environment = {**os.environ, "DOCKER_HOST": engine.socket, "COMPOSE_PROJECT_NAME": unique}
 
     def compose(*words, code=0):
-        return run("docker-compose", *words, cwd=folder, env=environment, timeout=150, code=code)
+        return run("docker-compose", *words, cwd=folder, env=environment, timeout=400, code=code)
 
     try:
         compose("up", "-d")
@@ -232,7 +232,7 @@ def remove_default_parent():
     wait_for(lambda: subprocess.run(
         "find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2>/dev/null; "
         "! ls -d /sys/fs/cgroup/*/libpod_parent 2>/dev/null", shell=True, check=False,
-        stdout=subprocess.DEVNULL).returncode == 0, 30)
+        stdout=subprocess.DEVNULL).returncode == 0)
 
 
 @podman
@@ -250,7 +250,7 @@ def builds(engine, scratch):
     assert out == "built\n", out
     folders = ["--root", scratch / "root", "--runroot", scratch / "run", "--storage-driver", "vfs"]
     run("buildah", *folders, "bud", *options, "--cgroup-parent", f"/{engine.unique}/b2", "-t",
-        "two", context, timeout=120)
+        "two", context, timeout=400)
     assert engine("run", "--rm", *engine.options(), "localhost/two").out == "built\n"
 
 

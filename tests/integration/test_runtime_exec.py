@@ -98,7 +98,7 @@ def a_created_container_takes_it_a_paused_one_does_not(w):
             assert late.poll() is None
         finally:
             w.runtime("resume", w.name)
-        assert late.communicate(timeout=10)[0] == "late\n"
+        assert late.communicate(timeout=60)[0] == "late\n"
 
 
 # ---------------------------------------------------------------- options
@@ -264,7 +264,7 @@ def a_named_pipe_holds_the_program_back(w):
         wait_for(lambda: len(others()) == 1)
         time.sleep(0.2)
         os.kill(others()[0], signal.SIGKILL)
-        assert waiting.wait(30) == 255
+        assert waiting.wait(60) == 255
         assert "killed before it could execute" in waiting.stderr.read()
         result = box.exec("true", code=255, options=["--exec-wait-fifo", w.bundle.path])
         assert "is not a fifo" in result.err, result
@@ -280,7 +280,7 @@ def the_pid_file_is_there_when_exec_returns(w):
         file.write_text("old and much longer than a number")
         box.exec("sleep", "100", options=["-d", "--pid-file", file])
         pid = int(file.read_text())
-        assert pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00100\x00"
+        wait_for(lambda: pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00100\x00")
         assert [name.name for name in w.scratch.glob("*pid*")] == ["pid"]
 
 
@@ -293,7 +293,7 @@ def signals_are_passed_on(w):
                                   stdout=subprocess.PIPE)
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGUSR1)
-        assert process.wait(10) == 9
+        assert process.wait(60) == 9
 
 
 # ---------------------------------------------------------------- terminals

@@ -8,12 +8,13 @@ from bundles import world
 from harness import main, wait_for
 
 SPARE = ",spare"
-WAIT = "trap 'exit 7' TERM; while :; do sleep 0.1; done"
+TRAP = "trap 'exit 7' TERM"
+WAIT = "while :; do sleep 0.1; done"
 
 
 def started(w, name):
     """A run in the foreground whose program runs by now."""
-    w.bundle.script(f"echo up > /tmp/{name}; {WAIT}")
+    w.bundle.script(f"{TRAP}; echo up > /tmp/{name}; {WAIT}")
     process = w.runtime.start("run", "-b", w.bundle.path, name)
     wait_for(lambda: (w.bundle.rootfs / "tmp" / name).exists())
     assert w.runtime.names() == [name] and w.runtime.status(name) == "running"
@@ -22,7 +23,7 @@ def started(w, name):
 
 def ended(w, process, name):
     w.runtime("kill", name, "TERM")
-    assert process.wait(10) == 7
+    assert process.wait(60) == 7
     assert w.runtime.names() == []
 
 

@@ -52,7 +52,7 @@ def try_to_run(w, *options):
     w.bundle.write()
     command = [w.runtime.path, "--root", w.runtime.root, "--log", w.runtime.log, "run", *options,
                "-b", w.bundle.path, w.name]
-    result = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, timeout=60,
+    result = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, timeout=400,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if w.runtime.names():
         w.runtime("delete", "--force", w.name)
@@ -222,7 +222,7 @@ def a_mask_that_was_moved_is_noticed(w):
     w.bundle.linux["maskedPaths"] = ["/volume/a/file"]
     w.bundle.args("true")
     with swapping(volume / "a", volume / "b"):
-        assert any("was moved while it was covered" in try_to_run(w) for _ in range(200))
+        assert any("was moved while it was covered" in try_to_run(w) for _ in range(2000))
     for folder in ("a", "b"):
         assert (volume / folder / "file").read_text() == "the secret"
 
@@ -238,7 +238,7 @@ def a_read_only_path_that_was_moved_is_noticed(w):
     w.bundle.args("true")
     assert try_to_run(w) == ""
     with swapping(volume / "a", volume / "b"):
-        assert any("was moved while it was made read-only" in try_to_run(w) for _ in range(200))
+        assert any("was moved while it was made read-only" in try_to_run(w) for _ in range(2000))
 
 
 # Red on ours with O_NOFOLLOW in mask_path().

@@ -189,10 +189,10 @@ def failing_poststop_hooks_are_warnings(w):
 def a_timeout_ends_the_hook_and_its_children(w):
     pids = w.scratch / "pids"
     w.bundle.config["hooks"] = {"createRuntime": [
-        shell(f"sleep 1000 & echo $$ $! >{pids}; wait", timeout=1)]}
+        shell(f"sleep 1000 & echo $$ $! >{pids}; wait", timeout=3)]}
     begin = time.monotonic()
-    fails(w, "error running createRuntime hook #0: hook ran past specified timeout of 1.0s")
-    assert time.monotonic() - begin >= 1
+    fails(w, "error running createRuntime hook #0: hook ran past specified timeout of 3.0s")
+    assert time.monotonic() - begin >= 3
     for pid in pids.read_text().split():
         wait_for(lambda: not pathlib.Path(f"/proc/{pid}/exe").exists())
     # One that is quick enough is left alone.

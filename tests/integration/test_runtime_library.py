@@ -65,7 +65,7 @@ def nothing_is_left_in_the_program(scratch, images, unique):
     # What malloc keeps at hand for a thread counts as in use, so it is to keep nothing.
     exact = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
     for way in ("repeat-direct", "repeat-in-forks"):
-        result = embed(scratch, bundle.path, unique, way, env=exact, timeout=180)
+        result = embed(scratch, bundle.path, unique, way, env=exact, timeout=400)
         assert result.out == "left: 0 descriptors, 0 mappings, 0 bytes\n", result
 
 
@@ -139,7 +139,7 @@ def sanitizer():
 def installed(scratch):
     """What an installed pkg-config says, with everything below a folder of the scratch."""
     run("meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", scratch / "installed",
-        "--tags", "devel,runtime", timeout=120)
+        "--tags", "devel,runtime", timeout=400)
     found = next((scratch / "installed").rglob("libcloche-runtime.pc"))
     words = run("pkg-config", "--cflags", "--libs", "libcloche-runtime", env={
         "PKG_CONFIG_PATH": found.parent, "PKG_CONFIG_SYSROOT_DIR": scratch / "installed",

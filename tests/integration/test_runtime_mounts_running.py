@@ -4,7 +4,7 @@ import json
 import subprocess
 
 from bundles import cgroup_file, cgroup_version, world
-from harness import main
+from harness import main, wait_for
 
 SLEEP = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
@@ -95,7 +95,7 @@ def new_file_systems_are_the_containers(w):
     with running(w):
         change(w, "add", {"destination": "/srv/proc", "type": "proc", "source": "proc"},
                {"destination": "/srv/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]})
-        assert inside(w, "cat /srv/proc/1/cmdline").startswith("/bin/sh")
+        wait_for(lambda: inside(w, "cat /srv/proc/1/cmdline").startswith("/bin/sh"))
         assert inside(w, "ls /srv/sys/class/net").split() == ["lo"]
 
 

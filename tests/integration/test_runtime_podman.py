@@ -45,7 +45,7 @@ def options_reach_the_container(engine):
 @podman
 def a_life_in_the_background(engine):
     engine("run", "-d", "--name", "one", *engine.options(), "small:1", "sh", "-c",
-           "echo started; trap 'exit 4' TERM; while :; do sleep 0.1; done")
+           "trap 'exit 4' TERM; echo started; while :; do sleep 0.1; done")
     wait_for(lambda: engine("logs", "one").out == "started\n")
     assert engine("exec", "one", "sh", "-c", "echo inside; exit 3", code=3).out == "inside\n"
     assert "not found" in engine("exec", "one", "nothing", code=127).err
@@ -71,7 +71,7 @@ def a_terminal(engine):
     with Terminal([str(word) for word in words], dict(os.environ)) as terminal:
         terminal.expect("is-a-terminal", timeout=60)
         terminal.send("xyz\n")
-        terminal.expect("got xyz", timeout=20)
+        terminal.expect("got xyz")
         assert terminal.wait(60) == 5
 
 

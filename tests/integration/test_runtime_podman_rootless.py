@@ -24,7 +24,7 @@ class Engine:
         self("import", archive, "small:1")
 
     def __call__(self, *args, **options):
-        return self.user.run(*self.base, *args, timeout=120, **options)
+        return self.user.run(*self.base, *args, timeout=400, **options)
 
     def options(self, *more):
         return ["--network", "none", *LIMITS, *more]
@@ -76,7 +76,7 @@ def run_and_exit_codes(engine):
 @podman
 def a_life_in_the_background(engine):
     engine("run", "-d", "--name", "one", *engine.options(), "small:1", "sh", "-c",
-           "echo started; trap 'exit 4' TERM; while :; do sleep 0.1; done")
+           "trap 'exit 4' TERM; echo started; while :; do sleep 0.1; done")
     wait_for(lambda: engine("logs", "one").out == "started\n")
     assert engine("ps", "--format", "{{.Names}}").out == "one\n"
     assert engine("exec", "one", "sh", "-c", "echo inside; exit 3", code=3).out == "inside\n"
@@ -98,7 +98,7 @@ def a_terminal(engine):
                          "test -t 0 && echo is-a-terminal; read word; echo got $word; exit 5") as t:
         t.expect("is-a-terminal", timeout=60)
         t.send("xyz\n")
-        t.expect("got xyz", timeout=20)
+        t.expect("got xyz")
         assert t.wait(60) == 5
     engine("run", "-d", "--name", "one", *engine.options(), "small:1", "sleep", "1000")
     with engine.terminal("exec", "-it", "one", "sh", "-c", "tty; read word; exit 6") as t:

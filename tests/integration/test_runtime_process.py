@@ -41,7 +41,7 @@ def scheduler(w, **settings):
 @world
 def the_scheduler_is_set(w):
     w.bundle.script("sleep 100")
-    for policy, number, nice in (("SCHED_BATCH", os.SCHED_BATCH, 19), ("SCHED_IDLE", os.SCHED_IDLE, 0),
+    for policy, number, nice in (("SCHED_BATCH", os.SCHED_BATCH, 19), ("SCHED_IDLE", os.SCHED_IDLE, os.nice(0)),
                                  ("SCHED_OTHER", os.SCHED_OTHER, 7)):
         scheduler(w, policy=policy, nice=nice, priority=0)
         with w.runtime.container(w.bundle, w.name, start=False):
@@ -424,7 +424,7 @@ def a_null_device_is_the_containers_own(w):
         with open(os.devnull, "wb") as null:
             process = w.runtime.start(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                       stderr=null)
-            return process.communicate(timeout=30)[0].decode().splitlines()
+            return process.communicate(timeout=60)[0].decode().splitlines()
     w.bundle.script(look)
     found = lines("run", "-b", w.bundle.path, w.name)
     assert found == expected, found
@@ -450,7 +450,7 @@ class Manager:
         self.path = str(folder / "systemd/notify")
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.path)
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self.environment = {**os.environ, "NOTIFY_SOCKET": self.path}
 
     def expect(self, *messages):
@@ -465,7 +465,7 @@ class Manager:
         try:
             raise AssertionError(self.socket.recv(100))
         except TimeoutError:
-            self.socket.settimeout(10)
+            self.socket.settimeout(60)
 
 
 def inside(w, folder="/run/notify"):
@@ -498,13 +498,13 @@ def the_manager_is_told_when_the_container_is_ready(w):
         assert starting.poll() is None  # start waits
         say(w, "STATUS=fine\nREADY=1\nMAINPID=1")
         manager.expect("READY=1", f"MAINPID={pid}", "BARRIER=1")
-        assert starting.wait(10) == 0
+        assert starting.wait(60) == 0
     finally:
         w.runtime("delete", "-f", w.name)
     # A container that ends without a word lets start go on.
     w.bundle.script("true")
     assert w.runtime.start("run", "-d", "-b", w.bundle.path, w.name,
-                           env=manager.environment).wait(10) == 0
+                           env=manager.environment).wait(60) == 0
     w.runtime("delete", "-f", w.name)
     manager.hears_nothing()
     # In the foreground it is told on the way.
@@ -514,7 +514,7 @@ def the_manager_is_told_when_the_container_is_ready(w):
     say(w, "READY=1")
     manager.expect("READY=1", f"MAINPID={w.runtime.state(w.name)['pid']}")
     w.runtime("kill", w.name, "KILL")
-    assert running.wait(10) == 137
+    assert running.wait(60) == 137
 
 
 @world

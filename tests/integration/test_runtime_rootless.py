@@ -7,7 +7,6 @@ import json
 import os
 import stat
 import subprocess
-import time
 
 from bundles import ConsoleSocket, Runtime, cgroup_version
 from harness import main, run, test, wait_for
@@ -73,9 +72,9 @@ def a_life_without_a_cgroup(w):
         pid, users, folder = out.lines
         assert int(pid) < 50 and folder == "/", out
         assert users == os.readlink(f"/proc/{state['pid']}/ns/user"), out
+        wait_for(lambda: "sleep 100" in w.runtime("ps", w.name).out)
         pids = json.loads(w.runtime("ps", "-f", "json", w.name).out)
         assert state["pid"] in pids and len(pids) >= 2, pids
-        assert "sleep 100" in w.runtime("ps", w.name).out
         # Nothing is counted: that is no failure, as with runc.
         event = json.loads(w.runtime("events", "--stats", w.name).out)
         assert event["data"]["pids"] == {} and "raw" not in event["data"]["memory"], event
@@ -92,7 +91,7 @@ def a_life_without_a_cgroup(w):
 
 @world
 def kill_all_goes_by_the_pid_namespace(w):
-    w.bundle.script("trap 'echo init' USR1; sh -c \"trap 'echo child; exit' USR1; "
+    w.bundle.script("trap 'echo init' USR1; echo up; sh -c \"trap 'echo child; exit' USR1; echo up; "
                     "while :; do sleep 0.05; done\" & while :; do sleep 0.05; done")
     w.bundle.write()
     output = w.user.home / "out"
@@ -100,10 +99,9 @@ def kill_all_goes_by_the_pid_namespace(w):
         run_ = w.runtime.start("run", "-b", w.bundle.path, w.name, stdout=out,
                                stdin=subprocess.DEVNULL)
     wait_for(lambda: w.runtime.is_running(w.name))
-    wait_for(lambda: len(json.loads(w.runtime("ps", "-f", "json", w.name).out)) >= 3)
-    time.sleep(0.2)  # both shells have set their traps
+    wait_for(lambda: output.read_text().count("up\n") == 2)  # both shells have set their traps
     w.runtime("kill", "--all", w.name, "USR1")
-    wait_for(lambda: sorted(output.read_text().split()) == ["child", "init"])
+    wait_for(lambda: sorted(output.read_text().split()) == ["child", "init", "up", "up"])
     w.runtime("delete", "--force", w.name)
     run_.wait()
 
@@ -436,7 +434,7 @@ def bundles_of_others_do_not_hold_root_up(w):
     os.unlink(w.bundle.path / "config.json")
     os.mkfifo(w.bundle.path / "config.json")
     os.chown(w.bundle.path / "config.json", w.user.uid, w.user.uid)
-    result = rooted("run", "-b", w.bundle.path, w.name, code=1, timeout=20)
+    result = rooted("run", "-b", w.bundle.path, w.name, code=1)
     assert "no regular file" in result.err and str(w.user.uid) in result.err, result
     # What the file holds is told to nobody.
     os.unlink(w.bundle.path / "config.json")

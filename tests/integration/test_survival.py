@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from harness import http_get, main, test
+from harness import http_get, main, test, wait_for
 
 
 def load(instance, images):
@@ -52,6 +52,12 @@ def a_killed_container_can_be_removed_at_once(instance, images):
         instance.cloche("rm", "web")
 
 
+def next_daemon_is_tidy(instance):
+    instance.kill_daemon()
+    instance.start_daemon()
+    return not list((instance.root / "staging").iterdir())
+
+
 @test
 def the_daemon_may_die_while_images_change(instance, images):
     image = load(instance, images)
@@ -63,12 +69,10 @@ def the_daemon_may_die_while_images_change(instance, images):
             client = instance.start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(delay)
             os.kill(daemon, signal.SIGKILL)
-            client.wait(30)
+            client.wait(60)
             instance.start_daemon()
-            # A worker that dies with its daemon may still write while the next one tidies up.
-            instance.kill_daemon()
-            instance.start_daemon()
-            assert not list((instance.root / "staging").iterdir())
+            # A worker that dies with its daemon may still write while the next ones tidy up.
+            wait_for(lambda: next_daemon_is_tidy(instance), what="what was begun is removed")
             for name in instance.cloche("images", "--format", "{{.Repository}}:{{.Tag}}").lines:
                 if not name.startswith("host"):
                     assert instance.cloche("run", "--rm", name, "echo", "ok").out == "ok\n", name
