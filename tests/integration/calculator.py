@@ -41,7 +41,7 @@ def calculator(scratch, words=None, folder=LIBRARY.parent, files=1024, source=EX
         assert process.stdout.readline() == "ready\n"
         yield path, process
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert not path.exists()
     finally:
         process.kill()

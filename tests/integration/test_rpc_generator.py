@@ -99,7 +99,7 @@ def a_program_with_a_schema_of_its_own_needs_only_what_is_installed(scratch):
 def its_server_speaks_to_anybody_and_describes_itself(scratch):
     with phonebook(scratch) as (path, folder, _), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
-        client.settimeout(20)
+        client.settimeout(60)
         file = client.makefile("rwb")
         answer = exchange(file, '{"jsonrpc":"2.0","id":1,"method":"phonebook.put","params":["Ada","1",null,1815]}')
         assert answer["error"]["code"] == -32602 and "born" in answer["error"]["message"], answer

@@ -343,8 +343,15 @@ def a_daemon_killed_in_the_middle_is_an_error_in_time(instance):
                                env={**os.environ, **instance.env})
     with Raw(instance) as client:
         client.send(call(1, "container.wait", container="web", condition="removed"))
-        wait_for(lambda: json.loads(instance.cloche("rpc", "stats", "-f", "json").out)["connections"] >= 6,
-                 what="the clients wait")
+
+        def all_wait():
+            """Four calls are being worked at, and the watcher has its answer: it knows where it is."""
+            methods = {method["method"]: method for method in
+                       json.loads(instance.cloche("rpc", "stats", "-f", "json").out)["methods"]}
+            subscribed = methods.get("events.subscribe", {"calls": 0, "inFlight": 0})
+            return methods.get("container.wait", {}).get("inFlight") == 4 and \
+                subscribed["calls"] - subscribed["inFlight"] == 1
+        wait_for(all_wait, what="the clients wait")
         instance.kill_daemon()
         assert client.lines(1) == []
     for process in clients:

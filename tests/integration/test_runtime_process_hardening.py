@@ -94,7 +94,7 @@ def no_program_is_found_through_a_descriptor(w):
 
     def fails(*argv):
         result = subprocess.run([*command, *argv], pass_fds=[leaked], stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, check=False, timeout=30)
+                                stderr=subprocess.STDOUT, text=True, check=False, timeout=120)
         assert result.returncode != 0 and "the host's\n" not in result.stdout, (argv, result)
 
     for program in programs[:12]:
@@ -127,7 +127,7 @@ def home_is_not_read_through_a_descriptor(w):
         w.bundle.write()
         result = subprocess.run([w.runtime.path, "--root", str(w.runtime.root), "run", "-b",
                                  str(w.bundle.path), w.name], pass_fds=[leaked], text=True,
-                                timeout=30, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+                                timeout=120, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         assert "/leaked" not in result.stdout, (number, result)
     os.close(leaked)
 
