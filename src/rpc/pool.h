@@ -394,7 +394,7 @@ struct cloche_client {
     uint64_t random;
     struct rpc_metrics metrics;
     struct cloche_connection *used; /* by next_used */
-    unsigned interrupts;            /* so far */
+    _Atomic unsigned interrupts;    /* so far */
     _Atomic unsigned callers;       /* threads in synchronous calls */
     _Atomic bool closing;
     unsigned forks; /* before it was opened */

@@ -438,7 +438,7 @@ static int run_within(struct cloche_client *client, struct link_call *call,
         .client = client,
         .deadline = deadline_after(begun, client_timeout(client, call->method, options)),
         .problem = ERROR_INIT,
-        .interrupts = __atomic_load_n(&client->interrupts, __ATOMIC_RELAXED),
+        .interrupts = client->interrupts,
         .cancel = options->cancel};
 
     call->progress = options->progress;
@@ -556,7 +556,7 @@ int cloche_client_get(struct cloche_client *client, uint64_t timeout_ms,
         .client = client,
         .deadline = deadline_after(begun, client_timeout(client, &rpc_ping_method, &options)),
         .problem = ERROR_INIT,
-        .interrupts = __atomic_load_n(&client->interrupts, __ATOMIC_RELAXED),
+        .interrupts = client->interrupts,
         .keep = true};
 
     int r = check_ours(client, &err);

@@ -5,6 +5,7 @@
 
 struct caller {
     pthread_t thread;
+    struct cloche_client *client;
     const char *method;
     struct cloche_cancel *cancel;
     uint64_t timeout_ms;
@@ -17,12 +18,13 @@ static void *call_it(void *data)
     const struct cloche_call_options options = {
         .size = sizeof(options), .cancel = caller->cancel, .timeout_ms = caller->timeout_ms};
 
-    caller->result = cloche_client_call(client, caller->method, NULL, &options, NULL, NULL);
+    caller->result = cloche_client_call(caller->client, caller->method, NULL, &options, NULL, NULL);
     return NULL;
 }
 
 static void begin_call(struct caller *caller, const char *method, struct cloche_cancel *cancel)
 {
+    caller->client = client;
     caller->method = method;
     caller->cancel = cancel;
     caller->timeout_ms = CLOCHE_NO_TIMEOUT;
