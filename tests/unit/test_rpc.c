@@ -1089,7 +1089,7 @@ static void any_loop_can_poll_a_loop(void **state)
     call_echo(channel, "polled", &seen);
     call_hold(channel, 30, &late);
     while (!late.times) {
-        assert_int_equal(poll(&ready, 1, 5000), 1);
+        assert_int_equal(poll(&ready, 1, 60000), 1);
         rpc_loop_dispatch(loop);
     }
     assert_string_equal(seen.id, "polled");

@@ -206,7 +206,7 @@ static void dispatching_ends_though_callbacks_call_again(void **state)
     ready = (struct pollfd){.fd = cloche_client_fd(client), .events = POLLIN};
     assert_true(cloche_client_call_async(client, "echo", WORD, NULL, call_again, &again) > 0);
     for (int i = 0; i < 1000 && again.times < 100; i++) {
-        assert_true(poll(&ready, 1, 5000) > 0); /* it says that there is more to do */
+        assert_true(poll(&ready, 1, 60000) > 0); /* it says that there is more to do */
         cloche_client_dispatch(client);
     }
     start(&peers[0]);
