@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -507,6 +508,14 @@ static void init_locks(struct cloche_client *client)
     pthread_condattr_destroy(&monotonic);
 }
 
+/* Two or more that this process may use. */
+static bool has_processors(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
+}
+
 int cloche_client_open(const struct cloche_client_settings *settings, struct cloche_client **ret,
                        struct cloche_error *error)
 {
@@ -523,6 +532,7 @@ int cloche_client_open(const struct cloche_client_settings *settings, struct clo
     if (getrandom(&client->random, sizeof(client->random), GRND_NONBLOCK) < 0)
         client->random = monotonic_now();
     client->random |= 1;
+    client->may_spin = has_processors();
     int r = take_settings(client, settings, &err);
     if (r == 0)
         r = take_tls(client, &err);

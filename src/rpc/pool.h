@@ -218,8 +218,9 @@ struct cloche_connection {
     bool fresh;                                     /* no call of the caller's was made on it yet */
     const struct rpc_codec *codec;
     int64_t last_number;
-    uint64_t wait_ns; /* what the socket's receive time-out is; 0: none */
-    unsigned owed;    /* answers to calls that did not wait for them */
+    uint64_t wait_ns;               /* what the socket's receive time-out is; 0: none */
+    unsigned owed;                  /* answers to calls that did not wait for them */
+    unsigned spin_pause, spin_step; /* calls until it watches for an answer again, and after that */
     struct buffer in, out;
     size_t searched;
     int fds[2 * RPC_FDS_MAX];
@@ -398,6 +399,7 @@ struct cloche_client {
     _Atomic unsigned callers;       /* threads in synchronous calls */
     _Atomic bool closing;
     unsigned forks; /* before it was opened */
+    bool may_spin;  /* there is a processor for us and another for the server */
 
     struct rpc_loop *loop;
     struct rpc_watch wake;
