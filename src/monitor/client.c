@@ -142,6 +142,31 @@ int client_add(struct monitor *monitor, enum client_kind kind, struct session *s
     return 0;
 }
 
+/* The other side has closed; what it wrote before may still be on its way in. */
+static void client_left(struct monitor *monitor, struct client *client)
+{
+    struct session *session = client->session;
+
+    if (!has_input(client)) {
+        client_drop(monitor, client);
+        return;
+    }
+    client->gone = true;
+    free(steal_ptr(client->pending));
+    update_events(monitor, client);
+    if (client->kind == CLIENT_EXEC)
+        session_resume_output(monitor, session);
+}
+
+/* Something could not be sent: nobody reads it any more, or the log cannot be read. */
+static void client_failed(struct monitor *monitor, struct client *client, int code)
+{
+    if (code == -EPIPE || code == -ECONNRESET)
+        client_left(monitor, client);
+    else
+        client_drop(monitor, client);
+}
+
 /* ---- direct: exec sessions, and the container's output while the log cannot be written ---- */
 
 static int send_pending(struct client *client)
@@ -210,8 +235,9 @@ void clients_send_exec(struct monitor *monitor, struct session *session, enum st
 
     if (!client)
         return; /* gone: its process runs on and may print */
-    if (send_direct(client, !session->tty, stream, data, length) < 0) {
-        client_drop(monitor, client);
+    int r = send_direct(client, !session->tty, stream, data, length);
+    if (r < 0) {
+        client_failed(monitor, client, r);
         return;
     }
     if (client->pending) {
@@ -236,8 +262,9 @@ void clients_bypass_log(struct monitor *monitor, enum stream stream, const char 
         if (client->kind != CLIENT_ATTACH || client->gone || !wants(client, stream) ||
             is_owed(monitor, client))
             continue;
-        if (send_direct(client, !monitor->options->tty, stream, data, length) < 0)
-            client_drop(monitor, client);
+        int r = send_direct(client, !monitor->options->tty, stream, data, length);
+        if (r < 0)
+            client_failed(monitor, client, r);
         else
             update_events(monitor, client);
     }
@@ -383,7 +410,7 @@ static bool serve(struct monitor *monitor, struct client *client)
     int r = pump(monitor, client);
 
     if (r < 0 && r != -EAGAIN) {
-        client_drop(monitor, client);
+        client_failed(monitor, client, r);
         return false;
     }
     if (client->kind == CLIENT_EXEC && !client->pending && !client->session) {
@@ -443,22 +470,6 @@ void clients_input_changed(struct monitor *monitor, struct session *session)
         else
             update_events(monitor, client);
     }
-}
-
-/* The other side has closed; what it wrote before may still be on its way in. */
-static void client_left(struct monitor *monitor, struct client *client)
-{
-    struct session *session = client->session;
-
-    if (!has_input(client)) {
-        client_drop(monitor, client);
-        return;
-    }
-    client->gone = true;
-    free(steal_ptr(client->pending));
-    update_events(monitor, client);
-    if (client->kind == CLIENT_EXEC)
-        session_resume_output(monitor, session);
 }
 
 void client_ready(struct monitor *monitor, struct client *client, uint32_t events)

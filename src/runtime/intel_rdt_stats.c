@@ -131,7 +131,10 @@ static int filter_domains(const struct dirent *entry)
 static void write_counters(struct json_writer *writer, int data_fd, const struct counters *counters)
 {
     struct dirent **entries;
-    int count = scandirat(data_fd, ".", &entries, filter_domains, compare_names);
+    char path[32]; /* musl has no scandirat(3) */
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", data_fd);
+    int count = scandir(path, &entries, filter_domains, compare_names);
 
     if (count < 0)
         return;
@@ -141,8 +144,8 @@ static void write_counters(struct json_writer *writer, int data_fd, const struct
         json_writer_object_begin(writer);
         for (size_t k = 0; k < ARRAY_SIZE(counters->names) && counters->names[k] && i < DOMAINS_MAX;
              k++) {
-            _cleanup_free_ char *path = xasprintf("%s/%s", entries[i]->d_name, counters->names[k]);
-            write_number(writer, counters->names[k], data_fd, path);
+            _cleanup_free_ char *file = xasprintf("%s/%s", entries[i]->d_name, counters->names[k]);
+            write_number(writer, counters->names[k], data_fd, file);
         }
         json_writer_object_end(writer);
         free(entries[i]);

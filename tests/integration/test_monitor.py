@@ -165,6 +165,26 @@ def input_of_a_client_that_has_left_still_arrives(images, scratch, unique):
 
 
 @test
+def input_of_a_client_that_has_left_arrives_though_output_came_for_it(images, scratch, unique):
+    # The monitor stands still while both happen, and sees the output first.
+    root = scratch / "root"
+    images.make_root(root)
+    script = "until [ -e /go ]; do sleep 0.05; done; echo tick; touch /ticked; read line; echo got $line"
+    with Monitor(scratch, unique, root, sh(script), options=["--open-stdin"]) as monitor:
+        stream = monitor.daemon.attach(ATTACH_STDIN | ATTACH_STDOUT)
+        monitor.daemon.start()
+        monitor.process.send_signal(signal.SIGSTOP)
+        (root / "go").touch()
+        wait_for((root / "ticked").exists)
+        stream.write(b"word\n")
+        stream.close()
+        monitor.process.send_signal(signal.SIGCONT)
+        monitor.daemon.wait_exited()
+        assert monitor.output()[0] == b"tick\ngot word\n", monitor.output()
+        monitor.wait()
+
+
+@test
 def without_open_stdin_there_is_none(images, scratch, unique):
     with Monitor(scratch, unique, images.root(), sh("wc -c")) as monitor:
         stream = monitor.daemon.attach(ATTACH_STDIN | ATTACH_STDOUT)

@@ -1,6 +1,7 @@
 /* Parts of src/runtime that need no container. */
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -101,12 +102,18 @@ static int make_resctrl(void **state)
     return 0;
 }
 
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)
+{
+    return remove(path);
+}
+
+/* Not by file_remove_tree_at(), which wants openat2(2): qemu-user has none. */
 static int remove_resctrl(void **state)
 {
     struct resctrl *resctrl = *state;
 
     close(resctrl->fd);
-    return file_remove_tree_at(AT_FDCWD, resctrl->path, NULL);
+    return nftw(resctrl->path, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static char *statistics(const struct resctrl *resctrl, const struct oci_intel_rdt *config,
