@@ -189,7 +189,8 @@ def hostile_clients_change_nothing_for_others(scratch):
                 serve_all()
                 assert constant.call("shop.open")[0] == "shop.open", attack
             held.append(memory(door))
-        assert held[1] < held[0] + 8192 + spare(), held
+        # What the allocator keeps differs from round to round; what a round sends is several times this.
+        assert held[1] < held[0] + 24 * 1024 + spare(), held
         assert door.process.poll() is None
 
 
