@@ -72,7 +72,8 @@ static int run_dial(const struct address *address, int client_fd, int status_fd,
     return 0;
 }
 
-/* "1", or why there is no connection and perhaps, on a line of its own, what to try. */
+/* "1", or why there is no connection: of that the first line, since it is what an endpoint
+ * remembers. */
 static int wait_for_word(int status_fd, uint64_t timeout_ms, struct error *err)
 {
     uint64_t deadline = deadline_after(monotonic_now(), timeout_ms);

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -40,7 +41,7 @@ static bool has_conditions(const struct oci_seccomp *config)
 
 static void set_limits(void)
 {
-    struct rlimit limit;
+    struct rlimit limit = {COMPILE_SECONDS_MAX, COMPILE_SECONDS_MAX};
 
     if (getrlimit(RLIMIT_CPU, &limit) == 0 && limit.rlim_max > COMPILE_SECONDS_MAX)
         limit.rlim_max = COMPILE_SECONDS_MAX;
@@ -67,22 +68,24 @@ static _Noreturn void compile_and_tell(const struct oci_seccomp *config, int fd)
     _exit(0);
 }
 
-static int take_answer(int fd, struct filter **ret, size_t *ret_size, struct error *err)
+/* It has ended without a word. */
+static int explain_end(int status, struct error *err)
 {
-    _cleanup_free_ char *data = NULL;
-    size_t length;
-    int r = file_read_fd(fd, ANSWER_MAX, &data, &length, err);
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        return error_set(err, -EIO, "linux.seccomp: the process that compiles the filter ended %s",
+                         WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "without a result");
+    error_set(err, -ETIME,
+              "linux.seccomp: libseccomp does not come to an end with these conditions");
+    error_hint(err,
+               "give a system call one rule with conditions, or all its rules the same action");
+    return -ETIME;
+}
 
-    if (r < 0)
-        return r;
+static int take_answer(const char *data, size_t length, struct filter **ret, size_t *ret_size,
+                       struct error *err)
+{
     const struct answer *answer = (const struct answer *)data;
-    if (length < sizeof(*answer)) {
-        error_set(err, -ETIME,
-                  "linux.seccomp: libseccomp does not come to an end with these conditions");
-        error_hint(err, "give a system call one rule with conditions, or all its rules the same "
-                        "action");
-        return -ETIME;
-    }
+
     if (answer->code < 0)
         return error_set(err, answer->code, "%s", answer->bytes);
     *ret_size = length - sizeof(*answer);
@@ -93,7 +96,9 @@ static int take_answer(int fd, struct filter **ret, size_t *ret_size, struct err
 int filter_compile_guarded(const struct oci_seccomp *config, struct filter **ret, size_t *ret_size,
                            struct error *err)
 {
-    int fds[2];
+    _cleanup_free_ char *data = NULL;
+    size_t length = 0;
+    int fds[2], status = 0;
 
     if (!has_conditions(config))
         return filter_compile(config, ret, ret_size, err);
@@ -108,8 +113,11 @@ int filter_compile_guarded(const struct oci_seccomp *config, struct filter **ret
     close(fds[1]);
     if (pid < 0)
         return error_errno(err, -pid, "start a process");
-    int r = take_answer(read_fd, ret, ret_size, err);
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+    int r = file_read_fd(read_fd, ANSWER_MAX, &data, &length, err);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
-    return r;
+    if (r < 0)
+        return r;
+    return length < sizeof(struct answer) ? explain_end(status, err)
+                                          : take_answer(data, length, ret, ret_size, err);
 }
