@@ -10,9 +10,14 @@ In a page stands, alone on a line:
     @ERRORS@      the error codes
 and anywhere @NAME@ for a number of the C headers, @NAME:bytes@ with its unit.
 """
-import json
+import pathlib
 import re
 import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "src/schema"))
+
+import generate
 
 
 def escape(text):
@@ -189,12 +194,12 @@ def fill(page, api, protocol, constants, words):
 
 
 def main():
-    page, management, protocol, *headers = (open(path, encoding="utf-8").read()
-                                            for path in sys.argv[1:])
+    management, protocol = (generate.read_joined(path)[0] for path in sys.argv[2:4])
+    page, *headers = (open(path, encoding="utf-8").read() for path in sys.argv[1:2] + sys.argv[4:])
     constants = {}
     for header in headers:
         constants = enumerators(header, constants)
-    for line in fill(page, Api(json.loads(management)), Api(json.loads(protocol)), constants,
+    for line in fill(page, Api(management), Api(protocol), constants,
                      error_words(headers, constants)):
         print(line)
 

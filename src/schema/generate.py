@@ -32,7 +32,9 @@ STRING_MAP = 'json_string_map'
 # Say something about a value, but not what it may be.
 ANNOTATIONS = {'title', 'description', 'default', 'examples', 'deprecated', '$comment'}
 FILE_KEYS = {'$schema', '$id', 'title', 'description', '$comment', '$defs', 'x-c-prefix',
-             'x-keep-unknown', 'x-null-is-absent', 'x-any-case', 'x-methods', 'x-errors', 'x-api-version'}
+             'x-keep-unknown', 'x-null-is-absent', 'x-any-case', 'x-methods', 'x-errors', 'x-api-version',
+             'x-include'}
+PART_KEYS = {'$schema', '$id', 'title', 'description', '$comment', '$defs', 'x-methods'}  # of an included file
 METHOD_KEYS = {'params', 'result', 'summary', 'description', 'x-param-fds', 'x-result-fds',
                'x-idempotent', 'x-long', 'x-subscription', 'x-errors'}
 
@@ -44,14 +46,14 @@ SHAPES = {
            'x-idempotent', 'x-long', 'x-subscription'},
     int: {'minimum', 'maximum', 'minLength', 'maxLength', 'minItems', 'maxItems', 'x-param-fds',
           'x-result-fds'},
-    list: {'oneOf', 'enum', 'required'},
+    list: {'oneOf', 'enum', 'required', 'x-include'},
     dict: {'$defs', 'properties', 'items', 'params', 'result', 'x-methods'},
 }
 SHAPE_OF = {key: shape for shape, keys in SHAPES.items() for key in keys}
 SHAPE_NAMES = {str: 'a string', bool: 'true or false', int: 'a whole number', list: 'an array',
                dict: 'an object'}
 NAMED = {'$defs', 'properties', 'x-methods'}  # their members are names, and have schemas
-OPAQUE = {'default', 'examples', 'const', 'enum', 'required', 'x-errors'}
+OPAQUE = {'default', 'examples', 'const', 'enum', 'required', 'x-errors', 'x-include'}
 
 # Words that cannot name a field: keywords, and names that a libc may define as macros (musl does).
 C_KEYWORDS = set('''auto break case char const continue default do double else enum extern float
@@ -150,56 +152,107 @@ class Type:
         self.description = None
 
 
+def unique(pairs):
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f'duplicate key "{key}"')
+    return dict(pairs)
+
+
+def read_file(path, allowed):
+    """A schema file as it is on disk, with keywords of its own that are known."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            root = json.load(file, object_pairs_hook=unique)
+    except ValueError as error:
+        raise SchemaError(path, '#', f'not JSON: {error}') from error
+    if not isinstance(root, dict):
+        raise SchemaError(path, '#', 'a schema file is an object')
+    for key in root:
+        if key not in allowed:
+            raise SchemaError(path, '#', f'unsupported keyword "{key}"')
+    check_shapes(path, root, '#')
+    return root
+
+
+def check_shapes(path, node, place):
+    """That keywords have values of their kind, so that nobody else has to look."""
+    for key, value in node.items():
+        inside = f'{place}/{key}'
+        shape = SHAPE_OF.get(key)
+        if shape and (not isinstance(value, shape) or (shape is int and isinstance(value, bool))):
+            raise SchemaError(path, inside, f'is {SHAPE_NAMES[shape]}')
+        if key in ('required', 'x-include') and not all(isinstance(item, str) for item in value):
+            raise SchemaError(path, inside, 'is a list of names')
+        if key in NAMED:
+            for name, child in value.items():
+                if not isinstance(child, dict):
+                    raise SchemaError(path, f'{inside}/{name}', 'is described by an object')
+                check_shapes(path, child, f'{inside}/{name}')
+        elif key not in OPAQUE:
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, dict):
+                    check_shapes(path, child, inside)
+
+
+def read_joined(path):
+    """A schema file with what it includes, as if it was one, and which file each name of it is from."""
+    root = read_file(path, FILE_KEYS)
+    names = [os.path.basename(path), *root.get('x-include', [])]
+    parts = [root] + [read_file(os.path.join(os.path.dirname(path), name), PART_KEYS) for name in names[1:]]
+    whole = {**root, '$defs': {}, 'x-methods': {}}
+    origins = {}
+    for name, part in zip(names, parts):
+        place = os.path.join(os.path.dirname(path), name)
+        for kind in ('$defs', 'x-methods'):
+            for key, value in part.get(kind, {}).items():
+                at = f'#/{kind}/{key}'
+                if key in whole[kind]:
+                    raise SchemaError(place, at, f'is in {origins[at]}, too')
+                origins[at] = place
+                whole[kind][key] = join_references(value, name, dict(zip(names, parts)), (place, at))
+    return whole, origins
+
+
+def join_references(node, here, parts, place):
+    """References to files that are joined become references within the whole."""
+    if isinstance(node, list):
+        return [join_references(item, here, parts, place) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: value if key in OPAQUE else join_references(value, here, parts, place)
+            for key, value in node.items()}
+    if isinstance(node.get('$ref'), str):
+        file, _, pointer = node['$ref'].partition('#')
+        file = file or here
+        if file in parts:
+            if len(parts) > 1 and pointer.removeprefix('/$defs/') not in parts[file].get('$defs', {}):
+                raise SchemaError(*place, f'"{node["$ref"]}" is not a definition')
+            node['$ref'] = f'#{pointer}'
+    return node
+
+
 class Schema:
-    """A schema file as it is on disk."""
+    """A schema file with what it includes."""
 
     cache = {}
 
     def __init__(self, path):
         self.path = path
-        try:
-            with open(path, encoding='utf-8') as file:
-                self.root = json.load(file, object_pairs_hook=self.unique)
-        except ValueError as error:
-            raise SchemaError(path, '#', f'not JSON: {error}') from error
-        if not isinstance(self.root, dict):
-            raise SchemaError(path, '#', 'a schema file is an object')
-        for key in self.root:
-            if key not in FILE_KEYS:
-                raise SchemaError(path, '#', f'unsupported keyword "{key}"')
-        self.check_shapes(self.root, '#')
+        self.root, self.origins = read_joined(path)
         self.prefix = self.root.get('x-c-prefix')
         if not isinstance(self.prefix, str) or not re.fullmatch('[a-z][a-z0-9_]*', self.prefix):
             raise SchemaError(path, '#/x-c-prefix', 'missing, or not a C name in lower case')
         self.name = os.path.splitext(os.path.basename(path))[0].replace('-', '_')
         self.defs = self.root.get('$defs', {})
 
-    def check_shapes(self, node, place):
-        """That keywords have values of their kind, so that nobody else has to look."""
-        for key, value in node.items():
-            inside = f'{place}/{key}'
-            shape = SHAPE_OF.get(key)
-            if shape and (not isinstance(value, shape) or (shape is int and isinstance(value, bool))):
-                raise SchemaError(self.path, inside, f'is {SHAPE_NAMES[shape]}')
-            if key == 'required' and not all(isinstance(item, str) for item in value):
-                raise SchemaError(self.path, inside, 'is a list of names')
-            if key in NAMED:
-                for name, child in value.items():
-                    if not isinstance(child, dict):
-                        raise SchemaError(self.path, f'{inside}/{name}', 'is described by an object')
-                    self.check_shapes(child, f'{inside}/{name}')
-            elif key not in OPAQUE:
-                for child in value if isinstance(value, list) else [value]:
-                    if isinstance(child, dict):
-                        self.check_shapes(child, inside)
-
-    @staticmethod
-    def unique(pairs):
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ValueError(f'duplicate key "{key}"')
-        return dict(pairs)
+    def file_of(self, place):
+        """Which file says what stands at #/$defs/NAME/... or #/x-methods/NAME/..."""
+        for origin, path in self.origins.items():
+            if place == origin or place.startswith(origin + '/'):
+                return path
+        return self.path
 
     @classmethod
     def load(cls, path):
@@ -222,7 +275,7 @@ class Reader:
         self.methods = []
 
     def fail(self, place, message):
-        raise SchemaError(self.schema.path, place, message)
+        raise SchemaError(self.schema.file_of(place), place, message)
 
     def read(self):
         names = {}

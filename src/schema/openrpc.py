@@ -9,6 +9,10 @@ import json
 import os
 import sys
 
+sys.dont_write_bytecode = True
+
+import generate
+
 # Of a method: how it may be called. All others that begin with x- are for the generator of C.
 METHOD_KEYWORDS = ('x-param-fds', 'x-result-fds', 'x-idempotent', 'x-long')
 LINE = 100  # bytes of the text in a line of C
@@ -24,8 +28,7 @@ class Document:
 
     def file(self, path):
         if path not in self.files:
-            with open(path, encoding='utf-8') as source:
-                self.files[path] = json.load(source)
+            self.files[path] = generate.read_joined(path)[0]
         return self.files[path]
 
     @staticmethod
@@ -148,7 +151,10 @@ def text_of(paths):
 
 def main():
     header, source, *paths = sys.argv[1:]
-    text = text_of(paths)
+    try:
+        text = text_of(paths)
+    except (generate.SchemaError, OSError) as error:
+        sys.exit(f'openrpc.py: {error}')
     with open(header, 'w', encoding='utf-8') as out:
         out.write(HEADER)
     with open(source, 'w', encoding='utf-8') as out:

@@ -101,6 +101,41 @@ REFUSED = {
         '#/x-methods/m', 'unsupported keyword "argument"'),
 }
 
+PART = {'$defs': {'q': {'type': 'object', 'properties': {'a': STRING}}}}
+WHOLE = {'x-c-prefix': 'p', 'x-include': ['part.json'], '$defs': {}}
+REFUSED_PARTS = {  # what: file, its included one, which of both has the fault, place, message
+    'an included file that is none': (WHOLE, '{', 'part.json', '#', 'not JSON'),
+    'a keyword of whole files in an included one': (
+        WHOLE, {**PART, 'x-c-prefix': 'p'}, 'part.json', '#', 'unsupported keyword "x-c-prefix"'),
+    'a name that two files have': (
+        {**WHOLE, **PART}, PART, 'part.json', '#/$defs/q', 'bad.json, too'),
+    'a field that is wrong in an included file': (
+        WHOLE, {'$defs': definition({'a': {'type': 'null'}})['$defs']}, 'part.json', AT, 'unsupported type'),
+    'a reference to another file that does not name it': (
+        {**WHOLE, '$defs': definition({'a': {'$ref': '#/$defs/q'}})['$defs']}, PART, 'bad.json', '#/$defs/t',
+        '"#/$defs/q" is not a definition'),
+    'a reference to what an included file has not': (
+        {**WHOLE, '$defs': definition({'a': {'$ref': 'part.json#/$defs/r'}})['$defs']}, PART, 'bad.json',
+        '#/$defs/t', '"part.json#/$defs/r" is not a definition'),
+}
+
+
+def generate_with_part(generator, folder, schema, part):
+    with open(os.path.join(folder, 'part.json'), 'w', encoding='utf-8') as file:
+        file.write(part if isinstance(part, str) else json.dumps(part))
+    return generate(generator, folder, schema)[1]
+
+
+def joins(generator, folder):
+    """References in both directions, and one header of both files."""
+    whole = {**WHOLE, '$defs': {'t': {'type': 'object', 'properties': {'b': {'$ref': 'part.json#/$defs/q'}}}}}
+    part = {'$defs': {'q': {'type': 'object', 'properties': {'c': {'$ref': 'bad.json#/$defs/t'}}}},
+            'x-methods': {'m': {'params': {'$ref': '#/$defs/q'}}}}
+    said = generate_with_part(generator, folder, whole, part)
+    with open(f'{folder}/x.h', encoding='utf-8') as file:
+        text = file.read()
+    return said is None and all(word in text for word in ('struct p_t *c;', 'struct p_q *b;', 'bad_handlers'))
+
 
 def generate(generator, folder, schema):
     """Path of the schema, and what the generator ended with: its message, or None."""
@@ -121,16 +156,22 @@ def main(generator_path):
     spec.loader.exec_module(generator)
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
-        for number, (what, (schema, place, message)) in enumerate(REFUSED.items(), 1):
-            path, said = generate(generator, folder, schema)
-            start = f'generate.py: {path}: {place}: '
+        refused = {what: (schema, None, 'bad.json', place, message)
+                   for what, (schema, place, message) in REFUSED.items()} | REFUSED_PARTS
+        for number, (what, (schema, part, at, place, message)) in enumerate(refused.items(), 1):
+            said = (generate_with_part(generator, folder, schema, part) if part
+                    else generate(generator, folder, schema)[1])
+            start = f'generate.py: {folder}/{at}: {place}: '
             good = (said is not None and said.startswith(start) and message in said and
                     not os.path.exists(f'{folder}/x.h'))
             print(f'{"ok" if good else "not ok"} {number} - refuses {what}')
             if not good:
                 print(f'# wanted {start}... {message}\n# got {said}')
                 failures += 1
-    print(f'1..{len(REFUSED)}')
+        good = joins(generator, folder)
+        print(f'{"ok" if good else "not ok"} {len(refused) + 1} - joins included files')
+        failures += not good
+    print(f'1..{len(refused) + 1}')
     return 1 if failures else 0
 
 

@@ -7,6 +7,7 @@ usage: test_openrpc.py OPENRPC.py SCHEMA.json...
 import importlib.util
 import json
 import pathlib
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import tempfile
 
 
 def load(path):
+    sys.path.insert(0, os.path.dirname(path))  # of what it imports
     spec = importlib.util.spec_from_file_location('openrpc', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -84,7 +86,7 @@ def what_c_has_is_the_same_text(document, sources):
 def main():
     module = load(sys.argv[1])
     document = module.build(sys.argv[2:])
-    sources = [json.loads(pathlib.Path(path).read_text()) for path in sys.argv[2:]]
+    sources = [module.generate.read_joined(path)[0] for path in sys.argv[2:]]
     checks = [every_reference_leads_somewhere, every_method_is_there_with_its_parameters,
               what_is_required_stands_first, schemas_have_no_words_of_the_generator, errors_are_those_of_the_schemas,
               what_c_has_is_the_same_text]

@@ -11,12 +11,18 @@ import subprocess
 import sys
 import tempfile
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
+
+import generate
+
 FLAGS = ['-std=gnu11', '-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Werror', '-fsyntax-only']
 
 
 def as_others_have_it(path, folder):
     """A schema of ours as if it was of another program."""
-    schema = json.loads(path.read_text())
+    schema = generate.read_joined(path)[0]
+    schema.pop('x-include', None)
     schema['x-c-prefix'] = 'theirs' if schema['x-c-prefix'] in ('rpc', 'api') else schema['x-c-prefix']
     schema['x-methods'] = {name.replace('rpc.', 'their.'): method
                            for name, method in schema.get('x-methods', {}).items()}
