@@ -180,7 +180,9 @@ static const char *network_mode(const struct api_container_details *container)
 static void write_host_config(struct json_writer *writer,
                               const struct api_container_details *container)
 {
+    static const struct api_resources no_resources;
     const struct api_container_spec *spec = container->effective;
+    const struct api_resources *resources = spec->resources ? spec->resources : &no_resources;
 
     field_object_begin(writer, "HostConfig");
     write_binds(writer, spec);
@@ -201,10 +203,10 @@ static void write_host_config(struct json_writer *writer,
     field_boolean(writer, "Privileged", false);
     field_boolean(writer, "PublishAllPorts", false);
     field_boolean(writer, "ReadonlyRootfs", spec->read_only_root);
-    field_unsigned(writer, "Memory", spec->memory);
-    field_unsigned(writer, "NanoCpus", spec->nano_cpus);
-    if (spec->has_pids_limit)
-        field_integer(writer, "PidsLimit", spec->pids_limit);
+    field_unsigned(writer, "Memory", resources->memory);
+    field_unsigned(writer, "NanoCpus", resources->nano_cpus);
+    if (resources->has_pids_limit)
+        field_integer(writer, "PidsLimit", resources->pids_limit);
     else
         field_null(writer, "PidsLimit");
     json_writer_object_end(writer);

@@ -5,12 +5,11 @@
 #include <schema/json.h>
 
 #include "bundle.h"
+#include "bundle_json.h"
 #include "seccomp_profile.h"
 #include "spec.h"
 
 #define OCI_VERSION "1.0.2"
-#define CPU_PERIOD UINT64_C(100000) /* microseconds */
-#define NANO UINT64_C(1000000000)
 
 /* What images expect a container to have: docker's defaults (its documentation, "Runtime privilege
  * and Linux capabilities"). */
@@ -87,53 +86,6 @@ static const struct device_rule {
 static const char *const propagations[] = {
     "private", "rprivate", "shared", "rshared", "slave", "rslave",
 };
-
-/* --- small pieces ----------------------------------------------------------------------------- */
-
-static void put_string(struct json_writer *writer, const char *key, const char *value)
-{
-    json_writer_key(writer, key);
-    json_writer_string(writer, value);
-}
-
-static void put_integer(struct json_writer *writer, const char *key, int64_t value)
-{
-    json_writer_key(writer, key);
-    json_writer_integer(writer, value);
-}
-
-static void put_boolean(struct json_writer *writer, const char *key, bool value)
-{
-    json_writer_key(writer, key);
-    json_writer_boolean(writer, value);
-}
-
-static void put_strings(struct json_writer *writer, const char *key, const char *const *values,
-                        size_t count)
-{
-    json_writer_key(writer, key);
-    json_writer_array_begin(writer);
-    for (size_t i = 0; i < count && values[i]; i++)
-        json_writer_string(writer, values[i]);
-    json_writer_array_end(writer);
-}
-
-static void put_strv(struct json_writer *writer, const char *key, char *const *values)
-{
-    put_strings(writer, key, (const char *const *)values, strv_length(values));
-}
-
-static void begin_object(struct json_writer *writer, const char *key)
-{
-    json_writer_key(writer, key);
-    json_writer_object_begin(writer);
-}
-
-static void begin_array(struct json_writer *writer, const char *key)
-{
-    json_writer_key(writer, key);
-    json_writer_array_begin(writer);
-}
 
 /* --- process ---------------------------------------------------------------------------------- */
 
@@ -377,25 +329,8 @@ static void put_resources(struct json_writer *writer, const struct api_container
 {
     begin_object(writer, "resources");
     put_devices(writer);
-    if (spec->memory) {
-        begin_object(writer, "memory");
-        put_integer(writer, "limit", (int64_t)spec->memory);
-        /* As much swap as memory, docker's default. */
-        put_integer(writer, "swap", (int64_t)spec->memory * 2);
-        json_writer_object_end(writer);
-    }
-    if (spec->nano_cpus) {
-        begin_object(writer, "cpu");
-        put_integer(writer, "period", CPU_PERIOD);
-        put_integer(writer, "quota",
-                    (int64_t)(spec->nano_cpus / 1000 * CPU_PERIOD / (NANO / 1000)));
-        json_writer_object_end(writer);
-    }
-    if (spec->pids_limit > 0) {
-        begin_object(writer, "pids");
-        put_integer(writer, "limit", spec->pids_limit);
-        json_writer_object_end(writer);
-    }
+    if (spec->resources)
+        bundle_put_limits(writer, spec->resources);
     json_writer_object_end(writer);
 }
 

@@ -18,6 +18,14 @@ static const char *const migrations[] = {
     " effective TEXT NOT NULL,"
     " record TEXT NOT NULL);"
     "CREATE TABLE engine_settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;",
+    /* Limits were members of the specification itself. A null in a patch takes its member away. */
+    "UPDATE engine_containers SET"
+    " spec = json_patch(spec, json_object('memory', NULL, 'nanoCpus', NULL, 'pidsLimit', NULL,"
+    "  'resources', json_object('memory', spec ->> '$.memory', 'nanoCpus', spec ->> '$.nanoCpus',"
+    "   'pidsLimit', spec ->> '$.pidsLimit'))),"
+    " effective = json_patch(effective, json_object('memory', NULL, 'nanoCpus', NULL,"
+    "  'pidsLimit', NULL, 'resources', json_object('memory', effective ->> '$.memory',"
+    "   'nanoCpus', effective ->> '$.nanoCpus', 'pidsLimit', effective ->> '$.pidsLimit')));",
 };
 
 int records_migrate(struct store_db *db, struct error *err)

@@ -1,4 +1,3 @@
-#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -7,121 +6,9 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
-#include "names.h"
 #include "spec.h"
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-/* --- checks ----------------------------------------------------------------------------------- */
-
-static int check_bind(const struct api_bind *bind, struct error *err)
-{
-    if (bind->source[0] != '/')
-        return error_set(err, -EINVAL, "invalid mount: '%s' is not an absolute path of the host",
-                         bind->source);
-    if (bind->target[0] != '/')
-        return error_set(err, -EINVAL, "invalid mount path: '%s' must be absolute", bind->target);
-    if (strspn(bind->target, "/") == strlen(bind->target))
-        return error_set(err, -EINVAL, "invalid mount path: the destination cannot be '/'");
-    return 0;
-}
-
-static int check_binds(const struct api_container_spec *spec, struct error *err)
-{
-    if (spec->binds_count > SPEC_BINDS_MAX)
-        return error_set(err, -EINVAL, "more than %d mounts", SPEC_BINDS_MAX);
-    for (size_t i = 0; i < spec->binds_count; i++) {
-        int r = check_bind(spec->binds[i], err);
-        if (r < 0)
-            return r;
-        for (size_t j = 0; j < i; j++) {
-            if (text_equal(spec->binds[i]->target, spec->binds[j]->target))
-                return error_set(err, -EINVAL, "duplicate mount point: %s", spec->binds[i]->target);
-        }
-    }
-    return 0;
-}
-
-static int check_ports(const struct api_container_spec *spec, struct error *err)
-{
-    struct in_addr address;
-
-    if (spec->ports_count > SPEC_PORTS_MAX)
-        return error_set(err, -EINVAL, "more than %d published ports", SPEC_PORTS_MAX);
-    for (size_t i = 0; i < spec->ports_count; i++) {
-        const struct api_port *port = spec->ports[i];
-        if (port->container_port == 0)
-            return error_set(err, -EINVAL, "invalid container port: 0");
-        if (!text_empty(port->host_address) &&
-            inet_pton(AF_INET, port->host_address, &address) != 1)
-            return error_set(err, -EINVAL, "invalid IP address to publish a port on: %s",
-                             port->host_address);
-    }
-    return 0;
-}
-
-static int check_labels(const struct json_string_map *labels, struct error *err)
-{
-    size_t bytes = 0;
-
-    if (labels && labels->count > SPEC_LABELS_MAX)
-        return error_set(err, -EINVAL, "more than %d labels", SPEC_LABELS_MAX);
-    for (size_t i = 0; labels && i < labels->count; i++)
-        bytes += strlen(labels->keys[i]) + strlen(labels->values[i]);
-    if (bytes > SPEC_LABELS_BYTES_MAX)
-        return error_set(err, -EINVAL, "labels of more than %d bytes", SPEC_LABELS_BYTES_MAX);
-    return 0;
-}
-
-static int check_environment(char *const *env, struct error *err)
-{
-    for (size_t i = 0; env && env[i]; i++) {
-        if (!env[i][0] || env[i][0] == '=')
-            return error_set(err, -EINVAL, "invalid environment variable: '%s'", env[i]);
-    }
-    return 0;
-}
-
-static int check_limits(const struct api_container_spec *spec, unsigned cpus, struct error *err)
-{
-    if (spec->has_memory && spec->memory && spec->memory < SPEC_MEMORY_MIN)
-        return error_set(err, -EINVAL, "minimum memory limit allowed is 6MB");
-    if (spec->has_memory && spec->memory > INT64_MAX / 2)
-        return error_set(err, -EINVAL, "memory limit out of range");
-    if (spec->has_nano_cpus && spec->nano_cpus &&
-        (spec->nano_cpus < 10 * 1000 * 1000 || spec->nano_cpus > cpus * UINT64_C(1000000000)))
-        return error_set(err, -EINVAL,
-                         "range of CPUs is from 0.01 to %u.00, as there are only %u CPUs available",
-                         cpus, cpus);
-    return 0;
-}
-
-int spec_check(const struct api_container_spec *spec, unsigned cpus, struct error *err)
-{
-    int r = 0;
-
-    if (spec->name)
-        r = name_check(spec->name, err);
-    if (r == 0 && !text_empty(spec->hostname))
-        r = hostname_check(spec->hostname, err);
-    if (r == 0)
-        r = check_environment(spec->env, err);
-    if (r == 0)
-        r = check_labels(spec->labels, err);
-    if (r == 0)
-        r = check_binds(spec, err);
-    if (r == 0)
-        r = check_ports(spec, err);
-    if (r == 0)
-        r = check_limits(spec, cpus, err);
-    if (r == 0 && !text_empty(spec->stop_signal) && signal_parse(spec->stop_signal, err) < 0)
-        r = -EINVAL;
-    if (r == 0 && !text_empty(spec->working_dir) && spec->working_dir[0] != '/')
-        r = error_set(err, -EINVAL,
-                      "the working directory '%s' is invalid, it needs to be an absolute path",
-                      spec->working_dir);
-    return r;
-}
 
 /* --- merging ---------------------------------------------------------------------------------- */
 
@@ -201,7 +88,7 @@ static void merge_texts(struct api_container_spec *spec, const struct image_defa
     if (text_empty(spec->stop_signal))
         set_text(&spec->stop_signal,
                  text_empty(image->stop_signal) ? "SIGTERM" : image->stop_signal);
-    if (!spec->network_mode)
+    if (text_empty(spec->network_mode) || text_equal(spec->network_mode, "default"))
         set_text(&spec->network_mode, "bridge");
     if (text_empty(spec->hostname)) {
         free(spec->hostname);

@@ -9,7 +9,8 @@
 
 /* Limits of a specification; the RPC server bounds the whole message at 1 MiB before. */
 enum {
-    SPEC_BINDS_MAX = 256,
+    SPEC_MOUNTS_MAX = 256,
+    SPEC_DEVICES_MAX = 256, /* of each list of devices */
     SPEC_PORTS_MAX = 1024,
     SPEC_LABELS_MAX = 1024, /* every event of the container has them all */
     SPEC_LABELS_BYTES_MAX = 128 * 1024,
@@ -27,8 +28,15 @@ struct image_defaults {
     const char *stop_signal;
 };
 
-/* Whether the request makes sense by itself. cpus: CPUs of this machine. -EINVAL with a message. */
+/* Whether the request makes sense by itself. cpus: CPUs of this machine. -EINVAL with a message;
+ * -EOPNOTSUPP: a field that nothing carries out, which the message names. */
 int spec_check(const struct api_container_spec *spec, unsigned cpus, struct error *err);
+
+/* The same for limits only, also of an update. */
+int spec_check_resources(const struct api_resources *resources, unsigned cpus, struct error *err);
+
+/* -EOPNOTSUPP for a field that nothing carries out (spec_built.c). */
+int spec_check_built(const struct api_container_spec *spec, struct error *err);
 
 /* The specification with the image's defaults and ours merged in: a deep copy, owned by the caller
  * (api_container_spec_free). -EINVAL: nothing says which program to run. */

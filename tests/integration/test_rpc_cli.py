@@ -329,9 +329,9 @@ def words_are_completed_without_a_daemon(instance):
 def the_daemon_is_called(instance):
     created = json.loads(instance.cloche(
         "rpc", "call", "container.create", "image=host", "name=web", "command[]=sleep", "command[]=100",
-        "env[]=A=b", "labels.com.example.desk=4", "memory=67108864", "readOnlyRoot=true").out)
+        "env[]=A=b", "labels.com.example.desk=4", "resources.memory=67108864", "readOnlyRoot=true").out)
     details = json.loads(instance.cloche("rpc", "call", "container.inspect", "container=web").out)
-    assert details["id"] == created["id"] and details["spec"]["memory"] == 67108864
+    assert details["id"] == created["id"] and details["spec"]["resources"]["memory"] == 67108864
     assert details["spec"]["labels"] == {"com.example.desk": "4"} and details["spec"]["readOnlyRoot"] is True
     offered(["container=web"], "rpc", "call", "container.start", "container=w",
             env={"CLOCHE_INSTANCE": instance.name})

@@ -124,14 +124,36 @@ static void test_refused_specs(void **state)
 {
     check_refused("{\"image\":\"i\",\"name\":\"-a\"}", "invalid container name");
     check_refused("{\"image\":\"i\",\"workingDir\":\"srv\"}", "absolute path");
-    check_refused("{\"image\":\"i\",\"memory\":1000}", "6MB");
-    check_refused("{\"image\":\"i\",\"nanoCpus\":3000000000}", "2 CPUs");
+    check_refused("{\"image\":\"i\",\"resources\":{\"memory\":1000}}", "6MB");
+    check_refused("{\"image\":\"i\",\"resources\":{\"nanoCpus\":3000000000}}", "2 CPUs");
     check_refused("{\"image\":\"i\",\"env\":[\"=x\"]}", "environment variable");
     check_refused("{\"image\":\"i\",\"stopSignal\":\"SIGNONE\"}", "invalid signal");
     check_refused("{\"image\":\"i\",\"binds\":[{\"source\":\"/a\",\"target\":\"/\"}]}", "'/'");
     check_refused("{\"image\":\"i\",\"ports\":[{\"containerPort\":0}]}", "invalid container port");
     check_refused("{\"image\":\"i\",\"ports\":[{\"containerPort\":1,\"hostAddress\":\"x\"}]}",
                   "invalid IP address");
+}
+
+/* Nobody gets less than what was asked for. */
+static void test_fields_that_nothing_does_are_named(void **state)
+{
+    static const char *const fields[][2] = {
+        {"networkMode", "\"container:a\""},
+        {"restartPolicy", "{\"name\":\"always\"}"},
+        {"healthcheck", "{\"test\":[\"CMD\",\"true\"]}"},
+        {"mounts", "[{\"type\":\"volume\",\"target\":\"/a\"}]"},
+        {"storageOpt", "{\"size\":\"1g\"}"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
+        _cleanup_free_ char *request =
+            xasprintf("{\"image\":\"i\",\"%s\":%s}", fields[i][0], fields[i][1]);
+        _cleanup_free_ char *name = xasprintf("container_spec.%s ", fields[i][0]);
+        _cleanup_api_container_spec_ struct api_container_spec *spec = parse_spec(request);
+        _cleanup_error_ struct error err = ERROR_INIT;
+        assert_int_equal(spec_check(spec, 2, &err), -EOPNOTSUPP);
+        assert_non_null(strstr(error_message(&err), name));
+    }
 }
 
 static void test_signals(void **state)
@@ -333,8 +355,10 @@ static struct oci_config *bundle_of(const char *request, const struct user *user
 static void test_bundle_is_valid(void **state)
 {
     struct user root = {.home = (char *)"/root"};
-    struct oci_config *config = bundle_of(
-        "{\"image\":\"i\",\"memory\":67108864,\"nanoCpus\":500000000,\"pidsLimit\":10}", &root);
+    struct oci_config *config =
+        bundle_of("{\"image\":\"i\",\"resources\":{\"memory\":67108864,\"nanoCpus\":500000000,"
+                  "\"pidsLimit\":10}}",
+                  &root);
 
     assert_int_equal(config->process->capabilities->effective_count, 14);
     assert_int_equal(config->linux->resources->memory->limit, 67108864);
@@ -398,6 +422,7 @@ int main(void)
         cmocka_unit_test(test_other_fields),
         cmocka_unit_test(test_refused_specs),
         cmocka_unit_test(test_labels_have_a_limit),
+        cmocka_unit_test(test_fields_that_nothing_does_are_named),
         cmocka_unit_test(test_signals),
         cmocka_unit_test(test_users),
         cmocka_unit_test(test_durations),

@@ -417,12 +417,14 @@ static void build_labels(const struct spec_options *options, struct api_containe
 
 static void build_limits(const struct spec_options *options, struct api_container_spec *spec)
 {
-    spec->memory = options->memory;
-    spec->has_memory = options->memory != 0;
-    spec->nano_cpus = options->nano_cpus;
-    spec->has_nano_cpus = options->nano_cpus != 0;
-    spec->pids_limit = options->pids_limit.value;
-    spec->has_pids_limit = options->pids_limit.set;
+    struct api_resources *resources = spec->resources = xnew(struct api_resources);
+
+    resources->memory = options->memory;
+    resources->has_memory = options->memory != 0;
+    resources->nano_cpus = options->nano_cpus;
+    resources->has_nano_cpus = options->nano_cpus != 0;
+    resources->pids_limit = options->pids_limit.value;
+    resources->has_pids_limit = options->pids_limit.set;
     spec->stop_timeout = (int32_t)options->stop_timeout.value;
     spec->has_stop_timeout = options->stop_timeout.set;
 }

@@ -1,0 +1,238 @@
+/*
+ * Whether a request makes sense by itself. Messages are dockerd's where it has one, since programs
+ * look for them.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+
+#include "names.h"
+#include "spec.h"
+
+/* --- mounts ----------------------------------------------------------------------------------- */
+
+static int check_bind(const struct api_bind *bind, struct error *err)
+{
+    if (bind->source[0] != '/')
+        return error_set(err, -EINVAL, "invalid mount: '%s' is not an absolute path of the host",
+                         bind->source);
+    if (bind->target[0] != '/')
+        return error_set(err, -EINVAL, "invalid mount path: '%s' must be absolute", bind->target);
+    if (strspn(bind->target, "/") == strlen(bind->target))
+        return error_set(err, -EINVAL, "invalid mount path: the destination cannot be '/'");
+    return 0;
+}
+
+static int check_binds(const struct api_container_spec *spec, struct error *err)
+{
+    if (spec->binds_count > SPEC_MOUNTS_MAX)
+        return error_set(err, -EINVAL, "more than %d mounts", SPEC_MOUNTS_MAX);
+    for (size_t i = 0; i < spec->binds_count; i++) {
+        int r = check_bind(spec->binds[i], err);
+        if (r < 0)
+            return r;
+        for (size_t j = 0; j < i; j++) {
+            if (text_equal(spec->binds[i]->target, spec->binds[j]->target))
+                return error_set(err, -EINVAL, "duplicate mount point: %s", spec->binds[i]->target);
+        }
+    }
+    return 0;
+}
+
+/* --- names, ports, labels --------------------------------------------------------------------- */
+
+static int check_ports(const struct api_container_spec *spec, struct error *err)
+{
+    struct in_addr address;
+
+    if (spec->ports_count > SPEC_PORTS_MAX)
+        return error_set(err, -EINVAL, "more than %d published ports", SPEC_PORTS_MAX);
+    for (size_t i = 0; i < spec->ports_count; i++) {
+        const struct api_port *port = spec->ports[i];
+        if (port->container_port == 0)
+            return error_set(err, -EINVAL, "invalid container port: 0");
+        if (!text_empty(port->host_address) &&
+            inet_pton(AF_INET, port->host_address, &address) != 1)
+            return error_set(err, -EINVAL, "invalid IP address to publish a port on: %s",
+                             port->host_address);
+    }
+    return 0;
+}
+
+static int check_labels(const struct json_string_map *labels, struct error *err)
+{
+    size_t bytes = 0;
+
+    if (labels && labels->count > SPEC_LABELS_MAX)
+        return error_set(err, -EINVAL, "more than %d labels", SPEC_LABELS_MAX);
+    for (size_t i = 0; labels && i < labels->count; i++)
+        bytes += strlen(labels->keys[i]) + strlen(labels->values[i]);
+    if (bytes > SPEC_LABELS_BYTES_MAX)
+        return error_set(err, -EINVAL, "labels of more than %d bytes", SPEC_LABELS_BYTES_MAX);
+    return 0;
+}
+
+static int check_environment(char *const *env, struct error *err)
+{
+    for (size_t i = 0; env && env[i]; i++) {
+        if (!env[i][0] || env[i][0] == '=')
+            return error_set(err, -EINVAL, "invalid environment variable: '%s'", env[i]);
+    }
+    return 0;
+}
+
+/* --- resources -------------------------------------------------------------------------------- */
+
+static int check_memory(const struct api_resources *resources, struct error *err)
+{
+    if (resources->memory && resources->memory < SPEC_MEMORY_MIN)
+        return error_set(err, -EINVAL, "Minimum memory limit allowed is 6MB");
+    if (resources->memory > INT64_MAX / 2 || resources->memory_reservation > INT64_MAX / 2)
+        return error_set(err, -EINVAL, "memory limit out of range");
+    if (resources->memory_swap < -1)
+        return error_set(err, -EINVAL, "invalid memory swap limit: %lld",
+                         (long long)resources->memory_swap);
+    if (resources->memory_swap > 0 && !resources->memory)
+        return error_set(err, -EINVAL,
+                         "You should always set the Memory limit when using Memoryswap limit, see "
+                         "usage");
+    if (resources->memory_swap > 0 && (uint64_t)resources->memory_swap < resources->memory)
+        return error_set(err, -EINVAL,
+                         "Minimum memoryswap limit should be larger than memory limit, see usage");
+    if (resources->memory_swappiness < -1 || resources->memory_swappiness > 100)
+        return error_set(err, -EINVAL,
+                         "Invalid value: %lld, valid memory swappiness range is 0-100",
+                         (long long)resources->memory_swappiness);
+    if (resources->memory_reservation && resources->memory_reservation < SPEC_MEMORY_MIN)
+        return error_set(err, -EINVAL, "Minimum memory reservation allowed is 6MB");
+    if (resources->memory && resources->memory < resources->memory_reservation)
+        return error_set(err, -EINVAL,
+                         "Minimum memory limit can not be less than memory reservation limit, see "
+                         "usage");
+    if (resources->kernel_memory)
+        return error_set(err, -EOPNOTSUPP,
+                         "container_spec.resources.kernelMemory is not supported: kernels have no "
+                         "such limit any more");
+    return 0;
+}
+
+static int check_cpu(const struct api_resources *resources, unsigned cpus, struct error *err)
+{
+    uint64_t most = cpus * UINT64_C(1000000000);
+
+    if (resources->nano_cpus && (resources->cpu_period || resources->cpu_quota))
+        return error_set(err, -EINVAL,
+                         "Conflicting options: Nano CPUs and CPU %s cannot both be set",
+                         resources->cpu_period ? "Period" : "Quota");
+    if (resources->nano_cpus && (resources->nano_cpus < 10000000 || resources->nano_cpus > most))
+        return error_set(err, -EINVAL,
+                         "range of CPUs is from 0.01 to %u.00, as there are only %u CPUs available",
+                         cpus, cpus);
+    if (resources->cpu_period && (resources->cpu_period < 1000 || resources->cpu_period > 1000000))
+        return error_set(err, -EINVAL,
+                         "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s "
+                         "(i.e. 1000000)");
+    if (resources->cpu_quota > 0 && resources->cpu_quota < 1000)
+        return error_set(err, -EINVAL, "CPU cfs quota can not be less than 1ms (i.e. 1000)");
+    if (resources->cpu_realtime_period &&
+        resources->cpu_realtime_runtime > (int64_t)resources->cpu_realtime_period)
+        return error_set(err, -EINVAL,
+                         "cpu real-time runtime cannot be higher than cpu real-time period");
+    return 0;
+}
+
+static int check_throttles(struct api_throttle_device *const *devices, size_t count,
+                           struct error *err)
+{
+    if (count > SPEC_DEVICES_MAX)
+        return error_set(err, -EINVAL, "more than %d devices with a limit", SPEC_DEVICES_MAX);
+    for (size_t i = 0; i < count; i++) {
+        if (devices[i]->path[0] != '/')
+            return error_set(err, -EINVAL, "invalid device path '%s': it must be absolute",
+                             devices[i]->path);
+    }
+    return 0;
+}
+
+static int check_block_io(const struct api_resources *resources, struct error *err)
+{
+    int r = 0;
+
+    if (resources->blkio_weight && (resources->blkio_weight < 10 || resources->blkio_weight > 1000))
+        return error_set(err, -EINVAL, "Range of blkio weight is from 10 to 1000");
+    if (resources->blkio_weight_device_count > SPEC_DEVICES_MAX)
+        return error_set(err, -EINVAL, "more than %d devices with a weight", SPEC_DEVICES_MAX);
+    for (size_t i = 0; i < resources->blkio_weight_device_count; i++) {
+        const struct api_weight_device *device = resources->blkio_weight_device[i];
+        if (device->weight < 10 || device->weight > 1000 || device->path[0] != '/')
+            return error_set(err, -EINVAL, "invalid block I/O weight of '%s': %u (10 to 1000)",
+                             device->path, device->weight);
+    }
+    r = check_throttles(resources->blkio_device_read_bps, resources->blkio_device_read_bps_count,
+                        err);
+    if (r == 0)
+        r = check_throttles(resources->blkio_device_write_bps,
+                            resources->blkio_device_write_bps_count, err);
+    if (r == 0)
+        r = check_throttles(resources->blkio_device_read_iops,
+                            resources->blkio_device_read_iops_count, err);
+    if (r == 0)
+        r = check_throttles(resources->blkio_device_write_iops,
+                            resources->blkio_device_write_iops_count, err);
+    return r;
+}
+
+int spec_check_resources(const struct api_resources *resources, unsigned cpus, struct error *err)
+{
+    int r = check_memory(resources, err);
+
+    if (r == 0)
+        r = check_cpu(resources, cpus, err);
+    if (r == 0)
+        r = check_block_io(resources, err);
+    return r;
+}
+
+/* --- all of it -------------------------------------------------------------------------------- */
+
+static int check_numbers(const struct api_container_spec *spec, struct error *err)
+{
+    if (spec->oom_score_adj < -1000 || spec->oom_score_adj > 1000)
+        return error_set(err, -EINVAL, "Invalid value %d, range for oom score adj is [-1000, 1000]",
+                         spec->oom_score_adj);
+    if (spec->shm_size > INT64_MAX / 2)
+        return error_set(err, -EINVAL, "size of /dev/shm out of range");
+    return 0;
+}
+
+int spec_check(const struct api_container_spec *spec, unsigned cpus, struct error *err)
+{
+    int r = spec_check_built(spec, err);
+
+    if (r == 0 && spec->name)
+        r = name_check(spec->name, err);
+    if (r == 0 && !text_empty(spec->hostname))
+        r = hostname_check(spec->hostname, err);
+    if (r == 0)
+        r = check_environment(spec->env, err);
+    if (r == 0)
+        r = check_labels(spec->labels, err);
+    if (r == 0)
+        r = check_binds(spec, err);
+    if (r == 0)
+        r = check_ports(spec, err);
+    if (r == 0)
+        r = check_numbers(spec, err);
+    if (r == 0 && spec->resources)
+        r = spec_check_resources(spec->resources, cpus, err);
+    if (r == 0 && !text_empty(spec->stop_signal) && signal_parse(spec->stop_signal, err) < 0)
+        r = -EINVAL;
+    if (r == 0 && !text_empty(spec->working_dir) && spec->working_dir[0] != '/')
+        r = error_set(err, -EINVAL,
+                      "the working directory '%s' is invalid, it needs to be an absolute path",
+                      spec->working_dir);
+    return r;
+}
