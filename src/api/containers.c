@@ -107,7 +107,7 @@ void api_container_resize(struct rpc_request *request, const struct api_containe
         engine_container_resize(container, size, api_done_empty, request);
 }
 
-static void on_exec(const struct engine_result *result, void *data)
+void api_done_exec(const struct engine_result *result, void *data)
 {
     struct api_exec_started started = {
         .exec_id = (char *)result->id, .pid = result->pid, .has_pid = true};
@@ -124,7 +124,7 @@ void api_container_exec(struct rpc_request *request, const struct api_container_
     struct container *container = api_container(request, how->container, context);
 
     if (container)
-        engine_container_exec(container, how, on_exec, request);
+        engine_container_exec(container, how, api_done_exec, request);
 }
 
 /* --- waiting ---------------------------------------------------------------------------------- */
@@ -188,36 +188,6 @@ void api_container_exec_wait(struct rpc_request *request, const struct api_exec_
 }
 
 /* --- list, inspect, commit -------------------------------------------------------------------- */
-
-void api_container_list(struct rpc_request *request, const struct api_container_list *params,
-                        void *context)
-{
-    _cleanup_api_container_summaries_ struct api_container_summaries *list = NULL;
-    _cleanup_error_ struct error err = ERROR_INIT;
-    struct api_container_list which = *params;
-    size_t most = SIZE_MAX;
-    struct api *api = context;
-    bool limited = !api_sees_all(api, rpc_request_connection(request));
-
-    if (limited) {
-        for (size_t i = 0; i < which.ids_count; i++) {
-            if (!api_container(request, which.ids[i], api))
-                return;
-        }
-        if (which.limit > 0) { /* of those that are seen, running or not */
-            most = (size_t)which.limit;
-            which.limit = 0;
-            which.all = true;
-        }
-    }
-    if (engine_container_list(api->engine, &which, &list, &err) < 0) {
-        api_fail(request, &err);
-        return;
-    }
-    if (limited)
-        api_drop_unseen(request, api, list, most);
-    rpc_reply(request, list, NULL, 0);
-}
 
 void api_container_inspect(struct rpc_request *request, const struct api_container_ref *which,
                            void *context)

@@ -14,6 +14,9 @@ void api_fail(struct rpc_request *request, const struct error *err);
 void api_done_empty(const struct engine_result *result, void *data);
 void api_done_changed(const struct engine_result *result, void *data);
 
+/* For exec sessions that begin. data: the request. */
+void api_done_exec(const struct engine_result *result, void *data);
+
 /* For image functions: the document is the answer. data: the request. */
 void api_done_document(const struct error *err, const void *document, void *data);
 
@@ -29,9 +32,6 @@ bool api_sees_all(const struct api *api, const struct rpc_connection *connection
 /* -EACCES: who calls would not see a new container of this name (NULL: none yet). */
 int api_check_name(const struct rpc_request *request, const char *name, const struct api *api,
                    struct error *err);
-/* Leaves of the list what the peer sees, and the first of these. */
-void api_drop_unseen(const struct rpc_request *request, const struct api *api,
-                     struct api_container_summaries *list, size_t most);
 
 void api_system_version(struct rpc_request *request, const struct api_empty *params, void *context);
 void api_system_info(struct rpc_request *request, const struct api_empty *params, void *context);
@@ -68,6 +68,33 @@ void api_container_exec_wait(struct rpc_request *request, const struct api_exec_
                              void *context);
 void api_container_commit(struct rpc_request *request, const struct api_container_commit *params,
                           void *context);
+
+void api_container_rename(struct rpc_request *request, const struct api_container_rename *params,
+                          void *context);
+void api_container_pause(struct rpc_request *request, const struct api_container_pause *params,
+                         void *context);
+void api_container_unpause(struct rpc_request *request, const struct api_container_pause *params,
+                           void *context);
+void api_container_restart(struct rpc_request *request, const struct api_container_restart *params,
+                           void *context);
+void api_container_top(struct rpc_request *request, const struct api_container_top *params,
+                       void *context);
+void api_container_size(struct rpc_request *request, const struct api_container_size *params,
+                        void *context);
+void api_container_stats(struct rpc_request *request, const struct api_container_stats *params,
+                         void *context);
+void api_container_prune(struct rpc_request *request, const struct api_container_prune *params,
+                         void *context);
+void api_container_exec_create(struct rpc_request *request, const struct api_exec_create *params,
+                               void *context);
+void api_container_exec_start(struct rpc_request *request, const struct api_exec_start *params,
+                              void *context);
+void api_container_exec_inspect(struct rpc_request *request, const struct api_exec_ref *params,
+                                void *context);
+void api_image_history(struct rpc_request *request, const struct api_image_history *params,
+                       void *context);
+void api_image_prune(struct rpc_request *request, const struct api_image_prune *params,
+                     void *context);
 
 void api_rpc_whoami(struct rpc_request *request, const struct api_empty *params, void *context);
 

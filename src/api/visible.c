@@ -53,21 +53,3 @@ int api_check_name(const struct rpc_request *request, const char *name, const st
         error_set(err, -EACCES, "a container without a name could not be seen here");
     return error_hint(err, "Give it a name that fits \"visible\" of this socket: cloched.conf(5)");
 }
-
-void api_drop_unseen(const struct rpc_request *request, const struct api *api,
-                     struct api_container_summaries *list, size_t most)
-{
-    size_t kept = 0;
-
-    for (size_t i = 0; i < list->containers_count; i++) {
-        struct api_container_summary *one = list->containers[i];
-        const char *name = one->names_count ? one->names[0] : "";
-        if (kept < most && api_sees(api, rpc_request_connection(request), one->id, name))
-            list->containers[kept++] = one;
-        else
-            api_container_summary_free(one);
-    }
-    for (size_t i = kept; i < list->containers_count; i++)
-        list->containers[i] = NULL;
-    list->containers_count = kept;
-}

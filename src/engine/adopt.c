@@ -111,10 +111,13 @@ static void adopt_running(struct container *container, const struct monitor_stat
 
     container->record->monitor_pid = status->monitor_pid;
     container->record->has_monitor_pid = true;
+    bool paused = container->record->paused;
     container_started(container, status->pid, (int64_t)status->started);
+    container->record->paused = container->record->has_paused = paused;
     container_commit_record(container);
     /* An earlier daemon may have died in the middle of a commit. */
-    if (cgroup_freeze(container->engine->instance->cgroup_parent, container->id, false, &err) < 0)
+    if (!paused &&
+        cgroup_freeze(container->engine->instance->cgroup_parent, container->id, false, &err) < 0)
         log_failure(LOG_WARNING, &err, "container %.12s", container->id);
     log_info("container %.12s is adopted", container->id);
 }

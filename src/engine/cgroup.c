@@ -39,6 +39,13 @@ char *cgroup_memory_path(const char *parent, const char *id)
     return xasprintf("%s/%s/%s", cgroup_is_v2() ? CGROUP_ROOT : CGROUP_ROOT "/memory", parent, id);
 }
 
+char *cgroup_path(const char *hierarchy, const char *parent, const char *id)
+{
+    if (cgroup_is_v2())
+        return xasprintf("%s/%s/%s", CGROUP_ROOT, parent, id);
+    return xasprintf("%s/%s/%s/%s", CGROUP_ROOT, hierarchy, parent, id);
+}
+
 static void wait_step(void)
 {
     struct timespec step = {.tv_nsec = WAIT_STEP_MS * 1000000L};
@@ -119,6 +126,48 @@ static size_t kill_listed(const char *path)
         count++;
     }
     return count;
+}
+
+/* --- processes -------------------------------------------------------------------------------- */
+
+struct pid_list {
+    int64_t *pids;
+    size_t count, most;
+};
+
+static void add_listed(const char *path, int depth, struct pid_list *list)
+{
+    _cleanup_free_ char *text = read_small(path, "cgroup.procs", PROCS_MAX);
+    _cleanup_closedir_ DIR *dir = opendir(path);
+    char *rest = text;
+    struct dirent *entry;
+
+    for (char *line; rest && list->count < list->most && (line = strsep(&rest, "\n"));) {
+        if (list->count % 64 == 0)
+            list->pids = xrealloc(list->pids, list->count + 64, sizeof(*list->pids));
+        if (text_to_i64(line, 1, INT32_MAX, &list->pids[list->count]) == 0)
+            list->count++;
+    }
+    while (dir && depth < DEPTH_MAX && (entry = readdir(dir))) {
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+            continue;
+        _cleanup_free_ char *below = xasprintf("%s/%s", path, entry->d_name);
+        add_listed(below, depth + 1, list);
+    }
+}
+
+int cgroup_processes(const char *parent, const char *id, size_t most, int64_t **ret,
+                     size_t *ret_count, struct error *err)
+{
+    _cleanup_free_ char *path = cgroup_path("freezer", parent, id);
+    struct pid_list list = {.most = most};
+
+    if (access(path, F_OK) < 0)
+        return error_errno(err, errno, "open %s", path);
+    add_listed(path, 0, &list);
+    *ret = list.pids;
+    *ret_count = list.count;
+    return 0;
 }
 
 /* Calls visit for the folder and, before it, everything below. */

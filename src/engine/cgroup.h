@@ -8,6 +8,8 @@
 #define ENGINE_CGROUP_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include <base/error.h>
 
@@ -16,6 +18,13 @@ bool cgroup_is_v2(void);
 
 /* The folder that knows of the container's OOM kills. Owned by the caller. */
 char *cgroup_memory_path(const char *parent, const char *id);
+
+/* Of v1 the hierarchy named, of v2 the only one. Owned by the caller. */
+char *cgroup_path(const char *hierarchy, const char *parent, const char *id);
+
+/* The process IDs in it and in the cgroups below, at most `most` of them. Owned by the caller. */
+int cgroup_processes(const char *parent, const char *id, size_t most, int64_t **ret,
+                     size_t *ret_count, struct error *err);
 
 /* Stops or resumes all processes; returns when the kernel says so. -EBUSY after two seconds. */
 int cgroup_freeze(const char *parent, const char *id, bool freeze, struct error *err);

@@ -13,6 +13,7 @@
 #include "changes.h"
 #include "events.h"
 #include "internal.h"
+#include "pause.h"
 #include "spec.h"
 
 struct commit_operation {
@@ -207,7 +208,8 @@ static void commit_begin(struct operation *operation)
         operation_finish(operation, &commit->err, false);
         return;
     }
-    commit->pause = commit->pause && container->state == CONTAINER_RUNNING;
+    commit->pause =
+        commit->pause && container->state == CONTAINER_RUNNING && !container_is_paused(container);
     if (commit->pause)
         event_container(container, "pause", NULL);
     commit->work.data = commit;

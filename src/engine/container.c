@@ -30,6 +30,7 @@ void container_unref(struct container *container)
     exec_free_all(container);
     free(container->publications);
     free(container->name);
+    free(container->next_name);
     api_container_spec_free(container->spec);
     api_container_spec_free(container->effective);
     record_container_free(container->record);
@@ -115,13 +116,33 @@ void container_table_remove(struct container *container)
     }
 }
 
-bool container_name_in_use(struct engine *engine, const char *name)
+static const struct container *holder_of_name(struct engine *engine, const char *name)
 {
     for (size_t i = 0; i < engine->containers_count; i++) {
-        if (text_equal(engine->containers[i]->name, name))
-            return true;
+        const struct container *container = engine->containers[i];
+        if (text_equal(container->name, name) ||
+            (container->next_name && text_equal(container->next_name, name)))
+            return container;
     }
-    return false;
+    return NULL;
+}
+
+bool container_name_in_use(struct engine *engine, const char *name)
+{
+    return holder_of_name(engine, name) != NULL;
+}
+
+int container_check_name_free(struct engine *engine, const char *name, struct error *err)
+{
+    const struct container *holder = holder_of_name(engine, name);
+
+    if (!holder)
+        return 0;
+    return error_set(err, -EEXIST,
+                     "Conflict. The container name \"/%s\" is already in use by container "
+                     "\"%s\". You have to remove (or rename) that container to be able to "
+                     "reuse that name.",
+                     name, holder->id);
 }
 
 static struct container *find_by_prefix(struct engine *engine, const char *prefix, bool *ambiguous)

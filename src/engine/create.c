@@ -37,19 +37,6 @@ static int check_bind_options(const struct api_container_spec *spec, struct erro
     return 0;
 }
 
-static int check_name_free(struct engine *engine, const char *name, struct error *err)
-{
-    for (size_t i = 0; i < engine->containers_count; i++) {
-        if (text_equal(engine->containers[i]->name, name))
-            return error_set(err, -EEXIST,
-                             "Conflict. The container name \"/%s\" is already in use by container "
-                             "\"%s\". You have to remove (or rename) that container to be able to "
-                             "reuse that name.",
-                             name, engine->containers[i]->id);
-    }
-    return 0;
-}
-
 static int check(struct engine *engine, const struct api_container_spec *spec, struct error *err)
 {
     int r = spec_check(spec, engine->cpus, err);
@@ -59,7 +46,7 @@ static int check(struct engine *engine, const struct api_container_spec *spec, s
     if (r == 0)
         r = check_bind_options(spec, err);
     if (r == 0 && spec->name)
-        r = check_name_free(engine, spec->name, err);
+        r = container_check_name_free(engine, spec->name, err);
     if (r == 0 && engine->containers_count >= ENGINE_CONTAINERS_MAX)
         r = error_set(err, -EAGAIN, "there are %d containers already", ENGINE_CONTAINERS_MAX);
     return r;

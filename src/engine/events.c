@@ -9,6 +9,7 @@
 #include <base/text.h>
 
 #include "events.h"
+#include "filters.h"
 #include "internal.h"
 
 static const char network_name[] = "bridge";
@@ -154,24 +155,6 @@ static bool has_image(char *const *wanted, const struct api_event *event)
     return false;
 }
 
-static bool has_label(const struct json_string_map *attributes, const char *wanted)
-{
-    size_t length = strcspn(wanted, "=");
-    _cleanup_free_ char *key = xstrndup(wanted, length);
-    const char *value = json_string_map_get(attributes, key);
-
-    return value && (!wanted[length] || text_equal(value, wanted + length + 1));
-}
-
-static bool has_labels(char *const *wanted, const struct api_event *event)
-{
-    for (; *wanted; wanted++) {
-        if (!has_label(event->attributes, *wanted))
-            return false;
-    }
-    return true;
-}
-
 static bool is_container(char *const *wanted, const struct api_event *event)
 {
     return text_equal(event->type, "container") &&
@@ -184,5 +167,5 @@ bool engine_event_matches(const struct api_event_filters *filters, const struct 
            (!filters->action_count || strv_contains(filters->action, event->action)) &&
            (!filters->container_count || is_container(filters->container, event)) &&
            (!filters->image_count || has_image(filters->image, event)) &&
-           (!filters->label_count || has_labels(filters->label, event));
+           (!filters->label_count || filter_has_labels(event->attributes, filters->label));
 }

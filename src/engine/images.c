@@ -16,40 +16,10 @@
 #include <image/worker.h>
 
 #include "events.h"
+#include "filters.h"
+#include "image_call.h"
 #include "internal.h"
 #include "status.h"
-
-struct engine_cancel {
-    int fd; /* eventfd; readable: cancel */
-};
-
-/* An event that a step has to tell. */
-struct image_news {
-    struct image_news *next;
-    const char *action;
-    char *id, *name; /* owned; name may be NULL */
-};
-
-struct image_call;
-typedef int (*image_step)(struct image_call *call, struct error *err);
-
-struct image_call {
-    uv_work_t work;
-    struct engine *engine;
-    image_step step;                /* on a worker thread; fills document or the error */
-    const struct json_type *type;   /* of document */
-    void *document;                 /* owned */
-    char *image, *name, *reference; /* owned arguments */
-    char **names;                   /* owned */
-    bool force;
-    int archive_fd;
-    struct engine_cancel cancel;
-    char **used_images;      /* owned; image IDs of the containers, for counts */
-    struct image_news *news; /* owned; what to tell when it has succeeded */
-    engine_image_done done;
-    void *data;
-    struct error err;
-};
 
 static void image_work(uv_work_t *work)
 {
@@ -58,7 +28,7 @@ static void image_work(uv_work_t *work)
     engine_settle(&call->err, call->step(call, &call->err));
 }
 
-static void add_news(struct image_call *call, const char *action, const char *id, const char *name)
+void image_call_news(struct image_call *call, const char *action, const char *id, const char *name)
 {
     struct image_news **end = &call->news;
     struct image_news *news = xnew(struct image_news);
@@ -91,6 +61,7 @@ static void image_done(uv_work_t *work, int status)
     tell_news(call);
     call->done(call->err.code ? &call->err : NULL, call->document, call->data);
     json_free(call->type, call->document);
+    json_free(call->what_type, call->what);
     free(call->image);
     free(call->name);
     free(call->reference);
@@ -102,8 +73,8 @@ static void image_done(uv_work_t *work, int status)
     free(call);
 }
 
-static struct image_call *new_call(struct engine *engine, image_step step,
-                                   const struct json_type *type, engine_image_done done, void *data)
+struct image_call *image_call_new(struct engine *engine, image_step step,
+                                  const struct json_type *type, engine_image_done done, void *data)
 {
     struct image_call *call = xnew(struct image_call);
 
@@ -122,7 +93,7 @@ static int refuse_step(struct image_call *call, struct error *err)
     return error_set(err, -EAGAIN, "the instance is being removed");
 }
 
-static void submit(struct image_call *call)
+void image_call_submit(struct image_call *call)
 {
     /* The store is closed under whoever comes now. */
     if (call->engine->removing)
@@ -132,7 +103,7 @@ static void submit(struct image_call *call)
 }
 
 /* A list for a field that must not be absent. */
-static char **list_of(char *const *list, size_t *ret_count)
+char **image_list_of(char *const *list, size_t *ret_count)
 {
     char **copy = strv_copy(list);
 
@@ -157,33 +128,86 @@ static bool matches(const struct store_image *image, const char *reference)
     return false;
 }
 
+const struct json_string_map *image_labels(const struct store_image *image)
+{
+    return image->config->config ? image->config->config->labels : NULL;
+}
+
 static struct api_image_summary *summary_of(const struct store_image *image, char *const *used)
 {
     struct api_image_summary *summary = xnew(struct api_image_summary);
 
     summary->id = xstrdup(image->id);
-    summary->names = list_of(image->names, &summary->names_count);
+    summary->names = image_list_of(image->names, &summary->names_count);
     summary->created_at = clock_format(image->created);
     summary->size = image->size;
     summary->has_containers = true;
     for (size_t i = 0; used && used[i]; i++)
         summary->containers += text_equal(used[i], image->id);
     summary->built_in = summary->has_built_in = image->built_in;
+    summary->labels = json_string_map_copy(image_labels(image));
     return summary;
+}
+
+/* docker takes the time when an image was made; of several the narrowest counts. */
+static int find_times(struct image_call *call, char *const *names, size_t count, bool earliest,
+                      int64_t *ret, struct error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        _cleanup_store_image_ struct store_image *image = NULL;
+        int r = store_image_find(call->engine->store, names[i], &image, err);
+        if (r < 0) {
+            if (r == -ENOENT)
+                err->code = ENGINE_NO_SUCH_IMAGE;
+            return r;
+        }
+        if (!*ret || (earliest ? image->created < *ret : image->created > *ret))
+            *ret = image->created;
+    }
+    return 0;
+}
+
+struct image_times {
+    int64_t before, since; /* 0: none */
+};
+
+static bool fits(const struct store_image *image, const struct api_image_filters *filters,
+                 const struct image_times *times)
+{
+    bool named = false;
+
+    if (!filters)
+        return true;
+    for (size_t i = 0; i < filters->reference_count && !named; i++)
+        named = matches(image, filters->reference[i]);
+    return (!filters->reference_count || named) &&
+           (!filters->has_dangling || filters->dangling == (image->names == NULL)) &&
+           (!filters->has_until || image->created < filters->until) &&
+           (!times->before || image->created < times->before) &&
+           (!times->since || image->created > times->since) &&
+           filter_has_labels(image_labels(image), filters->label);
 }
 
 static int list_step(struct image_call *call, struct error *err)
 {
+    const struct api_image_filters *filters = call->what;
     struct store_image **images = NULL;
+    struct image_times times = {0};
     size_t count = 0;
+    int r = 0;
 
-    int r = store_image_list(call->engine->store, &images, &count, err);
+    if (filters)
+        r = find_times(call, filters->before, filters->before_count, true, &times.before, err);
+    if (r == 0 && filters)
+        r = find_times(call, filters->since, filters->since_count, false, &times.since, err);
+    if (r == 0)
+        r = store_image_list(call->engine->store, &images, &count, err);
     if (r < 0)
         return r;
     struct api_image_summaries *list = xnew(struct api_image_summaries);
     list->images = xnew_array(struct api_image_summary *, count + 1);
     for (size_t i = 0; i < count; i++) {
-        if (matches(images[i], call->reference))
+        if (matches(images[i], call->reference) && fits(images[i], filters, &times))
             list->images[list->images_count++] = summary_of(images[i], call->used_images);
     }
     store_image_list_free(images, count);
@@ -191,20 +215,42 @@ static int list_step(struct image_call *call, struct error *err)
     return 0;
 }
 
-void engine_image_list(struct engine *engine, const struct api_image_list *which,
-                       engine_image_done done, void *data)
+void image_call_used(struct image_call *call)
 {
-    struct image_call *call = new_call(engine, list_step, &api_image_summaries_type, done, data);
+    const struct engine *engine = call->engine;
 
-    call->reference = xstrdup(which->reference);
     for (size_t i = 0; i < engine->containers_count; i++) {
         if (engine->containers[i]->record->image_id)
             strv_append(&call->used_images, engine->containers[i]->record->image_id);
     }
-    submit(call);
 }
 
-static int find(struct image_call *call, struct store_image **ret, struct error *err)
+static struct api_image_filters *copy_filters(const struct api_image_filters *filters)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    struct api_image_filters *copy = NULL;
+
+    if (filters) {
+        api_image_filters_write(filters, &text);
+        api_image_filters_parse(text.data, text.length, NULL, &copy, NULL);
+    }
+    return copy;
+}
+
+void engine_image_list(struct engine *engine, const struct api_image_list *which,
+                       engine_image_done done, void *data)
+{
+    struct image_call *call =
+        image_call_new(engine, list_step, &api_image_summaries_type, done, data);
+
+    call->reference = xstrdup(which->reference);
+    call->what = copy_filters(which->filters);
+    call->what_type = &api_image_filters_type;
+    image_call_used(call);
+    image_call_submit(call);
+}
+
+int image_call_find(struct image_call *call, struct store_image **ret, struct error *err)
 {
     int r = store_image_find(call->engine->store, call->image, ret, err);
 
@@ -235,12 +281,12 @@ static int inspect_step(struct image_call *call, struct error *err)
 {
     _cleanup_store_image_ struct store_image *image = NULL;
 
-    int r = find(call, &image, err);
+    int r = image_call_find(call, &image, err);
     if (r < 0)
         return r;
     struct api_image_details *details = xnew(struct api_image_details);
     details->id = xstrdup(image->id);
-    details->names = list_of(image->names, &details->names_count);
+    details->names = image_list_of(image->names, &details->names_count);
     details->manifest_digest = xstrdup(image->manifest_digest);
     details->created_at = clock_format(image->created);
     details->author = xstrdup(image->config->author);
@@ -248,7 +294,7 @@ static int inspect_step(struct image_call *call, struct error *err)
     details->architecture = xstrdup(image->config->architecture);
     details->os = xstrdup(image->config->os);
     details->size = image->size;
-    details->layers = list_of(image->diff_ids, &details->layers_count);
+    details->layers = image_list_of(image->diff_ids, &details->layers_count);
     details->config = one_line(image->config_text);
     details->built_in = details->has_built_in = image->built_in;
     details->base = xstrdup(image->base);
@@ -259,10 +305,11 @@ static int inspect_step(struct image_call *call, struct error *err)
 void engine_image_inspect(struct engine *engine, const char *image, engine_image_done done,
                           void *data)
 {
-    struct image_call *call = new_call(engine, inspect_step, &api_image_details_type, done, data);
+    struct image_call *call =
+        image_call_new(engine, inspect_step, &api_image_details_type, done, data);
 
     call->image = xstrdup(image);
-    submit(call);
+    image_call_submit(call);
 }
 
 /* --- names ------------------------------------------------------------------------------------ */
@@ -274,7 +321,7 @@ static int tag_step(struct image_call *call, struct error *err)
 
     int r = store_image_tag(call->engine->store, call->image, call->name, &name, err);
     if (r == 0 && store_image_find(call->engine->store, name, &image, NULL) == 0)
-        add_news(call, "tag", image->id, name);
+        image_call_news(call, "tag", image->id, name);
 
     if (r == -ENOENT)
         err->code = ENGINE_NO_SUCH_IMAGE;
@@ -284,20 +331,20 @@ static int tag_step(struct image_call *call, struct error *err)
 void engine_image_tag(struct engine *engine, const char *image, const char *name,
                       engine_image_done done, void *data)
 {
-    struct image_call *call = new_call(engine, tag_step, &api_empty_type, done, data);
+    struct image_call *call = image_call_new(engine, tag_step, &api_empty_type, done, data);
 
     call->image = xstrdup(image);
     call->name = xstrdup(name);
-    submit(call);
+    image_call_submit(call);
 }
 
-static void tell_removed(struct image_call *call, const char *id,
-                         const struct store_removed *removed)
+void image_call_removed(struct image_call *call, const char *id,
+                        const struct store_removed *removed)
 {
     for (char *const *name = removed->untagged; name && *name; name++)
-        add_news(call, "untag", id, *name);
+        image_call_news(call, "untag", id, *name);
     if (strv_contains(removed->deleted, id))
-        add_news(call, "delete", id, NULL);
+        image_call_news(call, "delete", id, NULL);
 }
 
 static int remove_step(struct image_call *call, struct error *err)
@@ -305,17 +352,17 @@ static int remove_step(struct image_call *call, struct error *err)
     _cleanup_store_removed_ struct store_removed removed = {0};
     _cleanup_store_image_ struct store_image *image = NULL;
 
-    int r = find(call, &image, err);
+    int r = image_call_find(call, &image, err);
     if (r == 0)
         r = store_image_remove(call->engine->store, call->image, call->force, &removed, err);
     if (r == -ENOENT)
         err->code = ENGINE_NO_SUCH_IMAGE;
     if (r < 0)
         return r;
-    tell_removed(call, image->id, &removed);
+    image_call_removed(call, image->id, &removed);
     struct api_image_removed *document = xnew(struct api_image_removed);
-    document->untagged = list_of(removed.untagged, &document->untagged_count);
-    document->deleted = list_of(removed.deleted, &document->deleted_count);
+    document->untagged = image_list_of(removed.untagged, &document->untagged_count);
+    document->deleted = image_list_of(removed.deleted, &document->deleted_count);
     call->document = document;
     return 0;
 }
@@ -323,11 +370,12 @@ static int remove_step(struct image_call *call, struct error *err)
 void engine_image_remove(struct engine *engine, const char *image, bool force,
                          engine_image_done done, void *data)
 {
-    struct image_call *call = new_call(engine, remove_step, &api_image_removed_type, done, data);
+    struct image_call *call =
+        image_call_new(engine, remove_step, &api_image_removed_type, done, data);
 
     call->image = xstrdup(image);
     call->force = force;
-    submit(call);
+    image_call_submit(call);
 }
 
 /* --- archives --------------------------------------------------------------------------------- */
@@ -341,8 +389,8 @@ static void fill_loaded(struct image_call *call, const struct store_loaded *load
     for (size_t i = 0; i < count; i++) {
         struct api_loaded_image *image = document->images[i] = xnew(struct api_loaded_image);
         image->id = xstrdup(loaded[i].id);
-        image->names = list_of(loaded[i].names, &image->names_count);
-        add_news(call, "load", image->id, image->names[0]);
+        image->names = image_list_of(loaded[i].names, &image->names_count);
+        image_call_news(call, "load", image->id, image->names[0]);
     }
     call->document = document;
 }
@@ -388,7 +436,7 @@ static void tell_saved(struct image_call *call)
     for (char *const *name = call->names; name && *name; name++) {
         _cleanup_store_image_ struct store_image *image = NULL;
         if (store_image_find(call->engine->store, *name, &image, NULL) == 0)
-            add_news(call, "save", image->id, *name);
+            image_call_news(call, "save", image->id, *name);
     }
 }
 
@@ -419,21 +467,21 @@ static struct engine_cancel *submit_archive(struct image_call *call, int archive
 {
     call->archive_fd = archive_fd;
     call->cancel.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    submit(call);
+    image_call_submit(call);
     return &call->cancel;
 }
 
 struct engine_cancel *engine_image_load(struct engine *engine, int archive_fd,
                                         engine_image_done done, void *data)
 {
-    return submit_archive(new_call(engine, load_step, &api_image_loaded_type, done, data),
+    return submit_archive(image_call_new(engine, load_step, &api_image_loaded_type, done, data),
                           archive_fd);
 }
 
 struct engine_cancel *engine_image_save(struct engine *engine, char *const *names, int archive_fd,
                                         engine_image_done done, void *data)
 {
-    struct image_call *call = new_call(engine, save_step, &api_empty_type, done, data);
+    struct image_call *call = image_call_new(engine, save_step, &api_empty_type, done, data);
 
     call->names = strv_copy(names);
     return submit_archive(call, archive_fd);
@@ -463,8 +511,8 @@ static int count_step(struct image_call *call, struct error *err)
 
 void engine_info(struct engine *engine, engine_image_done done, void *data)
 {
-    struct image_call *call = new_call(engine, count_step, &api_system_info_type, done, data);
+    struct image_call *call = image_call_new(engine, count_step, &api_system_info_type, done, data);
 
     call->document = system_info(engine);
-    submit(call);
+    image_call_submit(call);
 }

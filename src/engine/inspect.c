@@ -8,17 +8,21 @@
 #include <base/clock.h>
 #include <base/text.h>
 
+#include "inspect.h"
 #include "internal.h"
+#include "pause.h"
 #include "spec.h"
 #include "status.h"
 
 /* --- pieces ----------------------------------------------------------------------------------- */
 
 /* "starting" is nobody else's business: it has been created, or had exited, until it runs. */
-static const char *public_state(const struct container *container)
+const char *inspect_state(const struct container *container)
 {
     if (container->state == CONTAINER_STARTING)
         return container->record->started_at ? "exited" : "created";
+    if (container_is_paused(container))
+        return "paused";
     return container_state_names[container->state];
 }
 
@@ -26,7 +30,7 @@ static char *status_of(const struct container *container)
 {
     const struct record_container *record = container->record;
     struct status_facts facts = {
-        .state = public_state(container),
+        .state = inspect_state(container),
         .started_at = record->started_at,
         .finished_at = record->finished_at,
         .exit_code = record->exit_code,
@@ -60,7 +64,7 @@ static struct api_port **ports_of(const struct container *container, size_t *ret
 
 /* --- ps --------------------------------------------------------------------------------------- */
 
-static struct api_container_summary *summary_of(const struct container *container)
+struct api_container_summary *inspect_summary(const struct container *container)
 {
     struct api_container_summary *summary = xnew(struct api_container_summary);
     const struct record_container *record = container->record;
@@ -73,7 +77,7 @@ static struct api_container_summary *summary_of(const struct container *containe
     summary->image_id = xstrdup(record->image_id);
     summary->command = strv_join(arguments, " ");
     summary->created_at = clock_format(record->created_at);
-    summary->state = xstrdup(public_state(container));
+    summary->state = xstrdup(inspect_state(container));
     summary->status = status_of(container);
     summary->exit_code = record->exit_code;
     summary->has_exit_code = record->has_exit_code;
@@ -84,56 +88,6 @@ static struct api_container_summary *summary_of(const struct container *containe
     return summary;
 }
 
-static int mark_wanted(struct engine *engine, const struct api_container_list *which,
-                       struct container ***ret, size_t *ret_count, struct error *err)
-{
-    struct container **wanted = xnew_array(struct container *, which->ids_count + 1);
-
-    for (size_t i = 0; i < which->ids_count; i++) {
-        int r = engine_find(engine, which->ids[i], &wanted[i], err);
-        if (r < 0) {
-            free(wanted);
-            return r;
-        }
-    }
-    *ret = wanted;
-    *ret_count = which->ids_count;
-    return 0;
-}
-
-static bool is_wanted(const struct container *container, const struct api_container_list *which,
-                      struct container **wanted, size_t wanted_count)
-{
-    bool named = !which->ids;
-
-    for (size_t i = 0; i < wanted_count && !named; i++)
-        named = wanted[i] == container;
-    if (container->hidden || !named)
-        return false;
-    return which->all || which->limit > 0 || which->ids || container->state == CONTAINER_RUNNING;
-}
-
-int engine_container_list(struct engine *engine, const struct api_container_list *which,
-                          struct api_container_summaries **ret, struct error *err)
-{
-    _cleanup_free_ struct container **wanted = NULL;
-    size_t wanted_count = 0;
-
-    int r = mark_wanted(engine, which, &wanted, &wanted_count, err);
-    if (r < 0)
-        return r;
-    struct api_container_summaries *list = xnew(struct api_container_summaries);
-    list->containers = xnew_array(struct api_container_summary *, engine->containers_count + 1);
-    size_t limit = which->limit > 0 ? (size_t)which->limit : SIZE_MAX;
-    for (size_t i = engine->containers_count; i > 0 && list->containers_count < limit; i--) {
-        struct container *container = engine->containers[i - 1];
-        if (is_wanted(container, which, wanted, wanted_count))
-            list->containers[list->containers_count++] = summary_of(container);
-    }
-    *ret = list;
-    return 0;
-}
-
 /* --- inspect ---------------------------------------------------------------------------------- */
 
 static struct api_container_state *state_of(const struct container *container)
@@ -141,7 +95,7 @@ static struct api_container_state *state_of(const struct container *container)
     const struct record_container *record = container->record;
     struct api_container_state *state = xnew(struct api_container_state);
 
-    state->status = xstrdup(public_state(container));
+    state->status = xstrdup(inspect_state(container));
     state->running = container->state == CONTAINER_RUNNING;
     state->pid = record->pid;
     state->exit_code = record->exit_code;
@@ -209,5 +163,62 @@ struct api_container_details *engine_container_inspect(const struct container *c
     details->root_dir = container_root_path(container, NULL);
     details->upper_dir = container_root_path(container, "upper");
     details->has_restart_count = true;
+    details->exec_ids = exec_running_ids(container);
+    details->exec_ids_count = strv_length(details->exec_ids);
     return details;
+}
+
+/* --- what its files take ---------------------------------------------------------------------- */
+
+struct size_call {
+    uv_work_t work;
+    struct container *container; /* a reference */
+    struct api_file_sizes sizes;
+    engine_image_done done;
+    void *data;
+    struct error err;
+};
+
+static void size_work(uv_work_t *work)
+{
+    struct size_call *call = work->data;
+    const struct container *container = call->container;
+    struct store *store = container->engine->store;
+    _cleanup_store_image_ struct store_image *image = NULL;
+
+    int r = store_snapshot_usage(store, container->id, &call->sizes.size_rw, &call->err);
+    /* The image's record may have gone with force. */
+    if (r >= 0)
+        store_image_find(store, container->record->image_id, &image, NULL);
+    call->sizes.size_root_fs = call->sizes.size_rw + (image ? image->size : 0);
+    engine_settle(&call->err, r);
+}
+
+static void size_done(uv_work_t *work, int status)
+{
+    struct size_call *call = work->data;
+
+    call->container->engine->image_calls--;
+    call->done(call->err.code ? &call->err : NULL, &call->sizes, call->data);
+    error_finish(&call->err);
+    container_unref(call->container);
+    free(call);
+}
+
+void engine_container_size(struct container *container, engine_image_done done, void *data)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (container->engine->removing) {
+        error_set(&err, -EAGAIN, "the instance is being removed");
+        done(&err, NULL, data);
+        return;
+    }
+    struct size_call *call = xnew(struct size_call);
+    call->container = container_ref(container);
+    call->done = done;
+    call->data = data;
+    call->work.data = call;
+    container->engine->image_calls++;
+    uv_queue_work(container->engine->loop, &call->work, size_work, size_done);
 }

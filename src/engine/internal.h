@@ -77,7 +77,10 @@ struct attachment {
 struct exec_session {
     struct exec_session *next;
     char id[EXEC_ID_DIGITS + 1];
+    struct api_container_exec *how; /* NULL: an earlier daemon started it */
+    bool started;
     bool running;
+    int pid; /* 0: not known */
     int exit_code;
 };
 
@@ -86,6 +89,7 @@ struct container {
     unsigned references; /* the table's, and one per operation or callback under way */
     char id[CONTAINER_ID_DIGITS + 1];
     char *name;
+    char *next_name;                      /* taken by a rename that is not committed; or NULL */
     struct api_container_spec *spec;      /* as asked for */
     struct api_container_spec *effective; /* merged; neither changes after creation */
     struct record_container *record;
@@ -120,6 +124,8 @@ void container_table_add(struct engine *engine, struct container *container);
 void container_table_remove(struct container *container);
 
 bool container_name_in_use(struct engine *engine, const char *name);
+/* -EEXIST with docker's text. */
+int container_check_name_free(struct engine *engine, const char *name, struct error *err);
 bool container_is_active(const struct container *container); /* starting or running */
 
 /* Sets state in memory and in the record (which is not committed by this). */
@@ -142,11 +148,13 @@ int records_load(struct engine *engine, struct error *err);
 struct record_change {
     struct store_db *db;
     char *id, *name, *spec, *effective; /* owned; spec NULL: an update */
-    char *record;
+    char *record;                       /* NULL: a new name and nothing else */
     bool remove;
 };
 void record_change_insert(struct record_change *change, const struct container *container);
 void record_change_update(struct record_change *change, const struct container *container);
+void record_change_rename(struct record_change *change, const struct container *container,
+                          const char *name);
 void record_change_remove(struct record_change *change, const struct container *container);
 int record_change_run(const struct record_change *change, struct error *err);
 void record_change_finish(struct record_change *change);
@@ -179,6 +187,10 @@ struct operation {
 /* Takes operation over; begins it now or when those before it have ended. */
 void operation_submit(struct container *container, struct operation *operation, engine_done done,
                       void *data);
+/* The operation under way goes on as another one, which is taken over and begun; who waits for it
+ * is told by done. */
+void operation_replace(struct operation *operation, struct operation *by, engine_done done,
+                       void *data);
 /* Ends the operation that is under way, tells, and begins the next one. err NULL: success. */
 void operation_finish(struct operation *operation, const struct error *err, bool changed);
 void operation_finish_result(struct operation *operation, const struct engine_result *result);
@@ -216,6 +228,8 @@ void network_release(struct container *container);
  */
 
 extern const struct operation_kind start_operation_kind;
+extern const struct operation_kind restart_operation_kind;
+struct operation *start_operation_create(void);
 extern const struct operation_kind remove_operation_kind;
 
 extern const struct link_handlers container_link_handlers; /* data: the container */
@@ -256,7 +270,8 @@ void waiters_drop_all(struct engine *engine);
 struct exec_session *exec_session_find(struct engine *engine, const char *id,
                                        struct container **ret_container);
 /* An earlier daemon started it. */
-void exec_adopt(struct container *container, const char *id);
+void exec_adopt(struct container *container, const char *id, int pid);
+char **exec_running_ids(const struct container *container); /* owned string list */
 void exec_ended(struct container *container, const char *id, int exit_code);
 void exec_end_all(struct container *container); /* with 137, when the container has ended */
 void exec_free_all(struct container *container);

@@ -22,6 +22,7 @@ void container_started(struct container *container, int pid, int64_t started)
     record->started_at = started;
     record->has_started_at = true;
     record->has_exit_code = record->has_finished_at = record->has_oom_killed = false;
+    record->paused = record->has_paused = false;
 }
 
 static void write_end(struct container *container, const struct container_end *end)
@@ -30,6 +31,7 @@ static void write_end(struct container *container, const struct container_end *e
 
     container_set_error(container, end->why);
     record->has_pid = record->has_monitor_pid = false;
+    record->paused = record->has_paused = false;
     if (end->never_ran && record->has_finished_at) {
         container_set_state(container, CONTAINER_EXITED);
         return;
@@ -74,11 +76,13 @@ void container_ended(struct container *container, const struct container_end *en
     exec_end_all(container);
     waiters_container_ended(container);
     /* Without --rm the monitor's status file is what counts until this commit. */
+    bool restarts = current && current->kind == &restart_operation_kind;
     if (!container->effective->auto_remove)
         container_commit_end(container);
     if (current && current->kind->container_ended)
         current->kind->container_ended(current);
-    if (container->effective->auto_remove && !operation_pending(container, &remove_operation_kind))
+    if (container->effective->auto_remove && !restarts &&
+        !operation_pending(container, &remove_operation_kind))
         remove_submit(container, true, NULL, NULL);
     container_unref(container);
 }
@@ -101,7 +105,7 @@ static void on_exec_exited(const struct monitor_exec_exited *event, void *data)
 
 static void on_exec_running(const struct monitor_exec_running *event, void *data)
 {
-    exec_adopt(data, event->id);
+    exec_adopt(data, event->id, event->pid);
 }
 
 static void on_closed(void *data)

@@ -20,6 +20,20 @@ void operation_submit(struct container *container, struct operation *operation, 
         operation->kind->begin(operation);
 }
 
+void operation_replace(struct operation *operation, struct operation *by, engine_done done,
+                       void *data)
+{
+    struct container *container = operation->container;
+
+    by->next = operation->next;
+    by->container = container;
+    by->done = done;
+    by->data = data;
+    container->operations = by;
+    operation->kind->release(operation);
+    by->kind->begin(by);
+}
+
 /* What waited when the daemon ended. */
 static void fail_ending(struct operation *operation)
 {

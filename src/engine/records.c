@@ -128,6 +128,16 @@ void record_change_insert(struct record_change *change, const struct container *
     change->effective = spec_text(container->effective);
 }
 
+void record_change_rename(struct record_change *change, const struct container *container,
+                          const char *name)
+{
+    *change = (struct record_change){
+        .db = store_database(container->engine->store),
+        .id = xstrdup(container->id),
+        .name = xstrdup(name),
+    };
+}
+
 void record_change_remove(struct record_change *change, const struct container *container)
 {
     *change = (struct record_change){
@@ -142,6 +152,9 @@ static int run_statement(const struct record_change *change, struct error *err)
     if (change->remove)
         return store_db_run(change->db, err, "DELETE FROM engine_containers WHERE id = ?", "t",
                             change->id);
+    if (!change->record)
+        return store_db_run(change->db, err, "UPDATE engine_containers SET name = ? WHERE id = ?",
+                            "tt", change->name, change->id);
     if (change->spec)
         return store_db_run(change->db, err,
                             "INSERT INTO engine_containers (id, name, spec, effective, record)"

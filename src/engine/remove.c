@@ -14,6 +14,7 @@
 #include <base/log.h>
 
 #include "events.h"
+#include "pause.h"
 
 struct remove_operation {
     struct operation base;
@@ -97,6 +98,7 @@ static void remove_begin(struct operation *operation)
         /* Goes on in remove_container_ended(). */
         event_container_signal(container, SIGKILL);
         link_request(container->link, MONITOR_STOP, &kill, sizeof(kill), NULL, 0, NULL, NULL);
+        container_end_pause(container);
     }
 }
 
@@ -133,6 +135,7 @@ static void kill_ahead(struct container *container)
         return;
     event_container_signal(container, SIGKILL);
     link_request(container->link, MONITOR_STOP, &kill, sizeof(kill), NULL, 0, NULL, NULL);
+    container_end_pause(container);
 }
 
 void remove_submit(struct container *container, bool force, engine_done done, void *data)

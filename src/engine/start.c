@@ -23,6 +23,7 @@
 #include "bundle.h"
 #include "events.h"
 #include "folders.h"
+#include "pause.h"
 #include "remove.h"
 #include "spawn.h"
 
@@ -298,6 +299,11 @@ static bool may_start(struct start_operation *start)
         operation_finish(&start->base, &start->err, false);
         return false;
     }
+    if (container_is_paused(container)) {
+        error_set(&start->err, -EBUSY, "cannot start a paused container, try unpause instead");
+        operation_finish(&start->base, &start->err, false);
+        return false;
+    }
     if (container_is_active(container)) {
         operation_finish(&start->base, NULL, false);
         return false;
@@ -361,11 +367,16 @@ const struct operation_kind start_operation_kind = {
     .release = start_release,
 };
 
-void engine_container_start(struct container *container, engine_done done, void *data)
+struct operation *start_operation_create(void)
 {
     struct start_operation *start = xnew(struct start_operation);
 
     start->base.kind = &start_operation_kind;
     start->rootfs_fd = start->netns_fd = -1;
-    operation_submit(container, &start->base, done, data);
+    return &start->base;
+}
+
+void engine_container_start(struct container *container, engine_done done, void *data)
+{
+    operation_submit(container, start_operation_create(), done, data);
 }

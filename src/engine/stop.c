@@ -6,7 +6,9 @@
 
 #include "events.h"
 #include "internal.h"
+#include "pause.h"
 #include "spec.h"
+#include "stop.h"
 
 /* --- kill ------------------------------------------------------------------------------------- */
 
@@ -16,6 +18,15 @@ struct kill_call {
     engine_done done;
     void *data;
 };
+
+/* As docker: what is not the container's own stop signal goes to the queue of one that stands still
+ * when it has one of its own. */
+static bool ends_pause(const struct container *container, int number)
+{
+    const char *own = container->effective->stop_signal;
+
+    return number == SIGKILL || text_empty(own) || signal_parse(own, NULL) == number;
+}
 
 /* SIGKILL is answered when the container has ended, as docker does: `rm` may follow at once. */
 static void on_kill_reply(const struct link_message *message, void *data)
@@ -28,6 +39,8 @@ static void on_kill_reply(const struct link_message *message, void *data)
         link_error(message, &err);
     if (!err.code)
         event_container_signal(call->container, call->signal);
+    if (!err.code && ends_pause(call->container, call->signal))
+        container_end_pause(call->container);
     if (!err.code && call->signal == SIGKILL) {
         engine_container_wait(call->container, "not-running", call->done, call->data);
     } else {
@@ -70,31 +83,32 @@ struct stop_operation {
     struct monitor_stop how;
 };
 
-static int stop_signal(const struct container *container, const struct stop_operation *stop)
+static int stop_signal(const struct container *container, const struct monitor_stop *how)
 {
-    int number = (int)stop->how.signal;
+    int number = (int)how->signal;
 
     if (!number && !text_empty(container->effective->stop_signal))
         number = signal_parse(container->effective->stop_signal, NULL);
     return number > 0 ? number : SIGTERM;
 }
 
+void stop_send(struct container *container, const struct monitor_stop *how)
+{
+    if (!container->link)
+        return;
+    event_container_signal(container, stop_signal(container, how));
+    link_request(container->link, MONITOR_STOP, how, sizeof(*how), NULL, 0, NULL, NULL);
+    container_end_pause(container);
+}
+
 static void stop_begin(struct operation *operation)
 {
     struct stop_operation *stop = (struct stop_operation *)operation;
-    struct container *container = operation->container;
 
-    if (!container_is_active(container)) {
+    if (container_is_active(operation->container))
+        stop_send(operation->container, &stop->how);
+    else
         operation_finish(operation, NULL, false);
-        return;
-    }
-    /* -ESRCH and a lost monitor both mean that the end is near: container_ended() comes in any
-     * case.
-     */
-    if (!container->link)
-        return;
-    event_container_signal(container, stop_signal(container, stop));
-    link_request(container->link, MONITOR_STOP, &stop->how, sizeof(stop->how), NULL, 0, NULL, NULL);
 }
 
 static void stop_container_ended(struct operation *operation)
@@ -122,20 +136,31 @@ static int32_t milliseconds(int32_t seconds)
     return seconds > INT32_MAX / 1000 ? INT32_MAX : seconds * 1000;
 }
 
+int stop_parse(const struct container *container, const struct api_container_stop *how,
+               struct monitor_stop *ret, struct error *err)
+{
+    int number = text_empty(how->signal) ? 0 : signal_parse(how->signal, err);
+
+    if (number < 0)
+        return number;
+    ret->signal = (uint32_t)number;
+    ret->timeout_ms =
+        milliseconds(how->has_timeout ? how->timeout : container->effective->stop_timeout);
+    return 0;
+}
+
 void engine_container_stop(struct container *container, const struct api_container_stop *how,
                            engine_done done, void *data)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    int number = text_empty(how->signal) ? 0 : signal_parse(how->signal, &err);
+    struct monitor_stop parsed;
 
-    if (number < 0) {
+    if (stop_parse(container, how, &parsed, &err) < 0) {
         engine_fail(done, data, &err);
         return;
     }
     struct stop_operation *stop = xnew(struct stop_operation);
     stop->base.kind = &stop_operation_kind;
-    stop->how.signal = (uint32_t)number;
-    stop->how.timeout_ms =
-        milliseconds(how->has_timeout ? how->timeout : container->effective->stop_timeout);
+    stop->how = parsed;
     operation_submit(container, &stop->base, done, data);
 }

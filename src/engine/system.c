@@ -12,6 +12,7 @@
 
 #include "cgroup.h"
 #include "internal.h"
+#include "pause.h"
 #include "remove.h"
 
 enum { OS_RELEASE_MAX = 64 * 1024, QUIET_POLL_MS = 20 };
@@ -41,7 +42,9 @@ static void count_containers(const struct engine *engine, struct api_system_info
         if (container->hidden)
             continue;
         info->containers++;
-        if (container->state == CONTAINER_RUNNING)
+        if (container_is_paused(container))
+            info->containers_paused++;
+        else if (container->state == CONTAINER_RUNNING)
             info->containers_running++;
         else
             info->containers_stopped++;

@@ -270,3 +270,38 @@ int store_image_find(struct store *store, const char *text, struct store_image *
 
     return r < 0 ? r : image_read(store, id, ret, err);
 }
+
+int store_image_layer_sizes(struct store *store, const char *id, uint64_t **ret, size_t *ret_count,
+                            struct error *err)
+{
+    _cleanup_store_statement_ struct store_statement *statement = NULL;
+    uint64_t *sizes = xnew_array(uint64_t, STORE_LAYERS_MAX + 1);
+    size_t count = 0;
+    int r = store_db_query(store->db, &statement, err,
+                           "SELECT layer.size FROM image_layer JOIN layer ON layer.id = layer"
+                           " WHERE image = ? ORDER BY position",
+                           "t", id);
+
+    while (r >= 0 && (r = store_statement_step(statement, err)) > 0 && count < STORE_LAYERS_MAX)
+        sizes[count++] = (uint64_t)store_statement_integer(statement, 0);
+    if (r < 0) {
+        free(sizes);
+        return r;
+    }
+    *ret = sizes;
+    *ret_count = count;
+    return 0;
+}
+
+int store_layers_size(struct store *store, uint64_t *ret, struct error *err)
+{
+    _cleanup_store_statement_ struct store_statement *statement = NULL;
+    int r =
+        store_db_query(store->db, &statement, err, "SELECT COALESCE(SUM(size), 0) FROM layer", "");
+
+    if (r >= 0)
+        r = store_statement_step(statement, err);
+    if (r > 0)
+        *ret = (uint64_t)store_statement_integer(statement, 0);
+    return r < 0 ? r : 0;
+}

@@ -93,6 +93,15 @@ void engine_container_remove(struct container *container, bool force, engine_don
 void engine_container_commit(struct container *container, const struct api_container_commit *how,
                              engine_done done, void *data);
 
+/* Docker's answers: -EBUSY when it does not run, or is what it should become. */
+void engine_container_pause(struct container *container, bool pause, engine_done done, void *data);
+/* The result comes when it runs again. With --rm it is not removed in between. */
+void engine_container_restart(struct container *container, const struct api_container_restart *how,
+                              engine_done done, void *data);
+/* name: with or without a leading '/'. */
+void engine_container_rename(struct container *container, const char *name, engine_done done,
+                             void *data);
+
 /* These do not. */
 void engine_container_kill(struct container *container, const char *signal, engine_done done,
                            void *data);
@@ -105,6 +114,21 @@ void engine_container_resize(struct container *container, const struct api_conta
 void engine_container_exec(struct container *container, const struct api_container_exec *how,
                            engine_done done, void *data);
 
+/* docker's two steps: what is prepared (result: id) is forgotten with the daemon, with its
+ * container, or when ENGINE_EXECS_MAX others came after it. */
+void engine_exec_create(struct container *container, const struct api_exec_create *what,
+                        engine_done done, void *data);
+/* -ENOENT; -EBUSY: it has run already. */
+void engine_exec_start(struct engine *engine, const struct api_exec_start *how, engine_done done,
+                       void *data);
+/* NULL: there is no such session. The container is whose it is; the details are the caller's. */
+struct container *engine_exec_container(struct engine *engine, const char *exec_id);
+struct api_exec_details *engine_exec_inspect(struct engine *engine, const char *exec_id);
+
+/* The answers of these are documents, valid during the callback, or an error. */
+typedef void (*engine_image_done)(const struct error *err, const void *document, void *data);
+void engine_container_top(struct container *container, const struct api_container_top *how,
+                          engine_image_done done, void *data); /* api_processes */
 /* The result comes when the condition ("not-running", "next-exit", "removed") holds. Returns NULL
  * when the callback has been called already. */
 struct engine_waiter *engine_container_wait(struct container *container, const char *condition,
@@ -114,21 +138,36 @@ struct engine_waiter *engine_exec_wait(struct engine *engine, const char *exec_i
 /* Takes a wait back: its callback is not called any more. */
 void engine_wait_cancel(struct engine_waiter *waiter);
 
+/* sees: whether who asks may know of this one; NULL: of all; called with data. -EINVAL: a filter
+ * makes no sense; -ENOENT: there is no container of that name. */
+typedef bool (*engine_list_sees)(const struct container *container, void *data);
+void engine_container_list(struct engine *engine, const struct api_container_list *which,
+                           engine_list_sees sees, engine_image_done done,
+                           void *data); /* api_container_summaries */
+/* Of those that are named, else of all that run. -ENOENT: there is none of that name. */
+void engine_statistics(struct engine *engine, const struct api_container_stats *which,
+                       engine_list_sees sees, engine_image_done done,
+                       void *data); /* api_statistics */
+/* Removes those that do not run, of which who asks may know. */
+void engine_container_prune(struct engine *engine, const struct api_container_prune *what,
+                            engine_list_sees sees, engine_image_done done,
+                            void *data); /* api_container_pruned */
 /* Owned by the caller (api_..._free). */
-int engine_container_list(struct engine *engine, const struct api_container_list *which,
-                          struct api_container_summaries **ret, struct error *err);
 struct api_container_details *engine_container_inspect(const struct container *container);
+/* Walks its upper folder. */
+void engine_container_size(struct container *container, engine_image_done done,
+                           void *data); /* api_file_sizes */
 
 /* --- images ----------------------------------------------------------------------------------- */
-
-/* Answers of image functions: the typed documents of the management API, valid during the callback.
- */
-typedef void (*engine_image_done)(const struct error *err, const void *document, void *data);
 
 void engine_image_list(struct engine *engine, const struct api_image_list *which,
                        engine_image_done done, void *data); /* api_image_summaries */
 void engine_image_inspect(struct engine *engine, const char *image, engine_image_done done,
                           void *data); /* api_image_details */
+void engine_image_history(struct engine *engine, const char *image, engine_image_done done,
+                          void *data); /* api_image_history_list */
+void engine_image_prune(struct engine *engine, const struct api_image_prune *what,
+                        engine_image_done done, void *data); /* api_image_pruned */
 void engine_image_tag(struct engine *engine, const char *image, const char *name,
                       engine_image_done done, void *data); /* api_empty */
 void engine_image_remove(struct engine *engine, const char *image, bool force,

@@ -75,6 +75,14 @@ void store_image_list_free(struct store_image **images, size_t count);
 int store_image_find(struct store *store, const char *text, struct store_image **ret,
                      struct error *err);
 
+/* Bytes of each layer of an image, lowest first: as many as it has of its own (not the skeleton
+ * that it stands on). The array is the caller's. */
+int store_image_layer_sizes(struct store *store, const char *id, uint64_t **ret, size_t *ret_count,
+                            struct error *err);
+
+/* Bytes of all layers that there are, each counted once. */
+int store_layers_size(struct store *store, uint64_t *ret, struct error *err);
+
 /* Gives image `what` (as in store_image_find) the name `name` (default tag latest), taking it from
  * another image that had it. `host` and names with digests are refused. ret_name, where not NULL,
  * gets the short form, owned by the caller. */

@@ -1,0 +1,70 @@
+/*
+ * A call that works on images: on one of the loop's worker threads, since the store blocks.
+ */
+#ifndef ENGINE_IMAGE_CALL_H
+#define ENGINE_IMAGE_CALL_H
+
+#include <stdbool.h>
+#include <uv.h>
+
+#include <base/error.h>
+#include <engine/engine.h>
+#include <store/store.h>
+
+struct engine_cancel {
+    int fd; /* eventfd; readable: cancel */
+};
+
+/* An event that a step has to tell. */
+struct image_news {
+    struct image_news *next;
+    const char *action;
+    char *id, *name; /* owned; name may be NULL */
+};
+
+struct image_call;
+typedef int (*image_step)(struct image_call *call, struct error *err);
+
+struct image_call {
+    uv_work_t work;
+    struct engine *engine;
+    image_step step;                   /* on a worker thread; fills document or the error */
+    const struct json_type *type;      /* of document */
+    void *document;                    /* owned */
+    const struct json_type *what_type; /* of what */
+    void *what;                        /* owned; what was asked for; or NULL */
+    char *image, *name, *reference;    /* owned arguments */
+    char **names;                      /* owned */
+    bool force;
+    int archive_fd;
+    struct engine_cancel cancel;
+    char **used_images;      /* owned; image IDs of the containers, for counts */
+    struct image_news *news; /* owned; what to tell when it has succeeded */
+    engine_image_done done;
+    void *data;
+    struct error err;
+};
+
+/* step runs on a worker thread and makes document, which is of this type. */
+struct image_call *image_call_new(struct engine *engine, image_step step,
+                                  const struct json_type *type, engine_image_done done, void *data);
+/* Begins it; tells and frees it when it has ended. */
+void image_call_submit(struct image_call *call);
+
+/* Loop's thread, before submit: notes which images the containers are made of. */
+void image_call_used(struct image_call *call);
+
+/* In a step: an event to tell when all has succeeded. name: NULL: none. */
+void image_call_news(struct image_call *call, const char *action, const char *id, const char *name);
+void image_call_removed(struct image_call *call, const char *id,
+                        const struct store_removed *removed);
+
+/* In a step: call->image. -ENOENT is told as ENGINE_NO_SUCH_IMAGE. */
+int image_call_find(struct image_call *call, struct store_image **ret, struct error *err);
+
+/* A copy for a field that must not be absent. */
+char **image_list_of(char *const *list, size_t *ret_count);
+
+const struct json_string_map *image_labels(const struct store_image *image); /* may be NULL */
+
+#endif
