@@ -40,6 +40,9 @@ void api_system_shutdown(struct rpc_request *request, const struct api_system_sh
 void api_system_remove(struct rpc_request *request, const struct api_system_remove *params,
                        void *context);
 
+void api_system_check(struct rpc_request *request, const struct api_system_check *params,
+                      void *context);
+
 void api_container_create(struct rpc_request *request, const struct api_container_spec *params,
                           void *context);
 void api_container_start(struct rpc_request *request, const struct api_container_ref *params,

@@ -10,6 +10,7 @@ static const struct management_handlers handlers = {
     .system_version = api_system_version,
     .system_info = api_system_info,
     .system_shutdown = api_system_shutdown,
+    .system_check = api_system_check,
     .system_remove = api_system_remove,
     .container_create = api_container_create,
     .container_start = api_container_start,

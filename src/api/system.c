@@ -90,3 +90,35 @@ void api_system_remove(struct rpc_request *request, const struct api_system_remo
     *call = (struct remove_call){request, api};
     engine_remove_instance(api->engine, how->force, on_removed, call);
 }
+
+struct check_call {
+    struct rpc_request *request;
+    struct engine_cancel *cancel;
+};
+
+static void on_checked(const struct error *err, const void *document, void *data)
+{
+    struct check_call *call = data;
+
+    rpc_request_on_cancel(call->request, NULL, NULL);
+    api_done_document(err, document, call->request);
+    free(call);
+}
+
+static void on_nobody_waits(struct rpc_request *request, void *data)
+{
+    struct check_call *call = data;
+
+    engine_cancel(call->cancel);
+}
+
+void api_system_check(struct rpc_request *request, const struct api_system_check *how,
+                      void *context)
+{
+    struct check_call *call = xnew(struct check_call);
+    struct api *api = context;
+
+    call->request = request;
+    call->cancel = engine_check(api->engine, how->deep, how->repair, on_checked, call);
+    rpc_request_on_cancel(request, on_nobody_waits, call);
+}

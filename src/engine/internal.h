@@ -61,6 +61,7 @@ struct engine {
     bool adoption_late;
     unsigned image_calls; /* of images.c and commit.c that use the store on other threads */
     bool removing;        /* the whole instance */
+    unsigned repairs;     /* checks that may exchange layers: nothing may start on one meanwhile */
     unsigned adopting;    /* monitors that have not said how their container is */
     bool ending;          /* engine_end(): the loss of a link means nothing any more */
     void (*on_event)(struct api_event *event, void *data);

@@ -313,6 +313,12 @@ static bool may_start(struct start_operation *start)
         operation_finish(&start->base, &start->err, false);
         return false;
     }
+    if (container->engine->repairs) {
+        error_set(&start->err, -EAGAIN, "images are being repaired");
+        error_hint(&start->err, "wait for the end of `cloche system check --repair`");
+        operation_finish(&start->base, &start->err, false);
+        return false;
+    }
     return true;
 }
 

@@ -58,6 +58,21 @@ static int check_folder(struct store_staging *staging, const char *source, struc
     return 0;
 }
 
+/* A layer that has a record but, after a loss, no folder gets the one that came now. */
+static int restore_folder(struct store_staging *staging, const char *source, int64_t layer,
+                          struct error *err)
+{
+    struct store *store = staging->store;
+    _cleanup_free_ char *name = xasprintf("%lld", (long long)layer);
+
+    if (faccessat(store->layers_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return 0;
+    int r = check_folder(staging, source, err);
+    if (r == 0 && renameat(staging->fd, source, store->layers_fd, name) < 0)
+        r = error_errno(err, errno, "move layer %s into %s/layers", source, store->root);
+    return r;
+}
+
 int layer_install(struct store_staging *staging, const char *source, const char *key,
                   const char *diff_id, uint64_t size, int64_t *ret_layer, struct error *err)
 {
@@ -68,7 +83,7 @@ int layer_install(struct store_staging *staging, const char *source, const char 
     if (r == 0 && faccessat(staging->fd, source, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
         r = find_layer(store, layer_by_diff_id, diff_id, ret_layer, err);
     if (r != 0)
-        return r < 0 ? r : 0;
+        return r < 0 ? r : restore_folder(staging, source, *ret_layer, err);
     r = check_folder(staging, source, err);
     if (r == 0)
         r = store_db_run(store->db, err, "INSERT INTO layer(key, diff_id, size) VALUES(?, ?, ?)",
@@ -152,6 +167,48 @@ static int install_layers(struct store_staging *staging, const struct image_inst
     return 0;
 }
 
+/* 1: every blob of the image's record is there. */
+static int is_whole(struct store *store, const char *image, struct error *err)
+{
+    _cleanup_store_statement_ struct store_statement *blobs = NULL;
+    int r = store_db_query(store->db, &blobs, err,
+                           "SELECT blob FROM image_layer WHERE image = ?1 UNION"
+                           " SELECT id FROM image WHERE id = ?1 UNION"
+                           " SELECT manifest FROM image WHERE id = ?1 AND manifest IS NOT NULL",
+                           "t", image);
+
+    while (r >= 0 && (r = store_statement_step(blobs, err)) > 0) {
+        const char *blob = store_statement_text(blobs, 0);
+        if (faccessat(store->content_fd, digest_hex(blob), F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+            return 0;
+    }
+    return r < 0 ? r : 1;
+}
+
+/* It is there already. What a repair threw away comes back with it, in the form that came now,
+ * whose compression, and with it the manifest, may be another; layers and containers stay what they
+ * are. */
+static int install_again(struct store_staging *staging, const struct image_install *image,
+                         struct error *err)
+{
+    struct store *store = staging->store;
+    int r = is_whole(store, image->id, err);
+
+    if (r)
+        return r < 0 ? r : 0;
+    if (!image->parent) {
+        r = store_db_run(store->db, err, "DELETE FROM image_layer WHERE image = ?", "t", image->id);
+        if (r >= 0)
+            r = store_db_run(store->db, err, "UPDATE image SET manifest = ? WHERE id = ?", "tt",
+                             image->manifest, image->id);
+        if (r >= 0)
+            r = install_layers(staging, image, err);
+    }
+    if (r >= 0)
+        r = install_blob(staging, image->id, err);
+    return r < 0 ? r : install_blob(staging, image->manifest, err);
+}
+
 int image_install(struct store_staging *staging, const struct image_install *image,
                   struct error *err)
 {
@@ -163,8 +220,8 @@ int image_install(struct store_staging *staging, const struct image_install *ima
 
     if (r < 0)
         return r;
-    if (r == 0) /* it is there already, with its layers */
-        return 0;
+    if (r == 0)
+        return install_again(staging, image, err);
     r = install_layers(staging, image, err);
     if (r == 0)
         r = install_blob(staging, image->id, err);

@@ -4,6 +4,7 @@
 
 #include <base/alloc.h>
 #include <base/text.h>
+#include <store/check.h>
 #include <store/reference.h>
 #include <store/staging.h>
 
@@ -152,10 +153,6 @@ void store_save_finish(struct store *store, struct image_worker_request *request
 {
     if (!request)
         return;
-    pthread_mutex_lock(&store->files);
-    bool collect = --store->saves == 0 && store->collect_deferred;
-    pthread_mutex_unlock(&store->files);
     image_worker_request_free(request);
-    if (collect)
-        garbage_collect(store, NULL);
+    store_release(store);
 }

@@ -26,12 +26,12 @@ static int spawn(const struct image_worker_spec *spec, int control_fd, struct pr
                  struct error *err)
 {
     const int fds[IMAGE_FD_COUNT] = {
-        [IMAGE_FD_ARCHIVE_IN] = spec->request->load ? spec->archive_fd : -1,
+        [IMAGE_FD_ARCHIVE_IN] = spec->request->save ? -1 : spec->archive_fd,
         [IMAGE_FD_ARCHIVE_OUT] = spec->request->save ? spec->archive_fd : -1,
         [IMAGE_FD_LOG] = spec->log_fd,
         [IMAGE_FD_CONTROL] = control_fd,
         [IMAGE_FD_STAGING] = spec->staging_fd,
-        [IMAGE_FD_SOURCE] = spec->request->commit ? spec->upper_fd : spec->content_fd,
+        [IMAGE_FD_SOURCE] = spec->request->save ? spec->content_fd : spec->upper_fd,
     };
     char *const argv[] = {"cloche-image", NULL};
     char *const environment[] = {NULL};

@@ -14,18 +14,22 @@ static int serve_request(const struct image_worker_request *request,
         *ret = xnew(struct image_worker_result);
         return worker_save(request->save, err);
     }
+    if (request->verify)
+        return worker_verify(request->verify, ret, err);
     return worker_commit(ret, err);
 }
 
 static int jail_for(const struct image_worker_request *request, struct error *err)
 {
     const struct jail jail = {
-        .has_staging = request->load || request->commit,
-        .has_source = request->save || request->commit,
+        .has_staging = request->load || request->commit || request->verify,
+        .has_source =
+            request->save || request->commit || (request->verify && request->verify->compare),
     };
 
-    if (!!request->load + !!request->save + !!request->commit != 1)
-        return error_set(err, -EINVAL, "the request must have one of load, save and commit");
+    if (!!request->load + !!request->save + !!request->commit + !!request->verify != 1)
+        return error_set(err, -EINVAL,
+                         "the request must have one of load, save, commit and verify");
     return jail_enter(&jail, err);
 }
 

@@ -24,6 +24,8 @@ int message_failure(const struct error *err);
 int worker_load(const struct image_worker_load *request, struct image_worker_result **ret,
                 struct error *err);
 int worker_save(const struct image_worker_save *request, struct error *err);
+int worker_verify(const struct image_worker_verify *request, struct image_worker_result **ret,
+                  struct error *err);
 int worker_commit(struct image_worker_result **ret, struct error *err);
 
 #endif

@@ -67,6 +67,7 @@ const struct spelling spellings[] = {
     {"rpc", "ping", &rpc_ping_command},
     {"rpc", "stats", &rpc_stats_command},
     {"rpc", "watch", &rpc_watch_command},
+    {"system", "check", &system_check_command},
     {"system", "events", &events_command},
     {"system", "info", &info_command},
     {"system", "remove", &system_remove_command},

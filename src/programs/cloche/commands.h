@@ -72,7 +72,8 @@ extern const struct command attach_command, commit_command, complete_command, cr
     events_command, exec_command, help_page_command, images_command, info_command, inspect_command,
     kill_command, load_command, logs_command, ps_command, restart_command, rm_command, rmi_command,
     rpc_call_command, rpc_methods_command, rpc_ping_command, rpc_stats_command, rpc_watch_command,
-    run_command, save_command, start_command, stop_command, system_remove_command, tag_command,
-    version_command, wait_command, container_inspect_command, image_inspect_command;
+    run_command, save_command, start_command, stop_command, system_check_command,
+    system_remove_command, tag_command, version_command, wait_command, container_inspect_command,
+    image_inspect_command;
 
 #endif

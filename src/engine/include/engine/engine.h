@@ -187,6 +187,11 @@ void engine_cancel(struct engine_cancel *cancel);
 
 void engine_info(struct engine *engine, engine_image_done done, void *data); /* api_system_info */
 
+/* Is the store what its records say (api_system_checked)? deep: all layers are read, too; repair:
+ * what can be mended is. -EAGAIN while the instance is being removed. */
+struct engine_cancel *engine_check(struct engine *engine, bool deep, bool repair,
+                                   engine_image_done done, void *data);
+
 /* Whether somebody who gave these filters wants the event. Pure. */
 bool engine_event_matches(const struct api_event_filters *filters, const struct api_event *event);
 

@@ -26,10 +26,10 @@ enum {
 struct image_worker_spec {
     const char *program;                        /* path of cloche-image */
     const struct image_worker_request *request; /* version is filled in by the client */
-    int archive_fd;                             /* load: read from; save: written to */
-    int staging_fd; /* load, commit: where the result goes (a directory) */
+    int archive_fd;                             /* load, verify: read from; save: written to */
+    int staging_fd; /* load, commit, verify: where the result goes (a directory) */
     int content_fd; /* save: ROOT/content/sha256 */
-    int upper_fd;   /* commit: the container's upper folder */
+    int upper_fd;   /* commit: the container's upper folder; verify: the layer's folder */
     int log_fd;     /* its stderr; -1: /dev/null */
 };
 #define IMAGE_WORKER_SPEC_INIT                                                                     \
