@@ -14,9 +14,37 @@
 
 #include "user.h"
 
-enum bundle_network {
-    BUNDLE_NETWORK_HOST,    /* shares the machine's */
-    BUNDLE_NETWORK_PRIVATE, /* joins the namespace at netns_path */
+/* Which namespace of a kind a container is in. */
+struct bundle_namespace {
+    enum bundle_namespace_kind {
+        BUNDLE_OWN,    /* a new one */
+        BUNDLE_HOST,   /* the machine's */
+        BUNDLE_JOINED, /* that at path */
+    } kind;
+    const char *path;
+};
+
+/* A device of the machine that the container has, as it was found. */
+struct bundle_device {
+    const char *path; /* in the container */
+    char type;        /* b or c */
+    uint32_t major, minor;
+    uint32_t mode; /* permissions */
+    uint32_t uid, gid;
+    const char *access; /* of r, w, m */
+};
+
+/* A limit of resources that names a device, with the device's number. */
+struct bundle_limit {
+    enum bundle_limit_kind {
+        BUNDLE_WEIGHT,
+        BUNDLE_READ_BPS,
+        BUNDLE_WRITE_BPS,
+        BUNDLE_READ_IOPS,
+        BUNDLE_WRITE_IOPS,
+    } kind;
+    uint32_t major, minor;
+    uint64_t value;
 };
 
 /* A directory of the machine that an image wants to see (the image `host`: /usr, read-only). */
@@ -34,15 +62,21 @@ struct bundle_facts {
     const char *cgroup_parent;                  /* without slashes at the ends */
     const struct api_container_spec *effective; /* merged (spec.h) */
     const struct user *user;                    /* resolved */
-    enum bundle_network network;
-    const char *netns_path;
-    bool cgroup_v2; /* the machine has a unified hierarchy only */
+    struct bundle_namespace network, pid, ipc, uts, cgroup;
+    const struct bundle_device *devices;
+    size_t devices_count;
+    const struct bundle_limit *limits;
+    size_t limits_count;
     const struct bundle_mount *mounts;
     size_t mounts_count;
 };
 
-/* The whole config.json. Pure. */
-void bundle_write_config(const struct bundle_facts *facts, struct buffer *out);
+/* The whole config.json. -EINVAL: a seccomp profile or a word of securityOpt makes no sense. */
+int bundle_write_config(const struct bundle_facts *facts, struct buffer *out, struct error *err);
+
+/* The limits alone, as `cloche-runtime update` takes them. */
+void bundle_write_limits(const struct api_resources *resources, const struct bundle_limit *limits,
+                         size_t limits_count, struct buffer *out);
 
 /* An exec session's process. NULL and 0 stand for the container's own. */
 struct bundle_exec {
@@ -59,16 +93,24 @@ struct bundle_exec {
 void bundle_write_process(const struct api_container_spec *effective,
                           const struct bundle_exec *exec, struct buffer *out);
 
-/* Writes hosts, hostname and resolv.conf into directory_fd. address: NULL without a bridge. Blocks
+/* Where a container sits on a bridge. */
+struct bundle_place {
+    struct in_addr address;
+    struct in_addr gateway; /* the machine, as it sees it */
+};
+
+/* Writes hosts, hostname and resolv.conf into directory_fd. place: NULL without a bridge. Blocks
  * for small files of our own and the machine's /etc/resolv.conf. */
 int bundle_write_files(int directory_fd, const struct api_container_spec *effective,
-                       const struct in_addr *address, struct error *err);
+                       const struct bundle_place *place, struct error *err);
 
-/* The machine's resolv.conf as a container on a bridge can use it: name servers on loopback
- * addresses are left out; when none remains, docker's fallback. Pure; owned by the caller. */
-char *bundle_resolv_conf(const char *machine);
+/* The machine's resolv.conf as a container can use it that has its own network: name servers on
+ * loopback addresses are left out; when none remains, docker's fallback. What the specification
+ * says of DNS takes the place of what the machine has. Pure; owned by the caller. */
+char *bundle_resolv_conf(const char *machine, const struct api_container_spec *effective,
+                         bool own_network);
 
-/* Whether option is one of docker's -v options. */
-bool bundle_bind_option_known(const char *option);
+/* -EINVAL: dns, dnsSearch, dnsOptions or extraHosts make no sense. Pure. */
+int bundle_check_files(const struct api_container_spec *spec, struct error *err);
 
 #endif

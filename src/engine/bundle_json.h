@@ -21,7 +21,4 @@ void put_strv(struct json_writer *writer, const char *key, char *const *values);
 void begin_object(struct json_writer *writer, const char *key);
 void begin_array(struct json_writer *writer, const char *key);
 
-/* The limits as members of linux.resources (bundle_resources.c), whose object is open. */
-void bundle_put_limits(struct json_writer *writer, const struct api_resources *resources);
-
 #endif

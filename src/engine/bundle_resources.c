@@ -3,7 +3,7 @@
  */
 #include <base/text.h>
 
-#include "bundle_json.h"
+#include "bundle_internal.h"
 
 #define CPU_PERIOD UINT64_C(100000) /* microseconds */
 #define NANO UINT64_C(1000000000)
@@ -68,22 +68,67 @@ static void put_cpu(struct json_writer *writer, const struct api_resources *reso
     json_writer_object_end(writer);
 }
 
-static void put_block_io(struct json_writer *writer, const struct api_resources *resources)
+static const char *const limit_names[] = {
+    [BUNDLE_WEIGHT] = "weightDevice",
+    [BUNDLE_READ_BPS] = "throttleReadBpsDevice",
+    [BUNDLE_WRITE_BPS] = "throttleWriteBpsDevice",
+    [BUNDLE_READ_IOPS] = "throttleReadIOPSDevice",
+    [BUNDLE_WRITE_IOPS] = "throttleWriteIOPSDevice",
+};
+
+static void put_limits_of(struct json_writer *writer, enum bundle_limit_kind kind,
+                          const struct bundle_limit *limits, size_t count)
+{
+    bool begun = false;
+
+    for (size_t i = 0; i < count; i++) {
+        if (limits[i].kind != kind)
+            continue;
+        if (!begun)
+            begin_array(writer, limit_names[kind]);
+        begun = true;
+        json_writer_object_begin(writer);
+        put_integer(writer, "major", limits[i].major);
+        put_integer(writer, "minor", limits[i].minor);
+        put_unsigned(writer, kind == BUNDLE_WEIGHT ? "weight" : "rate", limits[i].value);
+        json_writer_object_end(writer);
+    }
+    if (begun)
+        json_writer_array_end(writer);
+}
+
+static void put_block_io(struct json_writer *writer, const struct api_resources *resources,
+                         const struct bundle_limit *limits, size_t count)
 {
     begin_object(writer, "blockIO");
     if (resources->blkio_weight)
         put_integer(writer, "weight", resources->blkio_weight);
+    for (size_t i = 0; i < ARRAY_SIZE(limit_names); i++)
+        put_limits_of(writer, (enum bundle_limit_kind)i, limits, count);
     json_writer_object_end(writer);
 }
 
-void bundle_put_limits(struct json_writer *writer, const struct api_resources *resources)
+void bundle_put_limits(struct json_writer *writer, const struct api_resources *resources,
+                       const struct bundle_limit *limits, size_t limits_count)
 {
     put_memory(writer, resources);
     put_cpu(writer, resources);
-    put_block_io(writer, resources);
+    if (resources->blkio_weight || limits_count)
+        put_block_io(writer, resources, limits, limits_count);
     if (resources->pids_limit) {
         begin_object(writer, "pids");
         put_integer(writer, "limit", resources->pids_limit > 0 ? resources->pids_limit : -1);
         json_writer_object_end(writer);
     }
+}
+
+void bundle_write_limits(const struct api_resources *resources, const struct bundle_limit *limits,
+                         size_t limits_count, struct buffer *out)
+{
+    struct json_writer writer;
+
+    json_writer_init(&writer, out, JSON_COMPACT);
+    json_writer_object_begin(&writer);
+    bundle_put_limits(&writer, resources, limits, limits_count);
+    json_writer_object_end(&writer);
 }

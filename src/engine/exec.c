@@ -230,6 +230,7 @@ static void exec_work(struct disk_job *job)
     struct exec_call *call = disk_job_of(job, struct exec_call, job);
     const char *name =
         text_empty(call->how->user) ? call->container->effective->user : call->how->user;
+    const struct user_question question = {name, call->container->effective->group_add};
     _cleanup_(user_finish) struct user user = {0};
 
     _cleanup_close_ int root_fd = open(call->rootfs_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -237,7 +238,7 @@ static void exec_work(struct disk_job *job)
         error_errno(&call->err, errno, "open the root of container %.12s", call->container->id);
         return;
     }
-    int r = user_resolve(root_fd, name, &user, &call->err);
+    int r = user_resolve(root_fd, &question, &user, &call->err);
     if (r >= 0)
         r = write_process(call, &user, &call->err);
     engine_settle(&call->err, r);

@@ -8,6 +8,7 @@
 #include <base/text.h>
 
 #include "internal.h"
+#include "spec.h"
 
 static const char *const migrations[] = {
     "CREATE TABLE engine_containers ("
@@ -55,6 +56,8 @@ static int parse_row(struct container *container, struct store_statement *row, s
     if (r == 0)
         r = api_container_spec_parse(effective, strlen(effective), "effective",
                                      &container->effective, err);
+    if (r == 0) /* earlier versions kept binds there */
+        r = spec_settle_mounts(container->effective, err);
     if (r == 0)
         r = record_container_parse(record, strlen(record), "record", &container->record, err);
     return r;

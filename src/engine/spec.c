@@ -1,7 +1,9 @@
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
@@ -78,6 +80,20 @@ static void merge_labels(struct api_container_spec *spec, const struct image_def
     }
 }
 
+/* As docker has it, whoever has the machine's network has its name. */
+static bool shares_hostname(const struct api_container_spec *spec)
+{
+    return text_equal(spec->network_mode, "host") || text_equal(spec->uts_mode, "host");
+}
+
+static char *machine_hostname(void)
+{
+    char name[HOST_NAME_MAX + 1] = "";
+
+    gethostname(name, sizeof(name) - 1);
+    return xstrdup(name);
+}
+
 static void merge_texts(struct api_container_spec *spec, const struct image_defaults *image,
                         const char *container_id)
 {
@@ -92,7 +108,7 @@ static void merge_texts(struct api_container_spec *spec, const struct image_defa
         set_text(&spec->network_mode, "bridge");
     if (text_empty(spec->hostname)) {
         free(spec->hostname);
-        spec->hostname = xstrndup(container_id, 12);
+        spec->hostname = shares_hostname(spec) ? machine_hostname() : xstrndup(container_id, 12);
     }
     if (!spec->has_stop_timeout) {
         spec->has_stop_timeout = true;
@@ -109,6 +125,11 @@ int spec_merge(const struct api_container_spec *spec, const struct image_default
     merge_env(merged, image);
     merge_labels(merged, image);
     merge_texts(merged, image, container_id);
+    int r = spec_settle_mounts(merged, err);
+    if (r < 0) {
+        api_container_spec_free(merged);
+        return r;
+    }
     if (merged->entrypoint_count + merged->command_count == 0) {
         api_container_spec_free(merged);
         return error_set(err, -EINVAL, "no command specified");

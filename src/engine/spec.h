@@ -12,6 +12,8 @@ enum {
     SPEC_MOUNTS_MAX = 256,
     SPEC_DEVICES_MAX = 256, /* of each list of devices */
     SPEC_PORTS_MAX = 1024,
+    SPEC_ULIMITS_MAX = 64,
+    ULIMIT_NAME_MAX = 16, /* characters */
     SPEC_LABELS_MAX = 1024, /* every event of the container has them all */
     SPEC_LABELS_BYTES_MAX = 128 * 1024,
     SPEC_MEMORY_MIN = 6 * 1024 * 1024, /* docker's: less does not even start a process */
@@ -42,6 +44,10 @@ int spec_check_built(const struct api_container_spec *spec, struct error *err);
  * (api_container_spec_free). -EINVAL: nothing says which program to run. */
 int spec_merge(const struct api_container_spec *spec, const struct image_defaults *image,
                const char *container_id, struct api_container_spec **ret, struct error *err);
+
+/* binds, volumes and tmpfs become mounts, whose paths are cleaned and which are put in order,
+ * parents first (spec_mounts.c); nothing more happens when they are that already. -EINVAL. */
+int spec_settle_mounts(struct api_container_spec *spec, struct error *err);
 
 /* A deep copy. */
 struct api_container_spec *spec_copy(const struct api_container_spec *spec);

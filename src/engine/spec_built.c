@@ -55,12 +55,30 @@ static int check_networks(const struct api_container_spec *spec, struct error *e
     return refuse(fields, ARRAY_SIZE(fields), err);
 }
 
+static bool has_volumes(const struct api_container_spec *spec)
+{
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        if (text_equal(spec->mounts[i]->type, "volume"))
+            return true;
+    }
+    return false;
+}
+
+static bool binds_volumes(const struct api_container_spec *spec)
+{
+    for (size_t i = 0; i < spec->binds_count; i++) {
+        if (spec->binds[i]->source[0] != '/')
+            return true;
+    }
+    return false;
+}
+
 static int check_mounts(const struct api_container_spec *spec, struct error *err)
 {
     const struct field fields[] = {
         {"volumes", spec->volumes_count > 0},
-        {"mounts", spec->mounts_count > 0},
-        {"tmpfs", has_entries(spec->tmpfs)},
+        {"mounts", has_volumes(spec)},
+        {"binds", binds_volumes(spec)},
         {"volumesFrom", spec->volumes_from_count > 0},
         {"volumeDriver", !text_empty(spec->volume_driver)},
         {"storageOpt", has_entries(spec->storage_opt)},
@@ -85,22 +103,7 @@ static int check_supervision(const struct api_container_spec *spec, struct error
 static int check_isolation(const struct api_container_spec *spec, struct error *err)
 {
     const struct field fields[] = {
-        {"devices", spec->devices_count > 0},
-        {"deviceCgroupRules", spec->device_cgroup_rules_count > 0},
-        {"capAdd", spec->cap_add_count > 0},
-        {"capDrop", spec->cap_drop_count > 0},
-        {"privileged", spec->privileged},
-        {"securityOpt", spec->security_opt_count > 0},
-        {"maskedPaths", spec->masked_paths != NULL},
-        {"readonlyPaths", spec->readonly_paths != NULL},
-        {"ulimits", spec->ulimits_count > 0},
-        {"sysctls", has_entries(spec->sysctls)},
-        {"groupAdd", spec->group_add_count > 0},
-        {"usernsMode", !text_empty(spec->userns_mode)},
-        {"pidMode", !text_empty(spec->pid_mode)},
-        {"ipcMode", !text_empty(spec->ipc_mode)},
-        {"utsMode", !text_empty(spec->uts_mode)},
-        {"cgroupnsMode", !text_empty(spec->cgroupns_mode)},
+        {"ipcMode", spec->ipc_mode && text_starts_with(spec->ipc_mode, "container:")},
     };
 
     return refuse(fields, ARRAY_SIZE(fields), err);
@@ -109,30 +112,7 @@ static int check_isolation(const struct api_container_spec *spec, struct error *
 static int check_rest(const struct api_container_spec *spec, struct error *err)
 {
     const struct field fields[] = {
-        {"domainname", !text_empty(spec->domainname)},
-        {"annotations", has_entries(spec->annotations)},
-        {"platform", !text_empty(spec->platform)},
         {"runtime", !text_empty(spec->runtime) && !text_equal(spec->runtime, "cloche-runtime")},
-        {"cgroupParent", !text_empty(spec->cgroup_parent)},
-        {"dns", spec->dns_count > 0},
-        {"dnsSearch", spec->dns_search_count > 0},
-        {"dnsOptions", spec->dns_options_count > 0},
-        {"extraHosts", spec->extra_hosts_count > 0},
-        {"shmSize", spec->shm_size != 0},
-        {"oomScoreAdj", spec->oom_score_adj != 0},
-    };
-
-    return refuse(fields, ARRAY_SIZE(fields), err);
-}
-
-static int check_limits(const struct api_resources *resources, struct error *err)
-{
-    const struct field fields[] = {
-        {"resources.blkioWeightDevice", resources->blkio_weight_device_count > 0},
-        {"resources.blkioDeviceReadBps", resources->blkio_device_read_bps_count > 0},
-        {"resources.blkioDeviceWriteBps", resources->blkio_device_write_bps_count > 0},
-        {"resources.blkioDeviceReadIops", resources->blkio_device_read_iops_count > 0},
-        {"resources.blkioDeviceWriteIops", resources->blkio_device_write_iops_count > 0},
     };
 
     return refuse(fields, ARRAY_SIZE(fields), err);
@@ -150,7 +130,5 @@ int spec_check_built(const struct api_container_spec *spec, struct error *err)
         r = check_isolation(spec, err);
     if (r == 0)
         r = check_rest(spec, err);
-    if (r == 0 && spec->resources)
-        r = check_limits(spec->resources, err);
     return r;
 }

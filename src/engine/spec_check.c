@@ -9,37 +9,129 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+#include "bundle.h"
+#include "devices.h"
 #include "names.h"
+#include "seccomp.h"
+#include "security.h"
 #include "spec.h"
 
-/* --- mounts ----------------------------------------------------------------------------------- */
+/* --- what others check ------------------------------------------------------------------------ */
 
-static int check_bind(const struct api_bind *bind, struct error *err)
+static int check_mounts(const struct api_container_spec *spec, struct error *err)
 {
-    if (bind->source[0] != '/')
-        return error_set(err, -EINVAL, "invalid mount: '%s' is not an absolute path of the host",
-                         bind->source);
-    if (bind->target[0] != '/')
-        return error_set(err, -EINVAL, "invalid mount path: '%s' must be absolute", bind->target);
-    if (strspn(bind->target, "/") == strlen(bind->target))
-        return error_set(err, -EINVAL, "invalid mount path: the destination cannot be '/'");
+    if (spec->binds_count + spec->volumes_count + spec->mounts_count == 0 && !spec->tmpfs)
+        return 0;
+    if (spec->binds_count + spec->volumes_count + spec->mounts_count +
+            (spec->tmpfs ? spec->tmpfs->count : 0) >
+        SPEC_MOUNTS_MAX)
+        return error_set(err, -EINVAL, "more than %d mounts", SPEC_MOUNTS_MAX);
+    _cleanup_api_container_spec_ struct api_container_spec *copy = spec_copy(spec);
+    return spec_settle_mounts(copy, err);
+}
+
+static int check_security(const struct api_container_spec *spec, struct error *err)
+{
+    _cleanup_buffer_ struct buffer filter = BUFFER_INIT;
+    struct security_options options;
+    int r;
+
+    r = security_check_capabilities(spec, err);
+    if (r == 0)
+        r = security_options_read(spec, &options, err);
+    if (r == 0 && options.seccomp)
+        r = seccomp_resolve(options.seccomp, NULL, &filter, err);
+    return r;
+}
+
+/* --- limits of processes and kernel settings -------------------------------------------------- */
+
+static int check_ulimit(const struct api_ulimit *limit, struct error *err)
+{
+    static const char *const names[] = {
+        "as",    "core",       "cpu",  "data", "fsize",  "locks",  "memlock",    "msgqueue",
+        "nice",  "nofile",     "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+    };
+    bool found = false;
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        found = found || text_equal(limit->name, names[i]);
+    if (!found)
+        return error_set(err, -EINVAL, "invalid ulimit type: %.80s", limit->name);
+    if (limit->has_hard && limit->hard >= 0 && (limit->soft > limit->hard || limit->soft < 0))
+        return error_set(err, -EINVAL,
+                         "ulimit soft limit must be less than or equal to hard limit: %lld > %lld",
+                         (long long)limit->soft, (long long)limit->hard);
     return 0;
 }
 
-static int check_binds(const struct api_container_spec *spec, struct error *err)
+static int check_ulimits(const struct api_container_spec *spec, struct error *err)
 {
-    if (spec->binds_count > SPEC_MOUNTS_MAX)
-        return error_set(err, -EINVAL, "more than %d mounts", SPEC_MOUNTS_MAX);
-    for (size_t i = 0; i < spec->binds_count; i++) {
-        int r = check_bind(spec->binds[i], err);
-        if (r < 0)
-            return r;
-        for (size_t j = 0; j < i; j++) {
-            if (text_equal(spec->binds[i]->target, spec->binds[j]->target))
-                return error_set(err, -EINVAL, "duplicate mount point: %s", spec->binds[i]->target);
-        }
+    int r = 0;
+
+    if (spec->ulimits_count > SPEC_ULIMITS_MAX)
+        return error_set(err, -EINVAL, "more than %d ulimits", SPEC_ULIMITS_MAX);
+    for (size_t i = 0; r == 0 && i < spec->ulimits_count; i++)
+        r = check_ulimit(spec->ulimits[i], err);
+    return r;
+}
+
+static int check_sysctls(const struct api_container_spec *spec, struct error *err)
+{
+    bool host_network = text_equal(spec->network_mode, "host");
+    bool host_ipc = text_equal(spec->ipc_mode, "host");
+
+    for (size_t i = 0; spec->sysctls && i < spec->sysctls->count; i++) {
+        const char *name = spec->sysctls->keys[i];
+        if (host_network && text_starts_with(name, "net."))
+            return error_set(err, -EINVAL, "sysctl %s not allowed in host network namespace", name);
+        if (host_ipc && (text_starts_with(name, "kernel.shm") || text_starts_with(name, "fs.mq")))
+            return error_set(err, -EINVAL, "sysctl %s not allowed in host ipc namespace", name);
     }
     return 0;
+}
+
+/* --- namespaces ------------------------------------------------------------------------------- */
+
+struct mode {
+    const char *field; /* docker's name */
+    const char *value;
+    const char *const *words; /* ends with NULL */
+    bool container;           /* container:NAME is fine too */
+};
+
+static int check_mode(const struct mode *mode, struct error *err)
+{
+    if (text_empty(mode->value))
+        return 0;
+    for (size_t i = 0; mode->words[i]; i++) {
+        if (text_equal(mode->value, mode->words[i]))
+            return 0;
+    }
+    if (mode->container && text_starts_with(mode->value, "container:") && mode->value[10])
+        return 0;
+    return error_set(err, -EINVAL, "invalid %s mode: %.80s", mode->field, mode->value);
+}
+
+static int check_modes(const struct api_container_spec *spec, struct error *err)
+{
+    static const char *const host[] = {"host", NULL};
+    static const char *const ipc[] = {"none", "private", "shareable", "host", NULL};
+    static const char *const cgroup[] = {"host", "private", NULL};
+    const struct mode modes[] = {
+        {"PID", spec->pid_mode, host, true},    {"IPC", spec->ipc_mode, ipc, true},
+        {"UTS", spec->uts_mode, host, false},   {"USER", spec->userns_mode, host, false},
+        {"cgroup namespace", spec->cgroupns_mode, cgroup, false},
+    };
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(modes); i++)
+        r = check_mode(&modes[i], err);
+    if (r == 0 && text_equal(spec->uts_mode, "host") && !text_empty(spec->hostname))
+        r = error_set(err, -EINVAL, "conflicting options: hostname and the UTS mode");
+    if (r == 0 && text_equal(spec->uts_mode, "host") && !text_empty(spec->domainname))
+        r = error_set(err, -EINVAL, "conflicting options: domainname and the UTS mode");
+    return r;
 }
 
 /* --- names, ports, labels --------------------------------------------------------------------- */
@@ -221,9 +313,21 @@ int spec_check(const struct api_container_spec *spec, unsigned cpus, struct erro
     if (r == 0)
         r = check_labels(spec->labels, err);
     if (r == 0)
-        r = check_binds(spec, err);
+        r = check_mounts(spec, err);
     if (r == 0)
         r = check_ports(spec, err);
+    if (r == 0)
+        r = check_security(spec, err);
+    if (r == 0)
+        r = devices_check(spec, err);
+    if (r == 0)
+        r = check_ulimits(spec, err);
+    if (r == 0)
+        r = check_sysctls(spec, err);
+    if (r == 0)
+        r = check_modes(spec, err);
+    if (r == 0)
+        r = bundle_check_files(spec, err);
     if (r == 0)
         r = check_numbers(spec, err);
     if (r == 0 && spec->resources)

@@ -153,10 +153,43 @@ static void put_primary_first(struct user *user)
     free(others);
 }
 
-int user_lookup(const char *passwd, const char *group, const char *user, struct user *ret,
-                struct error *err)
+static int group_number(const char *group, const char *wanted, uint32_t *ret)
+{
+    _cleanup_free_ char *copy = xstrdup(group);
+    uint32_t gid, number;
+    char *rest = copy;
+
+    for (char *text; (text = strsep(&rest, "\n"));) {
+        struct line line;
+        line_split(text, &line);
+        if (line.count < 3 || !to_id(line.fields[2], &gid) ||
+            !(text_equal(line.fields[0], wanted) || (to_id(wanted, &number) && gid == number)))
+            continue;
+        *ret = gid;
+        return 0;
+    }
+    return to_id(wanted, ret) ? 0 : -ENOENT;
+}
+
+static int add_groups(struct user *result, const char *group, char *const *wanted,
+                      struct error *err)
+{
+    uint32_t gid;
+
+    for (; wanted && *wanted; wanted++) {
+        if (group_number(group, *wanted, &gid) < 0)
+            return error_set(err, -ENOENT,
+                             "Unable to find group %s: no matching entries in group file", *wanted);
+        add_gid(result, gid);
+    }
+    return 0;
+}
+
+int user_lookup(const char *passwd, const char *group, const struct user_question *question,
+                struct user *ret, struct error *err)
 {
     _cleanup_(lookup_finish) struct lookup lookup = {0};
+    const char *user = question->user;
     const char *colon = user ? strchr(user, ':') : NULL;
 
     if (!text_empty(user) && colon != user)
@@ -166,6 +199,8 @@ int user_lookup(const char *passwd, const char *group, const char *user, struct 
     int r = lookup_passwd(&lookup, passwd, err);
     if (r == 0)
         r = lookup_group(&lookup, group, err);
+    if (r == 0)
+        r = add_groups(&lookup.result, group, question->groups, err);
     if (r < 0)
         return r;
     put_primary_first(&lookup.result);
@@ -193,7 +228,8 @@ static int read_regular(int root_fd, const char *path, char **ret, struct error 
     return file_read_at(AT_FDCWD, self, USER_FILE_MAX, ret, NULL, err);
 }
 
-int user_resolve(int root_fd, const char *user, struct user *ret, struct error *err)
+int user_resolve(int root_fd, const struct user_question *question, struct user *ret,
+                 struct error *err)
 {
     _cleanup_free_ char *passwd = NULL;
     _cleanup_free_ char *group = NULL;
@@ -202,7 +238,7 @@ int user_resolve(int root_fd, const char *user, struct user *ret, struct error *
     r = read_regular(root_fd, "/etc/passwd", &passwd, err);
     if (r == 0)
         r = read_regular(root_fd, "/etc/group", &group, err);
-    return r < 0 ? r : user_lookup(passwd, group, user, ret, err);
+    return r < 0 ? r : user_lookup(passwd, group, question, ret, err);
 }
 
 void user_finish(struct user *user)

@@ -28,14 +28,20 @@ struct user {
     char *home; /* owned; "/" when unknown */
 };
 
+/* What is looked up. Nothing is owned. */
+struct user_question {
+    const char *user;           /* NULL or "" is the user with uid 0 */
+    char *const *groups;        /* further ones, names or numbers; NULL: none */
+};
+
 /* root_fd: directory (O_PATH will do) of the container's root, or of its mount in a monitor's
- * namespace. user: NULL or "" is the user with uid 0. Blocks for our own disk.
- * -ENOENT: the name is in neither file. */
-int user_resolve(int root_fd, const char *user, struct user *ret, struct error *err);
+ * namespace. Blocks for our own disk. -ENOENT: a name is in neither file. */
+int user_resolve(int root_fd, const struct user_question *question, struct user *ret,
+                 struct error *err);
 
 /* The same over the text of the two files. Pure. */
-int user_lookup(const char *passwd, const char *group, const char *user, struct user *ret,
-                struct error *err);
+int user_lookup(const char *passwd, const char *group, const struct user_question *question,
+                struct user *ret, struct error *err);
 
 void user_finish(struct user *user);
 

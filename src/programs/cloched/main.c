@@ -423,25 +423,10 @@ static int run(struct daemon *daemon, struct error *err)
     return r;
 }
 
-/* The engine's child for paths that may never answer (engine/folders.h): --make-folders PATH... */
-static int make_folders(char **paths)
-{
-    _cleanup_error_ struct error err = ERROR_INIT;
-    struct stat status;
-
-    for (; *paths; paths++) {
-        if (stat(*paths, &status) < 0 && file_mkdir_parents(*paths, 0755, &err) < 0) {
-            fputs(error_message(&err), stderr);
-            return EXIT_FAILURE;
-        }
-    }
-    return EXIT_SUCCESS;
-}
-
 int main(int argc, char **argv)
 {
-    if (argc > 1 && text_equal(argv[1], "--make-folders"))
-        return make_folders(argv + 2);
+    if (argc > 1 && text_equal(argv[1], ENGINE_LOOK_OPTION))
+        return engine_look(argv + 2);
     struct daemon daemon = {.lock_fd = -1};
     _cleanup_error_ struct error err = ERROR_INIT;
 

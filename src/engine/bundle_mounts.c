@@ -1,0 +1,183 @@
+/*
+ * mounts and root propagation of config.json: docker's own file systems, then what was asked for.
+ */
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+
+#include "bundle_internal.h"
+
+enum { OPTIONS_MAX = 10 };
+
+#define SHM_SIZE UINT64_C(67108864)
+
+static const struct default_mount {
+    const char *target;
+    const char *type;
+    const char *options[OPTIONS_MAX];
+} default_mounts[] = {
+    {"/proc", "proc", {"nosuid", "noexec", "nodev"}},
+    {"/dev", "tmpfs", {"nosuid", "strictatime", "mode=755", "size=65536k"}},
+    {"/dev/pts",
+     "devpts",
+     {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+    {"/sys", "sysfs", {"nosuid", "noexec", "nodev", "ro"}},
+    {"/sys/fs/cgroup", "cgroup", {"ro", "nosuid", "noexec", "nodev"}},
+    {"/dev/mqueue", "mqueue", {"nosuid", "noexec", "nodev"}},
+};
+
+static void put_mount(struct json_writer *writer, const char *type, const char *source,
+                      const char *target, char *const *options)
+{
+    json_writer_object_begin(writer);
+    put_string(writer, "destination", target);
+    put_string(writer, "type", type);
+    put_string(writer, "source", source);
+    put_strv(writer, "options", options);
+    json_writer_object_end(writer);
+}
+
+static void put_bind(struct json_writer *writer, const char *source, const char *target,
+                     bool read_only)
+{
+    char *const options[] = {(char *)"rbind", (char *)"rprivate", read_only ? (char *)"ro" : NULL,
+                             NULL};
+
+    put_mount(writer, "bind", source, target, options);
+}
+
+/* Something of the user's takes a default's place, or lies above it. */
+static bool is_taken(const struct bundle_facts *facts, const char *target)
+{
+    for (size_t i = 0; i < facts->effective->mounts_count; i++) {
+        const char *mine = facts->effective->mounts[i]->target;
+        size_t length = strlen(mine);
+        if (text_equal(mine, target) ||
+            (text_starts_with(target, "/dev/") && text_equal(mine, "/dev")) ||
+            (text_starts_with(target, "/sys/") && text_equal(mine, "/sys") && length == 4))
+            return true;
+    }
+    return false;
+}
+
+/* --- docker's own ----------------------------------------------------------------------------- */
+
+static void put_default_mount(struct json_writer *writer, const struct bundle_context *context,
+                              const struct default_mount *mount)
+{
+    bool cgroup = text_equal(mount->type, "cgroup");
+    bool writable = context->facts->effective->privileged ||
+                    (cgroup && context->security.writable_cgroups);
+    _cleanup_strv_ char **options = NULL;
+
+    for (size_t i = 0; i < OPTIONS_MAX && mount->options[i]; i++) {
+        if (!writable || !text_equal(mount->options[i], "ro"))
+            strv_append(&options, mount->options[i]);
+    }
+    put_mount(writer, mount->type, mount->type, mount->target, options);
+}
+
+static void put_shm(struct json_writer *writer, const struct bundle_facts *facts)
+{
+    uint64_t size = facts->effective->shm_size ? facts->effective->shm_size : SHM_SIZE;
+    _cleanup_strv_ char **options = NULL;
+
+    if (facts->ipc.kind == BUNDLE_HOST) {
+        put_bind(writer, "/dev/shm", "/dev/shm", false);
+        return;
+    }
+    if (text_equal(facts->effective->ipc_mode, "none"))
+        return;
+    strv_append(&options, "nosuid");
+    strv_append(&options, "noexec");
+    strv_append(&options, "nodev");
+    strv_append(&options, "mode=1777");
+    strv_take(&options, xasprintf("size=%llu", (unsigned long long)size));
+    put_mount(writer, "tmpfs", "shm", "/dev/shm", options);
+}
+
+static void put_default_mounts(struct json_writer *writer, const struct bundle_context *context)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(default_mounts); i++) {
+        const struct default_mount *mount = &default_mounts[i];
+        if (is_taken(context->facts, mount->target))
+            continue;
+        if (text_equal(mount->type, "mqueue") && context->facts->ipc.kind == BUNDLE_HOST)
+            put_bind(writer, "/dev/mqueue", "/dev/mqueue", false);
+        else
+            put_default_mount(writer, context, mount);
+    }
+    if (!is_taken(context->facts, "/dev/shm"))
+        put_shm(writer, context->facts);
+}
+
+static void put_file_binds(struct json_writer *writer, const struct bundle_facts *facts)
+{
+    static const char *const names[] = {"resolv.conf", "hostname", "hosts"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        _cleanup_free_ char *source = xasprintf("%s/%s", facts->files_directory, names[i]);
+        _cleanup_free_ char *target = xasprintf("/etc/%s", names[i]);
+        if (!is_taken(facts, target))
+            put_bind(writer, source, target, false);
+    }
+}
+
+/* --- the user's ------------------------------------------------------------------------------- */
+
+/* From kernel 5.12 on read-only goes for what is mounted below as well, as dockerd does it. */
+static void put_user_bind(struct json_writer *writer, const struct api_mount *mount,
+                          const char *source)
+{
+    static const struct api_bind_options none;
+    const struct api_bind_options *how = mount->bind_options ? mount->bind_options : &none;
+    _cleanup_strv_ char **options = NULL;
+
+    strv_append(&options, how->non_recursive ? "bind" : "rbind");
+    strv_append(&options, text_empty(how->propagation) ? "rprivate" : how->propagation);
+    if (mount->read_only)
+        strv_append(&options, how->read_only_non_recursive ? "ro" : "rro");
+    put_mount(writer, "bind", source, mount->target, options);
+}
+
+static void put_user_tmpfs(struct json_writer *writer, const struct api_mount *mount)
+{
+    static const struct api_tmpfs_options none;
+    const struct api_tmpfs_options *how = mount->tmpfs_options ? mount->tmpfs_options : &none;
+    _cleanup_strv_ char **options = NULL;
+
+    strv_append(&options, "noexec");
+    strv_append(&options, "nosuid");
+    strv_append(&options, "nodev");
+    strv_append(&options, "rprivate");
+    for (size_t i = 0; i < how->options_count; i++)
+        strv_append(&options, how->options[i]);
+    if (how->size_bytes)
+        strv_take(&options, xasprintf("size=%llu", (unsigned long long)how->size_bytes));
+    if (how->mode)
+        strv_take(&options, xasprintf("mode=%o", how->mode));
+    if (mount->read_only)
+        strv_append(&options, "ro");
+    put_mount(writer, "tmpfs", "tmpfs", mount->target, options);
+}
+
+void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *context)
+{
+    const struct bundle_facts *facts = context->facts;
+
+    begin_array(writer, "mounts");
+    for (size_t i = 0; i < facts->mounts_count; i++)
+        put_bind(writer, facts->mounts[i].source, facts->mounts[i].target,
+                 facts->mounts[i].read_only);
+    put_default_mounts(writer, context);
+    put_file_binds(writer, facts);
+    for (size_t i = 0; i < facts->effective->mounts_count; i++) {
+        const struct api_mount *mount = facts->effective->mounts[i];
+        if (text_equal(mount->type, "bind"))
+            put_user_bind(writer, mount, mount->source);
+        else if (text_equal(mount->type, "tmpfs"))
+            put_user_tmpfs(writer, mount);
+    }
+    json_writer_array_end(writer);
+}

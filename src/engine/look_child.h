@@ -1,0 +1,28 @@
+/*
+ * The child's side of look.c: what it is asked by its arguments, and what it writes.
+ */
+#ifndef ENGINE_LOOK_CHILD_H
+#define ENGINE_LOOK_CHILD_H
+
+#include <stdint.h>
+
+#define LOOK_OPTION ENGINE_LOOK_OPTION
+/* Before a path. */
+#define LOOK_FOLDER "folder:"       /* make it when it is missing */
+#define LOOK_SOURCE "source:"       /* must be there */
+#define LOOK_DEVICE "device:"       /* a device, or a folder with devices */
+#define LOOK_ALL_DEVICES "devices:" /* as privileged containers have them */
+
+enum { LOOK_EXIT_ASKED_WRONG = 2 }; /* something is not there */
+
+/* A device that was found; written as text that ends with a NUL. */
+struct look_line {
+    unsigned subject; /* number of the argument */
+    char type;
+    uint32_t major, minor, mode, uid, gid;
+    const char *path;
+};
+
+int look_line_parse(const char *text, struct look_line *ret);
+
+#endif
