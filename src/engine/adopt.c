@@ -117,7 +117,7 @@ static void adopt_running(struct container *container, const struct monitor_stat
     container_commit_record(container);
     /* An earlier daemon may have died in the middle of a commit. */
     if (!paused &&
-        cgroup_freeze(container->engine->instance->cgroup_parent, container->id, false, &err) < 0)
+        cgroup_freeze(container_cgroup_parent(container), container->id, false, &err) < 0)
         log_failure(LOG_WARNING, &err, "container %.12s", container->id);
     log_info("container %.12s is adopted", container->id);
 }

@@ -8,6 +8,7 @@
 #include <base/text.h>
 
 #include "bundle_internal.h"
+#include "devices.h"
 #include "seccomp_profile.h"
 
 static const char *const masked_paths[] = {

@@ -67,8 +67,8 @@ static void put_default_mount(struct json_writer *writer, const struct bundle_co
                               const struct default_mount *mount)
 {
     bool cgroup = text_equal(mount->type, "cgroup");
-    bool writable = context->facts->effective->privileged ||
-                    (cgroup && context->security.writable_cgroups);
+    bool writable =
+        context->facts->effective->privileged || (cgroup && context->security.writable_cgroups);
     _cleanup_strv_ char **options = NULL;
 
     for (size_t i = 0; i < OPTIONS_MAX && mount->options[i]; i++) {

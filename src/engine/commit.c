@@ -114,7 +114,7 @@ static int run_worker_paused(struct commit_operation *commit, struct store_stagi
                              struct image_worker_result **ret, struct error *err)
 {
     struct container *container = commit->base.container;
-    const char *parent = container->engine->instance->cgroup_parent;
+    const char *parent = container_cgroup_parent(container);
     bool frozen = false;
 
     if (commit->pause) {

@@ -192,3 +192,10 @@ int engine_find(struct engine *engine, const char *reference, struct container *
     *ret = container;
     return 0;
 }
+
+const char *container_cgroup_parent(const struct container *container)
+{
+    const char *own = container->effective->cgroup_parent;
+
+    return text_empty(own) ? container->engine->instance->cgroup_parent : own;
+}

@@ -6,9 +6,9 @@
 #include <base/log.h>
 #include <base/text.h>
 
-#include "bundle.h"
 #include "events.h"
 #include "internal.h"
+#include "look.h"
 #include "names.h"
 #include "spec.h"
 
@@ -26,25 +26,12 @@ struct creation {
 
 /* --- checks ----------------------------------------------------------------------------------- */
 
-static int check_bind_options(const struct api_container_spec *spec, struct error *err)
-{
-    for (size_t i = 0; i < spec->binds_count; i++) {
-        for (size_t j = 0; j < spec->binds[i]->options_count; j++) {
-            if (!bundle_bind_option_known(spec->binds[i]->options[j]))
-                return error_set(err, -EINVAL, "invalid mode: %s", spec->binds[i]->options[j]);
-        }
-    }
-    return 0;
-}
-
 static int check(struct engine *engine, const struct api_container_spec *spec, struct error *err)
 {
     int r = spec_check(spec, engine->cpus, err);
 
     if (r == 0 && engine->removing)
         r = error_set(err, -EAGAIN, "the instance is being removed");
-    if (r == 0)
-        r = check_bind_options(spec, err);
     if (r == 0 && spec->name)
         r = container_check_name_free(engine, spec->name, err);
     if (r == 0 && engine->containers_count >= ENGINE_CONTAINERS_MAX)
@@ -79,6 +66,26 @@ static struct container *new_container(struct engine *engine, const struct api_c
     container->record->created_at = clock_now();
     container_set_state(container, CONTAINER_CREATED);
     return container;
+}
+
+/* "linux/arm64/v8"; parts that are left out do not matter. */
+static int check_platform(const char *wanted, const struct store_image *image, struct error *err)
+{
+    _cleanup_strv_ char **parts = wanted ? strv_split(wanted, '/') : NULL;
+    size_t count = strv_length(parts);
+    const char *os = image->config->os, *architecture = image->config->architecture;
+    const char *asked = count > 1 ? parts[1] : NULL;
+
+    if (text_equal(asked, "x86_64"))
+        asked = "amd64";
+    if (text_equal(asked, "aarch64"))
+        asked = "arm64";
+    if (count == 0 || (text_equal(parts[0], os) && (!asked || text_equal(asked, architecture))))
+        return 0;
+    return error_set(err, ENGINE_NO_SUCH_IMAGE,
+                     "image with reference %s was found but does not match the specified platform: "
+                     "wanted %s, actual: %s/%s",
+                     image->id, wanted, os ? os : "", architecture ? architecture : "");
 }
 
 static int merge_image(struct container *container, const struct store_image *image,
@@ -134,6 +141,8 @@ static int create(struct creation *creation, struct error *err)
     r = store_image_find(creation->store, container->spec->image, &image, err);
     if (r == -ENOENT && err)
         err->code = ENGINE_NO_SUCH_IMAGE;
+    if (r >= 0)
+        r = check_platform(container->spec->platform, image, err);
     if (r < 0)
         return r;
     container->record->image_id = xstrdup(image->id);
@@ -175,6 +184,21 @@ static void create_done(struct disk_job *job)
     free(creation);
 }
 
+static void on_sources_found(const struct error *err, struct look *found, void *data)
+{
+    struct creation *creation = data;
+    struct engine *engine = creation->container->engine;
+
+    if (err)
+        error_set(&creation->err, err->code, "%s", error_message(err));
+    else if (engine->ending)
+        error_set(&creation->err, -EAGAIN, "the daemon ends");
+    if (creation->err.code < 0)
+        create_done(&creation->job);
+    else
+        disk_submit(engine->disk, &creation->job);
+}
+
 static char **warnings_for(const struct api_container_spec *spec)
 {
     char **warnings = NULL;
@@ -203,5 +227,10 @@ void engine_container_create(struct engine *engine, const struct api_container_s
     creation->job.work = create_work;
     creation->job.done = create_done;
     container_table_add(engine, container_ref(creation->container));
-    disk_submit(engine->disk, &creation->job);
+    if (!look_wants_sources(creation->container->spec)) {
+        disk_submit(engine->disk, &creation->job);
+    } else if (look_for_sources(engine, creation->container->spec, on_sources_found, creation,
+                                &creation->err) < 0) {
+        create_done(&creation->job);
+    }
 }

@@ -41,15 +41,15 @@ int device_rule_parse(const char *text, char *ret_type, int64_t *ret_major, int6
 static int check_device(const struct api_device *device, struct error *err)
 {
     if (device->path_on_host[0] != '/')
-        return error_set(err, -EINVAL,
-                         "error gathering device information while adding custom device \"%s\": not "
-                         "a device node",
-                         device->path_on_host);
+        return error_set(
+            err, -EINVAL,
+            "error gathering device information while adding custom device \"%s\": not "
+            "a device node",
+            device->path_on_host);
     if (!text_empty(device->path_in_container) && device->path_in_container[0] != '/')
         return error_set(err, -EINVAL, "invalid device path in the container: '%s'",
                          device->path_in_container);
-    if (!text_empty(device->cgroup_permissions) &&
-        !device_access_valid(device->cgroup_permissions))
+    if (!text_empty(device->cgroup_permissions) && !device_access_valid(device->cgroup_permissions))
         return error_set(err, -EINVAL, "invalid device permissions: '%s'",
                          device->cgroup_permissions);
     return 0;
@@ -61,7 +61,8 @@ int devices_check(const struct api_container_spec *spec, struct error *err)
     int64_t major, minor;
     int r = 0;
 
-    if (spec->devices_count > SPEC_DEVICES_MAX || spec->device_cgroup_rules_count > SPEC_DEVICES_MAX)
+    if (spec->devices_count > SPEC_DEVICES_MAX ||
+        spec->device_cgroup_rules_count > SPEC_DEVICES_MAX)
         return error_set(err, -EINVAL, "more than %d devices", SPEC_DEVICES_MAX);
     for (size_t i = 0; r == 0 && i < spec->devices_count; i++)
         r = check_device(spec->devices[i], err);

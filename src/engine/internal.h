@@ -129,6 +129,9 @@ bool container_name_in_use(struct engine *engine, const char *name);
 int container_check_name_free(struct engine *engine, const char *name, struct error *err);
 bool container_is_active(const struct container *container); /* starting or running */
 
+/* Cgroup that its own is in, without slashes at the ends. */
+const char *container_cgroup_parent(const struct container *container);
+
 /* Sets state in memory and in the record (which is not committed by this). */
 void container_set_state(struct container *container, enum container_state state);
 void container_set_error(struct container *container, const char *text); /* NULL: none */

@@ -64,13 +64,28 @@ static void ask(struct look_call *call, const char *verb, struct subject subject
     call->subjects[call->subjects_count++] = subject;
 }
 
+static bool wants_source(const struct api_mount *mount)
+{
+    return text_equal(mount->type, "bind") &&
+           !(mount->bind_options && mount->bind_options->create_mountpoint);
+}
+
+bool look_wants_sources(const struct api_container_spec *spec)
+{
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        if (wants_source(spec->mounts[i]))
+            return true;
+    }
+    return false;
+}
+
 static void ask_mounts(struct look_call *call, const struct api_container_spec *spec)
 {
     for (size_t i = 0; i < spec->mounts_count; i++) {
         const struct api_mount *mount = spec->mounts[i];
-        bool make = mount->bind_options && mount->bind_options->create_mountpoint;
         if (text_equal(mount->type, "bind"))
-            ask(call, make ? LOOK_FOLDER : LOOK_SOURCE, (struct subject){.path = mount->source});
+            ask(call, wants_source(mount) ? LOOK_SOURCE : LOOK_FOLDER,
+                (struct subject){.path = mount->source});
     }
 }
 
@@ -230,8 +245,7 @@ static void on_ended(int status, void *data)
     call_free(call);
 }
 
-static struct look_call *call_new(const struct api_container_spec *effective, look_done done,
-                                  void *data)
+static struct look_call *call_new(look_done done, void *data)
 {
     struct look_call *call = xnew(struct look_call);
 
@@ -241,16 +255,12 @@ static struct look_call *call_new(const struct api_container_spec *effective, lo
     call->data = data;
     strv_append(&call->argv, "cloched");
     strv_append(&call->argv, LOOK_OPTION);
-    ask_mounts(call, effective);
-    ask_devices(call, effective);
-    ask_limits(call, effective->resources);
     return call;
 }
 
-int look_start(struct engine *engine, const struct api_container_spec *effective, look_done done,
-               void *data, struct error *err)
+/* Takes the call over. */
+static int run_child(struct engine *engine, struct look_call *call, struct error *err)
 {
-    struct look_call *call = call_new(effective, done, data);
     const int fds[] = {-1, call->output_fd, call->complaint_fd};
     struct process_spec spec = {
         .path = "/proc/self/exe",
@@ -271,4 +281,27 @@ int look_start(struct engine *engine, const struct api_container_spec *effective
         return r;
     }
     return loop_watch_child(engine->loop, &process, LOOK_TIMEOUT_MS, on_ended, call, err);
+}
+
+int look_start(struct engine *engine, const struct api_container_spec *effective, look_done done,
+               void *data, struct error *err)
+{
+    struct look_call *call = call_new(done, data);
+
+    ask_mounts(call, effective);
+    ask_devices(call, effective);
+    ask_limits(call, effective->resources);
+    return run_child(engine, call, err);
+}
+
+int look_for_sources(struct engine *engine, const struct api_container_spec *spec, look_done done,
+                     void *data, struct error *err)
+{
+    struct look_call *call = call_new(done, data);
+
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        if (wants_source(spec->mounts[i]))
+            ask(call, LOOK_SOURCE, (struct subject){.path = spec->mounts[i]->source});
+    }
+    return run_child(engine, call, err);
 }

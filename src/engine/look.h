@@ -28,8 +28,14 @@ bool look_finds(const struct api_container_spec *effective);
 /* err is NULL when all of it is there; found may be emptied (look_finish() otherwise follows). */
 typedef void (*look_done)(const struct error *err, struct look *found, void *data);
 
-/* done is called once, later; not when this fails. effective must stay until then. */
+/* Whether a mount asks for a source that must be there already (--mount does, -v does not). */
+bool look_wants_sources(const struct api_container_spec *spec);
+
+/* done is called once, later; not when this fails. The specification must stay until then. */
 int look_start(struct engine *engine, const struct api_container_spec *effective, look_done done,
                void *data, struct error *err);
+/* Only whether such sources are there. */
+int look_for_sources(struct engine *engine, const struct api_container_spec *spec, look_done done,
+                     void *data, struct error *err);
 
 #endif

@@ -77,9 +77,8 @@ static int look_device(unsigned subject, const char *path)
 
     errno = 0;
     if (stat(path, &status) < 0 || !(is_device(&status) || S_ISDIR(status.st_mode))) {
-        fprintf(stderr,
-                "error gathering device information while adding custom device \"%s\": %s", path,
-                errno == ENOENT ? "no such file or directory" : "not a device node");
+        fprintf(stderr, "error gathering device information while adding custom device \"%s\": %s",
+                path, errno == ENOENT ? "no such file or directory" : "not a device node");
         return LOOK_EXIT_ASKED_WRONG;
     }
     if (S_ISDIR(status.st_mode))

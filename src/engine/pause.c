@@ -84,8 +84,8 @@ static void pause_work(uv_work_t *work)
     struct pause_operation *pause = work->data;
     struct container *container = pause->base.container;
 
-    engine_settle(&pause->err, cgroup_freeze(container->engine->instance->cgroup_parent,
-                                             container->id, pause->pause, &pause->err));
+    engine_settle(&pause->err, cgroup_freeze(container_cgroup_parent(container), container->id,
+                                             pause->pause, &pause->err));
 }
 
 static int check_pause(const struct container *container, bool pause, struct error *err)
@@ -147,8 +147,8 @@ static void thaw_work(uv_work_t *work)
     _cleanup_error_ struct error err = ERROR_INIT;
 
     /* It may be gone as soon as it is let go. */
-    if (cgroup_freeze(thaw->container->engine->instance->cgroup_parent, thaw->container->id, false,
-                      &err) < 0)
+    if (cgroup_freeze(container_cgroup_parent(thaw->container), thaw->container->id, false, &err) <
+        0)
         log_debug("container %.12s: %s", thaw->container->id, error_message(&err));
 }
 

@@ -45,10 +45,10 @@ static void recovery_finish(struct recovery *recovery, const struct container_en
 static void cgroup_work(struct disk_job *job)
 {
     struct recovery *recovery = disk_job_of(job, struct recovery, job);
-    struct engine *engine = recovery->container->engine;
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    if (cgroup_kill_and_remove(engine->instance->cgroup_parent, recovery->container->id, &err) < 0)
+    if (cgroup_kill_and_remove(container_cgroup_parent(recovery->container),
+                               recovery->container->id, &err) < 0)
         log_failure(LOG_ERROR, &err, "what a lost monitor left is not cleaned");
 }
 

@@ -177,10 +177,11 @@ static int read_seccomp(const char *value, struct security_options *ret, struct 
     if (ret->seccomp_unconfined || text_equal(value, "builtin"))
         return 0;
     if (!is_json(value))
-        return error_set(err, -EINVAL,
-                         "Decoding seccomp profile failed: \"%.80s\" is no JSON object (unconfined, "
-                         "builtin, or the profile itself)",
-                         value);
+        return error_set(
+            err, -EINVAL,
+            "Decoding seccomp profile failed: \"%.80s\" is no JSON object (unconfined, "
+            "builtin, or the profile itself)",
+            value);
     ret->seccomp = value;
     return 0;
 }

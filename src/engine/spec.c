@@ -110,6 +110,20 @@ static void merge_texts(struct api_container_spec *spec, const struct image_defa
         free(spec->hostname);
         spec->hostname = shares_hostname(spec) ? machine_hostname() : xstrndup(container_id, 12);
     }
+    if (!text_empty(spec->cgroup_parent)) {
+        _cleanup_strv_ char **parts = strv_split(spec->cgroup_parent, '/');
+        size_t kept = 0;
+        for (size_t i = 0; parts && parts[i]; i++) {
+            if (parts[i][0])
+                parts[kept++] = parts[i];
+            else
+                free(parts[i]);
+        }
+        if (parts)
+            parts[kept] = NULL;
+        free(spec->cgroup_parent);
+        spec->cgroup_parent = strv_join(parts, "/");
+    }
     if (!spec->has_stop_timeout) {
         spec->has_stop_timeout = true;
         spec->stop_timeout = 10;

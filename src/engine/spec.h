@@ -13,7 +13,7 @@ enum {
     SPEC_DEVICES_MAX = 256, /* of each list of devices */
     SPEC_PORTS_MAX = 1024,
     SPEC_ULIMITS_MAX = 64,
-    ULIMIT_NAME_MAX = 16, /* characters */
+    ULIMIT_NAME_MAX = 16,   /* characters */
     SPEC_LABELS_MAX = 1024, /* every event of the container has them all */
     SPEC_LABELS_BYTES_MAX = 128 * 1024,
     SPEC_MEMORY_MIN = 6 * 1024 * 1024, /* docker's: less does not even start a process */

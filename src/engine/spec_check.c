@@ -49,8 +49,8 @@ static int check_security(const struct api_container_spec *spec, struct error *e
 static int check_ulimit(const struct api_ulimit *limit, struct error *err)
 {
     static const char *const names[] = {
-        "as",    "core",       "cpu",  "data", "fsize",  "locks",  "memlock",    "msgqueue",
-        "nice",  "nofile",     "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+        "as",   "core",   "cpu",   "data", "fsize",  "locks",  "memlock",    "msgqueue",
+        "nice", "nofile", "nproc", "rss",  "rtprio", "rttime", "sigpending", "stack",
     };
     bool found = false;
 
@@ -119,8 +119,10 @@ static int check_modes(const struct api_container_spec *spec, struct error *err)
     static const char *const ipc[] = {"none", "private", "shareable", "host", NULL};
     static const char *const cgroup[] = {"host", "private", NULL};
     const struct mode modes[] = {
-        {"PID", spec->pid_mode, host, true},    {"IPC", spec->ipc_mode, ipc, true},
-        {"UTS", spec->uts_mode, host, false},   {"USER", spec->userns_mode, host, false},
+        {"PID", spec->pid_mode, host, true},
+        {"IPC", spec->ipc_mode, ipc, true},
+        {"UTS", spec->uts_mode, host, false},
+        {"USER", spec->userns_mode, host, false},
         {"cgroup namespace", spec->cgroupns_mode, cgroup, false},
     };
     int r = 0;
@@ -290,6 +292,17 @@ int spec_check_resources(const struct api_resources *resources, unsigned cpus, s
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
+static int check_cgroup_parent(const char *path, struct error *err)
+{
+    _cleanup_strv_ char **parts = path ? strv_split(path, '/') : NULL;
+
+    for (size_t i = 0; parts && parts[i]; i++) {
+        if (text_equal(parts[i], "..") || text_equal(parts[i], "."))
+            return error_set(err, -EINVAL, "invalid cgroup parent: %.200s", path);
+    }
+    return 0;
+}
+
 static int check_numbers(const struct api_container_spec *spec, struct error *err)
 {
     if (spec->oom_score_adj < -1000 || spec->oom_score_adj > 1000)
@@ -330,6 +343,8 @@ int spec_check(const struct api_container_spec *spec, unsigned cpus, struct erro
         r = bundle_check_files(spec, err);
     if (r == 0)
         r = check_numbers(spec, err);
+    if (r == 0)
+        r = check_cgroup_parent(spec->cgroup_parent, err);
     if (r == 0 && spec->resources)
         r = spec_check_resources(spec->resources, cpus, err);
     if (r == 0 && !text_empty(spec->stop_signal) && signal_parse(spec->stop_signal, err) < 0)

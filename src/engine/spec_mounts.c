@@ -22,10 +22,12 @@ static const char *const words_without_effect[] = {
 
 /* What mount(8) knows and docker lets through; the last of a pair counts. */
 static const char *const tmpfs_words[] = {
-    "ro",       "rw",         "exec",        "noexec",     "suid",       "nosuid",     "dev",
-    "nodev",    "sync",       "async",       "dirsync",    "atime",      "noatime",    "diratime",
-    "relatime", "nodiratime", "norelatime",  "strictatime", "nostrictatime", "private", "rprivate",
-    "shared",   "rshared",    "slave",       "rslave",     "unbindable", "runbindable",
+    "ro",         "rw",          "exec",        "noexec",        "suid",
+    "nosuid",     "dev",         "nodev",       "sync",          "async",
+    "dirsync",    "atime",       "noatime",     "diratime",      "relatime",
+    "nodiratime", "norelatime",  "strictatime", "nostrictatime", "private",
+    "rprivate",   "shared",      "rshared",     "slave",         "rslave",
+    "unbindable", "runbindable",
 };
 static const char *const tmpfs_settings[] = {
     "size=", "mode=", "uid=", "gid=", "nr_inodes=", "nr_blocks=", "mpol=",

@@ -2,8 +2,9 @@
  * Starting a container, as a column of steps:
  *
  *     start_begin        an address and its ports; the record says so before anything runs
+ *     look_start         in a child: folders of the machine that are bound, devices (before the
+ *                        rest, when config.json has to say what it finds; else meanwhile)
  *     prepare_work       on the disk thread: commit, root mount, user, bundle
- *     folders_make       in a child meanwhile: missing folders of the machine that are bound
  *     network_create     on the loop meanwhile: the network namespace
  *     start_monitor      the monitor is started and told what was asked before: attach, start
  *     on_start_reply     the process runs, or why not
@@ -22,7 +23,8 @@
 
 #include "bundle.h"
 #include "events.h"
-#include "folders.h"
+#include "look.h"
+#include "namespace.h"
 #include "pause.h"
 #include "remove.h"
 #include "spawn.h"
@@ -37,10 +39,12 @@ struct start_operation {
     struct error err;
     int netns_fd;
     int rootfs_fd;
-    unsigned under_way;     /* parts of the preparation that have not ended */
-    struct error loop_err;  /* of the parts that do not run on the disk thread */
-    struct in_addr address; /* copies for the disk thread */
-    bool has_address;
+    unsigned under_way;        /* parts of the preparation that have not ended */
+    struct error loop_err;     /* of the parts that do not run on the disk thread */
+    struct bundle_place place; /* copies for the disk thread */
+    bool has_place;
+    struct namespaces namespaces;
+    struct look found;
 };
 
 /* --- disk thread ------------------------------------------------------------------------------ */
@@ -59,7 +63,6 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
                         struct error *err)
 {
     const struct container *container = start->base.container;
-    const struct engine *engine = container->engine;
     _cleanup_free_ char *rootfs = container_run_path(container, "rootfs");
     _cleanup_free_ char *netns = container_run_path(container, "netns");
     _cleanup_free_ char *files = container_root_path(container, NULL);
@@ -69,19 +72,27 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .id = container->id,
         .rootfs = rootfs,
         .files_directory = files,
-        .cgroup_parent = engine->instance->cgroup_parent,
+        .cgroup_parent = container_cgroup_parent(container),
         .effective = container->effective,
         .user = user,
-        .network = text_equal(container->effective->network_mode, "host") ? BUNDLE_NETWORK_HOST
-                                                                          : BUNDLE_NETWORK_PRIVATE,
-        .netns_path = netns,
-        .cgroup_v2 = engine->cgroup_v2,
+        .network = {BUNDLE_JOINED, netns},
+        .pid = start->namespaces.pid.place,
+        .ipc = start->namespaces.ipc.place,
+        .uts = start->namespaces.uts.place,
+        .cgroup = start->namespaces.cgroup.place,
+        .devices = start->found.devices,
+        .devices_count = start->found.devices_count,
+        .limits = start->found.limits,
+        .limits_count = start->found.limits_count,
         .mounts = mounts,
         .mounts_count = container->record->host_base ? host_mounts(mounts) : 0,
     };
 
-    bundle_write_config(&facts, &config);
-    return file_replace_at(run_fd, "config.json", config.data, config.length, 0600, err);
+    if (text_equal(container->effective->network_mode, "host"))
+        facts.network.kind = BUNDLE_HOST;
+    int r = bundle_write_config(&facts, &config, err);
+    return r < 0 ? r
+                 : file_replace_at(run_fd, "config.json", config.data, config.length, 0600, err);
 }
 
 /* RUN/containers/ID with an empty rootfs/; what an earlier run left there goes. */
@@ -106,6 +117,8 @@ static int prepare(struct start_operation *start, struct error *err)
     _cleanup_free_ char *run_path = container_run_path(container, NULL);
     _cleanup_free_ char *root_path = container_root_path(container, NULL);
     _cleanup_close_ int run_fd = -1;
+    const struct user_question question = {container->effective->user,
+                                           container->effective->group_add};
     _cleanup_(user_finish) struct user user = {0};
     int r;
 
@@ -116,7 +129,7 @@ static int prepare(struct start_operation *start, struct error *err)
         r = store_snapshot_mount(container->engine->store, container->id,
                                  container->effective->auto_remove, &start->rootfs_fd, err);
     if (r == 0)
-        r = user_resolve(start->rootfs_fd, container->effective->user, &user, err);
+        r = user_resolve(start->rootfs_fd, &question, &user, err);
     if (r == 0)
         r = write_config(start, run_fd, &user, err);
     if (r < 0)
@@ -125,7 +138,7 @@ static int prepare(struct start_operation *start, struct error *err)
     if (root_fd < 0)
         return error_errno(err, errno, "open %s", root_path);
     return bundle_write_files(root_fd, container->effective,
-                              start->has_address ? &start->address : NULL, err);
+                              start->has_place ? &start->place : NULL, err);
 }
 
 static void prepare_work(struct disk_job *job)
@@ -257,12 +270,18 @@ static void prepare_done(struct disk_job *job)
     part_ended(start);
 }
 
-static void on_folders_made(const struct error *err, void *data)
+static void prepare_rest(struct start_operation *start);
+
+static void on_looked(const struct error *err, struct look *found, void *data)
 {
     struct start_operation *start = data;
 
     if (err)
         error_set(&start->loop_err, err->code, "%s", error_message(err));
+    start->found = *found;
+    *found = (struct look){0};
+    if (!err && look_finds(start->base.container->effective))
+        prepare_rest(start);
     part_ended(start);
 }
 
@@ -274,19 +293,28 @@ static void make_network(struct start_operation *start)
         error_move(&start->loop_err, &err);
 }
 
+static void prepare_rest(struct start_operation *start)
+{
+    start->under_way++;
+    disk_submit(start->base.container->engine->disk, &start->job);
+    make_network(start);
+}
+
 /* Everything that can be done at the same time. The last part to end goes on with the monitor. */
 static void prepare_all(struct start_operation *start)
 {
-    struct container *container = start->base.container;
+    const struct container *container = start->base.container;
+    bool looking = look_needed(container->effective);
 
-    start->under_way = 2;
-    disk_submit(container->engine->disk, &start->job);
-    if (container->effective->binds_count) {
+    start->under_way = 1;
+    if (looking) {
         start->under_way++;
-        if (folders_make(container, on_folders_made, start, &start->loop_err) < 0)
+        if (look_start(container->engine, container->effective, on_looked, start,
+                       &start->loop_err) < 0)
             start->under_way--;
     }
-    make_network(start);
+    if (!looking || !look_finds(container->effective))
+        prepare_rest(start);
     part_ended(start);
 }
 
@@ -330,15 +358,17 @@ static void start_begin(struct operation *operation)
     if (!may_start(start))
         return;
     start->before = container->state;
-    int r = network_reserve(container, &start->err);
+    int r = namespaces_find(container, &start->namespaces, &start->err);
+    if (r == 0)
+        r = network_reserve(container, &start->err);
     engine_settle(&start->err, r);
     if (r < 0) {
         start_fail(start);
         return;
     }
     container_set_state(container, CONTAINER_STARTING);
-    start->has_address = container->has_address;
-    start->address = container->address;
+    start->has_place = container->has_address;
+    start->place = (struct bundle_place){container->address, container->engine->subnet.gateway};
     record_change_update(&start->change, container);
     start->job.work = prepare_work;
     start->job.done = prepare_done;
@@ -361,6 +391,8 @@ static void start_release(struct operation *operation)
     record_change_finish(&start->change);
     error_finish(&start->err);
     error_finish(&start->loop_err);
+    look_finish(&start->found);
+    namespaces_finish(&start->namespaces);
     close_fd(start->rootfs_fd);
     close_fd(start->netns_fd);
     free(start);

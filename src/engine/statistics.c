@@ -454,7 +454,7 @@ static void add_source(struct statistics_call *call, const struct container *con
     bool runs = container->state == CONTAINER_RUNNING;
 
     call->sources[call->count++] = (struct statistics_source){
-        .parent = xstrdup(container->engine->instance->cgroup_parent),
+        .parent = xstrdup(container_cgroup_parent(container)),
         .id = xstrdup(container->id),
         .name = xstrdup(container->name),
         .pid = runs ? record->pid : 0,

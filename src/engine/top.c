@@ -22,7 +22,7 @@ struct top_call {
 static void top_work(uv_work_t *work)
 {
     struct top_call *call = work->data;
-    const char *parent = call->container->engine->instance->cgroup_parent;
+    const char *parent = container_cgroup_parent(call->container);
     const char *id = call->container->id;
 
     int r = call->arguments

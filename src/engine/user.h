@@ -30,8 +30,8 @@ struct user {
 
 /* What is looked up. Nothing is owned. */
 struct user_question {
-    const char *user;           /* NULL or "" is the user with uid 0 */
-    char *const *groups;        /* further ones, names or numbers; NULL: none */
+    const char *user;    /* NULL or "" is the user with uid 0 */
+    char *const *groups; /* further ones, names or numbers; NULL: none */
 };
 
 /* root_fd: directory (O_PATH will do) of the container's root, or of its mount in a monitor's

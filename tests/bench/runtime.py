@@ -32,6 +32,9 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 TOP = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent / "integration"))
+sys.path.insert(0, str(TOP / "src/engine"))
+
+import embed_profile  # noqa: E402
 
 WARM_UP = 2  # rounds that do not count
 BURST = 100
@@ -64,9 +67,7 @@ def podman_config(spec, folder):
     config["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "0 0"}
     config["linux"]["resources"]["pids"] = {"limit": 2048}
     profile = json.loads((TOP / "contrib/profiles/seccomp-default.json").read_text())
-    profile["architectures"] = profile["architectures"][os.uname().machine]
-    profile["syscalls"] += profile.pop("perArchitecture")[os.uname().machine]
-    config["linux"]["seccomp"] = profile
+    config["linux"]["seccomp"] = embed_profile.resolve(profile, os.uname().machine)
     return config
 
 

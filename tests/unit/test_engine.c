@@ -22,6 +22,7 @@
 #include "changes.h"
 #include "logfile.h"
 #include "names.h"
+#include "security.h"
 #include "spec.h"
 #include "status.h"
 #include "user.h"
@@ -129,6 +130,19 @@ static void test_refused_specs(void **state)
     check_refused("{\"image\":\"i\",\"env\":[\"=x\"]}", "environment variable");
     check_refused("{\"image\":\"i\",\"stopSignal\":\"SIGNONE\"}", "invalid signal");
     check_refused("{\"image\":\"i\",\"binds\":[{\"source\":\"/a\",\"target\":\"/\"}]}", "'/'");
+    check_refused("{\"image\":\"i\",\"deviceCgroupRules\":[\"c 1:x rwm\"]}", "device cgroup rule");
+    check_refused("{\"image\":\"i\",\"devices\":[{\"pathOnHost\":\"/dev/null\","
+                  "\"cgroupPermissions\":\"rx\"}]}",
+                  "device permissions");
+    check_refused("{\"image\":\"i\",\"ulimits\":[{\"name\":\"fly\",\"soft\":1}]}",
+                  "invalid ulimit");
+    check_refused("{\"image\":\"i\",\"ulimits\":[{\"name\":\"core\",\"soft\":2,\"hard\":1}]}",
+                  "less than or equal");
+    check_refused("{\"image\":\"i\",\"pidMode\":\"other\"}", "invalid PID mode");
+    check_refused("{\"image\":\"i\",\"extraHosts\":[\"a\"]}", "bad format for add-host");
+    check_refused("{\"image\":\"i\",\"extraHosts\":[\"a:b\"]}", "invalid IP address");
+    check_refused("{\"image\":\"i\",\"dns\":[\"x\"]}", "nameserver");
+    check_refused("{\"image\":\"i\",\"cgroupParent\":\"a/../b\"}", "cgroup parent");
     check_refused("{\"image\":\"i\",\"ports\":[{\"containerPort\":0}]}", "invalid container port");
     check_refused("{\"image\":\"i\",\"ports\":[{\"containerPort\":1,\"hostAddress\":\"x\"}]}",
                   "invalid IP address");
@@ -179,8 +193,14 @@ static char *looked_up(const char *name)
     _cleanup_(user_finish) struct user user = {0};
     _cleanup_error_ struct error err = ERROR_INIT;
     struct buffer text = BUFFER_INIT;
+    char *groups[] = {(char *)"staff", (char *)"7", NULL};
+    struct user_question question = {name, NULL};
 
-    if (user_lookup(passwd, group, name, &user, &err) < 0)
+    if (name && name[0] == '+') {
+        question.user = name + 1;
+        question.groups = groups;
+    }
+    if (user_lookup(passwd, group, &question, &user, &err) < 0)
         return xstrdup(error_message(&err));
     buffer_printf(&text, "%u:%u", user.uid, user.gid);
     for (size_t i = 0; i < user.additional_gids_count; i++)
@@ -342,10 +362,10 @@ static struct oci_config *bundle_of(const char *request, const struct user *user
         .cgroup_parent = "cloche",
         .effective = merged,
         .user = user,
-        .network = BUNDLE_NETWORK_PRIVATE,
-        .netns_path = "/run/x/netns",
+        .network = {BUNDLE_JOINED, "/run/x/netns"},
+        .cgroup = {BUNDLE_HOST, NULL},
     };
-    bundle_write_config(&facts, &text);
+    assert_int_equal(bundle_write_config(&facts, &text, NULL), 0);
     if (oci_config_parse(text.data, text.length, "config.json", &config, &err) < 0)
         fail_msg("%s", error_message(&err));
     return config;
@@ -383,11 +403,144 @@ static void test_other_users_have_no_capabilities(void **state)
 
 static void test_resolv_conf(void **state)
 {
+    static const struct api_container_spec plain;
     _cleanup_free_ char *kept =
-        bundle_resolv_conf("search lan\nnameserver 127.0.0.1\nnameserver 10.0.0.1\n");
+        bundle_resolv_conf("search lan\nnameserver 127.0.0.1\nnameserver 10.0.0.1\n", &plain, true);
     assert_string_equal(kept, "search lan\nnameserver 10.0.0.1\n");
-    _cleanup_free_ char *fallback = bundle_resolv_conf("nameserver 127.0.0.53\n");
+    _cleanup_free_ char *fallback = bundle_resolv_conf("nameserver 127.0.0.53\n", &plain, true);
     assert_string_equal(fallback, "nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
+    _cleanup_api_container_spec_ struct api_container_spec *spec =
+        parse_spec("{\"image\":\"i\",\"dns\":[\"9.9.9.9\"],\"dnsSearch\":[\".\"],"
+                   "\"dnsOptions\":[\"ndots:2\",\"rotate\"]}");
+    _cleanup_free_ char *asked =
+        bundle_resolv_conf("search lan\nnameserver 10.0.0.1\noptions edns0\n", spec, true);
+    assert_string_equal(asked, "nameserver 9.9.9.9\noptions ndots:2 rotate\n");
+}
+
+/* --- what processes may do -------------------------------------------------------------------- */
+
+static char *capabilities_of(const char *fields)
+{
+    _cleanup_free_ char *request = xasprintf("{\"image\":\"i\"%s}", fields);
+    _cleanup_api_container_spec_ struct api_container_spec *spec = parse_spec(request);
+    _cleanup_strv_ char **list = security_capabilities(spec);
+
+    return strv_length(list) > 3 ? xasprintf("%zu", strv_length(list)) : strv_join(list, " ");
+}
+
+static void check_capabilities(const char *fields, const char *expected)
+{
+    _cleanup_free_ char *list = capabilities_of(fields);
+
+    assert_string_equal(list, expected);
+}
+
+static void test_capability_rules(void **state)
+{
+    check_capabilities("", "14");
+    check_capabilities(",\"capAdd\":[\"net_admin\"]", "15");
+    check_capabilities(",\"capDrop\":[\"CAP_CHOWN\",\"kill\"]", "12");
+    check_capabilities(",\"capDrop\":[\"ALL\"],\"capAdd\":[\"SYS_TIME\",\"chown\"]",
+                       "CAP_CHOWN CAP_SYS_TIME");
+    check_capabilities(",\"capAdd\":[\"ALL\"],\"capDrop\":[\"SYS_ADMIN\"]", "40");
+    check_capabilities(",\"privileged\":true,\"capDrop\":[\"ALL\"]", "41");
+    check_refused("{\"image\":\"i\",\"capAdd\":[\"FLY\"]}", "unknown capability: \"CAP_FLY\"");
+}
+
+static void test_security_options(void **state)
+{
+    _cleanup_api_container_spec_ struct api_container_spec *spec =
+        parse_spec("{\"image\":\"i\",\"securityOpt\":[\"no-new-privileges\",\"seccomp:unconfined\","
+                   "\"apparmor=mine\",\"label:disable\",\"systempaths=unconfined\"]}");
+    struct security_options options;
+
+    assert_int_equal(security_options_read(spec, &options, NULL), 0);
+    assert_true(options.no_new_privileges && options.seccomp_unconfined);
+    assert_string_equal(options.apparmor, "mine");
+    assert_false(security_hides_paths(spec));
+    check_refused("{\"image\":\"i\",\"securityOpt\":[\"fly\"]}", "invalid --security-opt 1");
+    check_refused("{\"image\":\"i\",\"securityOpt\":[\"fly=x\"]}", "invalid --security-opt 2");
+    check_refused("{\"image\":\"i\",\"securityOpt\":[\"seccomp=x.json\"]}", "no JSON object");
+    check_refused("{\"image\":\"i\",\"securityOpt\":[\"seccomp={}\"]}", "defaultAction");
+}
+
+static bool allows(const struct oci_config *config, const char *call)
+{
+    for (size_t i = 0; i < config->linux->seccomp->syscalls_count; i++) {
+        const struct oci_syscall *rule = config->linux->seccomp->syscalls[i];
+        if (rule->args_count == 0 && text_equal(rule->action, "SCMP_ACT_ALLOW") &&
+            strv_contains(rule->names, call))
+            return true;
+    }
+    return false;
+}
+
+static void test_filter_follows_capabilities(void **state)
+{
+    struct user root = {.home = (char *)"/root"};
+    struct oci_config *plain = bundle_of("{\"image\":\"i\"}", &root);
+    struct oci_config *admin = bundle_of("{\"image\":\"i\",\"capAdd\":[\"SYS_ADMIN\"]}", &root);
+    struct oci_config *timer = bundle_of("{\"image\":\"i\",\"capAdd\":[\"SYS_TIME\"]}", &root);
+    struct oci_config *none = bundle_of("{\"image\":\"i\",\"privileged\":true}", &root);
+
+    assert_false(allows(plain, "mount") || allows(plain, "settimeofday"));
+    assert_true(allows(admin, "mount") && allows(admin, "clone3") && allows(admin, "read"));
+    assert_false(allows(timer, "mount"));
+    assert_true(allows(timer, "settimeofday") && allows(timer, "read"));
+    assert_int_equal(timer->linux->seccomp->architectures_count,
+                     plain->linux->seccomp->architectures_count);
+    assert_null(none->linux->seccomp);
+    assert_int_equal(none->linux->masked_paths_count + none->linux->readonly_paths_count, 0);
+    oci_config_free(plain);
+    oci_config_free(admin);
+    oci_config_free(timer);
+    oci_config_free(none);
+}
+
+/* --- mounts ----------------------------------------------------------------------------------- */
+
+static char *mounts_of(const char *fields)
+{
+    _cleanup_free_ char *request = xasprintf("{\"image\":\"i\",%s}", fields);
+    _cleanup_api_container_spec_ struct api_container_spec *spec = parse_spec(request);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct buffer text = BUFFER_INIT;
+
+    if (spec_settle_mounts(spec, &err) < 0)
+        return xstrdup(error_message(&err));
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        const struct api_mount *mount = spec->mounts[i];
+        buffer_printf(&text, "%s%s %s %s%s", i ? ", " : "", mount->type,
+                      mount->source ? mount->source : "-", mount->target,
+                      mount->read_only ? " ro" : "");
+    }
+    return buffer_steal(&text);
+}
+
+static void check_mounts(const char *fields, const char *expected)
+{
+    _cleanup_free_ char *mounts = mounts_of(fields);
+
+    assert_string_equal(mounts, expected);
+}
+
+static void test_mounts_are_put_in_order(void **state)
+{
+    check_mounts("\"binds\":[{\"source\":\"/a\",\"target\":\"/x//y/../z/\",\"options\":[\"ro\"]},"
+                 "{\"source\":\"data\",\"target\":\"/x\"}],\"volumes\":[\"/v\"],"
+                 "\"tmpfs\":{\"/t\":\"size=1m,exec\"}",
+                 "volume data /x, volume - /v, tmpfs - /t, bind /a /x/z ro");
+    check_mounts("\"binds\":[{\"source\":\"/a\",\"target\":\"/x\"}],\"tmpfs\":{\"/x/\":\"\"}",
+                 "Duplicate mount point: /x");
+    check_mounts("\"binds\":[{\"source\":\"/a\",\"target\":\"/x\",\"options\":[\"fly\"]}]",
+                 "invalid mode: fly");
+    check_mounts("\"tmpfs\":{\"/t\":\"fly\"}", "invalid tmpfs option [\"fly\"]");
+    check_mounts("\"mounts\":[{\"type\":\"bind\",\"target\":\"/t\"}]",
+                 "invalid mount config for type \"bind\": field Source must not be empty");
+    check_mounts(
+        "\"mounts\":[{\"type\":\"bind\",\"source\":\"/a\",\"target\":\"/t\","
+        "\"tmpfsOptions\":{}}]",
+        "invalid mount config for type \"bind\": field TmpfsOptions must not be specified");
 }
 
 /* --- commit --change -------------------------------------------------------------------------- */
@@ -423,6 +576,10 @@ int main(void)
         cmocka_unit_test(test_refused_specs),
         cmocka_unit_test(test_labels_have_a_limit),
         cmocka_unit_test(test_fields_that_nothing_does_are_named),
+        cmocka_unit_test(test_capability_rules),
+        cmocka_unit_test(test_security_options),
+        cmocka_unit_test(test_filter_follows_capabilities),
+        cmocka_unit_test(test_mounts_are_put_in_order),
         cmocka_unit_test(test_signals),
         cmocka_unit_test(test_users),
         cmocka_unit_test(test_durations),
