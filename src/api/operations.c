@@ -12,10 +12,10 @@ void api_container_rename(struct rpc_request *request, const struct api_containe
 {
     struct container *container = api_container(request, how->container, context);
     _cleanup_error_ struct error err = ERROR_INIT;
-    const char *name = how->name + (how->name[0] == '/');
 
-    if (!container)
+    if (!container) /* it has been answered: what was asked for is gone with that */
         return;
+    const char *name = how->name + (how->name[0] == '/');
     if (api_check_name(request, name, context, &err) < 0)
         api_fail(request, &err);
     else

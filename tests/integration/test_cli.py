@@ -36,7 +36,7 @@ def listed_commands():
     groups = {"container", "image", "rpc", "system"}
     rpc = re.findall(r"^  ([a-z]+) +\S", run(program("cloche"), "rpc", "--help").out, re.M)
     return ([[name] for name in names if name not in groups] + [["rpc", name] for name in rpc] +
-            [["system", "remove"]])
+            [["system", "remove"], ["system", "prune"], ["container", "prune"], ["image", "prune"]])
 
 
 @test

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What is done with containers and images that are there: methods of operations.json."""
 
+import json
 import time
 
 from harness import main, test, wait_for
@@ -45,7 +46,9 @@ def a_container_gets_another_name_and_keeps_it(instance):
     with Rpc(instance.socket) as rpc:
         rpc.call("container.rename", container="till", name="/desk")
         assert rpc.call("container.inspect", container="desk")["id"] == first
-        refused(rpc, NOT_FOUND, "container.inspect", container="till")
+        for method, further in ("inspect", {}), ("rename", {"name": "x" * 200}), ("pause", {}), ("unpause", {}), \
+                ("restart", {}), ("top", {}), ("size", {}), ("execCreate", {"command": ["true"]}):
+            refused(rpc, NOT_FOUND, f"container.{method}", container="till", **further)
         error = refused(rpc, CONFLICT, "container.rename", container="other", name="desk")
         assert first in error.message, error.message
         refused(rpc, INVALID, "container.rename", container="other", name="-no")
@@ -279,6 +282,63 @@ def images_are_listed_with_filters_and_tell_their_history(instance, images):
         assert steps[0]["names"] == ["shop:2"] and steps[0]["id"].startswith("sha256:")
         assert len(steps) == len(rpc.call("image.history", image=IMAGE)["steps"]) + 1
         refused(rpc, -8, "image.history", image="nothing")
+
+
+@test
+def the_command_line_has_dockers_words_for_it(instance, images):
+    load(instance, images)
+    sleeper(instance, "till")
+    assert instance.cloche("rename", "till", "desk").out == ""
+    assert instance.cloche("pause", "desk").out == "desk\n"
+    assert "paused" in instance.cloche("pause", "desk", code=1).err
+    assert instance.cloche("unpause", "desk").out == "desk\n"
+    assert instance.cloche("restart", "-t", "60", "desk").out == "desk\n"
+    table = instance.cloche("top", "desk").lines
+    assert table[0].split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"] and "trap" in table[1], table
+    assert instance.cloche("top", "desk", "-o", "pid").lines[0].strip() == "PID"
+    lines = instance.cloche("stats", "--no-stream").lines
+    assert lines[0].split("  ")[0] == "CONTAINER ID" and "desk" in lines[1] and " / " in lines[1], lines
+    assert instance.cloche("stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "desk").out.startswith("desk ")
+    assert "desk" in instance.cloche("top").out and "RESTARTS" in instance.cloche("top").out
+    instance.cloche("create", "--name", "two", "--label", "role=till", IMAGE)
+    assert instance.cloche("ps", "-aq", "-f", "label=role=till", "-f", "status=created").out.strip() in \
+        instance.cloche("ps", "-a", "--no-trunc", "-f", "name=two").out
+    assert "invalid filter 'color'" in instance.cloche("ps", "-f", "color=red", code=1).err
+    assert "virtual" in instance.cloche("ps", "-as", "-f", "name=two").out
+    assert "SizeRw" in instance.cloche("inspect", "-s", "two").out and "SizeRw" not in instance.cloche("inspect", "two").out
+    assert json.loads(instance.cloche("inspect", "-s", "two").out)[0]["SizeRootFs"] > 0
+    assert IMAGE.split(":")[0] in instance.cloche("images", "-f", "reference=small*").out
+    assert len(instance.cloche("images", "-f", "dangling=true").lines) == 1
+    assert instance.cloche("history", IMAGE).lines[0].split()[:2] == ["IMAGE", "CREATED"]
+    assert instance.cloche("history", "-q", IMAGE).lines[0] == instance.cloche("images", "-q", IMAGE).out.strip()
+    answer = instance.cloche("container", "prune", input="n\n")
+    assert "WARNING! This will remove all stopped containers." in answer.out and "Deleted" not in answer.out
+    answer = instance.cloche("container", "prune", "--filter", "label!=role", "-f").out
+    assert answer == "Total reclaimed space: 0B\n", answer
+    answer = instance.cloche("container", "prune", input="y\n").out
+    assert "Deleted Containers:" in answer and "Total reclaimed space: " in answer, answer
+    answer = instance.cloche("system", "prune", "-af").out
+    assert f"untagged: {IMAGE}" in answer and "Total reclaimed space: " in answer, answer
+    for words, why in (["rm", "-l", "desk"], "links"), (["start", "--checkpoint", "x", "desk"], "checkpoints"):
+        assert why in instance.cloche(*words, code=1).err
+
+
+@test
+def the_live_view_draws_what_runs_and_listens_to_keys(instance):
+    sleeper(instance, "till")
+    instance.cloche("create", "--name", "resting", "host", "true")
+    with instance.terminal("top", "--interval", "1") as terminal:
+        terminal.expect(r"\x1b\[\?1049h")
+        terminal.expect(r"1 running")
+        terminal.expect(r"till ")
+        terminal.send("s")
+        terminal.expect(r"resting ")
+        terminal.resize(10, 30)
+        terminal.expect(r"cloche top - ")
+        terminal.send("x")  # no key of ours
+        terminal.send("q")
+        terminal.expect(r"\x1b\[\?1049l")
+        assert terminal.wait() == 0
 
 
 if __name__ == "__main__":

@@ -68,12 +68,47 @@ struct global_values {
     bool version;
 };
 
-extern const struct command attach_command, commit_command, complete_command, create_command,
-    events_command, exec_command, help_page_command, images_command, info_command, inspect_command,
-    kill_command, load_command, logs_command, ps_command, restart_command, rm_command, rmi_command,
-    rpc_call_command, rpc_methods_command, rpc_ping_command, rpc_stats_command, rpc_watch_command,
-    run_command, save_command, start_command, stop_command, system_check_command,
-    system_remove_command, tag_command, version_command, wait_command, container_inspect_command,
-    image_inspect_command;
+extern const struct command attach_command;
+extern const struct command commit_command;
+extern const struct command complete_command;
+extern const struct command container_inspect_command;
+extern const struct command container_prune_command;
+extern const struct command create_command;
+extern const struct command events_command;
+extern const struct command exec_command;
+extern const struct command help_page_command;
+extern const struct command history_command;
+extern const struct command image_inspect_command;
+extern const struct command image_prune_command;
+extern const struct command images_command;
+extern const struct command info_command;
+extern const struct command inspect_command;
+extern const struct command kill_command;
+extern const struct command load_command;
+extern const struct command logs_command;
+extern const struct command pause_command;
+extern const struct command ps_command;
+extern const struct command rename_command;
+extern const struct command restart_command;
+extern const struct command rm_command;
+extern const struct command rmi_command;
+extern const struct command rpc_call_command;
+extern const struct command rpc_methods_command;
+extern const struct command rpc_ping_command;
+extern const struct command rpc_stats_command;
+extern const struct command rpc_watch_command;
+extern const struct command run_command;
+extern const struct command save_command;
+extern const struct command start_command;
+extern const struct command stats_command;
+extern const struct command stop_command;
+extern const struct command system_check_command;
+extern const struct command system_prune_command;
+extern const struct command system_remove_command;
+extern const struct command tag_command;
+extern const struct command top_command;
+extern const struct command unpause_command;
+extern const struct command version_command;
+extern const struct command wait_command;
 
 #endif

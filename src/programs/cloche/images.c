@@ -7,12 +7,14 @@
 #include <schema/management.h>
 
 #include "cli.h"
+#include "filters.h"
 #include "human.h"
 #include "listing.h"
 
 struct images_options {
     bool all, digests, no_trunc, quiet;
     const char *format;
+    char **filters;
 };
 
 static const struct option images_table[] = {
@@ -28,6 +30,15 @@ static const struct option images_table[] = {
         .kind = OPTION_FLAG,
         .offset = offsetof(struct images_options, digests),
         .help = "Show digests",
+    },
+    {
+        .name = "filter",
+        .short_name = 'f',
+        .kind = OPTION_LIST,
+        .offset = offsetof(struct images_options, filters),
+        .argument = "filter",
+        .help = "Show only those with reference=, dangling=true|false, label=KEY[=value], "
+                "before=IMAGE, since=IMAGE or until=TIME",
     },
     {
         .name = "format",
@@ -121,6 +132,38 @@ static void add_image(struct listing *listing, const struct api_image_summary *i
     }
 }
 
+#define FILTER(key, field)                                                                         \
+    {                                                                                              \
+        key, FILTER_TEXTS, offsetof(struct api_image_filters, field),                              \
+            offsetof(struct api_image_filters, field##_count)                                      \
+    }
+
+static const struct filter_key filter_keys[] = {
+    FILTER("before", before),
+    FILTER("label", label),
+    FILTER("reference", reference),
+    FILTER("since", since),
+    {"dangling", FILTER_FLAG, offsetof(struct api_image_filters, dangling),
+     offsetof(struct api_image_filters, has_dangling)},
+    {"until", FILTER_TIME, offsetof(struct api_image_filters, until),
+     offsetof(struct api_image_filters, has_until)},
+    {.key = NULL},
+};
+
+static int fetch(struct cli *cli, const struct images_options *options,
+                 struct api_image_summaries **ret, struct error *err)
+{
+    _cleanup_api_image_filters_ struct api_image_filters *filters = xnew(struct api_image_filters);
+    struct api_image_list params = {.all = options->all, .has_all = true};
+
+    int r = filters_parse(options->filters, filter_keys, filters, err);
+    if (r < 0)
+        return r;
+    if (options->filters && *options->filters)
+        params.filters = filters;
+    return cli_call(cli, "image.list", &params, ret, err);
+}
+
 static int run(struct cli *cli, const void *values, char *const *operands)
 {
     const struct images_options *options = values;
@@ -128,10 +171,9 @@ static int run(struct cli *cli, const void *values, char *const *operands)
     _cleanup_listing_ struct listing *listing = listing_create(fields);
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
     _cleanup_error_ struct error err = ERROR_INIT;
-    const struct api_image_list params = {.all = options->all, .has_all = true};
     int64_t now = time(NULL);
 
-    int r = cli_call(cli, "image.list", &params, &list, &err);
+    int r = fetch(cli, options, &list, &err);
     for (size_t i = 0; r >= 0 && i < list->images_count; i++)
         add_image(listing, list->images[i], options, operands[0], now);
     if (r >= 0)

@@ -9,6 +9,7 @@
 #include "template.h"
 
 struct inspect_options {
+    bool size;
     const char *format, *type;
 };
 
@@ -22,6 +23,17 @@ static const struct option format_table[] = {
         .offset = offsetof(struct inspect_options, format),
         .argument = "string",
         .help = "\"json\", or a template for each ({{.State.Status}}, {{json .Config}})",
+    },
+    {.name = NULL},
+};
+
+static const struct option size_table[] = {
+    {
+        .name = "size",
+        .short_name = 's',
+        .kind = OPTION_FLAG,
+        .offset = offsetof(struct inspect_options, size),
+        .help = "Show what the files of a container take, too",
     },
     {.name = NULL},
 };
@@ -40,10 +52,30 @@ static const struct option type_table[] = {
 };
 
 static const struct option_group inspect_groups[] = {
-    {.options = format_table}, {.options = type_table}, {.options = NULL}};
+    {.options = format_table}, {.options = size_table}, {.options = type_table}, {.options = NULL}};
+static const struct option_group container_groups[] = {
+    {.options = format_table}, {.options = size_table}, {.options = NULL}};
 static const struct option_group typed_groups[] = {{.options = format_table}, {.options = NULL}};
 
-static int find_container(struct cli *cli, char *name, struct buffer *json, struct error *err)
+/* docker's names, as the last members of the document. */
+static int add_sizes(struct cli *cli, char *name, struct buffer *json, struct error *err)
+{
+    _cleanup_api_file_sizes_ struct api_file_sizes *sizes = NULL;
+    const struct api_container_size params = {.container = name};
+
+    int r = cli_call(cli, "container.size", &params, &sizes, err);
+    if (r < 0)
+        return r;
+    while (json->length && json->data[json->length - 1] != '}')
+        json->length--;
+    json->length -= json->length > 0;
+    buffer_printf(json, ",\"SizeRw\":%ju,\"SizeRootFs\":%ju}", (uintmax_t)sizes->size_rw,
+                  (uintmax_t)sizes->size_root_fs);
+    return 0;
+}
+
+static int find_container(struct cli *cli, bool size, char *name, struct buffer *json,
+                          struct error *err)
 {
     _cleanup_api_container_details_ struct api_container_details *container = NULL;
     const struct api_container_ref params = {.container = name};
@@ -51,7 +83,7 @@ static int find_container(struct cli *cli, char *name, struct buffer *json, stru
     int r = cli_call(cli, "container.inspect", &params, &container, err);
     if (r >= 0)
         door_inspect_container(container, json);
-    return r;
+    return r >= 0 && size ? add_sizes(cli, name, json, err) : r;
 }
 
 static int find_image(struct cli *cli, char *name, struct buffer *json, struct error *err)
@@ -64,13 +96,13 @@ static int find_image(struct cli *cli, char *name, struct buffer *json, struct e
 }
 
 /* A container first, then an image, unless a type was asked for. */
-static int find_object(struct cli *cli, const char *type, char *name, struct buffer *json,
-                       struct error *err)
+static int find_object(struct cli *cli, const char *type, bool size, char *name,
+                       struct buffer *json, struct error *err)
 {
     int r = -ENOENT;
 
     if (!text_equal(type, "image"))
-        r = find_container(cli, name, json, err);
+        r = find_container(cli, size, name, json, err);
     if (r == -ENOENT && !text_equal(type, "container"))
         r = find_image(cli, name, json, err);
     if (r == -ENOENT && !type)
@@ -114,7 +146,7 @@ static int run_typed(struct cli *cli, const struct inspect_options *options, con
     for (; *operands; operands++) {
         _cleanup_buffer_ struct buffer json = BUFFER_INIT;
         _cleanup_error_ struct error err = ERROR_INIT;
-        int r = find_object(cli, type, *operands, &json, &err);
+        int r = find_object(cli, type, options->size, *operands, &json, &err);
         if (r >= 0)
             r = show(options->format, buffer_text(&json), found++ == 0, &out, &err);
         if (r < 0)
@@ -158,7 +190,7 @@ const struct command container_inspect_command = {
     .name = "inspect",
     .usage = "[OPTIONS] CONTAINER [CONTAINER...]",
     .summary = "Show all that is known of containers",
-    .options = typed_groups,
+    .options = container_groups,
     .values_size = sizeof(struct inspect_options),
     .minimum_operands = 1,
     .maximum_operands = -1,

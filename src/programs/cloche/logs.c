@@ -13,11 +13,17 @@
 #include "log_lines.h"
 
 struct logs_options {
-    bool follow, timestamps;
+    bool details, follow, timestamps;
     const char *tail, *since, *until;
 };
 
 static const struct option logs_table[] = {
+    {
+        .name = "details",
+        .kind = OPTION_FLAG,
+        .offset = offsetof(struct logs_options, details),
+        .help = "Leave room before each line for what a log driver adds (ours adds nothing)",
+    },
     {
         .name = "follow",
         .short_name = 'f',
@@ -152,8 +158,10 @@ static int run(struct cli *cli, const void *values, char *const *operands)
         return cli_fail(&err);
     r = cli_call_for_fd(cli, "container.logs", &params, &attached, &fd, &err);
     if (r >= 0) {
-        struct log_reader reader = {
-            .timestamps = options->timestamps, .since = since, .until = until};
+        struct log_reader reader = {.timestamps = options->timestamps,
+                                    .details = options->details,
+                                    .since = since,
+                                    .until = until};
         r = copy(fd, &reader, &err);
         log_reader_finish(&reader);
     }

@@ -7,12 +7,13 @@
 #include <schema/management.h>
 
 #include "cli.h"
+#include "filters.h"
 #include "human.h"
 #include "listing.h"
 #include "ports.h"
 
 struct ps_options {
-    bool all, latest, no_trunc, quiet;
+    bool all, latest, no_trunc, quiet, size;
     struct option_number last;
     const char *format;
     char **filters;
@@ -32,8 +33,9 @@ static const struct option ps_table[] = {
         .kind = OPTION_LIST,
         .offset = offsetof(struct ps_options, filters),
         .argument = "filter",
-        .help = "Show only those with id=, name=, status=, label=KEY[=value], ancestor= or "
-                "exited=CODE",
+        .help = "Show only those with id=, name=, status=, label=KEY[=value], ancestor=IMAGE, "
+                "before=, since=, exited=CODE, health=, network=, volume=, publish=PORT or "
+                "expose=PORT",
     },
     {
         .name = "format",
@@ -72,6 +74,13 @@ static const struct option ps_table[] = {
         .offset = offsetof(struct ps_options, quiet),
         .help = "Show only IDs",
     },
+    {
+        .name = "size",
+        .short_name = 's',
+        .kind = OPTION_FLAG,
+        .offset = offsetof(struct ps_options, size),
+        .help = "Show what their files take",
+    },
     {.name = NULL},
 };
 
@@ -80,21 +89,28 @@ static const struct option_group ps_groups[] = {{.options = ps_table}, {.options
 enum { COMMAND_WIDTH = 20 };
 
 static const struct listing_field fields[] = {
-    {"ID", "CONTAINER ID"},
-    {"Image", "IMAGE"},
-    {"Command", "COMMAND"},
-    {"CreatedAt", "CREATED AT"},
-    {"RunningFor", "CREATED"},
-    {"Status", "STATUS"},
-    {"State", "STATE"},
-    {"Ports", "PORTS"},
-    {"Names", "NAMES"},
-    {"Labels", "LABELS"},
-    {NULL, NULL},
+    {"ID", "CONTAINER ID"},      {"Image", "IMAGE"},        {"Command", "COMMAND"},
+    {"CreatedAt", "CREATED AT"}, {"RunningFor", "CREATED"}, {"Status", "STATUS"},
+    {"State", "STATE"},          {"Ports", "PORTS"},        {"Names", "NAMES"},
+    {"Labels", "LABELS"},        {"Size", "SIZE"},          {NULL, NULL},
 };
 
 static const char default_template[] =
     "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
+
+static const char size_template[] = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t"
+                                    "{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}";
+
+/* docker's: the container's own bytes, and with those of its image. */
+static char *size_text(const struct api_container_summary *container)
+{
+    _cleanup_free_ char *own = text_from_size((uint64_t)container->size_rw);
+    _cleanup_free_ char *all = text_from_size((uint64_t)container->size_root_fs);
+
+    if (!container->has_size_root_fs || container->size_root_fs <= 0)
+        return xstrdup(own);
+    return xasprintf("%s (virtual %s)", own, all);
+}
 
 static char *labels_text(const struct json_string_map *labels)
 {
@@ -130,120 +146,51 @@ static char **row_of(const struct api_container_summary *container, bool whole, 
     *value++ = ports_text(container->ports, container->ports_count);
     *value++ = strv_join(container->names, ",");
     *value++ = labels_text(container->labels);
+    *value++ = size_text(container);
     return row;
 }
 
-/* ---- filters: those of one key are alternatives, those of different keys all count */
-
-static bool has_label(const struct json_string_map *labels, const char *wanted)
-{
-    size_t length = strcspn(wanted, "=");
-    _cleanup_free_ char *key = xstrndup(wanted, length);
-    const char *value = json_string_map_get(labels, key);
-
-    return value && (!wanted[length] || text_equal(value, wanted + length + 1));
-}
-
-static bool has_name(const struct api_container_summary *container, const char *part)
-{
-    for (size_t i = 0; i < container->names_count; i++) {
-        if (strstr(container->names[i], part))
-            return true;
+#define FILTER(key, field)                                                                         \
+    {                                                                                              \
+        key, FILTER_TEXTS, offsetof(struct api_container_filters, field),                          \
+            offsetof(struct api_container_filters, field##_count)                                  \
     }
-    return false;
-}
 
-static bool is_from(const struct api_container_summary *container, const char *image)
-{
-    _cleanup_free_ char *latest = xasprintf("%s:latest", image);
-    _cleanup_free_ char *id = human_id(container->image_id, false);
-
-    return text_equal(container->image, image) || text_equal(container->image, latest) ||
-           text_starts_with(image, id) || text_equal(container->image_id, image);
-}
-
-static bool has_exit_code(const struct api_container_summary *container, const char *code)
-{
-    _cleanup_free_ char *ours = xasprintf("%d", container->exit_code);
-
-    return text_equal(container->state, "exited") && text_equal(ours, code);
-}
-
-static bool has_id(const struct api_container_summary *container, const char *prefix)
-{
-    return text_starts_with(container->id, prefix);
-}
-
-static bool has_status(const struct api_container_summary *container, const char *state)
-{
-    return text_equal(container->state, state);
-}
-
-static bool is_labelled(const struct api_container_summary *container, const char *label)
-{
-    return has_label(container->labels, label);
-}
-
-static const struct filter {
-    const char *key;
-    bool (*matches)(const struct api_container_summary *container, const char *value);
-} filters[] = {
-    {"ancestor", is_from},  {"exited", has_exit_code}, {"id", has_id},
-    {"label", is_labelled}, {"name", has_name},        {"status", has_status},
+static const struct filter_key filter_keys[] = {
+    FILTER("ancestor", ancestor),
+    FILTER("before", before),
+    FILTER("expose", expose),
+    FILTER("health", health),
+    FILTER("id", id),
+    FILTER("label", label),
+    FILTER("name", name),
+    FILTER("network", network),
+    FILTER("publish", publish),
+    FILTER("since", since),
+    FILTER("status", status),
+    FILTER("volume", volume),
+    {"exited", FILTER_NUMBERS, offsetof(struct api_container_filters, exited),
+     offsetof(struct api_container_filters, exited_count)},
+    {.key = NULL},
 };
-
-static int check_filters(char *const *given, struct error *err)
-{
-    for (; given && *given; given++) {
-        size_t length = strcspn(*given, "="), i = 0;
-        if (!(*given)[length])
-            return error_set(err, -EINVAL,
-                             "invalid argument \"%s\" for \"-f, --filter\" flag: "
-                             "invalid filter '%s'",
-                             *given, *given);
-        while (i < ARRAY_SIZE(filters) &&
-               (strncmp(filters[i].key, *given, length) != 0 || filters[i].key[length]))
-            i++;
-        if (i == ARRAY_SIZE(filters))
-            return error_set(err, -EINVAL, "invalid filter '%.*s'", (int)length, *given);
-    }
-    return 0;
-}
-
-static bool passes(const struct api_container_summary *container, char *const *given)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(filters); i++) {
-        size_t length = strlen(filters[i].key);
-        bool asked = false, matched = false;
-        for (char *const *text = given; text && *text; text++) {
-            if (strncmp(*text, filters[i].key, length) != 0 || (*text)[length] != '=')
-                continue;
-            asked = true;
-            matched = matched || filters[i].matches(container, *text + length + 1);
-        }
-        if (asked && !matched)
-            return false;
-    }
-    return true;
-}
-
-static bool asks_for_ended(char *const *given)
-{
-    for (; given && *given; given++) {
-        if (text_starts_with(*given, "status=") || text_starts_with(*given, "exited="))
-            return true;
-    }
-    return false;
-}
 
 static int fetch(struct cli *cli, const struct ps_options *options,
                  struct api_container_summaries **ret, struct error *err)
 {
+    _cleanup_api_container_filters_ struct api_container_filters *filters =
+        xnew(struct api_container_filters);
     struct api_container_list params = {
-        .all = options->all || asks_for_ended(options->filters),
+        .all = options->all,
         .has_all = true,
+        .size = options->size,
+        .has_size = true,
     };
 
+    int r = filters_parse(options->filters, filter_keys, filters, err);
+    if (r < 0)
+        return r;
+    if (options->filters && *options->filters)
+        params.filters = filters;
     if (options->latest || (options->last.set && options->last.value > 0)) {
         params.limit = options->latest ? 1 : (int32_t)options->last.value;
         params.has_limit = true;
@@ -260,16 +207,12 @@ static int run(struct cli *cli, const void *values, char *const *operands)
     _cleanup_error_ struct error err = ERROR_INIT;
     int64_t now = time(NULL);
 
-    int r = check_filters(options->filters, &err);
+    int r = fetch(cli, options, &list, &err);
+    for (size_t i = 0; r >= 0 && i < list->containers_count; i++)
+        listing_add(listing, row_of(list->containers[i], options->no_trunc, now));
     if (r >= 0)
-        r = fetch(cli, options, &list, &err);
-    for (size_t i = 0; r >= 0 && i < list->containers_count; i++) {
-        if (passes(list->containers[i], options->filters))
-            listing_add(listing, row_of(list->containers[i], options->no_trunc, now));
-    }
-    if (r >= 0)
-        r = listing_write(listing, options->quiet ? "{{.ID}}" : options->format, default_template,
-                          &text, &err);
+        r = listing_write(listing, options->quiet ? "{{.ID}}" : options->format,
+                          options->size ? size_template : default_template, &text, &err);
     return r < 0 ? cli_fail(&err) : cli_print(&text);
 }
 

@@ -5,10 +5,15 @@
 static int restart_one(struct cli *cli, const char *container, const void *values,
                        struct error *err)
 {
-    const struct api_container_ref params = {.container = (char *)container};
+    const struct stop_options *options = values;
+    const struct api_container_restart params = {
+        .container = (char *)container,
+        .timeout = (int32_t)options->timeout.value,
+        .has_timeout = options->timeout.set,
+        .signal = (char *)options->signal,
+    };
 
-    int r = stop_container(cli, container, values, err);
-    return r < 0 ? r : cli_call(cli, "container.start", &params, NULL, err);
+    return cli_call(cli, "container.restart", &params, NULL, err);
 }
 
 static int run(struct cli *cli, const void *values, char *const *operands)

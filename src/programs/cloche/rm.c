@@ -3,7 +3,7 @@
 #include "cli.h"
 
 struct rm_options {
-    bool force, volumes;
+    bool force, link, volumes;
 };
 
 static const struct option rm_table[] = {
@@ -13,6 +13,13 @@ static const struct option rm_table[] = {
         .kind = OPTION_FLAG,
         .offset = offsetof(struct rm_options, force),
         .help = "Also remove those that run, with SIGKILL first",
+    },
+    {
+        .name = "link",
+        .short_name = 'l',
+        .kind = OPTION_FLAG,
+        .offset = offsetof(struct rm_options, link),
+        .help = "Remove a link, not the container (refused: there are none, use networks)",
     },
     {
         .name = "volumes",
@@ -47,6 +54,12 @@ static int remove_one(struct cli *cli, const char *container, const void *values
 
 static int run(struct cli *cli, const void *values, char *const *operands)
 {
+    const struct rm_options *options = values;
+
+    if (options->link)
+        return cli_fail_usage(cli, EXIT_FAILED,
+                              "there are no links between containers here: containers of one "
+                              "network reach each other by name");
     return cli_for_each(cli, operands, values, remove_one, true);
 }
 

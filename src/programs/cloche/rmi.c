@@ -5,7 +5,7 @@
 #include "cli.h"
 
 struct rmi_options {
-    bool force;
+    bool force, no_prune;
 };
 
 static const struct option rmi_table[] = {
@@ -15,6 +15,12 @@ static const struct option rmi_table[] = {
         .kind = OPTION_FLAG,
         .offset = offsetof(struct rmi_options, force),
         .help = "Also remove images with several names or with ended containers",
+    },
+    {
+        .name = "no-prune",
+        .kind = OPTION_FLAG,
+        .offset = offsetof(struct rmi_options, no_prune),
+        .help = "Keep parents that have no name (they are never kept as images here)",
     },
     {.name = NULL},
 };

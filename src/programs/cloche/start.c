@@ -6,7 +6,7 @@
 
 struct start_options {
     bool attach, interactive, sig_proxy;
-    const char *detach_keys;
+    const char *detach_keys, *checkpoint, *checkpoint_dir;
 };
 
 static const struct option start_table[] = {
@@ -16,6 +16,21 @@ static const struct option start_table[] = {
         .kind = OPTION_FLAG,
         .offset = offsetof(struct start_options, attach),
         .help = "Show its output, pass signals on, and end with its exit code",
+    },
+    {
+        .name = "checkpoint",
+        .kind = OPTION_TEXT,
+        .offset = offsetof(struct start_options, checkpoint),
+        .argument = "string",
+        .help = "Go on from a checkpoint (refused: the engine makes none)",
+    },
+    {
+        .name = "checkpoint-dir",
+        .kind = OPTION_TEXT,
+        .offset = offsetof(struct start_options, checkpoint_dir),
+        .argument = "string",
+        .help = "Where checkpoints are (refused)",
+        .complete = COMPLETE_FILES,
     },
     {
         .name = "detach-keys",
@@ -120,6 +135,10 @@ static int run(struct cli *cli, const void *values, char *const *operands)
 {
     const struct start_options *options = values;
 
+    if (options->checkpoint || options->checkpoint_dir)
+        return cli_fail_usage(cli, EXIT_FAILED,
+                              "the engine makes no checkpoints of containers; cloche-runtime(8) "
+                              "does");
     if (!options->attach && !options->interactive)
         return cli_for_each(cli, operands, values, start_one, true);
     if (operands[1]) {
