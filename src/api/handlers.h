@@ -20,6 +20,9 @@ void api_done_exec(const struct engine_result *result, void *data);
 /* For image functions: the document is the answer. data: the request. */
 void api_done_document(const struct error *err, const void *document, void *data);
 
+/* The one descriptor that must come along with the call, owned; or -1 after having answered. */
+int api_take_archive(struct rpc_request *request);
+
 /* The container meant, or NULL after having answered that there is none. */
 struct container *api_container(struct rpc_request *request, const char *reference,
                                 struct api *api);
@@ -118,6 +121,20 @@ void api_image_inspect(struct rpc_request *request, const struct api_image_ref *
                        void *context);
 void api_image_tag(struct rpc_request *request, const struct api_image_tag *params, void *context);
 void api_image_remove(struct rpc_request *request, const struct api_image_remove *params,
+                      void *context);
+
+/* files.c */
+void api_container_archive_stat(struct rpc_request *request, const struct api_archive_path *params,
+                                void *context);
+void api_container_archive_get(struct rpc_request *request, const struct api_archive_get *params,
+                               void *context);
+void api_container_archive_put(struct rpc_request *request, const struct api_archive_put *params,
+                               void *context);
+void api_container_changes(struct rpc_request *request, const struct api_container_ref *params,
+                           void *context);
+void api_container_export(struct rpc_request *request, const struct api_container_ref *params,
+                          void *context);
+void api_image_import(struct rpc_request *request, const struct api_image_import *params,
                       void *context);
 
 #endif

@@ -58,8 +58,7 @@ static void on_client_gone(struct rpc_request *request, void *data)
     engine_cancel(call->cancel);
 }
 
-/* The one descriptor that must come along, or -1 after having answered. */
-static int take_archive(struct rpc_request *request)
+int api_take_archive(struct rpc_request *request)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     int fd = rpc_request_take_fd(request, 0);
@@ -83,7 +82,7 @@ static struct archive_call *new_call(struct rpc_request *request)
 
 void api_image_load(struct rpc_request *request, const struct api_image_load *params, void *context)
 {
-    int fd = take_archive(request);
+    int fd = api_take_archive(request);
     struct api *api = context;
 
     if (fd < 0)
@@ -95,12 +94,25 @@ void api_image_load(struct rpc_request *request, const struct api_image_load *pa
 
 void api_image_save(struct rpc_request *request, const struct api_image_save *what, void *context)
 {
-    int fd = take_archive(request);
+    int fd = api_take_archive(request);
     struct api *api = context;
 
     if (fd < 0)
         return;
     struct archive_call *call = new_call(request);
     call->cancel = engine_image_save(api->engine, what->names, fd, on_archive_done, call);
+    rpc_request_on_cancel(request, on_client_gone, call);
+}
+
+void api_image_import(struct rpc_request *request, const struct api_image_import *how,
+                      void *context)
+{
+    int fd = api_take_archive(request);
+    struct api *api = context;
+
+    if (fd < 0)
+        return;
+    struct archive_call *call = new_call(request);
+    call->cancel = engine_image_import(api->engine, how, fd, on_archive_done, call);
     rpc_request_on_cancel(request, on_client_gone, call);
 }

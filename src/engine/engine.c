@@ -10,6 +10,7 @@
 #include "adopt.h"
 #include "cgroup.h"
 #include "internal.h"
+#include "task.h"
 
 static unsigned count_cpus(void)
 {
@@ -129,6 +130,7 @@ void engine_end(struct engine *engine)
         return;
     engine->ending = true;
     waiters_drop_all(engine);
+    task_cancel_all(engine);
     drop_links(engine);
     disk_destroy(steal_ptr(engine->disk));
     network_close(engine);

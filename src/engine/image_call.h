@@ -50,6 +50,12 @@ struct image_call *image_call_new(struct engine *engine, image_step step,
                                   const struct json_type *type, engine_image_done done, void *data);
 /* Begins it; tells and frees it when it has ended. */
 void image_call_submit(struct image_call *call);
+/* The same for one that reads or writes an archive, whose descriptor is taken over; it can be
+ * cancelled by what is returned. */
+struct engine_cancel *image_call_submit_archive(struct image_call *call, int archive_fd);
+
+/* What this machine runs, of an archive with images for several. */
+const struct image_worker_platform *image_own_platform(void);
 
 /* Loop's thread, before submit: notes which images the containers are made of. */
 void image_call_used(struct image_call *call);

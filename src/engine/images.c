@@ -404,6 +404,11 @@ static struct image_worker_platform own_platform = {(char *)"linux", (char *)"ar
 #error "name this architecture as image indexes do"
 #endif
 
+const struct image_worker_platform *image_own_platform(void)
+{
+    return &own_platform;
+}
+
 static int load_step(struct image_call *call, struct error *err)
 {
     _cleanup_store_staging_ struct store_staging *staging = NULL;
@@ -463,7 +468,7 @@ static int save_step(struct image_call *call, struct error *err)
     return r;
 }
 
-static struct engine_cancel *submit_archive(struct image_call *call, int archive_fd)
+struct engine_cancel *image_call_submit_archive(struct image_call *call, int archive_fd)
 {
     call->archive_fd = archive_fd;
     call->cancel.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -474,8 +479,8 @@ static struct engine_cancel *submit_archive(struct image_call *call, int archive
 struct engine_cancel *engine_image_load(struct engine *engine, int archive_fd,
                                         engine_image_done done, void *data)
 {
-    return submit_archive(image_call_new(engine, load_step, &api_image_loaded_type, done, data),
-                          archive_fd);
+    return image_call_submit_archive(
+        image_call_new(engine, load_step, &api_image_loaded_type, done, data), archive_fd);
 }
 
 struct engine_cancel *engine_image_save(struct engine *engine, char *const *names, int archive_fd,
@@ -484,7 +489,7 @@ struct engine_cancel *engine_image_save(struct engine *engine, char *const *name
     struct image_call *call = image_call_new(engine, save_step, &api_empty_type, done, data);
 
     call->names = strv_copy(names);
-    return submit_archive(call, archive_fd);
+    return image_call_submit_archive(call, archive_fd);
 }
 
 void engine_cancel(struct engine_cancel *cancel)

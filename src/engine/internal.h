@@ -60,6 +60,7 @@ struct engine {
     uv_timer_t adoption_timer;
     bool adoption_late;
     unsigned image_calls; /* of images.c and commit.c that use the store on other threads */
+    struct task *tasks;   /* image workers under way (task.h) */
     bool removing;        /* the whole instance */
     unsigned repairs;     /* checks that may exchange layers: nothing may start on one meanwhile */
     unsigned adopting;    /* monitors that have not said how their container is */

@@ -79,12 +79,28 @@ static void add_history(struct composition *c, struct oci_image_configuration *c
     config->history[config->history_count++] = entry;
 }
 
+static struct oci_image_configuration *new_config(const struct store_commit *commit)
+{
+    struct oci_image_configuration *config = xnew(struct oci_image_configuration);
+
+    config->os = xstrdup(commit->os);
+    config->architecture = xstrdup(commit->architecture);
+    replace_text(&config->variant, commit->variant);
+    config->rootfs = xnew(struct oci_image_rootfs);
+    config->rootfs->type = xstrdup("layers");
+    return config;
+}
+
 static int compose_config(struct composition *c, struct error *err)
 {
     _cleanup_oci_image_configuration_ struct oci_image_configuration *config = NULL;
-    const char *text = c->parent->config_text;
-    int r = oci_image_configuration_parse(text, strlen(text), c->parent->id, &config, err);
+    const char *text = c->parent ? c->parent->config_text : NULL;
+    int r = 0;
 
+    if (text)
+        r = oci_image_configuration_parse(text, strlen(text), c->parent->id, &config, err);
+    else
+        config = new_config(c->commit);
     if (r < 0)
         return r;
     drop_origin(config);
@@ -123,7 +139,7 @@ static int write_parent_layers(struct composition *c, struct json_writer *writer
 {
     struct image_worker_layer **layers = NULL;
     size_t count = 0;
-    int r = layers_read(c->staging->store, c->parent->id, &layers, &count, err);
+    int r = c->parent ? layers_read(c->staging->store, c->parent->id, &layers, &count, err) : 0;
 
     for (size_t i = 0; i < count; i++) {
         if (r == 0)
@@ -175,8 +191,8 @@ static int install(struct composition *c, struct error *err)
     const struct image_install image = {
         .id = c->id,
         .manifest = c->manifest_digest,
-        .base = c->parent->base,
-        .parent = c->parent->id,
+        .base = c->parent ? c->parent->base : NULL,
+        .parent = c->parent ? c->parent->id : NULL,
         .config_text = buffer_text(&c->config),
         .created = c->created,
         .layers = &layer,
@@ -199,8 +215,8 @@ static int compose_and_install(struct composition *c, struct error *err)
     if (r < 0)
         return r;
     _cleanup_store_rollback_ struct store_db *transaction = store->db;
-    r = image_read(store, c->commit->parent, &c->parent, err);
-    if (r == 0 && strv_length(c->parent->layers) >= STORE_LAYERS_MAX)
+    r = c->commit->parent ? image_read(store, c->commit->parent, &c->parent, err) : 0;
+    if (r == 0 && c->parent && strv_length(c->parent->layers) >= STORE_LAYERS_MAX)
         r = error_set(err, -EFBIG, "the image has %d layers already, more are not possible",
                       STORE_LAYERS_MAX);
     if (r == 0)

@@ -25,13 +25,16 @@ struct image_worker {
 static int spawn(const struct image_worker_spec *spec, int control_fd, struct process *process,
                  struct error *err)
 {
+    const struct image_worker_request *request = spec->request;
+    bool writes = request->save || request->pack;
     const int fds[IMAGE_FD_COUNT] = {
-        [IMAGE_FD_ARCHIVE_IN] = spec->request->save ? -1 : spec->archive_fd,
-        [IMAGE_FD_ARCHIVE_OUT] = spec->request->save ? spec->archive_fd : -1,
+        [IMAGE_FD_ARCHIVE_IN] = writes ? -1 : spec->archive_fd,
+        [IMAGE_FD_ARCHIVE_OUT] = writes ? spec->archive_fd : -1,
         [IMAGE_FD_LOG] = spec->log_fd,
         [IMAGE_FD_CONTROL] = control_fd,
         [IMAGE_FD_STAGING] = spec->staging_fd,
-        [IMAGE_FD_SOURCE] = spec->request->save ? spec->content_fd : spec->upper_fd,
+        [IMAGE_FD_SOURCE] = request->save ? spec->content_fd : spec->upper_fd,
+        [IMAGE_FD_TREE] = spec->tree_fd,
     };
     char *const argv[] = {"cloche-image", NULL};
     char *const environment[] = {NULL};
@@ -171,6 +174,19 @@ int image_worker_receive(struct image_worker *worker, struct image_worker_messag
     }
 }
 
+bool image_worker_release(struct image_worker *worker, struct process *ret)
+{
+    bool unreaped = worker->process.pidfd >= 0;
+
+    if (unreaped) {
+        syscall(SYS_pidfd_send_signal, worker->process.pidfd, SIGKILL, NULL, 0);
+        *ret = worker->process;
+        worker->process.pidfd = -1;
+    }
+    image_worker_free(worker);
+    return unreaped;
+}
+
 void image_worker_free(struct image_worker *worker)
 {
     if (!worker)
@@ -197,12 +213,11 @@ static int wait_event(struct image_worker *worker, int cancel_fd, struct error *
     return 0;
 }
 
-int image_worker_run(const struct image_worker_spec *spec, image_worker_progress_handler progress,
-                     void *context, int cancel_fd, struct image_worker_result **ret,
-                     struct error *err)
+int image_worker_wait(struct image_worker *worker, image_worker_progress_handler progress,
+                      void *context, int cancel_fd, struct image_worker_result **ret,
+                      struct error *err)
 {
-    _cleanup_image_worker_ struct image_worker *worker = NULL;
-    int r = image_worker_start(spec, &worker, err);
+    int r = 0;
 
     while (r >= 0) {
         _cleanup_image_worker_message_ struct image_worker_message *message = NULL;
@@ -217,4 +232,14 @@ int image_worker_run(const struct image_worker_spec *spec, image_worker_progress
             r = wait_event(worker, cancel_fd, err);
     }
     return r;
+}
+
+int image_worker_run(const struct image_worker_spec *spec, image_worker_progress_handler progress,
+                     void *context, int cancel_fd, struct image_worker_result **ret,
+                     struct error *err)
+{
+    _cleanup_image_worker_ struct image_worker *worker = NULL;
+    int r = image_worker_start(spec, &worker, err);
+
+    return r < 0 ? r : image_worker_wait(worker, progress, context, cancel_fd, ret, err);
 }

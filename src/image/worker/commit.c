@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -17,28 +16,19 @@
 #include <base/text.h>
 #include <image/descriptors.h>
 
+#include "entry.h"
 #include "limits.h"
 #include "load.h"
 #include "whiteout.h"
 #include "worker.h"
 #include "write.h"
 
-enum { DATA_BLOCK = 256 * 1024, XATTR_NAMES_MAX = 64 * 1024, LINKS_MAX = 1000000 };
-
-/* First path of a file that has several names. */
-struct link {
-    ino_t inode;
-    char *path;
-};
-
 struct commit {
     struct tar_sink sink; /* first: the sink is the commit */
     int blob_fd;
     struct tar_writer writer;
-    struct link *links;
-    size_t links_count;
-    uint64_t bytes;
-    char block[DATA_BLOCK];
+    struct entry_links links;
+    struct entry_data data;
 };
 
 static int write_blob(struct tar_sink *sink, const void *data, size_t length, struct error *err)
@@ -47,49 +37,6 @@ static int write_blob(struct tar_sink *sink, const void *data, size_t length, st
     int r = file_write_all(commit->blob_fd, data, length);
 
     return r < 0 ? error_errno(err, -r, "write the layer") : 0;
-}
-
-static int add_xattr(struct archive_entry *entry, int fd, const char *name, struct error *err)
-{
-    char value[XATTR_LENGTH_MAX];
-
-    /* Overlayfs keeps its own notes there. */
-    if (text_starts_with(name, "user.overlay.") ||
-        (!text_starts_with(name, "user.") && !text_equal(name, "security.capability")))
-        return 0;
-    ssize_t length = fgetxattr(fd, name, value, sizeof(value));
-    if (length < 0)
-        return errno == ENODATA ? 0 : error_errno(err, errno, "read the attribute %s", name);
-    archive_entry_xattr_add_entry(entry, name, value, (size_t)length);
-    return 0;
-}
-
-static int add_xattrs(struct archive_entry *entry, int fd, struct error *err)
-{
-    char names[XATTR_NAMES_MAX];
-    ssize_t length = flistxattr(fd, names, sizeof(names));
-
-    if (length < 0)
-        return errno == ENOTSUP ? 0 : error_errno(err, errno, "list its attributes");
-    for (const char *name = names; name < names + length; name += strlen(name) + 1) {
-        int r = add_xattr(entry, fd, name, err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-/* Owner, mode and time only: names of users are this machine's, not the image's. */
-static struct archive_entry *new_entry(const char *path, const struct stat *status)
-{
-    struct archive_entry *entry = archive_entry_new();
-
-    archive_entry_copy_pathname(entry, path);
-    archive_entry_set_mode(entry, status->st_mode);
-    archive_entry_set_uid(entry, status->st_uid);
-    archive_entry_set_gid(entry, status->st_gid);
-    archive_entry_set_mtime(entry, status->st_mtim.tv_sec, 0);
-    return entry;
 }
 
 static int write_entry(struct commit *commit, struct archive_entry *entry, struct error *err)
@@ -106,50 +53,10 @@ static int write_mark(struct commit *commit, const char *folder, const char *pre
 {
     const struct stat status = {.st_mode = S_IFREG | 0600};
     _cleanup_free_ char *path = xasprintf("%s%s%s%s", folder, folder[0] ? "/" : "", prefix, name);
-    struct archive_entry *entry = new_entry(path, &status);
+    struct archive_entry *entry = entry_new(path, &status);
 
     archive_entry_set_size(entry, 0);
     return write_entry(commit, entry, err);
-}
-
-/* The path that the file already has in the tar, or NULL: then this one is noted. */
-static const char *find_link(struct commit *commit, const struct stat *status, const char *path)
-{
-    if (status->st_nlink < 2)
-        return NULL;
-    for (size_t i = 0; i < commit->links_count; i++)
-        if (commit->links[i].inode == status->st_ino)
-            return commit->links[i].path;
-    if (commit->links_count >= LINKS_MAX)
-        return NULL;
-    if (commit->links_count % 64 == 0)
-        commit->links = xrealloc(commit->links, commit->links_count + 64, sizeof(*commit->links));
-    commit->links[commit->links_count++] = (struct link){status->st_ino, xstrdup(path)};
-    return NULL;
-}
-
-/* Exactly as many bytes as the header says. */
-static int write_data(struct commit *commit, int fd, uint64_t size, struct error *err)
-{
-    while (size) {
-        size_t wanted = size < sizeof(commit->block) ? (size_t)size : sizeof(commit->block);
-        ssize_t n = read(fd, commit->block, wanted);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return error_errno(err, errno, "read");
-        if (n == 0) {
-            memset(commit->block, 0, wanted);
-            n = (ssize_t)wanted;
-        }
-        int r = tar_writer_data(&commit->writer, commit->block, (size_t)n, err);
-        if (r < 0)
-            return r;
-        size -= (uint64_t)n;
-        commit->bytes += (uint64_t)n;
-        message_progress("pack the changes", commit->bytes);
-    }
-    return 0;
 }
 
 static int write_file(struct commit *commit, int folder_fd, const char *name, const char *path,
@@ -165,20 +72,22 @@ static int write_file(struct commit *commit, int folder_fd, const char *name, co
         return error_errno(err, errno, "open");
     if (!S_ISREG(status.st_mode))
         return 0;
-    struct archive_entry *entry = new_entry(path, &status);
-    const char *first = find_link(commit, &status, path);
+    struct archive_entry *entry = entry_new(path, &status);
+    const char *first = entry_links_find(&commit->links, &status, path);
     if (first) {
         archive_entry_copy_hardlink(entry, first);
         return write_entry(commit, entry, err);
     }
     archive_entry_set_size(entry, status.st_size);
-    int r = add_xattrs(entry, fd, err);
+    int r = entry_add_xattrs(entry, fd, err);
     if (r < 0) {
         archive_entry_free(entry);
         return r;
     }
     r = write_entry(commit, entry, err);
-    return r < 0 ? r : write_data(commit, fd, (uint64_t)status.st_size, err);
+    return r < 0 ? r
+                 : entry_write_data(&commit->data, &commit->writer, fd, (uint64_t)status.st_size,
+                                    err);
 }
 
 static int write_symlink(struct commit *commit, int folder_fd, const char *name, const char *path,
@@ -190,7 +99,7 @@ static int write_symlink(struct commit *commit, int folder_fd, const char *name,
     if (n < 0)
         return errno == ENOENT ? 0 : error_errno(err, errno, "read the link");
     target[n] = '\0';
-    struct archive_entry *entry = new_entry(path, status);
+    struct archive_entry *entry = entry_new(path, status);
     archive_entry_copy_symlink(entry, target);
     return write_entry(commit, entry, err);
 }
@@ -198,7 +107,7 @@ static int write_symlink(struct commit *commit, int folder_fd, const char *name,
 static int write_node(struct commit *commit, const char *path, const struct stat *status,
                       struct error *err)
 {
-    struct archive_entry *entry = new_entry(path, status);
+    struct archive_entry *entry = entry_new(path, status);
 
     archive_entry_set_rdev(entry, status->st_rdev);
     return write_entry(commit, entry, err);
@@ -285,8 +194,8 @@ static int write_folder_header(struct commit *commit, int fd, const char *path, 
 
     if (fstat(fd, &status) < 0)
         return error_errno(err, errno, "%s", path);
-    struct archive_entry *entry = new_entry(path[0] ? path : "./", &status);
-    int r = add_xattrs(entry, fd, err);
+    struct archive_entry *entry = entry_new(path[0] ? path : "./", &status);
+    int r = entry_add_xattrs(entry, fd, err);
     if (r < 0) {
         archive_entry_free(entry);
         return error_context(err, "%s", path), r;
@@ -342,14 +251,13 @@ static int make_tar(int staging_fd, struct error *err)
         return error_errno(err, errno, "create folders in staging");
     struct commit *commit = xnew(struct commit);
     commit->sink.write = write_blob;
+    commit->data.step = "pack the changes";
     commit->blob_fd =
         openat(staging_fd, "content/new-0", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     int r = commit->blob_fd < 0 ? error_errno(err, errno, "create a file in staging")
                                 : write_layer(commit, err);
     close_fd(commit->blob_fd);
-    for (size_t i = 0; i < commit->links_count; i++)
-        free(commit->links[i].path);
-    free(commit->links);
+    entry_links_finish(&commit->links);
     free(commit);
     return r;
 }

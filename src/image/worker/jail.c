@@ -7,9 +7,12 @@
  *                 as PID 1 of the new one, and its parent only waits for it
  *   root          an empty read-only root that holds nothing but the staging folder (/staging) and,
  *                 read only, the source folder (/source), each as a mount of its own, so that ".."
- *                 from their descriptors leads nowhere
- *   capabilities  only those that unpacking needs, and no way to get others
- *   system calls  an allow list
+ *                 from their descriptors leads nowhere A request that works in a container's files
+ * has these as its root in place of it (tree.c) capabilities  only those that unpacking needs, and
+ * no way to get others system calls  an allow list
+ *
+ * A worker that a user starts on files of the user's own (tree kind "own") has what the user has:
+ * there only system calls are filtered.
  *
  * The watcher thread ends the process when the engine closes the control socket.
  */
@@ -33,8 +36,10 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/text.h>
 #include <image/descriptors.h>
 
+#include "tree.h"
 #include "worker.h"
 
 static int load_libraries(struct error *err)
@@ -347,26 +352,69 @@ static int filter_calls(struct error *err)
     return r < 0 ? error_errno(err, -r, "jail: filter system calls") : 0;
 }
 
+/* The folder of a worker whose root is something else: reached by its descriptor only. */
+static int keep_folder(struct kept_folder *folder, struct error *err)
+{
+    _cleanup_close_ int opened = openat(folder->tree_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (opened < 0 || dup3(opened, folder->fd, O_CLOEXEC) < 0)
+        return error_errno(err, errno, "jail: open %s", folder->target);
+    return 0;
+}
+
+static int take_folders(struct kept_folder *folders, size_t count, struct error *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < count; i++)
+        if (folders[i].wanted)
+            r = clone_folder(&folders[i], err);
+    return r;
+}
+
+static int enter_tree(struct tree_mounts *mounts, struct kept_folder *folders, size_t count,
+                      struct error *err)
+{
+    int r = tree_enter(mounts, err);
+
+    for (size_t i = 0; r == 0 && i < count; i++)
+        if (folders[i].wanted)
+            r = keep_folder(&folders[i], err);
+    free(mounts->mount_fds);
+    return r;
+}
+
+static int restrict_process(struct error *err)
+{
+    int r = start_watcher(err);
+
+    return r == 0 ? filter_calls(err) : r;
+}
+
 int jail_enter(const struct jail *jail, struct error *err)
 {
     struct kept_folder folders[] = {
         {IMAGE_FD_STAGING, "staging", jail->has_staging, false, -1},
         {IMAGE_FD_SOURCE, "source", jail->has_source, true, -1},
     };
+    struct tree_mounts mounts = {.tree = jail->tree, .writable = jail->writes_tree};
     int r = load_libraries(err);
 
-    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(folders); i++)
-        if (folders[i].wanted)
-            r = clone_folder(&folders[i], err);
+    if (r == 0 && jail->tree && text_equal(jail->tree->kind, "own")) {
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+            return error_errno(err, errno, "jail: set no_new_privs");
+        return restrict_process(err);
+    }
+    if (r == 0)
+        r = take_folders(folders, ARRAY_SIZE(folders), err);
+    if (r == 0 && jail->tree)
+        r = tree_take(&mounts, err);
     if (r == 0)
         r = enter_namespaces(err);
     if (r == 0)
-        r = enter_root(folders, ARRAY_SIZE(folders), err);
+        r = jail->tree ? enter_tree(&mounts, folders, ARRAY_SIZE(folders), err)
+                       : enter_root(folders, ARRAY_SIZE(folders), err);
     if (r == 0)
         r = drop_capabilities(err);
-    if (r == 0)
-        r = start_watcher(err);
-    if (r == 0)
-        r = filter_calls(err);
-    return r;
+    return r == 0 ? restrict_process(err) : r;
 }

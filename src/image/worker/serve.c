@@ -16,20 +16,50 @@ static int serve_request(const struct image_worker_request *request,
     }
     if (request->verify)
         return worker_verify(request->verify, ret, err);
+    if (request->pack)
+        return worker_pack(request->pack, ret, err);
+    if (request->place)
+        return worker_place(request->place, ret, err);
+    if (request->stat)
+        return worker_stat(request->stat, ret, err);
+    if (request->populate)
+        return worker_populate(request->populate, ret, err);
+    if (request->import)
+        return worker_import(ret, err);
     return worker_commit(ret, err);
+}
+
+static const struct image_worker_tree *tree_of(const struct image_worker_request *request)
+{
+    if (request->pack)
+        return request->pack->tree;
+    if (request->place)
+        return request->place->tree;
+    if (request->stat)
+        return request->stat->tree;
+    return request->populate ? request->populate->tree : NULL;
+}
+
+static int count_members(const struct image_worker_request *request)
+{
+    return !!request->load + !!request->save + !!request->commit + !!request->pack +
+           !!request->place + !!request->stat + !!request->populate + !!request->import +
+           !!request->verify;
 }
 
 static int jail_for(const struct image_worker_request *request, struct error *err)
 {
     const struct jail jail = {
-        .has_staging = request->load || request->commit || request->verify,
+        .has_staging = request->load || request->commit || request->populate || request->import ||
+                       request->verify,
         .has_source =
             request->save || request->commit || (request->verify && request->verify->compare),
+        .tree = tree_of(request),
+        .writes_tree = request->place,
     };
 
-    if (!!request->load + !!request->save + !!request->commit + !!request->verify != 1)
-        return error_set(err, -EINVAL,
-                         "the request must have one of load, save, commit and verify");
+    if (count_members(request) != 1)
+        return error_set(err, -EINVAL, "the request must ask for exactly one thing");
     return jail_enter(&jail, err);
 }
 

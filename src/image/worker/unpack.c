@@ -48,6 +48,8 @@ static void forget_parent(struct unpack *unpack)
 
 static int note_implicit(struct unpack *unpack, const char *path, struct error *err)
 {
+    if (unpack->rules)
+        return 0;
     if (unpack->implicit_count >= IMPLICIT_FOLDERS_MAX)
         return error_set(err, -EFBIG, "more than %d folders without an entry of their own",
                          IMPLICIT_FOLDERS_MAX);
@@ -107,10 +109,27 @@ static bool parent_is_no_folder(int open_parent_result)
            open_parent_result == -ELOOP;
 }
 
+/* docker's NoOverwriteDirNonDir. */
+static int check_kind(const struct item *item, struct error *err)
+{
+    bool folder = archive_entry_filetype(item->entry) == AE_IFDIR;
+    struct stat status;
+
+    if (fstatat(item->parent_fd, item->name, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+        S_ISDIR(status.st_mode) == folder)
+        return 0;
+    return error_set(err, -ENOTDIR, "cannot overwrite %s \"/%s\" with %s",
+                     folder ? "non-directory" : "directory", item->path,
+                     folder ? "directory" : "non-directory");
+}
+
 /* A later entry of the same path wins (docker and containerd agree). */
 static int remove_existing(struct unpack *unpack, const struct item *item, struct error *err)
 {
-    int r = file_remove_tree_at(item->parent_fd, item->name, err);
+    int r = unpack->rules && unpack->rules->keep_kind ? check_kind(item, err) : 0;
+
+    if (r == 0)
+        r = file_remove_tree_at(item->parent_fd, item->name, err);
 
     forget_parent(unpack); /* it may have been what was removed */
     return r;
@@ -124,15 +143,31 @@ static struct timespec modification_time(struct archive_entry *entry)
 /* Attributes that the layer may set. Overlayfs' own would change what the layer means when it is
  * mounted; the rest (security modules, ACLs, trusted) belongs to the machine that made the image.
  */
-static int check_xattr(const char *name, bool *ret_wanted, struct error *err)
+static int check_xattr(const struct unpack *unpack, const char *name, bool *ret_wanted,
+                       struct error *err)
 {
-    if (text_starts_with(name, "user.overlay.") || text_starts_with(name, "trusted.overlay."))
+    bool overlay =
+        text_starts_with(name, "user.overlay.") || text_starts_with(name, "trusted.overlay.");
+
+    if (overlay && unpack->rules) {
+        *ret_wanted = false;
+        return 0;
+    }
+    if (overlay)
         return error_set(err, -EBADMSG, "the attribute %s is not allowed in a layer", name);
     *ret_wanted = text_equal(name, "security.capability") || text_starts_with(name, "user.");
     return 0;
 }
 
-static int set_xattrs(int fd, struct archive_entry *entry, struct error *err)
+/* What a file system, or one without the right to, cannot keep is left out by `cp`, as by others.
+ */
+static bool may_lack(const struct unpack *unpack)
+{
+    return unpack->rules && (errno == ENOTSUP || errno == EPERM);
+}
+
+static int set_xattrs(const struct unpack *unpack, int fd, struct archive_entry *entry,
+                      struct error *err)
 {
     const char *name;
     const void *value;
@@ -142,7 +177,7 @@ static int set_xattrs(int fd, struct archive_entry *entry, struct error *err)
         return 0;
     while (archive_entry_xattr_next(entry, &name, &value, &length) == ARCHIVE_OK) {
         bool wanted;
-        int r = check_xattr(name, &wanted, err);
+        int r = check_xattr(unpack, name, &wanted, err);
         if (r < 0)
             return r;
         if (!wanted)
@@ -150,27 +185,54 @@ static int set_xattrs(int fd, struct archive_entry *entry, struct error *err)
         if (length > XATTR_LENGTH_MAX)
             return error_set(err, -EFBIG, "the attribute %s is larger than %d bytes", name,
                              XATTR_LENGTH_MAX);
-        if (fsetxattr(fd, name, value, length, 0) < 0)
+        if (fsetxattr(fd, name, value, length, 0) < 0 && !may_lack(unpack))
             return error_errno(err, errno, "set the attribute %s", name);
     }
     return 0;
 }
 
-/* Owner, mode and attributes by a descriptor of a regular file or folder, in the order that keeps
- * set-user-ID bits and capabilities: chown clears them. */
-static int set_metadata(int fd, struct archive_entry *entry, struct error *err)
+/* Whose a file will be; (uid_t)-1 and (gid_t)-1: it stays as it was made. */
+struct owner {
+    uid_t uid;
+    gid_t gid;
+};
+
+static int owner_for(const struct unpack *unpack, struct archive_entry *entry, struct owner *ret,
+                     struct error *err)
 {
     la_int64_t uid = archive_entry_uid(entry), gid = archive_entry_gid(entry);
-    mode_t mode = archive_entry_perm(entry) & 07777;
 
+    if (unpack->rules && unpack->rules->keep_owner) {
+        *ret = (struct owner){(uid_t)-1, (gid_t)-1};
+        return 0;
+    }
+    if (unpack->rules && unpack->rules->given_owner) {
+        *ret = (struct owner){unpack->rules->uid, unpack->rules->gid};
+        return 0;
+    }
     if (uid < 0 || uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX)
         return error_set(err, -EBADMSG, "its owner %lld:%lld is out of range", (long long)uid,
                          (long long)gid);
-    if (fchown(fd, (uid_t)uid, (gid_t)gid) < 0)
-        return error_errno(err, errno, "set its owner %lld:%lld", (long long)uid, (long long)gid);
+    *ret = (struct owner){(uid_t)uid, (gid_t)gid};
+    return 0;
+}
+
+/* Owner, mode and attributes by a descriptor of a regular file or folder, in the order that keeps
+ * set-user-ID bits and capabilities: chown clears them. */
+static int set_metadata(const struct unpack *unpack, int fd, struct archive_entry *entry,
+                        struct error *err)
+{
+    mode_t mode = archive_entry_perm(entry) & 07777;
+    struct owner owner;
+    int r = owner_for(unpack, entry, &owner, err);
+
+    if (r < 0)
+        return r;
+    if (fchown(fd, owner.uid, owner.gid) < 0)
+        return error_errno(err, errno, "set its owner %u:%u", owner.uid, owner.gid);
     if (fchmod(fd, mode) < 0)
         return error_errno(err, errno, "set its mode %o", mode);
-    return set_xattrs(fd, entry, err);
+    return set_xattrs(unpack, fd, entry, err);
 }
 
 static int copy_data(int fd, struct tar *tar, uint64_t size, struct error *err)
@@ -215,7 +277,7 @@ static int create_file(struct unpack *unpack, struct item *item, struct tar *tar
     if (size >= FLUSH_SIZE) /* a hint: it is flushed at the end anyway (checksum.c) */
         sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
     if (r == 0)
-        r = set_metadata(fd, item->entry, err);
+        r = set_metadata(unpack, fd, item->entry, err);
     struct timespec times[2] = {modification_time(item->entry), modification_time(item->entry)};
     if (r == 0 && futimens(fd, times) < 0)
         r = error_errno(err, errno, "set its time");
@@ -262,19 +324,20 @@ static int create_folder(struct unpack *unpack, struct item *item, struct error 
     if (fd < 0)
         return error_errno(err, errno, "open");
     note_time(unpack, item);
-    return set_metadata(fd, item->entry, err);
+    return set_metadata(unpack, fd, item->entry, err);
 }
 
 /* Owner and times of what cannot be opened: links, devices, pipes. */
-static int set_owner_and_time(const struct item *item, struct error *err)
+static int set_owner_and_time(const struct unpack *unpack, const struct item *item,
+                              struct error *err)
 {
     struct timespec times[2] = {modification_time(item->entry), modification_time(item->entry)};
-    la_int64_t uid = archive_entry_uid(item->entry), gid = archive_entry_gid(item->entry);
+    struct owner owner;
+    int r = owner_for(unpack, item->entry, &owner, err);
 
-    if (uid < 0 || uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX)
-        return error_set(err, -EBADMSG, "its owner %lld:%lld is out of range", (long long)uid,
-                         (long long)gid);
-    if (fchownat(item->parent_fd, item->name, (uid_t)uid, (gid_t)gid, AT_SYMLINK_NOFOLLOW) < 0)
+    if (r < 0)
+        return r;
+    if (fchownat(item->parent_fd, item->name, owner.uid, owner.gid, AT_SYMLINK_NOFOLLOW) < 0)
         return error_errno(err, errno, "set its owner");
     if (utimensat(item->parent_fd, item->name, times, AT_SYMLINK_NOFOLLOW) < 0)
         return error_errno(err, errno, "set its time");
@@ -282,7 +345,7 @@ static int set_owner_and_time(const struct item *item, struct error *err)
 }
 
 /* The target is text: whoever follows it later does so inside a root. */
-static int create_symlink(const struct item *item, struct error *err)
+static int create_symlink(const struct unpack *unpack, const struct item *item, struct error *err)
 {
     const char *target = archive_entry_symlink(item->entry);
 
@@ -292,10 +355,11 @@ static int create_symlink(const struct item *item, struct error *err)
         return error_set(err, -EBADMSG, "a symbolic link without a target");
     if (symlinkat(target, item->parent_fd, item->name) < 0)
         return errno == EEXIST ? -EEXIST : error_errno(err, errno, "create");
-    return set_owner_and_time(item, err);
+    return set_owner_and_time(unpack, item, err);
 }
 
-static int create_node(const struct item *item, mode_t type, struct error *err)
+static int create_node(const struct unpack *unpack, const struct item *item, mode_t type,
+                       struct error *err)
 {
     dev_t device = S_ISFIFO(type) ? 0 : archive_entry_rdev(item->entry);
 
@@ -303,7 +367,23 @@ static int create_node(const struct item *item, mode_t type, struct error *err)
     if (mknodat(item->parent_fd, item->name, type | (archive_entry_perm(item->entry) & 07777),
                 device) < 0)
         return errno == EEXIST ? -EEXIST : error_errno(err, errno, "create");
-    return set_owner_and_time(item, err);
+    return set_owner_and_time(unpack, item, err);
+}
+
+/* An entry's path, or the target of a hard link, in the root. Owned. */
+static int path_in_root(const struct unpack *unpack, const char *text, char **ret,
+                        struct error *err)
+{
+    const struct unpack_rules *rules = unpack->rules;
+    _cleanup_free_ char *path = NULL;
+    int r = tar_clean_path(text, &path, err);
+
+    if (r < 0 || !rules) {
+        *ret = steal_ptr(path);
+        return r;
+    }
+    *ret = path[0] && rules->base[0] ? xasprintf("%s/%s", rules->base, path) : steal_ptr(path);
+    return 0;
 }
 
 /* The target's path is one inside the layer, its last component is not followed. */
@@ -311,7 +391,7 @@ static int create_hard_link(struct unpack *unpack, const struct item *item, cons
                             struct error *err)
 {
     _cleanup_free_ char *path = NULL;
-    int r = tar_clean_path(target, &path, err);
+    int r = path_in_root(unpack, target, &path, err);
 
     if (r < 0)
         return error_context(err, "hard link to '%s'", target), r;
@@ -348,11 +428,11 @@ static int create_item(struct unpack *unpack, struct item *item, struct tar *tar
     case AE_IFDIR:
         return create_folder(unpack, item, err);
     case AE_IFLNK:
-        return create_symlink(item, err);
+        return create_symlink(unpack, item, err);
     case AE_IFCHR:
     case AE_IFBLK:
     case AE_IFIFO:
-        return create_node(item, type, err);
+        return create_node(unpack, item, type, err);
     default:
         return error_set(err, -EBADMSG, "an entry of unknown type %o", type);
     }
@@ -363,7 +443,7 @@ static int create_item(struct unpack *unpack, struct item *item, struct tar *tar
 static int replace_item(struct unpack *unpack, struct item *item, struct tar *tar,
                         struct error *err)
 {
-    bool was_whiteout = whiteout_is(item->parent_fd, item->name);
+    bool was_whiteout = !unpack->rules && whiteout_is(item->parent_fd, item->name);
     int r = remove_existing(unpack, item, err);
 
     if (r == 0)
@@ -381,20 +461,23 @@ static int unpack_item(struct unpack *unpack, struct item *item, struct tar *tar
 
     if (!path)
         return error_set(err, -EBADMSG, "an entry without a path");
-    int r = tar_clean_path(path, &item->path, err);
+    int r = path_in_root(unpack, path, &item->path, err);
     if (r < 0)
         return r;
+    if (!item->path[0] && unpack->rules)
+        return 0; /* the folder that gets it all stays as it is */
     if (!item->path[0])
         return archive_entry_filetype(item->entry) == AE_IFDIR
                    ? create_folder(unpack, item, err)
                    : error_set(err, -EBADMSG, "the root of a layer must be a folder");
+    bool plain = unpack->rules;
     _cleanup_error_ struct error reason = ERROR_INIT;
     r = find_parent(unpack, item, &reason);
-    if (r < 0 && whiteout_is_name(item->name) && parent_is_no_folder(r))
+    if (r < 0 && !plain && whiteout_is_name(item->name) && parent_is_no_folder(r))
         return 0;
     if (r < 0)
         return error_move(err, &reason);
-    if (whiteout_is_name(item->name))
+    if (!plain && whiteout_is_name(item->name))
         return whiteout_apply(item->parent_fd, item->name, err);
     r = create_item(unpack, item, tar, err);
     if (r == -EEXIST && (!err || !err->code))

@@ -5,12 +5,25 @@
 #ifndef IMAGE_UNPACK_H
 #define IMAGE_UNPACK_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <time.h>
 
 #include <base/error.h>
 
 #include "tar.h"
+
+/* How `cp` wants it, in place of what layers want: names are as they are, whiteouts are none.
+ * Nothing is owned. */
+struct unpack_rules {
+    const char *base; /* clean path in the root, of the folder that gets it all; "" is the root */
+    bool keep_kind;   /* a folder and something else do not replace each other */
+    bool keep_owner;  /* files belong to whoever unpacks them */
+    bool given_owner; /* they belong to uid and gid */
+    uid_t uid;
+    gid_t gid;
+};
 
 struct folder_time {
     char *path;
@@ -18,7 +31,8 @@ struct folder_time {
 };
 
 struct unpack {
-    int root_fd; /* not owned */
+    int root_fd;                      /* not owned */
+    const struct unpack_rules *rules; /* not owned; NULL: a layer */
     uint64_t entries;
     uint64_t bytes;    /* of regular files */
     char *parent_path; /* of the last entry, and its descriptor: most entries share it */

@@ -12,6 +12,8 @@
 struct jail {
     bool has_staging;
     bool has_source;
+    const struct image_worker_tree *tree; /* NULL: none; it becomes the root (tree.h) */
+    bool writes_tree;
 };
 int jail_enter(const struct jail *jail, struct error *err);
 
@@ -27,5 +29,14 @@ int worker_save(const struct image_worker_save *request, struct error *err);
 int worker_verify(const struct image_worker_verify *request, struct image_worker_result **ret,
                   struct error *err);
 int worker_commit(struct image_worker_result **ret, struct error *err);
+int worker_import(struct image_worker_result **ret, struct error *err);
+int worker_pack(const struct image_worker_pack *request, struct image_worker_result **ret,
+                struct error *err);
+int worker_place(const struct image_worker_place *request, struct image_worker_result **ret,
+                 struct error *err);
+int worker_stat(const struct image_worker_stat *request, struct image_worker_result **ret,
+                struct error *err);
+int worker_populate(const struct image_worker_populate *request, struct image_worker_result **ret,
+                    struct error *err);
 
 #endif

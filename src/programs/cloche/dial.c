@@ -12,6 +12,7 @@
 #include <rpc/client.h>
 
 #include "dial.h"
+#include "libexec.h"
 
 enum { SAID_MAX = 4096 };
 
@@ -20,29 +21,10 @@ bool dial_has_descriptors(const struct dial_options *options)
     return !options->host || text_starts_with(options->host, "unix://");
 }
 
-/* $CLOCHE_LIBEXEC, beside this program, or where it was installed. */
-static char *find_program(void)
-{
-    const char *set = getenv("CLOCHE_LIBEXEC");
-    char self[PATH_MAX];
-
-    if (!text_empty(set))
-        return xasprintf("%s/cloche-dial", set);
-    ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    if (length > 0) {
-        self[length] = '\0';
-        *strrchr(self, '/') = '\0';
-        _cleanup_free_ char *beside = xasprintf("%s/cloche-dial", self);
-        if (access(beside, X_OK) == 0)
-            return steal_ptr(beside);
-    }
-    return xstrdup(CLOCHE_LIBEXECDIR "/cloche-dial");
-}
-
 static int run_dial(const struct dial_options *options, const char *scheme, const char *host,
                     const char *port, int client_fd, int status_fd, struct error *err)
 {
-    _cleanup_free_ char *path = find_program();
+    _cleanup_free_ char *path = libexec_find("cloche-dial");
     char *const argv[] = {(char *)"cloche-dial",
                           (char *)(uintptr_t)scheme,
                           (char *)(uintptr_t)host,

@@ -17,6 +17,7 @@
 
 #include <base/error.h>
 #include <base/instance.h>
+#include <schema/image_worker.h>
 #include <schema/management.h>
 
 struct engine;
@@ -163,6 +164,25 @@ struct api_container_details *engine_container_inspect(const struct container *c
 void engine_container_size(struct container *container, engine_image_done done,
                            void *data); /* api_file_sizes */
 
+/* Copies into a container and out of it, also into one that runs. archive_fd is taken over: where
+ * the tar goes to or comes from. The result is the worker's, valid during the callback, which comes
+ * after the call has returned; not set with an error. */
+struct engine_copy;
+typedef void (*engine_copy_done)(const struct error *err, const struct image_worker_result *result,
+                                 void *data);
+struct engine_copy *engine_archive_stat(struct container *container, const char *path,
+                                        engine_copy_done done, void *data);
+struct engine_copy *engine_archive_get(struct container *container,
+                                       const struct api_archive_get *how, int archive_fd,
+                                       engine_copy_done done, void *data);
+struct engine_copy *engine_archive_put(struct container *container,
+                                       const struct api_archive_put *how, int archive_fd,
+                                       engine_copy_done done, void *data);
+struct engine_copy *engine_container_export(struct container *container, int archive_fd,
+                                            engine_copy_done done, void *data);
+/* As engine_cancel() below. */
+void engine_copy_cancel(struct engine_copy *copy);
+
 /* --- images ----------------------------------------------------------------------------------- */
 
 void engine_image_list(struct engine *engine, const struct api_image_list *which,
@@ -178,12 +198,18 @@ void engine_image_tag(struct engine *engine, const char *image, const char *name
 void engine_image_remove(struct engine *engine, const char *image, bool force,
                          engine_image_done done, void *data); /* api_image_removed */
 
+/* What differs from the container's image: api_container_changes. */
+void engine_container_changes(struct container *container, engine_image_done done, void *data);
+
 /* archive_fd is taken over. cancel: see engine_cancel. */
 struct engine_cancel;
 struct engine_cancel *engine_image_load(struct engine *engine, int archive_fd,
                                         engine_image_done done, void *data); /* api_image_loaded */
 struct engine_cancel *engine_image_save(struct engine *engine, char *const *names, int archive_fd,
                                         engine_image_done done, void *data); /* api_empty */
+struct engine_cancel *engine_image_import(struct engine *engine, const struct api_image_import *how,
+                                          int archive_fd, engine_image_done done,
+                                          void *data); /* api_image_id */
 /* The one who asked is gone: the worker is killed; the callback comes with -ECANCELED. NULL is
  * nothing; not to be used after the callback. */
 void engine_cancel(struct engine_cancel *cancel);

@@ -6,14 +6,15 @@
 #define IMAGE_DESCRIPTORS_H
 
 enum image_descriptor {
-    IMAGE_FD_ARCHIVE_IN,  /* load: the archive, a file or pipe, read from where it stands; verify: a
-                             blob */
-    IMAGE_FD_ARCHIVE_OUT, /* save: where the archive goes */
+    IMAGE_FD_ARCHIVE_IN,  /* load, import, place: the archive, read from where it stands;
+ verify: a blob */
+    IMAGE_FD_ARCHIVE_OUT, /* save, pack: where the archive goes */
     IMAGE_FD_LOG,         /* stderr */
     IMAGE_FD_CONTROL,     /* stream socket: request in, messages out (image-worker.json) */
-    IMAGE_FD_STAGING,     /* load, commit, verify: folder for the result */
-    IMAGE_FD_SOURCE, /* save: the store's blobs; commit: the container's upper folder; verify: the
-                        layer's */
+    IMAGE_FD_STAGING, /* load, commit, import, verify: folder for the result; populate: volume */
+    IMAGE_FD_SOURCE,  /* save: the store's blobs; commit: the container's upper folder;
+verify: the layer's */
+    IMAGE_FD_TREE,    /* pack, place, stat, populate: a pidfd, a mount or a folder */
     IMAGE_FD_COUNT,
 };
 

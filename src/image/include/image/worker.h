@@ -15,6 +15,7 @@
 #include <stdbool.h>
 
 #include <base/error.h>
+#include <base/process.h>
 #include <schema/image_worker.h>
 
 enum {
@@ -26,15 +27,17 @@ enum {
 struct image_worker_spec {
     const char *program;                        /* path of cloche-image */
     const struct image_worker_request *request; /* version is filled in by the client */
-    int archive_fd;                             /* load, verify: read from; save: written to */
-    int staging_fd; /* load, commit, verify: where the result goes (a directory) */
+    int archive_fd; /* load, import, place, verify: read from; save, pack: written to */
+    int staging_fd; /* load, commit, import, verify: where the result goes; populate: volume */
     int content_fd; /* save: ROOT/content/sha256 */
     int upper_fd;   /* commit: the container's upper folder; verify: the layer's folder */
+    int tree_fd;    /* pack, place, stat, populate: what request->...->tree->kind says */
     int log_fd;     /* its stderr; -1: /dev/null */
 };
 #define IMAGE_WORKER_SPEC_INIT                                                                     \
     {                                                                                              \
-        .archive_fd = -1, .staging_fd = -1, .content_fd = -1, .upper_fd = -1, .log_fd = -1         \
+        .archive_fd = -1, .staging_fd = -1, .content_fd = -1, .upper_fd = -1, .tree_fd = -1,       \
+        .log_fd = -1                                                                               \
     }
 
 struct image_worker;
@@ -56,6 +59,11 @@ enum image_worker_event {
 int image_worker_receive(struct image_worker *worker, struct image_worker_message **ret_message,
                          struct error *err);
 
+/* As image_worker_free(), but the end of the process is not waited for: true: *ret is the caller's
+ * to reap. For loops, which a worker that takes its mounts down or hangs in one must not hold up.
+ */
+bool image_worker_release(struct image_worker *worker, struct process *ret);
+
 /* NULL allowed. A worker that still runs is killed. */
 void image_worker_free(struct image_worker *worker);
 static inline void cleanup_image_worker_p(struct image_worker **worker)
@@ -69,6 +77,9 @@ static inline void cleanup_image_worker_p(struct image_worker **worker)
  * -1: none. */
 typedef void (*image_worker_progress_handler)(const struct image_worker_progress *progress,
                                               void *context);
+int image_worker_wait(struct image_worker *worker, image_worker_progress_handler progress,
+                      void *context, int cancel_fd, struct image_worker_result **ret,
+                      struct error *err); /* of one that was started */
 int image_worker_run(const struct image_worker_spec *spec, image_worker_progress_handler progress,
                      void *context, int cancel_fd, struct image_worker_result **ret,
                      struct error *err);

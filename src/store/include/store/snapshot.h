@@ -35,6 +35,19 @@ int store_snapshot_mount(struct store *store, const char *container, bool passin
 int store_snapshot_open_upper(struct store *store, const char *container, int *ret_fd,
                               struct error *err);
 
+enum store_change_kind { STORE_CHANGE_MODIFIED, STORE_CHANGE_ADDED, STORE_CHANGE_DELETED };
+struct store_change {
+    char *path; /* absolute, in the container */
+    enum store_change_kind kind;
+};
+
+/* What differs from the image, by path: reads the upper folder, and of the layers only what it has,
+ * too. Of a folder that took the place of another one, the files that went with that are not told.
+ * The list is the caller's (store_changes_free). */
+int store_snapshot_changes(struct store *store, const char *container, struct store_change **ret,
+                           size_t *ret_count, struct error *err);
+void store_changes_free(struct store_change *changes, size_t count);
+
 /* Bytes of the regular files in the upper folder (docker's SizeRw). Walks it. */
 int store_snapshot_usage(struct store *store, const char *container, uint64_t *ret,
                          struct error *err);

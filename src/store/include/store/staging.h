@@ -43,12 +43,13 @@ int store_staging_import(struct store_staging *staging, const struct image_worke
                          struct store_loaded **ret, size_t *ret_count, struct error *err);
 
 struct store_commit {
-    const char *parent;                       /* image ID the container stands on */
+    const char *parent; /* image ID the container stands on; NULL: the layer stands on nothing */
     const struct oci_image_execution *config; /* defaults of the new image; NULL: the parent's */
     const char *name;                         /* repository[:tag]; NULL or "": none */
     const char *author;                       /* NULL: none */
     const char *comment;                      /* NULL: none */
     const char *created_by;                   /* the container's command line, for the history */
+    const char *os, *architecture, *variant;  /* without a parent; variant NULL: none */
 };
 
 /* Makes an image of the parent and the worker's layer. ret_id: sha256:HEX, owned. */

@@ -1,0 +1,340 @@
+/*
+ * Copying into containers and out of them, and the export of their roots: by a worker whose root is
+ * the container's (image/worker/tree.h), with the tar's descriptor as the client gave it.
+ *
+ *     prepare_work    disk thread: a pidfd of its first process; or, when it does not run, its root
+ *                     as a detached mount
+ *     start_worker    the loop: task.c
+ *     on_worker_done
+ *
+ * A container that does not run is not started meanwhile: the copy is one of its operations. One
+ * that runs goes on with whatever else is asked of it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+
+#include "internal.h"
+#include "mounts.h"
+#include "task.h"
+#include "user.h"
+
+enum { CGROUP_FILE_MAX = 64 * 1024 };
+
+enum archive_kind { ARCHIVE_STAT, ARCHIVE_GET, ARCHIVE_PUT, ARCHIVE_EXPORT };
+
+struct engine_copy {
+    struct operation base; /* first; base.container is set in any case */
+    bool is_operation;
+    struct disk_job job;
+    struct task *task;
+    bool cancelled;
+    bool told; /* done was called */
+    enum archive_kind kind;
+    char *path, *name; /* owned */
+    bool keep_kind, own_by_user;
+    int archive_fd;
+    int tree_fd;
+    bool runs;
+    pid_t pid, monitor_pid;
+    uint32_t uid, gid;
+    engine_copy_done done;
+    void *data;
+    struct error err;
+};
+
+/* --- disk thread ------------------------------------------------------------------------------ */
+
+/* The process may have ended and its number be another's by now: what is in the container's cgroup
+ * while the pidfd says that it lives is ours. */
+static int open_process(const struct engine_copy *copy, int *ret_fd, struct error *err)
+{
+    const struct container *container = copy->base.container;
+    _cleanup_free_ char *path = xasprintf("/proc/%d/cgroup", copy->pid);
+    _cleanup_free_ char *text = NULL;
+    _cleanup_close_ int fd = (int)syscall(SYS_pidfd_open, copy->pid, 0);
+    struct pollfd end = {.fd = fd, .events = POLLIN};
+
+    if (fd >= 0 && file_read_at(AT_FDCWD, path, CGROUP_FILE_MAX, &text, NULL, NULL) == 0 &&
+        strstr(text, container->id) && poll(&end, 1, 0) == 0) {
+        *ret_fd = steal_fd(&fd);
+        return 0;
+    }
+    return error_set(err, -EAGAIN, "container %s has just ended", container->name);
+}
+
+/* The user whom the files are given to, looked up in the container's own root. */
+static int find_owner(struct engine_copy *copy, struct error *err)
+{
+    const struct container *container = copy->base.container;
+    _cleanup_free_ char *rootfs = container_run_path(container, "rootfs");
+    _cleanup_free_ char *path = xasprintf("/proc/%d/root%s", copy->monitor_pid, rootfs);
+    _cleanup_(user_finish) struct user user = {0};
+    _cleanup_close_ int root_fd = copy->runs ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)
+                                             : fcntl(copy->tree_fd, F_DUPFD_CLOEXEC, 0);
+
+    if (root_fd < 0)
+        return error_errno(err, errno, "open the root of %s", container->name);
+    const struct user_question question = {.user = container->effective->user};
+    int r = user_resolve(root_fd, &question, &user, err);
+    copy->uid = user.uid;
+    copy->gid = user.gid;
+    return r;
+}
+
+static int prepare(struct engine_copy *copy, struct error *err)
+{
+    const struct container *container = copy->base.container;
+    int r = copy->runs ? open_process(copy, &copy->tree_fd, err)
+                       : store_snapshot_mount(container->engine->store, container->id, false,
+                                              &copy->tree_fd, err);
+
+    return r == 0 && copy->own_by_user ? find_owner(copy, err) : r;
+}
+
+static void prepare_work(struct disk_job *job)
+{
+    struct engine_copy *copy = disk_job_of(job, struct engine_copy, job);
+
+    if (copy->err.code == 0)
+        engine_settle(&copy->err, prepare(copy, &copy->err));
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+static void copy_free(struct engine_copy *copy)
+{
+    close_fd(copy->archive_fd);
+    close_fd(copy->tree_fd);
+    free(copy->path);
+    free(copy->name);
+    error_finish(&copy->err);
+    free(copy);
+}
+
+static void finish(struct engine_copy *copy, const struct image_worker_result *result)
+{
+    struct container *container = copy->base.container;
+
+    /* Whoever reads the archive sees its end before the answer. */
+    close_fd(steal_fd(&copy->archive_fd));
+    close_fd(steal_fd(&copy->tree_fd));
+    copy->told = true;
+    copy->done(copy->err.code ? &copy->err : NULL, result, copy->data);
+    if (copy->is_operation) {
+        operation_finish(&copy->base, copy->err.code ? &copy->err : NULL, true);
+        return;
+    }
+    container_unref(container);
+    copy_free(copy);
+}
+
+/* In docker's words where clients know them. */
+static void explain(struct engine_copy *copy, const struct error *err)
+{
+    const char *name = copy->base.container->name;
+
+    if (err->code == -ENOENT && copy->kind != ARCHIVE_EXPORT)
+        error_set(&copy->err, -ENOENT, "Could not find the file %s in container %s", copy->path,
+                  name);
+    else if (err->code == -ENOTDIR && copy->kind == ARCHIVE_PUT)
+        error_set(&copy->err, -EINVAL, "extraction point is not a directory: %s",
+                  error_message(err));
+    else if (err->code == -ENOTDIR || err->code == -ELOOP)
+        error_set(&copy->err, -EINVAL, "%s", error_message(err));
+    else if (err->code == -EROFS)
+        error_set(&copy->err, -EACCES, "%s", error_message(err));
+    else
+        error_set(&copy->err, err->code, "%s", error_message(err));
+}
+
+static void on_worker_done(const struct error *err, const struct image_worker_result *result,
+                           void *data)
+{
+    struct engine_copy *copy = data;
+
+    copy->task = NULL;
+    if (err)
+        explain(copy, err);
+    finish(copy, result);
+}
+
+/* --- the worker ------------------------------------------------------------------------------- */
+
+static int start_worker(struct engine_copy *copy, struct error *err)
+{
+    struct container *container = copy->base.container;
+    struct image_worker_spec spec = IMAGE_WORKER_SPEC_INIT;
+    struct image_worker_tree tree = {
+        .kind = (char *)(copy->runs ? "process" : "mount"),
+        .alone = copy->kind == ARCHIVE_EXPORT,
+        .has_alone = true,
+    };
+    struct image_worker_stat stat = {&tree, copy->path};
+    struct image_worker_pack pack = {.tree = &tree, .path = copy->path, .name = copy->name};
+    struct image_worker_place place = {
+        .tree = &tree,
+        .path = copy->path,
+        .keep_kind = copy->keep_kind,
+        .has_keep_kind = true,
+        .owner = (char *)(copy->own_by_user ? "given" : "archive"),
+        .uid = copy->uid,
+        .has_uid = true,
+        .gid = copy->gid,
+        .has_gid = true,
+    };
+    struct image_worker_request request = {
+        .stat = copy->kind == ARCHIVE_STAT ? &stat : NULL,
+        .place = copy->kind == ARCHIVE_PUT ? &place : NULL,
+    };
+
+    if (!request.stat && !request.place)
+        request.pack = &pack;
+    if (!copy->runs && copy->kind != ARCHIVE_EXPORT)
+        mounts_fill_tree(container, &tree);
+    spec.program = container->engine->image_program;
+    spec.request = &request;
+    spec.archive_fd = copy->archive_fd;
+    spec.tree_fd = copy->tree_fd;
+    int r = task_start(container->engine, &spec, on_worker_done, copy, &copy->task, err);
+    mounts_clear_tree(&tree);
+    return r;
+}
+
+static void prepare_done(struct disk_job *job)
+{
+    struct engine_copy *copy = disk_job_of(job, struct engine_copy, job);
+    struct engine *engine = copy->base.container->engine;
+
+    if (copy->err.code == 0 && (copy->cancelled || engine->ending))
+        error_set(&copy->err, -ECANCELED, "cancelled");
+    if (copy->err.code < 0 || start_worker(copy, &copy->err) < 0) {
+        engine_settle(&copy->err, copy->err.code ? copy->err.code : -EIO);
+        finish(copy, NULL);
+        return;
+    }
+    /* The worker has its own. */
+    close_fd(steal_fd(&copy->archive_fd));
+    close_fd(steal_fd(&copy->tree_fd));
+}
+
+static void begin(struct engine_copy *copy)
+{
+    struct container *container = copy->base.container;
+
+    copy->runs = container->state == CONTAINER_RUNNING && container->record->pid > 0;
+    copy->pid = (pid_t)container->record->pid;
+    copy->monitor_pid = (pid_t)container->record->monitor_pid;
+    copy->job.work = prepare_work;
+    copy->job.done = prepare_done;
+    disk_submit(container->engine->disk, &copy->job);
+}
+
+/* --- as an operation of a container that does not run ----------------------------------------- */
+
+static void copy_begin(struct operation *operation)
+{
+    struct engine_copy *copy = (struct engine_copy *)operation;
+
+    if (operation->container->state == CONTAINER_REMOVING)
+        error_set(&copy->err, -ENOENT, "No such container: %s", operation->container->name);
+    begin(copy);
+}
+
+/* The daemon ends before it began. */
+static void on_operation_done(const struct engine_result *result, void *data)
+{
+    struct engine_copy *copy = data;
+
+    if (!copy->told)
+        copy->done(result->err, NULL, copy->data);
+}
+
+static void copy_release(struct operation *operation)
+{
+    copy_free((struct engine_copy *)operation);
+}
+
+static const struct operation_kind copy_operation_kind = {
+    .name = "copy",
+    .begin = copy_begin,
+    .release = copy_release,
+};
+
+static struct engine_copy *new_copy(enum archive_kind kind, const char *path, int archive_fd,
+                                    engine_copy_done done, void *data)
+{
+    struct engine_copy *copy = xnew(struct engine_copy);
+
+    copy->base.kind = &copy_operation_kind;
+    copy->kind = kind;
+    copy->path = xstrdup(path);
+    copy->archive_fd = archive_fd;
+    copy->tree_fd = -1;
+    copy->done = done;
+    copy->data = data;
+    return copy;
+}
+
+static struct engine_copy *submit(struct container *container, struct engine_copy *copy)
+{
+    if (container->state == CONTAINER_RUNNING) {
+        copy->base.container = container_ref(container);
+        begin(copy);
+    } else {
+        copy->is_operation = true;
+        operation_submit(container, &copy->base, on_operation_done, copy);
+    }
+    return copy;
+}
+
+struct engine_copy *engine_archive_stat(struct container *container, const char *path,
+                                        engine_copy_done done, void *data)
+{
+    return submit(container, new_copy(ARCHIVE_STAT, path, -1, done, data));
+}
+
+struct engine_copy *engine_archive_get(struct container *container,
+                                       const struct api_archive_get *how, int archive_fd,
+                                       engine_copy_done done, void *data)
+{
+    struct engine_copy *copy = new_copy(ARCHIVE_GET, how->path, archive_fd, done, data);
+
+    copy->name = how->name ? xstrdup(how->name) : NULL;
+    return submit(container, copy);
+}
+
+struct engine_copy *engine_archive_put(struct container *container,
+                                       const struct api_archive_put *how, int archive_fd,
+                                       engine_copy_done done, void *data)
+{
+    struct engine_copy *copy = new_copy(ARCHIVE_PUT, how->path, archive_fd, done, data);
+
+    copy->keep_kind = how->no_overwrite_dir_non_dir;
+    copy->own_by_user = how->copy_uid_gid && !text_empty(container->effective->user);
+    return submit(container, copy);
+}
+
+struct engine_copy *engine_container_export(struct container *container, int archive_fd,
+                                            engine_copy_done done, void *data)
+{
+    struct engine_copy *copy = new_copy(ARCHIVE_EXPORT, "/", archive_fd, done, data);
+
+    copy->name = xstrdup("");
+    return submit(container, copy);
+}
+
+void engine_copy_cancel(struct engine_copy *copy)
+{
+    copy->cancelled = true;
+    if (copy->task)
+        task_cancel(copy->task);
+}
