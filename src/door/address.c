@@ -4,15 +4,25 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/socket.h>
 #include <base/text.h>
 #include <door/address.h>
 
 enum { BACKLOG = 128 };
 
 static const char *const names[] = {
-    [DOOR_TCP] = "tcp", [DOOR_TLS] = "tls", [DOOR_WS] = "ws", [DOOR_WSS] = "wss"};
+    [DOOR_TCP] = "tcp",
+    [DOOR_TLS] = "tls",
+    [DOOR_WS] = "ws",
+    [DOOR_WSS] = "wss",
+    [DOOR_DOCKER_UNIX] = "docker+unix",
+    [DOOR_DOCKER_TCP] = "docker+tcp",
+    [DOOR_DOCKER_TLS] = "docker+tls",
+};
 
 const char *door_transport_name(enum door_transport transport)
 {
@@ -21,12 +31,18 @@ const char *door_transport_name(enum door_transport transport)
 
 bool door_transport_is_tls(enum door_transport transport)
 {
-    return transport == DOOR_TLS || transport == DOOR_WSS;
+    return transport == DOOR_TLS || transport == DOOR_WSS || transport == DOOR_DOCKER_TLS;
 }
 
 bool door_transport_is_http(enum door_transport transport)
 {
     return transport == DOOR_WS || transport == DOOR_WSS;
+}
+
+bool door_transport_is_docker(enum door_transport transport)
+{
+    return transport == DOOR_DOCKER_UNIX || transport == DOOR_DOCKER_TCP ||
+           transport == DOOR_DOCKER_TLS;
 }
 
 /* Behind "scheme://", or NULL. */
@@ -68,6 +84,22 @@ static bool set_ipv6(const char *host, struct door_address *address)
     return true;
 }
 
+/* What is longer is refused: the daemon makes such sockets below its run folder. */
+static int set_path(const char *text, const char *path, struct door_address *address,
+                    struct error *err)
+{
+    struct sockaddr_un *un = (struct sockaddr_un *)&address->socket;
+
+    if (path[0] != '/' || strlen(path) >= sizeof(un->sun_path))
+        return error_set(err, -EINVAL, "'%s' needs an absolute path of at most %zu bytes", text,
+                         sizeof(un->sun_path) - 1);
+    un->sun_family = AF_UNIX;
+    strcpy(un->sun_path, path);
+    address->socket_length = sizeof(*un);
+    address->loopback = true;
+    return 0;
+}
+
 int door_address_parse(const char *text, struct door_address *ret, struct error *err)
 {
     struct door_address address = {0};
@@ -75,8 +107,15 @@ int door_address_parse(const char *text, struct door_address *ret, struct error 
 
     const char *rest = parse_scheme(text, &address.transport);
     if (!rest) {
-        error_set(err, -EINVAL, "'%s' does not begin with tcp://, tls://, ws:// or wss://", text);
+        error_set(err, -EINVAL,
+                  "'%s' does not begin with tcp://, tls://, ws://, wss:// or docker+tls://", text);
         return error_hint(err, "For example: tls://0.0.0.0:7071"), -EINVAL;
+    }
+    if (address.transport == DOOR_DOCKER_UNIX) {
+        int r = set_path(text, rest, &address, err);
+        if (r == 0)
+            *ret = address;
+        return r;
     }
     const char *colon = strrchr(rest, ':');
     if (!colon || text_to_u64(colon + 1, 0, UINT16_MAX, &port) < 0)
@@ -111,8 +150,18 @@ static int bind_and_listen(int fd, const struct door_address *address)
     return 0;
 }
 
+/* In the place of what a dead daemon has left: whoever calls this is the one who may. */
+static int listen_unix(const char *path, struct error *err)
+{
+    if (unlink(path) < 0 && errno != ENOENT)
+        return error_errno(err, errno, "remove the old socket %s", path);
+    return socket_listen_unix(path, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0660, err);
+}
+
 int door_address_listen(const struct door_address *address, const char *text, struct error *err)
 {
+    if (address->transport == DOOR_DOCKER_UNIX)
+        return listen_unix(((const struct sockaddr_un *)&address->socket)->sun_path, err);
     _cleanup_close_ int fd =
         socket(address->socket.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 

@@ -5,6 +5,7 @@
 #include <door/inspect.h>
 
 #include "fields.h"
+#include "inspect.h"
 
 /* Go's zero time: what docker shows for "never". */
 #define NEVER "0001-01-01T00:00:00Z"
@@ -67,8 +68,8 @@ static bool seen_before(struct api_port *const *ports, size_t index)
 }
 
 /* active: as they are published now, not as they were asked for. */
-static void write_ports(struct json_writer *writer, const char *key, struct api_port *const *ports,
-                        size_t count, bool active)
+void inspect_write_ports(struct json_writer *writer, const char *key, struct api_port *const *ports,
+                         size_t count, bool active)
 {
     field_object_begin(writer, key);
     for (size_t i = 0; i < count; i++) {
@@ -103,26 +104,13 @@ static void write_exposed_ports(struct json_writer *writer, const struct api_con
 
 /* ---- mounts */
 
-static char *bind_options(const struct api_bind *bind)
+char *inspect_bind_options(const struct api_bind *bind)
 {
     _cleanup_free_ char *more = strv_join(bind->options, ",");
 
     if (!bind->has_read_only)
         return xstrdup(more);
     return xasprintf("%s%s%s", bind->read_only ? "ro" : "rw", more[0] ? "," : "", more);
-}
-
-static void write_binds(struct json_writer *writer, const struct api_container_spec *spec)
-{
-    _cleanup_strv_ char **binds = NULL;
-
-    for (size_t i = 0; i < spec->binds_count; i++) {
-        const struct api_bind *bind = spec->binds[i];
-        _cleanup_free_ char *options = bind_options(bind);
-        strv_take(&binds, xasprintf("%s:%s%s%s", bind->source, bind->target, options[0] ? ":" : "",
-                                    options));
-    }
-    field_list(writer, "Binds", binds);
 }
 
 static const char *propagation_of(const struct api_bind *bind)
@@ -143,7 +131,7 @@ static void write_mounts(struct json_writer *writer, const struct api_container_
     json_writer_array_begin(writer);
     for (size_t i = 0; i < spec->binds_count; i++) {
         const struct api_bind *bind = spec->binds[i];
-        _cleanup_free_ char *mode = bind_options(bind);
+        _cleanup_free_ char *mode = inspect_bind_options(bind);
         json_writer_object_begin(writer);
         field_text(writer, "Type", "bind");
         field_text(writer, "Source", bind->source);
@@ -172,43 +160,20 @@ static void write_graph_driver(struct json_writer *writer,
 
 /* ---- what was asked for */
 
-static const char *network_mode(const struct api_container_details *container)
+static void write_healthcheck(struct json_writer *writer, const struct api_healthcheck *check)
 {
-    return text_empty(container->network->mode) ? "bridge" : container->network->mode;
-}
-
-static void write_host_config(struct json_writer *writer,
-                              const struct api_container_details *container)
-{
-    static const struct api_resources no_resources;
-    const struct api_container_spec *spec = container->effective;
-    const struct api_resources *resources = spec->resources ? spec->resources : &no_resources;
-
-    field_object_begin(writer, "HostConfig");
-    write_binds(writer, spec);
-    field_text(writer, "ContainerIDFile", "");
-    field_object_begin(writer, "LogConfig");
-    field_text(writer, "Type", "cri");
-    field_map(writer, "Config", NULL);
-    json_writer_object_end(writer);
-    field_text(writer, "NetworkMode", network_mode(container));
-    write_ports(writer, "PortBindings", spec->ports, spec->ports_count, false);
-    field_object_begin(writer, "RestartPolicy");
-    field_text(writer, "Name", "no");
-    field_integer(writer, "MaximumRetryCount", 0);
-    json_writer_object_end(writer);
-    field_boolean(writer, "AutoRemove", spec->auto_remove);
-    field_null(writer, "CapAdd");
-    field_null(writer, "CapDrop");
-    field_boolean(writer, "Privileged", false);
-    field_boolean(writer, "PublishAllPorts", false);
-    field_boolean(writer, "ReadonlyRootfs", spec->read_only_root);
-    field_unsigned(writer, "Memory", resources->memory);
-    field_unsigned(writer, "NanoCpus", resources->nano_cpus);
-    if (resources->has_pids_limit)
-        field_integer(writer, "PidsLimit", resources->pids_limit);
-    else
-        field_null(writer, "PidsLimit");
+    field_object_begin(writer, "Healthcheck");
+    field_list(writer, "Test", check->test);
+    if (check->has_interval)
+        field_integer(writer, "Interval", check->interval);
+    if (check->has_timeout)
+        field_integer(writer, "Timeout", check->timeout);
+    if (check->has_start_period)
+        field_integer(writer, "StartPeriod", check->start_period);
+    if (check->has_start_interval)
+        field_integer(writer, "StartInterval", check->start_interval);
+    if (check->has_retries)
+        field_integer(writer, "Retries", check->retries);
     json_writer_object_end(writer);
 }
 
@@ -219,11 +184,11 @@ static void write_config(struct json_writer *writer, const struct api_container_
 
     field_object_begin(writer, "Config");
     field_text(writer, "Hostname", spec->hostname ? spec->hostname : short_id);
-    field_text(writer, "Domainname", "");
+    field_text(writer, "Domainname", spec->domainname);
     field_text(writer, "User", spec->user);
-    field_boolean(writer, "AttachStdin", spec->stdin_once);
-    field_boolean(writer, "AttachStdout", true);
-    field_boolean(writer, "AttachStderr", true);
+    field_boolean(writer, "AttachStdin", spec->attach_stdin);
+    field_boolean(writer, "AttachStdout", spec->attach_stdout);
+    field_boolean(writer, "AttachStderr", spec->attach_stderr);
     write_exposed_ports(writer, spec);
     field_boolean(writer, "Tty", spec->tty);
     field_boolean(writer, "OpenStdin", spec->open_stdin);
@@ -231,7 +196,10 @@ static void write_config(struct json_writer *writer, const struct api_container_
     field_list(writer, "Env", spec->env);
     field_list(writer, "Cmd", spec->command);
     field_text(writer, "Image", container->image);
-    field_null(writer, "Volumes");
+    if (spec->volumes_count)
+        field_set(writer, "Volumes", spec->volumes, spec->volumes_count);
+    else
+        field_null(writer, "Volumes");
     field_text(writer, "WorkingDir", spec->working_dir);
     field_list(writer, "Entrypoint", spec->entrypoint);
     field_null(writer, "OnBuild");
@@ -240,6 +208,8 @@ static void write_config(struct json_writer *writer, const struct api_container_
         field_text(writer, "StopSignal", spec->stop_signal);
     if (spec->has_stop_timeout)
         field_integer(writer, "StopTimeout", spec->stop_timeout);
+    if (spec->healthcheck)
+        write_healthcheck(writer, spec->healthcheck);
     json_writer_object_end(writer);
 }
 
@@ -258,10 +228,10 @@ static void write_network(struct json_writer *writer, const struct api_container
     const struct api_container_network *network = container->network;
 
     field_object_begin(writer, "NetworkSettings");
-    write_ports(writer, "Ports", network->ports, network->ports_count, true);
+    inspect_write_ports(writer, "Ports", network->ports, network->ports_count, true);
     write_place(writer, network);
     field_object_begin(writer, "Networks");
-    field_object_begin(writer, network_mode(container));
+    field_object_begin(writer, inspect_network_mode(container));
     write_place(writer, network);
     json_writer_object_end(writer);
     json_writer_object_end(writer);
@@ -286,8 +256,15 @@ void door_inspect_container(const struct api_container_details *container, struc
     field_integer(writer, "RestartCount", container->restart_count);
     field_text(writer, "Driver", DRIVER);
     field_text(writer, "Platform", "linux");
+    field_text(writer, "ResolvConfPath", "");
+    field_text(writer, "HostnamePath", "");
+    field_text(writer, "HostsPath", "");
+    field_text(writer, "MountLabel", "");
+    field_text(writer, "ProcessLabel", "");
+    field_text(writer, "AppArmorProfile", "");
+    field_list(writer, "ExecIDs", container->exec_ids);
     field_text(writer, "Bundle", container->bundle);
-    write_host_config(writer, container);
+    inspect_write_host_config(writer, container);
     write_graph_driver(writer, container);
     write_mounts(writer, container->effective);
     write_config(writer, container);

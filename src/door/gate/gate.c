@@ -21,6 +21,7 @@
 #include <base/log.h>
 #include <base/socket.h>
 #include <base/text.h>
+#include <door/docker.h>
 
 #include "gate.h"
 #include "tls.h"
@@ -39,7 +40,7 @@ static int check_listener(const struct door_config *config, const char *url,
     bool tls = door_transport_is_tls(ret->transport);
     if (tls && !config->tls_cert)
         return error_set(err, -EINVAL, "%s needs a certificate and its key", url);
-    if (tls && config->tls_client_ca)
+    if ((tls && config->tls_client_ca) || ret->transport == DOOR_DOCKER_UNIX)
         return 0;
     if (ret->loopback && config->insecure_loopback)
         return 0;
@@ -173,7 +174,10 @@ static void on_connection(struct rpc_watch *watch, uint32_t events _unused_)
         int fd =
             accept4(watch->fd, (struct sockaddr *)&address, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
-            admit(gate, listener, fd, &address);
+            if (listener->address.transport == DOOR_DOCKER_UNIX)
+                docker_admit(gate, listener, fd);
+            else
+                admit(gate, listener, fd, &address);
             continue;
         }
         if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
@@ -224,6 +228,8 @@ static int open_listeners(struct gate *gate, struct error *err)
     }
     if (r == 0 && http)
         r = http_create(gate, &gate->http, err);
+    if (r == 0)
+        docker_server_create(gate->loop, &gate->docker);
     return r;
 }
 
@@ -331,6 +337,7 @@ static void finish(struct gate *gate)
         rpc_loop_watch(gate->loop, &gate->listeners[i].watch, 0);
         close(gate->listeners[i].watch.fd);
     }
+    docker_server_destroy(gate->docker);
     peers_end(gate);
     sources_finish(gate);
     http_destroy(gate->http);

@@ -9,6 +9,7 @@
  *     http.c       the HTTP phase of a connection (handshake.c: what may open a WebSocket)
  *     websocket.c  frames on one side, lines on the other
  *     inside.c     connections to the daemon, and who stands behind each
+ *     docker.c     connections of the Docker Engine API (../docker)
  *     jail.c       what the door gives up
  */
 #ifndef DOOR_GATE_H
@@ -25,6 +26,7 @@
 #include "flow.h"
 #include "stream.h"
 
+struct docker_server;
 struct gate;
 struct http;
 struct tls;
@@ -135,8 +137,9 @@ struct peer {
 struct gate {
     const struct door_config *config;
     struct rpc_loop *loop;
-    struct tls *tls;   /* NULL: none */
-    struct http *http; /* NULL: no listener needs it */
+    struct tls *tls;              /* NULL: none */
+    struct http *http;            /* NULL: no listener needs it */
+    struct docker_server *docker; /* the same */
     struct listener listeners[DOOR_LISTENERS_MAX];
     size_t listeners_count;
     struct peer *peers;
@@ -185,6 +188,17 @@ void gate_peer_gone(struct gate *gate);
 /* A new connection to the daemon (non-blocking), which is told who has come. origin: of a page, or
  * NULL. */
 int inside_open(struct peer *peer, const char *origin, struct error *err);
+
+/* The same for a client of a Unix socket, whose other end is fd. */
+int inside_open_local(struct gate *gate, const struct listener *listener, const char *address,
+                      struct error *err);
+
+/* ---- the Docker Engine API ---- */
+
+/* Takes a connection of a Unix socket, fd is taken over. */
+void docker_admit(struct gate *gate, const struct listener *listener, int fd);
+/* The API's end of a connection for the peer, non-blocking; -errno. */
+int docker_open(struct peer *peer);
 
 /* ---- HTTP ---- */
 

@@ -56,6 +56,24 @@ static int hand_over(int control_fd, const struct buffer *introduction, struct e
     return pair[0];
 }
 
+int inside_open_local(struct gate *gate, const struct listener *listener, const char *address,
+                      struct error *err)
+{
+    const struct door_config *config = gate->config;
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    const struct rpc_introduction introduction = {
+        .transport = (char *)(uintptr_t)door_transport_name(listener->address.transport),
+        .address = (char *)(uintptr_t)address,
+        .listener = (char *)(uintptr_t)listener->url,
+    };
+
+    if (config->control_fd < 0)
+        return socket_connect_unix(config->connect, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+                                   err);
+    rpc_introduction_write(&introduction, &text);
+    return hand_over(config->control_fd, &text, err);
+}
+
 int inside_open(struct peer *peer, const char *origin, struct error *err)
 {
     const struct door_config *config = peer->gate->config;

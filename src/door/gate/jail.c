@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/mman.h>
@@ -94,6 +95,7 @@ static const char *const allowed_calls[] = {
     "sendmsg",
     "shutdown",
     "socketpair",
+    "pipe2",
     "read",
     "write",
     "readv",
@@ -175,6 +177,9 @@ static int filter_calls(const struct door_config *config, struct error *err)
         r = allow(filter, allowed_calls[i]);
     if (r == 0)
         r = allow_some(filter);
+    if (r == 0) /* whether what was sent is read */
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+                             SCMP_A1(SCMP_CMP_EQ, SIOCOUTQ));
     if (r == 0 && config->control_fd < 0) /* the daemon's socket is connected to by its name */
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
                              SCMP_A0(SCMP_CMP_EQ, AF_UNIX));

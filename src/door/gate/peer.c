@@ -331,6 +331,18 @@ static void connect_inside(struct peer *peer)
     start_relay(peer, fd);
 }
 
+static void connect_docker(struct peer *peer)
+{
+    int fd = docker_open(peer);
+
+    if (fd < 0) {
+        peer->state = PEER_CLOSED;
+        return;
+    }
+    peer->heard_first = true;
+    start_relay(peer, fd);
+}
+
 static void connect_http(struct peer *peer)
 {
     int fd = http_open(peer->gate->http, peer);
@@ -352,6 +364,8 @@ static void continue_handshake(struct peer *peer)
         if (gate_may_log(peer->gate, peer->source))
             log_info("%s at %s: %s", peer->address, peer->listener->url, error_message(&err));
         peer->state = PEER_CLOSED;
+    } else if (r && door_transport_is_docker(peer->listener->address.transport)) {
+        connect_docker(peer);
     } else if (r && door_transport_is_http(peer->listener->address.transport)) {
         connect_http(peer);
     } else if (r) {
@@ -673,7 +687,8 @@ void peer_create(struct gate *gate, const struct listener *listener, int fd, str
     door_address_format(&local, peer->local);
     link_peer(peer);
     set_options(fd);
-    bool http = door_transport_is_http(listener->address.transport);
+    bool http = door_transport_is_http(listener->address.transport) ||
+                door_transport_is_docker(listener->address.transport);
     if (stream_open(&peer->stream, fd, tls ? gate->tls : NULL, http, &err) < 0) {
         log_failure(LOG_WARNING, &err, "%s at %s", peer->address, listener->url);
         peer->state = PEER_CLOSED;

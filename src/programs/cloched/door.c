@@ -359,7 +359,7 @@ static int prepare(struct door_keeper *keeper, const struct door_keeper_options 
 {
     int r = check_user(keeper, err);
 
-    if (r == 0)
+    if (r == 0 && !options->known)
         r = check(keeper, err);
     for (size_t i = 0; r == 0 && i < keeper->settings->listen_count; i++)
         r = open_place(keeper, keeper->settings->listen[i], err);

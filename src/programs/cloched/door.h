@@ -11,6 +11,8 @@
 #ifndef CLOCHED_DOOR_H
 #define CLOCHED_DOOR_H
 
+#include <stdbool.h>
+
 #include <base/error.h>
 
 struct door_settings;
@@ -31,6 +33,7 @@ struct door_keeper_options {
     struct rpc_loop *loop;
     struct door_settings *settings; /* taken over, also on failure */
     const char *libexec;            /* where cloche-door is */
+    bool known;                     /* the settings are our own: nothing has to be checked */
     const char *document;           /* for rpc.discover; must stay */
     void *context;                  /* of the methods */
     int (*add_methods)(struct rpc_server *server, struct error *err);

@@ -217,8 +217,9 @@ static struct guest *make_guest(struct door_guests *guests, struct rpc_introduct
 static bool is_welcome(const struct door_settings *settings,
                        const struct rpc_introduction *introduction)
 {
-    bool tls =
-        text_equal(introduction->transport, "tls") || text_equal(introduction->transport, "wss");
+    bool tls = text_equal(introduction->transport, "tls") ||
+               text_equal(introduction->transport, "wss") ||
+               text_equal(introduction->transport, "docker+tls");
 
     for (size_t i = 0; i < settings->listen_count; i++)
         if (text_equal(settings->listen[i], introduction->listener))

@@ -40,6 +40,8 @@
 #include "options.h"
 #include "sockets.h"
 
+enum { DOCKER_CONNECTIONS = 8192 };
+
 struct daemon {
     struct options options;
     struct instance instance;
@@ -55,6 +57,7 @@ struct daemon {
     struct rpc_topic *events;
     struct door_settings *door_settings; /* until the door has them */
     struct door_keeper *door;            /* NULL: nobody comes over a network */
+    struct door_keeper *docker;          /* of the socket of the Docker Engine API */
     struct api api;
     struct config *config; /* until the sockets have it */
     struct sockets_options sockets_options;
@@ -173,11 +176,19 @@ static void remove_run_folder(struct daemon *daemon)
         log_failure(LOG_ERROR, &err, "the run folder is left");
 }
 
+static char *docker_socket(const struct daemon *daemon)
+{
+    return xasprintf("%s/docker.sock", daemon->instance.run);
+}
+
 static void remove_own_files(struct daemon *daemon)
 {
     _cleanup_free_ char *pid = xasprintf("%s/cloched.pid", daemon->instance.run);
 
+    _cleanup_free_ char *docker = docker_socket(daemon);
+
     unlink(daemon->instance.socket);
+    unlink(docker);
     unlink(pid);
 }
 
@@ -189,6 +200,7 @@ static void stop(struct daemon *daemon)
     else if (daemon->lock_fd >= 0)
         remove_own_files(daemon);
     door_keeper_destroy(daemon->door);
+    door_keeper_destroy(daemon->docker);
     sockets_destroy(daemon->sockets);
     config_free(daemon->config);
     door_settings_free(daemon->door_settings);
@@ -344,6 +356,27 @@ static int open_door(struct daemon *daemon, const char *libexec, struct error *e
         &daemon->door, err);
 }
 
+/* A door of its own, with nothing to do with networks; whoever may connect may do everything, as
+ * with the main socket. */
+static int open_docker(struct daemon *daemon, const char *libexec, struct error *err)
+{
+    struct door_settings *settings = xnew(struct door_settings);
+    _cleanup_free_ char *path = docker_socket(daemon);
+
+    strv_take(&settings->listen, xasprintf("docker+unix://%s", path));
+    settings->listen_count = 1;
+    settings->connections = DOCKER_CONNECTIONS;
+    settings->has_connections = true;
+    return door_keeper_create(&(struct door_keeper_options){.loop = daemon->rpc_loop,
+                                                            .settings = settings,
+                                                            .libexec = libexec,
+                                                            .known = true,
+                                                            .context = &daemon->api,
+                                                            .document = schema_openrpc,
+                                                            .add_methods = api_add_methods},
+                              &daemon->docker, err);
+}
+
 static int start(struct daemon *daemon, struct error *err)
 {
     _cleanup_free_ char *libexec = find_libexec();
@@ -365,6 +398,8 @@ static int start(struct daemon *daemon, struct error *err)
     if (r < 0)
         return r;
     r = serve(daemon, steal_fd(&listen_fd), err);
+    if (r == 0)
+        r = open_docker(daemon, libexec, err);
     return r < 0 ? r : open_door(daemon, libexec, err);
 }
 

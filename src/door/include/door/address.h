@@ -1,6 +1,7 @@
 /*
  * Where a door listens, written as a URL: tcp://127.0.0.1:7070, tls://0.0.0.0:7071,
- * ws://[::1]:8080, wss://192.0.2.1:8443.
+ * ws://[::1]:8080, wss://192.0.2.1:8443; of the Docker Engine API docker+unix:///run/docker.sock,
+ * docker+tls://0.0.0.0:2376, docker+tcp://127.0.0.1:2375.
  *
  * Hosts are literal addresses, or "localhost" for 127.0.0.1: nothing is looked up.
  */
@@ -14,10 +15,13 @@
 #include <base/error.h>
 
 enum door_transport {
-    DOOR_TCP, /* a JSON message a line, or CBOR behind a length */
-    DOOR_TLS, /* the same in TLS */
-    DOOR_WS,  /* WebSocket at /rpc over HTTP */
-    DOOR_WSS, /* the same over HTTPS */
+    DOOR_TCP,         /* a JSON message a line, or CBOR behind a length */
+    DOOR_TLS,         /* the same in TLS */
+    DOOR_WS,          /* WebSocket at /rpc over HTTP */
+    DOOR_WSS,         /* the same over HTTPS */
+    DOOR_DOCKER_UNIX, /* the Docker Engine API on a Unix socket */
+    DOOR_DOCKER_TCP,
+    DOOR_DOCKER_TLS,
 };
 
 struct door_address {
@@ -31,10 +35,11 @@ struct door_address {
 /* -EINVAL with what is wrong with it. */
 int door_address_parse(const char *text, struct door_address *ret, struct error *err);
 
-/* "tcp", "tls", "ws" or "wss". */
+/* "tcp", "tls", "ws", "wss", "docker+unix" ... */
 const char *door_transport_name(enum door_transport transport);
 bool door_transport_is_tls(enum door_transport transport);
-bool door_transport_is_http(enum door_transport transport);
+bool door_transport_is_http(enum door_transport transport); /* WebSockets */
+bool door_transport_is_docker(enum door_transport transport);
 
 /* A listening socket there (O_CLOEXEC, non-blocking), also for an address that the machine does not
  * have yet. -errno. */

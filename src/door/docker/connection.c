@@ -1,0 +1,789 @@
+/*
+ * A client's connection from its begin to its end. Whatever happens (bytes, an answer, time), it
+ * ends in update(), which does what the state asks for and watches what is awaited then:
+ *
+ *     advance()       heads and bodies out of `in`, as far as there are any
+ *     flush_stream()  what waits for the stream
+ *     flush_client()  what waits for the client
+ *     settle()        an answer that is said to the end makes room for the next request
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <linux/sockios.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/socket.h>
+#include <base/text.h>
+
+#include "exchange.h"
+
+enum { READ_SIZE = 64 * 1024, READ_ROUNDS = 4 };
+#define NS_PER_SECOND 1000000000ULL
+
+struct docker_server {
+    struct rpc_loop *loop;
+    struct connection *connections;
+};
+
+static void update(struct connection *connection);
+
+struct rpc_loop *connection_loop(struct connection *connection)
+{
+    return connection->server->loop;
+}
+
+void connection_touch(struct connection *connection)
+{
+    rpc_loop_queue_later(connection->server->loop, &connection->update);
+}
+
+/* Whose time begins now. */
+static void enter(struct connection *connection, enum connection_state state)
+{
+    connection->state = state;
+    connection->heard = rpc_loop_now(connection->server->loop);
+}
+
+/* ---- the daemon ---- */
+
+static void on_notified(void *data, const char *method, size_t method_length, const char *params,
+                        size_t params_length)
+{
+    struct connection *connection = data;
+    struct exchange *exchange = connection->exchange;
+
+    if (exchange && exchange->notified && !exchange->ended)
+        exchange->notified(exchange, method, method_length, params, params_length);
+}
+
+static void on_channel_ended(void *data, const struct error *why _unused_)
+{
+    struct connection *connection = data;
+
+    connection->channel_ended = true;
+    /* A stream of events that cannot go on is at its end. */
+    if (connection->exchange && connection->exchange->notified && !connection->exchange->ended)
+        answer_break(connection->exchange);
+    connection_touch(connection);
+}
+
+struct rpc_channel *connection_channel(struct connection *connection, struct error *err)
+{
+    const struct rpc_channel_events events = {
+        .notified = on_notified, .ended = on_channel_ended, .data = connection};
+
+    if (connection->channel && !connection->channel_ended)
+        return connection->channel;
+    rpc_channel_close(steal_ptr(connection->channel));
+    connection->channel_ended = false;
+    int fd = connection->ops->open_inside(connection->data, err);
+    if (fd < 0 ||
+        rpc_channel_open(connection->server->loop, fd, &events, &connection->channel, err) < 0)
+        return NULL;
+    return connection->channel;
+}
+
+/* ---- ends ---- */
+
+static void close_stream(struct connection *connection)
+{
+    if (connection->stream.fd < 0)
+        return;
+    rpc_loop_watch(connection->server->loop, &connection->stream, 0);
+    close(connection->stream.fd);
+    connection->stream.fd = -1;
+    connection->directions = 0;
+    buffer_finish(&connection->to_stream);
+}
+
+static void exchange_free(struct exchange *exchange)
+{
+    if (!exchange)
+        return;
+    calls_cancel(exchange);
+    rpc_loop_clear_timer(exchange->connection->server->loop, &exchange->timer);
+    if (exchange->release)
+        exchange->release(exchange->state);
+    head_finish(&exchange->head);
+    target_finish(&exchange->target);
+    for (size_t i = 0; i < ROUTE_WORDS_MAX; i++)
+        free(exchange->words[i]);
+    buffer_finish(&exchange->body);
+    free(exchange);
+}
+
+static void connection_free(struct connection *connection)
+{
+    exchange_free(steal_ptr(connection->exchange));
+    close_stream(connection);
+    rpc_channel_close(connection->channel);
+    rpc_loop_watch(connection->server->loop, &connection->client, 0);
+    close(connection->client.fd);
+    rpc_loop_unqueue(connection->server->loop, &connection->update);
+    rpc_loop_unqueue(connection->server->loop, &connection->read_file);
+    rpc_loop_clear_timer(connection->server->loop, &connection->timer);
+    rpc_loop_clear_timer(connection->server->loop, &connection->look);
+    buffer_finish(&connection->in);
+    buffer_finish(&connection->out);
+    buffer_finish(&connection->headers);
+    *connection->at = connection->next;
+    if (connection->next)
+        connection->next->at = connection->at;
+    connection->ops->gone(connection->data);
+    free(connection);
+}
+
+/* ---- requests ---- */
+
+static void refuse(struct exchange *exchange, unsigned status, const char *problem)
+{
+    exchange->connection->keep = false;
+    answer_fail(exchange, status, "%s", problem);
+}
+
+static bool check_version(struct exchange *exchange)
+{
+    const struct target *target = &exchange->target;
+
+    if (target->major > 1 || (target->major == 1 && target->minor > DOCKER_API_MAX)) {
+        answer_fail(exchange, 400,
+                    "client version %u.%u is too new. Maximum supported API version is 1.%d",
+                    target->major, target->minor, DOCKER_API_MAX);
+        return false;
+    }
+    if (target->major < 1 || target->minor < DOCKER_API_MIN) {
+        answer_fail(exchange, 400,
+                    "client version %u.%u is too old. Minimum supported API version is 1.%d, "
+                    "please upgrade your client to a newer version",
+                    target->major, target->minor, DOCKER_API_MIN);
+        return false;
+    }
+    return true;
+}
+
+static void call_handler(struct exchange *exchange)
+{
+    exchange->connection->state = CONNECTION_EXCHANGE;
+    if (!exchange->ended)
+        exchange->route->handler(exchange);
+}
+
+static void begin_body(struct connection *connection)
+{
+    struct exchange *exchange = connection->exchange;
+
+    body_begin(&connection->body, &exchange->head);
+    if (exchange->head.expects && connection->body.state != BODY_DONE && !exchange->ended)
+        buffer_append_text(&connection->out, "HTTP/1.1 100 Continue\r\n\r\n");
+    if (exchange->ended || exchange->route->flags & ROUTE_STREAMS) {
+        connection->swallow = exchange->ended;
+        call_handler(exchange);
+    } else {
+        connection->state = CONNECTION_BODY;
+    }
+}
+
+static void begin_exchange(struct connection *connection, size_t length)
+{
+    struct exchange *exchange = xnew(struct exchange);
+    const char *problem;
+
+    exchange->connection = connection;
+    connection->exchange = exchange;
+    connection->swallow = false;
+    buffer_clear(&connection->headers);
+    unsigned status = head_parse(connection->in.data, length, &exchange->head, &problem);
+    buffer_consume(&connection->in, length);
+    if (status) {
+        connection->body.state = BODY_DONE;
+        connection->state = CONNECTION_EXCHANGE;
+        refuse(exchange, status, problem);
+        return;
+    }
+    connection->keep = exchange->head.keep;
+    if (!target_parse(exchange->head.target, &exchange->target)) {
+        refuse(exchange, 400, "the address of the request makes no sense");
+    } else if (check_version(exchange)) {
+        exchange->route = route_find(exchange->head.method, exchange->target.path, exchange->words);
+        if (!exchange->route)
+            answer_fail(exchange, 404, "page not found");
+    }
+    begin_body(connection);
+}
+
+static void read_head(struct connection *connection)
+{
+    size_t length = head_length(buffer_text(&connection->in), connection->in.length);
+
+    if (length > HEAD_MAX || (!length && connection->in.length > HEAD_MAX)) {
+        buffer_clear(&connection->in);
+        begin_exchange(connection, 0);
+        return;
+    }
+    if (length)
+        begin_exchange(connection, length);
+}
+
+/* Takes of the body what there is room for; true: there was some. */
+static bool read_body(struct connection *connection)
+{
+    struct exchange *exchange = connection->exchange;
+    bool streams = connection->state == CONNECTION_EXCHANGE && !connection->swallow;
+    struct buffer *to = streams ? &connection->to_stream : &exchange->body;
+    size_t most = SIZE_MAX;
+    size_t used = 0, read = 1, length;
+    const char *data;
+
+    if (streams)
+        most = to->length < DOCKER_PAUSE && connection->stream.fd >= 0 ? DOCKER_PAUSE : 0;
+    else if (!connection->swallow)
+        most = (size_t)DOCKER_BODY_MAX + 1 - exchange->body.length;
+    while (read && used < connection->in.length && most) {
+        read = body_read(&connection->body, connection->in.data + used,
+                         connection->in.length - used, most, &data, &length);
+        if (length && !connection->swallow)
+            buffer_append(to, data, length);
+        used += read;
+        most -= connection->swallow ? 0 : length < most ? length : most;
+    }
+    buffer_consume(&connection->in, used);
+    return used > 0;
+}
+
+static void continue_body(struct connection *connection)
+{
+    struct exchange *exchange = connection->exchange;
+
+    read_body(connection);
+    if (connection->body.state == BODY_BROKEN) {
+        refuse(exchange, 400, "the body of the request is broken");
+    } else if (exchange->body.length > DOCKER_BODY_MAX) {
+        refuse(exchange, 413, "the body of the request is too long");
+    } else if (connection->body.state != BODY_DONE) {
+        return;
+    }
+    connection->swallow = true;
+    call_handler(exchange);
+}
+
+/* The handler has given up on its body, or the daemon on the other end of the pipe. */
+static void feed_stream(struct connection *connection)
+{
+    read_body(connection);
+    if (connection->body.state == BODY_BROKEN) {
+        close_stream(connection);
+        connection->swallow = true;
+        connection->keep = false;
+        connection->body.state = BODY_DONE;
+    }
+}
+
+static void advance(struct connection *connection)
+{
+    if (connection->state == CONNECTION_HEAD && connection->in.length)
+        read_head(connection);
+    if (connection->state == CONNECTION_BODY)
+        continue_body(connection);
+    if (connection->state == CONNECTION_EXCHANGE && connection->body.state != BODY_DONE)
+        feed_stream(connection);
+    if (connection->state == CONNECTION_RELAY && connection->in.length &&
+        connection->to_stream.length < DOCKER_PAUSE) {
+        buffer_append(&connection->to_stream, connection->in.data, connection->in.length);
+        buffer_clear(&connection->in);
+    }
+    if (connection->state == CONNECTION_FAREWELL)
+        buffer_clear(&connection->in);
+}
+
+/* ---- bytes ---- */
+
+static bool may_read_client(const struct connection *connection)
+{
+    if (connection->client_ended)
+        return false;
+    switch (connection->state) {
+    case CONNECTION_HEAD:
+        return connection->in.length <= HEAD_MAX && connection->out.length < DOCKER_PAUSE;
+    case CONNECTION_BODY:
+    case CONNECTION_FAREWELL:
+        return true;
+    case CONNECTION_EXCHANGE:
+        return connection->body.state != BODY_DONE && connection->in.length < DOCKER_PAUSE;
+    case CONNECTION_RELAY:
+        return connection->to_stream.length + connection->in.length < DOCKER_PAUSE;
+    default:
+        return false;
+    }
+}
+
+static void lose_client(struct connection *connection)
+{
+    connection->state = CONNECTION_CLOSED;
+}
+
+static void read_client(struct connection *connection)
+{
+    for (int round = 0; round < READ_ROUNDS && may_read_client(connection); round++) {
+        buffer_reserve(&connection->in, READ_SIZE);
+        ssize_t n = recv(connection->client.fd, connection->in.data + connection->in.length,
+                         READ_SIZE, MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (n < 0) {
+            lose_client(connection);
+            return;
+        }
+        if (n == 0) {
+            connection->client_ended = true;
+            return;
+        }
+        connection->in.length += (size_t)n;
+        connection->in.data[connection->in.length] = '\0';
+        connection->heard = rpc_loop_now(connection->server->loop);
+        advance(connection);
+    }
+}
+
+static void flush_client(struct connection *connection)
+{
+    struct buffer *out = &connection->out;
+    size_t sent = 0;
+
+    while (sent < out->length) {
+        ssize_t n = send(connection->client.fd, out->data + sent, out->length - sent,
+                         MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno != EAGAIN)
+            lose_client(connection);
+        if (n < 0)
+            break;
+        sent += (size_t)n;
+    }
+    buffer_consume(out, sent);
+    if (!out->length && out->capacity > DOCKER_PAUSE)
+        buffer_finish(out);
+}
+
+/* Pipes and sockets alike. */
+static void flush_stream(struct connection *connection)
+{
+    struct buffer *to = &connection->to_stream;
+    size_t sent = 0;
+
+    while (connection->stream.fd >= 0 && sent < to->length) {
+        ssize_t n = write(connection->stream.fd, to->data + sent, to->length - sent);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            break;
+        if (n < 0) { /* nobody wants it */
+            sent = to->length;
+            connection->directions &= ~(unsigned)STREAM_IN;
+            connection->swallow = true;
+            break;
+        }
+        sent += (size_t)n;
+    }
+    buffer_consume(to, sent);
+    if (connection->stream.fd >= 0 && connection->state == CONNECTION_RELAY &&
+        connection->client_ended && !to->length && connection->directions & STREAM_IN) {
+        connection->directions &= ~(unsigned)STREAM_IN;
+        shutdown(connection->stream.fd, SHUT_WR);
+    }
+    bool whole = connection->state == CONNECTION_EXCHANGE && !to->length &&
+                 connection->body.state == BODY_DONE && connection->directions == STREAM_IN;
+    if (connection->stream.fd >= 0 && (whole || !connection->directions))
+        close_stream(connection);
+}
+
+static bool may_read_stream(const struct connection *connection)
+{
+    return connection->stream.fd >= 0 && connection->directions & STREAM_OUT &&
+           connection->out.length < DOCKER_PAUSE && !connection->looks;
+}
+
+void answer_hang_up(struct exchange *exchange)
+{
+    struct connection *connection = exchange->connection;
+
+    enter(connection, CONNECTION_FAREWELL);
+    shutdown(connection->client.fd, SHUT_RD);
+    connection_touch(connection);
+}
+
+/* docker-py reads the head of a stream through a buffer, and the stream past it: what comes in one
+ * piece with the head is lost to it. dockerd is never as fast. */
+static void look_for_reader(struct connection *connection)
+{
+    int unread = 0;
+
+    if (!connection->looks || connection->out.length)
+        return;
+    connection->looks--;
+    if (ioctl(connection->client.fd, SIOCOUTQ, &unread) < 0 || !unread)
+        connection->looks = 0;
+    if (connection->looks)
+        rpc_loop_set_timer(connection->server->loop, &connection->look,
+                           rpc_loop_update_now(connection->server->loop) + LOOK_NS);
+}
+
+static void stream_dry(struct connection *connection)
+{
+    struct exchange *exchange = connection->exchange;
+
+    close_stream(connection);
+    if (connection->state == CONNECTION_RELAY && !exchange->dry) {
+        answer_hang_up(exchange);
+        return;
+    }
+    if (connection->state == CONNECTION_RELAY) {
+        exchange->dry(exchange);
+        return;
+    }
+    if (!exchange || exchange->ended)
+        return;
+    if (exchange->dry)
+        exchange->dry(exchange);
+    else
+        answer_end(exchange);
+}
+
+static void read_stream(struct connection *connection)
+{
+    char data[READ_SIZE] _uninitialized_;
+
+    for (int round = 0; round < READ_ROUNDS && may_read_stream(connection); round++) {
+        ssize_t n = read(connection->stream.fd, data, sizeof(data));
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (n <= 0) {
+            stream_dry(connection);
+            return;
+        }
+        if (connection->state == CONNECTION_RELAY)
+            buffer_append(&connection->out, data, (size_t)n);
+        else if (connection->exchange->pumped)
+            connection->exchange->pumped(connection->exchange, data, (size_t)n);
+        else
+            answer_data(connection->exchange, data, (size_t)n);
+    }
+}
+
+/* ---- states ---- */
+
+/* The answer is said to the end: the next request, or the end of all. */
+static void settle(struct connection *connection)
+{
+    struct exchange *exchange = connection->exchange;
+
+    if (connection->state != CONNECTION_EXCHANGE || !exchange || !exchange->ended)
+        return;
+    connection->swallow = true;
+    close_stream(connection);
+    if (connection->keep && connection->body.state != BODY_DONE && !connection->client_ended)
+        return; /* what is left of its body comes first */
+    exchange_free(steal_ptr(connection->exchange));
+    enter(connection, connection->keep ? CONNECTION_HEAD : CONNECTION_FAREWELL);
+}
+
+/* Who says no more is not there any more, unless an answer is on its way. */
+static void check_client(struct connection *connection)
+{
+    const struct exchange *exchange = connection->exchange;
+
+    if (!connection->client_ended)
+        return;
+    if (connection->state == CONNECTION_HEAD || connection->state == CONNECTION_BODY ||
+        (connection->state == CONNECTION_EXCHANGE && !exchange->ended && exchange->route &&
+         exchange->route->flags & ROUTE_LONG)) {
+        exchange_free(steal_ptr(connection->exchange));
+        enter(connection, CONNECTION_FAREWELL);
+    } else if (connection->state == CONNECTION_EXCHANGE && connection->body.state != BODY_DONE) {
+        connection->body.state = BODY_DONE; /* a part of it is all that there is */
+        connection->keep = false;
+        close_stream(connection);
+    }
+}
+
+static void check_farewell(struct connection *connection)
+{
+    if (connection->state != CONNECTION_FAREWELL || connection->out.length)
+        return;
+    shutdown(connection->client.fd, SHUT_WR);
+    if (connection->client_ended)
+        connection->state = CONNECTION_CLOSED;
+}
+
+static uint64_t patience(const struct connection *connection)
+{
+    switch (connection->state) {
+    case CONNECTION_HEAD:
+        return connection->in.length ? DOCKER_HEAD_SECONDS : DOCKER_IDLE_SECONDS;
+    case CONNECTION_BODY:
+        return DOCKER_BODY_SECONDS;
+    case CONNECTION_FAREWELL:
+        return connection->out.length ? DOCKER_BODY_SECONDS : DOCKER_CLOSE_SECONDS;
+    case CONNECTION_EXCHANGE:
+        return connection->exchange->ended ? DOCKER_BODY_SECONDS : 0;
+    default:
+        return 0;
+    }
+}
+
+static void set_timer(struct connection *connection)
+{
+    uint64_t seconds = patience(connection);
+
+    if (seconds)
+        rpc_loop_set_timer(connection->server->loop, &connection->timer,
+                           connection->heard + seconds * NS_PER_SECOND);
+    else
+        rpc_loop_clear_timer(connection->server->loop, &connection->timer);
+}
+
+static void set_watches(struct connection *connection)
+{
+    uint32_t client = connection->client_ended ? EPOLLHUP : EPOLLRDHUP, stream = 0;
+
+    if (may_read_client(connection))
+        client |= EPOLLIN;
+    if (connection->out.length)
+        client |= EPOLLOUT;
+    if (may_read_stream(connection))
+        stream |= EPOLLIN;
+    if (connection->to_stream.length)
+        stream |= EPOLLOUT;
+    if (rpc_loop_watch(connection->server->loop, &connection->client, client) < 0)
+        connection->state = CONNECTION_CLOSED;
+    int r = connection->stream.fd < 0
+                ? 0
+                : rpc_loop_watch(connection->server->loop, &connection->stream, stream);
+    if (r == -EPERM && may_read_stream(connection)) /* a file, which is always ready */
+        rpc_loop_queue_later(connection->server->loop, &connection->read_file);
+    else if (r < 0 && r != -EPERM)
+        connection->state = CONNECTION_CLOSED;
+}
+
+/* Until nothing moves by itself any more. */
+static void move_on(struct connection *connection)
+{
+    enum connection_state before;
+    size_t waiting, streaming;
+
+    do {
+        before = connection->state;
+        waiting = connection->in.length;
+        streaming = connection->to_stream.length;
+        advance(connection);
+        flush_stream(connection);
+        settle(connection);
+        check_client(connection);
+    } while (connection->state != CONNECTION_CLOSED &&
+             (connection->state != before || connection->in.length != waiting ||
+              connection->to_stream.length != streaming) &&
+             connection->out.length < DOCKER_PAUSE);
+}
+
+static void update(struct connection *connection)
+{
+    if (connection->state != CONNECTION_CLOSED)
+        move_on(connection);
+    if (connection->state != CONNECTION_CLOSED)
+        flush_client(connection);
+    look_for_reader(connection);
+    if (connection->state != CONNECTION_CLOSED)
+        check_farewell(connection);
+    if (connection->state != CONNECTION_CLOSED)
+        set_watches(connection);
+    if (connection->state == CONNECTION_CLOSED) {
+        connection_free(connection);
+        return;
+    }
+    set_timer(connection);
+    /* A pipelined request that waited for room. */
+    if (connection->state == CONNECTION_HEAD && connection->out.length < DOCKER_PAUSE &&
+        head_length(buffer_text(&connection->in), connection->in.length))
+        connection_touch(connection);
+}
+
+/* ---- events ---- */
+
+static void on_client(struct rpc_watch *watch, uint32_t events)
+{
+    struct connection *connection =
+        (struct connection *)((char *)watch - offsetof(struct connection, client));
+
+    if (events & (EPOLLHUP | EPOLLERR) && !may_read_client(connection)) {
+        lose_client(connection);
+    } else {
+        read_client(connection);
+        if (events & EPOLLRDHUP && !may_read_client(connection))
+            connection->client_ended = true;
+    }
+    update(connection);
+}
+
+static void on_stream(struct rpc_watch *watch, uint32_t events)
+{
+    struct connection *connection =
+        (struct connection *)((char *)watch - offsetof(struct connection, stream));
+
+    read_stream(connection);
+    /* A pipe whose reader is gone, and nothing to write into it that would tell. */
+    if (connection->stream.fd >= 0 && events & EPOLLERR && connection->directions == STREAM_IN) {
+        close_stream(connection);
+        connection->swallow = true;
+    }
+    update(connection);
+}
+
+static void on_update(struct rpc_task *task)
+{
+    update((struct connection *)((char *)task - offsetof(struct connection, update)));
+}
+
+static void on_read_file(struct rpc_task *task)
+{
+    struct connection *connection =
+        (struct connection *)((char *)task - offsetof(struct connection, read_file));
+
+    read_stream(connection);
+    update(connection);
+}
+
+static void on_look(struct rpc_timer *timer)
+{
+    update((struct connection *)((char *)timer - offsetof(struct connection, look)));
+}
+
+static void on_time(struct rpc_timer *timer)
+{
+    struct connection *connection =
+        (struct connection *)((char *)timer - offsetof(struct connection, timer));
+
+    connection->state = CONNECTION_CLOSED;
+    update(connection);
+}
+
+/* ---- streams, for exchange.c ---- */
+
+void exchange_pump(struct exchange *exchange, int fd)
+{
+    struct connection *connection = exchange->connection;
+
+    close_stream(connection);
+    socket_set_nonblocking(fd);
+    connection->stream.fd = fd;
+    connection->directions = STREAM_OUT;
+    connection_touch(connection);
+}
+
+int exchange_take_body(struct exchange *exchange, struct error *err)
+{
+    struct connection *connection = exchange->connection;
+    int fds[2];
+
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return error_errno(err, errno, "make a pipe");
+    fcntl(fds[1], F_SETPIPE_SZ, 1 << 20); /* fewer turns; without the right to it, more */
+    socket_set_nonblocking(fds[1]);
+    connection->stream.fd = fds[1];
+    connection->directions = STREAM_IN;
+    connection_touch(connection);
+    return fds[0];
+}
+
+static void begin_hijack(struct exchange *exchange, bool tty)
+{
+    struct connection *connection = exchange->connection;
+    const char *type = tty || !exchange_since(exchange, 42)
+                           ? "application/vnd.docker.raw-stream"
+                           : "application/vnd.docker.multiplexed-stream";
+
+    if (exchange->head.upgrade)
+        buffer_printf(&connection->out,
+                      "HTTP/1.1 101 UPGRADED\r\nContent-Type: %s\r\nConnection: Upgrade\r\n"
+                      "Upgrade: tcp\r\n\r\n",
+                      type);
+    else
+        buffer_printf(&connection->out, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n", type);
+    exchange->begun = exchange->ended = true;
+    connection->looks = LOOKS_MAX;
+    connection_touch(connection);
+}
+
+void answer_last_words(struct exchange *exchange, const char *text, bool tty)
+{
+    struct connection *connection = exchange->connection;
+    const size_t length = strlen(text) + 2;
+    const char head[8] = {
+        1, 0, 0, 0, (char)(length >> 24), (char)(length >> 16), (char)(length >> 8), (char)length};
+
+    begin_hijack(exchange, tty);
+    if (!tty)
+        buffer_append(&connection->out, head, sizeof(head));
+    buffer_printf(&connection->out, "%s\r\n", text);
+    connection->keep = false;
+}
+
+void answer_hijack(struct exchange *exchange, int fd, bool tty)
+{
+    struct connection *connection = exchange->connection;
+
+    begin_hijack(exchange, tty);
+    close_stream(connection);
+    socket_set_nonblocking(fd);
+    connection->stream.fd = fd;
+    connection->directions = STREAM_IN | STREAM_OUT;
+    connection->state = CONNECTION_RELAY;
+}
+
+/* ---- begin and end ---- */
+
+void docker_server_create(struct rpc_loop *loop, struct docker_server **ret)
+{
+    struct docker_server *server = xnew(struct docker_server);
+
+    server->loop = loop;
+    *ret = server;
+}
+
+void docker_server_destroy(struct docker_server *server)
+{
+    if (!server)
+        return;
+    while (server->connections)
+        connection_free(server->connections);
+    free(server);
+}
+
+void docker_server_accept(struct docker_server *server, int fd, const struct docker_client_ops *ops,
+                          void *data)
+{
+    struct connection *connection = xnew(struct connection);
+
+    *connection = (struct connection){.server = server,
+                                      .ops = ops,
+                                      .data = data,
+                                      .client = {.fd = fd, .callback = on_client},
+                                      .stream = {.fd = -1, .callback = on_stream},
+                                      .update = {.callback = on_update},
+                                      .read_file = {.callback = on_read_file},
+                                      .timer = {.callback = on_time},
+                                      .look = {.callback = on_look},
+                                      .heard = rpc_loop_now(server->loop),
+                                      .body = {.state = BODY_DONE}};
+    connection->next = server->connections;
+    connection->at = &server->connections;
+    if (connection->next)
+        connection->next->at = &connection->next;
+    server->connections = connection;
+    connection_touch(connection);
+}

@@ -1,0 +1,64 @@
+/*
+ * The handlers, by request.
+ */
+#ifndef DOOR_DOCKER_HANDLERS_H
+#define DOOR_DOCKER_HANDLERS_H
+
+#include "exchange.h"
+
+/* Of times as clients send them: "1700000000", "1700000000.000000001", or RFC 3339. Nanoseconds
+ * since 1970. false: it is none. */
+bool docker_time_parse(const char *text, int64_t *ret);
+
+/* system.c */
+void docker_ping(struct exchange *exchange);
+void docker_version(struct exchange *exchange);
+void docker_info(struct exchange *exchange);
+void docker_auth(struct exchange *exchange);
+
+/* events.c */
+void docker_events(struct exchange *exchange);
+
+/* create.c */
+void docker_container_create(struct exchange *exchange);
+
+/* containers.c */
+void docker_container_list(struct exchange *exchange);
+void docker_container_inspect(struct exchange *exchange);
+void docker_container_start(struct exchange *exchange);
+void docker_container_stop(struct exchange *exchange);
+void docker_container_kill(struct exchange *exchange);
+void docker_container_wait(struct exchange *exchange);
+void docker_container_resize(struct exchange *exchange);
+void docker_container_remove(struct exchange *exchange);
+void docker_commit(struct exchange *exchange);
+
+/* operations.c */
+void docker_container_restart(struct exchange *exchange);
+void docker_container_rename(struct exchange *exchange);
+void docker_container_pause(struct exchange *exchange);
+void docker_container_unpause(struct exchange *exchange);
+void docker_container_top(struct exchange *exchange);
+void docker_container_prune(struct exchange *exchange);
+
+/* streams.c */
+void docker_container_attach(struct exchange *exchange);
+void docker_container_logs(struct exchange *exchange);
+
+/* exec.c */
+void docker_exec_create(struct exchange *exchange);
+void docker_exec_start(struct exchange *exchange);
+void docker_exec_resize(struct exchange *exchange);
+void docker_exec_inspect(struct exchange *exchange);
+
+/* images.c */
+void docker_image_list(struct exchange *exchange);
+void docker_image_load(struct exchange *exchange);
+void docker_image_save(struct exchange *exchange);
+void docker_image_inspect(struct exchange *exchange);
+void docker_image_history(struct exchange *exchange);
+void docker_image_tag(struct exchange *exchange);
+void docker_image_remove(struct exchange *exchange);
+void docker_image_prune(struct exchange *exchange);
+
+#endif

@@ -1,0 +1,23 @@
+/*
+ * Parts of a container's document that are written in files of their own.
+ */
+#ifndef DOOR_INSPECT_PARTS_H
+#define DOOR_INSPECT_PARTS_H
+
+#include <schema/json.h>
+#include <schema/management.h>
+
+/* host_config.c */
+void inspect_write_host_config(struct json_writer *writer,
+                               const struct api_container_details *container);
+const char *inspect_network_mode(const struct api_container_details *container);
+
+/* container.c */
+
+/* active: as they are published now, not as they were asked for. */
+void inspect_write_ports(struct json_writer *writer, const char *key, struct api_port *const *ports,
+                         size_t count, bool active);
+/* "ro,rslave"; owned by the caller. */
+char *inspect_bind_options(const struct api_bind *bind);
+
+#endif

@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""The Docker Engine API with docker's own clients, and with clients that nobody wants."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+
+from harness import Skip, main, run, test, wait_for
+
+DEBIAN_PYTHON = "/usr/bin/python3"  # for which python3-docker is
+
+
+class Docker:
+    """The stock command line on the instance's docker.sock."""
+
+    def __init__(self, instance):
+        if not shutil.which("/usr/bin/docker"):
+            raise Skip("docker.io is not installed")
+        instance.start_daemon()
+        self.path = str(instance.run_folder / "docker.sock")
+        self.env = {"DOCKER_HOST": f"unix://{self.path}", "DOCKER_CONFIG": "/nonexistent"}
+
+    def __call__(self, *args, **options):
+        return run("/usr/bin/docker", *args, env=self.env, **options)
+
+    def start(self, *args):
+        return subprocess.Popen(["/usr/bin/docker", *args], env={**os.environ, **self.env},
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def raw(self, text, end=True):
+        """All that comes back for these bytes."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(60)
+            sock.connect(self.path)
+            sock.sendall(text)
+            if end:
+                sock.shutdown(socket.SHUT_WR)
+            data = b""
+            try:
+                while part := sock.recv(65536):
+                    data += part
+            except ConnectionResetError:
+                pass
+            return data
+
+    def ask(self, method, path, body=None, version="/v1.44"):
+        """Status and document."""
+        text = json.dumps(body) if body is not None else ""
+        head = (f"{method} {version}{path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n"
+                f"Content-Length: {len(text)}\r\n\r\n")
+        head, _, rest = self.raw((head + text).encode(), end=False).partition(b"\r\n\r\n")
+        if b"chunked" in head:
+            rest = dechunk(rest)
+        return int(head.split()[1]), json.loads(rest) if rest.strip() else None
+
+
+def dechunk(data):
+    whole = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        whole += data[:int(size, 16)]
+        data = data[int(size, 16) + 2:]
+    return whole
+
+
+@test
+def the_docker_cli_runs_containers(instance, images):
+    docker = Docker(instance)
+    assert "Loaded image: small:1" in docker("load", "-i", images.small()).out
+    assert docker("run", "--rm", "small:1", "echo", "hello").out == "hello\n"
+    docker("run", "--rm", "small:1", "sh", "-c", "exit 7", code=7)
+    assert docker("run", "--rm", "-i", "small:1", "cat", input="through\n").out == "through\n"
+    assert "executable file not found" in docker("run", "--rm", "small:1", "nosuch", code=127).err
+    docker("run", "-d", "--name", "one", "small:1", "sh", "-c", "echo out; echo err >&2; sleep 1000")
+    wait_for(lambda: docker("logs", "one").err == "err\n", what="both streams are logged")
+    assert docker("logs", "one").out == "out\n"
+    assert docker("ps", "--format", "{{.Names}} {{.Image}}").out == "one small:1\n"
+    assert docker("ps", "-q", "--filter", "name=nobody").out == ""
+    assert docker("inspect", "-f", "{{.State.Status}} {{.Config.Cmd}}", "one").out.startswith("running [sh -c")
+    docker("stop", "-t", "1", "one")
+    assert docker("wait", "one").out == "137\n"
+    docker("restart", "-t", "1", "one")
+    docker("rename", "one", "two")
+    docker("rm", "-f", "two")
+    assert docker("ps", "-aq").out == ""
+
+
+@test
+def the_docker_cli_enters_containers(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small())
+    docker("run", "-d", "--name", "one", "small:1", "sleep", "1000")
+    assert docker("exec", "one", "echo", "inside").out == "inside\n"
+    assert docker("exec", "-i", "one", "cat", input="through\n").out == "through\n"
+    docker("exec", "one", "sh", "-c", "exit 3", code=3)
+    assert docker("exec", "-d", "one", "sh", "-c", "echo x > /there").out == ""
+    wait_for(lambda: docker("exec", "one", "cat", "/there", code=None).out == "x\n", what="it has run")
+    assert "sleep 1000" in docker("top", "one").out
+    docker("rm", "-f", "one")
+
+
+@test
+def the_docker_cli_attaches(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small())
+    docker("create", "--name", "one", "small:1", "sh", "-c", "echo there; sleep 1000")
+    client = docker.start("start", "-a", "one")
+    assert client.stdout.readline() == b"there\n"
+    docker("kill", "one")
+    client.communicate(timeout=60)
+    assert client.returncode == 137
+
+
+@test
+def the_docker_cli_handles_images(instance, images, scratch):
+    docker = Docker(instance)
+    docker("load", "-i", images.small())
+    docker("run", "--name", "one", "small:1", "sh", "-c", "echo new > /new")
+    docker("commit", "-m", "words", "-c", "CMD cat /new", "one", "made:1")
+    assert docker("run", "--rm", "made:1").out == "new\n"
+    assert "words" in docker("history", "made:1").out
+    docker("save", "-o", str(scratch / "made.tar"), "made:1")
+    docker("rm", "one")
+    assert "Untagged: made:1" in docker("rmi", "made:1").out
+    docker("load", "-i", str(scratch / "made.tar"))
+    docker("tag", "made:1", "other/name:2")
+    assert "other/name" in docker("images", "--filter", "reference=other/*").out
+    assert "No such image" in docker("rmi", "nothing:1", code=1).err
+
+
+@test
+def events_come_with_their_filters(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small())
+    docker("run", "--rm", "--name", "one", "small:1", "true")
+    out = docker("events", "--since", "1h", "--until", "-1s", "--filter", "container=one", "--format",
+                 "{{.Action}}").out.split()
+    assert [word for word in out if word in ("create", "start", "die", "destroy")] == [
+        "create", "start", "die", "destroy"], out
+
+
+PYTHON = textwrap.dedent("""
+    import docker
+    client = docker.from_env(version="auto", timeout=60)
+    assert client.ping()
+    assert client.containers.run("small:1", "echo hi", remove=True) == b"hi\\n"
+    one = client.containers.run("small:1", ["sh", "-c", "echo a; echo b >&2; sleep 1000"], detach=True)
+    assert one.exec_run(["sh", "-c", "echo o; echo e >&2; exit 4"], demux=True) == (4, (b"o\\n", b"e\\n"))
+    assert client.containers.list(filters={"status": "running"}) == [one]
+    assert client.containers.list(filters={"label": ["no=such"]}) == []
+    assert one.logs(stderr=False) == b"a\\n"
+    one.kill()
+    assert one.wait()["StatusCode"] == 137
+    one.remove()
+    for call in (lambda: client.containers.get("nope"), lambda: client.images.get("nope")):
+        try:
+            call()
+        except docker.errors.NotFound as error:
+            assert "nope" in str(error)
+        else:
+            raise AssertionError("there is none")
+    assert client.images.list(name="small")[0].tags == ["small:1"]
+    """)
+
+
+@test
+def docker_py_works(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small())
+    if run(DEBIAN_PYTHON, "-c", "import docker", code=None).code:
+        raise Skip("python3-docker is not installed")
+    run(DEBIAN_PYTHON, "-c", PYTHON, env=docker.env)
+
+
+@test
+def versions_are_negotiated(instance):
+    docker = Docker(instance)
+    assert docker.ask("GET", "/version", version="")[1]["ApiVersion"] == "1.44"
+    assert docker.ask("GET", "/version", version="/v1.24")[0] == 200
+    status, answer = docker.ask("GET", "/version", version="/v1.99")
+    assert status == 400 and answer["message"].startswith("client version 1.99 is too new")
+    status, answer = docker.ask("GET", "/version", version="/v1.12")
+    assert status == 400 and answer["message"].startswith("client version 1.12 is too old")
+    assert docker.ask("GET", "/nothing/here") == (404, {"message": "page not found"})
+    status, answer = docker.ask("GET", "/containers/nope/json")
+    assert status == 404 and answer["message"] == "No such container: nope"
+    assert docker.ask("POST", "/containers/create", {"Image": 5})[0] == 400
+    assert docker.ask("GET", '/containers/json?filters={"nonsense":["1"]}')[0] == 400
+
+
+@test
+def hostile_requests_are_refused(instance):
+    docker = Docker(instance)
+    host = b"Host: d\r\n"
+    for request, status in (
+            (b"GET / HTTP/1.1\r\n\r\n", 400),
+            (b"GET / HTTP/2.0\r\n" + host + b"\r\n", 505),
+            (b"GET  / HTTP/1.1\r\n" + host + b"\r\n", 400),
+            (b"GET http://d/ HTTP/1.1\r\n" + host + b"\r\n", 400),
+            (b"GET /_ping HTTP/1.1\r\nHost : d\r\n\r\n", 400),
+            (b"GET /_ping HTTP/1.1\r\n" + host + b"A: b\r\n c\r\n\r\n", 400),
+            (b"GET /_ping HTTP/1.1\r\n" + host + host + b"\r\n", 400),
+            (b"GET /_ping%00 HTTP/1.1\r\n" + host + b"\r\n", 400),
+            (b"GET /_ping%zz HTTP/1.1\r\n" + host + b"\r\n", 400),
+            (b"POST /auth HTTP/1.1\r\n" + host + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+            (b"POST /auth HTTP/1.1\r\n" + host +
+             b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+            (b"POST /auth HTTP/1.1\r\n" + host + b"Content-Length: -1\r\n\r\n", 400),
+            (b"POST /auth HTTP/1.1\r\n" + host + b"Transfer-Encoding: gzip\r\n\r\n", 501),
+            (b"POST /commit HTTP/1.1\r\n" + host + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+            (b"GET /_ping HTTP/1.1\r\n" + host + b"A: b\r\n" * 101 + b"\r\n", 431),
+            (b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n" + host + b"\r\n", 400),
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400)):
+        answer = docker.raw(request)
+        assert answer.startswith(b"HTTP/1.1 %d " % status), (request[:60], answer[:100])
+        assert answer.count(b"Api-Version") == 1, answer
+    assert docker.raw(b"GET /_ping HTTP/1.1\r\n" + host) == b""
+    # Several requests at once are answered in order.
+    twice = docker.raw(b"GET /_ping HTTP/1.1\r\n" + host + b"\r\nGET /nothing HTTP/1.1\r\nConnection: close\r\n" +
+                       host + b"\r\n", end=False)
+    assert twice.index(b"200 OK") < twice.index(b"404 Not Found")
+    assert docker.ask("GET", "/version")[0] == 200
+
+
+@test
+def a_client_that_leaves_takes_its_calls_along(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small())
+    docker("run", "-d", "--name", "one", "small:1", "sleep", "1000")
+
+    def descriptors():
+        return len(os.listdir(f"/proc/{instance.daemon_pid()}/fd"))
+    before = descriptors()
+    for path in ("/containers/one/wait", "/containers/one/attach?stream=1&stdout=1"):
+        for _ in range(20):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(docker.path)
+                sock.sendall(f"POST {path} HTTP/1.1\r\nHost: d\r\n\r\n".encode())
+                assert sock.recv(16)
+    wait_for(lambda: descriptors() <= before + 2, what="the daemon has let go of them")
+    docker("rm", "-f", "one")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
