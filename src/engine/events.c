@@ -155,17 +155,34 @@ static bool has_image(char *const *wanted, const struct api_event *event)
     return false;
 }
 
-static bool is_container(char *const *wanted, const struct api_event *event)
+/* What happened to one of a kind that is named so. */
+static bool is_one_of(char *const *wanted, const char *type, const struct api_event *event)
 {
-    return text_equal(event->type, "container") &&
-           (one_begins(wanted, event->id) || strv_contains(wanted, event->name));
+    return text_equal(event->type, type) &&
+           (one_begins(wanted, event->id) || (event->name && strv_contains(wanted, event->name)));
+}
+
+/* "health_status" stands for "health_status: healthy", too. */
+static bool has_action(char *const *wanted, const char *action)
+{
+    size_t length = strcspn(action, ":");
+
+    for (; *wanted; wanted++) {
+        if (text_equal(*wanted, action) ||
+            (strlen(*wanted) == length && strncmp(*wanted, action, length) == 0))
+            return true;
+    }
+    return false;
 }
 
 bool engine_event_matches(const struct api_event_filters *filters, const struct api_event *event)
 {
     return (!filters->type_count || strv_contains(filters->type, event->type)) &&
-           (!filters->action_count || strv_contains(filters->action, event->action)) &&
-           (!filters->container_count || is_container(filters->container, event)) &&
+           (!filters->action_count || has_action(filters->action, event->action)) &&
+           (!filters->container_count || is_one_of(filters->container, "container", event)) &&
+           (!filters->network_count || is_one_of(filters->network, "network", event)) &&
+           (!filters->volume_count || is_one_of(filters->volume, "volume", event)) &&
+           (!filters->daemon_count || is_one_of(filters->daemon, "daemon", event)) &&
            (!filters->image_count || has_image(filters->image, event)) &&
            (!filters->label_count || filter_has_labels(event->attributes, filters->label));
 }

@@ -133,6 +133,9 @@ def filters_are_docker_s(instance, images):
     assert names("--filter", "image=smal") == []
     identifier = events(instance, *start, "--filter", "container=two")[0]["Actor"]["ID"]
     assert names("--filter", f"container={identifier[:12]}") == ["two"]
+    assert told(instance, "--filter", "network=bridge", "--filter", "event=connect") == ["network connect"] * 2
+    assert told(instance, "--filter", "network=other") == [] == told(instance, "--filter", "volume=any")
+    assert told(instance, "--filter", "daemon=cloched", "--filter", "scope=local") == ["daemon start"]
     assert "invalid filter 'colour'" in instance.cloche("events", "--filter", "colour=red", code=1).err
     assert "name=value" in instance.cloche("events", "--filter", "type", code=1).err
 

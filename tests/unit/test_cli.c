@@ -245,6 +245,14 @@ static void templates_do_what_people_ask_docker_for(void **state)
         {"{{printf \"%q %d%%\" .Name .State.Pid}}", "\"/web\" 42%"},
         {"{{and .State.Running .Id}} {{or .State.Error \"none\"}} {{not .Args}}", "c1 none false"},
         {"{{\"}}\"}}", "}}"},
+        {"{{printf \"%-6s|%5d|%05d|%.2s|%x|%.1f\" .Name .State.Pid .State.Pid .Name .State.Pid "
+         ".State.Pid}}",
+         "/web  |   42|00042|/w|2a|42.0"},
+        {"{{lt .State.Pid 43}} {{ge .State.Pid 43}} {{gt .Id \"b\"}} {{le 1 1}}",
+         "true false true true"},
+        {"{{slice .Name 1}} {{slice .Name 1 3}} {{slice .Args 1}} {{pad .Id 1 2}}|",
+         "web we [b]  c1  |"},
+        {"{{with .Config}}{{.Label \"x.y\"}}{{.Label \"none\"}}{{end}}", "1"},
         {"{{json .}}", document_text},
     };
 
@@ -277,7 +285,12 @@ static void broken_templates_are_refused(void **state)
         "{{range .State.Pid}}{{end}}",
         "{{if .Id}}{{else}}{{else}}{{end}}",
         "{{.Id | }}",
-        "{{printf \"%x\" .Id}}",
+        "{{printf \"%y\" .Id}}",
+        "{{printf \"%9999d\" .Id}}",
+        "{{slice .Name 9}}",
+        "{{lt .Id 1}}",
+        "{{pad .Id -1 0}}",
+        "{{.Label \"x}}",
         "{{/* }}",
         "{{((((((((((((((((((((((((((((((((((((((((.Id))))))))))))))))))))))))))))))))))))))))))))}"
         "}",

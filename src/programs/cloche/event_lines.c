@@ -178,8 +178,14 @@ int event_filter_add(struct api_event_filters *filters, const char *text, struct
         {"container", &filters->container, &filters->container_count},
         {"image", &filters->image, &filters->image_count},
         {"label", &filters->label, &filters->label_count},
+        {"network", &filters->network, &filters->network_count},
+        {"volume", &filters->volume, &filters->volume_count},
+        {"daemon", &filters->daemon, &filters->daemon_count},
     };
     size_t length = strcspn(text, "=");
+
+    if (text_equal(text, "scope=local")) /* all of ours are */
+        return 0;
 
     if (!text[length])
         return error_set(err, -EINVAL, "bad format of filter (expected name=value): '%s'", text);
@@ -191,6 +197,8 @@ int event_filter_add(struct api_event_filters *filters, const char *text, struct
         return 0;
     }
     error_set(err, -EINVAL, "invalid filter '%.*s'", (int)length, text);
-    error_hint(err, "There are type, event, container, image and label.");
+    error_hint(
+        err,
+        "There are type, event, container, image, label, network, volume, daemon and scope=local.");
     return -EINVAL;
 }

@@ -14,7 +14,8 @@
 int event_line(const struct api_event *event, const char *format, struct buffer *out,
                struct error *err);
 
-/* Adds a filter as docker's --filter names it: type=, event=, container=, image=, label=. */
+/* Adds a filter as docker's --filter names it: type=, event=, container=, image=, label=
+ * and so on. */
 int event_filter_add(struct api_event_filters *filters, const char *text, struct error *err);
 
 #endif

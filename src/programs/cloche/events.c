@@ -36,7 +36,8 @@ static const struct option events_table[] = {
         .kind = OPTION_LIST,
         .offset = offsetof(struct events_options, filters),
         .argument = "filter",
-        .help = "Show only those with type=, event=, container=, image= or label=KEY[=value]",
+        .help = "Show only those with type=, event=, container=, image=, label=KEY[=value], "
+                "network=, volume= or daemon=",
     },
     {
         .name = "format",

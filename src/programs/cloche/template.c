@@ -25,6 +25,7 @@ struct interpreter {
     struct variable variables[TEMPLATE_VARIABLES_MAX];
     size_t variable_count;
     unsigned depth;
+    unsigned actions;
     struct tree_arena *arena;
     struct buffer *out;
     struct error *err;
@@ -315,6 +316,44 @@ static int call(struct interpreter *in, const struct template_function *function
     return r < 0 ? error_context(in->err, "template parsing error") : r;
 }
 
+/* docker's rows have a method beside their fields: {{.Label "role"}}. */
+static bool is_label_call(const struct interpreter *in)
+{
+    static const char name[] = ".Label";
+    size_t length = strlen(name);
+
+    if (strncmp(in->at, name, length) != 0 || !strchr(" \t", in->at[length]) || !in->at[length])
+        return false;
+    const char *key = in->at + length + strspn(in->at + length, " \t");
+    return *key == '"' || *key == '`';
+}
+
+/* The row's labels are a text: a=b,c=d. */
+static int label(struct interpreter *in, yajl_val *ret)
+{
+    yajl_val labels = tree_get(in->dot, "Labels"), key = NULL;
+    _cleanup_strv_ char **pairs = NULL;
+
+    in->at += strlen(".Label");
+    skip_blanks(in);
+    int r = quoted_text(in, &key);
+    if (r < 0)
+        return r;
+    *ret = tree_string(in->arena, "");
+    if (YAJL_IS_OBJECT(labels)) {
+        yajl_val value = tree_get(labels, key->u.string);
+        *ret = value ? value : *ret;
+        return 0;
+    }
+    pairs = YAJL_IS_STRING(labels) ? strv_split(labels->u.string, ',') : NULL;
+    for (char **pair = pairs; pair && *pair; pair++) {
+        size_t length = strcspn(*pair, "=");
+        if (strlen(key->u.string) == length && strncmp(*pair, key->u.string, length) == 0)
+            *ret = tree_string(in->arena, *pair + length + ((*pair)[length] == '='));
+    }
+    return 0;
+}
+
 static int command(struct interpreter *in, const yajl_val *piped, yajl_val *ret)
 {
     skip_blanks(in);
@@ -325,6 +364,8 @@ static int command(struct interpreter *in, const yajl_val *piped, yajl_val *ret)
         in->at += length;
         return call(in, function, piped, ret);
     }
+    if (is_label_call(in))
+        return label(in, ret);
     int r = operand(in, ret);
     if (r >= 0 && piped)
         return fail(in, "a pipe ends in a function");
@@ -587,6 +628,8 @@ static int block(struct interpreter *in, bool skip, enum stop *ret)
             return 0;
         }
         in->at = open + (trim ? 3 : 2);
+        if (in->actions++ >= TEMPLATE_ACTIONS_MAX || in->out->length > TEMPLATE_OUTPUT_MAX)
+            return fail(in, "it does not come to an end");
         skip_blanks(in);
         r = action(in, skip, ret, &ended);
     }

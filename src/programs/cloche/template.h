@@ -20,6 +20,8 @@ enum {
     TEMPLATE_DEPTH_MAX = 32,     /* nested parentheses and blocks */
     TEMPLATE_ARGUMENTS_MAX = 16, /* of one function */
     TEMPLATE_VARIABLES_MAX = 16,
+    TEMPLATE_ACTIONS_MAX = 1000000,         /* that are carried out, ranges counted each time */
+    TEMPLATE_OUTPUT_MAX = 64 * 1024 * 1024, /* bytes */
 };
 
 /* Appends the template's text for the document to out. -EINVAL with a message otherwise; out may

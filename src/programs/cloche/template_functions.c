@@ -7,6 +7,8 @@
 #include "human.h"
 #include "template.h"
 
+enum { PRINT_WIDTH_MAX = 1000 };
+
 void template_print(yajl_val value, struct buffer *out)
 {
     if (!value) {
@@ -210,9 +212,85 @@ static int call_println(struct template_call *call, yajl_val *ret, struct error 
     return print_arguments(call, true, ret);
 }
 
+/* What stands between a percent sign and its letter. */
+struct print_form {
+    bool left, zero;
+    int width, precision; /* precision < 0: none */
+    char letter;
+};
+
+static int read_count(const char **at)
+{
+    int count = 0;
+
+    for (; isdigit((unsigned char)**at); (*at)++)
+        count = count <= PRINT_WIDTH_MAX ? count * 10 + (**at - '0') : count;
+    return count;
+}
+
+static int read_form(const char **at, struct print_form *ret, struct error *err)
+{
+    struct print_form form = {.precision = -1};
+
+    for (; **at == '-' || **at == '0' || **at == '+' || **at == '#' || **at == ' '; (*at)++) {
+        form.left = form.left || **at == '-';
+        form.zero = form.zero || **at == '0';
+    }
+    form.width = read_count(at);
+    if (**at == '.') {
+        (*at)++;
+        form.precision = read_count(at);
+    }
+    form.letter = **at;
+    if (!form.letter || !strchr("svdqtxf", form.letter))
+        return error_set(err, -EINVAL,
+                         "printf: only %%s, %%v, %%d, %%q, %%t, %%x, %%f and %%%% are known");
+    if (form.width > PRINT_WIDTH_MAX || form.precision > PRINT_WIDTH_MAX)
+        return error_set(err, -EINVAL, "printf: wider than %d", PRINT_WIDTH_MAX);
+    *ret = form;
+    return 0;
+}
+
+static double number_of(yajl_val value)
+{
+    return YAJL_IS_NUMBER(value) ? strtod(value->u.number.r, NULL) : 0;
+}
+
+static char *print_value(yajl_val value, const struct print_form *form)
+{
+    _cleanup_free_ char *text = printed(value);
+
+    if (form->letter == 'f')
+        return xasprintf("%.*f", form->precision < 0 ? 6 : form->precision, number_of(value));
+    if (form->letter == 'x' && YAJL_IS_INTEGER(value))
+        return xasprintf("%llx", value->u.number.i);
+    if (form->letter == 'x') {
+        char *digits = xmalloc(2 * strlen(text) + 1);
+        text_hex(text, strlen(text), digits);
+        return digits;
+    }
+    if (form->precision >= 0 && strlen(text) > (size_t)form->precision)
+        text[form->precision] = '\0';
+    return form->letter == 'q' ? human_quote(text) : xstrdup(text);
+}
+
+static void append_padded(struct buffer *out, const char *text, const struct print_form *form)
+{
+    int length = 0;
+
+    for (const char *c = text; *c; c++)
+        length += ((unsigned char)*c & 0xc0) != 0x80;
+    for (int i = length; !form->left && i < form->width; i++)
+        buffer_append_char(out, form->zero && form->letter != 's' ? '0' : ' ');
+    buffer_append_text(out, text);
+    for (int i = length; form->left && i < form->width; i++)
+        buffer_append_char(out, ' ');
+}
+
 static int call_printf(struct template_call *call, yajl_val *ret, struct error *err)
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    struct print_form form = {0};
     size_t next = 1;
 
     if (!YAJL_IS_STRING(call->arguments[0]))
@@ -224,15 +302,109 @@ static int call_printf(struct template_call *call, yajl_val *ret, struct error *
             continue;
         }
         c++;
-        if (!*c || !strchr("svdq", *c))
-            return error_set(err, -EINVAL, "printf: only %%s, %%v, %%d, %%q and %%%% are known");
+        int r = read_form(&c, &form, err);
+        if (r < 0)
+            return r;
         if (next == call->count)
             return error_set(err, -EINVAL, "printf: fewer values than the format asks for");
-        _cleanup_free_ char *value = printed(call->arguments[next++]);
-        _cleanup_free_ char *quoted = *c == 'q' ? human_quote(value) : NULL;
-        buffer_append_text(&text, quoted ? quoted : value);
+        _cleanup_free_ char *value = print_value(call->arguments[next++], &form);
+        append_padded(&text, value, &form);
     }
     return give_text(call, &text, ret);
+}
+
+/* pad TEXT BEFORE AFTER: so many blanks on either side; nothing around an empty text. */
+static int call_pad(struct template_call *call, yajl_val *ret, struct error *err)
+{
+    yajl_val before = call->arguments[1], after = call->arguments[2];
+    _cleanup_free_ char *text = printed(call->arguments[0]);
+    struct buffer padded = BUFFER_INIT;
+
+    if (!YAJL_IS_INTEGER(before) || !YAJL_IS_INTEGER(after) || before->u.number.i < 0 ||
+        after->u.number.i < 0 || before->u.number.i > PRINT_WIDTH_MAX ||
+        after->u.number.i > PRINT_WIDTH_MAX)
+        return error_set(err, -EINVAL, "pad: takes a text and two numbers of blanks");
+    if (*text)
+        buffer_printf(&padded, "%*s%s%*s", (int)before->u.number.i, "", text,
+                      (int)after->u.number.i, "");
+    return give_text(call, &padded, ret);
+}
+
+/* slice TEXT [FROM [TO]]: of a text or a list. */
+static int call_slice(struct template_call *call, yajl_val *ret, struct error *err)
+{
+    yajl_val value = call->arguments[0];
+    long long bounds[2] = {0, 0}, length;
+
+    if (!YAJL_IS_STRING(value) && !YAJL_IS_ARRAY(value))
+        return error_set(err, -EINVAL, "slice: the value can't be sliced");
+    length =
+        YAJL_IS_STRING(value) ? (long long)strlen(value->u.string) : (long long)value->u.array.len;
+    bounds[1] = length;
+    for (size_t i = 1; i < call->count; i++) {
+        if (!YAJL_IS_INTEGER(call->arguments[i]))
+            return error_set(err, -EINVAL, "slice: bounds are whole numbers");
+        bounds[i - 1] = call->arguments[i]->u.number.i;
+    }
+    if (bounds[0] < 0 || bounds[1] > length || bounds[0] > bounds[1])
+        return error_set(err, -EINVAL, "slice: out of range: %lld to %lld of %lld", bounds[0],
+                         bounds[1], length);
+    if (YAJL_IS_ARRAY(value)) {
+        *ret = tree_part(call->arena, value, (size_t)bounds[0], (size_t)bounds[1]);
+        return 0;
+    }
+    _cleanup_free_ char *part =
+        xstrndup(value->u.string + bounds[0], (size_t)(bounds[1] - bounds[0]));
+    *ret = tree_string(call->arena, part);
+    return 0;
+}
+
+/* Numbers by their value, texts by their bytes. */
+static int order(struct template_call *call, int *ret, struct error *err)
+{
+    yajl_val a = call->arguments[0], b = call->arguments[1];
+
+    if (YAJL_IS_NUMBER(a) && YAJL_IS_NUMBER(b)) {
+        double difference = number_of(a) - number_of(b);
+        *ret = (difference > 0) - (difference < 0);
+        return 0;
+    }
+    if (!YAJL_IS_STRING(a) || !YAJL_IS_STRING(b))
+        return error_set(err, -EINVAL, "incompatible types for comparison");
+    *ret = strcmp(a->u.string, b->u.string);
+    return 0;
+}
+
+static int call_lt(struct template_call *call, yajl_val *ret, struct error *err)
+{
+    int by = 0, r = order(call, &by, err);
+
+    *ret = tree_boolean(call->arena, by < 0);
+    return r;
+}
+
+static int call_le(struct template_call *call, yajl_val *ret, struct error *err)
+{
+    int by = 0, r = order(call, &by, err);
+
+    *ret = tree_boolean(call->arena, by <= 0);
+    return r;
+}
+
+static int call_gt(struct template_call *call, yajl_val *ret, struct error *err)
+{
+    int by = 0, r = order(call, &by, err);
+
+    *ret = tree_boolean(call->arena, by > 0);
+    return r;
+}
+
+static int call_ge(struct template_call *call, yajl_val *ret, struct error *err)
+{
+    int by = 0, r = order(call, &by, err);
+
+    *ret = tree_boolean(call->arena, by >= 0);
+    return r;
 }
 
 static bool same(yajl_val a, yajl_val b)
@@ -288,17 +460,23 @@ static int call_or(struct template_call *call, yajl_val *ret, struct error *err)
 static const struct template_function functions[] = {
     {"and", 1, TEMPLATE_ARGUMENTS_MAX, call_and},
     {"eq", 2, TEMPLATE_ARGUMENTS_MAX, call_eq},
+    {"ge", 2, 2, call_ge},
+    {"gt", 2, 2, call_gt},
     {"index", 1, TEMPLATE_ARGUMENTS_MAX, call_index},
     {"join", 2, 2, call_join},
     {"json", 1, 1, call_json},
+    {"le", 2, 2, call_le},
     {"len", 1, 1, call_len},
     {"lower", 1, 1, call_lower},
+    {"lt", 2, 2, call_lt},
     {"ne", 2, 2, call_ne},
     {"not", 1, 1, call_not},
     {"or", 1, TEMPLATE_ARGUMENTS_MAX, call_or},
+    {"pad", 3, 3, call_pad},
     {"print", 0, TEMPLATE_ARGUMENTS_MAX, call_print},
     {"printf", 1, TEMPLATE_ARGUMENTS_MAX, call_printf},
     {"println", 0, TEMPLATE_ARGUMENTS_MAX, call_println},
+    {"slice", 1, 3, call_slice},
     {"split", 2, 2, call_split},
     {"title", 1, 1, call_title},
     {"truncate", 2, 2, call_truncate},

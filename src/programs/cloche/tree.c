@@ -73,6 +73,15 @@ yajl_val tree_array(struct tree_arena *arena, char *const *items)
     return node;
 }
 
+yajl_val tree_part(struct tree_arena *arena, yajl_val array, size_t from, size_t to)
+{
+    yajl_val node = new_node(arena, yajl_t_array);
+
+    node->u.array.len = to - from;
+    node->u.array.values = array->u.array.values + from;
+    return node;
+}
+
 yajl_val tree_object(struct tree_arena *arena, const char **keys, char *const *values, size_t count)
 {
     yajl_val node = new_node(arena, yajl_t_object);

@@ -35,6 +35,9 @@ yajl_val tree_array(struct tree_arena *arena, char *const *items); /* of strings
 yajl_val tree_object(struct tree_arena *arena, const char **keys, char *const *values,
                      size_t count);
 
+/* The items of an array from one place to before another. */
+yajl_val tree_part(struct tree_arena *arena, yajl_val array, size_t from, size_t to);
+
 /* The member; NULL when node is no object or has none of that name. */
 yajl_val tree_get(yajl_val node, const char *key);
 
