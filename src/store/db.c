@@ -1,13 +1,21 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <store/db.h>
 
 enum { BUSY_TIMEOUT_MS = 10000 }; /* another process (sqlite3 shell, backup) reads the file */
+
+/* Blocks that the files have before they need them, so that what makes room on a full disk can
+ * still be recorded: the log takes a thousand pages until it is begun anew (SQLite,
+ * wal_autocheckpoint), and the file grows when they are copied into it. */
+enum { RESERVED_LOG = 5 * 1024 * 1024, RESERVED_GROWTH = 256 * 1024 };
 
 /* Compiled statements that are kept: the engine runs the same few dozen all the time. */
 enum { CACHE_SIZE = 64 };
@@ -112,6 +120,28 @@ static int db_configure(struct store_db *db, struct error *err)
     return r < 0 ? r : check_format(db, err);
 }
 
+static void reserve(const char *path, off_t size)
+{
+    _cleanup_close_ int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+
+    /* Not every file system can, and a full one no longer: then it is as it would be without. */
+    if (fd >= 0)
+        fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, size);
+}
+
+/* The log stays when the database is closed, with its blocks. */
+static void reserve_space(struct store_db *db, const char *path)
+{
+    _cleanup_free_ char *log = xasprintf("%s-wal", path);
+    struct stat status;
+    int keep = 1;
+
+    sqlite3_file_control(db->handle, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep);
+    reserve(log, RESERVED_LOG);
+    if (stat(path, &status) == 0)
+        reserve(path, status.st_size + RESERVED_GROWTH);
+}
+
 int store_db_open(const char *path, struct store_db **ret, struct error *err)
 {
     struct store_db *db = xnew(struct store_db);
@@ -135,6 +165,7 @@ int store_db_open(const char *path, struct store_db **ret, struct error *err)
         store_db_close(db);
         return r;
     }
+    reserve_space(db, path);
     *ret = db;
     return 0;
 }
