@@ -23,6 +23,20 @@ static bool reap_session_helper(struct session *session, int *ret_status)
     return true;
 }
 
+static bool reap_check(struct monitor *monitor)
+{
+    struct session *session = &monitor->health.session;
+    int status;
+
+    if (reap_session_helper(session, &status))
+        health_helper_ended(monitor, status);
+    else if (reap(session->pid, &status))
+        health_process_ended(monitor, status);
+    else
+        return false;
+    return true;
+}
+
 static bool reap_exec(struct monitor *monitor)
 {
     int status;
@@ -45,7 +59,7 @@ static bool reap_one(struct monitor *monitor)
 {
     int status;
 
-    if (reap_exec(monitor))
+    if (reap_exec(monitor) || reap_check(monitor))
         return true;
     if (reap_session_helper(&monitor->container, &status)) {
         container_helper_ended(monitor, status);
@@ -62,7 +76,7 @@ static bool reap_one(struct monitor *monitor)
 
 static bool runtime_at_work(const struct monitor *monitor)
 {
-    bool at_work = monitor->container.helper.pid > 0;
+    bool at_work = monitor->container.helper.pid > 0 || monitor->health.session.helper.pid > 0;
 
     for (const struct session *session = monitor->execs; session; session = session->next)
         at_work = at_work || session->helper.pid > 0;
@@ -71,7 +85,8 @@ static bool runtime_at_work(const struct monitor *monitor)
 
 static bool is_known(const struct monitor *monitor, pid_t pid)
 {
-    bool known = pid == monitor->container.pid || pid == monitor->deleting.pid;
+    bool known = pid == monitor->container.pid || pid == monitor->deleting.pid ||
+                 pid == monitor->health.session.pid;
 
     for (const struct session *session = monitor->execs; session; session = session->next)
         known = known || pid == session->pid;

@@ -37,11 +37,28 @@ static void put_frame_header(unsigned char *header, enum stream stream, size_t l
     header[7] = (unsigned char)length;
 }
 
+/* How much of the log it is still to get, from its place in its file on. */
+static uint64_t left_in_log(const struct monitor *monitor, const struct client *client)
+{
+    uint64_t end = container_log_end(&monitor->log), place;
+
+    if (!client->file)
+        return 0;
+    place = client->file->start + client->offset;
+    if (end > client->until)
+        end = client->until;
+    return place < end ? end - place : 0;
+}
+
 static bool is_owed(const struct monitor *monitor, const struct client *client)
 {
-    if (client->pending)
-        return true;
-    return client->kind != CLIENT_EXEC && client->offset < monitor->log.size;
+    return client->pending || left_in_log(monitor, client);
+}
+
+/* Whether it has had all that it will ever get. */
+static bool is_served(const struct monitor *monitor, const struct client *client)
+{
+    return client->file && client->until != UINT64_MAX && !is_owed(monitor, client);
 }
 
 /* Whether its input may still bring something to somebody. */
@@ -84,8 +101,37 @@ static void client_free(struct monitor *monitor, struct client *client)
     monitor->clients_count--;
     discard_input(client->watch.fd);
     watch_close(monitor->epoll_fd, &client->watch);
+    log_file_unref(client->file);
     free(client->pending);
     free(client);
+}
+
+bool clients_hold_log(const struct monitor *monitor)
+{
+    for (const struct client *client = monitor->clients; client; client = client->next) {
+        if (client->kind == CLIENT_ATTACH && !client->gone && is_owed(monitor, client) &&
+            container_log_goes_next(&monitor->log, client->file))
+            return true;
+    }
+    return false;
+}
+
+bool clients_watch_log(const struct monitor *monitor)
+{
+    for (const struct client *client = monitor->clients; client; client = client->next) {
+        if (client->kind == CLIENT_ATTACH && !client->gone)
+            return true;
+    }
+    return false;
+}
+
+/* What the container writes was not read for the sake of one that has moved on now, or left. */
+static void release_log(struct monitor *monitor)
+{
+    if (!monitor->log.held || clients_hold_log(monitor))
+        return;
+    monitor->log.held = false;
+    session_resume_output(monitor, &monitor->container);
 }
 
 /* A client's end of input is the sandbox's, where that is wanted. May free clients that have gone.
@@ -104,12 +150,13 @@ static void client_drop(struct monitor *monitor, struct client *client)
 
     client_free(monitor, client);
     pass_input_end(monitor, session, flags);
+    release_log(monitor);
     if (exec && session)
         session_resume_output(monitor, session);
 }
 
 int client_add(struct monitor *monitor, enum client_kind kind, struct session *session,
-               uint32_t flags, uint64_t offset, int fd, struct error *err)
+               uint32_t flags, const struct log_place *at, int fd, struct error *err)
 {
     int type = 0;
     socklen_t length = sizeof(type);
@@ -130,9 +177,13 @@ int client_add(struct monitor *monitor, enum client_kind kind, struct session *s
                               .kind = kind,
                               .session = session,
                               .flags = flags,
-                              .offset = offset};
+                              .offset = at->offset,
+                              .until = at->until};
+    if (at->file)
+        client->file = log_file_ref(at->file);
     int r = watch_add(monitor->epoll_fd, &client->watch, WATCH_CLIENT, fd, EPOLLHUP);
     if (r < 0) {
+        log_file_unref(client->file);
         free(client);
         return error_errno(err, -r, "watch the stream");
     }
@@ -154,6 +205,7 @@ static void client_left(struct monitor *monitor, struct client *client)
     client->gone = true;
     free(steal_ptr(client->pending));
     update_events(monitor, client);
+    release_log(monitor);
     if (client->kind == CLIENT_EXEC)
         session_resume_output(monitor, session);
 }
@@ -366,12 +418,52 @@ static int send_batch(struct client *client, struct batch *batch)
     return 0;
 }
 
+static bool in_middle_of_line(const struct client *client)
+{
+    char before = '\n';
+
+    return client->offset && client->offset < client->file->size &&
+           pread(client->file->fd, &before, 1, (off_t)client->offset - 1) == 1 && before != '\n';
+}
+
+/* A follower that leaves a file early ends the line that it is in. */
+static void enter_next_file(struct client *client)
+{
+    struct log_file *next = log_file_ref(client->file->next);
+
+    if (client->kind == CLIENT_FOLLOW && in_middle_of_line(client)) {
+        client->pending = xstrdup("\n");
+        client->length = 1;
+        client->at = 0;
+    }
+    log_file_unref(client->file);
+    client->file = next;
+    client->offset = 0;
+    client->sent = 0;
+}
+
+/* What is left of the client's file for it; moves it on to the next file. */
+static uint64_t left_in_file(const struct monitor *monitor, struct client *client)
+{
+    uint64_t left = left_in_log(monitor, client);
+
+    /* A follower does not keep a deleted file alive. */
+    while (client->file->next &&
+           (client->offset >= client->file->size ||
+            (client->kind == CLIENT_FOLLOW && container_log_gone(&monitor->log, client->file)))) {
+        enter_next_file(client);
+        left = left_in_log(monitor, client);
+    }
+    uint64_t in_file = client->file->size - client->offset;
+    return left < in_file ? left : in_file;
+}
+
 static int pump_attach(struct monitor *monitor, struct client *client)
 {
-    uint64_t left = monitor->log.size - client->offset;
+    uint64_t left = left_in_file(monitor, client);
     struct batch batch;
 
-    ssize_t n = pread(monitor->log.fd, monitor->scratch->io,
+    ssize_t n = pread(client->file->fd, monitor->scratch->io,
                       left < IO_BUFFER_SIZE ? left : IO_BUFFER_SIZE, (off_t)client->offset);
     if (n <= 0)
         return n < 0 ? -errno : -EIO;
@@ -381,10 +473,12 @@ static int pump_attach(struct monitor *monitor, struct client *client)
 
 static int pump_follow(struct monitor *monitor, struct client *client)
 {
-    uint64_t left = monitor->log.size - client->offset;
+    uint64_t left = left_in_file(monitor, client);
     off_t offset = (off_t)client->offset;
 
-    ssize_t n = sendfile(client->watch.fd, monitor->log.fd, &offset,
+    if (client->pending || left == 0)
+        return send_pending(client);
+    ssize_t n = sendfile(client->watch.fd, client->file->fd, &offset,
                          left < FOLLOW_CHUNK ? left : FOLLOW_CHUNK);
     if (n <= 0)
         return n < 0 ? -errno : -EIO;
@@ -417,9 +511,15 @@ static bool serve(struct monitor *monitor, struct client *client)
         client_free(monitor, client); /* its session is over and it has everything */
         return false;
     }
+    if (is_served(monitor, client)) {
+        client_free(monitor, client);
+        release_log(monitor);
+        return false;
+    }
     if (client->kind == CLIENT_EXEC && was_blocked && !client->pending)
         session_resume_output(monitor, client->session);
     update_events(monitor, client);
+    release_log(monitor);
     return true;
 }
 
@@ -514,6 +614,26 @@ bool clients_close_served(struct monitor *monitor)
             client_free(monitor, client);
     }
     return monitor->clients != NULL;
+}
+
+/* Those that are attached get what this run wrote, and then their end. */
+void clients_run_over(struct monitor *monitor)
+{
+    uint64_t end = container_log_end(&monitor->log);
+    struct client *next;
+
+    for (struct client *client = monitor->clients; client; client = next) {
+        next = client->next;
+        if (client->kind != CLIENT_ATTACH || client->until != UINT64_MAX)
+            continue;
+        client->until = end;
+        client->session = NULL;
+        if (client->gone || is_served(monitor, client))
+            client_free(monitor, client);
+        else
+            update_events(monitor, client);
+    }
+    release_log(monitor);
 }
 
 void clients_finish(struct monitor *monitor)

@@ -28,23 +28,28 @@ void container_fill_status(const struct monitor *monitor, struct monitor_status 
     static const enum monitor_state states[] = {
         [PHASE_CREATED] = MONITOR_STATE_CREATED,  [PHASE_STARTING] = MONITOR_STATE_STARTING,
         [PHASE_RUNNING] = MONITOR_STATE_RUNNING,  [PHASE_DRAINING] = MONITOR_STATE_RUNNING,
-        [PHASE_DELETING] = MONITOR_STATE_RUNNING, [PHASE_LINGERING] = MONITOR_STATE_EXITED,
-        [PHASE_DONE] = MONITOR_STATE_EXITED,
+        [PHASE_DELETING] = MONITOR_STATE_RUNNING, [PHASE_WAITING] = MONITOR_STATE_RESTARTING,
+        [PHASE_LINGERING] = MONITOR_STATE_EXITED, [PHASE_DONE] = MONITOR_STATE_EXITED,
     };
+    bool again = monitor->ran && monitor->phase == PHASE_STARTING;
 
     *ret = (struct monitor_status){
-        .state = states[monitor->phase],
+        .state = again ? MONITOR_STATE_RESTARTING : states[monitor->phase],
         .pid = monitor->container.pid,
         .monitor_pid = getpid(),
         .exit_code = monitor->exit_code,
         .oom = monitor->oom,
         .started = monitor->started,
         .finished = monitor->finished,
-        .log_size = monitor->log.size,
+        .log_size = monitor->log.file ? monitor->log.file->size : 0,
+        .health = monitor->health.status,
+        .restarts = monitor->restart.restarts,
+        .failing_streak = monitor->health.failing_streak,
+        .next_start = monitor->restart.next_start,
     };
 }
 
-static void write_status(struct monitor *monitor)
+void container_write_status(struct monitor *monitor)
 {
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -67,7 +72,7 @@ static void tell_end(struct monitor *monitor)
         .finished = monitor->finished,
     };
 
-    if (monitor->failure.code)
+    if (monitor->failure.code && !monitor->ran)
         control_send_error(monitor, MONITOR_START_FAILED,
                            control_request_for(monitor, &monitor->container), monitor->exit_code,
                            error_message(&monitor->failure));
@@ -75,18 +80,29 @@ static void tell_end(struct monitor *monitor)
         control_send(monitor, MONITOR_EXITED, 0, &exited, sizeof(exited));
 }
 
-static void finish(struct monitor *monitor)
+void container_finish(struct monitor *monitor)
 {
     session_close_streams(monitor, &monitor->container);
     execs_finish(monitor);
     isolate_release_mounts(monitor->options);
     runtime_remove_files(monitor, &monitor->container);
     monitor->phase = PHASE_LINGERING;
-    write_status(monitor);
+    container_write_status(monitor);
     control_stop_listening(monitor);
     tell_end(monitor);
     clients_session_over(monitor, &monitor->container);
     deadline_set(monitor, DEADLINE_LINGER, LINGER_MS);
+}
+
+/* Nothing of this run is left but what its clients are owed. */
+static void run_over(struct monitor *monitor)
+{
+    session_close_streams(monitor, &monitor->container);
+    execs_finish(monitor);
+    if (restart_begin_wait(monitor))
+        clients_run_over(monitor);
+    else
+        container_finish(monitor);
 }
 
 static void delete (struct monitor *monitor)
@@ -98,7 +114,7 @@ static void delete (struct monitor *monitor)
         return;
     if (err.code)
         log_failure(LOG_ERROR, &err, "container %s", monitor->options->id);
-    finish(monitor);
+    run_over(monitor);
 }
 
 void container_delete_ended(struct monitor *monitor, int status)
@@ -108,7 +124,7 @@ void container_delete_ended(struct monitor *monitor, int status)
         runtime_failure(monitor, &monitor->container, status, &err);
         log_failure(LOG_ERROR, &err, "container %s: delete", monitor->options->id);
     }
-    finish(monitor);
+    run_over(monitor);
 }
 
 /* The counter is the cgroup's own: the kernel counts from its creation, for this run. v2:
@@ -142,13 +158,12 @@ static void fail(struct monitor *monitor, int exit_code)
     delete (monitor);
 }
 
-void container_start(struct monitor *monitor, uint32_t request)
+static void run(struct monitor *monitor)
 {
     struct session *session = &monitor->container;
     struct session_stdio stdio;
 
-    session->request = request;
-    session->asked_by = monitor->daemon_generation;
+    monitor->began = clock_milliseconds();
     monitor->phase = PHASE_STARTING;
     session->phase = SESSION_STARTING;
     if (monitor->failure.code == 0 &&
@@ -156,6 +171,22 @@ void container_start(struct monitor *monitor, uint32_t request)
         runtime_run(monitor, session, &stdio, &monitor->failure);
     if (monitor->failure.code)
         fail(monitor, EXIT_ENGINE_FAILED);
+}
+
+void container_start(struct monitor *monitor, uint32_t request)
+{
+    monitor->container.request = request;
+    monitor->container.asked_by = monitor->daemon_generation;
+    run(monitor);
+}
+
+void container_run_again(struct monitor *monitor)
+{
+    session_renew(monitor, &monitor->container);
+    error_finish(&monitor->failure);
+    monitor->failure = (struct error)ERROR_INIT;
+    monitor->restart.unhealthy = false;
+    run(monitor);
 }
 
 static int take_over(struct monitor *monitor, struct error *err)
@@ -179,11 +210,17 @@ void container_helper_ended(struct monitor *monitor, int status)
         return;
     }
     monitor->phase = PHASE_RUNNING;
+    monitor->ran = true;
     monitor->started = (uint64_t)clock_now();
-    write_status(monitor);
-    const struct monitor_pid started = {.pid = session->pid, .started = monitor->started};
+    monitor->began = clock_milliseconds();
+    health_begin(monitor);
+    container_write_status(monitor);
+    const struct monitor_pid started = {
+        .pid = session->pid, .restarts = monitor->restart.restarts, .started = monitor->started};
     control_send(monitor, MONITOR_STARTED, control_request_for(monitor, session), &started,
                  sizeof(started));
+    if (monitor->restart.stop_pending)
+        container_end_run(monitor, monitor->restart.stop_signal, monitor->restart.stop_timeout_ms);
 }
 
 /* ---- running ---- */
@@ -198,20 +235,65 @@ static int send_signal(struct monitor *monitor, int signal, struct error *err)
     return 0;
 }
 
+/* Between two runs of a container that is restarted: nobody is there to be told, but there may be a
+ * next run, which is not to come then, or to be ended as soon as it is there. */
+static bool between_runs(const struct monitor *monitor)
+{
+    return monitor->ran && monitor->phase != PHASE_RUNNING && monitor->phase < PHASE_LINGERING;
+}
+
+static void end_between_runs(struct monitor *monitor, int signal, int32_t timeout_ms)
+{
+    struct restart *restart = &monitor->restart;
+
+    restart->ending = true;
+    restart->stop_pending = true;
+    restart->stop_signal = signal;
+    restart->stop_timeout_ms = timeout_ms;
+    /* After the answer to whoever asked. */
+    if (monitor->phase == PHASE_WAITING)
+        deadline_set(monitor, DEADLINE_RESTART, 0);
+}
+
+/* As docker: who kills a container, or sends what stops it, does not want it back. */
 int container_signal(struct monitor *monitor, uint32_t signal, struct error *err)
 {
+    bool final = signal == SIGKILL || (int)signal == monitor->options->stop_signal;
+
     if (signal < 1 || signal > 64)
         return error_set(err, -EINVAL, "there is no signal %u", signal);
-    return send_signal(monitor, (int)signal, err);
+    if (between_runs(monitor)) {
+        if (final)
+            end_between_runs(monitor, (int)signal, -1);
+        return 0;
+    }
+    int r = send_signal(monitor, (int)signal, err);
+    if (r == 0 && final)
+        monitor->restart.ending = true;
+    return r;
+}
+
+void container_end_run(struct monitor *monitor, int signal, int32_t timeout_ms)
+{
+    if (send_signal(monitor, signal, NULL) == 0 && timeout_ms > 0)
+        deadline_set(monitor, DEADLINE_STOP, timeout_ms);
 }
 
 int container_stop(struct monitor *monitor, uint32_t signal, int32_t timeout_ms, struct error *err)
 {
+    int number = signal ? (int)signal : monitor->options->stop_signal;
+
     if (signal > 64)
         return error_set(err, -EINVAL, "there is no signal %u", signal);
     if (timeout_ms == 0)
-        signal = SIGKILL;
-    int r = send_signal(monitor, signal ? (int)signal : monitor->options->stop_signal, err);
+        number = SIGKILL;
+    if (between_runs(monitor)) {
+        end_between_runs(monitor, number, timeout_ms);
+        return 0;
+    }
+    int r = send_signal(monitor, number, err);
+    if (r == 0)
+        monitor->restart.ending = true;
     if (r == 0 && timeout_ms > 0)
         deadline_set(monitor, DEADLINE_STOP, timeout_ms);
     return r;
@@ -234,6 +316,7 @@ void container_init_ended(struct monitor *monitor, int status)
     session->phase = SESSION_ENDED;
     session->pid = 0;
     deadline_clear(monitor, DEADLINE_STOP);
+    health_end(monitor);
     session_drain(monitor, session);
     if (session_streams_open(session))
         deadline_set(monitor, DEADLINE_DRAIN, DRAIN_GRACE_MS);

@@ -8,33 +8,193 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <base/alloc.h>
 #include <base/log.h>
 
 #include "monitor_internal.h"
 
-int container_log_open(struct container_log *log, const char *path, char *text, struct error *err)
+/* Place of the first byte that this monitor may write: those of older files lie before it. */
+#define LOG_PLACE_FIRST (UINT64_C(1) << 62)
+
+enum { LOG_HOLE_MAX = 2 }; /* numbers that a rotation cut off may have left out */
+
+/* ---- files ---- */
+
+static struct log_file *log_file_new(int fd, int64_t number, uint64_t size)
+{
+    struct log_file *file = xnew(struct log_file);
+
+    file->references = 1;
+    file->fd = fd;
+    file->number = number;
+    file->size = size;
+    return file;
+}
+
+struct log_file *log_file_ref(struct log_file *file)
+{
+    file->references++;
+    return file;
+}
+
+void log_file_unref(struct log_file *file)
+{
+    while (file && --file->references == 0) {
+        struct log_file *next = file->next;
+        close_fd(file->fd);
+        free(file);
+        file = next;
+    }
+}
+
+uint64_t container_log_end(const struct container_log *log)
+{
+    return log->file ? log->file->start + log->file->size : 0;
+}
+
+static int open_file(const char *path, int flags, uint64_t *ret_size)
 {
     struct stat status;
-    char last = '\n';
+    int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0640);
 
-    *log = (struct container_log){.second = -1, .text = text};
-    log->fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-    if (log->fd < 0)
-        return error_errno(err, errno, "open log %s", path);
-    if (fstat(log->fd, &status) < 0)
-        return error_errno(err, errno, "look at log %s", path);
-    log->size = (uint64_t)status.st_size;
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode)) {
+        close_fd(fd);
+        return -EINVAL;
+    }
+    *ret_size = (uint64_t)status.st_size;
+    return fd;
+}
+
+int container_log_open(struct container_log *log, const char *path, char *text, struct error *err)
+{
+    char last = '\n';
+    uint64_t size;
+
+    *log = (struct container_log){.path = path, .second = -1, .text = text, .max_files = 1};
+    int fd = open_file(path, O_RDWR | O_APPEND | O_CREAT, &size);
+    if (fd < 0)
+        return error_errno(err, -fd, "open log %s", path);
     /* A line cut by a power failure or a full disk: end it, readers skip what they cannot read. */
-    if (log->size && pread(log->fd, &last, 1, (off_t)log->size - 1) == 1 && last != '\n' &&
-        write(log->fd, "\n", 1) == 1)
-        log->size++;
+    if (size && pread(fd, &last, 1, (off_t)size - 1) == 1 && last != '\n' &&
+        write(fd, "\n", 1) == 1)
+        size++;
+    log->file = log_file_new(fd, 0, size);
+    log->file->start = LOG_PLACE_FIRST;
     return 0;
 }
+
+void container_log_close(struct container_log *log)
+{
+    log_file_unref(steal_ptr(log->file));
+}
+
+/* ---- rotation: PATH, PATH.1, PATH.2 ..., the higher the older ---- */
+
+static char *path_of(const struct container_log *log, uint32_t number)
+{
+    return number ? xasprintf("%s.%u", log->path, number) : xstrdup(log->path);
+}
+
+void container_log_limit(struct container_log *log, uint64_t max_size, uint32_t max_files)
+{
+    log->max_size = max_size;
+    log->max_files = max_files;
+    /* An earlier run may have kept more. */
+    for (uint32_t i = max_files, missing = 0; missing < LOG_HOLE_MAX && i <= MONITOR_LOG_FILES_MAX;
+         i++) {
+        _cleanup_free_ char *path = path_of(log, i);
+        missing = unlink(path) < 0 ? missing + 1 : 0;
+    }
+}
+
+bool container_log_full(const struct container_log *log)
+{
+    return log->max_size && log->file->size >= log->max_size;
+}
+
+bool container_log_goes_next(const struct container_log *log, const struct log_file *file)
+{
+    return file->number <= log->file->number - (int64_t)log->max_files + 1;
+}
+
+bool container_log_gone(const struct container_log *log, const struct log_file *file)
+{
+    return file->number <= log->file->number - (int64_t)log->max_files;
+}
+
+/* Killed at any point of it, it leaves a hole in the numbers, which readers pass over. */
+static void move_files(const struct container_log *log)
+{
+    uint32_t last = log->max_files - 1;
+    _cleanup_free_ char *oldest = path_of(log, last);
+
+    unlink(oldest);
+    for (uint32_t i = last; i > 0; i--) {
+        _cleanup_free_ char *from = path_of(log, i - 1), *to = path_of(log, i);
+        rename(from, to);
+    }
+}
+
+/* When no new file can be made the one in use grows on. */
+static void rotate(struct container_log *log)
+{
+    uint64_t size;
+
+    _cleanup_free_ char *fresh = xasprintf("%s.new", log->path);
+    unlink(fresh);
+    int fd = open_file(fresh, O_RDWR | O_APPEND | O_CREAT | O_EXCL, &size);
+    if (fd < 0)
+        return;
+    move_files(log);
+    if (rename(fresh, log->path) < 0) {
+        close_fd(fd);
+        return;
+    }
+    struct log_file *file = log_file_new(fd, log->file->number + 1, 0);
+    file->start = container_log_end(log);
+    log->file->next = log_file_ref(file);
+    log_file_unref(log->file);
+    log->file = file;
+}
+
+static uint64_t inode_of(const struct log_file *file)
+{
+    struct stat status;
+
+    return fstat(file->fd, &status) < 0 ? 0 : status.st_ino;
+}
+
+struct log_file *container_log_find(struct container_log *log, uint64_t inode)
+{
+    struct log_file *file = log_file_ref(log->file);
+    unsigned missing = 0;
+
+    for (uint32_t i = 1; missing < LOG_HOLE_MAX && i < MONITOR_LOG_FILES_MAX; i++) {
+        _cleanup_free_ char *path = path_of(log, i);
+        uint64_t size;
+        if (inode && inode_of(file) == inode)
+            break;
+        int fd = open_file(path, O_RDONLY, &size);
+        missing = fd < 0 ? missing + 1 : 0;
+        if (fd < 0)
+            continue;
+        struct log_file *older = log_file_new(fd, log->file->number - i, size);
+        older->start = file->start - size;
+        older->next = file; /* the reference goes with it */
+        file = older;
+    }
+    return file;
+}
+
+/* ---- lines ---- */
 
 /* Days since the epoch to a date (proleptic Gregorian). gmtime_r() would do, but glibc's reads the
  * time zone's files for it, into memory that stays. */
@@ -77,20 +237,21 @@ static void put(struct container_log *log, const char *data, size_t length)
 /* A short write (a full disk) is taken back, so that the file never holds a part of a line. */
 static int flush(struct container_log *log)
 {
+    struct log_file *file = log->file;
     size_t length = log->length;
     ssize_t n;
 
     log->length = 0;
     do
-        n = write(log->fd, log->text, length);
+        n = write(file->fd, log->text, length);
     while (n < 0 && errno == EINTR);
     if (n == (ssize_t)length) {
-        log->size += length;
+        file->size += length;
         return 0;
     }
     int r = n < 0 ? -errno : -ENOSPC;
-    if (n > 0 && ftruncate(log->fd, (off_t)log->size) < 0)
-        log->size += (uint64_t)n;
+    if (n > 0 && ftruncate(file->fd, (off_t)file->size) < 0)
+        file->size += (uint64_t)n;
     return r;
 }
 
@@ -104,33 +265,62 @@ static void report(struct container_log *log, int r)
     log->failing = r < 0;
 }
 
+/* Puts the line at *data, or a piece of it, into the text. */
+static void put_piece(struct container_log *log, const char *full, const char *partial,
+                      const char **data, size_t *length)
+{
+    size_t look = *length > LOG_LINE_MAX ? LOG_LINE_MAX + 1 : *length;
+    const char *newline = memchr(*data, '\n', look);
+    size_t piece = newline ? (size_t)(newline - *data) + 1 : look;
+
+    if (!newline && piece > LOG_LINE_MAX)
+        piece = LOG_LINE_MAX;
+    put(log, newline ? full : partial, LOG_PREFIX_LENGTH);
+    put(log, *data, piece);
+    if (!newline)
+        put(log, "\n", 1);
+    *data += piece;
+    *length -= piece;
+}
+
+/* Whether what is in the text is to be written before more is put into it. */
+static bool text_is_full(const struct container_log *log)
+{
+    size_t room = LOG_PREFIX_LENGTH + LOG_LINE_MAX + 1;
+
+    return log->length + room > LOG_TEXT_SIZE ||
+           (log->max_size && !log->held && log->file->size + log->length >= log->max_size);
+}
+
 int container_log_append(struct container_log *log, enum stream stream, const char *data,
                          size_t length)
 {
     char full[LOG_PREFIX_LENGTH + 1], partial[LOG_PREFIX_LENGTH + 1];
-    uint64_t before = log->size;
     int r = 0;
 
     format_prefix(log, stream, 'F', full);
     memcpy(partial, full, sizeof(full));
     partial[LOG_PREFIX_LENGTH - 2] = 'P';
-    while (length && r == 0) {
-        size_t look = length > LOG_LINE_MAX ? LOG_LINE_MAX + 1 : length;
-        const char *newline = memchr(data, '\n', look);
-        size_t piece = newline ? (size_t)(newline - data) + 1 : look;
-        if (!newline && piece > LOG_LINE_MAX)
-            piece = LOG_LINE_MAX;
-        put(log, newline ? full : partial, LOG_PREFIX_LENGTH);
-        put(log, data, piece);
-        if (!newline)
-            put(log, "\n", 1);
-        data += piece;
-        length -= piece;
-        if (length == 0 || log->length + LOG_PREFIX_LENGTH + LOG_LINE_MAX + 1 > LOG_TEXT_SIZE)
-            r = flush(log);
+    if (container_log_full(log) && !log->held) {
+        rotate(log);
+        log->held = log->watched;
     }
-    if (r < 0 && log->size != before && ftruncate(log->fd, (off_t)before) == 0)
-        log->size = before;
+    struct log_file *file = log->file;
+    uint64_t before = file->size;
+    while (length && r == 0) {
+        put_piece(log, full, partial, &data, &length);
+        if (length && !text_is_full(log))
+            continue;
+        r = flush(log);
+        if (r == 0 && length && container_log_full(log) && !log->held) {
+            rotate(log);
+            log->held = log->watched;
+            file = log->file;
+            before = file->size;
+        }
+    }
+    if (r < 0 && file->size != before && ftruncate(file->fd, (off_t)before) == 0)
+        file->size = before;
     report(log, r);
     return r;
 }

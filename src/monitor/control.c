@@ -22,6 +22,7 @@ struct message {
         char bytes[MONITOR_MESSAGE_MAX - sizeof(struct monitor_header)];
         struct monitor_attach attach;
         struct monitor_follow follow;
+        struct monitor_policy policy;
         struct monitor_signal signal;
         struct monitor_stop stop;
         struct monitor_resize resize;
@@ -50,7 +51,7 @@ int control_open(struct monitor *monitor, struct error *err)
                   monitor->options->control_fd, EPOLLIN);
     if (r < 0)
         return error_errno(err, -r, "watch the daemon's socket");
-    monitor->controls[0].version = MONITOR_PROTOCOL_VERSION;
+    monitor->controls[0].version = (uint16_t)monitor->options->protocol;
     monitor->daemon = &monitor->controls[0];
     unlink(path); /* of a monitor that was killed; the daemon starts one at a time */
     int fd = socket_listen_unix(path, SOCK_SEQPACKET | SOCK_NONBLOCK, 0600, err);
@@ -136,6 +137,13 @@ int control_send(struct monitor *monitor, enum monitor_type type, uint32_t reque
     return send_to(monitor, monitor->daemon, type, request, payload, length);
 }
 
+void control_send_new(struct monitor *monitor, enum monitor_type type, const void *payload,
+                      size_t length)
+{
+    if (monitor->daemon && monitor->daemon->version >= 2)
+        control_send(monitor, type, 0, payload, length);
+}
+
 static void send_error_to(struct monitor *monitor, struct control *control, enum monitor_type type,
                           uint32_t request, int code, const char *text)
 {
@@ -169,7 +177,11 @@ static int on_status(struct monitor *monitor, const struct message *message, int
     struct monitor_status status;
 
     container_fill_status(monitor, &status);
-    control_send(monitor, MONITOR_OK, message->header.request, &status, sizeof(status));
+    bool old = message->header.version < 2;
+    if (old && status.state == MONITOR_STATE_RESTARTING)
+        status.state = MONITOR_STATE_STARTING;
+    control_send(monitor, MONITOR_OK, message->header.request, &status,
+                 old ? MONITOR_STATUS_SIZE_1 : sizeof(status));
     return 0;
 }
 
@@ -191,30 +203,56 @@ static int on_start(struct monitor *monitor, const struct message *message, int 
 {
     if (monitor->phase != PHASE_CREATED)
         return error_set(err, -EALREADY, "the container was started already");
-    container_start(monitor, message->header.request);
-    return 0;
+    int r = message->header.version < 2 ? 0 : restart_set_policy(monitor, &message->policy, err);
+    if (r == 0)
+        container_start(monitor, message->header.request);
+    return r;
 }
 
 static int on_attach(struct monitor *monitor, const struct message *message, int *fd,
                      struct error *err)
 {
     uint32_t flags = message->attach.flags;
-    uint64_t offset = flags & MONITOR_ATTACH_LOGS ? 0 : monitor->log.size;
+    struct log_place at = {.until = UINT64_MAX};
 
-    int r =
-        client_add(monitor, CLIENT_ATTACH, &monitor->container, flags, offset, steal_fd(fd), err);
+    if (!monitor->log.file)
+        return error_set(err, -EIO, "there is no log");
+    at.file = flags & MONITOR_ATTACH_LOGS ? container_log_find(&monitor->log, 0)
+                                          : log_file_ref(monitor->log.file);
+    at.offset = flags & MONITOR_ATTACH_LOGS ? 0 : at.file->size;
+    int r = client_add(monitor, CLIENT_ATTACH, &monitor->container, flags, &at, steal_fd(fd), err);
+    log_file_unref(at.file);
     return r < 0 ? r : send_ok(monitor, message);
+}
+
+/* An inode of 0 is the file in use, in container_log_find() the oldest. */
+static int find_place(struct monitor *monitor, const struct monitor_follow *follow,
+                      struct log_place *ret, struct error *err)
+{
+    struct container_log *log = &monitor->log;
+
+    if (!log->file)
+        return error_set(err, -EIO, "there is no log");
+    ret->file = follow->inode ? container_log_find(log, follow->inode) : log_file_ref(log->file);
+    ret->offset = follow->offset;
+    ret->until = follow->flags & MONITOR_FOLLOW_NOT ? container_log_end(log) : UINT64_MAX;
+    if (ret->offset <= ret->file->size)
+        return 0;
+    error_set(err, -ERANGE, "the log has only %llu bytes", (unsigned long long)ret->file->size);
+    log_file_unref(ret->file);
+    return -ERANGE;
 }
 
 static int on_follow(struct monitor *monitor, const struct message *message, int *fd,
                      struct error *err)
 {
-    uint64_t offset = message->follow.offset;
+    struct log_place at;
 
-    if (offset > monitor->log.size)
-        return error_set(err, -ERANGE, "the log has only %llu bytes",
-                         (unsigned long long)monitor->log.size);
-    int r = client_add(monitor, CLIENT_FOLLOW, NULL, 0, offset, steal_fd(fd), err);
+    int r = find_place(monitor, &message->follow, &at, err);
+    if (r < 0)
+        return r;
+    r = client_add(monitor, CLIENT_FOLLOW, NULL, 0, &at, steal_fd(fd), err);
+    log_file_unref(at.file);
     return r < 0 ? r : send_ok(monitor, message);
 }
 
@@ -256,6 +294,14 @@ static int on_exec(struct monitor *monitor, const struct message *message, int *
     return exec_start(monitor, message->header.request, &message->exec, fd, err);
 }
 
+static int on_update(struct monitor *monitor, const struct message *message, int *fd,
+                     struct error *err)
+{
+    int r = restart_update_policy(monitor, &message->policy, err);
+
+    return r < 0 ? r : send_ok(monitor, message);
+}
+
 enum descriptors { NO_FD, ONE_FD, PERHAPS_FD };
 
 static const struct request {
@@ -263,16 +309,21 @@ static const struct request {
                   struct error *err);
     size_t length;
     enum descriptors descriptors;
+    uint16_t since;    /* version; 0: the first */
+    bool other_before; /* before it the request had length_before */
+    size_t length_before;
 } requests[] = {
     [MONITOR_HELLO] = {on_hello, 0, NO_FD},
-    [MONITOR_START] = {on_start, 0, NO_FD},
+    [MONITOR_START] = {on_start, sizeof(struct monitor_policy), NO_FD, 2, true, 0},
     [MONITOR_ATTACH] = {on_attach, sizeof(struct monitor_attach), ONE_FD},
-    [MONITOR_FOLLOW] = {on_follow, sizeof(struct monitor_follow), ONE_FD},
+    [MONITOR_FOLLOW] = {on_follow, sizeof(struct monitor_follow), ONE_FD, 2, true,
+                        MONITOR_FOLLOW_SIZE_1},
     [MONITOR_SIGNAL] = {on_signal, sizeof(struct monitor_signal), NO_FD},
     [MONITOR_STOP] = {on_stop, sizeof(struct monitor_stop), NO_FD},
     [MONITOR_RESIZE] = {on_resize, sizeof(struct monitor_resize), NO_FD},
     [MONITOR_EXEC] = {on_exec, sizeof(struct monitor_exec), PERHAPS_FD},
     [MONITOR_STATUS] = {on_status, 0, NO_FD},
+    [MONITOR_UPDATE] = {on_update, sizeof(struct monitor_policy), NO_FD, 2},
 };
 
 static int check_message(const struct message *message, size_t received, size_t fds_count,
@@ -290,7 +341,12 @@ static int check_message(const struct message *message, size_t received, size_t 
     if (header->type >= ARRAY_SIZE(requests) || !requests[header->type].handle)
         return error_set(err, -ENOSYS, "unknown request %u", header->type);
     const struct request *request = &requests[header->type];
-    if (header->length != request->length || header->request == 0)
+    bool before = header->version < request->since;
+    if (before && !request->other_before)
+        return error_set(err, -ENOSYS, "request %u is newer than version %u", header->type,
+                         header->version);
+    size_t length = before ? request->length_before : request->length;
+    if (header->length != length || header->request == 0)
         return error_set(err, -EBADMSG, "request %u is malformed", header->type);
     if (fds_count > (request->descriptors == NO_FD ? 0 : 1) ||
         (request->descriptors == ONE_FD && fds_count == 0))

@@ -108,8 +108,8 @@ int exec_start(struct monitor *monitor, uint32_t request, const struct monitor_e
         r = runtime_exec(monitor, session, &stdio, err);
     if (r == 0 && *stream >= 0)
         r = client_add(monitor, CLIENT_EXEC, session,
-                       exec->flags & MONITOR_EXEC_STDIN ? MONITOR_ATTACH_STDIN : 0, 0,
-                       steal_fd(stream), err);
+                       exec->flags & MONITOR_EXEC_STDIN ? MONITOR_ATTACH_STDIN : 0,
+                       &(struct log_place){.until = UINT64_MAX}, steal_fd(stream), err);
     if (r < 0)
         exec_free(monitor, session);
     return r;
@@ -244,6 +244,7 @@ void execs_finish(struct monitor *monitor)
 {
     while (monitor->execs) {
         struct session *session = monitor->execs;
+        runtime_give_up(session);
         if (session->phase != SESSION_ENDED)
             session->exit_code = EXIT_KILLED;
         session_drain(monitor, session);

@@ -42,6 +42,15 @@ static void deadline_passed(struct monitor *monitor, enum deadline which)
     case DEADLINE_IDLE:
         monitor_release_scratch(monitor);
         break;
+    case DEADLINE_RESTART:
+        restart_due(monitor);
+        break;
+    case DEADLINE_CHECK:
+        health_check_due(monitor);
+        break;
+    case DEADLINE_CHECK_TIMEOUT:
+        health_check_overdue(monitor);
+        break;
     case DEADLINE_COUNT:
         break;
     }

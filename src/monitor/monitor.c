@@ -44,6 +44,7 @@ static int open_bundle(struct monitor *monitor, struct error *err)
     if (monitor->bundle_fd < 0)
         return error_errno(err, errno, "open bundle %s", bundle);
     unlinkat(monitor->bundle_fd, "status", 0); /* of an earlier run */
+    health_remove_files(monitor);
     return 0;
 }
 
@@ -86,11 +87,13 @@ static void prepare(struct monitor *monitor)
 static void init(struct monitor *monitor, const struct monitor_options *options)
 {
     monitor->options = options;
-    monitor->epoll_fd = monitor->bundle_fd = monitor->log.fd = -1;
+    monitor->epoll_fd = monitor->bundle_fd = -1;
     monitor->signals = monitor->listener = (struct watch)WATCH_INIT;
     for (size_t i = 0; i < CONTROLS_MAX; i++)
         monitor->controls[i].watch = (struct watch)WATCH_INIT;
     session_init(&monitor->container, "");
+    session_init(&monitor->health.session, "");
+    monitor->restart.policy = (struct monitor_policy){.log_files = 1};
     monitor->container.tty = options->tty;
     monitor->container.with_stdin = options->open_stdin;
     monitor->container.with_output = true;
@@ -115,7 +118,7 @@ static void finish(struct monitor *monitor)
     control_finish(monitor);
     session_close_streams(monitor, &monitor->container);
     watch_close(monitor->epoll_fd, &monitor->signals);
-    close_fd(monitor->log.fd);
+    container_log_close(&monitor->log);
     close_fd(monitor->bundle_fd);
     close_fd(monitor->epoll_fd);
     if (monitor->scratch)

@@ -33,11 +33,14 @@ enum watch_type {
 };
 
 enum deadline {
-    DEADLINE_STOP,     /* SIGKILL after the stop signal */
-    DEADLINE_DRAIN,    /* the container has ended, somebody still holds its pipes */
-    DEADLINE_SESSIONS, /* ended exec sessions, terminals that nobody holds: look again */
-    DEADLINE_LINGER,   /* clients that do not take what they are owed */
-    DEADLINE_IDLE,     /* gives the memory of struct scratch back */
+    DEADLINE_STOP,          /* SIGKILL after the stop signal */
+    DEADLINE_DRAIN,         /* the container has ended, somebody still holds its pipes */
+    DEADLINE_SESSIONS,      /* ended exec sessions, terminals that nobody holds: look again */
+    DEADLINE_LINGER,        /* clients that do not take what they are owed */
+    DEADLINE_IDLE,          /* gives the memory of struct scratch back */
+    DEADLINE_RESTART,       /* the next run */
+    DEADLINE_CHECK,         /* the next health check */
+    DEADLINE_CHECK_TIMEOUT, /* the one at work has had its time */
     DEADLINE_COUNT,
 };
 
@@ -57,7 +60,7 @@ void isolate_release_mounts(const struct monitor_options *options);
 void isolate_begin_child(void); /* around starting a child: it gets the oom score we came with */
 void isolate_end_child(void);
 
-/* ---- container_log.c: the log file ---- */
+/* ---- container_log.c: the log files ---- */
 
 enum {
     LOG_LINE_MAX = 16 * 1024,
@@ -67,22 +70,54 @@ enum {
 
 enum stream { STREAM_STDOUT = 1, STREAM_STDERR = 2 }; /* also the number in attach frames */
 
-struct container_log {
+/* One file of the log, for as long as it is written to or somebody reads it. */
+struct log_file {
+    unsigned references; /* the log's, the older file's and one per client in it */
     int fd;
-    char *text;     /* room for LOG_TEXT_SIZE; not owned */
-    size_t length;  /* in use, while appending */
-    uint64_t size;  /* bytes of whole lines in the file */
-    bool failing;   /* the last write failed; said once */
-    int64_t second; /* of the text in date */
-    char date[20];  /* 2026-11-20T10:00:00 */
+    int64_t number;        /* rises by one from a file to the next */
+    uint64_t start;        /* place of its first byte in all of the log */
+    uint64_t size;         /* bytes of whole lines */
+    struct log_file *next; /* a reference; NULL: it is the one in use */
 };
 
-/* text: room for LOG_TEXT_SIZE, used while appending. */
-int container_log_open(struct container_log *log, const char *path, char *text, struct error *err);
+struct container_log {
+    const char *path;
+    struct log_file *file; /* the one in use; NULL: not open */
+    uint64_t max_size;     /* of a file; 0: no limit */
+    uint32_t max_files;    /* with the one in use */
+    char *text;            /* room for LOG_TEXT_SIZE; not owned */
+    size_t length;         /* in use, while appending */
+    bool failing;          /* the last write failed; said once */
+    bool held;             /* nothing may be deleted now */
+    bool watched;          /* no more than one file a call of append(): held is looked at between */
+    int64_t second;        /* of the text in date */
+    char date[20];         /* 2026-11-20T10:00:00 */
+};
 
-/* Appends data as lines of stream; all of it or, when it cannot be written (-errno), nothing. */
+/* path: must stay valid. text: room for LOG_TEXT_SIZE, used while appending. */
+int container_log_open(struct container_log *log, const char *path, char *text, struct error *err);
+void container_log_close(struct container_log *log);
+/* Sets max_size and max_files and deletes files that are too many. */
+void container_log_limit(struct container_log *log, uint64_t max_size, uint32_t max_files);
+
+/* Appends data as lines of stream; all of it or, when it cannot be written (-errno), nothing of
+ * what does not lie in a closed file already. Begins a new file where the limit is reached, unless
+ * the log is held. */
 int container_log_append(struct container_log *log, enum stream stream, const char *data,
                          size_t length);
+
+/* Whether the next line will begin a new file; and whether what has this number goes then. */
+bool container_log_full(const struct container_log *log);
+bool container_log_goes_next(const struct container_log *log, const struct log_file *file);
+/* Whether it is deleted already. */
+bool container_log_gone(const struct container_log *log, const struct log_file *file);
+
+/* A reference to the file with this inode; 0, or one that is no more: the oldest. Never fails: the
+ * one in use at worst. */
+struct log_file *container_log_find(struct container_log *log, uint64_t inode);
+struct log_file *log_file_ref(struct log_file *file);
+void log_file_unref(struct log_file *file);                  /* NULL allowed */
+uint64_t container_log_end(const struct container_log *log); /* place behind its last byte */
 
 /* ---- session.c: a process of the sandbox (the container's own or an exec) and its streams ---- */
 
@@ -122,8 +157,9 @@ struct session {
     struct process helper; /* the runtime; pid 0: not at work */
     pid_t pid;             /* 0: does not live */
     int exit_code;
-    int64_t ended;  /* clock_milliseconds() */
-    char *document; /* owned; an exec's process document, a name in the bundle */
+    int64_t ended;      /* clock_milliseconds() */
+    char *document;     /* owned; an exec's process document, a name in the bundle */
+    bool keep_document; /* it is used again */
     uint16_t rows, columns;
     struct input input;
     struct output output[2];
@@ -136,6 +172,8 @@ struct session_stdio {
 };
 
 void session_init(struct session *session, const char *id);
+/* For another run of the same. */
+void session_renew(struct monitor *monitor, struct session *session);
 
 /* Makes pipes, or the socket that the terminal comes through. On success the runtime is to be
  * called with *ret, which is then closed. */
@@ -190,7 +228,9 @@ struct client {
     enum client_kind kind;
     struct session *session; /* whose stdin and output; NULL: follow, or the session is gone */
     uint32_t flags;          /* MONITOR_ATTACH_* */
-    uint64_t offset;         /* in the log */
+    struct log_file *file;   /* a reference; NULL for CLIENT_EXEC */
+    uint64_t offset;         /* in the file */
+    uint64_t until;          /* place in all of the log where it ends; UINT64_MAX: with the log */
     size_t sent;             /* bytes of the line at offset that were sent, as the client sees it */
     char *pending;           /* CLIENT_EXEC: owned; output not taken yet */
     size_t length;
@@ -199,9 +239,16 @@ struct client {
     bool gone;        /* it has closed; the rest of its input is still read */
 };
 
-/* Takes fd over, also on failure. */
+/* Where a client of the log begins. */
+struct log_place {
+    struct log_file *file; /* NULL: no client of the log */
+    uint64_t offset;
+    uint64_t until; /* UINT64_MAX: the end of all */
+};
+
+/* Takes fd over, also on failure; at->file is the caller's still. */
 int client_add(struct monitor *monitor, enum client_kind kind, struct session *session,
-               uint32_t flags, uint64_t offset, int fd, struct error *err);
+               uint32_t flags, const struct log_place *at, int fd, struct error *err);
 void client_ready(struct monitor *monitor, struct client *client, uint32_t events);
 
 /* New lines are in the log. */
@@ -216,11 +263,18 @@ void clients_send_exec(struct monitor *monitor, struct session *session, enum st
                        const char *data, size_t length);
 bool clients_exec_blocked(const struct monitor *monitor, const struct session *session);
 
+/* Whether somebody attached has not taken yet what the log's next rotation would delete. */
+bool clients_hold_log(const struct monitor *monitor);
+bool clients_watch_log(const struct monitor *monitor); /* somebody is attached */
+
 /* The session's stdin has opened, has room again or has closed. */
 void clients_input_changed(struct monitor *monitor, struct session *session);
 
 /* The session is over: its clients go when they have what they are owed. */
 void clients_session_over(struct monitor *monitor, struct session *session);
+
+/* A run of the container is over and another will come: those attached end here, followers stay. */
+void clients_run_over(struct monitor *monitor);
 
 /* Lets clients of the log go that have all of it. Whether any is left. */
 bool clients_close_served(struct monitor *monitor);
@@ -242,6 +296,9 @@ void control_ready(struct monitor *monitor, struct control *control, uint32_t ev
 /* To the daemon; -errno when there is none or it does not read. */
 int control_send(struct monitor *monitor, enum monitor_type type, uint32_t request,
                  const void *payload, size_t length);
+/* The same for what version 1 does not know. */
+void control_send_new(struct monitor *monitor, enum monitor_type type, const void *payload,
+                      size_t length);
 void control_send_error(struct monitor *monitor, enum monitor_type type, uint32_t request, int code,
                         const char *text);
 
@@ -268,6 +325,8 @@ int runtime_read_pid(struct monitor *monitor, const struct session *session, pid
 int runtime_failure(struct monitor *monitor, const struct session *session, int status,
                     struct error *err);
 void runtime_remove_files(struct monitor *monitor, const struct session *session);
+/* Kills a runtime that is still at work for a session that nobody wants any more. */
+void runtime_give_up(struct session *session);
 
 /* ---- container.c, exec.c: what happens to the container and to exec sessions ---- */
 
@@ -282,6 +341,13 @@ void container_delete_ended(struct monitor *monitor, int status);
 /* Its streams have ended, or (give_up) shall not be waited for any longer. */
 void container_drained(struct monitor *monitor, bool give_up);
 void container_fill_status(const struct monitor *monitor, struct monitor_status *ret);
+void container_write_status(struct monitor *monitor);
+/* The next run, after the first one. */
+void container_run_again(struct monitor *monitor);
+/* It will not run again: everything is released and told. */
+void container_finish(struct monitor *monitor);
+/* Sends the stop signal and sets the time until SIGKILL. */
+void container_end_run(struct monitor *monitor, int signal, int32_t timeout_ms);
 
 /* Answers later; -errno when it does not get that far. Takes *stream when there is one. */
 int exec_start(struct monitor *monitor, uint32_t request, const struct monitor_exec *exec,
@@ -298,6 +364,29 @@ void sessions_check(struct monitor *monitor);
 void execs_tell(struct monitor *monitor);
 void execs_finish(struct monitor *monitor);
 
+/* ---- restart.c: whether and when it runs again ---- */
+
+int restart_set_policy(struct monitor *monitor, const struct monitor_policy *policy,
+                       struct error *err);
+/* Of a container that runs; log and check stay as they are. */
+int restart_update_policy(struct monitor *monitor, const struct monitor_policy *policy,
+                          struct error *err);
+
+/* A run has ended and is cleaned up. Begins to wait for the next one; false: there is none. */
+bool restart_begin_wait(struct monitor *monitor);
+void restart_due(struct monitor *monitor);
+
+/* ---- health.c: checks of a container that runs ---- */
+
+void health_begin(struct monitor *monitor);
+void health_end(struct monitor *monitor); /* the run is over */
+void health_check_due(struct monitor *monitor);
+void health_check_overdue(struct monitor *monitor);
+void health_helper_ended(struct monitor *monitor, int status);
+void health_process_ended(struct monitor *monitor, int status);
+void health_take_output(struct monitor *monitor, const char *data, size_t length);
+void health_remove_files(struct monitor *monitor);
+
 /* ---- children.c ---- */
 
 void children_reap(struct monitor *monitor);
@@ -310,6 +399,7 @@ enum monitor_phase {
     PHASE_RUNNING,   /* init lives */
     PHASE_DRAINING,  /* init has ended, its streams are read out */
     PHASE_DELETING,  /* `runtime delete` at work */
+    PHASE_WAITING,   /* for the next run */
     PHASE_LINGERING, /* EXITED was told; clients get the rest of what they are owed */
     PHASE_DONE,
 };
@@ -320,6 +410,29 @@ enum { IO_BUFFER_SIZE = 32 * 1024 }; /* holds a whole log line: LOG_PREFIX_LENGT
 struct scratch {
     char io[IO_BUFFER_SIZE];
     char log_text[LOG_TEXT_SIZE];
+};
+
+struct restart {
+    struct monitor_policy policy;
+    uint32_t restarts;
+    uint32_t delay_ms;   /* of the wait that is or was; 0: none yet */
+    uint64_t next_start; /* nanoseconds since the epoch; while waiting */
+    bool ending;         /* asked to end: it does not run again */
+    bool unhealthy;      /* this run is being ended for its check's sake */
+    bool stop_pending;   /* asked to stop while the runtime was at work */
+    int stop_signal;
+    int32_t stop_timeout_ms;
+};
+
+struct health {
+    enum monitor_health_status status;
+    uint32_t failing_streak;
+    uint32_t number;        /* of checks since the monitor's start */
+    struct session session; /* of the check at work */
+    bool timed_out;
+    uint64_t started;
+    char *output; /* owned; room for MONITOR_CHECK_OUTPUT_MAX while a check is at work */
+    size_t length;
 };
 
 struct monitor {
@@ -340,10 +453,14 @@ struct monitor {
     struct client *clients;
     size_t clients_count;
     struct process deleting; /* `runtime delete`; pid 0: not at work */
+    struct restart restart;
+    struct health health;
+    bool ran; /* START was answered with STARTED */
     uint64_t started, finished;
+    int64_t began; /* clock_milliseconds() at started */
     bool oom;
     int exit_code;
-    struct error failure; /* why it cannot start or did not; code 0: it did */
+    struct error failure; /* why it cannot start or its last run did not; code 0: it did */
     struct scratch *scratch;
 };
 

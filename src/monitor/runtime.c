@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -153,8 +154,16 @@ void runtime_remove_files(struct monitor *monitor, const struct session *session
         _cleanup_free_ char *path = session_file(monitor, session, suffixes[i]);
         unlink(path);
     }
-    if (session->document)
+    if (session->document && !session->keep_document)
         unlinkat(monitor->bundle_fd, session->document, 0);
+}
+
+void runtime_give_up(struct session *session)
+{
+    /* Our child: its number is not given away before we have reaped it. */
+    if (session->helper.pid > 0)
+        kill(session->helper.pid, SIGKILL);
+    session->helper.pid = 0;
 }
 
 /* ---- why it failed ---- */

@@ -31,6 +31,16 @@ void session_init(struct session *session, const char *id)
         (struct output){.watch = WATCH_INIT, .session = session, .stream = STREAM_STDERR};
 }
 
+void session_renew(struct monitor *monitor, struct session *session)
+{
+    session_close_streams(monitor, session);
+    session->phase = SESSION_NEW;
+    session->pid = 0;
+    session->request = 0;
+    session->input.end_wanted = false;
+    session->output[0].hung = session->output[1].hung = false;
+}
+
 static bool is_container(const struct monitor *monitor, const struct session *session)
 {
     return session == &monitor->container;
@@ -167,7 +177,9 @@ void session_close_streams(struct monitor *monitor, struct session *session)
 static void output_take(struct monitor *monitor, struct output *output, const char *data,
                         size_t length)
 {
-    if (!is_container(monitor, output->session))
+    if (output->session == &monitor->health.session)
+        health_take_output(monitor, data, length);
+    else if (!is_container(monitor, output->session))
         clients_send_exec(monitor, output->session, output->stream, data, length);
     else if (container_log_append(&monitor->log, output->stream, data, length) == 0)
         clients_log_grew(monitor);
@@ -188,12 +200,27 @@ static void output_failed(struct monitor *monitor, struct output *output, int fa
     }
 }
 
+/* Whether nothing is to be read now. The container's output goes to the log, which may have to wait
+ * for one that is attached; what is left after its end is written in any case. */
+static bool output_blocked(struct monitor *monitor, struct session *session)
+{
+    if (!is_container(monitor, session))
+        return clients_exec_blocked(monitor, session);
+    monitor->log.held = clients_hold_log(monitor);
+    monitor->log.watched = clients_watch_log(monitor);
+    if (!monitor->log.held || !container_log_full(&monitor->log) ||
+        session->phase != SESSION_RUNNING)
+        return false;
+    session_pause_output(monitor, session);
+    return true;
+}
+
 /* Whether there may be more. */
 static bool output_read(struct monitor *monitor, struct output *output)
 {
     monitor_use_scratch(monitor);
     for (int round = 0; round < READ_ROUNDS; round++) {
-        if (output->watch.fd < 0 || clients_exec_blocked(monitor, output->session))
+        if (output->watch.fd < 0 || output_blocked(monitor, output->session))
             return false;
         ssize_t n = read(output->watch.fd, monitor->scratch->io, IO_BUFFER_SIZE);
         if (n < 0 && errno == EINTR)
@@ -211,7 +238,8 @@ static bool output_read(struct monitor *monitor, struct output *output)
 
 static void check_drained(struct monitor *monitor, struct session *session)
 {
-    if (session->phase != SESSION_ENDED || session_streams_open(session))
+    if (session->phase != SESSION_ENDED || session_streams_open(session) ||
+        session == &monitor->health.session)
         return;
     if (is_container(monitor, session))
         container_drained(monitor, false);

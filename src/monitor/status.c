@@ -8,11 +8,22 @@
 #include <monitor/status.h>
 
 static const char *const state_names[] = {
-    [MONITOR_STATE_CREATED] = "created",
-    [MONITOR_STATE_STARTING] = "starting",
-    [MONITOR_STATE_RUNNING] = "running",
-    [MONITOR_STATE_EXITED] = "exited",
+    [MONITOR_STATE_CREATED] = "created",       [MONITOR_STATE_STARTING] = "starting",
+    [MONITOR_STATE_RUNNING] = "running",       [MONITOR_STATE_EXITED] = "exited",
+    [MONITOR_STATE_RESTARTING] = "restarting",
 };
+
+static const char *const health_names[] = {
+    [MONITOR_HEALTH_NONE] = "none",
+    [MONITOR_HEALTH_STARTING] = "starting",
+    [MONITOR_HEALTH_HEALTHY] = "healthy",
+    [MONITOR_HEALTH_UNHEALTHY] = "unhealthy",
+};
+
+const char *monitor_health_name(uint32_t status)
+{
+    return health_names[status < ARRAY_SIZE(health_names) ? status : 0];
+}
 
 void monitor_status_format(const struct monitor_status *status, const char *error,
                            struct buffer *out)
@@ -20,7 +31,14 @@ void monitor_status_format(const struct monitor_status *status, const char *erro
     buffer_printf(out, "version=%d\nstate=%s\nmonitor=%d\npid=%d\nstarted=%llu\n",
                   MONITOR_STATUS_VERSION, state_names[status->state], status->monitor_pid,
                   status->pid, (unsigned long long)status->started);
-    if (status->state == MONITOR_STATE_EXITED)
+    if (status->restarts)
+        buffer_printf(out, "restarts=%u\n", status->restarts);
+    if (status->health)
+        buffer_printf(out, "health=%s\nfailing_streak=%u\n", monitor_health_name(status->health),
+                      status->failing_streak);
+    if (status->state == MONITOR_STATE_RESTARTING)
+        buffer_printf(out, "next_start=%llu\n", (unsigned long long)status->next_start);
+    if (status->state == MONITOR_STATE_EXITED || status->state == MONITOR_STATE_RESTARTING)
         buffer_printf(out, "finished=%llu\nexit_code=%d\noom=%u\n",
                       (unsigned long long)status->finished, status->exit_code, status->oom);
     if (!error)
@@ -42,9 +60,30 @@ static int parse_state(const char *value, uint32_t *ret)
     return -EBADMSG;
 }
 
+static int parse_health(const char *value, uint32_t *ret)
+{
+    for (uint32_t status = 0; status < ARRAY_SIZE(health_names); status++) {
+        if (text_equal(value, health_names[status])) {
+            *ret = status;
+            return 0;
+        }
+    }
+    return -EBADMSG;
+}
+
 static int parse_number(const char *value, uint64_t max, uint64_t *ret)
 {
     return text_to_u64(value, 0, max, ret) < 0 ? -EBADMSG : 0;
+}
+
+static int parse_u32(const char *value, uint32_t *ret)
+{
+    uint64_t number;
+
+    if (parse_number(value, UINT32_MAX, &number) < 0)
+        return -EBADMSG;
+    *ret = (uint32_t)number;
+    return 0;
 }
 
 static int parse_i32(const char *value, int32_t *ret)
@@ -80,6 +119,14 @@ static int parse_field(const char *name, const char *value, struct monitor_statu
         status->oom = oom != 0;
         return r;
     }
+    if (text_equal(name, "restarts"))
+        return parse_u32(value, &status->restarts);
+    if (text_equal(name, "failing_streak"))
+        return parse_u32(value, &status->failing_streak);
+    if (text_equal(name, "health"))
+        return parse_health(value, &status->health);
+    if (text_equal(name, "next_start"))
+        return parse_number(value, UINT64_MAX, &status->next_start);
     if (text_equal(name, "error")) {
         free(*error);
         *error = xstrdup(value);

@@ -23,6 +23,7 @@ enum option_code {
     OPTION_RUNTIME_ROOT,
     OPTION_LOG,
     OPTION_MEMORY_CGROUP,
+    OPTION_FREEZER,
     OPTION_TTY,
     OPTION_OPEN_STDIN,
     OPTION_STDIN_ONCE,
@@ -41,6 +42,7 @@ static const struct option long_options[] = {
     {"runtime-root", required_argument, NULL, OPTION_RUNTIME_ROOT},
     {"log", required_argument, NULL, OPTION_LOG},
     {"memory-cgroup", required_argument, NULL, OPTION_MEMORY_CGROUP},
+    {"freezer", required_argument, NULL, OPTION_FREEZER},
     {"tty", no_argument, NULL, OPTION_TTY},
     {"open-stdin", no_argument, NULL, OPTION_OPEN_STDIN},
     {"stdin-once", no_argument, NULL, OPTION_STDIN_ONCE},
@@ -90,6 +92,8 @@ static const char **text_option(int code, struct monitor_options *options)
         return &options->log;
     case OPTION_MEMORY_CGROUP:
         return &options->memory_cgroup;
+    case OPTION_FREEZER:
+        return &options->freezer;
     default:
         return NULL;
     }
@@ -111,12 +115,14 @@ static bool *flag_option(int code, struct monitor_options *options)
 
 static int parse_number_option(int code, const char *name, struct monitor_options *options)
 {
-    int protocol;
+    int protocol, r;
 
     switch (code) {
     case OPTION_PROTOCOL:
-        return parse_number(name, optarg, MONITOR_PROTOCOL_VERSION, MONITOR_PROTOCOL_VERSION,
-                            &protocol);
+        r = parse_number(name, optarg, MONITOR_PROTOCOL_VERSION - 1, MONITOR_PROTOCOL_VERSION,
+                         &protocol);
+        options->protocol = r < 0 ? 0 : (unsigned)protocol;
+        return r;
     case OPTION_STOP_SIGNAL:
         return parse_number(name, optarg, 1, 64, &options->stop_signal);
     case OPTION_STOP_TIMEOUT:
@@ -186,6 +192,7 @@ static void set_close_on_exec(const struct monitor_options *options)
 int main(int argc, char **argv)
 {
     struct monitor_options options = {
+        .protocol = MONITOR_PROTOCOL_VERSION,
         .stop_signal = SIGTERM,
         .stop_timeout_ms = STOP_TIMEOUT_DEFAULT_MS,
         .control_fd = -1,

@@ -13,14 +13,20 @@ import time
 
 from harness import PROGRAMS, program, run, wait_for
 
-MAGIC, VERSION = 0x434C4F4D, 1
+MAGIC, VERSION = 0x434C4F4D, 2
 HEADER = struct.Struct("=IHHII")
-(HELLO, START, ATTACH, FOLLOW, SIGNAL, STOP, RESIZE, EXEC, STATUS) = range(1, 10)
-(OK, ERROR, STARTED, START_FAILED, EXITED, EXEC_EXITED, EXEC_RUNNING) = range(64, 71)
+(HELLO, START, ATTACH, FOLLOW, SIGNAL, STOP, RESIZE, EXEC, STATUS, UPDATE) = range(1, 11)
+(OK, ERROR, STARTED, START_FAILED, EXITED, EXEC_EXITED, EXEC_RUNNING, RESTARTING,
+ HEALTH) = range(64, 73)
 ATTACH_STDIN, ATTACH_STDOUT, ATTACH_STDERR, ATTACH_LOGS = 1, 2, 4, 8
 EXEC_TTY, EXEC_STDIN, EXEC_DETACH = 1, 2, 4
-STATUS_STRUCT = struct.Struct("=IiiiIIQQQ")
-STATE_CREATED, STATE_STARTING, STATE_RUNNING, STATE_EXITED = range(1, 5)
+STATUS_STRUCT_1 = struct.Struct("=IiiiIIQQQ")
+STATUS_STRUCT = struct.Struct("=IiiiIIQQQIIQ")
+STATE_CREATED, STATE_STARTING, STATE_RUNNING, STATE_EXITED, STATE_RESTARTING = range(1, 6)
+FOLLOW_NOT = 1
+RESTART_NO, RESTART_ALWAYS, RESTART_ON_FAILURE = range(3)
+WHEN_UNHEALTHY = 1
+HEALTH_NONE, HEALTH_STARTING, HEALTH_HEALTHY, HEALTH_UNHEALTHY = range(4)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -31,6 +37,15 @@ class Refused(Exception):
     def __init__(self, code, text):
         super().__init__(f"{code}: {text}")
         self.code, self.text = code, text
+
+
+def policy(restart=RESTART_NO, flags=0, retries=0, restarts=0, delay=100, delay_max=60000,
+           reset=10000, log_files=3, log_size=0, check="", interval=200, timeout=5000,
+           start_period=0, start_interval=50, check_retries=3):
+    """A struct monitor_policy; times in milliseconds."""
+    return struct.pack("=8IQ128s6I", restart, flags, retries, restarts, delay, delay_max, reset,
+                       log_files, log_size, check.encode(), interval, timeout, start_period,
+                       start_interval, check_retries, 0)
 
 
 class Message:
@@ -44,6 +59,16 @@ class Message:
         code, oom, started, finished = struct.unpack("=iIQQ", self.payload)
         return {"code": code, "oom": oom, "started": started, "finished": finished}
 
+    def restarting(self):
+        names = ("code", "oom", "started", "finished", "next", "restarts", "_")
+        return dict(zip(names, struct.unpack("=iIQQQII", self.payload)))
+
+    def health(self):
+        return struct.unpack("=II", self.payload)
+
+    def started(self):
+        return dict(zip(("pid", "restarts", "started"), struct.unpack("=iIQ", self.payload)))
+
     def exec_exited(self):
         name, code = struct.unpack_from("=72si", self.payload)
         return name.rstrip(b"\0").decode(), code
@@ -52,13 +77,15 @@ class Message:
 class Daemon:
     """One connection to a monitor."""
 
-    def __init__(self, sock):
+    def __init__(self, sock, version=VERSION):
         self.socket = sock
         self.socket.settimeout(120)
         self.number = 0
         self.kept = []
+        self.version = version
 
-    def send(self, kind, payload=b"", fds=(), version=VERSION, request=None):
+    def send(self, kind, payload=b"", fds=(), version=None, request=None):
+        version = version or self.version
         self.number += 1
         number = self.number if request is None else request
         data = HEADER.pack(MAGIC, version, kind, number, len(payload)) + payload
@@ -107,13 +134,14 @@ class Daemon:
     def status(self):
         return self._status(self.call(STATUS))
 
-    @staticmethod
-    def _status(message):
-        names = ("state", "pid", "monitor", "code", "oom", "_", "started", "finished", "log_size")
-        return dict(zip(names, STATUS_STRUCT.unpack(message.payload)))
+    def _status(self, message):
+        names = ("state", "pid", "monitor", "code", "oom", "health", "started", "finished",
+                 "log_size", "restarts", "streak", "next")
+        form = STATUS_STRUCT if self.version > 1 else STATUS_STRUCT_1
+        return dict(zip(names, form.unpack(message.payload)))
 
-    def start(self):
-        message = self.call(START)
+    def start(self, how=None):
+        message = self.call(START, b"" if self.version == 1 else how or policy())
         assert message.kind == STARTED, message.kind
         return struct.unpack_from("=i", message.payload)[0]
 
@@ -123,10 +151,11 @@ class Daemon:
             self.call(ATTACH, struct.pack("=I", flags), [theirs.fileno()])
         return Stream(mine)
 
-    def follow(self, offset=0):
+    def follow(self, offset=0, inode=0, flags=0):
         mine, theirs = socket.socketpair()
+        payload = struct.pack("=QQII", offset, inode, flags, 0)
         with theirs:
-            self.call(FOLLOW, struct.pack("=Q", offset), [theirs.fileno()])
+            self.call(FOLLOW, payload[:8] if self.version == 1 else payload, [theirs.fileno()])
         return Stream(mine)
 
     def signal(self, number):
@@ -155,6 +184,19 @@ class Daemon:
     def wait_exec(self, name):
         return self.wait_for(lambda message: message.kind == EXEC_EXITED and
                              message.exec_exited()[0] == name).exec_exited()[1]
+
+    def update(self, how):
+        self.call(UPDATE, how)
+
+    def wait_restarting(self):
+        return self.wait_for(lambda message: message.kind == RESTARTING).restarting()
+
+    def wait_restarted(self):
+        return self.wait_for(lambda message: message.kind == STARTED and
+                             message.request == 0).started()
+
+    def wait_health(self):
+        return self.wait_for(lambda message: message.kind == HEALTH).health()[0]
 
     def wait_exited(self):
         return self.wait_for(lambda message: message.kind == EXITED).exited()
@@ -251,7 +293,7 @@ class Monitor:
     """A running cloche-monitor with a bundle of its own."""
 
     def __init__(self, folder, name, root, command, tty=False, options=(), env=(), memory=0,
-                 netns=False, pidns=True, program_name="cloche-monitor"):
+                 netns=False, pidns=True, program_name="cloche-monitor", protocol=VERSION):
         self.folder, self.name = pathlib.Path(folder), name
         self.bundle, self.log = self.folder / "bundle", self.folder / "log"
         self.runtime_root = self.folder / "runtime"
@@ -262,7 +304,7 @@ class Monitor:
         fds = {"--control-fd": theirs.detach(), "--rootfs-fd": open_tree(root)}
         if netns:
             fds["--netns-fd"] = new_netns()
-        argv = [program(program_name), "--protocol", "1", "--id", name,
+        argv = [program(program_name), "--protocol", protocol, "--id", name,
                 "--bundle", self.bundle, "--runtime", runtime(), "--runtime-root",
                 self.runtime_root, "--log", self.log, *(["--tty"] if tty else []), *options]
         for option, fd in fds.items():
@@ -273,7 +315,7 @@ class Monitor:
                                             stderr=complaints)
         for fd in fds.values():
             os.close(fd)
-        self.daemon = Daemon(mine)
+        self.daemon = Daemon(mine, protocol)
 
     def _write_config(self, command, tty, env, memory, netns, pidns):
         (self.bundle / "config.json").unlink(missing_ok=True)
@@ -300,11 +342,11 @@ class Monitor:
         (self.bundle / name).write_text(json.dumps(process))
         return name
 
-    def connect(self):
+    def connect(self, version=VERSION):
         """A further daemon."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.connect(str(self.bundle / "monitor.sock"))
-        return Daemon(sock)
+        return Daemon(sock, version)
 
     def wait(self, timeout=120):
         """The monitor's end; must be a good one."""
@@ -317,9 +359,24 @@ class Monitor:
         lines = (self.bundle / "status").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines)
 
+    def log_files(self):
+        """Those of the log, oldest first."""
+        number = lambda path: int(path.name.partition(".")[2] or 0)
+        return sorted(self.log.parent.glob("log*"), key=number, reverse=True)
+
     def output(self):
         """What the log holds: (stdout, stderr)."""
-        return unlog(self.log.read_bytes())
+        return unlog(b"".join(path.read_bytes() for path in self.log_files()))
+
+    def checks(self):
+        """The results of health checks that are kept, oldest first."""
+        found = []
+        for path in self.bundle.glob("health.?"):
+            head, _, output = path.read_bytes().partition(b"\n\n")
+            fields = dict(line.split("=", 1) for line in head.decode().splitlines())
+            fields["output"] = output
+            found.append(fields)
+        return sorted(found, key=lambda fields: int(fields["number"]))
 
     def remove(self):
         """Ends whatever is left; for tests that fail half-way."""

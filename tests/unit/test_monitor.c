@@ -78,9 +78,9 @@ static void lines_and_pieces(void **state)
     text = read_log();
     assert_memory_equal(text, expected, sizeof(expected));
     struct stat status;
-    assert_int_equal(fstat(log.fd, &status), 0);
-    assert_int_equal(log.size, status.st_size);
-    close(log.fd);
+    assert_int_equal(fstat(log.file->fd, &status), 0);
+    assert_int_equal(log.file->size, status.st_size);
+    container_log_close(&log);
 }
 
 /* A line of exactly the limit is whole, one more byte makes it two. */
@@ -94,15 +94,15 @@ static void the_limit_of_a_line(void **state)
     assert_int_equal(container_log_open(&log, log_path, log_text, NULL), 0);
     data[LOG_LINE_MAX] = '\n';
     container_log_append(&log, STREAM_STDOUT, data, LOG_LINE_MAX + 1);
-    assert_int_equal(log.size, LOG_PREFIX_LENGTH + LOG_LINE_MAX + 1);
+    assert_int_equal(log.file->size, LOG_PREFIX_LENGTH + LOG_LINE_MAX + 1);
     data[LOG_LINE_MAX] = 'x';
     data[LOG_LINE_MAX + 1] = '\n';
     container_log_append(&log, STREAM_STDOUT, data, LOG_LINE_MAX + 2);
-    assert_int_equal(log.size, 3 * (LOG_PREFIX_LENGTH + 1) + 2 * LOG_LINE_MAX + 1);
+    assert_int_equal(log.file->size, 3 * (LOG_PREFIX_LENGTH + 1) + 2 * LOG_LINE_MAX + 1);
     text = read_log();
     assert_memory_equal(text + LOG_LINE_MAX + 10, "stdout P xxx", 12);
     assert_string_equal(text + 2 * (LOG_LINE_MAX + 10), "stdout F x\n");
-    close(log.fd);
+    container_log_close(&log);
 }
 
 static void times_are_true(void **state)
@@ -117,7 +117,7 @@ static void times_are_true(void **state)
     assert_int_equal(file_read_at(AT_FDCWD, log_path, 4096, &text, NULL, NULL), 0);
     assert_non_null(strptime(text, "%Y-%m-%dT%H:%M:%S.", &tm));
     assert_true(timegm(&tm) - before <= 1 && timegm(&tm) >= before);
-    close(log.fd);
+    container_log_close(&log);
 }
 
 static void a_torn_line_is_ended(void **state)
@@ -127,11 +127,11 @@ static void a_torn_line_is_ended(void **state)
 
     assert_int_equal(file_replace_at(AT_FDCWD, log_path, "torn", 4, 0600, NULL), 0);
     assert_int_equal(container_log_open(&log, log_path, log_text, NULL), 0);
-    assert_int_equal(log.size, 5);
+    assert_int_equal(log.file->size, 5);
     container_log_append(&log, STREAM_STDOUT, "x\n", 2);
     assert_int_equal(file_read_at(AT_FDCWD, log_path, 4096, &text, NULL, NULL), 0);
     assert_memory_equal(text, "torn\n2", 6);
-    close(log.fd);
+    container_log_close(&log);
 }
 
 /* RLIMIT_FSIZE as a disk that is full in the middle of a line. */
@@ -153,10 +153,10 @@ static void a_full_disk_leaves_whole_lines(void **state)
     setrlimit(RLIMIT_FSIZE, &limit);
     assert_true(container_log_append(&log, STREAM_STDOUT, data, 1000) < 0);
     setrlimit(RLIMIT_FSIZE, &before);
-    assert_int_equal(fstat(log.fd, &status), 0);
+    assert_int_equal(fstat(log.file->fd, &status), 0);
     assert_int_equal(status.st_size, 1040);
-    assert_int_equal(log.size, 1040);
-    close(log.fd);
+    assert_int_equal(log.file->size, 1040);
+    container_log_close(&log);
 }
 
 static void write_status(const char *text)

@@ -15,6 +15,8 @@ struct monitor_options {
     const char *runtime_root;
     const char *log;
     const char *memory_cgroup; /* or NULL */
+    const char *freezer;       /* or NULL */
+    unsigned protocol;         /* the daemon's version */
     bool tty;
     bool open_stdin;
     bool stdin_once;

@@ -12,7 +12,9 @@
  * 0. A reader that does not read (a full socket) loses the connection, never stops the monitor.
  *
  * Versions: the monitor takes messages with version MONITOR_PROTOCOL_VERSION and one below, and
- * answers with the version of the HELLO; anything else: MONITOR_ERROR -EPROTONOSUPPORT.
+ * answers with the version of the HELLO; anything else: MONITOR_ERROR -EPROTONOSUPPORT. Version 1
+ * has no policy (START is empty, nothing is restarted or checked, the log has no limit), the
+ * shorter forms of status and follow, and none of the requests and events marked 2.
  */
 #ifndef MONITOR_PROTOCOL_H
 #define MONITOR_PROTOCOL_H
@@ -21,12 +23,15 @@
 
 enum {
     MONITOR_MAGIC = 0x434c4f4d, /* "MOLC" in memory */
-    MONITOR_PROTOCOL_VERSION = 1,
+    MONITOR_PROTOCOL_VERSION = 2,
     MONITOR_MESSAGE_MAX = 4096, /* header and payload */
     MONITOR_ID_SIZE = 72,       /* an id of at most 64 characters, its NUL, to a multiple of 8 */
     MONITOR_NAME_SIZE = 128,    /* a file name in the bundle and its NUL */
     MONITOR_CLIENTS_MAX = 256,  /* attached and following streams of one monitor */
     MONITOR_EXECS_MAX = 64,     /* exec sessions of one monitor at a time */
+    MONITOR_LOG_FILES_MAX = 100,
+    MONITOR_CHECKS_KEPT = 5,         /* files health.0 to health.4 in the bundle */
+    MONITOR_CHECK_OUTPUT_MAX = 4096, /* bytes of a check's output that are kept, docker's */
 };
 
 struct monitor_header {
@@ -40,22 +45,28 @@ struct monitor_header {
 enum monitor_type {
     /* daemon -> monitor; payload, descriptors; payload of MONITOR_OK */
     MONITOR_HELLO = 1, /* none; OK: struct monitor_status. The first message of a connection */
-    MONITOR_START,     /* none; answered by STARTED or START_FAILED */
+    MONITOR_START,     /* struct monitor_policy; answered by STARTED or START_FAILED */
     MONITOR_ATTACH,    /* struct monitor_attach, the attach stream; OK: none. Also before START */
     MONITOR_FOLLOW,    /* struct monitor_follow, a SOCK_STREAM socket; OK: none */
-    MONITOR_SIGNAL,    /* struct monitor_signal; OK: none. -ESRCH: not running */
-    MONITOR_STOP,      /* struct monitor_stop; OK at once, EXITED follows. -ESRCH: not running */
+    MONITOR_SIGNAL,    /* struct monitor_signal; OK: none. -ESRCH: not running. SIGKILL and the
+                          container's own stop signal end it for good, also while it waits for a
+                          restart; others that come then have nobody to go to: OK */
+    MONITOR_STOP,      /* struct monitor_stop; OK at once, EXITED follows: it is not restarted. Also
+                          while it waits for a restart. -ESRCH: not running */
     MONITOR_RESIZE,    /* struct monitor_resize; OK: none. -ENOTTY: no terminal */
     MONITOR_EXEC,      /* struct monitor_exec, its attach stream unless detached; OK: struct
                           monitor_pid when the process runs; ERROR: exit code 125, 126 or 127 as a
                           positive code when the runtime could not start it */
     MONITOR_STATUS,    /* none; OK: struct monitor_status */
+    MONITOR_UPDATE,    /* 2: struct monitor_policy; OK: none. Restarts from now on; what it says of
+                          log and check is not looked at */
 
     /* monitor -> daemon */
     MONITOR_OK = 64,
     MONITOR_ERROR,        /* struct monitor_error */
-    MONITOR_STARTED,      /* struct monitor_pid */
-    MONITOR_START_FAILED, /* struct monitor_error, code 125, 126 or 127; the monitor then ends */
+    MONITOR_STARTED,      /* struct monitor_pid; with request 0: it was restarted */
+    MONITOR_START_FAILED, /* struct monitor_error, code 125, 126 or 127; the monitor then ends. Only
+                             for the first start: a restart that fails is a run that ended so */
     MONITOR_EXITED,       /* event: struct monitor_exited. The container is deleted in the runtime,
                              BUNDLE/status is written, mounts and netns are released, monitor.sock is
                              gone; the monitor ends when followers have what they are owed */
@@ -63,6 +74,9 @@ enum monitor_type {
                             to the next one, before its HELLO is answered */
     MONITOR_EXEC_RUNNING, /* event: struct monitor_exec_running; those that run are told to the next
                              daemon, before its HELLO is answered */
+    MONITOR_RESTARTING, /* event, 2: struct monitor_restarting. A run has ended and another will be
+                           tried; STARTED or EXITED follows */
+    MONITOR_HEALTH,     /* event, 2: struct monitor_health. Its status has changed */
 };
 
 enum monitor_state {
@@ -70,6 +84,14 @@ enum monitor_state {
     MONITOR_STATE_STARTING,    /* the runtime is at work */
     MONITOR_STATE_RUNNING,
     MONITOR_STATE_EXITED,
+    MONITOR_STATE_RESTARTING, /* waits for its next run; version 1: STARTING */
+};
+
+enum monitor_health_status {
+    MONITOR_HEALTH_NONE, /* nobody checks */
+    MONITOR_HEALTH_STARTING,
+    MONITOR_HEALTH_HEALTHY,
+    MONITOR_HEALTH_UNHEALTHY,
 };
 
 /* Times: nanoseconds since the epoch, 0 when it has not happened. */
@@ -79,10 +101,67 @@ struct monitor_status {
     int32_t monitor_pid;
     int32_t exit_code; /* exit status or 128 + signal; when EXITED */
     uint32_t oom;      /* 1: the kernel killed in its cgroup for want of memory */
-    uint32_t reserved;
+    uint32_t health;   /* enum monitor_health_status; version 1: 0 */
     uint64_t started;
     uint64_t finished;
-    uint64_t log_size; /* bytes in the log file */
+    uint64_t log_size; /* bytes in the log file in use */
+    /* From here: 2. */
+    uint32_t restarts;       /* since START, and those that START told of */
+    uint32_t failing_streak; /* checks in a row that failed */
+    uint64_t next_start;     /* RESTARTING: when it will be tried */
+};
+
+enum { MONITOR_STATUS_SIZE_1 = 48 }; /* of struct monitor_status in version 1 */
+
+enum monitor_restart {
+    MONITOR_RESTART_NO,
+    MONITOR_RESTART_ALWAYS, /* unless stopped: what makes the two differ is the daemon's start */
+    MONITOR_RESTART_ON_FAILURE,
+};
+
+enum {
+    MONITOR_POLICY_WHEN_UNHEALTHY = 1 << 0, /* stopped and restarted when its check says so,
+                                               whatever restart is; on-failure counts it */
+};
+
+/* A command that tells whether the container does its work. */
+struct monitor_check {
+    char process[MONITOR_NAME_SIZE]; /* file in the bundle with the OCI process document, which
+                                        stays; "": no check */
+    uint32_t interval_ms;            /* from the end of a check to the next; not 0 */
+    uint32_t timeout_ms;             /* then it is killed and has failed; not 0 */
+    uint32_t start_period_ms;        /* failures in it do not count, until it was healthy once */
+    uint32_t start_interval_ms;      /* in place of interval_ms in that time; not 0 */
+    uint32_t retries;                /* failures in a row that make it unhealthy; not 0 */
+    uint32_t reserved;
+};
+
+struct monitor_policy {
+    uint32_t restart;         /* enum monitor_restart */
+    uint32_t flags;           /* MONITOR_POLICY_* */
+    uint32_t maximum_retries; /* ON_FAILURE; 0: without end */
+    uint32_t restarts;        /* before this monitor was started */
+    uint32_t delay_ms;        /* before the first restart; doubled for each further one, not 0 */
+    uint32_t delay_max_ms;
+    uint32_t delay_reset_ms; /* after a run of this length: delay_ms again */
+    uint32_t log_files;      /* with the one in use; 1 to MONITOR_LOG_FILES_MAX */
+    uint64_t log_size;       /* of one of them; 0: without limit */
+    struct monitor_check check;
+};
+
+struct monitor_restarting {
+    int32_t exit_code;
+    uint32_t oom;
+    uint64_t started;
+    uint64_t finished;
+    uint64_t next_start;
+    uint32_t restarts; /* with the one that comes */
+    uint32_t reserved;
+};
+
+struct monitor_health {
+    uint32_t status; /* enum monitor_health_status */
+    uint32_t failing_streak;
 };
 
 struct monitor_error {
@@ -92,7 +171,7 @@ struct monitor_error {
 
 struct monitor_pid {
     int32_t pid;
-    uint32_t reserved;
+    uint32_t restarts; /* version 1: 0 */
     uint64_t started;
 };
 
@@ -105,17 +184,28 @@ enum {
 
 /* The stream: a SOCK_STREAM Unix socket. Client -> container: raw stdin, half-close is its end.
  * Container -> client: raw bytes of a terminal, else frames: {stream 1 | 2, 0, 0, 0, length as
- * big-endian u32} and the data. Closed by the monitor when the container has ended and everything
- * was written. A slow client never holds the container up: it is served from the log. */
+ * big-endian u32} and the data. Closed by the monitor when the container has ended, also when it
+ * will be restarted, and everything was written. A slow client is served from the log and does not
+ * hold the container up before the log has reached its limit: then nothing more is read from the
+ * container until the client has taken what would be deleted. */
 struct monitor_attach {
     uint32_t flags;
 };
 
-/* The stream receives the log file's bytes from offset on, as they are, and is closed after the
- * container's last. An offset beyond the end: -ERANGE. */
+enum { MONITOR_FOLLOW_NOT = 1 << 0 }; /* only what is there now */
+
+/* The stream receives the log's bytes from a place on, as they are, through rotations and restarts,
+ * and is closed after the container's last. One that is so slow that its place is deleted goes on
+ * with the oldest that is left. An offset beyond the end: -ERANGE. */
 struct monitor_follow {
-    uint64_t offset;
+    uint64_t offset; /* in the file */
+    /* From here: 2. */
+    uint64_t inode; /* the file's; 0: the one in use. One that is no more: the oldest there is */
+    uint32_t flags; /* MONITOR_FOLLOW_* */
+    uint32_t reserved;
 };
+
+enum { MONITOR_FOLLOW_SIZE_1 = 8 }; /* of struct monitor_follow in version 1 */
 
 struct monitor_signal {
     uint32_t signal; /* 1 to 64, sent to the container's init */
@@ -168,15 +258,17 @@ struct monitor_exited {
 };
 
 /*
- * Command line: cloche-monitor --protocol 1 --id ID --bundle DIR --runtime PATH --runtime-root DIR
+ * Command line: cloche-monitor --protocol 2 --id ID --bundle DIR --runtime PATH --runtime-root DIR
  *   --log PATH [--tty] [--open-stdin] [--stdin-once] [--stop-signal N] [--stop-timeout SECONDS]
- *   [--memory-cgroup DIR] --control-fd N [--rootfs-fd N] [--netns-fd N]
+ *   [--memory-cgroup DIR] [--freezer FILE] --control-fd N [--rootfs-fd N] [--netns-fd N]
  *
  * --rootfs-fd: a detached mount (fsmount, open_tree), put on BUNDLE/rootfs (an existing directory);
  * --netns-fd: a network namespace, bound on BUNDLE/netns (created when missing), both in the
  * monitor's own mount namespace only. --memory-cgroup: the container's cgroup folder with
- * memory.oom_control (v1) or memory.events (v2), read at the end. --stop-timeout: seconds, < 0: for
- * ever. stdin and stdout /dev/null, stderr a file for complaints. The runtime is called with
+ * memory.oom_control (v1) or memory.events (v2), read at the end. --freezer: freezer.state (v1) or
+ * cgroup.events (v2) of its cgroup: a paused container is not checked. --stop-timeout: seconds, <
+ * 0: for ever. --protocol: the version that the daemon speaks on --control-fd before it says HELLO.
+ * stdin and stdout /dev/null, stderr a file for complaints. The runtime is called with
  * --root RUNTIME-ROOT --log BUNDLE/container.log (exec: exec-ID.log) --log-format json, working
  * directory BUNDLE. A daemon that took over while START or EXEC was at work hears of its result as
  * STARTED or START_FAILED with request 0; an exec that could not be started ends with the code 125,

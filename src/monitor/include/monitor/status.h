@@ -4,13 +4,17 @@
  * has ended or could not be started; before that there is none:
  *
  *     version=1
- *     state=exited                  running or exited
+ *     state=exited                  running, restarting or exited
  *     monitor=4711                  its process id
  *     pid=0
  *     started=1795514400123456789   nanoseconds since the epoch
  *     finished=1795514401123456789
  *     exit_code=137
  *     oom=0
+ *     restarts=2                    how often it was restarted; not when never
+ *     health=healthy                starting, healthy or unhealthy; not when nobody checks
+ *     failing_streak=0
+ *     next_start=...                when it will be tried, where it waits for a restart
  *     error=...                     why it could not be started; one line
  */
 #ifndef MONITOR_STATUS_H
@@ -21,6 +25,9 @@
 #include <monitor/protocol.h>
 
 enum { MONITOR_STATUS_VERSION = 1, MONITOR_STATUS_FILE_MAX = 8192 };
+
+/* "none", "starting", "healthy", "unhealthy". */
+const char *monitor_health_name(uint32_t status);
 
 /* error: NULL or a text; control characters in it become spaces. */
 void monitor_status_format(const struct monitor_status *status, const char *error,
