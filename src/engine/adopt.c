@@ -105,6 +105,35 @@ static void lose_monitor(struct container *container)
     container_recover(container);
 }
 
+static void adopt_supervision(struct container *container, const struct monitor_status *status)
+{
+    struct record_container *record = container->record;
+
+    record->restart_count = status->restarts;
+    record->has_restart_count = status->restarts != 0;
+    container_health_changed(container, status->health);
+}
+
+/* Its last run ended while no daemon lived, or just now. */
+static void adopt_restarting(struct container *container, const struct monitor_status *status)
+{
+    const struct monitor_restarting how = {
+        .exit_code = status->exit_code,
+        .oom = status->oom,
+        .started = status->started,
+        .finished = status->finished,
+        .restarts = status->restarts,
+    };
+
+    container->record->monitor_pid = status->monitor_pid;
+    container->record->has_monitor_pid = true;
+    container->record->started_at = (int64_t)status->started;
+    container->record->has_started_at = true;
+    container_restarting(container, &how);
+    container_commit_record(container);
+    log_info("container %.12s is adopted; it is being restarted", container->id);
+}
+
 static void adopt_running(struct container *container, const struct monitor_status *status)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -114,6 +143,7 @@ static void adopt_running(struct container *container, const struct monitor_stat
     bool paused = container->record->paused;
     container_started(container, status->pid, (int64_t)status->started);
     container->record->paused = container->record->has_paused = paused;
+    adopt_supervision(container, status);
     container_commit_record(container);
     /* An earlier daemon may have died in the middle of a commit. */
     if (!paused &&
@@ -122,20 +152,33 @@ static void adopt_running(struct container *container, const struct monitor_stat
     log_info("container %.12s is adopted", container->id);
 }
 
+/* A monitor of an engine before this one. */
+static bool is_older(const struct container *container, const struct link_message *message)
+{
+    return container->link && message->type == MONITOR_ERROR &&
+           link_version(container->link) == MONITOR_PROTOCOL_VERSION &&
+           link_error(message, NULL) == -EPROTONOSUPPORT;
+}
+
 static void on_status(const struct link_message *message, void *data)
 {
     struct adoption *adoption = data;
     struct container *container = adoption->container;
-    const struct monitor_status *status =
-        link_payload(message, MONITOR_OK, sizeof(struct monitor_status));
+    struct monitor_status status;
+    bool known = link_status(message, &status);
 
     if (!container_is_active(container)) {
         adoption_finish(adoption);
-    } else if (status && status->state == MONITOR_STATE_STARTING) {
+    } else if (is_older(container, message)) {
+        link_set_version(container->link, MONITOR_PROTOCOL_VERSION - 1);
+        link_request(container->link, MONITOR_HELLO, NULL, 0, NULL, 0, on_status, adoption);
+    } else if (known && status.state == MONITOR_STATE_STARTING) {
         uv_timer_start(&adoption->timer, ask_again, STARTING_POLL_MS, 0);
     } else {
-        if (status && status->state == MONITOR_STATE_RUNNING)
-            adopt_running(container, status);
+        if (known && status.state == MONITOR_STATE_RUNNING)
+            adopt_running(container, &status);
+        else if (known && status.state == MONITOR_STATE_RESTARTING)
+            adopt_restarting(container, &status);
         else
             lose_monitor(container);
         adoption_finish(adoption);

@@ -6,11 +6,12 @@
 #include <base/text.h>
 
 #include "internal.h"
+#include "supervision.h"
 
 const char *const container_state_names[] = {
     [CONTAINER_CREATED] = "created",   [CONTAINER_STARTING] = "starting",
-    [CONTAINER_RUNNING] = "running",   [CONTAINER_EXITED] = "exited",
-    [CONTAINER_REMOVING] = "removing",
+    [CONTAINER_RUNNING] = "running",   [CONTAINER_RESTARTING] = "restarting",
+    [CONTAINER_EXITED] = "exited",     [CONTAINER_REMOVING] = "removing",
 };
 
 /* --- one container ---------------------------------------------------------------------------- */
@@ -26,6 +27,7 @@ void container_unref(struct container *container)
     if (!container || --container->references)
         return;
     link_destroy(container->link);
+    supervision_finish(container);
     container_drop_attachments(container);
     exec_free_all(container);
     free(container->publications);
@@ -60,7 +62,8 @@ const char *container_name(const struct container *container)
 
 bool container_is_active(const struct container *container)
 {
-    return container->state == CONTAINER_STARTING || container->state == CONTAINER_RUNNING;
+    return container->state == CONTAINER_STARTING || container->state == CONTAINER_RUNNING ||
+           container->state == CONTAINER_RESTARTING;
 }
 
 void container_set_state(struct container *container, enum container_state state)

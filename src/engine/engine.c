@@ -106,6 +106,7 @@ int engine_create(const struct engine_config *config, struct engine **ret, struc
     }
     bring_up(engine);
     adopt_settle_all(engine);
+    supervision_boot(engine);
     *ret = engine;
     return 0;
 }
@@ -118,6 +119,7 @@ static void drop_links(struct engine *engine)
     for (size_t i = 0; i < count; i++)
         all[i] = container_ref(engine->containers[i]);
     for (size_t i = 0; i < count; i++) {
+        supervision_finish(all[i]);
         link_destroy(steal_ptr(all[i]->link));
         container_unref(all[i]);
     }

@@ -29,6 +29,7 @@ enum container_state {
     CONTAINER_CREATED,
     CONTAINER_STARTING,
     CONTAINER_RUNNING,
+    CONTAINER_RESTARTING, /* its monitor waits for the next run */
     CONTAINER_EXITED,
     CONTAINER_REMOVING,
 };
@@ -100,6 +101,11 @@ struct container {
     bool recovering; /* its monitor is gone and what it left is being cleaned */
 
     struct link *link; /* to its monitor; NULL: none */
+    struct {
+        struct revival *revival; /* a start that will come; NULL: none */
+        unsigned losses;         /* of its monitor, one soon after the other */
+        bool restarting;         /* the start that is submitted is no new beginning */
+    } supervision;
     struct attachment *attachments;
     size_t attachments_count;
     struct exec_session *execs;
@@ -128,7 +134,7 @@ void container_table_remove(struct container *container);
 bool container_name_in_use(struct engine *engine, const char *name);
 /* -EEXIST with docker's text. */
 int container_check_name_free(struct engine *engine, const char *name, struct error *err);
-bool container_is_active(const struct container *container); /* starting or running */
+bool container_is_active(const struct container *container); /* starting, running, restarting */
 
 /* Cgroup that its own is in, without slashes at the ends. */
 const char *container_cgroup_parent(const struct container *container);
@@ -247,8 +253,13 @@ struct container_end {
     bool oom;
     int64_t finished;
     bool never_ran;  /* cut off in its start: it is again what it was before */
+    bool lost;       /* with its monitor, which would have restarted it */
     const char *why; /* NULL: the exit code is the program's own */
 };
+/* It waits for its next run; and what its checks say has changed. */
+void container_restarting(struct container *container, const struct monitor_restarting *how);
+void container_health_changed(struct container *container, uint32_t status);
+
 /* It has ended and everything of it in the kernel is gone: releases the network and the link,
  * answers those who wait, commits, tells the operation under way, removes it with autoRemove. */
 void container_ended(struct container *container, const struct container_end *end);

@@ -6,10 +6,12 @@
 #include <base/alloc.h>
 #include <base/log.h>
 #include <base/text.h>
+#include <monitor/status.h>
 
 #include "events.h"
 #include "internal.h"
 #include "remove.h"
+#include "supervision.h"
 
 void container_started(struct container *container, int pid, int64_t started)
 {
@@ -25,6 +27,41 @@ void container_started(struct container *container, int pid, int64_t started)
     record->paused = record->has_paused = false;
 }
 
+void container_restarting(struct container *container, const struct monitor_restarting *how)
+{
+    struct record_container *record = container->record;
+
+    if (!container_is_active(container))
+        return;
+    container_ref(container);
+    container_set_state(container, CONTAINER_RESTARTING);
+    record->has_pid = false;
+    record->pid = 0;
+    record->exit_code = how->exit_code;
+    record->oom_killed = record->has_oom_killed = how->oom;
+    record->finished_at = (int64_t)how->finished;
+    record->restart_count = how->restarts;
+    record->has_exit_code = record->has_finished_at = record->has_restart_count = true;
+    event_container_died(container, how->exit_code, how->oom,
+                         (int64_t)(how->finished - how->started));
+    exec_end_all(container);
+    waiters_container_ended(container);
+    container_unref(container);
+}
+
+void container_health_changed(struct container *container, uint32_t status)
+{
+    const char *name = monitor_health_name(status);
+    _cleanup_free_ char *action = xasprintf("health_status: %s", name);
+
+    if (status == MONITOR_HEALTH_NONE || text_equal(container->record->health, name))
+        return;
+    free(container->record->health);
+    container->record->health = xstrdup(name);
+    if (status != MONITOR_HEALTH_STARTING)
+        event_container(container, action, NULL);
+}
+
 static void write_end(struct container *container, const struct container_end *end)
 {
     struct record_container *record = container->record;
@@ -32,6 +69,7 @@ static void write_end(struct container *container, const struct container_end *e
     container_set_error(container, end->why);
     record->has_pid = record->has_monitor_pid = false;
     record->paused = record->has_paused = false;
+    record->pid = 0;
     if (end->never_ran && record->has_finished_at) {
         container_set_state(container, CONTAINER_EXITED);
         return;
@@ -60,13 +98,15 @@ void container_ended(struct container *container, const struct container_end *en
 {
     struct operation *current = container->operations;
     bool connected = container->has_address;
+    bool told = container->state == CONTAINER_RESTARTING && !end->lost;
 
     if (!container_is_active(container))
         return;
     container_ref(container);
     log_debug("container %.12s ended with %d", container->id, end->exit_code);
     write_end(container, end);
-    tell_end(container, end);
+    if (!told)
+        tell_end(container, end);
     container->recovering = false;
     link_destroy(steal_ptr(container->link));
     network_release(container);
@@ -84,6 +124,8 @@ void container_ended(struct container *container, const struct container_end *en
     if (container->effective->auto_remove && !restarts &&
         !operation_pending(container, &remove_operation_kind))
         remove_submit(container, true, NULL, NULL);
+    else if (end->lost)
+        supervision_lost(container);
     container_unref(container);
 }
 
@@ -96,6 +138,28 @@ static void on_exited(const struct monitor_exited *event, void *data)
     };
 
     container_ended(data, &end);
+}
+
+static void on_started(const struct monitor_pid *event, void *data)
+{
+    struct container *container = data;
+
+    /* While a start or an adoption is under way these ask for themselves. */
+    if (container->state != CONTAINER_RESTARTING)
+        return;
+    container_started(container, event->pid, (int64_t)event->started);
+    container->record->restart_count = event->restarts;
+    event_container(container, "start", NULL);
+}
+
+static void on_restarting(const struct monitor_restarting *event, void *data)
+{
+    container_restarting(data, event);
+}
+
+static void on_health(const struct monitor_health *event, void *data)
+{
+    container_health_changed(data, event->status);
 }
 
 static void on_exec_exited(const struct monitor_exec_exited *event, void *data)
@@ -121,6 +185,9 @@ static void on_closed(void *data)
 
 const struct link_handlers container_link_handlers = {
     .exited = on_exited,
+    .started = on_started,
+    .restarting = on_restarting,
+    .health = on_health,
     .exec_exited = on_exec_exited,
     .exec_running = on_exec_running,
     .closed = on_closed,

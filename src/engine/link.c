@@ -26,6 +26,7 @@ struct link {
     struct open_request *open;
     size_t open_count;
     uint32_t last_number;
+    unsigned version;
     bool dead;      /* nothing is sent or received any more */
     bool destroyed; /* the owner is done with it */
 };
@@ -84,6 +85,13 @@ static void deliver_event(struct link *link, const struct link_message *message)
 
     if ((event = link_payload(message, MONITOR_EXITED, sizeof(struct monitor_exited)))) {
         link->handlers->exited(event, link->data);
+    } else if ((event = link_payload(message, MONITOR_STARTED, sizeof(struct monitor_pid)))) {
+        link->handlers->started(event, link->data);
+    } else if ((event = link_payload(message, MONITOR_RESTARTING,
+                                     sizeof(struct monitor_restarting)))) {
+        link->handlers->restarting(event, link->data);
+    } else if ((event = link_payload(message, MONITOR_HEALTH, sizeof(struct monitor_health)))) {
+        link->handlers->health(event, link->data);
     } else if ((event = link_payload(message, MONITOR_EXEC_EXITED,
                                      sizeof(struct monitor_exec_exited)))) {
         struct monitor_exec_exited copy = *(const struct monitor_exec_exited *)event;
@@ -143,6 +151,7 @@ int link_create(uv_loop_t *loop, int fd, const struct link_handlers *handlers, v
     link->fd = fd;
     link->handlers = handlers;
     link->data = data;
+    link->version = MONITOR_PROTOCOL_VERSION;
     int r = uv_poll_init(loop, &link->poll, fd);
     if (r < 0) {
         close_fd(fd);
@@ -153,6 +162,16 @@ int link_create(uv_loop_t *loop, int fd, const struct link_handlers *handlers, v
     uv_poll_start(&link->poll, UV_READABLE, on_readable);
     *ret = link;
     return 0;
+}
+
+unsigned link_version(const struct link *link)
+{
+    return link->version;
+}
+
+void link_set_version(struct link *link, unsigned version)
+{
+    link->version = version;
 }
 
 void link_destroy(struct link *link)
@@ -182,7 +201,7 @@ void link_request(struct link *link, enum monitor_type type, const void *payload
     struct link_message nothing = {0};
     struct monitor_header header = {
         .magic = MONITOR_MAGIC,
-        .version = MONITOR_PROTOCOL_VERSION,
+        .version = (uint16_t)link->version,
         .type = (uint16_t)type,
         .length = (uint32_t)length,
     };
@@ -208,6 +227,16 @@ void link_request(struct link *link, enum monitor_type type, const void *payload
 const void *link_payload(const struct link_message *message, enum monitor_type type, size_t size)
 {
     return message->type == type && message->length >= size ? message->payload : NULL;
+}
+
+bool link_status(const struct link_message *message, struct monitor_status *ret)
+{
+    if (message->type != MONITOR_OK || message->length < MONITOR_STATUS_SIZE_1)
+        return false;
+    *ret = (struct monitor_status){0};
+    memcpy(ret, message->payload,
+           message->length < sizeof(*ret) ? MONITOR_STATUS_SIZE_1 : sizeof(*ret));
+    return true;
 }
 
 int link_error(const struct link_message *message, struct error *err)

@@ -5,6 +5,7 @@
 #ifndef ENGINE_LINK_H
 #define ENGINE_LINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <uv.h>
@@ -25,6 +26,9 @@ typedef void (*link_reply)(const struct link_message *message, void *data);
 
 struct link_handlers {
     void (*exited)(const struct monitor_exited *event, void *data);
+    void (*started)(const struct monitor_pid *event, void *data); /* a restart */
+    void (*restarting)(const struct monitor_restarting *event, void *data);
+    void (*health)(const struct monitor_health *event, void *data);
     void (*exec_exited)(const struct monitor_exec_exited *event, void *data);
     void (*exec_running)(const struct monitor_exec_running *event, void *data);
     /* The other end is gone, or did not keep to the protocol. Called once, after all open requests
@@ -35,6 +39,11 @@ struct link_handlers {
 /* Takes fd (SOCK_SEQPACKET, connected) over, also on failure. */
 int link_create(uv_loop_t *loop, int fd, const struct link_handlers *handlers, void *data,
                 struct link **ret, struct error *err);
+
+/* The protocol's version that requests are sent with; MONITOR_PROTOCOL_VERSION at first. One below
+ * it for a monitor that answered HELLO with -EPROTONOSUPPORT. */
+unsigned link_version(const struct link *link);
+void link_set_version(struct link *link, unsigned version);
 
 /* Closes the socket. Open requests are answered with type 0 before it returns; no handler is called
  * any more. NULL allowed. May be called from inside a handler. */
@@ -48,6 +57,10 @@ void link_request(struct link *link, enum monitor_type type, const void *payload
 /* The payload as a struct of this size, or NULL when the message is not of this type or too short.
  */
 const void *link_payload(const struct link_message *message, enum monitor_type type, size_t size);
+
+/* The status in an answer to HELLO or STATUS, also of a monitor of version 1; false: there is none.
+ */
+bool link_status(const struct link_message *message, struct monitor_status *ret);
 
 /* Turns an answer that is not the wanted one into an error: the monitor's text and code, or that
  * the connection is gone. Positive codes (125, 126, 127) are kept as they are in err->code. */

@@ -58,12 +58,14 @@ static void sweep_done(struct disk_job *job)
     struct container_end end = {
         .exit_code = EXIT_CODE_UNKNOWN,
         .finished = clock_now(),
+        .lost = true,
         .why = "the container's monitor was killed",
     };
 
     /* A monitor writes its status before it says that the container runs. */
     if (recovery->read_result == -ENOENT && recovery->container->state == CONTAINER_STARTING) {
         end.never_ran = true;
+        end.lost = false;
         end.exit_code = EXIT_CODE_NOT_STARTED;
         end.why = "its start was cut off";
     }

@@ -28,17 +28,6 @@ static bool has_entries(const struct json_string_map *map)
     return map && map->count > 0;
 }
 
-static bool restarts(const struct api_restart_policy *policy)
-{
-    return policy && ((!text_empty(policy->name) && !text_equal(policy->name, "no")) ||
-                      policy->when_unhealthy);
-}
-
-static bool checks_health(const struct api_healthcheck *check)
-{
-    return check && !(check->test_count == 1 && text_equal(check->test[0], "NONE"));
-}
-
 static int check_networks(const struct api_container_spec *spec, struct error *err)
 {
     const char *mode = spec->network_mode;
@@ -91,10 +80,6 @@ static int check_supervision(const struct api_container_spec *spec, struct error
 {
     const struct field fields[] = {
         {"init", spec->init},
-        {"healthcheck", checks_health(spec->healthcheck)},
-        {"restartPolicy", restarts(spec->restart_policy)},
-        {"logConfig", spec->log_config && (!text_empty(spec->log_config->type) ||
-                                           has_entries(spec->log_config->config))},
     };
 
     return refuse(fields, ARRAY_SIZE(fields), err);

@@ -28,6 +28,7 @@
 #include "pause.h"
 #include "remove.h"
 #include "spawn.h"
+#include "supervision.h"
 
 enum { HOST_MOUNTS_MAX = 16 };
 
@@ -111,6 +112,20 @@ static int make_run_folder(const char *path, int *ret_fd, struct error *err)
     return 0;
 }
 
+/* The health check's command runs as the container's own user, in its environment. */
+static int write_check(const struct api_container_spec *effective, int run_fd,
+                       const struct user *user, struct error *err)
+{
+    _cleanup_strv_ char **command = supervision_check_command(effective);
+    _cleanup_buffer_ struct buffer process = BUFFER_INIT;
+    struct bundle_exec exec = {.command = command, .user = user};
+
+    if (!command)
+        return 0;
+    bundle_write_process(effective, &exec, &process);
+    return file_replace_at(run_fd, supervision_check_file, process.data, process.length, 0600, err);
+}
+
 static int prepare(struct start_operation *start, struct error *err)
 {
     struct container *container = start->base.container;
@@ -132,6 +147,8 @@ static int prepare(struct start_operation *start, struct error *err)
         r = user_resolve(start->rootfs_fd, &question, &user, err);
     if (r == 0)
         r = write_config(start, run_fd, &user, err);
+    if (r == 0)
+        r = write_check(container->effective, run_fd, &user, err);
     if (r < 0)
         return r;
     _cleanup_close_ int root_fd = open(root_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -234,6 +251,7 @@ static void send_attachments(struct container *container)
 static void start_monitor(struct start_operation *start)
 {
     struct container *container = start->base.container;
+    struct monitor_policy policy;
 
     if (container->engine->ending) {
         /* The next daemon finds a start that did not happen. */
@@ -254,7 +272,9 @@ static void start_monitor(struct start_operation *start)
     }
     link_request(container->link, MONITOR_HELLO, NULL, 0, NULL, 0, NULL, NULL);
     send_attachments(container);
-    link_request(container->link, MONITOR_START, NULL, 0, NULL, 0, on_start_reply, start);
+    supervision_policy(container, &policy);
+    link_request(container->link, MONITOR_START, &policy, sizeof(policy), NULL, 0, on_start_reply,
+                 start);
 }
 
 static void part_ended(struct start_operation *start)
@@ -358,6 +378,9 @@ static void start_begin(struct operation *operation)
     if (!may_start(start))
         return;
     start->before = container->state;
+    if (!supervision_take_restart(container))
+        supervision_wanted(container);
+    supervision_health_reset(container);
     int r = namespaces_find(container, &start->namespaces, &start->err);
     if (r == 0)
         r = network_reserve(container, &start->err);

@@ -1,0 +1,128 @@
+#include "logconfig.h"
+
+#include <errno.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+#include <monitor/protocol.h>
+
+enum {
+    LOG_SIZE_DEFAULT = 16 * 1024 * 1024,
+    LOG_FILES_DEFAULT = 3,
+    LOG_SIZE_MIN = 1024,
+    /* Without a log: attached clients are still served from one. */
+    LOG_SIZE_NONE = 1024 * 1024,
+};
+
+static const char *const drivers[] = {"json-file", "local", "none"};
+
+/* Options of docker's json-file and local that say what else is written beside the text, or how it
+ * is passed on: nobody here would read or notice it. */
+static const char *const without_effect[] = {
+    "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size",
+};
+
+static bool is_one_of(const char *text, const char *const *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (text_equal(text, list[i]))
+            return true;
+    }
+    return false;
+}
+
+static const char *driver_of(const struct api_log_config *config)
+{
+    return config && !text_empty(config->type) ? config->type : "json-file";
+}
+
+static int parse_size(const char *text, uint64_t *ret, struct error *err)
+{
+    if (text_equal(text, "-1")) {
+        *ret = 0;
+        return 0;
+    }
+    if (text_to_size(text, ret) < 0 || *ret < LOG_SIZE_MIN)
+        return error_set(err, -EINVAL,
+                         "invalid value for max-size: '%s'; a size of at least 1k, or -1 for none",
+                         text);
+    return 0;
+}
+
+static int parse_files(const char *text, uint64_t *ret, struct error *err)
+{
+    if (text_to_u64(text, 1, MONITOR_LOG_FILES_MAX, ret) < 0)
+        return error_set(err, -EINVAL,
+                         "invalid value for max-file: '%s'; max-file cannot be less than 1, nor "
+                         "more than %d",
+                         text, MONITOR_LOG_FILES_MAX);
+    return 0;
+}
+
+static int check_option(const char *driver, const char *name, const char *value, struct error *err)
+{
+    uint64_t number;
+
+    if (text_equal(name, "max-size"))
+        return parse_size(value, &number, err);
+    if (text_equal(name, "max-file"))
+        return parse_files(value, &number, err);
+    if (text_equal(name, "compress") && text_equal(value, "false"))
+        return 0;
+    if (text_equal(name, "compress"))
+        return error_set(err, -EOPNOTSUPP, "log-opt compress: rotated logs are not compressed");
+    if (is_one_of(name, without_effect, ARRAY_SIZE(without_effect)))
+        return 0;
+    return error_set(err, -EINVAL, "unknown log opt '%s' for %s log driver", name, driver);
+}
+
+int log_config_check(const struct api_log_config *config, struct error *err)
+{
+    const char *driver = driver_of(config);
+    const struct json_string_map *options = config ? config->config : NULL;
+    int r = 0;
+
+    if (!is_one_of(driver, drivers, ARRAY_SIZE(drivers)))
+        return error_set(err, -EINVAL,
+                         "logger: no log driver named '%s' is registered; there are json-file, "
+                         "local (both our own files) and none",
+                         driver);
+    for (size_t i = 0; options && r == 0 && i < options->count; i++)
+        r = check_option(driver, options->keys[i], options->values[i], err);
+    return r;
+}
+
+void log_config_warnings(const struct api_log_config *config, char ***warnings)
+{
+    const struct json_string_map *options = config ? config->config : NULL;
+
+    for (size_t i = 0; options && i < options->count; i++) {
+        if (is_one_of(options->keys[i], without_effect, ARRAY_SIZE(without_effect)))
+            strv_take(warnings, xasprintf("The log option %s has no effect", options->keys[i]));
+    }
+}
+
+void log_config_limits(const struct api_log_config *config, uint64_t *ret_size,
+                       uint32_t *ret_files)
+{
+    const struct json_string_map *options = config ? config->config : NULL;
+    const char *size = options ? json_string_map_get(options, "max-size") : NULL;
+    const char *files = options ? json_string_map_get(options, "max-file") : NULL;
+    uint64_t files_number = LOG_FILES_DEFAULT;
+
+    *ret_size = LOG_SIZE_DEFAULT;
+    if (size)
+        parse_size(size, ret_size, NULL);
+    if (files)
+        parse_files(files, &files_number, NULL);
+    *ret_files = (uint32_t)files_number;
+    if (!log_config_readable(config)) {
+        *ret_size = LOG_SIZE_NONE;
+        *ret_files = 1;
+    }
+}
+
+bool log_config_readable(const struct api_log_config *config)
+{
+    return !text_equal(driver_of(config), "none");
+}

@@ -1,0 +1,25 @@
+/*
+ * The log's limits, from docker's log options. Pure.
+ */
+#ifndef ENGINE_LOGCONFIG_H
+#define ENGINE_LOGCONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <base/error.h>
+#include <schema/management.h>
+
+/* NULL is allowed everywhere: the defaults. */
+
+int log_config_check(const struct api_log_config *config, struct error *err);
+void log_config_warnings(const struct api_log_config *config, char ***warnings);
+
+/* size: of one file, in bytes, 0: without limit. files: with the one in use. */
+void log_config_limits(const struct api_log_config *config, uint64_t *ret_size,
+                       uint32_t *ret_files);
+
+/* Whether `logs` has something to read. */
+bool log_config_readable(const struct api_log_config *config);
+
+#endif
