@@ -5,6 +5,7 @@
 #include <door/inspect.h>
 
 #include "fields.h"
+#include "health.h"
 #include "inspect.h"
 
 /* Go's zero time: what docker shows for "never". */
@@ -29,6 +30,7 @@ static void write_state(struct json_writer *writer, const struct api_container_s
     field_text(writer, "Error", state->error);
     field_text(writer, "StartedAt", state->started_at ? state->started_at : NEVER);
     field_text(writer, "FinishedAt", state->finished_at ? state->finished_at : NEVER);
+    write_health(writer, state->health);
     if (state->has_monitor_pid)
         field_integer(writer, "MonitorPid", state->monitor_pid);
     json_writer_object_end(writer);

@@ -228,6 +228,9 @@ static void write_restart_policy(struct json_writer *writer,
     field_object_begin(writer, "RestartPolicy");
     field_text(writer, "Name", policy && !text_empty(policy->name) ? policy->name : "no");
     field_integer(writer, "MaximumRetryCount", policy ? policy->maximum_retry_count : 0);
+    /* Not docker's. */
+    if (policy && policy->when_unhealthy)
+        field_boolean(writer, "WhenUnhealthy", true);
     json_writer_object_end(writer);
 }
 

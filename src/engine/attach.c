@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -15,6 +15,7 @@
 
 #include "events.h"
 #include "internal.h"
+#include "logconfig.h"
 #include "logfile.h"
 #include "status.h"
 
@@ -105,7 +106,10 @@ void engine_container_attach(struct container *container, const struct api_conta
     struct monitor_attach attach = {.flags = attach_flags(how)};
     bool tty = container->effective->tty;
 
-    if (stream_pair(&client_fd, &monitor_fd, &err) < 0) {
+    if (container->state == CONTAINER_RESTARTING)
+        error_set(&err, -EBUSY, "Container %s is restarting, wait until the container is running",
+                  container->id);
+    if (err.code < 0 || stream_pair(&client_fd, &monitor_fd, &err) < 0) {
         engine_fail(done, data, &err);
     } else if (container->link) {
         event_container(container, "attach", NULL);
@@ -122,15 +126,19 @@ void engine_container_attach(struct container *container, const struct api_conta
 
 /* --- logs ------------------------------------------------------------------------------------- */
 
+_Static_assert((int)LOGFILE_FILES_MAX == (int)MONITOR_LOG_FILES_MAX, "the files of a log");
+
 struct logs_call {
     uv_work_t work;
     struct container *container; /* a reference */
     char *path;                  /* owned */
+    char *folder;                /* owned; where it lies */
     int64_t tail;                /* < 0: all */
     int64_t since;               /* nanoseconds since 1970 */
     bool follow;
-    int fd; /* the log, at offset */
-    off_t offset;
+    struct logfile_set set;
+    struct logfile_place from;
+    int fd; /* what is given when there is no monitor to give it */
     engine_done done;
     void *data;
     struct error err;
@@ -138,44 +146,66 @@ struct logs_call {
 
 static void logs_free(struct logs_call *call)
 {
+    logfile_set_close(&call->set);
     close_fd(call->fd);
     container_unref(call->container);
     error_finish(&call->err);
     free(call->path);
+    free(call->folder);
     free(call);
 }
 
-/* A container that never ran has an empty log. */
-static int open_log(const char *path, struct error *err)
+static bool is_behind(const struct logfile_place *a, const struct logfile_place *b)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-
-    if (fd < 0 && errno == ENOENT)
-        fd = memfd_create("empty log", MFD_CLOEXEC);
-    return fd < 0 ? error_errno(err, errno, "open %s", path) : fd;
+    return a->file != b->file ? a->file > b->file : a->offset > b->offset;
 }
 
-static void logs_work(uv_work_t *work)
+static int find_place(struct logs_call *call, struct error *err)
+{
+    struct logfile_place since;
+    int r = logfile_set_open(call->path, &call->set, err);
+
+    if (r < 0)
+        return r;
+    call->from = (struct logfile_place){0, 0};
+    if (call->tail >= 0)
+        r = logfile_set_tail(&call->set, call->tail, &call->from);
+    if (r == 0 && call->since > 0) {
+        r = logfile_set_since(&call->set, call->since, &since);
+        if (r == 0 && is_behind(&since, &call->from))
+            call->from = since;
+    }
+    return r < 0 ? error_errno(err, -r, "read %s", call->path) : 0;
+}
+
+static void find_work(uv_work_t *work)
 {
     struct logs_call *call = work->data;
 
-    call->fd = open_log(call->path, &call->err);
+    engine_settle(&call->err, find_place(call, &call->err));
+}
+
+static void join_work(uv_work_t *work)
+{
+    struct logs_call *call = work->data;
+
+    call->fd = logfile_set_join(&call->set, &call->from, call->folder, &call->err);
+}
+
+static void join_done(uv_work_t *work, int status)
+{
+    struct logs_call *call = work->data;
+
     if (call->fd < 0)
-        return;
-    if (call->tail >= 0)
-        call->offset = logfile_tail(call->fd, call->tail);
-    if (call->since > 0) {
-        off_t since = logfile_since(call->fd, call->since);
-        call->offset = since > call->offset ? since : call->offset;
-    }
-    if (call->offset < 0 || lseek(call->fd, call->offset, SEEK_SET) < 0)
-        error_set(&call->err, -EIO, "read %s", call->path);
+        engine_fail(call->done, call->data, &call->err);
+    else
+        give_stream(call->done, call->data, steal_fd(&call->fd), call->container->effective->tty);
+    logs_free(call);
 }
 
 static void give_file(struct logs_call *call)
 {
-    give_stream(call->done, call->data, steal_fd(&call->fd), call->container->effective->tty);
-    logs_free(call);
+    uv_queue_work(call->container->engine->loop, &call->work, join_work, join_done);
 }
 
 struct follow_call {
@@ -192,32 +222,61 @@ static void on_follow_reply(const struct link_message *message, void *data)
         give_stream(call->done, call->data, follow->client_fd, call->container->effective->tty);
         logs_free(call);
     } else {
-        /* The monitor went meanwhile: the file has everything. */
+        /* The monitor went meanwhile: the files have everything. */
         close_fd(follow->client_fd);
         give_file(call);
     }
     free(follow);
 }
 
-static void logs_done(uv_work_t *work, int status)
+static uint64_t inode_of(int fd)
+{
+    struct stat status;
+
+    return fstat(fd, &status) < 0 ? 0 : status.st_ino;
+}
+
+/* What is wanted of the monitor: to follow, or to send what lies in several files. One of version 1
+ * has a single file. */
+static bool needs_monitor(const struct logs_call *call)
+{
+    const struct container *container = call->container;
+
+    return container->link &&
+           (call->follow || (call->from.file + 1 < call->set.count &&
+                             link_version(container->link) == MONITOR_PROTOCOL_VERSION));
+}
+
+static void ask_monitor(struct logs_call *call, int monitor_fd, int client_fd)
+{
+    const struct container *container = call->container;
+    struct monitor_follow where = {
+        .offset = (uint64_t)call->from.offset,
+        .inode = inode_of(call->set.fds[call->from.file]),
+        .flags = call->follow ? 0 : MONITOR_FOLLOW_NOT,
+    };
+    bool old = link_version(container->link) < MONITOR_PROTOCOL_VERSION;
+    struct follow_call *follow = xnew(struct follow_call);
+
+    *follow = (struct follow_call){call, client_fd};
+    link_request(container->link, MONITOR_FOLLOW, &where,
+                 old ? MONITOR_FOLLOW_SIZE_1 : sizeof(where), &monitor_fd, 1, on_follow_reply,
+                 follow);
+}
+
+static void find_done(uv_work_t *work, int status)
 {
     struct logs_call *call = work->data;
-    struct container *container = call->container;
-    struct monitor_follow where = {.offset = (uint64_t)call->offset};
     _cleanup_close_ int monitor_fd = -1;
     int client_fd = -1;
 
     if (call->err.code < 0) {
         engine_fail(call->done, call->data, &call->err);
         logs_free(call);
-    } else if (!call->follow || !container->link ||
-               stream_pair(&client_fd, &monitor_fd, NULL) < 0) {
+    } else if (!needs_monitor(call) || stream_pair(&client_fd, &monitor_fd, NULL) < 0) {
         give_file(call);
     } else {
-        struct follow_call *follow = xnew(struct follow_call);
-        *follow = (struct follow_call){call, client_fd};
-        link_request(container->link, MONITOR_FOLLOW, &where, sizeof(where), &monitor_fd, 1,
-                     on_follow_reply, follow);
+        ask_monitor(call, monitor_fd, client_fd);
     }
 }
 
@@ -232,17 +291,23 @@ void engine_container_logs(struct container *container, const struct api_contain
         engine_fail(done, data, &err);
         return;
     }
+    if (!log_config_readable(container->effective->log_config)) {
+        error_set(&err, -EOPNOTSUPP, "configured logging driver does not support reading");
+        engine_fail(done, data, &err);
+        return;
+    }
     struct logs_call *call = xnew(struct logs_call);
     call->work.data = call;
     call->container = container_ref(container);
     call->path = container_root_path(container, "log");
+    call->folder = container_root_path(container, NULL);
     call->tail = how->has_tail ? how->tail : -1;
     call->since = since;
     call->follow = how->follow;
     call->fd = -1;
     call->done = done;
     call->data = data;
-    uv_queue_work(container->engine->loop, &call->work, logs_work, logs_done);
+    uv_queue_work(container->engine->loop, &call->work, find_work, find_done);
 }
 
 /* --- terminal --------------------------------------------------------------------------------- */

@@ -88,6 +88,15 @@ static const struct freezer freezer_v2 = {
     "cgroup.freeze", "1", "0", "cgroup.events", "frozen 1", "frozen 0",
 };
 
+char *cgroup_freezer_file(const char *parent, const char *id)
+{
+    bool v2 = cgroup_is_v2();
+    const struct freezer *freezer = v2 ? &freezer_v2 : &freezer_v1;
+
+    return xasprintf("%s/%s/%s/%s", v2 ? CGROUP_ROOT : CGROUP_ROOT "/freezer", parent, id,
+                     freezer->state);
+}
+
 int cgroup_freeze(const char *parent, const char *id, bool freeze, struct error *err)
 {
     bool v2 = cgroup_is_v2();

@@ -19,6 +19,9 @@ bool cgroup_is_v2(void);
 /* The folder that knows of the container's OOM kills. Owned by the caller. */
 char *cgroup_memory_path(const char *parent, const char *id);
 
+/* The file that says whether its processes stand still. Owned by the caller. */
+char *cgroup_freezer_file(const char *parent, const char *id);
+
 /* Of v1 the hierarchy named, of v2 the only one. Owned by the caller. */
 char *cgroup_path(const char *hierarchy, const char *parent, const char *id);
 

@@ -9,9 +9,9 @@
 #include "supervision.h"
 
 const char *const container_state_names[] = {
-    [CONTAINER_CREATED] = "created",   [CONTAINER_STARTING] = "starting",
-    [CONTAINER_RUNNING] = "running",   [CONTAINER_RESTARTING] = "restarting",
-    [CONTAINER_EXITED] = "exited",     [CONTAINER_REMOVING] = "removing",
+    [CONTAINER_CREATED] = "created", [CONTAINER_STARTING] = "starting",
+    [CONTAINER_RUNNING] = "running", [CONTAINER_RESTARTING] = "restarting",
+    [CONTAINER_EXITED] = "exited",   [CONTAINER_REMOVING] = "removing",
 };
 
 /* --- one container ---------------------------------------------------------------------------- */

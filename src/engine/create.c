@@ -11,6 +11,7 @@
 #include "look.h"
 #include "names.h"
 #include "spec.h"
+#include "supervision.h"
 
 enum { NAME_ATTEMPTS = 8 };
 
@@ -102,6 +103,7 @@ static int merge_image(struct container *container, const struct store_image *im
         defaults.working_dir = config->working_dir;
         defaults.user = config->user;
         defaults.stop_signal = config->stop_signal;
+        defaults.healthcheck = config->healthcheck;
     }
     return spec_merge(container->spec, &defaults, container->id, &container->effective, err);
 }
@@ -206,6 +208,7 @@ static char **warnings_for(const struct api_container_spec *spec)
     if (spec->ports_count && spec->network_mode && !text_equal(spec->network_mode, "bridge"))
         strv_take(&warnings, xasprintf("Published ports are discarded when using %s network mode",
                                        spec->network_mode));
+    supervision_warnings(spec, &warnings);
     return warnings;
 }
 

@@ -10,6 +10,7 @@
 #include "adopt.h"
 #include "cgroup.h"
 #include "internal.h"
+#include "supervision.h"
 #include "task.h"
 
 static unsigned count_cpus(void)

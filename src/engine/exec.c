@@ -332,6 +332,10 @@ static void exec_prepared(struct disk_job *job)
 static int check_exec(const struct container *container, const struct api_container_exec *how,
                       struct error *err)
 {
+    if (container->state == CONTAINER_RESTARTING)
+        return error_set(err, -EBUSY,
+                         "Container %s is restarting, wait until the container is running",
+                         container->id);
     if (container->state != CONTAINER_RUNNING || !container->link ||
         !container->record->has_monitor_pid)
         return error_set(err, -EBUSY, "container %s is not running", container->id);

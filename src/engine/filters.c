@@ -297,7 +297,9 @@ static bool has_volume(char *const *wanted, const struct container *container)
 
 static bool has_health(char *const *wanted, const struct container *container)
 {
-    return strv_contains(wanted, "none");
+    const char *health = container->record->health;
+
+    return strv_contains(wanted, health ? health : "none");
 }
 
 static bool times_fit(const struct container_filter *filter, const struct container *container)

@@ -13,6 +13,7 @@
 #include "pause.h"
 #include "spec.h"
 #include "status.h"
+#include "supervision.h"
 
 /* --- pieces ----------------------------------------------------------------------------------- */
 
@@ -34,6 +35,7 @@ static char *status_of(const struct container *container)
         .started_at = record->started_at,
         .finished_at = record->finished_at,
         .exit_code = record->exit_code,
+        .health = record->health,
     };
 
     return status_text(&facts, clock_now());
@@ -96,7 +98,9 @@ static struct api_container_state *state_of(const struct container *container)
     struct api_container_state *state = xnew(struct api_container_state);
 
     state->status = xstrdup(inspect_state(container));
-    state->running = container->state == CONTAINER_RUNNING;
+    state->restarting = state->has_restarting = container->state == CONTAINER_RESTARTING;
+    state->running = container->state == CONTAINER_RUNNING || state->restarting;
+    state->health = supervision_health(container);
     state->pid = record->pid;
     state->exit_code = record->exit_code;
     state->error = xstrdup(record->error);
@@ -162,6 +166,7 @@ struct api_container_details *engine_container_inspect(const struct container *c
     details->bundle = container_run_path(container, NULL);
     details->root_dir = container_root_path(container, NULL);
     details->upper_dir = container_root_path(container, "upper");
+    details->restart_count = (int32_t)container->record->restart_count;
     details->has_restart_count = true;
     details->exec_ids = exec_running_ids(container);
     details->exec_ids_count = strv_length(details->exec_ids);

@@ -149,6 +149,7 @@ static void on_started(const struct monitor_pid *event, void *data)
         return;
     container_started(container, event->pid, (int64_t)event->started);
     container->record->restart_count = event->restarts;
+    supervision_health_reset(container);
     event_container(container, "start", NULL);
 }
 

@@ -87,8 +87,8 @@ static void deliver_event(struct link *link, const struct link_message *message)
         link->handlers->exited(event, link->data);
     } else if ((event = link_payload(message, MONITOR_STARTED, sizeof(struct monitor_pid)))) {
         link->handlers->started(event, link->data);
-    } else if ((event = link_payload(message, MONITOR_RESTARTING,
-                                     sizeof(struct monitor_restarting)))) {
+    } else if ((event =
+                    link_payload(message, MONITOR_RESTARTING, sizeof(struct monitor_restarting)))) {
         link->handlers->restarting(event, link->data);
     } else if ((event = link_payload(message, MONITOR_HEALTH, sizeof(struct monitor_health)))) {
         link->handlers->health(event, link->data);

@@ -121,7 +121,8 @@ static bool is_wanted(const struct list_call *call, const struct container *cont
         (call->sees && !call->sees(container, call->data)))
         return false;
     return which->all || which->limit > 0 || call->named ||
-           container_filter_has_status(which->filters) || container->state == CONTAINER_RUNNING;
+           container_filter_has_status(which->filters) || container->state == CONTAINER_RUNNING ||
+           container->state == CONTAINER_RESTARTING;
 }
 
 static int make_list(struct list_call *call, struct error *err)

@@ -102,8 +102,7 @@ void log_config_warnings(const struct api_log_config *config, char ***warnings)
     }
 }
 
-void log_config_limits(const struct api_log_config *config, uint64_t *ret_size,
-                       uint32_t *ret_files)
+void log_config_limits(const struct api_log_config *config, uint64_t *ret_size, uint32_t *ret_files)
 {
     const struct json_string_map *options = config ? config->config : NULL;
     const char *size = options ? json_string_map_get(options, "max-size") : NULL;

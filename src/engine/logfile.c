@@ -1,6 +1,8 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -54,27 +56,39 @@ static off_t newline_before(int fd, off_t from, off_t to, char *block)
     return -1;
 }
 
-off_t logfile_tail(int fd, int64_t lines)
+/* What is still wanted when a file has been read back to its start. */
+struct tail {
+    int64_t lines; /* < 0: everything is found */
+    bool seen[2];  /* streams whose last line was met */
+};
+
+static off_t find_tail(int fd, struct tail *tail)
 {
     _cleanup_free_ char *block = xmalloc(BLOCK_SIZE);
     off_t size = size_of(fd);
     off_t end = size; /* start of the oldest line taken so far */
     off_t at = size;
-    bool seen[2] = {false, false};
 
-    if (size <= 0 || lines <= 0)
+    if (size <= 0)
         return size;
     /* Backwards: pieces that a later line of their stream completes belong to it. The newline that
      * ends the file begins no line. */
     for (;;) {
         off_t newline = at > 0 ? newline_before(fd, 0, at - 1, block) : -1;
         off_t start = newline + 1;
-        if (begins_line(fd, start, seen) && lines-- == 0)
+        if (begins_line(fd, start, tail->seen) && tail->lines-- == 0)
             return end;
         end = at = start;
         if (start == 0)
             return 0;
     }
+}
+
+off_t logfile_tail(int fd, int64_t lines)
+{
+    struct tail tail = {.lines = lines};
+
+    return lines <= 0 ? size_of(fd) : find_tail(fd, &tail);
 }
 
 /* Start of the first line at or after offset. */
@@ -117,4 +131,153 @@ off_t logfile_since(int fd, int64_t time)
             high = middle;
     }
     return low >= size ? size : line_from(fd, low, size, block);
+}
+
+/* --- several files ---------------------------------------------------------------------------- */
+
+enum {
+    OPEN_TRIES = 8,
+    HOLE_MAX = 2, /* numbers that a rotation cut off may have left out */
+};
+
+void logfile_set_close(struct logfile_set *set)
+{
+    while (set->count)
+        close_fd(set->fds[--set->count]);
+}
+
+static bool has_file(const struct logfile_set *set, const struct stat *status)
+{
+    struct stat other;
+
+    for (size_t i = 0; i < set->count; i++) {
+        if (fstat(set->fds[i], &other) == 0 && other.st_ino == status->st_ino)
+            return true;
+    }
+    return false;
+}
+
+/* 0: there is none, or it is in the set already: a rotation has moved it on. */
+static int add_file(struct logfile_set *set, const char *path, struct error *err)
+{
+    struct stat status;
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return error_errno(err, errno, "open %s", path);
+    if (has_file(set, &status))
+        return 0;
+    set->fds[set->count++] = steal_fd(&fd);
+    return 1;
+}
+
+/* Newest first. */
+static int open_files(const char *path, struct logfile_set *set, struct error *err)
+{
+    int missing = 0, r = add_file(set, path, err);
+
+    for (unsigned i = 1; r >= 0 && missing < HOLE_MAX && set->count < LOGFILE_FILES_MAX; i++) {
+        _cleanup_free_ char *older = xasprintf("%s.%u", path, i);
+        r = add_file(set, older, err);
+        missing = r == 0 ? missing + 1 : 0;
+    }
+    return r < 0 ? r : 0;
+}
+
+/* Whether the one in use is still what it was: nothing newer lies among the older ones then. */
+static bool is_current(const struct logfile_set *set, const char *path)
+{
+    struct stat now, then;
+
+    if (set->count == 0)
+        return access(path, F_OK) < 0;
+    return stat(path, &now) == 0 && fstat(set->fds[0], &then) == 0 && now.st_ino == then.st_ino;
+}
+
+int logfile_set_open(const char *path, struct logfile_set *ret, struct error *err)
+{
+    struct logfile_set set = {.count = 0};
+    int r = 0;
+
+    for (int i = 0; i < OPEN_TRIES; i++) {
+        r = open_files(path, &set, err);
+        if (r < 0 || is_current(&set, path))
+            break;
+        logfile_set_close(&set);
+    }
+    if (r == 0 && set.count == 0) {
+        /* A container that never ran has an empty log. */
+        set.fds[0] = memfd_create("empty log", MFD_CLOEXEC);
+        if (set.fds[0] < 0)
+            r = error_errno(err, errno, "make an empty file");
+        else
+            set.count = 1;
+    }
+    if (r < 0) {
+        logfile_set_close(&set);
+        return r;
+    }
+    ret->count = set.count;
+    for (size_t i = 0; i < set.count; i++)
+        ret->fds[i] = set.fds[set.count - 1 - i];
+    return 0;
+}
+
+int logfile_set_tail(const struct logfile_set *set, int64_t lines, struct logfile_place *ret)
+{
+    struct tail tail = {.lines = lines};
+
+    *ret = (struct logfile_place){set->count - 1, size_of(set->fds[set->count - 1])};
+    for (size_t i = set->count; lines > 0 && tail.lines >= 0 && i > 0; i--) {
+        off_t offset = find_tail(set->fds[i - 1], &tail);
+        if (offset < 0)
+            return (int)offset;
+        /* Nothing of this file: the place found before stays. */
+        if (tail.lines >= 0 || offset < size_of(set->fds[i - 1]))
+            *ret = (struct logfile_place){i - 1, offset};
+    }
+    return ret->offset < 0 ? (int)ret->offset : 0;
+}
+
+int logfile_set_since(const struct logfile_set *set, int64_t time, struct logfile_place *ret)
+{
+    for (size_t i = 0; i < set->count; i++) {
+        off_t offset = logfile_since(set->fds[i], time), size = size_of(set->fds[i]);
+        if (offset < 0 || size < 0)
+            return offset < 0 ? (int)offset : (int)size;
+        *ret = (struct logfile_place){i, offset};
+        if (offset < size)
+            return 0;
+    }
+    return 0;
+}
+
+static int copy_rest(int from, off_t offset, int to, struct error *err)
+{
+    ssize_t n;
+
+    do
+        n = copy_file_range(from, &offset, to, NULL, INT32_MAX, 0);
+    while (n > 0 || (n < 0 && errno == EINTR));
+    return n < 0 ? error_errno(err, errno, "copy a part of the log") : 0;
+}
+
+int logfile_set_join(const struct logfile_set *set, const struct logfile_place *from,
+                     const char *directory, struct error *err)
+{
+    size_t newest = set->count - 1;
+    int r = 0;
+
+    _cleanup_close_ int fd = from->file == newest
+                                 ? fcntl(set->fds[newest], F_DUPFD_CLOEXEC, 3)
+                                 : open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return error_errno(err, errno, "make a file in %s", directory);
+    for (size_t i = from->file; r == 0 && from->file != newest && i < set->count; i++)
+        r = copy_rest(set->fds[i], i == from->file ? from->offset : 0, fd, err);
+    if (r == 0 && lseek(fd, from->file == newest ? from->offset : 0, SEEK_SET) < 0)
+        r = error_errno(err, errno, "read the log");
+    return r < 0 ? r : steal_fd(&fd);
 }

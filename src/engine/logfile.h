@@ -6,8 +6,11 @@
 #ifndef ENGINE_LOGFILE_H
 #define ENGINE_LOGFILE_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+#include <base/error.h>
 
 /* Offset of the last `lines` complete lines, or 0. Blocks for reading back so far. Returns -errno.
  */
@@ -15,5 +18,34 @@ off_t logfile_tail(int fd, int64_t lines);
 
 /* Offset of the first line not older than the time (nanoseconds since 1970), by bisection. */
 off_t logfile_since(int fd, int64_t time);
+
+/* ---- the log with what was rotated away from it: PATH.1, PATH.2 ..., the higher the older ---- */
+
+enum { LOGFILE_FILES_MAX = 100 };
+
+struct logfile_set {
+    int fds[LOGFILE_FILES_MAX]; /* owned; oldest first, without a gap between them */
+    size_t count;               /* at least one; a log that is not there is an empty file */
+};
+
+/* A place in it. */
+struct logfile_place {
+    size_t file;
+    off_t offset;
+};
+
+/* Blocks for a few opens. A rotation meanwhile does no harm. */
+int logfile_set_open(const char *path, struct logfile_set *ret, struct error *err);
+void logfile_set_close(struct logfile_set *set);
+
+/* As logfile_tail() and logfile_since(), over all of it. Returns 0 or -errno. */
+int logfile_set_tail(const struct logfile_set *set, int64_t lines, struct logfile_place *ret);
+int logfile_set_since(const struct logfile_set *set, int64_t time, struct logfile_place *ret);
+
+/* Everything from a place on as one file, whose offset is there: the newest of the set itself where
+ * the place lies in it, else a copy without a name in the folder `directory`. Blocks for copying.
+ * Owned by the caller. */
+int logfile_set_join(const struct logfile_set *set, const struct logfile_place *from,
+                     const char *directory, struct error *err);
 
 #endif

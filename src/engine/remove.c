@@ -14,6 +14,7 @@
 #include <base/log.h>
 
 #include "events.h"
+#include "supervision.h"
 #include "pause.h"
 
 struct remove_operation {
@@ -65,6 +66,7 @@ static void remove_now(struct remove_operation *remove)
 {
     struct container *container = remove->base.container;
 
+    supervision_finish(container);
     container_set_state(container, CONTAINER_REMOVING);
     container_drop_attachments(container);
     record_change_remove(&remove->change, container);
@@ -88,11 +90,11 @@ static void remove_begin(struct operation *operation)
     } else if (!container_is_active(container)) {
         remove_now(remove);
     } else if (!remove->force) {
-        error_set(
-            &remove->err, -EBUSY,
-            "cannot remove container \"/%s\": container is running: stop the container before "
-            "removing or force remove",
-            container->name);
+        error_set(&remove->err, -EBUSY,
+                  "cannot remove container \"/%s\": container is %s: stop the container before "
+                  "removing or force remove",
+                  container->name,
+                  container->state == CONTAINER_RESTARTING ? "restarting" : "running");
         operation_finish(operation, &remove->err, false);
     } else if (container->link) {
         /* Goes on in remove_container_ended(). */
@@ -131,7 +133,8 @@ static void kill_ahead(struct container *container)
 {
     struct monitor_stop kill = {.signal = SIGKILL, .timeout_ms = 0};
 
-    if (!container->operations || container->state != CONTAINER_RUNNING || !container->link)
+    if (!container->operations || !container->link ||
+        (container->state != CONTAINER_RUNNING && container->state != CONTAINER_RESTARTING))
         return;
     event_container_signal(container, SIGKILL);
     link_request(container->link, MONITOR_STOP, &kill, sizeof(kill), NULL, 0, NULL, NULL);

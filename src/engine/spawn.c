@@ -54,6 +54,8 @@ static char **monitor_arguments(struct container *container, bool netns)
     add_number(&argv, "--stop-timeout", effective->stop_timeout);
     add_option(&argv, "--memory-cgroup",
                cgroup_memory_path(container_cgroup_parent(container), container->id));
+    add_option(&argv, "--freezer",
+               cgroup_freezer_file(container_cgroup_parent(container), container->id));
     add_number(&argv, "--control-fd", CONTROL_FD);
     add_number(&argv, "--rootfs-fd", ROOTFS_FD);
     if (netns)

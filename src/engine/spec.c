@@ -130,6 +130,36 @@ static void merge_texts(struct api_container_spec *spec, const struct image_defa
     }
 }
 
+static void take_number(int64_t *value, bool *has, int64_t image)
+{
+    if (*value == 0 && image != 0) {
+        *value = image;
+        *has = true;
+    }
+}
+
+/* Each part that the request does not name comes from the image, as docker does. */
+static void merge_healthcheck(struct api_container_spec *spec, const struct image_defaults *image)
+{
+    const struct oci_image_healthcheck *from = image->healthcheck;
+    int64_t retries;
+
+    if (!from)
+        return;
+    if (!spec->healthcheck)
+        spec->healthcheck = xnew(struct api_healthcheck);
+    struct api_healthcheck *check = spec->healthcheck;
+    if (check->test_count == 0)
+        set_list(&check->test, &check->test_count, strv_copy(from->test));
+    take_number(&check->interval, &check->has_interval, from->interval);
+    take_number(&check->timeout, &check->has_timeout, from->timeout);
+    take_number(&check->start_period, &check->has_start_period, from->start_period);
+    take_number(&check->start_interval, &check->has_start_interval, from->start_interval);
+    retries = check->retries;
+    take_number(&retries, &check->has_retries, from->retries);
+    check->retries = retries < 0 || retries > INT32_MAX ? 0 : (int32_t)retries;
+}
+
 int spec_merge(const struct api_container_spec *spec, const struct image_defaults *image,
                const char *container_id, struct api_container_spec **ret, struct error *err)
 {
@@ -138,6 +168,7 @@ int spec_merge(const struct api_container_spec *spec, const struct image_default
     merge_command(merged, image);
     merge_env(merged, image);
     merge_labels(merged, image);
+    merge_healthcheck(merged, image);
     merge_texts(merged, image, container_id);
     int r = spec_settle_mounts(merged, err);
     if (r < 0) {

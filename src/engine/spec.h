@@ -6,6 +6,7 @@
 
 #include <base/error.h>
 #include <schema/management.h>
+#include <schema/oci_image.h>
 
 /* Limits of a specification; the RPC server bounds the whole message at 1 MiB before. */
 enum {
@@ -28,6 +29,7 @@ struct image_defaults {
     const char *working_dir;
     const char *user;
     const char *stop_signal;
+    const struct oci_image_healthcheck *healthcheck;
 };
 
 /* Whether the request makes sense by itself. cpus: CPUs of this machine. -EINVAL with a message;

@@ -15,6 +15,7 @@
 #include "seccomp.h"
 #include "security.h"
 #include "spec.h"
+#include "supervision.h"
 
 /* --- what others check ------------------------------------------------------------------------ */
 
@@ -345,6 +346,8 @@ int spec_check(const struct api_container_spec *spec, unsigned cpus, struct erro
         r = check_numbers(spec, err);
     if (r == 0)
         r = check_cgroup_parent(spec->cgroup_parent, err);
+    if (r == 0)
+        r = supervision_check(spec, err);
     if (r == 0 && spec->resources)
         r = spec_check_resources(spec->resources, cpus, err);
     if (r == 0 && !text_empty(spec->stop_signal) && signal_parse(spec->stop_signal, err) < 0)

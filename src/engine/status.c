@@ -39,18 +39,30 @@ char *status_duration(int64_t nanoseconds)
     return xasprintf("%jd years", (intmax_t)(hours / 24 / 365));
 }
 
+static const char *health_text(const char *health)
+{
+    if (!health)
+        return "";
+    if (text_equal(health, "starting"))
+        return " (health: starting)";
+    return text_equal(health, "healthy") ? " (healthy)" : " (unhealthy)";
+}
+
 char *status_text(const struct status_facts *facts, int64_t now)
 {
     if (text_equal(facts->state, "running") || text_equal(facts->state, "paused")) {
         _cleanup_free_ char *since = status_duration(now - facts->started_at);
-        return xasprintf("Up %s%s", since, text_equal(facts->state, "paused") ? " (Paused)" : "");
+        return xasprintf("Up %s%s", since,
+                         text_equal(facts->state, "paused") ? " (Paused)"
+                                                            : health_text(facts->health));
     }
     if (text_equal(facts->state, "removing"))
         return xstrdup("Removal In Progress");
     if (text_equal(facts->state, "dead"))
         return xstrdup("Dead");
-    if (!text_equal(facts->state, "exited") || facts->finished_at == 0)
+    bool restarting = text_equal(facts->state, "restarting");
+    if ((!text_equal(facts->state, "exited") && !restarting) || facts->finished_at == 0)
         return xstrdup("Created");
     _cleanup_free_ char *ago = status_duration(now - facts->finished_at);
-    return xasprintf("Exited (%d) %s ago", facts->exit_code, ago);
+    return xasprintf("%s (%d) %s ago", restarting ? "Restarting" : "Exited", facts->exit_code, ago);
 }

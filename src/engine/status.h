@@ -16,9 +16,11 @@ struct status_facts {
     int64_t started_at;
     int64_t finished_at;
     int exit_code;
+    const char *health; /* "starting", "healthy", "unhealthy"; NULL: nobody checks */
 };
 
-/* "Created", "Up 3 seconds", "Exited (0) 2 minutes ago" ... Owned by the caller. */
+/* "Created", "Up 3 seconds (healthy)", "Restarting (1) 2 seconds ago", "Exited (0) 2 minutes ago"
+ * ... Owned by the caller. */
 char *status_text(const struct status_facts *facts, int64_t now);
 
 #endif

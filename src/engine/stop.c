@@ -9,6 +9,7 @@
 #include "pause.h"
 #include "spec.h"
 #include "stop.h"
+#include "supervision.h"
 
 /* --- kill ------------------------------------------------------------------------------------- */
 
@@ -37,7 +38,7 @@ static void on_kill_reply(const struct link_message *message, void *data)
 
     if (message->type != MONITOR_OK)
         link_error(message, &err);
-    if (!err.code)
+    if (!err.code && call->container->state != CONTAINER_RESTARTING)
         event_container_signal(call->container, call->signal);
     if (!err.code && ends_pause(call->container, call->signal))
         container_end_pause(call->container);
@@ -49,6 +50,15 @@ static void on_kill_reply(const struct link_message *message, void *data)
     }
     container_unref(call->container);
     free(call);
+}
+
+static int stop_signal(const struct container *container, const struct monitor_stop *how)
+{
+    int number = (int)how->signal;
+
+    if (!number && !text_empty(container->effective->stop_signal))
+        number = signal_parse(container->effective->stop_signal, NULL);
+    return number > 0 ? number : SIGTERM;
 }
 
 static int not_running(const struct container *container, const char *what, struct error *err)
@@ -63,13 +73,16 @@ void engine_container_kill(struct container *container, const char *signal_name,
     _cleanup_error_ struct error err = ERROR_INIT;
     int number = text_empty(signal_name) ? SIGKILL : signal_parse(signal_name, &err);
 
-    if (number > 0 && (container->state != CONTAINER_RUNNING || !container->link))
+    bool alive = container->state == CONTAINER_RUNNING || container->state == CONTAINER_RESTARTING;
+    if (number > 0 && (!alive || !container->link))
         not_running(container, "kill", &err);
     if (err.code < 0) {
         engine_fail(done, data, &err);
         return;
     }
     struct monitor_signal signal = {.signal = (uint32_t)number};
+    if (number == SIGKILL || number == stop_signal(container, &(struct monitor_stop){0}))
+        supervision_unwanted(container);
     struct kill_call *call = xnew(struct kill_call);
     *call = (struct kill_call){container_ref(container), number, done, data};
     link_request(container->link, MONITOR_SIGNAL, &signal, sizeof(signal), NULL, 0, on_kill_reply,
@@ -83,20 +96,13 @@ struct stop_operation {
     struct monitor_stop how;
 };
 
-static int stop_signal(const struct container *container, const struct monitor_stop *how)
-{
-    int number = (int)how->signal;
-
-    if (!number && !text_empty(container->effective->stop_signal))
-        number = signal_parse(container->effective->stop_signal, NULL);
-    return number > 0 ? number : SIGTERM;
-}
-
 void stop_send(struct container *container, const struct monitor_stop *how)
 {
     if (!container->link)
         return;
-    event_container_signal(container, stop_signal(container, how));
+    supervision_unwanted(container);
+    if (container->state == CONTAINER_RUNNING)
+        event_container_signal(container, stop_signal(container, how));
     link_request(container->link, MONITOR_STOP, how, sizeof(*how), NULL, 0, NULL, NULL);
     container_end_pause(container);
 }

@@ -336,8 +336,8 @@ static int is_new_boot(struct engine *engine, bool *ret, struct error *err)
     *ret = false;
     if (!id)
         return 0;
-    int r = store_db_query(db, &row, err, "SELECT value FROM engine_settings WHERE name = 'boot'",
-                           "");
+    int r =
+        store_db_query(db, &row, err, "SELECT value FROM engine_settings WHERE name = 'boot'", "");
     if (r >= 0)
         r = store_statement_step(row, err);
     if (r < 0)

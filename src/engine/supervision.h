@@ -1,7 +1,7 @@
 /*
- * Restarts, health checks and limits of the log. The monitor carries them out (<monitor/protocol.h>);
- * here is what it is told, what is known of it, and what only a daemon can do: starting a container
- * again whose monitor is gone too, or the whole machine was.
+ * Restarts, health checks and limits of the log. The monitor carries them out
+ * (<monitor/protocol.h>); here is what it is told, what is known of it, and what only a daemon can
+ * do: starting a container again whose monitor is gone too, or the whole machine was.
  */
 #ifndef ENGINE_SUPERVISION_H
 #define ENGINE_SUPERVISION_H

@@ -44,7 +44,7 @@ static void count_containers(const struct engine *engine, struct api_system_info
         info->containers++;
         if (container_is_paused(container))
             info->containers_paused++;
-        else if (container->state == CONTAINER_RUNNING)
+        else if (container->state == CONTAINER_RUNNING || container->state == CONTAINER_RESTARTING)
             info->containers_running++;
         else
             info->containers_stopped++;

@@ -153,8 +153,6 @@ static void test_fields_that_nothing_does_are_named(void **state)
 {
     static const char *const fields[][2] = {
         {"networkMode", "\"container:a\""},
-        {"restartPolicy", "{\"name\":\"always\"}"},
-        {"healthcheck", "{\"test\":[\"CMD\",\"true\"]}"},
         {"mounts", "[{\"type\":\"volume\",\"target\":\"/a\"}]"},
         {"storageOpt", "{\"size\":\"1g\"}"},
     };

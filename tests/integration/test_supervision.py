@@ -1,0 +1,321 @@
+#!/usr/bin/env python3
+"""Restart policies, health checks and limits of logs, through the daemon: what it tells of them, and
+that they hold when it, or a monitor, dies."""
+
+import json
+import os
+import pathlib
+import signal
+import sqlite3
+import time
+
+from harness import main, test, wait_for
+
+IMAGE = "small:1"
+
+
+def load(instance, images, **options):
+    instance.cloche("load", "-q", "-i", images.small(IMAGE, **options))
+
+
+def details(instance, name):
+    return json.loads(instance.cloche("inspect", name).out)[0]
+
+
+def state(instance, name):
+    return details(instance, name)["State"]
+
+
+def create(instance, name, *command, **spec):
+    """container.create with what the CLI may not have a flag for; started."""
+    create_only(instance, name=name, command=list(command), **spec)
+    instance.cloche("start", name)
+
+
+def create_only(instance, code=0, **spec):
+    words = [f"{key}:={json.dumps(value)}" for key, value in {"image": IMAGE, **spec}.items()]
+    return instance.cloche("rpc", "call", "container.create", *words, code=code)
+
+
+def status_line(instance, name):
+    return instance.cloche("ps", "-a", "--filter", f"name={name}", "--format", "{{.Status}}").out.strip()
+
+
+@test
+def a_container_is_restarted_and_counted(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", "sh", "-c", "echo run; sleep 0.2; exit 3",
+           restartPolicy={"name": "always"})
+    wait_for(lambda: details(instance, "box")["RestartCount"] >= 2)
+    wait_for(lambda: state(instance, "box")["Status"] == "restarting")
+    seen = state(instance, "box")
+    assert seen["ExitCode"] == 3 or seen["Status"] == "running", seen
+    wait_for(lambda: "Restarting (3)" in status_line(instance, "box"))
+    refused = instance.cloche("rm", "box", code=1)
+    assert "is restarting" in refused.err or "is running" in refused.err, refused.err
+    instance.cloche("stop", "-t", "1", "box")
+    assert state(instance, "box")["Status"] == "exited"
+    count = instance.cloche("logs", "box").out.count("run\n")
+    time.sleep(1)
+    assert instance.cloche("logs", "box").out.count("run\n") == count
+    instance.cloche("rm", "box")
+
+
+@test
+def a_stop_while_it_waits_is_answered_at_once(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", "false", restartPolicy={"name": "always"})
+    # 0.1 + 0.2 + ... : waits of seconds after some runs.
+    wait_for(lambda: details(instance, "box")["RestartCount"] >= 5)
+    wait_for(lambda: state(instance, "box")["Status"] == "restarting")
+    instance.cloche("stop", "-t", "100", "box")
+    seen = state(instance, "box")
+    assert seen["Status"] == "exited" and seen["ExitCode"] in (1, 143, 137), seen
+    instance.cloche("start", "box")
+    assert details(instance, "box")["RestartCount"] <= 3  # begun anew
+    instance.cloche("kill", "box", code=None)
+    wait_for(lambda: state(instance, "box")["Status"] == "exited")
+    instance.cloche("start", "box")
+    instance.cloche("rm", "-f", "box")
+
+
+@test
+def removal_by_force_at_any_moment_of_a_restart(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    for number in range(8):
+        create(instance, f"box{number}", "false", restartPolicy={"name": "always"})
+        time.sleep(number * 0.05)
+        instance.cloche("rm", "-f", f"box{number}")
+    assert instance.cloche("ps", "-aq").out == ""
+
+
+@test
+def on_failure_gives_up_and_wait_tells(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", "sh", "-c", "exit 4",
+           restartPolicy={"name": "on-failure", "maximumRetryCount": 2})
+    wait_for(lambda: state(instance, "box")["Status"] == "exited")
+    assert details(instance, "box")["RestartCount"] == 2
+    assert state(instance, "box")["ExitCode"] == 4
+    assert instance.cloche("wait", "box").out == "4\n"
+
+
+@test
+def restarts_go_on_without_a_daemon_and_are_adopted(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", "sh", "-c", "echo run; sleep 0.1; exit 1",
+           restartPolicy={"name": "unless-stopped"})
+    instance.kill_daemon()
+    log = pathlib.Path(instance.root) / "containers"
+    runs = lambda: sum(path.read_text().count("F run") for path in log.glob("*/log"))
+    before = runs()
+    wait_for(lambda: runs() >= before + 3)
+    instance.start_daemon()
+    wait_for(lambda: details(instance, "box")["RestartCount"] >= 3)
+    instance.cloche("stop", "-t", "1", "box")
+    assert state(instance, "box")["Status"] == "exited"
+
+
+@test
+def the_daemon_dies_at_any_moment_of_a_restart(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", "sh", "-c", "echo run; exit 1", restartPolicy={"name": "always"})
+    for number in range(8):
+        time.sleep(0.03 * number)
+        instance.kill_daemon()
+        instance.start_daemon()
+        assert state(instance, "box")["Status"] in ("running", "restarting"), number
+    count = details(instance, "box")["RestartCount"]
+    wait_for(lambda: details(instance, "box")["RestartCount"] > count, 120)
+    instance.cloche("rm", "-f", "box")
+
+
+@test
+def a_lost_monitor_s_container_is_started_again(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", "sleep", "1000", restartPolicy={"name": "always"})
+    create(instance, "plain", "sleep", "1000")
+    for _ in range(2):
+        monitor = state(instance, "box")["MonitorPid"]
+        os.kill(monitor, signal.SIGKILL)
+        wait_for(lambda: state(instance, "box")["Status"] == "running" and
+                 state(instance, "box").get("MonitorPid") not in (None, monitor))
+    assert details(instance, "box")["RestartCount"] == 2
+    # And while no daemon lives.
+    monitor = state(instance, "box")["MonitorPid"]
+    plain = state(instance, "plain")["MonitorPid"]
+    instance.kill_daemon()
+    os.kill(monitor, signal.SIGKILL)
+    os.kill(plain, signal.SIGKILL)
+    instance.start_daemon()
+    wait_for(lambda: state(instance, "box")["Status"] == "running")
+    assert state(instance, "plain")["Status"] == "exited"
+    assert state(instance, "plain")["ExitCode"] == 255
+    instance.cloche("kill", "box")
+    assert state(instance, "box")["Status"] == "exited"
+
+
+@test
+def health_is_told_and_changes_are_events(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    second = 1_000_000_000
+    create(instance, "box", "sh", "-c", "touch /well; sleep 1000",
+           healthcheck={"test": ["CMD-SHELL", "echo looked; test -e /well"],
+                        "interval": second // 5, "retries": 2})
+    wait_for(lambda: state(instance, "box")["Health"]["Status"] == "healthy")
+    health = state(instance, "box")["Health"]
+    assert health["FailingStreak"] == 0 and health["Log"][0]["Output"] == "looked\n", health
+    assert health["Log"][0]["ExitCode"] == 0 and health["Log"][0]["Start"] <= health["Log"][0]["End"]
+    assert "(healthy)" in status_line(instance, "box")
+    instance.cloche("exec", "box", "rm", "/well")
+    wait_for(lambda: state(instance, "box")["Health"]["Status"] == "unhealthy")
+    assert "(unhealthy)" in status_line(instance, "box")
+    found = instance.cloche("rpc", "call", "container.list", 'filters:={"health": ["unhealthy"]}').out
+    assert [one["names"] for one in json.loads(found)["containers"]] == [["box"]], found
+    instance.kill_daemon()
+    instance.start_daemon()
+    assert state(instance, "box")["Health"]["Status"] == "unhealthy"
+    assert len(state(instance, "box")["Health"]["Log"]) >= 1
+    instance.cloche("exec", "box", "touch", "/well")
+    wait_for(lambda: state(instance, "box")["Health"]["Status"] == "healthy")
+    instance.cloche("rm", "-f", "box")
+
+
+@test
+def health_changes_are_events(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", "sleep", "1000",
+           healthcheck={"test": ["CMD", "false"], "interval": 100_000_000, "retries": 1})
+    wait_for(lambda: state(instance, "box")["Health"]["Status"] == "unhealthy")
+    events = instance.cloche("events", "--since", "1h", "--until", "0s",
+                             "--format", "{{.Action}}", code=None).out
+    assert "health_status: unhealthy" in events, events
+    instance.cloche("rm", "-f", "box")
+
+
+@test
+def an_unhealthy_container_is_restarted(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", "sh", "-c", "rm -f /sick; exec sleep 1000", stopTimeout=1,
+           healthcheck={"test": ["CMD-SHELL", "test ! -e /sick"], "interval": 100_000_000,
+                        "retries": 1},
+           restartPolicy={"name": "no", "whenUnhealthy": True})
+    wait_for(lambda: state(instance, "box")["Health"]["Status"] == "healthy")
+    instance.cloche("exec", "box", "touch", "/sick")
+    wait_for(lambda: details(instance, "box")["RestartCount"] == 1)
+    wait_for(lambda: state(instance, "box")["Health"]["Status"] == "healthy")
+    instance.cloche("rm", "-f", "box")
+
+
+@test
+def a_paused_container_is_not_checked(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", "sleep", "1000",
+           healthcheck={"test": ["CMD", "true"], "interval": 50_000_000, "timeout": 300_000_000,
+                        "retries": 1})
+    wait_for(lambda: state(instance, "box")["Health"]["Status"] == "healthy")
+    instance.cloche("rpc", "call", "container.pause", "container=box")
+    time.sleep(1.5)
+    assert state(instance, "box")["Health"]["Status"] == "healthy"
+    instance.cloche("rpc", "call", "container.unpause", "container=box")
+    last = state(instance, "box")["Health"]["Log"][-1]
+    wait_for(lambda: state(instance, "box")["Health"]["Log"][-1] != last)
+    assert state(instance, "box")["Health"]["Status"] == "healthy"
+    instance.cloche("rm", "-f", "box")
+
+
+@test
+def logs_go_over_several_files(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    script = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; sleep 1000"
+    create(instance, "box", "sh", "-c", script,
+           logConfig={"type": "json-file", "config": {"max-size": "50k", "max-file": "10"}})
+    lines = lambda *options: instance.cloche("logs", *options, "box").out.splitlines()
+    expected = [f"line {number}" for number in range(3000)]
+    wait_for(lambda: lines()[-1:] == ["line 2999"])
+    for running in (True, False):
+        assert lines() == expected, running
+        assert lines("--tail", "2900") == expected[-2900:]
+        assert lines("--tail", "5") == expected[-5:]
+        assert lines("--tail", "0") == []
+        stamps = [line.split(" ", 1) for line in lines("--timestamps")]
+        since = stamps[100][0]
+        assert lines("--since", since) == [text for stamp, text in stamps if stamp >= since]
+        if running:
+            instance.cloche("stop", "-t", "0", "box")
+        else:
+            assert lines("--follow", "--tail", "10") == expected[-10:]
+    folder = pathlib.Path(details(instance, "box")["LogPath"]).parent
+    assert len(list(folder.glob("log*"))) == 3, list(folder.glob("log*"))
+
+
+@test
+def what_makes_no_sense_is_refused(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    wrong = [
+        ({"restartPolicy": {"name": "always", "maximumRetryCount": 3}}, "maximum retry count"),
+        ({"restartPolicy": {"name": "on-failure", "maximumRetryCount": -1}}, "negative"),
+        ({"restartPolicy": {"name": "always"}, "autoRemove": True}, "AutoRemove"),
+        ({"healthcheck": {"test": ["WHAT", "x"]}}, "healthcheck type"),
+        ({"healthcheck": {"test": ["CMD", "x"], "interval": 5}}, "less than 1ms"),
+        ({"healthcheck": {"test": ["CMD", "x"], "retries": -1}}, "negative"),
+        ({"logConfig": {"type": "syslog"}}, "no log driver named 'syslog'"),
+        ({"logConfig": {"config": {"max-size": "lots"}}}, "max-size"),
+        ({"logConfig": {"config": {"max-file": "0"}}}, "less than 1"),
+        ({"logConfig": {"config": {"colour": "red"}}}, "unknown log opt 'colour'"),
+    ]
+    for spec, text in wrong:
+        result = create_only(instance, code=None, command=["true"], **spec)
+        assert result.code != 0 and text in result.err, (spec, result.err)
+    create(instance, "quiet", "echo", "x", logConfig={"type": "none"})
+    assert "does not support reading" in instance.cloche("logs", "quiet", code=1).err
+
+
+@test
+def after_the_machine_s_restart(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    for name, policy, stopped in (("always", "always", True), ("unless", "unless-stopped", False),
+                                  ("stopped", "unless-stopped", True), ("none", "no", False),
+                                  ("failed", "on-failure", False)):
+        create(instance, name, "sleep", "1000", restartPolicy={"name": policy})
+        if stopped:
+            instance.cloche("stop", "-t", "0", name)
+    create_only(instance, name="never", command=["sleep", "1"], restartPolicy={"name": "always"})
+    # Another daemon of the same boot lets those be that somebody stopped.
+    instance.kill_daemon()
+    instance.start_daemon()
+    assert state(instance, "always")["Status"] == "exited"
+    # The machine goes down: everything is gone but the disk.
+    instance.kill_daemon()
+    for process in instance.processes():
+        os.kill(process, signal.SIGKILL)
+    wait_for(lambda: not instance.processes())
+    forget_boot(instance)
+    instance.start_daemon()
+    running = lambda: sorted(instance.cloche("ps", "--format", "{{.Names}}").out.split())
+    wait_for(lambda: running() == ["always", "failed", "unless"])
+    assert state(instance, "never")["Status"] == "created"
+    assert state(instance, "stopped")["Status"] == "exited"
+
+
+def forget_boot(instance):
+    with sqlite3.connect(f"{instance.root}/state.db") as db:
+        db.execute("UPDATE engine_settings SET value = 'another' WHERE name = 'boot'")
+
+
+if __name__ == "__main__":
+    main()
