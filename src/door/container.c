@@ -115,32 +115,39 @@ char *inspect_bind_options(const struct api_bind *bind)
     return xasprintf("%s%s%s", bind->read_only ? "ro" : "rw", more[0] ? "," : "", more);
 }
 
-static const char *propagation_of(const struct api_bind *bind)
+/* Of a mount that was asked for by -v, what was said there. */
+static char *mode_of(const struct api_container_spec *asked, const char *target)
 {
-    static const char *const kinds[] = {"rprivate", "private", "rslave",
-                                        "slave",    "rshared", "shared"};
-
-    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
-        if (strv_contains(bind->options, kinds[i]))
-            return kinds[i];
+    for (size_t i = 0; i < asked->binds_count; i++) {
+        if (text_equal(asked->binds[i]->target, target))
+            return inspect_bind_options(asked->binds[i]);
     }
-    return kinds[0];
+    return xstrdup("");
 }
 
-static void write_mounts(struct json_writer *writer, const struct api_container_spec *spec)
+static void write_mounts(struct json_writer *writer, const struct api_container_details *container)
 {
+    const struct api_container_spec *spec = container->effective;
+
     json_writer_key(writer, "Mounts");
     json_writer_array_begin(writer);
-    for (size_t i = 0; i < spec->binds_count; i++) {
-        const struct api_bind *bind = spec->binds[i];
-        _cleanup_free_ char *mode = inspect_bind_options(bind);
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        const struct api_mount *mount = spec->mounts[i];
+        const struct api_bind_options *how = mount->bind_options;
+        _cleanup_free_ char *mode = mode_of(container->spec, mount->target);
+        if (text_equal(mount->type, "tmpfs") &&
+            json_string_map_get(container->spec->tmpfs, mount->target))
+            continue; /* docker shows those of --mount only */
         json_writer_object_begin(writer);
-        field_text(writer, "Type", "bind");
-        field_text(writer, "Source", bind->source);
-        field_text(writer, "Destination", bind->target);
+        field_text(writer, "Type", mount->type);
+        field_text(writer, "Source", mount->source ? mount->source : "");
+        field_text(writer, "Destination", mount->target);
         field_text(writer, "Mode", mode);
-        field_boolean(writer, "RW", !bind->read_only);
-        field_text(writer, "Propagation", propagation_of(bind));
+        field_boolean(writer, "RW", !mount->read_only);
+        field_text(writer, "Propagation",
+                   !text_equal(mount->type, "bind")       ? ""
+                   : how && !text_empty(how->propagation) ? how->propagation
+                                                          : "rprivate");
         json_writer_object_end(writer);
     }
     json_writer_array_end(writer);
@@ -268,7 +275,7 @@ void door_inspect_container(const struct api_container_details *container, struc
     field_text(writer, "Bundle", container->bundle);
     inspect_write_host_config(writer, container);
     write_graph_driver(writer, container);
-    write_mounts(writer, container->effective);
+    write_mounts(writer, container);
     write_config(writer, container);
     write_network(writer, container);
     json_writer_object_end(writer);

@@ -275,7 +275,7 @@ void inspect_write_host_config(struct json_writer *writer,
     const struct api_container_spec *spec = container->effective;
 
     field_object_begin(writer, "HostConfig");
-    write_binds(writer, spec);
+    write_binds(writer, container->spec);
     field_text(writer, "ContainerIDFile", "");
     write_log(writer, spec->log_config);
     write_names(writer, container);
@@ -288,7 +288,7 @@ void inspect_write_host_config(struct json_writer *writer,
     write_devices(writer, spec);
     write_ulimits(writer, spec);
     write_mounts(writer, container->spec);
-    write_map_if(writer, "Tmpfs", spec->tmpfs);
+    write_map_if(writer, "Tmpfs", container->spec->tmpfs);
     write_map_if(writer, "Sysctls", spec->sysctls);
     write_map_if(writer, "StorageOpt", spec->storage_opt);
     field_unsigned(writer, "ShmSize",

@@ -89,10 +89,16 @@ def mistakes_on_the_command_line_are_named(instance):
     fails(125, "flag needs an argument: --name", "run", "--name")
     fails(125, "flag needs an argument: 'e' in -e", "run", "-e")
     fails(125, 'invalid argument "1x" for "-m, --memory" flag: ', "run", "-m", "1x", "x")
-    fails(125, 'invalid argument "macvlan" for "--network" flag: must be one of bridge, none, host',
-          "run", "--network", "macvlan", "x")
+    fails(125, 'invalid argument "x" for "--cpu-count" flag: it is for Windows only', "run", "--cpu-count", "x", "x")
+    fails(125, "there is no support for GPUs", "run", "--gpus", "all", "x")
+    fails(125, "bad mode specified: x", "run", "--device", "/dev/null:/dev/n:x", "x")
+    fails(125, "invalid ulimit argument: core", "run", "--ulimit", "core", "x")
+    fails(125, "opening seccomp profile (/nothing) failed", "run", "--security-opt", "seccomp=/nothing", "x")
+    fails(125, "target is required", "run", "--mount", "type=bind,source=/a", "x")
+    fails(125, "--no-healthcheck conflicts", "run", "--no-healthcheck", "--health-cmd", "true", "x")
+    fails(125, "cannot specify both --restart and --rm", "run", "--rm", "--restart", "always", "x")
+    fails(125, "cannot specify both --attach and --detach", "run", "-d", "-a", "stdout", "x")
     fails(125, "invalid containerPort: x", "run", "-p", "80:x", "x")
-    fails(125, "named volumes", "run", "-v", "data:/data", "x")
     fails(125, "open /nothing: No such file", "run", "--env-file", "/nothing", "x")
     fails(1, "'cloche run' requires at least 1 argument", "run")
     fails(1, "'cloche ps' accepts no arguments", "ps", "x")
@@ -152,7 +158,7 @@ def bash_words(line):
 def bash_completes_commands_and_options():
     assert complete("cloche", "comm") == {"commit"}
     assert complete("cloche", "container ") >= {"ls", "run", "rm"}
-    assert complete("cloche", "run", "--pub") == {"--publish"}
+    assert complete("cloche", "run", "--pub") == {"--publish", "--publish-all"}
     assert complete("cloche", "run", "--network", "") == {"bridge", "none", "host"}
     assert complete("cloche", "kill", "-s", "SIGUSR") == {"SIGUSR1", "SIGUSR2"}
     assert complete("cloche", "ps", "--no") == {"--no-trunc"}

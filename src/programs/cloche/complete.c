@@ -118,6 +118,7 @@ static void offer_values(struct completion *completion, enum complete what,
     case COMPLETE_SUBSCRIBE:
         break; /* depends on the words before: see offer_call() */
     case COMPLETE_CHOICES:
+    case COMPLETE_EXAMPLES:
         for (; choices && *choices; choices++)
             offer(completion, *choices, NULL);
         break;
@@ -128,6 +129,8 @@ static void offer_options(struct completion *completion, const struct option_gro
 {
     for (; groups && groups->options; groups++) {
         for (const struct option *option = groups->options; option->name; option++) {
+            if (option->hidden)
+                continue;
             _cleanup_free_ char *word = xasprintf("--%s", option->name);
             offer(completion, word, option->help);
         }

@@ -50,6 +50,8 @@ static size_t options_column(const struct option_group *groups)
 
     for (; groups->options; groups++) {
         for (const struct option *option = groups->options; option->name; option++) {
+            if (option->hidden)
+                continue;
             _cleanup_free_ char *words = option_words(option);
             size_t length = strlen(words);
             column = length > column ? length : column;
@@ -73,6 +75,8 @@ static void write_options(const char *title, const struct option_group *groups, 
 
     for (const struct option_group *group = groups; group->options; group++) {
         for (const struct option *option = group->options; option->name; option++) {
+            if (option->hidden)
+                continue;
             sorted = xrealloc(sorted, count + 1, sizeof(*sorted));
             sorted[count++] = option;
         }

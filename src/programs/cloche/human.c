@@ -116,8 +116,7 @@ int human_parse_time(const char *text, int64_t *ret_seconds, uint32_t *ret_nanos
     return parse_date(text, ret_seconds, ret_nanoseconds);
 }
 
-/* Go's durations: "1h30m", "1.5h", "300ms". */
-static int parse_duration(const char *text, double *ret_seconds)
+int human_parse_duration(const char *text, double *ret_seconds)
 {
     static const struct {
         const char *name;
@@ -164,7 +163,7 @@ int human_point_in_time(const char *text, int64_t now, char **ret, struct error 
 
     if (parse_epoch(text, &seconds, &nanoseconds) < 0 &&
         parse_date(text, &seconds, &nanoseconds) < 0) {
-        if (!text[0] || parse_duration(text, &back) < 0 || back > (double)INT32_MAX)
+        if (!text[0] || human_parse_duration(text, &back) < 0 || back > (double)INT32_MAX)
             return error_set(err, -EINVAL,
                              "\"%s\" is neither a time (2026-11-20T10:00:00Z, 1795000000) nor a "
                              "duration (42m)",

@@ -18,6 +18,9 @@ char *human_duration(int64_t seconds);
  * -EINVAL. */
 int human_parse_time(const char *text, int64_t *ret_seconds, uint32_t *ret_nanoseconds);
 
+/* Go's durations: "1h30m", "1.5h", "300ms". -EINVAL. */
+int human_parse_duration(const char *text, double *ret_seconds);
+
 /* What --since and --until take: RFC 3339 (zone, time and seconds may be missing), seconds since
  * the epoch with a fraction, or a duration back from now ("42m", "1h30m"). The result is RFC 3339
  * in UTC. now in seconds since the epoch. */

@@ -71,7 +71,8 @@ static int check_choice(const struct option *option, const char *text, struct er
 {
     _cleanup_free_ char *choices = NULL;
 
-    if (!option->choices || strv_contains((char *const *)option->choices, text))
+    if (!option->choices || option->complete == COMPLETE_EXAMPLES ||
+        strv_contains((char *const *)option->choices, text))
         return 0;
     choices = strv_join((char *const *)option->choices, ", ");
     return error_set(err, -EINVAL, "must be one of %s", choices);

@@ -35,7 +35,8 @@ enum complete {
     COMPLETE_METHOD_CALL, /* one, and its parameters */
     COMPLETE_SUBSCRIBE,   /* parameters of events.subscribe */
     COMPLETE_SIGNALS,
-    COMPLETE_CHOICES, /* of the row's choices */
+    COMPLETE_CHOICES,  /* of the row's choices */
+    COMPLETE_EXAMPLES, /* the same, and others are fine too */
 };
 
 struct option_number {
@@ -55,6 +56,7 @@ struct option {
     int (*parse)(const char *text, void *value, struct error *err);
     enum complete complete;
     const char *const *choices; /* NULL-terminated; refused when not one of them */
+    bool hidden; /* an older word for another one: neither helped with nor completed */
 };
 
 /* A command's options are one or more tables, each over a part of its struct. */

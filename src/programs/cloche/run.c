@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -5,6 +6,7 @@
 #include <rpc/client.h>
 #include <schema/management.h>
 
+#include "cid_file.h"
 #include "cli.h"
 #include "session.h"
 #include "spec.h"
@@ -40,7 +42,7 @@ static const struct option run_table[] = {
 };
 
 static const struct option_group run_groups[] = {
-    {.options = spec_option_table, .offset = offsetof(struct run_options, spec)},
+    SPEC_OPTION_GROUPS(struct run_options, spec),
     {.options = run_table},
     {.options = NULL},
 };
@@ -80,11 +82,11 @@ static int attach(struct cli *cli, const struct run_options *options, char *id,
     _cleanup_api_attached_ struct api_attached *attached = NULL;
     const struct api_container_attach params = {
         .container = id,
-        .stdin_ = options->spec.interactive,
+        .stdin_ = spec_attaches(&options->spec, "stdin"),
         .has_stdin = true,
-        .stdout_ = true,
+        .stdout_ = spec_attaches(&options->spec, "stdout"),
         .has_stdout = true,
-        .stderr_ = true,
+        .stderr_ = spec_attaches(&options->spec, "stderr"),
         .has_stderr = true,
     };
 
@@ -107,7 +109,7 @@ static int run_attached(struct cli *cli, const struct run_options *options, char
     };
     struct stream stream = {
         .fd = -1,
-        .with_stdin = options->spec.interactive,
+        .with_stdin = spec_attaches(&options->spec, "stdin"),
         .pass_signals = options->sig_proxy,
         .detach_keys = *keys,
     };
@@ -128,6 +130,14 @@ static int run_attached(struct cli *cli, const struct run_options *options, char
     return r < 0 ? EXIT_FAILED : session_finish(&session, &stream, end, EXIT_DONE);
 }
 
+static void note_attached(const struct spec_options *options, struct api_container_spec *spec)
+{
+    spec->attach_stdin = spec->has_attach_stdin = spec_attaches(options, "stdin");
+    spec->attach_stdout = spec->has_attach_stdout = spec_attaches(options, "stdout");
+    spec->attach_stderr = spec->has_attach_stderr = spec_attaches(options, "stderr");
+    spec->stdin_once = spec->has_stdin_once = spec->open_stdin && spec->attach_stdin;
+}
+
 static int create(struct cli *cli, const struct run_options *options, char *const *operands,
                   struct api_container_created **ret, struct error *err)
 {
@@ -136,11 +146,16 @@ static int create(struct cli *cli, const struct run_options *options, char *cons
     int r = spec_build(&options->spec, operands, &spec, err);
     if (r < 0)
         return r;
-    spec->stdin_once = spec->has_stdin_once = options->spec.interactive && !options->detach;
+    if (!options->detach)
+        note_attached(&options->spec, spec);
+    struct cid_file cid_file = {.path = options->spec.cidfile, .fd = -1};
+    r = cid_file_open(&cid_file, err);
+    if (r < 0)
+        return r;
     r = cli_call(cli, "container.create", spec, ret, err);
     for (size_t i = 0; r >= 0 && i < (*ret)->warnings_count; i++)
         fprintf(stderr, "WARNING: %s\n", (*ret)->warnings[i]);
-    return r;
+    return cid_file_finish(&cid_file, r >= 0 ? (*ret)->id : NULL, r, err);
 }
 
 static int run(struct cli *cli, const void *values, char *const *operands)
@@ -150,8 +165,12 @@ static int run(struct cli *cli, const void *values, char *const *operands)
     _cleanup_error_ struct error err = ERROR_INIT;
     struct detach_keys keys;
 
-    if (!options->detach &&
-        session_check_terminal(options->spec.interactive, options->spec.tty, &err) < 0) {
+    if (options->detach && options->spec.attach) {
+        error_set(&err, -EINVAL, "conflicting options: cannot specify both --attach and --detach");
+        return cli_fail_run(cli, &err);
+    }
+    if (!options->detach && session_check_terminal(spec_attaches(&options->spec, "stdin"),
+                                                   options->spec.tty, &err) < 0) {
         fprintf(stderr, "%s\n", error_message(&err));
         return EXIT_FAILED;
     }
@@ -184,7 +203,7 @@ const struct command run_command = {
 /* ---- create: the same request, and no start */
 
 static const struct option_group create_groups[] = {
-    {.options = spec_option_table, .offset = offsetof(struct run_options, spec)},
+    SPEC_OPTION_GROUPS(struct run_options, spec),
     {.options = NULL},
 };
 
