@@ -101,11 +101,7 @@ static void put_default_mounts(struct json_writer *writer, const struct bundle_c
 {
     for (size_t i = 0; i < ARRAY_SIZE(default_mounts); i++) {
         const struct default_mount *mount = &default_mounts[i];
-        if (is_taken(context->facts, mount->target))
-            continue;
-        if (text_equal(mount->type, "mqueue") && context->facts->ipc.kind == BUNDLE_HOST)
-            put_bind(writer, "/dev/mqueue", "/dev/mqueue", false);
-        else
+        if (!is_taken(context->facts, mount->target))
             put_default_mount(writer, context, mount);
     }
     if (!is_taken(context->facts, "/dev/shm"))

@@ -7,6 +7,8 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+enum { WORD_SHOWN_MAX = 40 };
+
 /* In the kernel's order (include/uapi/linux/capability.h). What images expect a container to have
  * is docker's default set (its documentation, "Runtime privilege and Linux capabilities"). */
 static const struct capability {
@@ -88,6 +90,16 @@ static bool lists_all(char *const *words)
     return false;
 }
 
+static int refuse(const char *field, const char *word, struct error *err)
+{
+    char name[WORD_SHOWN_MAX + 1] = "";
+
+    word += strncasecmp(word, "CAP_", 4) == 0 ? 4 : 0;
+    for (size_t i = 0; i < WORD_SHOWN_MAX && word[i]; i++)
+        name[i] = (char)toupper((unsigned char)word[i]);
+    return error_set(err, -EINVAL, "invalid %s: unknown capability: \"CAP_%s\"", field, name);
+}
+
 static int check_words(const char *field, char *const *words, struct error *err)
 {
     for (size_t i = 0; words && words[i]; i++) {
@@ -95,8 +107,7 @@ static int check_words(const char *field, char *const *words, struct error *err)
         for (size_t j = 0; j < ARRAY_SIZE(known) && !found; j++)
             found = names(words[i], known[j].name);
         if (!found)
-            return error_set(err, -EINVAL, "invalid %s: unknown capability: \"%s%.40s\"", field,
-                             strncasecmp(words[i], "CAP_", 4) == 0 ? "" : "CAP_", words[i]);
+            return refuse(field, words[i], err);
     }
     return 0;
 }

@@ -33,7 +33,7 @@ const struct option process_option_table[] = {
         .offset = offsetof(struct spec_options, attach),
         .argument = "list",
         .help = "Attach to stdin, stdout or stderr only",
-        .complete = COMPLETE_CHOICES,
+        .complete = COMPLETE_EXAMPLES,
         .choices = stream_words,
     },
     {
@@ -282,10 +282,28 @@ bool spec_attaches(const struct spec_options *options, const char *stream)
     return false;
 }
 
+static int check_streams(char *const *words, struct error *err)
+{
+    for (; words && *words; words++) {
+        bool known = false;
+        for (size_t i = 0; stream_words[i]; i++)
+            known = known || strcasecmp(*words, stream_words[i]) == 0;
+        if (!known)
+            return error_set(err, -EINVAL,
+                             "invalid argument \"%s\" for \"-a, --attach\" flag: valid streams are "
+                             "STDIN, STDOUT and STDERR",
+                             *words);
+    }
+    return 0;
+}
+
 int process_build(const struct spec_options *options, char *const *command,
                   struct api_container_spec *spec, struct error *err)
 {
-    int r = build_environment(options, spec, err);
+    int r = check_streams(options->attach, err);
+
+    if (r >= 0)
+        r = build_environment(options, spec, err);
 
     if (r >= 0)
         r = build_labels(options, spec, err);
