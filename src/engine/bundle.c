@@ -133,10 +133,24 @@ void bundle_write_process(const struct api_container_spec *effective,
     write_process(&writer, &process);
 }
 
+static char **all_arguments(const struct bundle_facts *facts)
+{
+    char **own = spec_arguments(facts->effective), **all = NULL;
+
+    if (!facts->init)
+        return own;
+    strv_append(&all, bundle_init_path(facts->effective));
+    strv_append(&all, "--");
+    for (size_t i = 0; own && own[i]; i++)
+        strv_append(&all, own[i]);
+    strv_free(own);
+    return all;
+}
+
 static void put_process(struct json_writer *writer, const struct bundle_context *context)
 {
     const struct bundle_facts *facts = context->facts;
-    _cleanup_strv_ char **arguments = spec_arguments(facts->effective);
+    _cleanup_strv_ char **arguments = all_arguments(facts);
     _cleanup_strv_ char **environment = spec_environment(facts->effective, facts->user->home);
     struct process_facts process = {
         .arguments = arguments,

@@ -69,6 +69,7 @@ struct bundle_facts {
     size_t limits_count;
     const struct bundle_mount *mounts;
     size_t mounts_count;
+    const char *init; /* the program that is its first process (--init); NULL: its own is */
 };
 
 /* The whole config.json. -EINVAL: a seccomp profile or a word of securityOpt makes no sense. */
@@ -112,5 +113,9 @@ char *bundle_resolv_conf(const char *machine, const struct api_container_spec *e
 
 /* -EINVAL: dns, dnsSearch, dnsOptions or extraHosts make no sense. Pure. */
 int bundle_check_files(const struct api_container_spec *spec, struct error *err);
+
+/* Where the first process of --init lies in the container: in its /dev, which is no part of its
+ * files, unless /dev is the user's. Pure. */
+const char *bundle_init_path(const struct api_container_spec *effective);
 
 #endif

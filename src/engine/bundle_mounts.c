@@ -120,6 +120,15 @@ static void put_file_binds(struct json_writer *writer, const struct bundle_facts
     }
 }
 
+const char *bundle_init_path(const struct api_container_spec *effective)
+{
+    for (size_t i = 0; i < effective->mounts_count; i++) {
+        if (text_equal(effective->mounts[i]->target, "/dev"))
+            return "/sbin/docker-init";
+    }
+    return "/dev/docker-init";
+}
+
 /* --- the user's ------------------------------------------------------------------------------- */
 
 /* From kernel 5.12 on read-only goes for what is mounted below as well, as dockerd does it. */
@@ -168,6 +177,8 @@ void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *
                  facts->mounts[i].read_only);
     put_default_mounts(writer, context);
     put_file_binds(writer, facts);
+    if (facts->init)
+        put_bind(writer, facts->init, bundle_init_path(facts->effective), true);
     for (size_t i = 0; i < facts->effective->mounts_count; i++) {
         const struct api_mount *mount = facts->effective->mounts[i];
         if (text_equal(mount->type, "bind"))

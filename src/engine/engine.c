@@ -32,6 +32,7 @@ static int find_programs(struct engine *engine, const struct engine_config *conf
 
     engine->monitor_program = xasprintf("%s/cloche-monitor", config->libexec);
     engine->image_program = xasprintf("%s/cloche-image", config->libexec);
+    engine->init_program = xasprintf("%s/cloche-init", config->libexec);
     engine->runtime_program = xstrdup(config->runtime);
     r = check_program(engine->monitor_program, err);
     if (r == 0)
@@ -152,5 +153,6 @@ void engine_free(struct engine *engine)
     free(engine->monitor_program);
     free(engine->runtime_program);
     free(engine->image_program);
+    free(engine->init_program);
     free(engine);
 }

@@ -40,6 +40,7 @@ struct engine {
     char *monitor_program; /* owned paths */
     char *runtime_program;
     char *image_program;
+    char *init_program;
 
     struct store *store;
     struct disk *disk;

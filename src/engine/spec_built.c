@@ -76,15 +76,6 @@ static int check_mounts(const struct api_container_spec *spec, struct error *err
     return refuse(fields, ARRAY_SIZE(fields), err);
 }
 
-static int check_supervision(const struct api_container_spec *spec, struct error *err)
-{
-    const struct field fields[] = {
-        {"init", spec->init},
-    };
-
-    return refuse(fields, ARRAY_SIZE(fields), err);
-}
-
 static int check_isolation(const struct api_container_spec *spec, struct error *err)
 {
     const struct field fields[] = {
@@ -109,8 +100,6 @@ int spec_check_built(const struct api_container_spec *spec, struct error *err)
 
     if (r == 0)
         r = check_mounts(spec, err);
-    if (r == 0)
-        r = check_supervision(spec, err);
     if (r == 0)
         r = check_isolation(spec, err);
     if (r == 0)

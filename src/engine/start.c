@@ -87,6 +87,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .limits_count = start->found.limits_count,
         .mounts = mounts,
         .mounts_count = container->record->host_base ? host_mounts(mounts) : 0,
+        .init = container->effective->init ? container->engine->init_program : NULL,
     };
 
     if (text_equal(container->effective->network_mode, "host"))

@@ -262,6 +262,26 @@ def logs_go_over_several_files(instance, images):
 
 
 @test
+def init_reaps_and_passes_signals_on(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    script = ("trap 'echo got TERM; exit 9' TERM; (sleep 0.1 & exec true); echo up; "
+              "while :; do sleep 0.1; done")
+    create(instance, "box", "sh", "-c", script, init=True)
+    wait_for(lambda: "up" in instance.cloche("logs", "box").out)
+    wait_for(lambda: " Z" not in instance.cloche("exec", "box", "ps", "-o", "pid,stat,args").out)
+    first = instance.cloche("exec", "box", "cat", "/proc/1/cmdline").out.split("\0")
+    assert first[:2] == ["/dev/docker-init", "--"], first
+    instance.cloche("stop", "box")
+    assert state(instance, "box")["ExitCode"] == 9
+    assert "got TERM" in instance.cloche("logs", "box").out
+    assert instance.cloche("diff", "box").out.count("docker-init") == 0
+    for command, code in ((["sh", "-c", "kill -9 $$"], 137), (["/no/such"], 127), (["/etc"], 126)):
+        create(instance, f"box{code}", *command, init=True)
+        assert instance.cloche("wait", f"box{code}").out == f"{code}\n"
+
+
+@test
 def what_makes_no_sense_is_refused(instance, images):
     load(instance, images)
     instance.start_daemon()
