@@ -137,4 +137,14 @@ void api_container_export(struct rpc_request *request, const struct api_containe
 void api_image_import(struct rpc_request *request, const struct api_image_import *params,
                       void *context);
 
+/* registry.c */
+void api_image_pull(struct rpc_request *request, const struct api_image_pull *params,
+                    void *context);
+void api_image_push(struct rpc_request *request, const struct api_image_push *params,
+                    void *context);
+void api_image_search(struct rpc_request *request, const struct api_image_search *params,
+                      void *context);
+void api_registry_login(struct rpc_request *request, const struct api_registry_login *params,
+                        void *context);
+
 #endif

@@ -12,6 +12,7 @@
 #include "internal.h"
 #include "supervision.h"
 #include "task.h"
+#include "transfer.h"
 
 static unsigned count_cpus(void)
 {
@@ -33,6 +34,7 @@ static int find_programs(struct engine *engine, const struct engine_config *conf
     engine->monitor_program = xasprintf("%s/cloche-monitor", config->libexec);
     engine->image_program = xasprintf("%s/cloche-image", config->libexec);
     engine->init_program = xasprintf("%s/cloche-init", config->libexec);
+    engine->registry_program = xasprintf("%s/cloche-registry", config->libexec);
     engine->runtime_program = xstrdup(config->runtime);
     r = check_program(engine->monitor_program, err);
     if (r == 0)
@@ -133,6 +135,7 @@ void engine_end(struct engine *engine)
     if (!engine)
         return;
     engine->ending = true;
+    transfers_end(engine);
     waiters_drop_all(engine);
     task_cancel_all(engine);
     drop_links(engine);
@@ -154,5 +157,7 @@ void engine_free(struct engine *engine)
     free(engine->runtime_program);
     free(engine->image_program);
     free(engine->init_program);
+    free(engine->registry_program);
+    registries_settings_free(engine->registries);
     free(engine);
 }

@@ -19,6 +19,7 @@
 #include "filters.h"
 #include "image_call.h"
 #include "internal.h"
+#include "platform.h"
 #include "status.h"
 
 static void image_work(uv_work_t *work)
@@ -396,23 +397,15 @@ static void fill_loaded(struct image_call *call, const struct store_loaded *load
 }
 
 /* What this machine runs, of an archive with images for several. */
-#if defined(__x86_64__)
-static struct image_worker_platform own_platform = {(char *)"linux", (char *)"amd64", NULL};
-#elif defined(__aarch64__)
-static struct image_worker_platform own_platform = {(char *)"linux", (char *)"arm64", (char *)"v8"};
-#else
-#error "name this architecture as image indexes do"
-#endif
-
 const struct image_worker_platform *image_own_platform(void)
 {
-    return &own_platform;
+    return platform_own();
 }
 
 static int load_step(struct image_call *call, struct error *err)
 {
     _cleanup_store_staging_ struct store_staging *staging = NULL;
-    struct image_worker_load load = {.platform = &own_platform};
+    struct image_worker_load load = {.platform = platform_own()};
     struct image_worker_request request = {.load = &load};
     struct image_worker_spec spec = IMAGE_WORKER_SPEC_INIT;
     struct image_worker_result *result = NULL;

@@ -15,6 +15,7 @@
 #include <net/pool.h>
 #include <schema/management.h>
 #include <schema/records.h>
+#include <schema/registries.h>
 #include <store/snapshot.h>
 #include <store/staging.h>
 #include <store/store.h>
@@ -41,6 +42,7 @@ struct engine {
     char *runtime_program;
     char *image_program;
     char *init_program;
+    char *registry_program;
 
     struct store *store;
     struct disk *disk;
@@ -61,6 +63,8 @@ struct engine {
     bool cgroup_v2;
     uv_timer_t adoption_timer;
     bool adoption_late;
+    struct registries_settings *registries; /* owned; NULL: none */
+    struct transfer *transfers;             /* under way; transfer.c */
     unsigned image_calls; /* of images.c and commit.c that use the store on other threads */
     struct task *tasks;   /* image workers under way (task.h) */
     bool removing;        /* the whole instance */

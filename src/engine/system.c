@@ -13,6 +13,7 @@
 #include "cgroup.h"
 #include "internal.h"
 #include "pause.h"
+#include "transfer.h"
 #include "remove.h"
 
 enum { OS_RELEASE_MAX = 64 * 1024, QUIET_POLL_MS = 20 };
@@ -176,6 +177,7 @@ static void when_quiet(uv_timer_t *timer)
 {
     struct removal *removal = timer->data;
 
+    transfers_end(removal->engine);
     if (removal->engine->image_calls)
         uv_timer_start(timer, when_quiet, QUIET_POLL_MS, 0);
     else

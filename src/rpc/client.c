@@ -11,6 +11,7 @@
 #include <rpc/client.h>
 #include <rpc/server.h>
 #include <schema/json.h>
+#include <schema/rpc.h>
 
 #include "codec.h"
 #include "fault.h"
@@ -38,6 +39,8 @@ struct rpc_client {
     size_t fds_count;
     struct answer *answers;
     size_t answers_count;
+    rpc_client_progress progress; /* NULL: not asked for */
+    void *progress_data;
 };
 
 struct rpc_client *rpc_client_from_fd(int fd)
@@ -148,6 +151,8 @@ int rpc_client_send(struct rpc_client *client, const char *method,
     }
     if (fds_count)
         buffer_printf(&line, ",\"fds\":%zu", fds_count);
+    if (client->progress)
+        buffer_append_text(&line, ",\"progress\":true");
     buffer_append_text(&line, "}\n");
     if (line.length > RPC_MESSAGE_MAX)
         return error_set(err, -EFBIG, "%s: the request is longer than %d bytes", method,
@@ -166,6 +171,33 @@ static int protocol_error(struct rpc_client *client, struct error *err, const ch
 {
     break_connection(client);
     return error_set(err, -EPROTO, "the daemon's answer is not understood: %s", what);
+}
+
+void rpc_client_on_progress(struct rpc_client *client, rpc_client_progress handler, void *data)
+{
+    client->progress = handler;
+    client->progress_data = data;
+}
+
+static bool is_progress(const struct rpc_client *client, const struct rpc_message *message)
+{
+    static const char method[] = "rpc.progress";
+
+    return client->progress && message->valid && message->params.text &&
+           message->method.length == strlen(method) &&
+           memcmp(message->method.text, method, strlen(method)) == 0;
+}
+
+static int take_progress(struct rpc_client *client, const struct rpc_message *message,
+                         struct error *err)
+{
+    _cleanup_rpc_progress_ struct rpc_progress *progress = NULL;
+    int r = rpc_progress_parse(message->params.text, message->params.length, NULL, &progress, err);
+
+    if (r < 0)
+        return protocol_error(client, err, "progress");
+    client->progress(progress, client->progress_data);
+    return 0;
 }
 
 /* Moves a message of the line, with the descriptors it counts, to the answers. */
@@ -211,7 +243,8 @@ static int take_line(struct rpc_client *client, const char *text, size_t length,
     if (rpc_codec_json.parse(text, length, &bounds, &frame, &problem) < 0)
         return protocol_error(client, err, error_message(&problem));
     for (size_t i = 0; r == 0 && i < frame.count; i++)
-        r = keep_answer(client, &frame.messages[i], err);
+        r = is_progress(client, &frame.messages[i]) ? take_progress(client, &frame.messages[i], err)
+                                                    : keep_answer(client, &frame.messages[i], err);
     rpc_frame_finish(&frame);
     return r;
 }

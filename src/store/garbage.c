@@ -138,8 +138,10 @@ static void collect_staging(struct store *store)
     struct dirent *entry;
 
     while (dir && (entry = readdir(dir)))
-        if (!is_dots(entry->d_name) && !is_held(store->staging_fd, entry->d_name))
+        if (!is_dots(entry->d_name) && !is_held(store->staging_fd, entry->d_name)) {
+            partials_keep(store, entry->d_name);
             file_remove_tree_at(store->staging_fd, entry->d_name, NULL);
+        }
 }
 
 int garbage_collect_at_open(struct store *store, struct error *err)

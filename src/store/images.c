@@ -187,8 +187,15 @@ static int find_by_digest(struct store *store, const char *text, char **ret_id, 
 
     if (!at || !digest_valid(at + 1))
         return 0;
-    int r = store_db_query(store->db, &statement, err, "SELECT id FROM image WHERE manifest = ?",
-                           "t", at + 1);
+    _cleanup_store_reference_ struct store_reference reference = {0};
+    if (store_reference_parse(text, &reference, NULL) < 0)
+        return 0;
+    free(steal_ptr(reference.tag)); /* where both stand, the digest says it all */
+    _cleanup_free_ char *full = store_reference_full(&reference);
+    int r = store_db_query(store->db, &statement, err,
+                           "SELECT image FROM image_digest WHERE name = ? UNION ALL"
+                           " SELECT id FROM image WHERE manifest = ? LIMIT 1",
+                           "tt", full, at + 1);
     if (r >= 0)
         r = store_statement_step(statement, err);
     if (r > 0)

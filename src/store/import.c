@@ -25,7 +25,8 @@ void store_loaded_free(struct store_loaded *loaded, size_t count)
     free(loaded);
 }
 
-/* A document of the staged content, whose digest is computed again. */
+/* A document of the staged content, whose digest is computed again. An image before in the same
+ * import may have moved it into place. */
 static int read_document(struct store_staging *staging, const char *digest, char **ret,
                          struct error *err)
 {
@@ -38,6 +39,9 @@ static int read_document(struct store_staging *staging, const char *digest, char
     path = xasprintf("content/%s", digest_hex(digest));
     _cleanup_close_ int fd =
         openat(staging->fd, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        fd = openat(staging->store->content_fd, digest_hex(digest),
+                    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return error_errno(err, errno, "open staged %s", path);
     int r = file_read_fd(fd, STORE_DOCUMENT_MAX, &text, &length, err);
@@ -70,14 +74,42 @@ static int check_layers(const struct image_worker_image *image,
     return 0;
 }
 
+static void next_chain(char chain[DIGEST_TEXT_SIZE], const char *diff_id)
+{
+    char next[DIGEST_TEXT_SIZE];
+
+    digest_chain(chain, diff_id, next);
+    memcpy(chain, next, sizeof(next));
+}
+
+/* The folder of a layer of the image, staged or of the store. -1: not there. */
+static int open_layer(struct store_staging *staging, const struct image_worker_image *image,
+                      size_t place)
+{
+    const struct image_worker_layer *layer = image->layers[place];
+    const int flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+    char chain[DIGEST_TEXT_SIZE] = "";
+    int64_t number = 0;
+
+    if (!layer->present) {
+        _cleanup_free_ char *staged = xasprintf("layers/%s", digest_hex(layer->diff_id));
+        return openat(staging->fd, staged, flags);
+    }
+    for (size_t i = 0; i <= place; i++)
+        next_chain(chain, image->layers[i]->diff_id);
+    if (layer_find(staging->store, layer->diff_id, &number, NULL) <= 0 &&
+        layer_find(staging->store, chain, &number, NULL) <= 0)
+        return -1;
+    _cleanup_free_ char *name = xasprintf("%lld", (long long)number);
+    return openat(staging->store->layers_fd, name, flags);
+}
+
 /* Looks for the folder in the layers below, nearest first. */
 static int stat_below(struct store_staging *staging, const struct image_worker_image *image,
                       size_t above, const char *path, struct stat *ret)
 {
     for (size_t i = above; i-- > 0;) {
-        _cleanup_free_ char *below = xasprintf("layers/%s", digest_hex(image->layers[i]->diff_id));
-        _cleanup_close_ int root_fd =
-            openat(staging->fd, below, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        _cleanup_close_ int root_fd = open_layer(staging, image, i);
         if (root_fd < 0)
             continue;
         _cleanup_close_ int fd = file_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
@@ -198,7 +230,7 @@ static int prepare_files(struct store_staging *staging, const struct image_worke
         for (size_t l = 0; l < image->layers_count; l++) {
             if (!digest_valid(image->layers[l]->diff_id))
                 return error_set(err, -EBADMSG, "image %s: a layer has no digest", image->id);
-            int r = l && image->layers[l]->implicit_folders_count
+            int r = l && !image->layers[l]->present && image->layers[l]->implicit_folders_count
                         ? inherit_folders(staging, image, l, err)
                         : 0;
             if (r < 0)

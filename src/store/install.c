@@ -44,6 +44,11 @@ static int find_layer(struct store *store, const char *sql, const char *text, in
 }
 
 static const char layer_by_key[] = "SELECT id FROM layer WHERE key = ?";
+int layer_find(struct store *store, const char *key, int64_t *ret, struct error *err)
+{
+    return find_layer(store, layer_by_key, key, ret, err);
+}
+
 static const char layer_by_diff_id[] = "SELECT id FROM layer WHERE diff_id = ? ORDER BY id LIMIT 1";
 
 /* A worker is not trusted: what it calls a layer must be a folder, not a link to one. */
@@ -135,6 +140,20 @@ static int64_t inherit_layers(struct store *store, const struct image_install *i
                         "tt", image->id, image->parent);
 }
 
+/* A layer that the worker was told of: by its diff ID, or by its chain where its folders depend on
+ * the layers below. */
+static int find_present(struct store *store, const struct image_worker_layer *layer,
+                        const char *chain, int64_t *ret, struct error *err)
+{
+    int r = layer_find(store, layer->diff_id, ret, err);
+
+    if (r == 0)
+        r = layer_find(store, chain, ret, err);
+    if (r == 0)
+        return error_set(err, -EBADMSG, "layer %s is not there", layer->diff_id);
+    return r < 0 ? r : 0;
+}
+
 /* The folder of a layer with implicit folders depends on the layers below it. */
 static int install_layers(struct store_staging *staging, const struct image_install *image,
                           struct error *err)
@@ -152,7 +171,9 @@ static int install_layers(struct store_staging *staging, const struct image_inst
         digest_chain(chain, layer->diff_id, next);
         snprintf(chain, sizeof(chain), "%s", next);
         const char *key = layer->implicit_folders_count && i ? chain : layer->diff_id;
-        int r = layer_install(staging, source, key, layer->diff_id, layer->size, &number, err);
+        int r = layer->present ? find_present(staging->store, layer, chain, &number, err)
+                               : layer_install(staging, source, key, layer->diff_id, layer->size,
+                                               &number, err);
         if (r == 0)
             r = install_blob(staging, layer->blob, err);
         if (r == 0)

@@ -53,8 +53,15 @@ struct store_staging {
     int fd; /* locked */
 };
 
+/* partial.c: what the staging folder of this name has of blobs' beginnings goes to ROOT/partial;
+ * all that is there goes into a staging folder. */
+void partials_keep(struct store *store, const char *staging_name);
+int partials_take(struct store_staging *staging, struct error *err);
+
 /* install.c. Inside the caller's transaction and with store->files held: moves the staged folder
  * `source` to ROOT/layers and records it, or finds the layer that has this key already. */
+int layer_find(struct store *store, const char *key, int64_t *ret,
+               struct error *err); /* 1: found */
 int layer_install(struct store_staging *staging, const char *source, const char *key,
                   const char *diff_id, uint64_t size, int64_t *ret_layer, struct error *err);
 /* Takes what was written so far to the disk; not under a lock, since it may take long. */

@@ -38,6 +38,7 @@ void store_staging_free(struct store_staging *staging)
 {
     if (!staging)
         return;
+    partials_keep(staging->store, staging->name);
     file_remove_tree_at(staging->store->staging_fd, staging->name, NULL);
     close_fd(staging->fd);
     free(staging);

@@ -37,6 +37,11 @@ static const char *const migrations[] = {
     " position INTEGER NOT NULL, layer INTEGER NOT NULL REFERENCES layer(id),"
     " PRIMARY KEY(container, position)) WITHOUT ROWID;"
     "CREATE INDEX snapshot_layer_layer ON snapshot_layer(layer);",
+    /* What registries have images as: docker.io/library/shop@sha256:HEX. */
+    "CREATE TABLE image_digest("
+    " name TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES image(id) ON DELETE CASCADE)"
+    " WITHOUT ROWID;"
+    "CREATE INDEX image_digest_image ON image_digest(image);",
 };
 
 static int lock_root(struct store *store, struct error *err)

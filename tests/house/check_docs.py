@@ -80,7 +80,7 @@ def pages_have_the_options_of_the_help():
     problems = []
     for program in programs():
         path = BUILD / "src" / "programs" / program
-        if program in ("cloche", "cloche-monitor", "cloche-image", "cloche-dial", "cloche-runtime-systemd") or not path.exists():
+        if program in ("cloche", "cloche-monitor", "cloche-image", "cloche-registry", "cloche-dial", "cloche-runtime-systemd") or not path.exists():
             continue
         text = subprocess.run([path, "--help"], capture_output=True, text=True, check=True).stdout
         for command in re.findall(r"^ {2,3}([a-z]+) ", text, re.M):

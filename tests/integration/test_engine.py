@@ -257,7 +257,8 @@ def programs_that_cannot_run(instance, images):
     assert "executable file not found in $PATH" in result.err
     assert instance.cloche("run", "--rm", IMAGE, "/etc/passwd", code=126).err
     assert instance.cloche("run", "--rm", IMAGE, "/no/such", code=127).err
-    assert "No such image" in instance.cloche("run", "--rm", "none:1", code=125).err
+    assert "No such image" in instance.cloche("run", "--pull", "never", "--rm", "none:1",
+                                              code=125).err
     instance.cloche("run", "--name", "broken", IMAGE, "nothing", code=127)
     broken = details(instance, "broken")["State"]
     assert (broken["Status"], broken["ExitCode"]) == ("created", 127) and broken["Error"], broken

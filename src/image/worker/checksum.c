@@ -35,6 +35,7 @@ struct checksum_stream {
     EVP_MD_CTX *hash; /* the thread's while it runs */
     uint64_t length;
     uint64_t flushed;
+    uint64_t skip; /* first bytes, which the copy has already */
     int copy_fd;
     bool threaded;
     pthread_t thread;
@@ -123,6 +124,7 @@ static ssize_t checksum_read(struct stream *stream, const void **block, struct e
 
     if (n <= 0)
         return n;
+    uint64_t start = self->length;
     self->length += (uint64_t)n;
     if (!self->slots && self->length > INLINE_MAX)
         start_thread(self);
@@ -130,9 +132,10 @@ static ssize_t checksum_read(struct stream *stream, const void **block, struct e
         hand_over(self, *block, (size_t)n);
     else
         EVP_DigestUpdate(self->hash, *block, (size_t)n);
-    if (self->copy_fd < 0)
+    if (self->copy_fd < 0 || self->length <= self->skip)
         return n;
-    int r = file_write_all(self->copy_fd, *block, (size_t)n);
+    size_t known = start < self->skip ? (size_t)(self->skip - start) : 0;
+    int r = file_write_all(self->copy_fd, (const char *)*block + known, (size_t)n - known);
     begin_flush(self);
     return r < 0 ? error_errno(err, -r, "write a blob") : n;
 }
@@ -162,6 +165,11 @@ struct stream *stream_checksum(struct stream *source, int copy_fd)
     self->hash = EVP_MD_CTX_new();
     EVP_DigestInit_ex(self->hash, EVP_sha256(), NULL);
     return &self->stream;
+}
+
+void stream_checksum_skip(struct stream *stream, uint64_t length)
+{
+    ((struct checksum_stream *)stream)->skip = length;
 }
 
 uint64_t stream_checksum_length(const struct stream *stream)

@@ -75,7 +75,9 @@ struct image_worker_layer *load_report_layer(const struct staged_layer *staged)
 
     layer->diff_id = xstrdup(staged->diff_id);
     layer->blob = xstrdup(staged->blob);
-    layer->media_type = xstrdup(layer_media_type(staged->compression));
+    layer->media_type =
+        xstrdup(staged->media_type ? staged->media_type : layer_media_type(staged->compression));
+    layer->present = layer->has_present = staged->present;
     layer->blob_size = staged->blob_size;
     layer->size = staged->size;
     layer->implicit_folders = strv_copy(staged->implicit);

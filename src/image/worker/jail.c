@@ -2,14 +2,17 @@
  * Self-isolation of cloche-image, in this order:
  *
  *   libraries     what they load or initialise lazily is loaded while there are files
+ *   addresses     for a worker with a network: what finding addresses takes is copied
  *   folders       a copy of the mount of each folder that is kept, with the folder as its root
- *   namespaces    mount, network, IPC, host name and process IDs of its own; the process goes on
- *                 as PID 1 of the new one, and its parent only waits for it
+ *   namespaces    mount, network (unless it is needed), IPC, host name and process IDs of its own;
+ *                 the process goes on as PID 1 of the new one, and its parent only waits for it
  *   root          an empty read-only root that holds nothing but the staging folder (/staging) and,
  *                 read only, the source folder (/source), each as a mount of its own, so that ".."
- *                 from their descriptors leads nowhere A request that works in a container's files
- * has these as its root in place of it (tree.c) capabilities  only those that unpacking needs, and
- * no way to get others system calls  an allow list
+ *                 from their descriptors leads nowhere; with a network also /etc/resolv.conf,
+ *                 /etc/hosts and /etc/nsswitch.conf, as copies. A request that works in a
+ *                 container's files has these as its root in place of it (tree.c)
+ *   capabilities  only those that unpacking needs, and no way to get others
+ *   system calls  an allow list
  *
  * A worker that a user starts on files of the user's own (tree kind "own") has what the user has:
  * there only system calls are filtered.
@@ -30,17 +33,21 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/file.h>
 #include <base/text.h>
 #include <image/descriptors.h>
 
 #include "tree.h"
 #include "worker.h"
+
+enum { RESOLVER_FILE_MAX = 1024 * 1024 };
 
 static int load_libraries(struct error *err)
 {
@@ -81,9 +88,10 @@ static _Noreturn void wait_for_child(pid_t child)
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
 }
 
-static int enter_namespaces(struct error *err)
+static int enter_namespaces(bool network, struct error *err)
 {
-    const int flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID;
+    const int flags =
+        CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID | (network ? 0 : CLONE_NEWNET);
 
     if (unshare(flags) < 0)
         return error_errno(err, errno, "jail: make namespaces");
@@ -161,12 +169,42 @@ static int attach_folder(struct kept_folder *folder, struct error *err)
     return 0;
 }
 
-static int enter_root(struct kept_folder *folders, size_t count, struct error *err)
+/* What the resolver of libc reads. Its modules besides these two would have to be loaded. */
+struct resolver_files {
+    char *resolv_conf;
+    char *hosts;
+};
+
+static void copy_resolver_files(struct resolver_files *files)
+{
+    file_read_at(AT_FDCWD, "/etc/resolv.conf", RESOLVER_FILE_MAX, &files->resolv_conf, NULL, NULL);
+    file_read_at(AT_FDCWD, "/etc/hosts", RESOLVER_FILE_MAX, &files->hosts, NULL, NULL);
+}
+
+static int write_resolver_file(const char *path, const char *text, struct error *err)
+{
+    return text ? file_replace_at(AT_FDCWD, path, text, strlen(text), 0444, err) : 0;
+}
+
+static int write_resolver_files(const struct resolver_files *files, struct error *err)
+{
+    if (mkdir("etc", 0755) < 0)
+        return error_errno(err, errno, "jail: create /etc");
+    int r = write_resolver_file("etc/resolv.conf", files->resolv_conf, err);
+    if (r == 0)
+        r = write_resolver_file("etc/hosts", files->hosts, err);
+    if (r == 0)
+        r = write_resolver_file("etc/nsswitch.conf", "hosts: files dns\n", err);
+    return r;
+}
+
+static int enter_root(struct kept_folder *folders, size_t count,
+                      const struct resolver_files *resolver, struct error *err)
 {
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return error_errno(err, errno, "jail: make mounts private");
     if (mount("cloche-image", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
-              "size=64k,mode=700") < 0)
+              "size=4m,mode=700") < 0)
         return error_errno(err, errno, "jail: make a root");
     if (chdir("/tmp") < 0)
         return error_errno(err, errno, "jail: enter the root");
@@ -175,6 +213,9 @@ static int enter_root(struct kept_folder *folders, size_t count, struct error *e
         if (r < 0)
             return r;
     }
+    int written = resolver ? write_resolver_files(resolver, err) : 0;
+    if (written < 0)
+        return written;
     /* "." twice stacks the old root over the new one, where it is taken off (pivot_root(2)). */
     if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
         return error_errno(err, errno, "jail: change the root");
@@ -322,6 +363,34 @@ static const char *const allowed_calls[] = {
     "prlimit64",
 };
 
+/* A worker with a network. Sockets are of the two families of the Internet only: what listens on
+ * this machine's Unix sockets, netlink and the like stay out of reach. */
+static const char *const network_calls[] = {
+    "connect",  "getsockname", "getpeername", "getsockopt", "setsockopt",
+    "recvmmsg", "sendmmsg",    "select",      "pselect6",   "eventfd2",
+    "pipe2",    "ioctl",       "uname",       "getrlimit",  "ppoll_time64",
+};
+
+static int add_network_rules(scmp_filter_ctx filter)
+{
+    static const scmp_datum_t families[] = {AF_INET, AF_INET6};
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(families); i++)
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+                             SCMP_A0(SCMP_CMP_EQ, families[i]));
+    /* curl wakes its resolver thread by a pair. */
+    if (r == 0)
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1,
+                             SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(network_calls); i++) {
+        int call = seccomp_syscall_resolve_name(network_calls[i]);
+        if (call != __NR_SCMP_ERROR && call >= 0)
+            r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
+    }
+    return r;
+}
+
 /* glibc falls back to clone when clone3, whose flags a filter cannot see, is not there. */
 static int add_thread_rules(scmp_filter_ctx filter)
 {
@@ -333,7 +402,7 @@ static int add_thread_rules(scmp_filter_ctx filter)
     return r;
 }
 
-static int filter_calls(struct error *err)
+static int filter_calls(bool network, struct error *err)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int r = filter ? add_thread_rules(filter) : -ENOMEM;
@@ -344,6 +413,8 @@ static int filter_calls(struct error *err)
             continue;
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
     }
+    if (r == 0 && network)
+        r = add_network_rules(filter);
     if (r == 0)
         seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1); /* the watcher too */
     if (r == 0)
@@ -384,11 +455,11 @@ static int enter_tree(struct tree_mounts *mounts, struct kept_folder *folders, s
     return r;
 }
 
-static int restrict_process(struct error *err)
+static int restrict_process(bool network, struct error *err)
 {
     int r = start_watcher(err);
 
-    return r == 0 ? filter_calls(err) : r;
+    return r == 0 ? filter_calls(network, err) : r;
 }
 
 int jail_enter(const struct jail *jail, struct error *err)
@@ -398,23 +469,29 @@ int jail_enter(const struct jail *jail, struct error *err)
         {IMAGE_FD_SOURCE, "source", jail->has_source, true, -1},
     };
     struct tree_mounts mounts = {.tree = jail->tree, .writable = jail->writes_tree};
+    struct resolver_files resolver = {0};
     int r = load_libraries(err);
 
     if (r == 0 && jail->tree && text_equal(jail->tree->kind, "own")) {
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
             return error_errno(err, errno, "jail: set no_new_privs");
-        return restrict_process(err);
+        return restrict_process(false, err);
     }
+    if (jail->has_network)
+        copy_resolver_files(&resolver);
     if (r == 0)
         r = take_folders(folders, ARRAY_SIZE(folders), err);
     if (r == 0 && jail->tree)
         r = tree_take(&mounts, err);
     if (r == 0)
-        r = enter_namespaces(err);
+        r = enter_namespaces(jail->has_network, err);
     if (r == 0)
         r = jail->tree ? enter_tree(&mounts, folders, ARRAY_SIZE(folders), err)
-                       : enter_root(folders, ARRAY_SIZE(folders), err);
+                       : enter_root(folders, ARRAY_SIZE(folders),
+                                    jail->has_network ? &resolver : NULL, err);
+    free(resolver.resolv_conf);
+    free(resolver.hosts);
     if (r == 0)
         r = drop_capabilities(err);
-    return r == 0 ? restrict_process(err) : r;
+    return r == 0 ? restrict_process(jail->has_network, err) : r;
 }

@@ -7,13 +7,7 @@
 
 #include "limits.h"
 #include "load.h"
-
-static bool is_index(const struct oci_image_descriptor *descriptor)
-{
-    return text_equal(descriptor->media_type, "application/vnd.oci.image.index.v1+json") ||
-           text_equal(descriptor->media_type,
-                      "application/vnd.docker.distribution.manifest.list.v2+json");
-}
+#include "platform.h"
 
 static int find_described(const struct load *load, const struct oci_image_descriptor *descriptor,
                           const char *source, const struct document **ret, struct error *err)
@@ -80,17 +74,6 @@ static int load_manifest(struct load *load, const struct document *document,
     return r;
 }
 
-/* 0: not for this machine; 1: nothing known; 2: fits; 3: fits with its variant. */
-static int platform_rank(const struct load *load, const struct oci_image_platform *platform)
-{
-    if (!platform || text_empty(platform->architecture))
-        return 1;
-    if (!text_equal(platform->architecture, load->platform->architecture) ||
-        (!text_empty(platform->os) && !text_equal(platform->os, load->platform->os)))
-        return 0;
-    return text_equal(platform->variant, load->platform->variant) ? 3 : 2;
-}
-
 static int no_platform(const struct load *load, const char *source, struct error *err)
 {
     return error_set(err, -ENOENT, "%s: there is no image for %s/%s", source, load->platform->os,
@@ -110,7 +93,7 @@ static int choose_manifest(const struct load *load, const struct oci_image_descr
 
     if (r < 0)
         return r;
-    if (!is_index(descriptor)) {
+    if (!platform_is_index(descriptor->media_type)) {
         *ret = document;
         return 0;
     }
@@ -121,7 +104,7 @@ static int choose_manifest(const struct load *load, const struct oci_image_descr
     if (r < 0)
         return r;
     for (size_t i = 0; i < index->manifests_count; i++) {
-        int rank = platform_rank(load, index->manifests[i]->platform);
+        int rank = platform_rank(load->platform, index->manifests[i]->platform);
         if (rank > best_rank) {
             best_rank = rank;
             best = index->manifests[i];
@@ -187,7 +170,7 @@ int load_layout_images(struct load *load, const struct document *document, struc
     int r = oci_image_index_parse(document->text, document->length, document->path, &index, err);
 
     for (size_t i = 0; r == 0 && i < index->manifests_count; i++) {
-        if (platform_rank(load, index->manifests[i]->platform) == 0)
+        if (platform_rank(load->platform, index->manifests[i]->platform) == 0)
             continue;
         taken++;
         r = load_described(load, index->manifests[i], document->path, err);
@@ -217,7 +200,8 @@ static const struct document *search_manifest(const struct load *load,
         const struct oci_image_descriptor *descriptor = index->manifests[i];
         const struct document *below = load_find_blob_document(load, descriptor->digest);
         const struct document *found =
-            below ? search_manifest(load, below, is_index(descriptor), config_digest, depth + 1)
+            below ? search_manifest(load, below, platform_is_index(descriptor->media_type),
+                                    config_digest, depth + 1)
                   : NULL;
         if (found)
             return found;

@@ -33,6 +33,8 @@ struct staged_layer {
     uint64_t size;
     char **implicit;
     size_t implicit_count;
+    const char *media_type; /* NULL: by compression */
+    bool present;           /* the store has it: nothing is in staging */
 };
 
 /* A link in the archive, by which docker-archives share layers. */
@@ -56,7 +58,22 @@ struct load {
 
 /* collect.c: the pass over the archive. */
 int load_collect(struct load *load, int archive_fd, struct error *err);
-/* layer.c: unpacks the stream as the next layer. */
+/* layer.c: unpacks the stream as a layer in staging: layers/HEX of its diff ID and content/HEX of
+ * its blob, which appear there when both digests are known and are what was promised. May run in
+ * several threads, with a number and a blob each. */
+#define LAYER_WRITTEN UINT64_MAX
+struct layer_job {
+    int staging_fd;
+    size_t number;         /* no other layer of this staging folder has it */
+    const char *blob_name; /* in content/, kept when it fails; NULL: new-NUMBER */
+    uint64_t written;      /* bytes of the blob that are in this file; LAYER_WRITTEN: all */
+    const char *blob;      /* digests promised; NULL: none */
+    const char *diff_id;
+    bool quiet; /* tells no progress */
+};
+int layer_take(const struct layer_job *job, struct stream *stream, struct staged_layer *layer,
+               struct error *err);
+/* As the next layer of a load. */
 int load_layer(struct load *load, const char *path, struct stream *stream, struct error *err);
 /* The same for a tar that is in staging's content/new-N already, N being load->layers_count. */
 int load_written_layer(struct load *load, const char *path, struct stream *stream,

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -60,19 +61,47 @@ static int64_t now_milliseconds(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Lines of several threads do not mix. */
+static void tell(const char *item, const char *step, uint64_t bytes, uint64_t total, int flags)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    struct image_worker_progress progress = {
+        .step = (char *)step,
+        .bytes = bytes,
+        .item = (char *)item,
+        .total = total,
+        .has_total = total != 0,
+    };
+    const struct image_worker_message message = {.progress = &progress};
+
+    pthread_mutex_lock(&mutex);
+    send_message(&message, flags);
+    pthread_mutex_unlock(&mutex);
+}
+
 void message_progress(const char *step, uint64_t bytes)
 {
     static int64_t last;
+
+    message_item_progress(&last, NULL, step, bytes, 0);
+}
+
+void message_item_progress(int64_t *last, const char *item, const char *step, uint64_t bytes,
+                           uint64_t total)
+{
     int64_t now = now_milliseconds();
 
-    if (!last)
-        last = now;
-    if (now - last < PROGRESS_INTERVAL_MS)
+    if (!*last)
+        *last = now;
+    if (now - *last < PROGRESS_INTERVAL_MS)
         return;
-    last = now;
-    struct image_worker_progress progress = {.step = (char *)step, .bytes = bytes};
-    struct image_worker_message message = {.progress = &progress};
-    send_message(&message, MSG_DONTWAIT);
+    *last = now;
+    tell(item, step, bytes, total, MSG_DONTWAIT);
+}
+
+void message_item(const char *item, const char *step, uint64_t bytes, uint64_t total)
+{
+    tell(item, step, bytes, total, 0);
 }
 
 int message_result(const struct image_worker_result *result)

@@ -47,7 +47,8 @@ static int count_members(const struct image_worker_request *request)
            !!request->verify;
 }
 
-static int jail_for(const struct image_worker_request *request, struct error *err)
+static int serve_archives(const struct image_worker_request *request,
+                          struct image_worker_result **ret, struct error *err)
 {
     const struct jail jail = {
         .has_staging = request->load || request->commit || request->populate || request->import ||
@@ -60,10 +61,11 @@ static int jail_for(const struct image_worker_request *request, struct error *er
 
     if (count_members(request) != 1)
         return error_set(err, -EINVAL, "the request must ask for exactly one thing");
-    return jail_enter(&jail, err);
+    int r = jail_enter(&jail, err);
+    return r < 0 ? r : serve_request(request, ret, err);
 }
 
-int image_serve(void)
+int image_serve_requests(image_server server)
 {
     _cleanup_image_worker_request_ struct image_worker_request *request = NULL;
     _cleanup_image_worker_result_ struct image_worker_result *result = NULL;
@@ -71,9 +73,12 @@ int image_serve(void)
     int r = message_read_request(&request, &err);
 
     if (r == 0)
-        r = jail_for(request, &err);
-    if (r == 0)
-        r = serve_request(request, &result, &err);
+        r = server(request, &result, &err);
     r = r < 0 ? message_failure(&err) : message_result(result);
     return r < 0 || err.code ? 1 : 0;
+}
+
+int image_serve(void)
+{
+    return image_serve_requests(serve_archives);
 }

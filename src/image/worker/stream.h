@@ -47,6 +47,8 @@ struct stream *stream_peek(struct stream *source, size_t wanted, const void **re
 
 /* SHA-256 and length of what goes through; where copy_fd is not -1 it is written there too. */
 struct stream *stream_checksum(struct stream *source, int copy_fd);
+/* Before the first read: so many bytes at the start are not written again. */
+void stream_checksum_skip(struct stream *stream, uint64_t length);
 uint64_t stream_checksum_length(const struct stream *stream);
 /* "sha256:HEX" of everything so far, 72 bytes with NUL. Once. */
 void stream_checksum_digest(struct stream *stream, char ret[72]);

@@ -2,6 +2,7 @@
 #ifndef IMAGE_WORKER_PRIVATE_H
 #define IMAGE_WORKER_PRIVATE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <base/error.h>
@@ -14,14 +15,26 @@ struct jail {
     bool has_source;
     const struct image_worker_tree *tree; /* NULL: none; it becomes the root (tree.h) */
     bool writes_tree;
+    bool has_network; /* keeps the network, and what finding addresses takes */
 };
 int jail_enter(const struct jail *jail, struct error *err);
 
 /* message.c: on IMAGE_FD_CONTROL. Progress goes out at most every PROGRESS_INTERVAL. */
 int message_read_request(struct image_worker_request **ret, struct error *err);
 void message_progress(const char *step, uint64_t bytes);
+/* The same of one of several items, of any thread. *last is the item's own, 0 at first. */
+void message_item_progress(int64_t *last, const char *item, const char *step, uint64_t bytes,
+                           uint64_t total);
+/* A step that is told for certain. item NULL: of the whole. */
+void message_item(const char *item, const char *step, uint64_t bytes, uint64_t total);
 int message_result(const struct image_worker_result *result);
 int message_failure(const struct error *err);
+
+/* serve.c: reads the request, has it done, says what came of it. Returns the exit code. The server
+ * enters a jail before it looks at anything foreign. */
+typedef int (*image_server)(const struct image_worker_request *request,
+                            struct image_worker_result **ret, struct error *err);
+int image_serve_requests(image_server server);
 
 int worker_load(const struct image_worker_load *request, struct image_worker_result **ret,
                 struct error *err);

@@ -4,17 +4,21 @@
 
 #include <base/text.h>
 #include <rpc/client.h>
+#include <rpc/server.h>
 #include <schema/management.h>
 
 #include "cid_file.h"
 #include "cli.h"
 #include "session.h"
 #include "spec.h"
+#include "transfer.h"
 
 struct run_options {
     struct spec_options spec;
     bool detach, sig_proxy;
     const char *detach_keys;
+    const char *pull;
+    bool quiet;
 };
 
 static const struct option run_table[] = {
@@ -41,9 +45,32 @@ static const struct option run_table[] = {
     {.name = NULL},
 };
 
+static const char *const pull_words[] = {"always", "missing", "never", NULL};
+
+static const struct option pull_table[] = {
+    {
+        .name = "pull",
+        .kind = OPTION_TEXT,
+        .offset = offsetof(struct run_options, pull),
+        .argument = "string",
+        .help = "Get the image before: always, never, or when it is missing (default missing)",
+        .complete = COMPLETE_CHOICES,
+        .choices = pull_words,
+    },
+    {
+        .name = "quiet",
+        .short_name = 'q',
+        .kind = OPTION_FLAG,
+        .offset = offsetof(struct run_options, quiet),
+        .help = "Do not show how far getting the image is",
+    },
+    {.name = NULL},
+};
+
 static const struct option_group run_groups[] = {
     SPEC_OPTION_GROUPS(struct run_options, spec),
     {.options = run_table},
+    {.options = pull_table},
     {.options = NULL},
 };
 
@@ -138,6 +165,38 @@ static void note_attached(const struct spec_options *options, struct api_contain
     spec->stdin_once = spec->has_stdin_once = spec->open_stdin && spec->attach_stdin;
 }
 
+static bool is_missing(const struct cli *cli)
+{
+    return cli->client && rpc_client_error_code(cli->client) == RPC_NO_SUCH_IMAGE;
+}
+
+static int pull(struct cli *cli, const struct run_options *options,
+                const struct api_container_spec *spec, struct error *err)
+{
+    return transfer_pull_missing(cli, spec->image, spec->platform, options->quiet, err);
+}
+
+/* docker's --pull: what is missing is fetched, unless nothing shall be. */
+static int create_with_image(struct cli *cli, const struct run_options *options,
+                             const struct api_container_spec *spec,
+                             struct api_container_created **ret, struct error *err)
+{
+    _cleanup_error_ struct error reason = ERROR_INIT;
+    int r = text_equal(options->pull, "always") ? pull(cli, options, spec, err) : 0;
+
+    if (r < 0)
+        return r;
+    r = cli_call(cli, "container.create", spec, ret, &reason);
+    if (r >= 0)
+        return r;
+    if (!is_missing(cli) || text_equal(options->pull, "never"))
+        return error_move(err, &reason);
+    if (!options->quiet)
+        fprintf(stderr, "Unable to find image '%s' locally\n", spec->image);
+    r = pull(cli, options, spec, err);
+    return r < 0 ? r : cli_call(cli, "container.create", spec, ret, err);
+}
+
 static int create(struct cli *cli, const struct run_options *options, char *const *operands,
                   struct api_container_created **ret, struct error *err)
 {
@@ -152,7 +211,7 @@ static int create(struct cli *cli, const struct run_options *options, char *cons
     r = cid_file_open(&cid_file, err);
     if (r < 0)
         return r;
-    r = cli_call(cli, "container.create", spec, ret, err);
+    r = create_with_image(cli, options, spec, ret, err);
     for (size_t i = 0; r >= 0 && i < (*ret)->warnings_count; i++)
         fprintf(stderr, "WARNING: %s\n", (*ret)->warnings[i]);
     return cid_file_finish(&cid_file, r >= 0 ? (*ret)->id : NULL, r, err);
@@ -204,6 +263,7 @@ const struct command run_command = {
 
 static const struct option_group create_groups[] = {
     SPEC_OPTION_GROUPS(struct run_options, spec),
+    {.options = pull_table},
     {.options = NULL},
 };
 

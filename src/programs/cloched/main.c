@@ -29,6 +29,7 @@
 #include <base/log.h>
 #include <base/text.h>
 #include <engine/engine.h>
+#include <engine/registry.h>
 #include <rpc/loop.h>
 #include <rpc/server.h>
 #include <schema/openrpc.h>
@@ -161,6 +162,7 @@ static void on_hangup(uv_signal_t *handle, int number)
         return;
     }
     apply_door(daemon, steal_ptr(config->file->door));
+    engine_set_registries(daemon->engine, steal_ptr(config->file->registries));
     if (sockets_apply(daemon->sockets, config) >= 0)
         log_info("the configuration is read again");
     api_publish_daemon(daemon->events, "reload");
@@ -397,6 +399,7 @@ static int start(struct daemon *daemon, struct error *err)
     int r = engine_create(&config, &daemon->engine, err);
     if (r < 0)
         return r;
+    engine_set_registries(daemon->engine, steal_ptr(daemon->config->file->registries));
     r = serve(daemon, steal_fd(&listen_fd), err);
     if (r == 0)
         r = open_docker(daemon, libexec, err);

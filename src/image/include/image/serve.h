@@ -1,5 +1,5 @@
 /*
- * cloche-image itself: everything its main() does.
+ * cloche-image and cloche-registry themselves: everything their main() does.
  */
 #ifndef IMAGE_SERVE_H
 #define IMAGE_SERVE_H
@@ -8,5 +8,8 @@
  * image/descriptors.h, and says on the same socket what came of it. Returns the exit code. Never
  * returns to a state from which another request could be served. */
 int image_serve(void);
+
+/* The same for requests that take a network (pull, push, search, login). */
+int image_serve_registry(void);
 
 #endif

@@ -25,11 +25,12 @@ enum {
 
 /* Descriptors are borrowed and only needed during the call; -1: none. */
 struct image_worker_spec {
-    const char *program;                        /* path of cloche-image */
+    const char *program; /* path of cloche-image, or cloche-registry for what takes a network */
     const struct image_worker_request *request; /* version is filled in by the client */
     int archive_fd; /* load, import, place, verify: read from; save, pack: written to */
-    int staging_fd; /* load, commit, import, verify: where the result goes; populate: volume */
-    int content_fd; /* save: ROOT/content/sha256 */
+    int staging_fd; /* load, commit, pull, import, verify: where the result goes; populate: volume
+                     */
+    int content_fd; /* save, push: ROOT/content/sha256 */
     int upper_fd;   /* commit: the container's upper folder; verify: the layer's folder */
     int tree_fd;    /* pack, place, stat, populate: what request->...->tree->kind says */
     int log_fd;     /* its stderr; -1: /dev/null */

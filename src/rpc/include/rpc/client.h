@@ -58,6 +58,12 @@ int rpc_client_receive(struct rpc_client *client, uint64_t id, const struct json
 
 enum { RPC_CLIENT_PENDING_MAX = 64 };
 
+/* Requests sent from now on ask to be told how far they are: the handler is called on the way, by
+ * whichever function reads from the connection. NULL: they do not ask. */
+struct rpc_progress;
+typedef void (*rpc_client_progress)(const struct rpc_progress *progress, void *data);
+void rpc_client_on_progress(struct rpc_client *client, rpc_client_progress handler, void *data);
+
 /* Reads what is there and returns 1 when the answer to id has come, so that rpc_client_receive()
  * will not block; 0 when not yet; -errno. For use after poll() says POLLIN on rpc_client_fd(). */
 int rpc_client_ready(struct rpc_client *client, uint64_t id, struct error *err);

@@ -1,0 +1,172 @@
+#include <errno.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+
+#include "blob.h"
+#include "worker.h"
+
+enum {
+    FILE_BLOCK = 256 * 1024,
+    HEADWAY = 1024 * 1024, /* bytes after which earlier failures are forgotten */
+};
+
+struct blob {
+    struct stream stream;
+    const struct blob_source *source;
+    struct session_call call;
+    char *url;
+    char *what;
+    uint64_t position; /* bytes given to the reader */
+    uint64_t to_skip;  /* of the body: a server that cannot begin in the middle */
+    uint64_t last_failure;
+    unsigned failures;
+    bool open; /* an answer is under way */
+    int64_t told;
+    char block[FILE_BLOCK];
+};
+
+static ssize_t read_partial(struct blob *blob, const void **block, struct error *err)
+{
+    uint64_t left = blob->source->partial_length - blob->position;
+    ssize_t n = pread(blob->source->partial_fd, blob->block,
+                      left < FILE_BLOCK ? (size_t)left : FILE_BLOCK, (off_t)blob->position);
+
+    if (n <= 0)
+        return error_errno(err, n < 0 ? errno : EIO, "read what is there of %s", blob->what);
+    blob->position += (uint64_t)n;
+    *block = blob->block;
+    return n;
+}
+
+static int open_answer(struct blob *blob, struct error *err)
+{
+    const struct blob_source *source = blob->source;
+
+    session_call_finish(&blob->call);
+    blob->call = (struct session_call)SESSION_CALL_INIT;
+    blob->call.request.url = blob->url;
+    blob->call.request.from = blob->position;
+    blob->call.what = blob->what;
+    int r = session_begin(source->session, source->lane, &blob->call, err);
+    if (r < 0)
+        return r;
+    blob->open = true;
+    blob->to_skip = 0;
+    if (blob->call.response.status == 200) {
+        blob->to_skip = blob->position;
+    } else if (blob->call.response.first_byte != blob->position) {
+        return error_set(err, -EBADMSG, "%s: asked for byte %llu, the server begins with %llu",
+                         blob->what, (unsigned long long)blob->position,
+                         (unsigned long long)blob->call.response.first_byte);
+    }
+    return 0;
+}
+
+/* After a break: whether to try once more. Headway makes up for earlier failures. */
+static int recover(struct blob *blob, struct error *reason, struct error *err)
+{
+    struct session *session = blob->source->session;
+
+    http_end(blob->source->lane);
+    blob->open = false;
+    if (blob->position - blob->last_failure >= HEADWAY)
+        blob->failures = 0;
+    blob->last_failure = blob->position;
+    if (!session_is_passing(reason->code) || ++blob->failures >= session_attempts(session))
+        return error_move(err, reason);
+    message_item(blob->source->item, "Retrying", blob->position, blob->source->descriptor->size);
+    return session_pause(session, blob->failures, 0, err);
+}
+
+/* The part of a block that is new. */
+static ssize_t take(struct blob *blob, const char *data, size_t length, const void **block,
+                    struct error *err)
+{
+    size_t skipped = blob->to_skip < length ? (size_t)blob->to_skip : length;
+
+    blob->to_skip -= skipped;
+    length -= skipped;
+    if (length > blob->source->descriptor->size - blob->position)
+        return error_set(err, -EBADMSG, "%s: longer than the %llu bytes of the manifest",
+                         blob->what, (unsigned long long)blob->source->descriptor->size);
+    blob->position += length;
+    *block = data + skipped;
+    message_item_progress(&blob->told, blob->source->item, "Downloading", blob->position,
+                          blob->source->descriptor->size);
+    return (ssize_t)length;
+}
+
+static int ended_early(const struct blob *blob, struct error *err)
+{
+    return error_set(err, -ECONNRESET, "%s: ends after %llu of %llu bytes", blob->what,
+                     (unsigned long long)blob->position,
+                     (unsigned long long)blob->source->descriptor->size);
+}
+
+static ssize_t read_network(struct blob *blob, const void **block, struct error *err)
+{
+    for (;;) {
+        _cleanup_error_ struct error reason = ERROR_INIT;
+        const void *data = NULL;
+        int r = blob->open ? 0 : open_answer(blob, &reason);
+        ssize_t n = r < 0 ? r : http_read(blob->source->lane, &data, &reason);
+        if (n > 0)
+            n = take(blob, data, (size_t)n, block, &reason);
+        else if (n == 0)
+            n = ended_early(blob, &reason);
+        if (n > 0)
+            return n;
+        if (n == 0) /* only what was there already */
+            continue;
+        r = r < 0 ? error_move(err, &reason) : recover(blob, &reason, err);
+        if (r < 0)
+            return r;
+    }
+}
+
+static ssize_t blob_read(struct stream *stream, const void **block, struct error *err)
+{
+    struct blob *blob = (struct blob *)stream;
+
+    if (blob->position < blob->source->partial_length)
+        return read_partial(blob, block, err);
+    if (blob->position < blob->source->descriptor->size)
+        return read_network(blob, block, err);
+    /* To the end of the answer, so that its connection can be used again. */
+    while (blob->open) {
+        const void *rest;
+        ssize_t n = http_read(blob->source->lane, &rest, NULL);
+        if (n > 0)
+            return error_set(err, -EBADMSG, "%s: longer than the %llu bytes of the manifest",
+                             blob->what, (unsigned long long)blob->source->descriptor->size);
+        http_end(blob->source->lane);
+        blob->open = false;
+    }
+    return 0;
+}
+
+static void blob_destroy(struct stream *stream)
+{
+    struct blob *blob = (struct blob *)stream;
+
+    if (blob->open)
+        http_end(blob->source->lane);
+    session_call_finish(&blob->call);
+    free(blob->url);
+    free(blob->what);
+    free(blob);
+}
+
+struct stream *blob_stream(const struct blob_source *source)
+{
+    static const struct stream_ops ops = {blob_read, blob_destroy};
+    struct blob *blob = xnew(struct blob);
+
+    blob->stream.ops = &ops;
+    blob->source = source;
+    blob->url =
+        session_url(source->session, "%s/blobs/%s", source->repository, source->descriptor->digest);
+    blob->what = xasprintf("blob %.19s", source->descriptor->digest);
+    return &blob->stream;
+}
