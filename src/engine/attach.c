@@ -11,6 +11,7 @@
 
 #include <base/alloc.h>
 #include <base/clock.h>
+#include <base/detach_keys.h>
 #include <base/text.h>
 
 #include "events.h"
@@ -80,8 +81,21 @@ static uint32_t attach_flags(const struct api_container_attach *how)
            (how->logs ? (uint32_t)MONITOR_ATTACH_LOGS : 0);
 }
 
+int detach_parse(const char *text, struct monitor_detach *ret, struct error *err)
+{
+    struct detach_keys keys;
+
+    int r = detach_keys_parse(text ? text : "", &keys, err);
+    if (r < 0)
+        return r;
+    ret->count = keys.count;
+    memcpy(ret->keys, keys.keys, keys.count);
+    return 0;
+}
+
 /* Before the start: kept until the monitor is there. */
-static int keep_attachment(struct container *container, int fd, uint32_t flags, struct error *err)
+static int keep_attachment(struct container *container, int fd, const struct monitor_attach *how,
+                           struct error *err)
 {
     struct attachment **end = &container->attachments;
 
@@ -91,7 +105,7 @@ static int keep_attachment(struct container *container, int fd, uint32_t flags, 
         end = &(*end)->next;
     struct attachment *attachment = xnew(struct attachment);
     attachment->fd = fd;
-    attachment->flags = flags;
+    attachment->how = *how;
     *end = attachment;
     container->attachments_count++;
     return 0;
@@ -106,16 +120,20 @@ void engine_container_attach(struct container *container, const struct api_conta
     struct monitor_attach attach = {.flags = attach_flags(how)};
     bool tty = container->effective->tty;
 
-    if (container->state == CONTAINER_RESTARTING)
+    if (tty)
+        detach_parse(how->detach_keys, &attach.detach, &err);
+    if (!err.code && container->state == CONTAINER_RESTARTING)
         error_set(&err, -EBUSY, "Container %s is restarting, wait until the container is running",
                   container->id);
     if (err.code < 0 || stream_pair(&client_fd, &monitor_fd, &err) < 0) {
         engine_fail(done, data, &err);
     } else if (container->link) {
         event_container(container, "attach", NULL);
-        link_request(container->link, MONITOR_ATTACH, &attach, sizeof(attach), &monitor_fd, 1,
-                     on_stream_reply, new_call(done, data, steal_fd(&client_fd), tty));
-    } else if (keep_attachment(container, monitor_fd, attach.flags, &err) < 0) {
+        bool old = link_version(container->link) < MONITOR_PROTOCOL_VERSION;
+        link_request(container->link, MONITOR_ATTACH, &attach,
+                     old ? MONITOR_ATTACH_SIZE_1 : sizeof(attach), &monitor_fd, 1, on_stream_reply,
+                     new_call(done, data, steal_fd(&client_fd), tty));
+    } else if (keep_attachment(container, monitor_fd, &attach, &err) < 0) {
         engine_fail(done, data, &err);
     } else {
         monitor_fd = -1;

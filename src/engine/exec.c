@@ -324,8 +324,10 @@ static void exec_prepared(struct disk_job *job)
         session_begins(add_session(container, call->request.id, copy_exec(call->how)), 0);
         tell_exec(container, call->how, call->request.id, "exec_create");
     }
-    link_request(container->link, MONITOR_EXEC, &call->request, sizeof(call->request), &pair[1],
-                 pair[1] >= 0 ? 1 : 0, on_exec_reply, call);
+    bool old = link_version(container->link) < MONITOR_PROTOCOL_VERSION;
+    link_request(container->link, MONITOR_EXEC, &call->request,
+                 old ? MONITOR_EXEC_SIZE_1 : sizeof(call->request), &pair[1], pair[1] >= 0 ? 1 : 0,
+                 on_exec_reply, call);
     close_fd(pair[1]);
 }
 
@@ -342,6 +344,9 @@ static int check_exec(const struct container *container, const struct api_contai
     if (container_is_paused(container))
         return error_set(err, -EBUSY, "Container %s is paused, unpause the container before exec",
                          container->name);
+    struct monitor_detach keys;
+    if (how->tty && detach_parse(how->detach_keys, &keys, err) < 0)
+        return -EINVAL;
     if (how->command_count == 0 || !how->command[0][0])
         return error_set(err, -EINVAL, "no exec command specified");
     if (!text_empty(how->working_dir) && how->working_dir[0] != '/')
@@ -379,6 +384,8 @@ static void begin(struct container *container, const struct api_container_exec *
     snprintf(call->request.process, sizeof(call->request.process), "process-%.16s.json",
              call->request.id);
     call->request.flags = exec_flags(how);
+    if (how->tty)
+        detach_parse(how->detach_keys, &call->request.detach, NULL); /* check_exec() has read it */
     call->request.rows = how->rows;
     call->request.columns = how->columns;
     call->job.work = exec_work;

@@ -79,7 +79,7 @@ struct engine {
 struct attachment {
     struct attachment *next;
     int fd; /* the monitor's end */
-    uint32_t flags;
+    struct monitor_attach how;
 };
 
 struct exec_session {
@@ -285,6 +285,11 @@ void waiters_container_ended(struct container *container);
 void waiters_container_removed(struct container *container);
 void waiters_exec_ended(struct engine *engine, const struct exec_session *session);
 void waiters_drop_all(struct engine *engine);
+
+/* --- attach.c --------------------------------------------------------------------------------- */
+
+/* text: "ctrl-p,ctrl-q" and the like; NULL or "": none. -EINVAL. */
+int detach_parse(const char *text, struct monitor_detach *ret, struct error *err);
 
 /* --- exec.c ----------------------------------------------------------------------------------- */
 

@@ -239,9 +239,8 @@ static void send_attachments(struct container *container)
 {
     while (container->attachments) {
         struct attachment *attachment = container->attachments;
-        struct monitor_attach attach = {.flags = attachment->flags};
-        link_request(container->link, MONITOR_ATTACH, &attach, sizeof(attach), &attachment->fd, 1,
-                     NULL, NULL);
+        link_request(container->link, MONITOR_ATTACH, &attachment->how, sizeof(attachment->how),
+                     &attachment->fd, 1, NULL, NULL);
         container->attachments = attachment->next;
         close_fd(attachment->fd);
         free(attachment);

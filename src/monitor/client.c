@@ -537,24 +537,78 @@ void clients_log_grew(struct monitor *monitor)
 
 /* ---- input ---- */
 
+/* Nothing came: it has shut its half, or there is nothing now (errno). */
+static void end_input(struct monitor *monitor, struct client *client, ssize_t n)
+{
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (client->gone) {
+        client_drop(monitor, client);
+        return;
+    }
+    client->input_ended = true;
+    pass_input_end(monitor, client->session, client->flags);
+    update_events(monitor, client);
+}
+
+void client_set_detach(struct client *client, const struct monitor_detach *detach)
+{
+    if (!client->session->tty || detach->count > MONITOR_DETACH_KEYS_MAX)
+        return;
+    client->detach.count = detach->count;
+    memcpy(client->detach.keys, detach->keys, detach->count);
+}
+
+/* The client goes, its container's input stays as it is. */
+static void detach(struct monitor *monitor, struct client *client)
+{
+    client->flags &= ~(uint32_t)MONITOR_ATTACH_STDIN;
+    client_drop(monitor, client);
+}
+
+static bool is_client(const struct monitor *monitor, const struct client *client)
+{
+    for (const struct client *at = monitor->clients; at; at = at->next) {
+        if (at == client)
+            return true;
+    }
+    return false;
+}
+
+/* As many keys as a person types at once: what is held back of the sequence needs room, too. */
+static void read_typed(struct monitor *monitor, struct client *client)
+{
+    enum { TYPED_CHUNK = 1024 };
+    struct session *session = client->session;
+    unsigned char typed[TYPED_CHUNK], passed[TYPED_CHUNK + DETACH_KEYS_MAX];
+    size_t length = 0;
+
+    ssize_t n = recv(client->watch.fd, typed, sizeof(typed), MSG_DONTWAIT);
+    if (n <= 0) {
+        end_input(monitor, client, n);
+        return;
+    }
+    bool detached = detach_keys_filter(&client->detach, typed, (size_t)n, passed, &length);
+    if (length)
+        session_write_input(monitor, session, (const char *)passed, length);
+    /* Clients that had gone may have been freed meanwhile. */
+    if (detached && is_client(monitor, client))
+        detach(monitor, client);
+}
+
 static void read_input(struct monitor *monitor, struct client *client)
 {
     struct session *session = client->session;
 
+    if (client->detach.count) {
+        read_typed(monitor, client);
+        return;
+    }
     ssize_t n = recv(client->watch.fd, monitor->scratch->io, INPUT_CHUNK, MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n <= 0 && client->gone) {
-        client_drop(monitor, client);
-        return;
-    }
-    if (n <= 0) {
-        client->input_ended = true;
-        pass_input_end(monitor, session, client->flags);
-        update_events(monitor, client);
-        return;
-    }
-    session_write_input(monitor, session, monitor->scratch->io, (size_t)n);
+    if (n <= 0)
+        end_input(monitor, client, n);
+    else
+        session_write_input(monitor, session, monitor->scratch->io, (size_t)n);
 }
 
 void clients_input_changed(struct monitor *monitor, struct session *session)

@@ -222,6 +222,8 @@ static int on_attach(struct monitor *monitor, const struct message *message, int
     at.offset = flags & MONITOR_ATTACH_LOGS ? 0 : at.file->size;
     int r = client_add(monitor, CLIENT_ATTACH, &monitor->container, flags, &at, steal_fd(fd), err);
     log_file_unref(at.file);
+    if (r >= 0)
+        client_set_detach(monitor->clients, &message->attach.detach);
     return r < 0 ? r : send_ok(monitor, message);
 }
 
@@ -315,13 +317,15 @@ static const struct request {
 } requests[] = {
     [MONITOR_HELLO] = {on_hello, 0, NO_FD},
     [MONITOR_START] = {on_start, sizeof(struct monitor_policy), NO_FD, 2, true, 0},
-    [MONITOR_ATTACH] = {on_attach, sizeof(struct monitor_attach), ONE_FD},
+    [MONITOR_ATTACH] = {on_attach, sizeof(struct monitor_attach), ONE_FD, 2, true,
+                        MONITOR_ATTACH_SIZE_1},
     [MONITOR_FOLLOW] = {on_follow, sizeof(struct monitor_follow), ONE_FD, 2, true,
                         MONITOR_FOLLOW_SIZE_1},
     [MONITOR_SIGNAL] = {on_signal, sizeof(struct monitor_signal), NO_FD},
     [MONITOR_STOP] = {on_stop, sizeof(struct monitor_stop), NO_FD},
     [MONITOR_RESIZE] = {on_resize, sizeof(struct monitor_resize), NO_FD},
-    [MONITOR_EXEC] = {on_exec, sizeof(struct monitor_exec), PERHAPS_FD},
+    [MONITOR_EXEC] = {on_exec, sizeof(struct monitor_exec), PERHAPS_FD, 2, true,
+                      MONITOR_EXEC_SIZE_1},
     [MONITOR_STATUS] = {on_status, 0, NO_FD},
     [MONITOR_UPDATE] = {on_update, sizeof(struct monitor_policy), NO_FD, 2},
 };

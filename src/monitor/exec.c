@@ -110,6 +110,8 @@ int exec_start(struct monitor *monitor, uint32_t request, const struct monitor_e
         r = client_add(monitor, CLIENT_EXEC, session,
                        exec->flags & MONITOR_EXEC_STDIN ? MONITOR_ATTACH_STDIN : 0,
                        &(struct log_place){.until = UINT64_MAX}, steal_fd(stream), err);
+    if (r == 0 && session->tty && monitor->clients && monitor->clients->session == session)
+        client_set_detach(monitor->clients, &exec->detach);
     if (r < 0)
         exec_free(monitor, session);
     return r;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <base/detach_keys.h>
 #include <base/clock.h>
 #include <base/error.h>
 #include <base/process.h>
@@ -235,6 +236,7 @@ struct client {
     char *pending;           /* CLIENT_EXEC: owned; output not taken yet */
     size_t length;
     size_t at;
+    struct detach_keys detach;
     bool input_ended; /* its half of the connection is shut */
     bool gone;        /* it has closed; the rest of its input is still read */
 };
@@ -246,7 +248,11 @@ struct log_place {
     uint64_t until; /* UINT64_MAX: the end of all */
 };
 
-/* Takes fd over, also on failure; at->file is the caller's still. */
+/* For a client of a terminal; keys that are too many are none. */
+void client_set_detach(struct client *client, const struct monitor_detach *detach);
+
+/* Takes fd over, also on failure; at->file is the caller's still. The client is the first of
+ * monitor->clients then. */
 int client_add(struct monitor *monitor, enum client_kind kind, struct session *session,
                uint32_t flags, const struct log_place *at, int fd, struct error *err);
 void client_ready(struct monitor *monitor, struct client *client, uint32_t events);

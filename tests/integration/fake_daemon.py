@@ -145,10 +145,14 @@ class Daemon:
         assert message.kind == STARTED, message.kind
         return struct.unpack_from("=i", message.payload)[0]
 
-    def attach(self, flags=ATTACH_STDOUT | ATTACH_STDERR):
+    def detach(self, keys):
+        """The keys that part a client, as messages have them."""
+        return b"" if self.version == 1 else struct.pack("=I16s", len(keys), keys)
+
+    def attach(self, flags=ATTACH_STDOUT | ATTACH_STDERR, keys=b""):
         mine, theirs = socket.socketpair()
         with theirs:
-            self.call(ATTACH, struct.pack("=I", flags), [theirs.fileno()])
+            self.call(ATTACH, struct.pack("=I", flags) + self.detach(keys), [theirs.fileno()])
         return Stream(mine)
 
     def follow(self, offset=0, inode=0, flags=0):
@@ -167,7 +171,7 @@ class Daemon:
     def resize(self, rows, columns, name=""):
         self.call(RESIZE, struct.pack("=72sHHI", name.encode(), rows, columns, 0))
 
-    def exec(self, name, process, flags=0, rows=0, columns=0):
+    def exec(self, name, process, flags=0, rows=0, columns=0, keys=b""):
         """Returns the stream, or None when detached."""
         fds, mine = [], None
         if not flags & EXEC_DETACH:
@@ -175,7 +179,7 @@ class Daemon:
             fds.append(theirs.fileno())
         try:
             self.call(EXEC, struct.pack("=72s128sIHH", name.encode(), process.encode(), flags, rows,
-                                        columns), fds)
+                                        columns) + self.detach(keys), fds)
         finally:
             if mine:
                 theirs.close()

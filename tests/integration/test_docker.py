@@ -116,6 +116,30 @@ def the_docker_cli_attaches(instance, images):
 
 
 @test
+def detach_keys_are_looked_for_here(instance, images):
+    docker = Docker(instance)
+    instance.cloche("load", "-q", "-i", images.small("small:1"))
+    for query, keys in ("", b"\x10\x11"), ("&detachKeys=ctrl-x,y", b"\x18y"):
+        name = instance.cloche("run", "-dit", "small:1", "cat").out.strip()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(60)
+            sock.connect(docker.path)
+            sock.sendall(f"POST /v1.44/containers/{name}/attach?stream=1&stdin=1&stdout=1{query} HTTP/1.1\r\n"
+                         "Host: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode())
+            data = b""
+            while b"\r\n\r\n" not in data:
+                data += sock.recv(1)
+            assert b"101" in data.splitlines()[0], data
+            sock.sendall(b"hello\n")
+            while b"hello" not in data:
+                data += sock.recv(4096)
+            sock.sendall(keys)
+            while sock.recv(4096):
+                pass
+        assert instance.cloche("inspect", "-f", "{{.State.Status}}", name).out == "running\n"
+
+
+@test
 def the_docker_cli_handles_images(instance, images, scratch):
     docker = Docker(instance)
     docker("load", "-i", images.small())

@@ -185,6 +185,32 @@ def input_of_a_client_that_has_left_arrives_though_output_came_for_it(images, sc
 
 
 @test
+def detach_keys_part_a_client_from_a_terminal(images, scratch, unique):
+    keys = b"\x10\x11"
+    with Monitor(scratch, unique, images.root(), ["/bin/cat"], tty=True,
+                 options=["--open-stdin"]) as monitor:
+        first = monitor.daemon.attach(ATTACH_STDIN | ATTACH_STDOUT, keys)
+        monitor.daemon.start()
+        first.write(b"a\x10b\n")  # half of them and something else: it is all the container's
+        first.read_until(b"a\x10b\r\n")
+        first.write(b"\x10")
+        first.write(b"\x11never\n")
+        first.read_all()
+        # The container's input is as it was.
+        second = monitor.daemon.attach(ATTACH_STDIN | ATTACH_STDOUT)
+        second.write(b"again\n")
+        second.read_until(b"again")
+        assert b"never" not in monitor.output()[0], monitor.output()
+        document = monitor.write_process("p.json", ["/bin/cat"], tty=True)
+        session = monitor.daemon.exec("e", document, EXEC_TTY | EXEC_STDIN, keys=keys)
+        session.write(b"x" + keys)
+        session.read_all()
+        monitor.daemon.stop(0)
+        monitor.daemon.wait_exited()
+        monitor.wait()
+
+
+@test
 def without_open_stdin_there_is_none(images, scratch, unique):
     with Monitor(scratch, unique, images.root(), sh("wc -c")) as monitor:
         stream = monitor.daemon.attach(ATTACH_STDIN | ATTACH_STDOUT)
@@ -344,7 +370,7 @@ def exec_detached_and_many_at_once(images, scratch, unique):
         for i in range(10):
             document = monitor.write_process(f"p{i}.json", sh(f"exit {i}"))
             payload = struct.pack("=72s128sIHH", f"e{i}".encode(), document.encode(), EXEC_DETACH,
-                                  0, 0)
+                                  0, 0) + monitor.daemon.detach(b"")
             numbers.append(monitor.daemon.send(EXEC, payload))
         for number in numbers:
             monitor.daemon.answer(number)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <base/detach_keys.h>
 #include <base/alloc.h>
 #include <base/text.h>
 #include <schema/management.h>

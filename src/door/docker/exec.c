@@ -1,3 +1,4 @@
+#include <base/detach_keys.h>
 #include <base/alloc.h>
 #include <base/text.h>
 #include <rpc/server.h>
@@ -48,7 +49,7 @@ void docker_exec_create(struct exchange *exchange)
         .working_dir = config->working_dir,
         .privileged = config->privileged,
         .has_privileged = true,
-        .detach_keys = config->detach_keys,
+        .detach_keys = config->detach_keys ? config->detach_keys : (char *)DETACH_KEYS_DEFAULT,
     };
     call(exchange, "container.execCreate", &how, on_created, NULL);
 }

@@ -7,6 +7,7 @@
 
 #include <base/alloc.h>
 #include <base/clock.h>
+#include <base/detach_keys.h>
 #include <base/text.h>
 #include <schema/management.h>
 
@@ -37,6 +38,7 @@ static void on_attached(struct exchange *exchange, const struct rpc_outcome *out
 void docker_container_attach(struct exchange *exchange)
 {
     const struct target *target = &exchange->target;
+    const char *keys = target_text(target, "detachKeys");
     bool stream = target_flag(target, "stream");
     const struct api_container_attach how = {
         .container = exchange->words[0],
@@ -48,6 +50,7 @@ void docker_container_attach(struct exchange *exchange)
         .has_stderr = true,
         .logs = target_flag(target, "logs"),
         .has_logs = true,
+        .detach_keys = (char *)(uintptr_t)(keys ? keys : DETACH_KEYS_DEFAULT),
     };
 
     if (!stream && how.logs) {

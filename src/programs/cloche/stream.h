@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include <base/buffer.h>
+#include <base/detach_keys.h>
 #include <base/error.h>
 
 #include "terminal.h"

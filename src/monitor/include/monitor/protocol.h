@@ -182,6 +182,14 @@ enum {
     MONITOR_ATTACH_LOGS = 1 << 3, /* everything in the log first, then what comes */
 };
 
+/* Keys that part the client: when they come one after the other in what it types on a terminal, its
+ * stream is closed, they do not reach the container, and its input stays open. */
+enum { MONITOR_DETACH_KEYS_MAX = 16 };
+struct monitor_detach {
+    uint32_t count; /* 0: none */
+    uint8_t keys[MONITOR_DETACH_KEYS_MAX];
+};
+
 /* The stream: a SOCK_STREAM Unix socket. Client -> container: raw stdin, half-close is its end.
  * Container -> client: raw bytes of a terminal, else frames: {stream 1 | 2, 0, 0, 0, length as
  * big-endian u32} and the data. Closed by the monitor when the container has ended, also when it
@@ -190,7 +198,10 @@ enum {
  * container until the client has taken what would be deleted. */
 struct monitor_attach {
     uint32_t flags;
+    struct monitor_detach detach; /* 2 */
 };
+
+enum { MONITOR_ATTACH_SIZE_1 = 4 }; /* of struct monitor_attach in version 1 */
 
 enum { MONITOR_FOLLOW_NOT = 1 << 0 }; /* only what is there now */
 
@@ -236,7 +247,10 @@ struct monitor_exec {
     uint32_t flags;
     uint16_t rows; /* 0: not set */
     uint16_t columns;
+    struct monitor_detach detach; /* 2 */
 };
+
+enum { MONITOR_EXEC_SIZE_1 = MONITOR_ID_SIZE + MONITOR_NAME_SIZE + 8 }; /* in version 1 */
 
 struct monitor_exec_exited {
     char id[MONITOR_ID_SIZE];
