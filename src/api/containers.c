@@ -32,6 +32,28 @@ void api_container_create(struct rpc_request *request, const struct api_containe
     engine_container_create(api->engine, params, on_created, request);
 }
 
+static void on_updated(const struct engine_result *result, void *data)
+{
+    struct api_container_updated updated = {
+        .warnings = (char **)result->warnings,
+        .warnings_count = strv_length(result->warnings),
+    };
+
+    if (result->err)
+        api_fail(data, result->err);
+    else
+        rpc_reply(data, &updated, NULL, 0);
+}
+
+void api_container_update(struct rpc_request *request, const struct api_container_update *how,
+                          void *context)
+{
+    struct container *container = api_container(request, how->container, context);
+
+    if (container)
+        engine_container_update(container, how, on_updated, request);
+}
+
 void api_container_start(struct rpc_request *request, const struct api_container_ref *which,
                          void *context)
 {

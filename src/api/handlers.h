@@ -75,6 +75,8 @@ void api_container_exec_wait(struct rpc_request *request, const struct api_exec_
 void api_container_commit(struct rpc_request *request, const struct api_container_commit *params,
                           void *context);
 
+void api_container_update(struct rpc_request *request, const struct api_container_update *params,
+                          void *context);
 void api_container_rename(struct rpc_request *request, const struct api_container_rename *params,
                           void *context);
 void api_container_pause(struct rpc_request *request, const struct api_container_pause *params,

@@ -26,6 +26,7 @@ static const struct management_handlers handlers = {
     .container_exec = api_container_exec,
     .container_exec_wait = api_container_exec_wait,
     .container_commit = api_container_commit,
+    .container_update = api_container_update,
     .container_rename = api_container_rename,
     .container_pause = api_container_pause,
     .container_unpause = api_container_unpause,

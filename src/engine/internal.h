@@ -99,7 +99,7 @@ struct container {
     char *name;
     char *next_name;                      /* taken by a rename that is not committed; or NULL */
     struct api_container_spec *spec;      /* as asked for */
-    struct api_container_spec *effective; /* merged; neither changes after creation */
+    struct api_container_spec *effective; /* merged; only update.c changes something in them */
     struct record_container *record;
     enum container_state state;
     bool hidden;     /* its creation is not committed yet: the name is taken, nothing else */
@@ -163,14 +163,17 @@ int records_load(struct engine *engine, struct error *err);
  * disk thread. */
 struct record_change {
     struct store_db *db;
-    char *id, *name, *spec, *effective; /* owned; spec NULL: an update */
+    char *id, *name, *spec, *effective; /* owned; spec NULL: only the record changes */
     char *record;                       /* NULL: a new name and nothing else */
     bool remove;
+    bool insert;
 };
 void record_change_insert(struct record_change *change, const struct container *container);
 void record_change_update(struct record_change *change, const struct container *container);
 void record_change_rename(struct record_change *change, const struct container *container,
                           const char *name);
+/* The specification too. */
+void record_change_limits(struct record_change *change, const struct container *container);
 void record_change_remove(struct record_change *change, const struct container *container);
 int record_change_run(const struct record_change *change, struct error *err);
 void record_change_finish(struct record_change *change);

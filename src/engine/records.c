@@ -123,12 +123,18 @@ void record_change_update(struct record_change *change, const struct container *
     };
 }
 
-void record_change_insert(struct record_change *change, const struct container *container)
+void record_change_limits(struct record_change *change, const struct container *container)
 {
     record_change_update(change, container);
-    change->name = xstrdup(container->name);
     change->spec = spec_text(container->spec);
     change->effective = spec_text(container->effective);
+}
+
+void record_change_insert(struct record_change *change, const struct container *container)
+{
+    record_change_limits(change, container);
+    change->name = xstrdup(container->name);
+    change->insert = true;
 }
 
 void record_change_rename(struct record_change *change, const struct container *container,
@@ -158,12 +164,17 @@ static int run_statement(const struct record_change *change, struct error *err)
     if (!change->record)
         return store_db_run(change->db, err, "UPDATE engine_containers SET name = ? WHERE id = ?",
                             "tt", change->name, change->id);
-    if (change->spec)
+    if (change->insert)
         return store_db_run(change->db, err,
                             "INSERT INTO engine_containers (id, name, spec, effective, record)"
                             " VALUES (?, ?, ?, ?, ?)",
                             "ttttt", change->id, change->name, change->spec, change->effective,
                             change->record);
+    if (change->spec)
+        return store_db_run(change->db, err,
+                            "UPDATE engine_containers SET spec = ?, effective = ?, record = ?"
+                            " WHERE id = ?",
+                            "tttt", change->spec, change->effective, change->record, change->id);
     return store_db_run(change->db, err, "UPDATE engine_containers SET record = ? WHERE id = ?",
                         "tt", change->record, change->id);
 }

@@ -110,6 +110,11 @@ static void merge_texts(struct api_container_spec *spec, const struct image_defa
         free(spec->hostname);
         spec->hostname = shares_hostname(spec) ? machine_hostname() : xstrndup(container_id, 12);
     }
+    if (spec->resources && spec->resources->memory && !spec->resources->memory_swap) {
+        /* As much swap as memory. */
+        spec->resources->memory_swap = (int64_t)spec->resources->memory * 2;
+        spec->resources->has_memory_swap = true;
+    }
     if (!text_empty(spec->cgroup_parent)) {
         _cleanup_strv_ char **parts = strv_split(spec->cgroup_parent, '/');
         size_t kept = 0;

@@ -232,6 +232,43 @@ def limits_reach_their_control_files(instance, images):
 
 
 @test
+def limits_change_while_it_runs(instance, images):
+    load(instance, images)
+    instance.cloche("run", "-d", "--name", "box", "-m", "64m", "--restart", "on-failure", IMAGE, "sh", "-c",
+                    "trap 'exit 3' TERM; while :; do sleep 0.1; done")
+
+    def limit():
+        return control(instance, "box", "memory/memory.limit_in_bytes", "memory.max")
+
+    assert instance.cloche("update", "-m", "96m", "--pids-limit", "30", "box").out == "box\n"
+    assert limit() == str(96 << 20) and control(instance, "box", "pids/pids.max", "pids.max") == "30"
+    result = instance.cloche("update", "-m", "512m", "box", code=1)
+    assert "update the memoryswap at the same time" in result.err, result.err
+    instance.cloche("update", "-m", "512m", "--memory-swap", "1g", "box")
+    result = instance.cloche("update", "--cpu-period", "5", "box", code=1)
+    assert "CPU cfs period" in result.err and limit() == str(512 << 20)
+    # A restart, with and without its monitor, and another daemon keep them.
+    pid = json.loads(instance.cloche("inspect", "box").out)[0]["State"]["Pid"]
+    instance.kill_daemon()
+    os.kill(pid, 15)
+    wait_for(lambda: "Up" in instance.cloche("ps", "--format", "{{.Status}}").out and
+             json.loads(instance.cloche("inspect", "box").out)[0]["State"]["Pid"] not in (0, pid), 20)
+    assert limit() == str(512 << 20)
+    config = json.loads(instance.cloche("inspect", "box").out)[0]["HostConfig"]
+    assert (config["Memory"], config["MemorySwap"], config["PidsLimit"]) == (512 << 20, 1 << 30, 30), config
+    # The monitor hears of another policy.
+    instance.cloche("update", "--restart", "no", "box")
+    instance.cloche("kill", "-s", "TERM", "box")
+    wait_for(lambda: "Exited (3)" in instance.cloche("ps", "-a", "--format", "{{.Status}}").out, 20)
+    instance.cloche("update", "-c", "256", "box")
+    instance.cloche("start", "box")
+    assert limit() == str(512 << 20)
+    instance.cloche("rm", "-f", "box")
+    result = instance.cloche("update", "box", code=1)
+    assert "you must provide one or more flags" in result.err
+
+
+@test
 def a_cgroup_parent_of_ones_own(instance, images, unique):
     load(instance, images)
     parent = f"{unique}-parent"

@@ -20,6 +20,7 @@
 
 #include "bundle.h"
 #include "changes.h"
+#include "limits.h"
 #include "logfile.h"
 #include "names.h"
 #include "security.h"
@@ -495,6 +496,67 @@ static void test_filter_follows_capabilities(void **state)
     oci_config_free(none);
 }
 
+/* --- update ----------------------------------------------------------------------------------- */
+
+static char *merged_limits(const char *before, const char *asked)
+{
+    _cleanup_api_resources_ struct api_resources *first = NULL, *second = NULL, *merged = NULL;
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct buffer text = BUFFER_INIT;
+
+    assert_int_equal(api_resources_parse(before, strlen(before), "x", &first, NULL), 0);
+    assert_int_equal(api_resources_parse(asked, strlen(asked), "x", &second, NULL), 0);
+    if (limits_merge(first, second, 2, &merged, &err) < 0)
+        return xstrdup(error_message(&err));
+    api_resources_write(merged, &text);
+    return buffer_steal(&text);
+}
+
+static void check_merged(const char *before, const char *asked, const char *expected)
+{
+    _cleanup_free_ char *merged = merged_limits(before, asked);
+
+    if (!strstr(merged, expected))
+        fail_msg("'%s' is not in '%s'", expected, merged);
+}
+
+static void test_limits_are_merged(void **state)
+{
+    check_merged("{\"memory\":67108864,\"cpuShares\":5}", "{\"memory\":33554432,\"pidsLimit\":7}",
+                 "{\"cpuShares\":5,\"memory\":33554432,\"pidsLimit\":7}");
+    check_merged("{\"cpusetCpus\":\"0\"}", "{\"cpusetCpus\":\"\",\"cpusetMems\":\"0\"}",
+                 "{\"cpusetCpus\":\"0\",\"cpusetMems\":\"0\"}");
+    check_merged("{\"nanoCpus\":500000000}", "{\"cpuQuota\":5000}", "CPU Quota cannot be updated");
+    check_merged("{\"cpuPeriod\":5000}", "{\"nanoCpus\":500000000}", "Nano CPUs cannot be updated");
+    check_merged("{\"memory\":67108864,\"memorySwap\":134217728}", "{\"memory\":268435456}",
+                 "update the memoryswap at the same time");
+    check_merged("{}", "{\"memory\":1000}", "6MB");
+}
+
+static void test_limits_go_into_a_config(void **state)
+{
+    struct user root = {.home = (char *)"/root"};
+    struct oci_config *before =
+        bundle_of("{\"image\":\"i\",\"resources\":{\"memory\":67108864}}", &root);
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT, limits = BUFFER_INIT, out = BUFFER_INIT;
+    struct api_resources resources = {.memory = 33554432, .memory_swap = -1, .pids_limit = 9};
+    struct oci_config *after;
+
+    oci_config_write(before, &text);
+    bundle_write_limits(&resources, NULL, 0, &limits);
+    assert_int_equal(limits_put_into_config(text.data, text.length, &limits, &out, NULL), 0);
+    assert_int_equal(oci_config_parse(out.data, out.length, "x", &after, NULL), 0);
+    assert_int_equal(after->linux->resources->memory->limit, 33554432);
+    assert_int_equal(after->linux->resources->memory->swap, -1);
+    assert_int_equal(after->linux->resources->pids->limit, 9);
+    assert_int_equal(after->linux->resources->devices_count,
+                     before->linux->resources->devices_count);
+    assert_int_equal(after->mounts_count, before->mounts_count);
+    assert_int_equal(after->linux->seccomp->syscalls_count, before->linux->seccomp->syscalls_count);
+    oci_config_free(before);
+    oci_config_free(after);
+}
+
 /* --- mounts ----------------------------------------------------------------------------------- */
 
 static char *mounts_of(const char *fields)
@@ -577,6 +639,8 @@ int main(void)
         cmocka_unit_test(test_capability_rules),
         cmocka_unit_test(test_security_options),
         cmocka_unit_test(test_filter_follows_capabilities),
+        cmocka_unit_test(test_limits_are_merged),
+        cmocka_unit_test(test_limits_go_into_a_config),
         cmocka_unit_test(test_mounts_are_put_in_order),
         cmocka_unit_test(test_signals),
         cmocka_unit_test(test_users),

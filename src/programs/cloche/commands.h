@@ -118,6 +118,7 @@ extern const struct command tag_command;
 extern const struct command top_command;
 extern const struct command unpause_command;
 extern const struct command version_command;
+extern const struct command update_command;
 extern const struct command wait_command;
 
 #endif

@@ -105,6 +105,8 @@ void engine_container_pause(struct container *container, bool pause, engine_done
 void engine_container_restart(struct container *container, const struct api_container_restart *how,
                               engine_done done, void *data);
 /* name: with or without a leading '/'. */
+void engine_container_update(struct container *container, const struct api_container_update *how,
+                             engine_done done, void *data);
 void engine_container_rename(struct container *container, const char *name, engine_done done,
                              void *data);
 
