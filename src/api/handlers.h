@@ -104,6 +104,10 @@ void api_image_history(struct rpc_request *request, const struct api_image_histo
 void api_image_prune(struct rpc_request *request, const struct api_image_prune *params,
                      void *context);
 
+void api_build_run(struct rpc_request *request, const struct api_build_run *params, void *context);
+void api_build_prune(struct rpc_request *request, const struct api_build_prune *params,
+                     void *context);
+
 void api_rpc_whoami(struct rpc_request *request, const struct api_empty *params, void *context);
 
 void api_events_subscribe(struct rpc_request *request, const struct api_events_subscribe *params,

@@ -8,6 +8,7 @@
 #include <base/loop.h>
 
 #include "adopt.h"
+#include "build.h"
 #include "cgroup.h"
 #include "internal.h"
 #include "supervision.h"
@@ -136,6 +137,7 @@ void engine_end(struct engine *engine)
         return;
     engine->ending = true;
     transfers_end(engine);
+    builds_cancel(engine);
     waiters_drop_all(engine);
     task_cancel_all(engine);
     drop_links(engine);

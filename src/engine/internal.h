@@ -67,6 +67,7 @@ struct engine {
     struct transfer *transfers;             /* under way; transfer.c */
     unsigned image_calls; /* of images.c and commit.c that use the store on other threads */
     struct task *tasks;   /* image workers under way (task.h) */
+    struct build *builds; /* under way */
     bool removing;        /* the whole instance */
     unsigned repairs;     /* checks that may exchange layers: nothing may start on one meanwhile */
     unsigned adopting;    /* monitors that have not said how their container is */

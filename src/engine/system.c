@@ -10,6 +10,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "build.h"
 #include "cgroup.h"
 #include "internal.h"
 #include "pause.h"
@@ -244,6 +245,7 @@ void engine_remove_instance(struct engine *engine, bool force, engine_done done,
     }
     struct removal *removal = xnew(struct removal);
     engine->removing = true;
+    builds_cancel(engine);
     removal->engine = engine;
     removal->done = done;
     removal->data = data;

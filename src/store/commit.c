@@ -51,7 +51,7 @@ static void replace_text(char **text, const char *with)
 }
 
 /* What docker puts into configurations about the container or build they came from. */
-static void drop_origin(struct oci_image_configuration *config)
+void config_drop_origin(struct oci_image_configuration *config)
 {
     static const char *const fields[] = {"container", "container_config", "docker_version", "id",
                                          "parent",    "parent_id",        "throwaway"};
@@ -62,7 +62,9 @@ static void drop_origin(struct oci_image_configuration *config)
 
 /* An entry per layer, when the parent has one for each of its own: a history that does not match
  * the layers is refused by other tools, and one is not required. */
-static void add_history(struct composition *c, struct oci_image_configuration *config)
+void config_add_history(struct oci_image_configuration *config, int64_t created,
+                        const char *created_by, const char *author, const char *comment,
+                        bool empty_layer)
 {
     size_t layers = 0;
 
@@ -71,10 +73,11 @@ static void add_history(struct composition *c, struct oci_image_configuration *c
     if (layers != config->rootfs->diff_ids_count)
         return;
     struct oci_image_history *entry = xnew(struct oci_image_history);
-    entry->created = clock_format(c->created);
-    replace_text(&entry->created_by, c->commit->created_by);
-    replace_text(&entry->author, c->commit->author);
-    replace_text(&entry->comment, c->commit->comment);
+    entry->created = clock_format(created);
+    replace_text(&entry->created_by, created_by);
+    replace_text(&entry->author, author);
+    replace_text(&entry->comment, comment);
+    entry->empty_layer = entry->has_empty_layer = empty_layer;
     config->history = xrealloc(config->history, config->history_count + 1, sizeof(entry));
     config->history[config->history_count++] = entry;
 }
@@ -103,13 +106,14 @@ static int compose_config(struct composition *c, struct error *err)
         config = new_config(c->commit);
     if (r < 0)
         return r;
-    drop_origin(config);
+    config_drop_origin(config);
     free(config->created);
     config->created = clock_format(c->created);
     if (!text_empty(c->commit->author))
         replace_text(&config->author, c->commit->author);
     replace_text(&config->comment, c->commit->comment);
-    add_history(c, config);
+    config_add_history(config, c->created, c->commit->created_by, c->commit->author,
+                       c->commit->comment, false);
     strv_append(&config->rootfs->diff_ids, c->layer->diff_id);
     config->rootfs->diff_ids_count++;
 
@@ -135,11 +139,12 @@ static void write_descriptor(struct json_writer *writer, const char *media_type,
     json_writer_object_end(writer);
 }
 
-static int write_parent_layers(struct composition *c, struct json_writer *writer, struct error *err)
+static int write_layers(struct store *store, const char *id, struct json_writer *writer,
+                        struct error *err)
 {
     struct image_worker_layer **layers = NULL;
     size_t count = 0;
-    int r = c->parent ? layers_read(c->staging->store, c->parent->id, &layers, &count, err) : 0;
+    int r = id ? layers_read(store, id, &layers, &count, err) : 0;
 
     for (size_t i = 0; i < count; i++) {
         if (r == 0)
@@ -151,21 +156,39 @@ static int write_parent_layers(struct composition *c, struct json_writer *writer
     return r;
 }
 
+static void begin_manifest(struct json_writer *writer, struct buffer *out, const char *id,
+                           size_t config_length)
+{
+    json_writer_init(writer, out, JSON_COMPACT);
+    json_writer_object_begin(writer);
+    json_writer_key(writer, "schemaVersion");
+    json_writer_integer(writer, 2);
+    json_writer_key(writer, "mediaType");
+    json_writer_string(writer, manifest_type);
+    json_writer_key(writer, "config");
+    write_descriptor(writer, config_type, id, config_length);
+    json_writer_key(writer, "layers");
+    json_writer_array_begin(writer);
+}
+
+int manifest_compose(struct store *store, const char *id, size_t config_length, struct buffer *out,
+                     struct error *err)
+{
+    struct json_writer writer;
+
+    begin_manifest(&writer, out, id, config_length);
+    int r = write_layers(store, id, &writer, err);
+    json_writer_array_end(&writer);
+    json_writer_object_end(&writer);
+    return r;
+}
+
 static int compose_manifest(struct composition *c, struct error *err)
 {
     struct json_writer writer;
 
-    json_writer_init(&writer, &c->manifest, JSON_COMPACT);
-    json_writer_object_begin(&writer);
-    json_writer_key(&writer, "schemaVersion");
-    json_writer_integer(&writer, 2);
-    json_writer_key(&writer, "mediaType");
-    json_writer_string(&writer, manifest_type);
-    json_writer_key(&writer, "config");
-    write_descriptor(&writer, config_type, c->id, c->config.length);
-    json_writer_key(&writer, "layers");
-    json_writer_array_begin(&writer);
-    int r = write_parent_layers(c, &writer, err);
+    begin_manifest(&writer, &c->manifest, c->id, c->config.length);
+    int r = write_layers(c->staging->store, c->parent ? c->parent->id : NULL, &writer, err);
     write_descriptor(&writer, oci_media_type(c->layer->media_type), c->layer->blob,
                      c->layer->blob_size);
     json_writer_array_end(&writer);

@@ -18,6 +18,7 @@ void store_image_free(struct store_image *image)
     strv_free(image->diff_ids);
     strv_free(image->layers);
     free(image->base);
+    free(image->parent);
     free(image->config_text);
     oci_image_configuration_free(image->config);
     free(image);
@@ -123,6 +124,12 @@ int image_read(struct store *store, const char *id, struct store_image **ret, st
         r = read_layers(store, image, err);
     if (r >= 0 && image->base)
         r = add_host_layer(store, image, err);
+    if (r >= 0)
+        r = build_parent(store, id, &image->parent, err);
+    if (r >= 0 && !image->names) {
+        r = build_has_children(store, id, err);
+        image->intermediate = r > 0;
+    }
     if (r >= 0)
         r = oci_image_configuration_parse(image->config_text, strlen(image->config_text), image->id,
                                           &image->config, err);

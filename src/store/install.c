@@ -244,9 +244,9 @@ int image_install(struct store_staging *staging, const struct image_install *ima
     if (r == 0)
         return install_again(staging, image, err);
     r = install_layers(staging, image, err);
-    if (r == 0)
+    if (r == 0 && image->manifest)
         r = install_blob(staging, image->id, err);
-    if (r == 0)
+    if (r == 0 && image->manifest)
         r = install_blob(staging, image->manifest, err);
     return r;
 }

@@ -72,9 +72,9 @@ int install_flush(struct store *store, struct error *err);
  * with implicit folders needs all layers below it in `layers`. */
 struct image_install {
     const char *id;
-    const char *manifest;
-    const char *base;   /* NULL: none */
-    const char *parent; /* image whose layers come first, already installed; NULL: none */
+    const char *manifest; /* NULL: a step of a build; neither it nor the configuration is a blob */
+    const char *base;     /* NULL: none */
+    const char *parent;   /* image whose layers come first, already installed; NULL: none */
     const char *config_text;
     int64_t created;
     struct image_worker_layer *const *layers;
@@ -82,6 +82,25 @@ struct image_install {
 };
 int image_install(struct store_staging *staging, const struct image_install *image,
                   struct error *err);
+
+/* commit.c: what builds share with it. */
+void config_drop_origin(struct oci_image_configuration *config);
+/* Unless the history does not match the layers as it is; before a layer is added. */
+void config_add_history(struct oci_image_configuration *config, int64_t created,
+                        const char *created_by, const char *author, const char *comment,
+                        bool empty_layer);
+/* The manifest of an image whose layers are recorded, and whose configuration has this length. */
+int manifest_compose(struct store *store, const char *id, size_t config_length, struct buffer *out,
+                     struct error *err);
+
+/* build.c. build_open(): its tables; drops what was not flushed in an earlier boot. */
+int build_open(struct store *store, struct error *err);
+/* An image without documents gets them, durably; store->files is held. */
+int build_seal(struct store *store, const char *id, struct error *err);
+int build_parent(struct store *store, const char *id, char **ret, struct error *err);
+int build_has_children(struct store *store, const char *id, struct error *err);
+/* Inside a transaction: the step `parent`, and those it stands on, as long as nothing else does. */
+int build_remove_line(struct store *store, const char *parent, char ***deleted, struct error *err);
 
 /* save.c: the layers of an image as its manifest names them; append to *layers. */
 int layers_read(struct store *store, const char *image, struct image_worker_layer ***layers,

@@ -103,7 +103,14 @@ static int check_conflicts(struct store *store, const struct removal *removal, s
                          STORE_HOST_IMAGE);
     if (removal->by_name && strv_length(image->names) > 1)
         return 0;
-    int r = find_user(store, image->id, &user, err);
+    int r = removal->by_name ? 0 : build_has_children(store, image->id, err);
+    if (r > 0 && !image->names)
+        return error_set(err, -EBUSY,
+                         "conflict: unable to delete %.12s (cannot be forced) - image has "
+                         "dependent child images",
+                         digest_hex(image->id));
+    if (r >= 0)
+        r = find_user(store, image->id, &user, err);
     if (r < 0 || removal->force)
         return r < 0 ? r : 0;
     if (user && removal->by_name)
@@ -167,12 +174,16 @@ static int report_layers(struct store *store, const struct store_image *image,
 static int remove_record(struct store *store, const struct store_image *image,
                          struct store_removed *removed, struct error *err)
 {
-    int r = store_db_run(store->db, err, "DELETE FROM image WHERE id = ?", "t", image->id);
+    _cleanup_free_ char *parent = NULL;
+    int r = build_parent(store, image->id, &parent, err);
 
+    if (r == 0)
+        r = store_db_run(store->db, err, "DELETE FROM image WHERE id = ?", "t", image->id);
     if (r < 0)
         return r;
     strv_append(&removed->deleted, image->id);
-    return report_layers(store, image, removed, err);
+    r = build_remove_line(store, parent, &removed->deleted, err);
+    return r < 0 ? r : report_layers(store, image, removed, err);
 }
 
 /* Inside the transaction. */

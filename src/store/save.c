@@ -64,6 +64,14 @@ static int add_image(struct store *store, struct image_worker_save *save, const 
                              "image %s stands on this machine's own /usr (image " STORE_HOST_IMAGE
                              "), which is no layer: it cannot be saved",
                              image->names ? image->names[0] : image->id);
+        if (!image->manifest_digest) { /* a step of a build */
+            store_image_free(steal_ptr(image));
+            r = build_seal(store, id, err);
+            if (r == 0)
+                r = image_read(store, id, &image, err);
+            if (r < 0)
+                return r;
+        }
         saved = xnew(struct image_worker_saved_image);
         save->images = xrealloc(save->images, save->images_count + 1, sizeof(*save->images));
         save->images[save->images_count++] = saved;

@@ -33,8 +33,12 @@ static int spawn(const struct image_worker_spec *spec, int control_fd, struct pr
         [IMAGE_FD_LOG] = spec->log_fd,
         [IMAGE_FD_CONTROL] = control_fd,
         [IMAGE_FD_STAGING] = spec->staging_fd,
-        [IMAGE_FD_SOURCE] = spec->content_fd >= 0 ? spec->content_fd : spec->upper_fd,
+        [IMAGE_FD_SOURCE] = request->copy           ? spec->source_fd
+                            : spec->content_fd >= 0 ? spec->content_fd
+                                                    : spec->upper_fd,
         [IMAGE_FD_TREE] = spec->tree_fd,
+        [IMAGE_FD_TARGET] = spec->target_fd,
+        [IMAGE_FD_UPPER] = request->copy ? spec->upper_fd : -1,
     };
     char *const argv[] = {"cloche-image", NULL};
     char *const environment[] = {NULL};

@@ -29,6 +29,8 @@ struct commit {
     struct tar_writer writer;
     struct entry_links links;
     struct entry_data data;
+    size_t entries;
+    bool own; /* mount points of the runtime belong to it, too */
 };
 
 static int write_blob(struct tar_sink *sink, const void *data, size_t length, struct error *err)
@@ -43,6 +45,7 @@ static int write_entry(struct commit *commit, struct archive_entry *entry, struc
 {
     int r = tar_writer_entry(&commit->writer, entry, err);
 
+    commit->entries++;
     archive_entry_free(entry);
     return r;
 }
@@ -169,7 +172,7 @@ static int write_item(struct commit *commit, int folder_fd, const char *folder, 
 
     if (fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
-    if (is_mount_point(folder_fd, name, path, &status))
+    if (!commit->own && is_mount_point(folder_fd, name, path, &status))
         return 0;
     if (whiteout_is_device(&status))
         return write_mark(commit, folder, WHITEOUT_PREFIX, name, err);
@@ -231,31 +234,33 @@ static int write_folder(struct commit *commit, int fd, const char *path, int dep
     return r;
 }
 
-static int write_layer(struct commit *commit, struct error *err)
+static int write_layer(struct commit *commit, int upper_fd, struct error *err)
 {
     int r = tar_writer_open(&commit->writer, &commit->sink, err);
 
     if (r < 0)
         return r;
-    r = write_folder(commit, IMAGE_FD_SOURCE, "", 0, err);
+    r = write_folder(commit, upper_fd, "", 0, err);
     if (r == 0)
         r = tar_writer_close(&commit->writer, err);
     tar_writer_abort(&commit->writer);
     return r;
 }
 
-/* Leaves content/new-0 in staging. */
-static int make_tar(int staging_fd, struct error *err)
+/* Leaves content/new-0 in staging. *ret_empty: there is nothing but the root in it. */
+static int make_tar(int staging_fd, int upper_fd, bool own, bool *ret_empty, struct error *err)
 {
     if (mkdirat(staging_fd, "layers", 0700) < 0 || mkdirat(staging_fd, "content", 0700) < 0)
         return error_errno(err, errno, "create folders in staging");
     struct commit *commit = xnew(struct commit);
     commit->sink.write = write_blob;
     commit->data.step = "pack the changes";
+    commit->own = own;
     commit->blob_fd =
         openat(staging_fd, "content/new-0", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     int r = commit->blob_fd < 0 ? error_errno(err, errno, "create a file in staging")
-                                : write_layer(commit, err);
+                                : write_layer(commit, upper_fd, err);
+    *ret_empty = commit->entries == 1;
     close_fd(commit->blob_fd);
     entry_links_finish(&commit->links);
     free(commit);
@@ -272,17 +277,43 @@ static int unpack_tar(struct load *load, struct error *err)
     return load_written_layer(load, "of the changes", stream, err);
 }
 
-int worker_commit(struct image_worker_result **ret, struct error *err)
+static int make_layer(int upper_fd, bool own, bool *ret_empty, struct image_worker_layer **ret,
+                      struct error *err)
 {
-    struct load load = {.staging_fd = IMAGE_FD_STAGING, .result = xnew(struct image_worker_result)};
-    int r = make_tar(load.staging_fd, err);
+    struct load load = {.staging_fd = IMAGE_FD_STAGING};
+    int r = make_tar(load.staging_fd, upper_fd, own, ret_empty, err);
 
     if (r == 0)
         r = unpack_tar(&load, err);
-    if (r == 0) {
-        load.result->layer = load_report_layer(&load.layers[0]);
-        *ret = steal_ptr(load.result);
-    }
+    if (r == 0)
+        *ret = load_report_layer(&load.layers[0]);
     load_finish(&load);
+    return r;
+}
+
+int commit_folder(int upper_fd, bool own, struct image_worker_layer **ret, struct error *err)
+{
+    bool empty = false;
+    int r = make_layer(upper_fd, own, &empty, ret, err);
+
+    if (r == 0 && empty) {
+        image_worker_layer_free(*ret);
+        *ret = NULL;
+    }
+    return r;
+}
+
+int worker_commit(const struct image_worker_commit *request, struct image_worker_result **ret,
+                  struct error *err)
+{
+    struct image_worker_result *result = xnew(struct image_worker_result);
+    bool empty;
+    int r = request->step ? commit_folder(IMAGE_FD_SOURCE, false, &result->layer, err)
+                          : make_layer(IMAGE_FD_SOURCE, false, &empty, &result->layer, err);
+
+    if (r < 0)
+        image_worker_result_free(result);
+    else
+        *ret = result;
     return r;
 }

@@ -7,10 +7,11 @@
  *   namespaces    mount, network (unless it is needed), IPC, host name and process IDs of its own;
  *                 the process goes on as PID 1 of the new one, and its parent only waits for it
  *   root          an empty read-only root that holds nothing but the staging folder (/staging) and,
- *                 read only, the source folder (/source), each as a mount of its own, so that ".."
- *                 from their descriptors leads nowhere; with a network also /etc/resolv.conf,
- *                 /etc/hosts and /etc/nsswitch.conf, as copies. A request that works in a
- *                 container's files has these as its root in place of it (tree.c)
+ *                 read only, the source folder (/source), for COPY also the root that is written
+ *                 to (/target) and its upper folder (/upper), each as a mount of its own, so that
+ *                 ".." from their descriptors leads nowhere; with a network also
+ *                 /etc/resolv.conf, /etc/hosts and /etc/nsswitch.conf, as copies. A request that
+ *                 works in a container's files has these as its root in place of it (tree.c)
  *   capabilities  only those that unpacking needs, and no way to get others
  *   system calls  an allow list
  *
@@ -149,6 +150,9 @@ static int clone_folder(struct kept_folder *folder, struct error *err)
 
     folder->tree_fd =
         open_tree(folder->fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    /* A mount that is attached nowhere is ours to attach: older kernels do not copy such. */
+    if (folder->tree_fd < 0 && errno == EINVAL)
+        folder->tree_fd = fcntl(folder->fd, F_DUPFD_CLOEXEC, IMAGE_FD_COUNT);
     if (folder->tree_fd < 0)
         return error_errno(err, errno, "jail: clone the mount for %s", folder->target);
     if (mount_setattr(folder->tree_fd, "", AT_EMPTY_PATH, &attributes, sizeof(attributes)) < 0)
@@ -467,6 +471,8 @@ int jail_enter(const struct jail *jail, struct error *err)
     struct kept_folder folders[] = {
         {IMAGE_FD_STAGING, "staging", jail->has_staging, false, -1},
         {IMAGE_FD_SOURCE, "source", jail->has_source, true, -1},
+        {IMAGE_FD_TARGET, "target", jail->has_target, false, -1},
+        {IMAGE_FD_UPPER, "upper", jail->has_target, true, -1},
     };
     struct tree_mounts mounts = {.tree = jail->tree, .writable = jail->writes_tree};
     struct resolver_files resolver = {0};

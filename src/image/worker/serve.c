@@ -26,7 +26,13 @@ static int serve_request(const struct image_worker_request *request,
         return worker_populate(request->populate, ret, err);
     if (request->import)
         return worker_import(ret, err);
-    return worker_commit(ret, err);
+    if (request->context)
+        return worker_context(request->context, ret, err);
+    if (request->plan)
+        return worker_plan(request->plan, ret, err);
+    if (request->copy)
+        return worker_copy(request->copy, ret, err);
+    return worker_commit(request->commit, ret, err);
 }
 
 static const struct image_worker_tree *tree_of(const struct image_worker_request *request)
@@ -44,17 +50,19 @@ static int count_members(const struct image_worker_request *request)
 {
     return !!request->load + !!request->save + !!request->commit + !!request->pack +
            !!request->place + !!request->stat + !!request->populate + !!request->import +
-           !!request->verify;
+           !!request->verify + !!request->context + !!request->plan + !!request->copy;
 }
 
 static int serve_archives(const struct image_worker_request *request,
                           struct image_worker_result **ret, struct error *err)
 {
+    const struct image_worker_copy *copy = request->copy;
     const struct jail jail = {
         .has_staging = request->load || request->commit || request->populate || request->import ||
-                       request->verify,
-        .has_source =
-            request->save || request->commit || (request->verify && request->verify->compare),
+                       request->verify || request->context || request->plan || copy,
+        .has_source = request->save || request->commit ||
+                      (request->verify && request->verify->compare) || (copy && copy->copy),
+        .has_target = copy && !copy->probe,
         .tree = tree_of(request),
         .writes_tree = request->place,
     };

@@ -31,15 +31,29 @@ static int tar_failure(struct tar *tar, struct error *err)
                      (long long)archive_filter_bytes(tar->archive, 0));
 }
 
-int tar_open(struct tar *tar, struct stream *source, struct error *err)
+static int start_reading(struct tar *tar, struct error *err)
 {
-    *tar = (struct tar){.archive = archive_read_new(), .source = source};
     archive_read_support_format_tar(tar->archive);
     if (archive_read_open(tar->archive, tar, NULL, read_block, NULL) == ARCHIVE_OK)
         return 0;
     int r = tar_failure(tar, err);
     tar_close(tar);
     return r;
+}
+
+int tar_open(struct tar *tar, struct stream *source, struct error *err)
+{
+    *tar = (struct tar){.archive = archive_read_new(), .source = source};
+    return start_reading(tar, err);
+}
+
+int tar_open_any(struct tar *tar, struct stream *source, struct error *err)
+{
+    *tar = (struct tar){.archive = archive_read_new(), .source = source};
+    archive_read_support_filter_bzip2(tar->archive);
+    archive_read_support_filter_xz(tar->archive);
+    archive_read_support_filter_lzma(tar->archive);
+    return start_reading(tar, err);
 }
 
 void tar_close(struct tar *tar)

@@ -21,6 +21,8 @@ struct tar {
 };
 
 int tar_open(struct tar *tar, struct stream *source, struct error *err);
+/* The same for one that may be compressed by bzip2, xz or another of libarchive's filters. */
+int tar_open_any(struct tar *tar, struct stream *source, struct error *err);
 void tar_close(struct tar *tar);
 
 /* Makes tar_next() refuse a tar without the zeros that end it: one that was cut between entries.

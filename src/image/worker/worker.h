@@ -16,6 +16,7 @@ struct jail {
     const struct image_worker_tree *tree; /* NULL: none; it becomes the root (tree.h) */
     bool writes_tree;
     bool has_network; /* keeps the network, and what finding addresses takes */
+    bool has_target; /* and IMAGE_FD_UPPER */
 };
 int jail_enter(const struct jail *jail, struct error *err);
 
@@ -41,7 +42,6 @@ int worker_load(const struct image_worker_load *request, struct image_worker_res
 int worker_save(const struct image_worker_save *request, struct error *err);
 int worker_verify(const struct image_worker_verify *request, struct image_worker_result **ret,
                   struct error *err);
-int worker_commit(struct image_worker_result **ret, struct error *err);
 int worker_import(struct image_worker_result **ret, struct error *err);
 int worker_pack(const struct image_worker_pack *request, struct image_worker_result **ret,
                 struct error *err);
@@ -51,5 +51,17 @@ int worker_stat(const struct image_worker_stat *request, struct image_worker_res
                 struct error *err);
 int worker_populate(const struct image_worker_populate *request, struct image_worker_result **ret,
                     struct error *err);
+int worker_commit(const struct image_worker_commit *request, struct image_worker_result **ret,
+                  struct error *err);
+/* The layer of an upper folder. own: what the runtime makes mount points of belongs to it, too.
+ * *ret NULL: there is nothing in it. */
+int commit_folder(int upper_fd, bool own, struct image_worker_layer **ret, struct error *err);
+
+int worker_context(const struct image_worker_context *request, struct image_worker_result **ret,
+                   struct error *err);
+int worker_plan(const struct image_worker_plan *request, struct image_worker_result **ret,
+                struct error *err);
+int worker_copy(const struct image_worker_copy *request, struct image_worker_result **ret,
+                struct error *err);
 
 #endif

@@ -16,6 +16,8 @@ enum image_descriptor {
     IMAGE_FD_SOURCE,  /* save, push: the store's blobs; commit: the container's upper folder;
 verify: the layer's */
     IMAGE_FD_TREE,    /* pack, place, stat, populate: a pidfd, a mount or a folder */
+    IMAGE_FD_TARGET,  /* copy: the mounted root that is written to */
+    IMAGE_FD_UPPER,   /* copy: its upper folder */
     IMAGE_FD_COUNT,
 };
 

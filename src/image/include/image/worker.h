@@ -31,14 +31,16 @@ struct image_worker_spec {
     int staging_fd; /* load, commit, pull, import, verify: where the result goes; populate: volume
                      */
     int content_fd; /* save, push: ROOT/content/sha256 */
-    int upper_fd;   /* commit: the container's upper folder; verify: the layer's folder */
+    int upper_fd;   /* commit, copy: the container's upper folder; verify: the layer's folder */
+    int source_fd;  /* copy: a folder, or a detached mount */
+    int target_fd;  /* copy: a detached mount */
     int tree_fd;    /* pack, place, stat, populate: what request->...->tree->kind says */
     int log_fd;     /* its stderr; -1: /dev/null */
 };
 #define IMAGE_WORKER_SPEC_INIT                                                                     \
     {                                                                                              \
-        .archive_fd = -1, .staging_fd = -1, .content_fd = -1, .upper_fd = -1, .tree_fd = -1,       \
-        .log_fd = -1                                                                               \
+        .archive_fd = -1, .staging_fd = -1, .content_fd = -1, .upper_fd = -1, .source_fd = -1,     \
+        .target_fd = -1, .tree_fd = -1, .log_fd = -1                                               \
     }
 
 struct image_worker;

@@ -52,6 +52,8 @@ struct store_image {
     char **layers;         /* names of folders in ROOT/layers, lowest first; NULL-terminated */
     char *base;        /* STORE_HOST_IMAGE: stands on the machine's own /usr; NULL: on nothing */
     bool built_in;     /* the image `host` itself */
+    char *parent;      /* ID of the image that a build made it from; NULL: it did not */
+    bool intermediate; /* a build's step without a name, that others stand on */
     uint64_t size;     /* bytes of the regular files of all layers */
     int64_t created;   /* nanoseconds since 1970, of the configuration; 0: it does not say */
     char *config_text; /* the configuration, as it came */

@@ -1,0 +1,118 @@
+/*
+ * Images that builds stand on, the platform they are for, and the cache that builds leave.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include <base/alloc.h>
+#include <base/clock.h>
+#include <base/text.h>
+#include <store/build.h>
+
+#include "build.h"
+
+static const char own_architecture[] =
+#if defined(__x86_64__)
+    "amd64";
+#elif defined(__aarch64__)
+    "arm64";
+#else
+#error "name this architecture as image indexes do"
+#endif
+
+int build_platform(const char *asked, char **ret, struct error *err)
+{
+    static const char *const architectures[] = {"386",     "amd64",   "arm",   "arm64",  "mips64le",
+                                                "ppc64le", "riscv64", "s390x", "loong64"};
+
+    if (text_empty(asked) || text_equal(asked, "linux")) {
+        *ret = xasprintf("linux/%s", own_architecture);
+        return 0;
+    }
+    const char *slash = strchr(asked, '/');
+    _cleanup_free_ char *os = slash ? xstrndup(asked, (size_t)(slash - asked)) : NULL;
+    _cleanup_free_ char *architecture =
+        slash ? xstrndup(slash + 1, strcspn(slash + 1, "/")) : xstrdup(asked);
+    if (os && !text_equal(os, "linux"))
+        return error_set(err, -EINVAL, "operating system is not supported: \"%s\"", asked);
+    for (size_t i = 0; i < ARRAY_SIZE(architectures); i++) {
+        if (!text_equal(architectures[i], architecture))
+            continue;
+        *ret = slash ? xstrdup(asked) : xasprintf("linux/%s", asked);
+        return 0;
+    }
+    return error_set(err, -EINVAL,
+                     "\"%s\": unknown operating system or architecture: invalid argument", asked);
+}
+
+int build_get_image(struct build *build, const char *name, struct store_image **ret,
+                    struct error *err)
+{
+    int r = store_image_find(build->engine->store, name, ret, err);
+
+    if (r == -ENOENT)
+        err->code = ENGINE_NO_SUCH_IMAGE;
+    return r;
+}
+
+/* --- pruning ---------------------------------------------------------------------------------- */
+
+struct prune_call {
+    uv_work_t work;
+    struct engine *engine;
+    struct store_prune how;
+    struct store_pruned pruned;
+    struct error err;
+    engine_image_done done;
+    void *data;
+};
+
+static void prune_work(uv_work_t *work)
+{
+    struct prune_call *call = work->data;
+
+    engine_settle(&call->err,
+                  store_build_prune(call->engine->store, &call->how, &call->pruned, &call->err));
+}
+
+static void prune_done(uv_work_t *work, int status)
+{
+    struct prune_call *call = work->data;
+    struct api_build_pruned pruned = {
+        .deleted = call->pruned.deleted ? call->pruned.deleted : (char *[]){NULL},
+        .deleted_count = strv_length(call->pruned.deleted),
+        .space_reclaimed = call->pruned.reclaimed,
+    };
+
+    call->engine->image_calls--;
+    call->done(call->err.code ? &call->err : NULL, &pruned, call->data);
+    store_pruned_finish(&call->pruned);
+    error_finish(&call->err);
+    free(call);
+}
+
+void engine_build_prune(struct engine *engine, const struct api_build_prune *how,
+                        engine_image_done done, void *data)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    int64_t until = 0;
+
+    if (engine->removing)
+        error_set(&err, -EAGAIN, "the instance is being removed");
+    else if (!text_empty(how->until) && clock_parse(how->until, &until) < 0)
+        error_set(&err, -EINVAL, "'%s' is not an RFC 3339 time", how->until);
+    if (err.code) {
+        done(&err, NULL, data);
+        return;
+    }
+    struct prune_call *call = xnew(struct prune_call);
+    call->work.data = call;
+    call->engine = engine;
+    call->how = (struct store_prune){
+        .until = until, .keep = how->keep_storage, .all = how->all, .building = engine->builds};
+    call->done = done;
+    call->data = data;
+    engine->image_calls++;
+    uv_queue_work(engine->loop, &call->work, prune_work, prune_done);
+}

@@ -1,0 +1,191 @@
+/*
+ * The context of a build: a tar is unpacked, and the Dockerfile in it becomes a plan.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/text.h>
+#include <dockerfile/ignore.h>
+#include <dockerfile/limits.h>
+#include <dockerfile/plan.h>
+#include <image/descriptors.h>
+
+#include "building.h"
+#include "stream.h"
+#include "unpack.h"
+#include "worker.h"
+
+enum { IGNORE_FILE_MAX = 16 * 1024 * 1024 };
+
+/* No layer: names of whiteouts are names like any other. */
+static const struct unpack_rules plain = {.base = ""};
+
+static int read_file(int context_fd, const char *path, size_t limit, char **ret, size_t *ret_length,
+                     struct error *err)
+{
+    struct stat status;
+    _cleanup_close_ int fd = file_open_in_root(context_fd, path, O_RDONLY | O_NONBLOCK, 0);
+
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode))
+        return error_set(err, -EINVAL, "%s is no file", path);
+    return file_read_fd(fd, limit, ret, ret_length, err);
+}
+
+/* The usual name is also found in small letters. */
+static int read_dockerfile(int context_fd, const struct build_options *options, char **ret,
+                           size_t *ret_length, struct error *err)
+{
+    const char *path = options->dockerfile;
+    int r = read_file(context_fd, path, DOCKERFILE_MAX, ret, ret_length, err);
+
+    if (r == -ENOENT && text_equal(path, "Dockerfile"))
+        r = read_file(context_fd, "dockerfile", DOCKERFILE_MAX, ret, ret_length, err);
+    if (r == -ENOENT)
+        return error_set(err, -ENOENT, "Cannot locate specified Dockerfile: %s", path);
+    if (r < 0)
+        return error_context(err, "read the Dockerfile"), r;
+    return *ret_length ? 0 : error_set(err, -EINVAL, "the Dockerfile (%s) cannot be empty", path);
+}
+
+static int plan_context(int context_fd, const struct build_options *options,
+                        struct build_plan **ret, struct error *err)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t length;
+    int r = read_dockerfile(context_fd, options, &text, &length, err);
+
+    return r < 0 ? r : plan_make(text, length, options, ret, err);
+}
+
+/* --- unpacking -------------------------------------------------------------------------------- */
+
+static int unpack_stream(struct stream *stream, int context_fd, struct error *err)
+{
+    struct archive_entry *entry;
+    struct unpack unpack;
+    struct tar tar;
+    int r = tar_open_any(&tar, stream, err);
+
+    if (r < 0)
+        return r;
+    unpack_init(&unpack, context_fd);
+    unpack.rules = &plain;
+    while (r >= 0 && (r = tar_next(&tar, &entry, err)) > 0) {
+        r = unpack_entry(&unpack, &tar, entry, err);
+        message_progress("unpack the context", unpack.bytes);
+    }
+    if (r == 0)
+        r = unpack_complete(&unpack, err);
+    unpack_finish(&unpack);
+    tar_close(&tar);
+    return r < 0 ? r : stream_drain(stream, err);
+}
+
+static int unpack_context(int context_fd, struct error *err)
+{
+    struct stream *source = stream_from_fd(IMAGE_FD_ARCHIVE_IN), *plain = NULL;
+    const void *first;
+    size_t length;
+    struct stream *start = stream_peek(source, 4, &first, &length, err);
+    int r = start ? 0 : -EIO;
+
+    if (start && compression_detect(first, length) != COMPRESSION_NONE)
+        plain = stream_decompress(start, compression_detect(first, length));
+    if (r == 0)
+        r = unpack_stream(plain ? plain : start, context_fd, err);
+    stream_destroy(plain);
+    stream_destroy(start);
+    stream_destroy(source);
+    return r < 0 ? error_context(err, "build context"), r : 0;
+}
+
+/* What the client had to send, but the Dockerfile's author does not want to be copied. The client
+ * has left out everything else. */
+static int drop_ignored(int context_fd, const struct build_options *options, struct error *err)
+{
+    const char *const names[] = {".dockerignore", options->dockerfile, "dockerfile"};
+    _cleanup_ignore_ struct ignore *ignore = NULL;
+    _cleanup_free_ char *text = NULL;
+    size_t length;
+    int r = read_file(context_fd, ".dockerignore", IGNORE_FILE_MAX, &text, &length, err);
+
+    if (r == -ENOENT)
+        return 0;
+    if (r == 0)
+        r = ignore_parse(text, length, &ignore, err);
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(names); i++) {
+        const char *name = names[i] + strspn(names[i], "/");
+        if (!ignore_matches(ignore, name))
+            continue;
+        const char *last;
+        _cleanup_close_ int parent = file_open_parent_in_root(context_fd, name, 0, &last, NULL);
+        if (parent >= 0)
+            r = file_remove_tree_at(parent, last, err);
+    }
+    return r;
+}
+
+int worker_context(const struct image_worker_context *request, struct image_worker_result **ret,
+                   struct error *err)
+{
+    struct image_worker_result *result = xnew(struct image_worker_result);
+    int r = 0;
+
+    if (mkdirat(IMAGE_FD_STAGING, "context", 0700) < 0)
+        r = error_errno(err, errno, "create a folder in staging");
+    _cleanup_close_ int context =
+        openat(IMAGE_FD_STAGING, "context", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (r == 0 && context < 0)
+        r = error_errno(err, errno, "open a folder in staging");
+    if (r == 0)
+        r = unpack_context(context, err);
+    if (r == 0)
+        r = plan_context(context, request->options, &result->plan, err);
+    if (r < 0)
+        image_worker_result_free(result);
+    else
+        *ret = result;
+    return r;
+}
+
+/* --- the second look -------------------------------------------------------------------------- */
+
+/* What is not there is told when the step comes: it may have a cached result of its own kind. */
+static void sum_up(struct build_step *step)
+{
+    struct sources sources = {0};
+    char digest[72];
+
+    if (!step->copy || step->copy->has_from_stage || step->copy->from_image)
+        return;
+    if (sources_find(IMAGE_FD_STAGING, step->copy, true, &sources, NULL) == 0 &&
+        sources_digest(IMAGE_FD_STAGING, &sources, step->copy, false, digest, NULL) == 0)
+        step->copy->digest = xstrdup(digest);
+    sources_finish(&sources);
+}
+
+int worker_plan(const struct image_worker_plan *request, struct image_worker_result **ret,
+                struct error *err)
+{
+    struct image_worker_result *result = xnew(struct image_worker_result);
+    int r = plan_context(IMAGE_FD_STAGING, request->options, &result->plan, err);
+
+    if (r == 0)
+        r = drop_ignored(IMAGE_FD_STAGING, request->options, err);
+    for (size_t i = 0; r == 0 && i < result->plan->stages_count; i++) {
+        struct build_stage *stage = result->plan->stages[i];
+        for (size_t s = 0; s < stage->steps_count; s++)
+            sum_up(stage->steps[s]);
+    }
+    if (r < 0)
+        image_worker_result_free(result);
+    else
+        *ret = result;
+    return r;
+}

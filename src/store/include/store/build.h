@@ -1,0 +1,64 @@
+/*
+ * Images that a build makes step by step, and the cache by which the next build finds them.
+ *
+ * A step's image is a record like any other, without a name; its layers are in place, but neither
+ * its documents are blobs nor is anything flushed: that happens once, when the build seals the
+ * image it was made for. What was not sealed when the machine went down is dropped at the next
+ * opening; a daemon's death alone costs nothing.
+ *
+ * Thread-safe and blocking as all of the store.
+ */
+#ifndef STORE_BUILD_H
+#define STORE_BUILD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <base/error.h>
+#include <schema/image_worker.h>
+#include <schema/oci_image.h>
+#include <store/staging.h>
+#include <store/store.h>
+
+struct store_step {
+    const char *parent; /* image ID; NULL: it stands on nothing */
+    const char *key; /* in the cache: sha256:HEX of all that decides the result; NULL: not kept */
+    const char *os, *architecture; /* without a parent */
+    const struct oci_image_execution *config;
+    const char *author;                     /* NULL: the parent's */
+    const char *created_by;                 /* for the history; NULL: no entry */
+    const char *comment;                    /* for the history; NULL: none */
+    const struct image_worker_layer *layer; /* in staging; NULL: nothing changed but the config */
+};
+
+/* staging may be NULL without a layer. *ret_id is owned: sha256:HEX. */
+int store_build_step(struct store *store, struct store_staging *staging,
+                     const struct store_step *step, char **ret_id, struct error *err);
+
+/* The key of a text that says all of it: 72 bytes with NUL. */
+void store_build_key(const char *text, size_t length, char ret[72]);
+
+/* The image that a build made of the same parent by the same step. *ret_id is owned; NULL: there is
+ * none. */
+int store_build_find(struct store *store, const char *key, char **ret_id, struct error *err);
+
+/* Makes the image whole and durable, and gives it names (as store_image_tag). */
+int store_build_seal(struct store *store, const char *id, char *const *names, char ***ret_names,
+                     struct error *err);
+
+/* Removes images of steps that nothing stands on: no name, no child, no container. */
+struct store_prune {
+    int64_t until; /* made before it: nanoseconds since 1970; 0: any */
+    uint64_t keep; /* bytes that may stay; 0: none */
+    bool all;      /* also forget the keys of those that stay */
+    bool building; /* a build is under way: what is not sealed may be its own */
+};
+struct store_pruned {
+    char **deleted; /* owned; image IDs */
+    uint64_t reclaimed;
+};
+int store_build_prune(struct store *store, const struct store_prune *how, struct store_pruned *ret,
+                      struct error *err);
+void store_pruned_finish(struct store_pruned *pruned);
+
+#endif
