@@ -18,6 +18,7 @@ enum {
     BUILDS_MAX = 64,              /* at a time */
     BUILD_PARALLEL_STAGES = 4,    /* of one */
     BUILD_LANE_MAX = 1024 * 1024, /* bytes that a stage may be ahead of what is shown */
+    BUILD_LAST_WORDS_MS = 2000,   /* that a client has to take why it was cancelled */
     BUILD_TEXT_MAX = 16 * 1024,   /* of a RUN's output in one message */
 };
 

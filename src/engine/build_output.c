@@ -49,7 +49,8 @@ static void write_out(struct build_output *output, const char *data, size_t leng
         struct pollfd fds[2] = {{output->fd, POLLOUT, 0}, {output->cancel_fd, POLLIN, 0}};
         if (poll(fds, 2, -1) < 0 && errno != EINTR)
             output->broken = true;
-        if (fds[1].revents) /* nobody waits for the rest */
+        /* The end of it is still told, to whoever reads it at once. */
+        if (!fds[0].revents && fds[1].revents && poll(fds, 1, BUILD_LAST_WORDS_MS) <= 0)
             output->broken = true;
         if (!fds[0].revents || output->broken)
             continue;

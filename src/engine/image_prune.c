@@ -15,7 +15,7 @@ static bool is_unused(const struct image_call *call, const struct store_image *i
 {
     const struct api_image_prune *what = call->what;
 
-    return !image->built_in && (what->all || !image->names) &&
+    return !image->built_in && !image->intermediate && (what->all || !image->names) &&
            !strv_contains(call->used_images, image->id) &&
            filter_prune(what->filters, image_labels(image), image->created);
 }

@@ -208,7 +208,8 @@ static int list_step(struct image_call *call, struct error *err)
     struct api_image_summaries *list = xnew(struct api_image_summaries);
     list->images = xnew_array(struct api_image_summary *, count + 1);
     for (size_t i = 0; i < count; i++) {
-        if (matches(images[i], call->reference) && fits(images[i], filters, &times))
+        if ((call->force || !images[i]->intermediate) && matches(images[i], call->reference) &&
+            fits(images[i], filters, &times))
             list->images[list->images_count++] = summary_of(images[i], call->used_images);
     }
     store_image_list_free(images, count);
@@ -245,6 +246,7 @@ void engine_image_list(struct engine *engine, const struct api_image_list *which
         image_call_new(engine, list_step, &api_image_summaries_type, done, data);
 
     call->reference = xstrdup(which->reference);
+    call->force = which->all;
     call->what = copy_filters(which->filters);
     call->what_type = &api_image_filters_type;
     image_call_used(call);

@@ -5,6 +5,7 @@
 #include "commands.h"
 
 const struct command_group command_groups[] = {
+    {"builder", "Manage what builds leave"},
     {"container", "Manage containers"},
     {"image", "Manage images"},
     {"rpc", "Use the management socket"},
@@ -25,6 +26,7 @@ const struct spelling spellings[] = {
     {NULL, "version", &version_command},
     {NULL, "info", &info_command},
     {NULL, "attach", &attach_command},
+    {NULL, "build", &build_command},
     {NULL, "commit", &commit_command},
     {NULL, "cp", &cp_command},
     {NULL, "create", &create_command},
@@ -53,6 +55,8 @@ const struct spelling spellings[] = {
     {NULL, "update", &update_command},
     {NULL, "wait", &wait_command},
     {NULL, "__complete", &complete_command},
+    {"builder", "build", &build_command},
+    {"builder", "prune", &builder_prune_command},
     {"container", "attach", &attach_command},
     {"container", "commit", &commit_command},
     {"container", "cp", &cp_command},
@@ -80,6 +84,7 @@ const struct spelling spellings[] = {
     {"container", "unpause", &unpause_command},
     {"container", "update", &update_command},
     {"container", "wait", &wait_command},
+    {"image", "build", &build_command},
     {"image", "history", &history_command},
     {"image", "import", &import_command},
     {"image", "inspect", &image_inspect_command},

@@ -69,6 +69,8 @@ struct global_values {
 };
 
 extern const struct command attach_command;
+extern const struct command build_command;
+extern const struct command builder_prune_command;
 extern const struct command commit_command;
 extern const struct command complete_command;
 extern const struct command container_inspect_command;
