@@ -13,7 +13,7 @@
 #include "worker.h"
 
 /* No layer: names of whiteouts are names like any other. */
-static const struct unpack_rules plain = {.base = ""};
+static const struct unpack_rules no_layer = {.base = ""};
 
 /* gzip and zstd by our own reader, which limits what comes out; others are libarchive's. */
 struct opened {
@@ -65,7 +65,7 @@ int archive_unpack(int fd, int folder_fd, struct error *err)
     int r = open_archive(&opened, fd, err);
 
     unpack_init(&unpack, folder_fd);
-    unpack.rules = &plain;
+    unpack.rules = &no_layer;
     while (r >= 0 && (r = tar_next(&opened.tar, &entry, err)) > 0) {
         r = unpack_entry(&unpack, &opened.tar, entry, err);
         message_progress("unpack an archive", unpack.bytes);

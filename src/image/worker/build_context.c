@@ -22,7 +22,7 @@
 enum { IGNORE_FILE_MAX = 16 * 1024 * 1024 };
 
 /* No layer: names of whiteouts are names like any other. */
-static const struct unpack_rules plain = {.base = ""};
+static const struct unpack_rules no_layer = {.base = ""};
 
 static int read_file(int context_fd, const char *path, size_t limit, char **ret, size_t *ret_length,
                      struct error *err)
@@ -75,7 +75,7 @@ static int unpack_stream(struct stream *stream, int context_fd, struct error *er
     if (r < 0)
         return r;
     unpack_init(&unpack, context_fd);
-    unpack.rules = &plain;
+    unpack.rules = &no_layer;
     while (r >= 0 && (r = tar_next(&tar, &entry, err)) > 0) {
         r = unpack_entry(&unpack, &tar, entry, err);
         message_progress("unpack the context", unpack.bytes);
