@@ -9,7 +9,7 @@
 
 #include "planner.h"
 
-char *path_clean(const char *path)
+char *path_absolute(const char *path)
 {
     _cleanup_strv_ char **parts = strv_split(path, '/');
     struct buffer out = BUFFER_INIT;
@@ -38,7 +38,7 @@ static char *destination_of(const struct stage *stage, const char *path)
         return xstrdup(path);
     _cleanup_free_ char *joined =
         xasprintf("%s/%s", stage->config->working_dir ? stage->config->working_dir : "", path);
-    char *clean = path_clean(joined);
+    char *clean = path_absolute(joined);
     if (!text_ends_with(path, "/") || text_ends_with(clean, "/"))
         return clean;
     char *folder = xasprintf("%s/", clean);

@@ -84,7 +84,7 @@ char *step_comment(const struct stage *stage, const char *format, ...) _printf_(
 int step_copy(struct planner *planner, struct stage *stage, const struct instruction *instruction,
               const struct words_rules *rules, struct build_step *step, struct error *err);
 /* a/./b/../c -> a/c, of an absolute path. Owned. */
-char *path_clean(const char *path);
+char *path_absolute(const char *path);
 
 /* --- values.c -----------------------------------------------------------------------------------
  */

@@ -405,7 +405,7 @@ static int make_workdir(struct making *making, struct error *err)
                  ? xasprintf("/%s", path)
                  : xasprintf("%s/%s", config->working_dir, path);
     free(config->working_dir);
-    config->working_dir = path_clean(joined);
+    config->working_dir = path_absolute(joined);
     making->step->folder = xstrdup(config->working_dir);
     free(making->step->created_by);
     making->step->created_by = step_comment(making->stage, "WORKDIR %s", config->working_dir);

@@ -35,7 +35,7 @@ struct image_call {
     void *what;                        /* owned; what was asked for; or NULL */
     char *image, *name, *reference;    /* owned arguments */
     char **names;                      /* owned */
-    bool force; /* list: also steps of builds */
+    bool force;                        /* list: also steps of builds */
     int archive_fd;
     struct engine_cancel cancel;
     char **used_images;      /* owned; image IDs of the containers, for counts */

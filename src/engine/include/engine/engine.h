@@ -212,8 +212,8 @@ struct engine_cancel *engine_image_save(struct engine *engine, char *const *name
 struct engine_cancel *engine_image_import(struct engine *engine, const struct api_image_import *how,
                                           int archive_fd, engine_image_done done,
                                           void *data); /* api_image_id */
-/* The socket is taken over: the context comes from it, an api_build_message a line goes into it, and
- * it is closed before the callback: api_build_result. NULL: the callback came already. */
+/* The socket is taken over: the context comes from it, an api_build_message a line goes into it,
+ * and it is closed before the callback: api_build_result. NULL: the callback came already. */
 struct engine_cancel *engine_build(struct engine *engine, const struct api_build_run *how,
                                    int socket_fd, engine_image_done done, void *data);
 void engine_build_prune(struct engine *engine, const struct api_build_prune *how,
