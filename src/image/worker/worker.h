@@ -16,7 +16,7 @@ struct jail {
     const struct image_worker_tree *tree; /* NULL: none; it becomes the root (tree.h) */
     bool writes_tree;
     bool has_network; /* keeps the network, and what finding addresses takes */
-    bool has_target; /* and IMAGE_FD_UPPER */
+    bool has_target;  /* and IMAGE_FD_UPPER */
 };
 int jail_enter(const struct jail *jail, struct error *err);
 
