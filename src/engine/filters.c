@@ -283,9 +283,36 @@ static bool has_port(char *const *wanted, size_t count, const struct container *
     return false;
 }
 
+/* Exposed ones are texts: PORT[-PORT][/PROTOCOL]. */
+static bool has_exposed(char *const *wanted, size_t count, const struct container *container)
+{
+    const struct api_container_spec *spec = container->effective;
+    const char *protocol = NULL;
+    uint16_t first = 0, last = 0;
+
+    for (size_t j = 0; j < spec->exposed_ports_count; j++) {
+        if (port_filter_parse(spec->exposed_ports[j], &first, &last, &protocol) < 0)
+            continue;
+        for (uint32_t port = first; port <= last; port++) {
+            for (size_t i = 0; i < count; i++) {
+                if (port_fits(wanted[i], (uint16_t)port, protocol))
+                    return true;
+            }
+        }
+    }
+    return false;
+}
+
 static bool has_volume(char *const *wanted, const struct container *container)
 {
     const struct api_container_spec *spec = container->effective;
+
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        const struct api_mount *mount = spec->mounts[i];
+        if ((mount->source && strv_contains(wanted, mount->source)) ||
+            strv_contains(wanted, mount->target))
+            return true;
+    }
 
     for (size_t i = 0; i < spec->binds_count; i++) {
         if (strv_contains(wanted, spec->binds[i]->source) ||
@@ -293,6 +320,17 @@ static bool has_volume(char *const *wanted, const struct container *container)
             return true;
     }
     return false;
+}
+
+static bool has_network(char *const *wanted, const struct container *container)
+{
+    const struct api_container_spec *spec = container->effective;
+
+    for (size_t i = 0; spec->networks && i < spec->networks->count; i++) {
+        if (strv_contains(wanted, spec->networks->keys[i]))
+            return true;
+    }
+    return spec->network_mode && strv_contains(wanted, spec->network_mode);
 }
 
 static bool has_health(char *const *wanted, const struct container *container)
@@ -325,12 +363,12 @@ bool container_filter_matches(const struct container_filter *filter,
             strv_contains(filter->images, container->record->image_id)) &&
            (!filters->label_count ||
             filter_has_labels(container->effective->labels, filters->label)) &&
-           (!filters->network_count ||
-            strv_contains(filters->network, container->effective->network_mode)) &&
+           (!filters->network_count || has_network(filters->network, container)) &&
            (!filters->volume_count || has_volume(filters->volume, container)) &&
            (!filters->health_count || has_health(filters->health, container)) &&
            (!filters->publish_count ||
             has_port(filters->publish, filters->publish_count, container, true)) &&
            (!filters->expose_count ||
-            has_port(filters->expose, filters->expose_count, container, false));
+            has_port(filters->expose, filters->expose_count, container, false) ||
+            has_exposed(filters->expose, filters->expose_count, container));
 }

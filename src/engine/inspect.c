@@ -66,6 +66,24 @@ static struct api_port **ports_of(const struct container *container, size_t *ret
 
 /* --- ps --------------------------------------------------------------------------------------- */
 
+static void add_places(const struct api_container_spec *spec, struct api_container_summary *summary)
+{
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        const struct api_mount *mount = spec->mounts[i];
+        if (text_empty(mount->source))
+            continue;
+        strv_append(&summary->mounts, mount->source);
+        summary->mounts_count++;
+        summary->local_volumes += text_equal(mount->type, "volume");
+    }
+    for (size_t i = 0; spec->networks && i < spec->networks->count; i++)
+        strv_append(&summary->networks, spec->networks->keys[i]);
+    if (!summary->networks && spec->network_mode)
+        strv_append(&summary->networks, spec->network_mode);
+    summary->networks_count = strv_length(summary->networks);
+    summary->has_local_volumes = true;
+}
+
 struct api_container_summary *inspect_summary(const struct container *container)
 {
     struct api_container_summary *summary = xnew(struct api_container_summary);
@@ -87,6 +105,7 @@ struct api_container_summary *inspect_summary(const struct container *container)
     summary->has_pid = record->has_pid;
     summary->ports = ports_of(container, &summary->ports_count);
     summary->labels = json_string_map_copy(container->effective->labels);
+    add_places(container->effective, summary);
     return summary;
 }
 

@@ -459,6 +459,7 @@ static void add_source(struct statistics_call *call, const struct container *con
         .name = xstrdup(container->name),
         .pid = runs ? record->pid : 0,
         .started_at = record->started_at,
+        .restart_count = (int32_t)record->restart_count,
         .own_network = !text_equal(container->effective->network_mode, "host"),
         .v2 = container->engine->cgroup_v2,
     };

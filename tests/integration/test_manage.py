@@ -319,6 +319,11 @@ def the_command_line_has_dockers_words_for_it(instance, images):
     assert "Deleted Containers:" in answer and "Total reclaimed space: " in answer, answer
     answer = instance.cloche("system", "prune", "-af").out
     assert f"untagged: {IMAGE}" in answer and "Total reclaimed space: " in answer, answer
+    assert [line.split("\t")[0] for line in instance.cloche("__complete", "ps", "--filter", "status=r").lines] == \
+        ["status=removing", "status=restarting", "status=running"]
+    assert instance.cloche("run", "-d", "--name", "bound", "-v", "/srv:/data", "--rm", "host", "sleep", "1000")
+    assert instance.cloche("ps", "-f", "name=bound", "--format", "{{.Mounts}} {{.Networks}} {{.LocalVolumes}}").out == \
+        "/srv bridge 0\n"
     for words, why in (["rm", "-l", "desk"], "links"), (["start", "--checkpoint", "x", "desk"], "checkpoints"):
         assert why in instance.cloche(*words, code=1).err
 

@@ -29,6 +29,12 @@ struct events_options {
     char **filters;
 };
 
+static const char *const filter_words[] = {
+    "container=",   "daemon=",     "event=",         "image=",      "label=",
+    "network=",     "scope=local", "type=container", "type=daemon", "type=image",
+    "type=network", "type=volume", "volume=",        NULL,
+};
+
 static const struct option events_table[] = {
     {
         .name = "filter",
@@ -38,6 +44,8 @@ static const struct option events_table[] = {
         .argument = "filter",
         .help = "Show only those with type=, event=, container=, image=, label=KEY[=value], "
                 "network=, volume= or daemon=",
+        .complete = COMPLETE_EXAMPLES,
+        .choices = filter_words,
     },
     {
         .name = "format",

@@ -17,6 +17,10 @@ struct images_options {
     char **filters;
 };
 
+static const char *const filter_words[] = {
+    "before=", "dangling=false", "dangling=true", "label=", "reference=", "since=", "until=", NULL,
+};
+
 static const struct option images_table[] = {
     {
         .name = "all",
@@ -39,6 +43,8 @@ static const struct option images_table[] = {
         .argument = "filter",
         .help = "Show only those with reference=, dangling=true|false, label=KEY[=value], "
                 "before=IMAGE, since=IMAGE or until=TIME",
+        .complete = COMPLETE_EXAMPLES,
+        .choices = filter_words,
     },
     {
         .name = "format",

@@ -14,6 +14,8 @@ struct prune_options {
     char **filters;
 };
 
+const char *const prune_filter_words[] = {"label!=", "label=", "until=", NULL};
+
 static const struct option all_table[] = {
     {
         .name = "all",
@@ -32,6 +34,8 @@ static const struct option prune_table[] = {
         .offset = offsetof(struct prune_options, filters),
         .argument = "filter",
         .help = "Remove only those with until=TIME, label=KEY[=value] or label!=KEY[=value]",
+        .complete = COMPLETE_EXAMPLES,
+        .choices = prune_filter_words,
     },
     {
         .name = "force",

@@ -9,6 +9,8 @@
 #include "cli.h"
 #include "filters.h"
 
+extern const char *const prune_filter_words[]; /* for completion */
+
 /* Asks on the terminal. false: no. */
 bool prune_confirmed(const char *warning);
 

@@ -19,6 +19,32 @@ struct ps_options {
     char **filters;
 };
 
+static const char *const filter_words[] = {
+    "ancestor=",
+    "before=",
+    "exited=",
+    "expose=",
+    "health=healthy",
+    "health=none",
+    "health=starting",
+    "health=unhealthy",
+    "id=",
+    "label=",
+    "name=",
+    "network=",
+    "publish=",
+    "since=",
+    "status=created",
+    "status=dead",
+    "status=exited",
+    "status=paused",
+    "status=removing",
+    "status=restarting",
+    "status=running",
+    "volume=",
+    NULL,
+};
+
 static const struct option ps_table[] = {
     {
         .name = "all",
@@ -36,6 +62,8 @@ static const struct option ps_table[] = {
         .help = "Show only those with id=, name=, status=, label=KEY[=value], ancestor=IMAGE, "
                 "before=, since=, exited=CODE, health=, network=, volume=, publish=PORT or "
                 "expose=PORT",
+        .complete = COMPLETE_EXAMPLES,
+        .choices = filter_words,
     },
     {
         .name = "format",
@@ -89,10 +117,21 @@ static const struct option_group ps_groups[] = {{.options = ps_table}, {.options
 enum { COMMAND_WIDTH = 20 };
 
 static const struct listing_field fields[] = {
-    {"ID", "CONTAINER ID"},      {"Image", "IMAGE"},        {"Command", "COMMAND"},
-    {"CreatedAt", "CREATED AT"}, {"RunningFor", "CREATED"}, {"Status", "STATUS"},
-    {"State", "STATE"},          {"Ports", "PORTS"},        {"Names", "NAMES"},
-    {"Labels", "LABELS"},        {"Size", "SIZE"},          {NULL, NULL},
+    {"ID", "CONTAINER ID"},
+    {"Image", "IMAGE"},
+    {"Command", "COMMAND"},
+    {"CreatedAt", "CREATED AT"},
+    {"RunningFor", "CREATED"},
+    {"Status", "STATUS"},
+    {"State", "STATE"},
+    {"Ports", "PORTS"},
+    {"Names", "NAMES"},
+    {"Labels", "LABELS"},
+    {"Size", "SIZE"},
+    {"Mounts", "MOUNTS"},
+    {"LocalVolumes", "LOCAL VOLUMES"},
+    {"Networks", "NETWORKS"},
+    {NULL, NULL},
 };
 
 static const char default_template[] =
@@ -147,6 +186,9 @@ static char **row_of(const struct api_container_summary *container, bool whole, 
     *value++ = strv_join(container->names, ",");
     *value++ = labels_text(container->labels);
     *value++ = size_text(container);
+    *value++ = strv_join(container->mounts, ",");
+    *value++ = xasprintf("%jd", (intmax_t)container->local_volumes);
+    *value++ = strv_join(container->networks, ",");
     return row;
 }
 

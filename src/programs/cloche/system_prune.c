@@ -26,6 +26,8 @@ static const struct option system_prune_table[] = {
         .offset = offsetof(struct system_prune_options, filters),
         .argument = "filter",
         .help = "Remove only those with until=TIME, label=KEY[=value] or label!=KEY[=value]",
+        .complete = COMPLETE_EXAMPLES,
+        .choices = prune_filter_words,
     },
     {
         .name = "force",
