@@ -85,15 +85,6 @@ static int check_isolation(const struct api_container_spec *spec, struct error *
     return refuse(fields, ARRAY_SIZE(fields), err);
 }
 
-static int check_rest(const struct api_container_spec *spec, struct error *err)
-{
-    const struct field fields[] = {
-        {"runtime", !text_empty(spec->runtime) && !text_equal(spec->runtime, "cloche-runtime")},
-    };
-
-    return refuse(fields, ARRAY_SIZE(fields), err);
-}
-
 int spec_check_built(const struct api_container_spec *spec, struct error *err)
 {
     int r = check_networks(spec, err);
@@ -102,7 +93,5 @@ int spec_check_built(const struct api_container_spec *spec, struct error *err)
         r = check_mounts(spec, err);
     if (r == 0)
         r = check_isolation(spec, err);
-    if (r == 0)
-        r = check_rest(spec, err);
     return r;
 }

@@ -304,6 +304,14 @@ static int check_cgroup_parent(const char *path, struct error *err)
     return 0;
 }
 
+/* runc is the name that docker's clients know ours by. */
+static int check_runtime(const char *name, struct error *err)
+{
+    if (text_empty(name) || text_equal(name, "cloche-runtime") || text_equal(name, "runc"))
+        return 0;
+    return error_set(err, -EINVAL, "unknown or invalid runtime name: %.80s", name);
+}
+
 static int check_numbers(const struct api_container_spec *spec, struct error *err)
 {
     if (spec->oom_score_adj < -1000 || spec->oom_score_adj > 1000)
@@ -344,6 +352,8 @@ int spec_check(const struct api_container_spec *spec, unsigned cpus, struct erro
         r = bundle_check_files(spec, err);
     if (r == 0)
         r = check_numbers(spec, err);
+    if (r == 0)
+        r = check_runtime(spec->runtime, err);
     if (r == 0)
         r = check_cgroup_parent(spec->cgroup_parent, err);
     if (r == 0)

@@ -269,5 +269,19 @@ def a_client_that_leaves_takes_its_calls_along(instance, images):
     docker("rm", "-f", "one")
 
 
+@test
+def limits_and_policies_are_changed(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("run", "-d", "--name", "box", "-m", "64m", "small:1", "sleep", "1000")
+    docker("update", "-m", "128m", "--memory-swap", "256m", "--restart", "on-failure:4", "box")
+    config = json.loads(docker("inspect", "box").out)[0]["HostConfig"]
+    assert (config["Memory"], config["MemorySwap"]) == (128 << 20, 256 << 20), config
+    assert config["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 4}, config
+    result = docker("update", "-m", "512m", "box", code=1)
+    assert "update the memoryswap at the same time" in result.err, result.err
+    docker("rm", "-f", "box")
+
+
 if __name__ == "__main__":
     sys.exit(main())

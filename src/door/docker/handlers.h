@@ -35,6 +35,7 @@ void docker_commit(struct exchange *exchange);
 
 /* operations.c */
 void docker_container_restart(struct exchange *exchange);
+void docker_container_update(struct exchange *exchange);
 void docker_container_rename(struct exchange *exchange);
 void docker_container_pause(struct exchange *exchange);
 void docker_container_unpause(struct exchange *exchange);

@@ -27,6 +27,7 @@ static const struct route routes[] = {
     {"DELETE", "/containers/*", docker_container_remove, 0},
     {"POST", "/containers/prune", docker_container_prune, 0},
     {"POST", "/containers/*/restart", docker_container_restart, 0},
+    {"POST", "/containers/*/update", docker_container_update, 0},
     {"POST", "/containers/*/rename", docker_container_rename, 0},
     {"POST", "/containers/*/pause", docker_container_pause, 0},
     {"POST", "/containers/*/unpause", docker_container_unpause, 0},
