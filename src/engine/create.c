@@ -123,6 +123,15 @@ static int record_both(struct creation *creation, const struct record_change *ch
     r = store_snapshot_prepare(creation->store, image_id, id, err);
     if (r < 0)
         return r;
+    uint64_t limit = 0;
+    r = spec_disk_limit(creation->container->spec, &limit, err);
+    if (r == 0 && limit)
+        r = store_snapshot_limit(creation->store, id, limit, err);
+    if (r < 0) {
+        store_db_rollback(db);
+        store_snapshot_remove(creation->store, id, NULL);
+        return r;
+    }
     r = record_change_run(change, err);
     if (r == 0)
         r = store_db_commit(transaction, err);

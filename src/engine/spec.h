@@ -39,6 +39,10 @@ int spec_check(const struct api_container_spec *spec, unsigned cpus, struct erro
 /* The same for limits only, also of an update. */
 int spec_check_resources(const struct api_resources *resources, unsigned cpus, struct error *err);
 
+/* storageOpt's size in bytes (docker's units); 0: not limited. -EINVAL for what is no size, and for
+ * options that docker's overlay2 does not know either. */
+int spec_disk_limit(const struct api_container_spec *spec, uint64_t *ret, struct error *err);
+
 /* -EOPNOTSUPP for a field that nothing carries out (spec_built.c). */
 int spec_check_built(const struct api_container_spec *spec, struct error *err);
 

@@ -23,11 +23,6 @@ static int refuse(const struct field *fields, size_t count, struct error *err)
     return 0;
 }
 
-static bool has_entries(const struct json_string_map *map)
-{
-    return map && map->count > 0;
-}
-
 static int check_networks(const struct api_container_spec *spec, struct error *err)
 {
     const char *mode = spec->network_mode;
@@ -70,7 +65,6 @@ static int check_mounts(const struct api_container_spec *spec, struct error *err
         {"binds", binds_volumes(spec)},
         {"volumesFrom", spec->volumes_from_count > 0},
         {"volumeDriver", !text_empty(spec->volume_driver)},
-        {"storageOpt", has_entries(spec->storage_opt)},
     };
 
     return refuse(fields, ARRAY_SIZE(fields), err);

@@ -8,6 +8,7 @@
 
 #include <base/alloc.h>
 #include <base/text.h>
+#include <store/snapshot.h>
 
 #include "bundle.h"
 #include "devices.h"
@@ -15,7 +16,6 @@
 #include "seccomp.h"
 #include "security.h"
 #include "spec.h"
-#include "supervision.h"
 
 /* --- what others check ------------------------------------------------------------------------ */
 
@@ -322,6 +322,26 @@ static int check_numbers(const struct api_container_spec *spec, struct error *er
     return 0;
 }
 
+int spec_disk_limit(const struct api_container_spec *spec, uint64_t *ret, struct error *err)
+{
+    const struct json_string_map *options = spec->storage_opt;
+
+    *ret = 0;
+    for (size_t i = 0; options && i < options->count; i++) {
+        if (!text_equal(options->keys[i], "size"))
+            return error_set(err, -EINVAL, "unknown option %s of --storage-opt: there is size",
+                             options->keys[i]);
+        if (text_to_size(options->values[i], ret) < 0)
+            return error_set(err, -EINVAL, "--storage-opt size: invalid size: '%s'",
+                             options->values[i]);
+        if (*ret < STORE_DISK_MIN)
+            return error_set(err, -EINVAL,
+                             "--storage-opt size: %s is too small, %d MiB are the least",
+                             options->values[i], STORE_DISK_MIN >> 20);
+    }
+    return 0;
+}
+
 int spec_check(const struct api_container_spec *spec, unsigned cpus, struct error *err)
 {
     int r = spec_check_built(spec, err);
@@ -357,7 +377,7 @@ int spec_check(const struct api_container_spec *spec, unsigned cpus, struct erro
     if (r == 0)
         r = check_cgroup_parent(spec->cgroup_parent, err);
     if (r == 0)
-        r = supervision_check(spec, err);
+        r = spec_disk_limit(spec, &(uint64_t){0}, err);
     if (r == 0 && spec->resources)
         r = spec_check_resources(spec->resources, cpus, err);
     if (r == 0 && !text_empty(spec->stop_signal) && signal_parse(spec->stop_signal, err) < 0)

@@ -120,7 +120,17 @@ int image_find_id(struct store *store, const char *text, char **ret_id, bool *re
 int name_assign(struct store *store, const char *id, const char *name, char **ret_short,
                 struct error *err);
 
-/* overlay.c: a detached overlay mount. layers: folder names under ROOT/layers, highest first. */
+/* disk.c: a limited writable layer. Not under a lock: one thread at a time per container. */
+int disk_limit(struct store *store, const char *container, uint64_t bytes, struct error *err);
+bool disk_is_limited(const struct store *store, const char *container);
+/* At ROOT/containers/ID/limited, with upper/ and work/ in it. */
+int disk_mount(struct store *store, const char *container, struct error *err);
+void disk_unmount(struct store *store,
+                  const char *container); /* does nothing where there is none */
+void disk_unmount_all(struct store *store);
+
+/* overlay.c: a detached overlay mount. layers: folder names under ROOT/layers, highest first;
+ * container: the folder under ROOT/containers with upper/ and work/. */
 int overlay_mount(struct store *store, char *const *layers, const char *container, bool passing,
                   int *ret_fd, struct error *err);
 

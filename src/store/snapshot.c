@@ -120,6 +120,28 @@ static int read_layers(struct store *store, const char *container, char ***ret, 
     return r;
 }
 
+int store_snapshot_limit(struct store *store, const char *container, uint64_t bytes,
+                         struct error *err)
+{
+    if (bytes < STORE_DISK_MIN)
+        return error_set(err, -EINVAL, "a disk of %llu bytes is too small, %d are the least",
+                         (unsigned long long)bytes, STORE_DISK_MIN);
+    return disk_limit(store, container, bytes, err);
+}
+
+/* The overlay holds on to the limited disk, so that it can go from the mount table at once. */
+static int mount_limited(struct store *store, char *const *layers, const char *container,
+                         bool passing, int *ret_fd, struct error *err)
+{
+    _cleanup_free_ char *folder = xasprintf("%s/limited", container);
+    int r = disk_mount(store, container, err);
+
+    if (r == 0)
+        r = overlay_mount(store, layers, folder, passing, ret_fd, err);
+    disk_unmount(store, container);
+    return r;
+}
+
 int store_snapshot_mount(struct store *store, const char *container, bool passing, int *ret_fd,
                          struct error *err)
 {
@@ -132,6 +154,8 @@ int store_snapshot_mount(struct store *store, const char *container, bool passin
         return r;
     if (!layers) /* an image without layers, or no such snapshot */
         strv_append(&layers, STORE_EMPTY_LAYER);
+    if (disk_is_limited(store, container))
+        return mount_limited(store, layers, container, passing, ret_fd, err);
     return overlay_mount(store, layers, container, passing, ret_fd, err);
 }
 
@@ -142,7 +166,12 @@ int store_snapshot_open_upper(struct store *store, const char *container, int *r
 
     if (r < 0)
         return r;
-    _cleanup_free_ char *upper = xasprintf("%s/upper", container);
+    bool limited = disk_is_limited(store, container);
+    if (limited)
+        r = disk_mount(store, container, err);
+    if (r < 0)
+        return r;
+    _cleanup_free_ char *upper = xasprintf("%s%s/upper", container, limited ? "/limited" : "");
     int fd = openat(store->containers_fd, upper, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return error_errno(err, errno, "open %s/containers/%s", store->root, upper);
@@ -214,6 +243,7 @@ int store_snapshot_remove(struct store *store, const char *container, struct err
         return gone;
     /* Files first: a record whose folder is gone can be removed again, a folder without a record
      * would be found only at the next opening. */
+    disk_unmount(store, container);
     r = file_remove_tree_at(store->containers_fd, container, err);
     if (r == 0)
         r = store_db_run(store->db, err, "DELETE FROM snapshot WHERE container = ?", "t",

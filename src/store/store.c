@@ -115,6 +115,8 @@ int store_open(const char *root, struct store **ret, struct error *err)
     if (r == 0)
         r = build_open(store, err);
     if (r == 0)
+        disk_unmount_all(store); /* of a daemon that was killed */
+    if (r == 0)
         r = garbage_collect_at_open(store, err);
     if (r == 0)
         r = host_refresh(store, err);
@@ -132,6 +134,7 @@ void store_close(struct store *store)
     if (!store)
         return;
     store_db_close(store->db);
+    disk_unmount_all(store);
     close_fd(store->content_fd);
     close_fd(store->layers_fd);
     close_fd(store->containers_fd);

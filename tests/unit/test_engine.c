@@ -155,7 +155,6 @@ static void test_fields_that_nothing_does_are_named(void **state)
     static const char *const fields[][2] = {
         {"networkMode", "\"container:a\""},
         {"mounts", "[{\"type\":\"volume\",\"target\":\"/a\"}]"},
-        {"storageOpt", "{\"size\":\"1g\"}"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {

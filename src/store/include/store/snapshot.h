@@ -22,6 +22,13 @@
 int store_snapshot_prepare(struct store *store, const char *image_id, const char *container,
                            struct error *err);
 
+/* What the container writes may take at most so many bytes, those of the file system that keeps
+ * them included: a file of that size with an ext4 in it, made by mkfs.ext4 at the first mount, on a
+ * loop device. Before the first mount; -EINVAL below STORE_DISK_MIN. */
+enum { STORE_DISK_MIN = 4 * 1024 * 1024 };
+int store_snapshot_limit(struct store *store, const char *container, uint64_t bytes,
+                         struct error *err);
+
 /* A detached overlay mount of it; *ret_fd is the caller's. Each call makes a new mount: at most one
  * may live at a time (the kernel's overlay wants upper and work for itself: -EBUSY).
  *
@@ -31,7 +38,8 @@ int store_snapshot_prepare(struct store *store, const char *image_id, const char
 int store_snapshot_mount(struct store *store, const char *container, bool passing, int *ret_fd,
                          struct error *err);
 
-/* The upper folder, opened for reading, for a commit; the caller's. */
+/* The upper folder, opened for reading, for a commit; the caller's. Of a limited one the file
+ * system stays mounted below ROOT/containers/ID until the snapshot is mounted again or goes. */
 int store_snapshot_open_upper(struct store *store, const char *container, int *ret_fd,
                               struct error *err);
 
