@@ -140,6 +140,7 @@ static struct api_image_summary *summary_of(const struct store_image *image, cha
 
     summary->id = xstrdup(image->id);
     summary->names = image_list_of(image->names, &summary->names_count);
+    summary->digests = image_list_of(image->digests, &summary->digests_count);
     summary->created_at = clock_format(image->created);
     summary->size = image->size;
     summary->has_containers = true;
@@ -290,6 +291,7 @@ static int inspect_step(struct image_call *call, struct error *err)
     struct api_image_details *details = xnew(struct api_image_details);
     details->id = xstrdup(image->id);
     details->names = image_list_of(image->names, &details->names_count);
+    details->digests = image_list_of(image->digests, &details->digests_count);
     details->manifest_digest = xstrdup(image->manifest_digest);
     details->created_at = clock_format(image->created);
     details->author = xstrdup(image->config->author);

@@ -15,6 +15,7 @@ void store_image_free(struct store_image *image)
     free(image->id);
     free(image->manifest_digest);
     strv_free(image->names);
+    strv_free(image->digests);
     strv_free(image->diff_ids);
     strv_free(image->layers);
     free(image->base);
@@ -40,6 +41,18 @@ static int read_names(struct store *store, struct store_image *image, struct err
 
     while (r >= 0 && (r = store_statement_step(names, err)) > 0)
         strv_take(&image->names, store_reference_shorten(store_statement_text(names, 0)));
+    return r;
+}
+
+static int read_digests(struct store *store, struct store_image *image, struct error *err)
+{
+    _cleanup_store_statement_ struct store_statement *digests = NULL;
+    int r = store_db_query(store->db, &digests, err,
+                           "SELECT name FROM image_digest WHERE image = ? ORDER BY name", "t",
+                           image->id);
+
+    while (r >= 0 && (r = store_statement_step(digests, err)) > 0)
+        strv_take(&image->digests, store_reference_shorten(store_statement_text(digests, 0)));
     return r;
 }
 
@@ -120,6 +133,8 @@ int image_read(struct store *store, const char *id, struct store_image **ret, st
     int r = read_record(store, image, err);
     if (r >= 0)
         r = read_names(store, image, err);
+    if (r >= 0)
+        r = read_digests(store, image, err);
     if (r >= 0)
         r = read_layers(store, image, err);
     if (r >= 0 && image->base)

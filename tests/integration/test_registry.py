@@ -39,6 +39,9 @@ def an_image_is_pulled_and_runs(instance, images, scratch):
         again = instance.cloche("pull", f"{registry.name}/lib/shop:1")
         assert "Status: Image is up to date" in again.out and "Already exists" in again.out, again
         instance.cloche("run", "--rm", f"{registry.name}/lib/shop@{wanted}", "true")
+        assert instance.cloche("image", "inspect", "-f", "{{json .RepoDigests}}",
+                               f"{registry.name}/lib/shop:1").out.strip() == \
+            json.dumps([f"{registry.name}/lib/shop@{wanted}"])
 
 
 @test

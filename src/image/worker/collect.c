@@ -1,6 +1,5 @@
 /* One pass over the archive: documents into memory, layers into staging. */
 #include <errno.h>
-#include <openssl/evp.h>
 #include <string.h>
 
 #include <base/alloc.h>
@@ -19,20 +18,6 @@ enum {
 };
 
 static const char blobs_prefix[] = "blobs/sha256/";
-
-bool digest_is_valid(const char *digest)
-{
-    return digest && text_starts_with(digest, "sha256:") && text_is_hex(digest + 7, 64);
-}
-
-void digest_of_text(const void *data, size_t length, char ret[DIGEST_TEXT_SIZE])
-{
-    unsigned char hash[32];
-
-    EVP_Digest(data, length, hash, NULL, EVP_sha256(), NULL);
-    memcpy(ret, "sha256:", 7);
-    text_hex(hash, sizeof(hash), ret + 7);
-}
 
 /* A name under blobs/sha256/ is a promise. */
 static int check_blob_name(const char *path, const char *digest, struct error *err)

@@ -192,7 +192,10 @@ static int create_with_image(struct cli *cli, const struct run_options *options,
     if (!is_missing(cli) || text_equal(options->pull, "never"))
         return error_move(err, &reason);
     if (!options->quiet)
-        fprintf(stderr, "Unable to find image '%s' locally\n", spec->image);
+        fprintf(stderr, "Unable to find image '%s%s' locally\n", spec->image,
+                strpbrk(strrchr(spec->image, '/') ? strrchr(spec->image, '/') : spec->image, ":@")
+                    ? ""
+                    : ":latest");
     r = pull(cli, options, spec, err);
     return r < 0 ? r : cli_call(cli, "container.create", spec, ret, err);
 }

@@ -48,6 +48,7 @@ struct store_image {
     char *id;              /* sha256:HEX of the configuration */
     char *manifest_digest; /* sha256:HEX; NULL for `host` */
     char **names;          /* short: shop:latest; sorted; NULL: none */
+    char **digests;        /* what registries have it as: shop@sha256:HEX; NULL: none */
     char **diff_ids;       /* lowest first; NULL-terminated */
     char **layers;         /* names of folders in ROOT/layers, lowest first; NULL-terminated */
     char *base;        /* STORE_HOST_IMAGE: stands on the machine's own /usr; NULL: on nothing */
