@@ -24,6 +24,8 @@ const char *inspect_state(const struct container *container)
         return container->record->started_at ? "exited" : "created";
     if (container_is_paused(container))
         return "paused";
+    if (container->supervision.revival)
+        return container_state_names[CONTAINER_RESTARTING];
     return container_state_names[container->state];
 }
 
@@ -117,7 +119,7 @@ static struct api_container_state *state_of(const struct container *container)
     struct api_container_state *state = xnew(struct api_container_state);
 
     state->status = xstrdup(inspect_state(container));
-    state->restarting = state->has_restarting = container->state == CONTAINER_RESTARTING;
+    state->restarting = state->has_restarting = text_equal(state->status, "restarting");
     state->running = container->state == CONTAINER_RUNNING || state->restarting;
     state->health = supervision_health(container);
     state->pid = record->pid;

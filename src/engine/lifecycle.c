@@ -25,6 +25,7 @@ void container_started(struct container *container, int pid, int64_t started)
     record->has_started_at = true;
     record->has_exit_code = record->has_finished_at = record->has_oom_killed = false;
     record->paused = record->has_paused = false;
+    supervision_restarted(container);
 }
 
 void container_restarting(struct container *container, const struct monitor_restarting *how)
@@ -115,6 +116,8 @@ void container_ended(struct container *container, const struct container_end *en
     container_drop_attachments(container);
     exec_end_all(container);
     waiters_container_ended(container);
+    if (end->lost && !container->effective->auto_remove)
+        supervision_lost(container);
     /* Without --rm the monitor's status file is what counts until this commit. */
     bool restarts = current && current->kind == &restart_operation_kind;
     if (!container->effective->auto_remove)
@@ -124,8 +127,6 @@ void container_ended(struct container *container, const struct container_end *en
     if (container->effective->auto_remove && !restarts &&
         !operation_pending(container, &remove_operation_kind))
         remove_submit(container, true, NULL, NULL);
-    else if (end->lost)
-        supervision_lost(container);
     container_unref(container);
 }
 

@@ -65,7 +65,6 @@ static void sweep_done(struct disk_job *job)
     /* A monitor writes its status before it says that the container runs. */
     if (recovery->read_result == -ENOENT && recovery->container->state == CONTAINER_STARTING) {
         end.never_ran = true;
-        end.lost = false;
         end.exit_code = EXIT_CODE_NOT_STARTED;
         end.why = "its start was cut off";
     }

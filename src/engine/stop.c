@@ -73,6 +73,11 @@ void engine_container_kill(struct container *container, const char *signal_name,
     _cleanup_error_ struct error err = ERROR_INIT;
     int number = text_empty(signal_name) ? SIGKILL : signal_parse(signal_name, &err);
 
+    if (number == SIGKILL && supervision_cancel(container)) {
+        const struct engine_result killed = ENGINE_RESULT_INIT;
+        done(&killed, data);
+        return;
+    }
     bool alive = container->state == CONTAINER_RUNNING || container->state == CONTAINER_RESTARTING;
     if (number > 0 && (!alive || !container->link))
         not_running(container, "kill", &err);
@@ -114,7 +119,7 @@ static void stop_begin(struct operation *operation)
     if (container_is_active(operation->container))
         stop_send(operation->container, &stop->how);
     else
-        operation_finish(operation, NULL, false);
+        operation_finish(operation, NULL, supervision_cancel(operation->container));
 }
 
 static void stop_container_ended(struct operation *operation)

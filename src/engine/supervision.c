@@ -222,6 +222,7 @@ void supervision_wanted(struct container *container)
     record->manually_stopped = record->has_manually_stopped = false;
     record->restart_count = 0;
     record->has_restart_count = false;
+    record->restart_due = record->has_restart_due = false;
 }
 
 void supervision_health_reset(struct container *container)
@@ -234,6 +235,16 @@ void supervision_unwanted(struct container *container)
 {
     supervision_finish(container);
     container->record->manually_stopped = container->record->has_manually_stopped = true;
+    container->record->restart_due = container->record->has_restart_due = false;
+}
+
+bool supervision_cancel(struct container *container)
+{
+    if (!container->supervision.revival)
+        return false;
+    supervision_unwanted(container);
+    container_commit_record(container);
+    return true;
 }
 
 bool supervision_take_restart(struct container *container)
@@ -248,9 +259,13 @@ static void on_started(const struct engine_result *result, void *data)
 {
     struct container *container = data;
 
-    if (result->err)
+    if (result->err) {
         log_failure(LOG_WARNING, result->err, "container %.12s cannot be started again",
                     container->id);
+        if (!container->engine->ending && !container_is_active(container) &&
+            container->state != CONTAINER_REMOVING)
+            supervision_lost(container);
+    }
     container_unref(container);
 }
 
@@ -294,24 +309,37 @@ static bool lost_is_restarted(const struct container *container)
     const struct api_restart_policy *policy = container->effective->restart_policy;
     const struct record_container *record = container->record;
 
-    if (is_none(policy) || record->manually_stopped || container->engine->removing)
+    if (is_none(policy) || record->manually_stopped || !record->started_at ||
+        container->engine->removing)
         return false;
     return !is_on_failure(policy) || !policy->maximum_retry_count ||
            record->restart_count < (uint32_t)policy->maximum_retry_count;
 }
 
-void supervision_lost(struct container *container)
+static void schedule(struct container *container)
 {
-    if (!lost_is_restarted(container) || container->supervision.revival)
-        return;
     struct revival *revival = xnew(struct revival);
     revival->container = container_ref(container);
     revival->timer.data = revival;
     uv_timer_init(container->engine->loop, &revival->timer);
     uv_timer_start(&revival->timer, on_due, next_delay(container), 0);
     container->supervision.revival = revival;
-    container->record->restart_count++;
-    container->record->has_restart_count = true;
+}
+
+void supervision_lost(struct container *container)
+{
+    struct record_container *record = container->record;
+
+    if (!lost_is_restarted(container) || container->supervision.revival)
+        return;
+    record->restart_count++;
+    record->restart_due = record->has_restart_count = record->has_restart_due = true;
+    schedule(container);
+}
+
+void supervision_restarted(struct container *container)
+{
+    container->record->restart_due = container->record->has_restart_due = false;
 }
 
 /* --- after the machine's restart -------------------------------------------------------------- */
@@ -361,6 +389,13 @@ static bool boots(const struct container *container)
     return text_equal(policy->name, "always") || !record->manually_stopped;
 }
 
+/* An earlier daemon died before it could start it again. */
+static bool is_due(const struct container *container)
+{
+    return container->record->restart_due && !container->supervision.revival &&
+           !container_is_active(container) && container->state != CONTAINER_REMOVING;
+}
+
 void supervision_boot(struct engine *engine)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -369,14 +404,14 @@ void supervision_boot(struct engine *engine)
 
     if (is_new_boot(engine, &fresh, &err) < 0)
         log_failure(LOG_ERROR, &err, "whether the machine was restarted is not known");
-    if (!fresh)
-        return;
     struct container **all = xnew_array(struct container *, count + 1);
     for (size_t i = 0; i < count; i++)
         all[i] = container_ref(engine->containers[i]);
     for (size_t i = 0; i < count; i++) {
-        if (boots(all[i]))
+        if (fresh && boots(all[i]))
             restart_now(all[i]);
+        else if (is_due(all[i]))
+            schedule(all[i]);
         container_unref(all[i]);
     }
     free(all);

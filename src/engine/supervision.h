@@ -30,17 +30,22 @@ struct api_health *supervision_health(const struct container *container);
 /* Somebody starts it (not a restart), or stops it, or removes it. */
 void supervision_wanted(struct container *container);
 void supervision_unwanted(struct container *container);
+/* Takes a start back that was to come; whether there was one. */
+bool supervision_cancel(struct container *container);
 /* A start begins: whether it is one of ours. */
 bool supervision_take_restart(struct container *container);
 
 /* A run begins: nothing is known of its health but whether anybody will check. */
 void supervision_health_reset(struct container *container);
 
-/* It ended with its monitor: started again after a while, where its policy says so. */
+/* It ended with its monitor, or could not be started again: started again after a while, where its policy says so. */
 void supervision_lost(struct container *container);
 
-/* After the machine's restart, when every container's state is known: starts those whose policy
- * wants it. Does not wait. */
+/* It runs again. */
+void supervision_restarted(struct container *container);
+
+/* When every container's state is known: starts those that an earlier daemon was to start again, and
+ * after the machine's restart those whose policy wants it. Does not wait. */
 void supervision_boot(struct engine *engine);
 
 /* A container's death; also before engine_end(). */

@@ -298,6 +298,13 @@ void clients_send_exec(struct monitor *monitor, struct session *session, enum st
     }
 }
 
+/* The end of one client's input may be the end of others that have gone: then the one behind it may
+ * not be there any more, and all are looked at again. */
+static struct client *next_after(const struct monitor *monitor, size_t count, struct client *next)
+{
+    return monitor->clients_count == count ? next : monitor->clients;
+}
+
 static bool wants(const struct client *client, enum stream stream)
 {
     return client->flags &
@@ -310,6 +317,7 @@ void clients_bypass_log(struct monitor *monitor, enum stream stream, const char 
     struct client *next;
 
     for (struct client *client = monitor->clients; client; client = next) {
+        size_t count = monitor->clients_count;
         next = client->next;
         if (client->kind != CLIENT_ATTACH || client->gone || !wants(client, stream) ||
             is_owed(monitor, client))
@@ -319,6 +327,7 @@ void clients_bypass_log(struct monitor *monitor, enum stream stream, const char 
             client_failed(monitor, client, r);
         else
             update_events(monitor, client);
+        next = next_after(monitor, count, next);
     }
 }
 
@@ -528,10 +537,12 @@ void clients_log_grew(struct monitor *monitor)
     struct client *next;
 
     for (struct client *client = monitor->clients; client; client = next) {
+        size_t count = monitor->clients_count;
         next = client->next;
         /* Those that wait for EPOLLOUT come by themselves. */
         if (client->kind != CLIENT_EXEC && !client->gone && !(client->watch.events & EPOLLOUT))
             serve(monitor, client);
+        next = next_after(monitor, count, next);
     }
 }
 

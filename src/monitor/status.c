@@ -38,7 +38,7 @@ void monitor_status_format(const struct monitor_status *status, const char *erro
                       status->failing_streak);
     if (status->state == MONITOR_STATE_RESTARTING)
         buffer_printf(out, "next_start=%llu\n", (unsigned long long)status->next_start);
-    if (status->state == MONITOR_STATE_EXITED || status->state == MONITOR_STATE_RESTARTING)
+    if (status->state == MONITOR_STATE_EXITED || status->restarts)
         buffer_printf(out, "finished=%llu\nexit_code=%d\noom=%u\n",
                       (unsigned long long)status->finished, status->exit_code, status->oom);
     if (!error)

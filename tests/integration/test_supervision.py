@@ -2,14 +2,16 @@
 """Restart policies, health checks and limits of logs, through the daemon: what it tells of them, and
 that they hold when it, or a monitor, dies."""
 
+import contextlib
 import json
 import os
 import pathlib
+import random
 import signal
 import sqlite3
 import time
 
-from harness import main, test, wait_for
+from harness import main, note, test, wait_for
 
 IMAGE = "small:1"
 
@@ -163,6 +165,26 @@ def a_lost_monitor_s_container_is_started_again(instance, images):
 
 
 @test
+def a_stop_takes_back_what_the_daemon_would_start(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", "sleep", "1000", restartPolicy={"name": "always"})
+    # Each loss makes the next wait longer: in one of them the stop must come.
+    for _ in range(5):
+        monitor = state(instance, "box")["MonitorPid"]
+        os.kill(monitor, signal.SIGKILL)
+        wait_for(lambda: state(instance, "box").get("MonitorPid") not in (None, monitor) and
+                 state(instance, "box")["Status"] == "running")
+    os.kill(state(instance, "box")["MonitorPid"], signal.SIGKILL)
+    wait_for(lambda: state(instance, "box")["Status"] == "restarting")
+    instance.cloche("stop", "box")
+    assert state(instance, "box")["Status"] == "exited"
+    time.sleep(5)
+    assert state(instance, "box")["Status"] == "exited"
+    instance.cloche("rm", "box")
+
+
+@test
 def health_is_told_and_changes_are_events(instance, images):
     load(instance, images)
     instance.start_daemon()
@@ -259,6 +281,65 @@ def logs_go_over_several_files(instance, images):
             assert lines("--follow", "--tail", "10") == expected[-10:]
     folder = pathlib.Path(details(instance, "box")["LogPath"]).parent
     assert len(list(folder.glob("log*"))) == 3, list(folder.glob("log*"))
+
+
+@test
+def an_attached_run_gets_its_exit_code_without_a_daemon(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    client = instance.start("run", "-i", "--name", "box", "--restart", "always", IMAGE, "sh", "-c",
+                            "read x; exit 6")
+    wait_for(lambda: status_line(instance, "box").startswith("Up"))
+    os.kill(instance.daemon_pid(), signal.SIGSTOP)
+    pid = instance.daemon_pid()
+    os.kill(pid, signal.SIGKILL)
+    client.stdin.write(b"\n")
+    client.stdin.flush()
+    out, err = client.communicate(timeout=60)
+    assert client.returncode == 6, (client.returncode, err)
+    instance.cloche("rm", "-f", "box")
+
+
+@test
+def killed_at_random_everything_comes_back(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    seed = random.randrange(1 << 32)
+    note(f"seed {seed}")
+    chance = random.Random(seed)
+    health = {"test": ["CMD", "true"], "interval": 100_000_000}
+    names = [f"box{number}" for number in range(8)]
+    for number, name in enumerate(names):
+        script = f"echo run; sleep {number % 4}; exit 1" if number % 4 else "echo run; sleep 1000"
+        create(instance, name, "sh", "-c", script, restartPolicy={"name": "unless-stopped"},
+               healthcheck=health)
+    ended = time.monotonic() + 12
+    while time.monotonic() < ended:
+        time.sleep(chance.random() * 0.7)
+        processes = instance.processes()
+        victims = [pid for pid in processes if _name(pid) in ("cloched", "cloche-monitor")]
+        if victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice(victims), signal.SIGKILL)
+        if chance.random() < 0.3:
+            instance.cloche("ps", code=None)
+    instance.start_daemon()
+    up = lambda: [name for name in names if state(instance, name)["Status"] in ("running", "restarting")]
+    try:
+        wait_for(lambda: up() == names, what="all of them are back")
+    except AssertionError:
+        note(instance.cloche("ps", "-a").out)
+        raise
+    assert all(details(instance, name)["RestartCount"] > 0 for name in names[1:4])
+    instance.cloche("rm", "-f", *names)
+    assert instance.cloche("ps", "-aq").out == ""
+
+
+def _name(pid):
+    try:
+        return open(f"/proc/{pid}/comm").read().strip()
+    except OSError:
+        return ""
 
 
 @test

@@ -203,7 +203,8 @@ static int receive_wait(struct session *session, int *ret_code, struct error *er
     return 0;
 }
 
-/* What the monitor wrote when the container ended, for the time when there is no daemon. */
+/* What the monitor wrote when the container, or a run of one that is restarted, ended, for the time
+ * when there is no daemon. */
 static int read_status(const struct session *session, int *ret_code)
 {
     _cleanup_free_ char *path =
@@ -214,7 +215,7 @@ static int read_status(const struct session *session, int *ret_code)
     for (int i = 0; bundle >= 0 && i < STATUS_LOOKS; i++) {
         _cleanup_free_ char *reason = NULL;
         if (monitor_status_read(bundle, &status, &reason, NULL) >= 0 &&
-            status.state == MONITOR_STATE_EXITED) {
+            (status.state == MONITOR_STATE_EXITED || status.restarts)) {
             *ret_code = status.exit_code;
             return 0;
         }

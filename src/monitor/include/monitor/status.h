@@ -8,7 +8,7 @@
  *     monitor=4711                  its process id
  *     pid=0
  *     started=1795514400123456789   nanoseconds since the epoch
- *     finished=1795514401123456789
+ *     finished=1795514401123456789  of the last run, as the next two: where one has ended
  *     exit_code=137
  *     oom=0
  *     restarts=2                    how often it was restarted; not when never
