@@ -38,14 +38,15 @@ bool supervision_take_restart(struct container *container);
 /* A run begins: nothing is known of its health but whether anybody will check. */
 void supervision_health_reset(struct container *container);
 
-/* It ended with its monitor, or could not be started again: started again after a while, where its policy says so. */
+/* It ended with its monitor, or could not be started again: started again after a while, where its
+ * policy says so. */
 void supervision_lost(struct container *container);
 
 /* It runs again. */
 void supervision_restarted(struct container *container);
 
-/* When every container's state is known: starts those that an earlier daemon was to start again, and
- * after the machine's restart those whose policy wants it. Does not wait. */
+/* When every container's state is known: starts those that an earlier daemon was to start again,
+ * and after the machine's restart those whose policy wants it. Does not wait. */
 void supervision_boot(struct engine *engine);
 
 /* A container's death; also before engine_end(). */
