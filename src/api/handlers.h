@@ -153,4 +153,23 @@ void api_image_search(struct rpc_request *request, const struct api_image_search
 void api_registry_login(struct rpc_request *request, const struct api_registry_login *params,
                         void *context);
 
+void api_network_create(struct rpc_request *request, const struct api_network_create *params,
+                        void *context);
+void api_network_list(struct rpc_request *request, const struct api_network_list *params,
+                      void *context);
+void api_network_inspect(struct rpc_request *request, const struct api_network_ref *params,
+                         void *context);
+void api_network_remove(struct rpc_request *request, const struct api_network_remove *params,
+                        void *context);
+void api_network_prune(struct rpc_request *request, const struct api_network_prune *params,
+                       void *context);
+void api_network_connect(struct rpc_request *request, const struct api_network_connect *params,
+                         void *context);
+void api_network_disconnect(struct rpc_request *request,
+                            const struct api_network_disconnect *params, void *context);
+void api_container_publish(struct rpc_request *request, const struct api_container_ports *params,
+                           void *context);
+void api_container_unpublish(struct rpc_request *request, const struct api_container_ports *params,
+                             void *context);
+
 #endif

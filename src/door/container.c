@@ -224,12 +224,54 @@ static void write_config(struct json_writer *writer, const struct api_container_
 
 /* ---- what it got */
 
-static void write_place(struct json_writer *writer, const struct api_container_network *network)
+static void write_main_place(struct json_writer *writer,
+                             const struct api_container_network *network)
 {
     field_text(writer, "Gateway", network->gateway);
     field_text(writer, "IPAddress", network->address);
     field_integer(writer, "IPPrefixLen", network->prefix_length);
     field_text(writer, "MacAddress", network->mac_address);
+    field_text(writer, "IPv6Gateway", network->gateway6);
+    field_text(writer, "GlobalIPv6Address", network->address6);
+    field_integer(writer, "GlobalIPv6PrefixLen", network->prefix_length6);
+}
+
+static void write_wishes(struct json_writer *writer, const struct api_container_endpoint *place)
+{
+    if (!place->wanted_ipv4 && !place->wanted_ipv6) {
+        field_null(writer, "IPAMConfig");
+        return;
+    }
+    field_object_begin(writer, "IPAMConfig");
+    if (place->wanted_ipv4)
+        field_text(writer, "IPv4Address", place->wanted_ipv4);
+    if (place->wanted_ipv6)
+        field_text(writer, "IPv6Address", place->wanted_ipv6);
+    json_writer_object_end(writer);
+}
+
+static void write_place(struct json_writer *writer, const struct api_container_endpoint *place)
+{
+    field_object_begin(writer, place->network);
+    write_wishes(writer, place);
+    field_list(writer, "Links", place->links);
+    field_list(writer, "Aliases", place->aliases);
+    field_text(writer, "MacAddress", place->mac_address);
+    field_text(writer, "NetworkID", place->network_id);
+    field_text(writer, "EndpointID", place->endpoint_id);
+    field_text(writer, "Gateway", place->gateway);
+    field_text(writer, "IPAddress", place->address);
+    field_integer(writer, "IPPrefixLen", place->prefix_length);
+    field_text(writer, "IPv6Gateway", place->gateway6);
+    field_text(writer, "GlobalIPv6Address", place->address6);
+    field_integer(writer, "GlobalIPv6PrefixLen", place->prefix_length6);
+    if (place->driver_opts)
+        field_map(writer, "DriverOpts", place->driver_opts);
+    else
+        field_null(writer, "DriverOpts");
+    if (place->dns_names)
+        field_list(writer, "DNSNames", place->dns_names);
+    json_writer_object_end(writer);
 }
 
 static void write_network(struct json_writer *writer, const struct api_container_details *container)
@@ -238,11 +280,10 @@ static void write_network(struct json_writer *writer, const struct api_container
 
     field_object_begin(writer, "NetworkSettings");
     inspect_write_ports(writer, "Ports", network->ports, network->ports_count, true);
-    write_place(writer, network);
+    write_main_place(writer, network);
     field_object_begin(writer, "Networks");
-    field_object_begin(writer, inspect_network_mode(container));
-    write_place(writer, network);
-    json_writer_object_end(writer);
+    for (size_t i = 0; i < network->networks_count; i++)
+        write_place(writer, network->networks[i]);
     json_writer_object_end(writer);
     json_writer_object_end(writer);
 }

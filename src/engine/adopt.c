@@ -23,6 +23,7 @@
 
 #include "adopt.h"
 #include "cgroup.h"
+#include "nameserver.h"
 #include "remove.h"
 #include "spawn.h"
 
@@ -130,6 +131,7 @@ static void adopt_restarting(struct container *container, const struct monitor_s
     container->record->started_at = (int64_t)status->started;
     container->record->has_started_at = true;
     container_restarting(container, &how);
+    nameserver_adopt(container);
     container_commit_record(container);
     log_info("container %.12s is adopted; it is being restarted", container->id);
 }
@@ -144,6 +146,7 @@ static void adopt_running(struct container *container, const struct monitor_stat
     container_started(container, status->pid, (int64_t)status->started);
     container->record->paused = container->record->has_paused = paused;
     adopt_supervision(container, status);
+    nameserver_adopt(container);
     container_commit_record(container);
     /* An earlier daemon may have died in the middle of a commit. */
     if (!paused &&

@@ -98,6 +98,7 @@ void bundle_write_process(const struct api_container_spec *effective,
 struct bundle_place {
     struct in_addr address;
     struct in_addr gateway; /* the machine, as it sees it */
+    bool names;             /* a name server of ours answers at NET_NAMES_ADDRESS */
 };
 
 /* Writes hosts, hostname and resolv.conf into directory_fd. place: NULL without a bridge. Blocks

@@ -7,6 +7,7 @@
 #include <base/alloc.h>
 #include <base/file.h>
 #include <base/text.h>
+#include <net/net.h>
 
 #include "bundle.h"
 
@@ -90,8 +91,25 @@ static char *read_or_empty(const char *path)
     return text;
 }
 
-static char *resolv_conf_for(const struct api_container_spec *spec, bool own_network)
+/* The specification as it would be with our name server, which asks the others. */
+static struct api_container_spec with_names(const struct api_container_spec *spec)
 {
+    static char *servers[] = {NET_NAMES_ADDRESS, NULL}, *options[] = {"ndots:0", NULL};
+    struct api_container_spec own = *spec;
+
+    own.dns = servers;
+    own.dns_count = 1;
+    if (own.dns_options_count == 0) {
+        own.dns_options = options;
+        own.dns_options_count = 1;
+    }
+    return own;
+}
+
+static char *resolv_conf_for(const struct api_container_spec *asked, bool own_network, bool names)
+{
+    const struct api_container_spec own = with_names(asked);
+    const struct api_container_spec *spec = names ? &own : asked;
     _cleanup_free_ char *machine = read_or_empty(machine_resolv_conf);
 
     if (own_network && strstr(machine, "nameserver 127.0.0.53")) {
@@ -246,7 +264,7 @@ int bundle_write_files(int directory_fd, const struct api_container_spec *effect
     bool host = text_equal(effective->network_mode, "host");
     _cleanup_free_ char *hosts = hosts_for(effective, place);
     _cleanup_free_ char *hostname = xasprintf("%s\n", effective->hostname);
-    _cleanup_free_ char *resolv_conf = resolv_conf_for(effective, !host);
+    _cleanup_free_ char *resolv_conf = resolv_conf_for(effective, !host, place && place->names);
     int r;
 
     r = write_file(directory_fd, "hosts", hosts, err);

@@ -31,6 +31,7 @@ void container_unref(struct container *container)
     container_drop_attachments(container);
     exec_free_all(container);
     free(container->publications);
+    places_free(container);
     free(container->name);
     free(container->next_name);
     api_container_spec_free(container->spec);

@@ -214,7 +214,9 @@ static char **warnings_for(const struct api_container_spec *spec)
 {
     char **warnings = NULL;
 
-    if (spec->ports_count && spec->network_mode && !text_equal(spec->network_mode, "bridge"))
+    const char *mode = spec->network_mode;
+
+    if (spec->ports_count && (text_equal(mode, "host") || text_equal(mode, "none")))
         strv_take(&warnings, xasprintf("Published ports are discarded when using %s network mode",
                                        spec->network_mode));
     supervision_warnings(spec, &warnings);
@@ -232,6 +234,8 @@ void engine_container_create(struct engine *engine, const struct api_container_s
     }
     struct creation *creation = xnew(struct creation);
     creation->container = new_container(engine, spec);
+    places_plan(creation->container);
+    places_write(creation->container);
     creation->store = engine->store;
     creation->warnings = warnings_for(spec);
     creation->done = done;

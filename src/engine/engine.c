@@ -34,6 +34,7 @@ static int find_programs(struct engine *engine, const struct engine_config *conf
 
     engine->monitor_program = xasprintf("%s/cloche-monitor", config->libexec);
     engine->image_program = xasprintf("%s/cloche-image", config->libexec);
+    engine->names_program = xasprintf("%s/cloche-names", config->libexec);
     engine->init_program = xasprintf("%s/cloche-init", config->libexec);
     engine->registry_program = xasprintf("%s/cloche-registry", config->libexec);
     engine->runtime_program = xstrdup(config->runtime);
@@ -153,11 +154,13 @@ void engine_free(struct engine *engine)
     while (engine->containers_count)
         container_table_remove(engine->containers[engine->containers_count - 1]);
     free(engine->containers);
+    network_free_all(engine);
     store_close(engine->store);
     error_finish(&engine->net_error);
     free(engine->monitor_program);
     free(engine->runtime_program);
     free(engine->image_program);
+    free(engine->names_program);
     free(engine->init_program);
     free(engine->registry_program);
     registries_settings_free(engine->registries);

@@ -12,8 +12,6 @@
 #include "filters.h"
 #include "internal.h"
 
-static const char network_name[] = "bridge";
-
 static struct api_event *new_event(const char *type, const char *action, const char *id,
                                    const char *name)
 {
@@ -82,21 +80,26 @@ void event_container_died(const struct container *container, int exit_code, bool
         (struct event_attribute[]){{"exitCode", code}, {"execDuration", duration}, {NULL, NULL}});
 }
 
-void event_container_network(const struct container *container, const char *action)
+static const char *driver_of(const struct network *network)
 {
-    const struct engine *engine = container->engine;
-    struct api_event *event = new_event("network", action, engine->instance->bridge, network_name);
+    return network->record->driver;
+}
+
+void event_container_network(const struct container *container, const struct network *network,
+                             const char *action)
+{
+    struct api_event *event = new_event("network", action, network->id, network->record->name);
 
     add_all(event, (struct event_attribute[]){
-                       {"container", container->id}, {"type", network_name}, {NULL, NULL}});
+                       {"container", container->id}, {"type", driver_of(network)}, {NULL, NULL}});
     tell(container->engine, event);
 }
 
-void event_network(struct engine *engine, const char *action)
+void event_network(struct engine *engine, const struct network *network, const char *action)
 {
-    struct api_event *event = new_event("network", action, engine->instance->bridge, network_name);
+    struct api_event *event = new_event("network", action, network->id, network->record->name);
 
-    add_all(event, (struct event_attribute[]){{"type", network_name}, {NULL, NULL}});
+    add_all(event, (struct event_attribute[]){{"type", driver_of(network)}, {NULL, NULL}});
     tell(engine, event);
 }
 

@@ -9,6 +9,7 @@
 
 struct container;
 struct engine;
+struct network;
 
 struct event_attribute {
     const char *name;  /* NULL ends the list */
@@ -23,10 +24,12 @@ void event_container_signal(const struct container *container, int number);
 /* oom, where it was one, and die. nanoseconds: how long it ran; < 0: not told. */
 void event_container_died(const struct container *container, int exit_code, bool oom,
                           int64_t nanoseconds);
-/* connect and disconnect, of a container's place on the bridge. */
-void event_container_network(const struct container *container, const char *action);
+/* connect and disconnect, of a container's place on a network. */
+void event_container_network(const struct container *container, const struct network *network,
+                             const char *action);
 
-void event_network(struct engine *engine, const char *action);
+/* create and destroy. */
+void event_network(struct engine *engine, const struct network *network, const char *action);
 /* name: NULL or "": the image has none. */
 void event_image(struct engine *engine, const char *action, const char *id, const char *name);
 

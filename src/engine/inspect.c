@@ -10,7 +10,9 @@
 
 #include "inspect.h"
 #include "internal.h"
+#include "nameserver.h"
 #include "pause.h"
+#include "ports.h"
 #include "spec.h"
 #include "status.h"
 #include "supervision.h"
@@ -46,13 +48,13 @@ static char *status_of(const struct container *container)
 static struct api_port *port_of(const struct net_publication *publication)
 {
     struct api_port *port = xnew(struct api_port);
-    char address[NET_ADDRESS_TEXT];
+    char address[NET_IP_TEXT];
 
-    port->host_address = xstrdup(net_address_format(publication->host_address, address));
+    port->host_address = xstrdup(net_ip_format(&publication->host_address, address));
     port->host_port = publication->host_port;
     port->has_host_port = true;
     port->container_port = publication->container_port;
-    port->protocol = xstrdup(publication->protocol == NET_UDP ? "udp" : "tcp");
+    port->protocol = xstrdup(ports_protocol_name(publication->protocol));
     return port;
 }
 
@@ -137,31 +139,113 @@ static struct api_container_state *state_of(const struct container *container)
     return state;
 }
 
-static char *mac_text(struct in_addr address)
+static char *mac_text(const uint8_t mac[static 6])
 {
-    uint8_t mac[6];
-
-    net_address_mac(address, mac);
     return xasprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
                      mac[5]);
+}
+
+static char *address6_text(struct in6_addr address)
+{
+    const struct net_ip ip = net_ip_v6(address);
+    char text[NET_IP_TEXT];
+
+    return xstrdup(net_ip_format(&ip, text));
+}
+
+static void add_addresses(const struct place *place, struct api_container_endpoint *endpoint)
+{
+    const struct network *network = place->network;
+    char text[NET_ADDRESS_TEXT];
+
+    endpoint->link = xstrdup(place->interface.name);
+    endpoint->address = xstrdup(net_address_format(place->interface.address, text));
+    endpoint->prefix_length = (int32_t)network->subnet.prefix;
+    endpoint->has_prefix_length = true;
+    endpoint->gateway = xstrdup(net_address_format(network->subnet.gateway, text));
+    endpoint->mac_address = mac_text(place->interface.mac);
+    if (network->subnet6.prefix == 0)
+        return;
+    endpoint->address6 = address6_text(place->interface.address6);
+    endpoint->prefix_length6 = (int32_t)network->subnet6.prefix;
+    endpoint->has_prefix_length6 = true;
+    endpoint->gateway6 = address6_text(network->subnet6.gateway);
+}
+
+static struct api_container_endpoint *endpoint_of(const struct container *container,
+                                                  const struct place *place)
+{
+    struct api_container_endpoint *endpoint = xnew(struct api_container_endpoint);
+    const struct api_endpoint *wanted = place->wanted;
+
+    endpoint->network =
+        xstrdup(place->network ? place->network->record->name : place->network_name);
+    endpoint->network_id = xstrdup(place->network_id);
+    endpoint->endpoint_id = xstrdup(place->endpoint_id);
+    endpoint->aliases = strv_copy(wanted->aliases);
+    endpoint->aliases_count = wanted->aliases_count;
+    endpoint->links = strv_copy(wanted->links);
+    endpoint->links_count = wanted->links_count;
+    endpoint->wanted_ipv4 = xstrdup(wanted->ipv4_address);
+    endpoint->wanted_ipv6 = xstrdup(wanted->ipv6_address);
+    endpoint->driver_opts = wanted->driver_opts ? json_string_map_copy(wanted->driver_opts) : NULL;
+    if (place_has_names(place)) {
+        endpoint->dns_names = place_names(container, place);
+        endpoint->dns_names_count = strv_length(endpoint->dns_names);
+    }
+    if (place->held)
+        add_addresses(place, endpoint);
+    return endpoint;
+}
+
+/* host and none are networks, too, for those who look (docker). */
+static struct api_container_endpoint *builtin_endpoint(const struct container *container)
+{
+    const char *mode = container->effective->network_mode;
+    const struct network *network = network_by_name(container->engine, mode);
+    struct api_container_endpoint *endpoint = xnew(struct api_container_endpoint);
+
+    endpoint->network = xstrdup(mode);
+    endpoint->network_id = xstrdup(network ? network->id : "");
+    endpoint->endpoint_id = xstrdup("");
+    return endpoint;
 }
 
 static struct api_container_network *network_of(const struct container *container)
 {
     struct api_container_network *network = xnew(struct api_container_network);
-    const struct net_subnet *subnet = &container->engine->subnet;
-    char text[NET_ADDRESS_TEXT];
+    const struct place *main = places_main(container);
 
     network->mode = xstrdup(container->effective->network_mode);
-    if (container->has_address) {
-        network->address = xstrdup(net_address_format(container->address, text));
-        network->prefix_length = (int32_t)subnet->prefix;
+    if (main) {
+        _cleanup_api_container_endpoint_ struct api_container_endpoint *endpoint =
+            endpoint_of(container, main);
+
+        network->address = steal_ptr(endpoint->address);
+        network->prefix_length = endpoint->prefix_length;
         network->has_prefix_length = true;
-        network->gateway = xstrdup(net_address_format(subnet->gateway, text));
-        network->mac_address = mac_text(container->address);
+        network->gateway = steal_ptr(endpoint->gateway);
+        network->mac_address = steal_ptr(endpoint->mac_address);
+        network->address6 = steal_ptr(endpoint->address6);
+        network->prefix_length6 = endpoint->prefix_length6;
+        network->has_prefix_length6 = endpoint->has_prefix_length6;
+        network->gateway6 = steal_ptr(endpoint->gateway6);
     }
     network->ports = ports_of(container, &network->ports_count);
+    network->networks = xnew_array(struct api_container_endpoint *, container->places_count + 2);
+    for (size_t i = 0; i < container->places_count; i++)
+        network->networks[network->networks_count++] = endpoint_of(container, container->places[i]);
+    if (container->places_count == 0 && !network_shared_with(container))
+        network->networks[network->networks_count++] = builtin_endpoint(container);
     return network;
+}
+
+struct api_published_ports *engine_container_ports(const struct container *container)
+{
+    struct api_published_ports *list = xnew(struct api_published_ports);
+
+    list->ports = ports_of(container, &list->ports_count);
+    return list;
 }
 
 struct api_container_details *engine_container_inspect(const struct container *container)

@@ -23,7 +23,7 @@
 #include "disk.h"
 #include "link.h"
 
-enum { CONTAINER_ID_DIGITS = 64, EXEC_ID_DIGITS = 64 };
+enum { CONTAINER_ID_DIGITS = 64, EXEC_ID_DIGITS = 64, NETWORK_ID_DIGITS = 64 };
 
 /* The names are those of record_container.state; see container_state_names. */
 enum container_state {
@@ -41,6 +41,7 @@ struct engine {
     char *monitor_program; /* owned paths */
     char *runtime_program;
     char *image_program;
+    char *names_program;
     char *init_program;
     char *registry_program;
 
@@ -48,9 +49,10 @@ struct engine {
     struct disk *disk;
 
     struct net *net;
-    struct error net_error; /* set: why no container can have a place on the bridge */
-    struct net_pool *addresses;
-    struct net_subnet subnet;
+    struct error net_error;    /* set: why no container can have a place on a network */
+    struct network **networks; /* oldest first; the engine's own are among them */
+    size_t networks_count;
+    struct nameserver *nameserver; /* NULL: not needed yet */
     uv_poll_t net_poll;
     uv_timer_t spare_timer;
     bool net_handles_open;
@@ -119,11 +121,37 @@ struct container {
     size_t waiters_count;
     struct operation *operations; /* the first one is under way */
 
-    /* Held on the bridge from start to end. */
-    bool has_address;
-    struct in_addr address;
-    struct net_publication *publications;
+    struct place **places; /* on networks, the main one first; addresses are held while it runs */
+    size_t places_count;
+    int names_udp_fd, names_tcp_fd;       /* for the name server; > 0 until it has them */
+    struct net_publication *publications; /* while it runs */
     size_t publications_count;
+};
+
+enum network_kind { NETWORK_BRIDGE, NETWORK_HOST, NETWORK_NONE };
+
+/* A network, from its record. */
+struct network {
+    char id[NETWORK_ID_DIGITS + 1];
+    enum network_kind kind;
+    bool builtin; /* bridge, host, none */
+    bool hidden;  /* its creation is not committed yet, or its removal has begun */
+    struct record_stored_network *record;
+    struct net_subnet subnet; /* of a bridge */
+    struct net_subnet6 subnet6;
+    struct net_bridge *bridge; /* NULL: there is no network at all */
+    struct net_pool *addresses;
+};
+
+/* A container's place on a network: what was asked for, and while it runs what it got. */
+struct place {
+    char *network_name; /* as it was named */
+    char network_id[NETWORK_ID_DIGITS + 1];
+    struct network *network;     /* NULL: not found yet, or removed */
+    struct api_endpoint *wanted; /* never NULL */
+    bool held;                   /* the rest is true */
+    char endpoint_id[NETWORK_ID_DIGITS + 1];
+    struct net_interface interface;
 };
 
 /* --- container.c: the table ------------------------------------------------------------------- */
@@ -228,21 +256,73 @@ void engine_fail(engine_done done, void *data, const struct error *err);
         .fd = -1                                                                                   \
     }
 
-/* --- network.c -------------------------------------------------------------------------------- */
+/* --- network.c: the engine's side of net -------------------------------------------------------
+ */
 
-/* Opens the network and reserves what running containers hold (record.network of those that `keep`
- * a place). A failure is remembered in engine->net_error. */
+/* Opens the network and makes the recorded networks known. A failure is remembered in
+ * engine->net_error. */
 int network_open(struct engine *engine, struct error *err);
-void network_restore(struct container *container);
 int network_setup(struct engine *engine, struct error *err);
 void network_close(struct engine *engine);
+void network_free_all(struct engine *engine);
 
-/* An address and the published ports for a container that starts; written to its record. */
+/* --- networks.c: the table ---------------------------------------------------------------------
+ */
+
+/* Fills the table; the networks that are always there are recorded where they are missing. Blocks;
+ * before the loop runs. */
+int networks_load(struct engine *engine, struct error *err);
+/* By name, full ID, or unique prefix of an ID. -ENOENT, -EEXIST. */
+int network_find(struct engine *engine, const char *reference, struct network **ret,
+                 struct error *err);
+struct network *network_by_id(struct engine *engine, const char *id); /* or NULL */
+struct network *network_by_name(struct engine *engine, const char *name);
+void network_free(struct network *network); /* NULL allowed */
+
+/* --- place.c: containers on networks -----------------------------------------------------------
+ */
+
+/* What the specification says about networks, into container->places. Pure. */
+void places_plan(struct container *container);
+/* Finds the networks of its places, as far as they are there. */
+void places_resolve(struct container *container);
+/* From and into the record. */
+void places_read(struct container *container);
+void places_write(struct container *container);
+void places_free(struct container *container);
+/* The one whose addresses ports lead to and whose gateway is the default route; NULL: none is held.
+ */
+struct place *places_main(const struct container *container);
+struct place *places_find(const struct container *container, const struct network *network);
+void place_free(struct place *place);
+/* Reserves addresses for it. */
+int place_hold(struct container *container, struct place *place, struct error *err);
+void place_release(struct place *place);
+
+/* Reserves what a running container holds by its record, for adoption. */
+void network_restore(struct container *container);
+/* Addresses and the published ports for a container that starts; written to its record. */
 int network_reserve(struct container *container, struct error *err);
 /* The namespace for it, -1 for the host's. */
 int network_create(struct container *container, int *ret_netns_fd, struct error *err);
+/* The network namespace of a running container: as its monitor holds it, which also does so while
+ * the container is between two lives. */
+int container_open_netns(const struct container *container, int *ret_fd, struct error *err);
 /* Takes back what network_reserve or network_restore took. */
 void network_release(struct container *container);
+bool network_is_host(const struct container *container);
+/* The container whose network this one shares: its reference, or NULL. */
+const char *network_shared_with(const struct container *container);
+
+/* --- ports.c ------------------------------------------------------------------------------------
+ */
+
+/* Publishes what the container wants at its main place; what was published before an error stays
+ * recorded (ports_withdraw). */
+int ports_publish(struct container *container, struct error *err);
+void ports_withdraw(struct container *container);
+void ports_restore(struct container *container);
+void ports_write(struct container *container); /* into the record */
 
 /* --- start.c, lifecycle.c, remove.c, recover.c -------------------------------------------------
  */

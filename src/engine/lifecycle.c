@@ -95,10 +95,17 @@ static void tell_end(const struct container *container, const struct container_e
                          known ? end->finished - record->started_at : -1);
 }
 
+static void tell_disconnected(const struct container *container)
+{
+    for (size_t i = 0; i < container->places_count; i++) {
+        if (container->places[i]->held)
+            event_container_network(container, container->places[i]->network, "disconnect");
+    }
+}
+
 void container_ended(struct container *container, const struct container_end *end)
 {
     struct operation *current = container->operations;
-    bool connected = container->has_address;
     bool told = container->state == CONTAINER_RESTARTING && !end->lost;
 
     if (!container_is_active(container))
@@ -110,9 +117,8 @@ void container_ended(struct container *container, const struct container_end *en
         tell_end(container, end);
     container->recovering = false;
     link_destroy(steal_ptr(container->link));
+    tell_disconnected(container);
     network_release(container);
-    if (connected)
-        event_container_network(container, "disconnect");
     container_drop_attachments(container);
     exec_end_all(container);
     waiters_container_ended(container);

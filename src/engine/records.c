@@ -81,6 +81,7 @@ static int load_row(struct engine *engine, struct store_statement *row, struct e
         return r;
     }
     container->state = state_by_name(container->record->state);
+    places_read(container);
     container_table_add(engine, container);
     return 0;
 }

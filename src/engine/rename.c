@@ -8,6 +8,7 @@
 #include <base/text.h>
 
 #include "events.h"
+#include "nameserver.h"
 #include "internal.h"
 #include "names.h"
 
@@ -40,6 +41,7 @@ static void rename_done(struct disk_job *job)
     old = xasprintf("/%s", container->name);
     free(container->name);
     container->name = steal_ptr(rename->name);
+    nameserver_places(container);
     event_container(container, "rename",
                     (struct event_attribute[]){{"oldName", old}, {NULL, NULL}});
     operation_finish(&rename->base, NULL, true);

@@ -25,15 +25,8 @@ static int refuse(const struct field *fields, size_t count, struct error *err)
 
 static int check_networks(const struct api_container_spec *spec, struct error *err)
 {
-    const char *mode = spec->network_mode;
     const struct field fields[] = {
-        {"networkMode", !text_empty(mode) && !text_equal(mode, "bridge") &&
-                            !text_equal(mode, "default") && !text_equal(mode, "none") &&
-                            !text_equal(mode, "host")},
-        {"networks", spec->networks && spec->networks->count > 0},
-        {"macAddress", !text_empty(spec->mac_address)},
         {"links", spec->links_count > 0},
-        {"publishAllPorts", spec->publish_all_ports},
     };
 
     return refuse(fields, ARRAY_SIZE(fields), err);

@@ -141,7 +141,7 @@ static int check_modes(const struct api_container_spec *spec, struct error *err)
 
 static int check_ports(const struct api_container_spec *spec, struct error *err)
 {
-    struct in_addr address;
+    struct in6_addr address;
 
     if (spec->ports_count > SPEC_PORTS_MAX)
         return error_set(err, -EINVAL, "more than %d published ports", SPEC_PORTS_MAX);
@@ -150,7 +150,8 @@ static int check_ports(const struct api_container_spec *spec, struct error *err)
         if (port->container_port == 0)
             return error_set(err, -EINVAL, "invalid container port: 0");
         if (!text_empty(port->host_address) &&
-            inet_pton(AF_INET, port->host_address, &address) != 1)
+            inet_pton(AF_INET, port->host_address, &address) != 1 &&
+            inet_pton(AF_INET6, port->host_address, &address) != 1)
             return error_set(err, -EINVAL, "invalid IP address to publish a port on: %s",
                              port->host_address);
     }

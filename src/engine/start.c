@@ -23,6 +23,7 @@
 
 #include "bundle.h"
 #include "events.h"
+#include "nameserver.h"
 #include "look.h"
 #include "namespace.h"
 #include "pause.h"
@@ -90,7 +91,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .init = container->effective->init ? container->engine->init_program : NULL,
     };
 
-    if (text_equal(container->effective->network_mode, "host"))
+    if (network_is_host(container))
         facts.network.kind = BUNDLE_HOST;
     int r = bundle_write_config(&facts, &config, err);
     return r < 0 ? r
@@ -198,6 +199,14 @@ static void start_fail(struct start_operation *start)
 
 /* --- the loop's side -------------------------------------------------------------------------- */
 
+static void tell_connected(const struct container *container)
+{
+    for (size_t i = 0; i < container->places_count; i++) {
+        if (container->places[i]->held)
+            event_container_network(container, container->places[i]->network, "connect");
+    }
+}
+
 static void on_start_reply(const struct link_message *message, void *data)
 {
     struct start_operation *start = data;
@@ -207,8 +216,8 @@ static void on_start_reply(const struct link_message *message, void *data)
 
     if (started) {
         container_started(container, started->pid, (int64_t)started->started);
-        if (container->has_address)
-            event_container_network(container, "connect");
+        nameserver_start(container);
+        tell_connected(container);
         event_container(container, "start", NULL);
         container_commit_record(container);
         operation_finish(&start->base, NULL, true);
@@ -390,8 +399,11 @@ static void start_begin(struct operation *operation)
         return;
     }
     container_set_state(container, CONTAINER_STARTING);
-    start->has_place = container->has_address;
-    start->place = (struct bundle_place){container->address, container->engine->subnet.gateway};
+    const struct place *main = places_main(container);
+    start->has_place = main != NULL;
+    if (main)
+        start->place = (struct bundle_place){main->interface.address, main->network->subnet.gateway,
+                                             nameserver_is_needed(container)};
     record_change_update(&start->change, container);
     start->job.work = prepare_work;
     start->job.done = prepare_done;

@@ -79,7 +79,7 @@ struct api_system_info *system_info(struct engine *engine)
 {
     struct api_system_info *info = xnew(struct api_system_info);
     const struct instance *instance = engine->instance;
-    char subnet[NET_SUBNET_TEXT];
+    const struct network *network = network_by_name(engine, "bridge");
 
     info->instance = xstrdup(instance->name);
     info->version = xstrdup(CLOCHE_VERSION);
@@ -87,7 +87,7 @@ struct api_system_info *system_info(struct engine *engine)
     info->run_dir = xstrdup(instance->run);
     info->runtime = xstrdup(engine->runtime_program);
     info->bridge = xstrdup(instance->bridge);
-    info->subnet = xstrdup(net_subnet_format(&engine->subnet, subnet));
+    info->subnet = xstrdup(network ? network->record->subnet : "");
     info->storage_driver = xstrdup("overlay");
     strv_append(&info->security_options, "seccomp");
     info->security_options_count = 1;

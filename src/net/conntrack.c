@@ -73,10 +73,10 @@ static void add_address(const struct net_subnet *address, void *data)
 /* Flows of containers to such a port elsewhere (a name server's, say) are none of our business. */
 static bool is_published_there(const struct flows *flows, struct in_addr destination)
 {
-    const struct in_addr wanted = flows->publication->host_address;
+    const struct net_ip *wanted = &flows->publication->host_address;
 
-    if (wanted.s_addr != htonl(INADDR_ANY))
-        return wanted.s_addr == destination.s_addr;
+    if (!net_ip_is_any(wanted))
+        return wanted->v4.s_addr == destination.s_addr;
     if (ntohl(destination.s_addr) >> 24 == IN_LOOPBACKNET)
         return true;
     for (size_t i = 0; i < flows->addresses_count; i++) {
@@ -134,6 +134,8 @@ void conntrack_forget_udp(struct net *net, const struct net_publication *publica
 {
     struct flows flows = {.publication = publication, .deletions = NETLINK_BATCH_INIT};
 
+    if (publication->host_address.family != AF_INET)
+        return; /* those of IPv6 end by themselves */
     if (link_each_address(&net->route, 0, add_address, &flows, NULL) == 0)
         list_flows(net, &flows);
     if (flows.deletions.count > 0)

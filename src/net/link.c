@@ -73,18 +73,20 @@ static void put_peer(struct nlmsghdr *message, const struct link_veth *veth)
 
 /* Only a link that exists takes settings of its port (Linux rtnl_newlink), so this is a message of
  * its own; it finds the link by name. */
-static void add_hairpin(struct netlink_batch *batch, const char *name)
+static void add_port_settings(struct netlink_batch *batch, const char *name, bool isolated)
 {
     const struct ifinfomsg header = {0};
     struct nlmsghdr *message =
-        add_link_message(batch, "turn hairpin mode of a bridge port on", RTM_NEWLINK, 0, &header);
+        add_link_message(batch, "set up a bridge port", RTM_NEWLINK, 0, &header);
     struct nlattr *info, *data;
 
     mnl_attr_put_strz(message, IFLA_IFNAME, name);
     info = mnl_attr_nest_start(message, IFLA_LINKINFO);
     mnl_attr_put_strz(message, IFLA_INFO_SLAVE_KIND, "bridge");
     data = mnl_attr_nest_start(message, IFLA_INFO_SLAVE_DATA);
-    mnl_attr_put_u8(message, IFLA_BRPORT_MODE, 1);
+    mnl_attr_put_u8(message, IFLA_BRPORT_MODE, 1); /* hairpin */
+    if (isolated)
+        mnl_attr_put_u8(message, IFLA_BRPORT_ISOLATED, 1);
     mnl_attr_nest_end(message, data);
     mnl_attr_nest_end(message, info);
 }
@@ -99,7 +101,7 @@ void link_add_veth(struct netlink_batch *batch, const struct link_veth *veth)
     mnl_attr_put_u32(message, IFLA_MASTER, veth->bridge);
     mnl_attr_put_u32(message, IFLA_MTU, veth->mtu);
     put_peer(message, veth);
-    add_hairpin(batch, veth->name);
+    add_port_settings(batch, veth->name, veth->isolated);
 }
 
 static struct nlmsghdr *add_address_message(struct netlink_batch *batch, const char *what,
@@ -134,10 +136,29 @@ void link_add_address_delete(struct netlink_batch *batch, unsigned index,
     add_address_message(batch, "remove an address", RTM_DELADDR, 0, index, address);
 }
 
-void link_add_default_route(struct netlink_batch *batch, unsigned index, struct in_addr gateway)
+void link_add_address6(struct netlink_batch *batch, unsigned index, struct in6_addr address,
+                       unsigned prefix)
+{
+    const struct ifaddrmsg header = {
+        .ifa_family = AF_INET6,
+        .ifa_prefixlen = (uint8_t)prefix,
+        .ifa_flags = IFA_F_NODAD,
+        .ifa_scope = RT_SCOPE_UNIVERSE,
+        .ifa_index = index,
+    };
+    struct nlmsghdr *message =
+        netlink_batch_add(batch, "add an IPv6 address", RTM_NEWADDR,
+                          NLM_F_CREATE | NLM_F_REPLACE | NLM_F_ACK, &header, sizeof(header));
+
+    mnl_attr_put(message, IFA_LOCAL, sizeof(address), &address);
+    mnl_attr_put(message, IFA_ADDRESS, sizeof(address), &address);
+}
+
+void link_add_default_route(struct netlink_batch *batch, unsigned index,
+                            const struct net_ip *gateway)
 {
     const struct rtmsg header = {
-        .rtm_family = AF_INET,
+        .rtm_family = (uint8_t)gateway->family,
         .rtm_table = ROUTE_TABLE_MAIN,
         .rtm_protocol = RTPROT_STATIC,
         .rtm_scope = RT_SCOPE_UNIVERSE,
@@ -145,9 +166,12 @@ void link_add_default_route(struct netlink_batch *batch, unsigned index, struct 
     };
     struct nlmsghdr *message =
         netlink_batch_add(batch, "add the default route", RTM_NEWROUTE,
-                          NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &header, sizeof(header));
+                          NLM_F_CREATE | NLM_F_REPLACE | NLM_F_ACK, &header, sizeof(header));
 
-    mnl_attr_put_u32(message, RTA_GATEWAY, gateway.s_addr);
+    if (gateway->family == AF_INET6)
+        mnl_attr_put(message, RTA_GATEWAY, sizeof(gateway->v6), &gateway->v6);
+    else
+        mnl_attr_put_u32(message, RTA_GATEWAY, gateway->v4.s_addr);
     mnl_attr_put_u32(message, RTA_OIF, index);
 }
 

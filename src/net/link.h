@@ -48,6 +48,7 @@ struct link_veth {
     const uint8_t *peer_mac; /* 6 bytes */
     int peer_netns;          /* descriptor */
     uint32_t mtu;
+    bool isolated; /* does not reach the other isolated ports of the bridge */
 };
 
 /* The pair, and hairpin mode on its port: a container may reach itself through a published port. */
@@ -57,6 +58,12 @@ void link_add_address(struct netlink_batch *batch, unsigned index,
                       const struct net_subnet *address);
 void link_add_address_delete(struct netlink_batch *batch, unsigned index,
                              const struct net_subnet *address);
-void link_add_default_route(struct netlink_batch *batch, unsigned index, struct in_addr gateway);
+/* Without duplicate address detection, which would keep it from being used for 1.8 s. One that is
+ * there already stays. */
+void link_add_address6(struct netlink_batch *batch, unsigned index, struct in6_addr address,
+                       unsigned prefix);
+/* In place of another default route of the gateway's family. */
+void link_add_default_route(struct netlink_batch *batch, unsigned index,
+                            const struct net_ip *gateway);
 
 #endif

@@ -38,33 +38,15 @@ static int open_watch(struct netlink *watch, struct error *err)
     return 0;
 }
 
-static int check_config(const struct net_config *config, struct error *err)
-{
-    if (text_empty(config->bridge) || strlen(config->bridge) >= IFNAMSIZ)
-        return error_set(err, -EINVAL, "'%s' cannot be a bridge's name",
-                         config->bridge ? config->bridge : "");
-    if (text_empty(config->nft_table) || strlen(config->nft_table) > NET_TABLE_NAME_MAX)
-        return error_set(err, -EINVAL, "'%s' cannot be a table's name",
-                         config->nft_table ? config->nft_table : "");
-    if (config->subnet.prefix < NET_PREFIX_MIN || config->subnet.prefix > NET_PREFIX_MAX)
-        return error_set(err, -EINVAL, "a subnet's prefix is %d to %d, not %u", NET_PREFIX_MIN,
-                         NET_PREFIX_MAX, config->subnet.prefix);
-    return 0;
-}
-
-int net_open(const struct net_config *config, struct net **ret, struct error *err)
+int net_open(const char *nft_table, struct net **ret, struct error *err)
 {
     struct net *net;
     int r;
 
-    r = check_config(config, err);
-    if (r < 0)
-        return r;
+    if (text_empty(nft_table) || strlen(nft_table) > NET_TABLE_NAME_MAX)
+        return error_set(err, -EINVAL, "'%s' cannot be a table's name", nft_table ? nft_table : "");
     net = xnew(struct net);
-    net->bridge = xstrdup(config->bridge);
-    net->nft_table = xstrdup(config->nft_table);
-    net->subnet = config->subnet;
-    net->mtu = config->mtu > 0 ? config->mtu : NET_MTU_DEFAULT;
+    net->nft_table = xstrdup(nft_table);
     net->own_netns = -1;
 
     r = namespace_open_own(&net->own_netns, err);
@@ -93,126 +75,47 @@ void net_close(struct net *net)
     netlink_finish(&net->nft);
     netlink_finish(&net->route);
     close_fd(net->own_netns);
+    for (size_t i = 0; i < net->bridges_count; i++)
+        bridge_free(net->bridges[i]);
+    free(net->bridges);
     free(net->publications);
     free(net->nft_table);
-    free(net->bridge);
     free(net);
 }
 
-/* --- the bridge --- */
-
-static int create_bridge(struct net *net, struct error *err)
-{
-    _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
-    uint8_t mac[6];
-
-    net_address_mac(net->subnet.gateway, mac);
-    link_add_bridge(&batch, net->bridge, mac, net->mtu);
-    return netlink_run(&net->route, &batch, err);
-}
-
-static int find_or_create_bridge(struct net *net, struct link *ret, struct error *err)
-{
-    int r;
-
-    r = link_get(&net->route, net->bridge, ret, err);
-    if (r == -ENODEV) {
-        r = create_bridge(net, err);
-        if (r == 0)
-            r = link_get(&net->route, net->bridge, ret, err);
-    }
-    if (r < 0)
-        return r;
-    if (!ret->is_bridge)
-        return error_set(err, -EEXIST, "a link of this name exists and is no bridge");
-    return 0;
-}
-
-struct address_repair {
-    struct netlink_batch *batch; /* removal of what is wrong */
-    unsigned index;
-    const struct net_subnet *wanted;
-    bool found;
-};
-
-static void check_address(const struct net_subnet *address, void *data)
-{
-    struct address_repair *repair = data;
-
-    if (address->gateway.s_addr == repair->wanted->gateway.s_addr &&
-        address->prefix == repair->wanted->prefix)
-        repair->found = true;
-    else
-        link_add_address_delete(repair->batch, repair->index, address);
-}
-
-static int repair_link(struct net *net, const struct link *bridge, struct error *err)
-{
-    _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
-    struct address_repair repair = {&batch, bridge->index, &net->subnet, false};
-    int r;
-
-    if (!bridge->is_up || bridge->mtu != net->mtu)
-        link_add_set_up(&batch, "bring the bridge up", bridge->index, net->mtu);
-    r = link_each_address(&net->route, bridge->index, check_address, &repair, err);
-    if (r < 0)
-        return r;
-    if (!repair.found)
-        link_add_address(&batch, bridge->index, &net->subnet);
-    return batch.count > 0 ? netlink_run(&net->route, &batch, err) : 0;
-}
-
-static int set_up_bridge(struct net *net, struct error *err)
-{
-    struct link bridge;
-    int r;
-
-    r = find_or_create_bridge(net, &bridge, err);
-    if (r == 0)
-        r = repair_link(net, &bridge, err);
-    if (r == 0)
-        r = sysctl_set_for_link("ipv4", net->bridge, "route_localnet", err);
-    if (r == 0)
-        r = sysctl_disable_ipv6(net->bridge, err);
-    if (r < 0) {
-        error_context(err, "bridge '%s'", net->bridge);
-        return r;
-    }
-    net->bridge_index = bridge.index;
-    return 0;
-}
-
-/* The rules come first: there is no moment at which the bridge is open to what they keep out. */
+/* The rules come first: there is no moment at which a bridge is open to what they keep out. */
 int net_setup(struct net *net, struct error *err)
 {
+    int failure = 0;
     int r;
 
     r = ruleset_replace(net, err);
-    if (r == 0) {
-        net->rules_active = true;
-        r = set_up_bridge(net, err);
+    if (r < 0)
+        return r;
+    net->rules_active = true;
+    for (size_t i = 0; i < net->bridges_count; i++) {
+        r = bridge_set_up(net, net->bridges[i], failure ? NULL : err);
+        if (failure == 0)
+            failure = r;
     }
+    r = failure;
     if (r == 0)
-        r = sysctl_set("/proc/sys/net/ipv4/ip_forward", err);
+        r = sysctl_set("/proc/sys/net/ipv4/ip_forward", "1", err);
     return r;
 }
 
 int net_teardown(struct net *net, struct error *err)
 {
-    _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
-    struct link bridge;
     int r;
 
     net->rules_active = false;
     net->publications_count = 0;
-    net->bridge_index = 0;
-    r = link_get(&net->route, net->bridge, &bridge, err);
-    if (r == 0 && bridge.is_bridge) {
-        link_add_delete(&batch, net->bridge);
-        r = netlink_run(&net->route, &batch, err);
+    for (size_t i = 0; i < net->bridges_count; i++) {
+        net->bridges[i]->index = 0;
+        r = bridge_delete(net, net->bridges[i]->config.name, err);
+        if (r < 0)
+            return r;
     }
-    if (r < 0 && r != -ENODEV)
-        return r;
     return ruleset_remove(net, err);
 }
 

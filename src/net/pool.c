@@ -13,6 +13,8 @@ struct net_pool {
     uint32_t size;     /* addresses of the subnet, those never given out too */
     uint32_t used;     /* given out */
     uint32_t next;     /* where the next search begins, an offset from first */
+    uint32_t low;      /* addresses are given out from here */
+    uint32_t high;     /* to before here */
     uint64_t bitmap[]; /* bit set: in use, or never given out */
 };
 
@@ -39,7 +41,7 @@ static bool never_given_out(const struct net_pool *pool, uint32_t offset)
            offset == ntohl(pool->subnet.gateway.s_addr) - pool->first;
 }
 
-struct net_pool *net_pool_create(const struct net_subnet *subnet)
+struct net_pool *net_pool_create(const struct net_subnet *subnet, const struct net_subnet *range)
 {
     uint32_t size = 1U << (32 - subnet->prefix);
     size_t words = (size + WORD_BITS - 1) / WORD_BITS;
@@ -48,7 +50,13 @@ struct net_pool *net_pool_create(const struct net_subnet *subnet)
     pool->subnet = *subnet;
     pool->first = ntohl(net_subnet_network(subnet).s_addr);
     pool->size = size;
-    pool->next = 1;
+    pool->high = size;
+    if (range && net_subnet_contains(subnet, net_subnet_network(range)) &&
+        range->prefix >= subnet->prefix) {
+        pool->low = ntohl(net_subnet_network(range).s_addr) - pool->first;
+        pool->high = pool->low + (1U << (32 - range->prefix));
+    }
+    pool->next = pool->low > 0 ? pool->low : 1;
     set_in_use(pool, 0, true);
     set_in_use(pool, size - 1, true);
     set_in_use(pool, ntohl(subnet->gateway.s_addr) - pool->first, true);
@@ -79,10 +87,10 @@ static uint32_t find_free(const struct net_pool *pool, uint32_t from, uint32_t t
 
 int net_pool_allocate(struct net_pool *pool, struct in_addr *ret, struct error *err)
 {
-    uint32_t offset = find_free(pool, pool->next, pool->size);
+    uint32_t offset = find_free(pool, pool->next, pool->high);
 
-    if (offset == pool->size) {
-        offset = find_free(pool, 0, pool->next);
+    if (offset == pool->high) {
+        offset = find_free(pool, pool->low, pool->next);
         if (offset == pool->next) {
             char text[NET_SUBNET_TEXT];
 

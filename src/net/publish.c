@@ -12,7 +12,7 @@
 #include "ruleset.h"
 #include "state.h"
 
-enum { PORT_TEXT = 48 };
+enum { PORT_TEXT = 80 };
 
 /* What the kernel itself begins with (net/ipv4/af_inet.c), when /proc cannot be read. */
 enum { EPHEMERAL_FIRST = 32768, EPHEMERAL_LAST = 60999 };
@@ -32,20 +32,21 @@ static const char *protocol_name(enum net_protocol protocol)
 
 static const char *port_text(const struct net_publication *publication, char text[static PORT_TEXT])
 {
-    char address[NET_ADDRESS_TEXT];
+    const bool v6 = publication->host_address.family == AF_INET6;
+    char address[NET_IP_TEXT];
 
-    snprintf(text, PORT_TEXT, "%s:%u/%s", net_address_format(publication->host_address, address),
+    snprintf(text, PORT_TEXT, "%s%s%s:%u/%s", v6 ? "[" : "",
+             net_ip_format(&publication->host_address, address), v6 ? "]" : "",
              publication->host_port, protocol_name(publication->protocol));
     return text;
 }
 
 static bool conflict(const struct net_publication *a, const struct net_publication *b)
 {
-    const in_addr_t any = htonl(INADDR_ANY);
-
     return a->protocol == b->protocol && a->host_port == b->host_port &&
-           (a->host_address.s_addr == b->host_address.s_addr || a->host_address.s_addr == any ||
-            b->host_address.s_addr == any);
+           a->host_address.family == b->host_address.family &&
+           (net_ip_equal(&a->host_address, &b->host_address) || net_ip_is_any(&a->host_address) ||
+            net_ip_is_any(&b->host_address));
 }
 
 static bool is_published(const struct net *net, const struct net_publication *publication)
@@ -57,10 +58,22 @@ static bool is_published(const struct net *net, const struct net_publication *pu
     return false;
 }
 
+static bool is_ours(const struct net *net, const struct net_ip *address)
+{
+    for (size_t i = 0; i < net->bridges_count; i++) {
+        const struct net_bridge_config *config = &net->bridges[i]->config;
+
+        if (address->family == AF_INET6 ? net_subnet6_contains(&config->subnet6, &address->v6)
+                                        : net_subnet_contains(&config->subnet, address->v4))
+            return true;
+    }
+    return false;
+}
+
 static int check(const struct net *net, const struct net_publication *publication,
                  struct error *err)
 {
-    char text[NET_ADDRESS_TEXT];
+    char text[NET_IP_TEXT];
 
     if (publication->protocol != NET_TCP && publication->protocol != NET_UDP &&
         publication->protocol != NET_SCTP)
@@ -68,9 +81,10 @@ static int check(const struct net *net, const struct net_publication *publicatio
                          (int)publication->protocol);
     if (publication->container_port == 0)
         return error_set(err, -EINVAL, "publish a port: the container's port is 0");
-    if (!net_subnet_contains(&net->subnet, publication->container_address))
+    if (publication->container_address.family != publication->host_address.family ||
+        !is_ours(net, &publication->container_address))
         return error_set(err, -EINVAL, "publish a port: %s is no container's address",
-                         net_address_format(publication->container_address, text));
+                         net_ip_format(&publication->container_address, text));
     if (net->publications_count >= NET_PUBLICATIONS_MAX)
         return error_set(err, -ENOSPC, "publish a port: %d ports are published already",
                          NET_PUBLICATIONS_MAX);
@@ -84,21 +98,32 @@ static int check(const struct net *net, const struct net_publication *publicatio
  */
 static int try_bind(const struct net_publication *publication)
 {
+    const bool v6 = publication->host_address.family == AF_INET6;
     const struct sockaddr_in address = {
         .sin_family = AF_INET,
-        .sin_addr = publication->host_address,
+        .sin_addr = publication->host_address.v4,
         .sin_port = htons(publication->host_port),
+    };
+    const struct sockaddr_in6 address6 = {
+        .sin6_family = AF_INET6,
+        .sin6_addr = publication->host_address.v6,
+        .sin6_port = htons(publication->host_port),
     };
     const int type = publication->protocol == NET_UDP ? SOCK_DGRAM : SOCK_STREAM;
     const int on = 1;
-    _cleanup_close_ int fd = socket(AF_INET, type | SOCK_CLOEXEC, (int)publication->protocol);
+    _cleanup_close_ int fd =
+        socket(v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC, (int)publication->protocol);
 
-    if (fd < 0)
-        return errno == EPROTONOSUPPORT ? 0 : -errno; /* then nobody else can have it */
+    if (fd < 0) /* then nobody else can have it */
+        return errno == EPROTONOSUPPORT || errno == EAFNOSUPPORT ? 0 : -errno;
+    if (v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)
+        return -errno;
     if (publication->protocol == NET_TCP &&
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
         return -errno;
-    return bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
+    int r = v6 ? bind(fd, (const struct sockaddr *)&address6, sizeof(address6))
+               : bind(fd, (const struct sockaddr *)&address, sizeof(address));
+    return r < 0 ? -errno : 0;
 }
 
 static int check_host_port(struct net *net, const struct net_publication *publication,
@@ -150,11 +175,17 @@ static int choose_host_port(struct net *net, struct net_publication *publication
     uint16_t first, last;
     int r;
 
-    read_ephemeral_range(&first, &last);
-    if (net->next_port < first || net->next_port > last)
+    if (publication->host_port > 0) {
+        first = publication->host_port;
+        last = publication->host_port_last;
+    } else {
+        read_ephemeral_range(&first, &last);
+    }
+    if (publication->host_port > 0 || net->next_port < first || net->next_port > last)
         net->next_port = first;
     for (uint32_t tries = (uint32_t)last - first + 1; tries > 0; tries--) {
         wanted.host_port = net->next_port;
+        wanted.host_port_last = 0;
         net->next_port = net->next_port == last ? first : (uint16_t)(net->next_port + 1);
         r = check_host_port(net, &wanted, err);
         if (r == 0) {
@@ -186,8 +217,9 @@ int net_publish(struct net *net, struct net_publication *publication, struct err
     r = check(net, &wanted, err);
     if (r < 0)
         return r;
-    r = wanted.host_port == 0 ? choose_host_port(net, &wanted, err)
-                              : check_host_port(net, &wanted, err);
+    r = wanted.host_port == 0 || wanted.host_port_last > wanted.host_port
+            ? choose_host_port(net, &wanted, err)
+            : check_host_port(net, &wanted, err);
     if (r < 0)
         return r;
     remember(net, &wanted);
@@ -225,9 +257,9 @@ int net_restore_publication(struct net *net, const struct net_publication *publi
 
 static bool same(const struct net_publication *a, const struct net_publication *b)
 {
-    return a->protocol == b->protocol && a->host_address.s_addr == b->host_address.s_addr &&
+    return a->protocol == b->protocol && net_ip_equal(&a->host_address, &b->host_address) &&
            a->host_port == b->host_port &&
-           a->container_address.s_addr == b->container_address.s_addr &&
+           net_ip_equal(&a->container_address, &b->container_address) &&
            a->container_port == b->container_port;
 }
 

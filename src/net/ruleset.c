@@ -16,14 +16,12 @@
 /* Every instance's table begins like this (base/instance.h). */
 #define TABLE_PREFIX "cloche"
 
-#define MAP_ANYWHERE "published"
-#define MAP_AT "published_at"
-
-enum { MAP_ID_ANYWHERE = 1, MAP_ID_AT };
+enum { MAP_ID_FIRST = 1 }; /* their numbers in a batch */
 
 enum {
     IP_SOURCE = 12, /* offsets in the IPv4 header */
     IP_DESTINATION = 16,
+    IP6_DESTINATION = 24,
     TRANSPORT_DESTINATION_PORT = 2, /* the same in TCP, UDP and SCTP */
 };
 
@@ -31,219 +29,379 @@ enum { /* the registers we use, 4 bytes each; an interface name takes four of th
        REGISTER_A = NFT_REG32_00,
        REGISTER_B = NFT_REG32_01,
        REGISTER_C = NFT_REG32_02,
+       REGISTER_D = NFT_REG32_03,
+       REGISTER_E = NFT_REG32_04,
+       REGISTER_F = NFT_REG32_05,
 };
 
+enum { STATE_ESTABLISHED = 2, STATE_RELATED = 4 }; /* NF_CT_STATE_BIT() */
+
 static const struct nft_chain guard = {"guard", "filter", NF_INET_PRE_ROUTING, NF_IP_PRI_RAW};
+static const struct nft_chain isolate = {"isolate", "filter", NF_INET_FORWARD, NF_IP_PRI_FILTER};
 static const struct nft_chain inbound = {"inbound", "nat", NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST};
 static const struct nft_chain outbound = {"outbound", "nat", NF_INET_LOCAL_OUT, NF_IP_PRI_NAT_DST};
 static const struct nft_chain masquerade = {"masquerade", "nat", NF_INET_POST_ROUTING,
                                             NF_IP_PRI_NAT_SRC};
 
 #define JOIN(a, b) ((uint32_t)(a) << NFT_TYPE_BITS | (uint32_t)(b))
+#define PORT_KEY JOIN(NFT_TYPE_PROTOCOL, NFT_TYPE_SERVICE)
+#define JOIN3(a, b, c) JOIN(JOIN(a, b), c)
 
-static const struct nft_map map_anywhere = {
-    .name = MAP_ANYWHERE,
-    .id = MAP_ID_ANYWHERE,
-    .key_type = JOIN(NFT_TYPE_PROTOCOL, NFT_TYPE_SERVICE),
-    .key_size = 2 * NFT_FIELD,
-    .data_type = JOIN(NFT_TYPE_IPV4_ADDRESS, NFT_TYPE_SERVICE),
-    .data_size = 2 * NFT_FIELD,
+enum map_index {
+    SET_BRIDGES,
+    SET_WITHIN,
+    SET_INTERNAL,
+    SET_MASQUERADED,
+    MAP_ANYWHERE,
+    MAP_AT,
+    MAP_ANYWHERE6,
+    MAP_AT6,
 };
 
-static const struct nft_map map_at = {
-    .name = MAP_AT,
-    .id = MAP_ID_AT,
-    .key_type = JOIN(JOIN(NFT_TYPE_IPV4_ADDRESS, NFT_TYPE_PROTOCOL), NFT_TYPE_SERVICE),
-    .key_size = 3 * NFT_FIELD,
-    .data_type = JOIN(NFT_TYPE_IPV4_ADDRESS, NFT_TYPE_SERVICE),
-    .data_size = 2 * NFT_FIELD,
+static const struct nft_map maps[] = {
+    [SET_BRIDGES] = {.name = "bridges", .key_type = NFT_TYPE_LINK_NAME, .key_size = IFNAMSIZ},
+    [SET_WITHIN] = {.name = "within",
+                    .key_type = JOIN(NFT_TYPE_LINK_NAME, NFT_TYPE_LINK_NAME),
+                    .key_size = 2 * IFNAMSIZ},
+    [SET_INTERNAL] = {.name = "internal", .key_type = NFT_TYPE_LINK_NAME, .key_size = IFNAMSIZ},
+    [SET_MASQUERADED] = {.name = "masqueraded",
+                         .key_type = NFT_TYPE_LINK_NAME,
+                         .key_size = IFNAMSIZ},
+    [MAP_ANYWHERE] = {.name = "published",
+                      .key_type = PORT_KEY,
+                      .key_size = 2 * NFT_FIELD,
+                      .data_type = JOIN(NFT_TYPE_IPV4_ADDRESS, NFT_TYPE_SERVICE),
+                      .data_size = 2 * NFT_FIELD},
+    [MAP_AT] = {.name = "published_at",
+                .key_type = JOIN3(NFT_TYPE_IPV4_ADDRESS, NFT_TYPE_PROTOCOL, NFT_TYPE_SERVICE),
+                .key_size = 3 * NFT_FIELD,
+                .data_type = JOIN(NFT_TYPE_IPV4_ADDRESS, NFT_TYPE_SERVICE),
+                .data_size = 2 * NFT_FIELD},
+    [MAP_ANYWHERE6] = {.name = "published6",
+                       .key_type = PORT_KEY,
+                       .key_size = 2 * NFT_FIELD,
+                       .data_type = JOIN(NFT_TYPE_IPV6_ADDRESS, NFT_TYPE_SERVICE),
+                       .data_size = 5 * NFT_FIELD},
+    [MAP_AT6] = {.name = "published6_at",
+                 .key_type = JOIN3(NFT_TYPE_IPV6_ADDRESS, NFT_TYPE_PROTOCOL, NFT_TYPE_SERVICE),
+                 .key_size = 6 * NFT_FIELD,
+                 .data_type = JOIN(NFT_TYPE_IPV6_ADDRESS, NFT_TYPE_SERVICE),
+                 .data_size = 5 * NFT_FIELD},
 };
 
-/* A map element: the fields as the registers of the rules hold them. */
-struct entry {
-    uint32_t address; /* host's; only in map_at's keys */
-    uint8_t protocol;
-    uint8_t protocol_padding[NFT_FIELD - 1];
-    uint16_t port;
-    uint16_t port_padding;
-    uint32_t container_address;
-    uint16_t container_port;
-    uint16_t container_padding;
-};
-_Static_assert(sizeof(struct entry) == 5 * NFT_FIELD, "the fields are not packed like registers");
-
-static struct entry entry_of(const struct net_publication *publication)
+static struct nft_table table_of(const struct net *net)
 {
-    return (struct entry){
-        .address = publication->host_address.s_addr,
-        .protocol = (uint8_t)publication->protocol,
-        .port = htons(publication->host_port),
-        .container_address = publication->container_address.s_addr,
-        .container_port = htons(publication->container_port),
-    };
+    return (struct nft_table){NFPROTO_INET, net->nft_table};
 }
 
-static struct nft_element element_of(const struct entry *entry, bool with_data)
-{
-    const struct nft_map *map = entry->address == htonl(INADDR_ANY) ? &map_anywhere : &map_at;
+/* --- map elements ----------------------------------------------------------------------------- */
 
-    return (struct nft_element){
+/* The fields as the registers of the rules hold them: the key's (address,) protocol and port, the
+ * data's address and port. */
+struct entry {
+    uint8_t key[6 * NFT_FIELD];
+    uint8_t data[5 * NFT_FIELD];
+    struct nft_element element;
+};
+
+static void put_address(uint8_t **at, const struct net_ip *ip)
+{
+    size_t size = ip->family == AF_INET6 ? sizeof(ip->v6) : sizeof(ip->v4);
+
+    memcpy(*at, &ip->v4, size);
+    *at += size;
+}
+
+static void put_port(uint8_t **at, uint16_t port)
+{
+    const uint16_t wire = htons(port);
+
+    memcpy(*at, &wire, sizeof(wire));
+    *at += NFT_FIELD;
+}
+
+static void entry_init(struct entry *entry, const struct net_publication *publication,
+                       bool with_data)
+{
+    const struct net_ip *host = &publication->host_address;
+    const bool any = net_ip_is_any(host), v6 = host->family == AF_INET6;
+    const struct nft_map *map =
+        &maps[any ? (v6 ? MAP_ANYWHERE6 : MAP_ANYWHERE) : (v6 ? MAP_AT6 : MAP_AT)];
+    uint8_t *at = entry->key;
+
+    memset(entry, 0, sizeof(*entry));
+    if (!any)
+        put_address(&at, host);
+    *at = (uint8_t)publication->protocol;
+    at += NFT_FIELD;
+    put_port(&at, publication->host_port);
+    at = entry->data;
+    put_address(&at, &publication->container_address);
+    put_port(&at, publication->container_port);
+    entry->element = (struct nft_element){
         .map = map->name,
-        .key = map == &map_at ? (const void *)&entry->address : (const void *)&entry->protocol,
+        .key = entry->key,
         .key_size = map->key_size,
-        .data = with_data ? &entry->container_address : NULL,
+        .data = with_data ? entry->data : NULL,
         .data_size = map->data_size,
     };
 }
 
-/* --- parts of rules; each ends the rule when it does not hold --- */
-
-static void match_link(struct nft_rule *rule, uint32_t key, uint32_t operation, const char *name)
+static void add_link_name(struct netlink_batch *batch, const struct nft_table *table,
+                          enum map_index set, const char *name)
 {
-    char padded[IFNAMSIZ] = {0};
+    char key[2 * IFNAMSIZ] = {0};
+    const struct nft_element element = {
+        .map = maps[set].name, .key = key, .key_size = maps[set].key_size};
 
-    memcpy(padded, name, strnlen(name, sizeof(padded) - 1));
-    nft_meta(rule, key, REGISTER_A);
-    nft_compare(rule, operation, REGISTER_A, padded, sizeof(padded));
+    memcpy(key, name, strnlen(name, IFNAMSIZ - 1));
+    memcpy(key + IFNAMSIZ, name, strnlen(name, IFNAMSIZ - 1));
+    nft_add_element(batch, table, &element);
 }
 
-static void match_network(struct nft_rule *rule, uint32_t offset, struct in_addr network,
-                          unsigned prefix)
+static void add_bridge(struct netlink_batch *batch, const struct nft_table *table,
+                       const struct net_bridge_config *config)
 {
-    nft_payload(rule, NFT_PAYLOAD_NETWORK_HEADER, offset, sizeof(network), REGISTER_A);
-    nft_mask(rule, REGISTER_A, htonl(UINT32_MAX << (32 - prefix)));
-    nft_compare(rule, NFT_CMP_EQ, REGISTER_A, &network, sizeof(network));
+    add_link_name(batch, table, SET_BRIDGES, config->name);
+    add_link_name(batch, table, SET_WITHIN, config->name);
+    if (config->internal)
+        add_link_name(batch, table, SET_INTERNAL, config->name);
+    else if (!config->own_addresses)
+        add_link_name(batch, table, SET_MASQUERADED, config->name);
+}
+
+static void add_publication(struct netlink_batch *batch, const struct nft_table *table,
+                            const struct net_publication *publication)
+{
+    struct entry entry;
+
+    entry_init(&entry, publication, true);
+    nft_add_element(batch, table, &entry.element);
+}
+
+/* --- parts of rules; each ends the rule when it does not hold --- */
+
+static void match_link(struct nft_rule *rule, uint32_t key, enum map_index set, bool inverted)
+{
+    nft_meta(rule, key, REGISTER_A);
+    nft_member(rule, maps[set].name, REGISTER_A, inverted);
+}
+
+static void match_within(struct nft_rule *rule, bool inverted)
+{
+    nft_meta(rule, NFT_META_IIFNAME, REGISTER_A);
+    nft_meta(rule, NFT_META_OIFNAME, REGISTER_E);
+    nft_member(rule, maps[SET_WITHIN].name, REGISTER_A, inverted);
+}
+
+static void match_no_incoming_link(struct nft_rule *rule)
+{
+    const char nothing[IFNAMSIZ] = {0};
+
+    nft_meta(rule, NFT_META_IIFNAME, REGISTER_A);
+    nft_compare(rule, NFT_CMP_EQ, REGISTER_A, nothing, sizeof(nothing));
+}
+
+static void match_family(struct nft_rule *rule, uint8_t family)
+{
+    nft_meta(rule, NFT_META_NFPROTO, REGISTER_A);
+    nft_compare(rule, NFT_CMP_EQ, REGISTER_A, &family, sizeof(family));
 }
 
 static void match_loopback(struct nft_rule *rule, uint32_t offset)
 {
-    match_network(rule, offset, (struct in_addr){htonl(0x7f000000)}, 8);
+    const uint32_t network = htonl(0x7f000000);
+
+    match_family(rule, NFPROTO_IPV4);
+    nft_payload(rule, NFT_PAYLOAD_NETWORK_HEADER, offset, sizeof(network), REGISTER_A);
+    nft_mask(rule, REGISTER_A, htonl(0xff000000));
+    nft_compare(rule, NFT_CMP_EQ, REGISTER_A, &network, sizeof(network));
 }
 
-static void match_subnet(struct nft_rule *rule, uint32_t offset, const struct net_subnet *subnet)
-{
-    match_network(rule, offset, net_subnet_network(subnet), subnet->prefix);
-}
-
-static void match_local_destination(struct nft_rule *rule)
+static void match_local(struct nft_rule *rule, uint32_t flag, uint32_t operation)
 {
     const uint32_t local = RTN_LOCAL;
 
-    nft_fib_daddr_type(rule, REGISTER_A);
-    nft_compare(rule, NFT_CMP_EQ, REGISTER_A, &local, sizeof(local));
+    nft_fib_type(rule, flag, REGISTER_A);
+    nft_compare(rule, operation, REGISTER_A, &local, sizeof(local));
 }
 
-static void match_published(struct nft_rule *rule)
+static void match_conntrack(struct nft_rule *rule, uint32_t key, uint32_t bits)
 {
     const uint32_t none = 0;
 
-    nft_conntrack_status(rule, REGISTER_A);
-    nft_mask(rule, REGISTER_A, IPS_DST_NAT);
+    nft_conntrack(rule, key, REGISTER_A);
+    nft_mask(rule, REGISTER_A, bits);
     nft_compare(rule, NFT_CMP_NEQ, REGISTER_A, &none, sizeof(none));
+}
+
+static void finish_rule(struct nft_rule *rule, uint32_t verdict)
+{
+    nft_verdict(rule, verdict);
+    nft_rule_end(rule);
+}
+
+static void finish_masquerade(struct nft_rule *rule)
+{
+    nft_masquerade(rule);
+    nft_rule_end(rule);
 }
 
 /* --- the chains --- */
 
-static void add_guard(struct netlink_batch *batch, const struct net *net)
+static void add_guard(struct netlink_batch *batch, const struct nft_table *table)
 {
-    struct nft_rule rule;
+    const uint32_t offsets[] = {IP_SOURCE, IP_DESTINATION};
 
-    nft_add_chain(batch, net->nft_table, &guard);
-    rule = nft_rule_begin(batch, net->nft_table, guard.name);
-    match_link(&rule, NFT_META_IIFNAME, NFT_CMP_EQ, net->bridge);
-    match_loopback(&rule, IP_SOURCE);
-    nft_drop(&rule);
-    nft_rule_end(&rule);
+    nft_add_chain(batch, table, &guard);
+    for (size_t i = 0; i < ARRAY_SIZE(offsets); i++) {
+        struct nft_rule rule = nft_rule_begin(batch, table, guard.name);
 
-    rule = nft_rule_begin(batch, net->nft_table, guard.name);
-    match_link(&rule, NFT_META_IIFNAME, NFT_CMP_EQ, net->bridge);
-    match_loopback(&rule, IP_DESTINATION);
-    nft_drop(&rule);
-    nft_rule_end(&rule);
-
-    rule = nft_rule_begin(batch, net->nft_table, guard.name);
-    match_link(&rule, NFT_META_IIFNAME, NFT_CMP_NEQ, net->bridge);
-    match_link(&rule, NFT_META_IIFNAME, NFT_CMP_NEQ, "lo");
-    match_subnet(&rule, IP_DESTINATION, &net->subnet);
-    nft_drop(&rule);
-    nft_rule_end(&rule);
+        match_link(&rule, NFT_META_IIFNAME, SET_BRIDGES, false);
+        match_loopback(&rule, offsets[i]);
+        finish_rule(&rule, NF_DROP);
+    }
 }
 
-static void add_dnat(struct netlink_batch *batch, const struct net *net,
-                     const struct nft_chain *chain)
+static void add_isolate(struct netlink_batch *batch, const struct nft_table *table)
 {
     struct nft_rule rule;
 
-    nft_add_chain(batch, net->nft_table, chain);
-    rule = nft_rule_begin(batch, net->nft_table, chain->name);
-    match_local_destination(&rule);
-    nft_payload(&rule, NFT_PAYLOAD_NETWORK_HEADER, IP_DESTINATION, 4, REGISTER_A);
-    nft_meta(&rule, NFT_META_L4PROTO, REGISTER_B);
-    nft_payload(&rule, NFT_PAYLOAD_TRANSPORT_HEADER, TRANSPORT_DESTINATION_PORT, 2, REGISTER_C);
-    nft_lookup(&rule, MAP_AT, REGISTER_A, REGISTER_A);
-    nft_dnat(&rule, REGISTER_A, REGISTER_B);
-    nft_rule_end(&rule);
+    nft_add_chain(batch, table, &isolate);
+    rule = nft_rule_begin(batch, table, isolate.name);
+    match_within(&rule, false);
+    finish_rule(&rule, NF_ACCEPT);
+    rule = nft_rule_begin(batch, table, isolate.name);
+    match_link(&rule, NFT_META_IIFNAME, SET_INTERNAL, false);
+    finish_rule(&rule, NF_DROP);
+    rule = nft_rule_begin(batch, table, isolate.name);
+    match_link(&rule, NFT_META_OIFNAME, SET_INTERNAL, false);
+    finish_rule(&rule, NF_DROP);
+    rule = nft_rule_begin(batch, table, isolate.name);
+    match_link(&rule, NFT_META_OIFNAME, SET_BRIDGES, true);
+    finish_rule(&rule, NF_ACCEPT);
+    rule = nft_rule_begin(batch, table, isolate.name);
+    match_conntrack(&rule, NFT_CT_STATE, STATE_ESTABLISHED | STATE_RELATED);
+    finish_rule(&rule, NF_ACCEPT);
+    rule = nft_rule_begin(batch, table, isolate.name);
+    match_conntrack(&rule, NFT_CT_STATUS, IPS_DST_NAT);
+    finish_rule(&rule, NF_ACCEPT);
+    rule = nft_rule_begin(batch, table, isolate.name);
+    finish_rule(&rule, NF_DROP);
+}
 
-    rule = nft_rule_begin(batch, net->nft_table, chain->name);
-    match_local_destination(&rule);
+/* The address and the port that a lookup left in the first registers. */
+static void finish_dnat(struct nft_rule *rule, uint8_t family)
+{
+    nft_dnat(rule, family, REGISTER_A, family == NFPROTO_IPV6 ? REGISTER_E : REGISTER_B);
+    nft_rule_end(rule);
+}
+
+static struct nft_rule begin_dnat(struct netlink_batch *batch, const struct nft_table *table,
+                                  const char *chain, uint8_t family)
+{
+    struct nft_rule rule = nft_rule_begin(batch, table, chain);
+
+    match_local(&rule, NFTA_FIB_F_DADDR, NFT_CMP_EQ);
+    match_family(&rule, family);
+    return rule;
+}
+
+static void add_dnat_of(struct netlink_batch *batch, const struct nft_table *table,
+                        const char *chain, uint8_t family)
+{
+    const bool v6 = family == NFPROTO_IPV6;
+    struct nft_rule rule = begin_dnat(batch, table, chain, family);
+
+    nft_payload(&rule, NFT_PAYLOAD_NETWORK_HEADER, v6 ? IP6_DESTINATION : IP_DESTINATION,
+                v6 ? 16 : 4, REGISTER_A);
+    nft_meta(&rule, NFT_META_L4PROTO, v6 ? REGISTER_E : REGISTER_B);
+    nft_payload(&rule, NFT_PAYLOAD_TRANSPORT_HEADER, TRANSPORT_DESTINATION_PORT, 2,
+                v6 ? REGISTER_F : REGISTER_C);
+    nft_lookup(&rule, maps[v6 ? MAP_AT6 : MAP_AT].name, REGISTER_A, REGISTER_A);
+    finish_dnat(&rule, family);
+
+    rule = begin_dnat(batch, table, chain, family);
     nft_meta(&rule, NFT_META_L4PROTO, REGISTER_A);
     nft_payload(&rule, NFT_PAYLOAD_TRANSPORT_HEADER, TRANSPORT_DESTINATION_PORT, 2, REGISTER_B);
-    nft_lookup(&rule, MAP_ANYWHERE, REGISTER_A, REGISTER_A);
-    nft_dnat(&rule, REGISTER_A, REGISTER_B);
-    nft_rule_end(&rule);
+    nft_lookup(&rule, maps[v6 ? MAP_ANYWHERE6 : MAP_ANYWHERE].name, REGISTER_A, REGISTER_A);
+    finish_dnat(&rule, family);
 }
 
-static void add_masquerade(struct netlink_batch *batch, const struct net *net)
+static void add_dnat(struct netlink_batch *batch, const struct nft_table *table,
+                     const struct nft_chain *chain)
+{
+    nft_add_chain(batch, table, chain);
+    add_dnat_of(batch, table, chain->name, NFPROTO_IPV4);
+    add_dnat_of(batch, table, chain->name, NFPROTO_IPV6);
+}
+
+static void add_masquerade(struct netlink_batch *batch, const struct nft_table *table)
 {
     struct nft_rule rule;
 
-    nft_add_chain(batch, net->nft_table, &masquerade);
-    rule = nft_rule_begin(batch, net->nft_table, masquerade.name);
-    match_link(&rule, NFT_META_OIFNAME, NFT_CMP_EQ, net->bridge);
+    nft_add_chain(batch, table, &masquerade);
+    rule = nft_rule_begin(batch, table, masquerade.name);
+    match_link(&rule, NFT_META_OIFNAME, SET_BRIDGES, false);
     match_loopback(&rule, IP_SOURCE);
-    nft_masquerade(&rule);
-    nft_rule_end(&rule);
+    finish_masquerade(&rule);
 
-    rule = nft_rule_begin(batch, net->nft_table, masquerade.name);
-    match_link(&rule, NFT_META_OIFNAME, NFT_CMP_EQ, net->bridge);
-    match_subnet(&rule, IP_SOURCE, &net->subnet);
-    match_published(&rule);
-    nft_masquerade(&rule);
-    nft_rule_end(&rule);
+    rule = nft_rule_begin(batch, table, masquerade.name);
+    match_within(&rule, false);
+    match_conntrack(&rule, NFT_CT_STATUS, IPS_DST_NAT);
+    finish_masquerade(&rule);
 
-    rule = nft_rule_begin(batch, net->nft_table, masquerade.name);
-    match_link(&rule, NFT_META_OIFNAME, NFT_CMP_NEQ, net->bridge);
-    match_link(&rule, NFT_META_OIFNAME, NFT_CMP_NEQ, "lo");
-    match_subnet(&rule, IP_SOURCE, &net->subnet);
-    nft_masquerade(&rule);
-    nft_rule_end(&rule);
+    rule = nft_rule_begin(batch, table, masquerade.name);
+    match_no_incoming_link(&rule);
+    match_link(&rule, NFT_META_OIFNAME, SET_BRIDGES, false);
+    match_conntrack(&rule, NFT_CT_STATUS, IPS_DST_NAT);
+    match_local(&rule, NFTA_FIB_F_SADDR, NFT_CMP_NEQ);
+    finish_masquerade(&rule);
+
+    rule = nft_rule_begin(batch, table, masquerade.name);
+    match_link(&rule, NFT_META_IIFNAME, SET_MASQUERADED, false);
+    match_within(&rule, true);
+    finish_masquerade(&rule);
 }
 
-static void add_publication(struct netlink_batch *batch, const struct net *net,
-                            const struct net_publication *publication)
+static void add_maps(struct netlink_batch *batch, const struct net *net,
+                     const struct nft_table *table)
 {
-    const struct entry entry = entry_of(publication);
-    const struct nft_element element = element_of(&entry, true);
+    for (size_t i = 0; i < ARRAY_SIZE(maps); i++) {
+        struct nft_map map = maps[i];
 
-    nft_add_element(batch, net->nft_table, &element);
+        map.id = MAP_ID_FIRST + (uint32_t)i;
+        nft_add_map(batch, table, &map);
+    }
+    for (size_t i = 0; i < net->bridges_count; i++)
+        add_bridge(batch, table, &net->bridges[i]->config);
+    for (size_t i = 0; i < net->publications_count; i++)
+        add_publication(batch, table, &net->publications[i]);
+}
+
+static void add_removal(struct netlink_batch *batch, const struct nft_table *table)
+{
+    nft_add_table(batch, table); /* so that deleting it succeeds */
+    nft_add_table_delete(batch, table);
 }
 
 int ruleset_replace(struct net *net, struct error *err)
 {
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
+    const struct nft_table table = table_of(net);
+    const struct nft_table of_older_versions = {NFPROTO_IPV4, net->nft_table};
 
     nft_batch_begin(&batch);
-    nft_add_table(&batch, net->nft_table); /* so that deleting it succeeds */
-    nft_add_table_delete(&batch, net->nft_table);
-    nft_add_table(&batch, net->nft_table);
-    nft_add_map(&batch, net->nft_table, &map_anywhere);
-    nft_add_map(&batch, net->nft_table, &map_at);
-    for (size_t i = 0; i < net->publications_count; i++)
-        add_publication(&batch, net, &net->publications[i]);
-    add_guard(&batch, net);
-    add_dnat(&batch, net, &inbound);
-    add_dnat(&batch, net, &outbound);
-    add_masquerade(&batch, net);
+    if (!net->rules_active)
+        add_removal(&batch, &of_older_versions);
+    add_removal(&batch, &table);
+    nft_add_table(&batch, &table);
+    add_maps(&batch, net, &table);
+    add_guard(&batch, &table);
+    add_isolate(&batch, &table);
+    add_dnat(&batch, &table, &inbound);
+    add_dnat(&batch, &table, &outbound);
+    add_masquerade(&batch, &table);
     nft_batch_end(&batch);
     int r = netlink_run(&net->nft, &batch, err);
     if (r < 0)
@@ -254,10 +412,10 @@ int ruleset_replace(struct net *net, struct error *err)
 int ruleset_remove(struct net *net, struct error *err)
 {
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
+    const struct nft_table table = table_of(net);
 
     nft_batch_begin(&batch);
-    nft_add_table(&batch, net->nft_table);
-    nft_add_table_delete(&batch, net->nft_table);
+    add_removal(&batch, &table);
     nft_batch_end(&batch);
     return netlink_run(&net->nft, &batch, err);
 }
@@ -265,9 +423,10 @@ int ruleset_remove(struct net *net, struct error *err)
 int ruleset_publish(struct net *net, const struct net_publication *publication, struct error *err)
 {
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
+    const struct nft_table table = table_of(net);
 
     nft_batch_begin(&batch);
-    add_publication(&batch, net, publication);
+    add_publication(&batch, &table, publication);
     nft_batch_end(&batch);
     return netlink_run(&net->nft, &batch, err);
 }
@@ -276,12 +435,13 @@ int ruleset_unpublish(struct net *net, const struct net_publication *publication
 {
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
     _cleanup_error_ struct error why = ERROR_INIT;
-    const struct entry entry = entry_of(publication);
-    const struct nft_element element = element_of(&entry, false);
+    const struct nft_table table = table_of(net);
+    struct entry entry;
     int r;
 
+    entry_init(&entry, publication, false);
     nft_batch_begin(&batch);
-    nft_add_element_delete(&batch, net->nft_table, &element);
+    nft_add_element_delete(&batch, &table, &entry.element);
     nft_batch_end(&batch);
     r = netlink_run(&net->nft, &batch, &why);
     if (r == -ENOENT)
@@ -301,26 +461,32 @@ static void collect_table(const struct nlmsghdr *message, void *data)
     struct other_tables *tables = data;
     const char *name = nft_message_table(message);
 
-    if (name && text_starts_with(name, TABLE_PREFIX) && !text_equal(name, tables->own))
+    if (name && nft_message_family(message) == NFPROTO_INET &&
+        text_starts_with(name, TABLE_PREFIX) && !text_equal(name, tables->own))
         strv_append(&tables->names, name);
 }
 
 struct key_search {
-    const struct entry *wanted;
+    const struct net_publication *wanted;
     bool found;
 };
 
 static void compare_key(const void *key, uint32_t size, void *data)
 {
     struct key_search *search = data;
-    const struct entry *wanted = search->wanted;
+    struct net_publication here = *search->wanted;
+    struct entry wanted;
     const uint8_t *bytes = key;
+    size_t address = here.host_address.family == AF_INET6 ? 16 : 4;
 
-    if (size != map_at.key_size)
+    if (size != address + 2 * NFT_FIELD)
         return;
-    if (wanted->address != htonl(INADDR_ANY) && memcmp(bytes, &wanted->address, NFT_FIELD) != 0)
+    if (net_ip_is_any(&here.host_address)) /* any address it may stand at counts */
+        memcpy(&here.host_address.v4, bytes, address);
+    if (net_ip_is_any(&here.host_address))
         return;
-    if (memcmp(bytes + NFT_FIELD, &wanted->protocol, 2 * NFT_FIELD) == 0)
+    entry_init(&wanted, &here, false);
+    if (memcmp(bytes, wanted.key, size) == 0)
         search->found = true;
 }
 
@@ -333,25 +499,27 @@ static void ignore_answer(const struct nlmsghdr *message, void *data)
 {
 }
 
-static int find_anywhere(struct net *net, const char *table, const struct entry *wanted)
+static bool find_anywhere(struct net *net, const struct nft_table *table,
+                          const struct net_publication *wanted)
 {
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
-    struct entry anywhere = *wanted;
-    int r;
+    struct net_publication anywhere = *wanted;
+    struct entry entry;
 
-    anywhere.address = htonl(INADDR_ANY);
-    const struct nft_element element = element_of(&anywhere, false);
-    nft_add_element_get(&batch, table, &element);
-    r = netlink_query(&net->nft, &batch, ignore_answer, NULL, NULL);
-    return r == 0;
+    memset(&anywhere.host_address.v6, 0, sizeof(anywhere.host_address.v6));
+    entry_init(&entry, &anywhere, false);
+    nft_add_element_get(&batch, table, &entry.element);
+    return netlink_query(&net->nft, &batch, ignore_answer, NULL, NULL) == 0;
 }
 
-static int find_at(struct net *net, const char *table, const struct entry *wanted)
+static bool find_at(struct net *net, const struct nft_table *table,
+                    const struct net_publication *wanted)
 {
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
     struct key_search search = {.wanted = wanted};
+    const bool v6 = wanted->host_address.family == AF_INET6;
 
-    nft_add_element_list(&batch, table, MAP_AT);
+    nft_add_element_list(&batch, table, maps[v6 ? MAP_AT6 : MAP_AT].name);
     (void)netlink_query(&net->nft, &batch, compare_keys, &search, NULL);
     return search.found;
 }
@@ -361,14 +529,16 @@ int ruleset_published_elsewhere(struct net *net, const struct net_publication *p
 {
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
     struct other_tables tables = {.own = net->nft_table};
-    const struct entry wanted = entry_of(publication);
     int r;
 
     nft_add_table_list(&batch);
     r = netlink_query(&net->nft, &batch, collect_table, &tables, err);
     /* A table of this name without our maps is not an instance's: no answer is a no. */
-    for (char **name = tables.names; r == 0 && name && *name; name++)
-        r = find_anywhere(net, *name, &wanted) || find_at(net, *name, &wanted);
+    for (char **name = tables.names; r == 0 && name && *name; name++) {
+        const struct nft_table table = {NFPROTO_INET, *name};
+
+        r = find_anywhere(net, &table, publication) || find_at(net, &table, publication);
+    }
     strv_free(tables.names);
     return r;
 }
@@ -381,7 +551,7 @@ bool ruleset_is_damage(const struct net *net, const struct nlmsghdr *message)
     case NFT_MSG_DELRULE:
     case NFT_MSG_DELSET:
     case NFT_MSG_DELSETELEM:
-        return message->nlmsg_pid != net->nft.port &&
+        return message->nlmsg_pid != net->nft.port && nft_message_family(message) == NFPROTO_INET &&
                text_equal(nft_message_table(message), net->nft_table);
     default:
         return false;

@@ -1,45 +1,67 @@
 /*
  * Our nftables table, which is the whole of what the host's packet path knows of us:
  *
- *     table ip cloche {
- *         map published {    # protocol and host port -> container, at every address of the host
+ *     table inet cloche {
+ *         set bridges { type ifname }          # of all networks
+ *         set within { type ifname . ifname }  # each of them twice: what stays on a bridge
+ *         set internal { type ifname }         # of networks that lead nowhere
+ *         set masqueraded { type ifname }      # of networks that go out with the host's address
+ *         map published {      # protocol and host port -> container, at every address of the host
  *             type inet_proto . inet_service : ipv4_addr . inet_service
  *         }
- *         map published_at { # the same at one address of the host
+ *         map published_at {   # the same at one address of the host
  *             type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
  *         }
- *         chain guard {      # before connection tracking
+ *         map published6, published6_at        # the same for IPv6
+ *         chain guard {        # before connection tracking
  *             type filter hook prerouting priority raw; policy accept;
- *             iifname BRIDGE ip saddr 127.0.0.0/8 drop
- *             iifname BRIDGE ip daddr 127.0.0.0/8 drop
- *             iifname != BRIDGE iifname != "lo" ip daddr SUBNET drop
+ *             iifname @bridges meta nfproto ipv4 ip saddr 127.0.0.0/8 drop
+ *             iifname @bridges meta nfproto ipv4 ip daddr 127.0.0.0/8 drop
  *         }
- *         chain inbound {    # and `outbound` with the same rules at hook output
+ *         chain isolate {
+ *             type filter hook forward priority filter; policy accept;
+ *             iifname . oifname @within accept
+ *             iifname @internal drop
+ *             oifname @internal drop
+ *             oifname != @bridges accept
+ *             ct state established,related accept
+ *             ct status dnat accept
+ *             drop
+ *         }
+ *         chain inbound {      # and `outbound` with the same rules at hook output
  *             type nat hook prerouting priority dstnat; policy accept;
- *             fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
- *             fib daddr type local dnat ip to meta l4proto . th dport map @published
+ *             fib daddr type local meta nfproto ipv4
+ *                 dnat ip to ip daddr . meta l4proto . th dport map @published_at
+ *             fib daddr type local meta nfproto ipv4
+ *                 dnat ip to meta l4proto . th dport map @published
+ *             (the same two of IPv6)
  *         }
  *         chain masquerade {
  *             type nat hook postrouting priority srcnat; policy accept;
- *             oifname BRIDGE ip saddr 127.0.0.0/8 masquerade
- *             oifname BRIDGE ip saddr SUBNET ct status dnat masquerade
- *             oifname != BRIDGE oifname != "lo" ip saddr SUBNET masquerade
+ *             oifname @bridges meta nfproto ipv4 ip saddr 127.0.0.0/8 masquerade
+ *             iifname . oifname @within ct status dnat masquerade
+ *             iifname "" oifname @bridges ct status dnat fib saddr type != local masquerade
+ *             iifname @masqueraded iifname . oifname != @within masquerade
  *         }
  *     }
  *
  * guard: route_localnet, which published ports at 127.0.0.1 need, would otherwise open the host's
- * loopback services to containers (CVE-2020-8558); and a neighbour that routes our subnet to this
- * machine would reach ports that are not published. Packets for published ports still carry the
- * host's address at this point.
- * masquerade: answers to 127.0.0.1 and to containers that reached a container (or themselves) by
- * an address of the host have to come back through the host, which turns them round.
+ * loopback services to containers (CVE-2020-8558).
+ * isolate: what reaches a bridge from another one, or from a neighbour that routes our subnets to
+ * this machine, is for a published port or an answer, or it is dropped. An accept here ends this
+ * chain only: a firewall of the host sees the same packets in its own forward chains, and its drop
+ * wins.
+ * masquerade: answers to 127.0.0.1 and to containers that reached a container on their own bridge
+ * (or themselves) by an address of the host have to come back through the host, which turns them
+ * round. Packets that a bridge passes on itself have no incoming link here (br_netfilter).
  */
 #ifndef NET_RULESET_H
 #define NET_RULESET_H
 
 #include "state.h"
 
-/* Replaces the table, in one transaction, by one with exactly net's publications. */
+/* Replaces the table, in one transaction, by one with exactly net's bridges and
+ * publications. */
 int ruleset_replace(struct net *net, struct error *err);
 
 /* Removes it; 0 when there is none. */

@@ -16,18 +16,22 @@ struct namespace
                            * the namespace like a descriptor does */
 };
 
-struct net {
-    char *bridge;
-    char *nft_table;
-    struct net_subnet subnet;
-    uint32_t mtu;
+struct net_bridge {
+    struct net_bridge_config config; /* its name is owned */
+    unsigned index;                  /* 0 until it is set up */
+};
 
-    int own_netns;         /* where every call begins and ends (namespace.c) */
-    struct netlink route;  /* links, addresses, routes of the host (link.c) */
-    struct netlink nft;    /* rules (ruleset.c), flows (conntrack.c) */
-    struct netlink watch;  /* notifications about rules (net.c) */
-    unsigned bridge_index; /* 0 until net_setup() */
-    bool rules_active;     /* between net_setup() and net_teardown(): the table has to exist */
+struct net {
+    char *nft_table;
+
+    int own_netns;        /* where every call begins and ends (namespace.c) */
+    struct netlink route; /* links, addresses, routes of the host (link.c) */
+    struct netlink nft;   /* rules (ruleset.c), flows (conntrack.c) */
+    struct netlink watch; /* notifications about rules (net.c) */
+    bool rules_active;    /* between net_setup() and net_teardown(): the table has to exist */
+
+    struct net_bridge **bridges; /* owned array (bridge.c) */
+    size_t bridges_count;
 
     struct namespace spare[NET_SPARE_NAMESPACES_MAX];
     unsigned spare_count;
@@ -37,5 +41,10 @@ struct net {
     size_t publications_capacity;
     uint16_t next_port; /* where the search for a free host port goes on */
 };
+
+/* bridge.c: makes link, addresses and switches what they must be. */
+int bridge_set_up(struct net *net, struct net_bridge *bridge, struct error *err);
+int bridge_delete(struct net *net, const char *name, struct error *err);
+void bridge_free(struct net_bridge *bridge);
 
 #endif

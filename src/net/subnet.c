@@ -5,6 +5,7 @@
 #include <net/net.h>
 
 #include "link.h"
+#include "state.h"
 
 /*
  * Candidates: the /20 subnets of these ranges. 4093 containers are more than a bridge has ports
@@ -52,12 +53,6 @@ static uint32_t hash(const char *text)
     return value;
 }
 
-static bool overlap(const struct net_subnet *a, const struct net_subnet *b)
-{
-    return a->prefix < b->prefix ? net_subnet_contains(a, b->gateway)
-                                 : net_subnet_contains(b, a->gateway);
-}
-
 struct taken {
     bool *candidates; /* of candidates_count() */
     uint32_t count;
@@ -70,7 +65,7 @@ static void mark_taken(const struct net_subnet *used, void *data)
     for (uint32_t i = 0; i < taken->count; i++) {
         struct net_subnet subnet = candidate(i);
 
-        if (overlap(&subnet, used))
+        if (net_subnet_overlap(&subnet, used))
             taken->candidates[i] = true;
     }
 }
@@ -98,8 +93,8 @@ static int subnet_of_bridge(struct netlink *route, const char *bridge, struct ne
     return link_each_address(route, link.index, keep_first, ret, err);
 }
 
-static int choose_free(struct netlink *route, const char *bridge, struct net_subnet *ret,
-                       struct error *err)
+static int choose_free(const struct net *net, struct netlink *route, const char *bridge,
+                       struct net_subnet *ret, struct error *err)
 {
     bool candidates[ARRAY_SIZE(ranges) * 256] = {false};
     struct taken taken = {candidates, candidates_count()};
@@ -111,6 +106,8 @@ static int choose_free(struct netlink *route, const char *bridge, struct net_sub
         r = link_each_route(route, mark_taken, &taken, err);
     if (r < 0)
         return r;
+    for (size_t i = 0; net && i < net->bridges_count; i++)
+        mark_taken(&net->bridges[i]->config.subnet, &taken);
     for (uint32_t i = 0; i < taken.count; i++) {
         uint32_t number = (wanted + i) % taken.count;
 
@@ -124,7 +121,8 @@ static int choose_free(struct netlink *route, const char *bridge, struct net_sub
                      "192.168.0.0/16 overlaps the machine's addresses and routes");
 }
 
-int net_choose_subnet(const char *bridge, struct net_subnet *ret, struct error *err)
+int net_choose_subnet(const struct net *net, const char *bridge, struct net_subnet *ret,
+                      struct error *err)
 {
     _cleanup_(netlink_finish) struct netlink route = {0};
     struct net_subnet subnet = {0};
@@ -134,7 +132,7 @@ int net_choose_subnet(const char *bridge, struct net_subnet *ret, struct error *
     if (r == 0)
         r = subnet_of_bridge(&route, bridge, &subnet, err);
     if (r == 0 && subnet.prefix == 0)
-        r = choose_free(&route, bridge, &subnet, err);
+        r = choose_free(net, &route, bridge, &subnet, err);
     if (r < 0)
         return r;
     *ret = subnet;

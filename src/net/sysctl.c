@@ -1,32 +1,36 @@
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
+#include <base/text.h>
 
 #include "sysctl.h"
 
 enum { VALUE_MAX = 64 }; /* bytes */
 
-int sysctl_set(const char *path, struct error *err)
+int sysctl_set(const char *path, const char *value, struct error *err)
 {
-    _cleanup_free_ char *value = NULL;
+    _cleanup_free_ char *text = NULL;
     int r;
 
-    r = file_read_at(AT_FDCWD, path, VALUE_MAX, &value, NULL, err);
+    r = file_read_at(AT_FDCWD, path, VALUE_MAX, &text, NULL, err);
     if (r < 0)
         return r;
-    if (strcmp(value, "1\n") == 0)
+    text[strcspn(text, "\n")] = '\0';
+    if (text_equal(text, value))
         return 0;
-    return file_write_existing_at(AT_FDCWD, path, "1", 1, err);
+    return file_write_existing_at(AT_FDCWD, path, value, strlen(value), err);
 }
 
-int sysctl_set_for_link(const char *family, const char *link, const char *name, struct error *err)
+int sysctl_set_for_link(const char *family, const char *link, const char *name, const char *value,
+                        struct error *err)
 {
     _cleanup_free_ char *path = xasprintf("/proc/sys/net/%s/conf/%s/%s", family, link, name);
 
-    return sysctl_set(path, err);
+    return sysctl_set(path, value, err);
 }
 
 int sysctl_disable_ipv6(const char *link, struct error *err)
@@ -34,6 +38,44 @@ int sysctl_disable_ipv6(const char *link, struct error *err)
     _cleanup_error_ struct error why = ERROR_INIT;
     int r;
 
-    r = sysctl_set_for_link("ipv6", link, "disable_ipv6", &why);
+    r = sysctl_set_for_link("ipv6", link, "disable_ipv6", "1", &why);
     return r < 0 && r != -ENOENT ? error_move(err, &why) : 0;
+}
+
+int sysctl_enable_ipv6(const char *link, struct error *err)
+{
+    int r;
+
+    r = sysctl_set_for_link("ipv6", link, "accept_ra", "0", err);
+    if (r == 0)
+        r = sysctl_set_for_link("ipv6", link, "autoconf", "0", err);
+    if (r == 0)
+        r = sysctl_set_for_link("ipv6", link, "disable_ipv6", "0", err);
+    return r;
+}
+
+static void keep_listening_to_routers(void)
+{
+    _cleanup_closedir_ DIR *links = opendir("/proc/sys/net/ipv6/conf");
+    const struct dirent *entry;
+
+    while (links && (entry = readdir(links))) {
+        _cleanup_free_ char *path = xasprintf("%s/accept_ra", entry->d_name);
+        _cleanup_free_ char *text = NULL;
+
+        if (file_read_at(dirfd(links), path, VALUE_MAX, &text, NULL, NULL) == 0 && text[0] == '1')
+            (void)file_write_existing_at(dirfd(links), path, "2", 1, NULL);
+    }
+}
+
+int sysctl_forward_ipv6(struct error *err)
+{
+    static const char path[] = "/proc/sys/net/ipv6/conf/all/forwarding";
+    _cleanup_free_ char *text = NULL;
+
+    int r = file_read_at(AT_FDCWD, path, VALUE_MAX, &text, NULL, err);
+    if (r < 0 || text[0] == '1')
+        return r;
+    keep_listening_to_routers();
+    return sysctl_set(path, "1", err);
 }

@@ -6,15 +6,24 @@
 
 #include <base/error.h>
 
-/* Makes the switch 1; writes only when it is not, since it may be the whole machine's. */
-int sysctl_set(const char *path, struct error *err);
+/* Gives the switch this value; writes only when it has another one, since it may be the whole
+ * machine's. */
+int sysctl_set(const char *path, const char *value, struct error *err);
 
 /* The same for a link: /proc/sys/net/FAMILY/conf/LINK/NAME. */
-int sysctl_set_for_link(const char *family, const char *link, const char *name, struct error *err);
+int sysctl_set_for_link(const char *family, const char *link, const char *name, const char *value,
+                        struct error *err);
 
-/* No IPv6 on a link, or ("default") on every link made from now on. Our subnets are IPv4 only, and
- * a link that listens to IPv6 takes anybody on the bridge for its router who says so
+/* No IPv6 on a link, or ("default") on every link made from now on: where a bridge has no IPv6
+ * subnet, a link that listens to IPv6 takes anybody on the bridge for its router who says so
  * (CVE-2020-13401). A kernel without IPv6 is fine. */
 int sysctl_disable_ipv6(const char *link, struct error *err);
+
+/* IPv6 on a link, with addresses that we give and no others: routers are not listened to. */
+int sysctl_enable_ipv6(const char *link, struct error *err);
+
+/* IPv6 packets are forwarded. A kernel that does so does not listen to routers any more, by which
+ * the machine may have its own address: links that do are told to go on (accept_ra 2). */
+int sysctl_forward_ipv6(struct error *err);
 
 #endif

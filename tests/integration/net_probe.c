@@ -5,10 +5,17 @@
  *
  *     choose BRIDGE                          -> ok SUBNET
  *     open BRIDGE TABLE SUBNET               -> ok
+ *     bridge NAME SUBNET SUBNET6|- FLAGS|-   -> ok (one more; flags: i(nternal), s(eparate),
+ *                                               o(wn addresses); the first subnet that fits an
+ *                                               endpoint's address decides on its bridge)
+ *     unbridge NAME                          -> ok
  *     setup | teardown | close               -> ok
  *     endpoint ADDRESS LINK | none           -> ok FD MICROSECONDS
  *     connect ADDRESS LINK PORT              -> ok FD MICROSECONDS (endpoint, then a TCP connection
  *                                               from inside it to the gateway at once)
+ *     add FD ADDRESS NAME | unlink NAME    -> ok MICROSECONDS (an interface at run time)
+ *     names FD                               -> ok UDP-FD TCP-FD MICROSECONDS
+ *     open-fd PATH                           -> ok FD
  *     drop FD                                -> ok
  *     spare WANTED                           -> ok MORE
  *     publish|restore|unpublish PROTOCOL ADDRESS PORT CONTAINER-ADDRESS CONTAINER-PORT
@@ -32,8 +39,18 @@
 
 enum { WORDS_MAX = 7 };
 
+enum { BRIDGES_MAX = 16 };
+
 static struct net *net;
 static struct net_subnet subnet;
+
+static struct bridge {
+    char name[16];
+    struct net_subnet subnet;
+    struct net_subnet6 subnet6;
+    struct net_bridge *bridge;
+} bridges[BRIDGES_MAX];
+static size_t bridges_count;
 
 static long microseconds(void)
 {
@@ -46,24 +63,79 @@ static long microseconds(void)
 static int do_choose(char **word, struct error *err)
 {
     char text[NET_SUBNET_TEXT];
-    int r = net_choose_subnet(word[1], &subnet, err);
+    int r = net_choose_subnet(net, word[1], &subnet, err);
 
     if (r == 0)
         printf("ok %s\n", net_subnet_format(&subnet, text));
     return r;
 }
 
+static int add_bridge(const struct net_bridge_config *config, struct error *err)
+{
+    struct bridge *bridge = &bridges[bridges_count];
+    int r = net_bridge_add(net, config, &bridge->bridge, err);
+
+    if (r < 0)
+        return r;
+    snprintf(bridge->name, sizeof(bridge->name), "%s", config->name);
+    bridge->subnet = config->subnet;
+    bridge->subnet6 = config->subnet6;
+    bridges_count++;
+    return 0;
+}
+
 static int do_open(char **word, struct error *err)
 {
-    struct net_config config = {.bridge = word[1], .nft_table = word[2]};
+    struct net_bridge_config config = {.name = word[1]};
     int r = net_subnet_parse(word[3], &config.subnet, err);
 
+    bridges_count = 0;
     if (r == 0)
-        r = net_open(&config, &net, err);
+        r = net_open(word[2], &net, err);
+    if (r == 0)
+        r = add_bridge(&config, err);
     if (r == 0)
         printf("ok\n");
     subnet = config.subnet;
     return r;
+}
+
+static int do_bridge(char **word, struct error *err)
+{
+    struct net_bridge_config config = {
+        .name = word[1],
+        .internal = strchr(word[4], 'i'),
+        .separate = strchr(word[4], 's'),
+        .own_addresses = strchr(word[4], 'o'),
+    };
+    int r = net_subnet_parse(word[2], &config.subnet, err);
+
+    if (r == 0 && strcmp(word[3], "-") != 0)
+        r = net_subnet6_parse(word[3], &config.subnet6, err);
+    if (r == 0 && bridges_count == BRIDGES_MAX)
+        r = error_set(err, -ENOSPC, "too many bridges");
+    if (r == 0)
+        r = add_bridge(&config, err);
+    if (r == 0)
+        printf("ok\n");
+    return r;
+}
+
+static int do_unbridge(char **word, struct error *err)
+{
+    for (size_t i = 0; i < bridges_count; i++) {
+        if (strcmp(bridges[i].name, word[1]) != 0)
+            continue;
+        int r = net_bridge_remove(net, bridges[i].bridge, err);
+        if (r == 0)
+            r = net_link_delete(word[1], err);
+        if (r == 0) {
+            bridges[i] = bridges[--bridges_count];
+            printf("ok\n");
+        }
+        return r;
+    }
+    return error_set(err, -ENOENT, "no such bridge");
 }
 
 static int do_close(char **word, struct error *err)
@@ -93,15 +165,76 @@ static int do_teardown(char **word, struct error *err)
     return r;
 }
 
+static const struct bridge *bridge_of(struct in_addr address)
+{
+    for (size_t i = 0; i < bridges_count; i++) {
+        if (net_subnet_contains(&bridges[i].subnet, address))
+            return &bridges[i];
+    }
+    return &bridges[0];
+}
+
+static int fill_interface(struct net_interface *interface, const char *address, const char *host,
+                          struct error *err)
+{
+    int r = net_address_parse(address, &interface->address, err);
+
+    if (r < 0)
+        return r;
+    const struct bridge *bridge = bridge_of(interface->address);
+    interface->bridge = bridge->bridge;
+    snprintf(interface->host_name, sizeof(interface->host_name), "%s", host);
+    /* The same number in both subnets. */
+    interface->address6 = net_subnet6_at(&bridge->subnet6, ntohl(interface->address.s_addr) & 0xff);
+    return 0;
+}
+
 static int create(char **word, int *ret_fd, struct error *err)
 {
-    struct net_endpoint endpoint = {.link_name = word[2]};
+    struct net_interface interface = {.name = "eth0", .default_route = true};
     int r;
 
     if (strcmp(word[0], "none") == 0)
-        return net_endpoint_create_none(net, ret_fd, err);
-    r = net_address_parse(word[1], &endpoint.address, err);
-    return r < 0 ? r : net_endpoint_create(net, &endpoint, ret_fd, err);
+        return net_endpoint_create(net, NULL, 0, ret_fd, err);
+    r = fill_interface(&interface, word[1], word[2], err);
+    return r < 0 ? r : net_endpoint_create(net, &interface, 1, ret_fd, err);
+}
+
+static int do_add(char **word, struct error *err)
+{
+    struct net_interface interface = {0};
+    char host[16];
+    long start = microseconds();
+
+    snprintf(interface.name, sizeof(interface.name), "%s", word[3]);
+    snprintf(host, sizeof(host), "x%.9s", strrchr(word[2], '.') + 1);
+    int r = fill_interface(&interface, word[2], host, err);
+    if (r == 0)
+        r = net_interface_add(net, atoi(word[1]), &interface, err);
+    if (r == 0)
+        printf("ok %ld\n", microseconds() - start);
+    return r;
+}
+
+static int do_unlink(char **word, struct error *err)
+{
+    long start = microseconds();
+    int r = net_link_delete(word[1], err);
+
+    if (r == 0)
+        printf("ok %ld\n", microseconds() - start);
+    return r;
+}
+
+static int do_names(char **word, struct error *err)
+{
+    struct net_names_sockets sockets;
+    long start = microseconds();
+    int r = net_names_open(net, atoi(word[1]), &sockets, err);
+
+    if (r == 0)
+        printf("ok %d %d %ld\n", sockets.udp_fd, sockets.tcp_fd, microseconds() - start);
+    return r;
 }
 
 static int do_endpoint(char **word, struct error *err)
@@ -147,6 +280,16 @@ static int do_connect(char **word, struct error *err)
     return r;
 }
 
+static int do_open_fd(char **word, struct error *err)
+{
+    int fd = open(word[1], O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return error_errno(err, errno, "open %s", word[1]);
+    printf("ok %d\n", fd);
+    return 0;
+}
+
 static int do_drop(char **word, struct error *err)
 {
     close(atoi(word[1]));
@@ -165,10 +308,10 @@ static int do_spare(char **word, struct error *err)
 
 static int read_publication(char **word, struct net_publication *ret, struct error *err)
 {
-    int r = net_address_parse(word[2], &ret->host_address, err);
+    int r = net_ip_parse(word[2], &ret->host_address, err);
 
     if (r == 0)
-        r = net_address_parse(word[4], &ret->container_address, err);
+        r = net_ip_parse(word[4], &ret->container_address, err);
     ret->protocol = strcmp(word[1], "udp") == 0 ? NET_UDP : NET_TCP;
     ret->host_port = (uint16_t)atoi(word[3]);
     ret->container_port = (uint16_t)atoi(word[5]);
@@ -210,12 +353,18 @@ static const struct command {
 } commands[] = {
     {"choose", 2, do_choose},
     {"open", 4, do_open},
+    {"bridge", 5, do_bridge},
+    {"unbridge", 2, do_unbridge},
+    {"add", 4, do_add},
+    {"unlink", 2, do_unlink},
+    {"names", 2, do_names},
     {"close", 1, do_close},
     {"setup", 1, do_setup},
     {"teardown", 1, do_teardown},
     {"endpoint", 3, do_endpoint},
     {"none", 1, do_endpoint},
     {"connect", 4, do_connect},
+    {"open-fd", 2, do_open_fd},
     {"drop", 2, do_drop},
     {"spare", 2, do_spare},
     {"publish", 6, do_publication},

@@ -33,9 +33,11 @@ def listed_commands():
     """All commands by their shortest spelling, as lists of words."""
     overview = run(program("cloche"), "--help").out
     names = re.findall(r"^  ([a-z]+) +\S", overview, re.M)
-    groups = {"container", "image", "rpc", "system"}
+    groups = {"container", "image", "network", "rpc", "system"}
     rpc = re.findall(r"^  ([a-z]+) +\S", run(program("cloche"), "rpc", "--help").out, re.M)
+    network = re.findall(r"^  ([a-z]+) +\S", run(program("cloche"), "network", "--help").out, re.M)
     return ([[name] for name in names if name not in groups] + [["rpc", name] for name in rpc] +
+            [["network", name] for name in network] +
             [["system", "remove"], ["system", "prune"], ["container", "prune"], ["image", "prune"]])
 
 
@@ -65,7 +67,7 @@ def help_has_one_layout_and_fits_the_screen():
         assert lines[0].startswith(f"Usage:  cloche {' '.join(words)}"), lines[0]
         assert lines[1] == "" and lines[2][0].isupper() and not lines[2].endswith("."), lines[2]
         assert max(map(len, lines)) <= 88, max(lines, key=len)
-    for group in ("container", "image", "system"):
+    for group in ("container", "image", "network", "system"):
         assert run(program("cloche"), group).out.startswith(f"Usage:  cloche {group} COMMAND\n")
         assert help_of([group]) == run(program("cloche"), group).out
     assert run(program("cloche"), "help", "ps").out == help_of(["ps"])

@@ -4,6 +4,7 @@ The machine is the namespace of the test (harness.py), containers are namespaces
 `Outside` is a neighbour."""
 
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -22,7 +23,8 @@ GATEWAY, FIRST, SECOND = "172.30.0.1", "172.30.0.2", "172.30.0.3"
 _SERVER = """
 import socket, sys
 kind, address, port, name = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-server = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+server = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
 server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 server.bind((address, port))
 if kind == "tcp":
@@ -41,7 +43,8 @@ while True:
 _CLIENT = """
 import socket, sys
 kind, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
-client = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+client = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET,
+                       socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
 client.settimeout(float(sys.argv[4]))
 try:
     client.connect((address, port))
@@ -79,6 +82,20 @@ class Probe:
 
     def container(self, address, link=None):
         return Container(self, address, *self("endpoint", address, link or "v" + address[-5:]))
+
+    def give(self, fd):
+        """The probe's number for a descriptor of ours."""
+        return self("open-fd", f"/proc/{os.getpid()}/fd/{fd}")[0]
+
+    def take(self, number):
+        """A socket of the probe's, as a descriptor of ours."""
+        pidfd = os.pidfd_open(self.process.pid)
+        try:
+            result = ctypes.CDLL(None, use_errno=True).syscall(438, pidfd, int(number), 0)
+            assert result >= 0, os.strerror(ctypes.get_errno())
+            return result
+        finally:
+            os.close(pidfd)
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -147,7 +164,7 @@ def refused(function, *args):
 
 
 def table(probe):
-    return json.loads(run("nft", "-j", "list", "table", "ip", probe.table).out)["nftables"]
+    return json.loads(run("nft", "-j", "list", "table", "inet", probe.table).out)["nftables"]
 
 
 @contextlib.contextmanager
@@ -165,20 +182,27 @@ def the_rules_read_as_documented(unique):
     with Probe() as probe:
         probe("publish", "tcp", "0.0.0.0", 9000, FIRST, 80)
         probe("publish", "udp", "127.0.0.1", 9053, SECOND, 53)
-        text = run("nft", "list", "table", "ip", probe.table).out
+        text = run("nft", "list", "table", "inet", probe.table).out
         for line in ["type inet_proto . inet_service : ipv4_addr . inet_service",
                      "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
                      f"elements = {{ tcp . 9000 : {FIRST} . 80 }}",
                      f"elements = {{ 127.0.0.1 . udp . 9053 : {SECOND} . 53 }}",
-                     'iifname "clo-t" ip saddr 127.0.0.0/8 drop',
-                     'iifname "clo-t" ip daddr 127.0.0.0/8 drop',
-                     'iifname != "clo-t" iifname != "lo" ip daddr 172.30.0.0/24 drop',
-                     "fib daddr type local dnat ip to meta l4proto . th dport map @published",
-                     "fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map "
-                     "@published_at",
-                     'oifname "clo-t" ip saddr 127.0.0.0/8 masquerade',
-                     'oifname "clo-t" ip saddr 172.30.0.0/24 ct status dnat masquerade',
-                     'oifname != "clo-t" oifname != "lo" ip saddr 172.30.0.0/24 masquerade']:
+                     "elements = { \"clo-t\" }",
+                     "elements = { \"clo-t\" . \"clo-t\" }",
+                     "iifname @bridges ip saddr 127.0.0.0/8 drop",
+                     "iifname @bridges ip daddr 127.0.0.0/8 drop",
+                     "iifname . oifname @within accept",
+                     "iifname @internal drop", "oifname @internal drop",
+                     "oifname != @bridges accept",
+                     "ct state established,related accept", "ct status dnat accept",
+                     "dnat ip to meta l4proto . th dport map @published",
+                     "dnat ip to ip daddr . meta l4proto . th dport map @published_at",
+                     "dnat ip6 to meta l4proto . th dport map @published6",
+                     "dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6_at",
+                     "oifname @bridges ip saddr 127.0.0.0/8 masquerade",
+                     "iifname . oifname @within ct status dnat masquerade",
+                     'iifname "" oifname @bridges ct status dnat fib saddr type != local masquerade',
+                     "iifname @masqueraded iifname . oifname != @within masquerade"]:
             assert line in text, f"{line!r} is not in\n{text}"
 
 
@@ -277,7 +301,8 @@ def unpublished_ports_are_out_of_reach(unique):
             assert ask(HOST, "127.0.0.1", 7000).startswith("local")
             assert ask(two, "127.0.0.1", 7000, timeout=1).startswith("nothing")
             # Without the rule it would have been reached: the test can fail.
-            run("nft", "flush", "chain", "ip", probe.table, "guard")
+            run("nft", "flush", "chain", "inet", probe.table, "guard")
+            run("nft", "flush", "chain", "inet", probe.table, "isolate")
             assert ask(two, "127.0.0.1", 7000).startswith("local")
             assert ask(outside, FIRST, 80).startswith("one")
 
@@ -289,6 +314,117 @@ def containers_reach_the_outside_with_the_hosts_address(unique):
         place.argv = lambda *words: ["nsenter", "--net", "--target", str(outside.keeper.pid), *words]
         with server(place, "far", 8080):
             assert ask(one, outside.there, 8080) == f"far {outside.here}"
+
+
+@contextlib.contextmanager
+def many(probe, *addresses):
+    containers = [probe.container(address, f"vm{number}") for number, address in
+                  enumerate(addresses)]
+    try:
+        yield containers
+    finally:
+        for container in containers:
+            container.close()
+
+
+@test
+def networks_are_isolated_from_each_other(unique):
+    for bridge_filter in ("0", "1"):
+        pathlib.Path("/proc/sys/net/bridge/bridge-nf-call-iptables").write_text(bridge_filter)
+        with Outside() as outside, Probe() as probe:
+            probe("bridge", "clo-b", "172.30.5.1/24", "-", "-")
+            with many(probe, FIRST, SECOND, "172.30.5.2") as (one, two, other), \
+                    server(one, "one", 80), server(other, "other", 80):
+                assert ask(two, FIRST, 80) == f"one {SECOND}"
+                assert ask(other, FIRST, 80, timeout=1).startswith("nothing")
+                assert ask(one, "172.30.5.2", 80, timeout=1).startswith("nothing")
+                assert ask(HOST, "172.30.5.2", 80).startswith("other")
+                probe("publish", "tcp", "0.0.0.0", 9000, FIRST, 80)
+                assert ask(other, outside.here, 9000).startswith("one"), "a published port is public"
+                run("nft", "flush", "chain", "inet", probe.table, "isolate")
+                assert ask(other, FIRST, 80).startswith("one"), "the test can fail"
+                probe("unpublish", "tcp", "0.0.0.0", 9000, FIRST, 80)
+            probe("unbridge", "clo-b")
+            assert not _link_exists("clo-b")
+            assert "clo-b" not in run("nft", "list", "table", "inet", probe.table).out
+
+
+@test
+def an_internal_network_leads_nowhere(unique):
+    with Outside() as outside, Probe() as probe:
+        probe("bridge", "clo-i", "172.30.5.1/24", "-", "i")
+        place = Host()
+        place.argv = lambda *words: ["nsenter", "--net", "--target", str(outside.keeper.pid), *words]
+        with many(probe, "172.30.5.2", "172.30.5.3", FIRST) as (one, two, _), \
+                server(one, "one", 80), server(place, "far", 8080):
+            assert ask(two, "172.30.5.2", 80).startswith("one")
+            assert ask(HOST, "172.30.5.2", 80).startswith("one")
+            assert ask(two, outside.there, 8080, timeout=1).startswith("nothing")
+            run("nft", "flush", "chain", "inet", probe.table, "isolate")
+            run("nft", "add", "element", "inet", probe.table, "masqueraded", "{ clo-i }")
+            assert ask(two, outside.there, 8080).startswith("far"), "the test can fail"
+
+
+@test
+def separate_containers_do_not_reach_each_other(unique):
+    with Probe() as probe:
+        probe("bridge", "clo-s", "172.30.5.1/24", "-", "s")
+        with many(probe, "172.30.5.2", "172.30.5.3") as (one, two), server(one, "one", 80):
+            assert ask(two, "172.30.5.2", 80, timeout=1).startswith("nothing")
+            assert ask(HOST, "172.30.5.2", 80).startswith("one")
+
+
+@test
+def ipv6_is_there_where_the_network_has_it(unique):
+    with Outside() as outside, Probe() as probe:
+        probe("bridge", "clo-6", "172.30.5.1/24", "fd00:77::1/64", "-")
+        with many(probe, "172.30.5.2", "172.30.5.3", FIRST) as (one, two, three), \
+                server(one, "one", 80, address="::"):
+            assert ask(two, "fd00:77::2", 80) == "one fd00:77::3"
+            assert ask(HOST, "fd00:77::2", 80).startswith("one")
+            probe("publish", "tcp", "::", 9000, "fd00:77::2", 80)
+            assert ask(HOST, "fd00:77::1", 9000).startswith("one")
+            assert ask(two, "fd00:77::1", 9000).startswith("one"), "hairpin"
+            assert three.run("sysctl", "-n", "net.ipv6.conf.eth0.disable_ipv6").out == "1\n"
+            assert one.run("sysctl", "-n", "net.ipv6.conf.eth0.accept_ra").out == "0\n"
+            run("ip", "addr", "add", "fd00:99::1/64", "dev", "outside0", "nodad")
+            run("nsenter", "--net", "--target", outside.keeper.pid, "ip", "addr", "add",
+                "fd00:99::2/64", "dev", "eth0", "nodad")
+            assert ask(outside, "fd00:99::1", 9000) == "one fd00:99::2"
+
+
+@test
+def interfaces_come_and_go_at_run_time(unique):
+    with Probe() as probe:
+        probe("bridge", "clo-b", "172.30.5.1/24", "-", "-")
+        with many(probe, FIRST, "172.30.5.2") as (one, other), server(other, "other", 80):
+            assert ask(one, "172.30.5.2", 80, timeout=1).startswith("nothing")
+            fd = probe.give(one.fd)
+            probe("add", fd, "172.30.5.9", "eth1")
+            assert ask(one, "172.30.5.2", 80) == "other 172.30.5.9"
+            probe("unlink", "x9")
+            assert "eth1" not in one.run("ip", "link").out
+            probe("unlink", "x9")
+            probe("drop", fd)
+
+
+@test
+def the_name_servers_port_leads_to_its_sockets(unique):
+    with Probe() as probe, many(probe, FIRST) as (one,):
+        fd = probe.give(one.fd)
+        with server(one, "own", 53, "udp"):
+            udp, tcp, _ = probe("names", fd)
+            mine = socket.socket(fileno=probe.take(udp))
+            client = subprocess.Popen(one.argv(sys.executable, "-c", _CLIENT, "udp", "127.0.0.11",
+                                               "53", "30"), stdout=subprocess.PIPE, text=True)
+            mine.setblocking(True)
+            data, peer = mine.recvfrom(100)
+            mine.sendto(b"answer", peer)
+            assert client.communicate()[0] == "answer"
+            assert ask(one, "127.0.0.1", 53, "udp").startswith("own"), "port 53 is the container's"
+            mine.close()
+        for number in (udp, tcp, fd):
+            probe("drop", number)
 
 
 @test
@@ -360,7 +496,6 @@ def endpoints_with_wrong_values_are_refused(unique):
     with Probe() as probe:
         for address in (GATEWAY, "172.30.0.0", "172.30.0.255", "172.31.0.2"):
             assert "is no address for a container" in refused(probe, "endpoint", address, "vbad")
-        assert "cannot be a link's name" in refused(probe, "endpoint", FIRST, "v" * 16)
     with Probe(setup=False) as probe:
         assert "not set up" in refused(probe, "endpoint", FIRST, "vbad")
 
@@ -442,9 +577,9 @@ def flushed_rules_come_back(unique):
     with Probe() as probe, two_containers(probe) as (one, _), server(one, "one", 80):
         probe("publish", "tcp", "0.0.0.0", 9000, FIRST, 80)
         assert probe("dispatch", 0) == ["0"], "our own changes are none of its business"
-        for damage in (["flush", "ruleset"], ["delete", "table", "ip", probe.table],
-                       ["flush", "chain", "ip", probe.table, "inbound"],
-                       ["flush", "map", "ip", probe.table, "published"]):
+        for damage in (["flush", "ruleset"], ["delete", "table", "inet", probe.table],
+                       ["flush", "chain", "inet", probe.table, "inbound"],
+                       ["flush", "map", "inet", probe.table, "published"]):
             run("nft", *damage)
             assert probe("dispatch", 30) == ["1"], damage
             assert ask(HOST, "127.0.0.1", 9000).startswith("one"), damage
@@ -469,7 +604,7 @@ def ports_work_while_no_daemon_lives_and_are_adopted(unique):
             second("restore", "tcp", "0.0.0.0", 9000, FIRST, 80)
             second("setup")
             assert ask(HOST, "127.0.0.1", 9000).startswith("one")
-            text = run("nft", "list", "table", "ip", second.table).out
+            text = run("nft", "list", "table", "inet", second.table).out
             assert "9001" not in text, "the other container ended meanwhile"
             assert "already allocated" in refused(
                 second, "publish", "tcp", "0.0.0.0", 9000, SECOND, 80)
@@ -485,7 +620,7 @@ def setup_repairs_what_others_changed(unique):
         run("ip", "link", "set", probe.bridge, "down", "mtu", 1400)
         run("sysctl", "-qw", f"net.ipv4.conf.{probe.bridge}.route_localnet=0",
             "net.ipv4.ip_forward=0")
-        run("nft", "delete", "table", "ip", probe.table)
+        run("nft", "delete", "table", "inet", probe.table)
         run("nft", "add", "table", "ip", "somebody")
         probe("setup")
         assert ask(HOST, "127.0.0.1", 9000).startswith("one")
@@ -565,7 +700,7 @@ def many_ports_are_as_quick_as_few(unique):
         assert many < 4 * few + 300, f"median {few} us, then {many} us"
         assert int(probe("setup")[0]) < sum(times)
         times.sort()
-        assert len([line for line in run("nft", "list", "map", "ip", probe.table, "published").out
+        assert len([line for line in run("nft", "list", "map", "inet", probe.table, "published").out
                     .replace(",", "\n").splitlines() if "tcp . 1" in line]) == 1000
         print(f"# publish: median {times[500]} us, largest {times[-1]} us")
 

@@ -153,7 +153,7 @@ static void test_refused_specs(void **state)
 static void test_fields_that_nothing_does_are_named(void **state)
 {
     static const char *const fields[][2] = {
-        {"networkMode", "\"container:a\""},
+        {"links", "[\"a:b\"]"},
         {"mounts", "[{\"type\":\"volume\",\"target\":\"/a\"}]"},
     };
 

@@ -93,7 +93,7 @@ static void the_smallest_pool_has_one_address(void **state)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     struct net_subnet subnet = subnet_of("10.0.0.1/30");
-    struct net_pool *pool = net_pool_create(&subnet);
+    struct net_pool *pool = net_pool_create(&subnet, NULL);
     struct in_addr address;
 
     assert_int_equal(net_pool_free(pool), 1);
@@ -110,7 +110,7 @@ static void the_smallest_pool_has_one_address(void **state)
 static void every_address_is_given_once(void **state)
 {
     struct net_subnet subnet = subnet_of("10.3.0.130/22"); /* a gateway in the middle of it */
-    struct net_pool *pool = net_pool_create(&subnet);
+    struct net_pool *pool = net_pool_create(&subnet, NULL);
     uint8_t seen[1024] = {0};
     struct in_addr address;
 
@@ -133,7 +133,7 @@ static void every_address_is_given_once(void **state)
 static void a_released_address_rests_until_the_search_went_round(void **state)
 {
     struct net_subnet subnet = subnet_of("10.0.0.1/28"); /* .2 to .14 */
-    struct net_pool *pool = net_pool_create(&subnet);
+    struct net_pool *pool = net_pool_create(&subnet, NULL);
     struct in_addr address;
     char expected[NET_ADDRESS_TEXT];
 
@@ -151,7 +151,7 @@ static void a_released_address_rests_until_the_search_went_round(void **state)
 static void reserved_addresses_are_skipped(void **state)
 {
     struct net_subnet subnet = subnet_of("10.0.0.1/29");
-    struct net_pool *pool = net_pool_create(&subnet);
+    struct net_pool *pool = net_pool_create(&subnet, NULL);
     _cleanup_error_ struct error err = ERROR_INIT;
     struct in_addr address;
 
@@ -173,7 +173,7 @@ static void releasing_what_is_not_ours_changes_nothing(void **state)
     const char *others[] = {"10.0.0.0",      "10.0.0.1", "10.0.0.7", "10.0.0.8",
                             "9.255.255.255", "10.0.0.5", "0.0.0.0",  "255.255.255.255"};
     struct net_subnet subnet = subnet_of("10.0.0.1/29");
-    struct net_pool *pool = net_pool_create(&subnet);
+    struct net_pool *pool = net_pool_create(&subnet, NULL);
     struct in_addr address;
 
     for (size_t i = 0; i < ARRAY_SIZE(others); i++)

@@ -65,6 +65,18 @@ static void offer_images(struct completion *completion)
     }
 }
 
+static void offer_networks(struct completion *completion)
+{
+    _cleanup_api_networks_ struct api_networks *list = NULL;
+    const struct api_network_list params = {0};
+
+    if (!cli_connect_running(completion->cli) ||
+        cli_call(completion->cli, "network.list", &params, &list, NULL) < 0)
+        return;
+    for (size_t i = 0; i < list->networks_count; i++)
+        offer(completion, list->networks[i]->name, list->networks[i]->driver);
+}
+
 static void offer_commands(struct completion *completion, const char *group)
 {
     for (const struct spelling *spelling = spellings; spelling->command; spelling++) {
@@ -102,6 +114,9 @@ static void offer_values(struct completion *completion, enum complete what,
         break;
     case COMPLETE_IMAGES:
         offer_images(completion);
+        break;
+    case COMPLETE_NETWORKS:
+        offer_networks(completion);
         break;
     case COMPLETE_OBJECTS:
         offer_containers(completion, COMPLETE_CONTAINERS);

@@ -11,9 +11,10 @@
 struct inspect_options {
     bool size;
     const char *format, *type;
+    bool verbose;
 };
 
-static const char *const types[] = {"container", "image", NULL};
+static const char *const types[] = {"container", "image", "network", NULL};
 
 static const struct option format_table[] = {
     {
@@ -44,13 +45,26 @@ static const struct option type_table[] = {
         .kind = OPTION_TEXT,
         .offset = offsetof(struct inspect_options, type),
         .argument = "string",
-        .help = "Look only for a container or an image",
+        .help = "Look only for a container, an image or a network",
         .complete = COMPLETE_CHOICES,
         .choices = types,
     },
     {.name = NULL},
 };
 
+static const struct option verbose_table[] = {
+    {
+        .name = "verbose",
+        .short_name = 'v',
+        .kind = OPTION_FLAG,
+        .offset = offsetof(struct inspect_options, verbose),
+        .help = "Kept for docker's sake: there is no more to show",
+    },
+    {.name = NULL},
+};
+
+static const struct option_group network_groups[] = {
+    {.options = format_table}, {.options = verbose_table}, {.options = NULL}};
 static const struct option_group inspect_groups[] = {
     {.options = format_table}, {.options = size_table}, {.options = type_table}, {.options = NULL}};
 static const struct option_group container_groups[] = {
@@ -95,16 +109,34 @@ static int find_image(struct cli *cli, char *name, struct buffer *json, struct e
     return r < 0 ? r : door_inspect_image(image, json, err);
 }
 
-/* A container first, then an image, unless a type was asked for. */
+static int find_network(struct cli *cli, char *name, struct buffer *json, struct error *err)
+{
+    _cleanup_api_network_details_ struct api_network_details *network = NULL;
+    const struct api_network_ref params = {.network = name};
+
+    int r = cli_call(cli, "network.inspect", &params, &network, err);
+    if (r >= 0)
+        door_inspect_network(network, json);
+    return r;
+}
+
+static bool may_be(const char *type, const char *wanted)
+{
+    return !type || text_equal(type, wanted);
+}
+
+/* A container first, then an image, then a network, unless a type was asked for. */
 static int find_object(struct cli *cli, const char *type, bool size, char *name,
                        struct buffer *json, struct error *err)
 {
     int r = -ENOENT;
 
-    if (!text_equal(type, "image"))
+    if (may_be(type, "container"))
         r = find_container(cli, size, name, json, err);
-    if (r == -ENOENT && !text_equal(type, "container"))
+    if (r == -ENOENT && may_be(type, "image"))
         r = find_image(cli, name, json, err);
+    if (r == -ENOENT && may_be(type, "network"))
+        r = find_network(cli, name, json, err);
     if (r == -ENOENT && !type)
         return error_set(err, r, "No such object: %s", name);
     return r;
@@ -174,10 +206,15 @@ static int run_image(struct cli *cli, const void *values, char *const *operands)
     return run_typed(cli, values, "image", operands);
 }
 
+static int run_network(struct cli *cli, const void *values, char *const *operands)
+{
+    return run_typed(cli, values, "network", operands);
+}
+
 const struct command inspect_command = {
     .name = "inspect",
     .usage = "[OPTIONS] NAME|ID [NAME|ID...]",
-    .summary = "Show all that is known of containers and images",
+    .summary = "Show all that is known of containers, images and networks",
     .options = inspect_groups,
     .values_size = sizeof(struct inspect_options),
     .minimum_operands = 1,
@@ -208,4 +245,16 @@ const struct command image_inspect_command = {
     .maximum_operands = -1,
     .complete = COMPLETE_IMAGES,
     .run = run_image,
+};
+
+const struct command network_inspect_command = {
+    .name = "inspect",
+    .usage = "[OPTIONS] NETWORK [NETWORK...]",
+    .summary = "Show all that is known of networks",
+    .options = network_groups,
+    .values_size = sizeof(struct inspect_options),
+    .minimum_operands = 1,
+    .maximum_operands = -1,
+    .complete = COMPLETE_NETWORKS,
+    .run = run_network,
 };

@@ -29,6 +29,7 @@ enum complete {
     COMPLETE_CONTAINERS_RUNNING, /* only those that run */
     COMPLETE_CONTAINERS_STOPPED,
     COMPLETE_IMAGES,
+    COMPLETE_NETWORKS,
     COMPLETE_OBJECTS, /* containers and images */
     COMPLETE_COMMANDS,
     COMPLETE_METHODS,     /* of the management socket */

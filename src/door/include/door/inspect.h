@@ -17,4 +17,7 @@ void door_inspect_container(const struct api_container_details *container, struc
 int door_inspect_image(const struct api_image_details *image, struct buffer *out,
                        struct error *err);
 
+/* Appends a compact JSON object: GET /networks/ID. */
+void door_inspect_network(const struct api_network_details *network, struct buffer *out);
+
 #endif

@@ -29,6 +29,8 @@ enum {
     ENGINE_ATTACHMENTS_MAX = 64,   /* streams that wait for a container's start */
     ENGINE_EXECS_MAX = 64,         /* exec sessions of a container that are remembered */
     ENGINE_WAITERS_MAX = 4096,     /* waits for one container */
+    ENGINE_NETWORKS_MAX = 1024,    /* records */
+    ENGINE_PLACES_MAX = 32,        /* networks of one container */
 };
 
 /* err->code of failures that errno has no word for. */
@@ -184,6 +186,38 @@ struct engine_copy *engine_container_export(struct container *container, int arc
                                             engine_copy_done done, void *data);
 /* As engine_cancel() below. */
 void engine_copy_cancel(struct engine_copy *copy);
+
+/* --- networks --------------------------------------------------------------------------------- */
+
+/* Answers are the typed documents of the management API, valid during the callback. */
+typedef void (*engine_document_done)(const struct error *err, const void *document, void *data);
+
+void engine_network_create(struct engine *engine, const struct api_network_create *how,
+                           engine_document_done done, void *data); /* api_network_created */
+void engine_network_remove(struct engine *engine, const struct api_network_remove *which,
+                           engine_document_done done, void *data); /* api_empty */
+void engine_network_prune(struct engine *engine, const struct api_network_filters *filters,
+                          engine_document_done done, void *data); /* api_network_pruned */
+/* Owned by the caller. filters may be NULL. */
+struct api_networks *engine_network_list(struct engine *engine,
+                                         const struct api_network_filters *filters);
+int engine_network_inspect(struct engine *engine, const char *reference,
+                           struct api_network_details **ret, struct error *err);
+/* These wait for operations on the same container that began before them. */
+void engine_network_connect(struct container *container, const struct api_network_connect *how,
+                            engine_done done, void *data);
+void engine_network_disconnect(struct container *container,
+                               const struct api_network_disconnect *how, engine_done done,
+                               void *data);
+
+/* Further ports of a container, or some less, at once and for later starts. */
+void engine_container_publish(struct container *container, const struct api_container_ports *which,
+                              engine_done done, void *data);
+void engine_container_unpublish(struct container *container,
+                                const struct api_container_ports *which, engine_done done,
+                                void *data);
+/* Those that are published now; owned by the caller. */
+struct api_published_ports *engine_container_ports(const struct container *container);
 
 /* --- images ----------------------------------------------------------------------------------- */
 

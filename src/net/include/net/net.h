@@ -1,18 +1,19 @@
 /*
- * The network of an instance: a bridge with an IPv4 subnet, containers on it by veth pairs,
- * masquerade towards the outside, and published ports by DNAT from nftables maps. Everything is
- * done by netlink; no program is executed and no process stands between a client and a container,
- * so that all of it works while no daemon lives.
+ * The networks of an instance: bridges with an IPv4 and perhaps an IPv6 subnet, containers on them
+ * by veth pairs, masquerade towards the outside, isolation between bridges, and published ports by
+ * DNAT from nftables maps. Everything is done by netlink; no program is executed and no process
+ * stands between a client and a container, so that all of it works while no daemon lives.
  *
  * One struct net belongs to one thread. Calls block only for the kernel's synchronous answer
  * (microseconds to about one millisecond; each says how long), never for another process. They
  * need CAP_NET_ADMIN, and CAP_SYS_ADMIN for new network namespaces.
  *
  * What a daemon does, in order:
- *     net_choose_subnet()                  unless the subnet is on record
  *     net_open()
+ *     net_choose_subnet()                  for a network whose subnet is not on record
+ *     net_bridge_add() ...                 for each network
  *     net_restore_publication() ...        for each port of each container that runs on (adoption)
- *     net_setup()                          bridge and rules as they must be
+ *     net_setup()                          bridges and rules as they must be
  *     net_poll_fd() into the event loop -> net_dispatch()
  *     net_endpoint_create(), net_publish() for each container that starts
  *     net_unpublish() when it has ended
@@ -21,6 +22,7 @@
 #ifndef NET_NET_H
 #define NET_NET_H
 
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -30,52 +32,51 @@
 
 enum {
     NET_PUBLICATIONS_MAX = 8192, /* published ports of an instance */
+    NET_BRIDGES_MAX = 1024,      /* networks of an instance */
+    NET_INTERFACES_MAX = 64,     /* of one container */
     NET_SPARE_NAMESPACES_MAX = 16,
     NET_TABLE_NAME_MAX = 31, /* bytes */
     NET_MTU_DEFAULT = 1500,
 };
 
 struct net;
-
-struct net_config {
-    const char *bridge;       /* name of the bridge, below IFNAMSIZ bytes; copied */
-    const char *nft_table;    /* name of our table of family ip; copied */
-    struct net_subnet subnet; /* see net_choose_subnet() */
-    uint32_t mtu;             /* of bridge and containers, bytes; 0: NET_MTU_DEFAULT */
-};
+struct net_bridge; /* owned by its net; valid until net_bridge_remove() or net_close() */
 
 /*
- * The subnet for an instance. When a bridge of this name exists and has an IPv4 address, that one,
+ * The subnet for a network. When a bridge of this name exists and has an IPv4 address, that one,
  * so that containers of an earlier daemon keep theirs. Else one of the /20 of 172.20.0.0 -
  * 172.31.255.255 and 192.168.0.0/16, by the hash of the bridge's name (which derives from the
  * instance's), skipping what overlaps an address or a route of this machine other than the default
- * route. The gateway is its first address. -EADDRNOTAVAIL when everything overlaps.
- * Blocks for three netlink dumps (0.1 ms with a usual number of routes).
+ * route, or one of net's bridges (NULL: none). The gateway is its first address. -EADDRNOTAVAIL
+ * when everything overlaps. Blocks for three netlink dumps (0.1 ms with a usual number of routes).
  */
-int net_choose_subnet(const char *bridge, struct net_subnet *ret, struct error *err);
+int net_choose_subnet(const struct net *net, const char *bridge, struct net_subnet *ret,
+                      struct error *err);
 
 /* Opens the netlink sockets, in the caller's network namespace, and subscribes to changes of the
- * rules. Changes nothing. -EINVAL: a name or the prefix is out of its limits. */
-int net_open(const struct net_config *config, struct net **ret, struct error *err);
+ * rules. Changes nothing. nft_table: name of our table of family inet; copied. -EINVAL: the name is
+ * out of its limits. */
+int net_open(const char *nft_table, struct net **ret, struct error *err);
 
-/* Closes the sockets and drops the spare namespaces. Bridge, rules and containers stay and work.
+/* Closes the sockets and drops the spare namespaces. Bridges, rules and containers stay and work.
  * NULL allowed. */
 void net_close(struct net *net);
 
 /*
- * Makes bridge, forwarding and rules what they must be, whatever was there before: creates the
- * bridge or repairs its address, flags and settings, and replaces our table as a whole, in one
+ * Makes bridges, forwarding and rules what they must be, whatever was there before: creates the
+ * bridges or repairs their addresses, flags and settings, and replaces our table as a whole, in one
  * transaction, with one that holds exactly the publications known to net (connections that exist go
- * on). Idempotent; call it again at any time. Nothing outside of our bridge and our table is
- * touched, but /proc/sys/net/ipv4/ip_forward is set to 1. 1 to 30 ms.
+ * on). Idempotent; call it again at any time. Nothing outside of our bridges and our table is
+ * touched, but /proc/sys/net/ipv4/ip_forward is set to 1, and with IPv6 its counterpart (links that
+ * listen to routers are told to go on with it). 1 to 30 ms.
  *
- * -EEXIST: a link of the bridge's name exists and is no bridge.
+ * -EEXIST: a link of a bridge's name exists and is no bridge.
  */
 int net_setup(struct net *net, struct error *err);
 
-/* Removes the table and the bridge (instance removal; containers must be gone). What is not there
+/* Removes the table and the bridges (instance removal; containers must be gone). What is not there
  * is no error. Forwarding stays on, since others may rely on it by now. Publications are forgotten.
- * 20 to 30 ms. */
+ * 20 to 30 ms a bridge. */
 int net_teardown(struct net *net, struct error *err);
 
 /* Readable when somebody changed the machine's rules. Owned by net; poll for POLLIN, level
@@ -87,31 +88,88 @@ int net_poll_fd(const struct net *net);
  * the table could not be built (call net_setup() later). Never waits for messages. */
 int net_dispatch(struct net *net, struct error *err);
 
+/* --- bridges ---------------------------------------------------------------------------------- */
+
+struct net_bridge_config {
+    const char *name;           /* below IFNAMSIZ bytes; copied */
+    struct net_subnet subnet;   /* see net_choose_subnet() */
+    struct net_subnet6 subnet6; /* prefix 0: no IPv6 */
+    uint32_t mtu;               /* of bridge and containers, bytes; 0: NET_MTU_DEFAULT */
+    bool internal;              /* nothing goes from here to anywhere but the host, nor back */
+    bool separate;              /* its containers do not reach each other */
+    bool own_addresses;         /* what goes out keeps the containers' addresses: no masquerade */
+};
+
+/* Makes a bridge known; after net_setup() it is made at once (1 ms, and the table is replaced).
+ * -EINVAL: a name or a prefix is out of its limits; -EEXIST: the name is that of another one. */
+int net_bridge_add(struct net *net, const struct net_bridge_config *config, struct net_bridge **ret,
+                   struct error *err);
+
+/* Forgets the bridge, and takes it out of the rules; publications must be gone. The link is still
+ * there: net_link_delete(). */
+int net_bridge_remove(struct net *net, struct net_bridge *bridge, struct error *err);
+
+/* Deletes a link of the caller's network namespace: blocks for 20 to 30 ms, and may be called on
+ * any thread. What is not there is no error. */
+int net_link_delete(const char *name, struct error *err);
+
+/* Whether the bridge is there and can have containers. */
+bool net_bridge_is_up(const struct net_bridge *bridge);
+
 /* --- a container's own network ---------------------------------------------------------------- */
 
-struct net_endpoint {
-    struct in_addr address; /* from the subnet; also decides the MAC address (net_address_mac) */
-    const char *link_name;  /* wanted name of the host's end, below IFNAMSIZ bytes, e.g. "v" and 8
-                             * digits of the container's ID; another one is taken when it exists */
+struct net_interface {
+    struct net_bridge *bridge;
+    char name[IFNAMSIZ];      /* inside: "eth0" */
+    char host_name[IFNAMSIZ]; /* wanted name of the host's end, e.g. "v" and 8 digits of the
+                               * container's ID; replaced by another one when it exists. Deleting
+                               * that end (net_link_delete) removes the interface at run time */
+    struct in_addr address;   /* from the bridge's subnet */
+    struct in6_addr address6; /* from its IPv6 subnet; ignored when it has none */
+    uint8_t mac[6];           /* all zero: by the address (net_address_mac) */
+    bool default_route;       /* by this bridge's gateway */
 };
 
 /*
- * A new network namespace with lo and eth0 (the address, default route by the gateway), whose other
- * end is a port of the bridge. *ret_netns_fd (close-on-exec) is the caller's: the namespace lives
- * as long as somebody holds it (a descriptor, a bind mount, a process in it), and everything goes
- * with it: nothing has to be deleted, and nothing should be (RTM_DELLINK blocks 20-30 ms).
- * About 1 ms; half of it with a spare namespace. net_setup() must have succeeded.
+ * A new network namespace with lo and these interfaces, whose other ends are ports of their
+ * bridges. *ret_netns_fd (close-on-exec) is the caller's: the namespace lives as long as somebody
+ * holds it (a descriptor, a bind mount, a process in it), and everything goes with it: nothing has
+ * to be deleted, and nothing should be (RTM_DELLINK blocks 20-30 ms). About 1 ms with one
+ * interface; half of it with a spare namespace. None (count 0): with lo only. net_setup() must have
+ * succeeded when there are some.
  */
-int net_endpoint_create(struct net *net, const struct net_endpoint *endpoint, int *ret_netns_fd,
-                        struct error *err);
+int net_endpoint_create(struct net *net, struct net_interface *interfaces, size_t count,
+                        int *ret_netns_fd, struct error *err);
 
-/* The same with lo only (--network none). */
-int net_endpoint_create_none(struct net *net, int *ret_netns_fd, struct error *err);
+/* One interface more in a namespace that is in use: 0.6 ms. */
+int net_interface_add(struct net *net, int netns_fd, struct net_interface *interface,
+                      struct error *err);
+
+/* The default routes there go by the gateways of this interface's bridge from now on. */
+int net_interface_route(struct net *net, int netns_fd, const struct net_interface *interface,
+                        struct error *err);
 
 /* Makes one spare namespace for later endpoints when there are fewer than `wanted` (at most
  * NET_SPARE_NAMESPACES_MAX): 0.5 ms, for an idle moment of the event loop. Returns 1 when there is
  * more to make, 0 when there are enough, -errno. */
 int net_prepare_spare(struct net *net, unsigned wanted, struct error *err);
+
+/* --- the name server's sockets in a container's network --------------------------------------- */
+
+#define NET_NAMES_ADDRESS "127.0.0.11" /* as docker's: programs know it */
+
+struct net_names_sockets {
+    int udp_fd; /* bound to NET_NAMES_ADDRESS and a port of the kernel's choice */
+    int tcp_fd; /* the same, listening */
+};
+
+/*
+ * Opens sockets for a name server inside the namespace and makes its port 53 lead there by rules of
+ * a table of its own ("cloche_names"), so that programs in the container can have 0.0.0.0:53 to
+ * themselves. A table from an earlier call is replaced. Both sockets are the caller's,
+ * close-on-exec and non-blocking; each keeps the namespace alive. 0.3 ms.
+ */
+int net_names_open(struct net *net, int netns_fd, struct net_names_sockets *ret, struct error *err);
 
 /* --- published ports -------------------------------------------------------------------------- */
 
@@ -123,10 +181,12 @@ enum net_protocol {
 
 struct net_publication {
     enum net_protocol protocol;
-    struct in_addr host_address; /* INADDR_ANY: every address of the host, 127.0.0.1 too */
-    uint16_t host_port;          /* host byte order; 0 in net_publish(): choose one */
-    struct in_addr container_address;
-    uint16_t container_port; /* host byte order */
+    struct net_ip host_address; /* 0.0.0.0 or ::, every address of the host of that family;
+                                 * 127.0.0.1 too, but [::1] cannot be reached by rules */
+    uint16_t host_port;         /* host byte order; 0 in net_publish(): choose one */
+    uint16_t host_port_last;    /* with a host_port: any free one up to this; 0: only that one */
+    struct net_ip container_address; /* of the same family */
+    uint16_t container_port;         /* host byte order */
 };
 
 /*

@@ -13,7 +13,8 @@
 
 struct net_pool;
 
-struct net_pool *net_pool_create(const struct net_subnet *subnet);
+/* range: the part of it that addresses are given from, unless they are asked for; NULL: all. */
+struct net_pool *net_pool_create(const struct net_subnet *subnet, const struct net_subnet *range);
 void net_pool_destroy(struct net_pool *pool); /* NULL allowed */
 
 /* A free address, now in use. -EADDRNOTAVAIL when there is none. */

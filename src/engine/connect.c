@@ -1,0 +1,382 @@
+/*
+ * Changing a container's network while it exists, and while it runs: connect, disconnect, further
+ * published ports, fewer of them. Each is an operation of the container: what it changes in the
+ * kernel is done on the loop's thread (half a millisecond), the record and the deletion of a link
+ * (20 to 30 ms) on the disk thread.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/log.h>
+#include <base/text.h>
+
+#include "events.h"
+#include "nameserver.h"
+#include "networks.h"
+#include "place.h"
+#include "ports.h"
+
+struct change_operation {
+    struct operation base;
+    struct disk_job job;
+    char *network;                 /* owned; connect, disconnect */
+    struct api_endpoint *endpoint; /* owned; connect */
+    struct api_container_ports *ports;
+    bool force;
+    struct record_change change;
+    char *link; /* owned: of the host, to be deleted */
+    struct error err;
+};
+
+/* --- what all share --------------------------------------------------------------------------- */
+
+static void change_work(struct disk_job *job)
+{
+    struct change_operation *change = disk_job_of(job, struct change_operation, job);
+    int r = 0;
+
+    if (!text_empty(change->link))
+        r = net_link_delete(change->link, &change->err);
+    if (r >= 0)
+        r = record_change_run(&change->change, &change->err);
+    engine_settle(&change->err, r);
+}
+
+static void change_done(struct disk_job *job)
+{
+    struct change_operation *change = disk_job_of(job, struct change_operation, job);
+
+    operation_finish(&change->base, change->err.code < 0 ? &change->err : NULL, true);
+}
+
+static void commit(struct change_operation *change)
+{
+    struct container *container = change->base.container;
+
+    places_write(container);
+    record_change_update(&change->change, container);
+    change->job.work = change_work;
+    change->job.done = change_done;
+    disk_submit(container->engine->disk, &change->job);
+}
+
+static void change_begin(struct change_operation *change, int (*apply)(struct change_operation *))
+{
+    struct container *container = change->base.container;
+    int r = container->state == CONTAINER_REMOVING
+                ? error_set(&change->err, -ENOENT, "No such container: %s", container->name)
+                : apply(change);
+
+    engine_settle(&change->err, r);
+    if (r < 0)
+        operation_finish(&change->base, &change->err, false);
+    else
+        commit(change);
+}
+
+static void change_release(struct operation *operation)
+{
+    struct change_operation *change = (struct change_operation *)operation;
+
+    record_change_finish(&change->change);
+    api_endpoint_free(change->endpoint);
+    api_container_ports_free(change->ports);
+    error_finish(&change->err);
+    free(change->network);
+    free(change->link);
+    free(change);
+}
+
+/* Whether it has a network now; its monitor keeps that between two lives, too. */
+static bool is_live(const struct container *container)
+{
+    return container->state == CONTAINER_RUNNING || container->state == CONTAINER_RESTARTING;
+}
+
+static int publish_again(struct container *container, struct error *err)
+{
+    ports_withdraw(container);
+    return ports_publish(container, err);
+}
+
+/* --- connect ---------------------------------------------------------------------------------- */
+
+static int may_connect(struct container *container, const struct network *network,
+                       struct error *err)
+{
+    if (network_is_host(container) || network->kind == NETWORK_HOST)
+        return error_set(err, -EPERM,
+                         "container cannot be disconnected from host network or connected to host "
+                         "network");
+    if (network_shared_with(container))
+        return error_set(err, -EPERM,
+                         "container sharing network namespace with another container or host "
+                         "cannot be connected to any other network");
+    if (network->kind == NETWORK_NONE)
+        return error_set(err, -EPERM, "container cannot be connected to the network none");
+    if (places_find(container, network))
+        return error_set(err, -EPERM, "endpoint with name %s already exists in network %s",
+                         container->name, network->record->name);
+    if (container->places_count >= ENGINE_PLACES_MAX)
+        return error_set(err, -ENOBUFS, "the container is on %d networks already",
+                         ENGINE_PLACES_MAX);
+    return 0;
+}
+
+static int connect_running(struct container *container, struct place *place, struct error *err)
+{
+    const struct place *before = places_main(container);
+    const bool had_names = nameserver_is_needed(container);
+    _cleanup_close_ int netns = -1;
+    int r = container_open_netns(container, &netns, err);
+
+    if (r == 0)
+        r = place_hold(container, place, err);
+    if (r < 0)
+        return r;
+    const bool main = places_main(container) == place;
+    place->interface.default_route = main && !place->network->record->internal;
+    r = net_interface_add(container->engine->net, netns, &place->interface, err);
+    if (r == 0 && main && before != place)
+        r = publish_again(container, err);
+    if (r < 0) {
+        place_release(place);
+        return r;
+    }
+    nameserver_place(container, place);
+    if (place_has_names(place) && !had_names)
+        nameserver_adopt(container);
+    event_container_network(container, place->network, "connect");
+    return 0;
+}
+
+static int connect_apply(struct change_operation *change)
+{
+    struct container *container = change->base.container;
+    struct network *network = NULL;
+    int r = network_find(container->engine, change->network, &network, &change->err);
+
+    if (r == 0)
+        r = may_connect(container, network, &change->err);
+    if (r < 0)
+        return r;
+    struct place *place = place_new(container, network->record->name, change->endpoint);
+    place->network = network;
+    memcpy(place->network_id, network->id, sizeof(place->network_id));
+    r = is_live(container) ? connect_running(container, place, &change->err) : 0;
+    if (r < 0)
+        place_remove(container, place);
+    return r;
+}
+
+static void connect_begin(struct operation *operation)
+{
+    change_begin((struct change_operation *)operation, connect_apply);
+}
+
+static const struct operation_kind connect_kind = {
+    .name = "connect", .begin = connect_begin, .release = change_release};
+
+void engine_network_connect(struct container *container, const struct api_network_connect *how,
+                            engine_done done, void *data)
+{
+    struct change_operation *change = xnew(struct change_operation);
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+
+    change->base.kind = &connect_kind;
+    change->network = xstrdup(how->network);
+    if (how->endpoint) {
+        api_endpoint_write(how->endpoint, &text);
+        (void)api_endpoint_parse(buffer_text(&text), text.length, "endpoint", &change->endpoint,
+                                 NULL);
+    }
+    operation_submit(container, &change->base, done, data);
+}
+
+/* --- disconnect ------------------------------------------------------------------------------- */
+
+static struct place *place_by_name(const struct container *container, const char *name)
+{
+    for (size_t i = 0; i < container->places_count; i++) {
+        if (text_equal(container->places[i]->network_name, name) ||
+            text_equal(container->places[i]->network_id, name))
+            return container->places[i];
+    }
+    return NULL;
+}
+
+/* Another network's gateway is the way out now, and its address the one that ports lead to. */
+static int change_main(struct container *container, struct error *err)
+{
+    const struct place *main = places_main(container);
+    _cleanup_close_ int netns = -1;
+    int r = publish_again(container, err);
+
+    if (r < 0 || !main || main->network->record->internal)
+        return r;
+    r = container_open_netns(container, &netns, err);
+    return r < 0 ? r : net_interface_route(container->engine->net, netns, &main->interface, err);
+}
+
+static int disconnect_running(struct change_operation *change, struct place *place)
+{
+    struct container *container = change->base.container;
+    const bool was_main = places_main(container) == place;
+    struct network *network = place->network;
+
+    change->link = xstrdup(place->interface.host_name);
+    if (was_main)
+        ports_withdraw(container);
+    nameserver_leave(container, place);
+    place_release(place);
+    event_container_network(container, network, "disconnect");
+    place_remove(container, place);
+    return was_main ? change_main(container, &change->err) : 0;
+}
+
+static int disconnect_apply(struct change_operation *change)
+{
+    struct container *container = change->base.container;
+    struct network *network = NULL;
+    struct place *place = NULL;
+
+    if (network_is_host(container))
+        return error_set(&change->err, -EPERM,
+                         "container cannot be disconnected from host network or connected to host "
+                         "network");
+    if (network_find(container->engine, change->network, &network, NULL) == 0)
+        place = places_find(container, network);
+    else
+        place = place_by_name(container, change->network);
+    if (!place && change->force)
+        return 0;
+    if (!place)
+        return network
+                   ? error_set(&change->err, -EPERM, "container %s is not connected to network %s",
+                               container->id, network->record->name)
+                   : error_set(&change->err, -ENOENT, "network %.128s not found", change->network);
+    if (place->held)
+        return disconnect_running(change, place);
+    place_remove(container, place);
+    return 0;
+}
+
+static void disconnect_begin(struct operation *operation)
+{
+    change_begin((struct change_operation *)operation, disconnect_apply);
+}
+
+static const struct operation_kind disconnect_kind = {
+    .name = "disconnect", .begin = disconnect_begin, .release = change_release};
+
+void engine_network_disconnect(struct container *container,
+                               const struct api_network_disconnect *how, engine_done done,
+                               void *data)
+{
+    struct change_operation *change = xnew(struct change_operation);
+
+    change->base.kind = &disconnect_kind;
+    change->network = xstrdup(how->network);
+    change->force = how->force;
+    operation_submit(container, &change->base, done, data);
+}
+
+/* --- ports ------------------------------------------------------------------------------------ */
+
+static int check_port(const struct container *container, const struct api_port *port,
+                      struct error *err)
+{
+    struct net_ip address;
+
+    if (port->container_port == 0)
+        return error_set(err, -EINVAL, "invalid container port: 0");
+    if (container->places_count == 0)
+        return error_set(err, -EINVAL, "container %s has no network of its own to publish from",
+                         container->name);
+    return text_empty(port->host_address) ? 0 : net_ip_parse(port->host_address, &address, err);
+}
+
+static int publish_apply(struct change_operation *change)
+{
+    struct container *container = change->base.container;
+    const struct api_container_ports *wanted = change->ports;
+    const size_t before = container->publications_count;
+    int r = 0;
+
+    if (is_live(container) && !places_main(container))
+        r = error_set(&change->err, -EINVAL, "the container is on no network");
+    for (size_t i = 0; r == 0 && i < wanted->ports_count; i++)
+        r = check_port(container, wanted->ports[i], &change->err);
+    for (size_t i = 0; r == 0 && is_live(container) && i < wanted->ports_count; i++)
+        r = ports_publish_one(container, wanted->ports[i], &change->err);
+    if (r < 0) { /* all of them or none */
+        while (container->publications_count > before)
+            (void)net_unpublish(container->engine->net,
+                                &container->publications[--container->publications_count], NULL);
+        return r;
+    }
+    for (size_t i = 0; i < wanted->ports_count; i++)
+        ports_want(container, wanted->ports[i]);
+    return 0;
+}
+
+static void publish_begin(struct operation *operation)
+{
+    change_begin((struct change_operation *)operation, publish_apply);
+}
+
+static int unpublish_apply(struct change_operation *change)
+{
+    struct container *container = change->base.container;
+
+    for (size_t i = 0; i < change->ports->ports_count; i++) {
+        const struct api_port *port = change->ports->ports[i];
+        bool found = ports_unpublish(container, port);
+
+        found = ports_want_no_more(container, port) || found;
+        if (!found)
+            return error_set(&change->err, -ENOENT, "No public port '%u/%s' published for %s",
+                             port->container_port,
+                             ports_protocol_name(ports_protocol(port->protocol)), container->name);
+    }
+    return 0;
+}
+
+static void unpublish_begin(struct operation *operation)
+{
+    change_begin((struct change_operation *)operation, unpublish_apply);
+}
+
+static const struct operation_kind publish_kind = {
+    .name = "publish", .begin = publish_begin, .release = change_release};
+static const struct operation_kind unpublish_kind = {
+    .name = "unpublish", .begin = unpublish_begin, .release = change_release};
+
+static void submit_ports(struct container *container, const struct operation_kind *kind,
+                         const struct api_container_ports *which, engine_done done, void *data)
+{
+    struct change_operation *change = xnew(struct change_operation);
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+
+    change->base.kind = kind;
+    api_container_ports_write(which, &text);
+    (void)api_container_ports_parse(buffer_text(&text), text.length, "ports", &change->ports, NULL);
+    operation_submit(container, &change->base, done, data);
+}
+
+void engine_container_publish(struct container *container, const struct api_container_ports *which,
+                              engine_done done, void *data)
+{
+    submit_ports(container, &publish_kind, which, done, data);
+}
+
+void engine_container_unpublish(struct container *container,
+                                const struct api_container_ports *which, engine_done done,
+                                void *data)
+{
+    submit_ports(container, &unpublish_kind, which, done, data);
+}

@@ -1,0 +1,6 @@
+#include <names/protocol.h>
+
+int main(void)
+{
+    return names_serve();
+}

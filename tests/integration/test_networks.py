@@ -1,0 +1,160 @@
+"""Networks through the command line: isolation, names, connect and disconnect, ports at run time."""
+
+import json
+
+from harness import Outside, http_get, main, test, wait_for
+
+
+def serve(instance, name, network, *options):
+    instance.cloche("run", "-d", "--name", name, "--network", network, *options, "small:1", "sh",
+                    "-c", f"echo {name} > /tmp/index.html; exec httpd -f -p 80 -h /tmp")
+
+
+def fetch(instance, name, host, port=80):
+    return instance.cloche("exec", name, "timeout", "2", "wget", "-q", "-O", "-", f"http://{host}:{port}/",
+                           code=None).out
+
+
+def inspect(instance, name):
+    return json.loads(instance.cloche("inspect", name).out)[0]
+
+
+def networks(instance, name):
+    return json.loads(instance.cloche("rpc", "call", "container.inspect",
+                                      f"container={name}").out)["network"]["networks"]
+
+
+def address(instance, name, network):
+    return {place["network"]: place for place in networks(instance, name)}[network]["address"]
+
+
+@test
+def networks_are_made_listed_and_removed(instance, images):
+    made = instance.cloche("network", "create", "--label", "a=b", "--subnet", "10.99.0.0/24",
+                           "--ip-range", "10.99.0.128/25", "front").out.strip()
+    names = instance.cloche("network", "ls", "--format", "{{.Name}} {{.Driver}}").out
+    assert names == "bridge bridge\nfront bridge\nhost host\nnone null\n", names
+    assert instance.cloche("network", "ls", "-q", "--no-trunc", "-f", "label=a=b").out.strip() == made
+    shown = json.loads(instance.cloche("network", "inspect", "front").out)[0]
+    assert shown["Id"] == made and shown["Labels"] == {"a": "b"}
+    assert shown["IPAM"]["Config"] == [{"Subnet": "10.99.0.0/24", "IPRange": "10.99.0.128/25",
+                                        "Gateway": "10.99.0.1"}], shown
+    assert "already exists" in instance.cloche("network", "create", "front", code=1).err
+    assert "overlaps" in instance.cloche("network", "create", "--subnet", "10.99.0.0/16", "b",
+                                         code=1).err
+    assert "pre-defined" in instance.cloche("network", "rm", "bridge", code=1).err
+    assert instance.cloche("network", "rm", "front").out == "front\n"
+    assert "not found" in instance.cloche("network", "rm", "front", code=1).err
+    instance.cloche("network", "rm", "-f", "front")
+
+
+@test
+def networks_are_isolated(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    for network in ("one", "two"):
+        instance.cloche("network", "create", network)
+        serve(instance, "in-" + network, network)
+    serve(instance, "mate", "one")
+    assert fetch(instance, "mate", address(instance, "in-one", "one")) == "in-one\n"
+    assert fetch(instance, "mate", address(instance, "in-two", "two")) == ""
+    assert "active endpoints" in instance.cloche("network", "rm", "one", code=1).err
+    assert instance.cloche("network", "prune", "-f").out == ""
+    instance.cloche("rm", "-f", "mate", "in-one", "in-two")
+    assert instance.cloche("network", "prune", "-f").out == "Deleted Networks:\none\ntwo\n\n"
+
+
+@test
+def containers_are_connected_and_disconnected_while_they_run(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "one")
+    instance.cloche("network", "create", "--subnet", "10.98.0.0/24", "two")
+    serve(instance, "web", "one")
+    serve(instance, "client", "two")
+    instance.cloche("network", "connect", "--ip", "10.98.0.77", "two", "web")
+    assert fetch(instance, "client", "10.98.0.77") == "web\n"
+    assert "already exists" in instance.cloche("network", "connect", "two", "web", code=1).err
+    instance.kill_daemon()
+    assert fetch(instance, "client", "10.98.0.77") == "web\n"
+    instance.cloche("network", "disconnect", "two", "web")
+    assert fetch(instance, "client", "10.98.0.77") == ""
+    assert "eth1" not in instance.cloche("exec", "web", "ip", "link").out
+    instance.cloche("network", "connect", "--ip", "10.98.0.78", "two", "web")
+    instance.cloche("stop", "-t", "0", "web")
+    instance.cloche("start", "web")
+    wait_for(lambda: fetch(instance, "client", "10.98.0.78") == "web\n", what="it serves again")
+    assert "not connected" in instance.cloche("network", "disconnect", "bridge", "web", code=1).err
+
+
+@test
+def ports_are_published_and_taken_back_at_run_time(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "one")
+    serve(instance, "web", "one")
+    with Outside() as outside:
+        instance.cloche("port", "add", "web", "9000:80")
+        assert outside.http_get(9000) == "web\n"
+        assert instance.cloche("port", "web").out == "80/tcp -> 0.0.0.0:9000\n"
+        assert instance.cloche("port", "web", "80").out == "0.0.0.0:9000\n"
+        instance.cloche("restart", "-t", "0", "web")
+        assert outside.http_get(9000) == "web\n"
+        instance.cloche("port", "rm", "web", "9000:80")
+        assert instance.cloche("port", "web").out == ""
+        assert outside.run("sh", "-c", f"echo > /dev/tcp/{outside.here}/9000", code=None).code != 0
+        assert "No public port" in instance.cloche("port", "rm", "web", "9000:80", code=1).err
+
+
+@test
+def containers_share_a_network(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    serve(instance, "web", "bridge")
+    instance.cloche("run", "-d", "--name", "guest", "--network", "container:web", "small:1", "sleep",
+                    "1000")
+    assert fetch(instance, "guest", "127.0.0.1") == "web\n"
+    assert inspect(instance, "guest")["HostConfig"]["NetworkMode"] == "container:web"
+    instance.cloche("stop", "-t", "0", "web")
+    assert "non running" in instance.cloche("run", "--rm", "--network", "container:web", "small:1",
+                                            "true", code=125).err
+
+
+@test
+def containers_find_each_other_by_name(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "one")
+    instance.cloche("network", "create", "two")
+    serve(instance, "web", "one", "--network-alias", "shop")
+    serve(instance, "client", "one")
+    serve(instance, "far", "two")
+    assert "nameserver 127.0.0.11" in instance.cloche("exec", "client", "cat",
+                                                      "/etc/resolv.conf").out
+    assert fetch(instance, "client", "web") == "web\n"
+    assert fetch(instance, "client", "shop") == "web\n"
+    assert fetch(instance, "client", "web.one") == "web\n"
+    assert fetch(instance, "far", "web") == "", "names of other networks are none of its business"
+    instance.cloche("network", "connect", "--alias", "depot", "two", "web")
+    assert fetch(instance, "far", "depot") == "web\n"
+    instance.cloche("network", "disconnect", "two", "web")
+    assert fetch(instance, "far", "depot") == ""
+    instance.cloche("stop", "-t", "0", "web")
+    assert fetch(instance, "client", "web") == ""
+
+
+@test
+def names_are_answered_while_no_daemon_lives_and_after(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "one")
+    serve(instance, "web", "one")
+    instance.cloche("run", "-d", "--name", "client", "--network", "one", "small:1", "sh", "-c",
+                    "while :; do wget -q -O /tmp/new http://web/ && date +%s > /tmp/seen; sleep 0.1; "
+                    "done")
+    wait_for(lambda: instance.cloche("exec", "client", "cat", "/tmp/seen", code=None).out,
+             what="the name is found")
+    instance.kill_daemon()
+    instance.cloche("exec", "client", "rm", "/tmp/seen")
+    wait_for(lambda: instance.cloche("exec", "client", "cat", "/tmp/seen", code=None).out,
+             what="the name is found by the next daemon's, too")
+    serve(instance, "late", "one")
+    assert fetch(instance, "client", "late") == "late\n"
+
+
+if __name__ == "__main__":
+    main()
