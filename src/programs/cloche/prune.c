@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/text.h>
 
 #include "prune.h"
@@ -115,6 +116,23 @@ int prune_images(struct cli *cli, bool all, struct api_prune_filters *filters, s
     show_list(NULL, "untagged: ", pruned->untagged, out);
     show_list(NULL, "deleted: ", pruned->deleted, out);
     if (pruned->untagged_count || pruned->deleted_count)
+        buffer_append_char(out, '\n');
+    *space += pruned->space_reclaimed;
+    return 0;
+}
+
+int prune_builds(struct cli *cli, bool all, const struct api_prune_filters *filters,
+                 struct buffer *out, uint64_t *space, struct error *err)
+{
+    _cleanup_free_ char *until = filters->has_until ? clock_format(filters->until) : NULL;
+    _cleanup_api_build_pruned_ struct api_build_pruned *pruned = NULL;
+    const struct api_build_prune params = {.all = all, .has_all = true, .until = until};
+
+    int r = cli_call(cli, "build.prune", &params, &pruned, err);
+    if (r < 0)
+        return r;
+    show_list("Deleted build cache objects:", "", pruned->deleted, out);
+    if (pruned->deleted_count)
         buffer_append_char(out, '\n');
     *space += pruned->space_reclaimed;
     return 0;

@@ -23,6 +23,9 @@ int prune_containers(struct cli *cli, struct api_prune_filters *filters, struct 
 int prune_images(struct cli *cli, bool all, struct api_prune_filters *filters, struct buffer *out,
                  uint64_t *space, struct error *err);
 
+int prune_builds(struct cli *cli, bool all, const struct api_prune_filters *filters,
+                 struct buffer *out, uint64_t *space, struct error *err);
+
 void prune_show_reclaimed(uint64_t bytes, struct buffer *out);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * system prune: containers that do not run, then images that are free then.
+ * system prune: containers that do not run, then images that are free then, then what builds keep.
  */
 #include <stdio.h>
 
@@ -45,11 +45,18 @@ static const struct option_group system_prune_groups[] = {{.options = system_pru
 static bool confirmed(const struct system_prune_options *options)
 {
     _cleanup_free_ char *warning =
-        xasprintf("This will remove:\n  - all stopped containers\n  - %s\n",
+        xasprintf("This will remove:\n  - all stopped containers\n  - %s\n"
+                  "  - unused build cache\n",
                   options->all ? "all images without at least one container associated to them"
                                : "all dangling images");
 
     return prune_confirmed(warning);
+}
+
+/* What builds keep has no labels. */
+static bool by_label(const struct api_prune_filters *filters)
+{
+    return filters->label_count || filters->label_not_count;
 }
 
 static int run(struct cli *cli, const void *values, char *const *operands)
@@ -68,6 +75,8 @@ static int run(struct cli *cli, const void *values, char *const *operands)
     int r = prune_containers(cli, filters, &out, &space, &err);
     if (r >= 0)
         r = prune_images(cli, options->all, filters, &out, &space, &err);
+    if (r >= 0 && !by_label(filters))
+        r = prune_builds(cli, options->all, filters, &out, &space, &err);
     /* What went is told also when something did not. */
     if (r >= 0)
         prune_show_reclaimed(space, &out);
