@@ -104,6 +104,7 @@ static int take_paths(struct stage *stage, const struct instruction *instruction
         r = words_expand(instruction->arguments[count - 1], rules, &last, err);
     if (r == 0)
         copy->destination = destination_of(stage, last);
+    copy->shown = xstrdup(last);
     if (r == 0 && copy->sources_count + copy->files_count > 1 &&
         !text_ends_with(copy->destination, "/"))
         r = error_set(err, -EINVAL,

@@ -293,7 +293,7 @@ static void comment_healthcheck(struct making *making, const struct oci_image_he
     _cleanup_free_ char *timeout = duration_text(check->timeout);
     _cleanup_free_ char *start = duration_text(check->start_period);
 
-    set_comment(making, "HEALTHCHECK {%s \"%s\" \"%s\" \"%s\" '\\x%02x'}", test, interval, timeout,
+    set_comment(making, "HEALTHCHECK &{%s \"%s\" \"%s\" \"%s\" '\\x%02x'}", test, interval, timeout,
                 start, (unsigned)check->retries & 0xff);
 }
 
@@ -334,6 +334,11 @@ static int make_healthcheck(struct making *making, struct error *err)
 
 /* --- EXPOSE, VOLUME, USER, WORKDIR, STOPSIGNAL ------------------------------------------------ */
 
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 static int make_expose(struct making *making, struct error *err)
 {
     char *const *arguments = making->instruction->arguments;
@@ -347,7 +352,10 @@ static int make_expose(struct making *making, struct error *err)
         for (size_t p = 0; r == 0 && ports && ports[p]; p++)
             r = ports_add(&making->config->exposed_ports, ports[p], err);
     }
-    _cleanup_free_ char *words = strv_join(arguments, " ");
+    _cleanup_strv_ char **sorted = strv_copy(arguments);
+    if (sorted)
+        qsort(sorted, strv_length(sorted), sizeof(char *), compare_texts);
+    _cleanup_free_ char *words = strv_join(sorted, " ");
     set_comment(making, "EXPOSE %s", words ? words : "");
     return r;
 }

@@ -107,7 +107,7 @@ static int name_step(struct build_work *work, const struct build_step *step, cha
     }
     bool several = step->copy->sources_count + step->copy->files_count > 1;
     *ret = xasprintf("%s%s:%s in %s ", step->created_by, several ? "multi" : "file",
-                     short_id(digest), step->copy->destination);
+                     short_id(digest), step->copy->shown);
     return 0;
 }
 

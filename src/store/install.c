@@ -241,8 +241,8 @@ int image_install(struct store_staging *staging, const struct image_install *ima
 
     if (r < 0)
         return r;
-    if (r == 0)
-        return install_again(staging, image, err);
+    if (r == 0) /* a step of a build brings no documents */
+        return image->manifest ? install_again(staging, image, err) : 0;
     r = install_layers(staging, image, err);
     if (r == 0 && image->manifest)
         r = install_blob(staging, image->id, err);

@@ -166,6 +166,8 @@ LABEL last=1
 """
     build(instance, scratch, text)
     assert instance.cloche("run", "--rm", "built:1").out == "result\n"
+    build(instance, scratch, text, "--no-cache")
+    assert instance.cloche("run", "--rm", "built:1").out == "result\n", "from nothing for a second time"
     build(instance, scratch, text, "--target", "made")
     assert shell(instance, "stat -c %u:%g /out/file") == "5:6\n"
     assert "failed to reach build target nowhere" in \

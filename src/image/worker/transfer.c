@@ -173,19 +173,26 @@ static struct owner owner_of(const struct transfer *transfer, const struct stat 
     return transfer->owner ? *transfer->owner : (struct owner){status->st_uid, status->st_gid};
 }
 
-/* In the order that keeps what chown clears: set-user-ID and capabilities come behind it. */
+/* Of a file that gets another owner chown clears set-user-ID and capabilities, as docker's builder
+ * has it; one that keeps its owner keeps these, too, and a mode that is asked for is what it gets.
+ */
 static int set_metadata(const struct transfer *transfer, int from, int to,
                         const struct stat *status, struct error *err)
 {
     const struct owner owner = owner_of(transfer, status);
     const struct timespec times[2] = {status->st_mtim, status->st_mtim};
     mode_t mode = transfer->mode ? *transfer->mode : status->st_mode & 07777;
+    bool clears = transfer->owner && !transfer->mode;
+    int r = 0;
 
+    if (clears && fchmod(to, mode) < 0)
+        return error_errno(err, errno, "set its mode");
     if (fchown(to, owner.uid, owner.gid) < 0)
         return error_errno(err, errno, "set its owner");
-    if (fchmod(to, mode) < 0)
+    if (!clears && fchmod(to, mode) < 0)
         return error_errno(err, errno, "set its mode");
-    int r = S_ISREG(status->st_mode) ? copy_capability(from, to, err) : 0;
+    if (!clears && S_ISREG(status->st_mode))
+        r = copy_capability(from, to, err);
     if (r == 0 && futimens(to, times) < 0)
         r = error_errno(err, errno, "set its time");
     return r;
