@@ -8,6 +8,7 @@
 #include <base/alloc.h>
 #include <base/clock.h>
 #include <base/text.h>
+#include <engine/registry.h>
 #include <store/build.h>
 
 #include "build.h"
@@ -46,12 +47,67 @@ int build_platform(const char *asked, char **ret, struct error *err)
                      "\"%s\": unknown operating system or architecture: invalid argument", asked);
 }
 
+/* --- images ----------------------------------------------------------------------------------- */
+
+struct pull_call {
+    struct build_call call;
+    const char *name;
+};
+
+static void on_pulled(const struct error *err, const void *document, void *data)
+{
+    struct pull_call *pull = data;
+
+    build_call_end(&pull->call, err);
+}
+
+static void on_pull_progress(const char *item, const char *step, uint64_t done, uint64_t total,
+                             void *data)
+{
+}
+
+static void begin_pull(struct build_call *call)
+{
+    struct pull_call *pull = (struct pull_call *)call;
+    const struct engine_transfer_callbacks callbacks = {on_pulled, on_pull_progress, pull};
+    const struct api_image_pull params = {.image = (char *)pull->name,
+                                          .platform = call->build->how->platform};
+
+    engine_image_pull(call->build->engine, &params, &callbacks);
+}
+
+static int pull_image(struct build *build, const char *name, struct error *err)
+{
+    struct pull_call pull = {.call = {.begin = begin_pull}, .name = name};
+
+    build_say(&build->output, 0, "Pulling %s\n", name);
+    int r = build_call_run(build, &pull.call);
+    if (r < 0)
+        error_move(err, &pull.call.err);
+    error_finish(&pull.call.err);
+    return r;
+}
+
+/* IDs and the machine's own image come from nowhere else. */
+static bool may_be_pulled(const char *name)
+{
+    return !text_equal(name, "host") && !text_starts_with(name, "host:") &&
+           !text_starts_with(name, "sha256:");
+}
+
 int build_get_image(struct build *build, const char *name, struct store_image **ret,
                     struct error *err)
 {
-    int r = store_image_find(build->engine->store, name, ret, err);
+    int r = -ENOENT;
 
-    if (r == -ENOENT)
+    if (!build->how->pull || !may_be_pulled(name))
+        r = store_image_find(build->engine->store, name, ret, err);
+    if (r == -ENOENT && may_be_pulled(name)) {
+        r = pull_image(build, name, err);
+        if (r >= 0)
+            r = store_image_find(build->engine->store, name, ret, err);
+    }
+    if (r == -ENOENT && err)
         err->code = ENGINE_NO_SUCH_IMAGE;
     return r;
 }
