@@ -82,8 +82,10 @@ static int pull_image(struct build *build, const char *name, struct error *err)
 
     build_say(&build->output, 0, "Pulling %s\n", name);
     int r = build_call_run(build, &pull.call);
-    if (r < 0)
+    if (r < 0) {
         error_move(err, &pull.call.err);
+        error_context(err, "pull %s", name);
+    }
     error_finish(&pull.call.err);
     return r;
 }
