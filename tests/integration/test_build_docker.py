@@ -1,0 +1,200 @@
+"""The same Dockerfiles built by dockerd's classic builder and by ours: trees and configurations
+must be the same. dockerd is one for all tests, with folders of its own and without networks."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import tarfile
+
+from engines import Docker
+from harness import main, note, test
+
+BASE = "small:1"
+# What a container's own mounts leave in its root, and what an engine puts there by itself.
+OWN = {"etc", "dev", "proc", "sys", ".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"}
+
+CONTEXT = {"one": "1\n", "two": "2\n", "three.txt": "3\n", "tree/a": "a\n", "tree/deep/b": "b\n", "tree/deep/c.txt": "c\n",
+           "skip/not": "x", "skip/but": "y\n", "x.log": "l", "sp ace": "blank\n", "exe": "#!/bin/sh\necho exe\n",
+           ".dockerignore": "skip/*\n!skip/but\n*.log\n", "setuid": "s\n", "$name": "dollar\n"}
+
+DOCKERFILES = {
+    "env": "ENV A=1 B=\"two words\" C=$A\nENV D one  two\nENV E=${A:-x}${Z:-y}${Z:+z} F='$A' G=\\$A H=\"\\\"q\\\"\"\nENV A=2 I=$A\nRUN echo \"$A|$B|$C|$D|$E|$F|$G|$H|$I\" > /env",
+    "workdir": "WORKDIR /a\nWORKDIR b\nWORKDIR ../c/./d\nENV P=/x\nWORKDIR $P/y\nRUN pwd > /pwd",
+    "shell": "SHELL [\"/bin/sh\", \"-exc\"]\nRUN echo $0 > /shell\nCMD echo shell\nENTRYPOINT exec cat",
+    "exec_form": "RUN [\"/bin/touch\", \"/exec $A\"]\nCMD [\"a\", \"b c\"]\nENTRYPOINT [\"/bin/echo\"]",
+    "cmd_then_entrypoint": "CMD [\"kept\"]\nENTRYPOINT [\"/bin/echo\"]",
+    "entrypoint_drops_cmd": "ENTRYPOINT [\"/bin/echo\"]",
+    "metadata": "MAINTAINER me <me@here>\nLABEL a=1 \"b c\"=\"d e\" f='g h'\nLABEL a=2\nEXPOSE 80 53/udp 90-92\nVOLUME /v /w\nVOLUME [\"/x y\"]\nUSER shop:staff\nSTOPSIGNAL SIGQUIT",
+    "healthcheck": "HEALTHCHECK --interval=1m30s --timeout=3s --retries=3 --start-period=5s CMD test -f /x",
+    "healthcheck_exec": "HEALTHCHECK CMD [\"true\", \"x\"]",
+    "healthcheck_none": "HEALTHCHECK CMD true\nHEALTHCHECK NONE",
+    "args": "ARG A=default\nARG B\nARG C=$A-$B\nENV E=$C A2=${A}\nRUN echo \"$A|$B|$C|$E\" > /args\nENV A=env\nRUN echo $A > /over",
+    "copy_file": "COPY one /f\nCOPY one /d/\nCOPY one /new/deep/name\nCOPY one two three.txt /several/",
+    "copy_into_existing": "RUN mkdir /e && chmod 700 /e && chown 5:6 /e\nCOPY one /e\nCOPY tree /e",
+    "copy_folder": "COPY tree /t\nCOPY tree /u/\nCOPY tree/ v/",
+    "copy_all": "COPY . /all/",
+    "copy_globs": "COPY t* /globs/\nCOPY *.txt /txt/\nCOPY tree/*/c.txt /deep/\nCOPY [ot]* /class/",
+    "copy_json": "COPY [\"sp ace\", \"/with blank/\"]",
+    "copy_over": "RUN mkdir -p /o/tree/deep/b && echo old > /o/one && ln -s /etc /o/two && echo z > /o/tree/deep/b/x\nCOPY one two /o/\nCOPY tree /o/tree",
+    "copy_links": "RUN mkdir /real && ln -s /real /link && ln -s real /rel && echo t > /target && ln -s /target /flink\nCOPY one /link/\nCOPY tree /rel\nCOPY two /flink",
+    "copy_chown": "COPY --chown=shop:staff one /c/one\nCOPY --chown=7:8 tree /c/tree\nCOPY --chown=9 two /c/nine\nCOPY --chown=shop tree /c2/x/y",
+    "copy_setuid": "COPY setuid /suid\nCOPY exe /exe\nRUN /exe > /out",
+    "copy_links_of_context": "COPY link /l1\nCOPY folderlink /l2\nCOPY linked /l3",
+    "copy_same_dir": "WORKDIR /w\nCOPY one .\nCOPY two ./\nCOPY tree ./tree2\nCOPY three.txt sub/x",
+    "add_archives": "ADD a.tar /x/\nADD a.tar.gz /y\nADD a.tar.bz2 a.tar.xz /z/\nADD one /x/",
+    "add_over": "RUN mkdir -p /x/in && echo old > /x/in/file && ln -s /etc /x/in/sub\nADD a.tar /x",
+    "add_copied_archive": "COPY a.tar.gz /kept.tar.gz",
+    "run_changes": "RUN rm -rf /home/shop && mkdir /home/shop && echo n > /home/shop/new && rm /bin/yes && chmod 4755 /bin/busybox && ln /etc/passwd /etc/hard && mkfifo /fifo",
+    "run_user": "USER shop\nRUN id -u > /tmp/u; id -g >> /tmp/u; echo $HOME >> /tmp/u\nUSER 0\nWORKDIR /as/root",
+    "multi_line": "RUN echo a \\\n  # comment\n  && echo b \\\n\n  >> /multi",
+    "escape": "# escape=`\nFROM small:1\nRUN echo a `\n  b > /esc\nENV A=`$B C=\\x",
+    "stages": "FROM small:1 AS one\nRUN mkdir /o && echo s > /o/f && chown -R 3:4 /o\nFROM scratch AS two\nCOPY --from=one /o /p\nCOPY --from=0 /o/f /q/r\nCOPY --from=small:1 /bin/busybox /bin/sh\nFROM two\nCOPY --from=one --chown=1:2 /o /c\nCMD [\"x\"]",
+    "scratch": "FROM scratch\nCOPY tree /\nENV A=1",
+    "global_arg": "ARG T=1\nARG N=small\nFROM ${N}:$T\nARG T\nENV GOT=$T",
+    "onbuild": "ONBUILD COPY one /trigger\nONBUILD RUN echo t >> /trigger\nONBUILD ENV T=1",
+    "from_onbuild": "FROM {onbuild}\nRUN cat /trigger > /after",
+    "volume_then_write": "RUN mkdir /vol && echo before > /vol/f\nVOLUME /vol\nRUN echo run > /other",
+    "dollar": "ENV name=one\nCOPY \\$name /d1\nCOPY $name /d2\nENV PATH=/x:$PATH\nLABEL l=\"$name ${name}\"",
+    "unicode": "RUN printf 'grüße' > /grüße\nLABEL ü=ö",
+    "lower_case": "run touch /lower\ncopy one /c\nenv A=b",
+    "many_envs": "ENV " + " ".join(f"V{i}={i}" for i in range(40)),
+    "stop": "STOPSIGNAL 9\nEXPOSE 8080/TCP\nUSER 1000",
+    "labels": "LABEL multi=\"a\\\nb\" other=c\nLABEL empty=",
+}
+
+FAILURES = [
+    "FROM small:1\nCOPY nothing /x\n", "FROM small:1\nCOPY ../x /x\n", "FROM small:1\nCOPY t* /x\n", "FROM small:1\nRUN exit 3\n",
+    "FROM small:1\nFOO\n", "RUN x\n", "", "FROM small:1\nENV a\n", "FROM small:1\nCOPY one\n", "FROM small:1\nEXPOSE x\n",
+    "FROM small:1\nUSER\n", "FROM small:1\nCOPY --chown=nobodyhere one /x\n", "FROM small:1\nCOPY tree /etc/passwd\n",
+    "FROM small:1\nCOPY --from=7 a b\n", "FROM small:1\nCMD [\"a\", 1]\n", "FROM small:1\nSTOPSIGNAL NOPE\n", "FROM a b\n",
+    "FROM small:1\nONBUILD FROM x\n", "FROM small:1\nLABEL\n", "FROM small:1\nENV A=${B\n", "FROM scratch\n",
+    "FROM small:1\nHEALTHCHECK --retries=0 CMD x\n", "FROM small:1\nCOPY one two /x\n",
+]
+
+
+def make_context(folder):
+    for name, content in CONTEXT.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    os.chmod(folder / "one", 0o640)
+    os.chmod(folder / "exe", 0o755)
+    os.chmod(folder / "setuid", 0o6755)
+    os.chmod(folder / "tree/deep", 0o711)
+    os.chmod(folder / "tree", 0o700)
+    os.symlink("one", folder / "link")
+    os.symlink("tree", folder / "folderlink")
+    (folder / "linked").mkdir()
+    os.symlink("../one", folder / "linked/up")
+    os.symlink("/etc/passwd", folder / "linked/absolute")
+    for name, mode in (("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.tar.xz", "w:xz"), ("a.tar.bz2", "w:bz2")):
+        with tarfile.open(folder / name, mode) as tar:
+            for path, kind, owner in (("in", tarfile.DIRTYPE, 5), ("in/sub", tarfile.DIRTYPE, 6), ("in/sub/x", tarfile.REGTYPE, 7),
+                                      ("in/file", tarfile.REGTYPE, 8), ("in/" + name, tarfile.REGTYPE, 9), ("in/l", tarfile.SYMTYPE, 0)):
+                entry = tarfile.TarInfo(path)
+                entry.type, entry.uid, entry.gid, entry.mode, entry.linkname = kind, owner, owner + 1, 0o751, "file"
+                entry.size = 4 if kind == tarfile.REGTYPE else 0
+                tar.addfile(entry, io.BytesIO(b"tar\n"))
+
+
+def tree(data):
+    """What is in a root: {path: everything but times}."""
+    found, names = {}, {}
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        for entry in tar:
+            path = entry.name.removeprefix("./").strip("/")
+            if path in ("", ".") or path in OWN or path.split("/")[0] in ("dev", "proc", "sys"):
+                continue
+            if entry.islnk():
+                found[path] = found.get(entry.linkname.removeprefix("./"))
+                continue
+            content = hashlib.sha256(tar.extractfile(entry).read()).hexdigest()[:12] if entry.isreg() else None
+            found[path] = (entry.type, oct(entry.mode & 0o7777), entry.uid, entry.gid, entry.linkname, content)
+    return found
+
+
+def normal(config):
+    """A configuration without what says nothing."""
+    ignored = {"Image", "Hostname", "Domainname", "ArgsEscaped", "AttachStdin", "AttachStdout", "AttachStderr", "Tty",
+               "OpenStdin", "StdinOnce"}
+    return {key: value for key, value in config.items() if key not in ignored and value not in (None, "", [], {}, False)}
+
+
+def texts(history):
+    """created_by, without digests, which are of each engine's own."""
+    return [(re.sub(r"(file|multi|dir):[0-9a-f]+", "X", entry.get("created_by", "")), bool(entry.get("empty_layer")))
+            for entry in history]
+
+
+def docker_side(docker, name):
+    image = json.loads(docker("image", "inspect", name).out)[0]
+    container = docker("create", name, "x").out.strip()
+    data = docker("export", container, text=False).out
+    docker("rm", container)
+    saved = docker("save", name, text=False).out
+    with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
+        manifest = json.load(tar.extractfile("manifest.json"))[0]
+        config = json.load(tar.extractfile(manifest["Config"]))
+    return tree(data), normal(image["Config"]), texts(config["history"]), image["Author"]
+
+
+def our_side(instance, name):
+    details = json.loads(instance.cloche("rpc", "call", "image.inspect", f"image={name}").out)
+    whole = json.loads(details["config"]) if isinstance(details["config"], str) else details["config"]
+    container = instance.cloche("create", name, "x").out.strip()
+    data = instance.cloche("export", container, text=False).out
+    instance.cloche("rm", container)
+    return tree(data), normal(whole["config"]), texts(whole["history"]), whole.get("author", "")
+
+
+def difference(ours, theirs):
+    keys = sorted(set(ours) | set(theirs))
+    return "\n".join(f"  {key}: ours {ours.get(key)}, docker's {theirs.get(key)}" for key in keys
+                     if ours.get(key) != theirs.get(key))
+
+
+@test
+def dockerfiles_become_the_same_images(instance, images, scratch, unique):
+    docker = Docker(scratch, images, unique,
+                    ["--cgroup-parent", f"/{unique}", "--storage-driver", "overlay2"])
+    wrong = []
+    try:
+        instance.cloche("load", "-i", images.docker_archive(BASE))
+        context = scratch / "context"
+        context.mkdir()
+        make_context(context)
+        for name, text in DOCKERFILES.items():
+            if "FROM" not in text:
+                text = "FROM small:1\n" + text
+            (context / "Dockerfile").write_text(text.replace("{onbuild}", "built:onbuild") + "\n")
+            options = ["-t", f"built:{name}", "--network", "none", "--build-arg", "B=given", "--label", "last=1"]
+            theirs = docker("build", *options, context, env={"DOCKER_BUILDKIT": "0"}, code=None)
+            ours = instance.cloche("build", *options, context, code=None)
+            if theirs.code or ours.code:
+                wrong.append(f"{name}: docker {theirs.code} {theirs.err[-300:]!r} ours {ours.code} {ours.err[-300:]!r}")
+                continue
+            ours, theirs = our_side(instance, f"built:{name}"), docker_side(docker, f"built:{name}")
+            for kind, a, b in zip(("tree", "config"), ours, theirs):
+                if a != b:
+                    wrong.append(f"{name}: {kind}\n{difference(a, b)}")
+            if ours[2] != theirs[2]:
+                wrong.append(f"{name}: history\n" + "\n".join(f"  ours {a}\n  docker's {b}" for a, b in zip(ours[2], theirs[2]) if a != b))
+            if ours[3] != theirs[3]:
+                wrong.append(f"{name}: author {ours[3]!r} {theirs[3]!r}")
+        for text in FAILURES:
+            (context / "Dockerfile").write_text(text)
+            theirs = docker("build", "--network", "none", context, env={"DOCKER_BUILDKIT": "0"}, code=None)
+            ours = instance.cloche("build", "--network", "none", context, code=None)
+            if os.environ.get("SHOW"):
+                note(f"{text!r}\n docker {theirs.code}: {theirs.err.strip()}\n ours   {ours.code}: {ours.err.strip()}")
+            if bool(theirs.code) != bool(ours.code):
+                wrong.append(f"{text!r}: docker {theirs.code} {theirs.err!r}, ours {ours.code} {ours.err!r}")
+    finally:
+        docker.close()
+    assert not wrong, "\n".join(wrong)
+
+
+if __name__ == "__main__":
+    main()
