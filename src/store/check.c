@@ -240,7 +240,7 @@ static int check_image(const struct check *check, const struct store_image *imag
     int r = 0;
 
     check->report->images++;
-    if (!image->built_in)
+    if (!image->built_in && image->manifest_digest) /* a step of a build has no documents */
         r = check_config(check, image, what, err);
     if (r == 0 && image->manifest_digest)
         r = check_manifest(check, image, what, err);
