@@ -16,6 +16,7 @@
 #include "seccomp.h"
 #include "security.h"
 #include "spec.h"
+#include "supervision.h"
 
 /* --- what others check ------------------------------------------------------------------------ */
 
@@ -379,6 +380,8 @@ int spec_check(const struct api_container_spec *spec, unsigned cpus, struct erro
         r = check_cgroup_parent(spec->cgroup_parent, err);
     if (r == 0)
         r = spec_disk_limit(spec, &(uint64_t){0}, err);
+    if (r == 0)
+        r = supervision_check(spec, err);
     if (r == 0 && spec->resources)
         r = spec_check_resources(spec->resources, cpus, err);
     if (r == 0 && !text_empty(spec->stop_signal) && signal_parse(spec->stop_signal, err) < 0)
