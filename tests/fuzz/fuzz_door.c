@@ -17,6 +17,7 @@
 #include <base/buffer.h>
 #include <base/log.h>
 #include <base/socket.h>
+#include <door/docker.h>
 #include <rpc/server.h>
 #include <schema/utf8.h>
 
@@ -31,6 +32,27 @@ enum {
 static const char handshake[] = "GET /rpc HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
                                 "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/* The Docker Engine API, which no listener here is for (fuzz_http.c). */
+
+void docker_server_create(struct rpc_loop *loop, struct docker_server **ret)
+{
+    *ret = NULL;
+}
+
+void docker_server_destroy(struct docker_server *server)
+{
+}
+
+void docker_admit(struct gate *gate, const struct listener *listener, int fd)
+{
+    abort();
+}
+
+int docker_open(struct peer *peer)
+{
+    abort();
+}
 
 struct bench {
     struct door_config config;

@@ -398,8 +398,12 @@ static void flush_stream(struct connection *connection)
         shutdown(connection->stream.fd, SHUT_WR);
     }
     bool whole = connection->state == CONNECTION_EXCHANGE && !to->length &&
-                 connection->body.state == BODY_DONE && connection->directions == STREAM_IN;
-    if (connection->stream.fd >= 0 && (whole || !connection->directions))
+                 connection->body.state == BODY_DONE && connection->directions & STREAM_IN;
+    if (connection->stream.fd >= 0 && whole) {
+        connection->directions &= ~(unsigned)STREAM_IN;
+        shutdown(connection->stream.fd, SHUT_WR); /* of a socket; a pipe is closed below */
+    }
+    if (connection->stream.fd >= 0 && !connection->directions)
         close_stream(connection);
 }
 
@@ -700,6 +704,31 @@ int exchange_take_body(struct exchange *exchange, struct error *err)
     return fds[0];
 }
 
+int exchange_converse(struct exchange *exchange, struct error *err)
+{
+    struct connection *connection = exchange->connection;
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return error_errno(err, errno, "make a stream");
+    socket_set_nonblocking(pair[1]);
+    connection->stream.fd = pair[1];
+    connection->directions = STREAM_IN | STREAM_OUT;
+    connection_touch(connection);
+    return pair[0];
+}
+
+bool exchange_read_rest(struct exchange *exchange)
+{
+    read_stream(exchange->connection);
+    return exchange->connection->stream.fd < 0;
+}
+
+void exchange_drop_body(struct exchange *exchange)
+{
+    exchange->connection->swallow = true;
+}
+
 static void begin_hijack(struct exchange *exchange, bool tty)
 {
     struct connection *connection = exchange->connection;
@@ -714,9 +743,15 @@ static void begin_hijack(struct exchange *exchange, bool tty)
                       type);
     else
         buffer_printf(&connection->out, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n", type);
-    exchange->begun = exchange->ended = true;
+    exchange->begun = true;
+    exchange->chunked = connection->keep = false;
     connection->looks = LOOKS_MAX;
     connection_touch(connection);
+}
+
+void answer_raw(struct exchange *exchange, bool tty)
+{
+    begin_hijack(exchange, tty);
 }
 
 void answer_last_words(struct exchange *exchange, const char *text, bool tty)
@@ -730,7 +765,7 @@ void answer_last_words(struct exchange *exchange, const char *text, bool tty)
     if (!tty)
         buffer_append(&connection->out, head, sizeof(head));
     buffer_printf(&connection->out, "%s\r\n", text);
-    connection->keep = false;
+    answer_end(exchange);
 }
 
 void answer_hijack(struct exchange *exchange, int fd, bool tty)
@@ -738,6 +773,7 @@ void answer_hijack(struct exchange *exchange, int fd, bool tty)
     struct connection *connection = exchange->connection;
 
     begin_hijack(exchange, tty);
+    exchange->ended = true;
     close_stream(connection);
     socket_set_nonblocking(fd);
     connection->stream.fd = fd;

@@ -1,4 +1,5 @@
 #include <string.h>
+#include <strings.h>
 
 #include <base/alloc.h>
 #include <base/clock.h>
@@ -205,6 +206,26 @@ void docker_container_stop(struct exchange *exchange)
     call(exchange, "container.stop", &how, done_changed, NULL);
 }
 
+/* dockerd answers SIGKILL when the container has ended, and clients look at once. */
+static bool is_kill(const char *signal)
+{
+    static const char *const names[] = {"9", "KILL", "SIGKILL"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (signal && strcasecmp(signal, names[i]) == 0)
+            return true;
+    return text_empty(signal);
+}
+
+static void wait_for_end(struct exchange *exchange, const struct rpc_outcome *outcome _unused_)
+{
+    static const struct call_options errors = {.errors = true};
+    const struct api_container_wait how = {.container = exchange->words[0],
+                                           .condition = (char *)"not-running"};
+
+    call(exchange, "container.wait", &how, call_done_empty, &errors);
+}
+
 void docker_container_kill(struct exchange *exchange)
 {
     const char *signal = target_text(&exchange->target, "signal");
@@ -212,7 +233,7 @@ void docker_container_kill(struct exchange *exchange)
         .container = exchange->words[0],
         .signal = text_empty(signal) ? NULL : (char *)(uintptr_t)signal};
 
-    call(exchange, "container.kill", &how, call_done_empty, NULL);
+    call(exchange, "container.kill", &how, is_kill(signal) ? wait_for_end : call_done_empty, NULL);
 }
 
 void docker_container_remove(struct exchange *exchange)

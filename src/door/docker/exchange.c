@@ -1,4 +1,5 @@
 #include "exchange.h"
+#include "filters.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,31 @@ bool exchange_document(struct exchange *exchange, const struct json_type *type, 
         return true;
     answer_fail(exchange, 400, "invalid JSON: %s", error_message(&err));
     return false;
+}
+
+static bool is_known(const char *const *known, const char *key)
+{
+    while (*known && !text_equal(*known, key))
+        known++;
+    return *known != NULL;
+}
+
+bool filters_of(struct exchange *exchange, const char *const *known, struct filters *ret)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (filters_parse(target_text(&exchange->target, "filters"), ret, &err) < 0) {
+        answer_error(exchange, 400, &err);
+        return false;
+    }
+    for (size_t i = 0; i < ret->count; i++) {
+        if (is_known(known, ret->items[i].key))
+            continue;
+        answer_fail(exchange, 400, "invalid filter '%s'", ret->items[i].key);
+        filters_finish(ret);
+        return false;
+    }
+    return true;
 }
 
 /* ---- heads ---- */

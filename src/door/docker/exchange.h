@@ -127,12 +127,20 @@ void answer_break(struct exchange *exchange);
 void exchange_pump(struct exchange *exchange, int fd);
 /* The connection becomes the stream: bytes both ways between client and fd (taken over). */
 void answer_hijack(struct exchange *exchange, int fd, bool tty);
+/* The head of such a stream, whose bytes come by answer_data(). */
+void answer_raw(struct exchange *exchange, bool tty);
 /* The end of such a stream, for who has dry() set. */
 void answer_hang_up(struct exchange *exchange);
 /* A stream that has nothing but this line, on standard output, and ends. */
 void answer_last_words(struct exchange *exchange, const char *text, bool tty);
 /* The end of a pipe that the body of the request comes out of. -errno. */
 int exchange_take_body(struct exchange *exchange, struct error *err);
+/* The same of a socket, whose own bytes go to pumped() and dry(). */
+int exchange_converse(struct exchange *exchange, struct error *err);
+/* What has come of those by now; true: that was all. */
+bool exchange_read_rest(struct exchange *exchange);
+/* Nobody wants the body. */
+void exchange_drop_body(struct exchange *exchange);
 
 /* ---- calls (call.c) ---- */
 

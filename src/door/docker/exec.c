@@ -1,5 +1,6 @@
 #include <base/detach_keys.h>
 #include <base/alloc.h>
+#include <base/detach_keys.h>
 #include <base/text.h>
 #include <rpc/server.h>
 #include <schema/docker.h>
@@ -106,8 +107,8 @@ static uint16_t size_at(const struct docker_exec_start_config *config, size_t in
 
 void docker_exec_start(struct exchange *exchange)
 {
-    static const struct call_options errors = {.errors = true};
     _cleanup_docker_exec_start_config_ struct docker_exec_start_config *config = NULL;
+    static const struct call_options errors = {.errors = true};
     struct start *start = xnew(struct start);
     void *document;
 
@@ -115,7 +116,8 @@ void docker_exec_start(struct exchange *exchange)
     if (!exchange_document(exchange, &docker_exec_start_config_type, &document))
         return;
     config = document;
-    *start = (struct start){.detach = config->detach, .tty = config->tty};
+    start->detach = config->detach;
+    start->tty = config->tty;
     struct api_exec_start how = {.exec_id = exchange->words[0],
                                  .detach = config->detach,
                                  .has_detach = true,

@@ -9,8 +9,6 @@
 #include <schema/docker.h>
 #include <schema/json.h>
 
-#include "exchange.h"
-
 /* Those that are true, of {"value": true}. */
 static int parse_set(const char *text, char ***ret, struct error *err)
 {
@@ -80,31 +78,6 @@ void filters_finish(struct filters *filters)
         strv_free(filters->items[i].values);
     }
     filters->count = 0;
-}
-
-static bool is_known(const char *const *known, const char *key)
-{
-    while (*known && !text_equal(*known, key))
-        known++;
-    return *known != NULL;
-}
-
-bool filters_of(struct exchange *exchange, const char *const *known, struct filters *ret)
-{
-    _cleanup_error_ struct error err = ERROR_INIT;
-
-    if (filters_parse(target_text(&exchange->target, "filters"), ret, &err) < 0) {
-        answer_error(exchange, 400, &err);
-        return false;
-    }
-    for (size_t i = 0; i < ret->count; i++) {
-        if (is_known(known, ret->items[i].key))
-            continue;
-        answer_fail(exchange, 400, "invalid filter '%s'", ret->items[i].key);
-        filters_finish(ret);
-        return false;
-    }
-    return true;
 }
 
 char **filters_get(const struct filters *filters, const char *key)

@@ -42,6 +42,29 @@ void docker_container_unpause(struct exchange *exchange);
 void docker_container_top(struct exchange *exchange);
 void docker_container_prune(struct exchange *exchange);
 
+/* update.c */
+void docker_container_update(struct exchange *exchange);
+
+/* registry.c */
+void docker_image_create(struct exchange *exchange);
+void docker_image_push(struct exchange *exchange);
+void docker_image_search(struct exchange *exchange);
+/* Of the standard's alphabet, or that of URLs. Owned by the caller; NULL: it is none. */
+char *docker_base64_decode(const char *text, size_t *ret_length);
+
+/* archive.c */
+void docker_archive_stat(struct exchange *exchange);
+void docker_archive_get(struct exchange *exchange);
+void docker_archive_put(struct exchange *exchange);
+void docker_container_changes(struct exchange *exchange);
+void docker_container_export(struct exchange *exchange);
+void docker_image_import(struct exchange *exchange);
+/* A method that writes an archive to the descriptor that goes along: it becomes the answer. */
+void docker_download(struct exchange *exchange, const char *method, const void *params);
+
+/* stats.c */
+void docker_container_stats(struct exchange *exchange);
+
 /* streams.c */
 void docker_container_attach(struct exchange *exchange);
 void docker_container_logs(struct exchange *exchange);

@@ -1,7 +1,4 @@
-#include <fcntl.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/clock.h>
@@ -310,43 +307,6 @@ void docker_image_load(struct exchange *exchange)
 
 /* ---- save */
 
-/* Ends when both have: the pipe, and the call. */
-struct save {
-    bool dry, done;
-};
-
-static void end_save(struct exchange *exchange)
-{
-    const struct save *save = exchange->state;
-
-    if (save->dry && save->done)
-        answer_end(exchange);
-}
-
-static void on_save_data(struct exchange *exchange, const char *data, size_t length)
-{
-    answer_begin(exchange, 200, "application/x-tar");
-    answer_data(exchange, data, length);
-}
-
-static void on_save_dry(struct exchange *exchange)
-{
-    ((struct save *)exchange->state)->dry = true;
-    end_save(exchange);
-}
-
-static void on_saved(struct exchange *exchange, const struct rpc_outcome *outcome)
-{
-    if (outcome->code < 0 && exchange->begun) {
-        answer_break(exchange);
-    } else if (outcome->code < 0) {
-        call_answer_error(exchange, outcome);
-    } else {
-        ((struct save *)exchange->state)->done = true;
-        end_save(exchange);
-    }
-}
-
 /* names=A&names=B, or names=A,B, or a name in the path. */
 static char **saved_names(const struct exchange *exchange)
 {
@@ -363,34 +323,13 @@ static char **saved_names(const struct exchange *exchange)
     return names;
 }
 
-static void begin_save(struct exchange *exchange, char **names)
-{
-    const struct api_image_save how = {.names = names, .names_count = strv_length(names)};
-    int fds[2];
-
-    if (pipe2(fds, O_CLOEXEC) < 0) {
-        answer_fail(exchange, 503, "there is no descriptor left");
-        return;
-    }
-    fcntl(fds[0], F_SETPIPE_SZ, 1 << 20);
-    exchange_set_state(exchange, xnew(struct save), free);
-    exchange->pumped = on_save_data;
-    exchange->dry = on_save_dry;
-    call(exchange, "image.save", &how, on_saved,
-         &(struct call_options){.fds = &fds[1], .fds_count = 1, .errors = true});
-    close(fds[1]);
-    if (exchange->ended)
-        close(fds[0]);
-    else
-        exchange_pump(exchange, fds[0]);
-}
-
 void docker_image_save(struct exchange *exchange)
 {
     _cleanup_strv_ char **names = saved_names(exchange);
+    const struct api_image_save how = {.names = names, .names_count = strv_length(names)};
 
     if (!names)
         answer_fail(exchange, 400, "no image is named");
     else
-        begin_save(exchange, names);
+        docker_download(exchange, "image.save", &how);
 }

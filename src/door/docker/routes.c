@@ -12,6 +12,7 @@ static const struct route routes[] = {
     {"HEAD", "/_ping", docker_ping, 0},
     {"GET", "/version", docker_version, 0},
     {"GET", "/info", docker_info, 0},
+    {"POST", "/auth", docker_auth, 0},
     {"GET", "/events", docker_events, ROUTE_LONG},
 
     {"GET", "/containers/json", docker_container_list, 0},
@@ -32,6 +33,12 @@ static const struct route routes[] = {
     {"POST", "/containers/*/pause", docker_container_pause, 0},
     {"POST", "/containers/*/unpause", docker_container_unpause, 0},
     {"GET", "/containers/*/top", docker_container_top, 0},
+    {"GET", "/containers/*/stats", docker_container_stats, ROUTE_LONG},
+    {"HEAD", "/containers/*/archive", docker_archive_stat, 0},
+    {"GET", "/containers/*/archive", docker_archive_get, 0},
+    {"PUT", "/containers/*/archive", docker_archive_put, ROUTE_STREAMS},
+    {"GET", "/containers/*/changes", docker_container_changes, 0},
+    {"GET", "/containers/*/export", docker_container_export, 0},
     {"POST", "/commit", docker_commit, 0},
 
     {"POST", "/containers/*/exec", docker_exec_create, 0},
@@ -39,13 +46,16 @@ static const struct route routes[] = {
     {"POST", "/exec/*/resize", docker_exec_resize, 0},
     {"GET", "/exec/*/json", docker_exec_inspect, 0},
 
+    {"GET", "/images/search", docker_image_search, 0},
     {"GET", "/images/json", docker_image_list, 0},
+    {"POST", "/images/create", docker_image_create, ROUTE_STREAMS},
     {"POST", "/images/load", docker_image_load, ROUTE_STREAMS},
     {"GET", "/images/get", docker_image_save, 0},
     {"POST", "/images/prune", docker_image_prune, 0},
     {"GET", "/images/**/get", docker_image_save, 0},
     {"GET", "/images/**/history", docker_image_history, 0},
     {"GET", "/images/**/json", docker_image_inspect, 0},
+    {"POST", "/images/**/push", docker_image_push, ROUTE_LONG},
     {"POST", "/images/**/tag", docker_image_tag, 0},
     {"DELETE", "/images/**", docker_image_remove, 0},
 };

@@ -8,6 +8,7 @@
 #include <base/alloc.h>
 #include <base/clock.h>
 #include <base/detach_keys.h>
+#include <base/detach_keys.h>
 #include <base/text.h>
 #include <schema/management.h>
 
@@ -38,8 +39,8 @@ static void on_attached(struct exchange *exchange, const struct rpc_outcome *out
 void docker_container_attach(struct exchange *exchange)
 {
     const struct target *target = &exchange->target;
-    const char *keys = target_text(target, "detachKeys");
     bool stream = target_flag(target, "stream");
+    const char *keys = target_text(target, "detachKeys");
     const struct api_container_attach how = {
         .container = exchange->words[0],
         .stdin_ = stream && target_flag(target, "stdin"),
@@ -64,6 +65,7 @@ void docker_container_attach(struct exchange *exchange)
 
 struct logs {
     bool tty;
+    bool raw; /* asked for by attach, whose streams have no chunks */
     bool stdout_, stderr_, timestamps, follow;
     bool in_line[2];     /* the last entry of the stream was a part of a line */
     char *since, *until; /* times as entries have them; NULL: any */
@@ -160,11 +162,16 @@ static void on_logs(struct exchange *exchange, const struct rpc_outcome *outcome
         return;
     }
     logs->tty = attached->tty;
+    exchange->pumped = on_log;
+    if (logs->raw) {
+        answer_raw(exchange, logs->tty);
+        exchange_pump(exchange, steal_fd(&outcome->fds[0]));
+        return;
+    }
     answer_begin(exchange, 200,
                  logs->tty || !exchange_since(exchange, 42)
                      ? "application/vnd.docker.raw-stream"
                      : "application/vnd.docker.multiplexed-stream");
-    exchange->pumped = on_log;
     exchange_pump(exchange, steal_fd(&outcome->fds[0]));
 }
 
@@ -192,6 +199,7 @@ void docker_container_logs(struct exchange *exchange)
     logs->stderr_ = target_flag(target, "stderr");
     logs->timestamps = target_flag(target, "timestamps");
     logs->follow = target_flag(target, "follow");
+    logs->raw = text_ends_with(exchange->route->pattern, "/attach");
     if (!logs->stdout_ && !logs->stderr_) {
         answer_fail(exchange, 400, "Bad parameters: you must choose at least one stream");
         return;

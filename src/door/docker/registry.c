@@ -1,0 +1,302 @@
+/*
+ * What goes to registries and comes from them: pull, push, search, auth.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+#include <schema/docker.h>
+#include <schema/management.h>
+#include <schema/rpc.h>
+
+#include "../fields.h"
+#include "filters.h"
+#include "handlers.h"
+
+/* ---- X-Registry-Auth ---- */
+
+static int value_of(char c)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *at = c ? strchr(digits, c == '-' ? '+' : c == '_' ? '/' : c) : NULL;
+
+    return at ? (int)(at - digits) : -1;
+}
+
+/* Both alphabets, with or without what fills it up. Owned by the caller; NULL: it is none. */
+char *docker_base64_decode(const char *text, size_t *ret_length)
+{
+    size_t length = strcspn(text, "="), used = 0;
+    char *data = xmalloc(length + 1);
+    uint32_t bits = 0;
+
+    for (size_t i = 0; i < length; i++) {
+        int value = value_of(text[i]);
+        if (value < 0) {
+            free(data);
+            return NULL;
+        }
+        bits = bits << 6 | (uint32_t)value;
+        if (i % 4)
+            data[used++] = (char)(bits >> (6 - 2 * (i % 4)));
+    }
+    data[used] = '\0';
+    *ret_length = used;
+    return data;
+}
+
+static struct api_credentials *credentials_from(struct docker_auth_config *auth)
+{
+    if (text_empty(auth->username) && text_empty(auth->identitytoken) &&
+        text_empty(auth->registrytoken))
+        return NULL;
+    struct api_credentials *credentials = xnew(struct api_credentials);
+    credentials->username = steal_ptr(auth->username);
+    credentials->password = steal_ptr(auth->password);
+    credentials->identity_token =
+        text_empty(auth->identitytoken) ? NULL : steal_ptr(auth->identitytoken);
+    credentials->registry_token =
+        text_empty(auth->registrytoken) ? NULL : steal_ptr(auth->registrytoken);
+    return credentials;
+}
+
+/* As dockerd does, one that makes no sense counts as none. Owned by the caller. */
+static struct api_credentials *credentials_of(const struct exchange *exchange)
+{
+    const char *header = head_field(&exchange->head, "X-Registry-Auth");
+    struct docker_auth_config *auth;
+    size_t length;
+
+    if (text_empty(header))
+        return NULL;
+    _cleanup_free_ char *text = docker_base64_decode(header, &length);
+    if (!text || docker_auth_config_parse(text, length, NULL, &auth, NULL) < 0)
+        return NULL;
+    struct api_credentials *credentials = credentials_from(auth);
+    docker_auth_config_free(auth);
+    return credentials;
+}
+
+/* ---- progress ---- */
+
+static void write_status(struct exchange *exchange, const char *id, const char *text)
+{
+    _cleanup_buffer_ struct buffer line = BUFFER_INIT;
+    struct json_writer writer;
+
+    json_writer_init(&writer, &line, JSON_COMPACT);
+    json_writer_object_begin(&writer);
+    field_text(&writer, "status", text);
+    if (id)
+        field_text(&writer, "id", id);
+    json_writer_object_end(&writer);
+    answer_line(exchange, &line);
+}
+
+/* The call tells how far all of it is, in the words of its text. */
+static void on_progress(struct exchange *exchange, const struct rpc_progress *progress)
+{
+    _cleanup_buffer_ struct buffer line = BUFFER_INIT;
+    struct json_writer writer;
+
+    json_writer_init(&writer, &line, JSON_COMPACT);
+    json_writer_object_begin(&writer);
+    field_text(&writer, "status", progress->text ? progress->text : "Working");
+    field_object_begin(&writer, "progressDetail");
+    field_unsigned(&writer, "current", progress->done);
+    if (progress->has_total)
+        field_unsigned(&writer, "total", progress->total);
+    json_writer_object_end(&writer);
+    json_writer_object_end(&writer);
+    answer_line(exchange, &line);
+}
+
+/* ---- pull ---- */
+
+static void on_pulled(struct exchange *exchange, const struct rpc_outcome *outcome)
+{
+    const struct api_image_pulled *pulled = outcome->result;
+
+    for (size_t i = 0; i < pulled->images_count; i++) {
+        const struct api_pulled_image *image = pulled->images[i];
+        _cleanup_free_ char *digest = xasprintf("Digest: %s", image->digest);
+        _cleanup_free_ char *what = xasprintf(
+            "Status: %s for %s", image->changed ? "Downloaded newer image" : "Image is up to date",
+            image->name);
+        write_status(exchange, NULL, digest);
+        write_status(exchange, NULL, what);
+    }
+    answer_end(exchange);
+}
+
+/* fromImage=NAME[:TAG|@DIGEST] with tag=TAG or tag=DIGEST. */
+static char *name_of(const char *repository, const char *tag)
+{
+    if (text_empty(tag))
+        return xstrdup(repository);
+    return xasprintf("%s%c%s", repository, strchr(tag, ':') ? '@' : ':', tag);
+}
+
+static bool has_tag(const char *name)
+{
+    const char *slash = strrchr(name, '/');
+
+    return strpbrk(slash ? slash : name, ":@") != NULL;
+}
+
+static void pull(struct exchange *exchange, const char *repository)
+{
+    const char *tag = target_text(&exchange->target, "tag");
+    const char *platform = target_text(&exchange->target, "platform");
+    _cleanup_free_ char *name = name_of(repository, tag);
+    const struct api_image_pull how = {
+        .image = name,
+        .all_tags = !has_tag(name),
+        .has_all_tags = true,
+        .platform = text_empty(platform) ? NULL : (char *)(uintptr_t)platform,
+        .credentials = credentials_of(exchange),
+    };
+
+    call(exchange, "image.pull", &how, on_pulled, &(struct call_options){.progress = on_progress});
+    api_credentials_free(how.credentials);
+}
+
+void docker_image_create(struct exchange *exchange)
+{
+    const char *repository = target_text(&exchange->target, "fromImage");
+
+    if (text_empty(repository)) {
+        docker_image_import(exchange);
+        return;
+    }
+    exchange_drop_body(exchange);
+    pull(exchange, repository);
+}
+
+/* ---- push ---- */
+
+static void on_pushed(struct exchange *exchange, const struct rpc_outcome *outcome)
+{
+    const struct api_image_pushed *pushed = outcome->result;
+
+    for (size_t i = 0; i < pushed->images_count; i++) {
+        const struct api_pushed_image *image = pushed->images[i];
+        _cleanup_free_ char *text = xasprintf("%s: digest: %s size: %ju", image->tag, image->digest,
+                                              (uintmax_t)image->size);
+        _cleanup_buffer_ struct buffer line = BUFFER_INIT;
+        struct json_writer writer;
+        write_status(exchange, NULL, text);
+        json_writer_init(&writer, &line, JSON_COMPACT);
+        json_writer_object_begin(&writer);
+        field_object_begin(&writer, "progressDetail");
+        json_writer_object_end(&writer);
+        field_object_begin(&writer, "aux");
+        field_text(&writer, "Tag", image->tag);
+        field_text(&writer, "Digest", image->digest);
+        field_unsigned(&writer, "Size", image->size);
+        json_writer_object_end(&writer);
+        json_writer_object_end(&writer);
+        answer_line(exchange, &line);
+    }
+    answer_end(exchange);
+}
+
+void docker_image_push(struct exchange *exchange)
+{
+    const char *tag = target_text(&exchange->target, "tag");
+    _cleanup_free_ char *name = name_of(exchange->words[0], tag);
+    const struct api_image_push how = {.image = name,
+                                       .all_tags = text_empty(tag),
+                                       .has_all_tags = true,
+                                       .credentials = credentials_of(exchange)};
+
+    answer_begin(exchange, 200, "application/json"); /* failures are told in the stream */
+    call(exchange, "image.push", &how, on_pushed, &(struct call_options){.progress = on_progress});
+    api_credentials_free(how.credentials);
+}
+
+/* ---- search ---- */
+
+static void on_found(struct exchange *exchange, const struct rpc_outcome *outcome)
+{
+    const struct api_image_search_results *found = outcome->result;
+    struct buffer out = BUFFER_INIT;
+    struct json_writer writer;
+
+    json_writer_init(&writer, &out, JSON_COMPACT);
+    json_writer_array_begin(&writer);
+    for (size_t i = 0; i < found->results_count; i++) {
+        const struct api_image_search_result *result = found->results[i];
+        json_writer_object_begin(&writer);
+        field_integer(&writer, "star_count", (int64_t)result->stars);
+        field_boolean(&writer, "is_official", result->official);
+        field_text(&writer, "name", result->name);
+        field_boolean(&writer, "is_automated", result->automated);
+        field_text(&writer, "description", result->description);
+        json_writer_object_end(&writer);
+    }
+    json_writer_array_end(&writer);
+    answer_json(exchange, 200, &out);
+}
+
+void docker_image_search(struct exchange *exchange)
+{
+    const char *term = target_text(&exchange->target, "term");
+    int64_t limit = target_number(&exchange->target, "limit", 0);
+    struct api_image_search how = {.term = (char *)(uintptr_t)term,
+                                   .credentials = credentials_of(exchange)};
+
+    how.has_limit = limit > 0 && limit <= 100;
+    how.limit = how.has_limit ? (uint32_t)limit : 0;
+    if (text_empty(term))
+        answer_fail(exchange, 400, "a term to search for is needed");
+    else
+        call(exchange, "image.search", &how, on_found, NULL);
+    api_credentials_free(how.credentials);
+}
+
+/* ---- auth ---- */
+
+static void on_login(struct exchange *exchange, const struct rpc_outcome *outcome)
+{
+    const struct api_registry_logged_in *login = outcome->result;
+    struct buffer out = BUFFER_INIT;
+    struct json_writer writer;
+
+    json_writer_init(&writer, &out, JSON_COMPACT);
+    json_writer_object_begin(&writer);
+    field_text(&writer, "IdentityToken", login->identity_token);
+    field_text(&writer, "Status", "Login Succeeded");
+    json_writer_object_end(&writer);
+    answer_json(exchange, 200, &out);
+}
+
+static void on_login_outcome(struct exchange *exchange, const struct rpc_outcome *outcome)
+{
+    if (outcome->code == 0)
+        on_login(exchange, outcome);
+    else if (call_status(outcome) == 403)
+        answer_error(exchange, 401, outcome->error);
+    else
+        call_answer_error(exchange, outcome);
+}
+
+void docker_auth(struct exchange *exchange)
+{
+    _cleanup_docker_auth_config_ struct docker_auth_config *auth = NULL;
+    void *document;
+
+    if (!exchange_document(exchange, &docker_auth_config_type, &document))
+        return;
+    auth = document;
+    _cleanup_api_credentials_ struct api_credentials *credentials = credentials_from(auth);
+    if (!credentials) {
+        answer_fail(exchange, 400, "a user name and a password, or a token, are needed");
+        return;
+    }
+    const struct api_registry_login how = {.credentials = credentials,
+                                           .registry = auth->serveraddress};
+    call(exchange, "registry.login", &how, on_login_outcome,
+         &(struct call_options){.errors = true});
+}
