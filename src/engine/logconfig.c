@@ -82,11 +82,10 @@ int log_config_check(const struct api_log_config *config, struct error *err)
     const struct json_string_map *options = config ? config->config : NULL;
     int r = 0;
 
-    if (!is_one_of(driver, drivers, ARRAY_SIZE(drivers)))
-        return error_set(err, -EINVAL,
-                         "logger: no log driver named '%s' is registered; there are json-file, "
-                         "local (both our own files) and none",
-                         driver);
+    if (!is_one_of(driver, drivers, ARRAY_SIZE(drivers))) {
+        error_set(err, -EINVAL, "logger: no log driver named '%s' is registered", driver);
+        return error_hint(err, "There are json-file, local (both our own files) and none"), -EINVAL;
+    }
     for (size_t i = 0; options && r == 0 && i < options->count; i++)
         r = check_option(driver, options->keys[i], options->values[i], err);
     return r;

@@ -231,8 +231,8 @@ def hostile_requests_are_refused(instance):
             (b"GET /_ping%00 HTTP/1.1\r\n" + host + b"\r\n", 400),
             (b"GET /_ping%zz HTTP/1.1\r\n" + host + b"\r\n", 400),
             (b"POST /auth HTTP/1.1\r\n" + host + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
-            (b"POST /auth HTTP/1.1\r\n" + host +
-             b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+            (b"POST /commit HTTP/1.1\r\n" + host + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+             b"0\r\n\r\nGET /_ping HTTP/1.1\r\n" + host + b"\r\n", 400),
             (b"POST /auth HTTP/1.1\r\n" + host + b"Content-Length: -1\r\n\r\n", 400),
             (b"POST /auth HTTP/1.1\r\n" + host + b"Transfer-Encoding: gzip\r\n\r\n", 501),
             (b"POST /commit HTTP/1.1\r\n" + host + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),

@@ -42,15 +42,16 @@ void docker_container_unpause(struct exchange *exchange);
 void docker_container_top(struct exchange *exchange);
 void docker_container_prune(struct exchange *exchange);
 
-/* update.c */
-void docker_container_update(struct exchange *exchange);
-
 /* registry.c */
 void docker_image_create(struct exchange *exchange);
 void docker_image_push(struct exchange *exchange);
 void docker_image_search(struct exchange *exchange);
 /* Of the standard's alphabet, or that of URLs. Owned by the caller; NULL: it is none. */
 char *docker_base64_decode(const char *text, size_t *ret_length);
+
+/* build.c */
+void docker_build(struct exchange *exchange);
+void docker_build_prune(struct exchange *exchange);
 
 /* archive.c */
 void docker_archive_stat(struct exchange *exchange);

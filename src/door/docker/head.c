@@ -149,7 +149,9 @@ const char *head_field(const struct head *head, const char *name)
     return NULL;
 }
 
-/* How long the body is, as RFC 9112, 6.3 has it, but that nothing may be said twice. */
+/* How long the body is, as RFC 9112, 6.3 has it. Nothing may be said twice, but that docker-py says
+ * a length beside the chunks, which counts for nothing then; there is no other request behind one.
+ */
 static unsigned find_length(struct head *head, const char **problem)
 {
     const char *coding = head_field(head, "Transfer-Encoding");
@@ -158,7 +160,7 @@ static unsigned find_length(struct head *head, const char **problem)
 
     head->length = HEAD_NO_LENGTH;
     *problem = "the length of the body is said in two ways";
-    if (count_fields(head, "Transfer-Encoding") + count_fields(head, "Content-Length") > 1)
+    if (count_fields(head, "Transfer-Encoding") > 1 || count_fields(head, "Content-Length") > 1)
         return 400;
     if (coding) {
         *problem = "only the transfer coding `chunked` is known here";
@@ -190,7 +192,8 @@ static unsigned look_at_fields(struct head *head, const char **problem)
     if (expect && strcasecmp(expect, "100-continue") != 0)
         return 417;
     head->expects = expect && !head->old;
-    head->keep = !head->old && !list_has(connection, "close");
+    head->keep = !head->old && !list_has(connection, "close") &&
+                 !(head->chunked && head_field(head, "Content-Length"));
     head->upgrade = list_has(connection, "upgrade") && head_field(head, "Upgrade");
     return 0;
 }

@@ -46,6 +46,9 @@ static const struct route routes[] = {
     {"POST", "/exec/*/resize", docker_exec_resize, 0},
     {"GET", "/exec/*/json", docker_exec_inspect, 0},
 
+    {"POST", "/build", docker_build, ROUTE_STREAMS},
+    {"POST", "/build/prune", docker_build_prune, 0},
+
     {"GET", "/images/search", docker_image_search, 0},
     {"GET", "/images/json", docker_image_list, 0},
     {"POST", "/images/create", docker_image_create, ROUTE_STREAMS},
