@@ -91,7 +91,7 @@ struct rpc_channel *connection_channel(struct connection *connection, struct err
 
 /* ---- ends ---- */
 
-static void close_stream(struct connection *connection)
+void connection_close_stream(struct connection *connection)
 {
     if (connection->stream.fd < 0)
         return;
@@ -121,7 +121,7 @@ static void exchange_free(struct exchange *exchange)
 static void connection_free(struct connection *connection)
 {
     exchange_free(steal_ptr(connection->exchange));
-    close_stream(connection);
+    connection_close_stream(connection);
     rpc_channel_close(connection->channel);
     rpc_loop_watch(connection->server->loop, &connection->client, 0);
     close(connection->client.fd);
@@ -277,7 +277,7 @@ static void feed_stream(struct connection *connection)
 {
     read_body(connection);
     if (connection->body.state == BODY_BROKEN) {
-        close_stream(connection);
+        connection_close_stream(connection);
         connection->swallow = true;
         connection->keep = false;
         connection->body.state = BODY_DONE;
@@ -404,7 +404,7 @@ static void flush_stream(struct connection *connection)
         shutdown(connection->stream.fd, SHUT_WR); /* of a socket; a pipe is closed below */
     }
     if (connection->stream.fd >= 0 && !connection->directions)
-        close_stream(connection);
+        connection_close_stream(connection);
 }
 
 static bool may_read_stream(const struct connection *connection)
@@ -442,7 +442,7 @@ static void stream_dry(struct connection *connection)
 {
     struct exchange *exchange = connection->exchange;
 
-    close_stream(connection);
+    connection_close_stream(connection);
     if (connection->state == CONNECTION_RELAY && !exchange->dry) {
         answer_hang_up(exchange);
         return;
@@ -490,7 +490,7 @@ static void settle(struct connection *connection)
     if (connection->state != CONNECTION_EXCHANGE || !exchange || !exchange->ended)
         return;
     connection->swallow = true;
-    close_stream(connection);
+    connection_close_stream(connection);
     if (connection->keep && connection->body.state != BODY_DONE && !connection->client_ended)
         return; /* what is left of its body comes first */
     exchange_free(steal_ptr(connection->exchange));
@@ -512,7 +512,7 @@ static void check_client(struct connection *connection)
     } else if (connection->state == CONNECTION_EXCHANGE && connection->body.state != BODY_DONE) {
         connection->body.state = BODY_DONE; /* a part of it is all that there is */
         connection->keep = false;
-        close_stream(connection);
+        connection_close_stream(connection);
     }
 }
 
@@ -642,7 +642,7 @@ static void on_stream(struct rpc_watch *watch, uint32_t events)
     read_stream(connection);
     /* A pipe whose reader is gone, and nothing to write into it that would tell. */
     if (connection->stream.fd >= 0 && events & EPOLLERR && connection->directions == STREAM_IN) {
-        close_stream(connection);
+        connection_close_stream(connection);
         connection->swallow = true;
     }
     update(connection);
@@ -676,109 +676,12 @@ static void on_time(struct rpc_timer *timer)
     update(connection);
 }
 
-/* ---- streams, for exchange.c ---- */
-
-void exchange_pump(struct exchange *exchange, int fd)
-{
-    struct connection *connection = exchange->connection;
-
-    close_stream(connection);
-    socket_set_nonblocking(fd);
-    connection->stream.fd = fd;
-    connection->directions = STREAM_OUT;
-    connection_touch(connection);
-}
-
-int exchange_take_body(struct exchange *exchange, struct error *err)
-{
-    struct connection *connection = exchange->connection;
-    int fds[2];
-
-    if (pipe2(fds, O_CLOEXEC) < 0)
-        return error_errno(err, errno, "make a pipe");
-    fcntl(fds[1], F_SETPIPE_SZ, 1 << 20); /* fewer turns; without the right to it, more */
-    socket_set_nonblocking(fds[1]);
-    connection->stream.fd = fds[1];
-    connection->directions = STREAM_IN;
-    connection_touch(connection);
-    return fds[0];
-}
-
-int exchange_converse(struct exchange *exchange, struct error *err)
-{
-    struct connection *connection = exchange->connection;
-    int pair[2];
-
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-        return error_errno(err, errno, "make a stream");
-    socket_set_nonblocking(pair[1]);
-    connection->stream.fd = pair[1];
-    connection->directions = STREAM_IN | STREAM_OUT;
-    connection_touch(connection);
-    return pair[0];
-}
+/* ---- streams ---- */
 
 bool exchange_read_rest(struct exchange *exchange)
 {
     read_stream(exchange->connection);
     return exchange->connection->stream.fd < 0;
-}
-
-void exchange_drop_body(struct exchange *exchange)
-{
-    exchange->connection->swallow = true;
-}
-
-static void begin_hijack(struct exchange *exchange, bool tty)
-{
-    struct connection *connection = exchange->connection;
-    const char *type = tty || !exchange_since(exchange, 42)
-                           ? "application/vnd.docker.raw-stream"
-                           : "application/vnd.docker.multiplexed-stream";
-
-    if (exchange->head.upgrade)
-        buffer_printf(&connection->out,
-                      "HTTP/1.1 101 UPGRADED\r\nContent-Type: %s\r\nConnection: Upgrade\r\n"
-                      "Upgrade: tcp\r\n\r\n",
-                      type);
-    else
-        buffer_printf(&connection->out, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n", type);
-    exchange->begun = true;
-    exchange->chunked = connection->keep = false;
-    connection->looks = LOOKS_MAX;
-    connection_touch(connection);
-}
-
-void answer_raw(struct exchange *exchange, bool tty)
-{
-    begin_hijack(exchange, tty);
-}
-
-void answer_last_words(struct exchange *exchange, const char *text, bool tty)
-{
-    struct connection *connection = exchange->connection;
-    const size_t length = strlen(text) + 2;
-    const char head[8] = {
-        1, 0, 0, 0, (char)(length >> 24), (char)(length >> 16), (char)(length >> 8), (char)length};
-
-    begin_hijack(exchange, tty);
-    if (!tty)
-        buffer_append(&connection->out, head, sizeof(head));
-    buffer_printf(&connection->out, "%s\r\n", text);
-    answer_end(exchange);
-}
-
-void answer_hijack(struct exchange *exchange, int fd, bool tty)
-{
-    struct connection *connection = exchange->connection;
-
-    begin_hijack(exchange, tty);
-    exchange->ended = true;
-    close_stream(connection);
-    socket_set_nonblocking(fd);
-    connection->stream.fd = fd;
-    connection->directions = STREAM_IN | STREAM_OUT;
-    connection->state = CONNECTION_RELAY;
 }
 
 /* ---- begin and end ---- */

@@ -212,6 +212,7 @@ struct connection {
 void connection_touch(struct connection *connection);
 /* The connection to the daemon; NULL with the reason. */
 struct rpc_channel *connection_channel(struct connection *connection, struct error *err);
+void connection_close_stream(struct connection *connection);
 struct rpc_loop *connection_loop(struct connection *connection);
 
 #endif
