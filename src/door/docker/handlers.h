@@ -53,6 +53,15 @@ char *docker_base64_decode(const char *text, size_t *ret_length);
 void docker_build(struct exchange *exchange);
 void docker_build_prune(struct exchange *exchange);
 
+/* networks.c */
+void docker_network_list(struct exchange *exchange);
+void docker_network_inspect(struct exchange *exchange);
+void docker_network_create(struct exchange *exchange);
+void docker_network_remove(struct exchange *exchange);
+void docker_network_connect(struct exchange *exchange);
+void docker_network_disconnect(struct exchange *exchange);
+void docker_network_prune(struct exchange *exchange);
+
 /* archive.c */
 void docker_archive_stat(struct exchange *exchange);
 void docker_archive_get(struct exchange *exchange);

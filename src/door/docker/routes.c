@@ -46,6 +46,14 @@ static const struct route routes[] = {
     {"POST", "/exec/*/resize", docker_exec_resize, 0},
     {"GET", "/exec/*/json", docker_exec_inspect, 0},
 
+    {"GET", "/networks", docker_network_list, 0},
+    {"POST", "/networks/create", docker_network_create, 0},
+    {"POST", "/networks/prune", docker_network_prune, 0},
+    {"GET", "/networks/*", docker_network_inspect, 0},
+    {"DELETE", "/networks/*", docker_network_remove, 0},
+    {"POST", "/networks/*/connect", docker_network_connect, 0},
+    {"POST", "/networks/*/disconnect", docker_network_disconnect, 0},
+
     {"POST", "/build", docker_build, ROUTE_STREAMS},
     {"POST", "/build/prune", docker_build_prune, 0},
 
