@@ -87,7 +87,7 @@ void api_container_remove(struct rpc_request *request, const struct api_containe
     struct container *container = api_container(request, how->container, context);
 
     if (container)
-        engine_container_remove(container, how->force, api_done_empty, request);
+        engine_container_remove(container, how->force, how->volumes, api_done_empty, request);
 }
 
 /* --- streams ---------------------------------------------------------------------------------- */

@@ -129,6 +129,20 @@ void api_image_tag(struct rpc_request *request, const struct api_image_tag *para
 void api_image_remove(struct rpc_request *request, const struct api_image_remove *params,
                       void *context);
 
+/* volumes.c */
+void api_volume_create(struct rpc_request *request, const struct api_volume_create *params,
+                       void *context);
+void api_volume_list(struct rpc_request *request, const struct api_volume_list *params,
+                     void *context);
+void api_volume_inspect(struct rpc_request *request, const struct api_volume_ref *params,
+                        void *context);
+void api_volume_remove(struct rpc_request *request, const struct api_volume_remove *params,
+                       void *context);
+void api_volume_prune(struct rpc_request *request, const struct api_volume_prune *params,
+                      void *context);
+void api_system_disk_usage(struct rpc_request *request, const struct api_disk_usage_what *params,
+                           void *context);
+
 /* files.c */
 void api_container_archive_stat(struct rpc_request *request, const struct api_archive_path *params,
                                 void *context);

@@ -125,6 +125,44 @@ static char *mode_of(const struct api_container_spec *asked, const char *target)
     return xstrdup("");
 }
 
+static const char *propagation_of(const struct api_mount *mount)
+{
+    if (mount->bind_options && !text_empty(mount->bind_options->propagation))
+        return mount->bind_options->propagation;
+    return text_equal(mount->type, "bind") ? "rprivate" : "";
+}
+
+/* ROOT/volumes/NAME/_data, ROOT being where ROOT/containers/ID is. */
+static char *volume_source(const struct api_container_details *container, const char *name)
+{
+    const char *root = container->root_dir ? container->root_dir : "";
+    const char *containers = strstr(root, "/containers/");
+
+    return xasprintf("%.*s/volumes/%s/_data", containers ? (int)(containers - root) : 0, root,
+                     name);
+}
+
+static void write_mount(struct json_writer *writer, const struct api_container_details *container,
+                        const struct api_mount *mount)
+{
+    bool volume = text_equal(mount->type, "volume");
+    _cleanup_free_ char *source = volume ? volume_source(container, mount->source) : NULL;
+    _cleanup_free_ char *mode = mode_of(container->spec, mount->target);
+
+    json_writer_object_begin(writer);
+    field_text(writer, "Type", mount->type);
+    if (volume)
+        field_text(writer, "Name", mount->source);
+    field_text(writer, "Source", volume ? source : mount->source ? mount->source : "");
+    field_text(writer, "Destination", mount->target);
+    if (volume)
+        field_text(writer, "Driver", "local");
+    field_text(writer, "Mode", mode);
+    field_boolean(writer, "RW", !mount->read_only);
+    field_text(writer, "Propagation", propagation_of(mount));
+    json_writer_object_end(writer);
+}
+
 static void write_mounts(struct json_writer *writer, const struct api_container_details *container)
 {
     const struct api_container_spec *spec = container->effective;
@@ -132,23 +170,10 @@ static void write_mounts(struct json_writer *writer, const struct api_container_
     json_writer_key(writer, "Mounts");
     json_writer_array_begin(writer);
     for (size_t i = 0; i < spec->mounts_count; i++) {
-        const struct api_mount *mount = spec->mounts[i];
-        const struct api_bind_options *how = mount->bind_options;
-        _cleanup_free_ char *mode = mode_of(container->spec, mount->target);
-        if (text_equal(mount->type, "tmpfs") &&
-            json_string_map_get(container->spec->tmpfs, mount->target))
-            continue; /* docker shows those of --mount only */
-        json_writer_object_begin(writer);
-        field_text(writer, "Type", mount->type);
-        field_text(writer, "Source", mount->source ? mount->source : "");
-        field_text(writer, "Destination", mount->target);
-        field_text(writer, "Mode", mode);
-        field_boolean(writer, "RW", !mount->read_only);
-        field_text(writer, "Propagation",
-                   !text_equal(mount->type, "bind")       ? ""
-                   : how && !text_empty(how->propagation) ? how->propagation
-                                                          : "rprivate");
-        json_writer_object_end(writer);
+        /* docker shows those of --mount only */
+        if (!text_equal(spec->mounts[i]->type, "tmpfs") ||
+            !json_string_map_get(container->spec->tmpfs, spec->mounts[i]->target))
+            write_mount(writer, container, spec->mounts[i]);
     }
     json_writer_array_end(writer);
 }

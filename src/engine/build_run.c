@@ -89,7 +89,7 @@ static void begin_remove(struct build_call *base)
     struct container *container = find((struct container_call *)base);
 
     if (container)
-        engine_container_remove(container, true, on_done, base);
+        engine_container_remove(container, true, true, on_done, base);
 }
 
 /* Returns what the call said; *call keeps the rest. */

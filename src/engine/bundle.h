@@ -67,6 +67,7 @@ struct bundle_facts {
     size_t devices_count;
     const struct bundle_limit *limits;
     size_t limits_count;
+    const char *volumes_directory; /* ROOT/volumes */
     const struct bundle_mount *mounts;
     size_t mounts_count;
     const char *init; /* the program that is its first process (--init); NULL: its own is */

@@ -167,6 +167,38 @@ static void put_user_tmpfs(struct json_writer *writer, const struct api_mount *m
     put_mount(writer, "tmpfs", "tmpfs", mount->target, options);
 }
 
+/* A volume with options is no folder of ours: each container mounts it for itself. */
+static void put_foreign_volume(struct json_writer *writer, const struct api_mount *mount)
+{
+    const struct json_string_map *how = mount->volume_options->driver_options;
+    const char *o = json_string_map_get(how, "o");
+    const char *type = json_string_map_get(how, "type");
+    const char *device = json_string_map_get(how, "device");
+    _cleanup_strv_ char **options = strv_split(o ? o : "", ',');
+    bool bind = strv_contains(options, "bind") || strv_contains(options, "rbind");
+
+    strv_append(&options, "rprivate");
+    if (mount->read_only)
+        strv_append(&options, "ro");
+    put_mount(writer,
+              bind   ? "bind"
+              : type ? type
+                     : "none",
+              device ? device : "none", mount->target, options);
+}
+
+static void put_volume(struct json_writer *writer, const struct bundle_facts *facts,
+                       const struct api_mount *mount)
+{
+    const struct api_volume_options *how = mount->volume_options;
+    _cleanup_free_ char *source = xasprintf("%s/%s/_data", facts->volumes_directory, mount->source);
+
+    if (how && how->driver_options && how->driver_options->count)
+        put_foreign_volume(writer, mount);
+    else
+        put_user_bind(writer, mount, source);
+}
+
 void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *context)
 {
     const struct bundle_facts *facts = context->facts;
@@ -183,6 +215,8 @@ void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *
         const struct api_mount *mount = facts->effective->mounts[i];
         if (text_equal(mount->type, "bind"))
             put_user_bind(writer, mount, mount->source);
+        else if (text_equal(mount->type, "volume"))
+            put_volume(writer, facts, mount);
         else if (text_equal(mount->type, "tmpfs"))
             put_user_tmpfs(writer, mount);
     }

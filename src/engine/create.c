@@ -12,11 +12,15 @@
 #include "names.h"
 #include "spec.h"
 #include "supervision.h"
+#include "volume_fill.h"
 
 enum { NAME_ATTEMPTS = 8 };
 
 struct creation {
     struct disk_job job;
+    bool has_volumes;
+    struct volume_plan volumes;
+    int rootfs_fd;               /* to fill volumes from */
     struct container *container; /* the table's reference is another one */
     struct store *store;
     char **warnings; /* owned */
@@ -142,11 +146,19 @@ static int record_both(struct creation *creation, const struct record_change *ch
     return r;
 }
 
+static int record(struct creation *creation, struct error *err)
+{
+    _cleanup_(record_change_finish) struct record_change change = {0};
+
+    record_change_insert(&change, creation->container);
+    return record_both(creation, &change, creation->container->record->image_id, err);
+}
+
+/* One with volumes is recorded when these are known: volumes_work(). */
 static int create(struct creation *creation, struct error *err)
 {
     struct container *container = creation->container;
     _cleanup_store_image_ struct store_image *image = NULL;
-    _cleanup_(record_change_finish) struct record_change change = {0};
     int r;
 
     r = store_image_find(creation->store, container->spec->image, &image, err);
@@ -161,11 +173,13 @@ static int create(struct creation *creation, struct error *err)
     r = merge_image(container, image, err);
     if (r < 0)
         return r;
-    record_change_insert(&change, container);
-    return record_both(creation, &change, image->id, err);
+    if (image->config->config)
+        volumes_add_images(container->effective, image->config->config->volumes);
+    creation->has_volumes = volumes_needed(container->effective);
+    return creation->has_volumes ? 0 : record(creation, err);
 }
 
-/* The container is hidden until create_done(): nobody else looks at it. */
+/* The container is hidden until create_end(): nobody else looks at it. */
 static void create_work(struct disk_job *job)
 {
     struct creation *creation = disk_job_of(job, struct creation, job);
@@ -173,9 +187,8 @@ static void create_work(struct disk_job *job)
     engine_settle(&creation->err, create(creation, &creation->err));
 }
 
-static void create_done(struct disk_job *job)
+static void create_end(struct creation *creation)
 {
-    struct creation *creation = disk_job_of(job, struct creation, job);
     struct container *container = creation->container;
     struct engine_result result = ENGINE_RESULT_INIT;
 
@@ -188,11 +201,103 @@ static void create_done(struct disk_job *job)
         result.id = container->id;
         result.warnings = creation->warnings;
     }
+    volume_plan_finish(container->engine, &creation->volumes, creation->err.code < 0);
     creation->done(&result, creation->data);
     container_unref(container);
     strv_free(creation->warnings);
+    close_fd(creation->rootfs_fd);
     error_finish(&creation->err);
     free(creation);
+}
+
+/* --- its volumes ------------------------------------------------------------------------------ */
+
+static int make_volumes(struct creation *creation, struct error *err)
+{
+    int r = volume_plan_run(&creation->volumes, err);
+
+    if (r == 0)
+        r = record(creation, err);
+    if (r == 0 && creation->volumes.copies_count)
+        r = store_snapshot_mount(creation->store, creation->container->id,
+                                 creation->container->effective->auto_remove, &creation->rootfs_fd,
+                                 err);
+    return r;
+}
+
+static void volumes_work(struct disk_job *job)
+{
+    struct creation *creation = disk_job_of(job, struct creation, job);
+
+    engine_settle(&creation->err, make_volumes(creation, &creation->err));
+}
+
+/* What is recorded already goes again. */
+static void undo_work(struct disk_job *job)
+{
+    struct creation *creation = disk_job_of(job, struct creation, job);
+    _cleanup_(record_change_finish) struct record_change change = {0};
+
+    record_change_remove(&change, creation->container);
+    record_change_run(&change, NULL);
+    store_snapshot_remove(creation->store, creation->container->id, NULL);
+}
+
+static void undo_done(struct disk_job *job)
+{
+    create_end(disk_job_of(job, struct creation, job));
+}
+
+static void undo(struct creation *creation)
+{
+    creation->job.work = undo_work;
+    creation->job.done = undo_done;
+    disk_submit(creation->container->engine->disk, &creation->job);
+}
+
+static void on_filled(const struct error *err, const struct image_worker_result *result, void *data)
+{
+    struct creation *creation = data;
+
+    if (!err) {
+        create_end(creation);
+        return;
+    }
+    error_set(&creation->err, err->code, "%s", error_message(err));
+    undo(creation);
+}
+
+static void volumes_done(struct disk_job *job)
+{
+    struct creation *creation = disk_job_of(job, struct creation, job);
+    int r = creation->err.code;
+
+    if (r == 0 && !creation->volumes.copies_count) {
+        create_end(creation);
+        return;
+    }
+    if (r == 0)
+        r = volume_plan_fill(creation->container, &creation->volumes, creation->rootfs_fd,
+                             on_filled, creation, &creation->err);
+    close_fd(steal_fd(&creation->rootfs_fd));
+    if (r < 0)
+        undo(creation);
+}
+
+static void create_done(struct disk_job *job)
+{
+    struct creation *creation = disk_job_of(job, struct creation, job);
+
+    if (creation->err.code == 0 && creation->has_volumes)
+        engine_settle(&creation->err,
+                      volume_plan_make(creation->container, &creation->volumes, &creation->err));
+    if (creation->err.code < 0 || !creation->has_volumes) {
+        create_end(creation);
+        return;
+    }
+    creation->job.work = volumes_work;
+    creation->job.done = volumes_done;
+    disk_submit(creation->container->engine->disk, &creation->job);
 }
 
 static void on_sources_found(const struct error *err, struct look *found, void *data)
@@ -240,6 +345,7 @@ void engine_container_create(struct engine *engine, const struct api_container_s
     creation->warnings = warnings_for(spec);
     creation->done = done;
     creation->data = data;
+    creation->rootfs_fd = -1;
     creation->job.work = create_work;
     creation->job.done = create_done;
     container_table_add(engine, container_ref(creation->container));

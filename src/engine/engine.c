@@ -14,6 +14,7 @@
 #include "supervision.h"
 #include "task.h"
 #include "transfer.h"
+#include "volumes.h"
 
 static unsigned count_cpus(void)
 {
@@ -69,7 +70,11 @@ static int open_state(struct engine *engine, struct error *err)
     if (r == 0)
         r = records_migrate(store_database(engine->store), err);
     if (r == 0)
+        r = volumes_migrate(store_database(engine->store), err);
+    if (r == 0)
         r = records_load(engine, err);
+    if (r == 0)
+        r = volumes_load(engine, err);
     if (r == 0)
         r = disk_create(engine->loop, &engine->disk, err);
     return r;
@@ -155,6 +160,7 @@ void engine_free(struct engine *engine)
         container_table_remove(engine->containers[engine->containers_count - 1]);
     free(engine->containers);
     network_free_all(engine);
+    volumes_free(engine);
     store_close(engine->store);
     error_finish(&engine->net_error);
     free(engine->monitor_program);

@@ -103,6 +103,16 @@ void event_network(struct engine *engine, const struct network *network, const c
     tell(engine, event);
 }
 
+void event_volume(struct engine *engine, const char *action, const char *name,
+                  const char *container)
+{
+    struct api_event *event = new_event("volume", action, name, name);
+
+    add_all(event, (struct event_attribute[]){
+                       {"driver", "local"}, {"container", container}, {NULL, NULL}});
+    tell(engine, event);
+}
+
 void event_image(struct engine *engine, const char *action, const char *id, const char *name)
 {
     tell(engine, new_event("image", action, id, text_empty(name) ? id : name));

@@ -30,6 +30,9 @@ void event_container_network(const struct container *container, const struct net
 
 /* create and destroy. */
 void event_network(struct engine *engine, const struct network *network, const char *action);
+/* container: NULL: none. */
+void event_volume(struct engine *engine, const char *action, const char *name,
+                  const char *container);
 /* name: NULL or "": the image has none. */
 void event_image(struct engine *engine, const char *action, const char *id, const char *name);
 

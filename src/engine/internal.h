@@ -59,6 +59,8 @@ struct engine {
 
     struct container **containers; /* oldest first */
     size_t containers_count;
+    struct volume **volumes; /* by name */
+    size_t volumes_count;
     struct engine_waiter *exec_waiters;
 
     unsigned cpus;
@@ -105,8 +107,9 @@ struct container {
     struct api_container_spec *effective; /* merged; only update.c changes something in them */
     struct record_container *record;
     enum container_state state;
-    bool hidden;     /* its creation is not committed yet: the name is taken, nothing else */
-    bool recovering; /* its monitor is gone and what it left is being cleaned */
+    bool hidden;       /* its creation is not committed yet: the name is taken, nothing else */
+    bool drop_volumes; /* its anonymous volumes go with it: rm -v */
+    bool recovering;   /* its monitor is gone and what it left is being cleaned */
 
     struct link *link; /* to its monitor; NULL: none */
     struct {

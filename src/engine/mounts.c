@@ -3,6 +3,26 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+#include "volumes.h"
+
+/* Where its files are; NULL: on what only a container mounts. */
+static char *source_of(const struct container *container, const struct api_mount *mount)
+{
+    const struct json_string_map *how =
+        mount->volume_options ? mount->volume_options->driver_options : NULL;
+
+    if (text_equal(mount->type, "bind"))
+        return xstrdup(mount->source);
+    if (!text_equal(mount->type, "volume"))
+        return NULL;
+    if (!how || !how->count)
+        return volume_path(container->engine, mount->source);
+    const char *o = json_string_map_get(how, "o");
+    _cleanup_strv_ char **options = strv_split(o ? o : "", ',');
+    bool bind = strv_contains(options, "bind") || strv_contains(options, "rbind");
+    return bind ? xstrdup(json_string_map_get(how, "device")) : NULL;
+}
+
 void mounts_fill_tree(const struct container *container, struct image_worker_tree *tree)
 {
     const struct api_container_spec *spec = container->effective;
@@ -11,10 +31,11 @@ void mounts_fill_tree(const struct container *container, struct image_worker_tre
     tree->mounts = xnew_array(struct image_worker_tree_mount *, spec->mounts_count + 1);
     for (size_t i = 0; i < spec->mounts_count; i++) {
         const struct api_mount *from = spec->mounts[i];
-        if (!text_equal(from->type, "bind"))
+        char *source = source_of(container, from);
+        if (!source)
             continue;
         struct image_worker_tree_mount *mount = xnew(struct image_worker_tree_mount);
-        mount->source = xstrdup(from->source);
+        mount->source = source;
         mount->target = xstrdup(from->target);
         mount->read_only = mount->has_read_only = from->read_only;
         tree->mounts[tree->mounts_count++] = mount;

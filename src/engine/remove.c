@@ -12,9 +12,11 @@
 #include <base/alloc.h>
 #include <base/file.h>
 #include <base/log.h>
+#include <base/text.h>
 
 #include "events.h"
 #include "supervision.h"
+#include "volumes.h"
 #include "pause.h"
 
 struct remove_operation {
@@ -54,8 +56,14 @@ static void remove_done(struct disk_job *job)
         operation_finish(&remove->base, &remove->err, false);
         return;
     }
+    _cleanup_strv_ char **volumes =
+        container->effective && (container->drop_volumes || container->effective->auto_remove)
+            ? volumes_anonymous(container)
+            : NULL;
     container_ref(container);
     container_table_remove(container);
+    if (volumes)
+        volumes_remove_unused(container->engine, volumes);
     event_container(container, "destroy", NULL);
     waiters_container_removed(container);
     operation_finish(&remove->base, NULL, true);
@@ -152,7 +160,9 @@ void remove_submit(struct container *container, bool force, engine_done done, vo
     operation_submit(container, &remove->base, done, data);
 }
 
-void engine_container_remove(struct container *container, bool force, engine_done done, void *data)
+void engine_container_remove(struct container *container, bool force, bool volumes,
+                             engine_done done, void *data)
 {
+    container->drop_volumes = container->drop_volumes || volumes;
     remove_submit(container, force, done, data);
 }

@@ -32,37 +32,6 @@ static int check_networks(const struct api_container_spec *spec, struct error *e
     return refuse(fields, ARRAY_SIZE(fields), err);
 }
 
-static bool has_volumes(const struct api_container_spec *spec)
-{
-    for (size_t i = 0; i < spec->mounts_count; i++) {
-        if (text_equal(spec->mounts[i]->type, "volume"))
-            return true;
-    }
-    return false;
-}
-
-static bool binds_volumes(const struct api_container_spec *spec)
-{
-    for (size_t i = 0; i < spec->binds_count; i++) {
-        if (spec->binds[i]->source[0] != '/')
-            return true;
-    }
-    return false;
-}
-
-static int check_mounts(const struct api_container_spec *spec, struct error *err)
-{
-    const struct field fields[] = {
-        {"volumes", spec->volumes_count > 0},
-        {"mounts", has_volumes(spec)},
-        {"binds", binds_volumes(spec)},
-        {"volumesFrom", spec->volumes_from_count > 0},
-        {"volumeDriver", !text_empty(spec->volume_driver)},
-    };
-
-    return refuse(fields, ARRAY_SIZE(fields), err);
-}
-
 static int check_isolation(const struct api_container_spec *spec, struct error *err)
 {
     const struct field fields[] = {
@@ -76,8 +45,6 @@ int spec_check_built(const struct api_container_spec *spec, struct error *err)
 {
     int r = check_networks(spec, err);
 
-    if (r == 0)
-        r = check_mounts(spec, err);
     if (r == 0)
         r = check_isolation(spec, err);
     return r;

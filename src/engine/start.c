@@ -30,6 +30,7 @@
 #include "remove.h"
 #include "spawn.h"
 #include "supervision.h"
+#include "volumes.h"
 
 enum { HOST_MOUNTS_MAX = 16 };
 
@@ -69,6 +70,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
     _cleanup_free_ char *netns = container_run_path(container, "netns");
     _cleanup_free_ char *files = container_root_path(container, NULL);
     _cleanup_buffer_ struct buffer config = BUFFER_INIT;
+    _cleanup_free_ char *volumes = volumes_folder(start->base.container->engine);
     struct bundle_mount mounts[HOST_MOUNTS_MAX];
     struct bundle_facts facts = {
         .id = container->id,
@@ -86,6 +88,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .devices_count = start->found.devices_count,
         .limits = start->found.limits,
         .limits_count = start->found.limits_count,
+        .volumes_directory = volumes,
         .mounts = mounts,
         .mounts_count = container->record->host_base ? host_mounts(mounts) : 0,
         .init = container->effective->init ? container->engine->init_program : NULL,

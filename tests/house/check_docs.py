@@ -94,7 +94,7 @@ def pages_have_the_options_of_the_help():
 
 def tables_of_the_database():
     text = re.sub(r'"\s*"', "", read("src/store/db.c") + read("src/store/store.c") +
-                  read("src/engine/records.c"))
+                  read("src/engine/records.c") + read("src/engine/volumes.c"))
     in_code = set()
     for name, body in re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+) ?\((.*?)\)(?: WITHOUT ROWID)?;", text,
                                  re.S):

@@ -33,11 +33,13 @@ def listed_commands():
     """All commands by their shortest spelling, as lists of words."""
     overview = run(program("cloche"), "--help").out
     names = re.findall(r"^  ([a-z]+) +\S", overview, re.M)
-    groups = {"container", "image", "network", "rpc", "system"}
+    groups = {"container", "image", "network", "rpc", "system", "volume"}
     rpc = re.findall(r"^  ([a-z]+) +\S", run(program("cloche"), "rpc", "--help").out, re.M)
     network = re.findall(r"^  ([a-z]+) +\S", run(program("cloche"), "network", "--help").out, re.M)
+    volume = re.findall(r"^  ([a-z]+) +\S", run(program("cloche"), "volume", "--help").out, re.M)
     return ([[name] for name in names if name not in groups] + [["rpc", name] for name in rpc] +
-            [["network", name] for name in network] +
+            [["network", name] for name in network] + [["volume", name] for name in volume] +
+            [["system", "df"]] +
             [["system", "remove"], ["system", "prune"], ["container", "prune"], ["image", "prune"]])
 
 

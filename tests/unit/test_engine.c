@@ -154,7 +154,6 @@ static void test_fields_that_nothing_does_are_named(void **state)
 {
     static const char *const fields[][2] = {
         {"links", "[\"a:b\"]"},
-        {"mounts", "[{\"type\":\"volume\",\"target\":\"/a\"}]"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {

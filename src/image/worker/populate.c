@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -28,6 +29,7 @@ struct copied {
 };
 
 struct copy {
+    int volume_fd;
     struct copied *links;
     size_t links_count;
     uint64_t bytes;
@@ -79,7 +81,7 @@ static int copy_metadata(int from, int to, const struct stat *status, struct err
 static int copy_data(struct copy *copy, int from, int to, struct error *err)
 {
     for (;;) {
-        ssize_t n = copy_file_range(from, NULL, to, NULL, COPY_STEP, 0);
+        ssize_t n = sendfile(to, from, NULL, COPY_STEP); /* copy_file_range: EXDEV from overlays */
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -101,7 +103,7 @@ static int link_copied(struct copy *copy, const struct stat *status, const char 
         const struct copied *first = &copy->links[i];
         if (first->inode != status->st_ino || first->device != status->st_dev)
             continue;
-        if (linkat(IMAGE_FD_STAGING, first->path, IMAGE_FD_STAGING, path, 0) < 0)
+        if (linkat(copy->volume_fd, first->path, copy->volume_fd, path, 0) < 0)
             return error_errno(err, errno, "link to %s", first->path);
         return 1;
     }
@@ -240,31 +242,51 @@ static int open_source(const char *path)
     return fd;
 }
 
+static void copy_finish(struct copy *copy)
+{
+    for (size_t i = 0; i < copy->links_count; i++)
+        free(copy->links[i].path);
+    free(copy->links);
+}
+
+/* Returns whether there was something to copy. */
+static int fill_volume(const struct image_worker_populate_copy *what, struct error *err)
+{
+    _cleanup_free_ char *path = path_clean(what->path);
+    _cleanup_close_ int from = open_source(path);
+    _cleanup_close_ int to =
+        openat(IMAGE_FD_STAGING, what->volume, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct copy copy = {.volume_fd = to};
+
+    if (from == -ENOENT || from == -ENOTDIR)
+        return 0;
+    if (from < 0)
+        return error_errno(err, -from, "open %s of the image", what->path);
+    if (to < 0)
+        return error_errno(err, errno, "open the volume %s", what->volume);
+    int r = is_empty(to, err);
+    if (r <= 0)
+        return r;
+    r = copy_folder(&copy, from, to, "", 0, err);
+    copy_finish(&copy);
+    return r < 0 ? r : 1;
+}
+
 int worker_populate(const struct image_worker_populate *request, struct image_worker_result **ret,
                     struct error *err)
 {
-    _cleanup_free_ char *path = path_clean(request->path);
-    _cleanup_close_ int from = open_source(path);
-    _cleanup_close_ int to = openat(IMAGE_FD_STAGING, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct copy copy = {0};
-    bool nothing = from == -ENOENT || from == -ENOTDIR;
+    uint32_t filled = 0;
 
-    if (from < 0 && !nothing)
-        return error_errno(err, -from, "open %s of the image", request->path);
-    if (to < 0)
-        return error_errno(err, errno, "open the volume");
-    int r = nothing ? 0 : is_empty(to, err);
-    if (r < 0)
-        return r;
-    bool wanted = r > 0;
-    if (wanted)
-        r = copy_folder(&copy, from, to, "", 0, err);
-    for (size_t i = 0; i < copy.links_count; i++)
-        free(copy.links[i].path);
-    free(copy.links);
-    if (r < 0)
-        return r;
+    for (size_t i = 0; i < request->copies_count; i++) {
+        int r = fill_volume(request->copies[i], err);
+        if (r < 0) {
+            error_context(err, "fill the volume at %s", request->copies[i]->path);
+            return r;
+        }
+        filled += r > 0;
+    }
     *ret = xnew(struct image_worker_result);
-    (*ret)->populated = (*ret)->has_populated = wanted;
+    (*ret)->populated = filled;
+    (*ret)->has_populated = true;
     return 0;
 }

@@ -11,6 +11,7 @@ const struct command_group command_groups[] = {
     {"network", "Manage networks"},
     {"rpc", "Use the management socket"},
     {"system", "Manage the engine"},
+    {"volume", "Manage volumes"},
     {NULL, NULL},
 };
 
@@ -116,10 +117,18 @@ const struct spelling spellings[] = {
     {"rpc", "stats", &rpc_stats_command},
     {"rpc", "watch", &rpc_watch_command},
     {"system", "check", &system_check_command},
+    {"system", "df", &system_df_command},
     {"system", "events", &events_command},
     {"system", "info", &info_command},
     {"system", "prune", &system_prune_command},
     {"system", "remove", &system_remove_command},
+    {"volume", "create", &volume_create_command},
+    {"volume", "inspect", &volume_inspect_command},
+    {"volume", "ls", &volume_ls_command},
+    {"volume", "list", &volume_ls_command, .synonym = true},
+    {"volume", "prune", &volume_prune_command},
+    {"volume", "rm", &volume_rm_command},
+    {"volume", "remove", &volume_rm_command, .synonym = true},
     {.name = NULL},
 };
 

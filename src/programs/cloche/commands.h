@@ -122,6 +122,7 @@ extern const struct command start_command;
 extern const struct command stats_command;
 extern const struct command stop_command;
 extern const struct command system_check_command;
+extern const struct command system_df_command;
 extern const struct command system_prune_command;
 extern const struct command system_remove_command;
 extern const struct command tag_command;
@@ -129,6 +130,11 @@ extern const struct command top_command;
 extern const struct command unpause_command;
 extern const struct command version_command;
 extern const struct command update_command;
+extern const struct command volume_create_command;
+extern const struct command volume_inspect_command;
+extern const struct command volume_ls_command;
+extern const struct command volume_prune_command;
+extern const struct command volume_rm_command;
 extern const struct command wait_command;
 
 #endif

@@ -30,6 +30,18 @@ static void offer(struct completion *completion, const char *word, const char *d
     buffer_append_char(&completion->out, '\n');
 }
 
+static void offer_volumes(struct completion *completion)
+{
+    _cleanup_api_volumes_ struct api_volumes *list = NULL;
+    const struct api_volume_list params = {0};
+
+    if (!cli_connect_running(completion->cli) ||
+        cli_call(completion->cli, "volume.list", &params, &list, NULL) < 0)
+        return;
+    for (size_t i = 0; i < list->volumes_count; i++)
+        offer(completion, list->volumes[i]->name, NULL);
+}
+
 /* Never starts a daemon: a key must not do that. */
 static void offer_containers(struct completion *completion, enum complete which)
 {
@@ -111,6 +123,9 @@ static void offer_values(struct completion *completion, enum complete what,
     case COMPLETE_CONTAINERS_RUNNING:
     case COMPLETE_CONTAINERS_STOPPED:
         offer_containers(completion, what);
+        break;
+    case COMPLETE_VOLUMES:
+        offer_volumes(completion);
         break;
     case COMPLETE_IMAGES:
         offer_images(completion);

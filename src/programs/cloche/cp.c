@@ -338,10 +338,10 @@ static int run(struct cli *cli, const void *values, char *const *operands)
 
 const struct command cp_command = {
     .name = "cp",
-    .usage =
-        "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-, or [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+    .usage = "[OPTIONS] [CONTAINER:]SRC_PATH|- [CONTAINER:]DEST_PATH|-",
     .summary = "Copy files between a container and this machine",
-    .details = "- stands for a tar on standard input or output.",
+    .details = "One of the two is a path in a container. - stands for a tar on standard input or "
+               "output.",
     .options = cp_groups,
     .values_size = sizeof(struct cp_options),
     .minimum_operands = 2,

@@ -14,7 +14,7 @@ struct inspect_options {
     bool verbose;
 };
 
-static const char *const types[] = {"container", "image", "network", NULL};
+static const char *const types[] = {"container", "image", "network", "volume", NULL};
 
 static const struct option format_table[] = {
     {
@@ -45,7 +45,7 @@ static const struct option type_table[] = {
         .kind = OPTION_TEXT,
         .offset = offsetof(struct inspect_options, type),
         .argument = "string",
-        .help = "Look only for a container, an image or a network",
+        .help = "Look only for a container, an image, a network or a volume",
         .complete = COMPLETE_CHOICES,
         .choices = types,
     },
@@ -125,7 +125,19 @@ static bool may_be(const char *type, const char *wanted)
     return !type || text_equal(type, wanted);
 }
 
-/* A container first, then an image, then a network, unless a type was asked for. */
+/* As docker has it. */
+static int find_volume(struct cli *cli, char *name, struct buffer *json, struct error *err)
+{
+    _cleanup_api_volume_ struct api_volume *volume = NULL;
+    const struct api_volume_ref params = {.volume = name};
+
+    int r = cli_call(cli, "volume.inspect", &params, &volume, err);
+    if (r >= 0)
+        door_inspect_volume(volume, json);
+    return r;
+}
+
+/* A container first, then an image, a network, a volume, unless a type was asked for. */
 static int find_object(struct cli *cli, const char *type, bool size, char *name,
                        struct buffer *json, struct error *err)
 {
@@ -137,6 +149,8 @@ static int find_object(struct cli *cli, const char *type, bool size, char *name,
         r = find_image(cli, name, json, err);
     if (r == -ENOENT && may_be(type, "network"))
         r = find_network(cli, name, json, err);
+    if (r == -ENOENT && may_be(type, "volume"))
+        r = find_volume(cli, name, json, err);
     if (r == -ENOENT && !type)
         return error_set(err, r, "No such object: %s", name);
     return r;
@@ -211,6 +225,11 @@ static int run_network(struct cli *cli, const void *values, char *const *operand
     return run_typed(cli, values, "network", operands);
 }
 
+static int run_volume(struct cli *cli, const void *values, char *const *operands)
+{
+    return run_typed(cli, values, "volume", operands);
+}
+
 const struct command inspect_command = {
     .name = "inspect",
     .usage = "[OPTIONS] NAME|ID [NAME|ID...]",
@@ -257,4 +276,16 @@ const struct command network_inspect_command = {
     .maximum_operands = -1,
     .complete = COMPLETE_NETWORKS,
     .run = run_network,
+};
+
+const struct command volume_inspect_command = {
+    .name = "inspect",
+    .usage = "[OPTIONS] VOLUME [VOLUME...]",
+    .summary = "Show all that is known of volumes",
+    .options = typed_groups,
+    .values_size = sizeof(struct inspect_options),
+    .minimum_operands = 1,
+    .maximum_operands = -1,
+    .complete = COMPLETE_VOLUMES,
+    .run = run_volume,
 };

@@ -30,6 +30,7 @@ enum complete {
     COMPLETE_CONTAINERS_STOPPED,
     COMPLETE_IMAGES,
     COMPLETE_NETWORKS,
+    COMPLETE_VOLUMES,
     COMPLETE_OBJECTS, /* containers and images */
     COMPLETE_COMMANDS,
     COMPLETE_METHODS,     /* of the management socket */

@@ -6,9 +6,10 @@
 #include <base/alloc.h>
 
 #include "prune.h"
+#include "volume.h"
 
 struct system_prune_options {
-    bool all, force;
+    bool all, force, volumes;
     char **filters;
 };
 
@@ -36,6 +37,12 @@ static const struct option system_prune_table[] = {
         .offset = offsetof(struct system_prune_options, force),
         .help = "Do not ask",
     },
+    {
+        .name = "volumes",
+        .kind = OPTION_FLAG,
+        .offset = offsetof(struct system_prune_options, volumes),
+        .help = "Remove anonymous volumes that no container has, too",
+    },
     {.name = NULL},
 };
 
@@ -44,11 +51,11 @@ static const struct option_group system_prune_groups[] = {{.options = system_pru
 
 static bool confirmed(const struct system_prune_options *options)
 {
-    _cleanup_free_ char *warning =
-        xasprintf("This will remove:\n  - all stopped containers\n  - %s\n"
-                  "  - unused build cache\n",
-                  options->all ? "all images without at least one container associated to them"
-                               : "all dangling images");
+    _cleanup_free_ char *warning = xasprintf(
+        "This will remove:\n  - all stopped containers\n%s  - %s\n  - unused build cache\n",
+        options->volumes ? "  - all anonymous volumes not used by at least one container\n" : "",
+        options->all ? "all images without at least one container associated to them"
+                     : "all dangling images");
 
     return prune_confirmed(warning);
 }
@@ -77,6 +84,8 @@ static int run(struct cli *cli, const void *values, char *const *operands)
         r = prune_images(cli, options->all, filters, &out, &space, &err);
     if (r >= 0 && !by_label(filters))
         r = prune_builds(cli, options->all, filters, &out, &space, &err);
+    if (r >= 0 && options->volumes)
+        r = prune_volumes(cli, false, NULL, &out, &space, &err);
     /* What went is told also when something did not. */
     if (r >= 0)
         prune_show_reclaimed(space, &out);

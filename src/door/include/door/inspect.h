@@ -12,6 +12,9 @@
 /* Appends a compact JSON object. */
 void door_inspect_container(const struct api_container_details *container, struct buffer *out);
 
+/* GET /volumes/NAME */
+void door_inspect_volume(const struct api_volume *volume, struct buffer *out);
+
 /* The same of an image. -EINVAL when its configuration is not a document of the OCI's form; out is
  * left as it was then. */
 int door_inspect_image(const struct api_image_details *image, struct buffer *out,

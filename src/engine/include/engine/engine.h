@@ -97,7 +97,9 @@ void engine_container_create(struct engine *engine, const struct api_container_s
 void engine_container_start(struct container *container, engine_done done, void *data);
 void engine_container_stop(struct container *container, const struct api_container_stop *how,
                            engine_done done, void *data);
-void engine_container_remove(struct container *container, bool force, engine_done done, void *data);
+/* volumes: its anonymous volumes go with it, where nobody else has them. */
+void engine_container_remove(struct container *container, bool force, bool volumes,
+                             engine_done done, void *data);
 void engine_container_commit(struct container *container, const struct api_container_commit *how,
                              engine_done done, void *data);
 
@@ -255,6 +257,24 @@ void engine_build_prune(struct engine *engine, const struct api_build_prune *how
 /* The one who asked is gone: the worker is killed; the callback comes with -ECANCELED. NULL is
  * nothing; not to be used after the callback. */
 void engine_cancel(struct engine_cancel *cancel);
+
+/* --- volumes ---------------------------------------------------------------------------------- */
+
+/* The documents are as with images. Lists and descriptions are the caller's. */
+void engine_volume_create(struct engine *engine, const struct api_volume_create *how,
+                          engine_image_done done, void *data); /* api_volume */
+struct api_volumes *engine_volume_list(struct engine *engine,
+                                       const struct api_volume_filters *filters); /* NULL: all */
+int engine_volume_inspect(struct engine *engine, const char *name, struct api_volume **ret,
+                          struct error *err);
+void engine_volume_remove(struct engine *engine, const char *name, bool force,
+                          engine_image_done done, void *data); /* no document */
+void engine_volume_prune(struct engine *engine, const struct api_volume_prune *how,
+                         engine_image_done done, void *data); /* api_volumes_pruned */
+
+/* What images, containers and volumes take: api_disk_usage. */
+void engine_disk_usage(struct engine *engine, const struct api_disk_usage_what *what,
+                       engine_image_done done, void *data);
 
 /* --- the instance ----------------------------------------------------------------------------- */
 

@@ -28,8 +28,8 @@ struct image_worker_spec {
     const char *program; /* path of cloche-image, or cloche-registry for what takes a network */
     const struct image_worker_request *request; /* version is filled in by the client */
     int archive_fd; /* load, import, place, verify: read from; save, pack: written to */
-    int staging_fd; /* load, commit, pull, import, verify: where the result goes; populate: volume
-                     */
+    int staging_fd; /* load, commit, pull, import, verify: where the result goes; populate:
+                         ROOT/volumes */
     int content_fd; /* save, push: ROOT/content/sha256 */
     int upper_fd;   /* commit, copy: the container's upper folder; verify: the layer's folder */
     int source_fd;  /* copy: a folder, or a detached mount */

@@ -1,0 +1,229 @@
+"""Volumes: named and anonymous ones, what fills them, who has them, what they take; and that nothing
+of theirs is lost with a daemon."""
+
+import json
+import os
+import pathlib
+import signal
+
+from harness import main, note, run, test, wait_for
+
+
+def load(instance, images):
+    instance.cloche("load", "-q", "-i", images.small())
+
+
+def image_with_volume(instance, images, name="data:1"):
+    """An image with files in /data, which is a VOLUME of it."""
+    load(instance, images)
+    script = ("mkdir -p /data/sub; echo one > /data/one; echo two > /data/sub/two; ln -s one /data/link;"
+              "ln /data/one /data/hard; chown 12:34 /data/one; chmod 2750 /data/sub; chmod 700 /data;"
+              "mkfifo /data/pipe; touch -d @1000000000 /data/sub/two")
+    instance.cloche("run", "--name", "maker", "small:1", "sh", "-c", script)
+    instance.cloche("commit", "-c", "VOLUME /data", "maker", name)
+    instance.cloche("rm", "maker")
+    return name
+
+
+def volumes(instance, *options):
+    return instance.cloche("volume", "ls", "-q", *options).lines
+
+
+def inspect(instance, name):
+    return json.loads(instance.cloche("volume", "inspect", name).out)[0]
+
+
+@test
+def volumes_are_made_listed_and_removed(instance):
+    assert volumes(instance) == []
+    assert instance.cloche("volume", "create", "--label", "a=b", "--label", "c", "first").out == "first\n"
+    assert instance.cloche("volume", "create", "first").out == "first\n"
+    second = instance.cloche("volume", "create").out.strip()
+    assert len(second) == 64 and sorted(volumes(instance)) == sorted(["first", second])
+    shown = inspect(instance, "first")
+    assert shown["Driver"] == "local" and shown["Scope"] == "local" and \
+        shown["Labels"] == {"a": "b", "c": ""}, shown
+    assert os.path.isdir(shown["Mountpoint"])
+    assert volumes(instance, "-f", "label=a=b") == ["first"]
+    assert volumes(instance, "-f", "label=a=x") == []
+    assert volumes(instance, "-f", "name=irs") == ["first"]
+    assert len(volumes(instance, "-f", "dangling=true")) == 2
+    assert instance.cloche("volume", "ls", "--format", "{{.Driver}} {{.Name}} {{.Labels}}", "-f",
+                           "name=first").out == "local first a=b,c=\n"
+    assert "invalid characters" in instance.cloche("volume", "create", "../x", code=1).err
+    assert "too short" in instance.cloche("volume", "create", "x", code=1).err
+    assert "plugin" in instance.cloche("volume", "create", "-d", "nfs", "other", code=1).err
+    assert "invalid option" in instance.cloche("volume", "create", "-o", "x=y", "other", code=1).err
+    assert instance.cloche("volume", "rm", "first", second).lines == ["first", second]
+    assert "no such volume" in instance.cloche("volume", "rm", "first", code=1).err
+    instance.cloche("volume", "rm", "-f", "first")
+    assert not os.path.exists(shown["Mountpoint"])
+    assert "no such volume" in instance.cloche("volume", "inspect", "first", code=1).err
+
+
+@test
+def a_volume_outlives_its_containers(instance, images):
+    load(instance, images)
+    for n in range(3):
+        instance.cloche("run", "--rm", "-v", "kept:/kept", "small:1", "sh", "-c", f"echo {n} >> /kept/log")
+    assert instance.cloche("run", "--rm", "-v", "kept:/else:ro", "small:1", "cat", "/else/log").lines == \
+        ["0", "1", "2"]
+    assert "Read-only" in instance.cloche("run", "--rm", "-v", "kept:/kept:ro", "small:1", "touch", "/kept/x",
+                                          code=1).err
+    container = instance.cloche("create", "-v", "kept:/kept", "small:1").out.strip()
+    assert "in use - [" + container in instance.cloche("volume", "rm", "kept", code=1).err
+    mounts = json.loads(instance.cloche("inspect", container).out)[0]["Mounts"]
+    assert [(m["Type"], m["Name"], m["Destination"], m["RW"]) for m in mounts] == \
+        [("volume", "kept", "/kept", True)]
+    assert mounts[0]["Source"] == inspect(instance, "kept")["Mountpoint"]
+    instance.cloche("rm", "-v", container)
+    assert volumes(instance) == ["kept"]
+
+
+@test
+def a_new_volume_gets_what_the_image_has_there(instance, images):
+    image = image_with_volume(instance, images)
+    look = "cd /data; cat one sub/two link; stat -c '%a %u:%g %h %n' . one sub pipe; stat -c %Y sub/two"
+    expected = instance.cloche("run", "--rm", "--entrypoint", "sh", image, "-c", look).lines
+    assert expected[:3] == ["one", "two", "one"] and "750" in expected[5] and "12:34 2" in expected[4] and \
+        expected[3].startswith("700 ") and expected[-1] == "1000000000", expected
+    # Named, anonymous by -v, of the image: the same each time; not with nocopy, nor into one that has something.
+    for options in (("-v", "named:/data"), ("-v", "/data"), ()):
+        assert instance.cloche("run", "--rm", *options, image, "sh", "-c", look).lines == expected, options
+    assert instance.cloche("run", "--rm", "-v", "bare:/data:nocopy", image, "ls", "/data").out == ""
+    instance.cloche("run", "--rm", "-v", "full:/x", image, "touch", "/x/mine")
+    assert instance.cloche("run", "--rm", "-v", "full:/data", image, "ls", "/data").out == "mine\n"
+    # It is there from `create` on.
+    instance.cloche("create", "-v", "early:/data", image)
+    assert (pathlib.Path(inspect(instance, "early")["Mountpoint"]) / "sub/two").read_text() == "two\n"
+    # A way through a link of the image stays in the image.
+    instance.cloche("run", "--name", "linker", image, "ln", "-s", "/etc", "/away")
+    instance.cloche("commit", "linker", "linked:1")
+    instance.cloche("run", "--rm", "-v", "through:/away", "linked:1", "true")
+    there = os.listdir(inspect(instance, "through")["Mountpoint"])
+    assert "passwd" in there and "shadow-" not in there
+
+
+@test
+def anonymous_volumes_go_with_their_container(instance, images):
+    image = image_with_volume(instance, images)
+    instance.cloche("run", "--rm", "-v", "/more", image, "true")
+    wait_for(lambda: volumes(instance) == [])
+    container = instance.cloche("create", "-v", "/more", "-v", "named:/named", image).out.strip()
+    assert len(volumes(instance)) == 3
+    instance.cloche("rm", container)
+    assert len(volumes(instance)) == 3  # without -v they stay
+    container = instance.cloche("create", image).out.strip()
+    other = instance.cloche("create", "--volumes-from", container, image).out.strip()
+    instance.cloche("rm", "-v", container)
+    assert len(volumes(instance)) == 4  # another container has it
+    instance.cloche("rm", "-v", other)
+    wait_for(lambda: len(volumes(instance)) == 3)
+    out = instance.cloche("volume", "prune", "-f").out
+    assert "Deleted Volumes:" in out and "Total reclaimed space:" in out
+    assert volumes(instance) == ["named"]
+    out = instance.cloche("volume", "prune", "-af").out
+    assert "named" in out and volumes(instance) == []
+    # A container that could not be made leaves none.
+    instance.cloche("create", "-v", "/a", "--volumes-from", "nobody", image, code=None)
+    assert volumes(instance) == []
+
+
+@test
+def volumes_from_gives_what_another_container_has(instance, images, scratch):
+    load(instance, images)
+    (scratch / "bound").mkdir()
+    instance.cloche("run", "--name", "one", "-v", "vol:/vol", "-v", f"{scratch}/bound:/bound", "-v", "/anon",
+                    "small:1", "sh", "-c", "echo v > /vol/f; echo b > /bound/f; echo a > /anon/f")
+    assert instance.cloche("run", "--rm", "--volumes-from", "one", "small:1", "cat", "/vol/f", "/bound/f",
+                           "/anon/f").lines == ["v", "b", "a"]
+    for path in ("/vol", "/bound", "/anon"):
+        assert "Read-only" in instance.cloche("run", "--rm", "--volumes-from", "one:ro", "small:1", "touch",
+                                              f"{path}/x", code=1).err
+    assert instance.cloche("run", "--rm", "--volumes-from", "one", "-v", "other:/vol", "small:1", "ls",
+                           "/vol").out == ""
+    assert len(volumes(instance)) == 3
+
+
+@test
+def volumes_with_options_are_mounted(instance, images, scratch):
+    load(instance, images)
+    (scratch / "shared").mkdir()
+    (scratch / "shared/file").write_text("there\n")
+    instance.cloche("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", f"device={scratch}/shared",
+                    "bound")
+    assert inspect(instance, "bound")["Options"] == {"type": "none", "o": "bind", "device": f"{scratch}/shared"}
+    assert instance.cloche("run", "--rm", "-v", "bound:/v", "small:1", "sh", "-c",
+                           "cat /v/file; echo new > /v/new").out == "there\n"
+    assert (scratch / "shared/new").read_text() == "new\n"
+    assert "Read-only" in instance.cloche("run", "--rm", "-v", "bound:/v:ro", "small:1", "touch", "/v/x",
+                                          code=1).err
+    container = instance.cloche("create", "-v", "bound:/v", "small:1").out.strip()
+    instance.cloche("cp", f"{container}:/v/new", scratch / "copied")
+    assert (scratch / "copied").read_text() == "new\n"
+    instance.cloche("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,uid=1000",
+                    "memory")
+    assert "tmpfs /v tmpfs rw,relatime,size=1024k,uid=1000" in instance.cloche(
+        "run", "--rm", "-v", "memory:/v", "small:1", "grep", " /v ", "/proc/mounts").out
+    assert [line.split() for line in instance.cloche("system", "df", "-v").lines
+            if line.startswith("memory")] == [["memory", "0", "N/A"]]
+    instance.cloche("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device=/nowhere/at/all", "lost")
+    instance.cloche("run", "--rm", "-v", "lost:/v", "small:1", "true", code=None)
+    instance.cloche("rm", container)
+    instance.cloche("volume", "rm", "bound", "memory", "lost")
+    assert (scratch / "shared/file").exists()
+
+
+@test
+def copies_reach_volumes(instance, images, scratch):
+    load(instance, images)
+    (scratch / "file").write_text("copied\n")
+    container = instance.cloche("create", "-v", "vol:/vol", "small:1", "cat", "/vol/file").out.strip()
+    instance.cloche("cp", scratch / "file", f"{container}:/vol/")
+    mountpoint = pathlib.Path(inspect(instance, "vol")["Mountpoint"])
+    assert (mountpoint / "file").read_text() == "copied\n"
+    assert instance.cloche("start", "-a", container).out == "copied\n"
+
+
+@test
+def what_is_on_the_disk_is_told(instance, images):
+    load(instance, images)
+    instance.cloche("run", "--name", "big", "-v", "vol:/vol", "small:1", "sh", "-c",
+                    "dd if=/dev/zero of=/vol/x bs=1000 count=3000 2>/dev/null; ln /vol/x /vol/y;"
+                    "dd if=/dev/zero of=/z bs=1000 count=2000 2>/dev/null")
+    instance.cloche("tag", "small:1", "small:2")
+    lines = instance.cloche("system", "df", "--format", "{{.Type}}|{{.TotalCount}}|{{.Active}}|{{.Size}}|"
+                            "{{.Reclaimable}}").lines
+    assert lines[1] == "Containers|1|0|2MB|2MB (100%)" and lines[2] == "Local Volumes|1|1|3MB|0B (0%)", lines
+    assert lines[0].startswith("Images|1|1|")
+    out = instance.cloche("system", "df", "-v").out
+    assert "Local Volumes space usage:" in out and "big" in out
+    assert [line.split() for line in out.splitlines() if line.startswith("vol ")] == [["vol", "1", "3MB"]]
+    instance.cloche("rm", "big")
+    out = instance.cloche("system", "prune", "-f", "--volumes").out
+    assert volumes(instance) == ["vol"]
+    assert "Total reclaimed space: 3MB" in instance.cloche("volume", "prune", "-a", "-f").out
+
+
+@test
+def volumes_survive_the_daemon_and_the_loss_of_their_record(instance, images):
+    load(instance, images)
+    instance.cloche("volume", "create", "--label", "a=b", "kept")
+    anonymous = instance.cloche("volume", "create").out.strip()
+    instance.cloche("run", "-v", "kept:/v", "small:1", "sh", "-c", "echo x > /v/x")
+    instance.kill_daemon()
+    assert sorted(volumes(instance)) == sorted([anonymous, "kept"])
+    assert inspect(instance, "kept")["Labels"] == {"a": "b"}
+    folder = pathlib.Path(inspect(instance, "kept")["Mountpoint"]).parent.parent
+    instance.kill_daemon()
+    # As after a power cut between the folder and its record, and in the middle of a removal.
+    (folder / "strange/_data").mkdir(parents=True)
+    (folder / "strange/_data/file").write_text("mine\n")
+    (folder / ".gone-0123456789abcdef/_data").mkdir(parents=True)
+    assert "strange" in volumes(instance)
+    assert instance.cloche("run", "--rm", "-v", "strange:/v", "small:1", "cat", "/v/file").out == "mine\n"
+    assert not (folder / ".gone-0123456789abcdef").exists()
+
+
+if __name__ == "__main__":
+    main()
