@@ -449,6 +449,30 @@ static int add_host_config(struct docker_host_config *from, struct api_container
     return r;
 }
 
+static bool is_mounted(const struct api_container_spec *spec, const char *target)
+{
+    for (size_t i = 0; i < spec->binds_count; i++)
+        if (text_equal(spec->binds[i]->target, target))
+            return true;
+    for (size_t i = 0; i < spec->mounts_count; i++)
+        if (text_equal(spec->mounts[i]->target, target))
+            return true;
+    return false;
+}
+
+/* docker-compose names the place of a bind among the anonymous volumes, too: the bind counts. */
+static void drop_volumes_of_binds(struct api_container_spec *spec)
+{
+    char **kept = NULL;
+
+    for (size_t i = 0; i < spec->volumes_count; i++)
+        if (!is_mounted(spec, spec->volumes[i]))
+            strv_append(&kept, spec->volumes[i]);
+    strv_free(spec->volumes);
+    spec->volumes = kept;
+    spec->volumes_count = strv_length(kept);
+}
+
 int docker_spec_of(struct docker_container_config *config, struct api_container_spec **ret,
                    struct error *err)
 {
@@ -458,6 +482,7 @@ int docker_spec_of(struct docker_container_config *config, struct api_container_
     add_config(config, spec);
     if (config->host_config)
         r = add_host_config(config->host_config, spec, err);
+    drop_volumes_of_binds(spec);
     if (r == 0 && config->networking_config)
         add_endpoints(config->networking_config->endpoints_config, spec);
     if (r < 0) {

@@ -62,6 +62,18 @@ void docker_network_connect(struct exchange *exchange);
 void docker_network_disconnect(struct exchange *exchange);
 void docker_network_prune(struct exchange *exchange);
 
+/* volumes.c */
+struct api_volume;
+void docker_volume_list(struct exchange *exchange);
+void docker_volume_inspect(struct exchange *exchange);
+void docker_volume_create(struct exchange *exchange);
+void docker_volume_remove(struct exchange *exchange);
+void docker_volume_prune(struct exchange *exchange);
+void docker_write_volume(struct json_writer *writer, const struct api_volume *volume);
+
+/* df.c */
+void docker_disk_usage(struct exchange *exchange);
+
 /* archive.c */
 void docker_archive_stat(struct exchange *exchange);
 void docker_archive_get(struct exchange *exchange);

@@ -54,6 +54,13 @@ static const struct route routes[] = {
     {"POST", "/networks/*/connect", docker_network_connect, 0},
     {"POST", "/networks/*/disconnect", docker_network_disconnect, 0},
 
+    {"GET", "/volumes", docker_volume_list, 0},
+    {"POST", "/volumes/create", docker_volume_create, 0},
+    {"POST", "/volumes/prune", docker_volume_prune, 0},
+    {"GET", "/volumes/*", docker_volume_inspect, 0},
+    {"DELETE", "/volumes/*", docker_volume_remove, 0},
+    {"GET", "/system/df", docker_disk_usage, 0},
+
     {"POST", "/build", docker_build, ROUTE_STREAMS},
     {"POST", "/build/prune", docker_build_prune, 0},
 
