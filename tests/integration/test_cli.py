@@ -31,16 +31,16 @@ def help_of(words):
 
 def listed_commands():
     """All commands by their shortest spelling, as lists of words."""
-    overview = run(program("cloche"), "--help").out
-    names = re.findall(r"^  ([a-z]+) +\S", overview, re.M)
-    groups = {"container", "image", "network", "rpc", "system", "volume"}
-    rpc = re.findall(r"^  ([a-z]+) +\S", run(program("cloche"), "rpc", "--help").out, re.M)
-    network = re.findall(r"^  ([a-z]+) +\S", run(program("cloche"), "network", "--help").out, re.M)
-    volume = re.findall(r"^  ([a-z]+) +\S", run(program("cloche"), "volume", "--help").out, re.M)
-    return ([[name] for name in names if name not in groups] + [["rpc", name] for name in rpc] +
-            [["network", name] for name in network] + [["volume", name] for name in volume] +
-            [["system", "df"]] +
-            [["system", "remove"], ["system", "prune"], ["container", "prune"], ["image", "prune"]])
+    def names_of(*words):
+        return re.findall(r"^  ([a-z]+) +\S", help_of(words), re.M)
+    management = help_of([]).split("Management Commands:")[1].split("\n\n")[0]
+    groups = re.findall(r"^  ([a-z]+) ", management, re.M)
+    shared = {"container", "image", "system"}  # most of theirs have shorter spellings
+    own = [[group, name] for group in groups if group not in shared for name in names_of(group)]
+    own.remove(["builder", "build"])
+    return ([[name] for name in names_of() if name not in groups] + own +
+            [["system", "check"], ["system", "df"], ["system", "remove"], ["system", "prune"],
+             ["container", "prune"], ["image", "prune"]])
 
 
 @test

@@ -336,7 +336,7 @@ def a_platform_that_the_image_is_not_for(instance, images):
     load(instance, images)
     machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
     assert inside(instance, "--platform", f"linux/{machine}", script="echo ran") == "ran"
-    result = instance.cloche("create", "--platform", "linux/s390x", IMAGE, code=125)
+    result = instance.cloche("create", "--pull", "never", "--platform", "linux/s390x", IMAGE, code=125)
     assert "does not match the specified platform: wanted linux/s390x" in result.err, result.err
 
 
