@@ -30,7 +30,7 @@ enum {
 struct nameserver {
     struct engine *engine;
     int fd;
-    uv_poll_t poll;
+    uv_poll_t *poll; /* owned while fd is open; freed when the loop has let go of it */
     uv_timer_t timer;
 };
 
@@ -101,14 +101,26 @@ static void on_timer(uv_timer_t *timer)
     }
 }
 
+static void on_poll_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void disconnect(struct nameserver *server)
+{
+    if (server->fd < 0)
+        return;
+    uv_poll_stop(server->poll);
+    uv_close((uv_handle_t *)steal_ptr(server->poll), on_poll_closed);
+    close_fd(steal_fd(&server->fd));
+}
+
 /* It never says anything: its end has come. */
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
     struct nameserver *server = poll->data;
 
-    uv_poll_stop(poll);
-    uv_close((uv_handle_t *)poll, NULL);
-    close_fd(steal_fd(&server->fd));
+    disconnect(server);
     log_warning("the name server is gone; it is started again");
     uv_timer_start(&server->timer, on_timer, AGAIN_MS, 0);
 }
@@ -151,9 +163,10 @@ static int ensure(struct engine *engine, struct error *err)
     int r = start_or_connect(engine, &server->fd, err);
     if (r < 0)
         return r;
-    uv_poll_init(engine->loop, &server->poll, server->fd);
-    server->poll.data = server;
-    uv_poll_start(&server->poll, UV_READABLE | UV_DISCONNECT, on_readable);
+    server->poll = xnew(uv_poll_t);
+    uv_poll_init(engine->loop, server->poll, server->fd);
+    server->poll->data = server;
+    uv_poll_start(server->poll, UV_READABLE | UV_DISCONNECT, on_readable);
     send_message(server, &reset, sizeof(reset), NULL, 0);
     return 0;
 }
@@ -366,11 +379,7 @@ void nameserver_close(struct engine *engine, bool remove)
     _cleanup_free_ char *path = socket_path(engine);
 
     if (server) {
-        if (server->fd >= 0) {
-            uv_poll_stop(&server->poll);
-            uv_close((uv_handle_t *)&server->poll, NULL);
-            close_fd(steal_fd(&server->fd));
-        }
+        disconnect(server);
         uv_close((uv_handle_t *)&server->timer, on_closed);
     }
     if (remove)

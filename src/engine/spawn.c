@@ -110,8 +110,8 @@ int spawn_monitor(struct container *container, int rootfs_fd, int netns_fd, stru
                        &container->link, err);
 }
 
-int spawn_runtime_delete(struct engine *engine, const char *id, void (*ended)(int, void *),
-                         void *data, struct error *err)
+int spawn_delete_program(const struct engine *engine, const char *id, struct process *ret,
+                         struct error *err)
 {
     _cleanup_free_ char *root = xasprintf("%s/runtime", engine->instance->run);
     const int fds[] = {-1, -1, -1};
@@ -123,9 +123,16 @@ int spawn_runtime_delete(struct engine *engine, const char *id, void (*ended)(in
         .fds_count = ARRAY_SIZE(fds),
         .directory = "/",
     };
+
+    return process_spawn(&spec, ret, err);
+}
+
+int spawn_runtime_delete(struct engine *engine, const char *id, void (*ended)(int, void *),
+                         void *data, struct error *err)
+{
     struct process process;
 
-    int r = process_spawn(&spec, &process, err);
+    int r = spawn_delete_program(engine, id, &process, err);
     if (r < 0)
         return r;
     return loop_watch_child(engine->loop, &process, RUNTIME_DELETE_TIMEOUT_MS, ended, data, err);

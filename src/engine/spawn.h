@@ -4,13 +4,19 @@
 #ifndef ENGINE_SPAWN_H
 #define ENGINE_SPAWN_H
 
+#include <base/process.h>
+
 #include "internal.h"
 
 /* Starts the monitor of a container whose bundle is written, and connects it as container->link.
  * rootfs_fd and netns_fd (-1: none) stay the caller's. */
 int spawn_monitor(struct container *container, int rootfs_fd, int netns_fd, struct error *err);
 
-/* `cloche-runtime delete --force ID`, killed after some seconds. ended gets the status. */
+/* Starts `cloche-runtime delete --force ID`; any thread. */
+int spawn_delete_program(const struct engine *engine, const char *id, struct process *ret,
+                         struct error *err);
+
+/* The same on the loop's thread, killed after some seconds. ended gets the status. */
 int spawn_runtime_delete(struct engine *engine, const char *id, void (*ended)(int, void *),
                          void *data, struct error *err);
 

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
@@ -117,6 +118,21 @@ static int make_run_folder(const char *path, int *ret_fd, struct error *err)
     return 0;
 }
 
+/* A runtime whose monitor was killed may have got as far as its own record before it was killed,
+ * too, after everybody looked for what it left. */
+static int forget_earlier_run(const struct container *container, struct error *err)
+{
+    const struct engine *engine = container->engine;
+    _cleanup_free_ char *record = xasprintf("%s/runtime/%s", engine->instance->run, container->id);
+    struct process process;
+    int status;
+
+    if (access(record, F_OK) < 0)
+        return 0;
+    int r = spawn_delete_program(engine, container->id, &process, err);
+    return r < 0 ? r : process_wait(&process, &status, err);
+}
+
 /* The health check's command runs as the container's own user, in its environment. */
 static int write_check(const struct api_container_spec *effective, int run_fd,
                        const struct user *user, struct error *err)
@@ -143,6 +159,8 @@ static int prepare(struct start_operation *start, struct error *err)
     int r;
 
     r = record_change_run(&start->change, err);
+    if (r == 0)
+        r = forget_earlier_run(container, err);
     if (r == 0)
         r = make_run_folder(run_path, &run_fd, err);
     if (r == 0)
