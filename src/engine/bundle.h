@@ -57,9 +57,11 @@ struct bundle_mount {
 /* All that decides a config.json. Nothing is owned. */
 struct bundle_facts {
     const char *id;
-    const char *rootfs;                         /* absolute */
-    const char *files_directory;                /* holds hosts, hostname and resolv.conf */
-    const char *cgroup_parent;                  /* without slashes at the ends */
+    const char *rootfs;          /* absolute */
+    const char *files_directory; /* holds hosts, hostname and resolv.conf */
+    char *const *shared_files; /* bundle_files of another container, whose network it shares; NULL:
+                                  those of files_directory */
+    const char *cgroup_parent; /* without slashes at the ends */
     const struct api_container_spec *effective; /* merged (spec.h) */
     const struct user *user;                    /* resolved */
     struct bundle_namespace network, pid, ipc, uts, cgroup;
@@ -102,10 +104,18 @@ struct bundle_place {
     bool names;             /* a name server of ours answers at NET_NAMES_ADDRESS */
 };
 
+enum { BUNDLE_FILES = 3 };
+extern const char *const bundle_files[BUNDLE_FILES]; /* names in files_directory and in /etc */
+
 /* Writes hosts, hostname and resolv.conf into directory_fd. place: NULL without a bridge. Blocks
  * for small files of our own and the machine's /etc/resolv.conf. */
 int bundle_write_files(int directory_fd, const struct api_container_spec *effective,
                        const struct bundle_place *place, struct error *err);
+
+/* For a container that runs and has names from now on: its resolv.conf says so, unless somebody in
+ * the container has changed it. files_directory: what bundle_write_files() wrote to. Blocks. */
+int bundle_begin_names(const char *files_directory, const struct api_container_spec *effective,
+                       struct error *err);
 
 /* The machine's resolv.conf as a container can use it that has its own network: name servers on
  * loopback addresses are left out; when none remains, docker's fallback. What the specification

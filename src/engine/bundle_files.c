@@ -13,6 +13,12 @@
 
 enum { RESOLV_CONF_MAX = 64 * 1024 };
 
+const char *const bundle_files[BUNDLE_FILES] = {"resolv.conf", "hostname", "hosts"};
+
+/* What we wrote to resolv.conf, to see whether somebody has changed that; only as long as it may
+ * have to be written again. */
+static const char written_resolv_conf[] = "resolv.conf.written";
+
 static const char machine_resolv_conf[] = "/etc/resolv.conf";
 /* What systemd-resolved's stub (127.0.0.53) asks itself. */
 static const char resolved_resolv_conf[] = "/run/systemd/resolve/resolv.conf";
@@ -249,7 +255,7 @@ int bundle_check_files(const struct api_container_spec *spec, struct error *err)
 
 static int write_file(int directory_fd, const char *name, const char *text, struct error *err)
 {
-    /* The container does not run: nobody has the old one. */
+    /* In place, since a container that runs has it mounted. */
     _cleanup_close_ int fd =
         openat(directory_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
@@ -272,5 +278,32 @@ int bundle_write_files(int directory_fd, const struct api_container_spec *effect
         r = write_file(directory_fd, "hostname", hostname, err);
     if (r == 0)
         r = write_file(directory_fd, "resolv.conf", resolv_conf, err);
+    if (r == 0 && place && !place->names)
+        r = write_file(directory_fd, written_resolv_conf, resolv_conf, err);
     return r;
+}
+
+/* False, too, where nobody knows what was written. */
+static bool is_as_written(int directory_fd)
+{
+    _cleanup_free_ char *now = NULL, *written = NULL;
+
+    return file_read_at(directory_fd, "resolv.conf", RESOLV_CONF_MAX, &now, NULL, NULL) >= 0 &&
+           file_read_at(directory_fd, written_resolv_conf, RESOLV_CONF_MAX, &written, NULL, NULL) >=
+               0 &&
+           text_equal(now, written);
+}
+
+int bundle_begin_names(const char *files_directory, const struct api_container_spec *effective,
+                       struct error *err)
+{
+    _cleanup_close_ int fd = open(files_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_free_ char *resolv_conf = NULL;
+
+    if (fd < 0)
+        return error_errno(err, errno, "open %s", files_directory);
+    if (!is_as_written(fd))
+        return 0;
+    resolv_conf = resolv_conf_for(effective, true, true);
+    return write_file(fd, "resolv.conf", resolv_conf, err);
 }

@@ -110,11 +110,11 @@ static void put_default_mounts(struct json_writer *writer, const struct bundle_c
 
 static void put_file_binds(struct json_writer *writer, const struct bundle_facts *facts)
 {
-    static const char *const names[] = {"resolv.conf", "hostname", "hosts"};
-
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-        _cleanup_free_ char *source = xasprintf("%s/%s", facts->files_directory, names[i]);
-        _cleanup_free_ char *target = xasprintf("/etc/%s", names[i]);
+    for (size_t i = 0; i < BUNDLE_FILES; i++) {
+        _cleanup_free_ char *source =
+            facts->shared_files ? xstrdup(facts->shared_files[i])
+                                : xasprintf("%s/%s", facts->files_directory, bundle_files[i]);
+        _cleanup_free_ char *target = xasprintf("/etc/%s", bundle_files[i]);
         if (!is_taken(facts, target))
             put_bind(writer, source, target, false);
     }

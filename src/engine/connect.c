@@ -14,6 +14,7 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "bundle.h"
 #include "events.h"
 #include "nameserver.h"
 #include "networks.h"
@@ -28,11 +29,22 @@ struct change_operation {
     struct api_container_ports *ports;
     bool force;
     struct record_change change;
-    char *link; /* owned: of the host, to be deleted */
+    char *link;       /* owned: of the host, to be deleted */
+    bool names_begin; /* its resolv.conf has to say so */
     struct error err;
 };
 
 /* --- what all share --------------------------------------------------------------------------- */
+
+/* It finds names by their addresses then; that is no reason to take a network away again. */
+static void write_resolv_conf(const struct container *container)
+{
+    _cleanup_free_ char *path = container_root_path(container, NULL);
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (bundle_begin_names(path, container->effective, &err) < 0)
+        log_failure(LOG_WARNING, &err, "resolv.conf of %.12s stays what it was", container->id);
+}
 
 static void change_work(struct disk_job *job)
 {
@@ -43,6 +55,8 @@ static void change_work(struct disk_job *job)
         r = net_link_delete(change->link, &change->err);
     if (r >= 0)
         r = record_change_run(&change->change, &change->err);
+    if (change->names_begin)
+        write_resolv_conf(change->base.container);
     engine_settle(&change->err, r);
 }
 
@@ -127,8 +141,27 @@ static int may_connect(struct container *container, const struct network *networ
     return 0;
 }
 
-static int connect_running(struct container *container, struct place *place, struct error *err)
+/* Its ports lead to the new place before that is there: what cannot be published is known before
+ * anything else is done. */
+static int connect_interface(struct container *container, int netns, struct place *place,
+                             bool publish, struct error *err)
 {
+    int r = publish ? publish_again(container, err) : 0;
+
+    if (r == 0)
+        r = net_interface_add(container->engine->net, netns, &place->interface, err);
+    if (r == 0)
+        return 0;
+    place_release(place);
+    if (publish)
+        (void)publish_again(container, NULL);
+    return r;
+}
+
+static int connect_running(struct change_operation *change, struct place *place)
+{
+    struct container *container = change->base.container;
+    struct error *err = &change->err;
     const struct place *before = places_main(container);
     const bool had_names = nameserver_is_needed(container);
     _cleanup_close_ int netns = -1;
@@ -140,15 +173,12 @@ static int connect_running(struct container *container, struct place *place, str
         return r;
     const bool main = places_main(container) == place;
     place->interface.default_route = main && !place->network->record->internal;
-    r = net_interface_add(container->engine->net, netns, &place->interface, err);
-    if (r == 0 && main && before != place)
-        r = publish_again(container, err);
-    if (r < 0) {
-        place_release(place);
+    r = connect_interface(container, netns, place, main && before != place, err);
+    if (r < 0)
         return r;
-    }
     nameserver_place(container, place);
-    if (place_has_names(place) && !had_names)
+    change->names_begin = place_has_names(place) && !had_names;
+    if (change->names_begin)
         nameserver_adopt(container);
     event_container_network(container, place->network, "connect");
     return 0;
@@ -167,7 +197,7 @@ static int connect_apply(struct change_operation *change)
     struct place *place = place_new(container, network->record->name, change->endpoint);
     place->network = network;
     memcpy(place->network_id, network->id, sizeof(place->network_id));
-    r = is_live(container) ? connect_running(container, place, &change->err) : 0;
+    r = is_live(container) ? connect_running(change, place) : 0;
     if (r < 0)
         place_remove(container, place);
     return r;
@@ -210,7 +240,7 @@ static struct place *place_by_name(const struct container *container, const char
 }
 
 /* Another network's gateway is the way out now, and its address the one that ports lead to. */
-static int change_main(struct container *container, struct error *err)
+static int use_other_main(struct container *container, struct error *err)
 {
     const struct place *main = places_main(container);
     _cleanup_close_ int netns = -1;
@@ -222,20 +252,31 @@ static int change_main(struct container *container, struct error *err)
     return r < 0 ? r : net_interface_route(container->engine->net, netns, &main->interface, err);
 }
 
+/* All that can fail comes before the place is given up: it stays as it was, or goes as a whole. */
+static int change_main(struct container *container, struct place *leaving, struct error *err)
+{
+    leaving->held = false; /* places_main() looks for another one */
+    int r = use_other_main(container, err);
+    leaving->held = true;
+    if (r < 0)
+        (void)publish_again(container, NULL);
+    return r;
+}
+
 static int disconnect_running(struct change_operation *change, struct place *place)
 {
     struct container *container = change->base.container;
-    const bool was_main = places_main(container) == place;
     struct network *network = place->network;
+    int r = places_main(container) == place ? change_main(container, place, &change->err) : 0;
 
+    if (r < 0)
+        return r;
     change->link = xstrdup(place->interface.host_name);
-    if (was_main)
-        ports_withdraw(container);
     nameserver_leave(container, place);
     place_release(place);
     event_container_network(container, network, "disconnect");
     place_remove(container, place);
-    return was_main ? change_main(container, &change->err) : 0;
+    return 0;
 }
 
 static int disconnect_apply(struct change_operation *change)
@@ -333,15 +374,17 @@ static int unpublish_apply(struct change_operation *change)
 {
     struct container *container = change->base.container;
 
-    for (size_t i = 0; i < change->ports->ports_count; i++) {
+    for (size_t i = 0; i < change->ports->ports_count; i++) { /* all of them or none */
         const struct api_port *port = change->ports->ports[i];
-        bool found = ports_unpublish(container, port);
 
-        found = ports_want_no_more(container, port) || found;
-        if (!found)
+        if (!ports_has(container, port))
             return error_set(&change->err, -ENOENT, "No public port '%u/%s' published for %s",
                              port->container_port,
                              ports_protocol_name(ports_protocol(port->protocol)), container->name);
+    }
+    for (size_t i = 0; i < change->ports->ports_count; i++) {
+        ports_unpublish(container, change->ports->ports[i]);
+        ports_want_no_more(container, change->ports->ports[i]);
     }
     return 0;
 }

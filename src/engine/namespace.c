@@ -59,6 +59,56 @@ int namespaces_find(const struct container *container, struct namespaces *ret, s
     return r;
 }
 
+enum { SHARED_DEPTH_MAX = 16 }; /* of containers that share the network of one that does ... */
+
+/* Whose files they are. */
+static int find_shared(struct container *container, struct container **ret, struct error *err)
+{
+    int r = 0;
+
+    *ret = container;
+    for (int i = 0; r == 0 && i < SHARED_DEPTH_MAX && network_shared_with(*ret); i++)
+        r = engine_find(container->engine, network_shared_with(*ret), ret, err);
+    return r;
+}
+
+/* What it has bound over the file itself counts. */
+static char *file_of(const struct container *container, const char *name)
+{
+    const struct api_container_spec *spec = container->effective;
+    _cleanup_free_ char *target = xasprintf("/etc/%s", name);
+
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        if (text_equal(spec->mounts[i]->type, "bind") &&
+            text_equal(spec->mounts[i]->target, target))
+            return xstrdup(spec->mounts[i]->source);
+    }
+    return container_root_path(container, name);
+}
+
+static void set_text(char **field, const char *value)
+{
+    free(*field);
+    *field = value ? xstrdup(value) : NULL;
+}
+
+int namespaces_share_files(struct container *container, char ***ret_files, struct error *err)
+{
+    struct api_container_spec *effective = container->effective;
+    struct container *other;
+    int r = find_shared(container, &other, err);
+
+    if (r < 0 || other == container)
+        return r;
+    for (size_t i = 0; i < BUNDLE_FILES; i++)
+        strv_take(ret_files, file_of(other, bundle_files[i]));
+    if (text_equal(effective->uts_mode, "host"))
+        return 0;
+    set_text(&effective->hostname, other->effective->hostname);
+    set_text(&effective->domainname, other->effective->domainname);
+    return 0;
+}
+
 void namespaces_finish(struct namespaces *namespaces)
 {
     free(namespaces->pid.path);

@@ -221,6 +221,38 @@ static bool fits(const struct api_port *which, const char *address, uint16_t hos
            (text_empty(which->host_address) || text_equal(which->host_address, address));
 }
 
+/* Where the engine chose the number, it is known by what it published. */
+static bool fits_wanted(const struct api_port *which, const struct api_port *wanted)
+{
+    return fits(which, wanted->host_address,
+                wanted->host_port ? wanted->host_port : which->host_port, wanted->container_port,
+                ports_protocol(wanted->protocol));
+}
+
+static bool fits_published(const struct api_port *which, const struct net_publication *publication)
+{
+    char address[NET_IP_TEXT];
+
+    net_ip_format(&publication->host_address, address);
+    return fits(which, address, publication->host_port, publication->container_port,
+                publication->protocol);
+}
+
+bool ports_has(const struct container *container, const struct api_port *which)
+{
+    for (size_t i = 0; i < container->publications_count; i++) {
+        if (fits_published(which, &container->publications[i]))
+            return true;
+    }
+    for (size_t i = 0; i < wanted_count(container); i++) {
+        const struct api_port wanted = wanted_at(container, i);
+
+        if (fits_wanted(which, &wanted))
+            return true;
+    }
+    return false;
+}
+
 bool ports_want_no_more(struct container *container, const struct api_port *which)
 {
     struct record_container *record = container->record;
@@ -229,10 +261,9 @@ bool ports_want_no_more(struct container *container, const struct api_port *whic
     take_wanted_over(container);
     for (size_t i = record->wanted_ports_count; i > 0; i--) {
         struct record_port *port = record->wanted_ports[i - 1];
+        const struct api_port wanted = wanted_of(port);
 
-        /* Where the engine chose the number, it is known by what it published. */
-        if (!fits(which, port->host_address, port->host_port ? port->host_port : which->host_port,
-                  port->container_port, ports_protocol(port->protocol)))
+        if (!fits_wanted(which, &wanted))
             continue;
         record_port_free(port);
         record->wanted_ports[i - 1] = record->wanted_ports[--record->wanted_ports_count];
@@ -249,11 +280,8 @@ bool ports_unpublish(struct container *container, const struct api_port *which)
     for (size_t i = container->publications_count; i > 0; i--) {
         const struct net_publication publication = container->publications[i - 1];
         _cleanup_error_ struct error err = ERROR_INIT;
-        char address[NET_IP_TEXT];
 
-        net_ip_format(&publication.host_address, address);
-        if (!fits(which, address, publication.host_port, publication.container_port,
-                  publication.protocol))
+        if (!fits_published(which, &publication))
             continue;
         if (net_unpublish(container->engine->net, &publication, &err) < 0)
             log_failure(LOG_WARNING, &err, "a port of %.12s stays published", container->id);

@@ -19,6 +19,9 @@ int ports_parse_exposed(const char *text, struct exposed_range *ret, struct erro
 /* Whether a port of the container is to be published under some number. */
 bool ports_wants(const struct container *container, const struct api_port *port);
 
+/* Whether ports_unpublish() or ports_want_no_more() would find something. */
+bool ports_has(const struct container *container, const struct api_port *which);
+
 /* For this start and later ones, in the record, which is not committed by this. */
 void ports_want(struct container *container, const struct api_port *port);
 bool ports_want_no_more(struct container *container, const struct api_port *which);

@@ -324,6 +324,31 @@ static int check_numbers(const struct api_container_spec *spec, struct error *er
     return 0;
 }
 
+/* What belongs to the network of another container is said there. */
+static int check_shared_network(const struct api_container_spec *spec, struct error *err)
+{
+    const struct {
+        bool asked;
+        const char *what;
+    } conflicts[] = {
+        {!text_empty(spec->hostname), "hostname and the network mode"},
+        {spec->links_count > 0, "container type network can't be used with links"},
+        {spec->dns_count > 0, "dns and the network mode"},
+        {spec->extra_hosts_count > 0, "custom host-to-IP mapping and the network mode"},
+        {spec->ports_count > 0 || spec->publish_all_ports,
+         "port publishing and the container type network mode"},
+        {spec->exposed_ports_count > 0, "port exposing and the container type network mode"},
+    };
+
+    if (!spec->network_mode || !text_starts_with(spec->network_mode, "container:"))
+        return 0;
+    for (size_t i = 0; i < ARRAY_SIZE(conflicts); i++) {
+        if (conflicts[i].asked)
+            return error_set(err, -EINVAL, "conflicting options: %s", conflicts[i].what);
+    }
+    return 0;
+}
+
 int spec_disk_limit(const struct api_container_spec *spec, uint64_t *ret, struct error *err)
 {
     const struct json_string_map *options = spec->storage_opt;
@@ -370,6 +395,8 @@ int spec_check(const struct api_container_spec *spec, unsigned cpus, struct erro
         r = check_sysctls(spec, err);
     if (r == 0)
         r = check_modes(spec, err);
+    if (r == 0)
+        r = check_shared_network(spec, err);
     if (r == 0)
         r = bundle_check_files(spec, err);
     if (r == 0)

@@ -48,6 +48,7 @@ struct start_operation {
     struct bundle_place place; /* copies for the disk thread */
     bool has_place;
     struct namespaces namespaces;
+    char **shared_files; /* owned; NULL: it has its own */
     struct look found;
 };
 
@@ -77,6 +78,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .id = container->id,
         .rootfs = rootfs,
         .files_directory = files,
+        .shared_files = start->shared_files,
         .cgroup_parent = container_cgroup_parent(container),
         .effective = container->effective,
         .user = user,
@@ -172,7 +174,7 @@ static int prepare(struct start_operation *start, struct error *err)
         r = write_config(start, run_fd, &user, err);
     if (r == 0)
         r = write_check(container->effective, run_fd, &user, err);
-    if (r < 0)
+    if (r < 0 || start->shared_files)
         return r;
     _cleanup_close_ int root_fd = open(root_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root_fd < 0)
@@ -413,6 +415,8 @@ static void start_begin(struct operation *operation)
     supervision_health_reset(container);
     int r = namespaces_find(container, &start->namespaces, &start->err);
     if (r == 0)
+        r = namespaces_share_files(container, &start->shared_files, &start->err);
+    if (r == 0)
         r = network_reserve(container, &start->err);
     engine_settle(&start->err, r);
     if (r < 0) {
@@ -425,7 +429,10 @@ static void start_begin(struct operation *operation)
     if (main)
         start->place = (struct bundle_place){main->interface.address, main->network->subnet.gateway,
                                              nameserver_is_needed(container)};
-    record_change_update(&start->change, container);
+    if (start->shared_files) /* its hostname may be another one */
+        record_change_limits(&start->change, container);
+    else
+        record_change_update(&start->change, container);
     start->job.work = prepare_work;
     start->job.done = prepare_done;
     prepare_all(start);
@@ -449,6 +456,7 @@ static void start_release(struct operation *operation)
     error_finish(&start->loop_err);
     look_finish(&start->found);
     namespaces_finish(&start->namespaces);
+    strv_free(start->shared_files);
     close_fd(start->rootfs_fd);
     close_fd(start->netns_fd);
     free(start);

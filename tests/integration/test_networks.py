@@ -1,8 +1,10 @@
 """Networks through the command line: isolation, names, connect and disconnect, ports at run time."""
 
 import json
+import os
+import signal
 
-from harness import Outside, http_get, main, test, wait_for
+from harness import Outside, http_get, main, run, test, wait_for
 
 
 def serve(instance, name, network, *options):
@@ -117,6 +119,32 @@ def containers_share_a_network(instance, images):
 
 
 @test
+def containers_that_share_a_network_share_its_files(instance, images, scratch):
+    instance.cloche("load", "-i", images.docker_archive())
+    bound = scratch / "hosts"
+    bound.write_text("192.0.2.7 seven\n")
+    show = ["cat", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]
+    instance.cloche("run", "-d", "--name", "web", "--hostname", "shop", "--add-host", "nine:192.0.2.9",
+                    "--dns", "192.0.2.53", "small:1", "sleep", "1000")
+    for name, of in (("guest", "web"), ("guests-guest", "guest")):
+        instance.cloche("run", "-d", "--name", name, "--network", "container:" + of, "small:1",
+                        "sleep", "1000")
+        assert instance.cloche("exec", name, *show).out == instance.cloche("exec", "web", *show).out
+        assert instance.cloche("exec", name, "hostname").out == "shop\n"
+        assert inspect(instance, name)["Config"]["Hostname"] == "shop"
+    instance.cloche("exec", "web", "sh", "-c", "echo 192.0.2.10 ten >> /etc/hosts")
+    assert "192.0.2.10 ten" in instance.cloche("exec", "guest", "cat", "/etc/hosts").out
+    instance.cloche("run", "-d", "--name", "other", "-v", f"{bound}:/etc/hosts", "small:1", "sleep",
+                    "1000")
+    assert instance.cloche("run", "--rm", "--network", "container:other", "small:1", "cat",
+                           "/etc/hosts").out == bound.read_text()
+    for option in (["--hostname", "x"], ["--dns", "192.0.2.1"], ["--add-host", "a:192.0.2.1"],
+                   ["-p", "80"], ["--expose", "80"]):
+        assert "conflicting options" in instance.cloche("run", "--rm", "--network", "container:web",
+                                                        *option, "small:1", "true", code=125).err
+
+
+@test
 def containers_find_each_other_by_name(instance, images):
     instance.cloche("load", "-i", images.docker_archive())
     instance.cloche("network", "create", "one")
@@ -136,6 +164,93 @@ def containers_find_each_other_by_name(instance, images):
     assert fetch(instance, "far", "depot") == ""
     instance.cloche("stop", "-t", "0", "web")
     assert fetch(instance, "client", "web") == ""
+
+
+def resolv_conf(instance, name):
+    return instance.cloche("exec", name, "cat", "/etc/resolv.conf").out
+
+
+@test
+def a_network_that_comes_later_brings_its_names(instance, images, scratch):
+    instance.cloche("load", "-i", images.docker_archive())
+    bound = scratch / "resolv.conf"
+    bound.write_text("nameserver 192.0.2.1\n")
+    instance.cloche("network", "create", "one")
+    serve(instance, "web", "one")
+    serve(instance, "client", "bridge")
+    serve(instance, "bound", "bridge", "-v", f"{bound}:/etc/resolv.conf")
+    serve(instance, "changed", "bridge")
+    instance.cloche("exec", "changed", "sh", "-c", "echo nameserver 192.0.2.2 > /etc/resolv.conf")
+    assert "127.0.0.11" not in resolv_conf(instance, "client")
+    for name in ("client", "bound", "changed"):
+        instance.cloche("network", "connect", "one", name)
+    assert "nameserver 127.0.0.11\n" in resolv_conf(instance, "client")
+    assert fetch(instance, "client", "web") == "web\n"
+    assert bound.read_text() == resolv_conf(instance, "bound") == "nameserver 192.0.2.1\n"
+    assert resolv_conf(instance, "changed") == "nameserver 192.0.2.2\n"
+
+
+@test
+def what_cannot_be_done_whole_is_not_done(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "--ipv6", "six")
+    instance.cloche("network", "create", "four")
+    serve(instance, "web", "six", "-p", "[::]:9000:80", "-p", "9001:80")
+    instance.cloche("network", "connect", "four", "web")
+    ports = instance.cloche("port", "web").out
+
+    def check():
+        assert instance.cloche("port", "web").out == ports
+        assert [place["network"] for place in networks(instance, "web")] == ["six", "four"]
+        assert http_get("127.0.0.1", 9001) == "web\n"
+        assert "default via" in instance.cloche("exec", "web", "ip", "-6", "route").out
+
+    assert "9000" in ports and "9001" in ports, ports
+    assert "no IPv6" in instance.cloche("network", "disconnect", "six", "web", code=1).err
+    assert "No public port" in instance.cloche("port", "rm", "web", "9001:80", "9002:80", code=1).err
+    check()
+    instance.kill_daemon()
+    check()
+    instance.cloche("port", "rm", "web", "[::]:9000:80")
+    instance.cloche("network", "disconnect", "six", "web")
+    assert http_get("127.0.0.1", 9001) == "web\n"
+
+
+@test
+def networks_come_back_after_a_firewalls_reload(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    for network in ("one", "two"):
+        instance.cloche("network", "create", network)
+        serve(instance, "in-" + network, network)
+    serve(instance, "mate", "one", "-p", "9000:80")
+    rules = lambda: run("nft", "-s", "list", "table", "inet", instance.nft_table, code=None).out
+    before = sorted(rules().splitlines())
+    run("nft", "flush", "ruleset")
+    wait_for(lambda: sorted(rules().splitlines()) == before, what="the rules are back")
+    with Outside() as outside:
+        assert outside.http_get(9000) == "mate\n"
+    assert fetch(instance, "mate", "in-one") == "in-one\n"
+    assert fetch(instance, "mate", address(instance, "in-two", "two")) == ""
+
+
+def name_server(instance):
+    """Who listens at the instance's names.sock."""
+    listening = run("ss", "-Hxlp", "src", f"{instance.run_folder}/names.sock").out
+    return int(listening.partition("pid=")[2].partition(",")[0])
+
+
+@test
+def the_name_server_comes_back(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "one")
+    serve(instance, "web", "one")
+    serve(instance, "client", "one")
+    assert fetch(instance, "client", "web") == "web\n"
+    for daemon_dies in (False, True):
+        if daemon_dies:
+            instance.kill_daemon()
+        os.kill(name_server(instance), signal.SIGKILL)
+        wait_for(lambda: fetch(instance, "client", "web") == "web\n", what="names are found again")
 
 
 @test

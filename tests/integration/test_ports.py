@@ -59,6 +59,37 @@ def a_port_is_chosen_and_shown(instance, images):
 
 
 @test
+def exposed_ports_are_published_at_free_ones(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("run", "-d", "--name", "web", "-P", "--expose", "80", "--expose", "82-83/udp",
+                    "-p", "9000:90", "small:1", "sh", "-c",
+                    "echo exposed > /tmp/index.html; exec httpd -f -p 80 -h /tmp")
+    ports = json.loads(instance.cloche("inspect", "web").out)[0]["NetworkSettings"]["Ports"]
+    assert set(ports) == {"80/tcp", "82/udp", "83/udp", "90/tcp"}, ports
+    assert [each["HostPort"] for each in ports["90/tcp"]] == ["9000"], ports
+    assert http_get("127.0.0.1", int(ports["80/tcp"][0]["HostPort"])) == "exposed\n"
+    instance.cloche("run", "-d", "--name", "silent", "--expose", "80", "small:1", "sleep", "1000")
+    assert instance.cloche("port", "silent").out == ""
+
+
+@test
+def ranges_of_ports(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    for number, name in ((8000, "first"), (8001, "second")):
+        serve(instance, name, "8000-8001:80", name)
+        assert instance.cloche("port", name).out == f"80/tcp -> 0.0.0.0:{number}\n"
+        assert http_get("127.0.0.1", number) == name + "\n"
+    assert "8000 to 8001" in instance.cloche("run", "--rm", "-p", "8000-8001:80", "small:1", "true",
+                                             code=125).err
+    serve(instance, "each", "8010-8012:79-81", "each")
+    assert http_get("127.0.0.1", 8011) == "each\n"
+    assert instance.cloche("port", "each").lines == [f"{port}/tcp -> 0.0.0.0:{port + 7931}"
+                                                     for port in (79, 80, 81)]
+    assert "ranges" in instance.cloche("run", "--rm", "-p", "8020-8022:80-81", "small:1", "true",
+                                       code=125).err.lower()
+
+
+@test
 def two_instances_live_side_by_side(instance, other, images):
     for each, port in ((instance, "9000:80"), (other, "9001:80")):
         each.cloche("load", "-i", images.docker_archive())

@@ -168,14 +168,26 @@ static int parse_range(const char *text, bool may_be_empty, struct port_range *r
     return 0;
 }
 
-static void append_port(struct api_container_spec *spec, const char *address, uint16_t host,
-                        uint16_t container, const char *protocol)
+/* An IPv6 address stands in brackets. */
+static char *bare_address(const char *text)
+{
+    size_t length = strlen(text);
+
+    if (length > 2 && text[0] == '[' && text[length - 1] == ']')
+        return xstrndup(text + 1, length - 2);
+    return text[0] ? xstrdup(text) : NULL;
+}
+
+static void append_port(struct api_container_spec *spec, const char *address,
+                        struct port_range host, uint16_t container, const char *protocol)
 {
     struct api_port *port = xnew(struct api_port);
 
-    port->host_address = text_empty(address) ? NULL : xstrdup(address);
-    port->host_port = host;
-    port->has_host_port = host != 0;
+    port->host_address = bare_address(address);
+    port->host_port = host.first;
+    port->has_host_port = host.first != 0;
+    port->host_port_last = host.last > host.first ? host.last : 0;
+    port->has_host_port_last = port->host_port_last != 0;
     port->container_port = container;
     port->protocol = xstrdup(protocol);
     spec->ports = xrealloc(spec->ports, spec->ports_count + 1, sizeof(struct api_port *));
@@ -210,14 +222,18 @@ int spec_add_port(struct api_container_spec *spec, const char *text, struct erro
     if (parse_range(host, true, &here) < 0)
         return error_set(err, -EINVAL, "invalid hostPort: %s", host);
     unsigned count = there.last - there.first;
-    if (here.first && (unsigned)(here.last - here.first) != count)
+    /* One port may have any of a range. */
+    if (here.first && count > 0 && (unsigned)(here.last - here.first) != count)
         return error_set(err, -EINVAL,
                          "invalid ranges specified for container and host Ports: "
                          "%s and %s",
                          container ? container : words, host);
-    for (unsigned i = 0; i <= count; i++)
-        append_port(spec, address, (uint16_t)(here.first ? here.first + i : 0),
-                    (uint16_t)(there.first + i), protocol);
+    for (unsigned i = 0; i <= count; i++) {
+        const uint16_t port = (uint16_t)(here.first ? here.first + i : 0);
+        const struct port_range wanted = count > 0 ? (struct port_range){port, port} : here;
+
+        append_port(spec, address, wanted, (uint16_t)(there.first + i), protocol);
+    }
     return 0;
 }
 
