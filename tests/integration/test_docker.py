@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import urllib.parse
 
 from harness import Skip, main, run, test, wait_for
 
@@ -101,6 +102,27 @@ def the_docker_cli_enters_containers(instance, images):
     wait_for(lambda: docker("exec", "one", "cat", "/there", code=None).out == "x\n", what="it has run")
     assert "sleep 1000" in docker("top", "one").out
     docker("rm", "-f", "one")
+
+
+@test
+def standard_input_arrives_to_its_last_byte(instance, images):
+    """The client has said its last before the container reads anything: the end waits in the socket."""
+    docker = Docker(instance)
+    instance.cloche("load", "-i", images.small())
+    for size in (100_000, 450_000, 600_000, 3_000_000):
+        result = docker("run", "-i", "--rm", "small:1", "sh", "-c", "sleep 1; wc -c", input=bytes(size), text=False)
+        assert result.out.split() == [str(size).encode()], (size, result.out)
+
+
+@test
+def a_filter_without_values_asks_for_nothing(instance, images):
+    docker = Docker(instance)
+    instance.cloche("load", "-i", images.small())
+    for path in ("/images/json", "/containers/json"):
+        for filters in ('{"until":[]}', '{"dangling":[]}', '{"label":{}}'):
+            status, _ = docker.ask("GET", f"{path}?all=1&filters={urllib.parse.quote(filters)}")[:2]
+            assert status == 200, (path, filters, status)
+    assert docker("images", "-q").out
 
 
 @test

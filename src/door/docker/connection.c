@@ -314,9 +314,11 @@ static bool may_read_client(const struct connection *connection)
     case CONNECTION_FAREWELL:
         return true;
     case CONNECTION_EXCHANGE:
-        return connection->body.state != BODY_DONE && connection->in.length < DOCKER_PAUSE;
+        return connection->body.state != BODY_DONE &&
+               (connection->client_finished || connection->in.length < DOCKER_PAUSE);
     case CONNECTION_RELAY:
-        return connection->to_stream.length + connection->in.length < DOCKER_PAUSE;
+        return connection->client_finished ||
+               connection->to_stream.length + connection->in.length < DOCKER_PAUSE;
     default:
         return false;
     }
@@ -329,7 +331,9 @@ static void lose_client(struct connection *connection)
 
 static void read_client(struct connection *connection)
 {
-    for (int round = 0; round < READ_ROUNDS && may_read_client(connection); round++) {
+    for (int round = 0; may_read_client(connection); round++) {
+        if (round >= READ_ROUNDS && !connection->client_finished)
+            return;
         buffer_reserve(&connection->in, READ_SIZE);
         ssize_t n = recv(connection->client.fd, connection->in.data + connection->in.length,
                          READ_SIZE, MSG_DONTWAIT);
@@ -393,7 +397,8 @@ static void flush_stream(struct connection *connection)
     }
     buffer_consume(to, sent);
     if (connection->stream.fd >= 0 && connection->state == CONNECTION_RELAY &&
-        connection->client_ended && !to->length && connection->directions & STREAM_IN) {
+        connection->client_ended && !to->length && !connection->in.length &&
+        connection->directions & STREAM_IN) {
         connection->directions &= ~(unsigned)STREAM_IN;
         shutdown(connection->stream.fd, SHUT_WR);
     }
@@ -624,6 +629,10 @@ static void on_client(struct rpc_watch *watch, uint32_t events)
     struct connection *connection =
         (struct connection *)((char *)watch - offsetof(struct connection, client));
 
+    /* It will say no more: what is still unread is at most what the socket holds, and is its last
+     * words, however much waits for the container already. */
+    if (events & (EPOLLRDHUP | EPOLLHUP))
+        connection->client_finished = true;
     if (events & (EPOLLHUP | EPOLLERR) && !may_read_client(connection)) {
         lose_client(connection);
     } else {

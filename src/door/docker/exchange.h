@@ -201,10 +201,11 @@ struct connection {
     struct exchange *exchange; /* NULL: none */
     struct rpc_channel *channel;
     bool channel_ended;
-    bool client_ended; /* says no more */
-    bool keep;         /* another request may follow */
-    bool swallow;      /* the rest of the body goes nowhere */
-    unsigned looks;    /* that are left at whether the head of a stream is read; 0: no more */
+    bool client_finished; /* has said its last: what is unread is all that comes */
+    bool client_ended;    /* and all of it was read */
+    bool keep;            /* another request may follow */
+    bool swallow;         /* the rest of the body goes nowhere */
+    unsigned looks;       /* that are left at whether the head of a stream is read; 0: no more */
     struct rpc_timer look;
 };
 

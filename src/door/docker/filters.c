@@ -43,11 +43,17 @@ static int add(struct filters *filters, const char *key, const char *text, struc
 {
     if (filters->count == FILTERS_MAX)
         return error_set(err, -EINVAL, "more than %d filters", FILTERS_MAX);
-    struct filter *filter = &filters->items[filters->count++];
-    *filter = (struct filter){.key = xstrdup(key)};
-    if (text[0] == '[')
-        return parse_list(text, &filter->values, err);
-    return parse_set(text, &filter->values, err);
+    struct filter filter = {.key = xstrdup(key)};
+    int r = text[0] == '[' ? parse_list(text, &filter.values, err)
+                           : parse_set(text, &filter.values, err);
+    if (r == 0 && filter.values && filter.values[0]) {
+        filters->items[filters->count++] = filter;
+        return 0;
+    }
+    /* One without values asks for nothing. */
+    free(filter.key);
+    strv_free(filter.values);
+    return r;
 }
 
 int filters_parse(const char *text, struct filters *ret, struct error *err)
