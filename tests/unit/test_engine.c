@@ -140,6 +140,9 @@ static void test_refused_specs(void **state)
     check_refused("{\"image\":\"i\",\"ulimits\":[{\"name\":\"core\",\"soft\":2,\"hard\":1}]}",
                   "less than or equal");
     check_refused("{\"image\":\"i\",\"pidMode\":\"other\"}", "invalid PID mode");
+    check_refused("{\"image\":\"i\",\"pidMode\":\"container:x\","
+                  "\"restartPolicy\":{\"name\":\"always\"}}",
+                  "PID namespace of another");
     check_refused("{\"image\":\"i\",\"extraHosts\":[\"a\"]}", "bad format for add-host");
     check_refused("{\"image\":\"i\",\"extraHosts\":[\"a:b\"]}", "invalid IP address");
     check_refused("{\"image\":\"i\",\"dns\":[\"x\"]}", "nameserver");

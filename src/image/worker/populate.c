@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -93,41 +94,56 @@ static int copy_data(struct copy *copy, int from, int to, struct error *err)
     }
 }
 
-/* Whether the file was copied under another name: then it is linked to that. */
-static int link_copied(struct copy *copy, const struct stat *status, const char *path,
-                       struct error *err)
+/* The folder of what was copied first, as long as it is where it was: a container may have the
+ * volume, too, and put links to other places there. Negative: it is not. */
+static int open_first_folder(const struct copy *copy, const char *path, const char **ret_name)
+{
+    const char *slash = strrchr(path, '/');
+    _cleanup_free_ char *folder = slash ? xstrndup(path, (size_t)(slash - path)) : xstrdup(".");
+
+    *ret_name = slash ? slash + 1 : path;
+    return file_open_in_root_flags(copy->volume_fd, folder, O_PATH | O_DIRECTORY, 0,
+                                   RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
+}
+
+static void note_copied(struct copy *copy, const struct stat *status, const char *path)
+{
+    if (copy->links_count == LINKS_MAX)
+        return;
+    copy->links = xrealloc(copy->links, copy->links_count + 1, sizeof(*copy->links));
+    copy->links[copy->links_count++] =
+        (struct copied){status->st_dev, status->st_ino, xstrdup(path)};
+}
+
+/* Whether the file was copied under another name, and is linked to that now. */
+static bool link_copied(struct copy *copy, int to_folder, const char *name,
+                        const struct stat *status, const char *path)
 {
     if (status->st_nlink < 2)
-        return 0;
+        return false;
     for (size_t i = 0; i < copy->links_count; i++) {
         const struct copied *first = &copy->links[i];
+        const char *first_name;
         if (first->inode != status->st_ino || first->device != status->st_dev)
             continue;
-        if (linkat(copy->volume_fd, first->path, copy->volume_fd, path, 0) < 0)
-            return error_errno(err, errno, "link to %s", first->path);
-        return 1;
+        _cleanup_close_ int folder = open_first_folder(copy, first->path, &first_name);
+        return folder >= 0 && linkat(folder, first_name, to_folder, name, 0) == 0;
     }
-    if (copy->links_count < LINKS_MAX) {
-        copy->links = xrealloc(copy->links, copy->links_count + 1, sizeof(*copy->links));
-        copy->links[copy->links_count++] =
-            (struct copied){status->st_dev, status->st_ino, xstrdup(path)};
-    }
-    return 0;
+    note_copied(copy, status, path);
+    return false;
 }
 
 static int copy_file(struct copy *copy, int from_folder, int to_folder, const char *name,
                      const char *path, const struct stat *status, struct error *err)
 {
-    int r = link_copied(copy, status, path, err);
-
-    if (r != 0)
-        return r < 0 ? r : 0;
+    if (link_copied(copy, to_folder, name, status, path))
+        return 0;
     _cleanup_close_ int from =
         openat(from_folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     _cleanup_close_ int to = openat(to_folder, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (from < 0 || to < 0)
         return error_errno(err, errno, "open");
-    r = copy_data(copy, from, to, err);
+    int r = copy_data(copy, from, to, err);
     return r < 0 ? r : copy_metadata(from, to, status, err);
 }
 
