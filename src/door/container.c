@@ -8,12 +8,6 @@
 #include "health.h"
 #include "inspect.h"
 
-/* Go's zero time: what docker shows for "never". */
-#define NEVER "0001-01-01T00:00:00Z"
-
-/* docker's name of the driver whose layers are overlayfs folders. */
-#define DRIVER "overlay2"
-
 static void write_state(struct json_writer *writer, const struct api_container_state *state)
 {
     const char *status = state->status;
@@ -28,8 +22,8 @@ static void write_state(struct json_writer *writer, const struct api_container_s
     field_integer(writer, "Pid", state->running ? state->pid : 0);
     field_integer(writer, "ExitCode", state->exit_code);
     field_text(writer, "Error", state->error);
-    field_text(writer, "StartedAt", state->started_at ? state->started_at : NEVER);
-    field_text(writer, "FinishedAt", state->finished_at ? state->finished_at : NEVER);
+    field_text(writer, "StartedAt", state->started_at ? state->started_at : INSPECT_NEVER);
+    field_text(writer, "FinishedAt", state->finished_at ? state->finished_at : INSPECT_NEVER);
     write_health(writer, state->health);
     if (state->has_monitor_pid)
         field_integer(writer, "MonitorPid", state->monitor_pid);
@@ -50,8 +44,10 @@ static bool same_container_port(const struct api_port *a, const struct api_port 
 
 static void write_binding(struct json_writer *writer, const struct api_port *port, bool active)
 {
-    _cleanup_free_ char *number =
-        port->has_host_port ? xasprintf("%u", port->host_port) : xstrdup("");
+    bool range = !active && port->has_host_port && port->host_port_last > port->host_port;
+    _cleanup_free_ char *number = range ? xasprintf("%u-%u", port->host_port, port->host_port_last)
+                                  : port->has_host_port ? xasprintf("%u", port->host_port)
+                                                        : xstrdup("");
     const char *address = port->host_address;
 
     json_writer_object_begin(writer);
@@ -188,7 +184,7 @@ static void write_graph_driver(struct json_writer *writer,
     if (container->root_dir)
         field_text(writer, "MergedDir", container->root_dir);
     json_writer_object_end(writer);
-    field_text(writer, "Name", DRIVER);
+    field_text(writer, "Name", INSPECT_DRIVER);
     json_writer_object_end(writer);
 }
 
@@ -329,7 +325,7 @@ void door_inspect_container(const struct api_container_details *container, struc
     field_text(writer, "LogPath", container->log_path);
     field_text(writer, "Name", name);
     field_integer(writer, "RestartCount", container->restart_count);
-    field_text(writer, "Driver", DRIVER);
+    field_text(writer, "Driver", INSPECT_DRIVER);
     field_text(writer, "Platform", "linux");
     field_text(writer, "ResolvConfPath", "");
     field_text(writer, "HostnamePath", "");

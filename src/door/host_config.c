@@ -281,7 +281,7 @@ void inspect_write_host_config(struct json_writer *writer,
     write_names(writer, container);
     write_restart_policy(writer, spec->restart_policy);
     field_boolean(writer, "AutoRemove", spec->auto_remove);
-    field_text(writer, "Isolation", "default");
+    field_text(writer, "Isolation", spec->isolation);
     field_text(writer, "VolumeDriver", spec->volume_driver);
     write_words(writer, "VolumesFrom", spec->volumes_from);
     write_isolation(writer, spec);

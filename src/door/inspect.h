@@ -1,11 +1,17 @@
 /*
- * Parts of a container's document that are written in files of their own.
+ * Parts of a container's document that are written in files of their own, and words that all have.
  */
 #ifndef DOOR_INSPECT_PARTS_H
 #define DOOR_INSPECT_PARTS_H
 
 #include <schema/json.h>
 #include <schema/management.h>
+
+/* Go's zero time: what docker shows for "never". */
+#define INSPECT_NEVER "0001-01-01T00:00:00Z"
+
+/* docker's name of the driver whose layers are overlayfs folders. */
+#define INSPECT_DRIVER "overlay2"
 
 /* host_config.c */
 void inspect_write_host_config(struct json_writer *writer,

@@ -339,6 +339,19 @@ static void tell_resize(const struct container *container, const struct api_cont
                     (struct event_attribute[]){{"height", height}, {"width", width}, {NULL, NULL}});
 }
 
+/* What has no terminal has no size: nothing is to be done, as docker has it. */
+static void on_resize_reply(const struct link_message *message, void *data)
+{
+    struct stream_call *call = data;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (message->type == MONITOR_OK || link_error(message, &err) == -ENOTTY)
+        give_stream(call->done, call->data, -1, false);
+    else
+        engine_fail(call->done, call->data, &err);
+    free(call);
+}
+
 void engine_container_resize(struct container *container, const struct api_container_resize *size,
                              engine_done done, void *data)
 {
@@ -354,6 +367,6 @@ void engine_container_resize(struct container *container, const struct api_conta
     }
     if (!size->exec_id)
         tell_resize(container, size);
-    link_request(container->link, MONITOR_RESIZE, &resize, sizeof(resize), NULL, 0, on_stream_reply,
+    link_request(container->link, MONITOR_RESIZE, &resize, sizeof(resize), NULL, 0, on_resize_reply,
                  new_call(done, data, -1, false));
 }

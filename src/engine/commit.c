@@ -67,8 +67,25 @@ static void take_over(struct oci_image_execution *config, const struct api_conta
     config->labels = json_string_map_copy(spec->labels);
 }
 
+/* Ahead of the changes that were asked for: how the container itself was. */
+static struct oci_image_execution *container_config(const struct container *container,
+                                                    const struct oci_image_execution *own)
+{
+    const struct api_container_spec *spec = container->effective;
+    struct oci_image_execution *config = copy_config(own);
+    _cleanup_buffer_ struct buffer image = BUFFER_INIT;
+    struct json_writer writer;
+
+    free(config->hostname);
+    config->hostname = spec->hostname ? xstrdup(spec->hostname) : xstrndup(container->id, 12);
+    json_writer_init(&writer, &image, JSON_COMPACT);
+    json_writer_string(&writer, spec->image);
+    json_string_map_set(&config->unknown_fields, "Image", buffer_text(&image));
+    return config;
+}
+
 static int new_config(struct commit_operation *commit, struct oci_image_execution **ret,
-                      struct error *err)
+                      struct oci_image_execution **ret_container, struct error *err)
 {
     struct container *container = commit->base.container;
     _cleanup_store_image_ struct store_image *image = NULL;
@@ -79,6 +96,7 @@ static int new_config(struct commit_operation *commit, struct oci_image_executio
         return r;
     struct oci_image_execution *config = copy_config(image->config->config);
     take_over(config, container->effective);
+    *ret_container = container_config(container, config);
     for (size_t i = 0; r == 0 && commit->changes && commit->changes[i]; i++)
         r = change_apply(config, commit->changes[i], err);
     if (r < 0) {
@@ -137,26 +155,29 @@ static int make_image(struct commit_operation *commit, struct error *err)
     _cleanup_strv_ char **arguments = spec_arguments(container->effective);
     _cleanup_free_ char *command = strv_join(arguments, " ");
     struct image_worker_result *result = NULL;
-    struct oci_image_execution *config = NULL;
+    struct oci_image_execution *config = NULL, *origin = NULL;
     struct store_commit what = {
         .parent = container->record->image_id,
         .name = commit->name,
         .author = commit->author,
         .comment = commit->message,
         .created_by = command,
+        .container = container->id,
     };
     int r;
 
-    r = new_config(commit, &config, err);
+    r = new_config(commit, &config, &origin, err);
     if (r == 0)
         r = store_staging_create(store, &staging, err);
     if (r >= 0)
         r = run_worker_paused(commit, staging, &result, err);
     what.config = config;
+    what.container_config = origin;
     if (r >= 0)
         r = store_staging_commit(staging, result, &what, &commit->id, err);
     image_worker_result_free(result);
     oci_image_execution_free(config);
+    oci_image_execution_free(origin);
     return r;
 }
 

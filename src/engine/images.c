@@ -268,6 +268,24 @@ static const char *last_comment(const struct oci_image_configuration *config)
     return config->history_count ? config->history[config->history_count - 1]->comment : NULL;
 }
 
+/* What a build made it from is in the records; what a commit did, in its configuration. One that is
+ * not here any more, or was never, is nobody's parent. */
+static char *parent_of(struct store *store, const struct store_image *image)
+{
+    _cleanup_store_image_ struct store_image *parent = NULL;
+    _cleanup_free_ char *id = NULL;
+    const char *named = json_string_map_get(image->config->unknown_fields, "parent");
+    size_t length = named ? strlen(named) : 0;
+
+    if (image->parent)
+        id = xstrdup(image->parent);
+    else if (length > 2 && named[0] == '"')
+        id = xstrndup(named + 1, length - 2);
+    if (!id || store_image_find(store, id, &parent, NULL) < 0 || !text_equal(parent->id, id))
+        return NULL;
+    return steal_ptr(id);
+}
+
 /* A message is a line. Line breaks outside of strings are blanks to JSON, and inside of them there
  * are none. */
 static char *one_line(const char *json)
@@ -303,6 +321,7 @@ static int inspect_step(struct image_call *call, struct error *err)
     details->config = one_line(image->config_text);
     details->built_in = details->has_built_in = image->built_in;
     details->base = xstrdup(image->base);
+    details->parent = parent_of(call->engine->store, image);
     call->document = details;
     return 0;
 }

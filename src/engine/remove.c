@@ -86,6 +86,19 @@ static void remove_now(struct remove_operation *remove)
     disk_submit(container->engine->disk, &remove->job);
 }
 
+/* dockerd's words: clients look for them. */
+static void refuse_active(const struct container *container, struct error *err)
+{
+    const char *state = container_is_paused(container)             ? "paused"
+                        : container->state == CONTAINER_RESTARTING ? "restarting"
+                                                                   : "running";
+
+    error_set(err, -EBUSY,
+              "You cannot remove a %s container %s. %s the container before attempting removal or "
+              "force remove",
+              state, container->id, text_equal(state, "paused") ? "Unpause and then stop" : "Stop");
+}
+
 static void remove_begin(struct operation *operation)
 {
     struct remove_operation *remove = (struct remove_operation *)operation;
@@ -98,11 +111,7 @@ static void remove_begin(struct operation *operation)
     } else if (!container_is_active(container)) {
         remove_now(remove);
     } else if (!remove->force) {
-        error_set(&remove->err, -EBUSY,
-                  "cannot remove container \"/%s\": container is %s: stop the container before "
-                  "removing or force remove",
-                  container->name,
-                  container->state == CONTAINER_RESTARTING ? "restarting" : "running");
+        refuse_active(container, &remove->err);
         operation_finish(operation, &remove->err, false);
     } else if (container->link) {
         /* Goes on in remove_container_ended(). */

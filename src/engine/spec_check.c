@@ -135,6 +135,8 @@ static int check_modes(const struct api_container_spec *spec, struct error *err)
         r = error_set(err, -EINVAL, "conflicting options: hostname and the UTS mode");
     if (r == 0 && text_equal(spec->uts_mode, "host") && !text_empty(spec->domainname))
         r = error_set(err, -EINVAL, "conflicting options: domainname and the UTS mode");
+    if (r == 0 && !text_empty(spec->isolation) && !text_equal(spec->isolation, "default"))
+        r = error_set(err, -EINVAL, "invalid isolation '%s' on linux", spec->isolation);
     return r;
 }
 

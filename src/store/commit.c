@@ -82,6 +82,31 @@ void config_add_history(struct oci_image_configuration *config, int64_t created,
     config->history[config->history_count++] = entry;
 }
 
+static void add_text(struct json_string_map **fields, const char *key, const char *text)
+{
+    _cleanup_buffer_ struct buffer value = BUFFER_INIT;
+    struct json_writer writer;
+
+    json_writer_init(&writer, &value, JSON_COMPACT);
+    json_writer_string(&writer, text);
+    json_string_map_set(fields, key, buffer_text(&value));
+}
+
+/* In docker's fields, as nothing of the OCI's says it. */
+static void add_origin(struct oci_image_configuration *config, const struct store_commit *commit)
+{
+    _cleanup_buffer_ struct buffer container_config = BUFFER_INIT;
+
+    if (commit->parent)
+        add_text(&config->unknown_fields, "parent", commit->parent);
+    if (!commit->container)
+        return;
+    add_text(&config->unknown_fields, "container", commit->container);
+    oci_image_execution_write(commit->container_config, &container_config);
+    json_string_map_set(&config->unknown_fields, "container_config",
+                        buffer_text(&container_config));
+}
+
 static struct oci_image_configuration *new_config(const struct store_commit *commit)
 {
     struct oci_image_configuration *config = xnew(struct oci_image_configuration);
@@ -107,6 +132,7 @@ static int compose_config(struct composition *c, struct error *err)
     if (r < 0)
         return r;
     config_drop_origin(config);
+    add_origin(config, c->commit);
     free(config->created);
     config->created = clock_format(c->created);
     if (!text_empty(c->commit->author))

@@ -305,5 +305,107 @@ def limits_and_policies_are_changed(instance, images):
     docker("rm", "-f", "box")
 
 
+@test
+def images_tell_where_they_come_from(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("create", "--name", "one", "--hostname", "named", "small:1", "sleep", "1000")
+    container = docker("inspect", "-f", "{{.Id}}", "one").out.strip()
+    docker("commit", "-c", "CMD other", "one", "made:1")
+    base, made = json.loads(docker("inspect", "small:1", "made:1").out)
+    assert (base["Parent"], base["Container"], base["ContainerConfig"]["Image"]) == ("", "", ""), base
+    assert base["DockerVersion"] == "" and base["VirtualSize"] == base["Size"] > 0, base
+    assert base["GraphDriver"]["Name"] == "overlay2", base
+    assert base["Metadata"] == {"LastTagTime": "0001-01-01T00:00:00Z"}, base
+    assert base["Config"]["AttachStdin"] is False and base["Config"]["Image"] == "", base
+    assert made["Parent"] == base["Id"] and made["Container"] == container, made
+    origin = made["ContainerConfig"]
+    assert (origin["Image"], origin["Hostname"], origin["Cmd"]) == ("small:1", "named", ["sleep", "1000"]), origin
+    assert made["Config"]["Cmd"] == ["/bin/sh", "-c", "other"] and made["Config"]["Hostname"] == "", made
+    # Who is not here any more is nobody's parent, and an image's origin is not its children's.
+    docker("run", "--name", "two", "made:1", "true")
+    docker("commit", "two", "made:2")
+    docker("rm", "one", "two")
+    child = json.loads(docker("inspect", "made:2").out)[0]
+    assert child["Parent"] == made["Id"] and child["Container"] != container, child
+    docker("rmi", "made:1")
+    assert json.loads(docker("inspect", "made:2").out)[0]["Parent"] == ""
+    docker("build", "-t", "made:3", "-",
+           input='FROM small:1\nHEALTHCHECK --retries=2 CMD true\nSHELL ["/bin/ash", "-c"]\nONBUILD RUN true\n')
+    built = json.loads(docker("inspect", "made:3").out)[0]
+    config = built["Config"]
+    assert config["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "Retries": 2}, config
+    assert config["Shell"] == ["/bin/ash", "-c"] and config["OnBuild"] == ["RUN true"], config
+    assert built["Parent"].startswith("sha256:") and built["Container"] == "", built
+
+
+@test
+def what_runs_is_not_removed(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+
+    def refusal(name, state, what):
+        container = docker("inspect", "-f", "{{.Id}}", name).out.strip()
+        status, answer = docker.ask("DELETE", f"/containers/{name}")
+        assert status == 409 and answer["message"] == (
+            f"You cannot remove a {state} container {container}. {what} the container before attempting "
+            "removal or force remove"), answer
+    docker("run", "-d", "--name", "one", "small:1", "sleep", "1000")
+    refusal("one", "running", "Stop")
+    docker("pause", "one")
+    refusal("one", "paused", "Unpause and then stop")
+    docker("rm", "-f", "one")
+    docker("run", "-d", "--name", "two", "--restart", "always", "small:1", "false")
+    # Each pause between attempts is twice the last.
+    wait_for(lambda: json.loads(docker("inspect", "two").out)[0]["RestartCount"] >= 5,
+             what="the pauses have become long")
+    wait_for(lambda: docker("inspect", "-f", "{{.State.Status}}", "two").out == "restarting\n",
+             what="it waits for its next attempt")
+    refusal("two", "restarting", "Stop")
+    docker("rm", "-f", "two")
+
+
+@test
+def sizes_of_what_has_no_terminal_are_nothing(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("run", "-d", "--name", "one", "small:1", "sleep", "1000")
+    assert docker.ask("POST", "/containers/one/resize?h=40&w=120") == (200, None)
+    session = docker.ask("POST", "/containers/one/exec", {"Cmd": ["sleep", "1000"]})[1]["Id"]
+    assert docker.ask("POST", f"/exec/{session}/start", {"Detach": True})[0] == 200
+    assert docker.ask("POST", f"/exec/{session}/resize?h=40&w=120") == (200, None)
+    assert docker.ask("POST", "/containers/one/resize?h=40&w=-1")[0] == 400
+    docker("kill", "one")
+    assert docker.ask("POST", "/containers/one/resize?h=40&w=120")[0] == 409
+    docker("rm", "one")
+
+
+@test
+def ranges_of_ports_are_taken_from(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    for name, port in ("one", "18420"), ("two", "18421"):
+        docker("run", "-d", "--name", name, "-p", "18420-18430:80", "small:1", "sleep", "1000")
+        container = json.loads(docker("inspect", name).out)[0]
+        assert container["HostConfig"]["PortBindings"]["80/tcp"] == [
+            {"HostIp": "", "HostPort": "18420-18430"}], container["HostConfig"]
+        assert port in [place["HostPort"] for place in container["NetworkSettings"]["Ports"]["80/tcp"]]
+    for text in "18430-18420", "1-70000", "0-5", "1-", "-1", "1-2-3":
+        status, answer = docker.ask("POST", "/containers/create", {
+            "Image": "small:1", "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": text}]}}})
+        assert status == 400 and answer["message"] == f'invalid port specification: "{text}"', answer
+    docker("rm", "-f", "one", "two")
+
+
+@test
+def isolation_is_a_word_that_is_kept(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    for word in "", "default":
+        name = docker("create", "--isolation", word, "small:1").out.strip()
+        assert docker("inspect", "-f", "{{.HostConfig.Isolation}}", name).out == word + "\n"
+    assert "invalid isolation 'hyperv' on linux" in docker("create", "--isolation", "hyperv", "small:1", code=1).err
+
+
 if __name__ == "__main__":
     sys.exit(main())

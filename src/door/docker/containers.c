@@ -264,7 +264,7 @@ void docker_container_resize(struct exchange *exchange)
     }
     const struct api_container_resize size = {
         .container = exchange->words[0], .rows = (uint16_t)rows, .columns = (uint16_t)columns};
-    call(exchange, "container.resize", &size, call_done_empty, NULL);
+    call(exchange, "container.resize", &size, call_done_nothing, NULL);
 }
 
 /* ---- wait */

@@ -242,11 +242,31 @@ static int parse_port(const char *text, struct api_port *port, struct error *err
     return 0;
 }
 
+/* "8000", or "8000-8010": the first free one of these. "0" is none. */
+static int parse_host_port(const char *text, struct api_port *port, struct error *err)
+{
+    size_t digits = strcspn(text, "-");
+    _cleanup_free_ char *number = xstrndup(text, digits);
+    uint64_t first, last;
+
+    int r = text_to_u64(number, 0, UINT16_MAX, &first);
+    if (r == 0 && text[digits])
+        r = text_to_u64(text + digits + 1, first, UINT16_MAX, &last);
+    else
+        last = first;
+    if (r < 0 || (first == 0 && last > 0))
+        return error_set(err, -EINVAL, "invalid port specification: \"%s\"", text);
+    port->host_port = (uint16_t)first;
+    port->has_host_port = first != 0;
+    port->has_host_port_last = last > first;
+    port->host_port_last = port->has_host_port_last ? (uint16_t)last : 0;
+    return 0;
+}
+
 static int add_binding(const char *key, struct docker_binding *from,
                        struct api_container_spec *spec, struct error *err)
 {
     struct api_port *port = xnew(struct api_port);
-    uint64_t value = 0;
 
     spec->ports = xrealloc(spec->ports, spec->ports_count + 1, sizeof(*spec->ports));
     spec->ports[spec->ports_count++] = port;
@@ -254,13 +274,7 @@ static int add_binding(const char *key, struct docker_binding *from,
     if (r < 0 || !from)
         return r;
     take_text(&port->host_address, &from->host_ip);
-    if (text_empty(from->host_port))
-        return 0;
-    if (text_to_u64(from->host_port, 0, UINT16_MAX, &value) < 0)
-        return error_set(err, -EINVAL, "invalid port specification: \"%s\"", from->host_port);
-    port->host_port = (uint16_t)value;
-    port->has_host_port = value != 0;
-    return 0;
+    return text_empty(from->host_port) ? 0 : parse_host_port(from->host_port, port, err);
 }
 
 static int add_ports(struct docker_port_bindings *from, struct api_container_spec *spec,
@@ -405,6 +419,7 @@ static void add_isolation(struct docker_host_config *from, struct api_container_
     take_text(&spec->userns_mode, &from->userns_mode);
     take_text(&spec->pid_mode, &from->pid_mode);
     take_text(&spec->ipc_mode, &from->ipc_mode);
+    take_text(&spec->isolation, &from->isolation);
     take_text(&spec->uts_mode, &from->uts_mode);
     take_text(&spec->cgroupns_mode, &from->cgroupns_mode);
     take_list(&spec->group_add, &spec->group_add_count, &from->group_add);

@@ -165,6 +165,8 @@ void calls_cancel(struct exchange *exchange);
 
 /* call_done for what is answered with 204. */
 void call_done_empty(struct exchange *exchange, const struct rpc_outcome *outcome);
+/* And with 200 without a body. */
+void call_done_nothing(struct exchange *exchange, const struct rpc_outcome *outcome);
 
 /* ---- connections (connection.c, for those above) ---- */
 

@@ -189,7 +189,7 @@ static void resize(struct exchange *exchange, const struct rpc_outcome *outcome)
         .rows = (uint16_t)target_number(&exchange->target, "h", 0),
         .columns = (uint16_t)target_number(&exchange->target, "w", 0)};
 
-    call(exchange, "container.resize", &size, call_done_empty, NULL);
+    call(exchange, "container.resize", &size, call_done_nothing, NULL);
 }
 
 void docker_exec_resize(struct exchange *exchange)

@@ -327,6 +327,7 @@ int isolation_build(const struct isolation_options *options, struct api_containe
     spec->cgroup_parent = xstrdup(options->cgroup_parent);
     spec->cgroupns_mode = xstrdup(options->cgroupns);
     spec->ipc_mode = xstrdup(options->ipc);
+    spec->isolation = xstrdup(options->isolation);
     spec->pid_mode = xstrdup(options->pid);
     spec->userns_mode = xstrdup(options->userns);
     spec->uts_mode = xstrdup(options->uts);

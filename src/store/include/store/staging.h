@@ -50,6 +50,10 @@ struct store_commit {
     const char *comment;                      /* NULL: none */
     const char *created_by;                   /* the container's command line, for the history */
     const char *os, *architecture, *variant;  /* without a parent; variant NULL: none */
+    /* What docker's inspect shows of the container it came from: its ID, and how it was set up.
+     * NULL: neither. */
+    const char *container;
+    const struct oci_image_execution *container_config;
 };
 
 /* Makes an image of the parent and the worker's layer. ret_id: sha256:HEX, owned. */
