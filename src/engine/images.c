@@ -114,19 +114,44 @@ char **image_list_of(char *const *list, size_t *ret_count)
 
 /* --- list and inspect ------------------------------------------------------------------------- */
 
-static bool matches(const struct store_image *image, const char *reference)
+/* name: repository:tag or repository@digest. */
+static bool matches(const char *name, const char *reference)
 {
-    if (text_empty(reference))
-        return true;
-    for (size_t i = 0; image->names && image->names[i]; i++) {
-        const char *colon = strrchr(image->names[i], ':');
-        _cleanup_free_ char *repository =
-            colon ? xstrndup(image->names[i], (size_t)(colon - image->names[i]))
-                  : xstrdup(image->names[i]);
-        if (fnmatch(reference, image->names[i], 0) == 0 || fnmatch(reference, repository, 0) == 0)
-            return true;
+    const char *at = strchr(name, '@');
+    const char *end = at ? at : strrchr(name, ':');
+    _cleanup_free_ char *repository = end ? xstrndup(name, (size_t)(end - name)) : xstrdup(name);
+
+    return fnmatch(reference, name, 0) == 0 || fnmatch(reference, repository, 0) == 0;
+}
+
+static bool lists_by_name(const struct image_call *call)
+{
+    const struct api_image_filters *filters = call->what;
+
+    return !text_empty(call->reference) || (filters && filters->reference_count);
+}
+
+static bool is_asked_for(const struct image_call *call, const char *name)
+{
+    const struct api_image_filters *filters = call->what;
+    bool named = !filters || !filters->reference_count;
+
+    for (size_t i = 0; !named && i < filters->reference_count; i++)
+        named = matches(name, filters->reference[i]);
+    return named && (text_empty(call->reference) || matches(name, call->reference));
+}
+
+/* As dockerd, which shows an image that is looked for by name under the names that fit alone. */
+static char **names_asked_for(const struct image_call *call, char *const *names, size_t *ret_count)
+{
+    char **kept = xnew_array(char *, strv_length(names) + 1);
+
+    *ret_count = 0;
+    for (; names && *names; names++) {
+        if (is_asked_for(call, *names))
+            kept[(*ret_count)++] = xstrdup(*names);
     }
-    return false;
+    return kept;
 }
 
 const struct json_string_map *image_labels(const struct store_image *image)
@@ -134,13 +159,15 @@ const struct json_string_map *image_labels(const struct store_image *image)
     return image->config->config ? image->config->config->labels : NULL;
 }
 
-static struct api_image_summary *summary_of(const struct store_image *image, char *const *used)
+static struct api_image_summary *summary_of(const struct image_call *call,
+                                            const struct store_image *image)
 {
     struct api_image_summary *summary = xnew(struct api_image_summary);
+    char *const *used = call->used_images;
 
     summary->id = xstrdup(image->id);
-    summary->names = image_list_of(image->names, &summary->names_count);
-    summary->digests = image_list_of(image->digests, &summary->digests_count);
+    summary->names = names_asked_for(call, image->names, &summary->names_count);
+    summary->digests = names_asked_for(call, image->digests, &summary->digests_count);
     summary->created_at = clock_format(image->created);
     summary->size = image->size;
     summary->has_containers = true;
@@ -176,14 +203,9 @@ struct image_times {
 static bool fits(const struct store_image *image, const struct api_image_filters *filters,
                  const struct image_times *times)
 {
-    bool named = false;
-
     if (!filters)
         return true;
-    for (size_t i = 0; i < filters->reference_count && !named; i++)
-        named = matches(image, filters->reference[i]);
-    return (!filters->reference_count || named) &&
-           (!filters->has_dangling || filters->dangling == (image->names == NULL)) &&
+    return (!filters->has_dangling || filters->dangling == (image->names == NULL)) &&
            (!filters->has_until || image->created < filters->until) &&
            (!times->before || image->created < times->before) &&
            (!times->since || image->created > times->since) &&
@@ -209,9 +231,13 @@ static int list_step(struct image_call *call, struct error *err)
     struct api_image_summaries *list = xnew(struct api_image_summaries);
     list->images = xnew_array(struct api_image_summary *, count + 1);
     for (size_t i = 0; i < count; i++) {
-        if ((call->force || !images[i]->intermediate) && matches(images[i], call->reference) &&
-            fits(images[i], filters, &times))
-            list->images[list->images_count++] = summary_of(images[i], call->used_images);
+        if ((!call->force && images[i]->intermediate) || !fits(images[i], filters, &times))
+            continue;
+        struct api_image_summary *summary = summary_of(call, images[i]);
+        if (!lists_by_name(call) || summary->names_count || summary->digests_count)
+            list->images[list->images_count++] = summary;
+        else
+            api_image_summary_free(summary);
     }
     store_image_list_free(images, count);
     call->document = list;
