@@ -66,7 +66,26 @@ static void add(struct buffer *text, const char *name, const char *value)
         buffer_printf(text, "%s %zu %s\n", name, strlen(value), value);
 }
 
-/* Everything that decides what the step makes. */
+static void add_list(struct buffer *text, const char *name, char *const *items)
+{
+    for (size_t i = 0; items && items[i]; i++)
+        add(text, name, items[i]);
+}
+
+static void add_copy(struct buffer *text, const struct build_copy *copy)
+{
+    add(text, "word", copy->word);
+    add(text, "to", copy->destination);
+    add(text, "chown", copy->chown);
+    if (copy->has_chmod)
+        buffer_printf(text, "chmod %o\n", copy->chmod);
+    buffer_printf(text, "extract %d\n", copy->extract);
+    /* the same words, but other owners */
+    buffer_printf(text, "from %d\n", copy->has_from_stage || copy->from_image);
+}
+
+/* Everything that decides what the step makes; with its length each, since the words of the history
+ * alone do not say where one ends and the next begins. */
 static void make_key(const struct build_work *work, const struct build_step *step,
                      const char *created_by, char ret[KEY_SIZE])
 {
@@ -75,14 +94,15 @@ static void make_key(const struct build_work *work, const struct build_step *ste
     add(&text, "parent", work->image_id);
     add(&text, "step", created_by);
     add(&text, "author", step->author);
-    if (step->copy && step->copy->has_chmod)
-        buffer_printf(&text, "chmod %o\n", step->copy->chmod);
-    if (step->copy) /* the same words, but other owners */
-        buffer_printf(&text, "from %d\n", step->copy->has_from_stage || step->copy->from_image);
+    if (step->copy)
+        add_copy(&text, step->copy);
+    if (step->run) {
+        add_list(&text, "argument", step->run->arguments);
+        add_list(&text, "env", step->run->env);
+        add(&text, "network", step->run->network);
+    }
     if (step->run && step->run->script)
         add(&text, "script", step->run->script->content);
-    if (step->run)
-        add(&text, "network", step->run->network);
     oci_image_execution_write(step->config, &text);
     store_build_key(text.data, text.length, ret);
 }

@@ -202,6 +202,17 @@ def what_has_not_changed_is_found_again(instance, images, scratch):
 
 
 @test
+def words_that_only_look_the_same_are_other_steps(instance, images, scratch):
+    """The history joins the words of RUN with blanks; the cache must not."""
+    base(instance, images)
+    one = 'FROM small:1\nWORKDIR /w\nRUN ["sh", "-c", "touch a b"]\n'
+    two = 'FROM small:1\nWORKDIR /w\nRUN ["sh", "-c", "touch a", "b"]\n'
+    for text, names in ((one, "a\nb\n"), (two, "a\n")):
+        identity = build(instance, scratch, text, "-q").out.strip()
+        assert instance.cloche("run", "--rm", identity, "ls").out == names, text
+
+
+@test
 def prune_removes_what_no_image_needs(instance, images, scratch):
     base(instance, images)
     build(instance, scratch, "FROM small:1\nRUN echo one > /one\nRUN echo two > /two\n")

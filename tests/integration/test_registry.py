@@ -125,6 +125,24 @@ def mirrors_come_first_and_without_credentials(instance, images, scratch):
         assert len(registry.requests) == before, "the mirror had it"
 
 
+@test
+def a_mirror_that_breaks_in_a_layer_is_left_for_the_registry(instance, scratch):
+    image = Made([tar_of({"a": noise(5000, 4)}), tar_of({"b": noise(5000, 5)})])
+    def broken(handler, digest, body):
+        if digest not in {layer["digest"] for layer in image.layers}:
+            return False
+        handler.send_response(404)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return True
+    with Liar(image) as mirror, Liar(image) as registry:
+        config(instance, scratch, hosts={
+            registry.name: {"mirrors": [f"http://{mirror.name}"], "url": f"http://{registry.name}"}})
+        mirror.hooks["blob"] = broken
+        instance.cloche("pull", f"{registry.name}/a:1")
+        assert mirror.requests and registry.requests
+
+
 # ---------------------------------------------------------------- push
 
 @test

@@ -58,6 +58,7 @@ void session_use(struct session *session, const struct endpoint *endpoint, const
     char *copy = xstrdup(scope);
 
     session->endpoint = endpoint;
+    session->stop = false; /* of the layers of the endpoint before, whose threads have ended */
     free(session->scope);
     free(session->authorization);
     session->scope = copy;
