@@ -74,7 +74,7 @@ LINES = [
     (r"docker kill web", r"\Aweb\n\Z"),
     (r"docker wait web", r"\A137\n\Z"),
     (r"docker start web", r"\Aweb\n\Z"),
-    (1, r"docker rm web", r"container is running: stop the container before removing"),
+    (1, r"docker rm web", r"You cannot remove a running container [0-9a-f]{{64}}\. Stop the container before "),
     (r"docker rename talk said", NOTHING),
     (r"docker start -a said", r"^one$"),
     (r"docker rm said", r"\Asaid\n\Z"),
