@@ -184,6 +184,7 @@ class Liar:
         self.requests = []
         self.manifests = {}
         self.token = None        # wanted, where not None
+        self.realm = None        # of the token service, where it is another's
         self.tokens_given = 0
         self.credentials = None  # of the token service, "user:password"
         self.ranges = True
@@ -248,7 +249,8 @@ class Liar:
     def allowed(self, handler):
         if self.token is None or handler.headers.get("Authorization") == f"Bearer {self.token}":
             return True
-        challenge = f'Bearer realm="http://{self.name}/token",service="liar",scope="x"'
+        realm = self.realm or f"http://{self.name}/token"
+        challenge = f'Bearer realm="{realm}",service="liar",scope="x"'
         self.send(handler, 401, b'{"errors":[{"code":"UNAUTHORIZED"}]}',
                   WWW_Authenticate=challenge)
         return False

@@ -420,5 +420,15 @@ def a_full_disk_is_told_and_leaves_nothing(instance, scratch):
             wait_for(lambda: run("umount", instance.root / "staging", code=None).code == 0)
 
 
+@test
+def a_token_service_elsewhere_without_tls_hears_no_password(instance, scratch):
+    quick(instance, scratch)
+    with Liar(image()) as liar:
+        liar.token = "wanted"
+        for realm in ("http://192.0.2.7/token", "http://127.0.0.1.example/token", "http://localhost@192.0.2.7/token"):
+            liar.realm = realm
+            refuse(instance, liar, "its token service", "has no TLS")
+
+
 if __name__ == "__main__":
     main()

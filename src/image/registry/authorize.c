@@ -67,12 +67,40 @@ static void add_scopes(struct buffer *query, const struct session *session,
         add_field(query, "scope", scopes[i]);
 }
 
-/* A token service without TLS would get to see passwords: only where the registry is as bare. */
+/* Owned; NULL: the URL is none. */
+static char *host_of(const char *url)
+{
+    CURLU *parsed = curl_url();
+    char *host = NULL, *copy = NULL;
+
+    if (parsed && !curl_url_set(parsed, CURLUPART_URL, url, 0) &&
+        !curl_url_get(parsed, CURLUPART_HOST, &host, 0))
+        copy = xstrdup(host);
+    curl_free(host);
+    curl_url_cleanup(parsed);
+    return copy;
+}
+
+static bool is_loopback(const char *host)
+{
+    return text_equal(host, "localhost") || text_equal(host, "[::1]") ||
+           (text_starts_with(host, "127.") && strspn(host, "0123456789.") == strlen(host));
+}
+
+/* A token service without TLS gets to see passwords, and so does everybody on the way: only where
+ * the registry itself is as bare, and then on this machine or on the registry's own host. */
+static bool may_be_plain(const struct session *session, const char *realm)
+{
+    const char *url = session->endpoint->given->url;
+    _cleanup_free_ char *own = host_of(url), *host = host_of(realm);
+
+    return text_starts_with(url, "http://") && text_starts_with(realm, "http://") && own && host &&
+           (is_loopback(host) || text_equal(host, own));
+}
+
 static int check_realm(const struct session *session, const char *realm, struct error *err)
 {
-    bool plain = text_starts_with(session->endpoint->given->url, "http://");
-
-    if (text_starts_with(realm, "https://") || (plain && text_starts_with(realm, "http://")))
+    if (text_starts_with(realm, "https://") || may_be_plain(session, realm))
         return 0;
     return error_set(err, -EACCES, "%s: its token service '%.200s' has no TLS",
                      session->registry->name, realm);
