@@ -55,7 +55,7 @@ def a_container_is_restarted_and_counted(instance, images):
     assert seen["ExitCode"] == 3 or seen["Status"] == "running", seen
     wait_for(lambda: "Restarting (3)" in status_line(instance, "box"))
     refused = instance.cloche("rm", "box", code=1)
-    assert "is restarting" in refused.err or "is running" in refused.err, refused.err
+    assert "a restarting container" in refused.err or "a running container" in refused.err, refused.err
     instance.cloche("stop", "-t", "1", "box")
     assert state(instance, "box")["Status"] == "exited"
     count = instance.cloche("logs", "box").out.count("run\n")
