@@ -46,8 +46,8 @@ static int drop_privileges(struct error *err)
 
 static const char *const allowed_calls[] = {
     /* sockets */
-    "socket", "connect", "accept4", "sendto", "recvfrom", "sendmsg", "recvmsg", "setsockopt",
-    "getsockopt", "close", "read", "write", "fcntl",
+    "socket", "connect", "shutdown", "accept4", "sendto", "recvfrom", "sendmsg", "recvmsg",
+    "setsockopt", "getsockopt", "close", "read", "write", "fcntl",
     /* waiting */
     "epoll_ctl", "epoll_wait", "epoll_pwait", "clock_gettime", "getrandom", "restart_syscall",
     "rt_sigreturn",

@@ -4,8 +4,8 @@
  *     control         names_protocol: places and sandboxes
  *     sandbox         its UDP socket: known names are answered at once; the rest becomes a question
  *     question        one UDP socket to a resolver, and the next one when it does not answer
- *     client          a TCP connection of a container: one question at a time, of known names or,
- *                     over UDP, of others
+ *     client          a TCP connection of a container: known names are answered at once; the rest
+ *                     becomes a question, which goes on over TCP when the answer is cut
  *
  * Ends when the engine's connection is gone and no sandbox is left.
  */
@@ -25,12 +25,15 @@
 #include "table.h"
 
 enum {
-    QUESTIONS_MAX = 1024, /* under way */
+    QUESTIONS_MAX = 1024,  /* under way */
+    LONG_ANSWERS_MAX = 64, /* of these, over TCP: 64 KiB of memory each */
     CLIENTS_MAX = 256,
     SANDBOXES_MAX = 4096,
     RESOLVER_TIMEOUT_MS = 2000,
     CLIENT_TIMEOUT_MS = 10000,
     PACKET_MAX = 4096, /* what we take over UDP */
+    ANSWER_MAX = 2 + MESSAGE_MAX,
+    CLIENT_BUFFER = 2 * ANSWER_MAX, /* holds a whole answer */
     PORT_DNS = 53,
     EVENTS = 32,
 };
@@ -78,6 +81,9 @@ struct question {
     unsigned resolver;
     int64_t deadline;
     struct source source;
+    uint8_t *answer; /* owned; over TCP: two bytes of length and the answer; else NULL */
+    size_t answer_length;
+    bool sent; /* the query, over TCP */
     size_t length;
     uint8_t query[PACKET_MAX];
 };
@@ -104,18 +110,18 @@ static int64_t now_ms(void)
     return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static int watch(struct server *server, struct source *source)
+static int watch(struct server *server, struct source *source, int operation, uint32_t events)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = source};
+    struct epoll_event event = {.events = events, .data.ptr = source};
 
-    return epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, source->fd, &event) < 0 ? -errno : 0;
+    return epoll_ctl(server->epoll_fd, operation, source->fd, &event) < 0 ? -errno : 0;
 }
 
 static void source_open(struct server *server, struct source *source, enum source_kind kind, int fd,
                         void *owner)
 {
     *source = (struct source){kind, fd, owner};
-    if (fd >= 0 && watch(server, source) < 0)
+    if (fd >= 0 && watch(server, source, EPOLL_CTL_ADD, EPOLLIN) < 0)
         close_fd(steal_fd(&source->fd));
 }
 
@@ -140,6 +146,7 @@ static void question_end(struct server *server, struct question *question)
         break;
     }
     close_fd(steal_fd(&question->source.fd));
+    free(steal_ptr(question->answer));
     server->questions_count--;
     release_later(server, question);
 }
@@ -164,18 +171,21 @@ static void reply_failure(struct server *server, struct question *question)
     reply(server, question, data, message_answer_end(&answer, MESSAGE_SERVER_FAILURE));
 }
 
-static int open_resolver(const struct names_resolver *resolver)
+static int open_resolver(const struct names_resolver *resolver, int type)
 {
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(PORT_DNS)};
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(PORT_DNS)};
     const bool ipv6 = resolver->family == AF_INET6;
     _cleanup_close_ int fd =
-        socket(ipv6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        socket(ipv6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     memcpy(&v4.sin_addr, resolver->address, sizeof(v4.sin_addr));
     memcpy(&v6.sin6_addr, resolver->address, sizeof(v6.sin6_addr));
-    if (fd < 0 || (ipv6 ? connect(fd, (const struct sockaddr *)&v6, sizeof(v6))
-                        : connect(fd, (const struct sockaddr *)&v4, sizeof(v4))) < 0)
+    if (fd < 0)
+        return -errno;
+    if ((ipv6 ? connect(fd, (const struct sockaddr *)&v6, sizeof(v6))
+              : connect(fd, (const struct sockaddr *)&v4, sizeof(v4))) < 0 &&
+        errno != EINPROGRESS)
         return -errno;
     return steal_fd(&fd);
 }
@@ -184,9 +194,10 @@ static int open_resolver(const struct names_resolver *resolver)
 static void question_ask(struct server *server, struct question *question)
 {
     close_fd(steal_fd(&question->source.fd));
+    free(steal_ptr(question->answer));
     for (; question->resolver < NAMES_RESOLVERS_MAX; question->resolver++) {
         const struct names_resolver *resolver = &question->sandbox->resolvers[question->resolver];
-        int fd = resolver->family ? open_resolver(resolver) : -1;
+        int fd = resolver->family ? open_resolver(resolver, SOCK_DGRAM) : -1;
 
         if (fd < 0)
             continue;
@@ -205,22 +216,118 @@ static void question_ask(struct server *server, struct question *question)
     question_end(server, question);
 }
 
+static void ask_next(struct server *server, struct question *question)
+{
+    question->resolver++;
+    question_ask(server, question);
+}
+
+static bool is_answer(const struct question *question, const uint8_t *data, size_t length)
+{
+    uint16_t id;
+
+    return message_is_response(data, length, &id) && id == question->id &&
+           message_same_question(question->query, &question->question, data, length);
+}
+
+static bool is_cut(const uint8_t data[static MESSAGE_HEADER])
+{
+    return data[2] & 0x02; /* TC */
+}
+
+static unsigned long_answers(const struct server *server)
+{
+    unsigned count = 0;
+
+    for (const struct question *question = server->questions; question; question = question->next)
+        count += question->answer != NULL;
+    return count;
+}
+
+/* The same resolver once more, for the whole of an answer that was cut. */
+static void ask_over_tcp(struct server *server, struct question *question)
+{
+    close_fd(steal_fd(&question->source.fd));
+    int fd = open_resolver(&question->sandbox->resolvers[question->resolver], SOCK_STREAM);
+    if (fd < 0) {
+        ask_next(server, question);
+        return;
+    }
+    question->answer = xnew_array(uint8_t, ANSWER_MAX);
+    question->answer_length = 0;
+    question->sent = false;
+    question->deadline = now_ms() + RESOLVER_TIMEOUT_MS;
+    source_open(server, &question->source, SOURCE_QUESTION, fd, question);
+    (void)watch(server, &question->source, EPOLL_CTL_MOD, EPOLLOUT);
+}
+
+/* The socket is new: it takes the whole query, or the connection has failed. */
+static int send_over_tcp(struct server *server, struct question *question)
+{
+    uint8_t framed[2 + PACKET_MAX];
+    const size_t length = question->length + 2;
+
+    framed[0] = (uint8_t)(question->length >> 8);
+    framed[1] = (uint8_t)question->length;
+    memcpy(framed + 2, question->query, question->length);
+    if (send(question->source.fd, framed, length, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)length)
+        return -EPIPE;
+    question->sent = true;
+    return watch(server, &question->source, EPOLL_CTL_MOD, EPOLLIN);
+}
+
+static void on_resolver_tcp(struct server *server, struct question *question)
+{
+    uint8_t *data = question->answer;
+
+    if (!question->sent) {
+        if (send_over_tcp(server, question) < 0)
+            ask_next(server, question);
+        return;
+    }
+    ssize_t length = recv(question->source.fd, data + question->answer_length,
+                          ANSWER_MAX - question->answer_length, MSG_DONTWAIT);
+    if (length < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (length <= 0) {
+        ask_next(server, question);
+        return;
+    }
+    question->answer_length += (size_t)length;
+    if (question->answer_length < 2)
+        return;
+    const size_t wanted = (size_t)(data[0] << 8 | data[1]);
+    if (question->answer_length < wanted + 2)
+        return;
+    if (!is_answer(question, data + 2, wanted)) {
+        ask_next(server, question);
+        return;
+    }
+    reply(server, question, data + 2, wanted);
+    question_end(server, question);
+}
+
 static void on_resolver(struct server *server, struct question *question)
 {
     uint8_t data[PACKET_MAX];
-    uint16_t id;
 
+    if (question->answer) {
+        on_resolver_tcp(server, question);
+        return;
+    }
     ssize_t length = recv(question->source.fd, data, sizeof(data), MSG_DONTWAIT);
     if (length < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (length < 0) { /* refused */
-        question->resolver++;
-        question_ask(server, question);
+        ask_next(server, question);
         return;
     }
-    if (!message_is_response(data, (size_t)length, &id) || id != question->id ||
-        !message_same_question(question->query, &question->question, data, (size_t)length))
+    if (!is_answer(question, data, (size_t)length))
         return;
+    if (question->client && is_cut(data) && long_answers(server) < LONG_ANSWERS_MAX) {
+        ask_over_tcp(server, question);
+        return;
+    }
     reply(server, question, data, (size_t)length);
     question_end(server, question);
 }
@@ -300,16 +407,18 @@ static void client_end(struct server *server, struct client *client)
     release_later(server, client);
 }
 
-/* A client that does not read what is at most a few kilobytes loses them. */
+/* A client that does not read what its socket holds is let go. */
 static void answer_client(struct server *server, struct client *client, const uint8_t *data,
                           size_t length)
 {
-    uint8_t framed[2 + PACKET_MAX];
+    static uint8_t framed[ANSWER_MAX];
+    const size_t size = length + 2;
 
     framed[0] = (uint8_t)(length >> 8);
     framed[1] = (uint8_t)length;
     memcpy(framed + 2, data, length);
-    (void)send(client->source.fd, framed, length + 2, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (send(client->source.fd, framed, size, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)size)
+        (void)shutdown(client->source.fd, SHUT_RDWR); /* ends it with its next event */
 }
 
 static void on_client(struct server *server, struct client *client)
@@ -353,6 +462,7 @@ static void on_tcp(struct server *server, struct sandbox *sandbox)
         close(fd);
         return;
     }
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){CLIENT_BUFFER}, sizeof(int));
     struct client *client = xnew(struct client);
     client->sandbox = sandbox;
     client->deadline = now_ms() + CLIENT_TIMEOUT_MS;
@@ -536,10 +646,8 @@ static void expire(struct server *server, int64_t now)
 {
     for (struct question *question = server->questions, *next; question; question = next) {
         next = question->next;
-        if (question->deadline > now)
-            continue;
-        question->resolver++;
-        question_ask(server, question);
+        if (question->deadline <= now)
+            ask_next(server, question);
     }
     for (struct client *client = server->clients, *next; client; client = next) {
         next = client->next;

@@ -3,8 +3,60 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 
 from harness import Outside, http_get, main, run, test, wait_for
+
+# A resolver at 127.0.0.1 that knows one long answer: cut over UDP, whole over TCP, except for names
+# that begin with "u", for which it does not speak TCP.
+_RESOLVER = """
+import socket, struct, threading
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("127.0.0.1", 53))
+tcp = socket.create_server(("127.0.0.1", 53))
+def answer(query, flags, records):
+    text = bytes([200]) + b"x" * 200
+    record = b"\\xc0\\x0c" + struct.pack(">HHIH", 16, 1, 60, len(text)) + text
+    return query[:2] + struct.pack(">HHHHH", flags, 1, records, 0, 0) + query[12:] + record * records
+def serve():
+    while True:
+        query, peer = udp.recvfrom(4096)
+        udp.sendto(answer(query, 0x8380, 0), peer)
+threading.Thread(target=serve, daemon=True).start()
+print("ready", flush=True)
+while True:
+    connection = tcp.accept()[0]
+    query = connection.recv(4096)[2:]
+    if query[13:14] != b"u":
+        reply = answer(query, 0x8180, 300)
+        connection.sendall(struct.pack(">H", len(reply)) + reply)
+    connection.close()
+"""
+
+# Prints length, flags and number of records of the answer over UDP or TCP.
+_ASK = """
+import socket, struct, sys
+name = b"".join(bytes([len(word)]) + word for word in sys.argv[2].encode().split(b".")) + b"\\0"
+query = struct.pack(">HHHHHH", 77, 0x100, 1, 0, 0, 0) + name + struct.pack(">HH", 16, 1)
+if sys.argv[1] == "tcp":
+    peer = socket.create_connection(("127.0.0.11", 53), 10)
+    peer.sendall(struct.pack(">H", len(query)) + query)
+    data = b""
+    while len(data) < 2 or len(data) < 2 + struct.unpack_from(">H", data)[0]:
+        part = peer.recv(65536)
+        assert part, len(data)
+        data += part
+    data = data[2:]
+else:
+    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    peer.settimeout(10)
+    peer.sendto(query, ("127.0.0.11", 53))
+    data = peer.recv(4096)
+number, flags, _, records = struct.unpack_from(">HHHH", data)
+assert number == 77
+print(len(data), hex(flags), records)
+"""
 
 
 def serve(instance, name, network, *options):
@@ -231,6 +283,24 @@ def networks_come_back_after_a_firewalls_reload(instance, images):
         assert outside.http_get(9000) == "mate\n"
     assert fetch(instance, "mate", "in-one") == "in-one\n"
     assert fetch(instance, "mate", address(instance, "in-two", "two")) == ""
+
+
+@test
+def long_answers_of_resolvers_come_whole(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "one")
+    serve(instance, "client", "one", "--dns", "127.0.0.1")
+    pid = inspect(instance, "client")["State"]["Pid"]
+    ask = lambda *how: run("nsenter", "--net", "--target", pid, sys.executable, "-c", _ASK,
+                           *how).out.split()
+    with subprocess.Popen([sys.executable, "-c", _RESOLVER], stdout=subprocess.PIPE) as resolver:
+        try:
+            assert resolver.stdout.readline() == b"ready\n"
+            assert ask("udp", "long.example") == ["30", "0x8380", "0"]
+            assert ask("tcp", "long.example") == [str(30 + 300 * 213), "0x8180", "300"]
+            assert ask("tcp", "udp.example")[1] == "0x8182", "there is no other resolver"
+        finally:
+            resolver.kill()
 
 
 def name_server(instance):
