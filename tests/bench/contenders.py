@@ -72,7 +72,6 @@ class Cloche(Contender):
         self.env = dict(self.instance.env)
         self.command = [harness.program("cloche")]
         self.parents = [ACCOUNTS / self.instance.cgroup_parent]
-        self.keeper = None
 
     def start(self):
         run(*self.accounted([*self.command, "version"]), env=self.env)
@@ -108,6 +107,7 @@ class Docker(Contender):
     def __init__(self, folder):
         super().__init__(folder)
         self.socket = self.folder / "docker.sock"
+        self.daemon = None
         self.env = {"DOCKER_BUILDKIT": "0", "DOCKER_CONFIG": str(self.folder), "DOCKER_HOST": f"unix://{self.socket}"}
         self.command = ["/usr/bin/docker" if os.path.exists("/usr/bin/docker") else "docker"]
 
@@ -132,6 +132,8 @@ class Docker(Contender):
 
     def close(self):
         super().close()
+        if not self.daemon:
+            return
         names = self("ps", "-aq", code=None).out.split()
         if names:
             self("rm", "-f", *names, code=None)

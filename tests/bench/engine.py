@@ -29,7 +29,6 @@ import os
 import pathlib
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 
@@ -68,7 +67,7 @@ def failing(engine, case, failed):
     """An engine that cannot do a case is out of it; the others go on."""
     try:
         yield
-    except (RuntimeError, AssertionError, OSError, ValueError, KeyError, subprocess.SubprocessError) as problem:
+    except Exception as problem:  # whatever a client of a strange engine ends with
         failed.add(engine)
         print(f"{case:<14} {engine.name:<12} failed: {problem}"[:600], flush=True)
 

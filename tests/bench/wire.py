@@ -5,7 +5,7 @@ import json
 import socket
 
 
-class WireError(Exception):
+class WireError(RuntimeError):
     """The engine said no."""
 
 
