@@ -80,7 +80,9 @@ class Cloche(Contender):
         self.wires = [DockerWire(sock), ManagementWire(self.instance.socket)]
 
     def processes(self):
-        for pid in self.instance.processes():
+        """The door is known by the cgroup alone (its environment is empty), the monitors by the environment."""
+        members = {pid for pid, _ in super().processes()} | set(self.instance.processes())
+        for pid in sorted(members):
             with contextlib.suppress(OSError):
                 name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
                 if name.startswith(self.own) and name != "cloche":
