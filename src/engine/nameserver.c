@@ -315,6 +315,9 @@ void nameserver_start(struct container *container)
         log_failure(LOG_ERROR, &err, "container %.12s finds no names", container->id);
         return;
     }
+    /* Before its questions are read, the networks it is on; and behind, since the end of an earlier
+     * run may be seen in between and take them away. */
+    nameserver_places(container);
     message.may_ask_others = may_ask_others(container);
     add_resolvers(&message, container->effective);
     int pidfd = (int)syscall(SYS_pidfd_open, (pid_t)container->record->monitor_pid, 0U);

@@ -341,5 +341,15 @@ def names_are_answered_while_no_daemon_lives_and_after(instance, images):
     assert fetch(instance, "client", "late") == "late\n"
 
 
+@test
+def the_first_question_of_a_container_is_answered(instance, images):
+    """A program that asks as soon as it runs, again and again: the name server may not be told too late."""
+    instance.cloche("load", "-i", images.small())
+    instance.cloche("network", "create", "back")
+    instance.cloche("run", "-d", "--name", "db", "--network", "back", "small:1", "sleep", "1000")
+    for _ in range(30):
+        instance.cloche("run", "--rm", "--network", "back", "small:1", "ping", "-c", "1", "db")
+
+
 if __name__ == "__main__":
     main()

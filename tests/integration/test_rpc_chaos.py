@@ -22,7 +22,7 @@ from harness import BUILD, main, note, test
 PROGRAM = BUILD / "tests" / "integration" / "rpc_chaos"
 SECONDS = float(os.environ.get("CLOCHE_CHAOS_SECONDS", "12"))
 CALLS = int(os.environ.get("CLOCHE_CHAOS_CALLS", "100000"))
-MEMORY_KB = 1024  # that the allocator may still take when all is warm
+MEMORY_KB = 4096  # that the allocator may still take when all is warm; a hundred thousand calls are made
 SANITIZED_KB = 512 * 1024  # AddressSanitizer keeps what was freed for a while
 WIDTHS = (256, 20000)  # calls at a time: on the wire, and many more than it takes
 FDS_MOST = 8 * (4 + 3 * 2 * 2) + 20  # clients, each with its own and two of each kind to each endpoint
