@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -90,11 +91,17 @@ static void describe_caller(char *out, size_t size)
              prctl(PR_GET_DUMPABLE), sigismember(&mask, SIGUSR1));
 }
 
-static void *allocate_always(void *unused)
+/* Under a sanitizer the thread only is there: neither its allocations nor its start or end may fall
+ * into a fork of the library's (runtime_embed.h, enter()). */
+static void *allocate_always(void *started)
 {
-    while (!EMBED_SANITIZED && !atomic_load(&stop)) /* runtime_embed_endurance.c says why */
-        free(malloc(100 + (size_t)rand() % 100000));
-    return unused;
+    sem_post(started);
+    while (!atomic_load(&stop))
+        if (EMBED_SANITIZED)
+            usleep(10000);
+        else
+            free(malloc(100 + (size_t)rand() % 100000));
+    return NULL;
 }
 
 static void life(void)
@@ -106,9 +113,13 @@ static void life(void)
     size_t count;
     int code, status, pipe_fds[2];
     char text[256] = "";
+    sem_t started;
 
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    pthread_create(&thread, NULL, allocate_always, NULL);
+    sem_init(&started, 0, 0);
+    pthread_create(&thread, NULL, allocate_always, &started);
+    while (sem_wait(&started) < 0)
+        ;
     struct cloche_runtime *runtime = open_runtime(false);
     if (pipe2(pipe_fds, O_CLOEXEC) < 0)
         fail("pipe");
@@ -149,12 +160,45 @@ static void life(void)
     pthread_join(thread, NULL);
 }
 
-static void *run_one(void *argument)
+struct member {
+    pthread_barrier_t *all_here;
+    void (*function)(int number);
+    int number;
+};
+
+static void *run_member(void *argument)
+{
+    struct member *self = argument;
+
+    pthread_barrier_wait(self->all_here);
+    self->function(self->number);
+    pthread_barrier_wait(self->all_here); /* none ends while one forks */
+    return NULL;
+}
+
+void run_threads(int count, void (*function)(int number))
+{
+    pthread_t threads[count];
+    struct member members[count];
+    pthread_barrier_t all_here;
+
+    pthread_barrier_init(&all_here, NULL, (unsigned)count);
+    for (int i = 0; i < count; i++) {
+        members[i] = (struct member){&all_here, function, i};
+        pthread_create(&threads[i], NULL, run_member, &members[i]);
+    }
+    for (int i = 0; i < count; i++)
+        pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&all_here);
+}
+
+static void run_one(int number)
 {
     char name[128], text[8] = "";
-    int code, fds[2], number = (int)(intptr_t)argument;
-    struct cloche_runtime *runtime = open_runtime(false);
+    int code, fds[2];
 
+    enter(true);
+    struct cloche_runtime *runtime = open_runtime(false);
     snprintf(name, sizeof(name), "%s-%d", id, number);
     if (pipe2(fds, O_CLOEXEC) < 0)
         fail("pipe");
@@ -171,17 +215,12 @@ static void *run_one(void *argument)
     close(fds[0]);
     close(fds[1]);
     cloche_runtime_close(runtime);
-    return NULL;
+    leave();
 }
 
 static void threads(void)
 {
-    pthread_t all[THREADS];
-
-    for (intptr_t i = 0; i < THREADS; i++)
-        pthread_create(&all[i], NULL, run_one, (void *)i);
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(all[i], NULL);
+    run_threads(THREADS, run_one);
     printf("%d ran\n", THREADS);
 }
 

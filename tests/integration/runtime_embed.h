@@ -20,6 +20,16 @@ _Noreturn void fail(const char *what);
 /* Fails with the library's text when result is an error. */
 void check(struct cloche_runtime *runtime, int result, const char *what);
 
+/* The allocators of gcc 12's sanitizers cannot be used in a fork that was made while another thread
+ * was in them, started or ended. So there no thread is in the library while one forks; without a
+ * sanitizer these do nothing. */
+void enter(bool forks);
+void leave(void);
+
+/* Runs the function in count threads, with the numbers from 0; they begin when all are there, and
+ * end together. */
+void run_threads(int count, void (*function)(int number));
+
 /* Warnings go to standard output. */
 struct cloche_runtime *open_runtime(bool direct);
 

@@ -22,11 +22,9 @@ enum {
     REPEAT_ROUNDS = EMBED_SANITIZED ? 20 : 200, /* forks are slow there */
 };
 
-/* The allocators of gcc 12's sanitizers cannot be used in a fork that was made while another thread
- * was in them. So there no thread is in the library while one forks. */
 static pthread_rwlock_t in_library = PTHREAD_RWLOCK_INITIALIZER;
 
-static void enter(bool forks)
+void enter(bool forks)
 {
     if (EMBED_SANITIZED && forks)
         pthread_rwlock_wrlock(&in_library);
@@ -34,7 +32,7 @@ static void enter(bool forks)
         pthread_rwlock_rdlock(&in_library);
 }
 
-static void leave(void)
+void leave(void)
 {
     if (EMBED_SANITIZED)
         pthread_rwlock_unlock(&in_library);
@@ -104,18 +102,21 @@ static void visit(struct cloche_runtime *runtime)
     leave();
 }
 
-static void *stress_one(void *argument)
+static void stress_one(int number)
 {
+    enter(false);
     struct cloche_runtime *runtime = open_runtime(false);
+    leave();
 
     for (int i = 0; i < STRESS_ROUNDS; i++) {
         char name[128];
-        snprintf(name, sizeof(name), "%s-%d-%d", id, (int)(intptr_t)argument, i);
+        snprintf(name, sizeof(name), "%s-%d-%d", id, number, i);
         live(runtime, name);
         visit(runtime);
     }
+    enter(false);
     cloche_runtime_close(runtime);
-    return NULL;
+    leave();
 }
 
 void stress(void)
@@ -124,15 +125,11 @@ void stress(void)
     const struct cloche_runtime_create_options options = {
         .size = sizeof(options), .id = id, .bundle = bundle, .detach = true};
     struct cloche_runtime_info *info;
-    pthread_t threads[STRESS_THREADS];
 
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     check(runtime, cloche_runtime_run(runtime, &options, &(int){0}), "run");
     check(runtime, cloche_runtime_state(runtime, id, &info), "state");
-    for (intptr_t i = 0; i < STRESS_THREADS; i++)
-        pthread_create(&threads[i], NULL, stress_one, (void *)i);
-    for (int i = 0; i < STRESS_THREADS; i++)
-        pthread_join(threads[i], NULL);
+    run_threads(STRESS_THREADS, stress_one);
     check(runtime, cloche_runtime_delete(runtime, id, CLOCHE_RUNTIME_DELETE_FORCE), "delete");
     if (waitpid(-1, NULL, 0) != info->pid || waitpid(-1, NULL, 0) != -1)
         fail("children are left");
