@@ -6,6 +6,7 @@
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -290,11 +291,16 @@ int file_replace_at(int dir_fd, const char *path, const void *data, size_t lengt
     return 0;
 }
 
-int file_rename_free_at(int dir_fd, const char *from, const char *to)
+int file_rename_free(int from_fd, const char *from, int to_fd, const char *to)
 {
-    long r = syscall(SYS_renameat2, dir_fd, from, dir_fd, to, RENAME_NOREPLACE);
+    long r = syscall(SYS_renameat2, from_fd, from, to_fd, to, RENAME_NOREPLACE);
 
     return r < 0 ? -errno : 0;
+}
+
+int file_rename_free_at(int dir_fd, const char *from, const char *to)
+{
+    return file_rename_free(dir_fd, from, dir_fd, to);
 }
 
 int file_mkdir_parents(const char *path, mode_t mode, struct error *err)
@@ -317,6 +323,42 @@ int file_mkdir_parents(const char *path, mode_t mode, struct error *err)
 
 static int remove_entries(int fd, const char *path, struct error *err);
 
+static void clear_flags(int fd)
+{
+    int flags; /* whatever the number of the ioctl says (ioctl_iflags(2)) */
+
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 || !(flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
+        return;
+    flags &= ~(FS_IMMUTABLE_FL | FS_APPEND_FL);
+    ioctl(fd, FS_IOC_SETFLAGS, &flags);
+}
+
+/* chattr's +i and +a, on the file or on the folder it is in. */
+static void make_removable(int dir_fd, const char *name)
+{
+    struct stat status;
+
+    if (dir_fd != AT_FDCWD)
+        clear_flags(dir_fd);
+    if (fstatat(dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+        !(S_ISREG(status.st_mode) || S_ISDIR(status.st_mode)))
+        return;
+    _cleanup_close_ int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0)
+        clear_flags(fd);
+}
+
+/* -EISDIR for folders unless flags say AT_REMOVEDIR; what is not there is removed. */
+static int remove_one(int dir_fd, const char *name, int flags)
+{
+    if (unlinkat(dir_fd, name, flags) == 0 || errno == ENOENT)
+        return 0;
+    if (errno != EPERM)
+        return -errno;
+    make_removable(dir_fd, name);
+    return unlinkat(dir_fd, name, flags) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
 /* Descends into a directory on the same mount (RESOLVE_NO_XDEV) and removes it. */
 static int remove_directory(int dir_fd, const char *name, const char *path, struct error *err)
 {
@@ -332,9 +374,8 @@ static int remove_directory(int dir_fd, const char *name, const char *path, stru
     int r = remove_entries((int)fd, path, err);
     if (r < 0)
         return r;
-    if (unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
-        return error_errno(err, errno, "remove %s", path);
-    return 0;
+    r = remove_one(dir_fd, name, AT_REMOVEDIR);
+    return r < 0 ? error_errno(err, -r, "remove %s", path) : 0;
 }
 
 /* Takes fd over. */
@@ -350,12 +391,13 @@ static int remove_entries(int fd, const char *path, struct error *err)
     while ((entry = readdir(dir))) {
         if (text_equal(entry->d_name, ".") || text_equal(entry->d_name, ".."))
             continue;
-        if (unlinkat(fd, entry->d_name, 0) == 0 || errno == ENOENT)
+        int r = remove_one(fd, entry->d_name, 0);
+        if (r == 0)
             continue;
         _cleanup_free_ char *below = xasprintf("%s/%s", path, entry->d_name);
-        if (errno != EISDIR && errno != EPERM)
-            return error_errno(err, errno, "remove %s", below);
-        int r = remove_directory(fd, entry->d_name, below, err);
+        if (r != -EISDIR && r != -EPERM)
+            return error_errno(err, -r, "remove %s", below);
+        r = remove_directory(fd, entry->d_name, below, err);
         if (r < 0)
             return r;
     }
@@ -364,10 +406,12 @@ static int remove_entries(int fd, const char *path, struct error *err)
 
 int file_remove_tree_at(int dir_fd, const char *path, struct error *err)
 {
-    if (unlinkat(dir_fd, path, 0) == 0 || errno == ENOENT)
+    int r = remove_one(dir_fd, path, 0);
+
+    if (r == 0)
         return 0;
-    if (errno != EISDIR && errno != EPERM)
-        return error_errno(err, errno, "remove %s", path);
+    if (r != -EISDIR && r != -EPERM)
+        return error_errno(err, -r, "remove %s", path);
     /* NO_XDEV counts from dir_fd: the path itself may lie on another mount than dir_fd. */
     _cleanup_free_ char *copy = xstrdup(path);
     char *slash = strrchr(copy, '/');

@@ -92,6 +92,18 @@ int socket_connect_unix(const char *path, int type, struct error *err)
     return steal_fd(&fd);
 }
 
+int socket_accept(int listener, int flags, int *spare_fd)
+{
+    int fd = accept4(listener, NULL, NULL, flags);
+
+    if (fd >= 0 || (errno != EMFILE && errno != ENFILE))
+        return fd;
+    close_fd(steal_fd(spare_fd));
+    close_fd(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+    *spare_fd = fcntl(listener, F_DUPFD_CLOEXEC, 0);
+    return -1;
+}
+
 int socket_set_nonblocking(int fd)
 {
     int flags = fcntl(fd, F_GETFL);

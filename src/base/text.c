@@ -157,6 +157,47 @@ bool text_is_hex(const char *text, size_t digits)
     return strspn(text, "0123456789abcdef") == digits && !text[digits];
 }
 
+/* Bytes of the character that begins here; 0: none does. */
+static size_t character_length(const unsigned char *at)
+{
+    size_t length = *at < 0x80                   ? 1
+                    : *at >= 0xc2 && *at <= 0xdf ? 2
+                    : (*at & 0xf0) == 0xe0       ? 3
+                    : *at >= 0xf0 && *at <= 0xf4 ? 4
+                                                 : 0;
+
+    for (size_t i = 1; i < length; i++)
+        if ((at[i] & 0xc0) != 0x80)
+            return 0;
+    return length;
+}
+
+/* U+061C, U+200E and F, U+2028 to E, U+2066 to 9 (Unicode, UAX 9), and U+0080 to 9F. */
+static bool is_turning(const unsigned char *at, size_t length)
+{
+    if (length == 2)
+        return (at[0] == 0xc2 && at[1] < 0xa0) || (at[0] == 0xd8 && at[1] == 0x9c);
+    if (length != 3 || at[0] != 0xe2)
+        return false;
+    return (at[1] == 0x80 &&
+            (at[2] == 0x8e || at[2] == 0x8f || (at[2] >= 0xa8 && at[2] <= 0xae))) ||
+           (at[1] == 0x81 && at[2] >= 0xa6 && at[2] <= 0xa9);
+}
+
+char *text_make_harmless(char *text, const char *allowed)
+{
+    for (unsigned char *at = (unsigned char *)text; at && *at;) {
+        size_t length = character_length(at);
+        if (!length)
+            *at = '?';
+        else if ((length == 1 && (*at < ' ' || *at == 0x7f) && !strchr(allowed, *at)) ||
+                 is_turning(at, length))
+            memset(at, ' ', length);
+        at += length ? length : 1;
+    }
+    return text;
+}
+
 size_t strv_length(char *const *list)
 {
     size_t length = 0;

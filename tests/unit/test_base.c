@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -144,6 +145,33 @@ static void numbers_are_whole_and_in_range(void **state)
     assert_int_equal(i, -5);
     assert_int_equal(text_to_i64("-6", -5, 9, &i), -ERANGE);
     assert_int_equal(text_to_i64("--6", -9, 9, &i), -EINVAL);
+}
+
+static void what_a_terminal_obeys_becomes_blanks(void **state)
+{
+    static const struct {
+        const char *given, *harmless;
+    } cases[] = {
+        {"plain \xc3\xa4 \xe2\x82\xac \xf0\x9f\x8e\x81",
+         "plain \xc3\xa4 \xe2\x82\xac \xf0\x9f\x8e\x81"},
+        {"\x1b[2J\a\x7f\tx\n", " [2J   x\n"},
+        {"a\xc2\x9b"
+         "31m",
+         "a  31m"},
+        {"\xe2\x80\xae"
+         "b\xe2\x81\xa6"
+         "c\xd8\x9c",
+         "   b   c  "},
+        {"\xff\x9b"
+         "3m \xe2\x80",
+         "??3m ??"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        _cleanup_free_ char *text = text_make_harmless(xstrdup(cases[i].given), "\n");
+        assert_string_equal(text, cases[i].harmless);
+    }
+    assert_null(text_make_harmless(NULL, ""));
 }
 
 static void lists_split_and_join(void **state)
@@ -390,6 +418,23 @@ static void times_are_written_and_read(void **state)
     assert_int_equal(clock_parse(NULL, &time), -EINVAL);
 }
 
+static void times_are_those_of_the_c_library(void **state)
+{
+    for (int64_t second = 0; second < INT64_C(9214646400); second += 86400 * 13 + 3671) {
+        time_t at = (time_t)second;
+        char expected[64];
+        int64_t back;
+        struct tm tm;
+
+        gmtime_r(&at, &tm);
+        strftime(expected, sizeof(expected), "%Y-%m-%dT%H:%M:%S.000000007Z", &tm);
+        _cleanup_free_ char *text = clock_format(second * CLOCK_SECOND + 7);
+        assert_string_equal(text, expected);
+        assert_int_equal(clock_parse(text, &back), 0);
+        assert_int_equal(back, second * CLOCK_SECOND + 7);
+    }
+}
+
 static void watches_say_what_holds_them(void **state)
 {
     enum { PIPE = 7 };
@@ -435,6 +480,7 @@ int main(void)
         cmocka_unit_test(sizes_are_read_as_docker_reads_them),
         cmocka_unit_test(numbers_are_whole_and_in_range),
         cmocka_unit_test(lists_split_and_join),
+        cmocka_unit_test(what_a_terminal_obeys_becomes_blanks),
         cmocka_unit_test_setup_teardown(paths_cannot_leave_their_root, folder_setup,
                                         folder_teardown),
         cmocka_unit_test_setup_teardown(replace_leaves_old_or_new_and_nothing_else, folder_setup,
@@ -450,6 +496,7 @@ int main(void)
         cmocka_unit_test(log_lines_are_json_off_a_terminal),
         cmocka_unit_test(instances_never_share_a_name),
         cmocka_unit_test(times_are_written_and_read),
+        cmocka_unit_test(times_are_those_of_the_c_library),
         cmocka_unit_test(watches_say_what_holds_them),
     };
 

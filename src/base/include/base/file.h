@@ -62,15 +62,17 @@ int file_write_existing_at(int dir_fd, const char *path, const void *data, size_
 int file_replace_at(int dir_fd, const char *path, const void *data, size_t length, mode_t mode,
                     struct error *err);
 
-/* renameat2(RENAME_NOREPLACE) within one folder, which not every libc has; -EEXIST when there is
- * something at `to` already. */
+/* renameat2(RENAME_NOREPLACE), which not every libc has; -EEXIST when there is something at `to`
+ * already. _at: within one folder. */
+int file_rename_free(int from_fd, const char *from, int to_fd, const char *to);
 int file_rename_free_at(int dir_fd, const char *from, const char *to);
 
 /* mkdir -p for a path of our own. */
 int file_mkdir_parents(const char *path, mode_t mode, struct error *err);
 
 /* Removes a tree without following links and without crossing mounts (a mount point inside is an
- * error -EBUSY, not descended into). A missing path is success. */
+ * error -EBUSY, not descended into), whatever chattr(1) made immutable or append-only in it. A
+ * missing path is success. */
 int file_remove_tree_at(int dir_fd, const char *path, struct error *err);
 
 #endif

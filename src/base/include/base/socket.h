@@ -16,6 +16,11 @@ enum { SOCKET_FDS_MAX = 16 }; /* descriptors in one message, both ways */
 int socket_listen_unix(const char *path, int type, mode_t mode, struct error *err);
 int socket_connect_unix(const char *path, int type, struct error *err);
 
+/* accept4() for a loop that watches the listener: without a free descriptor who connects is let in
+ * by *spare_fd (any descriptor at all, kept for this) and out again, or else the listener would be
+ * ready for ever. -1: nobody came in. */
+int socket_accept(int listener, int flags, int *spare_fd);
+
 struct sockaddr_un;
 /* Fills address with path, or with a short way to it through an O_PATH descriptor of its directory:
  * *ret_dir_fd, the caller's, to be kept until it is bound or connected; -1: none is needed. */

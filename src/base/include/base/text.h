@@ -36,6 +36,11 @@ void text_random_hex(char *ret, size_t digits);
 /* Whether text is exactly `digits` lowercase hex digits. */
 bool text_is_hex(const char *text, size_t digits);
 
+/* What a terminal would take for more than text becomes blanks: control characters (C0, DEL, and C1
+ * as UTF-8 has it) and those that turn the direction of writing; bytes that are no UTF-8 become
+ * '?'. Of the control characters those in `allowed` stay. NULL is fine; returns text. */
+char *text_make_harmless(char *text, const char *allowed);
+
 size_t strv_length(char *const *list);
 bool strv_contains(char *const *list, const char *text);
 void strv_append(char ***list, const char *text);    /* copies text */
