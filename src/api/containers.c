@@ -132,7 +132,12 @@ void api_container_resize(struct rpc_request *request, const struct api_containe
 void api_done_exec(const struct engine_result *result, void *data)
 {
     struct api_exec_started started = {
-        .exec_id = (char *)result->id, .pid = result->pid, .has_pid = true};
+        .exec_id = (char *)result->id,
+        .pid = result->pid,
+        .has_pid = true,
+        .tty = result->tty,
+        .has_tty = true,
+        .detach_keys = result->tty ? (char *)(uintptr_t)result->detach_keys : NULL};
 
     if (result->err)
         api_fail(data, result->err);

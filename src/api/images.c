@@ -31,7 +31,7 @@ void api_image_remove(struct rpc_request *request, const struct api_image_remove
 {
     struct api *api = context;
 
-    engine_image_remove(api->engine, how->image, how->force, api_done_document, request);
+    engine_image_remove(api->engine, how, api_done_document, request);
 }
 
 /* --- archives --------------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include <base/alloc.h>
+#include <base/text.h>
 #include <rpc/server.h>
 #include <schema/rpc.h>
 
@@ -88,18 +89,10 @@ int fault_misread(struct error *err, const char *method)
     return -EPROTO;
 }
 
-/* What a terminal would take for more than text, line ends among it, becomes a blank: C0, DEL, and
- * C1, which is two bytes of UTF-8. Strings that were read are valid UTF-8. */
+/* One line. */
 static char *clean(char *text)
 {
-    for (unsigned char *at = (unsigned char *)text; at && *at; at++) {
-        bool c1 = *at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0;
-        if (c1)
-            at[1] = ' ';
-        if (c1 || *at < ' ' || *at == 0x7f)
-            *at = ' ';
-    }
-    return text;
+    return text_make_harmless(text, "");
 }
 
 void fault_details_finish(struct fault_details *details)
