@@ -76,6 +76,26 @@ static int add_heredoc(const struct heredoc *heredoc, const struct words_rules *
     return 0;
 }
 
+static bool is_address(const char *source)
+{
+    return text_starts_with(source, "http://") || text_starts_with(source, "https://");
+}
+
+/* Takes source over. */
+static int add_source(const struct instruction *instruction, char *source, char ***sources,
+                      struct build_copy *copy, struct error *err)
+{
+    if (!is_address(source)) {
+        strv_take(sources, source);
+        return 0;
+    }
+    strv_take(&copy->remotes, source);
+    copy->remotes_count++;
+    if (instruction->word == WORD_ADD)
+        return 0;
+    return error_set(err, -EINVAL, "COPY failed: source can't be a URL for COPY");
+}
+
 static int take_paths(struct stage *stage, const struct instruction *instruction,
                       const struct words_rules *rules, struct build_copy *copy, struct error *err)
 {
@@ -96,7 +116,7 @@ static int take_paths(struct stage *stage, const struct instruction *instruction
         else
             r = words_expand(instruction->arguments[i], rules, &source, err);
         if (source)
-            strv_take(&sources, source);
+            r = add_source(instruction, source, &sources, copy, err);
     }
     set_list(&copy->sources, &copy->sources_count, sources);
     _cleanup_free_ char *last = NULL;
@@ -105,7 +125,7 @@ static int take_paths(struct stage *stage, const struct instruction *instruction
     if (r == 0)
         copy->destination = destination_of(stage, last);
     copy->shown = xstrdup(last);
-    if (r == 0 && copy->sources_count + copy->files_count > 1 &&
+    if (r == 0 && copy->sources_count + copy->files_count + copy->remotes_count > 1 &&
         !text_ends_with(copy->destination, "/"))
         r = error_set(err, -EINVAL,
                       "When using %s with more than one source file, the destination must be a "

@@ -19,7 +19,7 @@ bool glob_has_wildcard(const char *text)
 /* Behind a '[': up to its ']'. NULL: there is none. */
 static const char *class_end(const char *at)
 {
-    if (*at == '^' || *at == '!')
+    if (*at == '^')
         at++;
     if (*at == ']')
         return NULL; /* an empty class is malformed to Go */
@@ -98,7 +98,7 @@ void glob_finish(struct glob *glob)
 static bool class_has(const struct glob_token *token, unsigned char c)
 {
     const char *at = token->from;
-    bool negated = *at == '^' || *at == '!', found = false;
+    bool negated = *at == '^', found = false;
 
     if (negated)
         at++;

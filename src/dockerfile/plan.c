@@ -174,6 +174,16 @@ static int check_stage_name(const char *name, struct error *err)
                             name);
 }
 
+static int check_name_is_free(const struct planner *planner, const char *name, struct error *err)
+{
+    for (size_t i = 0; i < planner->stages_count; i++) {
+        const char *own = planner->stages[i].plan->name;
+        if (own && strcasecmp(own, name) == 0)
+            return error_set(err, -EINVAL, "%.128s stage name already used", name);
+    }
+    return 0;
+}
+
 static struct stage *add_stage(struct planner *planner)
 {
     struct build_plan *plan = planner->plan;
@@ -207,10 +217,6 @@ static int set_base(struct planner *planner, struct stage *stage, const char *ba
         return 0;
     }
     stage->plan->image = xstrdup(base);
-    if (!strv_contains(planner->plan->images, base)) {
-        strv_append(&planner->plan->images, base);
-        planner->plan->images_count++;
-    }
     return 0;
 }
 
@@ -232,6 +238,8 @@ static int read_from(struct planner *planner, size_t index, struct error *err)
         r = error_set(err, -EINVAL, "FROM requires either one or three arguments");
     if (r == 0 && count == 3)
         r = check_stage_name(arguments[2], err);
+    if (r == 0 && count == 3)
+        r = check_name_is_free(planner, arguments[2], err);
     if (r == 0)
         r = words_expand(arguments[0], &rules, &base, err);
     if (r < 0)
@@ -354,11 +362,13 @@ static int add_triggers(struct planner *planner, struct stage *stage, struct err
     return r;
 }
 
-static const struct oci_image_execution *find_base(const struct planner *planner, const char *name)
+static const struct oci_image_execution *find_base(const struct planner *planner,
+                                                   const struct build_stage *stage)
 {
     for (size_t i = 0; i < planner->options->bases_count; i++) {
-        if (text_equal(planner->options->bases[i]->name, name))
-            return planner->options->bases[i]->config;
+        const struct build_base *base = planner->options->bases[i];
+        if (text_equal(base->name, stage->image) && text_equal(base->platform, stage->platform))
+            return base->config;
     }
     return NULL;
 }
@@ -368,7 +378,7 @@ static void begin_stage(struct planner *planner, struct stage *stage)
     const struct build_stage *plan = stage->plan;
 
     stage->config = config_copy(plan->has_stage ? planner->stages[plan->stage].config
-                                : plan->image   ? find_base(planner, plan->image)
+                                : plan->image   ? find_base(planner, plan)
                                                 : NULL);
     if (!words_variable(stage->config->env, "PATH")) {
         strv_append(&stage->config->env, DEFAULT_PATH);
@@ -466,7 +476,6 @@ int plan_make(const char *text, size_t length, const struct build_options *optio
 {
     struct planner planner = {.options = options, .plan = xnew(struct build_plan)};
 
-    planner.plan->images = xnew_array(char *, 1);
     planner.plan->stages = xnew_array(struct build_stage *, 1);
     take_given(&planner);
     set_platform(&planner);

@@ -91,7 +91,6 @@ char *path_absolute(const char *path);
 
 void set_text(char **field, const char *text);
 void set_list(char ***field, size_t *count, char **list); /* takes list over; NULL: empty */
-void set_add(struct oci_image_set **set, const char *name);
 
 /* "80", "80-82/udp": adds "80/tcp" ... to the set. */
 int ports_add(struct oci_image_set **set, const char *text, struct error *err);

@@ -11,6 +11,7 @@
 #include <base/alloc.h>
 #include <base/buffer.h>
 #include <base/text.h>
+#include <schema/image_set.h>
 
 #include "planner.h"
 
@@ -297,6 +298,26 @@ static void comment_healthcheck(struct making *making, const struct oci_image_he
                 start, (unsigned)check->retries & 0xff);
 }
 
+/* A part that is not named stays what it was. */
+static void keep_number(int64_t *number, bool *has, int64_t before)
+{
+    if (!*number)
+        *number = before;
+    *has = *number != 0;
+}
+
+static void keep_parts(struct oci_image_healthcheck *check,
+                       const struct oci_image_healthcheck *before)
+{
+    if (!before)
+        return;
+    keep_number(&check->interval, &check->has_interval, before->interval);
+    keep_number(&check->timeout, &check->has_timeout, before->timeout);
+    keep_number(&check->start_period, &check->has_start_period, before->start_period);
+    keep_number(&check->start_interval, &check->has_start_interval, before->start_interval);
+    keep_number(&check->retries, &check->has_retries, before->retries);
+}
+
 static int make_healthcheck(struct making *making, struct error *err)
 {
     static const char *const flags[] = {"interval",       "timeout", "start-period",
@@ -306,7 +327,8 @@ static int make_healthcheck(struct making *making, struct error *err)
     size_t length = strcspn(rest, " \t\v\f\r\n");
     int r = instruction_check_flags(making->instruction, flags, err);
 
-    oci_image_healthcheck_free(making->config->healthcheck);
+    _cleanup_oci_image_healthcheck_ struct oci_image_healthcheck *before =
+        making->config->healthcheck;
     making->config->healthcheck = check;
     making->config->null_healthcheck = false;
     if (r < 0)
@@ -327,8 +349,10 @@ static int make_healthcheck(struct making *making, struct error *err)
         return error_set(err, -EINVAL, "Unknown type \"%.*s\" in HEALTHCHECK (try CMD)",
                          (int)length, rest);
     }
-    if (r == 0)
+    if (r == 0) {
         comment_healthcheck(making, check);
+        keep_parts(check, before);
+    }
     return r;
 }
 
@@ -342,6 +366,7 @@ static int compare_texts(const void *a, const void *b)
 static int make_expose(struct making *making, struct error *err)
 {
     char *const *arguments = making->instruction->arguments;
+    _cleanup_strv_ char **sorted = NULL;
     int r = no_flags(making, err);
 
     if (r == 0)
@@ -349,10 +374,11 @@ static int make_expose(struct making *making, struct error *err)
     for (size_t i = 0; r == 0 && arguments[i]; i++) {
         _cleanup_strv_ char **ports = NULL;
         r = words_split(arguments[i], &making->rules, &ports, err);
-        for (size_t p = 0; r == 0 && ports && ports[p]; p++)
+        for (size_t p = 0; r == 0 && ports && ports[p]; p++) {
             r = ports_add(&making->config->exposed_ports, ports[p], err);
+            strv_append(&sorted, ports[p]);
+        }
     }
-    _cleanup_strv_ char **sorted = strv_copy(arguments);
     if (sorted)
         qsort(sorted, strv_length(sorted), sizeof(char *), compare_texts);
     _cleanup_free_ char *words = strv_join(sorted, " ");
@@ -376,7 +402,7 @@ static int make_volume(struct making *making, struct error *err)
         strv_take(&volumes, volume);
         if (!volume[strspn(volume, " \t")])
             return error_set(err, -EINVAL, "VOLUME specified can not be an empty string");
-        set_add(&making->config->volumes, volume);
+        oci_image_set_add(&making->config->volumes, volume);
     }
     _cleanup_free_ char *words = strv_join(volumes, " ");
     set_comment(making, "VOLUME [%s]", words ? words : "");
@@ -438,6 +464,18 @@ static int make_stopsignal(struct making *making, struct error *err)
 
 /* --- ONBUILD ---------------------------------------------------------------------------------- */
 
+/* What the trigger is read from later: with its heredocs behind it. Owned. */
+static char *trigger_text(const struct instruction *instruction)
+{
+    struct buffer text = BUFFER_INIT;
+
+    buffer_append_text(&text, instruction->rest);
+    for (size_t i = 0; i < instruction->heredocs_count; i++)
+        buffer_printf(&text, "\n%s%s", instruction->heredocs[i].content,
+                      instruction->heredocs[i].name);
+    return buffer_steal(&text);
+}
+
 static int make_onbuild(struct making *making, struct error *err)
 {
     static const char *const refused[] = {"FROM", "MAINTAINER"};
@@ -461,7 +499,7 @@ static int make_onbuild(struct making *making, struct error *err)
     instruction_finish(&instruction);
     if (r < 0)
         return r;
-    strv_append(&making->config->on_build, trigger);
+    strv_take(&making->config->on_build, trigger_text(making->instruction));
     making->config->on_build_count++;
     set_comment(making, "ONBUILD %s", trigger);
     return 0;
@@ -583,11 +621,12 @@ int step_make(struct planner *planner, struct stage *stage, const struct instruc
               struct build_step **ret, struct error *err)
 {
     _cleanup_strv_ char **env = planner_environment(planner, stage);
+    size_t total = 0; /* one value may be large, but not a thousand of them in one line */
     struct making making = {
         .planner = planner,
         .stage = stage,
         .instruction = instruction,
-        .rules = {.env = env, .escape = planner->lines.escape},
+        .rules = {.env = env, .escape = planner->lines.escape, .total = &total},
         .config = stage->config,
         .step = xnew(struct build_step),
     };

@@ -8,6 +8,7 @@
 #include <base/buffer.h>
 #include <base/text.h>
 #include <dockerfile/limits.h>
+#include <schema/image_set.h>
 
 #include "planner.h"
 
@@ -24,22 +25,6 @@ void set_list(char ***field, size_t *count, char **list)
     strv_free(*field);
     *field = list ? list : xnew_array(char *, 1);
     *count = strv_length(list);
-}
-
-void set_add(struct oci_image_set **set, const char *name)
-{
-    if (!*set)
-        *set = xnew(struct oci_image_set);
-    for (size_t i = 0; i < (*set)->count; i++) {
-        if (text_equal((*set)->keys[i], name))
-            return;
-    }
-    size_t count = (*set)->count + 1;
-    (*set)->keys = xrealloc((*set)->keys, count, sizeof(char *));
-    (*set)->values = xrealloc((*set)->values, count, sizeof(*(*set)->values));
-    (*set)->keys[count - 1] = xstrdup(name);
-    (*set)->values[count - 1] = xnew(struct oci_image_empty);
-    (*set)->count = count;
 }
 
 /* --- ports ------------------------------------------------------------------------------------ */
@@ -69,7 +54,7 @@ int ports_add(struct oci_image_set **set, const char *text, struct error *err)
         return error_set(err, -EINVAL, "invalid containerPort: %.64s", text);
     for (uint64_t port = first; port <= last; port++) {
         _cleanup_free_ char *name = xasprintf("%u/%s", (unsigned)port, protocol);
-        set_add(set, name);
+        oci_image_set_add(set, name);
     }
     return 0;
 }

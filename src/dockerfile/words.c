@@ -382,6 +382,8 @@ int words_expand(const char *text, const struct words_rules *rules, char **ret, 
     _cleanup_buffer_ struct buffer out = BUFFER_INIT;
     int r = read_all(text, rules, NULL, &out, err);
 
+    if (r == 0 && rules->total && (*rules->total += out.length) > DOCKERFILE_CONFIG_MAX)
+        r = error_set(err, -EFBIG, "words of more than %d bytes", DOCKERFILE_CONFIG_MAX);
     if (r == 0)
         *ret = buffer_steal(&out);
     return r;

@@ -16,6 +16,7 @@ struct words_rules {
     char *const *env; /* NAME=value; the first of a name counts; NULL: none */
     char escape;      /* '\\' or '`' */
     bool raw;         /* quotes and escapes stay, variables are left alone: only to split */
+    size_t *total;    /* bytes of the words so far, at most DOCKERFILE_CONFIG_MAX; NULL: any */
 };
 
 /* One word: blanks in it stay. *ret is owned. -EINVAL with a message, -EFBIG. */
