@@ -6,9 +6,18 @@
  * it ends itself. So while a runtime is at work, only processes with known numbers are reaped; the
  * others wait as zombies.
  */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 
+#include <base/alloc.h>
+#include <base/file.h>
+
 #include "monitor_internal.h"
+
+enum { CHILDREN_FILE_MAX = 64 * 1024 };
 
 static bool reap(pid_t pid, int *ret_status)
 {
@@ -109,4 +118,24 @@ void children_reap(struct monitor *monitor)
         if (!is_known(monitor, info.si_pid))
             waitpid(info.si_pid, NULL, WNOHANG);
     } while (true);
+}
+
+/* Each of them at the latest becomes ours when its parent has gone (isolate.c). What the first
+ * process of a PID namespace has started ends with it. */
+void children_kill(void)
+{
+    _cleanup_free_ char *text = NULL; /* numbers with a space behind each */
+    char *at, *end;
+
+    if (file_read_at(AT_FDCWD, "/proc/thread-self/children", CHILDREN_FILE_MAX, &text, NULL, NULL) <
+        0)
+        return;
+    for (at = text; *at; at = end) {
+        long pid = strtol(at, &end, 10);
+        if (end == at)
+            return;
+        /* Our child: its number is not given away before we have reaped it. */
+        if (pid > 1)
+            kill((pid_t)pid, SIGKILL);
+    }
 }

@@ -21,6 +21,7 @@ enum {
                              namespace only: else the kernel has ended them all) */
     CGROUP_FILE_MAX = 4096,
     EXIT_ENGINE_FAILED = 125,
+    START_TIMEOUT_MS = 2 * 60 * 1000, /* as dockerd's of its containerd */
 };
 
 void container_fill_status(const struct monitor *monitor, struct monitor_status *ret)
@@ -154,6 +155,7 @@ static void fail(struct monitor *monitor, int exit_code)
     monitor->finished = (uint64_t)clock_now();
     monitor->container.phase = SESSION_ENDED;
     monitor->container.pid = 0;
+    deadline_clear(monitor, DEADLINE_STOP);
     session_close_streams(monitor, &monitor->container);
     delete (monitor);
 }
@@ -171,6 +173,23 @@ static void run(struct monitor *monitor)
         runtime_run(monitor, session, &stdio, &monitor->failure);
     if (monitor->failure.code)
         fail(monitor, EXIT_ENGINE_FAILED);
+    else
+        deadline_set(monitor, DEADLINE_START, START_TIMEOUT_MS);
+}
+
+/* Goes on in container_helper_ended(). */
+static void kill_start(struct monitor *monitor, const char *why)
+{
+    monitor->start_killed = why;
+    /* Our child: its number is not given away before we have reaped it. */
+    if (monitor->container.helper.pid > 0)
+        kill(monitor->container.helper.pid, SIGKILL);
+}
+
+void container_start_overdue(struct monitor *monitor)
+{
+    if (monitor->phase == PHASE_STARTING)
+        kill_start(monitor, "the runtime did not start the container within two minutes");
 }
 
 void container_start(struct monitor *monitor, uint32_t request)
@@ -200,7 +219,15 @@ static int take_over(struct monitor *monitor, struct error *err)
 void container_helper_ended(struct monitor *monitor, int status)
 {
     struct session *session = &monitor->container;
+    const char *killed = steal_ptr(monitor->start_killed);
 
+    deadline_clear(monitor, DEADLINE_START);
+    if (status != 0 && killed) {
+        children_kill();
+        error_set(&monitor->failure, -EINTR, "%s", killed);
+        fail(monitor, EXIT_ENGINE_FAILED);
+        return;
+    }
     if (status != 0) {
         fail(monitor, runtime_failure(monitor, session, status, &monitor->failure));
         return;
@@ -225,6 +252,8 @@ void container_helper_ended(struct monitor *monitor, int status)
 
 /* ---- running ---- */
 
+static const char start_was_killed[] = "the container was killed while it was started";
+
 static int send_signal(struct monitor *monitor, int signal, struct error *err)
 {
     if (monitor->phase != PHASE_RUNNING)
@@ -235,11 +264,13 @@ static int send_signal(struct monitor *monitor, int signal, struct error *err)
     return 0;
 }
 
-/* Between two runs of a container that is restarted: nobody is there to be told, but there may be a
- * next run, which is not to come then, or to be ended as soon as it is there. */
+/* Before the first run, or between two of a container that is restarted: nobody is there to be
+ * told, but there may be a next run, which is not to come then, or to be ended as soon as it is
+ * there. */
 static bool between_runs(const struct monitor *monitor)
 {
-    return monitor->ran && monitor->phase != PHASE_RUNNING && monitor->phase < PHASE_LINGERING;
+    return (monitor->ran || monitor->phase == PHASE_STARTING) && monitor->phase != PHASE_RUNNING &&
+           monitor->phase < PHASE_LINGERING;
 }
 
 static void end_between_runs(struct monitor *monitor, int signal, int32_t timeout_ms)
@@ -247,12 +278,18 @@ static void end_between_runs(struct monitor *monitor, int signal, int32_t timeou
     struct restart *restart = &monitor->restart;
 
     restart->ending = true;
-    restart->stop_pending = true;
-    restart->stop_signal = signal;
-    restart->stop_timeout_ms = timeout_ms;
+    if (!restart->stop_pending || restart->stop_signal != SIGKILL) {
+        restart->stop_pending = true;
+        restart->stop_signal = signal;
+        restart->stop_timeout_ms = timeout_ms;
+    }
     /* After the answer to whoever asked. */
     if (monitor->phase == PHASE_WAITING)
         deadline_set(monitor, DEADLINE_RESTART, 0);
+    if (monitor->phase == PHASE_STARTING && signal == SIGKILL)
+        kill_start(monitor, start_was_killed);
+    else if (monitor->phase == PHASE_STARTING && timeout_ms > 0)
+        deadline_set_sooner(monitor, DEADLINE_STOP, timeout_ms);
 }
 
 /* As docker: who kills a container, or sends what stops it, does not want it back. */
@@ -275,8 +312,10 @@ int container_signal(struct monitor *monitor, uint32_t signal, struct error *err
 
 void container_end_run(struct monitor *monitor, int signal, int32_t timeout_ms)
 {
+    if (timeout_ms == 0)
+        signal = SIGKILL;
     if (send_signal(monitor, signal, NULL) == 0 && timeout_ms > 0)
-        deadline_set(monitor, DEADLINE_STOP, timeout_ms);
+        deadline_set_sooner(monitor, DEADLINE_STOP, timeout_ms);
 }
 
 int container_stop(struct monitor *monitor, uint32_t signal, int32_t timeout_ms, struct error *err)
@@ -295,13 +334,16 @@ int container_stop(struct monitor *monitor, uint32_t signal, int32_t timeout_ms,
     if (r == 0)
         monitor->restart.ending = true;
     if (r == 0 && timeout_ms > 0)
-        deadline_set(monitor, DEADLINE_STOP, timeout_ms);
+        deadline_set_sooner(monitor, DEADLINE_STOP, timeout_ms);
     return r;
 }
 
 void container_stop_overdue(struct monitor *monitor)
 {
-    send_signal(monitor, SIGKILL, NULL);
+    if (monitor->phase == PHASE_STARTING)
+        kill_start(monitor, start_was_killed);
+    else
+        send_signal(monitor, SIGKILL, NULL);
 }
 
 /* ---- ended ---- */

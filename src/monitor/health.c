@@ -233,7 +233,7 @@ void health_check_due(struct monitor *monitor)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    if (monitor->phase != PHASE_RUNNING || monitor->restart.ending)
+    if (monitor->phase != PHASE_RUNNING)
         return;
     if (is_paused(monitor)) {
         deadline_set(monitor, DEADLINE_CHECK, PAUSED_RETRY_MS);

@@ -12,6 +12,14 @@ void deadline_set(struct monitor *monitor, enum deadline which, int64_t millisec
     monitor->deadlines[which] = clock_milliseconds() + milliseconds;
 }
 
+void deadline_set_sooner(struct monitor *monitor, enum deadline which, int64_t milliseconds)
+{
+    int64_t due = clock_milliseconds() + milliseconds;
+
+    if (!monitor->deadlines[which] || due < monitor->deadlines[which])
+        monitor->deadlines[which] = due;
+}
+
 void deadline_clear(struct monitor *monitor, enum deadline which)
 {
     monitor->deadlines[which] = 0;
@@ -50,6 +58,9 @@ static void deadline_passed(struct monitor *monitor, enum deadline which)
         break;
     case DEADLINE_CHECK_TIMEOUT:
         health_check_overdue(monitor);
+        break;
+    case DEADLINE_START:
+        container_start_overdue(monitor);
         break;
     case DEADLINE_COUNT:
         break;

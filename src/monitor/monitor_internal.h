@@ -42,11 +42,14 @@ enum deadline {
     DEADLINE_RESTART,       /* the next run */
     DEADLINE_CHECK,         /* the next health check */
     DEADLINE_CHECK_TIMEOUT, /* the one at work has had its time */
+    DEADLINE_START,         /* the runtime has had its time to start the container */
     DEADLINE_COUNT,
 };
 
 void deadline_set(struct monitor *monitor, enum deadline which, int64_t milliseconds);
 void deadline_clear(struct monitor *monitor, enum deadline which);
+/* Unless it is set to come sooner. */
+void deadline_set_sooner(struct monitor *monitor, enum deadline which, int64_t milliseconds);
 /* Moves one that is set. */
 void deadline_touch(struct monitor *monitor, enum deadline which, int64_t milliseconds);
 
@@ -340,6 +343,7 @@ void container_start(struct monitor *monitor, uint32_t request);
 int container_signal(struct monitor *monitor, uint32_t signal, struct error *err);
 int container_stop(struct monitor *monitor, uint32_t signal, int32_t timeout_ms, struct error *err);
 void container_stop_overdue(struct monitor *monitor);
+void container_start_overdue(struct monitor *monitor);
 void container_helper_ended(struct monitor *monitor, int status);
 void container_init_ended(struct monitor *monitor, int status);
 void container_delete_ended(struct monitor *monitor, int status);
@@ -352,7 +356,7 @@ void container_write_status(struct monitor *monitor);
 void container_run_again(struct monitor *monitor);
 /* It will not run again: everything is released and told. */
 void container_finish(struct monitor *monitor);
-/* Sends the stop signal and sets the time until SIGKILL. */
+/* Sends the stop signal and sets the time until SIGKILL, as struct monitor_stop has it. */
 void container_end_run(struct monitor *monitor, int signal, int32_t timeout_ms);
 
 /* Answers later; -errno when it does not get that far. Takes *stream when there is one. */
@@ -396,6 +400,9 @@ void health_remove_files(struct monitor *monitor);
 /* ---- children.c ---- */
 
 void children_reap(struct monitor *monitor);
+/* What a runtime left that was killed in the middle of a start, when nothing else of the sandbox
+ * lives: SIGKILL to all children. */
+void children_kill(void);
 
 /* ---- monitor.c ---- */
 
@@ -461,7 +468,8 @@ struct monitor {
     struct process deleting; /* `runtime delete`; pid 0: not at work */
     struct restart restart;
     struct health health;
-    bool ran; /* START was answered with STARTED */
+    bool ran;                 /* START was answered with STARTED */
+    const char *start_killed; /* why the runtime was killed that starts the container; or NULL */
     uint64_t started, finished;
     int64_t began; /* clock_milliseconds() at started */
     bool oom;

@@ -51,15 +51,17 @@ enum monitor_type {
     MONITOR_SIGNAL,    /* struct monitor_signal; OK: none. -ESRCH: not running. SIGKILL and the
                           container's own stop signal end it for good, also while it waits for a
                           restart; others that come then have nobody to go to: OK */
-    MONITOR_STOP,      /* struct monitor_stop; OK at once, EXITED follows: it is not restarted. Also
-                          while it waits for a restart. -ESRCH: not running */
-    MONITOR_RESIZE,    /* struct monitor_resize; OK: none. -ENOTTY: no terminal */
-    MONITOR_EXEC,      /* struct monitor_exec, its attach stream unless detached; OK: struct
-                          monitor_pid when the process runs; ERROR: exit code 125, 126 or 127 as a
-                          positive code when the runtime could not start it */
-    MONITOR_STATUS,    /* none; OK: struct monitor_status */
-    MONITOR_UPDATE,    /* 2: struct monitor_policy; OK: none. Restarts from now on; what it says of
-                          log and check is not looked at */
+    MONITOR_STOP,   /* struct monitor_stop; OK at once, EXITED (or START_FAILED) follows: it is not
+                       restarted. Also while it waits for a restart or the runtime starts it:
+                       SIGKILL then kills the runtime. Of several the shortest time counts.
+                       -ESRCH: not running */
+    MONITOR_RESIZE, /* struct monitor_resize; OK: none. -ENOTTY: no terminal */
+    MONITOR_EXEC,   /* struct monitor_exec, its attach stream unless detached; OK: struct
+                       monitor_pid when the process runs; ERROR: exit code 125, 126 or 127 as a
+                       positive code when the runtime could not start it */
+    MONITOR_STATUS, /* none; OK: struct monitor_status */
+    MONITOR_UPDATE, /* 2: struct monitor_policy; OK: none. Restarts from now on; what it says of
+                       log and check is not looked at */
 
     /* monitor -> daemon */
     MONITOR_OK = 64,
