@@ -161,6 +161,8 @@ static int install_step(struct store *store, struct store_staging *staging,
     if (r == 0)
         r = record_step(store, step, id, err);
     if (r == 0)
+        r = store_build_hold(store, step->build, id, err);
+    if (r == 0)
         r = store_db_commit(transaction, err);
     if (r == 0)
         *ret_id = xstrdup(id);
@@ -187,7 +189,8 @@ void store_build_key(const char *text, size_t length, char ret[72])
     digest_of(text, length, ret);
 }
 
-int store_build_find(struct store *store, const char *key, char **ret_id, struct error *err)
+int store_build_find(struct store *store, int64_t build, const char *key, char **ret_id,
+                     struct error *err)
 {
     _cleanup_store_statement_ struct store_statement *statement = NULL;
     int r = store_db_query(store->db, &statement, err, "SELECT image FROM build_step WHERE key = ?",
@@ -199,27 +202,47 @@ int store_build_find(struct store *store, const char *key, char **ret_id, struct
     if (r > 0)
         r = store_db_run(store->db, err, "UPDATE build_step SET used = ? WHERE key = ?", "it",
                          clock_now(), key);
+    if (r >= 0 && *ret_id) /* the statement keeps others out until here */
+        r = store_build_hold(store, build, *ret_id, err);
     return r < 0 ? r : 0;
 }
 
 /* --- sealing ---------------------------------------------------------------------------------- */
 
-static int write_documents(struct store *store, const struct store_image *image,
+/* An image that is to become whole: its documents in staging. */
+struct sealing {
+    struct store_staging *staging; /* owned; NULL: it is whole already */
+    char manifest[DIGEST_TEXT_SIZE];
+};
+
+static int stage_documents(struct store_staging *staging, const struct store_image *image,
                            char manifest_digest[DIGEST_TEXT_SIZE], struct error *err)
 {
-    _cleanup_buffer_ struct buffer manifest = BUFFER_INIT;
+    _cleanup_buffer_ struct buffer manifest = BUFFER_INIT, config = BUFFER_INIT;
     size_t length = strlen(image->config_text);
-    int r = manifest_compose(store, image->id, length, &manifest, err);
+    int r = manifest_compose(staging->store, image->id, length, &manifest, err);
 
     if (r < 0)
         return r;
     digest_of(manifest.data, manifest.length, manifest_digest);
-    r = file_replace_at(store->content_fd, digest_hex(image->id), image->config_text, length, 0600,
-                        err);
+    buffer_append(&config, image->config_text, length);
+    r = stage_document(staging, image->id, &config, err);
+    return r < 0 ? r : stage_document(staging, manifest_digest, &manifest, err);
+}
+
+/* The long part: all that the build has written goes to the disk. Not under a lock. */
+static int seal_prepare(struct store *store, const char *id, struct sealing *sealing,
+                        struct error *err)
+{
+    _cleanup_store_image_ struct store_image *image = NULL;
+    int r = image_read(store, id, &image, err);
+
+    if (r < 0 || image->manifest_digest || image->built_in)
+        return r;
+    r = store_staging_create(store, &sealing->staging, err);
     if (r == 0)
-        r = file_replace_at(store->content_fd, digest_hex(manifest_digest), manifest.data,
-                            manifest.length, 0600, err);
-    return r;
+        r = stage_documents(sealing->staging, image, sealing->manifest, err);
+    return r < 0 ? r : staging_flush(sealing->staging, err);
 }
 
 static int record_seal(struct store *store, const char *id, const char *manifest, struct error *err)
@@ -236,55 +259,94 @@ static int record_seal(struct store *store, const char *id, const char *manifest
     return r < 0 ? r : 0;
 }
 
-int build_seal(struct store *store, const char *id, struct error *err)
+/* With store->files and a transaction: quick. */
+static int seal_finish(struct store *store, const char *id, struct sealing *sealing,
+                       struct error *err)
 {
-    _cleanup_store_image_ struct store_image *image = NULL;
-    char manifest[DIGEST_TEXT_SIZE];
-    int r = image_read(store, id, &image, err);
+    int r = blob_install(sealing->staging, id, err);
 
-    if (r < 0 || image->manifest_digest || image->built_in)
-        return r;
-    r = write_documents(store, image, manifest, err);
-    if (r == 0 && syncfs(store->layers_fd) < 0)
-        r = error_errno(err, errno, "flush %s", store->root);
-    if (r < 0)
-        return r;
-    bool joined = store_db_in_transaction(store->db);
-    r = joined ? 0 : store_db_begin(store->db, err);
-    if (r < 0)
-        return r;
-    _cleanup_store_rollback_ struct store_db *transaction = joined ? NULL : store->db;
-    r = record_seal(store, id, manifest, err);
-    return r < 0 || joined ? r : store_db_commit(transaction, err);
+    if (r == 0)
+        r = blob_install(sealing->staging, sealing->manifest, err);
+    if (r == 0)
+        r = install_flush(sealing->staging, err);
+    return r < 0 ? r : record_seal(store, id, sealing->manifest, err);
+}
+
+static int assign_names(struct store *store, const char *id, char *const *names, char ***given,
+                        struct error *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && names && names[i]; i++) {
+        char *name = NULL;
+        r = name_assign(store, id, names[i], &name, err);
+        if (r == 0)
+            strv_take(given, name);
+    }
+    return r;
+}
+
+/* The names in the same transaction: the image is never whole without them. */
+static int seal(struct store *store, const char *id, char *const *names, char ***given,
+                struct error *err)
+{
+    struct sealing sealing = {0};
+    int r = seal_prepare(store, id, &sealing, err);
+
+    if (r == 0 && (sealing.staging || names)) {
+        pthread_mutex_lock(&store->files);
+        r = store_db_begin(store->db, err);
+        _cleanup_store_rollback_ struct store_db *transaction = r == 0 ? store->db : NULL;
+        if (r == 0 && sealing.staging)
+            r = seal_finish(store, id, &sealing, err);
+        if (r >= 0)
+            r = assign_names(store, id, names, given, err);
+        if (r >= 0)
+            r = store_db_commit(transaction, err);
+        if (r < 0 && transaction)
+            store_db_rollback(transaction);
+        pthread_mutex_unlock(&store->files);
+    }
+    store_staging_free(sealing.staging);
+    return r < 0 ? r : 0;
 }
 
 int store_build_seal(struct store *store, const char *id, char *const *names, char ***ret_names,
                      struct error *err)
 {
     _cleanup_strv_ char **given = NULL;
+    int r = seal(store, id, names, &given, err);
 
-    pthread_mutex_lock(&store->files);
-    int r = build_seal(store, id, err);
-    pthread_mutex_unlock(&store->files);
-    for (size_t i = 0; r == 0 && names && names[i]; i++) {
-        char *name = NULL;
-        r = store_image_tag(store, id, names[i], &name, err);
-        if (r == 0)
-            strv_take(&given, name);
-    }
     if (r == 0)
         *ret_names = steal_ptr(given);
     return r;
 }
 
+int store_image_settle(struct store *store, const char *id, struct error *err)
+{
+    int r = build_is_held(store, id, err);
+
+    return r ? (r < 0 ? r : 0) : seal(store, id, NULL, NULL, err);
+}
+
+int build_seal_named(struct store *store, const char *name, struct error *err)
+{
+    _cleanup_free_ char *id = NULL;
+    int r = image_find_id(store, name, &id, NULL, err);
+
+    return r < 0 ? r : seal(store, id, NULL, NULL, err);
+}
+
 /* --- removing --------------------------------------------------------------------------------- */
 
-/* Of a step that nothing stands on, has a name of or runs in. */
+/* Of a step that nothing stands on, has a name of or runs in, and no build under way has made or
+ * found. */
 static const char unused[] =
     "SELECT image, parent FROM build_step AS step JOIN image ON image.id = step.image WHERE"
     " NOT EXISTS (SELECT 1 FROM build_step AS child WHERE child.parent = step.image)"
     " AND NOT EXISTS (SELECT 1 FROM image_name WHERE image_name.image = step.image)"
-    " AND NOT EXISTS (SELECT 1 FROM snapshot WHERE snapshot.image = step.image)";
+    " AND NOT EXISTS (SELECT 1 FROM snapshot WHERE snapshot.image = step.image)"
+    " AND NOT EXISTS (SELECT 1 FROM build_hold WHERE build_hold.image = step.image)";
 
 int build_parent(struct store *store, const char *id, char **ret, struct error *err)
 {
@@ -357,7 +419,13 @@ static int layers_size(struct store *store, const char *which, uint64_t *ret, st
 static const char size_of_steps[] =
     "SELECT IFNULL(SUM(size), 0) FROM layer WHERE EXISTS (SELECT 1 FROM image_layer JOIN build_step"
     " USING(image) WHERE layer = layer.id) AND NOT EXISTS (SELECT 1 FROM image_layer JOIN"
-    " image_name USING(image) WHERE layer = layer.id)";
+    " image_name USING(image) WHERE layer = layer.id) AND NOT EXISTS (SELECT 1 FROM image_layer"
+    " JOIN build_hold USING(image) WHERE layer = layer.id) AND NOT EXISTS (SELECT 1 FROM"
+    " image_layer WHERE layer = layer.id AND image NOT IN (SELECT image FROM build_step))"
+    " AND NOT EXISTS (SELECT 1 FROM snapshot_layer WHERE layer = layer.id)";
+static const char not_of_results[] =
+    " AND NOT EXISTS (SELECT 1 FROM image_layer JOIN image ON image.id = image_layer.image"
+    " WHERE layer = layer.id AND image.manifest IS NOT NULL)";
 static const char size_of_used[] =
     "SELECT IFNULL(SUM(size), 0) FROM layer WHERE EXISTS (SELECT 1 FROM image_layer"
     " WHERE layer = layer.id) OR EXISTS (SELECT 1 FROM snapshot_layer WHERE layer = layer.id)";
@@ -367,10 +435,12 @@ static int next_unused(struct store *store, const struct store_prune *how, char 
                        struct error *err)
 {
     _cleanup_store_statement_ struct store_statement *statement = NULL;
-    _cleanup_free_ char *sql = xasprintf(
-        "%s AND (step.unsealed IS NULL OR ?) AND image.added < ? ORDER BY used LIMIT 1", unused);
-    int r = store_db_query(store->db, &statement, err, sql, "ii", (int64_t)!how->building,
-                           how->until ? how->until : INT64_MAX);
+    _cleanup_free_ char *sql =
+        xasprintf("%s%s AND image.added < ? AND used < ? ORDER BY used LIMIT 1", unused,
+                  how->steps_only ? " AND image.manifest IS NULL" : "");
+    int r =
+        store_db_query(store->db, &statement, err, sql, "ii", how->until ? how->until : INT64_MAX,
+                       how->unused_since ? how->unused_since : INT64_MAX);
 
     if (r >= 0)
         r = store_statement_step(statement, err);
@@ -381,10 +451,13 @@ static int next_unused(struct store *store, const struct store_prune *how, char 
 static int prune(struct store *store, const struct store_prune *how, struct store_pruned *pruned,
                  struct error *err)
 {
+    _cleanup_free_ char *sizes =
+        xasprintf("%s%s", size_of_steps, how->steps_only ? not_of_results : "");
+
     for (;;) {
         _cleanup_free_ char *id = NULL;
         uint64_t size = 0;
-        int r = how->keep ? layers_size(store, size_of_steps, &size, err) : 0;
+        int r = how->keep ? layers_size(store, sizes, &size, err) : 0;
         if (r == 0 && (!how->keep || size > how->keep))
             r = next_unused(store, how, &id, err);
         if (r < 0 || !id)
@@ -410,7 +483,10 @@ int store_build_prune(struct store *store, const struct store_prune *how, struct
     if (r == 0)
         r = prune(store, how, &pruned, err);
     if (r == 0 && how->all)
-        r = store_db_run(store->db, err, "UPDATE build_step SET key = NULL", "");
+        r = store_db_run(store->db, err,
+                         "UPDATE build_step SET key = NULL WHERE image IN"
+                         " (SELECT id FROM image WHERE added < ?)",
+                         "i", how->until ? how->until : INT64_MAX);
     if (r >= 0)
         r = layers_size(store, size_of_used, &after, err);
     if (r == 0)

@@ -48,22 +48,6 @@ void store_report_add(struct store_report *report, const char *what, const char 
     };
 }
 
-void store_hold(struct store *store)
-{
-    pthread_mutex_lock(&store->files);
-    store->saves++;
-    pthread_mutex_unlock(&store->files);
-}
-
-void store_release(struct store *store)
-{
-    pthread_mutex_lock(&store->files);
-    bool collect = --store->saves == 0 && store->collect_deferred;
-    pthread_mutex_unlock(&store->files);
-    if (collect)
-        garbage_collect(store, NULL);
-}
-
 /* What the parts of a check share. */
 struct check {
     struct store *store;
@@ -435,7 +419,7 @@ static int exchange(struct store *store, struct store_staging *staging, const ch
         return error_errno(err, errno, "take the old folder of layer %s away", number);
     if (renameat(staging->fd, source, store->layers_fd, number) < 0)
         return error_errno(err, errno, "move layer %s into %s/layers", source, store->root);
-    return install_flush(store, err);
+    return install_flush(staging, err);
 }
 
 int store_check_layer_replace(struct store *store, struct store_staging *staging,

@@ -223,8 +223,8 @@ static int compose_manifest(struct composition *c, struct error *err)
     return r;
 }
 
-static int stage_document(struct store_staging *staging, const char *digest,
-                          const struct buffer *text, struct error *err)
+int stage_document(struct store_staging *staging, const char *digest, const struct buffer *text,
+                   struct error *err)
 {
     _cleanup_free_ char *path = xasprintf("content/%s", digest_hex(digest));
 
@@ -252,19 +252,16 @@ static int install(struct composition *c, struct error *err)
     if (r == 0 && !text_empty(c->commit->name))
         r = name_assign(c->staging->store, c->id, c->commit->name, NULL, err);
     if (r == 0)
-        r = install_flush(c->staging->store, err);
+        r = install_flush(c->staging, err);
     return r;
 }
 
-static int compose_and_install(struct composition *c, struct error *err)
+/* All that can be made ready, so that it is flushed with the layer. */
+static int compose(struct composition *c, struct error *err)
 {
     struct store *store = c->staging->store;
-    int r = store_db_begin(store->db, err);
+    int r = c->commit->parent ? image_read(store, c->commit->parent, &c->parent, err) : 0;
 
-    if (r < 0)
-        return r;
-    _cleanup_store_rollback_ struct store_db *transaction = store->db;
-    r = c->commit->parent ? image_read(store, c->commit->parent, &c->parent, err) : 0;
     if (r == 0 && c->parent && strv_length(c->parent->layers) >= STORE_LAYERS_MAX)
         r = error_set(err, -EFBIG, "the image has %d layers already, more are not possible",
                       STORE_LAYERS_MAX);
@@ -274,10 +271,34 @@ static int compose_and_install(struct composition *c, struct error *err)
         r = compose_manifest(c, err);
     if (r == 0)
         r = stage_document(c->staging, c->id, &c->config, err);
+    return r < 0 ? r : stage_document(c->staging, c->manifest_digest, &c->manifest, err);
+}
+
+/* The parent may have gone since it was read. */
+static int check_parent(struct composition *c, struct error *err)
+{
+    _cleanup_store_statement_ struct store_statement *statement = NULL;
+
+    if (!c->parent)
+        return 0;
+    int r = store_db_query(c->staging->store->db, &statement, err,
+                           "SELECT 1 FROM image WHERE id = ?", "t", c->parent->id);
+    if (r >= 0)
+        r = store_statement_step(statement, err);
     if (r == 0)
-        r = stage_document(c->staging, c->manifest_digest, &c->manifest, err);
-    if (r == 0 && (syncfs(c->staging->fd) < 0))
-        r = error_errno(err, errno, "flush %s", store->root);
+        return error_set(err, -ENOENT, "No such image: %s", c->parent->id);
+    return r < 0 ? r : 0;
+}
+
+static int record(struct composition *c, struct error *err)
+{
+    struct store *store = c->staging->store;
+    int r = store_db_begin(store->db, err);
+
+    if (r < 0)
+        return r;
+    _cleanup_store_rollback_ struct store_db *transaction = store->db;
+    r = check_parent(c, err);
     if (r == 0)
         r = install(c, err);
     return r < 0 ? r : store_db_commit(transaction, err);
@@ -292,11 +313,12 @@ int store_staging_commit(struct store_staging *staging, const struct image_worke
 
     if (!c.layer || !digest_valid(c.layer->diff_id) || !digest_valid(c.layer->blob))
         return error_set(err, -EBADMSG, "the worker made no layer");
-    /* The long flush of the layer outside of the lock; the documents' one is short. */
-    int r = staging_flush(staging, err);
+    int r = compose(&c, err);
+    if (r == 0) /* long: not under a lock */
+        r = staging_flush(staging, err);
     if (r == 0) {
         pthread_mutex_lock(&store->files);
-        r = compose_and_install(&c, err);
+        r = record(&c, err);
         pthread_mutex_unlock(&store->files);
         if (r < 0)
             garbage_collect(store, NULL); /* what was renamed before it failed */

@@ -27,7 +27,8 @@ static const char unused_layers[] =
 static const char layer_is_known[] = "SELECT 1 FROM layer WHERE id = ?";
 
 static const char blob_is_known[] = "SELECT 1 FROM image WHERE id = ?1 OR manifest = ?1 UNION ALL"
-                                    " SELECT 1 FROM image_layer WHERE blob = ?1 LIMIT 1";
+                                    " SELECT 1 FROM image_layer WHERE blob = ?1 UNION ALL"
+                                    " SELECT 1 FROM blob_hold WHERE blob = ?1 LIMIT 1";
 
 static int row_exists(struct store *store, const char *sql, const char *text, struct error *err)
 {
@@ -38,14 +39,20 @@ static int row_exists(struct store *store, const char *sql, const char *text, st
 }
 
 /* Moves it out of sight in one step, so that a name in layers/ or content/ always means a whole
- * layer or blob; the slow part happens in staging. */
-static void discard(struct store *store, int dir_fd, const char *name)
+ * layer or blob; the slow part happens in staging, when nothing is locked any more. */
+static void discard(struct store *store, int dir_fd, const char *name, char ***trash)
 {
-    char trash[2 + 16 + 1] = "t-";
+    char hidden[2 + 16 + 1] = "t-";
 
-    text_random_hex(trash + 2, 16);
-    if (renameat(dir_fd, name, store->staging_fd, trash) == 0)
-        file_remove_tree_at(store->staging_fd, trash, NULL);
+    text_random_hex(hidden + 2, 16);
+    if (renameat(dir_fd, name, store->staging_fd, hidden) == 0)
+        strv_append(trash, hidden);
+}
+
+static void empty_trash(struct store *store, char *const *trash)
+{
+    for (; trash && *trash; trash++)
+        file_remove_tree_at(store->staging_fd, *trash, NULL);
 }
 
 /* Opens dir_fd anew, so that positions are not shared. */
@@ -64,7 +71,7 @@ static bool is_dots(const char *name)
     return text_equal(name, ".") || text_equal(name, "..");
 }
 
-static int collect_layers(struct store *store, struct error *err)
+static int collect_layers(struct store *store, char ***trash, struct error *err)
 {
     _cleanup_closedir_ DIR *dir = open_listing(store->layers_fd);
     struct dirent *entry;
@@ -78,12 +85,12 @@ static int collect_layers(struct store *store, struct error *err)
         if (r < 0)
             return r;
         if (!r)
-            discard(store, store->layers_fd, entry->d_name);
+            discard(store, store->layers_fd, entry->d_name, trash);
     }
     return 0;
 }
 
-static int collect_blobs(struct store *store, struct error *err)
+static int collect_blobs(struct store *store, char ***trash, struct error *err)
 {
     _cleanup_closedir_ DIR *dir = open_listing(store->content_fd);
     struct dirent *entry;
@@ -98,13 +105,13 @@ static int collect_blobs(struct store *store, struct error *err)
         if (r < 0)
             return r;
         if (!r)
-            discard(store, store->content_fd, entry->d_name);
+            discard(store, store->content_fd, entry->d_name, trash);
     }
     return 0;
 }
 
 /* Folders that a crash left between their creation and their record. */
-static int collect_containers(struct store *store, struct error *err)
+static int collect_containers(struct store *store, char ***trash, struct error *err)
 {
     _cleanup_closedir_ DIR *dir = open_listing(store->containers_fd);
     struct dirent *entry;
@@ -118,7 +125,7 @@ static int collect_containers(struct store *store, struct error *err)
         if (r < 0)
             return r;
         if (!r)
-            discard(store, store->containers_fd, entry->d_name);
+            discard(store, store->containers_fd, entry->d_name, trash);
     }
     return 0;
 }
@@ -146,10 +153,12 @@ static void collect_staging(struct store *store)
 
 int garbage_collect_at_open(struct store *store, struct error *err)
 {
+    _cleanup_strv_ char **trash = NULL;
     int r = garbage_collect(store, err);
 
     if (r == 0)
-        r = collect_containers(store, err);
+        r = collect_containers(store, &trash, err);
+    empty_trash(store, trash);
     if (r == 0)
         collect_staging(store);
     return r;
@@ -170,22 +179,22 @@ static int forget_layers(struct store *store, struct error *err)
 
 int garbage_collect(struct store *store, struct error *err)
 {
-    int r = 0;
+    _cleanup_strv_ char **trash = NULL;
 
     /* Inside a transaction nothing is decided yet: the next collection takes it. */
     if (store_db_in_transaction(store->db))
         return 0;
     pthread_mutex_lock(&store->files);
-    if (store->saves) {
-        store->collect_deferred = true;
-    } else {
-        store->collect_deferred = false;
+    int r = holds_all(store, err);
+    store->collect_deferred = holds_any(store, NULL) != 0;
+    if (r == 0) {
         r = forget_layers(store, err);
         if (r >= 0)
-            r = collect_layers(store, err);
+            r = collect_layers(store, &trash, err);
         if (r >= 0)
-            r = collect_blobs(store, err);
+            r = collect_blobs(store, &trash, err);
     }
     pthread_mutex_unlock(&store->files);
+    empty_trash(store, trash);
     return r < 0 ? r : 0;
 }

@@ -350,7 +350,7 @@ static int host_layer_install(struct store_staging *staging, const char *key, ui
     if (r == 0) {
         r = layer_install(staging, "host", key, key, size, &layer, err);
         if (r == 0)
-            r = install_flush(store, err);
+            r = install_flush(staging, err);
         if (r == 0)
             r = store_db_commit(store->db, err);
         else

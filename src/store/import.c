@@ -215,7 +215,7 @@ static int import_images(struct store_staging *staging, const struct image_worke
     for (size_t i = 0; r == 0 && i < result->images_count; i++)
         r = import_image(staging, result->images[i], &loaded[i], err);
     if (r == 0)
-        r = install_flush(store, err);
+        r = install_flush(staging, err);
     return r < 0 ? r : store_db_commit(transaction, err);
 }
 

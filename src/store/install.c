@@ -23,8 +23,12 @@ int staging_flush(struct store_staging *staging, struct error *err)
     return 0;
 }
 
-int install_flush(struct store *store, struct error *err)
+int install_flush(struct store_staging *staging, struct error *err)
 {
+    struct store *store = staging->store;
+
+    if (staging->unflushed)
+        return syncfs(store->layers_fd) < 0 ? error_errno(err, errno, "flush %s", store->root) : 0;
     if (fsync(store->layers_fd) < 0 || fsync(store->content_fd) < 0)
         return error_errno(err, errno, "flush the folders of %s", store->root);
     return 0;
@@ -78,6 +82,22 @@ static int restore_folder(struct store_staging *staging, const char *source, int
     return r;
 }
 
+/* Layers of steps that no build has sealed yet may not be on the disk. */
+static int note_unflushed(struct store_staging *staging, int64_t layer, struct error *err)
+{
+    _cleanup_store_statement_ struct store_statement *statement = NULL;
+    int r = store_db_query(staging->store->db, &statement, err,
+                           "SELECT 1 FROM image_layer LEFT JOIN build_step USING(image)"
+                           " WHERE layer = ? AND unsealed IS NULL LIMIT 1",
+                           "i", layer);
+
+    if (r >= 0)
+        r = store_statement_step(statement, err);
+    if (r == 0)
+        staging->unflushed = true;
+    return r < 0 ? r : 0;
+}
+
 int layer_install(struct store_staging *staging, const char *source, const char *key,
                   const char *diff_id, uint64_t size, int64_t *ret_layer, struct error *err)
 {
@@ -87,8 +107,12 @@ int layer_install(struct store_staging *staging, const char *source, const char 
     /* An image before this one in the same archive may have taken the folder by another chain. */
     if (r == 0 && faccessat(staging->fd, source, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
         r = find_layer(store, layer_by_diff_id, diff_id, ret_layer, err);
-    if (r != 0)
+    if (r > 0) {
+        r = note_unflushed(staging, *ret_layer, err);
         return r < 0 ? r : restore_folder(staging, source, *ret_layer, err);
+    }
+    if (r < 0)
+        return r;
     r = check_folder(staging, source, err);
     if (r == 0)
         r = store_db_run(store->db, err, "INSERT INTO layer(key, diff_id, size) VALUES(?, ?, ?)",
@@ -109,7 +133,7 @@ int layer_install(struct store_staging *staging, const char *source, const char 
 }
 
 /* A blob that is there already is the same blob: its name is its digest. */
-static int install_blob(struct store_staging *staging, const char *digest, struct error *err)
+int blob_install(struct store_staging *staging, const char *digest, struct error *err)
 {
     struct store *store = staging->store;
     const char *hex = digest_hex(digest);
@@ -175,7 +199,7 @@ static int install_layers(struct store_staging *staging, const struct image_inst
                                : layer_install(staging, source, key, layer->diff_id, layer->size,
                                                &number, err);
         if (r == 0)
-            r = install_blob(staging, layer->blob, err);
+            r = blob_install(staging, layer->blob, err);
         if (r == 0)
             r = store_db_run(staging->store->db, err,
                              "INSERT INTO image_layer(image, position, layer, blob, media_type,"
@@ -226,8 +250,14 @@ static int install_again(struct store_staging *staging, const struct image_insta
             r = install_layers(staging, image, err);
     }
     if (r >= 0)
-        r = install_blob(staging, image->id, err);
-    return r < 0 ? r : install_blob(staging, image->manifest, err);
+        r = blob_install(staging, image->id, err);
+    if (r >= 0)
+        r = blob_install(staging, image->manifest, err);
+    /* One that a build made is now as durable as the others. */
+    if (r >= 0)
+        r = store_db_run(store->db, err, "UPDATE build_step SET unsealed = NULL WHERE image = ?",
+                         "t", image->id);
+    return r < 0 ? r : 0;
 }
 
 int image_install(struct store_staging *staging, const struct image_install *image,
@@ -245,8 +275,8 @@ int image_install(struct store_staging *staging, const struct image_install *ima
         return image->manifest ? install_again(staging, image, err) : 0;
     r = install_layers(staging, image, err);
     if (r == 0 && image->manifest)
-        r = install_blob(staging, image->id, err);
+        r = blob_install(staging, image->id, err);
     if (r == 0 && image->manifest)
-        r = install_blob(staging, image->manifest, err);
+        r = blob_install(staging, image->manifest, err);
     return r;
 }

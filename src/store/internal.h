@@ -31,8 +31,8 @@ struct store {
     /* Guards files against records: held from the first rename of an import to its record, and from
      * the record's end to the last rename of a removal. Taken before the database's mutex. */
     pthread_mutex_t files;
-    int saves;             /* requests of store_save_prepare() in flight; under files */
-    bool collect_deferred; /* a removal left files to the end of those saves; under files */
+    bool collect_deferred; /* a removal left files to the end of a hold; under files */
+    int64_t build_number;  /* of the last build; under files */
 };
 
 /* digest.c */
@@ -46,11 +46,24 @@ void digest_chain(const char *parent, const char *diff_id, char ret[DIGEST_TEXT_
 int garbage_collect(struct store *store, struct error *err);
 int garbage_collect_at_open(struct store *store, struct error *err);
 
+/* hold.c. Of holders that are pointers each has one of its own while it holds. */
+int holds_open(struct store *store, struct error *err);
+int build_is_held(struct store *store, const char *image, struct error *err);
+int hold_blob(struct store *store, const void *holder, const char *blob, struct error *err);
+int hold_image_blobs(struct store *store, const void *holder,
+                     const struct image_worker_saved_image *image, struct error *err);
+/* Everything that is there; 0: until the release, else at most so long. */
+int hold_all(struct store *store, const void *holder, int64_t nanoseconds, struct error *err);
+int holds_all(struct store *store, struct error *err);
+int holds_any(struct store *store, struct error *err);      /* of content */
+void hold_release(struct store *store, const void *holder); /* not under a lock */
+
 /* staging.c: where one worker writes. */
 struct store_staging {
     struct store *store;
     char name[16 + 1];
-    int fd; /* locked */
+    int fd;         /* locked */
+    bool unflushed; /* a layer was found that only builds have, which flush at their end */
 };
 
 /* partial.c: what the staging folder of this name has of blobs' beginnings goes to ROOT/partial;
@@ -67,7 +80,8 @@ int layer_install(struct store_staging *staging, const char *source, const char 
 /* Takes what was written so far to the disk; not under a lock, since it may take long. */
 int staging_flush(struct store_staging *staging, struct error *err);
 /* The renames of layer_install() and of blobs; before the commit. */
-int install_flush(struct store *store, struct error *err);
+int install_flush(struct store_staging *staging, struct error *err);
+int blob_install(struct store_staging *staging, const char *digest, struct error *err);
 /* All of an image but its names. Configuration and manifest are in the staged content too; a layer
  * with implicit folders needs all layers below it in `layers`. */
 struct image_install {
@@ -89,14 +103,17 @@ void config_drop_origin(struct oci_image_configuration *config);
 void config_add_history(struct oci_image_configuration *config, int64_t created,
                         const char *created_by, const char *author, const char *comment,
                         bool empty_layer);
+int stage_document(struct store_staging *staging, const char *digest, const struct buffer *text,
+                   struct error *err);
 /* The manifest of an image whose layers are recorded, and whose configuration has this length. */
 int manifest_compose(struct store *store, const char *id, size_t config_length, struct buffer *out,
                      struct error *err);
 
 /* build.c. build_open(): its tables; drops what was not flushed in an earlier boot. */
 int build_open(struct store *store, struct error *err);
-/* An image without documents gets them, durably; store->files is held. */
-int build_seal(struct store *store, const char *id, struct error *err);
+/* What is named so becomes durable, if it is a step that is not. -ENOENT: there is none. Not under
+ * a lock. */
+int build_seal_named(struct store *store, const char *name, struct error *err);
 int build_parent(struct store *store, const char *id, char **ret, struct error *err);
 int build_has_children(struct store *store, const char *id, struct error *err);
 /* Inside a transaction: the step `parent`, and those it stands on, as long as nothing else does. */

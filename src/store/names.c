@@ -56,8 +56,10 @@ int store_image_tag(struct store *store, const char *what, const char *name, cha
                     struct error *err)
 {
     _cleanup_free_ char *id = NULL, *short_name = NULL;
-    int r = store_db_begin(store->db, err);
+    int r = build_seal_named(store, what, err);
 
+    if (r >= 0)
+        r = store_db_begin(store->db, err);
     if (r < 0)
         return r;
     _cleanup_store_rollback_ struct store_db *transaction = store->db;
@@ -87,7 +89,7 @@ static int find_user(struct store *store, const char *id, char **ret, struct err
 
 struct removal {
     const char *what;
-    bool force;
+    unsigned how; /* enum store_remove */
     bool by_name;
     struct store_image *image;
 };
@@ -103,7 +105,15 @@ static int check_conflicts(struct store *store, const struct removal *removal, s
                          STORE_HOST_IMAGE);
     if (removal->by_name && strv_length(image->names) > 1)
         return 0;
-    int r = removal->by_name ? 0 : build_has_children(store, image->id, err);
+    int r = build_is_held(store, image->id, err);
+    if (r > 0)
+        return error_set(
+            err, -EBUSY,
+            "conflict: unable to delete %.12s (cannot be forced) - image is being used "
+            "by a build that is under way",
+            digest_hex(image->id));
+    if (r == 0 && !removal->by_name)
+        r = build_has_children(store, image->id, err);
     if (r > 0 && !image->names)
         return error_set(err, -EBUSY,
                          "conflict: unable to delete %.12s (cannot be forced) - image has "
@@ -111,7 +121,7 @@ static int check_conflicts(struct store *store, const struct removal *removal, s
                          digest_hex(image->id));
     if (r >= 0)
         r = find_user(store, image->id, &user, err);
-    if (r < 0 || removal->force)
+    if (r < 0 || (removal->how & STORE_REMOVE_FORCE))
         return r < 0 ? r : 0;
     if (user && removal->by_name)
         return error_set(err, -EBUSY,
@@ -171,9 +181,10 @@ static int report_layers(struct store *store, const struct store_image *image,
     return 0;
 }
 
-static int remove_record(struct store *store, const struct store_image *image,
+static int remove_record(struct store *store, const struct removal *removal,
                          struct store_removed *removed, struct error *err)
 {
+    const struct store_image *image = removal->image;
     _cleanup_free_ char *parent = NULL;
     int r = build_parent(store, image->id, &parent, err);
 
@@ -182,7 +193,8 @@ static int remove_record(struct store *store, const struct store_image *image,
     if (r < 0)
         return r;
     strv_append(&removed->deleted, image->id);
-    r = build_remove_line(store, parent, &removed->deleted, err);
+    if (!(removal->how & STORE_REMOVE_KEEP_PARENTS))
+        r = build_remove_line(store, parent, &removed->deleted, err);
     return r < 0 ? r : report_layers(store, image, removed, err);
 }
 
@@ -205,14 +217,14 @@ static int remove_steps(struct store *store, struct removal *removal, struct sto
         return remove_name(store, removal->what, removed, err);
     for (size_t i = 0; r >= 0 && names && names[i]; i++)
         r = remove_name(store, names[i], removed, err);
-    return r < 0 ? r : remove_record(store, removal->image, removed, err);
+    return r < 0 ? r : remove_record(store, removal, removed, err);
 }
 
-int store_image_remove(struct store *store, const char *what, bool force, struct store_removed *ret,
-                       struct error *err)
+int store_image_remove(struct store *store, const char *what, unsigned how,
+                       struct store_removed *ret, struct error *err)
 {
     _cleanup_store_removed_ struct store_removed removed = {0};
-    struct removal removal = {.what = what, .force = force};
+    struct removal removal = {.what = what, .how = how};
     int r = store_db_begin(store->db, err);
 
     if (r < 0)

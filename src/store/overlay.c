@@ -1,7 +1,7 @@
 /*
  * Detached overlay mounts, in overlayfs' userxattr format.
  *
- * Kernels from 6.5 take the layers one by one ("lowerdir+") by the mount API. Older ones only know
+ * Kernels from 6.7 take the layers one by one ("lowerdir+") by the mount API. Older ones only know
  * one text of at most a page: there a thread with a mount namespace of its own mounts it with short
  * relative paths, and clones the mount off before the namespace dies with the thread.
  */
@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -91,7 +92,25 @@ static void read_kernel_log(int fs_fd, char *ret, size_t size)
     ret[strcspn(ret, "\n")] = '\0';
 }
 
-/* -EINVAL before anything was mounted: the kernel lacks lowerdir+. */
+/* By asking for a layer that cannot be: 6.7 looks for it at once. Before 6.5 overlayfs left its
+ * options to the end, whatever they were (fs/fs_context.c, legacy_parse_param); between the two the
+ * name is unknown. */
+static bool knows_single_layers(void)
+{
+    static atomic_int known; /* 0: not asked yet */
+    int answer = atomic_load(&known);
+
+    if (answer == 0) {
+        _cleanup_close_ int fs_fd = fsopen("overlay", FSOPEN_CLOEXEC);
+        if (fs_fd < 0)
+            return true; /* the mount itself will say why */
+        int r = set_text(fs_fd, "lowerdir+", "/proc/self/fd/none");
+        answer = r == 0 || r == -EINVAL ? -1 : 1;
+        atomic_store(&known, answer);
+    }
+    return answer > 0;
+}
+
 static int mount_by_api(const struct overlay *overlay, int *ret_fd, struct error *err)
 {
     _cleanup_close_ int fs_fd = fsopen("overlay", FSOPEN_CLOEXEC);
@@ -115,10 +134,8 @@ static int mount_by_api(const struct overlay *overlay, int *ret_fd, struct error
         r = -errno;
     if (r < 0) {
         read_kernel_log(fs_fd, why, sizeof(why));
-        r = error_errno(err, -r, "mount overlay of container %.12s%s%s", overlay->container,
-                        why[0] ? ": " : "", why);
-        /* EINVAL is the caller's sign for an old kernel; here it is none. */
-        return r == -EINVAL ? -EIO : r;
+        return error_errno(err, -r, "mount overlay of container %.12s%s%s", overlay->container,
+                           why[0] ? ": " : "", why);
     }
     *ret_fd = fsmount(fs_fd, FSMOUNT_CLOEXEC, 0);
     return *ret_fd < 0 ? error_errno(err, errno, "mount overlay: fsmount") : 0;
@@ -204,14 +221,10 @@ int overlay_mount(struct store *store, char *const *layers, const char *containe
                   int *ret_fd, struct error *err)
 {
     const struct overlay overlay = {store, layers, container, passing};
-    _cleanup_error_ struct error api_err = ERROR_INIT;
     int r = passing ? forget_volatile(&overlay, err) : 0;
 
     if (r < 0)
         return r;
-    r = mount_by_api(&overlay, ret_fd, &api_err);
-
-    if (r == -EINVAL)
-        return mount_by_thread(&overlay, ret_fd, err);
-    return r < 0 ? error_move(err, &api_err) : 0;
+    return knows_single_layers() ? mount_by_api(&overlay, ret_fd, err)
+                                 : mount_by_thread(&overlay, ret_fd, err);
 }

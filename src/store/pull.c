@@ -9,6 +9,11 @@
 
 /* ---- pull ---- */
 
+/* The worker may leave out any layer that it was told of. A registry that takes longer than this
+ * for the others cannot keep the rest of the store from being cleaned: should one of them go
+ * meanwhile, the pull fails and says so. */
+#define PULL_HOLD (30LL * 60 * 1000000000)
+
 static struct image_worker_known_layer *read_known(const struct store_statement *row)
 {
     struct store_statement *statement = (struct store_statement *)row;
@@ -27,8 +32,10 @@ static int list_known(struct store *store, struct image_worker_pull *request, st
 {
     _cleanup_store_statement_ struct store_statement *statement = NULL;
     int r = store_db_query(store->db, &statement, err,
-                           "SELECT DISTINCT key, diff_id, blob, media_type, blob_size, size"
-                           " FROM image_layer JOIN layer ON layer.id = image_layer.layer",
+                           "SELECT DISTINCT layer.key, diff_id, blob, media_type, blob_size, size"
+                           " FROM image_layer JOIN layer ON layer.id = image_layer.layer"
+                           /* what no build has sealed may not be on the disk */
+                           " LEFT JOIN build_step USING(image) WHERE unsealed IS NULL",
                            "");
 
     while (r >= 0 && (r = store_statement_step(statement, err)) > 0) {
@@ -49,23 +56,14 @@ int store_pull_begin(struct store_staging *staging, struct image_worker_pull *re
     if (r >= 0)
         r = partials_take(staging, err);
     if (r >= 0)
-        store->saves++;
+        r = hold_all(store, request, PULL_HOLD, err);
     pthread_mutex_unlock(&store->files);
     return r < 0 ? r : 0;
 }
 
-static void let_go(struct store *store)
+void store_pull_end(struct store *store, const struct image_worker_pull *request)
 {
-    pthread_mutex_lock(&store->files);
-    bool collect = --store->saves == 0 && store->collect_deferred;
-    pthread_mutex_unlock(&store->files);
-    if (collect)
-        garbage_collect(store, NULL);
-}
-
-void store_pull_end(struct store *store)
-{
-    let_go(store);
+    hold_release(store, request);
 }
 
 bool store_name_is(struct store *store, const char *name, const char *id)
@@ -164,17 +162,24 @@ static int fill_push(struct store *store, const struct store_reference *name,
 int store_push_prepare(struct store *store, const struct store_reference *name,
                        struct image_worker_push *request, struct error *err)
 {
+    _cleanup_free_ char *full = store_reference_full(name);
+    int r = build_seal_named(store, full, NULL);
+
+    if (r < 0 && r != -ENOENT)
+        return error_set(err, r, "make image %s durable: %s", full, strerror(-r));
     pthread_mutex_lock(&store->files);
-    int r = fill_push(store, name, request, err);
+    r = fill_push(store, name, request, err);
     if (r >= 0)
-        store->saves++;
+        r = hold_image_blobs(store, request, request->image, err);
     pthread_mutex_unlock(&store->files);
+    if (r < 0)
+        hold_release(store, request);
     return r < 0 ? r : 0;
 }
 
-void store_push_finish(struct store *store)
+void store_push_finish(struct store *store, const struct image_worker_push *request)
 {
-    let_go(store);
+    hold_release(store, request);
 }
 
 int store_tags(struct store *store, const struct store_reference *repository, char ***ret,

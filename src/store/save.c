@@ -64,14 +64,8 @@ static int add_image(struct store *store, struct image_worker_save *save, const 
                              "image %s stands on this machine's own /usr (image " STORE_HOST_IMAGE
                              "), which is no layer: it cannot be saved",
                              image->names ? image->names[0] : image->id);
-        if (!image->manifest_digest) { /* a step of a build */
-            store_image_free(steal_ptr(image));
-            r = build_seal(store, id, err);
-            if (r == 0)
-                r = image_read(store, id, &image, err);
-            if (r < 0)
-                return r;
-        }
+        if (!image->manifest_digest)
+            return error_set(err, -EAGAIN, "image %s is being built", image->id);
         saved = xnew(struct image_worker_saved_image);
         save->images = xrealloc(save->images, save->images_count + 1, sizeof(*save->images));
         save->images[save->images_count++] = saved;
@@ -135,6 +129,22 @@ static int add_name(struct store *store, struct image_worker_save *save, const c
     return add_image(store, save, id, full, err);
 }
 
+/* Steps of builds get their documents now; what cannot be found is told later. */
+static int seal_steps(struct store *store, char *const *names, struct error *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; r >= 0 && names && names[i]; i++) {
+        _cleanup_error_ struct error why = ERROR_INIT;
+        r = build_seal_named(store, names[i], &why);
+        if (r == -ENOENT || r == -EEXIST)
+            r = 0;
+        else if (r < 0)
+            error_move(err, &why);
+    }
+    return r;
+}
+
 int store_save_prepare(struct store *store, char *const *names, struct image_worker_request **ret,
                        struct error *err)
 {
@@ -143,13 +153,15 @@ int store_save_prepare(struct store *store, char *const *names, struct image_wor
 
     request->version = 1;
     request->save = xnew(struct image_worker_save);
+    r = seal_steps(store, names, err);
     pthread_mutex_lock(&store->files);
     for (size_t i = 0; r == 0 && names && names[i]; i++)
         r = add_name(store, request->save, names[i], err);
-    if (r == 0)
-        store->saves++;
+    for (size_t i = 0; r == 0 && i < request->save->images_count; i++)
+        r = hold_image_blobs(store, request, request->save->images[i], err);
     pthread_mutex_unlock(&store->files);
     if (r < 0) {
+        hold_release(store, request);
         image_worker_request_free(request);
         return r;
     }
@@ -161,6 +173,6 @@ void store_save_finish(struct store *store, struct image_worker_request *request
 {
     if (!request)
         return;
+    hold_release(store, request);
     image_worker_request_free(request);
-    store_release(store);
 }

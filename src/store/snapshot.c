@@ -232,6 +232,20 @@ static int image_is_gone(struct store *store, const char *container, struct erro
     return r < 0 ? r : store_statement_step(statement, err);
 }
 
+static int remove_record(struct store *store, const char *container, struct error *err)
+{
+    int r =
+        store_db_run(store->db, err, "DELETE FROM snapshot WHERE container = ?", "t", container);
+
+    return r < 0 ? r : 0;
+}
+
+static int remove_files(struct store *store, const char *container, struct error *err)
+{
+    disk_unmount(store, container);
+    return file_remove_tree_at(store->containers_fd, container, err);
+}
+
 int store_snapshot_remove(struct store *store, const char *container, struct error *err)
 {
     int r = check_id(container, err);
@@ -243,14 +257,40 @@ int store_snapshot_remove(struct store *store, const char *container, struct err
         return gone;
     /* Files first: a record whose folder is gone can be removed again, a folder without a record
      * would be found only at the next opening. */
-    disk_unmount(store, container);
-    r = file_remove_tree_at(store->containers_fd, container, err);
+    r = remove_files(store, container, err);
     if (r == 0)
-        r = store_db_run(store->db, err, "DELETE FROM snapshot WHERE container = ?", "t",
-                         container);
+        r = remove_record(store, container, err);
     if (r < 0)
         return error_context(err, "remove the root of container %.12s", container), r;
     if (gone)
+        garbage_collect(store, NULL);
+    return 0;
+}
+
+int store_snapshot_forget(struct store *store, const char *container, bool *ret_last,
+                          struct error *err)
+{
+    int r = check_id(container, err);
+    int gone = r < 0 ? r : image_is_gone(store, container, err);
+
+    if (gone < 0)
+        return gone;
+    r = remove_record(store, container, err);
+    if (r < 0)
+        return error_context(err, "remove the root of container %.12s", container), r;
+    *ret_last = gone;
+    return 0;
+}
+
+int store_snapshot_clear(struct store *store, const char *container, bool last, struct error *err)
+{
+    int r = check_id(container, err);
+
+    if (r == 0)
+        r = remove_files(store, container, err);
+    if (r < 0)
+        return error_context(err, "remove the root of container %.12s", container), r;
+    if (last)
         garbage_collect(store, NULL);
     return 0;
 }

@@ -113,6 +113,8 @@ int store_open(const char *root, struct store **ret, struct error *err)
     if (r == 0)
         r = open_records(store, err);
     if (r == 0)
+        r = holds_open(store, err);
+    if (r == 0)
         r = build_open(store, err);
     if (r == 0)
         disk_unmount_all(store); /* of a daemon that was killed */

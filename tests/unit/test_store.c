@@ -171,7 +171,8 @@ static void the_image_host_is_always_there(void **state)
         xasprintf("%s/layers/%s/etc/passwd", fixture->root, image->layers[0]);
     assert_int_equal(lstat(shadow, &status), -1);
     assert_int_equal(lstat(passwd, &status), 0);
-    assert_int_equal(store_image_remove(fixture->store, "host", true, &removed, &err), -EPERM);
+    assert_int_equal(store_image_remove(fixture->store, "host", STORE_REMOVE_FORCE, &removed, &err),
+                     -EPERM);
     assert_int_equal(store_image_tag(fixture->store, "host", "x", NULL, NULL), 0);
     assert_int_equal(store_image_tag(fixture->store, "x", "host", NULL, NULL), -EPERM);
     assert_string_equal(store_host_mounts()[0].target, "/usr");

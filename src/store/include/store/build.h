@@ -20,7 +20,15 @@
 #include <store/staging.h>
 #include <store/store.h>
 
+/* A build holds the images that it stands on, has made and has found, from removal until its end:
+ * its number is part of each call. The end may flush. */
+int64_t store_build_begin(struct store *store);
+void store_build_end(struct store *store, int64_t build);
+/* -ENOENT: it is gone. */
+int store_build_hold(struct store *store, int64_t build, const char *image, struct error *err);
+
 struct store_step {
+    int64_t build;
     const char *parent; /* image ID; NULL: it stands on nothing */
     const char *key; /* in the cache: sha256:HEX of all that decides the result; NULL: not kept */
     const char *os, *architecture; /* without a parent */
@@ -40,18 +48,24 @@ void store_build_key(const char *text, size_t length, char ret[72]);
 
 /* The image that a build made of the same parent by the same step. *ret_id is owned; NULL: there is
  * none. */
-int store_build_find(struct store *store, const char *key, char **ret_id, struct error *err);
+int store_build_find(struct store *store, int64_t build, const char *key, char **ret_id,
+                     struct error *err);
 
 /* Makes the image whole and durable, and gives it names (as store_image_tag). */
 int store_build_seal(struct store *store, const char *id, char *const *names, char ***ret_names,
                      struct error *err);
 
-/* Removes images of steps that nothing stands on: no name, no child, no container. */
+/* A step that no build has sealed becomes whole and durable, unless a build under way holds it,
+ * which does so itself. Before something is made to stand on it. */
+int store_image_settle(struct store *store, const char *id, struct error *err);
+
+/* Removes images of steps that nothing stands on: no name, no child, no container, no build. */
 struct store_prune {
-    int64_t until; /* made before it: nanoseconds since 1970; 0: any */
-    uint64_t keep; /* bytes that may stay; 0: none */
-    bool all;      /* also forget the keys of those that stay */
-    bool building; /* a build is under way: what is not sealed may be its own */
+    int64_t until;        /* made before it: nanoseconds since 1970; 0: any */
+    int64_t unused_since; /* no build has used it since; 0: any */
+    uint64_t keep;        /* bytes that may stay; 0: none */
+    bool all;             /* also forget the keys of those that stay */
+    bool steps_only;      /* leave what a build ended with, named or not */
 };
 struct store_pruned {
     char **deleted; /* owned; image IDs */

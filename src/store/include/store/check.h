@@ -43,8 +43,9 @@ void store_report_finish(struct store_report *report);
 void store_report_add(struct store_report *report, const char *what, const char *problem,
                       const char *remedy, bool repaired);
 
-void store_hold(struct store *store);
-void store_release(struct store *store);
+/* holder: any pointer that is its own while it holds. */
+void store_hold(struct store *store, const void *holder);
+void store_release(struct store *store, const void *holder);
 
 /* Everything that can be seen without reading layers. repair: documents that are missing or damaged
  * are written again where the record has them; blobs of another size than recorded are thrown away

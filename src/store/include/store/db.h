@@ -6,7 +6,7 @@
  *
  * Every function may be called from any thread and BLOCKS: for other threads' transactions, and for
  * the disk in store_db_commit().
- * Call them from uv_queue_work threads, not from the event loop (reading while the loop starts or
+ * Call them from other threads than the event loop's (reading while the loop starts or
  * stops is fine). Never carry the handle across fork: children must execute.
  *
  * A thread owns the mutex from store_db_begin() to commit or rollback, and from store_db_query() to

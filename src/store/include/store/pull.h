@@ -21,11 +21,11 @@ enum {
 #define STORE_PARTIAL_TOTAL (8ULL << 30) /* bytes of all of them; the newest are kept */
 
 /* The layers that the store has, for the worker not to fetch them again; they are kept from removal
- * until store_pull_end(). What earlier pulls left of layers moves into the staging folder, which
- * gives such beginnings back to the store when it is freed. */
+ * until store_pull_end(), for half an hour at most. What earlier pulls left of layers moves into
+ * the staging folder, which gives such beginnings back to the store when it is freed. */
 int store_pull_begin(struct store_staging *staging, struct image_worker_pull *request,
                      struct error *err);
-void store_pull_end(struct store *store);
+void store_pull_end(struct store *store, const struct image_worker_pull *request);
 
 /* Whether `name` (full) stands for the image with this ID. */
 bool store_name_is(struct store *store, const char *name, const char *id);
@@ -34,7 +34,7 @@ bool store_name_is(struct store *store, const char *name, const char *id);
  * filled in. -ENOENT, -EOPNOTSUPP as store_save_prepare(). */
 int store_push_prepare(struct store *store, const struct store_reference *name,
                        struct image_worker_push *request, struct error *err);
-void store_push_finish(struct store *store);
+void store_push_finish(struct store *store, const struct image_worker_push *request);
 
 /* Tags that the repository has here, owned list. */
 int store_tags(struct store *store, const struct store_reference *repository, char ***ret,

@@ -64,6 +64,13 @@ int store_snapshot_usage(struct store *store, const char *container, uint64_t *r
  * alive. The mount must be gone. A missing snapshot is success. */
 int store_snapshot_remove(struct store *store, const char *container, struct error *err);
 
+/* The same in two steps, for a removal that is over before its files are gone: the record, in the
+ * caller's transaction if there is one, and what it leaves. last: nothing else kept the image. What
+ * is not cleared is found at the next opening. */
+int store_snapshot_forget(struct store *store, const char *container, bool *ret_last,
+                          struct error *err);
+int store_snapshot_clear(struct store *store, const char *container, bool last, struct error *err);
+
 /* IDs of all containers with a snapshot (owned list): the engine removes those it has no record of.
  */
 int store_snapshot_list(struct store *store, char ***ret, struct error *err);

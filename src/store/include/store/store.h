@@ -11,8 +11,8 @@
  * without a record are garbage that store_open() and store_image_remove() delete.
  *
  * Every function of these headers may be called from any thread, serialises by itself and BLOCKS
- * (disk, SQLite): call them from uv_queue_work threads. The store never parses archives: that is
- * the image worker's work, whose results are handed over by the engine (store/staging.h).
+ * (disk, SQLite): call them from threads other than the loop's. The store never parses archives:
+ * that is the image worker's work, whose results are handed over by the engine (store/staging.h).
  */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
@@ -103,8 +103,20 @@ void store_removed_finish(struct store_removed *removed);
  * used. By ID: refused (-EBUSY) without force when it has several names. A container that uses
  * the image makes taking the last name -EBUSY; with force the names and the record go and
  * the layers stay until the container is removed. -EPERM for `host`. */
-int store_image_remove(struct store *store, const char *what, bool force, struct store_removed *ret,
+enum store_remove {
+    STORE_REMOVE_FORCE = 1,
+    STORE_REMOVE_KEEP_PARENTS = 2, /* steps of builds that nothing else stands on stay, as cache */
+};
+int store_image_remove(struct store *store, const char *what, unsigned how,
+                       struct store_removed *ret, struct error *err);
+
+/* Removes images that came here before that time (nanoseconds since 1970) and that no container is
+ * made of: those without a name, with `named` all. Adds to *ret. */
+int store_image_expire(struct store *store, int64_t before, bool named, struct store_removed *ret,
                        struct error *err);
+
+/* Deletes files that no record refers to: what a removal left because a transfer needed it. */
+int store_collect(struct store *store, struct error *err);
 
 /* The machine's folders that a container of an image with base `host` needs on top of its snapshot,
  * as read-only bind mounts, parents first. Ends with {NULL, NULL}; static. */
