@@ -11,6 +11,7 @@
 #include <base/buffer.h>
 #include <base/file.h>
 #include <base/process.h>
+#include <base/text.h>
 #include <image/descriptors.h>
 #include <image/worker.h>
 
@@ -127,7 +128,9 @@ static int failed(const struct image_worker_failure *failure, struct error *err)
 {
     int code = failure->code < 0 ? failure->code : -EIO;
 
-    error_set(err, code, "%s", failure->message);
+    /* Much of it is an archive's or a server's words, and who reads them has a terminal. */
+    _cleanup_free_ char *message = text_make_harmless(xstrdup(failure->message), "");
+    error_set(err, code, "%s", message);
     if (failure->hint)
         error_hint(err, "%s", failure->hint);
     return code;

@@ -9,6 +9,7 @@
 
 #include "authorize.h"
 #include "challenge.h"
+#include "url.h"
 
 static const struct image_worker_credentials *credentials_of(const struct session *session)
 {
@@ -67,40 +68,11 @@ static void add_scopes(struct buffer *query, const struct session *session,
         add_field(query, "scope", scopes[i]);
 }
 
-/* Owned; NULL: the URL is none. */
-static char *host_of(const char *url)
-{
-    CURLU *parsed = curl_url();
-    char *host = NULL, *copy = NULL;
-
-    if (parsed && !curl_url_set(parsed, CURLUPART_URL, url, 0) &&
-        !curl_url_get(parsed, CURLUPART_HOST, &host, 0))
-        copy = xstrdup(host);
-    curl_free(host);
-    curl_url_cleanup(parsed);
-    return copy;
-}
-
-static bool is_loopback(const char *host)
-{
-    return text_equal(host, "localhost") || text_equal(host, "[::1]") ||
-           (text_starts_with(host, "127.") && strspn(host, "0123456789.") == strlen(host));
-}
-
-/* A token service without TLS gets to see passwords, and so does everybody on the way: only where
- * the registry itself is as bare, and then on this machine or on the registry's own host. */
-static bool may_be_plain(const struct session *session, const char *realm)
-{
-    const char *url = session->endpoint->given->url;
-    _cleanup_free_ char *own = host_of(url), *host = host_of(realm);
-
-    return text_starts_with(url, "http://") && text_starts_with(realm, "http://") && own && host &&
-           (is_loopback(host) || text_equal(host, own));
-}
-
+/* A token service gets to see passwords, and without TLS so does everybody on the way. */
 static int check_realm(const struct session *session, const char *realm, struct error *err)
 {
-    if (text_starts_with(realm, "https://") || may_be_plain(session, realm))
+    if (text_starts_with(realm, "https://") ||
+        url_may_be_plain(session->endpoint->given->url, realm))
         return 0;
     return error_set(err, -EACCES, "%s: its token service '%.200s' has no TLS",
                      session->registry->name, realm);
@@ -241,21 +213,26 @@ static int answer_challenge(struct session *session, struct http_lane *lane, con
     return r;
 }
 
+/* While one thread asks, those that have been refused meanwhile wait for its answer; those that
+ * have not go on with what there is. */
 int authorize(struct session *session, struct http_lane *lane, const char *challenge,
               const char *refused, struct error *err)
 {
     char *authorization = NULL;
     int r = 0;
 
-    pthread_mutex_lock(&session->mutex);
-    if (text_equal(session->authorization, refused) || !session->authorization) {
+    pthread_mutex_lock(&session->asking);
+    _cleanup_free_ char *current = authorize_current(session);
+    if (text_equal(current, refused) || !current) {
         r = answer_challenge(session, lane, challenge, refused, &authorization, err);
         if (r == 0) {
+            pthread_mutex_lock(&session->mutex);
             free(session->authorization);
             session->authorization = authorization;
+            pthread_mutex_unlock(&session->mutex);
         }
     }
-    pthread_mutex_unlock(&session->mutex);
+    pthread_mutex_unlock(&session->asking);
     return r;
 }
 

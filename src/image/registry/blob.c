@@ -22,6 +22,8 @@ struct blob {
     uint64_t last_failure;
     unsigned failures;
     bool open; /* an answer is under way */
+    bool
+        whole; /* the server has no use for a first byte: all of it, and what is there is skipped */
     int64_t told;
     char block[FILE_BLOCK];
 };
@@ -39,27 +41,56 @@ static ssize_t read_partial(struct blob *blob, const void **block, struct error 
     return n;
 }
 
-static int open_answer(struct blob *blob, struct error *err)
+static int ask(struct blob *blob, struct error *err)
 {
-    const struct blob_source *source = blob->source;
-
     session_call_finish(&blob->call);
     blob->call = (struct session_call)SESSION_CALL_INIT;
     blob->call.request.url = blob->url;
-    blob->call.request.from = blob->position;
+    blob->call.request.from = blob->whole ? 0 : blob->position;
     blob->call.what = blob->what;
-    int r = session_begin(source->session, source->lane, &blob->call, err);
+    return session_begin(blob->source->session, blob->source->lane, &blob->call, err);
+}
+
+/* Whether the failure is one of asking for a part. What access and absence mean is known; other
+ * refusals (416 above all, and whatever proxies have) may be of the range. */
+static bool is_refused_range(const struct blob *blob)
+{
+    int status = blob->call.response.status;
+
+    return blob->position && !blob->whole &&
+           ((status >= 400 && status < 500 && status != 401 && status != 404 && status != 429) ||
+            status == 501);
+}
+
+/* Where the body begins, as far as the server says it. */
+static bool find_first_byte(const struct blob *blob, uint64_t *ret)
+{
+    const struct http_response *response = &blob->call.response;
+
+    *ret = response->status == 206 ? response->first_byte : 0;
+    return (response->status != 206 || response->has_first_byte) && *ret <= blob->position;
+}
+
+static int open_answer(struct blob *blob, struct error *err)
+{
+    _cleanup_error_ struct error reason = ERROR_INIT;
+    uint64_t first = 0;
+    int r = ask(blob, &reason);
+
+    if (r < 0 && !is_refused_range(blob))
+        return error_move(err, &reason);
+    if (r < 0 || (!find_first_byte(blob, &first) && !blob->whole)) {
+        http_end(blob->source->lane);
+        blob->whole = true;
+        r = ask(blob, err);
+    }
     if (r < 0)
         return r;
     blob->open = true;
-    blob->to_skip = 0;
-    if (blob->call.response.status == 200) {
-        blob->to_skip = blob->position;
-    } else if (blob->call.response.first_byte != blob->position) {
-        return error_set(err, -EBADMSG, "%s: asked for byte %llu, the server begins with %llu",
-                         blob->what, (unsigned long long)blob->position,
-                         (unsigned long long)blob->call.response.first_byte);
-    }
+    if (!find_first_byte(blob, &first))
+        return error_set(err, -EBADMSG, "%s: asked for byte %llu, the server begins elsewhere",
+                         blob->what, (unsigned long long)blob->position);
+    blob->to_skip = blob->position - first;
     return 0;
 }
 
@@ -131,8 +162,11 @@ static ssize_t blob_read(struct stream *stream, const void **block, struct error
 
     if (blob->position < blob->source->partial_length)
         return read_partial(blob, block, err);
-    if (blob->position < blob->source->descriptor->size)
-        return read_network(blob, block, err);
+    if (blob->position < blob->source->descriptor->size) {
+        ssize_t n = read_network(blob, block, err);
+        *blob->source->ret_broken = n < 0 && n != -EBADMSG;
+        return n;
+    }
     /* To the end of the answer, so that its connection can be used again. */
     while (blob->open) {
         const void *rest;

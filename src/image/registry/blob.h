@@ -21,6 +21,7 @@ struct blob_source {
     int partial_fd;                                /* its first partial_length bytes; -1: none */
     uint64_t partial_length;                       /* at most descriptor->size */
     const char *item;                              /* for progress */
+    bool *ret_broken; /* set when the rest could not be had: nothing is said of what came */
 };
 
 /* Everything in source is borrowed. A body longer than the descriptor's size is -EBADMSG, one that

@@ -9,6 +9,7 @@
 #include <base/text.h>
 
 #include "http.h"
+#include "url.h"
 
 enum {
     BODY_BUFFERED = 1024 * 1024, /* bytes; the server has to wait then */
@@ -26,6 +27,8 @@ struct http_lane {
     struct curl_slist *headers;
     struct http_response *response;
     const struct http_request *request;
+    char *url;          /* owned: of the request, or where redirects have led so far */
+    bool away;          /* they have led to another host */
     struct buffer body; /* arrived, and not read */
     bool given;         /* the reader has body */
     size_t header_bytes;
@@ -50,7 +53,8 @@ void http_response_finish(struct http_response *response)
     free(response->content_digest);
     free(response->range);
     free(response->link);
-    free(response->effective_url);
+    free(response->last_modified);
+    free(response->disposition);
     *response = (struct http_response){0};
 }
 
@@ -153,6 +157,8 @@ static void set_header(struct http_response *response, const char *name, size_t 
         {"docker-content-digest", offsetof(struct http_response, content_digest)},
         {"range", offsetof(struct http_response, range)},
         {"link", offsetof(struct http_response, link)},
+        {"last-modified", offsetof(struct http_response, last_modified)},
+        {"content-disposition", offsetof(struct http_response, disposition)},
     };
 #define IS(text) (name_length == strlen(text) && strncasecmp(name, text, name_length) == 0)
 
@@ -168,18 +174,19 @@ static void set_header(struct http_response *response, const char *name, size_t 
         response->retry_after = leading_number(value, length);
     } else if (IS("content-range") && length > 6 && strncasecmp(value, "bytes ", 6) == 0) {
         response->first_byte = leading_number(value + 6, length - 6);
+        response->has_first_byte = true;
     }
 #undef IS
 }
 
-/* Each answer on the way (100, redirects) begins anew; the last one counts. */
+/* Each answer on the way (1xx) begins anew, the last one counts; their headers together are
+ * limited, and they are no headway. */
 static size_t take_header(char *data, size_t size, size_t count, void *context)
 {
     struct http_lane *lane = context;
     size_t length = size * count;
     const char *colon = memchr(data, ':', length);
 
-    lane->moved += length;
     lane->header_bytes += length;
     if (lane->header_bytes > HTTP_HEADERS_MAX) {
         lane->too_much = true;
@@ -187,7 +194,6 @@ static size_t take_header(char *data, size_t size, size_t count, void *context)
     }
     if (length >= 5 && strncasecmp(data, "HTTP/", 5) == 0) {
         http_response_finish(lane->response);
-        lane->header_bytes = length;
         return length;
     }
     if (!colon)
@@ -204,24 +210,30 @@ static size_t take_header(char *data, size_t size, size_t count, void *context)
 
 /* ---- lanes ---- */
 
+/* NULL: none. */
 static void set_blob(CURL *easy, CURLoption option, const struct buffer *text)
 {
-    struct curl_blob blob = {.data = text->data, .len = text->length, .flags = CURL_BLOB_NOCOPY};
+    struct curl_blob blob = {.flags = CURL_BLOB_NOCOPY};
 
-    if (text->length)
-        curl_easy_setopt(easy, option, &blob);
+    if (text) {
+        blob.data = text->data;
+        blob.len = text->length;
+    }
+    curl_easy_setopt(easy, option, blob.len ? &blob : NULL);
 }
 
-static void set_trust(CURL *easy, const struct http_trust *trust)
+/* Who we are is shown to the endpoint's own host only, and no other goes unchecked. */
+static void set_trust(struct http_lane *lane)
 {
+    const struct http_trust *trust = lane->settings->trust;
+    CURL *easy = lane->easy;
+    bool own = url_same_host(lane->url, lane->settings->home), insecure = own && trust->insecure;
+
     set_blob(easy, CURLOPT_CAINFO_BLOB, &trust->authorities);
-    set_blob(easy, CURLOPT_SSLCERT_BLOB, &trust->certificate);
-    set_blob(easy, CURLOPT_SSLKEY_BLOB, &trust->key);
-    curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    if (trust->insecure) {
-        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
-        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
-    }
+    set_blob(easy, CURLOPT_SSLCERT_BLOB, own ? &trust->certificate : NULL);
+    set_blob(easy, CURLOPT_SSLKEY_BLOB, own ? &trust->key : NULL);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, insecure ? 0L : 1L);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, insecure ? 0L : 2L);
 }
 
 struct http_lane *http_lane_create(const struct http_settings *settings)
@@ -240,7 +252,9 @@ struct http_lane *http_lane_create(const struct http_settings *settings)
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
     curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     curl_easy_setopt(easy, CURLOPT_PROXY, settings->proxy ? settings->proxy : "");
-    curl_easy_setopt(easy, CURLOPT_MAXREDIRS, (long)HTTP_REDIRECTS_MAX);
+    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L); /* by us: see follow() */
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, lane);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);
@@ -249,8 +263,6 @@ struct http_lane *http_lane_create(const struct http_settings *settings)
     curl_easy_setopt(easy, CURLOPT_READDATA, lane);
     curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, rewind_body);
     curl_easy_setopt(easy, CURLOPT_SEEKDATA, lane);
-    if (settings->trust)
-        set_trust(easy, settings->trust);
     return lane;
 }
 
@@ -262,6 +274,7 @@ void http_lane_destroy(struct http_lane *lane)
     curl_easy_cleanup(lane->easy);
     curl_multi_cleanup(lane->multi);
     buffer_finish(&lane->body);
+    free(lane->url);
     free(lane);
 }
 
@@ -295,23 +308,19 @@ static void set_method(CURL *easy, const struct http_request *request)
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, head ? NULL : request->method);
 }
 
-/* From https there is no way back to http. */
 static void set_request(struct http_lane *lane, const struct http_request *request)
 {
     CURL *easy = lane->easy;
-    bool plain = text_starts_with(request->url, "http://");
 
     add_header(lane, "Accept", request->accept);
-    add_header(lane, "Authorization", request->authorization);
+    add_header(lane, "Authorization", lane->away ? NULL : request->authorization);
     add_header(lane, "Content-Type", request->content_type);
     add_header(lane, "Content-Range", request->content_range);
     lane->headers = curl_slist_append(lane->headers, "Expect:");
-    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, plain ? "http" : "https");
-    curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, plain ? "http,https" : "https");
-    curl_easy_setopt(easy, CURLOPT_URL, request->url);
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(easy, CURLOPT_URL, lane->url);
     set_method(easy, request);
-    bool read_only = text_equal(request->method, "GET") || text_equal(request->method, "HEAD");
-    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, read_only ? 1L : 0L);
+    set_trust(lane);
     if (request->from) {
         _cleanup_free_ char *range = xasprintf("%llu-", (unsigned long long)request->from);
         curl_easy_setopt(easy, CURLOPT_RANGE, range);
@@ -339,7 +348,6 @@ static int errno_of(const struct http_lane *lane)
         return -EKEYREJECTED;
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
-    case CURLE_TOO_MANY_REDIRECTS:
         return -EINVAL;
     case CURLE_READ_ERROR:
     case CURLE_ABORTED_BY_CALLBACK:
@@ -352,7 +360,7 @@ static int errno_of(const struct http_lane *lane)
 /* host[:port] is what a person knows; the rest of the address may hold secrets of a redirect. */
 static int fail_with_place(struct http_lane *lane, int code, const char *why, struct error *err)
 {
-    const char *url = lane->request->url, *start = strstr(url, "://");
+    const char *url = lane->url, *start = strstr(url, "://");
     size_t length = strcspn(start ? start + 3 : url, "?");
 
     return error_set(err, code, "%s %.*s%.*s: %s", lane->request->method,
@@ -426,31 +434,30 @@ static void note_answer(struct http_lane *lane)
 {
     long status = 0;
     curl_off_t length = -1;
-    char *url = NULL;
 
     curl_easy_getinfo(lane->easy, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(lane->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
-    curl_easy_getinfo(lane->easy, CURLINFO_EFFECTIVE_URL, &url);
     lane->response->status = (int)status;
     lane->response->has_length = length >= 0;
     lane->response->length = length >= 0 ? (uint64_t)length : 0;
-    free(lane->response->effective_url);
-    lane->response->effective_url = xstrdup(url);
 }
 
-int http_begin(struct http_lane *lane, const struct http_request *request,
-               struct http_response *response, struct error *err)
+static void set_url(struct http_lane *lane, const char *url)
+{
+    char *copy = xstrdup(url);
+
+    free(lane->url);
+    lane->url = copy;
+}
+
+/* One request to lane->url. */
+static int ask(struct http_lane *lane, struct error *err)
 {
     int r = 0;
 
-    http_end(lane);
-    lane->request = request;
-    lane->response = response;
     lane->since = now_seconds();
     lane->message[0] = '\0';
-    if (text_starts_with(request->url, "https://") && !lane->settings->trust)
-        return fail_with_place(lane, -EPROTONOSUPPORT, "this endpoint is for plain HTTP only", err);
-    set_request(lane, request);
+    set_request(lane, lane->request);
     curl_multi_add_handle(lane->multi, lane->easy);
     lane->attached = true;
     while (r == 0 && !lane->done && !lane->headers_over)
@@ -463,6 +470,64 @@ int http_begin(struct http_lane *lane, const struct http_request *request,
     }
     note_answer(lane);
     return 0;
+}
+
+static bool leads_on(const struct http_lane *lane)
+{
+    int status = lane->response->status;
+    bool read_only =
+        text_equal(lane->request->method, "GET") || text_equal(lane->request->method, "HEAD");
+
+    return read_only && lane->response->location && status / 100 == 3 && status != 300 &&
+           status != 304;
+}
+
+/* To its end, so that the connection can be used again, unless it is long. */
+static void read_rest(struct http_lane *lane)
+{
+    const void *block;
+    size_t length = 0;
+    ssize_t n;
+
+    while (length < HTTP_HEADERS_MAX && (n = http_read(lane, &block, NULL)) > 0)
+        length += (size_t)n;
+    http_end(lane);
+}
+
+/* Goes where a redirect leads, which is another host's word from there on. */
+static int follow(struct http_lane *lane, struct error *err)
+{
+    _cleanup_free_ char *target = url_resolve(lane->url, lane->response->location);
+    bool tls = target && text_starts_with(target, "https://");
+
+    if (!target || (!tls && !text_starts_with(target, "http://")))
+        return fail_with_place(lane, -EINVAL, "it redirects to what is no address", err);
+    if (!tls && (text_starts_with(lane->url, "https://") ||
+                 (!url_may_be_plain(lane->settings->home, target) &&
+                  url_is_loopback(lane->settings->home))))
+        return fail_with_place(lane, -EACCES, "it redirects to a server without TLS", err);
+    read_rest(lane);
+    lane->away = lane->away || !url_same_origin(lane->url, target);
+    set_url(lane, target);
+    return ask(lane, err);
+}
+
+int http_begin(struct http_lane *lane, const struct http_request *request,
+               struct http_response *response, struct error *err)
+{
+    http_end(lane);
+    lane->request = request;
+    lane->response = response;
+    lane->away = false;
+    set_url(lane, request->url);
+    int r = ask(lane, err);
+    for (int i = 0; r == 0 && leads_on(lane); i++)
+        r = i < HTTP_REDIRECTS_MAX
+                ? follow(lane, err)
+                : fail_with_place(lane, -EINVAL, "more than 5 redirects (HTTP_REDIRECTS_MAX)", err);
+    if (r < 0)
+        http_end(lane);
+    return r;
 }
 
 ssize_t http_read(struct http_lane *lane, const void **ret_block, struct error *err)

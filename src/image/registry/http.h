@@ -18,21 +18,25 @@
 enum {
     HTTP_HEADERS_MAX = 64 * 1024, /* bytes of the headers of an answer */
     HTTP_REDIRECTS_MAX = 5,
+    FETCH_SECONDS_MAX = 14400, /* of a file, however busy the server is */
 };
+#define FETCH_BYTES_MAX (64ULL << 30) /* of a file that is fetched */
 
-/* Of an endpoint; read before the jail. PEM, owned by the trust store that made it. */
+/* Of an endpoint; read before the jail. PEM, owned by the trust store that made it. What is behind
+ * the first member is for the endpoint's own host alone. */
 struct http_trust {
-    struct buffer authorities; /* empty with insecure: the certificate is not checked */
+    struct buffer authorities;
     struct buffer certificate; /* of the client */
     struct buffer key;
-    bool insecure;
+    bool insecure; /* certificates are not checked */
 };
 
 struct http_settings {
-    const struct http_trust *trust; /* NULL: plain HTTP only */
-    const char *proxy;              /* NULL: none */
-    unsigned patience;              /* seconds */
-    const volatile bool *stop;      /* true: give up with -ECANCELED; NULL: never */
+    const char *home; /* address of the endpoint */
+    const struct http_trust *trust;
+    const char *proxy;         /* NULL: none */
+    unsigned patience;         /* seconds */
+    const volatile bool *stop; /* true: give up with -ECANCELED; NULL: never */
 };
 
 struct http_request {
@@ -64,8 +68,10 @@ struct http_response {
     char *content_digest;
     char *range; /* header Range, of uploads */
     char *link;
-    char *effective_url;  /* of the last redirect */
-    uint64_t first_byte;  /* of Content-Range; 0 otherwise */
+    char *last_modified;
+    char *disposition;   /* Content-Disposition, whole */
+    uint64_t first_byte; /* of Content-Range */
+    bool has_first_byte;
     uint64_t retry_after; /* seconds; 0: not said */
     uint64_t length;      /* of the body */
     bool has_length;
@@ -86,8 +92,10 @@ static inline void cleanup_http_lane_p(struct http_lane **lane)
 }
 #define _cleanup_http_lane_ _cleanup_(cleanup_http_lane_p)
 
-/* Sends a request and waits for the headers of the answer, whatever its status. A failure is one of
- * the connection. *response is empty before. Both are borrowed until http_end(). */
+/* Sends a request and waits for the headers of the answer, whatever its status. GET and HEAD go
+ * where redirects lead: from https never back to http, from http to http only where
+ * url_may_be_plain(). A failure is one of the connection. *response is empty before. Both are
+ * borrowed until http_end(). */
 int http_begin(struct http_lane *lane, const struct http_request *request,
                struct http_response *response, struct error *err);
 /* The next piece of the body, valid until the next call; 0 at its end. A body that ends before its

@@ -204,26 +204,45 @@ static int pull_reference(struct pull *pull, const char *reference, struct error
 
 /* ---- endpoints and tags ---- */
 
-static int list_tags(struct pull *pull, char ***ret, struct error *err)
+/* *url becomes that of the next page. */
+static int read_tags(struct pull *pull, char **url, const char *path, char ***tags,
+                     struct error *err)
 {
     _cleanup_answer_tags_ struct answer_tags *answer = NULL;
     _cleanup_buffer_ struct buffer body = BUFFER_INIT;
-    _cleanup_free_ char *url =
-        session_url(&pull->session, "%s/tags/list?n=%d", pull->request->repository, PULL_TAGS_MAX);
     _cleanup_session_call_ struct session_call call = SESSION_CALL_INIT;
 
-    call.request.url = url;
+    call.request.url = *url;
     call.what = "list of tags";
     int r = session_fetch(&pull->session, pull->lane, &call, &body, DOCUMENT_MAX, err);
     if (r == 0)
         r = answer_tags_parse(buffer_text(&body), body.length, "list of tags", &answer, err);
-    if (r < 0)
-        return r;
-    if (answer->tags_count == 0 || answer->tags_count > PULL_TAGS_MAX)
-        return error_set(err, answer->tags_count ? -EFBIG : -ENOENT, "%s has %zu tags",
-                         pull->request->repository, answer->tags_count);
-    *ret = strv_copy(answer->tags);
-    return 0;
+    if (r == 0 && answer->tags_count + strv_length(*tags) > PULL_TAGS_MAX)
+        r = error_set(err, -EFBIG, "%s has more than %d tags", pull->request->repository,
+                      PULL_TAGS_MAX);
+    for (size_t i = 0; r == 0 && i < answer->tags_count; i++)
+        strv_append(tags, answer->tags[i]);
+    bool more = r == 0 && answer->tags_count;
+    char *next = more ? session_next_page(&pull->session, call.response.link, path) : NULL;
+    free(*url);
+    *url = next;
+    return r;
+}
+
+static int list_tags(struct pull *pull, char ***ret, struct error *err)
+{
+    _cleanup_strv_ char **tags = NULL;
+    _cleanup_free_ char *path = xasprintf("%s/tags/list", pull->request->repository);
+    _cleanup_free_ char *url = session_url(&pull->session, "%s?n=%d", path, PULL_TAGS_MAX);
+    int r = 0;
+
+    while (r == 0 && url)
+        r = read_tags(pull, &url, path, &tags, err);
+    if (r == 0 && !tags)
+        r = error_set(err, -ENOENT, "%s has 0 tags", pull->request->repository);
+    if (r == 0)
+        *ret = steal_ptr(tags);
+    return r;
 }
 
 /* Tags come from outside and become part of an address. */

@@ -155,25 +155,34 @@ static int open_partial(const char *name, uint64_t size, uint64_t *ret_length)
     return fd;
 }
 
-static int take_once(struct layers *layers, size_t place, struct http_lane *lane, bool *ret_resumed,
+/* What came is of use to a later attempt when the rest could not be had, or there was no room.
+ * After any other failure it is suspect: what is wrong with it shows in the digest, but also, and
+ * before that, in whatever it is unpacked to. */
+static bool is_worth_keeping(int r, bool broken)
+{
+    return broken || r == -ECANCELED || r == -ENOSPC || r == -EDQUOT;
+}
+
+static int take_once(struct layers *layers, size_t place, struct http_lane *lane, bool *ret_suspect,
                      struct error *err)
 {
     const struct oci_image_descriptor *descriptor = layers->manifest->layers[place];
     struct staged_layer *layer = &layers->layers[place];
     _cleanup_free_ char *name = xasprintf("partial-%s", descriptor->digest + 7);
     char item[13];
+    bool broken = false;
     struct blob_source source = {
         .session = &layers->pull->session,
         .lane = lane,
         .repository = layers->pull->request->repository,
         .descriptor = descriptor,
         .item = item,
+        .ret_broken = &broken,
     };
 
     pull_item(descriptor->digest, item);
     _cleanup_close_ int partial_fd = open_partial(name, descriptor->size, &source.partial_length);
     source.partial_fd = partial_fd;
-    *ret_resumed = source.partial_length > 0;
     const struct layer_job job = {
         .staging_fd = IMAGE_FD_STAGING,
         .number = __atomic_fetch_add(&layers->pull->numbers, 1, __ATOMIC_RELAXED),
@@ -186,27 +195,31 @@ static int take_once(struct layers *layers, size_t place, struct http_lane *lane
     struct stream *stream = blob_stream(&source);
     int r = layer_take(&job, stream, layer, err);
     stream_destroy(stream);
-    if (r == -EBADMSG) { /* it is not the beginning of what it should be */
+    *ret_suspect = r < 0 && source.partial_length > 0 && !is_worth_keeping(r, broken);
+    if (r < 0 && !is_worth_keeping(r, broken)) {
         _cleanup_free_ char *path = xasprintf("content/%s", name);
         unlinkat(IMAGE_FD_STAGING, path, 0);
     }
+    if (r < 0) /* summed up, but not there */
+        layer->blob[0] = layer->diff_id[0] = '\0';
     return r;
 }
 
-/* What was left by an earlier pull may be damaged: then all of it once more. */
+/* What was left by an earlier pull, perhaps from somebody else, may be damaged: then all of it once
+ * more. */
 static int take_layer(struct layers *layers, size_t place, struct http_lane *lane,
                       struct error *err)
 {
     _cleanup_error_ struct error reason = ERROR_INIT;
     struct staged_layer *layer = &layers->layers[place];
-    bool resumed = false;
-    int r = take_once(layers, place, lane, &resumed, &reason);
+    bool suspect = false;
+    int r = take_once(layers, place, lane, &suspect, &reason);
 
-    if (r == -EBADMSG && resumed) {
+    if (suspect) {
         strv_free(steal_ptr(layer->implicit));
         error_finish(&reason);
         reason = (struct error)ERROR_INIT;
-        r = take_once(layers, place, lane, &resumed, &reason);
+        r = take_once(layers, place, lane, &suspect, &reason);
     }
     if (r < 0)
         return error_move(err, &reason);

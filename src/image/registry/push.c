@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
@@ -36,16 +37,58 @@ struct layers {
 
 /* ---- blobs ---- */
 
-static int open_blob(const char *digest, struct push_blob *blob, struct error *err)
+static int add_file(struct push *push, const char *digest, struct error *err)
+{
+    if (!digest_is_valid(digest))
+        return error_set(err, -EINVAL, "'%.100s' is no digest", digest ? digest : "");
+    for (size_t i = 0; i < push->files_count; i++)
+        if (text_equal(push->files[i].digest, digest))
+            return 0;
+    int fd = openat(IMAGE_FD_SOURCE, digest + strlen("sha256:"), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return error_errno(err, errno, "open blob %s", digest);
+    push->files = xrealloc(push->files, push->files_count + 1, sizeof(*push->files));
+    push->files[push->files_count++] = (struct push_file){digest, fd};
+    return 0;
+}
+
+static int open_files(struct push *push, struct error *err)
+{
+    const struct image_worker_saved_image *image = push->request->image;
+    int r = add_file(push, image->id, err);
+
+    if (r == 0)
+        r = add_file(push, image->manifest, err);
+    for (size_t i = 0; r == 0 && i < image->layers_count; i++)
+        r = add_file(push, image->layers[i]->blob, err);
+    close(IMAGE_FD_SOURCE);
+    return r;
+}
+
+static void close_files(struct push *push)
+{
+    for (size_t i = 0; i < push->files_count; i++)
+        close_fd(push->files[i].fd);
+    free(push->files);
+}
+
+/* Borrowed. */
+static int find_file(const struct push *push, const char *digest)
+{
+    for (size_t i = 0; i < push->files_count; i++)
+        if (text_equal(push->files[i].digest, digest))
+            return push->files[i].fd;
+    return -1;
+}
+
+static int open_blob(const struct push *push, const char *digest, struct push_blob *blob,
+                     struct error *err)
 {
     struct stat status;
 
-    if (!digest_is_valid(digest))
-        return error_set(err, -EINVAL, "'%.100s' is no digest", digest);
     memcpy(blob->digest, digest, DIGEST_TEXT_SIZE);
     memcpy(blob->item, digest + strlen("sha256:"), 12);
-    blob->fd =
-        openat(IMAGE_FD_SOURCE, digest + strlen("sha256:"), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    blob->fd = fcntl(find_file(push, digest), F_DUPFD_CLOEXEC, IMAGE_FD_COUNT);
     if (blob->fd < 0 || fstat(blob->fd, &status) < 0)
         return error_errno(err, errno, "open blob %s", digest);
     blob->size = (uint64_t)status.st_size;
@@ -62,7 +105,7 @@ static int push_layer(struct layers *layers, size_t place, struct http_lane *lan
 {
     const struct image_worker_layer *layer = layers->image->layers[place];
     struct push_blob *blob = &layers->blobs[place];
-    int r = open_blob(layer->blob, blob, err);
+    int r = open_blob(layers->push, layer->blob, blob, err);
 
     blob->is_layer = true;
     if (r == 0)
@@ -164,10 +207,10 @@ static int make_manifest(const struct layers *layers, struct buffer *text, char 
     bool repacked = false;
     size_t length;
 
-    if (!digest_is_valid(digest))
-        return error_set(err, -EINVAL, "'%.100s' is no digest", digest);
-    int r = file_read_at(IMAGE_FD_SOURCE, digest + strlen("sha256:"), DOCUMENT_MAX, &stored,
-                         &length, err);
+    int fd = find_file(layers->push, digest);
+    if (lseek(fd, 0, SEEK_SET) < 0) /* another endpoint may have had it */
+        return error_errno(err, errno, "read the manifest");
+    int r = file_read_fd(fd, DOCUMENT_MAX, &stored, &length, err);
     if (r == 0)
         r = oci_image_manifest_parse(stored, length, digest, &manifest, err);
     if (r < 0)
@@ -210,7 +253,7 @@ static int put_manifest(struct push *push, struct http_lane *lane, const struct 
 static int push_config(struct push *push, struct http_lane *lane, struct error *err)
 {
     struct push_blob blob = {.fd = -1};
-    int r = open_blob(push->request->image->id, &blob, err);
+    int r = open_blob(push, push->request->image->id, &blob, err);
 
     if (r == 0)
         r = push_blob(push, lane, &blob, err);
@@ -303,7 +346,7 @@ static int push_to_any(struct push *push, struct image_worker_pushed *pushed, st
 int registry_push(const struct image_worker_push *request, struct image_worker_result **ret,
                   struct error *err)
 {
-    const struct jail jail = {.has_staging = true, .has_source = true, .has_network = true};
+    const struct jail jail = {.has_staging = true, .has_network = true};
     struct push push = {.request = request};
     _cleanup_image_worker_result_ struct image_worker_result *result =
         xnew(struct image_worker_result);
@@ -311,10 +354,13 @@ int registry_push(const struct image_worker_push *request, struct image_worker_r
 
     result->pushed = xnew(struct image_worker_pushed);
     if (r == 0)
+        r = open_files(&push, err);
+    if (r == 0)
         r = jail_enter(&jail, err);
     if (r == 0)
         r = push_to_any(&push, result->pushed, err);
     session_close(&push.session);
+    close_files(&push);
     if (r == 0)
         *ret = steal_ptr(result);
     return r;

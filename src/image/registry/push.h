@@ -12,9 +12,18 @@ enum {
     PUSH_CHUNK = 16 * 1024 * 1024, /* bytes of a request: what a break can cost */
 };
 
+struct push_file {
+    const char *digest; /* of the request */
+    int fd;             /* owned */
+};
+
+/* The files of the image are opened before the jail, in which there is nothing else of the store.
+ */
 struct push {
     const struct image_worker_push *request;
     struct session session;
+    struct push_file *files; /* owned */
+    size_t files_count;
 };
 
 /* Something to upload: a file with its digest. */

@@ -11,6 +11,7 @@
 #include <base/text.h>
 
 #include "push.h"
+#include "url.h"
 #include "worker.h"
 
 enum { ANSWER_MAX = 64 * 1024 };
@@ -82,10 +83,7 @@ static int take_location(struct upload *upload, const struct http_response *resp
 
 static bool is_elsewhere(const struct upload *upload)
 {
-    const char *url = upload->push->session.endpoint->given->url;
-    size_t length = strlen(url);
-
-    return !text_starts_with(upload->location, url) || !strchr("/?", upload->location[length]);
+    return !url_same_origin(upload->location, upload->push->session.endpoint->given->url);
 }
 
 static const char *mount_source(const struct push *push, const char *digest)
@@ -180,6 +178,7 @@ static int finish_upload(struct upload *upload, uint64_t length, struct error *e
 static int send_chunks(struct upload *upload, struct error *err)
 {
     unsigned failures = 0;
+    uint64_t highest = 0; /* a registry that forgets what it had makes no headway */
 
     while (upload->offset < upload->blob->size) {
         _cleanup_error_ struct error reason = ERROR_INIT;
@@ -187,7 +186,9 @@ static int send_chunks(struct upload *upload, struct error *err)
         _cleanup_free_ char *url = xstrdup(upload->location);
         int r = send_part(upload, "PATCH", url, left < PUSH_CHUNK ? left : PUSH_CHUNK, &reason);
         if (r == 0) {
-            failures = 0;
+            if (upload->offset > highest)
+                failures = 0;
+            highest = upload->offset > highest ? upload->offset : highest;
             continue;
         }
         if (!session_is_passing(r) || ++failures >= session_attempts(&upload->push->session))

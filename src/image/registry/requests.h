@@ -14,5 +14,7 @@ int registry_search(const struct image_worker_search *request, struct image_work
                     struct error *err);
 int registry_login(const struct image_worker_login *request, struct image_worker_result **ret,
                    struct error *err);
+int registry_fetch(const struct image_worker_fetch *request, struct image_worker_result **ret,
+                   struct error *err);
 
 #endif

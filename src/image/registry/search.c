@@ -76,19 +76,6 @@ static int search_index(struct search *search, struct error *err)
     return r;
 }
 
-/* Link: </v2/_catalog?last=z&n=1000>; rel="next" (RFC 8288). Owned; NULL: none, or one that leads
- * elsewhere. */
-static char *next_page(const struct search *search, const char *link)
-{
-    const char *start = link ? strchr(link, '<') : NULL;
-    const char *end = start ? strchr(start, '>') : NULL;
-
-    if (!end || !strstr(end, "next") || !text_starts_with(start + 1, "/v2/_catalog"))
-        return NULL;
-    return xasprintf("%s%.*s", search->session.endpoint->given->url, (int)(end - start - 1),
-                     start + 1);
-}
-
 static int read_page(struct search *search, char **url, struct error *err)
 {
     _cleanup_answer_catalogue_ struct answer_catalogue *page = NULL;
@@ -103,7 +90,8 @@ static int read_page(struct search *search, char **url, struct error *err)
     for (size_t i = 0; r == 0 && i < page->repositories_count && !is_full(search); i++)
         if (strstr(page->repositories[i], search->request->term))
             add_found(search, page->repositories[i], NULL);
-    char *next = r == 0 ? next_page(search, call.response.link) : NULL;
+    char *next =
+        r == 0 ? session_next_page(&search->session, call.response.link, "_catalog") : NULL;
     free(*url);
     *url = next;
     return r;

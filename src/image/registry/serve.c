@@ -9,8 +9,11 @@
 static int serve(const struct image_worker_request *request, struct image_worker_result **ret,
                  struct error *err)
 {
-    if (!!request->pull + !!request->push + !!request->search + !!request->login != 1)
-        return error_set(err, -EINVAL, "the request must have one of pull, push, search and login");
+    if (!!request->pull + !!request->push + !!request->search + !!request->login +
+            !!request->fetch !=
+        1)
+        return error_set(err, -EINVAL,
+                         "the request must have one of pull, push, search, login and fetch");
     http_initialize();
     if (request->pull)
         return registry_pull(request->pull, ret, err);
@@ -18,6 +21,8 @@ static int serve(const struct image_worker_request *request, struct image_worker
         return registry_push(request->push, ret, err);
     if (request->search)
         return registry_search(request->search, ret, err);
+    if (request->fetch)
+        return registry_fetch(request->fetch, ret, err);
     return registry_login(request->login, ret, err);
 }
 

@@ -10,6 +10,7 @@
 #include "authorize.h"
 #include "session.h"
 #include "trust.h"
+#include "url.h"
 
 enum {
     PATIENCE_SECONDS = 60,
@@ -24,6 +25,7 @@ int session_open(struct session *session, const struct image_worker_registry *re
 {
     *session = (struct session){.registry = registry};
     pthread_mutex_init(&session->mutex, NULL);
+    pthread_mutex_init(&session->asking, NULL);
     if (registry->endpoints_count == 0 || registry->endpoints_count > ENDPOINTS_MAX)
         return error_set(err, -EINVAL, "a registry has 1 to %d endpoints (ENDPOINTS_MAX)",
                          ENDPOINTS_MAX);
@@ -34,6 +36,7 @@ int session_open(struct session *session, const struct image_worker_registry *re
         if (r < 0)
             return r;
         endpoint->settings = (struct http_settings){
+            .home = endpoint->given->url,
             .trust = &endpoint->trust,
             .proxy = registry->proxy,
             .patience =
@@ -51,6 +54,7 @@ void session_close(struct session *session)
     free(session->scope);
     free(session->authorization);
     pthread_mutex_destroy(&session->mutex);
+    pthread_mutex_destroy(&session->asking);
 }
 
 void session_use(struct session *session, const struct endpoint *endpoint, const char *scope)
@@ -85,6 +89,22 @@ char *session_url(const struct session *session, const char *format, ...)
     _cleanup_free_ char *path = xvasprintf(format, args);
     va_end(args);
     return xasprintf("%s/v2/%s", session->endpoint->given->url, path);
+}
+
+char *session_next_page(const struct session *session, const char *link, const char *path)
+{
+    const char *start = link ? strchr(link, '<') : NULL;
+    const char *end = start ? strchr(start, '>') : NULL;
+
+    if (!end || !strstr(end, "next"))
+        return NULL;
+    _cleanup_free_ char *given = xstrndup(start + 1, (size_t)(end - start - 1));
+    _cleanup_free_ char *first = session_url(session, "%s", path);
+    char *next = url_resolve(first, given);
+    if (next && text_starts_with(next, first) && strchr("?", next[strlen(first)]))
+        return next;
+    free(next);
+    return NULL;
 }
 
 unsigned session_attempts(const struct session *session)
@@ -126,16 +146,14 @@ static int code_of(int status)
         return -EACCES;
     if (status == 404)
         return -ENOENT;
-    if (status == 408 || status == 429 || status >= 500)
-        return -EAGAIN;
-    return -EPROTO;
+    if (status == 501 || status == 505) /* it never will */
+        return -EPROTO;
+    return status == 408 || status == 429 || status >= 500 ? -EAGAIN : -EPROTO;
 }
 
-/* A line of printable text, whatever came: it is shown on terminals. */
-static void append_printable(struct buffer *out, const char *text)
+static void append_some(struct buffer *out, const char *text)
 {
-    for (size_t i = 0; text && text[i] && i < 512; i++)
-        buffer_append_char(out, (unsigned char)text[i] < ' ' || text[i] == 0x7f ? ' ' : text[i]);
+    buffer_append(out, text ? text : "", text ? strnlen(text, 512) : 0);
 }
 
 static void append_problems(struct buffer *out, const struct buffer *body)
@@ -146,9 +164,9 @@ static void append_problems(struct buffer *out, const struct buffer *body)
         return;
     if (problems->errors_count) {
         const struct answer_problem *first = problems->errors[0];
-        append_printable(out, first->message ? first->message : first->code);
+        append_some(out, first->message ? first->message : first->code);
     } else {
-        append_printable(out, problems->details ? problems->details : problems->message);
+        append_some(out, problems->details ? problems->details : problems->message);
     }
 }
 

@@ -32,8 +32,9 @@ struct session {
     const struct endpoint *endpoint; /* the one in use */
     char *scope;                     /* owned: repository:library/shop:pull */
     volatile bool stop;              /* set: requests under way are given up */
-    pthread_mutex_t mutex;           /* guards what follows */
+    pthread_mutex_t mutex;           /* guards authorization */
     char *authorization;             /* owned value of the header; NULL: none so far */
+    pthread_mutex_t asking;          /* held during a token request; guards refreshes */
     unsigned refreshes;
 };
 
@@ -51,6 +52,9 @@ bool session_may_go_on(const struct session *session, int code);
 
 /* "https://host/v2/" + the formatted path, owned. */
 char *session_url(const struct session *session, const char *format, ...) _printf_(2, 3);
+/* Where the header `Link: </v2/_catalog?last=z&n=1000>; rel="next"` leads (RFC 8288), as long as it
+ * is the same list, whose path without "/v2/" is given. Owned; NULL: that was the last page. */
+char *session_next_page(const struct session *session, const char *link, const char *path);
 
 /* As http_begin() and http_fetch(), with authorization, and again after a pause when the connection
  * broke or the server was busy (requests that may be repeated only). Statuses that the caller knows

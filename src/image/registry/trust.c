@@ -54,29 +54,25 @@ static int read_folder(const char *path, struct http_trust *trust, struct error 
     return r < 0 ? error_context(err, "%s", path), r : 0;
 }
 
-static int read_machine(struct http_trust *trust)
+static void read_machine(struct http_trust *trust)
 {
     for (size_t i = 0; i < ARRAY_SIZE(machine_authorities); i++) {
         if (append_file(AT_FDCWD, machine_authorities[i], &trust->authorities, NULL) == 0)
             break;
     }
-    return 0;
 }
 
 int trust_read(const struct image_worker_endpoint *endpoint, struct http_trust *ret,
                struct error *err)
 {
-    if (text_starts_with(endpoint->url, "http://"))
-        return 0;
     for (size_t i = 0; i < endpoint->certificates_count; i++) {
         int r = read_folder(endpoint->certificates[i], ret, err);
         if (r < 0)
             return r;
     }
-    if (ret->authorities.length)
-        return 0;
-    ret->insecure = endpoint->insecure;
-    return ret->insecure ? 0 : read_machine(ret);
+    ret->insecure = endpoint->insecure && !ret->authorities.length;
+    read_machine(ret);
+    return 0;
 }
 
 void trust_finish(struct http_trust *trust)

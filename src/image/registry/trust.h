@@ -9,7 +9,9 @@
 
 #include "http.h"
 
-/* Missing folders are none. Without an authority of its own an endpoint has the machine's. */
+/* Missing folders are none. Authorities are the machine's and those of the folders; an endpoint
+ * that has some of its own is never insecure. Also for an endpoint without TLS, which may send us
+ * to services that have it. */
 int trust_read(const struct image_worker_endpoint *endpoint, struct http_trust *ret,
                struct error *err);
 void trust_finish(struct http_trust *trust);

@@ -87,6 +87,45 @@ static int unpack_stream(struct stream *stream, int context_fd, struct error *er
     return r < 0 ? r : stream_drain(stream, err);
 }
 
+/* As far as docker tells them apart: by what they begin with. */
+static bool is_archive(const char *start, size_t length)
+{
+    static const struct {
+        const char *bytes;
+        size_t length;
+    } known[] = {{"\x1f\x8b", 2},
+                 {"BZh", 3},
+                 {"\xfd"
+                  "7zXZ",
+                  5},
+                 {"\x28\xb5\x2f\xfd", 4}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+        if (length >= known[i].length && memcmp(start, known[i].bytes, known[i].length) == 0)
+            return true;
+    return length >= 262 && memcmp(start + 257, "ustar", 5) == 0;
+}
+
+/* What was fetched is no tar: then it is the Dockerfile. 1: it was one, and is in its place. */
+static int take_dockerfile(int context_fd, const char *name, struct error *err)
+{
+    _cleanup_free_ char *text = NULL;
+    char start[512];
+    size_t length;
+    ssize_t n = pread(IMAGE_FD_ARCHIVE_IN, start, sizeof(start), 0);
+
+    if (n < 0)
+        return error_errno(err, errno, "read what was fetched");
+    if (is_archive(start, (size_t)n))
+        return 0;
+    int r = file_read_fd(IMAGE_FD_ARCHIVE_IN, DOCKERFILE_MAX, &text, &length, err);
+    if (r == 0 && memchr(text, '\0', length))
+        r = error_set(err, -EINVAL, "it is neither a tar nor a Dockerfile");
+    if (r == 0)
+        r = file_replace_at(context_fd, name, text, length, 0600, err);
+    return r < 0 ? r : 1;
+}
+
 static int unpack_context(int context_fd, struct error *err)
 {
     struct stream *source = stream_from_fd(IMAGE_FD_ARCHIVE_IN), *plain = NULL;
@@ -143,9 +182,11 @@ int worker_context(const struct image_worker_context *request, struct image_work
         openat(IMAGE_FD_STAGING, "context", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (r == 0 && context < 0)
         r = error_errno(err, errno, "open a folder in staging");
+    if (r == 0 && request->remote)
+        r = take_dockerfile(context, "Dockerfile", err);
     if (r == 0)
         r = unpack_context(context, err);
-    if (r == 0)
+    if (r >= 0)
         r = plan_context(context, request->options, &result->plan, err);
     if (r < 0)
         image_worker_result_free(result);
@@ -163,6 +204,8 @@ static void sum_up(struct build_step *step)
     char digest[72];
 
     if (!step->copy || step->copy->has_from_stage || step->copy->from_image)
+        return;
+    if (step->copy->sources_count + step->copy->files_count == 0) /* all of it is fetched */
         return;
     if (sources_find(IMAGE_FD_STAGING, step->copy, true, &sources, NULL) == 0 &&
         sources_digest(IMAGE_FD_STAGING, &sources, step->copy, false, digest, NULL) == 0)

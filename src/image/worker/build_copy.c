@@ -113,6 +113,24 @@ static int copy_text(struct copying *copying, const struct build_file *file, str
     return r < 0 ? r : transfer_text(&copying->transfer, file->content, path, err);
 }
 
+/* What was fetched is never unpacked, as docker has it. */
+static int copy_fetched(struct copying *copying, const struct image_worker_fetched *fetched,
+                        struct error *err)
+{
+    _cleanup_close_ int from =
+        openat(IMAGE_FD_STAGING, fetched->file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    _cleanup_free_ char *path = NULL;
+
+    if (from < 0)
+        return error_errno(err, errno, "open what was fetched");
+    if (fetched->name && strchr(fetched->name, '/'))
+        return error_set(err, -EINVAL, "'%s' is no name for a file", fetched->name);
+    if (copying->is_folder && text_empty(fetched->name))
+        return error_set(err, -EINVAL, "cannot determine filename for source %s", fetched->url);
+    int r = place_file(copying, fetched->name, &path, err);
+    return r < 0 ? r : transfer_file(&copying->transfer, from, path, err);
+}
+
 /* What docker's dispatchCopy() decides: from another image files keep their owner, unless another
  * one is asked for; else they belong to root. */
 static int find_owner(struct copying *copying, bool in_context, struct error *err)
@@ -144,7 +162,8 @@ static int find_destination(struct copying *copying, struct error *err)
     return 0;
 }
 
-static int copy_all(struct copying *copying, bool in_context, struct error *err)
+static int copy_all(struct copying *copying, const struct image_worker_copy *request,
+                    bool in_context, struct error *err)
 {
     int r = find_owner(copying, in_context, err);
 
@@ -154,6 +173,8 @@ static int copy_all(struct copying *copying, bool in_context, struct error *err)
         r = copy_source(copying, copying->sources.paths[i], err);
     for (size_t i = 0; r == 0 && i < copying->copy->files_count; i++)
         r = copy_text(copying, copying->copy->files[i], err);
+    for (size_t i = 0; r == 0 && i < request->fetched_count; i++)
+        r = copy_fetched(copying, request->fetched[i], err);
     return r;
 }
 
@@ -176,7 +197,7 @@ static int copy_sources(const struct image_worker_copy *request, struct image_wo
                            owners_count(request->copy, in_context), digest, err);
         result->digest = r == 0 ? xstrdup(digest) : NULL;
     } else if (r == 0) {
-        r = copy_all(&copying, in_context, err);
+        r = copy_all(&copying, request, in_context, err);
     }
     sources_finish(&copying.sources);
     transfer_finish(&copying.transfer);

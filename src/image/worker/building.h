@@ -11,6 +11,8 @@
 #include <base/error.h>
 #include <schema/build.h>
 
+#include "table.h"
+
 /* --- sources.c: what a COPY means ----------------------------------------------------------------
  */
 
@@ -53,6 +55,8 @@ struct copied_link {
     dev_t device;
     ino_t inode;
     char *path; /* in the target; owned */
+    ino_t made; /* inode there: another file may take its place */
+    dev_t made_device;
 };
 
 struct transfer {
@@ -61,6 +65,7 @@ struct transfer {
     const mode_t *mode;        /* NULL: they keep theirs */
     struct copied_link *links;
     size_t links_count;
+    struct table links_places; /* by the source's file */
     uint64_t bytes;
 };
 

@@ -1,7 +1,8 @@
 /*
- * A container's upper folder becomes a layer: first a tar, in which overlayfs' marks are whiteouts
- * again, then that tar is summed up and unpacked like one that was loaded. The container may be
- * running: what vanishes meanwhile is left out, what changes its size is cut or filled up.
+ * A container's upper folder becomes a layer: a thread makes a tar of it, in which overlayfs' marks
+ * are whiteouts again, and meanwhile that tar is summed up and unpacked like one that was loaded.
+ * The container may be running: what vanishes meanwhile is left out, what changes its size is cut
+ * or filled up.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -14,18 +15,24 @@
 #include <base/alloc.h>
 #include <base/file.h>
 #include <base/text.h>
+#include <dockerfile/change.h>
 #include <image/descriptors.h>
 
 #include "entry.h"
+#include "follow.h"
 #include "limits.h"
 #include "load.h"
 #include "whiteout.h"
 #include "worker.h"
 #include "write.h"
 
+enum { FLUSH_SIZE = 8 * 1024 * 1024 }; /* bytes after which writing to the disk begins */
+
 struct commit {
     struct tar_sink sink; /* first: the sink is the commit */
-    int blob_fd;
+    int blob_fd, upper_fd;
+    uint64_t written, flushed; /* bytes of the blob */
+    struct follow *follow;
     struct tar_writer writer;
     struct entry_links links;
     struct entry_data data;
@@ -38,7 +45,15 @@ static int write_blob(struct tar_sink *sink, const void *data, size_t length, st
     struct commit *commit = (struct commit *)sink;
     int r = file_write_all(commit->blob_fd, data, length);
 
-    return r < 0 ? error_errno(err, -r, "write the layer") : 0;
+    if (r < 0)
+        return error_errno(err, -r, "write the layer");
+    commit->written += length;
+    if (commit->written - commit->flushed >= FLUSH_SIZE) { /* a hint, as in checksum.c */
+        sync_file_range(commit->blob_fd, (off_t)commit->flushed,
+                        (off_t)(commit->written - commit->flushed), SYNC_FILE_RANGE_WRITE);
+        commit->flushed = commit->written;
+    }
+    return follow_grown(commit->follow, length) ? 0 : error_set(err, -ECANCELED, "given up");
 }
 
 static int write_entry(struct commit *commit, struct archive_entry *entry, struct error *err)
@@ -247,47 +262,62 @@ static int write_layer(struct commit *commit, int upper_fd, struct error *err)
     return r;
 }
 
-/* Leaves content/new-0 in staging. *ret_empty: there is nothing but the root in it. */
-static int make_tar(int staging_fd, int upper_fd, bool own, bool *ret_empty, struct error *err)
+static void *make_tar(void *data)
 {
-    if (mkdirat(staging_fd, "layers", 0700) < 0 || mkdirat(staging_fd, "content", 0700) < 0)
-        return error_errno(err, errno, "create folders in staging");
-    struct commit *commit = xnew(struct commit);
-    commit->sink.write = write_blob;
-    commit->data.step = "pack the changes";
-    commit->own = own;
-    commit->blob_fd =
-        openat(staging_fd, "content/new-0", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    int r = commit->blob_fd < 0 ? error_errno(err, errno, "create a file in staging")
-                                : write_layer(commit, upper_fd, err);
-    *ret_empty = commit->entries == 1;
-    close_fd(commit->blob_fd);
-    entry_links_finish(&commit->links);
-    free(commit);
+    struct commit *commit = data;
+    _cleanup_error_ struct error err = ERROR_INIT;
+    int r = write_layer(commit, commit->upper_fd, &err);
+
+    follow_end(commit->follow, r, &err);
+    return NULL;
+}
+
+static int take_layer(struct load *load, struct commit *commit, struct error *err)
+{
+    pthread_t thread;
+    int r = pthread_create(&thread, NULL, make_tar, commit);
+
+    if (r)
+        return error_errno(err, r, "start a thread");
+    r = load_written_layer(load, "of the changes", follow_stream(commit->follow), err);
+    follow_stop(commit->follow);
+    pthread_join(thread, NULL);
     return r;
 }
 
-static int unpack_tar(struct load *load, struct error *err)
+/* content/new-0 in staging, which the tar is written to. */
+static int open_blob(struct commit *commit, int staging_fd, struct error *err)
 {
-    _cleanup_close_ int fd = openat(load->staging_fd, "content/new-0", O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return error_errno(err, errno, "open the layer");
-    _cleanup_stream_ struct stream *stream = stream_from_fd(fd);
-    return load_written_layer(load, "of the changes", stream, err);
+    if (mkdirat(staging_fd, "layers", 0700) < 0 || mkdirat(staging_fd, "content", 0700) < 0)
+        return error_errno(err, errno, "create folders in staging");
+    commit->blob_fd =
+        openat(staging_fd, "content/new-0", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    return commit->blob_fd < 0 ? error_errno(err, errno, "create a file in staging") : 0;
 }
 
+/* *ret_empty: there is nothing but the root in it. */
 static int make_layer(int upper_fd, bool own, bool *ret_empty, struct image_worker_layer **ret,
                       struct error *err)
 {
     struct load load = {.staging_fd = IMAGE_FD_STAGING};
-    int r = make_tar(load.staging_fd, upper_fd, own, ret_empty, err);
+    struct commit *commit = xnew(struct commit);
 
+    commit->sink.write = write_blob;
+    commit->data.step = "pack the changes";
+    commit->own = own;
+    commit->upper_fd = upper_fd;
+    int r = open_blob(commit, load.staging_fd, err);
+    commit->follow = follow_create(commit->blob_fd);
     if (r == 0)
-        r = unpack_tar(&load, err);
+        r = take_layer(&load, commit, err);
     if (r == 0)
         *ret = load_report_layer(&load.layers[0]);
+    *ret_empty = commit->entries == 1;
     load_finish(&load);
+    follow_destroy(commit->follow);
+    close_fd(commit->blob_fd);
+    entry_links_finish(&commit->links);
+    free(commit);
     return r;
 }
 
@@ -303,12 +333,32 @@ int commit_folder(int upper_fd, bool own, struct image_worker_layer **ret, struc
     return r;
 }
 
+int commit_changes(char *const *changes, const struct oci_image_execution *config,
+                   struct image_worker_result *result, struct error *err)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+
+    if (!changes || !changes[0])
+        return 0;
+    if (!config)
+        result->config = xnew(struct oci_image_execution);
+    else
+        oci_image_execution_write(config, &text);
+    if (config && oci_image_execution_parse(text.data, text.length, "configuration",
+                                            &result->config, err) < 0)
+        return -EINVAL;
+    return dockerfile_change(changes, result->config, err);
+}
+
 int worker_commit(const struct image_worker_commit *request, struct image_worker_result **ret,
                   struct error *err)
 {
     struct image_worker_result *result = xnew(struct image_worker_result);
     bool empty;
-    int r = request->step ? commit_folder(IMAGE_FD_SOURCE, false, &result->layer, err)
+    int r = commit_changes(request->changes, request->config, result, err);
+
+    if (r == 0)
+        r = request->step ? commit_folder(IMAGE_FD_SOURCE, false, &result->layer, err)
                           : make_layer(IMAGE_FD_SOURCE, false, &empty, &result->layer, err);
 
     if (r < 0)

@@ -63,13 +63,18 @@ int entry_add_xattrs(struct archive_entry *entry, int fd, struct error *err)
 
 const char *entry_links_find(struct entry_links *links, const struct stat *status, const char *path)
 {
+    size_t cursor = 0, place;
+
     if (status->st_nlink < 2)
         return NULL;
-    for (size_t i = 0; i < links->count; i++)
-        if (links->links[i].inode == status->st_ino && links->links[i].device == status->st_dev)
-            return links->links[i].path;
+    uint64_t hash = table_hash_file(status);
+    while (table_next(&links->places, hash, &cursor, &place))
+        if (links->links[place].inode == status->st_ino &&
+            links->links[place].device == status->st_dev)
+            return links->links[place].path;
     if (links->count >= LINKS_MAX)
         return NULL;
+    table_add(&links->places, hash, links->count);
     if (links->count % LINKS_STEP == 0)
         links->links = xrealloc(links->links, links->count + LINKS_STEP, sizeof(*links->links));
     links->links[links->count++] =
@@ -82,6 +87,7 @@ void entry_links_finish(struct entry_links *links)
     for (size_t i = 0; i < links->count; i++)
         free(links->links[i].path);
     free(links->links);
+    table_finish(&links->places);
     *links = (struct entry_links){0};
 }
 

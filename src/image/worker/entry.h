@@ -10,6 +10,7 @@
 
 #include <base/error.h>
 
+#include "table.h"
 #include "write.h"
 
 /* Owner, mode and time (in seconds) only: names of users are this machine's. The caller's
@@ -24,6 +25,7 @@ struct entry_link;
 struct entry_links {
     struct entry_link *links;
     size_t count;
+    struct table places;
 };
 /* The path that the file already has in the tar, or NULL: then this one is noted. */
 const char *entry_links_find(struct entry_links *links, const struct stat *status,

@@ -50,6 +50,30 @@
 
 enum { RESOLVER_FILE_MAX = 1024 * 1024 };
 
+/* What is foreign cannot make us take the machine's memory. Stacks of threads count. */
+#define MEMORY_MAX (2ULL << 30)
+static const char oom_score[] = "500"; /* we go before a container does */
+
+static void limit_memory(void)
+{
+    struct rlimit limit;
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        ssize_t n = write(fd, oom_score, strlen(oom_score));
+        (void)n; /* without it the kernel chooses as it likes */
+        close(fd);
+    }
+#ifndef __SANITIZE_ADDRESS__ /* whose shadow is larger than any limit */
+    if (getrlimit(RLIMIT_DATA, &limit) == 0 && limit.rlim_max > MEMORY_MAX) {
+        limit.rlim_cur = limit.rlim_max = MEMORY_MAX;
+        setrlimit(RLIMIT_DATA, &limit);
+    }
+#else
+    (void)limit;
+#endif
+}
+
 static int load_libraries(struct error *err)
 {
     unsigned char digest[32];
@@ -60,6 +84,7 @@ static int load_libraries(struct error *err)
         return error_set(err, -ENOENT, "there is no UTF-8 locale");
     EVP_Digest("", 0, digest, NULL, EVP_sha256(), NULL);
     umask(0);
+    limit_memory();
     signal(SIGPIPE, SIG_IGN);
     /* A walk through a deep tree has a descriptor open at each level. */
     struct rlimit files;

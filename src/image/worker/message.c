@@ -81,7 +81,7 @@ static void tell(const char *item, const char *step, uint64_t bytes, uint64_t to
 
 void message_progress(const char *step, uint64_t bytes)
 {
-    static int64_t last;
+    static _Thread_local int64_t last;
 
     message_item_progress(&last, NULL, step, bytes, 0);
 }

@@ -18,6 +18,7 @@
 
 #include "limits.h"
 #include "path.h"
+#include "table.h"
 #include "worker.h"
 
 enum { COPY_STEP = 64 * 1024 * 1024, XATTR_NAMES_MAX = 64 * 1024, LINKS_MAX = 1000000 };
@@ -33,6 +34,7 @@ struct copy {
     int volume_fd;
     struct copied *links;
     size_t links_count;
+    struct table places; /* of links, by the image's file */
     uint64_t bytes;
 };
 
@@ -110,7 +112,9 @@ static void note_copied(struct copy *copy, const struct stat *status, const char
 {
     if (copy->links_count == LINKS_MAX)
         return;
-    copy->links = xrealloc(copy->links, copy->links_count + 1, sizeof(*copy->links));
+    table_add(&copy->places, table_hash_file(status), copy->links_count);
+    if (copy->links_count % 64 == 0)
+        copy->links = xrealloc(copy->links, copy->links_count + 64, sizeof(*copy->links));
     copy->links[copy->links_count++] =
         (struct copied){status->st_dev, status->st_ino, xstrdup(path)};
 }
@@ -119,10 +123,13 @@ static void note_copied(struct copy *copy, const struct stat *status, const char
 static bool link_copied(struct copy *copy, int to_folder, const char *name,
                         const struct stat *status, const char *path)
 {
+    size_t cursor = 0, place;
+
     if (status->st_nlink < 2)
         return false;
-    for (size_t i = 0; i < copy->links_count; i++) {
-        const struct copied *first = &copy->links[i];
+    uint64_t hash = table_hash_file(status);
+    while (table_next(&copy->places, hash, &cursor, &place)) {
+        const struct copied *first = &copy->links[place];
         const char *first_name;
         if (first->inode != status->st_ino || first->device != status->st_dev)
             continue;
@@ -263,6 +270,7 @@ static void copy_finish(struct copy *copy)
     for (size_t i = 0; i < copy->links_count; i++)
         free(copy->links[i].path);
     free(copy->links);
+    table_finish(&copy->places);
 }
 
 /* Returns whether there was something to copy. */

@@ -25,7 +25,7 @@ static int serve_request(const struct image_worker_request *request,
     if (request->populate)
         return worker_populate(request->populate, ret, err);
     if (request->import)
-        return worker_import(ret, err);
+        return worker_import(request->import, ret, err);
     if (request->context)
         return worker_context(request->context, ret, err);
     if (request->plan)

@@ -160,9 +160,10 @@ int sources_find(int source_fd, const struct build_copy *copy, bool in_context, 
 
     for (size_t i = 0; r == 0 && i < copy->sources_count; i++)
         r = find_one(source_fd, copy->sources[i], in_context, &sources, err);
-    if (r == 0 && sources.count + copy->files_count == 0)
+    size_t count = sources.count + copy->files_count + copy->remotes_count;
+    if (r == 0 && count == 0)
         r = error_set(err, -ENOENT, "no source files were specified");
-    if (r == 0 && sources.count + copy->files_count > 1 && !text_ends_with(copy->destination, "/"))
+    if (r == 0 && count > 1 && !text_ends_with(copy->destination, "/"))
         r = error_set(err, -EINVAL,
                       "When using %s with more than one source file, the destination must be a "
                       "directory and end with a /",

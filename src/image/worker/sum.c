@@ -128,6 +128,7 @@ static int add_source(struct sum *sum, int source_fd, const char *path, struct e
 
     if (place < 0)
         return place;
+    add_number(sum, status.st_mode & S_IFMT);
     if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) {
         add_number(sum, status.st_mode);
         add_number(sum, status.st_rdev);
@@ -144,6 +145,7 @@ static int add_source(struct sum *sum, int source_fd, const char *path, struct e
         add_number(sum, status.st_uid);
         add_number(sum, status.st_gid);
     }
+    add_number(sum, (uint64_t)status.st_size);
     int r = add_content(sum, fd, err);
     close_fd(fd);
     return r;
@@ -160,6 +162,7 @@ int sources_digest(int source_fd, const struct sources *sources, const struct bu
     sum->hash = EVP_MD_CTX_new();
     sum->with_owners = with_owners;
     EVP_DigestInit_ex(sum->hash, EVP_sha256(), NULL);
+    add_number(sum, sources->count);
     for (size_t i = 0; r == 0 && i < sources->count; i++) {
         r = add_source(sum, source_fd, sources->paths[i], err);
         if (r < 0)

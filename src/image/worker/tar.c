@@ -68,6 +68,20 @@ void tar_require_end(struct tar *tar)
     tar->require_end = true;
 }
 
+/* What libarchive unpacks itself is limited as what we do (decompress.c). */
+static int check_expansion(const struct tar *tar, struct error *err)
+{
+    la_int64_t taken = archive_filter_bytes(tar->archive, -1);
+    la_int64_t given = archive_filter_bytes(tar->archive, 0);
+
+    if (given > (la_int64_t)EXPANSION_FREE && given / EXPANSION_MAX > taken)
+        return error_set(err, -EFBIG,
+                         "unpacks to more than %d times its size (EXPANSION_MAX): a decompression "
+                         "bomb",
+                         EXPANSION_MAX);
+    return 0;
+}
+
 int tar_next(struct tar *tar, struct archive_entry **ret_entry, struct error *err)
 {
     la_int64_t before = 0;
@@ -86,7 +100,10 @@ int tar_next(struct tar *tar, struct archive_entry **ret_entry, struct error *er
         return 0;
     /* A warning is about a character set or a header that we do not need. */
     tar->in_entry = r == ARCHIVE_OK || r == ARCHIVE_WARN;
-    return tar->in_entry ? 1 : tar_failure(tar, err);
+    if (!tar->in_entry)
+        return tar_failure(tar, err);
+    r = check_expansion(tar, err);
+    return r < 0 ? r : 1;
 }
 
 int tar_data(struct tar *tar, const void **ret_block, size_t *ret_length, int64_t *ret_offset,
@@ -98,9 +115,10 @@ int tar_data(struct tar *tar, const void **ret_block, size_t *ret_length, int64_
     *ret_offset = offset;
     if (r == ARCHIVE_EOF)
         return 0;
-    if (r == ARCHIVE_OK || r == ARCHIVE_WARN)
-        return 1;
-    return tar_failure(tar, err);
+    if (r != ARCHIVE_OK && r != ARCHIVE_WARN)
+        return tar_failure(tar, err);
+    r = check_expansion(tar, err);
+    return r < 0 ? r : 1;
 }
 
 struct entry_stream {

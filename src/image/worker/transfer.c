@@ -27,6 +27,7 @@ void transfer_finish(struct transfer *transfer)
     for (size_t i = 0; i < transfer->links_count; i++)
         free(transfer->links[i].path);
     free(transfer->links);
+    table_finish(&transfer->links_places);
     transfer->links = NULL;
     transfer->links_count = 0;
 }
@@ -198,29 +199,46 @@ static int set_metadata(const struct transfer *transfer, int from, int to,
     return r;
 }
 
-static const struct copied_link *find_link(const struct transfer *transfer,
-                                           const struct stat *status)
+static struct copied_link *find_link(const struct transfer *transfer, const struct stat *status)
 {
-    for (size_t i = 0; status->st_nlink > 1 && i < transfer->links_count; i++) {
-        const struct copied_link *link = &transfer->links[i];
+    size_t cursor = 0, place;
+
+    if (status->st_nlink < 2)
+        return NULL;
+    while (table_next(&transfer->links_places, table_hash_file(status), &cursor, &place)) {
+        struct copied_link *link = &transfer->links[place];
         if (link->inode == status->st_ino && link->device == status->st_dev)
             return link;
     }
     return NULL;
 }
 
-static void note_link(struct transfer *transfer, const struct stat *status, const char *path)
+/* `to`: what was made there. link: what was noted of the file before, or NULL. */
+static void note_link(struct transfer *transfer, struct copied_link *link,
+                      const struct stat *status, int to, const char *path)
 {
-    if (status->st_nlink < 2 || transfer->links_count >= HARD_LINKS_MAX)
+    struct stat made;
+
+    if (status->st_nlink < 2 || fstat(to, &made) < 0)
         return;
+    if (link) {
+        free(link->path);
+        *link = (struct copied_link){status->st_dev, status->st_ino, xstrdup(path), made.st_ino,
+                                     made.st_dev};
+        return;
+    }
+    if (transfer->links_count >= HARD_LINKS_MAX)
+        return;
+    table_add(&transfer->links_places, table_hash_file(status), transfer->links_count);
     if (transfer->links_count % 64 == 0)
         transfer->links =
             xrealloc(transfer->links, transfer->links_count + 64, sizeof(*transfer->links));
-    transfer->links[transfer->links_count++] =
-        (struct copied_link){status->st_dev, status->st_ino, xstrdup(path)};
+    transfer->links[transfer->links_count++] = (struct copied_link){
+        status->st_dev, status->st_ino, xstrdup(path), made.st_ino, made.st_dev};
 }
 
-/* Another name of a file that was copied before. */
+/* Another name of a file that was copied before. 1: that is no longer where it was, since another
+ * source has a file of its name. */
 static int make_link(const struct transfer *transfer, const struct copied_link *link, int to_fd,
                      const char *name, struct error *err)
 {
@@ -228,8 +246,13 @@ static int make_link(const struct transfer *transfer, const struct copied_link *
     _cleanup_close_ int parent =
         file_open_parent_in_root(transfer->target_fd, link->path, 0, &first_name, err);
 
+    struct stat status;
+
     if (parent < 0)
         return parent;
+    if (fstatat(parent, first_name, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+        status.st_ino != link->made || status.st_dev != link->made_device)
+        return 1;
     if (linkat(parent, first_name, to_fd, name, 0) < 0)
         return error_errno(err, errno, "link to %s", link->path);
     return 0;
@@ -238,19 +261,20 @@ static int make_link(const struct transfer *transfer, const struct copied_link *
 static int copy_regular(struct transfer *transfer, int from, const struct stat *status, int to_fd,
                         const char *name, const char *path, struct error *err)
 {
-    const struct copied_link *link = find_link(transfer, status);
+    struct copied_link *link = find_link(transfer, status);
+    int r = link ? make_link(transfer, link, to_fd, name, err) : 1;
 
-    if (link)
-        return make_link(transfer, link, to_fd, name, err);
+    if (r <= 0)
+        return r;
     _cleanup_close_ int to =
         openat(to_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (to < 0)
         return error_errno(err, errno, "create");
-    int r = copy_data(transfer, from, to, err);
+    r = copy_data(transfer, from, to, err);
     if (r == 0)
         r = set_metadata(transfer, from, to, status, err);
     if (r == 0)
-        note_link(transfer, status, path);
+        note_link(transfer, link, status, to, path);
     return r;
 }
 

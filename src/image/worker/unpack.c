@@ -33,7 +33,11 @@ void unpack_finish(struct unpack *unpack)
 {
     free(unpack->parent_path);
     close_fd(unpack->parent_fd);
-    strv_free(unpack->implicit);
+    for (size_t i = 0; unpack->implicit && i < unpack->implicit_count; i++)
+        free(unpack->implicit[i]);
+    free(unpack->implicit);
+    table_finish(&unpack->implicit_places);
+    table_finish(&unpack->times_places);
     for (size_t i = 0; i < unpack->times_count; i++)
         free(unpack->times[i].path);
     free(unpack->times);
@@ -53,7 +57,9 @@ static int note_implicit(struct unpack *unpack, const char *path, struct error *
     if (unpack->implicit_count >= IMPLICIT_FOLDERS_MAX)
         return error_set(err, -EFBIG, "more than %d folders without an entry of their own",
                          IMPLICIT_FOLDERS_MAX);
-    unpack->implicit = xrealloc(unpack->implicit, unpack->implicit_count + 2, sizeof(char *));
+    if (unpack->implicit_count % 256 == 0)
+        unpack->implicit = xrealloc(unpack->implicit, unpack->implicit_count + 257, sizeof(char *));
+    table_add(&unpack->implicit_places, table_hash_text(path), unpack->implicit_count);
     unpack->implicit[unpack->implicit_count++] = xstrdup(path);
     unpack->implicit[unpack->implicit_count] = NULL;
     return 0;
@@ -286,6 +292,17 @@ static int create_file(struct unpack *unpack, struct item *item, struct tar *tar
 
 static void note_time(struct unpack *unpack, const struct item *item)
 {
+    uint64_t hash = table_hash_text(item->path);
+    size_t cursor = 0, place;
+
+    /* Once for each folder, however often it comes. */
+    while (table_next(&unpack->times_places, hash, &cursor, &place)) {
+        if (!text_equal(unpack->times[place].path, item->path))
+            continue;
+        unpack->times[place].time = modification_time(item->entry);
+        return;
+    }
+    table_add(&unpack->times_places, hash, unpack->times_count);
     if (unpack->times_count % 256 == 0)
         unpack->times = xrealloc(unpack->times, unpack->times_count + 256, sizeof(*unpack->times));
     unpack->times[unpack->times_count++] =
@@ -295,13 +312,25 @@ static void note_time(struct unpack *unpack, const struct item *item)
 /* The entry of a folder that was made implicitly comes after its contents in some archives. */
 static void forget_implicit(struct unpack *unpack, const char *path)
 {
+    uint64_t hash = table_hash_text(path);
+    size_t cursor = 0, place;
+
+    while (table_next(&unpack->implicit_places, hash, &cursor, &place)) {
+        if (unpack->implicit[place] && text_equal(unpack->implicit[place], path))
+            free(steal_ptr(unpack->implicit[place]));
+    }
+}
+
+static void close_gaps(struct unpack *unpack)
+{
+    size_t kept = 0;
+
     for (size_t i = 0; i < unpack->implicit_count; i++)
-        if (text_equal(unpack->implicit[i], path)) {
-            free(unpack->implicit[i]);
-            unpack->implicit[i] = unpack->implicit[--unpack->implicit_count];
-            unpack->implicit[unpack->implicit_count] = NULL;
-            return;
-        }
+        if (unpack->implicit[i])
+            unpack->implicit[kept++] = unpack->implicit[i];
+    unpack->implicit_count = kept;
+    if (unpack->implicit)
+        unpack->implicit[kept] = NULL;
 }
 
 static int create_folder(struct unpack *unpack, struct item *item, struct error *err)
@@ -505,6 +534,7 @@ int unpack_entry(struct unpack *unpack, struct tar *tar, struct archive_entry *e
 
 int unpack_complete(struct unpack *unpack, struct error *err)
 {
+    close_gaps(unpack);
     for (size_t i = 0; i < unpack->times_count; i++) {
         const struct folder_time *folder = &unpack->times[i];
         const struct timespec times[2] = {folder->time, folder->time};

@@ -12,6 +12,7 @@
 
 #include <base/error.h>
 
+#include "table.h"
 #include "tar.h"
 
 /* How `cp` wants it, in place of what layers want: names are as they are, whiteouts are none.
@@ -37,10 +38,12 @@ struct unpack {
     uint64_t bytes;    /* of regular files */
     char *parent_path; /* of the last entry, and its descriptor: most entries share it */
     int parent_fd;
-    char **implicit; /* folders that had no entry when they were needed */
+    char **implicit; /* folders that had no entry when they were needed; NULL: it came later */
     size_t implicit_count;
+    struct table implicit_places;
     struct folder_time *times; /* set at the end, since filling a folder changes them */
     size_t times_count;
+    struct table times_places;
 };
 
 void unpack_init(struct unpack *unpack, int root_fd);

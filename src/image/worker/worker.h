@@ -42,7 +42,8 @@ int worker_load(const struct image_worker_load *request, struct image_worker_res
 int worker_save(const struct image_worker_save *request, struct error *err);
 int worker_verify(const struct image_worker_verify *request, struct image_worker_result **ret,
                   struct error *err);
-int worker_import(struct image_worker_result **ret, struct error *err);
+int worker_import(const struct image_worker_import *request, struct image_worker_result **ret,
+                  struct error *err);
 int worker_pack(const struct image_worker_pack *request, struct image_worker_result **ret,
                 struct error *err);
 int worker_place(const struct image_worker_place *request, struct image_worker_result **ret,
@@ -56,6 +57,10 @@ int worker_commit(const struct image_worker_commit *request, struct image_worker
 /* The layer of an upper folder. own: what the runtime makes mount points of belongs to it, too.
  * *ret NULL: there is nothing in it. */
 int commit_folder(int upper_fd, bool own, struct image_worker_layer **ret, struct error *err);
+/* Dockerfile instructions on top of a configuration (NULL: an empty one): result->config, where
+ * there are any. */
+int commit_changes(char *const *changes, const struct oci_image_execution *config,
+                   struct image_worker_result *result, struct error *err);
 
 int worker_context(const struct image_worker_context *request, struct image_worker_result **ret,
                    struct error *err);

@@ -9,7 +9,7 @@
  * returns to a state from which another request could be served. */
 int image_serve(void);
 
-/* The same for requests that take a network (pull, push, search, login). */
+/* The same for requests that take a network (pull, push, search, login, fetch). */
 int image_serve_registry(void);
 
 #endif

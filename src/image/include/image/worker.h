@@ -7,7 +7,7 @@
  *     image_worker_receive()  per readiness, never blocks, until it returns IMAGE_WORKER_DONE
  *     image_worker_free()     kills it if it still runs, and reaps it
  *
- * or image_worker_run() on a uv_queue_work thread, which does all of it and blocks until the end.
+ * or image_worker_run() on a thread of its own, which does all of it and blocks until the end.
  */
 #ifndef IMAGE_WORKER_H
 #define IMAGE_WORKER_H
