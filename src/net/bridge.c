@@ -153,8 +153,10 @@ static void forget(struct net *net, struct net_bridge *bridge)
 
 static int make_now(struct net *net, struct net_bridge *bridge, struct error *err)
 {
-    int r = ruleset_replace(net, err);
+    int r = forwarding_prepare(net, err);
 
+    if (r == 0)
+        r = ruleset_replace(net, err);
     return r < 0 ? r : bridge_set_up(net, bridge, err);
 }
 

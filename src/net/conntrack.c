@@ -45,8 +45,9 @@ static const struct nlattr *find(const struct nlattr *parent, uint16_t type)
     return NULL;
 }
 
-/* The flow's first packet went to this UDP port, at *ret_destination. */
-static bool is_to_port(const struct nlattr *tuple, uint16_t port, struct in_addr *ret_destination)
+/* The flow's first packet went to this port, at *ret_destination. */
+static bool is_to_port(const struct nlattr *tuple, const struct net_publication *publication,
+                       struct in_addr *ret_destination)
 {
     const struct nlattr *addresses = find(tuple, CTA_TUPLE_IP);
     const struct nlattr *transport = find(tuple, CTA_TUPLE_PROTO);
@@ -54,8 +55,9 @@ static bool is_to_port(const struct nlattr *tuple, uint16_t port, struct in_addr
     const struct nlattr *protocol = find(transport, CTA_PROTO_NUM);
     const struct nlattr *flow_port = find(transport, CTA_PROTO_DST_PORT);
 
-    if (!destination || !protocol || !flow_port || mnl_attr_get_u8(protocol) != IPPROTO_UDP ||
-        ntohs(mnl_attr_get_u16(flow_port)) != port)
+    if (!destination || !protocol || !flow_port ||
+        mnl_attr_get_u8(protocol) != (uint8_t)publication->protocol ||
+        ntohs(mnl_attr_get_u16(flow_port)) != publication->host_port)
         return false;
     ret_destination->s_addr = mnl_attr_get_u32(destination);
     return true;
@@ -100,7 +102,7 @@ static void collect(const struct nlmsghdr *message, void *data)
             id = attribute;
     }
     if (!tuple || !id || flows->deletions.count == FLOWS_MAX ||
-        !is_to_port(tuple, flows->publication->host_port, &destination) ||
+        !is_to_port(tuple, flows->publication, &destination) ||
         !is_published_there(flows, destination))
         return;
 
@@ -114,12 +116,12 @@ static void collect(const struct nlmsghdr *message, void *data)
 static void list_flows(struct net *net, struct flows *flows)
 {
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
-    struct nlmsghdr *message = add_message(&batch, "list UDP flows", IPCTNL_MSG_CT_GET, NLM_F_DUMP);
+    struct nlmsghdr *message = add_message(&batch, "list flows", IPCTNL_MSG_CT_GET, NLM_F_DUMP);
     struct nlattr *tuple = mnl_attr_nest_start(message, CTA_TUPLE_ORIG);
     struct nlattr *transport = mnl_attr_nest_start(message, CTA_TUPLE_PROTO);
     struct nlattr *filter;
 
-    mnl_attr_put_u8(message, CTA_PROTO_NUM, IPPROTO_UDP);
+    mnl_attr_put_u8(message, CTA_PROTO_NUM, (uint8_t)flows->publication->protocol);
     mnl_attr_put_u16(message, CTA_PROTO_DST_PORT, htons(flows->publication->host_port));
     mnl_attr_nest_end(message, transport);
     mnl_attr_nest_end(message, tuple);
@@ -130,7 +132,7 @@ static void list_flows(struct net *net, struct flows *flows)
     (void)netlink_query(&net->nft, &batch, collect, flows, NULL);
 }
 
-void conntrack_forget_udp(struct net *net, const struct net_publication *publication)
+void conntrack_forget(struct net *net, const struct net_publication *publication)
 {
     struct flows flows = {.publication = publication, .deletions = NETLINK_BATCH_INIT};
 

@@ -107,6 +107,9 @@ static int configure(const struct inside *inside, const struct net_interface *in
     if (r < 0)
         return r;
     link_add_address(&batch, link.index, &address);
+    for (size_t i = 0; i < interface->link_local_count; i++)
+        link_add_address(&batch, link.index,
+                         &(struct net_subnet){interface->link_local[i], NET_LINK_LOCAL_PREFIX});
     if (config->subnet6.prefix > 0)
         link_add_address6(&batch, link.index, interface->address6, config->subnet6.prefix);
     link_add_set_up(&batch, "bring a container's link up", link.index, 0);

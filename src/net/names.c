@@ -51,13 +51,16 @@ static void add_redirection(struct netlink_batch *batch, uint8_t protocol, uint1
     nft_rule_end(&rule);
 }
 
-static int redirect(struct netlink *nft, uint16_t udp_port, uint16_t tcp_port, struct error *err)
+static int redirect(struct netlink *nft, bool again, uint16_t udp_port, uint16_t tcp_port,
+                    struct error *err)
 {
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
 
     nft_batch_begin(&batch);
-    nft_add_table(&batch, &table);
-    nft_add_table_delete(&batch, &table);
+    if (again) { /* it can be deleted only if it is there */
+        nft_add_table(&batch, &table);
+        nft_add_table_delete(&batch, &table);
+    }
     nft_add_table(&batch, &table);
     nft_add_chain(&batch, &table, &chain);
     add_redirection(&batch, IPPROTO_UDP, udp_port);
@@ -67,7 +70,8 @@ static int redirect(struct netlink *nft, uint16_t udp_port, uint16_t tcp_port, s
 }
 
 /* State on entry: the thread is inside. */
-static int open_inside(struct netlink *nft, struct net_names_sockets *ret, struct error *err)
+static int open_inside(struct netlink *nft, bool again, struct net_names_sockets *ret,
+                       struct error *err)
 {
     _cleanup_close_ int udp_fd = -1, tcp_fd = -1;
     uint16_t udp_port, tcp_port;
@@ -79,21 +83,22 @@ static int open_inside(struct netlink *nft, struct net_names_sockets *ret, struc
     if (r == 0)
         r = netlink_open(NETLINK_NETFILTER, nft, err);
     if (r == 0)
-        r = redirect(nft, udp_port, tcp_port, err);
+        r = redirect(nft, again, udp_port, tcp_port, err);
     if (r < 0)
         return r;
     *ret = (struct net_names_sockets){steal_fd(&udp_fd), steal_fd(&tcp_fd)};
     return 0;
 }
 
-int net_names_open(struct net *net, int netns_fd, struct net_names_sockets *ret, struct error *err)
+int net_names_open(struct net *net, int netns_fd, bool again, struct net_names_sockets *ret,
+                   struct error *err)
 {
     _cleanup_(netlink_finish) struct netlink nft = {0};
     int r = namespace_enter(netns_fd, err);
 
     if (r < 0)
         return r;
-    r = open_inside(&nft, ret, err);
+    r = open_inside(&nft, again, ret, err);
     namespace_leave(net);
     return r;
 }

@@ -38,7 +38,7 @@ static int open_watch(struct netlink *watch, struct error *err)
     return 0;
 }
 
-int net_open(const char *nft_table, struct net **ret, struct error *err)
+int net_open(const char *nft_table, const char *state_file, struct net **ret, struct error *err)
 {
     struct net *net;
     int r;
@@ -47,6 +47,8 @@ int net_open(const char *nft_table, struct net **ret, struct error *err)
         return error_set(err, -EINVAL, "'%s' cannot be a table's name", nft_table ? nft_table : "");
     net = xnew(struct net);
     net->nft_table = xstrdup(nft_table);
+    net->state_file = state_file ? xstrdup(state_file) : NULL;
+    forwarding_read(net);
     net->own_netns = -1;
 
     r = namespace_open_own(&net->own_netns, err);
@@ -80,6 +82,7 @@ void net_close(struct net *net)
     free(net->bridges);
     free(net->publications);
     free(net->nft_table);
+    free(net->state_file);
     free(net);
 }
 
@@ -89,7 +92,9 @@ int net_setup(struct net *net, struct error *err)
     int failure = 0;
     int r;
 
-    r = ruleset_replace(net, err);
+    r = forwarding_prepare(net, err);
+    if (r == 0)
+        r = ruleset_replace(net, err);
     if (r < 0)
         return r;
     net->rules_active = true;
@@ -100,7 +105,7 @@ int net_setup(struct net *net, struct error *err)
     }
     r = failure;
     if (r == 0)
-        r = sysctl_set("/proc/sys/net/ipv4/ip_forward", "1", err);
+        r = sysctl_set(SYSCTL_FORWARD_IPV4, "1", err);
     return r;
 }
 
@@ -116,6 +121,7 @@ int net_teardown(struct net *net, struct error *err)
         if (r < 0)
             return r;
     }
+    forwarding_give_back(net);
     return ruleset_remove(net, err);
 }
 

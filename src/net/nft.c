@@ -242,6 +242,16 @@ void nft_fib_type(struct nft_rule *rule, uint32_t flag, uint32_t to_register)
     expression_end(rule, &expression);
 }
 
+void nft_fib_source_link(struct nft_rule *rule, uint32_t to_register)
+{
+    struct expression expression = expression_begin(rule, "fib");
+
+    put_be32(rule->message, NFTA_FIB_DREG, to_register);
+    put_be32(rule->message, NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF);
+    put_be32(rule->message, NFTA_FIB_FLAGS, NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF);
+    expression_end(rule, &expression);
+}
+
 void nft_mask(struct nft_rule *rule, uint32_t in_register, uint32_t mask)
 {
     const uint32_t nothing = 0;

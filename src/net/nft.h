@@ -87,6 +87,8 @@ void nft_payload(struct nft_rule *rule, uint32_t base, uint32_t offset, uint32_t
 void nft_conntrack(struct nft_rule *rule, uint32_t key, uint32_t to_register); /* NFT_CT_... */
 /* flag: NFTA_FIB_F_DADDR or NFTA_FIB_F_SADDR. */
 void nft_fib_type(struct nft_rule *rule, uint32_t flag, uint32_t to_register);
+/* Index of the link that answers to the source go by, if that is the one it came in by; else 0. */
+void nft_fib_source_link(struct nft_rule *rule, uint32_t to_register);
 /* mask: in the byte order that the register holds. */
 void nft_mask(struct nft_rule *rule, uint32_t in_register, uint32_t mask);
 void nft_compare(struct nft_rule *rule, uint32_t operation, uint32_t in_register, const void *value,

@@ -93,8 +93,9 @@ static int check(const struct net *net, const struct net_publication *publicatio
 
 /*
  * Binds to the port for a moment. TCP: with SO_REUSEADDR, so that connections in TIME_WAIT do not
- * count; a listener still does. UDP: without, since it would let two sockets share the port.
- * Returns 0 or -errno.
+ * count; a listener still does, but for that of our relay at [::1], which lets its port be shared
+ * with who is of the same user and wants to (SO_REUSEPORT). UDP: without, since it would let two
+ * sockets share the port. Returns 0 or -errno.
  */
 static int try_bind(const struct net_publication *publication)
 {
@@ -119,7 +120,8 @@ static int try_bind(const struct net_publication *publication)
     if (v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)
         return -errno;
     if (publication->protocol == NET_TCP &&
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
+        (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+         (v6 && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0)))
         return -errno;
     int r = v6 ? bind(fd, (const struct sockaddr *)&address6, sizeof(address6))
                : bind(fd, (const struct sockaddr *)&address, sizeof(address));
@@ -232,7 +234,7 @@ int net_publish(struct net *net, struct net_publication *publication, struct err
         return r;
     }
     if (wanted.protocol == NET_UDP)
-        conntrack_forget_udp(net, &wanted);
+        conntrack_forget(net, &wanted);
     *publication = wanted;
     return 0;
 }
@@ -253,6 +255,11 @@ int net_restore_publication(struct net *net, const struct net_publication *publi
                          port_text(publication, text));
     remember(net, publication);
     return 0;
+}
+
+void net_forget_flows(struct net *net, const struct net_publication *publication)
+{
+    conntrack_forget(net, publication);
 }
 
 static bool same(const struct net_publication *a, const struct net_publication *b)

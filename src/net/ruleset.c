@@ -38,6 +38,7 @@ enum { STATE_ESTABLISHED = 2, STATE_RELATED = 4 }; /* NF_CT_STATE_BIT() */
 
 static const struct nft_chain guard = {"guard", "filter", NF_INET_PRE_ROUTING, NF_IP_PRI_RAW};
 static const struct nft_chain isolate = {"isolate", "filter", NF_INET_FORWARD, NF_IP_PRI_FILTER};
+static const struct nft_chain strangers = {.name = "strangers"};
 static const struct nft_chain inbound = {"inbound", "nat", NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST};
 static const struct nft_chain outbound = {"outbound", "nat", NF_INET_LOCAL_OUT, NF_IP_PRI_NAT_DST};
 static const struct nft_chain masquerade = {"masquerade", "nat", NF_INET_POST_ROUTING,
@@ -247,26 +248,79 @@ static void finish_masquerade(struct nft_rule *rule)
     nft_rule_end(rule);
 }
 
+/* A link without a kind, which a network card is, ends the rule. */
+static void match_kind(struct nft_rule *rule, uint32_t key, const char *wanted)
+{
+    char kind[IFNAMSIZ] = {0};
+
+    memcpy(kind, wanted, strnlen(wanted, IFNAMSIZ - 1));
+    nft_meta(rule, key, REGISTER_A);
+    nft_compare(rule, NFT_CMP_EQ, REGISTER_A, kind, sizeof(kind));
+}
+
+static void match_destination6(struct nft_rule *rule, const struct in6_addr *address)
+{
+    match_family(rule, NFPROTO_IPV6);
+    nft_payload(rule, NFT_PAYLOAD_NETWORK_HEADER, IP6_DESTINATION, sizeof(*address), REGISTER_A);
+    nft_compare(rule, NFT_CMP_EQ, REGISTER_A, address, sizeof(*address));
+}
+
 /* --- the chains --- */
 
 static void add_guard(struct netlink_batch *batch, const struct nft_table *table)
 {
-    const uint32_t offsets[] = {IP_SOURCE, IP_DESTINATION};
+    static const char loopback[IFNAMSIZ] = "lo";
+    const uint32_t none = 0;
 
     nft_add_chain(batch, table, &guard);
-    for (size_t i = 0; i < ARRAY_SIZE(offsets); i++) {
-        struct nft_rule rule = nft_rule_begin(batch, table, guard.name);
+    struct nft_rule rule = nft_rule_begin(batch, table, guard.name);
+    match_link(&rule, NFT_META_IIFNAME, SET_BRIDGES, false);
+    match_loopback(&rule, IP_SOURCE);
+    finish_rule(&rule, NF_DROP);
+    rule = nft_rule_begin(batch, table, guard.name);
+    nft_meta(&rule, NFT_META_IIFNAME, REGISTER_A);
+    nft_compare(&rule, NFT_CMP_NEQ, REGISTER_A, loopback, sizeof(loopback));
+    match_loopback(&rule, IP_DESTINATION);
+    finish_rule(&rule, NF_DROP);
+    rule = nft_rule_begin(batch, table, guard.name);
+    match_link(&rule, NFT_META_IIFNAME, SET_BRIDGES, false);
+    nft_fib_source_link(&rule, REGISTER_A);
+    nft_compare(&rule, NFT_CMP_EQ, REGISTER_A, &none, sizeof(none));
+    finish_rule(&rule, NF_DROP);
+}
 
-        match_link(&rule, NFT_META_IIFNAME, SET_BRIDGES, false);
-        match_loopback(&rule, offsets[i]);
+/* What would pass through a machine that forwards for our sake only. */
+static void add_strangers(struct netlink_batch *batch, const struct nft_table *table,
+                          const struct net_forwarding *ours)
+{
+    static const uint32_t kinds[] = {NFT_META_IIFKIND, NFT_META_OIFKIND};
+    struct nft_rule rule;
+
+    nft_add_chain(batch, table, &strangers);
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        rule = nft_rule_begin(batch, table, strangers.name);
+        match_kind(&rule, kinds[i], "bridge");
+        finish_rule(&rule, NF_ACCEPT);
+    }
+    if (ours->ipv4) {
+        rule = nft_rule_begin(batch, table, strangers.name);
+        match_family(&rule, NFPROTO_IPV4);
+        finish_rule(&rule, NF_DROP);
+    }
+    if (ours->ipv6) {
+        rule = nft_rule_begin(batch, table, strangers.name);
+        match_family(&rule, NFPROTO_IPV6);
         finish_rule(&rule, NF_DROP);
     }
 }
 
-static void add_isolate(struct netlink_batch *batch, const struct nft_table *table)
+static void add_isolate(struct netlink_batch *batch, const struct nft_table *table,
+                        const struct net_forwarding *ours)
 {
     struct nft_rule rule;
 
+    if (ours->ipv4 || ours->ipv6)
+        add_strangers(batch, table, ours);
     nft_add_chain(batch, table, &isolate);
     rule = nft_rule_begin(batch, table, isolate.name);
     match_within(&rule, false);
@@ -277,6 +331,12 @@ static void add_isolate(struct netlink_batch *batch, const struct nft_table *tab
     rule = nft_rule_begin(batch, table, isolate.name);
     match_link(&rule, NFT_META_OIFNAME, SET_INTERNAL, false);
     finish_rule(&rule, NF_DROP);
+    if (ours->ipv4 || ours->ipv6) {
+        rule = nft_rule_begin(batch, table, isolate.name);
+        match_link(&rule, NFT_META_OIFNAME, SET_BRIDGES, true);
+        nft_jump(&rule, strangers.name);
+        nft_rule_end(&rule);
+    }
     rule = nft_rule_begin(batch, table, isolate.name);
     match_link(&rule, NFT_META_OIFNAME, SET_BRIDGES, true);
     finish_rule(&rule, NF_ACCEPT);
@@ -332,6 +392,12 @@ static void add_dnat(struct netlink_batch *batch, const struct nft_table *table,
                      const struct nft_chain *chain)
 {
     nft_add_chain(batch, table, chain);
+    if (chain == &outbound) {
+        struct nft_rule rule = nft_rule_begin(batch, table, chain->name);
+
+        match_destination6(&rule, &in6addr_loopback);
+        finish_rule(&rule, (uint32_t)NFT_RETURN);
+    }
     add_dnat_of(batch, table, chain->name, NFPROTO_IPV4);
     add_dnat_of(batch, table, chain->name, NFPROTO_IPV6);
 }
@@ -398,7 +464,7 @@ int ruleset_replace(struct net *net, struct error *err)
     nft_add_table(&batch, &table);
     add_maps(&batch, net, &table);
     add_guard(&batch, &table);
-    add_isolate(&batch, &table);
+    add_isolate(&batch, &table, &net->forwarding);
     add_dnat(&batch, &table, &inbound);
     add_dnat(&batch, &table, &outbound);
     add_masquerade(&batch, &table);

@@ -16,19 +16,28 @@
  *         chain guard {        # before connection tracking
  *             type filter hook prerouting priority raw; policy accept;
  *             iifname @bridges meta nfproto ipv4 ip saddr 127.0.0.0/8 drop
- *             iifname @bridges meta nfproto ipv4 ip daddr 127.0.0.0/8 drop
+ *             iifname != "lo" meta nfproto ipv4 ip daddr 127.0.0.0/8 drop
+ *             iifname @bridges fib saddr . iif oif missing drop
  *         }
  *         chain isolate {
  *             type filter hook forward priority filter; policy accept;
  *             iifname . oifname @within accept
  *             iifname @internal drop
  *             oifname @internal drop
+ *             oifname != @bridges jump strangers       (where forwarding was switched on by us)
  *             oifname != @bridges accept
  *             ct state established,related accept
  *             ct status dnat accept
  *             drop
  *         }
- *         chain inbound {      # and `outbound` with the same rules at hook output
+ *         chain strangers {    # only those families that we switched forwarding on for
+ *             iifkind "bridge" accept
+ *             oifkind "bridge" accept
+ *             meta nfproto ipv4 drop
+ *             meta nfproto ipv6 drop
+ *         }
+ *         chain inbound {      # and `outbound` with the same rules at hook output, after
+ *                              #     ip6 daddr ::1 return
  *             type nat hook prerouting priority dstnat; policy accept;
  *             fib daddr type local meta nfproto ipv4
  *                 dnat ip to ip daddr . meta l4proto . th dport map @published_at
@@ -46,14 +55,22 @@
  *     }
  *
  * guard: route_localnet, which published ports at 127.0.0.1 need, would otherwise open the host's
- * loopback services to containers (CVE-2020-8558).
+ * loopback services to containers (CVE-2020-8558), and a neighbour of the machine could reach ports
+ * published there, since they are sent on before the kernel looks for such addresses on the wire
+ * (moby#45610). And who sends with an address that is not of its
+ * network could answer in another's place, to the host and by connection tracking to containers of
+ * other networks.
  * isolate: what reaches a bridge from another one, or from a neighbour that routes our subnets to
  * this machine, is for a published port or an answer, or it is dropped. An accept here ends this
  * chain only: a firewall of the host sees the same packets in its own forward chains, and its drop
  * wins.
- * masquerade: answers to 127.0.0.1 and to containers that reached a container on their own bridge
- * (or themselves) by an address of the host have to come back through the host, which turns them
- * round. Packets that a bridge passes on itself have no incoming link here (br_netfilter).
+ * strangers: a machine that did not forward before us does not become a router between its
+ * neighbours: only what comes from or goes to a bridge, ours or that of another program for
+ * containers or virtual machines, passes. outbound: [::1] as a source cannot be turned round; who
+ * listens there is reached. masquerade: answers to 127.0.0.1 and to containers that reached a
+ * container on their own bridge (or themselves) by an address of the host have to come back through
+ * the host, which turns them round. Packets that a bridge passes on itself have no incoming link
+ * here (br_netfilter).
  */
 #ifndef NET_RULESET_H
 #define NET_RULESET_H

@@ -21,6 +21,11 @@ struct net_bridge {
     unsigned index;                  /* 0 until it is set up */
 };
 
+/* Whether it is we who made the machine forward. */
+struct net_forwarding {
+    bool ipv4, ipv6;
+};
+
 struct net {
     char *nft_table;
 
@@ -29,6 +34,9 @@ struct net {
     struct netlink nft;   /* rules (ruleset.c), flows (conntrack.c) */
     struct netlink watch; /* notifications about rules (net.c) */
     bool rules_active;    /* between net_setup() and net_teardown(): the table has to exist */
+
+    char *state_file; /* owned; NULL: what we switched on is not remembered */
+    struct net_forwarding forwarding;
 
     struct net_bridge **bridges; /* owned array (bridge.c) */
     size_t bridges_count;
@@ -41,6 +49,12 @@ struct net {
     size_t publications_capacity;
     uint16_t next_port; /* where the search for a free host port goes on */
 };
+
+/* forwarding.c. _read: what an earlier net has remembered. _prepare: before the rules are made and
+ * switches turned: which of them will be our doing. _give_back: when bridges and rules are gone. */
+void forwarding_read(struct net *net);
+int forwarding_prepare(struct net *net, struct error *err);
+void forwarding_give_back(struct net *net);
 
 /* bridge.c: makes link, addresses and switches what they must be. */
 int bridge_set_up(struct net *net, struct net_bridge *bridge, struct error *err);

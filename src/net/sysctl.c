@@ -68,14 +68,17 @@ static void keep_listening_to_routers(void)
     }
 }
 
-int sysctl_forward_ipv6(struct error *err)
+bool sysctl_is_on(const char *path)
 {
-    static const char path[] = "/proc/sys/net/ipv6/conf/all/forwarding";
     _cleanup_free_ char *text = NULL;
 
-    int r = file_read_at(AT_FDCWD, path, VALUE_MAX, &text, NULL, err);
-    if (r < 0 || text[0] == '1')
-        return r;
+    return file_read_at(AT_FDCWD, path, VALUE_MAX, &text, NULL, NULL) >= 0 && text[0] == '1';
+}
+
+int sysctl_forward_ipv6(struct error *err)
+{
+    if (sysctl_is_on(SYSCTL_FORWARD_IPV6))
+        return 0;
     keep_listening_to_routers();
-    return sysctl_set(path, "1", err);
+    return sysctl_set(SYSCTL_FORWARD_IPV6, "1", err);
 }

@@ -4,6 +4,8 @@
 #ifndef NET_SYSCTL_H
 #define NET_SYSCTL_H
 
+#include <stdbool.h>
+
 #include <base/error.h>
 
 /* Gives the switch this value; writes only when it has another one, since it may be the whole
@@ -21,6 +23,12 @@ int sysctl_disable_ipv6(const char *link, struct error *err);
 
 /* IPv6 on a link, with addresses that we give and no others: routers are not listened to. */
 int sysctl_enable_ipv6(const char *link, struct error *err);
+
+#define SYSCTL_FORWARD_IPV4 "/proc/sys/net/ipv4/ip_forward"
+#define SYSCTL_FORWARD_IPV6 "/proc/sys/net/ipv6/conf/all/forwarding"
+
+/* Whether a switch is on; one that is not there is off. */
+bool sysctl_is_on(const char *path);
 
 /* IPv6 packets are forwarded. A kernel that does so does not listen to routers any more, by which
  * the machine may have its own address: links that do are told to go on (accept_ra 2). */

@@ -34,6 +34,8 @@ enum {
     NET_PUBLICATIONS_MAX = 8192, /* published ports of an instance */
     NET_BRIDGES_MAX = 1024,      /* networks of an instance */
     NET_INTERFACES_MAX = 64,     /* of one container */
+    NET_LINK_LOCAL_MAX = 4,      /* addresses of one interface */
+    NET_LINK_LOCAL_PREFIX = 16,
     NET_SPARE_NAMESPACES_MAX = 16,
     NET_TABLE_NAME_MAX = 31, /* bytes */
     NET_MTU_DEFAULT = 1500,
@@ -54,9 +56,10 @@ int net_choose_subnet(const struct net *net, const char *bridge, struct net_subn
                       struct error *err);
 
 /* Opens the netlink sockets, in the caller's network namespace, and subscribes to changes of the
- * rules. Changes nothing. nft_table: name of our table of family inet; copied. -EINVAL: the name is
- * out of its limits. */
-int net_open(const char *nft_table, struct net **ret, struct error *err);
+ * rules. Changes nothing. nft_table: name of our table of family inet; copied. state_file: where it
+ * is remembered what was switched on, on a file system that does not outlive the kernel; NULL:
+ * nowhere. -EINVAL: the name is out of its limits. */
+int net_open(const char *nft_table, const char *state_file, struct net **ret, struct error *err);
 
 /* Closes the sockets and drops the spare namespaces. Bridges, rules and containers stay and work.
  * NULL allowed. */
@@ -68,15 +71,16 @@ void net_close(struct net *net);
  * transaction, with one that holds exactly the publications known to net (connections that exist go
  * on). Idempotent; call it again at any time. Nothing outside of our bridges and our table is
  * touched, but /proc/sys/net/ipv4/ip_forward is set to 1, and with IPv6 its counterpart (links that
- * listen to routers are told to go on with it). 1 to 30 ms.
+ * listen to routers are told to go on with it); where they were off, our rules keep what neither
+ * comes from nor goes to a bridge from being forwarded. 1 to 30 ms.
  *
  * -EEXIST: a link of a bridge's name exists and is no bridge.
  */
 int net_setup(struct net *net, struct error *err);
 
 /* Removes the table and the bridges (instance removal; containers must be gone). What is not there
- * is no error. Forwarding stays on, since others may rely on it by now. Publications are forgotten.
- * 20 to 30 ms a bridge. */
+ * is no error. Forwarding, where we switched it on, goes off, unless there is another bridge, whose
+ * owner may rely on it by now. Publications are forgotten. 20 to 30 ms a bridge. */
 int net_teardown(struct net *net, struct error *err);
 
 /* Readable when somebody changed the machine's rules. Owned by net; poll for POLLIN, level
@@ -126,8 +130,10 @@ struct net_interface {
                                * that end (net_link_delete) removes the interface at run time */
     struct in_addr address;   /* from the bridge's subnet */
     struct in6_addr address6; /* from its IPv6 subnet; ignored when it has none */
-    uint8_t mac[6];           /* all zero: by the address (net_address_mac) */
-    bool default_route;       /* by this bridge's gateway */
+    struct in_addr link_local[NET_LINK_LOCAL_MAX]; /* further ones, of 169.254.0.0/16 */
+    size_t link_local_count;
+    uint8_t mac[6];     /* all zero: by the address (net_address_mac) */
+    bool default_route; /* by this bridge's gateway */
 };
 
 /*
@@ -166,10 +172,12 @@ struct net_names_sockets {
 /*
  * Opens sockets for a name server inside the namespace and makes its port 53 lead there by rules of
  * a table of its own ("cloche_names"), so that programs in the container can have 0.0.0.0:53 to
- * themselves. A table from an earlier call is replaced. Both sockets are the caller's,
+ * themselves. again: a table from an earlier call is replaced, for whose end the kernel waits
+ * (milliseconds); in a namespace that is new there is none. Both sockets are the caller's,
  * close-on-exec and non-blocking; each keeps the namespace alive. 0.3 ms.
  */
-int net_names_open(struct net *net, int netns_fd, struct net_names_sockets *ret, struct error *err);
+int net_names_open(struct net *net, int netns_fd, bool again, struct net_names_sockets *ret,
+                   struct error *err);
 
 /* --- published ports -------------------------------------------------------------------------- */
 
@@ -208,8 +216,13 @@ int net_publish(struct net *net, struct net_publication *publication, struct err
 int net_restore_publication(struct net *net, const struct net_publication *publication,
                             struct error *err);
 
+/* Ends what came by a port that is published no more: a client's next packet finds nobody (IPv4;
+ * flows of IPv6 end by themselves). Up to 1 ms. */
+void net_forget_flows(struct net *net, const struct net_publication *publication);
+
 /* Takes it back; the same values as given to net_publish(), with the port it returned. Connections
- * that exist end with the container. What is not published is no error. About 10 us. */
+ * that exist end with the container, or by net_forget_flows(). What is not published is no error.
+ * About 10 us. */
 int net_unpublish(struct net *net, const struct net_publication *publication, struct error *err);
 
 #endif
