@@ -11,6 +11,7 @@ enum {
     FLAG_TRUNCATED = 0x0200,
     FLAG_RECURSION_DESIRED = 0x0100,
     FLAG_RECURSION_AVAILABLE = 0x0080,
+    CODE_MASK = 0x000f,
     CLASS_INTERNET = 1,
     TTL_SECONDS = 600, /* docker's */
     POINTER_TO_QUESTION = 0xc00c,
@@ -239,8 +240,13 @@ bool message_same_question(const uint8_t *query, const struct message_question *
     char asked[MESSAGE_NAME_MAX + 1];
     size_t at;
 
-    if (length < MESSAGE_HEADER || read16(response + 4) != 1)
-        return length >= MESSAGE_HEADER && read16(response + 4) == 0;
+    if (length < MESSAGE_HEADER)
+        return false;
+    if (read16(response + 4) == 0) /* some refuse what they do not understand so */
+        return (read16(response + 2) & CODE_MASK) != MESSAGE_OK && read16(response + 6) == 0 &&
+               read16(response + 8) == 0 && read16(response + 10) == 0;
+    if (read16(response + 4) != 1)
+        return false;
     at = read_name(response, length, MESSAGE_HEADER, asked);
     return at > 0 && length - at >= 4 && strcmp(asked, question->name) == 0 &&
            memcmp(response + at, query + question->end - 4, 4) == 0;

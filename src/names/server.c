@@ -10,6 +10,7 @@
  * Ends when the engine's connection is gone and no sandbox is left.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,14 +21,16 @@
 #include <base/alloc.h>
 #include <base/socket.h>
 #include <base/text.h>
+#include <jail/jail.h>
 
-#include "jail.h"
 #include "table.h"
 
 enum {
     QUESTIONS_MAX = 1024,  /* under way */
+    QUESTIONS_EACH = 64,   /* of one container, so that others' are asked, too */
     LONG_ANSWERS_MAX = 64, /* of these, over TCP: 64 KiB of memory each */
     CLIENTS_MAX = 256,
+    CLIENTS_EACH = 16,
     SANDBOXES_MAX = 4096,
     RESOLVER_TIMEOUT_MS = 2000,
     CLIENT_TIMEOUT_MS = 10000,
@@ -59,6 +62,7 @@ struct sandbox {
     char container[NAMES_ID_SIZE];
     bool may_ask_others;
     struct names_resolver resolvers[NAMES_RESOLVERS_MAX];
+    unsigned questions, clients; /* of it, under way */
     struct source udp, tcp, monitor;
 };
 
@@ -90,6 +94,7 @@ struct question {
 
 struct server {
     int epoll_fd;
+    int spare_fd; /* for the moment in which there is no other */
     struct source listen, control;
     struct table table;
     struct sandbox *sandboxes;
@@ -148,6 +153,7 @@ static void question_end(struct server *server, struct question *question)
     close_fd(steal_fd(&question->source.fd));
     free(steal_ptr(question->answer));
     server->questions_count--;
+    question->sandbox->questions--;
     release_later(server, question);
 }
 
@@ -349,7 +355,7 @@ static size_t handle_query(struct server *server, struct sandbox *sandbox, const
         return message_answer_end(&answer, MESSAGE_OK);
     if (!sandbox->may_ask_others)
         return message_answer_end(&answer, MESSAGE_NO_SUCH_NAME);
-    if (server->questions_count >= QUESTIONS_MAX)
+    if (server->questions_count >= QUESTIONS_MAX || sandbox->questions >= QUESTIONS_EACH)
         return message_answer_end(&answer, MESSAGE_SERVER_FAILURE);
     struct question *asked = xnew(struct question);
     asked->sandbox = sandbox;
@@ -363,6 +369,7 @@ static size_t handle_query(struct server *server, struct sandbox *sandbox, const
     asked->next = server->questions;
     server->questions = asked;
     server->questions_count++;
+    sandbox->questions++;
     question_ask(server, asked);
     return 0;
 }
@@ -404,6 +411,7 @@ static void client_end(struct server *server, struct client *client)
     }
     close_fd(steal_fd(&client->source.fd));
     server->clients_count--;
+    client->sandbox->clients--;
     release_later(server, client);
 }
 
@@ -454,11 +462,11 @@ static void on_client(struct server *server, struct client *client)
 
 static void on_tcp(struct server *server, struct sandbox *sandbox)
 {
-    int fd = accept4(sandbox->tcp.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = socket_accept(sandbox->tcp.fd, SOCK_CLOEXEC | SOCK_NONBLOCK, &server->spare_fd);
 
     if (fd < 0)
         return;
-    if (server->clients_count >= CLIENTS_MAX) {
+    if (server->clients_count >= CLIENTS_MAX || sandbox->clients >= CLIENTS_EACH) {
         close(fd);
         return;
     }
@@ -469,6 +477,7 @@ static void on_tcp(struct server *server, struct sandbox *sandbox)
     client->next = server->clients;
     server->clients = client;
     server->clients_count++;
+    sandbox->clients++;
     source_open(server, &client->source, SOURCE_CLIENT, fd, client);
 }
 
@@ -517,6 +526,12 @@ static void container_gone(struct server *server, const char *container)
         sandbox_end(server, sandbox);
 }
 
+static void sandbox_allow(struct sandbox *sandbox, const struct names_sandbox *message)
+{
+    memcpy(sandbox->resolvers, message->resolvers, sizeof(sandbox->resolvers));
+    sandbox->may_ask_others = message->may_ask_others;
+}
+
 static void sandbox_set(struct server *server, const struct names_sandbox *message, int *fds,
                         size_t fds_count)
 {
@@ -528,8 +543,7 @@ static void sandbox_set(struct server *server, const struct names_sandbox *messa
         sandbox_end(server, old);
     struct sandbox *sandbox = xnew(struct sandbox);
     memcpy(sandbox->container, message->header.container, sizeof(sandbox->container));
-    memcpy(sandbox->resolvers, message->resolvers, sizeof(sandbox->resolvers));
-    sandbox->may_ask_others = message->may_ask_others;
+    sandbox_allow(sandbox, message);
     sandbox->next = server->sandboxes;
     server->sandboxes = sandbox;
     server->sandboxes_count++;
@@ -551,6 +565,8 @@ union message {
 static void handle_message(struct server *server, union message *message, size_t length, int *fds,
                            size_t fds_count)
 {
+    struct sandbox *sandbox;
+
     if (length < sizeof(message->header) || message->header.version != NAMES_VERSION)
         return;
     message->header.container[NAMES_ID_SIZE - 1] = '\0';
@@ -575,6 +591,11 @@ static void handle_message(struct server *server, union message *message, size_t
         break;
     case NAMES_GONE:
         container_gone(server, message->header.container);
+        break;
+    case NAMES_POLICY:
+        sandbox = sandbox_find(server, message->header.container);
+        if (sandbox && length >= sizeof(message->sandbox))
+            sandbox_allow(sandbox, &message->sandbox);
         break;
     }
 }
@@ -603,7 +624,7 @@ static void on_control(struct server *server)
 
 static void on_listen(struct server *server)
 {
-    int fd = accept4(server->listen.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = socket_accept(server->listen.fd, SOCK_CLOEXEC | SOCK_NONBLOCK, &server->spare_fd);
 
     if (fd < 0)
         return;
@@ -683,13 +704,20 @@ static void serve(struct server *server)
     }
 }
 
+static const char *const calls[] = {"connect",       "shutdown",  "accept4", "sendto",
+                                    "recvfrom",      "sendmsg",   "recvmsg", "setsockopt",
+                                    "getsockopt",    "read",      "write",   "fcntl",
+                                    "clock_gettime", "getrandom", NULL};
+
 int names_serve(void)
 {
     static struct server server;
     _cleanup_error_ struct error err = ERROR_INIT;
 
+    jail_allow_descriptors(); /* three for each container, and more for questions and clients */
     server.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (server.epoll_fd < 0 || jail_enter(&err) < 0) {
+    server.spare_fd = fcntl(server.epoll_fd, F_DUPFD_CLOEXEC, 0);
+    if (server.epoll_fd < 0 || jail_enter("cloche-names", calls, &err) < 0) {
         dprintf(STDERR_FILENO, "cloche-names: %s\n", error_message(&err));
         return 1;
     }

@@ -11,6 +11,7 @@ static void place_finish(struct table_place *place)
 {
     free(place->network_name);
     strv_free(place->names);
+    strv_free(place->links);
 }
 
 void table_clear(struct table *table)
@@ -42,22 +43,20 @@ static void lower(char *text)
     }
 }
 
-static char **read_names(const char *names, size_t size)
+static void read_names(const char *names, size_t size, struct table_place *place)
 {
-    char **list = NULL;
 
     for (size_t at = 0, count = 0; at < size && count < TABLE_NAMES_MAX; count++) {
         size_t length = strnlen(names + at, size - at);
 
-        if (length > 0 && length <= MESSAGE_NAME_MAX) {
+        if (length > 0 && length <= 2 * MESSAGE_NAME_MAX) {
             char *name = xstrndup(names + at, length);
 
             lower(name);
-            strv_take(&list, name);
+            strv_take(strchr(name, '=') ? &place->links : &place->names, name);
         }
         at += length + 1;
     }
-    return list;
 }
 
 void table_set(struct table *table, const struct names_place *message, size_t size)
@@ -72,8 +71,8 @@ void table_set(struct table *table, const struct names_place *message, size_t si
         .address = message->address,
         .has_address6 = message->has_address6,
         .address6 = message->address6,
-        .names = read_names(message->names, size - sizeof(*message)),
     };
+    read_names(message->names, size - sizeof(*message), place);
     lower(place->network_name);
     memcpy(place->container, message->header.container, sizeof(place->container));
     memcpy(place->network, message->network, sizeof(place->network));
@@ -92,17 +91,33 @@ static bool is_on(const struct table *table, const char *container, const char *
 }
 
 /* "web", and "web.NETWORK". */
+static bool is_name(const struct table_place *place, const char *name, const char *known,
+                    size_t length)
+{
+    return strncmp(name, known, length) == 0 &&
+           (!name[length] ||
+            (name[length] == '.' && text_equal(name + length + 1, place->network_name)));
+}
+
 static bool has_name(const struct table_place *place, const char *name)
 {
     for (char **known = place->names; known && *known; known++) {
-        size_t length = strlen(*known);
-
-        if (strncmp(name, *known, length) == 0 &&
-            (!name[length] ||
-             (name[length] == '.' && text_equal(name + length + 1, place->network_name))))
+        if (is_name(place, name, *known, strlen(*known)))
             return true;
     }
     return false;
+}
+
+/* Whom the container calls so on this network; NULL: nobody. */
+static const char *linked_as(const struct table_place *place, const char *name)
+{
+    for (char **link = place->links; link && *link; link++) {
+        size_t length = strcspn(*link, "=");
+
+        if (is_name(place, name, *link, length))
+            return *link + length + 1;
+    }
+    return NULL;
 }
 
 static void add_addresses(const struct table_place *place, uint16_t type,
@@ -144,6 +159,37 @@ static bool answer_by_address(const struct table *table, const char *container,
     return found;
 }
 
+static bool answer_on(const struct table *table, const char *network, const char *name,
+                      uint16_t type, struct message_answer *answer)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < table->count; i++) {
+        const struct table_place *place = &table->places[i];
+
+        if (!text_equal(place->network, network) || !has_name(place, name))
+            continue;
+        add_addresses(place, type, answer);
+        found = true;
+    }
+    return found;
+}
+
+/* Its own names for others come before those that all have. */
+static bool answer_by_link(const struct table *table, const char *container,
+                           const struct message_question *question, struct message_answer *answer)
+{
+    for (size_t i = 0; i < table->count; i++) {
+        const struct table_place *own = &table->places[i];
+        const char *name =
+            text_equal(own->container, container) ? linked_as(own, question->name) : NULL;
+
+        if (name && answer_on(table, own->network, name, question->type, answer))
+            return true;
+    }
+    return false;
+}
+
 bool table_answer(const struct table *table, const char *container,
                   const struct message_question *question, struct message_answer *answer)
 {
@@ -153,6 +199,8 @@ bool table_answer(const struct table *table, const char *container,
         return false;
     if (question->type == MESSAGE_PTR)
         return answer_by_address(table, container, question, answer);
+    if (answer_by_link(table, container, question, answer))
+        return true;
     for (size_t i = 0; i < table->count; i++) {
         const struct table_place *place = &table->places[i];
 

@@ -21,6 +21,7 @@ struct table_place {
     bool has_address6;
     struct in6_addr address6;
     char **names; /* owned list, lower case */
+    char **links; /* the same: "ALIAS=NAME" */
 };
 
 struct table {

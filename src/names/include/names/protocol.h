@@ -26,6 +26,7 @@ enum names_type {
     NAMES_SANDBOX,   /* struct names_sandbox; descriptors: UDP socket, TCP listener, and a pidfd of
                         the container's monitor, with whose end all of it is forgotten */
     NAMES_GONE,      /* the container has ended */
+    NAMES_POLICY,    /* struct names_sandbox without descriptors: who may be asked from now on */
 };
 
 struct names_header {
@@ -42,8 +43,8 @@ struct names_place {
     struct in_addr address;
     uint32_t has_address6;
     struct in6_addr address6;
-    char
-        names[]; /* to the end of the message, each with its NUL; the first one is the best known */
+    char names[]; /* to the end of the message, each with its NUL; the first one is the best known.
+                   * "ALIAS=NAME": for this container alone, ALIAS is who has NAME on the network */
 };
 
 struct names_resolver {

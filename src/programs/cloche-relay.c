@@ -1,0 +1,6 @@
+#include <relay/protocol.h>
+
+int main(void)
+{
+    return relay_serve();
+}
