@@ -12,8 +12,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
@@ -23,12 +27,14 @@
 
 #include "adopt.h"
 #include "cgroup.h"
+#include "errand.h"
 #include "nameserver.h"
+#include "relay.h"
 #include "remove.h"
 #include "spawn.h"
 
 enum {
-    ADOPTION_TIMEOUT_MS = 15000, /* then the daemon serves; late answers still count */
+    ADOPTION_TIMEOUT_MS = 5000, /* then the daemon serves; late answers still count */
     STARTING_POLL_MS = 20,
 };
 
@@ -41,12 +47,29 @@ static bool has_run_folder(const struct container *container)
 
 /* --- before the network ----------------------------------------------------------------------- */
 
+/* As its monitor sees it: RUN/containers may be a mount of a daemon that was in another mount
+ * namespace (folders.h). A path of that length is too long for a socket's address. */
+static int connect_by_monitor(const struct container *container, const char *path)
+{
+    _cleanup_free_ char *seen =
+        xasprintf("/proc/%d/root%s", (int)container->record->monitor_pid, path);
+    _cleanup_close_ int fd = open(seen, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    char address[32];
+
+    if (fd < 0)
+        return -errno;
+    snprintf(address, sizeof(address), "/proc/self/fd/%d", fd);
+    return socket_connect_unix(address, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, NULL);
+}
+
 static void connect_monitor(struct container *container)
 {
     _cleanup_free_ char *path = container_run_path(container, "monitor.sock");
     _cleanup_error_ struct error err = ERROR_INIT;
 
     int fd = socket_connect_unix(path, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, NULL);
+    if (fd < 0 && container->record->monitor_pid)
+        fd = connect_by_monitor(container, path);
     if (fd < 0)
         return;
     if (link_create(container->engine->loop, fd, &container_link_handlers, container,
@@ -132,6 +155,7 @@ static void adopt_restarting(struct container *container, const struct monitor_s
     container->record->has_started_at = true;
     container_restarting(container, &how);
     nameserver_adopt(container);
+    relay_update(container);
     container_commit_record(container);
     log_info("container %.12s is adopted; it is being restarted", container->id);
 }
@@ -147,6 +171,7 @@ static void adopt_running(struct container *container, const struct monitor_stat
     container->record->paused = container->record->has_paused = paused;
     adopt_supervision(container, status);
     nameserver_adopt(container);
+    relay_update(container);
     container_commit_record(container);
     /* An earlier daemon may have died in the middle of a commit. */
     if (!paused &&
@@ -203,6 +228,8 @@ static void adopt_monitor(struct container *container)
 
 static void settle(struct container *container)
 {
+    if (container->state == CONTAINER_DEAD)
+        return;
     if (container_is_active(container) && container->link) {
         adopt_monitor(container);
     } else if (container_is_active(container)) {
@@ -232,16 +259,63 @@ static void remove_orphan_snapshots(struct engine *engine)
     _cleanup_error_ struct error err = ERROR_INIT;
     _cleanup_strv_ char **ids = NULL;
 
-    int r = store_snapshot_list(engine->store, &ids, &err);
-    for (size_t i = 0; r >= 0 && ids && ids[i]; i++) {
-        if (!is_known(engine, ids[i]))
-            r = store_snapshot_remove(engine->store, ids[i], &err);
+    if (store_snapshot_list(engine->store, &ids, &err) < 0)
+        log_failure(LOG_ERROR, &err, "leftovers of containers are not found");
+    for (size_t i = 0; ids && ids[i]; i++) {
+        _cleanup_error_ struct error own = ERROR_INIT;
+        if (!is_known(engine, ids[i]) && store_snapshot_remove(engine->store, ids[i], &own) < 0)
+            log_failure(LOG_ERROR, &own, "what is left of container %.12s stays", ids[i]);
     }
-    if (r < 0)
-        log_failure(LOG_ERROR, &err, "leftovers of containers cannot be removed");
 }
 
-/* Run folders without a record, and whatever still runs there. */
+/* A run folder without a record, and whatever still runs there. */
+struct orphan {
+    uv_work_t work;
+    struct engine *engine;
+    char id[CONTAINER_ID_DIGITS + 1];
+};
+
+/* One that hangs is killed: the daemon cannot end, nor the instance be removed, before. */
+static int wait_for_delete(struct process *process, struct error *err)
+{
+    struct pollfd ended = {.fd = process->pidfd, .events = POLLIN};
+
+    if (poll(&ended, 1, RUNTIME_DELETE_TIMEOUT_MS) == 0)
+        kill(process->pid, SIGKILL);
+    return process_wait(process, &(int){0}, err);
+}
+
+static int remove_run(const struct orphan *orphan, struct error *err)
+{
+    const struct instance *instance = orphan->engine->instance;
+    _cleanup_free_ char *path = xasprintf("%s/containers/%s", instance->run, orphan->id);
+    struct process process;
+    int r = spawn_delete_program(orphan->engine, orphan->id, &process, err);
+
+    if (r == 0)
+        r = wait_for_delete(&process, err);
+    if (r == 0)
+        r = cgroup_kill_and_remove(instance->cgroup_parent, orphan->id, err);
+    return r < 0 ? r : file_remove_tree_at(AT_FDCWD, path, err);
+}
+
+static void orphan_work(uv_work_t *work)
+{
+    const struct orphan *orphan = work->data;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (remove_run(orphan, &err) < 0)
+        log_failure(LOG_ERROR, &err, "container %.12s", orphan->id);
+}
+
+static void orphan_done(uv_work_t *work, int status)
+{
+    struct orphan *orphan = work->data;
+
+    orphan->engine->image_calls--;
+    free(orphan);
+}
+
 static void remove_orphan_runs(struct engine *engine)
 {
     _cleanup_free_ char *path = xasprintf("%s/containers", engine->instance->run);
@@ -249,14 +323,15 @@ static void remove_orphan_runs(struct engine *engine)
     struct dirent *entry;
 
     while (dir && (entry = readdir(dir))) {
-        _cleanup_error_ struct error err = ERROR_INIT;
         if (!text_is_hex(entry->d_name, CONTAINER_ID_DIGITS) || is_known(engine, entry->d_name))
             continue;
         log_info("removing what is left of container %.12s", entry->d_name);
-        if (spawn_runtime_delete(engine, entry->d_name, NULL, NULL, &err) < 0 ||
-            cgroup_kill_and_remove(engine->instance->cgroup_parent, entry->d_name, &err) < 0 ||
-            file_remove_tree_at(dirfd(dir), entry->d_name, &err) < 0)
-            log_failure(LOG_ERROR, &err, "container %.12s", entry->d_name);
+        struct orphan *orphan = xnew(struct orphan);
+        orphan->engine = engine;
+        orphan->work.data = orphan;
+        memcpy(orphan->id, entry->d_name, sizeof(orphan->id));
+        engine->image_calls++;
+        errand_run(engine, &orphan->work, orphan_work, orphan_done);
     }
 }
 
@@ -264,7 +339,7 @@ static void remove_orphan_runs(struct engine *engine)
 
 static bool unsettled(const struct engine *engine)
 {
-    if (engine->adopting)
+    if (engine->adopting || engine->image_calls)
         return true;
     for (size_t i = 0; i < engine->containers_count; i++) {
         if (engine->containers[i]->recovering || engine->containers[i]->operations)

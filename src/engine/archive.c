@@ -8,7 +8,8 @@
  *     on_worker_done
  *
  * A container that does not run is not started meanwhile: the copy is one of its operations. One
- * that runs goes on with whatever else is asked of it.
+ * that runs goes on with whatever else is asked of it. One that waits for its next run is mounted
+ * already, by its monitor, which may start it at any time: the copy gets a clone of that mount.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +24,7 @@
 #include <base/text.h>
 
 #include "internal.h"
+#include "monitor_root.h"
 #include "mounts.h"
 #include "task.h"
 #include "user.h"
@@ -32,7 +34,8 @@ enum { CGROUP_FILE_MAX = 64 * 1024 };
 enum archive_kind { ARCHIVE_STAT, ARCHIVE_GET, ARCHIVE_PUT, ARCHIVE_EXPORT };
 
 struct engine_copy {
-    struct operation base; /* first; base.container is set in any case */
+    struct operation base;    /* first; base.container is set in any case */
+    struct engine_copy *next; /* of container->copies */
     bool is_operation;
     struct disk_job job;
     struct task *task;
@@ -44,6 +47,7 @@ struct engine_copy {
     int archive_fd;
     int tree_fd;
     bool runs;
+    bool between; /* two runs */
     pid_t pid, monitor_pid;
     uint32_t uid, gid;
     engine_copy_done done;
@@ -93,10 +97,15 @@ static int find_owner(struct engine_copy *copy, struct error *err)
 static int prepare(struct engine_copy *copy, struct error *err)
 {
     const struct container *container = copy->base.container;
-    int r = copy->runs ? open_process(copy, &copy->tree_fd, err)
-                       : store_snapshot_mount(container->engine->store, container->id, false,
-                                              &copy->tree_fd, err);
+    int r;
 
+    if (copy->runs)
+        r = open_process(copy, &copy->tree_fd, err);
+    else if (copy->between)
+        r = monitor_root_open(copy->monitor_pid, container, &copy->tree_fd, err);
+    else
+        r = store_snapshot_mount(container->engine->store, container->id, false, &copy->tree_fd,
+                                 err);
     return r == 0 && copy->own_by_user ? find_owner(copy, err) : r;
 }
 
@@ -120,6 +129,16 @@ static void copy_free(struct engine_copy *copy)
     free(copy);
 }
 
+static void forget(struct engine_copy *copy)
+{
+    struct engine_copy **at = &copy->base.container->copies;
+
+    while (*at && *at != copy)
+        at = &(*at)->next;
+    if (*at)
+        *at = copy->next;
+}
+
 static void finish(struct engine_copy *copy, const struct image_worker_result *result)
 {
     struct container *container = copy->base.container;
@@ -128,6 +147,8 @@ static void finish(struct engine_copy *copy, const struct image_worker_result *r
     close_fd(steal_fd(&copy->archive_fd));
     close_fd(steal_fd(&copy->tree_fd));
     copy->told = true;
+    if (!copy->is_operation)
+        forget(copy);
     copy->done(copy->err.code ? &copy->err : NULL, result, copy->data);
     if (copy->is_operation) {
         operation_finish(&copy->base, copy->err.code ? &copy->err : NULL, true);
@@ -205,6 +226,8 @@ static int start_worker(struct engine_copy *copy, struct error *err)
     spec.archive_fd = copy->archive_fd;
     spec.tree_fd = copy->tree_fd;
     int r = task_start(container->engine, &spec, on_worker_done, copy, &copy->task, err);
+    if (r == 0)
+        task_hold(copy->task, container);
     mounts_clear_tree(&tree);
     return r;
 }
@@ -231,6 +254,7 @@ static void begin(struct engine_copy *copy)
     struct container *container = copy->base.container;
 
     copy->runs = container->state == CONTAINER_RUNNING && container->record->pid > 0;
+    copy->between = container->state == CONTAINER_RESTARTING && container->link;
     copy->pid = (pid_t)container->record->pid;
     copy->monitor_pid = (pid_t)container->record->monitor_pid;
     copy->job.work = prepare_work;
@@ -244,6 +268,8 @@ static void copy_begin(struct operation *operation)
 {
     struct engine_copy *copy = (struct engine_copy *)operation;
 
+    if (!container_is_active(operation->container) && container_holds_back(operation, false))
+        return;
     if (operation->container->state == CONTAINER_REMOVING)
         error_set(&copy->err, -ENOENT, "No such container: %s", operation->container->name);
     begin(copy);
@@ -288,6 +314,8 @@ static struct engine_copy *submit(struct container *container, struct engine_cop
 {
     if (container->state == CONTAINER_RUNNING) {
         copy->base.container = container_ref(container);
+        copy->next = container->copies;
+        container->copies = copy;
         begin(copy);
     } else {
         copy->is_operation = true;
@@ -337,4 +365,19 @@ void engine_copy_cancel(struct engine_copy *copy)
     copy->cancelled = true;
     if (copy->task)
         task_cancel(copy->task);
+}
+
+bool container_holds_back(struct operation *operation, bool end)
+{
+    struct container *container = operation->container;
+
+    while (end && container->copies) {
+        struct engine_copy *copy = container->copies;
+        container->copies = copy->next;
+        engine_copy_cancel(copy);
+    }
+    if (!container->holders)
+        return false;
+    container->held_back = operation;
+    return true;
 }

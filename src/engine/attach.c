@@ -4,6 +4,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -18,6 +20,7 @@
 #include "internal.h"
 #include "logconfig.h"
 #include "logfile.h"
+#include "pause.h"
 #include "status.h"
 
 /* A request to the monitor whose answer makes a stream, or a plain "done". */
@@ -93,12 +96,38 @@ int detach_parse(const char *text, struct monitor_detach *ret, struct error *err
     return 0;
 }
 
+static bool has_left(const struct attachment *attachment)
+{
+    struct pollfd end = {.fd = attachment->fd};
+
+    return poll(&end, 1, 0) > 0 && end.revents & (POLLHUP | POLLERR);
+}
+
+/* Nobody tells of clients that gave up before the start. */
+static void drop_those_that_left(struct container *container)
+{
+    struct attachment **at = &container->attachments;
+
+    while (*at) {
+        struct attachment *attachment = *at;
+        if (!has_left(attachment)) {
+            at = &attachment->next;
+            continue;
+        }
+        *at = attachment->next;
+        close(attachment->fd);
+        free(attachment);
+        container->attachments_count--;
+    }
+}
+
 /* Before the start: kept until the monitor is there. */
 static int keep_attachment(struct container *container, int fd, const struct monitor_attach *how,
                            struct error *err)
 {
     struct attachment **end = &container->attachments;
 
+    drop_those_that_left(container);
     if (container->attachments_count >= ENGINE_ATTACHMENTS_MAX)
         return error_set(err, -EAGAIN, "%d clients are attached already", ENGINE_ATTACHMENTS_MAX);
     while (*end)
@@ -124,6 +153,9 @@ void engine_container_attach(struct container *container, const struct api_conta
         detach_parse(how->detach_keys, &attach.detach, &err);
     if (!err.code && container->state == CONTAINER_RESTARTING)
         error_set(&err, -EBUSY, "Container %s is restarting, wait until the container is running",
+                  container->id);
+    if (!err.code && container_is_paused(container))
+        error_set(&err, -EBUSY, "container %s is paused, unpause the container before attach",
                   container->id);
     if (err.code < 0 || stream_pair(&client_fd, &monitor_fd, &err) < 0) {
         engine_fail(done, data, &err);

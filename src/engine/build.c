@@ -72,13 +72,15 @@ static struct build_call *next_call(struct build *build, bool *ret_ended)
 
 /* --- images ----------------------------------------------------------------------------------- */
 
-static const struct build_image *known_image(struct build *build, const char *name)
+static const struct build_image *known_image(struct build *build, const char *name,
+                                             const char *platform)
 {
     const struct build_image *found = NULL;
 
     pthread_mutex_lock(&build->lock);
     for (size_t i = 0; i < build->images_count && !found; i++) {
-        if (text_equal(build->images[i].name, name))
+        const struct build_image *image = &build->images[i];
+        if (text_equal(image->name, name) && text_equal(image->platform, platform))
             found = &build->images[i];
     }
     pthread_mutex_unlock(&build->lock);
@@ -98,29 +100,33 @@ static struct oci_image_execution *copy_config(const struct oci_image_execution 
 
 /* Room for all of them is there: pointers to them stay. */
 static const struct build_image *remember_image(struct build *build, const char *name,
+                                                const char *platform,
                                                 const struct store_image *image)
 {
     pthread_mutex_lock(&build->lock);
     struct build_image *added = &build->images[build->images_count++];
     added->name = xstrdup(name);
+    added->platform = xstrdup(platform);
     added->id = xstrdup(image->id);
     added->config = copy_config(image->config->config);
     pthread_mutex_unlock(&build->lock);
     return added;
 }
 
-int build_find_image(struct build *build, const char *name, const struct build_image **ret,
-                     struct error *err)
+int build_find_image(struct build *build, const char *name, const char *platform,
+                     const struct build_image **ret, struct error *err)
 {
     _cleanup_store_image_ struct store_image *image = NULL;
 
-    *ret = known_image(build, name);
+    *ret = known_image(build, name, platform);
     if (*ret)
         return 0;
-    int r = build_get_image(build, name, &image, err);
+    int r = build_get_image(build, name, platform ? platform : build->how->platform, &image, err);
+    if (r == 0)
+        r = store_build_hold(build->engine->store, build->number, image->id, err);
     if (r < 0)
         return r;
-    *ret = remember_image(build, name, image);
+    *ret = remember_image(build, name, platform, image);
     return 0;
 }
 
@@ -137,14 +143,14 @@ static char **list_arguments(const struct json_string_map *map, size_t *ret_coun
 }
 
 static int run_worker(struct build *build, const struct image_worker_request *request,
-                      int staging_fd, struct build_plan **ret, struct error *err)
+                      int archive_fd, int staging_fd, struct build_plan **ret, struct error *err)
 {
     struct image_worker_spec spec = IMAGE_WORKER_SPEC_INIT;
     struct image_worker_result *result = NULL;
 
     spec.program = build->engine->image_program;
     spec.request = request;
-    spec.archive_fd = build->socket_fd;
+    spec.archive_fd = archive_fd;
     spec.staging_fd = staging_fd;
     int r = image_worker_run(&spec, NULL, NULL, build->cancel.fd, &result, err);
     if (r == 0 && !result->plan)
@@ -160,22 +166,45 @@ static int run_worker(struct build *build, const struct image_worker_request *re
 /* Images of plan and those that a COPY may name. */
 static size_t count_images(const struct build_plan *plan)
 {
-    size_t count = plan->images_count;
+    size_t count = plan->stages_count;
 
     for (size_t i = 0; i < plan->stages_count; i++)
         count += plan->stages[i]->steps_count;
     return count;
 }
 
-static int first_look(struct build *build, struct build_options *options, struct error *err)
+/* The context from elsewhere. Owned; -errno. */
+static int open_remote(struct build *build, struct error *err)
 {
-    struct image_worker_context context = {.options = options};
-    const struct image_worker_request request = {.context = &context};
+    const char *url = build->how->remote;
+    struct image_worker_fetched *fetched = NULL;
     int staging = store_staging_fd(build->staging);
-    int r = run_worker(build, &request, staging, &build->plan, err);
 
+    build_say(&build->output, 0, "Downloading build context from remote url: %s\n", url);
+    int r = fetch_file(&build->fetch, url, "fetched", staging, build->cancel.fd, &fetched, err);
+    image_worker_fetched_free(fetched);
     if (r < 0)
         return r;
+    int fd = openat(staging, "fetched", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? error_errno(err, errno, "open what was fetched") : fd;
+}
+
+static int first_look(struct build *build, struct build_options *options, struct error *err)
+{
+    bool remote = !text_empty(build->how->remote);
+    struct image_worker_context context = {
+        .options = options, .remote = remote, .has_remote = remote};
+    const struct image_worker_request request = {.context = &context};
+    int staging = store_staging_fd(build->staging);
+    _cleanup_close_ int fetched = remote ? open_remote(build, err) : -1;
+
+    if (remote && fetched < 0)
+        return fetched;
+    int r = run_worker(build, &request, remote ? fetched : build->socket_fd, staging, &build->plan,
+                       err);
+    if (r < 0)
+        return r;
+    unlinkat(staging, "fetched", 0);
     build->files_fd = openat(staging, "context", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return build->files_fd < 0 ? error_errno(err, errno, "open the context") : 0;
 }
@@ -184,22 +213,26 @@ static int second_look(struct build *build, struct build_options *options, struc
 {
     struct image_worker_plan plan = {.options = options};
     const struct image_worker_request request = {.plan = &plan};
-    size_t count = build->plan->images_count;
+    size_t count = build->plan->stages_count;
     int r = 0;
 
     build->images = xnew_array(struct build_image, count + 1);
     options->bases = xnew_array(struct build_base *, count + 1);
     for (size_t i = 0; r == 0 && i < count; i++) {
+        const struct build_stage *stage = build->plan->stages[i];
         const struct build_image *image;
-        r = build_find_image(build, build->plan->images[i], &image, err);
+        if (!stage->image)
+            continue;
+        r = build_find_image(build, stage->image, stage->platform, &image, err);
         if (r < 0)
             break;
         struct build_base *base = options->bases[options->bases_count++] = xnew(struct build_base);
         base->name = image->name;
+        base->platform = image->platform;
         base->config = image->config;
     }
     if (r == 0)
-        r = run_worker(build, &request, build->files_fd, &build->plan, err);
+        r = run_worker(build, &request, -1, build->files_fd, &build->plan, err);
     for (size_t i = 0; i < options->bases_count; i++)
         free(options->bases[i]);
     free(options->bases);
@@ -403,6 +436,7 @@ static void *build_thread(void *data)
     } else {
         say_end(build);
     }
+    store_build_end(build->engine->store, build->number);
     store_staging_free(steal_ptr(build->staging));
     pthread_mutex_lock(&build->lock);
     build->ended = true;
@@ -423,6 +457,7 @@ static void build_free(struct build *build)
     for (size_t i = 0; i < build->images_count; i++) {
         free(build->images[i].name);
         free(build->images[i].id);
+        free(build->images[i].platform);
         oci_image_execution_free(build->images[i].config);
     }
     free(build->images);
@@ -432,6 +467,7 @@ static void build_free(struct build *build)
     close_fd(build->socket_fd);
     close_fd(build->files_fd);
     close_fd(build->cancel.fd);
+    fetch_settings_finish(&build->fetch);
     free(build->platform);
     free(build->image_id);
     strv_free(build->names);
@@ -521,6 +557,14 @@ static int check(struct engine *engine, const struct api_build_run *how, struct 
         return error_set(err, -EAGAIN, "the instance is being removed");
     if (count >= BUILDS_MAX)
         return error_set(err, -EAGAIN, "%d builds are under way already", BUILDS_MAX);
+    if (!text_empty(how->remote) && fetch_is_git(how->remote))
+        return error_set(
+            err, -EOPNOTSUPP,
+            "%.200s: repositories of git are not fetched; clone it and build the folder",
+            how->remote);
+    if (!text_empty(how->remote) && !fetch_is_address(how->remote))
+        return error_set(err, -EINVAL, "remoteURL (%.200s) could not be recognized as URL",
+                         how->remote);
     return check_names(how, err);
 }
 
@@ -542,8 +586,10 @@ static struct build *new_build(struct engine *engine, const struct api_build_run
     struct build *build = xnew(struct build);
 
     build->engine = engine;
+    build->number = store_build_begin(engine->store);
     build->how = copy_request(how);
     build->socket_fd = socket_fd;
+    fetch_settings_init(&build->fetch, engine);
     build->files_fd = -1;
     build->platform = platform;
     build->cancel.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

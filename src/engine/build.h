@@ -11,6 +11,7 @@
 #include <image/worker.h>
 #include <schema/build.h>
 
+#include "fetch.h"
 #include "image_call.h"
 #include "internal.h"
 
@@ -57,6 +58,7 @@ void build_tell(struct build_output *output, const struct api_build_message *mes
 /* An image that stages stand on or copy from. */
 struct build_image {
     char *name, *id;
+    char *platform; /* that was asked for; NULL: none */
     struct oci_image_execution *config;
 };
 
@@ -64,13 +66,21 @@ enum build_stage_state { STAGE_WAITING, STAGE_RUNNING, STAGE_DONE };
 
 struct build;
 
+/* What the remotes of an ADD became: in a staging folder that the step's layer is made in, too. */
+struct build_fetched {
+    struct store_staging *staging; /* NULL: nothing was */
+    struct image_worker_fetched **items;
+    size_t count;
+};
+
 struct build_work {
     struct build *build;
     size_t index; /* of the stage, and its lane */
     enum build_stage_state state;
     pthread_t thread;
-    char *image_id;  /* owned: the image so far */
-    char *container; /* owned: of the RUN under way; NULL: none */
+    char *image_id;               /* owned: the image so far */
+    char *container;              /* owned: of the RUN under way; NULL: none */
+    struct build_fetched fetched; /* of the step under way */
 };
 
 /* Something that the loop's thread does for another one, which waits. */
@@ -88,6 +98,7 @@ struct build {
     struct api_build_run *how; /* owned */
     int socket_fd;             /* the context in, messages out */
     struct engine_cancel cancel;
+    struct fetch_settings fetch;
     struct build_output output;
 
     uv_async_t async;
@@ -98,7 +109,8 @@ struct build {
     bool ended; /* the thread has */
 
     struct store_staging *staging;
-    int files_fd; /* the unpacked context */
+    int64_t number; /* the store's (store/build.h) */
+    int files_fd;   /* the unpacked context */
     char *platform;
     struct build_plan *plan;
     struct build_image *images;
@@ -117,17 +129,17 @@ struct build {
 int build_call_run(struct build *build, struct build_call *call);
 void build_call_end(struct build_call *call, const struct error *err);
 bool build_cancelled(const struct build *build);
-/* By its name in a plan, or nothing but a name of the store: found or pulled. *ret is borrowed from
- * the build. */
-int build_find_image(struct build *build, const char *name, const struct build_image **ret,
-                     struct error *err);
+/* By its name in a plan, or nothing but a name of the store: found or pulled. platform NULL: of the
+ * build, if it was asked for one. *ret is borrowed from the build. */
+int build_find_image(struct build *build, const char *name, const char *platform,
+                     const struct build_image **ret, struct error *err);
 
 /* --- build_images.c -----------------------------------------------------------------------------
  */
 
-/* In the store, or pulled. Owned by the caller. */
-int build_get_image(struct build *build, const char *name, struct store_image **ret,
-                    struct error *err);
+/* In the store, or pulled. platform NULL or "": whatever it is for. Owned by the caller. */
+int build_get_image(struct build *build, const char *name, const char *platform,
+                    struct store_image **ret, struct error *err);
 /* os/architecture[/variant], of this machine where nothing is asked for. Owned by the caller. */
 int build_platform(const char *asked, char **ret, struct error *err);
 
@@ -153,6 +165,10 @@ void build_layer_finish(struct build_layer *layer);
 /* *ret_digest is owned: of what would be copied. */
 int build_files_probe(struct build_work *work, const struct build_copy *copy, char **ret_digest,
                       struct error *err);
+/* Fetches the copy's remotes, and adds what they are to the text of a digest. */
+int build_files_fetch(struct build_work *work, const struct build_copy *copy, struct buffer *digest,
+                      struct error *err);
+void build_fetched_finish(struct build_fetched *fetched);
 int build_files(struct build_work *work, const struct build_step *step, struct build_layer *ret,
                 struct error *err);
 

@@ -58,7 +58,7 @@ static int open_source(struct build_work *work, const struct build_copy *copy,
     if (copy->has_from_stage) {
         id = build->stages[copy->from_stage].image_id;
     } else {
-        int r = build_find_image(build, copy->from_image, &image, err);
+        int r = build_find_image(build, copy->from_image, NULL, &image, err);
         if (r < 0)
             return r;
         id = image->id;
@@ -99,6 +99,42 @@ int build_files_probe(struct build_work *work, const struct build_copy *copy, ch
     return r;
 }
 
+/* --- what is fetched -------------------------------------------------------------------------- */
+
+void build_fetched_finish(struct build_fetched *fetched)
+{
+    for (size_t i = 0; i < fetched->count; i++)
+        image_worker_fetched_free(fetched->items[i]);
+    free(fetched->items);
+    store_staging_free(fetched->staging);
+    *fetched = (struct build_fetched){0};
+}
+
+int build_files_fetch(struct build_work *work, const struct build_copy *copy, struct buffer *digest,
+                      struct error *err)
+{
+    struct build *build = work->build;
+    struct build_fetched *fetched = &work->fetched;
+    int r = store_staging_create(build->engine->store, &fetched->staging, err);
+
+    fetched->items = xnew_array(struct image_worker_fetched *, copy->remotes_count + 1);
+    for (size_t i = 0; r == 0 && i < copy->remotes_count; i++) {
+        _cleanup_free_ char *file = xasprintf("remote-%zu", i);
+        build_say(&build->output, work->index, "Downloading %s\n", copy->remotes[i]);
+        r = fetch_file(&build->fetch, copy->remotes[i], file, store_staging_fd(fetched->staging),
+                       build->cancel.fd, &fetched->items[i], err);
+        if (r < 0)
+            return error_context(err, "%s failed", copy->word), r;
+        fetched->count++;
+        const char *name = fetched->items[i]->name;
+        buffer_printf(digest, "remote %zu %s %s\n", name ? strlen(name) : 0, name ? name : "",
+                      fetched->items[i]->digest);
+    }
+    return r;
+}
+
+/* --- copying ---------------------------------------------------------------------------------- */
+
 static int copy_into(struct build_work *work, const struct image_worker_copy *request,
                      struct passing_root *target, struct image_worker_spec *spec,
                      struct build_layer *layer, struct error *err)
@@ -108,7 +144,8 @@ static int copy_into(struct build_work *work, const struct image_worker_copy *re
 
     if (r == 0)
         r = store_snapshot_open_upper(build->engine->store, target->id, &spec->upper_fd, err);
-    if (r == 0)
+    layer->staging = steal_ptr(work->fetched.staging);
+    if (r == 0 && !layer->staging)
         r = store_staging_create(build->engine->store, &layer->staging, err);
     if (r < 0)
         return r;
@@ -123,7 +160,10 @@ int build_files(struct build_work *work, const struct build_step *step, struct b
     struct passing_root source = {.mount_fd = -1}, target = {.mount_fd = -1};
     struct image_worker_spec spec = IMAGE_WORKER_SPEC_INIT;
     struct build_layer layer = {0};
-    const struct image_worker_copy request = {.copy = step->copy, .folder = step->folder};
+    const struct image_worker_copy request = {.copy = step->copy,
+                                              .folder = step->folder,
+                                              .fetched = work->fetched.items,
+                                              .fetched_count = work->fetched.count};
     int r = step->copy ? open_source(work, step->copy, &source, &spec.source_fd, err) : 0;
 
     if (r == 0)

@@ -10,8 +10,11 @@
 #include <base/text.h>
 #include <engine/registry.h>
 #include <store/build.h>
+#include <store/reference.h>
 
 #include "build.h"
+#include "errand.h"
+#include "platform.h"
 
 static const char own_architecture[] =
 #if defined(__x86_64__)
@@ -49,15 +52,41 @@ int build_platform(const char *asked, char **ret, struct error *err)
 
 /* --- images ----------------------------------------------------------------------------------- */
 
+struct pull_watch;
+
 struct pull_call {
     struct build_call call;
-    const char *name;
+    const char *name, *platform;
+    struct pull_watch *watch; /* while the pull is under way */
 };
+
+/* Ends the pull when the build is cancelled. */
+struct pull_watch {
+    uv_poll_t poll;
+    struct transfer *transfer;
+};
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void on_cancelled(uv_poll_t *poll, int status, int events)
+{
+    struct pull_watch *watch = poll->data;
+
+    uv_poll_stop(poll);
+    engine_transfer_cancel(watch->transfer);
+}
 
 static void on_pulled(const struct error *err, const void *document, void *data)
 {
     struct pull_call *pull = data;
 
+    if (pull->watch) {
+        uv_poll_stop(&pull->watch->poll);
+        uv_close((uv_handle_t *)&pull->watch->poll, on_watch_closed);
+    }
     build_call_end(&pull->call, err);
 }
 
@@ -66,19 +95,49 @@ static void on_pull_progress(const char *item, const char *step, uint64_t done, 
 {
 }
 
+/* What the user has for the image's registry. Borrowed; NULL: nothing. */
+static struct api_credentials *credentials_for(const struct build *build, const char *name)
+{
+    _cleanup_store_reference_ struct store_reference reference = {0};
+
+    if (store_reference_parse(name, &reference, NULL) < 0)
+        return NULL;
+    for (size_t i = 0; i < build->how->credentials_count; i++) {
+        const struct api_build_credentials *given = build->how->credentials[i];
+        if (text_equal(given->registry, reference.domain))
+            return given->credentials;
+    }
+    return NULL;
+}
+
 static void begin_pull(struct build_call *call)
 {
     struct pull_call *pull = (struct pull_call *)call;
+    struct build *build = call->build;
     const struct engine_transfer_callbacks callbacks = {on_pulled, on_pull_progress, pull};
     const struct api_image_pull params = {.image = (char *)pull->name,
-                                          .platform = call->build->how->platform};
+                                          .platform = (char *)pull->platform,
+                                          .credentials = credentials_for(build, pull->name)};
 
-    engine_image_pull(call->build->engine, &params, &callbacks);
+    struct pull_watch *watch = xnew(struct pull_watch);
+    watch->poll.data = watch;
+    if (uv_poll_init(call->build->engine->loop, &watch->poll, call->build->cancel.fd) < 0) {
+        free(watch);
+        watch = NULL;
+    }
+    /* The end may come during the call, and pull is gone then. */
+    pull->watch = watch;
+    struct transfer *transfer = engine_image_pull(call->build->engine, &params, &callbacks);
+    if (!transfer || !watch)
+        return;
+    watch->transfer = transfer;
+    uv_poll_start(&watch->poll, UV_READABLE, on_cancelled);
 }
 
-static int pull_image(struct build *build, const char *name, struct error *err)
+static int pull_image(struct build *build, const char *name, const char *platform,
+                      struct error *err)
 {
-    struct pull_call pull = {.call = {.begin = begin_pull}, .name = name};
+    struct pull_call pull = {.call = {.begin = begin_pull}, .name = name, .platform = platform};
 
     build_say(&build->output, 0, "Pulling %s\n", name);
     int r = build_call_run(build, &pull.call);
@@ -97,17 +156,70 @@ static bool may_be_pulled(const char *name)
            !text_starts_with(name, "sha256:");
 }
 
-int build_get_image(struct build *build, const char *name, struct store_image **ret,
-                    struct error *err)
+/* Variants are ordered: what is made for v6 runs on v7, too. */
+static bool fits(const struct oci_image_configuration *config,
+                 const struct image_worker_platform *wanted)
 {
-    int r = -ENOENT;
+    if (!text_equal(config->os, wanted->os) ||
+        !text_equal(config->architecture, wanted->architecture))
+        return false;
+    return text_empty(config->variant) || text_empty(wanted->variant) ||
+           strcmp(config->variant, wanted->variant) <= 0;
+}
 
-    if (!build->how->pull || !may_be_pulled(name))
-        r = store_image_find(build->engine->store, name, ret, err);
+/* -ENOENT with docker's words: it is there, but for something else. */
+static int check_platform(const char *name, const char *platform, const struct store_image *image,
+                          struct error *err)
+{
+    struct image_worker_platform *wanted = NULL;
+    const struct oci_image_configuration *config = image->config;
+    int r = text_empty(platform) ? 0 : platform_parse(platform, &wanted, err);
+
+    if (r == 0 && wanted && !fits(config, wanted))
+        r = error_set(err, -ENOENT,
+                      "image with reference %s was found but does not match the specified "
+                      "platform: wanted %s, actual: %s/%s%s%s",
+                      name, platform, config->os ? config->os : "",
+                      config->architecture ? config->architecture : "", config->variant ? "/" : "",
+                      config->variant ? config->variant : "");
+    image_worker_platform_free(wanted);
+    return r;
+}
+
+static int find_image(struct build *build, const char *name, const char *platform,
+                      struct store_image **ret, struct error *err)
+{
+    _cleanup_store_image_ struct store_image *image = NULL;
+    int r = store_image_find(build->engine->store, name, &image, err);
+
+    if (r == 0)
+        r = check_platform(name, platform, image, err);
+    if (r == 0)
+        *ret = steal_ptr(image);
+    return r;
+}
+
+int build_get_image(struct build *build, const char *name, const char *platform,
+                    struct store_image **ret, struct error *err)
+{
+    _cleanup_error_ struct error missing = ERROR_INIT;
+    _cleanup_free_ char *checked = NULL;
+    bool asked = !build->how->pull || !may_be_pulled(name);
+    int r = text_empty(platform) ? 0 : build_platform(platform, &checked, err);
+
+    if (r < 0)
+        return r;
+    r = asked ? find_image(build, name, platform, ret, &missing) : -ENOENT;
     if (r == -ENOENT && may_be_pulled(name)) {
-        r = pull_image(build, name, err);
+        r = pull_image(build, name, platform, err);
+        if (r < 0 && strstr(error_message(&missing), "does not match")) {
+            _cleanup_free_ char *why = xstrdup(error_message(err));
+            r = error_set(err, -ENOENT, "%s; %s", error_message(&missing), why);
+        }
         if (r >= 0)
-            r = store_image_find(build->engine->store, name, ret, err);
+            r = find_image(build, name, platform, ret, err);
+    } else if (r < 0) {
+        error_move(err, &missing);
     }
     if (r == -ENOENT && err)
         err->code = ENGINE_NO_SUCH_IMAGE;
@@ -167,10 +279,9 @@ void engine_build_prune(struct engine *engine, const struct api_build_prune *how
     struct prune_call *call = xnew(struct prune_call);
     call->work.data = call;
     call->engine = engine;
-    call->how = (struct store_prune){
-        .until = until, .keep = how->keep_storage, .all = how->all, .building = engine->builds};
+    call->how = (struct store_prune){.until = until, .keep = how->keep_storage, .all = how->all};
     call->done = done;
     call->data = data;
     engine->image_calls++;
-    uv_queue_work(engine->loop, &call->work, prune_work, prune_done);
+    errand_run(engine, &call->work, prune_work, prune_done);
 }

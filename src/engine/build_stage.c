@@ -19,13 +19,19 @@ static const char *short_id(const char *id)
 }
 
 /* FROM scratch: an image without layers, the same for all. */
-static int begin_empty(struct build_work *work, struct error *err)
+static int begin_empty(struct build_work *work, const char *asked, struct error *err)
 {
     static const struct oci_image_execution nothing;
-    const char *platform = work->build->platform, *slash = strchr(platform, '/');
+    _cleanup_free_ char *platform = NULL;
+    int r = build_platform(asked ? asked : work->build->platform, &platform, err);
+
+    if (r < 0)
+        return r;
+    const char *slash = strchr(platform, '/');
     _cleanup_free_ char *os = xstrndup(platform, (size_t)(slash - platform));
     _cleanup_free_ char *architecture = xstrndup(slash + 1, strcspn(slash + 1, "/"));
-    const struct store_step step = {.os = os, .architecture = architecture, .config = &nothing};
+    const struct store_step step = {
+        .build = work->build->number, .os = os, .architecture = architecture, .config = &nothing};
 
     return store_build_step(work->build->engine->store, NULL, &step, &work->image_id, err);
 }
@@ -42,11 +48,11 @@ static int begin_stage(struct build_work *work, const struct build_stage *stage,
     if (stage->has_stage) {
         work->image_id = xstrdup(build->stages[stage->stage].image_id);
     } else if (stage->image) {
-        r = build_find_image(build, stage->image, &image, err);
+        r = build_find_image(build, stage->image, stage->platform, &image, err);
         if (r == 0)
             work->image_id = xstrdup(image->id);
     } else {
-        r = begin_empty(work, err);
+        r = begin_empty(work, stage->platform, err);
     }
     if (r < 0)
         return r;
@@ -107,28 +113,62 @@ static void make_key(const struct build_work *work, const struct build_step *ste
     store_build_key(text.data, text.length, ret);
 }
 
+/* Of all that a step copies. Owned. */
+static int digest_copy(struct build_work *work, const struct build_copy *copy, char **ret,
+                       struct error *err)
+{
+    _cleanup_free_ char *digest = xstrdup(copy->digest);
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    char both[KEY_SIZE];
+    int r = 0;
+
+    if (!digest && copy->sources_count + copy->files_count)
+        r = build_files_probe(work, copy, &digest, err);
+    if (r == 0 && copy->remotes_count) {
+        add(&text, "local", digest);
+        r = build_files_fetch(work, copy, &text, err);
+        store_build_key(text.data, text.length, both);
+        free(digest);
+        digest = xstrdup(both);
+    }
+    if (r == 0)
+        *ret = steal_ptr(digest);
+    return r;
+}
+
 /* The words of the history, with the digest of what is copied in them, as docker has it. */
 static int name_step(struct build_work *work, const struct build_step *step, char **ret,
                      struct error *err)
 {
-    _cleanup_free_ char *probed = NULL;
-    const char *digest;
+    const struct build_copy *copy = step->copy;
+    _cleanup_free_ char *digest = NULL;
 
-    if (!step->copy) {
+    if (!copy) {
         *ret = xstrdup(step->created_by);
         return 0;
     }
-    digest = step->copy->digest;
-    if (!digest) {
-        int r = build_files_probe(work, step->copy, &probed, err);
-        if (r < 0)
-            return r;
-        digest = probed;
-    }
-    bool several = step->copy->sources_count + step->copy->files_count > 1;
+    int r = digest_copy(work, copy, &digest, err);
+    if (r < 0)
+        return r;
+    bool several = copy->sources_count + copy->files_count + copy->remotes_count > 1;
     *ret = xasprintf("%s%s:%s in %s ", step->created_by, several ? "multi" : "file",
-                     short_id(digest), step->copy->shown);
+                     short_id(digest), copy->shown);
     return 0;
+}
+
+/* --cache-from keeps to what those images were made of: nothing, where none of them is here. */
+static bool may_use_cache(const struct build_work *work)
+{
+    const struct api_build_run *how = work->build->how;
+    bool here = how->cache_from_count == 0;
+
+    for (size_t i = 0; i < how->cache_from_count && !here; i++) {
+        struct store_image *image = NULL;
+
+        here = store_image_find(work->build->engine->store, how->cache_from[i], &image, NULL) == 0;
+        store_image_free(image);
+    }
+    return here && !how->no_cache;
 }
 
 static int find_cached(struct build_work *work, const char *key, bool *ret_found, struct error *err)
@@ -136,8 +176,8 @@ static int find_cached(struct build_work *work, const char *key, bool *ret_found
     char *id = NULL;
     int r = 0;
 
-    if (!work->build->how->no_cache)
-        r = store_build_find(work->build->engine->store, key, &id, err);
+    if (may_use_cache(work))
+        r = store_build_find(work->build->engine->store, work->build->number, key, &id, err);
     *ret_found = r == 0 && id;
     if (*ret_found) {
         build_say(&work->build->output, work->index, " ---> Using cache\n");
@@ -166,6 +206,7 @@ static int make_step(struct build_work *work, const struct build_step *step, con
 
     if (r == 0) {
         const struct store_step made = {
+            .build = work->build->number,
             .parent = work->image_id,
             .key = key,
             .config = step->config,
@@ -203,6 +244,7 @@ static int do_step(struct build_work *work, const struct build_step *step, struc
     }
     if (r == 0 && !found)
         r = make_step(work, step, created_by, key, err);
+    build_fetched_finish(&work->fetched);
     if (r == 0)
         build_say(&build->output, work->index, " ---> %.12s\n", short_id(work->image_id));
     return r;

@@ -65,6 +65,7 @@ struct process_facts {
     char *const *capabilities;
     const struct api_container_spec *spec;
     const struct security_options *security;
+    const char *apparmor; /* of the machine */
     bool terminal;
     uint16_t rows, columns;
 };
@@ -88,8 +89,9 @@ static void write_process(struct json_writer *writer, const struct process_facts
         put_ulimits(writer, process->spec);
     if (process->security->no_new_privileges)
         put_boolean(writer, "noNewPrivileges", true);
-    if (process->security->apparmor && !text_equal(process->security->apparmor, "unconfined"))
-        put_string(writer, "apparmorProfile", process->security->apparmor);
+    const char *profile = security_profile(process->spec, process->security, process->apparmor);
+    if (profile)
+        put_string(writer, "apparmorProfile", profile);
     if (process->spec->oom_score_adj)
         put_integer(writer, "oomScoreAdj", process->spec->oom_score_adj);
     json_writer_object_end(writer);
@@ -98,7 +100,7 @@ static void write_process(struct json_writer *writer, const struct process_facts
 void bundle_write_process(const struct api_container_spec *effective,
                           const struct bundle_exec *exec, struct buffer *out)
 {
-    _cleanup_strv_ char **base = spec_environment(effective, exec->user->home);
+    _cleanup_strv_ char **base = spec_environment(effective, exec->linked, exec->user->home);
     _cleanup_strv_ char **environment = environment_merge(base, exec->env);
     _cleanup_strv_ char **arguments = strv_copy(exec->command);
     _cleanup_strv_ char **capabilities =
@@ -112,6 +114,7 @@ void bundle_write_process(const struct api_container_spec *effective,
         .capabilities = capabilities,
         .spec = effective,
         .security = &security,
+        .apparmor = exec->apparmor,
         .terminal = exec->tty,
         .rows = exec->rows,
         .columns = exec->columns,
@@ -151,7 +154,8 @@ static void put_process(struct json_writer *writer, const struct bundle_context 
 {
     const struct bundle_facts *facts = context->facts;
     _cleanup_strv_ char **arguments = all_arguments(facts);
-    _cleanup_strv_ char **environment = spec_environment(facts->effective, facts->user->home);
+    _cleanup_strv_ char **environment =
+        spec_environment(facts->effective, facts->linked, facts->user->home);
     struct process_facts process = {
         .arguments = arguments,
         .environment = environment,
@@ -160,6 +164,7 @@ static void put_process(struct json_writer *writer, const struct bundle_context 
         .capabilities = context->capabilities,
         .spec = facts->effective,
         .security = &context->security,
+        .apparmor = facts->apparmor,
         .terminal = facts->effective->tty,
         .rows = facts->effective->rows,
         .columns = facts->effective->columns,

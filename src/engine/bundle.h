@@ -69,10 +69,12 @@ struct bundle_facts {
     size_t devices_count;
     const struct bundle_limit *limits;
     size_t limits_count;
+    const char *apparmor;          /* profile where none is named; NULL: none */
     const char *volumes_directory; /* ROOT/volumes */
     const struct bundle_mount *mounts;
     size_t mounts_count;
-    const char *init; /* the program that is its first process (--init); NULL: its own is */
+    char *const *linked; /* variables about other containers (linked.h); NULL: none */
+    const char *init;    /* the program that is its first process (--init); NULL: its own is */
 };
 
 /* The whole config.json. -EINVAL: a seccomp profile or a word of securityOpt makes no sense. */
@@ -86,10 +88,12 @@ void bundle_write_limits(const struct api_resources *resources, const struct bun
 struct bundle_exec {
     char *const *command;
     char *const *env; /* added to the container's */
+    char *const *linked;
     const char *working_dir;
     const struct user *user;
     bool tty;
-    bool privileged; /* all capabilities */
+    bool privileged;      /* all capabilities */
+    const char *apparmor; /* as of bundle_facts */
     uint16_t rows, columns;
 };
 
@@ -102,6 +106,7 @@ struct bundle_place {
     struct in_addr address;
     struct in_addr gateway; /* the machine, as it sees it */
     bool names;             /* a name server of ours answers at NET_NAMES_ADDRESS */
+    char *const *linked;    /* lines about other containers; NULL: none */
 };
 
 enum { BUNDLE_FILES = 3 };

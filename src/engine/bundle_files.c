@@ -200,6 +200,8 @@ static char *hosts_for(const struct api_container_spec *spec, const struct bundl
                                  "ff02::2\tip6-allrouters\n");
     }
     add_extra_hosts(&out, spec, place);
+    for (char *const *line = place ? place->linked : NULL; line && *line; line++)
+        buffer_printf(&out, "%s\n", *line);
     if (place && inet_ntop(AF_INET, &place->address, text, sizeof(text)))
         add_own_name(&out, spec, text);
     return buffer_steal(&out);
@@ -255,9 +257,11 @@ int bundle_check_files(const struct api_container_spec *spec, struct error *err)
 
 static int write_file(int directory_fd, const char *name, const char *text, struct error *err)
 {
-    /* In place, since a container that runs has it mounted. */
+    /* In place, since a container that runs has it mounted; it may hold a lease, too, which is not
+     * waited for (fcntl(2), F_SETLEASE). */
     _cleanup_close_ int fd =
-        openat(directory_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+        openat(directory_fd, name,
+               O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return error_errno(err, errno, "create %s", name);
     int r = file_write_all(fd, text, strlen(text));

@@ -108,15 +108,21 @@ static void put_default_mounts(struct json_writer *writer, const struct bundle_c
         put_shm(writer, context->facts);
 }
 
+/* The machine's disk has them, outside of every limit: no place to write to in a container whose
+ * files are limited, and none in one that is read-only. */
 static void put_file_binds(struct json_writer *writer, const struct bundle_facts *facts)
 {
+    const struct json_string_map *storage = facts->effective->storage_opt;
+    bool read_only =
+        facts->effective->read_only_root || (storage && json_string_map_get(storage, "size"));
+
     for (size_t i = 0; i < BUNDLE_FILES; i++) {
         _cleanup_free_ char *source =
             facts->shared_files ? xstrdup(facts->shared_files[i])
                                 : xasprintf("%s/%s", facts->files_directory, bundle_files[i]);
         _cleanup_free_ char *target = xasprintf("/etc/%s", bundle_files[i]);
         if (!is_taken(facts, target))
-            put_bind(writer, source, target, false);
+            put_bind(writer, source, target, read_only);
     }
 }
 

@@ -24,7 +24,7 @@ enum {
     WAIT_STEP_MS = 5,
     FREEZE_STEPS = 400, /* 2 s */
     KILL_STEPS = 1000,  /* 5 s */
-    DEPTH_MAX = 32,     /* nesting of cgroups that a container made */
+    DEPTH_MAX = 256,    /* nesting of cgroups that a container made */
 };
 
 bool cgroup_is_v2(void)
@@ -225,6 +225,16 @@ static size_t each_hierarchy(const char *parent, const char *id, size_t (*visit)
     return count;
 }
 
+int cgroup_check_empty(const char *parent, const char *id, struct error *err)
+{
+    _cleanup_free_ char *path = cgroup_path("freezer", parent, id);
+
+    if (access(path, F_OK) < 0 || !each_hierarchy(parent, id, kill_listed))
+        return 0;
+    error_set(err, -EBUSY, "processes of an earlier run of container %.12s are still there", id);
+    return error_hint(err, "they were killed once more; try again");
+}
+
 int cgroup_kill_and_remove(const char *parent, const char *id, struct error *err)
 {
     bool v2 = cgroup_is_v2();
@@ -246,6 +256,51 @@ int cgroup_kill_and_remove(const char *parent, const char *id, struct error *err
     if (each_hierarchy(parent, id, remove_folder))
         return error_set(err, -EBUSY, "cgroups of container %.12s cannot be removed", id);
     return 0;
+}
+
+static size_t make_parent(const char *path)
+{
+    _cleanup_free_ char *copy = xstrdup(path);
+    struct statfs status;
+
+    *strrchr(copy, '/') = '\0';
+    /* Whatever else is mounted there is none of ours. */
+    if (statfs(copy, &status) < 0 ||
+        (status.f_type != CGROUP_SUPER_MAGIC && status.f_type != CGROUP2_SUPER_MAGIC))
+        return 0;
+    return mkdir(path, 0755) < 0;
+}
+
+static size_t drop_parent(const char *path)
+{
+    return rmdir(path) < 0;
+}
+
+static void each_parent(const char *parent, size_t (*visit)(const char *))
+{
+    _cleanup_closedir_ DIR *dir = cgroup_is_v2() ? NULL : opendir(CGROUP_ROOT);
+    struct dirent *entry;
+
+    if (!dir) {
+        _cleanup_free_ char *path = xasprintf(CGROUP_ROOT "/%s", parent);
+        visit(path);
+    }
+    while (dir && (entry = readdir(dir))) {
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+            continue;
+        _cleanup_free_ char *path = xasprintf(CGROUP_ROOT "/%s/%s", entry->d_name, parent);
+        visit(path);
+    }
+}
+
+void cgroup_keep_parent(const char *parent)
+{
+    each_parent(parent, make_parent);
+}
+
+void cgroup_drop_parent(const char *parent)
+{
+    each_parent(parent, drop_parent);
 }
 
 int cgroup_remove_parent(const char *parent, struct error *err)

@@ -34,7 +34,18 @@ int cgroup_freeze(const char *parent, const char *id, bool freeze, struct error 
 
 /* Kills every process of it, thaws it so that they die, waits for that, and removes the cgroups.
  * What does not exist is no error. -EBUSY: processes are still there after some seconds. */
+/* -EBUSY: processes of it that an earlier run left live still; they get SIGKILL once more. Does not
+ * wait. */
+int cgroup_check_empty(const char *parent, const char *id, struct error *err);
+
 int cgroup_kill_and_remove(const char *parent, const char *id, struct error *err);
+
+/* Makes the parent cgroup in every hierarchy, so that not every container's runtime makes and
+ * removes it. What does not succeed is left to the runtime, which says why. */
+void cgroup_keep_parent(const char *parent);
+
+/* Removes it where nothing is in it. */
+void cgroup_drop_parent(const char *parent);
 
 /* Removes the empty parent cgroups of the instance. */
 int cgroup_remove_parent(const char *parent, struct error *err);

@@ -13,6 +13,7 @@
 #include <store/check.h>
 #include <store/staging.h>
 
+#include "errand.h"
 #include "image_call.h"
 #include "internal.h"
 
@@ -151,9 +152,9 @@ static void check_work(uv_work_t *work)
         return;
     int r = store_check_records(store, call->deep, call->repair, &call->report, &call->err);
     if (r >= 0 && call->deep) {
-        store_hold(store);
+        store_hold(store, call);
         r = check_deep(call, &call->err);
-        store_release(store);
+        store_release(store, call);
     }
     engine_settle(&call->err, r);
 }
@@ -213,6 +214,6 @@ struct engine_cancel *engine_check(struct engine *engine, bool deep, bool repair
     }
     engine->repairs += repair;
     engine->image_calls++;
-    uv_queue_work(engine->loop, &call->work, check_work, check_done);
+    errand_run(engine, &call->work, check_work, check_done);
     return &call->cancel;
 }

@@ -10,7 +10,8 @@
 #include <image/worker.h>
 
 #include "cgroup.h"
-#include "changes.h"
+#include "commit_config.h"
+#include "errand.h"
 #include "events.h"
 #include "internal.h"
 #include "pause.h"
@@ -20,6 +21,7 @@ struct commit_operation {
     struct operation base;
     uv_work_t work;
     char *name, *author, *message; /* owned */
+    char *config;                  /* owned; JSON */
     char **changes;                /* owned */
     bool pause;
     char *id; /* owned; the result */
@@ -28,51 +30,26 @@ struct commit_operation {
 
 /* --- the new configuration -------------------------------------------------------------------- */
 
-static struct oci_image_execution *copy_config(const struct oci_image_execution *config)
+/* What came with the call, in docker's words; NULL: nothing. */
+static int parse_config(const char *text, struct oci_image_execution **ret, struct error *err)
 {
-    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
-    struct oci_image_execution *copy = NULL;
+    size_t length = text ? strlen(text) : 0;
 
-    if (!config)
-        return xnew(struct oci_image_execution);
-    oci_image_execution_write(config, &text);
-    if (oci_image_execution_parse(text.data, text.length, NULL, &copy, NULL) < 0)
-        return xnew(struct oci_image_execution);
-    return copy;
+    *ret = NULL;
+    while (length && strchr(" \t\r\n", text[length - 1]))
+        length--;
+    if (!length || (length == 4 && strncmp(text, "null", 4) == 0))
+        return 0;
+    int r = oci_image_execution_parse(text, length, "config", ret, err);
+    return r < 0 ? error_set(err, -EINVAL, "%s", error_message(err)) : 0;
 }
 
-static void set_text(char **field, const char *text)
-{
-    free(*field);
-    *field = text_empty(text) ? NULL : xstrdup(text);
-}
-
-static void set_list(char ***field, size_t *count, char *const *list)
-{
-    strv_free(*field);
-    *field = strv_copy(list);
-    *count = strv_length(list);
-}
-
-/* What the container ran with becomes the image's default, as docker does. */
-static void take_over(struct oci_image_execution *config, const struct api_container_spec *spec)
-{
-    set_list(&config->entrypoint, &config->entrypoint_count, spec->entrypoint);
-    set_list(&config->cmd, &config->cmd_count, spec->command);
-    set_list(&config->env, &config->env_count, spec->env);
-    set_text(&config->working_dir, spec->working_dir);
-    set_text(&config->user, spec->user);
-    set_text(&config->stop_signal, spec->stop_signal);
-    json_string_map_free(config->labels);
-    config->labels = json_string_map_copy(spec->labels);
-}
-
-/* Ahead of the changes that were asked for: how the container itself was. */
+/* For the history: how the container itself was. */
 static struct oci_image_execution *container_config(const struct container *container,
                                                     const struct oci_image_execution *own)
 {
     const struct api_container_spec *spec = container->effective;
-    struct oci_image_execution *config = copy_config(own);
+    struct oci_image_execution *config = commit_config_copy(own);
     _cleanup_buffer_ struct buffer image = BUFFER_INIT;
     struct json_writer writer;
 
@@ -84,35 +61,34 @@ static struct oci_image_execution *container_config(const struct container *cont
     return config;
 }
 
-static int new_config(struct commit_operation *commit, struct oci_image_execution **ret,
-                      struct oci_image_execution **ret_container, struct error *err)
+/* given: with the changes, of the worker; NULL: nothing is. */
+static int new_config(struct commit_operation *commit, const struct oci_image_execution *given,
+                      struct oci_image_execution **ret, struct oci_image_execution **ret_container,
+                      struct error *err)
 {
     struct container *container = commit->base.container;
     _cleanup_store_image_ struct store_image *image = NULL;
-    int r;
+    int r = store_image_find(container->engine->store, container->record->image_id, &image, err);
 
-    r = store_image_find(container->engine->store, container->record->image_id, &image, err);
     if (r < 0)
         return r;
-    struct oci_image_execution *config = copy_config(image->config->config);
-    take_over(config, container->effective);
-    *ret_container = container_config(container, config);
-    for (size_t i = 0; r == 0 && commit->changes && commit->changes[i]; i++)
-        r = change_apply(config, commit->changes[i], err);
-    if (r < 0) {
-        oci_image_execution_free(config);
-        return r;
-    }
-    *ret = config;
+    _cleanup_oci_image_execution_ struct oci_image_execution *own =
+        commit_config_of(image->config->config, container->spec, container->effective);
+    *ret_container = container_config(container, own);
+    *ret = commit_config_copy(given);
+    commit_config_merge(*ret, own);
     return 0;
 }
 
-/* --- on a worker thread ----------------------------------------------------------------------- */
+/* --- on a thread of its own ------------------------------------------------------------------- */
 
-static int run_worker(struct container *container, struct store_staging *staging,
-                      struct image_worker_result **ret, struct error *err)
+static int run_worker(const struct commit_operation *commit, struct oci_image_execution *given,
+                      struct store_staging *staging, struct image_worker_result **ret,
+                      struct error *err)
 {
-    struct image_worker_commit what = {0};
+    struct container *container = commit->base.container;
+    struct image_worker_commit what = {
+        .changes = commit->changes, .changes_count = strv_length(commit->changes), .config = given};
     struct image_worker_request request = {.commit = &what};
     struct image_worker_spec spec = IMAGE_WORKER_SPEC_INIT;
     _cleanup_close_ int upper_fd = -1;
@@ -128,7 +104,8 @@ static int run_worker(struct container *container, struct store_staging *staging
 }
 
 /* A container that ends meanwhile has no cgroup any more: it stands still by itself. */
-static int run_worker_paused(struct commit_operation *commit, struct store_staging *staging,
+static int run_worker_paused(const struct commit_operation *commit,
+                             struct oci_image_execution *given, struct store_staging *staging,
                              struct image_worker_result **ret, struct error *err)
 {
     struct container *container = commit->base.container;
@@ -141,7 +118,7 @@ static int run_worker_paused(struct commit_operation *commit, struct store_stagi
             return r;
         frozen = r == 0;
     }
-    int r = run_worker(container, staging, ret, err);
+    int r = run_worker(commit, given, staging, ret, err);
     if (frozen)
         cgroup_freeze(parent, container->id, false, NULL);
     return r;
@@ -155,7 +132,8 @@ static int make_image(struct commit_operation *commit, struct error *err)
     _cleanup_strv_ char **arguments = spec_arguments(container->effective);
     _cleanup_free_ char *command = strv_join(arguments, " ");
     struct image_worker_result *result = NULL;
-    struct oci_image_execution *config = NULL, *origin = NULL;
+    _cleanup_oci_image_execution_ struct oci_image_execution *given = NULL, *config = NULL,
+                                                             *origin = NULL;
     struct store_commit what = {
         .parent = container->record->image_id,
         .name = commit->name,
@@ -164,20 +142,19 @@ static int make_image(struct commit_operation *commit, struct error *err)
         .created_by = command,
         .container = container->id,
     };
-    int r;
+    int r = parse_config(commit->config, &given, err);
 
-    r = new_config(commit, &config, &origin, err);
     if (r == 0)
         r = store_staging_create(store, &staging, err);
     if (r >= 0)
-        r = run_worker_paused(commit, staging, &result, err);
+        r = run_worker_paused(commit, given, staging, &result, err);
+    if (r >= 0)
+        r = new_config(commit, result->config ? result->config : given, &config, &origin, err);
     what.config = config;
     what.container_config = origin;
     if (r >= 0)
         r = store_staging_commit(staging, result, &what, &commit->id, err);
     image_worker_result_free(result);
-    oci_image_execution_free(config);
-    oci_image_execution_free(origin);
     return r;
 }
 
@@ -235,7 +212,7 @@ static void commit_begin(struct operation *operation)
         event_container(container, "pause", NULL);
     commit->work.data = commit;
     container->engine->image_calls++;
-    uv_queue_work(container->engine->loop, &commit->work, commit_work, commit_done);
+    errand_run(container->engine, &commit->work, commit_work, commit_done);
 }
 
 static void commit_release(struct operation *operation)
@@ -245,6 +222,7 @@ static void commit_release(struct operation *operation)
     free(commit->name);
     free(commit->author);
     free(commit->message);
+    free(commit->config);
     strv_free(commit->changes);
     free(commit->id);
     error_finish(&commit->err);
@@ -266,6 +244,7 @@ void engine_container_commit(struct container *container, const struct api_conta
     commit->name = xstrdup(how->name);
     commit->author = xstrdup(how->author);
     commit->message = xstrdup(how->message);
+    commit->config = xstrdup(how->config);
     commit->changes = strv_copy(how->changes);
     commit->pause = !how->has_pause || how->pause;
     operation_submit(container, &commit->base, done, data);

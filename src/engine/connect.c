@@ -16,10 +16,12 @@
 
 #include "bundle.h"
 #include "events.h"
+#include "linked.h"
 #include "nameserver.h"
 #include "networks.h"
 #include "place.h"
 #include "ports.h"
+#include "relay.h"
 
 struct change_operation {
     struct operation base;
@@ -27,7 +29,6 @@ struct change_operation {
     char *network;                 /* owned; connect, disconnect */
     struct api_endpoint *endpoint; /* owned; connect */
     struct api_container_ports *ports;
-    bool force;
     struct record_change change;
     char *link;       /* owned: of the host, to be deleted */
     bool names_begin; /* its resolv.conf has to say so */
@@ -67,10 +68,18 @@ static void change_done(struct disk_job *job)
     operation_finish(&change->base, change->err.code < 0 ? &change->err : NULL, true);
 }
 
+/* Whether it has a network now; its monitor keeps that between two lives, too. */
+static bool is_live(const struct container *container)
+{
+    return container->state == CONTAINER_RUNNING || container->state == CONTAINER_RESTARTING;
+}
+
 static void commit(struct change_operation *change)
 {
     struct container *container = change->base.container;
 
+    if (is_live(container))
+        relay_update(container);
     places_write(container);
     record_change_update(&change->change, container);
     change->job.work = change_work;
@@ -81,10 +90,15 @@ static void commit(struct change_operation *change)
 static void change_begin(struct change_operation *change, int (*apply)(struct change_operation *))
 {
     struct container *container = change->base.container;
-    int r = container->state == CONTAINER_REMOVING
-                ? error_set(&change->err, -ENOENT, "No such container: %s", container->name)
-                : apply(change);
+    int r = 0;
 
+    if (container->state == CONTAINER_REMOVING)
+        r = error_set(&change->err, -ENOENT, "No such container: %s", container->name);
+    else if (container->state == CONTAINER_DEAD) /* its row may be one that is not to be touched */
+        r = error_set(&change->err, -EEXIST, "container %s is dead: it can only be removed",
+                      container->name);
+    else
+        r = apply(change);
     engine_settle(&change->err, r);
     if (r < 0)
         operation_finish(&change->base, &change->err, false);
@@ -103,12 +117,6 @@ static void change_release(struct operation *operation)
     free(change->network);
     free(change->link);
     free(change);
-}
-
-/* Whether it has a network now; its monitor keeps that between two lives, too. */
-static bool is_live(const struct container *container)
-{
-    return container->state == CONTAINER_RUNNING || container->state == CONTAINER_RESTARTING;
 }
 
 static int publish_again(struct container *container, struct error *err)
@@ -180,6 +188,8 @@ static int connect_running(struct change_operation *change, struct place *place)
     change->names_begin = place_has_names(place) && !had_names;
     if (change->names_begin)
         nameserver_adopt(container);
+    else
+        nameserver_policy(container);
     event_container_network(container, place->network, "connect");
     return 0;
 }
@@ -192,6 +202,8 @@ static int connect_apply(struct change_operation *change)
 
     if (r == 0)
         r = may_connect(container, network, &change->err);
+    if (r == 0 && change->endpoint)
+        r = linked_check(change->endpoint->links, &change->err);
     if (r < 0)
         return r;
     struct place *place = place_new(container, network->record->name, change->endpoint);
@@ -276,6 +288,7 @@ static int disconnect_running(struct change_operation *change, struct place *pla
     place_release(place);
     event_container_network(container, network, "disconnect");
     place_remove(container, place);
+    nameserver_policy(container);
     return 0;
 }
 
@@ -293,8 +306,6 @@ static int disconnect_apply(struct change_operation *change)
         place = places_find(container, network);
     else
         place = place_by_name(container, change->network);
-    if (!place && change->force)
-        return 0;
     if (!place)
         return network
                    ? error_set(&change->err, -EPERM, "container %s is not connected to network %s",
@@ -322,7 +333,6 @@ void engine_network_disconnect(struct container *container,
 
     change->base.kind = &disconnect_kind;
     change->network = xstrdup(how->network);
-    change->force = how->force;
     operation_submit(container, &change->base, done, data);
 }
 

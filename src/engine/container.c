@@ -12,6 +12,7 @@ const char *const container_state_names[] = {
     [CONTAINER_CREATED] = "created", [CONTAINER_STARTING] = "starting",
     [CONTAINER_RUNNING] = "running", [CONTAINER_RESTARTING] = "restarting",
     [CONTAINER_EXITED] = "exited",   [CONTAINER_REMOVING] = "removing",
+    [CONTAINER_DEAD] = "dead",
 };
 
 /* --- one container ---------------------------------------------------------------------------- */

@@ -5,8 +5,10 @@
 #include <base/clock.h>
 #include <base/log.h>
 #include <base/text.h>
+#include <store/build.h>
 
 #include "events.h"
+#include "linked.h"
 #include "internal.h"
 #include "look.h"
 #include "names.h"
@@ -104,6 +106,7 @@ static int merge_image(struct container *container, const struct store_image *im
         defaults.command = config->cmd;
         defaults.env = config->env;
         defaults.labels = config->labels;
+        defaults.exposed_ports = config->exposed_ports;
         defaults.working_dir = config->working_dir;
         defaults.user = config->user;
         defaults.stop_signal = config->stop_signal;
@@ -112,8 +115,8 @@ static int merge_image(struct container *container, const struct store_image *im
     return spec_merge(container->spec, &defaults, container->id, &container->effective, err);
 }
 
-/* Snapshot and container appear in one transaction; folders without it are the next daemon's to
- * remove. */
+/* Snapshot and container (change; NULL: it comes later) appear in one transaction; folders without
+ * it are the next daemon's to remove. */
 static int record_both(struct creation *creation, const struct record_change *change,
                        const char *image_id, struct error *err)
 {
@@ -136,7 +139,7 @@ static int record_both(struct creation *creation, const struct record_change *ch
         store_snapshot_remove(creation->store, id, NULL);
         return r;
     }
-    r = record_change_run(change, err);
+    r = change ? record_change_run(change, err) : 0;
     if (r == 0)
         r = store_db_commit(transaction, err);
     if (r < 0) {
@@ -166,6 +169,9 @@ static int create(struct creation *creation, struct error *err)
         err->code = ENGINE_NO_SUCH_IMAGE;
     if (r >= 0)
         r = check_platform(container->spec->platform, image, err);
+    if (r < 0)
+        return r;
+    r = store_image_settle(creation->store, image->id, err);
     if (r < 0)
         return r;
     container->record->image_id = xstrdup(image->id);
@@ -212,16 +218,21 @@ static void create_end(struct creation *creation)
 
 /* --- its volumes ------------------------------------------------------------------------------ */
 
+/* What is copied into volumes comes from the container's snapshot, before the container is there:
+ * cut off in between, neither is. */
 static int make_volumes(struct creation *creation, struct error *err)
 {
-    int r = volume_plan_run(&creation->volumes, err);
+    const struct container *container = creation->container;
+    int r = volume_plan_run(&creation->volumes, container->engine, err);
 
+    if (r < 0)
+        return r;
+    if (!creation->volumes.copies_count)
+        return record(creation, err);
+    r = record_both(creation, NULL, container->record->image_id, err);
     if (r == 0)
-        r = record(creation, err);
-    if (r == 0 && creation->volumes.copies_count)
-        r = store_snapshot_mount(creation->store, creation->container->id,
-                                 creation->container->effective->auto_remove, &creation->rootfs_fd,
-                                 err);
+        r = store_snapshot_mount(creation->store, container->id, container->effective->auto_remove,
+                                 &creation->rootfs_fd, err);
     return r;
 }
 
@@ -232,26 +243,36 @@ static void volumes_work(struct disk_job *job)
     engine_settle(&creation->err, make_volumes(creation, &creation->err));
 }
 
-/* What is recorded already goes again. */
-static void undo_work(struct disk_job *job)
+static int settle_volumes(struct creation *creation, struct error *err)
+{
+    _cleanup_(record_change_finish) struct record_change change = {0};
+    int r = volume_plan_settle(&creation->volumes, creation->container->engine, err);
+
+    record_change_insert(&change, creation->container);
+    return r < 0 ? r : record_change_run(&change, err);
+}
+
+static void settle_work(struct disk_job *job)
 {
     struct creation *creation = disk_job_of(job, struct creation, job);
-    _cleanup_(record_change_finish) struct record_change change = {0};
 
-    record_change_remove(&change, creation->container);
-    record_change_run(&change, NULL);
+    if (creation->err.code == 0)
+        engine_settle(&creation->err, settle_volumes(creation, &creation->err));
+    if (creation->err.code == 0)
+        return;
+    volume_plan_discard(&creation->volumes, creation->container->engine);
     store_snapshot_remove(creation->store, creation->container->id, NULL);
 }
 
-static void undo_done(struct disk_job *job)
+static void settle_done(struct disk_job *job)
 {
     create_end(disk_job_of(job, struct creation, job));
 }
 
-static void undo(struct creation *creation)
+static void settle(struct creation *creation)
 {
-    creation->job.work = undo_work;
-    creation->job.done = undo_done;
+    creation->job.work = settle_work;
+    creation->job.done = settle_done;
     disk_submit(creation->container->engine->disk, &creation->job);
 }
 
@@ -259,12 +280,9 @@ static void on_filled(const struct error *err, const struct image_worker_result 
 {
     struct creation *creation = data;
 
-    if (!err) {
-        create_end(creation);
-        return;
-    }
-    error_set(&creation->err, err->code, "%s", error_message(err));
-    undo(creation);
+    if (err)
+        error_set(&creation->err, err->code, "%s", error_message(err));
+    settle(creation);
 }
 
 static void volumes_done(struct disk_job *job)
@@ -281,7 +299,7 @@ static void volumes_done(struct disk_job *job)
                              on_filled, creation, &creation->err);
     close_fd(steal_fd(&creation->rootfs_fd));
     if (r < 0)
-        undo(creation);
+        settle(creation);
 }
 
 static void create_done(struct disk_job *job)
@@ -339,6 +357,12 @@ void engine_container_create(struct engine *engine, const struct api_container_s
     }
     struct creation *creation = xnew(struct creation);
     creation->container = new_container(engine, spec);
+    if (linked_resolve(creation->container, &err) < 0) {
+        engine_fail(done, data, &err);
+        container_unref(creation->container);
+        free(creation);
+        return;
+    }
     places_plan(creation->container);
     places_write(creation->container);
     creation->store = engine->store;

@@ -10,8 +10,11 @@
 #include "adopt.h"
 #include "build.h"
 #include "cgroup.h"
+#include "folders.h"
+#include "garbage_timer.h"
 #include "internal.h"
 #include "supervision.h"
+#include "watchdog.h"
 #include "task.h"
 #include "transfer.h"
 #include "volumes.h"
@@ -36,6 +39,7 @@ static int find_programs(struct engine *engine, const struct engine_config *conf
     engine->monitor_program = xasprintf("%s/cloche-monitor", config->libexec);
     engine->image_program = xasprintf("%s/cloche-image", config->libexec);
     engine->names_program = xasprintf("%s/cloche-names", config->libexec);
+    engine->relay_program = xasprintf("%s/cloche-relay", config->libexec);
     engine->init_program = xasprintf("%s/cloche-init", config->libexec);
     engine->registry_program = xasprintf("%s/cloche-registry", config->libexec);
     engine->runtime_program = xstrdup(config->runtime);
@@ -57,6 +61,8 @@ static int make_folders(const struct instance *instance, struct error *err)
         r = file_mkdir_parents(containers, 0700, err);
     if (r == 0)
         r = file_mkdir_parents(runtime, 0700, err);
+    if (r == 0)
+        folders_hold(instance);
     return r;
 }
 
@@ -131,6 +137,7 @@ static void drop_links(struct engine *engine)
         all[i] = container_ref(engine->containers[i]);
     for (size_t i = 0; i < count; i++) {
         supervision_finish(all[i]);
+        watchdog_stop(all[i]);
         link_destroy(steal_ptr(all[i]->link));
         container_unref(all[i]);
     }
@@ -142,12 +149,15 @@ void engine_end(struct engine *engine)
     if (!engine)
         return;
     engine->ending = true;
+    garbage_end(engine);
     transfers_end(engine);
     builds_cancel(engine);
     waiters_drop_all(engine);
     task_cancel_all(engine);
     drop_links(engine);
     disk_destroy(steal_ptr(engine->disk));
+    cgroup_drop_parent(engine->instance->cgroup_parent);
+    folders_release(engine->instance);
     network_close(engine);
     loop_forget_children(engine->loop);
 }
@@ -167,6 +177,7 @@ void engine_free(struct engine *engine)
     free(engine->runtime_program);
     free(engine->image_program);
     free(engine->names_program);
+    free(engine->relay_program);
     free(engine->init_program);
     free(engine->registry_program);
     registries_settings_free(engine->registries);

@@ -10,8 +10,10 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "apparmor.h"
 #include "bundle.h"
 #include "events.h"
+#include "linked.h"
 #include "internal.h"
 #include "pause.h"
 
@@ -25,6 +27,7 @@ struct exec_call {
     struct monitor_exec request;
     char *rootfs_path; /* owned; through the monitor's mount namespace */
     char *run_path;    /* owned */
+    char **linked;     /* owned */
     int client_fd;
     engine_done done;
     void *data;
@@ -38,6 +41,7 @@ static void call_free(struct exec_call *call)
     error_finish(&call->err);
     free(call->rootfs_path);
     free(call->run_path);
+    strv_free(call->linked);
     container_unref(call->container);
     free(call);
 }
@@ -209,6 +213,7 @@ static int write_process(struct exec_call *call, const struct user *user, struct
     struct bundle_exec exec = {
         .command = how->command,
         .env = how->env,
+        .linked = call->linked,
         .working_dir = how->working_dir,
         .user = user,
         .tty = how->tty,
@@ -221,6 +226,9 @@ static int write_process(struct exec_call *call, const struct user *user, struct
 
     if (run_fd < 0)
         return error_errno(err, errno, "open %s", call->run_path);
+    int r = apparmor_load_default(call->container->effective, &exec.apparmor, err);
+    if (r < 0)
+        return r;
     bundle_write_process(call->container->effective, &exec, &text);
     return file_replace_at(run_fd, call->request.process, text.data, text.length, 0600, err);
 }
@@ -298,6 +306,7 @@ static void on_exec_reply(const struct link_message *message, void *data)
     result.fd = steal_fd(&call->client_fd);
     result.pid = started->pid;
     result.tty = call->how->tty;
+    result.detach_keys = call->how->detach_keys;
     call->done(&result, call->data);
     call_free(call);
 }
@@ -375,6 +384,7 @@ static void begin(struct container *container, const struct api_container_exec *
     call->done = done;
     call->data = data;
     call->run_path = container_run_path(container, NULL);
+    call->linked = linked_environment(container);
     call->rootfs_path = xasprintf("/proc/%jd/root%s/rootfs",
                                   (intmax_t)container->record->monitor_pid, call->run_path);
     if (known_id)

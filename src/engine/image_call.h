@@ -1,5 +1,5 @@
 /*
- * A call that works on images: on one of the loop's worker threads, since the store blocks.
+ * A call that works on images: on another thread, since the store blocks.
  */
 #ifndef ENGINE_IMAGE_CALL_H
 #define ENGINE_IMAGE_CALL_H
@@ -10,6 +10,8 @@
 #include <base/error.h>
 #include <engine/engine.h>
 #include <store/store.h>
+
+#include "fetch.h"
 
 struct engine_cancel {
     int fd; /* eventfd; readable: cancel */
@@ -35,7 +37,10 @@ struct image_call {
     void *what;                        /* owned; what was asked for; or NULL */
     char *image, *name, *reference;    /* owned arguments */
     char **names;                      /* owned */
+    char *url;                         /* owned; import: where the archive is fetched from */
+    struct fetch_settings fetch;       /* with url */
     bool force;                        /* list: also steps of builds */
+    bool keep_parents;                 /* remove: the steps of builds it stands on */
     int archive_fd;
     struct engine_cancel cancel;
     char **used_images;      /* owned; image IDs of the containers, for counts */
@@ -50,6 +55,8 @@ struct image_call *image_call_new(struct engine *engine, image_step step,
                                   const struct json_type *type, engine_image_done done, void *data);
 /* Begins it; tells and frees it when it has ended. */
 void image_call_submit(struct image_call *call);
+/* The same on a thread of its own: for what may take long. */
+void image_call_submit_slow(struct image_call *call);
 /* The same for one that reads or writes an archive, whose descriptor is taken over; it can be
  * cancelled by what is returned. */
 struct engine_cancel *image_call_submit_archive(struct image_call *call, int archive_fd);

@@ -34,7 +34,7 @@ static int remove_one(struct image_call *call, const char *reference, const char
     _cleanup_store_removed_ struct store_removed removed = {0};
     struct api_image_pruned *pruned = call->document;
 
-    int r = store_image_remove(call->engine->store, reference, false, &removed, err);
+    int r = store_image_remove(call->engine->store, reference, 0, &removed, err);
     if (r < 0)
         return r;
     image_call_removed(call, id, &removed);
@@ -104,5 +104,5 @@ void engine_image_prune(struct engine *engine, const struct api_image_prune *wha
     call->what = copy_prune(what);
     call->what_type = &api_image_prune_type;
     image_call_used(call);
-    image_call_submit(call);
+    image_call_submit_slow(call);
 }

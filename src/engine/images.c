@@ -1,6 +1,6 @@
 /*
- * Images: the store's functions, which block, on the loop's worker threads. Loading and saving keep
- * such a thread until the image worker has ended.
+ * Images: the store's functions, which block, on the loop's worker threads. What takes as long as a
+ * client or a disk likes has a thread of its own (errand.h).
  */
 #include <errno.h>
 #include <fnmatch.h>
@@ -15,12 +15,16 @@
 #include <base/text.h>
 #include <image/worker.h>
 
+#include "errand.h"
 #include "events.h"
 #include "filters.h"
 #include "image_call.h"
 #include "internal.h"
 #include "platform.h"
 #include "status.h"
+
+/* Each has a thread and a worker, and its client may be slow. */
+enum { ARCHIVES_MAX = 64 };
 
 static void image_work(uv_work_t *work)
 {
@@ -59,6 +63,7 @@ static void image_done(uv_work_t *work, int status)
     struct image_call *call = work->data;
 
     call->engine->image_calls--;
+    call->engine->archives -= call->archive_fd >= 0;
     tell_news(call);
     call->done(call->err.code ? &call->err : NULL, call->document, call->data);
     json_free(call->type, call->document);
@@ -66,6 +71,8 @@ static void image_done(uv_work_t *work, int status)
     free(call->image);
     free(call->name);
     free(call->reference);
+    free(call->url);
+    fetch_settings_finish(&call->fetch);
     strv_free(call->names);
     strv_free(call->used_images);
     close_fd(call->archive_fd);
@@ -94,13 +101,29 @@ static int refuse_step(struct image_call *call, struct error *err)
     return error_set(err, -EAGAIN, "the instance is being removed");
 }
 
-void image_call_submit(struct image_call *call)
+static int refuse_archive_step(struct image_call *call, struct error *err)
+{
+    return error_set(err, -EAGAIN, "%d archives are being read or written already", ARCHIVES_MAX);
+}
+
+static void count_call(struct image_call *call)
 {
     /* The store is closed under whoever comes now. */
     if (call->engine->removing)
         call->step = refuse_step;
     call->engine->image_calls++;
+}
+
+void image_call_submit(struct image_call *call)
+{
+    count_call(call);
     uv_queue_work(call->engine->loop, &call->work, image_work, image_done);
+}
+
+void image_call_submit_slow(struct image_call *call)
+{
+    count_call(call);
+    errand_run(call->engine, &call->work, image_work, image_done);
 }
 
 /* A list for a field that must not be absent. */
@@ -404,7 +427,10 @@ static int remove_step(struct image_call *call, struct error *err)
 
     int r = image_call_find(call, &image, err);
     if (r == 0)
-        r = store_image_remove(call->engine->store, call->image, call->force, &removed, err);
+        r = store_image_remove(call->engine->store, call->image,
+                               (call->force ? STORE_REMOVE_FORCE : 0U) |
+                                   (call->keep_parents ? STORE_REMOVE_KEEP_PARENTS : 0U),
+                               &removed, err);
     if (r == -ENOENT)
         err->code = ENGINE_NO_SUCH_IMAGE;
     if (r < 0)
@@ -417,15 +443,16 @@ static int remove_step(struct image_call *call, struct error *err)
     return 0;
 }
 
-void engine_image_remove(struct engine *engine, const char *image, bool force,
+void engine_image_remove(struct engine *engine, const struct api_image_remove *how,
                          engine_image_done done, void *data)
 {
     struct image_call *call =
         image_call_new(engine, remove_step, &api_image_removed_type, done, data);
 
-    call->image = xstrdup(image);
-    call->force = force;
-    image_call_submit(call);
+    call->image = xstrdup(how->image);
+    call->force = how->force;
+    call->keep_parents = how->no_prune;
+    image_call_submit_slow(call);
 }
 
 /* --- archives --------------------------------------------------------------------------------- */
@@ -514,7 +541,10 @@ struct engine_cancel *image_call_submit_archive(struct image_call *call, int arc
 {
     call->archive_fd = archive_fd;
     call->cancel.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    image_call_submit(call);
+    if (call->engine->archives >= ARCHIVES_MAX)
+        call->step = refuse_archive_step;
+    call->engine->archives += archive_fd >= 0;
+    image_call_submit_slow(call);
     return &call->cancel;
 }
 

@@ -10,6 +10,7 @@
 
 #include "inspect.h"
 #include "internal.h"
+#include "linked.h"
 #include "nameserver.h"
 #include "pause.h"
 #include "ports.h"
@@ -188,6 +189,8 @@ static struct api_container_endpoint *endpoint_of(const struct container *contai
     endpoint->links_count = wanted->links_count;
     endpoint->wanted_ipv4 = xstrdup(wanted->ipv4_address);
     endpoint->wanted_ipv6 = xstrdup(wanted->ipv6_address);
+    endpoint->wanted_link_local = strv_copy(wanted->link_local_ips);
+    endpoint->wanted_link_local_count = wanted->link_local_ips_count;
     endpoint->driver_opts = wanted->driver_opts ? json_string_map_copy(wanted->driver_opts) : NULL;
     if (place_has_names(place)) {
         endpoint->dns_names = place_names(container, place);
@@ -211,7 +214,7 @@ static struct api_container_endpoint *builtin_endpoint(const struct container *c
     return endpoint;
 }
 
-static struct api_container_network *network_of(const struct container *container)
+struct api_container_network *inspect_network(const struct container *container)
 {
     struct api_container_network *network = xnew(struct api_container_network);
     const struct place *main = places_main(container);
@@ -266,7 +269,9 @@ struct api_container_details *engine_container_inspect(const struct container *c
     details->state = state_of(container);
     details->spec = spec_copy(container->spec);
     details->effective = spec_copy(container->effective);
-    details->network = network_of(container);
+    linked_show(container, details->spec);
+    linked_show(container, details->effective);
+    details->network = inspect_network(container);
     details->log_path = container_root_path(container, "log");
     details->bundle = container_run_path(container, NULL);
     details->root_dir = container_root_path(container, NULL);

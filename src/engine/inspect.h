@@ -13,5 +13,10 @@ const char *inspect_state(const struct container *container);
 
 /* A line of `ps`, without sizes. Owned by the caller. */
 struct api_container_summary *inspect_summary(const struct container *container);
+/* What only some ask for. */
+struct api_container_summary_details *inspect_details(const struct container *container);
+
+/* Its places in networks. Owned by the caller. */
+struct api_container_network *inspect_network(const struct container *container);
 
 #endif

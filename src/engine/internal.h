@@ -33,6 +33,8 @@ enum container_state {
     CONTAINER_RESTARTING, /* its monitor waits for the next run */
     CONTAINER_EXITED,
     CONTAINER_REMOVING,
+    CONTAINER_DEAD, /* its removal failed half way, or nobody can read its record: rm is all there
+                       is */
 };
 
 struct engine {
@@ -42,17 +44,19 @@ struct engine {
     char *runtime_program;
     char *image_program;
     char *names_program;
+    char *relay_program;
     char *init_program;
     char *registry_program;
 
     struct store *store;
     struct disk *disk;
+    struct garbage *garbage; /* NULL: not asked for */
 
     struct net *net;
     struct error net_error;    /* set: why no container can have a place on a network */
     struct network **networks; /* oldest first; the engine's own are among them */
     size_t networks_count;
-    struct nameserver *nameserver; /* NULL: not needed yet */
+    struct helper *nameserver, *relay; /* NULL: not needed yet */
     uv_poll_t net_poll;
     uv_timer_t spare_timer;
     bool net_handles_open;
@@ -65,11 +69,13 @@ struct engine {
 
     unsigned cpus;
     bool cgroup_v2;
+    bool cgroup_kept; /* disk thread: the instance's parent cgroup has been made */
     uv_timer_t adoption_timer;
     bool adoption_late;
     struct registries_settings *registries; /* owned; NULL: none */
     struct transfer *transfers;             /* under way; transfer.c */
     unsigned image_calls; /* of images.c and commit.c that use the store on other threads */
+    unsigned archives;    /* of those: that are being loaded, saved or imported */
     struct task *tasks;   /* image workers under way (task.h) */
     struct build *builds; /* under way */
     bool removing;        /* the whole instance */
@@ -109,6 +115,7 @@ struct container {
     enum container_state state;
     bool hidden;       /* its creation is not committed yet: the name is taken, nothing else */
     bool drop_volumes; /* its anonymous volumes go with it: rm -v */
+    bool unreadable;   /* its row, which stays as it is */
     bool recovering;   /* its monitor is gone and what it left is being cleaned */
 
     struct link *link; /* to its monitor; NULL: none */
@@ -117,6 +124,10 @@ struct container {
         unsigned losses;         /* of its monitor, one soon after the other */
         bool restarting;         /* the start that is submitted is no new beginning */
     } supervision;
+    struct watchdog *watchdog;   /* it was asked to end; or NULL */
+    unsigned holders;            /* image workers that have its root mounted (task_hold()) */
+    struct operation *held_back; /* begins when they have ended; or NULL */
+    struct engine_copy *copies;  /* of its files, while it ran when they began */
     struct attachment *attachments;
     size_t attachments_count;
     struct exec_session *execs;
@@ -129,6 +140,7 @@ struct container {
     int names_udp_fd, names_tcp_fd;       /* for the name server; > 0 until it has them */
     struct net_publication *publications; /* while it runs */
     size_t publications_count;
+    bool relayed; /* some of them have a socket at [::1] (relay.c) */
 };
 
 enum network_kind { NETWORK_BRIDGE, NETWORK_HOST, NETWORK_NONE };
@@ -360,6 +372,13 @@ void container_ended(struct container *container, const struct container_end *en
 void container_recover(struct container *container);
 
 void container_drop_attachments(struct container *container);
+
+/* --- archive.c -------------------------------------------------------------------------------- */
+
+/* Whether the operation has to wait until nobody has the container's root mounted: two overlays of
+ * one upper folder are not to be. It is begun again then. With end, those copies that were begun
+ * while it ran are cancelled. */
+bool container_holds_back(struct operation *operation, bool end);
 
 /* --- system.c --------------------------------------------------------------------------------- */
 

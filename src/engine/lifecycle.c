@@ -12,6 +12,7 @@
 #include "internal.h"
 #include "remove.h"
 #include "supervision.h"
+#include "watchdog.h"
 
 void container_started(struct container *container, int pid, int64_t started)
 {
@@ -116,6 +117,7 @@ void container_ended(struct container *container, const struct container_end *en
     if (!told)
         tell_end(container, end);
     container->recovering = false;
+    watchdog_stop(container);
     link_destroy(steal_ptr(container->link));
     tell_disconnected(container);
     network_release(container);

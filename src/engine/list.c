@@ -138,9 +138,12 @@ static int make_list(struct list_call *call, struct error *err)
     size_t limit = call->which->limit > 0 ? (size_t)call->which->limit : SIZE_MAX;
     for (size_t i = engine->containers_count; i > 0 && list->containers_count < limit; i--) {
         const struct container *container = engine->containers[i - 1];
-        if (is_wanted(call, container) &&
-            container_filter_matches(filter, container, inspect_state(container)))
-            list->containers[list->containers_count++] = inspect_summary(container);
+        if (!is_wanted(call, container) ||
+            !container_filter_matches(filter, container, inspect_state(container)))
+            continue;
+        struct api_container_summary *one = inspect_summary(container);
+        one->details = call->which->details ? inspect_details(container) : NULL;
+        list->containers[list->containers_count++] = one;
     }
     call->list = list;
     return 0;

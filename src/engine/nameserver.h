@@ -12,7 +12,7 @@ bool place_has_names(const struct place *place);
 char **place_names(const struct container *container, const struct place *place);
 
 bool nameserver_is_needed(const struct container *container);
-/* Opens the sockets in a container's network before it runs, when it needs them. 0.3 ms. */
+/* Opens the sockets in a container's new network before it runs, when it needs them. 0.3 ms. */
 int nameserver_prepare(struct container *container, int netns_fd, struct error *err);
 /* Hands them over, with all names of the container, once it has a monitor. */
 void nameserver_start(struct container *container);
@@ -25,6 +25,8 @@ void nameserver_places(const struct container *container);
 void nameserver_place(const struct container *container, const struct place *place);
 void nameserver_leave(const struct container *container, const struct place *place);
 void nameserver_gone(const struct container *container);
+/* It was connected or disconnected: whether it may ask others. */
+void nameserver_policy(const struct container *container);
 
 /* remove: its socket, too, since the instance goes. */
 void nameserver_close(struct engine *engine, bool remove);

@@ -10,6 +10,7 @@
 
 #include "nameserver.h"
 #include "networks.h"
+#include "relay.h"
 
 /* One network namespace ready for the next container, made when the loop has nothing to do. */
 enum { SPARE_NAMESPACES = 2, SPARE_DELAY_MS = 20 };
@@ -53,7 +54,8 @@ static void start_handles(struct engine *engine)
 
 int network_open(struct engine *engine, struct error *err)
 {
-    int r = net_open(engine->instance->nft_table, &engine->net, err);
+    _cleanup_free_ char *state = xasprintf("%s/forwarding", engine->instance->run);
+    int r = net_open(engine->instance->nft_table, state, &engine->net, err);
 
     if (r == 0)
         r = networks_load(engine, err);
@@ -80,6 +82,7 @@ void network_close(struct engine *engine)
         engine->net_handles_open = false;
     }
     nameserver_close(engine, engine->removing);
+    relay_close(engine, engine->removing);
     for (size_t i = 0; i < engine->networks_count; i++)
         engine->networks[i]->bridge = NULL;
     net_close(engine->net);

@@ -83,17 +83,19 @@ static bool is_name(const char *name)
     size_t length = strlen(name);
 
     return length > 0 && length <= CONTAINER_NAME_MAX && strchr(first, name[0]) &&
-           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") ==
+           name[length - 1] != ' ' &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.- ") ==
                length;
 }
 
 static int check_name(struct engine *engine, const char *name, struct error *err)
 {
     if (!is_name(name))
-        return error_set(err, -EINVAL,
-                         "invalid network name: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, and at "
-                         "most %d of them",
-                         CONTAINER_NAME_MAX);
+        return error_set(
+            err, -EINVAL,
+            "invalid network name: only [a-zA-Z0-9][a-zA-Z0-9_. -] are allowed, and at "
+            "most %d of them",
+            CONTAINER_NAME_MAX);
     if (network_is_builtin(name) || text_equal(name, "default"))
         return error_set(err, -EPERM, "operation is not permitted on predefined %s network", name);
     for (size_t i = 0; i < engine->networks_count; i++) {

@@ -81,7 +81,7 @@ static int choose_bridge(const struct api_network_create *how, const char *id,
         record->bridge = xasprintf("clo%.*s", BRIDGE_ID_DIGITS, id);
         return 0;
     }
-    if (!wanted[0] || strlen(wanted) >= IFNAMSIZ || strpbrk(wanted, "/ \t\n:"))
+    if (!wanted[0] || strlen(wanted) >= IFNAMSIZ || strpbrk(wanted, "/ \t\n:%"))
         return error_set(err, -EINVAL, "'%s' cannot be a bridge's name", wanted);
     if (if_nametoindex(wanted) != 0)
         return error_set(err, -EEXIST, "a link with the name %s exists already", wanted);
@@ -119,6 +119,32 @@ static int check_overlap6(struct engine *engine, const struct net_subnet6 *subne
     return 0;
 }
 
+/* Loopback, multicast, "this network" and what is reserved: routes to them would break the machine.
+ */
+static int check_special(const struct net_subnet *subnet, struct error *err)
+{
+    const uint32_t first = ntohl(net_subnet_network(subnet).s_addr);
+    const uint32_t last = ntohl(net_subnet_broadcast(subnet).s_addr);
+    char text[NET_SUBNET_TEXT];
+
+    if (first >> 24 != 0 && last >> 24 < 224 && (first >> 24 > 127 || last >> 24 < 127))
+        return 0;
+    return error_set(err, -EINVAL, "invalid subnet %s: these addresses are no network's",
+                     net_subnet_format(subnet, text));
+}
+
+static int check_special6(const struct net_subnet6 *subnet, struct error *err)
+{
+    const struct in6_addr network = net_subnet6_network(subnet);
+    char text[NET_SUBNET6_TEXT];
+
+    if (network.s6_addr[0] != 0 && !IN6_IS_ADDR_MULTICAST(&network) &&
+        !IN6_IS_ADDR_LINKLOCAL(&network))
+        return 0;
+    return error_set(err, -EINVAL, "invalid subnet %s: these addresses are no network's",
+                     net_subnet6_format(subnet, text));
+}
+
 static int plan_ipv4(struct engine *engine, const struct api_network_subnet *wanted,
                      struct record_stored_network *record, struct error *err)
 {
@@ -126,6 +152,8 @@ static int plan_ipv4(struct engine *engine, const struct api_network_subnet *wan
     char text[NET_SUBNET_TEXT];
     int r = net_subnet_parse(wanted->subnet, &subnet, err);
 
+    if (r == 0)
+        r = check_special(&subnet, err);
     if (r == 0)
         r = check_overlap(engine, &subnet, err);
     if (r == 0 && !text_empty(wanted->gateway)) {
@@ -159,6 +187,8 @@ static int plan_ipv6(struct engine *engine, const struct api_network_subnet *wan
     char text[NET_SUBNET6_TEXT];
     int r = net_subnet6_parse(wanted->subnet, &subnet, err);
 
+    if (r == 0)
+        r = check_special6(&subnet, err);
     if (r == 0)
         r = check_overlap6(engine, &subnet, err);
     if (r == 0 && !text_empty(wanted->gateway)) {

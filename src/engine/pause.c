@@ -2,7 +2,7 @@
  * Holding a container's processes still, and letting them go on.
  *
  *     pause_begin       does the state allow it?
- *     pause_work        a worker thread: the cgroup's freezer, until the kernel says that all stand
+ *     pause_work        a thread of its own: the cgroup's freezer, until all stand
  *     pause_frozen      the record says so
  *     commit_work       disk thread: it is committed before anybody hears of it, since the next
  *                       daemon lets go what stands still without a record that says so
@@ -15,6 +15,7 @@
 #include <base/text.h>
 
 #include "cgroup.h"
+#include "errand.h"
 #include "events.h"
 #include "internal.h"
 #include "pause.h"
@@ -24,9 +25,13 @@ struct pause_operation {
     uv_work_t work;
     struct disk_job job;
     bool pause;
+    bool unwanted; /* it was killed while its processes were being stopped */
     struct record_change change;
     struct error err;
 };
+
+static const struct operation_kind pause_operation_kind;
+static void let_go(struct container *container);
 
 static void set_paused(struct container *container, bool paused)
 {
@@ -57,6 +62,10 @@ static void commit_done(struct disk_job *job)
 
 static int not_running(const struct container *container, struct error *err)
 {
+    if (container->state == CONTAINER_RESTARTING)
+        return error_set(err, -EBUSY,
+                         "Container %s is restarting, wait until the container is running",
+                         container->id);
     return error_set(err, -EBUSY, "container %s is not running", container->id);
 }
 
@@ -65,7 +74,12 @@ static void pause_frozen(uv_work_t *work, int status)
     struct pause_operation *pause = work->data;
     struct container *container = pause->base.container;
 
-    if (pause->err.code == 0 && container->state != CONTAINER_RUNNING)
+    bool over = container->state != CONTAINER_RUNNING || pause->unwanted;
+    /* Or what was to die, or the next run, which the runtime is making in the same cgroup, stands
+     * still for ever. */
+    if (pause->pause && over)
+        let_go(container);
+    if (pause->err.code == 0 && over)
         not_running(container, &pause->err);
     if (pause->err.code < 0) {
         operation_finish(&pause->base, &pause->err, false);
@@ -107,7 +121,7 @@ static void pause_begin(struct operation *operation)
         return;
     }
     pause->work.data = pause;
-    uv_queue_work(operation->container->engine->loop, &pause->work, pause_work, pause_frozen);
+    errand_run(operation->container->engine, &pause->work, pause_work, pause_frozen);
 }
 
 static void pause_release(struct operation *operation)
@@ -160,15 +174,25 @@ static void thaw_done(uv_work_t *work, int status)
     free(thaw);
 }
 
+static void let_go(struct container *container)
+{
+    struct thaw *thaw = xnew(struct thaw);
+
+    thaw->container = container_ref(container);
+    thaw->work.data = thaw;
+    errand_run(container->engine, &thaw->work, thaw_work, thaw_done);
+}
+
 void container_end_pause(struct container *container)
 {
+    struct operation *current = container->operations;
+
+    if (current && current->kind == &pause_operation_kind)
+        ((struct pause_operation *)current)->unwanted = true;
     if (!container_is_paused(container))
         return;
-    struct thaw *thaw = xnew(struct thaw);
     set_paused(container, false);
     event_container(container, "unpause", NULL);
     container_commit_record(container);
-    thaw->container = container_ref(container);
-    thaw->work.data = thaw;
-    uv_queue_work(container->engine->loop, &thaw->work, thaw_work, thaw_done);
+    let_go(container);
 }

@@ -9,6 +9,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/log.h>
@@ -16,8 +18,11 @@
 
 #include "nameserver.h"
 #include "networks.h"
+#include "relay.h"
 
 #define SHARED_PREFIX "container:"
+
+enum { SHARED_DEPTH_MAX = 16 }; /* of containers that share the network of one that does ... */
 
 /* --- kinds ------------------------------------------------------------------------------------ */
 
@@ -153,6 +158,10 @@ void places_plan(struct container *container)
     struct place *first = place_new(container, mode, wanted);
     if (text_empty(first->wanted->mac_address) && !text_empty(spec->mac_address))
         first->wanted->mac_address = xstrdup(spec->mac_address);
+    if (first->wanted->links_count == 0 && !network_is_builtin(first->network_name)) {
+        first->wanted->links = strv_copy(spec->links);
+        first->wanted->links_count = spec->links_count;
+    }
     for (size_t i = 0; networks && i < networks->count; i++) {
         if (!same_network(networks->keys[i], mode))
             place_new(container, networks->keys[i], networks->values[i]);
@@ -351,6 +360,25 @@ static void choose_link(const struct container *container, struct place *place)
     }
 }
 
+static int take_link_local(struct place *place, struct error *err)
+{
+    const struct api_endpoint *wanted = place->wanted;
+    struct net_interface *interface = &place->interface;
+
+    if (wanted->link_local_ips_count > NET_LINK_LOCAL_MAX)
+        return error_set(err, -EINVAL, "more than %d link-local addresses", NET_LINK_LOCAL_MAX);
+    for (size_t i = 0; i < wanted->link_local_ips_count; i++) {
+        struct in_addr *address = &interface->link_local[i];
+
+        if (inet_pton(AF_INET, wanted->link_local_ips[i], address) != 1 ||
+            ntohl(address->s_addr) >> 16 != 0xa9fe)
+            return error_set(err, -EINVAL, "invalid link-local IP address: %.64s",
+                             wanted->link_local_ips[i]);
+        interface->link_local_count = i + 1;
+    }
+    return 0;
+}
+
 static int choose_mac(struct place *place, struct error *err)
 {
     if (!text_empty(place->wanted->mac_address))
@@ -380,6 +408,8 @@ int place_hold(struct container *container, struct place *place, struct error *e
     r = hold_ipv6(container, place, err);
     if (r == 0)
         r = choose_mac(place, err);
+    if (r == 0)
+        r = take_link_local(place, err);
     if (r < 0) {
         net_pool_release(network->addresses, place->interface.address);
         return r;
@@ -423,6 +453,8 @@ int network_reserve(struct container *container, struct error *err)
 
 void network_release(struct container *container)
 {
+    if (container->publications_count > 0)
+        relay_gone(container);
     ports_withdraw(container);
     if (nameserver_is_needed(container))
         nameserver_gone(container);
@@ -430,6 +462,24 @@ void network_release(struct container *container)
     for (size_t i = 0; i < container->places_count; i++)
         place_release(container->places[i]);
     places_write(container);
+}
+
+static bool is_the_machines(int netns)
+{
+    struct stat its, own;
+
+    return fstat(netns, &its) == 0 && stat("/proc/self/ns/net", &own) == 0 &&
+           its.st_ino == own.st_ino && its.st_dev == own.st_dev;
+}
+
+/* By way of others whose network it shares, who may be gone: then nobody knows. */
+static bool leads_to_host(struct container *container)
+{
+    for (int i = 0; i < SHARED_DEPTH_MAX && network_shared_with(container); i++) {
+        if (engine_find(container->engine, network_shared_with(container), &container, NULL) < 0)
+            return true;
+    }
+    return network_is_host(container);
 }
 
 /* The network of another container: by its first process. */
@@ -449,6 +499,11 @@ static int open_shared(struct container *container, const char *reference, int *
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return error_errno(err, errno, "open the network of container %.12s", other->id);
+    if (is_the_machines(fd) && !leads_to_host(other)) { /* its number is another process's by now */
+        close(fd);
+        return error_set(err, -EINVAL, "cannot join network of a non running container: %s",
+                         other->id);
+    }
     *ret_fd = fd;
     return 0;
 }

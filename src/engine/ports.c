@@ -285,6 +285,7 @@ bool ports_unpublish(struct container *container, const struct api_port *which)
             continue;
         if (net_unpublish(container->engine->net, &publication, &err) < 0)
             log_failure(LOG_WARNING, &err, "a port of %.12s stays published", container->id);
+        net_forget_flows(container->engine->net, &publication);
         container->publications[i - 1] = container->publications[--container->publications_count];
         changed = true;
     }

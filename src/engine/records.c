@@ -38,7 +38,7 @@ int records_migrate(struct store_db *db, struct error *err)
 
 static enum container_state state_by_name(const char *name)
 {
-    for (int i = CONTAINER_CREATED; i <= CONTAINER_REMOVING; i++) {
+    for (int i = CONTAINER_CREATED; i <= CONTAINER_DEAD; i++) {
         if (text_equal(container_state_names[i], name))
             return (enum container_state)i;
     }
@@ -63,6 +63,28 @@ static int parse_row(struct container *container, struct store_statement *row, s
     return r;
 }
 
+/* What stands for a row that this version cannot read: a newer one's, or a damaged one. It is shown
+ * and can be removed; the row stays as it is. */
+static void stand_in(struct container *container, const char *why)
+{
+    static const char nothing[] = "{\"image\":\"\",\"command\":[\"\"]}";
+
+    container->unreadable = true;
+    api_container_spec_free(container->spec);
+    api_container_spec_free(container->effective);
+    container->spec = container->effective = NULL;
+    api_container_spec_parse(nothing, sizeof(nothing) - 1, "spec", &container->spec, NULL);
+    struct image_defaults none = {0};
+    spec_merge(container->spec, &none, container->id, &container->effective, NULL);
+    if (!container->record) {
+        container->record = xnew(struct record_container);
+        container->record->version = 1;
+        container->record->image_id = xstrdup("");
+    }
+    container_set_state(container, CONTAINER_DEAD);
+    container_set_error(container, why);
+}
+
 static int load_row(struct engine *engine, struct store_statement *row, struct error *err)
 {
     const char *id = store_statement_text(row, 0);
@@ -74,11 +96,10 @@ static int load_row(struct engine *engine, struct store_statement *row, struct e
     container->references = 1;
     memcpy(container->id, id, sizeof(container->id));
     container->name = xstrdup(store_statement_text(row, 1));
-    int r = parse_row(container, row, err);
-    if (r < 0) {
-        error_context(err, "container %.12s", container->id);
-        container_unref(container);
-        return r;
+    _cleanup_error_ struct error unread = ERROR_INIT;
+    if (parse_row(container, row, &unread) < 0) {
+        log_failure(LOG_ERROR, &unread, "the record of container %.12s cannot be read", id);
+        stand_in(container, error_message(&unread));
     }
     container->state = state_by_name(container->record->state);
     places_read(container);
@@ -232,6 +253,10 @@ static void commit_done(struct disk_job *disk_job)
 
 static void submit_commit(struct container *container, char *remove_path)
 {
+    if (container->unreadable) {
+        free(remove_path);
+        return;
+    }
     struct commit_job *commit = xnew(struct commit_job);
 
     commit->job.work = commit_work;

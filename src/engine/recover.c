@@ -3,9 +3,9 @@
  * what is left of it is killed and cleaned.
  *
  *     read_status_work    disk thread: RUN/containers/ID/status
- *     kill_work           disk thread: the cgroup's processes
+ *     cgroup_work         a thread of its own, since dying may take long: the cgroup's processes
  *     runtime delete      a child: state and cgroups the runtime knows of
- *     sweep_work          disk thread: cgroups that are left
+ *     cgroup_work         again: cgroups that are left
  *     container_ended
  */
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include <monitor/status.h>
 
 #include "cgroup.h"
+#include "errand.h"
 #include "spawn.h"
 
 enum {
@@ -26,6 +27,8 @@ enum {
 
 struct recovery {
     struct disk_job job;
+    uv_work_t work;
+    bool stuck;                  /* processes are left */
     struct container *container; /* a reference */
     char *run_path;              /* owned */
     int read_result;
@@ -35,33 +38,48 @@ struct recovery {
 
 static void recovery_finish(struct recovery *recovery, const struct container_end *end)
 {
-    container_ended(recovery->container, end);
+    if (end)
+        container_ended(recovery->container, end);
     container_unref(recovery->container);
     free(recovery->run_path);
     free(recovery->error);
     free(recovery);
 }
 
-static void cgroup_work(struct disk_job *job)
+static void cgroup_work(uv_work_t *work)
 {
-    struct recovery *recovery = disk_job_of(job, struct recovery, job);
+    struct recovery *recovery = work->data;
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    if (cgroup_kill_and_remove(container_cgroup_parent(recovery->container),
-                               recovery->container->id, &err) < 0)
+    recovery->stuck = cgroup_kill_and_remove(container_cgroup_parent(recovery->container),
+                                             recovery->container->id, &err) < 0;
+    if (recovery->stuck)
         log_failure(LOG_ERROR, &err, "what a lost monitor left is not cleaned");
 }
 
-static void sweep_done(struct disk_job *job)
+/* The daemon ends meanwhile: the next one finds out. */
+static bool is_given_up(struct recovery *recovery)
 {
-    struct recovery *recovery = disk_job_of(job, struct recovery, job);
+    bool ending = recovery->container->engine->ending;
+
+    if (ending)
+        recovery_finish(recovery, NULL);
+    return ending;
+}
+
+static void sweep_done(uv_work_t *work, int status)
+{
+    struct recovery *recovery = work->data;
     struct container_end end = {
         .exit_code = EXIT_CODE_UNKNOWN,
         .finished = clock_now(),
         .lost = true,
-        .why = "the container's monitor was killed",
+        .why = recovery->stuck ? "the container's monitor was killed, and a process does not die"
+                               : "the container's monitor was killed",
     };
 
+    if (is_given_up(recovery))
+        return;
     /* A monitor writes its status before it says that the container runs. */
     if (recovery->read_result == -ENOENT && recovery->container->state == CONTAINER_STARTING) {
         end.never_ran = true;
@@ -75,17 +93,17 @@ static void on_runtime_deleted(int status, void *data)
 {
     struct recovery *recovery = data;
 
-    recovery->job.work = cgroup_work;
-    recovery->job.done = sweep_done;
-    disk_submit(recovery->container->engine->disk, &recovery->job);
+    errand_run(recovery->container->engine, &recovery->work, cgroup_work, sweep_done);
 }
 
-static void kill_done(struct disk_job *job)
+static void kill_done(uv_work_t *work, int status)
 {
-    struct recovery *recovery = disk_job_of(job, struct recovery, job);
+    struct recovery *recovery = work->data;
     struct container *container = recovery->container;
     _cleanup_error_ struct error err = ERROR_INIT;
 
+    if (is_given_up(recovery))
+        return;
     if (spawn_runtime_delete(container->engine, container->id, on_runtime_deleted, recovery, &err) <
         0) {
         log_failure(LOG_ERROR, &err, "the runtime's state of %.12s is left", container->id);
@@ -120,9 +138,7 @@ static void read_status_done(struct disk_job *job)
         recovery_finish(recovery, &end);
         return;
     }
-    recovery->job.work = cgroup_work;
-    recovery->job.done = kill_done;
-    disk_submit(recovery->container->engine->disk, &recovery->job);
+    errand_run(recovery->container->engine, &recovery->work, cgroup_work, kill_done);
 }
 
 void container_recover(struct container *container)
@@ -132,6 +148,7 @@ void container_recover(struct container *container)
     container->recovering = true;
     struct recovery *recovery = xnew(struct recovery);
     recovery->container = container_ref(container);
+    recovery->work.data = recovery;
     recovery->run_path = container_run_path(container, NULL);
     recovery->job.work = read_status_work;
     recovery->job.done = read_status_done;

@@ -86,5 +86,6 @@ void engine_container_restart(struct container *container, const struct api_cont
         engine_fail(done, data, &err);
         return;
     }
+    stop_ahead(container, &restart->how);
     operation_submit(container, &restart->base, done, data);
 }

@@ -241,6 +241,16 @@ int security_options_read(const struct api_container_spec *spec, struct security
     return 0;
 }
 
+const char *security_profile(const struct api_container_spec *spec,
+                             const struct security_options *options, const char *of_machine)
+{
+    if (text_equal(options->apparmor, "unconfined"))
+        return NULL;
+    if (!text_empty(options->apparmor))
+        return options->apparmor;
+    return spec->privileged ? NULL : of_machine;
+}
+
 bool security_hides_paths(const struct api_container_spec *spec)
 {
     struct security_options options;

@@ -33,6 +33,11 @@ char **security_all_capabilities(void);
 /* Whether it is the set that seccomp_default was made for, or a smaller one. */
 bool security_capabilities_are_default(const struct api_container_spec *spec);
 
+/* The AppArmor profile of its processes: the one that was named, of_machine where none was (but for
+ * privileged ones), NULL for none. */
+const char *security_profile(const struct api_container_spec *spec,
+                             const struct security_options *options, const char *of_machine);
+
 /* Whether the process is confined as docker confines it: masked and read-only paths. */
 bool security_hides_paths(const struct api_container_spec *spec);
 

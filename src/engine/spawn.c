@@ -16,7 +16,6 @@ enum {
     ROOTFS_FD = 4,
     NETNS_FD = 5,
     MONITOR_FDS = 6,
-    RUNTIME_DELETE_TIMEOUT_MS = 10000,
 };
 
 static void add_option(char ***argv, const char *name, char *value)

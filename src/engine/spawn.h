@@ -8,6 +8,8 @@
 
 #include "internal.h"
 
+enum { RUNTIME_DELETE_TIMEOUT_MS = 10000 }; /* then `runtime delete` is killed */
+
 /* Starts the monitor of a container whose bundle is written, and connects it as container->link.
  * rootfs_fd and netns_fd (-1: none) stay the caller's. */
 int spawn_monitor(struct container *container, int rootfs_fd, int netns_fd, struct error *err);

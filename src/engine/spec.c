@@ -80,6 +80,20 @@ static void merge_labels(struct api_container_spec *spec, const struct image_def
     }
 }
 
+/* What the image exposes, too, unless the network is another container's. */
+static void merge_exposed_ports(struct api_container_spec *spec, const struct image_defaults *image)
+{
+    if (text_starts_with(spec->network_mode, "container:"))
+        return;
+    for (size_t i = 0; image->exposed_ports && i < image->exposed_ports->count; i++) {
+        const char *port = image->exposed_ports->keys[i];
+        _cleanup_free_ char *full = xasprintf("%s%s", port, strchr(port, '/') ? "" : "/tcp");
+        if (!strv_contains(spec->exposed_ports, full) && !strv_contains(spec->exposed_ports, port))
+            strv_take(&spec->exposed_ports, steal_ptr(full));
+    }
+    spec->exposed_ports_count = strv_length(spec->exposed_ports);
+}
+
 /* As docker has it, whoever has the machine's network has its name. */
 static bool shares_hostname(const struct api_container_spec *spec)
 {
@@ -175,6 +189,7 @@ int spec_merge(const struct api_container_spec *spec, const struct image_default
     merge_labels(merged, image);
     merge_healthcheck(merged, image);
     merge_texts(merged, image, container_id);
+    merge_exposed_ports(merged, image);
     int r = spec_settle_mounts(merged, err);
     if (r < 0) {
         api_container_spec_free(merged);
@@ -246,7 +261,8 @@ static bool environment_has(char *const *list, const char *name)
     return false;
 }
 
-char **spec_environment(const struct api_container_spec *effective, const char *home)
+char **spec_environment(const struct api_container_spec *effective, char *const *linked,
+                        const char *home)
 {
     _cleanup_strv_ char **defaults = NULL;
 
@@ -254,7 +270,8 @@ char **spec_environment(const struct api_container_spec *effective, const char *
     strv_take(&defaults, xasprintf("HOSTNAME=%s", effective->hostname));
     if (effective->tty)
         strv_append(&defaults, "TERM=xterm");
-    char **merged = environment_merge(defaults, effective->env);
+    _cleanup_strv_ char **all = environment_merge(defaults, linked);
+    char **merged = environment_merge(all, effective->env);
     if (!environment_has(merged, "HOME"))
         strv_take(&merged, xasprintf("HOME=%s", text_empty(home) ? "/" : home));
     return merged;

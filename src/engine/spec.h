@@ -26,6 +26,7 @@ struct image_defaults {
     char *const *command;
     char *const *env;
     const struct json_string_map *labels;
+    const struct oci_image_set *exposed_ports;
     const char *working_dir;
     const char *user;
     const char *stop_signal;
@@ -55,6 +56,10 @@ int spec_merge(const struct api_container_spec *spec, const struct image_default
  * parents first (spec_mounts.c); nothing more happens when they are that already. -EINVAL. */
 int spec_settle_mounts(struct api_container_spec *spec, struct error *err);
 
+/* An absolute path without empty and "." parts and trailing slashes, ".." taken out. Owned by the
+ * caller. */
+char *spec_clean_path(const char *path);
+
 /* A deep copy. */
 struct api_container_spec *spec_copy(const struct api_container_spec *spec);
 
@@ -64,7 +69,8 @@ char **spec_arguments(const struct api_container_spec *effective);
 /* The environment of the first process of a merged specification: docker's defaults (PATH,
  * HOSTNAME, TERM with a terminal), then its own, then HOME when nobody set it. Owned by the caller.
  */
-char **spec_environment(const struct api_container_spec *effective, const char *home);
+char **spec_environment(const struct api_container_spec *effective, char *const *linked,
+                        const char *home);
 
 /* base with each NAME=value of changes replaced or added, and each bare NAME removed. Owned by the
  * caller. */

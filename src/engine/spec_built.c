@@ -23,15 +23,6 @@ static int refuse(const struct field *fields, size_t count, struct error *err)
     return 0;
 }
 
-static int check_networks(const struct api_container_spec *spec, struct error *err)
-{
-    const struct field fields[] = {
-        {"links", spec->links_count > 0},
-    };
-
-    return refuse(fields, ARRAY_SIZE(fields), err);
-}
-
 static int check_isolation(const struct api_container_spec *spec, struct error *err)
 {
     const struct field fields[] = {
@@ -41,11 +32,18 @@ static int check_isolation(const struct api_container_spec *spec, struct error *
     return refuse(fields, ARRAY_SIZE(fields), err);
 }
 
+static int check_endpoints(const struct api_container_spec *spec, struct error *err)
+{
+    struct field field = {"networks.linkLocalIps", false};
+
+    for (size_t i = 0; spec->networks && i < spec->networks->count; i++)
+        field.present = field.present || spec->networks->values[i]->link_local_ips_count > 0;
+    return refuse(&field, 1, err);
+}
+
 int spec_check_built(const struct api_container_spec *spec, struct error *err)
 {
-    int r = check_networks(spec, err);
+    int r = check_isolation(spec, err);
 
-    if (r == 0)
-        r = check_isolation(spec, err);
-    return r;
+    return r < 0 ? r : check_endpoints(spec, err);
 }

@@ -334,7 +334,8 @@ static int check_shared_network(const struct api_container_spec *spec, struct er
         const char *what;
     } conflicts[] = {
         {!text_empty(spec->hostname), "hostname and the network mode"},
-        {spec->links_count > 0, "container type network can't be used with links"},
+        {spec->links_count > 0, "container type network can't be used with links. This would "
+                                "result in undefined behavior"},
         {spec->dns_count > 0, "dns and the network mode"},
         {spec->extra_hosts_count > 0, "custom host-to-IP mapping and the network mode"},
         {spec->ports_count > 0 || spec->publish_all_ports,

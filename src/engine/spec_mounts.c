@@ -42,8 +42,7 @@ static bool is_among(const char *word, const char *const *list, size_t count)
     return false;
 }
 
-/* Without empty and "." parts and trailing slashes, ".." taken out. Owned by the caller. */
-static char *clean_path(const char *path)
+char *spec_clean_path(const char *path)
 {
     _cleanup_strv_ char **parts = strv_split(path, '/');
     size_t kept = 0;
@@ -277,7 +276,7 @@ int spec_settle_mounts(struct api_container_spec *spec, struct error *err)
     for (size_t i = 0; r == 0 && spec->tmpfs && i < spec->tmpfs->count; i++)
         take_tmpfs(spec, spec->tmpfs->keys[i], spec->tmpfs->values[i]);
     for (size_t i = 0; r == 0 && i < spec->mounts_count; i++) {
-        char *target = clean_path(spec->mounts[i]->target);
+        char *target = spec_clean_path(spec->mounts[i]->target);
         if (spec->mounts[i]->target[0] == '/') {
             free(spec->mounts[i]->target);
             spec->mounts[i]->target = steal_ptr(target);

@@ -22,16 +22,22 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "apparmor.h"
 #include "bundle.h"
+#include "cgroup.h"
+#include "cgroup.h"
 #include "events.h"
+#include "linked.h"
 #include "nameserver.h"
 #include "look.h"
 #include "namespace.h"
 #include "pause.h"
+#include "relay.h"
 #include "remove.h"
 #include "spawn.h"
 #include "supervision.h"
 #include "volumes.h"
+#include "watchdog.h"
 
 enum { HOST_MOUNTS_MAX = 16 };
 
@@ -47,6 +53,8 @@ struct start_operation {
     struct error loop_err;     /* of the parts that do not run on the disk thread */
     struct bundle_place place; /* copies for the disk thread */
     bool has_place;
+    char **linked_environment, **linked_hosts; /* owned; NULL: no links */
+    char **linked_others;
     struct namespaces namespaces;
     char **shared_files; /* owned; NULL: it has its own */
     struct look found;
@@ -94,12 +102,15 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .volumes_directory = volumes,
         .mounts = mounts,
         .mounts_count = container->record->host_base ? host_mounts(mounts) : 0,
+        .linked = start->linked_environment,
         .init = container->effective->init ? container->engine->init_program : NULL,
     };
 
     if (network_is_host(container))
         facts.network.kind = BUNDLE_HOST;
-    int r = bundle_write_config(&facts, &config, err);
+    int r = apparmor_load_default(container->effective, &facts.apparmor, err);
+    if (r == 0)
+        r = bundle_write_config(&facts, &config, err);
     return r < 0 ? r
                  : file_replace_at(run_fd, "config.json", config.data, config.length, 0600, err);
 }
@@ -136,17 +147,27 @@ static int forget_earlier_run(const struct container *container, struct error *e
 }
 
 /* The health check's command runs as the container's own user, in its environment. */
-static int write_check(const struct api_container_spec *effective, int run_fd,
-                       const struct user *user, struct error *err)
+static int write_check(const struct start_operation *start, int run_fd, const struct user *user,
+                       struct error *err)
 {
+    const struct api_container_spec *effective = start->base.container->effective;
     _cleanup_strv_ char **command = supervision_check_command(effective);
     _cleanup_buffer_ struct buffer process = BUFFER_INIT;
-    struct bundle_exec exec = {.command = command, .user = user};
+    struct bundle_exec exec = {
+        .command = command, .linked = start->linked_environment, .user = user};
+    int r = command ? apparmor_load_default(effective, &exec.apparmor, err) : 0;
 
-    if (!command)
-        return 0;
+    if (r < 0 || !command)
+        return r;
     bundle_write_process(effective, &exec, &process);
     return file_replace_at(run_fd, supervision_check_file, process.data, process.length, 0600, err);
+}
+
+static void keep_cgroup(struct engine *engine)
+{
+    if (!engine->cgroup_kept)
+        cgroup_keep_parent(engine->instance->cgroup_parent);
+    engine->cgroup_kept = true;
 }
 
 static int prepare(struct start_operation *start, struct error *err)
@@ -160,7 +181,10 @@ static int prepare(struct start_operation *start, struct error *err)
     _cleanup_(user_finish) struct user user = {0};
     int r;
 
-    r = record_change_run(&start->change, err);
+    keep_cgroup(container->engine);
+    r = cgroup_check_empty(container_cgroup_parent(container), container->id, err);
+    if (r == 0)
+        r = record_change_run(&start->change, err);
     if (r == 0)
         r = forget_earlier_run(container, err);
     if (r == 0)
@@ -173,14 +197,17 @@ static int prepare(struct start_operation *start, struct error *err)
     if (r == 0)
         r = write_config(start, run_fd, &user, err);
     if (r == 0)
-        r = write_check(container->effective, run_fd, &user, err);
+        r = write_check(start, run_fd, &user, err);
     if (r < 0 || start->shared_files)
         return r;
     _cleanup_close_ int root_fd = open(root_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root_fd < 0)
         return error_errno(err, errno, "open %s", root_path);
-    return bundle_write_files(root_fd, container->effective,
-                              start->has_place ? &start->place : NULL, err);
+    r = bundle_write_files(root_fd, container->effective, start->has_place ? &start->place : NULL,
+                           err);
+    if (r == 0)
+        linked_rewrite_hosts(start->linked_others);
+    return r;
 }
 
 static void prepare_work(struct disk_job *job)
@@ -204,6 +231,7 @@ static void start_fail(struct start_operation *start)
     struct container *container = container_ref(start->base.container);
     bool remove = container->effective->auto_remove;
 
+    watchdog_stop(container);
     link_destroy(steal_ptr(container->link));
     network_release(container);
     container_drop_attachments(container);
@@ -240,6 +268,7 @@ static void on_start_reply(const struct link_message *message, void *data)
     if (started) {
         container_started(container, started->pid, (int64_t)started->started);
         nameserver_start(container);
+        relay_update(container);
         tell_connected(container);
         event_container(container, "start", NULL);
         container_commit_record(container);
@@ -384,6 +413,11 @@ static bool may_start(struct start_operation *start)
         operation_finish(&start->base, &start->err, false);
         return false;
     }
+    if (container->state == CONTAINER_DEAD) {
+        error_set(&start->err, -EBUSY, "container is marked for removal and cannot be started");
+        operation_finish(&start->base, &start->err, false);
+        return false;
+    }
     if (container_is_active(container)) {
         operation_finish(&start->base, NULL, false);
         return false;
@@ -407,7 +441,7 @@ static void start_begin(struct operation *operation)
     struct start_operation *start = (struct start_operation *)operation;
     struct container *container = operation->container;
 
-    if (!may_start(start))
+    if (!may_start(start) || container_holds_back(operation, true))
         return;
     start->before = container->state;
     if (!supervision_take_restart(container))
@@ -416,6 +450,8 @@ static void start_begin(struct operation *operation)
     int r = namespaces_find(container, &start->namespaces, &start->err);
     if (r == 0)
         r = namespaces_share_files(container, &start->shared_files, &start->err);
+    if (r == 0)
+        r = linked_check_running(container, &start->err);
     if (r == 0)
         r = network_reserve(container, &start->err);
     engine_settle(&start->err, r);
@@ -426,9 +462,12 @@ static void start_begin(struct operation *operation)
     container_set_state(container, CONTAINER_STARTING);
     const struct place *main = places_main(container);
     start->has_place = main != NULL;
+    start->linked_environment = linked_environment(container);
+    start->linked_hosts = linked_hosts(container);
+    start->linked_others = linked_others(container);
     if (main)
         start->place = (struct bundle_place){main->interface.address, main->network->subnet.gateway,
-                                             nameserver_is_needed(container)};
+                                             nameserver_is_needed(container), start->linked_hosts};
     if (start->shared_files) /* its hostname may be another one */
         record_change_limits(&start->change, container);
     else
@@ -457,6 +496,9 @@ static void start_release(struct operation *operation)
     look_finish(&start->found);
     namespaces_finish(&start->namespaces);
     strv_free(start->shared_files);
+    strv_free(start->linked_environment);
+    strv_free(start->linked_hosts);
+    strv_free(start->linked_others);
     close_fd(start->rootfs_fd);
     close_fd(start->netns_fd);
     free(start);

@@ -10,6 +10,7 @@
 #include "spec.h"
 #include "stop.h"
 #include "supervision.h"
+#include "watchdog.h"
 
 /* --- kill ------------------------------------------------------------------------------------- */
 
@@ -86,8 +87,12 @@ void engine_container_kill(struct container *container, const char *signal_name,
         return;
     }
     struct monitor_signal signal = {.signal = (uint32_t)number};
-    if (number == SIGKILL || number == stop_signal(container, &(struct monitor_stop){0}))
+    if (number == SIGKILL || number == stop_signal(container, &(struct monitor_stop){0})) {
         supervision_unwanted(container);
+        container_commit_record(container); /* or a daemon after this one would start it again */
+    }
+    if (number == SIGKILL)
+        watchdog_start(container, 0);
     struct kill_call *call = xnew(struct kill_call);
     *call = (struct kill_call){container_ref(container), number, done, data};
     link_request(container->link, MONITOR_SIGNAL, &signal, sizeof(signal), NULL, 0, on_kill_reply,
@@ -106,6 +111,8 @@ void stop_send(struct container *container, const struct monitor_stop *how)
     if (!container->link)
         return;
     supervision_unwanted(container);
+    container_commit_record(container);
+    watchdog_start(container, how->signal == SIGKILL ? 0 : how->timeout_ms);
     if (container->state == CONTAINER_RUNNING)
         event_container_signal(container, stop_signal(container, how));
     link_request(container->link, MONITOR_STOP, how, sizeof(*how), NULL, 0, NULL, NULL);
@@ -140,6 +147,19 @@ static const struct operation_kind stop_operation_kind = {
     .release = stop_release,
 };
 
+bool stop_is_kind(const struct operation_kind *kind)
+{
+    return kind == &stop_operation_kind || kind == &restart_operation_kind;
+}
+
+void stop_ahead(struct container *container, const struct monitor_stop *how)
+{
+    const struct operation *current = container->operations;
+
+    if (current && stop_is_kind(current->kind) && container_is_active(container))
+        stop_send(container, how);
+}
+
 static int32_t milliseconds(int32_t seconds)
 {
     if (seconds < 0)
@@ -173,5 +193,6 @@ void engine_container_stop(struct container *container, const struct api_contain
     struct stop_operation *stop = xnew(struct stop_operation);
     stop->base.kind = &stop_operation_kind;
     stop->how = parsed;
+    stop_ahead(container, &parsed);
     operation_submit(container, &stop->base, done, data);
 }

@@ -17,6 +17,7 @@ enum {
     RESTART_DELAY_MS = 100,
     RESTART_DELAY_MAX_MS = 60 * 1000,
     RESTART_RESET_MS = 10 * 1000,
+    BOOT_STEP_MS = 10, /* from one container's start to the next, after the machine's */
     /* docker's; its documentation of HEALTHCHECK */
     CHECK_INTERVAL_MS = 30 * 1000,
     CHECK_TIMEOUT_MS = 30 * 1000,
@@ -275,8 +276,8 @@ static void on_started(const struct engine_result *result, void *data)
     if (result->err) {
         log_failure(LOG_WARNING, result->err, "container %.12s cannot be started again",
                     container->id);
-        if (!container->engine->ending && !container_is_active(container) &&
-            container->state != CONTAINER_REMOVING)
+        if (!container->engine->ending && container->state <= CONTAINER_EXITED &&
+            !container_is_active(container))
             supervision_lost(container);
     }
     container_unref(container);
@@ -285,7 +286,7 @@ static void on_started(const struct engine_result *result, void *data)
 static void restart_now(struct container *container)
 {
     if (container->engine->ending || container_is_active(container) ||
-        container->state == CONTAINER_REMOVING)
+        container->state > CONTAINER_EXITED)
         return;
     container->supervision.restarting = true;
     engine_container_start(container, on_started, container_ref(container));
@@ -329,13 +330,13 @@ static bool lost_is_restarted(const struct container *container)
            record->restart_count < (uint32_t)policy->maximum_retry_count;
 }
 
-static void schedule(struct container *container)
+static void schedule(struct container *container, uint64_t delay_ms)
 {
     struct revival *revival = xnew(struct revival);
     revival->container = container_ref(container);
     revival->timer.data = revival;
     uv_timer_init(container->engine->loop, &revival->timer);
-    uv_timer_start(&revival->timer, on_due, next_delay(container), 0);
+    uv_timer_start(&revival->timer, on_due, delay_ms, 0);
     container->supervision.revival = revival;
 }
 
@@ -347,7 +348,7 @@ void supervision_lost(struct container *container)
         return;
     record->restart_count++;
     record->restart_due = record->has_restart_count = record->has_restart_due = true;
-    schedule(container);
+    schedule(container, next_delay(container));
 }
 
 void supervision_restarted(struct container *container)
@@ -367,27 +368,56 @@ static char *boot_id(void)
     return text;
 }
 
-/* Whether the last daemon of this instance ran before the machine's start. Remembers this one. */
-static int is_new_boot(struct engine *engine, bool *ret, struct error *err)
+/* Whether the last daemon of this instance ran before the machine's start. */
+static int is_new_boot(struct engine *engine, const char *id, bool *ret, struct error *err)
 {
     _cleanup_store_statement_ struct store_statement *row = NULL;
-    struct store_db *db = store_database(engine->store);
-    _cleanup_free_ char *id = boot_id();
 
-    *ret = false;
-    if (!id)
-        return 0;
-    int r =
-        store_db_query(db, &row, err, "SELECT value FROM engine_settings WHERE name = 'boot'", "");
+    int r = store_db_query(store_database(engine->store), &row, err,
+                           "SELECT value FROM engine_settings WHERE name = 'boot'", "");
     if (r >= 0)
         r = store_statement_step(row, err);
     if (r < 0)
         return r;
-    bool same = r > 0 && text_equal(store_statement_text(row, 0), id);
-    *ret = !same;
-    return same ? 0
-                : store_db_run(db, err, "INSERT OR REPLACE INTO engine_settings VALUES ('boot', ?)",
-                               "t", id);
+    *ret = r == 0 || !text_equal(store_statement_text(row, 0), id);
+    return 0;
+}
+
+struct boot_job {
+    struct disk_job job;
+    struct store_db *db;
+    char *id; /* owned */
+};
+
+static void boot_work(struct disk_job *job)
+{
+    struct boot_job *boot = disk_job_of(job, struct boot_job, job);
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (store_db_run(boot->db, &err, "INSERT OR REPLACE INTO engine_settings VALUES ('boot', ?)",
+                     "t", boot->id) < 0)
+        log_failure(LOG_ERROR, &err, "the machine's start is not recorded");
+}
+
+static void boot_done(struct disk_job *job)
+{
+    struct boot_job *boot = disk_job_of(job, struct boot_job, job);
+
+    free(boot->id);
+    free(boot);
+}
+
+/* After the records of all that are to start, on the same thread: a daemon that dies now leaves
+ * either these or a start of the machine that nobody has seen. */
+static void remember_boot(struct engine *engine, char *id)
+{
+    struct boot_job *boot = xnew(struct boot_job);
+
+    boot->db = store_database(engine->store);
+    boot->id = id;
+    boot->job.work = boot_work;
+    boot->job.done = boot_done;
+    disk_submit(engine->disk, &boot->job);
 }
 
 /* docker's rules. A container that was lost with the machine is settled by supervision_lost(). */
@@ -406,26 +436,33 @@ static bool boots(const struct container *container)
 static bool is_due(const struct container *container)
 {
     return container->record->restart_due && !container->supervision.revival &&
-           !container_is_active(container) && container->state != CONTAINER_REMOVING;
+           !container_is_active(container) && container->state <= CONTAINER_EXITED;
 }
 
 void supervision_boot(struct engine *engine)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    size_t count = engine->containers_count;
-    bool fresh;
+    _cleanup_free_ char *id = boot_id();
+    size_t count = engine->containers_count, started = 0;
+    bool fresh = false;
 
-    if (is_new_boot(engine, &fresh, &err) < 0)
+    if (id && is_new_boot(engine, id, &fresh, &err) < 0)
         log_failure(LOG_ERROR, &err, "whether the machine was restarted is not known");
     struct container **all = xnew_array(struct container *, count + 1);
     for (size_t i = 0; i < count; i++)
         all[i] = container_ref(engine->containers[i]);
     for (size_t i = 0; i < count; i++) {
-        if (fresh && boots(all[i]))
-            restart_now(all[i]);
-        else if (is_due(all[i]))
-            schedule(all[i]);
+        if (fresh && boots(all[i])) {
+            struct record_container *record = all[i]->record;
+            record->restart_due = record->has_restart_due = true;
+            container_commit_record(all[i]);
+            schedule(all[i], started++ * BOOT_STEP_MS);
+        } else if (is_due(all[i])) {
+            schedule(all[i], next_delay(all[i]));
+        }
         container_unref(all[i]);
     }
     free(all);
+    if (fresh)
+        remember_boot(engine, steal_ptr(id));
 }

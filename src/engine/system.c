@@ -10,8 +10,10 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "apparmor.h"
 #include "build.h"
 #include "cgroup.h"
+#include "folders.h"
 #include "internal.h"
 #include "pause.h"
 #include "transfer.h"
@@ -89,8 +91,10 @@ struct api_system_info *system_info(struct engine *engine)
     info->bridge = xstrdup(instance->bridge);
     info->subnet = xstrdup(network ? network->record->subnet : "");
     info->storage_driver = xstrdup("overlay");
+    if (apparmor_is_there())
+        strv_append(&info->security_options, "apparmor");
     strv_append(&info->security_options, "seccomp");
-    info->security_options_count = 1;
+    info->security_options_count = strv_length(info->security_options);
     info->pid = getpid();
     info->has_pid = true;
     if (engine->net_error.code) {
@@ -143,6 +147,7 @@ static void files_work(struct disk_job *job)
 
     store_close(steal_ptr(removal->engine->store));
     int r = cgroup_remove_parent(instance->cgroup_parent, &removal->err);
+    folders_remove(instance);
     if (r >= 0)
         r = file_remove_tree_at(AT_FDCWD, containers, &removal->err);
     if (r >= 0)
@@ -222,6 +227,21 @@ static void remove_containers(struct removal *removal)
         containers_removed(removal);
 }
 
+/* Those that are still being made belong to the disk thread. */
+static void when_made(uv_timer_t *timer)
+{
+    struct removal *removal = timer->data;
+    const struct engine *engine = removal->engine;
+
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        if (engine->containers[i]->hidden) {
+            uv_timer_start(timer, when_made, QUIET_POLL_MS, 0);
+            return;
+        }
+    }
+    remove_containers(removal);
+}
+
 static int may_remove(const struct engine *engine, bool force, struct error *err)
 {
     if (engine->removing)
@@ -251,5 +271,5 @@ void engine_remove_instance(struct engine *engine, bool force, engine_done done,
     removal->data = data;
     uv_timer_init(engine->loop, &removal->timer);
     removal->timer.data = removal;
-    remove_containers(removal);
+    when_made(&removal->timer);
 }

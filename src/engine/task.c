@@ -11,6 +11,7 @@ struct task {
     struct task *next;
     struct image_worker *worker;
     uv_poll_t poll;
+    struct container *held; /* a reference; NULL: none */
     task_done done;
     void *data;
 };
@@ -20,13 +21,39 @@ static void on_closed(uv_handle_t *handle)
     free(handle->data);
 }
 
-/* The worker's last steps (its mounts go with it) are not waited for. */
+void task_hold(struct task *task, struct container *container)
+{
+    task->held = container_ref(container);
+    container->holders++;
+}
+
+static void release(int status, void *data)
+{
+    struct container *container = data;
+    struct operation *next = container->held_back;
+
+    if (--container->holders == 0 && next) {
+        container->held_back = NULL;
+        next->kind->begin(next);
+    }
+    container_unref(container);
+}
+
+/* The worker's last steps (its mounts go with it) are waited for only by who cannot have it
+ * otherwise. */
 static void let_go(struct task *task)
 {
+    struct container *held = steal_ptr(task->held);
     struct process process;
 
-    if (image_worker_release(task->worker, &process))
-        loop_watch_child(task->engine->loop, &process, 0, NULL, NULL, NULL);
+    if (!image_worker_release(task->worker, &process)) {
+        if (held)
+            release(0, held);
+    } else if (loop_watch_child(task->engine->loop, &process, 0, held ? release : NULL, held,
+                                NULL) < 0 &&
+               held) {
+        release(0, held);
+    }
 }
 
 static void finish(struct task *task, const struct error *err,

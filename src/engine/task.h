@@ -20,6 +20,10 @@ typedef void (*task_done)(const struct error *err, const struct image_worker_res
 int task_start(struct engine *engine, const struct image_worker_spec *spec, task_done done,
                void *data, struct task **ret, struct error *err);
 
+/* The worker has the container's root mounted: container->holders counts it until its process has
+ * ended, which is later than done. */
+void task_hold(struct task *task, struct container *container);
+
 /* The worker is killed; done comes during the call with -ECANCELED. */
 void task_cancel(struct task *task);
 

@@ -4,6 +4,7 @@
 #include <base/text.h>
 #include <schema/json.h>
 
+#include "errand.h"
 #include "events.h"
 #include "transfer.h"
 
@@ -53,6 +54,7 @@ static void release(struct transfer *transfer)
     image_worker_platform_free(transfer->platform);
     store_reference_finish(&transfer->reference);
     free(transfer->registry);
+    free(transfer->key);
     free(transfer->term);
     strv_free(transfer->tags);
     strv_free(transfer->news);
@@ -69,13 +71,26 @@ static void tell_news(struct transfer *transfer)
     strv_free(steal_ptr(transfer->news));
 }
 
+static void tell_end(const struct transfer *transfer,
+                     const struct engine_transfer_callbacks *callbacks, bool failed)
+{
+    callbacks->done(failed ? &transfer->err : NULL, failed ? NULL : transfer->document,
+                    callbacks->data);
+}
+
 static void finish_transfer(struct transfer *transfer)
 {
     bool failed = transfer->err.code < 0;
 
     unlink_transfer(transfer);
-    transfer->callbacks.done(failed ? &transfer->err : NULL, failed ? NULL : transfer->document,
-                             transfer->callbacks.data);
+    while (transfer->followers) {
+        struct transfer *follower = transfer->followers;
+        transfer->followers = follower->next;
+        tell_end(transfer, &follower->callbacks, failed);
+        release(follower);
+    }
+    if (transfer->callbacks.done)
+        tell_end(transfer, &transfer->callbacks, failed);
     release(transfer);
 }
 
@@ -121,7 +136,7 @@ static void round_finished(uv_work_t *work, int status)
 
 static void queue_finish(struct transfer *transfer)
 {
-    uv_queue_work(transfer->engine->loop, &transfer->work, finish_work, round_finished);
+    errand_run(transfer->engine, &transfer->work, finish_work, round_finished);
 }
 
 static void poll_closed(uv_handle_t *handle)
@@ -142,11 +157,18 @@ static void end_round(struct transfer *transfer)
 
 /* ---- while the worker runs ---- */
 
-static void show_progress(struct transfer *transfer, const struct image_worker_progress *progress)
+static void show_to(const struct transfer *transfer, const struct image_worker_progress *progress)
 {
     if (transfer->callbacks.progress)
         transfer->callbacks.progress(progress->item, progress->step, progress->bytes,
                                      progress->total, transfer->callbacks.data);
+}
+
+static void show_progress(struct transfer *transfer, const struct image_worker_progress *progress)
+{
+    show_to(transfer, progress);
+    for (struct transfer *at = transfer->followers; at; at = at->next)
+        show_to(at, progress);
 }
 
 static void on_worker(uv_poll_t *poll, int status, int events)
@@ -200,9 +222,9 @@ static void watch_worker(uv_work_t *work, int status)
     uv_poll_start(&transfer->poll, UV_READABLE | UV_DISCONNECT, on_worker);
 }
 
-void engine_transfer_cancel(struct transfer *transfer)
+static void stop(struct transfer *transfer)
 {
-    if (!transfer || transfer->cancelled)
+    if (transfer->cancelled)
         return;
     transfer->cancelled = true;
     if (!transfer->polling)
@@ -211,10 +233,81 @@ void engine_transfer_cancel(struct transfer *transfer)
     end_round(transfer);
 }
 
+/* ---- several callers of one ---- */
+
+bool transfer_join(struct transfer *transfer)
+{
+    for (struct transfer *at = transfer->engine->transfers; at; at = at->next) {
+        if (at->kind != transfer->kind || at->cancelled || !text_equal(at->key, transfer->key))
+            continue;
+        transfer->leader = at;
+        transfer->next = at->followers;
+        at->followers = transfer;
+        return true;
+    }
+    return false;
+}
+
+static void caller_gone(uv_handle_t *handle)
+{
+    struct transfer *transfer = handle->data;
+
+    cancelled(transfer);
+    tell_end(transfer, &transfer->callbacks, true);
+    release(transfer);
+}
+
+static void close_timer(uv_timer_t *timer)
+{
+    uv_close((uv_handle_t *)timer, caller_gone);
+}
+
+/* Its end comes to the caller by the loop, as that of a transfer does. */
+static void leave(struct transfer *transfer)
+{
+    transfer->cancelled = true;
+    transfer->timer.data = transfer;
+    uv_timer_init(transfer->engine->loop, &transfer->timer);
+    uv_timer_start(&transfer->timer, close_timer, 0, 0);
+}
+
+static void leave_leader(struct transfer *transfer)
+{
+    struct transfer *leader = transfer->leader, **at = &leader->followers;
+
+    while (*at != transfer)
+        at = &(*at)->next;
+    *at = transfer->next;
+    leave(transfer);
+    if (!leader->followers && !leader->callbacks.done)
+        stop(leader);
+}
+
+/* The transfer goes on for the others. */
+static void leave_followers(struct transfer *transfer)
+{
+    struct transfer *caller = transfer_new(transfer->engine, transfer->kind, &transfer->callbacks);
+
+    transfer->callbacks = (struct engine_transfer_callbacks){0};
+    leave(caller);
+}
+
+void engine_transfer_cancel(struct transfer *transfer)
+{
+    if (!transfer || transfer->cancelled || !transfer->callbacks.done)
+        return;
+    if (transfer->leader)
+        leave_leader(transfer);
+    else if (transfer->followers)
+        leave_followers(transfer);
+    else
+        stop(transfer);
+}
+
 void transfers_end(struct engine *engine)
 {
     for (struct transfer *at = engine->transfers; at; at = at->next)
-        engine_transfer_cancel(at);
+        stop(at);
 }
 
 /* ---- the beginning ---- */
@@ -249,7 +342,7 @@ static void begin_work(uv_work_t *work)
 static void begin_round(struct transfer *transfer)
 {
     transfer->engine->image_calls++;
-    uv_queue_work(transfer->engine->loop, &transfer->work, begin_work, watch_worker);
+    errand_run(transfer->engine, &transfer->work, begin_work, watch_worker);
 }
 
 struct transfer *transfer_start(struct transfer *transfer)

@@ -2,6 +2,8 @@
  * A call that cloche-registry does: prepared and finished on threads, watched on the loop.
  *
  *     transfer_start -> begin (thread) -> the worker runs -> finish (thread) -> [once more] -> done
+ *
+ * Several that would do the same at once are one: it ends early only when the last caller has gone.
  */
 #ifndef ENGINE_TRANSFER_H
 #define ENGINE_TRANSFER_H
@@ -32,6 +34,10 @@ struct transfer {
     struct engine_transfer_callbacks callbacks;
     uv_work_t work;
     uv_poll_t poll;
+    uv_timer_t timer;           /* of a caller that goes away before the end */
+    char *key;                  /* owned: two with the same do the same; NULL: this one alone */
+    struct transfer *leader;    /* set: that one does it, and this is a caller of it only */
+    struct transfer *followers; /* by next */
     struct image_worker_request *request; /* owned, of one round. So are the next four */
     struct store_staging *staging;
     struct image_worker *worker;
@@ -58,6 +64,8 @@ struct transfer {
 
 struct transfer *transfer_new(struct engine *engine, const struct transfer_kind *kind,
                               const struct engine_transfer_callbacks *callbacks);
+/* Whether there is one of the same kind and key under way, which it then waits for. */
+bool transfer_join(struct transfer *transfer);
 /* Returns it, or NULL when it is over already. */
 struct transfer *transfer_start(struct transfer *transfer);
 /* Instead: it fails. */

@@ -135,7 +135,7 @@ static int finish_pull(struct transfer *transfer, const struct image_worker_resu
 {
     int r = result ? import(transfer, result, err) : 0;
 
-    store_pull_end(transfer->engine->store);
+    store_pull_end(transfer->engine->store, transfer->request->pull);
     return r;
 }
 
@@ -144,6 +144,21 @@ static const struct transfer_kind pull_kind = {
     .begin = begin_pull,
     .finish = finish_pull,
 };
+
+/* Who may have it is the registry's to say, so the credentials belong to it. */
+static char *key_of(const struct transfer *transfer, const struct api_image_pull *params)
+{
+    const struct store_reference *name = &transfer->reference;
+    struct api_image_pull same = *params;
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    _cleanup_free_ char *image =
+        xasprintf("%s/%s:%s@%s", name->domain, name->path, name->tag ? name->tag : "",
+                  name->digest ? name->digest : "");
+
+    same.image = image;
+    api_image_pull_write(&same, &text);
+    return buffer_steal(&text);
+}
 
 struct transfer *engine_image_pull(struct engine *engine, const struct api_image_pull *params,
                                    const struct engine_transfer_callbacks *callbacks)
@@ -154,6 +169,11 @@ struct transfer *engine_image_pull(struct engine *engine, const struct api_image
 
     if (r >= 0)
         r = platform_parse(params->platform, &transfer->platform, &err);
+    if (r >= 0) {
+        transfer->key = key_of(transfer, params);
+        if (transfer_join(transfer))
+            return transfer;
+    }
     return start_or_refuse(transfer, r, &err);
 }
 
@@ -217,7 +237,7 @@ static int finish_push(struct transfer *transfer, const struct image_worker_resu
         r = error_set(err, -EPROTO, "the image worker has pushed nothing");
     }
     transfer->access = steal_ptr(transfer->request->push->registry); /* for the next round */
-    store_push_finish(transfer->engine->store);
+    store_push_finish(transfer->engine->store, transfer->request->push);
     return r;
 }
 

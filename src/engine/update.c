@@ -6,8 +6,8 @@
  *     take_over        what is known of it; its monitor hears of the restart policy
  *     commit_work      disk thread: the record, and the config.json that restarts are made from
  *
- * effective->resources and ->restart_policy are all that changes of a specification after its
- * creation. Only the loop's thread and operations of this container look at them.
+ * effective->resources, ->restart_policy and ->links are all that changes of a specification after
+ * its creation. Only the loop's thread and operations of this container look at them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +25,8 @@
 #include "events.h"
 #include "internal.h"
 #include "limits.h"
+#include "linked.h"
+#include "nameserver.h"
 #include "spec.h"
 #include "supervision.h"
 
@@ -124,6 +126,10 @@ static void take_over(struct update_operation *update)
         take_resources(container, update->resources);
     if (update->how->restart_policy)
         take_policy(container, update->how->restart_policy);
+    if (update->how->remove_link) {
+        linked_remove(container, update->how->remove_link);
+        nameserver_places(container);
+    }
     event_container(container, "update", NULL);
     if (container_is_active(container))
         update->config_path = container_run_path(container, "config.json");
@@ -192,12 +198,15 @@ static int check(struct update_operation *update, struct error *err)
     const struct api_container_update *how = update->how;
     int r = 0;
 
-    if (container->state == CONTAINER_REMOVING)
+    if (container->state == CONTAINER_REMOVING || container->state == CONTAINER_DEAD)
         return error_set(
             err, -EBUSY,
             "Cannot update container %s: Container is marked for removal and cannot be "
             "\"update\".",
             container->id);
+    if (how->remove_link && !linked_has(container, how->remove_link))
+        return error_set(err, -ENOENT, "Could not get link %s of container %s", how->remove_link,
+                         container->name);
     if (how->restart_policy)
         r = supervision_check_policy(how->restart_policy, err);
     if (r == 0 && how->restart_policy)

@@ -174,12 +174,11 @@ static int remove_files(struct volume_call *call, struct error *err)
 {
     _cleanup_free_ char *folder = volumes_folder(call->engine);
     _cleanup_close_ int folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    char digits[16 + 1];
+    _cleanup_free_ char *gone = volume_gone_name(call->name);
+    _cleanup_error_ struct error left = ERROR_INIT;
 
     if (folder_fd < 0)
         return error_errno(err, errno, "open %s", folder);
-    text_random_hex(digits, 16);
-    _cleanup_free_ char *gone = xasprintf(".gone-%s", digits);
     if (renameat(folder_fd, call->name, folder_fd, gone) < 0 && errno != ENOENT)
         return error_errno(err, errno, "remove %s/%s", folder, call->name);
     int r = store_db_run(store_database(call->engine->store), err,
@@ -189,7 +188,10 @@ static int remove_files(struct volume_call *call, struct error *err)
     _cleanup_free_ char *data = xasprintf("%s/_data", gone);
     if (call->pruned)
         call->freed = folder_usage(openat(folder_fd, data, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    return file_remove_tree_at(folder_fd, gone, err);
+    /* From here on it is removed; what is left is the next daemon's to try again. */
+    if (file_remove_tree_at(folder_fd, gone, &left) < 0)
+        log_failure(LOG_ERROR, &left, "files of the removed volume %s are left", call->name);
+    return 0;
 }
 
 static void remove_work(uv_work_t *work)
@@ -233,7 +235,8 @@ static int may_remove(struct engine *engine, const char *name, struct volume **r
     if (!volume)
         return error_set(err, -ENOENT, "get %.255s: no such volume", name);
     for (size_t i = 0; i < engine->containers_count; i++)
-        if (container_has_volume(engine->containers[i], name))
+        /* A hidden one belongs to the disk thread; what it will have is pinned. */
+        if (!engine->containers[i]->hidden && container_has_volume(engine->containers[i], name))
             strv_append(&users, engine->containers[i]->id);
     _cleanup_free_ char *list = strv_join(users, ", ");
     if (users || volume->pins)

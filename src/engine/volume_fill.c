@@ -9,6 +9,7 @@
 
 #include "events.h"
 #include "spec.h"
+#include "volume_fresh.h"
 
 static bool is_volume(const struct api_mount *mount)
 {
@@ -38,8 +39,8 @@ static struct api_mount *add_mount(struct api_container_spec *spec, const char *
 void volumes_add_images(struct api_container_spec *effective, const struct oci_image_set *volumes)
 {
     for (size_t i = 0; volumes && i < volumes->count; i++) {
-        const char *target = volumes->keys[i];
-        if (target[0] != '/' || !target[1] || is_taken(effective, target))
+        _cleanup_free_ char *target = spec_clean_path(volumes->keys[i]);
+        if (volumes->keys[i][0] != '/' || !target[1] || is_taken(effective, target))
             continue;
         struct api_mount *mount = add_mount(effective, "volume", target);
         mount->volume_options = xnew(struct api_volume_options);
@@ -110,7 +111,7 @@ static void plan_copy(struct volume_plan *plan, const char *target, const char *
     struct image_worker_populate_copy *copy = xnew(struct image_worker_populate_copy);
 
     copy->path = xstrdup(target);
-    copy->volume = xasprintf("%s/_data", name);
+    copy->volume = volume_fresh_path(name);
     plan->copies = xrealloc(plan->copies, plan->copies_count + 1, sizeof(copy));
     plan->copies[plan->copies_count++] = copy;
 }
@@ -174,14 +175,53 @@ int volume_plan_make(struct container *container, struct volume_plan *plan, stru
     return r == 0 ? spec_settle_mounts(spec, err) : r;
 }
 
-int volume_plan_run(struct volume_plan *plan, struct error *err)
+/* Those that have something already are left as they are. */
+static int begin_copies(struct volume_plan *plan, const char *folder, struct error *err)
 {
+    size_t kept = 0;
+    int r = 0;
+
+    for (size_t i = 0; i < plan->copies_count; i++) {
+        bool wanted = false;
+        if (r == 0)
+            r = volume_fresh_begin(folder, plan->copies[i]->volume, &wanted, err);
+        if (wanted)
+            plan->copies[kept++] = plan->copies[i];
+        else
+            image_worker_populate_copy_free(plan->copies[i]);
+    }
+    plan->copies_count = kept;
+    return r;
+}
+
+int volume_plan_run(struct volume_plan *plan, const struct engine *engine, struct error *err)
+{
+    _cleanup_free_ char *folder = volumes_folder(engine);
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < plan->makings_count; i++)
         r = volume_make(&plan->makings[i], err);
     plan->made = r == 0;
+    return r < 0 ? r : begin_copies(plan, folder, err);
+}
+
+int volume_plan_settle(const struct volume_plan *plan, const struct engine *engine,
+                       struct error *err)
+{
+    _cleanup_free_ char *folder = volumes_folder(engine);
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < plan->copies_count; i++)
+        r = volume_fresh_settle(folder, plan->copies[i]->volume, err);
     return r;
+}
+
+void volume_plan_discard(const struct volume_plan *plan, const struct engine *engine)
+{
+    _cleanup_free_ char *folder = volumes_folder(engine);
+
+    for (size_t i = 0; i < plan->copies_count; i++)
+        volume_fresh_discard(folder, plan->copies[i]->volume);
 }
 
 int volume_plan_fill(struct container *container, const struct volume_plan *plan, int rootfs_fd,
@@ -202,7 +242,10 @@ int volume_plan_fill(struct container *container, const struct volume_plan *plan
     spec.request = &request;
     spec.staging_fd = folder_fd;
     spec.tree_fd = rootfs_fd;
-    return task_start(container->engine, &spec, done, data, &task, err);
+    int r = task_start(container->engine, &spec, done, data, &task, err);
+    if (r == 0)
+        task_hold(task, container);
+    return r;
 }
 
 static void unpin(struct engine *engine, const struct volume_plan *plan)

@@ -4,9 +4,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/clock.h>
@@ -14,7 +16,11 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "volume_fresh.h"
+
 #define GONE_PREFIX ".gone-"
+
+enum { GONE_DIGITS = 16, GONE_NAME_AT = sizeof(GONE_PREFIX) - 1 + GONE_DIGITS + 1 };
 
 static const char anonymous_label[] = "com.docker.volume.anonymous";
 
@@ -35,6 +41,14 @@ char *volumes_folder(const struct engine *engine)
 char *volume_path(const struct engine *engine, const char *name)
 {
     return xasprintf("%s/volumes/%s/_data", engine->instance->root, name);
+}
+
+char *volume_gone_name(const char *name)
+{
+    char digits[GONE_DIGITS + 1];
+
+    text_random_hex(digits, GONE_DIGITS);
+    return xasprintf(GONE_PREFIX "%s-%.*s", digits, NAME_MAX - GONE_NAME_AT, name);
 }
 
 /* --- the table, by name ----------------------------------------------------------------------- */
@@ -223,7 +237,7 @@ void volume_making_finish(struct volume_making *making)
 }
 
 /* The folder of all is passed through by containers of other users, not listed. */
-int volume_make(const struct volume_making *making, struct error *err)
+static int make_folders(const struct volume_making *making, struct error *err)
 {
     _cleanup_free_ char *path = xasprintf("%s/%s", making->folder, making->name);
     _cleanup_free_ char *data = xasprintf("%s/_data", path);
@@ -238,7 +252,15 @@ int volume_make(const struct volume_making *making, struct error *err)
         else if (errno != EEXIST)
             return error_errno(err, errno, "create %s", folders[i].path);
     }
-    int r = store_db_run(making->db, err,
+    return 0;
+}
+
+int volume_make(const struct volume_making *making, struct error *err)
+{
+    int r = make_folders(making, err);
+
+    if (r == 0)
+        r = store_db_run(making->db, err,
                          "INSERT OR REPLACE INTO engine_volumes (name, record) VALUES (?, ?)", "tt",
                          making->name, making->record);
     return r < 0 ? r : 0;
@@ -246,37 +268,74 @@ int volume_make(const struct volume_making *making, struct error *err)
 
 /* --- loading ---------------------------------------------------------------------------------- */
 
-static int load_row(struct engine *engine, struct store_statement *row, struct error *err)
+/* One that this version cannot read stays as it is, for one that can; its files are there. */
+static void load_row(struct engine *engine, struct store_statement *row)
 {
-    const char *record = store_statement_text(row, 1);
-    struct volume *volume = xnew(struct volume);
+    const char *name = store_statement_text(row, 0);
+    const char *text = store_statement_text(row, 1);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct record_volume *record = NULL;
+    int r = check_name(name, &err);
 
-    volume->name = xstrdup(store_statement_text(row, 0));
-    int r = check_name(volume->name, err);
     if (r == 0)
-        r = record_volume_parse(record, strlen(record), "record", &volume->record, err);
-    if (r < 0) {
-        error_context(err, "volume %.80s", volume->name);
-        volume_free(volume);
-        return r;
+        r = record_volume_parse(text, strlen(text), "record", &record, &err);
+    if (r < 0)
+        log_failure(LOG_ERROR, &err, "the record of volume %.80s cannot be read", name);
+    if (r < 0 && check_name(name, NULL) < 0)
+        return;
+    struct volume *volume = new_volume(name, false);
+    volume->unreadable = r < 0;
+    if (record) {
+        record_volume_free(volume->record);
+        volume->record = record;
     }
     insert(engine, volume);
-    return 0;
+}
+
+static bool is_used(const struct engine *engine, const char *name)
+{
+    for (size_t i = 0; i < engine->containers_count; i++)
+        if (container_has_volume(engine->containers[i], name))
+            return true;
+    return false;
+}
+
+/* A removal that was cut off before its record went. Names that were too long to keep whole stay,
+ * empty. */
+static void finish_removal(struct engine *engine, int folder_fd, const char *gone)
+{
+    const char *name = strlen(gone) > GONE_NAME_AT ? gone + GONE_NAME_AT : "";
+    struct volume *volume = volume_find(engine, name);
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (volume && faccessat(folder_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT &&
+        !is_used(engine, name)) {
+        if (store_db_run(store_database(engine->store), &err,
+                         "DELETE FROM engine_volumes WHERE name = ?", "t", name) < 0)
+            log_failure(LOG_ERROR, &err, "volume %s is not removed", name);
+        else
+            volume_drop(volume);
+    }
+    if (file_remove_tree_at(folder_fd, gone, &err) < 0)
+        log_failure(LOG_ERROR, &err, "files of a removed volume are left");
 }
 
 static void adopt_folder(struct engine *engine, int folder_fd, const char *name)
 {
-    _cleanup_free_ char *data = xasprintf("%s/_data", name);
+    _cleanup_free_ char *path = xasprintf("%s/_data", name);
     _cleanup_(volume_making_finish) struct volume_making making = {0};
     _cleanup_error_ struct error err = ERROR_INIT;
     struct stat status;
 
     if (text_starts_with(name, GONE_PREFIX)) {
-        file_remove_tree_at(folder_fd, name, NULL);
+        finish_removal(engine, folder_fd, name);
         return;
     }
-    if (volume_find(engine, name) || check_name(name, NULL) < 0 ||
-        fstatat(folder_fd, data, &status, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(status.st_mode))
+    if (check_name(name, NULL) < 0 || fstatat(folder_fd, path, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+        !S_ISDIR(status.st_mode))
+        return;
+    volume_fresh_recover(folder_fd, name);
+    if (volume_find(engine, name))
         return;
     struct volume *volume = new_volume(name, text_is_hex(name, VOLUME_NAME_DIGITS));
     volume->record->created_at = (int64_t)status.st_mtim.tv_sec * CLOCK_SECOND;
@@ -288,6 +347,25 @@ static void adopt_folder(struct engine *engine, int folder_fd, const char *name)
         log_info("volume %s was there without a record, and has one now", name);
 }
 
+/* A power cut kept the record and lost the folder, or somebody has deleted it. */
+static void make_missing(struct engine *engine)
+{
+    for (size_t i = 0; i < engine->volumes_count; i++) {
+        struct volume *volume = engine->volumes[i];
+        _cleanup_free_ char *path = volume_path(engine, volume->name);
+        _cleanup_(volume_making_finish) struct volume_making making = {0};
+        _cleanup_error_ struct error err = ERROR_INIT;
+
+        if (access(path, F_OK) == 0)
+            continue;
+        volume_making_init(&making, volume);
+        if (make_folders(&making, &err) < 0)
+            log_failure(LOG_ERROR, &err, "volume %s has no folder", volume->name);
+        else
+            log_warning("the files of volume %s are lost: it is empty now", volume->name);
+    }
+}
+
 int volumes_load(struct engine *engine, struct error *err)
 {
     _cleanup_free_ char *folder = volumes_folder(engine);
@@ -296,7 +374,7 @@ int volumes_load(struct engine *engine, struct error *err)
                            "SELECT name, record FROM engine_volumes ORDER BY name", "");
 
     while (r >= 0 && (r = store_statement_step(row, err)) > 0)
-        r = load_row(engine, row, err);
+        load_row(engine, row);
     store_statement_finish(row);
     if (r < 0) {
         error_context(err, "read the volume records");
@@ -306,6 +384,7 @@ int volumes_load(struct engine *engine, struct error *err)
     for (struct dirent *entry; directory && (entry = readdir(directory));)
         if (!text_equal(entry->d_name, ".") && !text_equal(entry->d_name, ".."))
             adopt_folder(engine, dirfd(directory), entry->d_name);
+    make_missing(engine);
     return 0;
 }
 

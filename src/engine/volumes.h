@@ -6,7 +6,8 @@
  *
  * A folder without a record becomes a volume again when the daemon starts (the record is committed
  * without a flush; what is in a volume is not ours to delete). One that is being removed is renamed
- * to .gone-RANDOM first.
+ * to .gone-RANDOM-NAME first; a daemon that finds that folder finishes what the name says. A record
+ * without a folder gets an empty one.
  *
  * The table is the loop's; a struct volume is valid until control returns to the loop.
  */
@@ -23,8 +24,12 @@ struct volume {
     struct record_volume *record;
     unsigned pins; /* creations under way that will use it */
     bool removing;
-    bool mounted; /* of one with options: they are mounted where its files are */
+    bool unreadable; /* its record, which stays as it is */
+    bool mounted;    /* of one with options: they are mounted where its files are */
 };
+
+/* Owned; not longer than a file name may be, at the cost of NAME's end. */
+char *volume_gone_name(const char *name);
 
 int volumes_migrate(struct store_db *db, struct error *err);
 /* Fills the table. Blocks; before the loop runs. */

@@ -69,6 +69,7 @@ struct engine_result {
     char *const *warnings;   /* create */
     int fd;                  /* attach, logs, exec: the stream, to be taken over; else -1 */
     bool tty;                /* attach, logs, exec */
+    const char *detach_keys; /* exec; or NULL */
     int pid;                 /* exec */
     int exit_code;           /* wait */
     const char *why;         /* wait: why the exit code is not the program's own; or NULL */
@@ -233,7 +234,7 @@ void engine_image_prune(struct engine *engine, const struct api_image_prune *wha
                         engine_image_done done, void *data); /* api_image_pruned */
 void engine_image_tag(struct engine *engine, const char *image, const char *name,
                       engine_image_done done, void *data); /* api_empty */
-void engine_image_remove(struct engine *engine, const char *image, bool force,
+void engine_image_remove(struct engine *engine, const struct api_image_remove *how,
                          engine_image_done done, void *data); /* api_image_removed */
 
 /* What differs from the container's image: api_container_changes. */

@@ -1,0 +1,16 @@
+/*
+ * Work on a thread of its own: for what waits for a client, an image worker or a whole flush, and
+ * for what must not queue behind such. libuv's few threads (uv_queue_work) are for short calls.
+ */
+#ifndef ENGINE_ERRAND_H
+#define ENGINE_ERRAND_H
+
+#include <uv.h>
+
+#include "internal.h"
+
+/* As uv_queue_work(): run on the other thread, done afterwards on the loop's. Should no thread be
+ * had, one of libuv's does it. */
+void errand_run(struct engine *engine, uv_work_t *work, uv_work_cb run, uv_after_work_cb done);
+
+#endif

@@ -1,0 +1,201 @@
+#include "helper.h"
+#include <errno.h>
+
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/log.h>
+#include <base/loop.h>
+#include <base/socket.h>
+#include <base/text.h>
+
+#include "outbox.h"
+
+enum {
+    AGAIN_MS = 1000, /* before a program that has ended is started again */
+    PROGRAM_FDS = HELPER_LISTEN_FD + 1,
+};
+
+struct helper {
+    struct engine *engine;
+    const struct helper_kind *kind;
+    const char *program;
+    int fd;
+    uv_poll_t *poll; /* owned while fd is open; freed when the loop has let go of it */
+    struct outbox outbox;
+    uv_timer_t timer;
+};
+
+static char *socket_path(const struct engine *engine, const struct helper_kind *kind)
+{
+    return xasprintf("%s/%s", engine->instance->run, kind->socket);
+}
+
+static int start_program(struct helper *helper, int control_fd, struct error *err)
+{
+    struct engine *engine = helper->engine;
+    _cleanup_free_ char *path = socket_path(engine, helper->kind);
+    _cleanup_free_ char *name = xstrdup(helper->kind->name);
+    _cleanup_close_ int listen_fd = -1;
+    char *const argv[] = {name, NULL};
+    char *const environment[] = {NULL};
+    struct process process;
+
+    unlink(path);
+    listen_fd = socket_listen_unix(path, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0600, err);
+    if (listen_fd < 0)
+        return listen_fd;
+    const int fds[PROGRAM_FDS] = {
+        -1, -1, STDERR_FILENO, [HELPER_CONTROL_FD] = control_fd, [HELPER_LISTEN_FD] = listen_fd};
+    const struct process_spec spec = {
+        .path = helper->program,
+        .argv = argv,
+        .environment = environment,
+        .fds = fds,
+        .fds_count = PROGRAM_FDS,
+        .directory = "/",
+        .new_session = true,
+    };
+    int r = process_spawn(&spec, &process, err);
+    return r < 0 ? r : loop_watch_child(engine->loop, &process, 0, NULL, NULL, err);
+}
+
+static int start_or_connect(struct helper *helper, int *ret_fd, struct error *err)
+{
+    const int flags = SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    _cleanup_free_ char *path = socket_path(helper->engine, helper->kind);
+    int pair[2];
+
+    int fd = socket_connect_unix(path, flags, NULL);
+    if (fd < 0) {
+        if (socketpair(AF_UNIX, flags, 0, pair) < 0)
+            return error_errno(err, errno, "make the socket of %s", helper->kind->name);
+        int r = start_program(helper, pair[1], err);
+        close_fd(pair[1]);
+        if (r < 0) {
+            close_fd(pair[0]);
+            return r;
+        }
+        fd = pair[0];
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct helper *helper = timer->data;
+
+    helper->kind->again(helper->engine);
+}
+
+static void on_poll_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void disconnect(struct helper *helper)
+{
+    if (helper->fd < 0)
+        return;
+    uv_poll_stop(helper->poll);
+    uv_close((uv_handle_t *)steal_ptr(helper->poll), on_poll_closed);
+    outbox_clear(&helper->outbox);
+    close_fd(steal_fd(&helper->fd));
+}
+
+static void lose(struct helper *helper)
+{
+    disconnect(helper);
+    if (helper->kind->is_missed && !helper->kind->is_missed(helper->engine))
+        return;
+    log_warning("%s is gone; it is started again", helper->kind->name);
+    uv_timer_start(&helper->timer, on_timer, AGAIN_MS, 0);
+}
+
+static void watch(struct helper *helper);
+
+/* It never says anything: when there is something to read, its end has come. */
+static void on_ready(uv_poll_t *poll, int status, int events)
+{
+    struct helper *helper = poll->data;
+
+    if (status < 0 || events & (UV_READABLE | UV_DISCONNECT) ||
+        outbox_flush(&helper->outbox, helper->fd) < 0)
+        lose(helper);
+    else
+        watch(helper);
+}
+
+static void watch(struct helper *helper)
+{
+    int events = UV_READABLE | UV_DISCONNECT;
+
+    uv_poll_start(helper->poll, outbox_waits(&helper->outbox) ? events | UV_WRITABLE : events,
+                  on_ready);
+}
+
+struct helper *helper_create(struct engine *engine, const struct helper_kind *kind,
+                             const char *program)
+{
+    struct helper *helper = xnew(struct helper);
+
+    helper->engine = engine;
+    helper->kind = kind;
+    helper->program = program;
+    helper->fd = -1;
+    uv_timer_init(engine->loop, &helper->timer);
+    helper->timer.data = helper;
+    return helper;
+}
+
+int helper_ensure(struct helper *helper, struct error *err)
+{
+    if (helper->fd >= 0)
+        return 0;
+    int r = start_or_connect(helper, &helper->fd, err);
+    if (r < 0)
+        return r;
+    helper->poll = xnew(uv_poll_t);
+    uv_poll_init(helper->engine->loop, helper->poll, helper->fd);
+    helper->poll->data = helper;
+    watch(helper);
+    if (helper->kind->connected)
+        helper->kind->connected(helper);
+    return 0;
+}
+
+/* With some hundred containers to tell of at once it does not read as fast as is written. */
+void helper_send(struct helper *helper, const void *message, size_t size, const int *fds,
+                 size_t count)
+{
+    if (helper->fd < 0)
+        return;
+    bool waited = outbox_waits(&helper->outbox);
+    if (outbox_send(&helper->outbox, helper->fd, message, size, fds, count) < 0)
+        log_warning("%s does not read; something may be missing", helper->kind->name);
+    if (!waited && outbox_waits(&helper->outbox))
+        watch(helper);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+void helper_close(struct helper *helper)
+{
+    if (!helper)
+        return;
+    disconnect(helper);
+    uv_close((uv_handle_t *)&helper->timer, on_closed);
+}
+
+void helper_unlink(const struct engine *engine, const struct helper_kind *kind)
+{
+    _cleanup_free_ char *path = socket_path(engine, kind);
+
+    unlink(path);
+}

@@ -1,0 +1,17 @@
+/*
+ * What was asked to end has to end. A monitor that does not answer any more is killed, and its
+ * container recovered as one whose monitor is gone; when the monitor is well and a process of the
+ * container does not die, whoever waits for its end is told so.
+ */
+#ifndef ENGINE_WATCHDOG_H
+#define ENGINE_WATCHDOG_H
+
+#include "internal.h"
+
+/* It was asked to end: SIGKILL comes (or has come) after timeout_ms, < 0: never. The soonest of
+ * several counts. */
+void watchdog_start(struct container *container, int32_t timeout_ms);
+/* It has ended; or the daemon ends. */
+void watchdog_stop(struct container *container);
+
+#endif
