@@ -65,11 +65,9 @@ static bool seen_before(struct api_port *const *ports, size_t index)
     return false;
 }
 
-/* active: as they are published now, not as they were asked for. */
-void inspect_write_ports(struct json_writer *writer, const char *key, struct api_port *const *ports,
-                         size_t count, bool active)
+static void write_bindings(struct json_writer *writer, struct api_port *const *ports, size_t count,
+                           bool active)
 {
-    field_object_begin(writer, key);
     for (size_t i = 0; i < count; i++) {
         if (seen_before(ports, i))
             continue;
@@ -83,20 +81,74 @@ void inspect_write_ports(struct json_writer *writer, const char *key, struct api
         }
         json_writer_array_end(writer);
     }
+}
+
+/* active: as they are published now, not as they were asked for. */
+void inspect_write_ports(struct json_writer *writer, const char *key, struct api_port *const *ports,
+                         size_t count, bool active)
+{
+    field_object_begin(writer, key);
+    write_bindings(writer, ports, count, active);
     json_writer_object_end(writer);
+}
+
+char *inspect_port_key(const char *port)
+{
+    return xasprintf("%s%s", port, strchr(port, '/') ? "" : "/tcp");
+}
+
+static bool is_published(const char *key, struct api_port *const *ports, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        _cleanup_free_ char *name =
+            xasprintf("%u/%s", ports[i]->container_port, protocol_of(ports[i]));
+        if (text_equal(name, key))
+            return true;
+    }
+    return false;
+}
+
+/* Those that are exposed and not among the ports. */
+static char **only_exposed(const struct api_container_spec *spec, struct api_port *const *ports,
+                           size_t count)
+{
+    char **only = NULL;
+
+    for (size_t i = 0; i < spec->exposed_ports_count; i++) {
+        _cleanup_free_ char *key = inspect_port_key(spec->exposed_ports[i]);
+        if (!is_published(key, ports, count) && !strv_contains(only, key))
+            strv_take(&only, steal_ptr(key));
+    }
+    return only;
 }
 
 static void write_exposed_ports(struct json_writer *writer, const struct api_container_spec *spec)
 {
-    field_object_begin(writer, "ExposedPorts");
+    _cleanup_strv_ char **only = only_exposed(spec, spec->ports, spec->ports_count);
+
     for (size_t i = 0; i < spec->ports_count; i++) {
-        if (seen_before(spec->ports, i))
-            continue;
-        _cleanup_free_ char *name =
-            xasprintf("%u/%s", spec->ports[i]->container_port, protocol_of(spec->ports[i]));
-        field_object_begin(writer, name);
-        json_writer_object_end(writer);
+        if (!seen_before(spec->ports, i))
+            strv_take(&only, xasprintf("%u/%s", spec->ports[i]->container_port,
+                                       protocol_of(spec->ports[i])));
     }
+    if (only)
+        field_set(writer, "ExposedPorts", only, strv_length(only));
+}
+
+/* While it runs, what is exposed and not published is there with null. */
+static void write_active_ports(struct json_writer *writer,
+                               const struct api_container_details *container)
+{
+    const struct api_container_network *network = container->network;
+    _cleanup_strv_ char **only =
+        container->state->running
+            ? only_exposed(container->effective, network->ports, network->ports_count)
+            : NULL;
+
+    field_object_begin(writer, "Ports");
+    write_bindings(writer, network->ports, network->ports_count, true);
+    for (size_t i = 0; only && only[i]; i++)
+        field_null(writer, only[i]);
     json_writer_object_end(writer);
 }
 
@@ -259,7 +311,7 @@ static void write_main_place(struct json_writer *writer,
 
 static void write_wishes(struct json_writer *writer, const struct api_container_endpoint *place)
 {
-    if (!place->wanted_ipv4 && !place->wanted_ipv6) {
+    if (!place->wanted_ipv4 && !place->wanted_ipv6 && !place->wanted_link_local_count) {
         field_null(writer, "IPAMConfig");
         return;
     }
@@ -268,10 +320,12 @@ static void write_wishes(struct json_writer *writer, const struct api_container_
         field_text(writer, "IPv4Address", place->wanted_ipv4);
     if (place->wanted_ipv6)
         field_text(writer, "IPv6Address", place->wanted_ipv6);
+    if (place->wanted_link_local_count)
+        field_list(writer, "LinkLocalIPs", place->wanted_link_local);
     json_writer_object_end(writer);
 }
 
-static void write_place(struct json_writer *writer, const struct api_container_endpoint *place)
+void inspect_write_place(struct json_writer *writer, const struct api_container_endpoint *place)
 {
     field_object_begin(writer, place->network);
     write_wishes(writer, place);
@@ -300,11 +354,11 @@ static void write_network(struct json_writer *writer, const struct api_container
     const struct api_container_network *network = container->network;
 
     field_object_begin(writer, "NetworkSettings");
-    inspect_write_ports(writer, "Ports", network->ports, network->ports_count, true);
+    write_active_ports(writer, container);
     write_main_place(writer, network);
     field_object_begin(writer, "Networks");
     for (size_t i = 0; i < network->networks_count; i++)
-        write_place(writer, network->networks[i]);
+        inspect_write_place(writer, network->networks[i]);
     json_writer_object_end(writer);
     json_writer_object_end(writer);
 }

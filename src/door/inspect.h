@@ -23,6 +23,10 @@ const char *inspect_network_mode(const struct api_container_details *container);
 /* active: as they are published now, not as they were asked for. */
 void inspect_write_ports(struct json_writer *writer, const char *key, struct api_port *const *ports,
                          size_t count, bool active);
+/* "80/tcp" of what may be "80"; owned by the caller. */
+char *inspect_port_key(const char *port);
+/* A member: its place in the network of that name. */
+void inspect_write_place(struct json_writer *writer, const struct api_container_endpoint *place);
 /* "ro,rslave"; owned by the caller. */
 char *inspect_bind_options(const struct api_bind *bind);
 

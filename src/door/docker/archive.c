@@ -13,6 +13,7 @@
 #include <schema/management.h>
 
 #include "../fields.h"
+#include "base64.h"
 #include "handlers.h"
 
 /* ---- X-Docker-Container-Path-Stat */
@@ -35,25 +36,6 @@ static uint32_t go_mode(uint32_t mode)
            (mode & S_ISVTX ? 1U << 20 : 0);
 }
 
-static char *encode_base64(const char *data, size_t length)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char *text = xmalloc((length + 2) / 3 * 4 + 1), *at = text;
-
-    for (size_t i = 0; i < length; i += 3) {
-        size_t left = length - i;
-        uint32_t bits = (uint32_t)(unsigned char)data[i] << 16 |
-                        (left > 1 ? (uint32_t)(unsigned char)data[i + 1] << 8 : 0) |
-                        (left > 2 ? (uint32_t)(unsigned char)data[i + 2] : 0);
-        *at++ = digits[bits >> 18];
-        *at++ = digits[bits >> 12 & 63];
-        *at++ = left > 1 ? digits[bits >> 6 & 63] : '=';
-        *at++ = left > 2 ? digits[bits & 63] : '=';
-    }
-    *at = '\0';
-    return text;
-}
-
 static void add_stat_header(struct exchange *exchange, const struct api_path_stat *status)
 {
     _cleanup_buffer_ struct buffer json = BUFFER_INIT;
@@ -68,7 +50,7 @@ static void add_stat_header(struct exchange *exchange, const struct api_path_sta
     field_text(&writer, "mtime", time);
     field_text(&writer, "linkTarget", status->link_target);
     json_writer_object_end(&writer);
-    _cleanup_free_ char *encoded = encode_base64(json.data, json.length);
+    _cleanup_free_ char *encoded = base64_encode(json.data, json.length);
     answer_header(exchange, "X-Docker-Container-Path-Stat", encoded);
 }
 
@@ -274,7 +256,7 @@ void docker_image_import(struct exchange *exchange)
                                     : xasprintf("%s%s%s", repository, text_empty(tag) ? "" : ":",
                                                 text_empty(tag) ? "" : tag);
     const char *platform = target_text(target, "platform");
-    const struct api_image_import how = {
+    struct api_image_import how = {
         .name = name,
         .message = (char *)(uintptr_t)target_text(target, "message"),
         .changes = changes,
@@ -282,10 +264,12 @@ void docker_image_import(struct exchange *exchange)
         .platform = text_empty(platform) ? NULL : (char *)(uintptr_t)platform,
     };
 
-    if (!text_equal(target_text(target, "fromSrc"), "-")) {
-        answer_fail(exchange, 400, "an archive can only be imported from the request's body");
-        return;
-    }
+    /* An address without a scheme is one of http, as docker has it. */
+    const char *source = target_text(target, "fromSrc");
+    _cleanup_free_ char *url =
+        text_equal(source, "-") ? NULL
+                                : xasprintf("%s%s", strstr(source, "://") ? "" : "http://", source);
+    how.url = url;
     _cleanup_close_ int fd = exchange_take_body(exchange, &err);
     if (fd < 0)
         answer_error(exchange, 503, &err);

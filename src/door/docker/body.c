@@ -48,7 +48,7 @@ static void read_size(struct body *body, const char *line)
         }
         size = size << 4 | (uint64_t)digit;
     }
-    if (!digits || !strchr("; \t\r", *line)) {
+    if (!digits || !*line || !strchr("; \t\r", *line)) {
         body->state = BODY_BROKEN;
         return;
     }

@@ -101,8 +101,8 @@ static const struct json_method *find_method(const char *name)
     return NULL;
 }
 
-void call(struct exchange *exchange, const char *method, const void *params, call_done done,
-          const struct call_options *options)
+static void start(struct exchange *exchange, const struct json_method *method, const void *params,
+                  call_done done, const struct call_options *options)
 {
     static const struct call_options none;
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -115,7 +115,7 @@ void call(struct exchange *exchange, const char *method, const void *params, cal
     }
     struct call *call = xnew(struct call);
     *call = (struct call){.exchange = exchange,
-                          .method = find_method(method),
+                          .method = method,
                           .done = done,
                           .errors = options->errors,
                           .progress = options->progress};
@@ -138,6 +138,12 @@ void call(struct exchange *exchange, const char *method, const void *params, cal
     exchange->calls = call;
 }
 
+void call(struct exchange *exchange, const char *method, const void *params, call_done done,
+          const struct call_options *options)
+{
+    start(exchange, find_method(method), params, done, options);
+}
+
 void calls_cancel(struct exchange *exchange)
 {
     while (exchange->calls) {
@@ -148,6 +154,16 @@ void calls_cancel(struct exchange *exchange)
         if (!connection->channel || !rpc_channel_cancel(connection->channel, call->number))
             continue; /* its callback has been, or comes with the channel's end */
     }
+}
+
+/* What is sent in one connection is done in order: an answer to what comes behind says that those
+ * are ended. */
+void calls_revoke(struct exchange *exchange, call_done done)
+{
+    static const struct json_method fence = {.name = "rpc.ping"};
+
+    calls_cancel(exchange);
+    start(exchange, &fence, NULL, done, &(struct call_options){.errors = true});
 }
 
 void call_done_empty(struct exchange *exchange, const struct rpc_outcome *outcome _unused_)

@@ -2,7 +2,7 @@
  * A client's connection from its begin to its end. Whatever happens (bytes, an answer, time), it
  * ends in update(), which does what the state asks for and watches what is awaited then:
  *
- *     advance()       heads and bodies out of `in`, as far as there are any
+ *     advance()       heads and bodies out of `in`, as far as there are any (request.c)
  *     flush_stream()  what waits for the stream
  *     flush_client()  what waits for the client
  *     settle()        an answer that is said to the end makes room for the next request
@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/log.h>
 #include <base/socket.h>
 #include <base/text.h>
 
@@ -29,6 +30,7 @@ enum { READ_SIZE = 64 * 1024, READ_ROUNDS = 4 };
 struct docker_server {
     struct rpc_loop *loop;
     struct connection *connections;
+    size_t bytes; /* that all of them hold */
 };
 
 static void update(struct connection *connection);
@@ -43,11 +45,16 @@ void connection_touch(struct connection *connection)
     rpc_loop_queue_later(connection->server->loop, &connection->update);
 }
 
+bool connection_is_behind(const struct connection *connection)
+{
+    return connection->out.length >= DOCKER_PAUSE;
+}
+
 /* Whose time begins now. */
 static void enter(struct connection *connection, enum connection_state state)
 {
     connection->state = state;
-    connection->heard = rpc_loop_now(connection->server->loop);
+    connection->moved = rpc_loop_now(connection->server->loop);
 }
 
 /* ---- the daemon ---- */
@@ -100,6 +107,7 @@ void connection_close_stream(struct connection *connection)
     connection->stream.fd = -1;
     connection->directions = 0;
     buffer_finish(&connection->to_stream);
+    connection->cut_off = false;
 }
 
 static void exchange_free(struct exchange *exchange)
@@ -121,17 +129,22 @@ static void exchange_free(struct exchange *exchange)
 static void connection_free(struct connection *connection)
 {
     exchange_free(steal_ptr(connection->exchange));
-    connection_close_stream(connection);
+    /* In this order: the end of a stream that the daemon still waits for would be that of the
+     * whole. */
     rpc_channel_close(connection->channel);
+    connection_close_stream(connection);
     rpc_loop_watch(connection->server->loop, &connection->client, 0);
     close(connection->client.fd);
     rpc_loop_unqueue(connection->server->loop, &connection->update);
     rpc_loop_unqueue(connection->server->loop, &connection->read_file);
     rpc_loop_clear_timer(connection->server->loop, &connection->timer);
     rpc_loop_clear_timer(connection->server->loop, &connection->look);
+    connection->server->bytes -= connection->counted;
     buffer_finish(&connection->in);
     buffer_finish(&connection->out);
+    buffer_finish(&connection->to_stream);
     buffer_finish(&connection->headers);
+    buffer_finish(&connection->last_words);
     *connection->at = connection->next;
     if (connection->next)
         connection->next->at = connection->at;
@@ -139,169 +152,35 @@ static void connection_free(struct connection *connection)
     free(connection);
 }
 
-/* ---- requests ---- */
+/* ---- bytes ---- */
 
-static void refuse(struct exchange *exchange, unsigned status, const char *problem)
+/* The monitor does it; here it is only seen that it will. */
+static void look_for_detach(struct exchange *exchange, const struct buffer *typed)
 {
-    exchange->connection->keep = false;
-    answer_fail(exchange, status, "%s", problem);
-}
+    unsigned char passed[512 + DETACH_KEYS_MAX];
+    size_t length;
 
-static bool check_version(struct exchange *exchange)
-{
-    const struct target *target = &exchange->target;
-
-    if (target->major > 1 || (target->major == 1 && target->minor > DOCKER_API_MAX)) {
-        answer_fail(exchange, 400,
-                    "client version %u.%u is too new. Maximum supported API version is 1.%d",
-                    target->major, target->minor, DOCKER_API_MAX);
-        return false;
-    }
-    if (target->major < 1 || target->minor < DOCKER_API_MIN) {
-        answer_fail(exchange, 400,
-                    "client version %u.%u is too old. Minimum supported API version is 1.%d, "
-                    "please upgrade your client to a newer version",
-                    target->major, target->minor, DOCKER_API_MIN);
-        return false;
-    }
-    return true;
-}
-
-static void call_handler(struct exchange *exchange)
-{
-    exchange->connection->state = CONNECTION_EXCHANGE;
-    if (!exchange->ended)
-        exchange->route->handler(exchange);
-}
-
-static void begin_body(struct connection *connection)
-{
-    struct exchange *exchange = connection->exchange;
-
-    body_begin(&connection->body, &exchange->head);
-    if (exchange->head.expects && connection->body.state != BODY_DONE && !exchange->ended)
-        buffer_append_text(&connection->out, "HTTP/1.1 100 Continue\r\n\r\n");
-    if (exchange->ended || exchange->route->flags & ROUTE_STREAMS) {
-        connection->swallow = exchange->ended;
-        call_handler(exchange);
-    } else {
-        connection->state = CONNECTION_BODY;
-    }
-}
-
-static void begin_exchange(struct connection *connection, size_t length)
-{
-    struct exchange *exchange = xnew(struct exchange);
-    const char *problem;
-
-    exchange->connection = connection;
-    connection->exchange = exchange;
-    connection->swallow = false;
-    buffer_clear(&connection->headers);
-    unsigned status = head_parse(connection->in.data, length, &exchange->head, &problem);
-    buffer_consume(&connection->in, length);
-    if (status) {
-        connection->body.state = BODY_DONE;
-        connection->state = CONNECTION_EXCHANGE;
-        refuse(exchange, status, problem);
-        return;
-    }
-    connection->keep = exchange->head.keep;
-    if (!target_parse(exchange->head.target, &exchange->target)) {
-        refuse(exchange, 400, "the address of the request makes no sense");
-    } else if (check_version(exchange)) {
-        exchange->route = route_find(exchange->head.method, exchange->target.path, exchange->words);
-        if (!exchange->route)
-            answer_fail(exchange, 404, "page not found");
-    }
-    begin_body(connection);
-}
-
-static void read_head(struct connection *connection)
-{
-    size_t length = head_length(buffer_text(&connection->in), connection->in.length);
-
-    if (length > HEAD_MAX || (!length && connection->in.length > HEAD_MAX)) {
-        buffer_clear(&connection->in);
-        begin_exchange(connection, 0);
-        return;
-    }
-    if (length)
-        begin_exchange(connection, length);
-}
-
-/* Takes of the body what there is room for; true: there was some. */
-static bool read_body(struct connection *connection)
-{
-    struct exchange *exchange = connection->exchange;
-    bool streams = connection->state == CONNECTION_EXCHANGE && !connection->swallow;
-    struct buffer *to = streams ? &connection->to_stream : &exchange->body;
-    size_t most = SIZE_MAX;
-    size_t used = 0, read = 1, length;
-    const char *data;
-
-    if (streams)
-        most = to->length < DOCKER_PAUSE && connection->stream.fd >= 0 ? DOCKER_PAUSE : 0;
-    else if (!connection->swallow)
-        most = (size_t)DOCKER_BODY_MAX + 1 - exchange->body.length;
-    while (read && used < connection->in.length && most) {
-        read = body_read(&connection->body, connection->in.data + used,
-                         connection->in.length - used, most, &data, &length);
-        if (length && !connection->swallow)
-            buffer_append(to, data, length);
-        used += read;
-        most -= connection->swallow ? 0 : length < most ? length : most;
-    }
-    buffer_consume(&connection->in, used);
-    return used > 0;
-}
-
-static void continue_body(struct connection *connection)
-{
-    struct exchange *exchange = connection->exchange;
-
-    read_body(connection);
-    if (connection->body.state == BODY_BROKEN) {
-        refuse(exchange, 400, "the body of the request is broken");
-    } else if (exchange->body.length > DOCKER_BODY_MAX) {
-        refuse(exchange, 413, "the body of the request is too long");
-    } else if (connection->body.state != BODY_DONE) {
-        return;
-    }
-    connection->swallow = true;
-    call_handler(exchange);
-}
-
-/* The handler has given up on its body, or the daemon on the other end of the pipe. */
-static void feed_stream(struct connection *connection)
-{
-    read_body(connection);
-    if (connection->body.state == BODY_BROKEN) {
-        connection_close_stream(connection);
-        connection->swallow = true;
-        connection->keep = false;
-        connection->body.state = BODY_DONE;
-    }
+    for (size_t at = 0; exchange->detach_keys.count && at < typed->length && !exchange->detached;
+         at += 512)
+        exchange->detached = detach_keys_filter(
+            &exchange->detach_keys, (const unsigned char *)typed->data + at,
+            typed->length - at < 512 ? typed->length - at : 512, passed, &length);
 }
 
 static void advance(struct connection *connection)
 {
-    if (connection->state == CONNECTION_HEAD && connection->in.length)
-        read_head(connection);
-    if (connection->state == CONNECTION_BODY)
-        continue_body(connection);
-    if (connection->state == CONNECTION_EXCHANGE && connection->body.state != BODY_DONE)
-        feed_stream(connection);
+    request_advance(connection);
+    if (connection->state == CONNECTION_RELAY && connection->stream.fd < 0)
+        buffer_clear(&connection->in); /* nobody wants it any more */
     if (connection->state == CONNECTION_RELAY && connection->in.length &&
         connection->to_stream.length < DOCKER_PAUSE) {
+        look_for_detach(connection->exchange, &connection->in);
         buffer_append(&connection->to_stream, connection->in.data, connection->in.length);
         buffer_clear(&connection->in);
     }
     if (connection->state == CONNECTION_FAREWELL)
         buffer_clear(&connection->in);
 }
-
-/* ---- bytes ---- */
 
 static bool may_read_client(const struct connection *connection)
 {
@@ -349,7 +228,7 @@ static void read_client(struct connection *connection)
         }
         connection->in.length += (size_t)n;
         connection->in.data[connection->in.length] = '\0';
-        connection->heard = rpc_loop_now(connection->server->loop);
+        connection->moved = rpc_loop_now(connection->server->loop);
         advance(connection);
     }
 }
@@ -371,7 +250,9 @@ static void flush_client(struct connection *connection)
         sent += (size_t)n;
     }
     buffer_consume(out, sent);
-    if (!out->length && out->capacity > DOCKER_PAUSE)
+    if (sent)
+        connection->moved = rpc_loop_now(connection->server->loop);
+    if (!out->length && out->capacity >= DOCKER_PAUSE)
         buffer_finish(out);
 }
 
@@ -403,7 +284,8 @@ static void flush_stream(struct connection *connection)
         shutdown(connection->stream.fd, SHUT_WR);
     }
     bool whole = connection->state == CONNECTION_EXCHANGE && !to->length &&
-                 connection->body.state == BODY_DONE && connection->directions & STREAM_IN;
+                 connection->body.state == BODY_DONE && connection->directions & STREAM_IN &&
+                 !connection->cut_off;
     if (connection->stream.fd >= 0 && whole) {
         connection->directions &= ~(unsigned)STREAM_IN;
         shutdown(connection->stream.fd, SHUT_WR); /* of a socket; a pipe is closed below */
@@ -438,6 +320,11 @@ static void look_for_reader(struct connection *connection)
     connection->looks--;
     if (ioctl(connection->client.fd, SIOCOUTQ, &unread) < 0 || !unread)
         connection->looks = 0;
+    if (!connection->looks) {
+        buffer_append(&connection->out, connection->last_words.data, connection->last_words.length);
+        buffer_finish(&connection->last_words);
+        connection_touch(connection);
+    }
     if (connection->looks)
         rpc_loop_set_timer(connection->server->loop, &connection->look,
                            rpc_loop_update_now(connection->server->loop) + LOOK_NS);
@@ -464,6 +351,13 @@ static void stream_dry(struct connection *connection)
         answer_end(exchange);
 }
 
+static void relay_output(struct connection *connection, const char *data, size_t length)
+{
+    if (connection->exchange->framed)
+        answer_frame(connection->exchange, length);
+    buffer_append(&connection->out, data, length);
+}
+
 static void read_stream(struct connection *connection)
 {
     char data[READ_SIZE] _uninitialized_;
@@ -477,7 +371,7 @@ static void read_stream(struct connection *connection)
             return;
         }
         if (connection->state == CONNECTION_RELAY)
-            buffer_append(&connection->out, data, (size_t)n);
+            relay_output(connection, data, (size_t)n);
         else if (connection->exchange->pumped)
             connection->exchange->pumped(connection->exchange, data, (size_t)n);
         else
@@ -500,6 +394,8 @@ static void settle(struct connection *connection)
         return; /* what is left of its body comes first */
     exchange_free(steal_ptr(connection->exchange));
     enter(connection, connection->keep ? CONNECTION_HEAD : CONNECTION_FAREWELL);
+    if (!connection->in.length)
+        buffer_finish(&connection->in); /* of one that only waits */
 }
 
 /* Who says no more is not there any more, unless an answer is on its way. */
@@ -507,38 +403,47 @@ static void check_client(struct connection *connection)
 {
     const struct exchange *exchange = connection->exchange;
 
-    if (!connection->client_ended)
+    if (!connection->client_ended || request_waits(connection))
         return;
     if (connection->state == CONNECTION_HEAD || connection->state == CONNECTION_BODY ||
         (connection->state == CONNECTION_EXCHANGE && !exchange->ended && exchange->route &&
          exchange->route->flags & ROUTE_LONG)) {
         exchange_free(steal_ptr(connection->exchange));
+        connection_close_stream(connection);
         enter(connection, CONNECTION_FAREWELL);
     } else if (connection->state == CONNECTION_EXCHANGE && connection->body.state != BODY_DONE) {
-        connection->body.state = BODY_DONE; /* a part of it is all that there is */
-        connection->keep = false;
-        connection_close_stream(connection);
+        size_t waiting = connection->in.length;
+        advance(connection); /* there may be room now for what was read */
+        bool waits = waiting && connection->to_stream.length >= DOCKER_PAUSE;
+        if (connection->in.length == waiting && connection->body.state != BODY_DONE && !waits)
+            request_cut_off(connection);
     }
 }
 
 static void check_farewell(struct connection *connection)
 {
-    if (connection->state != CONNECTION_FAREWELL || connection->out.length)
+    if (connection->state != CONNECTION_FAREWELL || connection->out.length ||
+        connection->last_words.length)
         return;
     shutdown(connection->client.fd, SHUT_WR);
     if (connection->client_ended)
         connection->state = CONNECTION_CLOSED;
 }
 
+/* However long what waits for the client is not read: a program that looks at the end of a log a
+ * page at a time is no fault, and the kernel tells when the client is gone. How much waits is
+ * limited (account()). */
 static uint64_t patience(const struct connection *connection)
 {
+    if (connection->out.length && connection->state != CONNECTION_BODY)
+        return 0;
     switch (connection->state) {
     case CONNECTION_HEAD:
         return connection->in.length ? DOCKER_HEAD_SECONDS : DOCKER_IDLE_SECONDS;
     case CONNECTION_BODY:
         return DOCKER_BODY_SECONDS;
     case CONNECTION_FAREWELL:
-        return connection->out.length ? DOCKER_BODY_SECONDS : DOCKER_CLOSE_SECONDS;
+        return DOCKER_CLOSE_SECONDS;
     case CONNECTION_EXCHANGE:
         return connection->exchange->ended ? DOCKER_BODY_SECONDS : 0;
     default:
@@ -552,7 +457,7 @@ static void set_timer(struct connection *connection)
 
     if (seconds)
         rpc_loop_set_timer(connection->server->loop, &connection->timer,
-                           connection->heard + seconds * NS_PER_SECOND);
+                           connection->moved + seconds * NS_PER_SECOND);
     else
         rpc_loop_clear_timer(connection->server->loop, &connection->timer);
 }
@@ -600,6 +505,53 @@ static void move_on(struct connection *connection)
              connection->out.length < DOCKER_PAUSE);
 }
 
+/* ---- memory ---- */
+
+static size_t held_by(const struct connection *connection)
+{
+    const struct exchange *exchange = connection->exchange;
+
+    return connection->in.capacity + connection->out.capacity + connection->to_stream.capacity +
+           connection->headers.capacity + (exchange ? exchange->body.capacity : 0);
+}
+
+static void count(struct connection *connection, size_t bytes)
+{
+    connection->server->bytes += bytes - connection->counted;
+    connection->counted = bytes;
+}
+
+static struct connection *find_largest(const struct docker_server *server)
+{
+    struct connection *largest = NULL;
+
+    for (struct connection *other = server->connections; other; other = other->next)
+        if (other->counted && (!largest || other->counted > largest->counted))
+            largest = other;
+    return largest;
+}
+
+/* While all of them together hold more than DOCKER_BUDGET, the one that holds most is ended. */
+static void account(struct connection *connection)
+{
+    struct docker_server *server = connection->server;
+    struct connection *largest;
+
+    /* What follows events or waits for an end for days sends nothing. */
+    if (!connection->in.length && connection->state != CONNECTION_HEAD)
+        buffer_finish(&connection->in);
+    count(connection, held_by(connection));
+    while (server->bytes > DOCKER_BUDGET && (largest = find_largest(server))) {
+        log_warning("docker: %zu bytes wait for clients, and most for one that is left now",
+                    server->bytes);
+        largest->state = CONNECTION_CLOSED;
+        count(largest, 0);
+        connection_touch(largest);
+    }
+}
+
+/* ---- all of it ---- */
+
 static void update(struct connection *connection)
 {
     if (connection->state != CONNECTION_CLOSED)
@@ -610,6 +562,8 @@ static void update(struct connection *connection)
     if (connection->state != CONNECTION_CLOSED)
         check_farewell(connection);
     if (connection->state != CONNECTION_CLOSED)
+        account(connection);
+    if (connection->state != CONNECTION_CLOSED)
         set_watches(connection);
     if (connection->state == CONNECTION_CLOSED) {
         connection_free(connection);
@@ -617,8 +571,7 @@ static void update(struct connection *connection)
     }
     set_timer(connection);
     /* A pipelined request that waited for room. */
-    if (connection->state == CONNECTION_HEAD && connection->out.length < DOCKER_PAUSE &&
-        head_length(buffer_text(&connection->in), connection->in.length))
+    if (connection->out.length < DOCKER_PAUSE && request_waits(connection))
         connection_touch(connection);
 }
 
@@ -726,7 +679,7 @@ void docker_server_accept(struct docker_server *server, int fd, const struct doc
                                       .read_file = {.callback = on_read_file},
                                       .timer = {.callback = on_time},
                                       .look = {.callback = on_look},
-                                      .heard = rpc_loop_now(server->loop),
+                                      .moved = rpc_loop_now(server->loop),
                                       .body = {.state = BODY_DONE}};
     connection->next = server->connections;
     connection->at = &server->connections;

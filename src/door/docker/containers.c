@@ -2,7 +2,6 @@
 #include <strings.h>
 
 #include <base/alloc.h>
-#include <base/clock.h>
 #include <base/text.h>
 #include <door/inspect.h>
 #include <rpc/server.h>
@@ -15,60 +14,6 @@
 
 /* ---- list */
 
-static int64_t seconds_of(const char *time)
-{
-    int64_t nanoseconds;
-
-    return time && clock_parse(time, &nanoseconds) == 0 ? nanoseconds / CLOCK_SECOND : 0;
-}
-
-static void write_port(struct json_writer *writer, const struct api_port *port)
-{
-    json_writer_object_begin(writer);
-    if (port->has_host_port && port->host_port)
-        field_text(writer, "IP", text_empty(port->host_address) ? "0.0.0.0" : port->host_address);
-    field_unsigned(writer, "PrivatePort", port->container_port);
-    if (port->has_host_port && port->host_port)
-        field_unsigned(writer, "PublicPort", port->host_port);
-    field_text(writer, "Type", text_empty(port->protocol) ? "tcp" : port->protocol);
-    json_writer_object_end(writer);
-}
-
-static void write_names(struct json_writer *writer, char *const *names)
-{
-    json_writer_key(writer, "Names");
-    json_writer_array_begin(writer);
-    for (; names && *names; names++) {
-        _cleanup_free_ char *name = xasprintf("/%s", *names);
-        json_writer_string(writer, name);
-    }
-    json_writer_array_end(writer);
-}
-
-static void write_summary(struct json_writer *writer, const struct api_container_summary *container)
-{
-    json_writer_object_begin(writer);
-    field_text(writer, "Id", container->id);
-    write_names(writer, container->names);
-    field_text(writer, "Image", container->image);
-    field_text(writer, "ImageID", container->image_id);
-    field_text(writer, "Command", container->command);
-    field_integer(writer, "Created", seconds_of(container->created_at));
-    json_writer_key(writer, "Ports");
-    json_writer_array_begin(writer);
-    for (size_t i = 0; i < container->ports_count; i++)
-        write_port(writer, container->ports[i]);
-    json_writer_array_end(writer);
-    field_map(writer, "Labels", container->labels);
-    field_text(writer, "State", container->state);
-    field_text(writer, "Status", container->status);
-    if (container->has_size_rw)
-        field_integer(writer, "SizeRw", container->size_rw);
-    if (container->has_size_root_fs)
-        field_integer(writer, "SizeRootFs", container->size_root_fs);
-    json_writer_object_end(writer);
-}
-
 static void on_list(struct exchange *exchange, const struct rpc_outcome *outcome)
 {
     const struct api_container_summaries *list = outcome->result;
@@ -78,7 +23,7 @@ static void on_list(struct exchange *exchange, const struct rpc_outcome *outcome
     json_writer_init(&writer, &out, JSON_COMPACT);
     json_writer_array_begin(&writer);
     for (size_t i = 0; i < list->containers_count; i++)
-        write_summary(&writer, list->containers[i]);
+        docker_write_summary(&writer, list->containers[i]);
     json_writer_array_end(&writer);
     answer_json(exchange, 200, &out);
 }
@@ -141,12 +86,22 @@ void docker_container_list(struct exchange *exchange)
                                        .has_all = true,
                                        .size = target_flag(&exchange->target, "size"),
                                        .has_size = true,
+                                       .details = true,
+                                       .has_details = true,
                                        .filters = &wanted};
     int64_t limit = target_number(&exchange->target, "limit", 0);
 
     which.has_limit = limit > 0;
     which.limit = which.has_limit ? (int32_t)(limit > INT32_MAX ? INT32_MAX : limit) : 0;
-    if (filters_of(exchange, known, &filters) && wanted_of(exchange, &filters, &wanted)) {
+    if (!filters_of(exchange, known, &filters))
+        return;
+    char **task = filters_get(&filters, "is-task");
+    if (task && (text_equal(task[0], "true") || text_equal(task[0], "1"))) {
+        static const struct api_container_summaries none;
+        on_list(exchange, &(struct rpc_outcome){.result = (void *)(uintptr_t)&none});
+        return;
+    }
+    if (wanted_of(exchange, &filters, &wanted)) {
         call(exchange, "container.list", &which, on_list, NULL);
         free(wanted.exited);
     }
@@ -182,6 +137,10 @@ void docker_container_start(struct exchange *exchange)
 {
     const struct api_container_ref which = {.container = exchange->words[0]};
 
+    if (!text_empty(target_text(&exchange->target, "checkpoint"))) {
+        answer_fail(exchange, 400, "checkpoint is only supported in experimental mode");
+        return;
+    }
     call(exchange, "container.start", &which, done_changed, NULL);
 }
 
@@ -206,6 +165,8 @@ void docker_container_stop(struct exchange *exchange)
     call(exchange, "container.stop", &how, done_changed, NULL);
 }
 
+enum { KILL_SECONDS = 10 };
+
 /* dockerd answers SIGKILL when the container has ended, and clients look at once. */
 static bool is_kill(const char *signal)
 {
@@ -217,13 +178,26 @@ static bool is_kill(const char *signal)
     return text_empty(signal);
 }
 
+/* One that cannot die, of a disk that does not answer. */
+static void on_kill_is_late(struct rpc_timer *timer)
+{
+    struct exchange *exchange =
+        (struct exchange *)((char *)timer - offsetof(struct exchange, timer));
+
+    calls_cancel(exchange);
+    answer_fail(exchange, 500, "tried to kill container, but did not receive an exit event");
+}
+
 static void wait_for_end(struct exchange *exchange, const struct rpc_outcome *outcome _unused_)
 {
     static const struct call_options errors = {.errors = true};
+    struct rpc_loop *loop = connection_loop(exchange->connection);
     const struct api_container_wait how = {.container = exchange->words[0],
                                            .condition = (char *)"not-running"};
 
     call(exchange, "container.wait", &how, call_done_empty, &errors);
+    exchange->timer.callback = on_kill_is_late;
+    rpc_loop_set_timer(loop, &exchange->timer, rpc_loop_now(loop) + KILL_SECONDS * 1000000000ULL);
 }
 
 void docker_container_kill(struct exchange *exchange)
@@ -247,10 +221,23 @@ void docker_container_remove(struct exchange *exchange)
     };
 
     if (target_flag(&exchange->target, "link")) {
-        answer_fail(exchange, 501, "links of containers are not kept as names");
+        answer_fail(exchange, 409, "Conflict, cannot remove the default name of the container");
         return;
     }
     call(exchange, "container.remove", &how, call_done_empty, NULL);
+}
+
+/* docker's name of a link is CONTAINER/ALIAS. */
+void docker_link_remove(struct exchange *exchange)
+{
+    const struct api_container_update how = {.container = exchange->words[0],
+                                             .remove_link = exchange->words[1]};
+
+    if (target_flag(&exchange->target, "link"))
+        call(exchange, "container.update", &how, call_done_empty, NULL);
+    else
+        answer_fail(exchange, 404, "No such container: %.128s/%.128s", exchange->words[0],
+                    exchange->words[1]);
 }
 
 void docker_container_resize(struct exchange *exchange)
@@ -286,6 +273,7 @@ static void write_waited(struct exchange *exchange, int64_t code, const char *er
     }
     json_writer_object_end(&writer);
     buffer_append_char(&out, '\n');
+    answer_begin(exchange, 200, "application/json");
     answer_data(exchange, out.data, out.length);
     answer_end(exchange);
 }
@@ -327,62 +315,4 @@ void docker_container_wait(struct exchange *exchange)
     call(exchange, "container.wait", &how, on_waited, &errors);
     if (!exchange->ended)
         call(exchange, "container.inspect", &which, on_wait_begun, &errors);
-}
-
-/* ---- commit */
-
-static void on_committed(struct exchange *exchange, const struct rpc_outcome *outcome)
-{
-    const struct api_image_id *image = outcome->result;
-    struct buffer out = BUFFER_INIT;
-    struct json_writer writer;
-
-    json_writer_init(&writer, &out, JSON_COMPACT);
-    json_writer_object_begin(&writer);
-    field_text(&writer, "Id", image->id);
-    json_writer_object_end(&writer);
-    answer_json(exchange, 201, &out);
-}
-
-/* Instructions, a line each. */
-static char **changes_of(const struct exchange *exchange)
-{
-    _cleanup_strv_ char **texts = target_list(&exchange->target, "changes");
-    char **changes = NULL;
-
-    for (size_t i = 0; texts && texts[i]; i++) {
-        _cleanup_strv_ char **lines = strv_split(texts[i], '\n');
-        for (size_t j = 0; lines && lines[j]; j++)
-            if (lines[j][0])
-                strv_append(&changes, lines[j]);
-    }
-    return changes;
-}
-
-void docker_commit(struct exchange *exchange)
-{
-    const struct target *target = &exchange->target;
-    const char *container = target_text(target, "container"), *pause = target_text(target, "pause");
-    const char *repository = target_text(target, "repo"), *tag = target_text(target, "tag");
-    _cleanup_strv_ char **changes = changes_of(exchange);
-    _cleanup_free_ char *name = text_empty(repository)
-                                    ? NULL
-                                    : xasprintf("%s%s%s", repository, text_empty(tag) ? "" : ":",
-                                                text_empty(tag) ? "" : tag);
-
-    if (text_empty(container)) {
-        answer_fail(exchange, 400, "no container is named");
-        return;
-    }
-    const struct api_container_commit how = {
-        .container = (char *)(uintptr_t)container,
-        .name = name,
-        .message = (char *)(uintptr_t)target_text(target, "comment"),
-        .author = (char *)(uintptr_t)target_text(target, "author"),
-        .pause = !pause || target_flag(target, "pause"),
-        .has_pause = true,
-        .changes = changes,
-        .changes_count = strv_length(changes),
-    };
-    call(exchange, "container.commit", &how, on_committed, NULL);
 }

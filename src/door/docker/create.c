@@ -100,6 +100,7 @@ static void add_config(struct docker_container_config *from, struct api_containe
     take_text(&spec->mac_address, &from->mac_address);
     take_map(&spec->labels, &from->labels);
     take_text(&spec->stop_signal, &from->stop_signal);
+    take_text(&spec->runtime, &from->runtime);
     spec->stop_timeout = from->stop_timeout;
     spec->has_stop_timeout = from->has_stop_timeout;
     add_health(from->healthcheck, spec);
@@ -235,7 +236,8 @@ static int parse_port(const char *text, struct api_port *port, struct error *err
 
     if (text_to_u64(number, 1, UINT16_MAX, &value) < 0)
         return error_set(err, -EINVAL, "invalid port specification: \"%s\"", text);
-    if (!text_equal(protocol, "tcp") && !text_equal(protocol, "udp"))
+    if (!text_equal(protocol, "tcp") && !text_equal(protocol, "udp") &&
+        !text_equal(protocol, "sctp"))
         return error_set(err, -EINVAL, "invalid protocol in port specification: \"%s\"", text);
     port->container_port = (uint16_t)value;
     port->protocol = xstrdup(protocol);
@@ -426,6 +428,11 @@ static void add_isolation(struct docker_host_config *from, struct api_container_
     take_flag(&spec->read_only_root, &spec->has_read_only_root, from->readonly_rootfs);
 }
 
+static bool is_side(int64_t cells)
+{
+    return cells > 0 && cells <= UINT16_MAX;
+}
+
 static int add_host_config(struct docker_host_config *from, struct api_container_spec *spec,
                            struct error *err)
 {
@@ -448,7 +455,10 @@ static int add_host_config(struct docker_host_config *from, struct api_container
     take_flag(&spec->auto_remove, &spec->has_auto_remove, from->auto_remove);
     take_map(&spec->annotations, &from->annotations);
     take_map(&spec->sysctls, &from->sysctls);
-    take_text(&spec->runtime, &from->runtime);
+    if (!text_empty(from->runtime)) {
+        free(spec->runtime);
+        spec->runtime = steal_ptr(from->runtime);
+    }
     take_text(&spec->cgroup_parent, &from->cgroup_parent);
     spec->oom_score_adj = from->oom_score_adj;
     spec->has_oom_score_adj = from->oom_score_adj != 0;
@@ -456,7 +466,8 @@ static int add_host_config(struct docker_host_config *from, struct api_container
     spec->has_shm_size = from->shm_size != 0;
     spec->init = from->init;
     spec->has_init = from->has_init && from->init;
-    if (from->console_size_count == 2 && from->console_size[0] > 0 && from->console_size[1] > 0) {
+    if (from->console_size_count == 2 && is_side(from->console_size[0]) &&
+        is_side(from->console_size[1])) {
         spec->rows = (uint16_t)from->console_size[0];
         spec->columns = (uint16_t)from->console_size[1];
         spec->has_rows = spec->has_columns = true;

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include <base/alloc.h>
@@ -19,13 +20,38 @@ void exchange_set_state(struct exchange *exchange, void *state, void (*release)(
     exchange->release = release;
 }
 
+/* A page of the web can have a browser send a body of any text without asking first, but none of
+ * this type. */
+static bool is_json(const char *type)
+{
+    static const char json[] = "application/json";
+    size_t length = type ? strcspn(type, "; \t") : 0;
+
+    return length == strlen(json) && strncasecmp(type, json, length) == 0;
+}
+
+/* Nothing, or null as the command line sends it of what it has none of. */
+static bool is_nothing(const char *text)
+{
+    text += strspn(text, " \t\r\n");
+    if (strncmp(text, "null", 4) == 0)
+        text += 4;
+    return !text[strspn(text, " \t\r\n")];
+}
+
 bool exchange_document(struct exchange *exchange, const struct json_type *type, void **ret)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     const char *text = buffer_text(&exchange->body);
     size_t length = exchange->body.length;
-    bool empty = length == 0 || text_equal(text, "null");
+    bool empty = strlen(text) == length && is_nothing(text);
 
+    const char *content = head_field(&exchange->head, "Content-Type");
+    if (length && !is_json(content)) {
+        answer_fail(exchange, 400, "Content-Type specified (%s) must be 'application/json'",
+                    content ? content : "");
+        return false;
+    }
     if (json_parse(type, empty ? "{}" : text, empty ? 2 : length, NULL, ret, &err) == 0)
         return true;
     answer_fail(exchange, 400, "invalid JSON: %s", error_message(&err));

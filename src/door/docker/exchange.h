@@ -2,6 +2,7 @@
  * A request and its answer, as handlers see them; and the connections beneath.
  *
  *     connection.c   bytes: requests in, answers out, bodies and streams through
+ *     request.c      requests out of those bytes
  *     exchange.c     answers: documents, errors, chunks, streams
  *     call.c         calls of the management API, and what their errors are in HTTP
  *     routes.c       which handler is for which request
@@ -18,6 +19,7 @@
 #include <stdint.h>
 
 #include <base/buffer.h>
+#include <base/detach_keys.h>
 #include <base/error.h>
 #include <door/docker.h>
 #include <rpc/channel.h>
@@ -31,6 +33,7 @@
 enum {
     DOCKER_BODY_MAX = 4 * 1024 * 1024, /* bytes of a document that a client sends */
     DOCKER_PAUSE = 128 * 1024,         /* bytes that wait in one direction; no more are read then */
+    DOCKER_BUDGET = 64 * 1024 * 1024,  /* bytes that all clients together have here */
     DOCKER_HEAD_SECONDS = 30,          /* for a head to become whole */
     DOCKER_BODY_SECONDS = 120,         /* without another byte of a body */
     DOCKER_IDLE_SECONDS = 600,         /* between two requests */
@@ -51,7 +54,7 @@ enum {
 };
 
 struct route {
-    const char *method;
+    const char *method;  /* NULL: any */
     const char *pattern; /* "*" is a word without slashes, "**" one with */
     void (*handler)(struct exchange *exchange);
     unsigned flags;
@@ -84,6 +87,11 @@ struct exchange {
     /* Of exchange_pump(): what came, and that no more comes. */
     void (*pumped)(struct exchange *exchange, const char *data, size_t length);
     void (*dry)(struct exchange *exchange);
+    /* Of a hijacked stream: what comes out of it is put into frames, as standard output; these keys
+     * part its client from it, and have done so. */
+    bool framed;
+    struct detach_keys detach_keys;
+    bool detached;
     struct rpc_timer timer; /* the handler's */
 };
 
@@ -93,7 +101,8 @@ bool exchange_since(const struct exchange *exchange, unsigned minor);
 /* Sets the handler's state, which is freed by release. */
 void exchange_set_state(struct exchange *exchange, void *state, void (*release)(void *state));
 
-/* The body as a document of this type. false: it was answered that it makes no sense. An empty body
+/* The body as a document of this type. false: it was answered that it makes no sense, or is not
+ * said to be JSON. An empty body
  * is an empty object. */
 bool exchange_document(struct exchange *exchange, const struct json_type *type, void **ret);
 
@@ -131,6 +140,8 @@ void answer_hijack(struct exchange *exchange, int fd, bool tty);
 void answer_raw(struct exchange *exchange, bool tty);
 /* The end of such a stream, for who has dry() set. */
 void answer_hang_up(struct exchange *exchange);
+/* The head of a frame of that many bytes of standard output. */
+void answer_frame(struct exchange *exchange, size_t length);
 /* A stream that has nothing but this line, on standard output, and ends. */
 void answer_last_words(struct exchange *exchange, const char *text, bool tty);
 /* The end of a pipe that the body of the request comes out of. -errno. */
@@ -168,6 +179,9 @@ void call_done_empty(struct exchange *exchange, const struct rpc_outcome *outcom
 /* And with 200 without a body. */
 void call_done_nothing(struct exchange *exchange, const struct rpc_outcome *outcome);
 
+/* Nothing of them is heard any more, and they are of no effect once done() is called. */
+void calls_revoke(struct exchange *exchange, call_done done);
+
 /* ---- connections (connection.c, for those above) ---- */
 
 enum connection_state {
@@ -195,10 +209,11 @@ struct connection {
     struct rpc_task update;
     struct rpc_task read_file; /* of a stream that cannot be waited for */
     struct rpc_timer timer;
-    uint64_t heard; /* last byte of the client, in loop time */
+    uint64_t moved; /* last byte of the client, or to it, in loop time */
     struct buffer in, out;
     struct buffer to_stream;
-    struct buffer headers; /* of the next answer */
+    struct buffer headers;    /* of the next answer */
+    struct buffer last_words; /* that go out once the head of a stream is read */
     struct body body;
     struct exchange *exchange; /* NULL: none */
     struct rpc_channel *channel;
@@ -207,6 +222,9 @@ struct connection {
     bool client_ended;    /* and all of it was read */
     bool keep;            /* another request may follow */
     bool swallow;         /* the rest of the body goes nowhere */
+    bool cut_off;         /* so was the body: its stream is not to end yet */
+    size_t searched;      /* bytes of `in` that have no end of a head */
+    size_t counted;       /* bytes of the server's */
     unsigned looks;       /* that are left at whether the head of a stream is read; 0: no more */
     struct rpc_timer look;
 };
@@ -217,5 +235,16 @@ void connection_touch(struct connection *connection);
 struct rpc_channel *connection_channel(struct connection *connection, struct error *err);
 void connection_close_stream(struct connection *connection);
 struct rpc_loop *connection_loop(struct connection *connection);
+/* Whether who is to be told more has not read what it was told before. */
+bool connection_is_behind(const struct connection *connection);
+
+/* ---- requests (request.c, for connection.c) ---- */
+
+/* Heads and bodies out of `in`, as far as there are any. */
+void request_advance(struct connection *connection);
+/* Whether one is there whole, and not begun. */
+bool request_waits(struct connection *connection);
+/* The client says no more in the middle of a body. */
+void request_cut_off(struct connection *connection);
 
 #endif

@@ -1,4 +1,3 @@
-#include <base/detach_keys.h>
 #include <base/alloc.h>
 #include <base/detach_keys.h>
 #include <base/text.h>
@@ -66,11 +65,16 @@ static void on_ended(struct exchange *exchange, const struct rpc_outcome *outcom
     answer_hang_up(exchange);
 }
 
-/* Clients ask for the exit code when they see the end of the stream: it has to be known by then. */
+/* Clients ask for the exit code when they see the end of the stream: it has to be known by then.
+ * Whom the detach keys have parted from a process that runs on is told at once. */
 static void on_output_ended(struct exchange *exchange)
 {
     const struct api_exec_ref which = {.exec_id = exchange->words[0]};
 
+    if (exchange->detached) {
+        answer_hang_up(exchange);
+        return;
+    }
     call(exchange, "container.execWait", &which, on_ended, &(struct call_options){.errors = true});
     if (!exchange->calls)
         answer_hang_up(exchange);
@@ -79,6 +83,19 @@ static void on_output_ended(struct exchange *exchange)
 static bool could_not_run(const struct rpc_outcome *outcome)
 {
     return outcome->fault == RPC_PROGRAM_NOT_FOUND || outcome->fault == RPC_PROGRAM_NOT_EXECUTABLE;
+}
+
+/* Whether a terminal's stream has frames is said by the request to start, not by the one to create
+ * the session: docker-py starts those of a terminal without saying so, and unpacks frames. */
+static void begin_stream(struct exchange *exchange, const struct rpc_outcome *outcome, bool tty)
+{
+    const struct api_exec_started *started = outcome->result;
+
+    exchange->dry = on_output_ended;
+    exchange->framed = started->tty && !tty;
+    detach_keys_parse(started->detach_keys ? started->detach_keys : "", &exchange->detach_keys,
+                      NULL); /* the daemon has read them */
+    answer_hijack(exchange, steal_fd(&outcome->fds[0]), tty);
 }
 
 /* dockerd has given the stream away by then, and writes into it; the exit code is the session's. */
@@ -92,10 +109,8 @@ static void on_started(struct exchange *exchange, const struct rpc_outcome *outc
         call_answer_error(exchange, outcome);
     else if (start->detach || outcome->fds_count != 1)
         answer_empty(exchange, 200);
-    else {
-        exchange->dry = on_output_ended;
-        answer_hijack(exchange, steal_fd(&outcome->fds[0]), start->tty);
-    }
+    else
+        begin_stream(exchange, outcome, start->tty);
 }
 
 static uint16_t size_at(const struct docker_exec_start_config *config, size_t index)
@@ -145,6 +160,12 @@ static void write_process(struct json_writer *writer, const struct api_exec_deta
     json_writer_object_end(writer);
 }
 
+/* dockerd 20.10 says 126 of every program that could not be run, also of one that is not there. */
+static int64_t exit_code_of(const struct api_exec_details *exec)
+{
+    return exec->exit_code == 127 && !exec->has_pid ? 126 : exec->exit_code;
+}
+
 static void on_inspect(struct exchange *exchange, const struct rpc_outcome *outcome)
 {
     const struct api_exec_details *exec = outcome->result;
@@ -156,7 +177,7 @@ static void on_inspect(struct exchange *exchange, const struct rpc_outcome *outc
     field_text(&writer, "ID", exec->exec_id);
     field_boolean(&writer, "Running", exec->running);
     if (exec->has_exit_code)
-        field_integer(&writer, "ExitCode", exec->exit_code);
+        field_integer(&writer, "ExitCode", exit_code_of(exec));
     else
         field_null(&writer, "ExitCode");
     write_process(&writer, exec);

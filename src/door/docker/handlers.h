@@ -16,11 +16,22 @@ void docker_version(struct exchange *exchange);
 void docker_info(struct exchange *exchange);
 void docker_auth(struct exchange *exchange);
 
+/* swarm.c */
+void docker_swarm_leave(struct exchange *exchange);
+void docker_swarm_none(struct exchange *exchange);
+void docker_swarm_begin(struct exchange *exchange);
+void docker_plugin_list(struct exchange *exchange);
+
 /* events.c */
 void docker_events(struct exchange *exchange);
 
 /* create.c */
 void docker_container_create(struct exchange *exchange);
+
+/* summary.c */
+struct api_container_summary;
+void docker_write_summary(struct json_writer *writer,
+                          const struct api_container_summary *container);
 
 /* containers.c */
 void docker_container_list(struct exchange *exchange);
@@ -31,6 +42,9 @@ void docker_container_kill(struct exchange *exchange);
 void docker_container_wait(struct exchange *exchange);
 void docker_container_resize(struct exchange *exchange);
 void docker_container_remove(struct exchange *exchange);
+void docker_link_remove(struct exchange *exchange);
+
+/* commit.c */
 void docker_commit(struct exchange *exchange);
 
 /* operations.c */
@@ -46,8 +60,9 @@ void docker_container_prune(struct exchange *exchange);
 void docker_image_create(struct exchange *exchange);
 void docker_image_push(struct exchange *exchange);
 void docker_image_search(struct exchange *exchange);
-/* Of the standard's alphabet, or that of URLs. Owned by the caller; NULL: it is none. */
-char *docker_base64_decode(const char *text, size_t *ret_length);
+/* What is in it moves; NULL: there is nothing. Owned. */
+struct docker_auth_config;
+struct api_credentials *docker_credentials_take(struct docker_auth_config *auth);
 
 /* build.c */
 void docker_build(struct exchange *exchange);

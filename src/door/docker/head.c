@@ -149,6 +149,15 @@ const char *head_field(const struct head *head, const char *name)
     return NULL;
 }
 
+/* A list may be said in several headers (RFC 9110, 5.3). */
+static bool fields_have(const struct head *head, const char *name, const char *word)
+{
+    for (size_t i = 0; head->names && head->names[i]; i++)
+        if (strcasecmp(head->names[i], name) == 0 && list_has(head->values[i], word))
+            return true;
+    return false;
+}
+
 /* How long the body is, as RFC 9112, 6.3 has it. Nothing may be said twice, but that docker-py says
  * a length beside the chunks, which counts for nothing then; there is no other request behind one.
  */
@@ -179,7 +188,6 @@ static unsigned find_length(struct head *head, const char **problem)
 
 static unsigned look_at_fields(struct head *head, const char **problem)
 {
-    const char *connection = head_field(head, "Connection");
     const char *expect = head_field(head, "Expect");
 
     unsigned status = find_length(head, problem);
@@ -192,9 +200,9 @@ static unsigned look_at_fields(struct head *head, const char **problem)
     if (expect && strcasecmp(expect, "100-continue") != 0)
         return 417;
     head->expects = expect && !head->old;
-    head->keep = !head->old && !list_has(connection, "close") &&
+    head->keep = !head->old && !fields_have(head, "Connection", "close") &&
                  !(head->chunked && head_field(head, "Content-Length"));
-    head->upgrade = list_has(connection, "upgrade") && head_field(head, "Upgrade");
+    head->upgrade = fields_have(head, "Connection", "upgrade") && head_field(head, "Upgrade");
     return 0;
 }
 

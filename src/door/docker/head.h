@@ -10,7 +10,8 @@
 #include <stdint.h>
 
 enum {
-    HEAD_MAX = 64 * 1024,  /* bytes, the empty line included; X-Registry-Config can be long */
+    HEAD_MAX = 1 << 20, /* bytes, the empty line included, as Go has it; X-Registry-Config is long
+                           with a dozen registries */
     HEAD_FIELDS_MAX = 100, /* headers */
     HEAD_METHOD_MAX = 16,
     HEAD_NO_LENGTH = -1,

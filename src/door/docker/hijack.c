@@ -83,17 +83,27 @@ void answer_raw(struct exchange *exchange, bool tty)
     begin_hijack(exchange, tty);
 }
 
-void answer_last_words(struct exchange *exchange, const char *text, bool tty)
+static void write_frame_head(struct buffer *out, size_t length)
 {
-    struct connection *connection = exchange->connection;
-    const size_t length = strlen(text) + 2;
     const char head[8] = {
         1, 0, 0, 0, (char)(length >> 24), (char)(length >> 16), (char)(length >> 8), (char)length};
 
+    buffer_append(out, head, sizeof(head));
+}
+
+void answer_frame(struct exchange *exchange, size_t length)
+{
+    write_frame_head(&exchange->connection->out, length);
+}
+
+void answer_last_words(struct exchange *exchange, const char *text, bool tty)
+{
+    struct buffer *words = &exchange->connection->last_words;
+
     begin_hijack(exchange, tty);
     if (!tty)
-        buffer_append(&connection->out, head, sizeof(head));
-    buffer_printf(&connection->out, "%s\r\n", text);
+        write_frame_head(words, strlen(text) + 2);
+    buffer_printf(words, "%s\r\n", text);
     answer_end(exchange);
 }
 

@@ -252,7 +252,9 @@ void docker_image_remove(struct exchange *exchange)
 {
     const struct api_image_remove how = {.image = exchange->words[0],
                                          .force = target_flag(&exchange->target, "force"),
-                                         .has_force = true};
+                                         .has_force = true,
+                                         .no_prune = target_flag(&exchange->target, "noprune"),
+                                         .has_no_prune = true};
 
     call(exchange, "image.remove", &how, on_removed, NULL);
 }
@@ -275,6 +277,12 @@ static void on_loaded(struct exchange *exchange, const struct rpc_outcome *outco
 {
     const struct api_image_loaded *loaded = outcome->result;
 
+    /* dockerd has begun its answer by then: clients look for the last line of it. */
+    answer_begin(exchange, 200, "application/json");
+    if (outcome->code < 0) {
+        answer_error(exchange, call_status(outcome), outcome->error);
+        return;
+    }
     for (size_t i = 0; i < loaded->images_count; i++) {
         const struct api_loaded_image *image = loaded->images[i];
         for (size_t j = 0; j < image->names_count; j++) {
@@ -286,7 +294,6 @@ static void on_loaded(struct exchange *exchange, const struct rpc_outcome *outco
             write_stream_line(exchange, text);
         }
     }
-    answer_begin(exchange, 200, "application/json");
     answer_end(exchange);
 }
 
@@ -302,7 +309,7 @@ void docker_image_load(struct exchange *exchange)
         return;
     }
     call(exchange, "image.load", &how, on_loaded,
-         &(struct call_options){.fds = &fd, .fds_count = 1});
+         &(struct call_options){.fds = &fd, .fds_count = 1, .errors = true});
 }
 
 /* ---- save */

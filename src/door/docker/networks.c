@@ -131,6 +131,10 @@ void docker_network_create(struct exchange *exchange)
     if (!exchange_document(exchange, &docker_network_create_type, &document))
         return;
     from = document;
+    if (from->config_only || (from->config_from && !text_empty(from->config_from->network))) {
+        answer_fail(exchange, 501, "there are no networks that are settings of others");
+        return;
+    }
     struct api_network_create how = {
         .name = text_empty(from->name) ? (char *)"" : from->name,
         .driver = text_empty(from->driver) ? NULL : from->driver,

@@ -126,6 +126,8 @@ bool docker_prune_filters(struct exchange *exchange, const struct filters *filte
 {
     char **until = filters_get(filters, "until");
 
+    if (!until)
+        until = filters_get(filters, "unused-for"); /* of builds */
     *ret = (struct api_prune_filters){.label = filters_get(filters, "label"),
                                       .label_not = filters_get(filters, "label!")};
     ret->label_count = strv_length(ret->label);

@@ -11,42 +11,13 @@
 #include <schema/rpc.h>
 
 #include "../fields.h"
+#include "base64.h"
 #include "filters.h"
 #include "handlers.h"
 
 /* ---- X-Registry-Auth ---- */
 
-static int value_of(char c)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *at = c ? strchr(digits, c == '-' ? '+' : c == '_' ? '/' : c) : NULL;
-
-    return at ? (int)(at - digits) : -1;
-}
-
-/* Both alphabets, with or without what fills it up. Owned by the caller; NULL: it is none. */
-char *docker_base64_decode(const char *text, size_t *ret_length)
-{
-    size_t length = strcspn(text, "="), used = 0;
-    char *data = xmalloc(length + 1);
-    uint32_t bits = 0;
-
-    for (size_t i = 0; i < length; i++) {
-        int value = value_of(text[i]);
-        if (value < 0) {
-            free(data);
-            return NULL;
-        }
-        bits = bits << 6 | (uint32_t)value;
-        if (i % 4)
-            data[used++] = (char)(bits >> (6 - 2 * (i % 4)));
-    }
-    data[used] = '\0';
-    *ret_length = used;
-    return data;
-}
-
-static struct api_credentials *credentials_from(struct docker_auth_config *auth)
+struct api_credentials *docker_credentials_take(struct docker_auth_config *auth)
 {
     if (text_empty(auth->username) && text_empty(auth->identitytoken) &&
         text_empty(auth->registrytoken))
@@ -70,10 +41,10 @@ static struct api_credentials *credentials_of(const struct exchange *exchange)
 
     if (text_empty(header))
         return NULL;
-    _cleanup_free_ char *text = docker_base64_decode(header, &length);
+    _cleanup_free_ char *text = base64_decode(header, &length);
     if (!text || docker_auth_config_parse(text, length, NULL, &auth, NULL) < 0)
         return NULL;
-    struct api_credentials *credentials = credentials_from(auth);
+    struct api_credentials *credentials = docker_credentials_take(auth);
     docker_auth_config_free(auth);
     return credentials;
 }
@@ -100,6 +71,8 @@ static void on_progress(struct exchange *exchange, const struct rpc_progress *pr
     _cleanup_buffer_ struct buffer line = BUFFER_INIT;
     struct json_writer writer;
 
+    if (connection_is_behind(exchange->connection))
+        return; /* who does not read is told of a later state */
     json_writer_init(&writer, &line, JSON_COMPACT);
     json_writer_object_begin(&writer);
     field_text(&writer, "status", progress->text ? progress->text : "Working");
@@ -218,6 +191,57 @@ void docker_image_push(struct exchange *exchange)
 
 /* ---- search ---- */
 
+/* The command line leaves these to the daemon. */
+struct search {
+    bool official, has_official, automated, has_automated;
+    int64_t stars;
+};
+
+static bool search_flag(struct exchange *exchange, const struct filters *filters, const char *key,
+                        bool *ret, bool *ret_has)
+{
+    char **values = filters_get(filters, key);
+
+    if (!values)
+        return true;
+    *ret = text_equal(values[0], "true") || text_equal(values[0], "1");
+    *ret_has = true;
+    if (*ret || text_equal(values[0], "false") || text_equal(values[0], "0"))
+        return true;
+    answer_fail(exchange, 400, "Invalid filter '%s=[%s]'", key, values[0]);
+    return false;
+}
+
+/* false: it was answered that they make no sense. */
+static bool search_filters(struct exchange *exchange, struct search *search)
+{
+    static const char *const known[] = {"is-official", "is-automated", "stars", NULL};
+    _cleanup_filters_ struct filters filters = {.count = 0};
+
+    if (!filters_of(exchange, known, &filters) ||
+        !search_flag(exchange, &filters, "is-official", &search->official, &search->has_official) ||
+        !search_flag(exchange, &filters, "is-automated", &search->automated,
+                     &search->has_automated))
+        return false;
+    char **stars = filters_get(&filters, "stars");
+    for (size_t i = 0; stars && stars[i]; i++) {
+        int64_t number;
+        if (text_to_i64(stars[i], 0, INT32_MAX, &number) < 0) {
+            answer_fail(exchange, 400, "Invalid filter 'stars=[%s]'", stars[i]);
+            return false;
+        }
+        search->stars = number > search->stars ? number : search->stars;
+    }
+    return true;
+}
+
+static bool is_wanted(const struct search *search, const struct api_image_search_result *result)
+{
+    return (int64_t)result->stars >= search->stars &&
+           (!search->has_official || search->official == result->official) &&
+           (!search->has_automated || search->automated == result->automated);
+}
+
 static void on_found(struct exchange *exchange, const struct rpc_outcome *outcome)
 {
     const struct api_image_search_results *found = outcome->result;
@@ -228,6 +252,8 @@ static void on_found(struct exchange *exchange, const struct rpc_outcome *outcom
     json_writer_array_begin(&writer);
     for (size_t i = 0; i < found->results_count; i++) {
         const struct api_image_search_result *result = found->results[i];
+        if (!is_wanted(exchange->state, result))
+            continue;
         json_writer_object_begin(&writer);
         field_integer(&writer, "star_count", (int64_t)result->stars);
         field_boolean(&writer, "is_official", result->official);
@@ -244,10 +270,19 @@ void docker_image_search(struct exchange *exchange)
 {
     const char *term = target_text(&exchange->target, "term");
     int64_t limit = target_number(&exchange->target, "limit", 0);
+    struct search *search = xnew(struct search);
+
+    exchange_set_state(exchange, search, free);
+    if (limit < 0 || limit > 100) {
+        answer_fail(exchange, 400, "Limit %jd is outside the range of [1, 100]", (intmax_t)limit);
+        return;
+    }
+    if (!search_filters(exchange, search))
+        return;
     struct api_image_search how = {.term = (char *)(uintptr_t)term,
                                    .credentials = credentials_of(exchange)};
 
-    how.has_limit = limit > 0 && limit <= 100;
+    how.has_limit = limit > 0;
     how.limit = how.has_limit ? (uint32_t)limit : 0;
     if (text_empty(term))
         answer_fail(exchange, 400, "a term to search for is needed");
@@ -290,7 +325,7 @@ void docker_auth(struct exchange *exchange)
     if (!exchange_document(exchange, &docker_auth_config_type, &document))
         return;
     auth = document;
-    _cleanup_api_credentials_ struct api_credentials *credentials = credentials_from(auth);
+    _cleanup_api_credentials_ struct api_credentials *credentials = docker_credentials_take(auth);
     if (!credentials) {
         answer_fail(exchange, 400, "a user name and a password, or a token, are needed");
         return;

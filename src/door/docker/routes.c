@@ -26,6 +26,7 @@ static const struct route routes[] = {
     {"POST", "/containers/*/attach", docker_container_attach, 0},
     {"GET", "/containers/*/logs", docker_container_logs, ROUTE_LONG},
     {"DELETE", "/containers/*", docker_container_remove, 0},
+    {"DELETE", "/containers/*/*", docker_link_remove, 0},
     {"POST", "/containers/prune", docker_container_prune, 0},
     {"POST", "/containers/*/restart", docker_container_restart, 0},
     {"POST", "/containers/*/update", docker_container_update, 0},
@@ -76,6 +77,23 @@ static const struct route routes[] = {
     {"POST", "/images/**/push", docker_image_push, ROUTE_LONG},
     {"POST", "/images/**/tag", docker_image_tag, 0},
     {"DELETE", "/images/**", docker_image_remove, 0},
+
+    {"GET", "/plugins", docker_plugin_list, 0},
+    {"POST", "/swarm/leave", docker_swarm_leave, 0},
+    {"POST", "/swarm/init", docker_swarm_begin, 0},
+    {"POST", "/swarm/join", docker_swarm_begin, 0},
+    {NULL, "/swarm", docker_swarm_none, 0},
+    {NULL, "/swarm/**", docker_swarm_none, 0},
+    {NULL, "/nodes", docker_swarm_none, 0},
+    {NULL, "/nodes/**", docker_swarm_none, 0},
+    {NULL, "/services", docker_swarm_none, 0},
+    {NULL, "/services/**", docker_swarm_none, 0},
+    {NULL, "/tasks", docker_swarm_none, 0},
+    {NULL, "/tasks/**", docker_swarm_none, 0},
+    {NULL, "/secrets", docker_swarm_none, 0},
+    {NULL, "/secrets/**", docker_swarm_none, 0},
+    {NULL, "/configs", docker_swarm_none, 0},
+    {NULL, "/configs/**", docker_swarm_none, 0},
 };
 
 /* Whether path fits; the words of the stars are copied. A "**" takes as much as it can. */
@@ -107,7 +125,7 @@ const struct route *route_find(const char *method, const char *path,
                                char *ret_words[ROUTE_WORDS_MAX])
 {
     for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
-        if (!text_equal(routes[i].method, method))
+        if (routes[i].method && !text_equal(routes[i].method, method))
             continue;
         if (fits(routes[i].pattern, path, ret_words))
             return &routes[i];

@@ -8,6 +8,7 @@
 #include <base/alloc.h>
 #include <base/clock.h>
 #include <base/text.h>
+#include <rpc/server.h>
 #include <schema/management.h>
 
 #include "../fields.h"
@@ -186,10 +187,17 @@ static void write_stats(const struct stats *before, const struct stats *now,
 /* ---- one after the other */
 
 static void ask(struct exchange *exchange);
+static void wait_a_second(struct exchange *exchange);
 
 static void on_second(struct rpc_timer *timer)
 {
-    ask((struct exchange *)((char *)timer - offsetof(struct exchange, timer)));
+    struct exchange *exchange =
+        (struct exchange *)((char *)timer - offsetof(struct exchange, timer));
+
+    if (connection_is_behind(exchange->connection))
+        wait_a_second(exchange); /* who does not read is told no more */
+    else
+        ask(exchange);
 }
 
 static void wait_a_second(struct exchange *exchange)
@@ -219,8 +227,11 @@ static void on_stats(struct exchange *exchange, const struct rpc_outcome *outcom
     struct stats *stats = exchange->state, before = *stats;
     struct buffer out = BUFFER_INIT;
 
-    if (outcome->code < 0 && exchange->begun) { /* it was removed */
-        answer_end(exchange);
+    if (outcome->code < 0 && exchange->begun) {
+        if (outcome->fault == RPC_NOT_FOUND) /* it was removed */
+            answer_end(exchange);
+        else
+            answer_break(exchange);
         return;
     }
     if (outcome->code < 0 || from->containers_count != 1) {

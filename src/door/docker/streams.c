@@ -16,9 +16,10 @@
 
 enum {
     FRAME_HEAD = 8,
-    TIME_LENGTH = 30,   /* 2026-11-20T10:00:00.123456789Z */
-    ENTRY_HEAD = 40,    /* and " stdout F " */
-    ENTRY_MAX = 1 << 20 /* a longer one is no entry of ours */
+    TIME_LENGTH = 30,    /* 2026-11-20T10:00:00.123456789Z */
+    ENTRY_HEAD = 40,     /* and " stdout F " */
+    ENTRY_MAX = 1 << 20, /* a longer one is no entry of ours */
+    UNTIL_LATE_MS = 200, /* for what was said until then to be in the log */
 };
 
 enum { STREAM_STDIN, STREAM_STDOUT, STREAM_STDERR, STREAM_SYSTEM };
@@ -68,6 +69,7 @@ struct logs {
     bool raw; /* asked for by attach, whose streams have no chunks */
     bool stdout_, stderr_, timestamps, follow;
     bool in_line[2];     /* the last entry of the stream was a part of a line */
+    bool over;           /* an entry was behind `until`: so are all others */
     char *since, *until; /* times as entries have them; NULL: any */
     struct buffer rest;
     struct api_container_logs how;
@@ -113,8 +115,8 @@ static void add_entry(struct logs *logs, const char *line, size_t length, struct
     if (!is_entry(line, length))
         return;
     /* Times of one form compare as texts. */
-    if ((logs->since && strncmp(line, logs->since, TIME_LENGTH) < 0) ||
-        (logs->until && strncmp(line, logs->until, TIME_LENGTH) > 0))
+    logs->over |= logs->until && strncmp(line, logs->until, TIME_LENGTH) > 0;
+    if (logs->over || (logs->since && strncmp(line, logs->since, TIME_LENGTH) < 0))
         return;
     bool is_error = line[TIME_LENGTH + 4] == 'e', whole = line[ENTRY_HEAD - 2] == 'F';
     if (!(is_error ? logs->stderr_ : logs->stdout_))
@@ -129,6 +131,33 @@ static void add_entry(struct logs *logs, const char *line, size_t length, struct
     logs->in_line[is_error] = !whole;
     if (text.length)
         add_frame(logs, out, is_error ? STREAM_STDERR : STREAM_STDOUT, &text);
+}
+
+static void end_log(struct exchange *exchange)
+{
+    connection_close_stream(exchange->connection);
+    answer_end(exchange);
+}
+
+/* Nothing may have been said since, or ever again. */
+static void on_until(struct rpc_timer *timer)
+{
+    end_log((struct exchange *)((char *)timer - offsetof(struct exchange, timer)));
+}
+
+static void wait_until(struct exchange *exchange)
+{
+    const struct logs *logs = exchange->state;
+    struct rpc_loop *loop = connection_loop(exchange->connection);
+    int64_t until;
+
+    if (!logs->follow || !logs->until || clock_parse(logs->until, &until) < 0)
+        return;
+    int64_t left = until - clock_now();
+    exchange->timer.callback = on_until;
+    rpc_loop_set_timer(loop, &exchange->timer,
+                       rpc_loop_now(loop) + (uint64_t)(left > 0 ? left : 0) +
+                           UNTIL_LATE_MS * 1000000);
 }
 
 static void on_log(struct exchange *exchange, const char *data, size_t length)
@@ -150,6 +179,8 @@ static void on_log(struct exchange *exchange, const char *data, size_t length)
     if (logs->rest.length > ENTRY_MAX)
         buffer_clear(&logs->rest);
     answer_data(exchange, out.data, out.length);
+    if (logs->over)
+        end_log(exchange);
 }
 
 static void on_logs(struct exchange *exchange, const struct rpc_outcome *outcome)
@@ -163,6 +194,7 @@ static void on_logs(struct exchange *exchange, const struct rpc_outcome *outcome
     }
     logs->tty = attached->tty;
     exchange->pumped = on_log;
+    wait_until(exchange);
     if (logs->raw) {
         answer_raw(exchange, logs->tty);
         exchange_pump(exchange, steal_fd(&outcome->fds[0]));

@@ -1,76 +1,56 @@
 /*
- * Clients of the Docker Engine API: those of a Unix socket as they are, those of TCP and TLS
- * through a peer, whose inside is a connection here.
+ * Clients of the Docker Engine API that come to a Unix socket.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <base/alloc.h>
-#include <base/log.h>
 #include <door/docker.h>
+#include <schema/rpc.h>
 
 #include "gate.h"
 
-struct guest {
+struct client {
     struct gate *gate;
-    const struct listener *listener; /* of a Unix socket */
-    uint64_t peer;                   /* the number of the peer; 0: of a Unix socket */
+    const struct listener *listener;
     char address[DOOR_ADDRESS_TEXT];
 };
 
 static int open_inside(void *data, struct error *err)
 {
-    const struct guest *guest = data;
+    struct client *client = data;
+    const struct rpc_introduction introduction = {
+        .transport = (char *)(uintptr_t)door_transport_name(client->listener->address.transport),
+        .address = client->address,
+        .listener = (char *)(uintptr_t)client->listener->url,
+    };
 
-    if (!guest->peer)
-        return inside_open_local(guest->gate, guest->listener, guest->address, err);
-    struct peer *peer = peer_find(guest->gate, guest->peer);
-    if (!peer)
-        return error_set(err, -ECONNRESET, "the client has left");
-    return inside_open(peer, NULL, err);
+    return inside_open(client->gate, &introduction, err);
 }
 
 static void on_gone(void *data)
 {
-    struct guest *guest = data;
-    struct gate *gate = guest->gate;
-    bool local = !guest->peer;
+    struct client *client = data;
+    struct gate *gate = client->gate;
 
-    free(guest);
-    if (local)
-        gate_peer_gone(gate);
+    free(client);
+    gate_peer_gone(gate);
 }
-
-static const struct docker_client_ops guest_ops = {.open_inside = open_inside, .gone = on_gone};
 
 void docker_admit(struct gate *gate, const struct listener *listener, int fd)
 {
-    struct guest *guest = xnew(struct guest);
+    static const struct docker_client_ops ops = {
+        .kind = DOCKER_CLIENT_LOCAL, .open_inside = open_inside, .gone = on_gone};
+    struct client *client = xnew(struct client);
     struct ucred who = {.uid = (uid_t)-1};
     socklen_t length = sizeof(who);
 
-    guest->gate = gate;
-    guest->listener = listener;
+    client->gate = gate;
+    client->listener = listener;
     getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &length);
-    snprintf(guest->address, sizeof(guest->address), "unix:%u:%d", who.uid, who.pid);
+    snprintf(client->address, sizeof(client->address), "unix:%u:%d", who.uid, who.pid);
     rpc_loop_clear_timer(gate->loop, &gate->exit);
     gate->peers_count++;
-    docker_server_accept(gate->docker, fd, &guest_ops, guest);
-}
-
-int docker_open(struct peer *peer)
-{
-    struct guest *guest;
-    int pair[2];
-
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
-        return -errno;
-    guest = xnew(struct guest);
-    guest->gate = peer->gate;
-    guest->peer = peer->number;
-    docker_server_accept(peer->gate->docker, pair[1], &guest_ops, guest);
-    return pair[0];
+    docker_server_accept(gate->docker, fd, &ops, client);
 }

@@ -2,7 +2,7 @@
  * The door from its start to its end:
  *
  *     door_check       the configuration makes sense
- *     files            certificates and the page are read
+ *     gate_network     certificates and the page are read, where there is more than Unix sockets
  *     listen           or the sockets that were passed are taken
  *     jail_enter       from here on nothing of the machine can be reached
  *     ready, loop      until a signal, the daemon's end, or a time without connections
@@ -24,7 +24,6 @@
 #include <door/docker.h>
 
 #include "gate.h"
-#include "tls.h"
 
 enum { ACCEPT_AT_ONCE = 16 };
 
@@ -37,6 +36,8 @@ static int check_listener(const struct door_config *config, const char *url,
 
     if (r < 0)
         return r;
+    if (ret->transport != DOOR_DOCKER_UNIX && !gate_network)
+        return error_set(err, -EINVAL, "%s is not for this program, but for cloche-door", url);
     bool tls = door_transport_is_tls(ret->transport);
     if (tls && !config->tls_cert)
         return error_set(err, -EINVAL, "%s needs a certificate and its key", url);
@@ -48,26 +49,6 @@ static int check_listener(const struct door_config *config, const char *url,
     return error_hint(err, "Use tls:// or wss:// with a client authority. On a loopback address "
                            "it can be allowed (insecure-loopback)"),
            -EINVAL;
-}
-
-static int check_files(const struct door_config *config, struct error *err)
-{
-    struct tls *tls;
-
-    if (!config->tls_cert != !config->tls_key)
-        return error_set(err, -EINVAL, "a certificate and its key come together");
-    if (!config->tls_cert && (config->tls_client_ca || config->tls_crl))
-        return error_set(err, -EINVAL, "a client authority is nothing without a certificate");
-    int r = tls_create(config, &tls, err);
-    if (r == 0)
-        tls_destroy(tls);
-    if (r == 0 && config->page) {
-        _cleanup_free_ char *page = NULL;
-        r = file_read_at(AT_FDCWD, config->page, DOOR_FILE_MAX, &page, NULL, err);
-        if (r < 0)
-            error_context(err, "page");
-    }
-    return r < 0 ? r : 0;
 }
 
 int door_check(const struct door_config *config, struct error *err)
@@ -90,7 +71,7 @@ int door_check(const struct door_config *config, struct error *err)
         if (r < 0)
             return r;
     }
-    return check_files(config, err);
+    return gate_network ? gate_network->check(config, err) : 0;
 }
 
 /* ---- accepting ---- */
@@ -135,29 +116,6 @@ static void on_idle_for_long(struct rpc_timer *timer)
         gate->ending = true;
 }
 
-/* Whoever is refused here gets no word: it would cost more than what it is refused for. */
-static void admit(struct gate *gate, struct listener *listener, int fd,
-                  const struct sockaddr_storage *address)
-{
-    bool tls = door_transport_is_tls(listener->address.transport);
-    struct source *source = source_enter(gate, address, tls);
-
-    if (!source) {
-        char text[DOOR_ADDRESS_TEXT];
-        door_address_format(address, text);
-        if (gate_may_log(gate, NULL))
-            log_warning("%s at %s: too many connections from there", text, listener->url);
-        close(fd);
-        return;
-    }
-    /* Half of the room is for those who have shown who they are. */
-    if (gate->peers_count >= gate->config->connections ||
-        gate->handshakes > (gate->config->connections + 1) / 2)
-        peers_drop_handshake(gate);
-    rpc_loop_clear_timer(gate->loop, &gate->exit);
-    peer_create(gate, listener, fd, source, address);
-}
-
 static void on_connection(struct rpc_watch *watch, uint32_t events _unused_)
 {
     struct listener *listener =
@@ -177,7 +135,7 @@ static void on_connection(struct rpc_watch *watch, uint32_t events _unused_)
             if (listener->address.transport == DOOR_DOCKER_UNIX)
                 docker_admit(gate, listener, fd);
             else
-                admit(gate, listener, fd, &address);
+                gate_network->admit(gate, listener, fd, &address);
             continue;
         }
         if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
@@ -219,26 +177,22 @@ static int open_listener(struct gate *gate, size_t i, struct error *err)
 
 static int open_listeners(struct gate *gate, struct error *err)
 {
-    bool http = false;
     int r = 0;
 
-    for (size_t i = 0; r == 0 && gate->config->listen[i]; i++) {
+    for (size_t i = 0; r == 0 && gate->config->listen[i]; i++)
         r = open_listener(gate, i, err);
-        http |= door_transport_is_http(gate->listeners[i].address.transport);
-    }
-    if (r == 0 && http)
-        r = http_create(gate, &gate->http, err);
+    if (r == 0 && gate_network)
+        r = gate_network->prepare(gate, err);
     if (r == 0)
         docker_server_create(gate->loop, &gate->docker);
     return r;
 }
 
-/* Another door listens from now on. What was trusted before is held by the sessions until they have
- * been looked at. */
+/* Another door listens from now on. */
 static void retire(struct gate *gate, const int *fds, size_t count)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct tls *trust = NULL;
+    int r = 0;
 
     for (size_t i = 0; i < gate->listeners_count; i++) {
         rpc_loop_watch(gate->loop, &gate->listeners[i].watch, 0);
@@ -246,15 +200,10 @@ static void retire(struct gate *gate, const int *fds, size_t count)
     }
     gate->listeners_count = 0;
     gate->retired = true;
-    int r = count ? tls_trust(fds[0], count > 1 ? fds[1] : -1, &trust, &err) : 0;
+    if (gate_network)
+        r = gate_network->trust(gate, fds, count, &err);
     if (r < 0)
         log_failure(LOG_ERROR, &err, "nobody can be let stay");
-    else
-        peers_check(gate, trust);
-    if (trust) {
-        tls_destroy(gate->trust);
-        gate->trust = trust;
-    }
     gate->ending = r < 0 || !gate->peers_count;
 }
 
@@ -313,8 +262,6 @@ static int prepare(struct gate *gate, struct error *err)
     if (r == 0)
         r = watch_signals(gate, err);
     if (r == 0)
-        r = tls_create(gate->config, &gate->tls, err);
-    if (r == 0)
         r = open_listeners(gate, err);
     if (r == 0 && gate->config->control_fd >= 0) {
         gate->control = (struct rpc_watch){.fd = gate->config->control_fd, .callback = on_control};
@@ -338,11 +285,8 @@ static void finish(struct gate *gate)
         close(gate->listeners[i].watch.fd);
     }
     docker_server_destroy(gate->docker);
-    peers_end(gate);
-    sources_finish(gate);
-    http_destroy(gate->http);
-    tls_destroy(gate->tls);
-    tls_destroy(gate->trust);
+    if (gate_network)
+        gate_network->finish(gate);
     rpc_loop_clear_timer(gate->loop, &gate->retry);
     rpc_loop_clear_timer(gate->loop, &gate->exit);
     if (gate->control.callback)

@@ -2,6 +2,8 @@
  * The door's parts and what they share.
  *
  *     gate.c       listeners: accepts, within the limits
+ *     network.c    of networks: everything down to http.c and websocket.c, which a program for
+ *                  Unix sockets alone (no_network.c) does without, and without their libraries
  *     sources.c    how many connections each address has
  *     shares.c     memory and lines of the log, of which each has a share
  *     stream.c     TCP, or TLS over it (tls.c)
@@ -9,7 +11,8 @@
  *     http.c       the HTTP phase of a connection (handshake.c: what may open a WebSocket)
  *     websocket.c  frames on one side, lines on the other
  *     inside.c     connections to the daemon, and who stands behind each
- *     docker.c     connections of the Docker Engine API (../docker)
+ *     docker.c     connections of the Docker Engine API (../docker) from Unix sockets
+ *     guest.c      and from networks
  *     jail.c       what the door gives up
  */
 #ifndef DOOR_GATE_H
@@ -185,13 +188,30 @@ void gate_peer_gone(struct gate *gate);
 
 /* ---- inside ---- */
 
-/* A new connection to the daemon (non-blocking), which is told who has come. origin: of a page, or
- * NULL. */
-int inside_open(struct peer *peer, const char *origin, struct error *err);
+struct rpc_introduction;
 
-/* The same for a client of a Unix socket, whose other end is fd. */
-int inside_open_local(struct gate *gate, const struct listener *listener, const char *address,
-                      struct error *err);
+/* A new connection to the daemon (non-blocking), which is told who has come. */
+int inside_open(struct gate *gate, const struct rpc_introduction *who, struct error *err);
+/* The same of a peer. origin: of a page, or NULL. */
+int inside_open_peer(struct peer *peer, const char *origin, struct error *err);
+
+/* ---- networks ---- */
+
+/* What a program has that listens beyond Unix sockets. */
+struct gate_network {
+    /* Files of the configuration. */
+    int (*check)(const struct door_config *config, struct error *err);
+    /* Once the listeners are open; gate.c calls finish() on failure, too. */
+    int (*prepare)(struct gate *gate, struct error *err);
+    /* Takes a connection: fd is taken over. */
+    void (*admit)(struct gate *gate, struct listener *listener, int fd,
+                  const struct sockaddr_storage *address);
+    /* Ends connections whose certificate is not trusted by what is in these files; none: that is
+     * not looked at. */
+    int (*trust)(struct gate *gate, const int *fds, size_t count, struct error *err);
+    void (*finish)(struct gate *gate);
+};
+extern const struct gate_network *const gate_network; /* NULL: Unix sockets alone */
 
 /* ---- the Docker Engine API ---- */
 

@@ -157,7 +157,7 @@ static enum MHD_Result answer_upgrade(struct http *http, struct MHD_Connection *
 
     if (peer->upgrade_fd >= 0)
         return MHD_NO; /* a request behind one that has become a WebSocket */
-    peer->upgrade_fd = inside_open(peer, origin, &err);
+    peer->upgrade_fd = inside_open_peer(peer, origin, &err);
     if (peer->upgrade_fd < 0) {
         peer->upgrade_fd = -1;
         log_failure(LOG_WARNING, &err, "%s: no connection to the daemon", peer->address);

@@ -321,7 +321,7 @@ static void connect_inside(struct peer *peer)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    int fd = inside_open(peer, NULL, &err);
+    int fd = inside_open_peer(peer, NULL, &err);
     if (fd < 0) {
         if (gate_may_log(peer->gate, peer->source))
             log_failure(LOG_WARNING, &err, "%s: no connection to the daemon", peer->address);
@@ -458,6 +458,9 @@ static uint64_t end_of_state(const struct peer *peer, uint64_t seconds)
 {
     uint64_t from = peer->since;
 
+    if (door_transport_is_docker(peer->listener->address.transport) && peer->drained > from)
+        return peer->drained + seconds * NS_PER_SECOND;
+
     if (peer->flow.out.length && peer->drained > from)
         from = earlier(peer->drained, peer->since + DOOR_DRAIN_SECONDS * NS_PER_SECOND);
     return from + seconds * NS_PER_SECOND;
@@ -471,6 +474,13 @@ static uint64_t end_of_message(const struct peer *peer)
                    peer->part_grew + peer->gate->config->stall_seconds * NS_PER_SECOND);
 }
 
+/* A client of the Docker Engine API may leave unread what it likes for as long as it likes: whoever
+ * looks at a log a page at a time does. */
+static bool may_stall(const struct peer *peer)
+{
+    return peer->flow.out.length && door_transport_is_docker(peer->listener->address.transport);
+}
+
 /* When something is to be done if nothing happens until then. */
 static uint64_t next_deadline(const struct peer *peer)
 {
@@ -478,10 +488,12 @@ static uint64_t next_deadline(const struct peer *peer)
 
     if (peer->state == PEER_HANDSHAKE || peer->state == PEER_HTTP)
         return end_of_state(peer, config->handshake_seconds);
+    if (peer->state == PEER_FAREWELL && may_stall(peer))
+        return UINT64_MAX;
     if (peer->state == PEER_FAREWELL)
         return end_of_state(peer, DOOR_CLOSE_SECONDS);
     uint64_t due = end_of_message(peer);
-    if (peer->flow.out.length)
+    if (peer->flow.out.length && !may_stall(peer))
         due = earlier(due, peer->drained + config->stall_seconds * NS_PER_SECOND);
     if (peer->websocket && peer->reads)
         due = earlier(due, (peer->pinged ? peer->pinged : peer->heard) +
@@ -505,7 +517,8 @@ static void do_what_is_due(struct peer *peer, uint64_t now)
 
     if (peer->state != PEER_RELAY)
         peer->state = PEER_CLOSED;
-    else if (peer->flow.out.length && now >= peer->drained + config->stall_seconds * NS_PER_SECOND)
+    else if (peer->flow.out.length && !may_stall(peer) &&
+             now >= peer->drained + config->stall_seconds * NS_PER_SECOND)
         give_up(peer, "nothing was read for too long");
     else if (config->idle_seconds && now >= peer->moved + config->idle_seconds * NS_PER_SECOND)
         give_up(peer, "nothing was said for too long");

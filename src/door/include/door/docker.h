@@ -13,8 +13,15 @@
 struct docker_server;
 struct rpc_loop;
 
+enum docker_client_kind {
+    DOCKER_CLIENT_LOCAL, /* of a Unix socket */
+    DOCKER_CLIENT_PLAIN, /* of TCP: whatever a browser was told to connect to can be this */
+    DOCKER_CLIENT_TLS,   /* our certificate was good enough for it */
+};
+
 /* Whose connection it is; told with `data`. */
 struct docker_client_ops {
+    enum docker_client_kind kind;
     /* A new connection to the daemon on behalf of the client, non-blocking; -errno. */
     int (*open_inside)(void *data, struct error *err);
     /* The connection has ended; the last that is heard of it. */
