@@ -15,6 +15,7 @@
 
 #include "build_context.h"
 #include "cli.h"
+#include "credentials.h"
 
 enum { DOCKERFILE_MAX_BYTES = 4 * 1024 * 1024, READ_SIZE = 64 * 1024 };
 
@@ -66,7 +67,7 @@ static int parse_bytes(const char *text, void *value, struct error *err)
 static const struct option build_table[] = {
     LIST("add-host", add_host, "list", "Add a line to /etc/hosts while it is built: HOST:IP"),
     LIST("build-arg", arguments, "list", "Set an ARG: NAME=value, or NAME to pass ours on"),
-    LIST("cache-from", cache_from, "strings", "Accepted; what was built here is found anyhow"),
+    LIST("cache-from", cache_from, "strings", "Use the cache only if one of these images is here"),
     TEXT("cgroup-parent", cgroup_parent, "string", "Parent cgroup of what RUN starts"),
     FLAG("compress", compress, "Accepted; nothing is sent over a network"),
     NUMBER("cpu-period", 0, cpu_period, "Period of the CPU quota in microseconds"),
@@ -210,8 +211,10 @@ static int make_request(const struct build_options *options, struct api_build_ru
     request->cgroup_parent = xstrdup(options->cgroup_parent);
     request->shm_size = options->shm_size;
     request->has_shm_size = options->shm_size != 0;
+    set_list(&request->cache_from, &request->cache_from_count, options->cache_from);
     set_list(&request->extra_hosts, &request->extra_hosts_count, options->add_host);
     set_list(&request->security_opt, &request->security_opt_count, options->security);
+    credentials_all(&request->credentials, &request->credentials_count);
     request->ulimits = xnew_array(struct api_ulimit *, strv_length(options->ulimits) + 1);
     for (size_t i = 0; r == 0 && options->ulimits && options->ulimits[i]; i++) {
         r = parse_ulimit(options->ulimits[i], &request->ulimits[i], err);
@@ -225,6 +228,7 @@ static int make_request(const struct build_options *options, struct api_build_ru
 struct sending {
     struct context context;
     int archive_fd; /* a tar that is passed on as it is; -1: none */
+    bool nothing;   /* the daemon fetches it */
     int socket_fd;
     bool quiet;
     struct error err;
@@ -256,7 +260,8 @@ static int pass_on(struct sending *sending, struct error *err)
 static void *send_thread(void *data)
 {
     struct sending *sending = data;
-    int r = sending->archive_fd >= 0
+    int r = sending->nothing ? 0
+            : sending->archive_fd >= 0
                 ? pass_on(sending, &sending->err)
                 : context_write(&sending->context, sending->socket_fd, &sending->err);
 
@@ -265,7 +270,7 @@ static void *send_thread(void *data)
         error_finish(&sending->err), sending->err = (struct error)ERROR_INIT;
     shutdown(sending->socket_fd, SHUT_WR);
     _cleanup_free_ char *size = text_from_size(sending->context.bytes);
-    if (r == 0 && !sending->quiet) {
+    if (r == 0 && !sending->quiet && !sending->nothing) {
         printf("Sending build context to Cloche  %s\n", size);
         fflush(stdout);
     }
@@ -380,11 +385,16 @@ static int prepare(struct sending *sending, const struct build_options *options,
                              "dockerfile");
         return take_input(sending, text, err);
     }
-    if (strstr(path, "://") || text_starts_with(path, "git@"))
-        return error_set(err, -EOPNOTSUPP,
-                         "unable to prepare context: only folders and tars are built, fetch %s "
-                         "first",
-                         path);
+    /* The daemon says of others, git:// for instance, that they cannot be fetched. */
+    if (strstr(path, "://") || text_starts_with(path, "git@") ||
+        text_starts_with(path, "github.com/")) {
+        if (text_equal(options->file, "-"))
+            return error_set(err, -EINVAL,
+                             "invalid argument: the Dockerfile from stdin is for folders only");
+        sending->context.dockerfile = options->file ? options->file : "Dockerfile";
+        sending->nothing = true;
+        return 0;
+    }
     if (stat(path, &status) < 0)
         return error_set(err, -errno, "unable to prepare context: path \"%s\" not found", path);
     if (!S_ISDIR(status.st_mode))
@@ -507,6 +517,7 @@ static int build(struct cli *cli, const struct build_options *options, const cha
         r = error_errno(err, errno, "make a socket");
     if (r == 0) {
         request->dockerfile = xstrdup(sending.context.dockerfile);
+        request->remote = sending.nothing ? xstrdup(path) : NULL;
         sending.socket_fd = showing->fd = pair[0];
         r = call(cli, &sending, showing, pair[1], request, &result, err);
         close(pair[0]);
@@ -537,7 +548,7 @@ static int run(struct cli *cli, const void *values, char *const *operands)
 
 const struct command build_command = {
     .name = "build",
-    .usage = "[OPTIONS] PATH | -",
+    .usage = "[OPTIONS] PATH | URL | -",
     .summary = "Build an image from a Dockerfile",
     .options = build_groups,
     .values_size = sizeof(struct build_options),

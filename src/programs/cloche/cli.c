@@ -174,9 +174,12 @@ int cli_print(const struct buffer *text)
 
 static void print_error(const char *prefix, const struct error *err)
 {
-    fprintf(stderr, "%s: %s\n", prefix, error_message(err));
-    if (err->hint)
-        fprintf(stderr, "%s\n", err->hint);
+    _cleanup_free_ char *message = text_make_harmless(xstrdup(error_message(err)), "\n");
+    _cleanup_free_ char *hint = text_make_harmless(xstrdup(err->hint), "\n");
+
+    fprintf(stderr, "%s: %s\n", prefix, message);
+    if (hint)
+        fprintf(stderr, "%s\n", hint);
 }
 
 int cli_fail(const struct error *err)

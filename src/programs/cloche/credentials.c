@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -113,19 +114,24 @@ static int write_file(const struct docker_config_file *file, const char *path, s
     return r < 0 ? r : file_replace_at(AT_FDCWD, path, text.data, text.length, 0600, err);
 }
 
+/* docker's web login has further keys below its server's address: the very key comes first. */
 static struct docker_config_auth *find_auth(const struct docker_config_file *file,
                                             const char *registry, size_t *ret_place)
 {
     const struct docker_config_auths *auths = file->auths;
+    struct docker_config_auth *found = NULL;
 
     for (size_t i = 0; auths && i < auths->count; i++) {
-        if (is_key_of(auths->keys[i], registry)) {
-            if (ret_place)
-                *ret_place = i;
-            return auths->values[i];
-        }
+        bool exact = text_equal(auths->keys[i], key_of(registry));
+        if (!exact && (found || !is_key_of(auths->keys[i], registry)))
+            continue;
+        found = auths->values[i];
+        if (ret_place)
+            *ret_place = i;
+        if (exact)
+            break;
     }
-    return NULL;
+    return found;
 }
 
 /* A helper for this registry alone comes before that for all. Borrowed; NULL: none. */
@@ -194,6 +200,36 @@ int credentials_find(const char *registry, struct api_credentials **ret, struct 
     return r < 0 ? error_context(err, "%s: %s", path, registry), r : 0;
 }
 
+static void add_known(const char *key, struct api_build_credentials ***list, size_t *count)
+{
+    _cleanup_api_credentials_ struct api_credentials *credentials = NULL;
+    _cleanup_free_ char *registry = credentials_server(key);
+
+    for (size_t i = 0; i < *count; i++)
+        if (text_equal((*list)[i]->registry, registry))
+            return;
+    if (credentials_find(registry, &credentials, NULL) < 0 || !credentials)
+        return;
+    *list = xrealloc(*list, *count + 1, sizeof(**list));
+    struct api_build_credentials *known = (*list)[(*count)++] = xnew(struct api_build_credentials);
+    known->registry = steal_ptr(registry);
+    known->credentials = steal_ptr(credentials);
+}
+
+void credentials_all(struct api_build_credentials ***ret, size_t *ret_count)
+{
+    _cleanup_docker_config_file_ struct docker_config_file *file = NULL;
+
+    *ret = NULL;
+    *ret_count = 0;
+    if (read_file(&file, NULL, NULL) < 0)
+        return;
+    for (size_t i = 0; file->auths && i < file->auths->count; i++)
+        add_known(file->auths->keys[i], ret, ret_count);
+    for (size_t i = 0; file->cred_helpers && i < file->cred_helpers->count; i++)
+        add_known(file->cred_helpers->keys[i], ret, ret_count);
+}
+
 /* ---- writing ---- */
 
 static struct docker_config_auth *add_auth(struct docker_config_file *file, const char *registry)
@@ -218,6 +254,20 @@ static struct docker_config_auth *add_auth(struct docker_config_file *file, cons
     return auth;
 }
 
+/* Two logins at once would each write the file without the other's. The lock is that of the file's
+ * folder, since the file itself is replaced; -1 where there is none yet. To be closed. */
+static int lock_folder(void)
+{
+    _cleanup_free_ char *folder = NULL;
+
+    if (find_folder(&folder, NULL) < 0)
+        return -1;
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        flock(fd, LOCK_EX);
+    return fd;
+}
+
 /* With a helper docker leaves an empty entry, by which it knows of the login. */
 int credentials_keep(const char *registry, const struct api_credentials *credentials,
                      char **ret_path, struct error *err)
@@ -226,6 +276,7 @@ int credentials_keep(const char *registry, const struct api_credentials *credent
     _cleanup_free_ char *path = NULL;
 
     *ret_path = NULL;
+    _cleanup_close_ int lock_fd = lock_folder();
     int r = read_file(&file, &path, err);
     if (r < 0)
         return r;
@@ -252,6 +303,7 @@ int credentials_forget(const char *registry, struct error *err)
     _cleanup_docker_config_file_ struct docker_config_file *file = NULL;
     _cleanup_free_ char *path = NULL;
     size_t place = 0;
+    _cleanup_close_ int lock_fd = lock_folder();
     int r = read_file(&file, &path, err);
 
     if (r < 0)

@@ -24,6 +24,10 @@ char *credentials_server(const char *given);
  */
 int credentials_find(const char *registry, struct api_credentials **ret, struct error *err);
 
+/* All that the file knows of, as docker sends them with a build; what a helper does not give is
+ * left out. *ret: owned list of *ret_count. */
+void credentials_all(struct api_build_credentials ***ret, size_t *ret_count);
+
 /* *ret_path: owned; the file that has them now in plain, NULL: a helper has them. */
 int credentials_keep(const char *registry, const struct api_credentials *credentials,
                      char **ret_path, struct error *err);

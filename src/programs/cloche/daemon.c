@@ -214,6 +214,33 @@ static int need_root(const struct instance *instance, struct error *err)
     return error_hint(err, "Try the same with sudo, or start it once: sudo cloche version");
 }
 
+/* Whether somebody else's is there, or coming: it holds its lock before it listens. */
+static bool has_daemon(const struct instance *instance)
+{
+    _cleanup_free_ char *path = xasprintf("%s/cloched.pid", instance->run);
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+}
+
+static int connect_coming(const struct instance *instance, struct rpc_client **ret,
+                          struct error *err)
+{
+    int r = -ECHILD;
+
+    for (int waited = 0; waited < READY_MILLISECONDS && has_daemon(instance);
+         waited += UNIT_MILLISECONDS) {
+        _cleanup_error_ struct error own = ERROR_INIT;
+        r = connect_living(instance, ret, &own);
+        if (r == 0)
+            error_finish(err);
+        if (!nobody_listens(r))
+            return r < 0 ? error_move(err, &own) : r;
+        poll(NULL, 0, UNIT_MILLISECONDS);
+    }
+    return r;
+}
+
 static int start_cloched(const struct instance *instance, struct rpc_client **ret,
                          struct error *err)
 {
@@ -237,9 +264,9 @@ static int start_cloched(const struct instance *instance, struct rpc_client **re
     if (log < 0)
         return error_errno(err, errno, "open %s", log_path);
     r = spawn_cloched(instance, log, err);
-    if (r < 0)
-        return r;
-    return connect_living(instance, ret, err);
+    if (r == -ECHILD) /* systemd may have been faster */
+        return connect_coming(instance, ret, err);
+    return r < 0 ? r : connect_living(instance, ret, err);
 }
 
 int daemon_connect(const struct instance *instance, struct rpc_client **ret, struct error *err)

@@ -22,8 +22,8 @@ static const struct option import_table[] = {
         .kind = OPTION_LIST,
         .offset = offsetof(struct import_options, changes),
         .argument = "list",
-        .help = "Dockerfile instruction for the image: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, "
-                "STOPSIGNAL, USER, VOLUME, WORKDIR",
+        .help = "Dockerfile instruction for the image: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, "
+                "LABEL, ONBUILD, SHELL, STOPSIGNAL, USER, VOLUME, WORKDIR",
     },
     {
         .name = "message",
@@ -45,12 +45,16 @@ static const struct option import_table[] = {
 
 static const struct option_group import_groups[] = {{.options = import_table}, {.options = NULL}};
 
+/* What an address leads to is fetched by the daemon; the descriptor is nothing then. */
+static bool is_address(const char *path)
+{
+    return text_starts_with(path, "http://") || text_starts_with(path, "https://");
+}
+
 static int open_archive(const char *path, struct error *err)
 {
-    if (text_starts_with(path, "http://") || text_starts_with(path, "https://")) {
-        error_set(err, -EOPNOTSUPP, "%s: archives are not fetched", path);
-        return error_hint(err, "fetch it with another program and import it from a pipe: -");
-    }
+    if (is_address(path))
+        path = "/dev/null";
     if (text_equal(path, "-") && isatty(STDIN_FILENO))
         return error_set(err, -EINVAL, "standard input is a terminal, not an archive");
     int fd = text_equal(path, "-") ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)
@@ -68,6 +72,7 @@ static int run(struct cli *cli, const void *values, char *const *operands)
         options->message ? xstrdup(options->message) : xasprintf("Imported from %s", operands[0]);
     const struct api_image_import params = {
         .name = operands[1],
+        .url = is_address(operands[0]) ? operands[0] : NULL,
         .message = message,
         .platform = (char *)(uintptr_t)options->platform,
         .changes = options->changes,
@@ -89,7 +94,7 @@ static int run(struct cli *cli, const void *values, char *const *operands)
 
 const struct command import_command = {
     .name = "import",
-    .usage = "[OPTIONS] FILE|- [REPOSITORY[:TAG]]",
+    .usage = "[OPTIONS] FILE|URL|- [REPOSITORY[:TAG]]",
     .summary = "Make an image of one layer from a tar",
     .options = import_groups,
     .values_size = sizeof(struct import_options),

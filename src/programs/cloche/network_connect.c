@@ -52,7 +52,7 @@ static const struct option connect_table[] = {
         .kind = OPTION_LIST,
         .offset = offsetof(struct connect_options, link_local),
         .argument = "list",
-        .help = "Refused: there are no further addresses",
+        .help = "Its link-local addresses",
     },
     {.name = NULL},
 };
@@ -65,6 +65,8 @@ static void build_endpoint(const struct connect_options *options, struct api_end
     endpoint->aliases_count = strv_length(options->aliases);
     endpoint->links = options->links;
     endpoint->links_count = strv_length(options->links);
+    endpoint->link_local_ips = options->link_local;
+    endpoint->link_local_ips_count = strv_length(options->link_local);
     endpoint->ipv4_address = (char *)options->ip;
     endpoint->ipv6_address = (char *)options->ip6;
 }
@@ -77,10 +79,6 @@ static int run_connect(struct cli *cli, const void *values, char *const *operand
     const struct api_network_connect params = {
         .network = operands[0], .container = operands[1], .endpoint = &endpoint};
 
-    if (options->link_local) {
-        error_set(&err, -EOPNOTSUPP, "--link-local-ip is not supported");
-        return cli_fail(&err);
-    }
     build_endpoint(options, &endpoint);
     for (char **text = options->driver_options; text && *text; text++) {
         size_t length = strcspn(*text, "=");
@@ -117,7 +115,7 @@ static const struct option disconnect_table[] = {
         .short_name = 'f',
         .kind = OPTION_FLAG,
         .offset = offsetof(struct disconnect_options, force),
-        .help = "No error when it is not on it",
+        .help = "Accepted, as docker's; it changes nothing",
     },
     {.name = NULL},
 };

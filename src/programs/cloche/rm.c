@@ -1,3 +1,6 @@
+#include <string.h>
+
+#include <base/alloc.h>
 #include <schema/management.h>
 
 #include "cli.h"
@@ -19,7 +22,7 @@ static const struct option rm_table[] = {
         .short_name = 'l',
         .kind = OPTION_FLAG,
         .offset = offsetof(struct rm_options, link),
-        .help = "Remove a link, not the container (refused: there are none, use networks)",
+        .help = "Remove a link, CONTAINER/ALIAS, not the container",
     },
     {
         .name = "volumes",
@@ -52,15 +55,24 @@ static int remove_one(struct cli *cli, const char *container, const void *values
     return 1;
 }
 
+static int remove_link(struct cli *cli, const char *link, const void *values _unused_,
+                       struct error *err)
+{
+    const size_t length = strcspn(link, "/");
+    _cleanup_free_ char *container = xstrndup(link, length);
+    const struct api_container_update params = {.container = container,
+                                                .remove_link = (char *)link + length + 1};
+
+    if (!link[length])
+        return error_set(err, -EINVAL, "Conflict, cannot remove the default name of the container");
+    return cli_call(cli, "container.update", &params, NULL, err);
+}
+
 static int run(struct cli *cli, const void *values, char *const *operands)
 {
     const struct rm_options *options = values;
 
-    if (options->link)
-        return cli_fail_usage(cli, EXIT_FAILED,
-                              "there are no links between containers here: containers of one "
-                              "network reach each other by name");
-    return cli_for_each(cli, operands, values, remove_one, true);
+    return cli_for_each(cli, operands, values, options->link ? remove_link : remove_one, true);
 }
 
 const struct command rm_command = {

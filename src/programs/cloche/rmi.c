@@ -20,7 +20,7 @@ static const struct option rmi_table[] = {
         .name = "no-prune",
         .kind = OPTION_FLAG,
         .offset = offsetof(struct rmi_options, no_prune),
-        .help = "Keep parents that have no name (they are never kept as images here)",
+        .help = "Keep the steps that a build made it by",
     },
     {.name = NULL},
 };
@@ -35,6 +35,8 @@ static int remove_one(struct cli *cli, const char *image, const void *values, st
         .image = (char *)image,
         .force = options->force,
         .has_force = true,
+        .no_prune = options->no_prune,
+        .has_no_prune = true,
     };
 
     int r = cli_call(cli, "image.remove", &params, &removed, err);

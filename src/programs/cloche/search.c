@@ -108,11 +108,8 @@ static bool is_wanted(const struct api_image_search_result *result, const struct
 /* Descriptions come from outside: a line, without what a terminal would obey. */
 static char *one_line(const char *text, bool whole)
 {
-    _cleanup_free_ char *clean = xstrdup(text);
+    _cleanup_free_ char *clean = text_make_harmless(xstrdup(text), "");
 
-    for (char *at = clean; *at; at++)
-        if ((unsigned char)*at < ' ' || *at == 0x7f)
-            *at = ' ';
     return whole ? steal_ptr(clean) : human_shorten(clean, DESCRIPTION_WIDTH);
 }
 

@@ -205,7 +205,8 @@ int spec_add_port(struct api_container_spec *spec, const char *text, struct erro
         *slash = '\0';
         protocol = slash + 1;
     }
-    if (!text_equal(protocol, "tcp") && !text_equal(protocol, "udp"))
+    if (!text_equal(protocol, "tcp") && !text_equal(protocol, "udp") &&
+        !text_equal(protocol, "sctp"))
         return error_set(err, -EINVAL, "invalid proto: %s", protocol);
     char *container = strrchr(words, ':');
     if (container) {

@@ -125,7 +125,7 @@ static char **arguments(const struct door_keeper *keeper)
     const struct door_settings *settings = keeper->settings;
     char **argv = NULL;
 
-    strv_append(&argv, "cloche-door");
+    strv_append(&argv, strrchr(keeper->program, '/') + 1);
     add_text(&argv, "--tls-cert", settings->tls_cert);
     add_text(&argv, "--tls-key", settings->tls_key);
     add_text(&argv, "--tls-client-ca", settings->tls_client_ca);
@@ -224,7 +224,7 @@ static void wait_before_retry(struct door_keeper *keeper, uint64_t started, int 
 
     if (now - started >= DOOR_STEADY_MS * NS_PER_MS)
         keeper->pause_ms = DOOR_RETRY_MIN_MS;
-    log_error("cloche-door ended %s %d; the next one in %.1f s",
+    log_error("%s ended %s %d; the next one in %.1f s", strrchr(keeper->program, '/') + 1,
               WIFSIGNALED(status) ? "on signal" : "with exit code",
               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
               (double)keeper->pause_ms / 1000);
@@ -320,7 +320,7 @@ static void on_client(struct rpc_watch *watch, uint32_t events _unused_)
 
     watch_places(keeper, false);
     if (start_door(keeper, &err) < 0) {
-        log_failure(LOG_ERROR, &err, "no cloche-door could be started");
+        log_failure(LOG_ERROR, &err, "no door could be started");
         rpc_loop_set_timer(keeper->loop, &keeper->retry,
                            rpc_loop_now(keeper->loop) + DOOR_RETRY_MAX_MS * NS_PER_MS);
     }
@@ -373,11 +373,12 @@ static int prepare(struct door_keeper *keeper, const struct door_keeper_options 
 int door_keeper_create(const struct door_keeper_options *options, struct door_keeper **ret,
                        struct error *err)
 {
+    const char *name = options->program ? options->program : "cloche-door";
     struct door_keeper *keeper = xnew(struct door_keeper);
 
     *keeper = (struct door_keeper){.loop = options->loop,
                                    .settings = options->settings,
-                                   .program = xasprintf("%s/cloche-door", options->libexec),
+                                   .program = xasprintf("%s/%s", options->libexec, name),
                                    .retry = {.callback = on_retry},
                                    .pause_ms = DOOR_RETRY_MIN_MS};
     int r = prepare(keeper, options, err);

@@ -32,7 +32,8 @@ enum {
 struct door_keeper_options {
     struct rpc_loop *loop;
     struct door_settings *settings; /* taken over, also on failure */
-    const char *libexec;            /* where cloche-door is */
+    const char *libexec;            /* where the program is, */
+    const char *program;            /* NULL: cloche-door */
     bool known;                     /* the settings are our own: nothing has to be checked */
     const char *document;           /* for rpc.discover; must stay */
     void *context;                  /* of the methods */

@@ -27,8 +27,10 @@
 #include <base/file.h>
 #include <base/instance.h>
 #include <base/log.h>
+#include <base/memory.h>
 #include <base/text.h>
 #include <engine/engine.h>
+#include <engine/garbage.h>
 #include <engine/registry.h>
 #include <rpc/loop.h>
 #include <rpc/server.h>
@@ -41,7 +43,7 @@
 #include "options.h"
 #include "sockets.h"
 
-enum { DOCKER_CONNECTIONS = 8192 };
+enum { DOCKER_CONNECTIONS = 8192, IDLE_MS = 3000 };
 
 struct daemon {
     struct options options;
@@ -51,6 +53,7 @@ struct daemon {
     uv_signal_t interrupt;
     uv_signal_t hangup; /* the configuration is to be read again */
     uv_timer_t linger;  /* lets the last answer out */
+    uv_timer_t idle;    /* nobody has asked for anything for a while */
     struct rpc_loop *rpc_loop;
     uv_poll_t rpc; /* of rpc_loop's descriptor */
     struct engine *engine;
@@ -163,6 +166,7 @@ static void on_hangup(uv_signal_t *handle, int number)
     }
     apply_door(daemon, steal_ptr(config->file->door));
     engine_set_registries(daemon->engine, steal_ptr(config->file->registries));
+    engine_set_garbage(daemon->engine, steal_ptr(config->file->garbage));
     if (sockets_apply(daemon->sockets, config) >= 0)
         log_info("the configuration is read again");
     api_publish_daemon(daemon->events, "reload");
@@ -213,6 +217,7 @@ static void stop(struct daemon *daemon)
     uv_close((uv_handle_t *)&daemon->interrupt, NULL);
     uv_close((uv_handle_t *)&daemon->hangup, NULL);
     uv_close((uv_handle_t *)&daemon->linger, NULL);
+    uv_close((uv_handle_t *)&daemon->idle, NULL);
     while (uv_run(&daemon->loop, UV_RUN_DEFAULT))
         ;
     engine_free(daemon->engine);
@@ -230,6 +235,7 @@ static void init_loop(struct daemon *daemon)
     uv_signal_init(&daemon->loop, &daemon->interrupt);
     uv_signal_init(&daemon->loop, &daemon->hangup);
     uv_timer_init(&daemon->loop, &daemon->linger);
+    uv_timer_init(&daemon->loop, &daemon->idle);
     uv_poll_init(&daemon->loop, &daemon->rpc, rpc_loop_fd(daemon->rpc_loop));
     uv_signal_start(&daemon->terminate, on_signal, SIGTERM);
     uv_signal_start(&daemon->interrupt, on_signal, SIGINT);
@@ -240,6 +246,7 @@ static void init_loop(struct daemon *daemon)
     uv_unref((uv_handle_t *)&daemon->terminate);
     uv_unref((uv_handle_t *)&daemon->interrupt);
     uv_unref((uv_handle_t *)&daemon->hangup);
+    uv_unref((uv_handle_t *)&daemon->idle);
     signal(SIGPIPE, SIG_IGN);
 }
 
@@ -254,10 +261,16 @@ static void raise_limits(void)
     }
 }
 
+static void on_idle(uv_timer_t *timer)
+{
+    memory_give_back();
+}
+
 static void on_rpc(uv_poll_t *poll, int status, int events)
 {
     struct daemon *daemon = poll->data;
 
+    uv_timer_start(&daemon->idle, on_idle, IDLE_MS, 0);
     rpc_loop_dispatch(daemon->rpc_loop);
 }
 
@@ -372,6 +385,7 @@ static int open_docker(struct daemon *daemon, const char *libexec, struct error 
     return door_keeper_create(&(struct door_keeper_options){.loop = daemon->rpc_loop,
                                                             .settings = settings,
                                                             .libexec = libexec,
+                                                            .program = "cloche-docker",
                                                             .known = true,
                                                             .context = &daemon->api,
                                                             .document = schema_openrpc,
@@ -400,6 +414,7 @@ static int start(struct daemon *daemon, struct error *err)
     if (r < 0)
         return r;
     engine_set_registries(daemon->engine, steal_ptr(daemon->config->file->registries));
+    engine_set_garbage(daemon->engine, steal_ptr(daemon->config->file->garbage));
     r = serve(daemon, steal_fd(&listen_fd), err);
     if (r == 0)
         r = open_docker(daemon, libexec, err);
@@ -454,6 +469,8 @@ static int run(struct daemon *daemon, struct error *err)
     r = start(daemon, err);
     if (r == 0) {
         tell_ready(daemon);
+        memory_give_back();
+        uv_timer_start(&daemon->idle, on_idle, IDLE_MS, 0);
         if (!daemon->ending)
             uv_run(&daemon->loop, UV_RUN_DEFAULT);
     }
@@ -476,6 +493,7 @@ int main(int argc, char **argv)
     log_configure("cloched", STDERR_FILENO, daemon.options.log_level, daemon.options.log_format);
     umask(022);
     raise_limits();
+    memory_use_one_heap();
     r = run(&daemon, &err);
     if (r < 0)
         log_failure(LOG_ERROR, &err, "cannot start");
