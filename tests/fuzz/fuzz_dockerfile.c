@@ -22,21 +22,23 @@ static void plan_whole(const char *text, size_t length, struct build_plan *first
     char *arguments[] = {(char *)"G=given", (char *)"HTTP_PROXY=p", NULL};
     struct oci_image_execution config = {
         .env = env, .env_count = 2, .on_build = triggers, .on_build_count = 2};
-    struct build_base **bases = xnew_array(struct build_base *, first->images_count + 1);
+    struct build_base **bases = xnew_array(struct build_base *, first->stages_count + 1);
     struct build_options options = {
         .dockerfile = (char *)"Dockerfile",
         .arguments = arguments,
         .arguments_count = 2,
         .platform = (char *)"linux/amd64",
         .bases = bases,
-        .bases_count = first->images_count,
+        .bases_count = first->stages_count,
     };
     struct error err = ERROR_INIT;
     struct build_plan *plan = NULL;
 
-    for (size_t i = 0; i < first->images_count; i++) {
+    for (size_t i = 0; i < first->stages_count; i++) {
+        const struct build_stage *stage = first->stages[i];
         bases[i] = xnew(struct build_base);
-        bases[i]->name = first->images[i];
+        bases[i]->name = stage->image ? stage->image : (char *)"";
+        bases[i]->platform = stage->platform;
         bases[i]->config = &config;
     }
     int r = plan_make(text, length, &options, &plan, &err);
@@ -49,7 +51,7 @@ static void plan_whole(const char *text, size_t length, struct build_plan *first
     }
     build_plan_free(plan);
     error_finish(&err);
-    for (size_t i = 0; i < first->images_count; i++)
+    for (size_t i = 0; i < first->stages_count; i++)
         free(bases[i]);
     free(bases);
 }

@@ -12,12 +12,14 @@
 #include <base/text.h>
 #include <schema/docker.h>
 
+#include "base64.h"
 #include "body.h"
 #include "filters.h"
 #include "head.h"
 #include "target.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+static void read_auth(const struct head *head);
 
 /* ---- one reading ---- */
 
@@ -69,6 +71,7 @@ static void read_head(struct reading *reading)
     if (reading->head.target[0] != '/' || (reading->head.chunked && reading->head.length >= 0))
         abort();
     look_at_target(reading);
+    read_auth(&reading->head);
     body_begin(&reading->body, &reading->head);
     reading->in_body = true;
 }
@@ -122,10 +125,37 @@ static void finish(struct reading *reading)
 
 static void read_document(const char *text, size_t length)
 {
-    struct docker_container_config *config;
+    static const struct json_type *const types[] = {
+        &docker_container_config_type,  &docker_exec_config_type,
+        &docker_exec_start_config_type, &docker_network_create_type,
+        &docker_network_connect_type,   &docker_network_disconnect_type,
+        &docker_volume_create_type,     &docker_auth_config_type,
+    };
+    void *document;
 
-    if (docker_container_config_parse(text, length, NULL, &config, NULL) == 0)
-        docker_container_config_free(config);
+    for (size_t i = 0; i < ARRAY_SIZE(types); i++)
+        if (json_parse(types[i], text, length, NULL, &document, NULL) == 0)
+            json_free(types[i], document);
+}
+
+/* What stands in X-Registry-Auth is read from its Base64; the same comes back of what was written.
+ */
+static void read_auth(const struct head *head)
+{
+    const char *header = head_field(head, "X-Registry-Auth");
+    size_t length, again;
+
+    char *text = header ? base64_decode(header, &length) : NULL;
+    if (!text)
+        return;
+    char *encoded = base64_encode(text, length);
+    char *same = base64_decode(encoded, &again);
+    if (!same || again != length || memcmp(same, text, length) != 0)
+        abort();
+    read_document(text, length);
+    free(text);
+    free(encoded);
+    free(same);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -246,6 +246,13 @@ class Instance:
         wait_for(lambda: not _alive(pid) and _threads(pid) <= 1, what="the daemon is gone")
         return pid
 
+    def forget_run(self):
+        """What a restart of the machine does to the run folder."""
+        for name in ("containers", "runtime"):
+            if os.path.ismount(self.run_folder / name):
+                run("umount", "--lazy", self.run_folder / name)
+        run("rm", "-rf", self.run_folder)
+
     def remove(self):
         """Takes the instance off the machine. Returns the complaints."""
         if not self.run_folder.exists() and not self.root.exists() and not self.processes():
@@ -352,6 +359,13 @@ def test(function):
     """Registers a test."""
     _tests.append(function)
     return function
+
+
+def only(*functions):
+    """Leaves of the tests that are registered only these, in this order: for a file that repeats those of others."""
+    missing = [function.__name__ for function in functions if function not in _tests]
+    assert not missing, f"no tests: {missing}"
+    _tests[:] = functions
 
 
 def _random_word():

@@ -91,7 +91,7 @@ static int do_open(char **word, struct error *err)
 
     bridges_count = 0;
     if (r == 0)
-        r = net_open(word[2], &net, err);
+        r = net_open(word[2], getenv("NET_PROBE_STATE"), &net, err);
     if (r == 0)
         r = add_bridge(&config, err);
     if (r == 0)
@@ -230,7 +230,7 @@ static int do_names(char **word, struct error *err)
 {
     struct net_names_sockets sockets;
     long start = microseconds();
-    int r = net_names_open(net, atoi(word[1]), &sockets, err);
+    int r = net_names_open(net, atoi(word[1]), true, &sockets, err);
 
     if (r == 0)
         printf("ok %d %d %ld\n", sockets.udp_fd, sockets.tcp_fd, microseconds() - start);

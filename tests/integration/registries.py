@@ -18,6 +18,7 @@ import random
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import tarfile
 import threading
@@ -144,10 +145,15 @@ def noise(size, seed):
     return random.Random(seed).randbytes(size)
 
 
+def pack_alike(data):
+    """The same content always gives the same digest."""
+    return gzip.compress(data, mtime=0)
+
+
 class Made:
     """An image made here: blobs by digest, and its manifest. layers: plain tars."""
 
-    def __init__(self, layers, pack=gzip.compress, kind="+gzip", architecture="amd64"):
+    def __init__(self, layers, pack=pack_alike, kind="+gzip", architecture="amd64"):
         self.blobs = {}
         self.layers = []
         for tar in layers:
@@ -172,13 +178,35 @@ class Made:
         return json.dumps(manifest).encode()
 
 
+class Certificate:
+    """Signed by itself, for one address, with its files in a folder: cert.pem and key.pem."""
+
+    def __init__(self, folder, address):
+        self.folder = pathlib.Path(folder) / f"certificate-{random.randrange(1 << 30)}"
+        self.folder.mkdir()
+        self.certificate, self.key = self.folder / "cert.pem", self.folder / "key.pem"
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-days", "2", "-keyout", self.key, "-out", self.certificate,
+            "-subj", f"/CN={address}", "-addext", f"subjectAltName=IP:{address}")
+
+    def server(self, clients=None):
+        """clients: the Certificate that a client may show."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        if clients:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.load_verify_locations(clients.certificate)
+        return context
+
+
 class Liar:
     """A registry that serves one image under every name, and does what hooks make of it.
 
     hooks["blob"](handler, digest, body) -> True when it has answered itself; likewise "manifest"
-    (handler, reference). `requests` are all requests: (method, path, headers)."""
+    (handler, reference). hooks["upload"](handler, body) and "tags" (handler, query) answer always. `requests` are all requests: (method, path, headers)."""
 
-    def __init__(self, image=None):
+    def __init__(self, image=None, address="127.0.0.1", tls=None):
+        """tls: an ssl.SSLContext of the server."""
         self.image = image
         self.hooks = {}
         self.requests = []
@@ -205,6 +233,15 @@ class Liar:
 
             do_HEAD = do_GET
 
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                liar.requests.append((self.command, self.path, dict(self.headers)))
+                with contextlib.suppress(ConnectionError):
+                    if liar.allowed(self):
+                        liar.hooks["upload"](self, body)
+
+            do_PUT = do_PATCH = do_POST
+
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True
             request_queue_size = 64
@@ -212,9 +249,11 @@ class Liar:
             def handle_error(self, request, address):
                 pass
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server = Server((address, 0), Handler)
+        if tls:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         self.port = self.server.server_address[1]
-        self.name = f"127.0.0.1:{self.port}"
+        self.name = f"{address}:{self.port}"
 
     def __enter__(self):
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
@@ -277,6 +316,8 @@ class Liar:
             self.hooks["search"](handler, urllib.parse.parse_qs(url.query))
         elif not match:
             self.send(handler, 404, b"{}")
+        elif match[2] == "tags" and "tags" in self.hooks:
+            self.hooks["tags"](handler, urllib.parse.parse_qs(url.query))
         elif match[2] == "tags":
             self.send(handler, 200, json.dumps({"tags": self.tags}).encode())
         elif match[2] == "manifests":

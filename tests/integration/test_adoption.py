@@ -4,13 +4,14 @@
 import contextlib
 import json
 import os
+import pathlib
 import random
 import signal
 import subprocess
 import threading
 import time
 
-from harness import PROGRAMS, http_get, main, test, wait_for
+from harness import PROGRAMS, http_get, main, program, run, test, wait_for
 
 IMAGE = "small:1"
 
@@ -76,6 +77,20 @@ def containers_run_on_and_are_adopted(instance, images):
     assert instance.cloche("stop", "-t", "1", "web").out == "web\n"
     assert not alive(before["Pid"])
     wait_for(lambda: run_folders(instance) == [], what="the run folder goes")
+
+
+@test
+def a_daemon_elsewhere_finds_them_too(instance, images):
+    """What a daemon mounts that was started in another mount namespace, the next one does not see."""
+    load(instance, images)
+    run("unshare", "-m", program("cloche"), "run", "-d", "--name", "box", IMAGE, "sleep", "1000", env=instance.env)
+    before = state(instance, "box")
+    instance.kill_daemon()
+    assert state(instance, "box")["Pid"] == before["Pid"] and alive(before["Pid"])
+    assert instance.cloche("exec", "box", "echo", "hello").out == "hello\n"
+    instance.cloche("stop", "-t", "0", "box")
+    assert not alive(before["Pid"]) and state(instance, "box")["ExitCode"] == 137
+    instance.cloche("start", "box")
 
 
 @test
@@ -244,11 +259,37 @@ def a_reboot_ends_everything(instance, images):
     os.kill(facts["MonitorPid"], signal.SIGKILL)
     os.kill(facts["Pid"], signal.SIGKILL)
     wait_for(lambda: not alive(facts["Pid"]))
-    subprocess.run(["rm", "-rf", instance.run_folder], check=True)
+    instance.forget_run()
     ended = state(instance, "box")
     assert (ended["Status"], ended["ExitCode"]) == ("exited", 255), ended
     instance.cloche("start", "box")
     assert instance.cloche("exec", "box", "cat", "/kept").out == "kept\n"
+
+
+def in_memory(folder):
+    return os.path.ismount(folder) or run("stat", "-f", "-c", "%T", folder).out.strip() == "tmpfs"
+
+
+@test
+def folders_and_cgroups_are_there_as_long_as_the_daemon(instance, images):
+    """Made once, not for each container; what a container that removes itself leaves goes behind it."""
+    load(instance, images)
+    folders = [instance.run_folder / "containers", instance.run_folder / "runtime"]
+    cgroups = list(pathlib.Path("/sys/fs/cgroup").glob("*/cgroup.procs")) or ["/sys/fs/cgroup/cgroup.procs"]
+    parents = [pathlib.Path(file).parent / instance.cgroup_parent for file in cgroups]
+    assert all(in_memory(folder) for folder in folders)
+    instance.cloche("run", "--rm", IMAGE, "true")
+    assert all(parent.is_dir() for parent in parents), parents
+    for folder in (instance.root / "containers", folders[0]):
+        wait_for(lambda: not list(folder.iterdir()), what=f"{folder} is empty")
+    start(instance, "box", "sleep 1000")
+    instance.kill_daemon(signal.SIGTERM)
+    assert all(in_memory(folder) for folder in folders) and all(parent.is_dir() for parent in parents)
+    assert state(instance, "box")["Status"] == "running"
+    instance.cloche("rm", "-f", "box")
+    instance.kill_daemon(signal.SIGTERM)
+    assert not any(os.path.ismount(folder) for folder in folders)
+    assert not any(parent.is_dir() for parent in parents), parents
 
 
 class Churn:

@@ -1,5 +1,6 @@
 """`cloche build`: Dockerfiles, contexts, the cache, and what goes wrong."""
 
+import bz2
 import io
 import json
 import os
@@ -153,6 +154,18 @@ ADD Dockerfile /added/
 
 
 @test
+def an_archive_of_add_that_is_a_bomb_is_refused(instance, images, scratch):
+    base(instance, images)
+    header = tarfile.TarInfo("zeros")
+    header.size = 3 << 30
+    zeros = bytes(16 << 20)
+    # What is packed in several pieces is unpacked as one.
+    (scratch / "a.tar.bz2").write_bytes(bz2.compress(header.tobuf()) + 70 * bz2.compress(zeros))
+    result = build(instance, scratch, "FROM small:1\nADD a.tar.bz2 /\n", code=1)
+    assert "EXPANSION_MAX" in result.err + result.out, result
+
+
+@test
 def stages_and_targets(instance, images, scratch):
     base(instance, images)
     text = """FROM small:1 AS made
@@ -172,12 +185,14 @@ LABEL last=1
     assert shell(instance, "stat -c %u:%g /out/file") == "5:6\n"
     assert "failed to reach build target nowhere" in \
         build(instance, scratch, text, "--target", "nowhere", code=1).err
-    onbuild = "FROM small:1\nONBUILD COPY Dockerfile /triggered\nONBUILD RUN echo ran >> /triggered\n"
+    assert "ONE stage name already used" in build(instance, scratch, "FROM small:1 AS one\nFROM small:1 AS ONE\n", code=1).err
+    onbuild = ("FROM small:1\nONBUILD COPY Dockerfile /triggered\nONBUILD RUN <<-'E' cat >> /triggered\n\tran\n\tE\n"
+               "ONBUILD COPY <<A <<B /many/\na $B\nA\nb\nB\n")
     build(instance, scratch, onbuild)
     instance.cloche("tag", "built:1", "trigger:1")
     result = build(instance, scratch, "FROM trigger:1\n")
-    assert "# Executing 2 build triggers\n" in result.out
-    assert shell(instance, "cat /triggered") == "FROM trigger:1\nran\n"
+    assert "# Executing 3 build triggers\n" in result.out
+    assert shell(instance, "cat /triggered /many/A /many/B") == "FROM trigger:1\nran\na \nb\n"
     assert not config_of(instance)["config"].get("OnBuild")
 
 

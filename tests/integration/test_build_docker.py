@@ -17,7 +17,8 @@ OWN = {"etc", "dev", "proc", "sys", ".dockerenv", "etc/hosts", "etc/hostname", "
 
 CONTEXT = {"one": "1\n", "two": "2\n", "three.txt": "3\n", "tree/a": "a\n", "tree/deep/b": "b\n", "tree/deep/c.txt": "c\n",
            "skip/not": "x", "skip/but": "y\n", "x.log": "l", "sp ace": "blank\n", "exe": "#!/bin/sh\necho exe\n",
-           ".dockerignore": "skip/*\n!skip/but\n*.log\n", "setuid": "s\n", "$name": "dollar\n"}
+           ".dockerignore": "skip/*\n!skip/but\n*.log\n# comment\n\n/deepskip/**\n!deepskip/a/keep\n",
+           "deepskip/a/b": "no", "deepskip/a/keep": "yes\n", "keep.logs": "k\n", "setuid": "s\n", "$name": "dollar\n"}
 
 DOCKERFILES = {
     "env": "ENV A=1 B=\"two words\" C=$A\nENV D one  two\nENV E=${A:-x}${Z:-y}${Z:+z} F='$A' G=\\$A H=\"\\\"q\\\"\"\nENV A=2 I=$A\nRUN echo \"$A|$B|$C|$D|$E|$F|$G|$H|$I\" > /env",
@@ -61,6 +62,54 @@ DOCKERFILES = {
     "lower_case": "run touch /lower\ncopy one /c\nenv A=b",
     "many_envs": "ENV " + " ".join(f"V{i}={i}" for i in range(40)),
     "stop": "STOPSIGNAL 9\nEXPOSE 8080/TCP\nUSER 1000",
+    "env_forms": "ENV A=abc\nENV B=${A:+set} C=${N:+set} D=${N:-a$A} E=\\${A} F=${A}x${A}y G=$A-$N-$A\nRUN echo \"$B|$C|$D|$E|$F|$G\" > /e",
+    "env_quotes": "ENV A=\"a b\" B='c $A' C=\"it's\" D='say \"hi\"' E=a\\ b F=\"\\$A\" G=\\\\ H=\"tab\tin\"",
+    "env_old_form": "ENV A a b  c \nENV B \"quoted words\" tail\nENV C $A=d\nENV D = x",
+    "env_same_line": "ENV X=1\nENV X=2 Y=$X\nENV X=3 X=4",
+    "env_empty": "ENV A=\nENV B=\"\" C=''\nENV A=$A.",
+    "env_in_all": "ENV U=shop W=/w V=/vol P=81 L=lab S=SIGUSR1 F=one\nUSER $U\nWORKDIR $W\nVOLUME $V\nEXPOSE $P/udp\nLABEL $L=$P\nSTOPSIGNAL $S\nCOPY $F $W/$F\nUSER 0",
+    "env_not_in_run": "ENV A=1\nRUN A=2; echo $A > /a\nCMD echo $A\nENTRYPOINT [\"$A\"]",
+    "comment_lines": "# one\n  # indented\nENV A=1\nRUN echo a > /a # shell's own\n\n\nENV B=2",
+    "continued_words": "ENV A=a\\\nb C=\\\nd\nRUN echo x\\\ny > /xy",
+    "continued_comment": "RUN echo a \\\n# in between\n\n  b > /ab\nENV A=1 \\\n  # again\n  B=2",
+    "trailing_blanks": "ENV A=1   \nCMD   echo hi   \nLABEL  x=y\t\nWORKDIR   /w  ",
+    "carriage_returns": "ENV A=1\r\nRUN echo $A > /a\r\nLABEL b=2\r",
+    "tabs": "\tENV\tA=1\n\tRUN\techo $A\t> /t",
+    "workdir_variables": "ENV D=deep\nWORKDIR $D\nWORKDIR ${D}er/../$D\nWORKDIR ./x//y/\nWORKDIR /\nWORKDIR ..\nRUN pwd > /pwd",
+    "workdir_user": "USER shop\nWORKDIR /made/by/whom\nRUN ls -ld /made /made/by /made/by/whom | cut -c1-10 > /tmp/m; id -un >> /tmp/m",
+    "workdir_existing": "RUN mkdir /e && chown 5:6 /e && chmod 700 /e && ln -s /e /l\nWORKDIR /e\nWORKDIR /l/sub",
+    "user_forms": "USER 1000:50\nUSER shop\nUSER :staff\nUSER 5",
+    "chown_forms": "COPY --chown=5 one /a\nCOPY --chown=5:6 one /b\nCOPY --chown=shop:7 one /c\nCOPY --chown=0:shop tree /e/",
+    "chown_variable": "ARG WHO=shop\nENV G=staff\nCOPY --chown=$WHO:${G} one /v",
+    "chown_add": "ADD --chown=7:8 a.tar /x/\nADD --chown=7:8 one tree /y/",
+    "copy_dot": "WORKDIR /here\nCOPY tree .\nCOPY one ./sub/\nCOPY two ../up",
+    "copy_slashes": "COPY //one /a\nCOPY ./tree//deep/ /b//c/\nCOPY /tree/a /d\nCOPY tree/../one /e",
+    "copy_json_several": "COPY [\"one\", \"two\", \"/j/\"]\nADD [\"sp ace\", \"/k/\"]",
+    "copy_over_file": "RUN echo old > /o && chmod 600 /o && chown 9:9 /o\nCOPY one /o\nCOPY --chown=3:3 two /o",
+    "copy_empty_folder": "COPY empty /made\nCOPY empty/ /also/",
+    "copy_question": "COPY ?????.txt /q/\nCOPY t?o /r\nCOPY tree/[a-c] /s/\nCOPY tree/dee[^x] /t/",
+    "copy_ignored": "COPY skip /skip\nCOPY *.log* /logs/",
+    "copy_deep_links": "RUN mkdir -p /r/a && ln -s a /r/b && ln -s ../r/b /r/c\nCOPY one /r/c/one\nCOPY tree /r/b/t\nCOPY two /r/c/",
+    "copy_from_number": "FROM small:1\nRUN echo s > /s && ln -s /s /sl && mkdir /sd && ln -s ../s /sd/l\nFROM small:1\nCOPY --from=0 /s /sl /t/\nCOPY --from=0 /sd /sd\nCOPY --from=0 s /plain",
+    "copy_from_glob": "FROM small:1 AS g\nRUN mkdir /g && touch /g/a1 /g/a2 /g/b && chown 4:5 /g/a1\nFROM scratch\nCOPY --from=g /g/a* /to/",
+    "stage_case": "FROM small:1 AS Mixed\nRUN echo m > /m\nFROM mixed\nCOPY --from=MIXED /m /n",
+    "stage_args": "ARG G=global\nFROM small:1 AS a\nARG G\nARG L=$G\nRUN echo $G $L > /a\nFROM a\nARG L\nRUN echo \"[$G][$L]\" > /b",
+    "args_between": "ARG X=one\nENV X=$X.env\nARG X=two\nRUN echo $X > /x\nLABEL x=$X",
+    "arg_without_value": "ARG N\nENV M=${N:-none}\nRUN echo \"[$N]\" > /n",
+    "arg_predefined": "RUN echo \"[$HTTP_PROXY][$http_proxy]\" > /p",
+    "shell_forms": "RUN a=1 && echo \"$a\" 'x  y' > /1\nRUN [\"sh\", \"-c\", \"echo $0 > /2\", \"zero\"]\nRUN [ -e /1 ] && echo yes > /3\nCMD [ \"a\" , \"b\" ]",
+    "json_that_is_none": "CMD ['single']\nENTRYPOINT [\"a\"\nRUN [ -d / ] && echo > /x",
+    "cmd_empty": "CMD [\"x\"]\nCMD []\nENTRYPOINT []",
+    "shell_then_forms": "SHELL [\"/bin/sh\", \"-c\", \"-e\"]\nCMD run me\nSHELL [\"/bin/sh\", \"-c\"]\nENTRYPOINT me too",
+    "healthcheck_forms": "HEALTHCHECK --timeout=1h --interval=0.5s CMD [\"a\"]\nHEALTHCHECK --retries=0005 CMD b",
+    "onbuild_many": "ONBUILD WORKDIR /ob\nONBUILD COPY --chown=shop one ./\nONBUILD ARG Q=1\nONBUILD RUN echo $Q > q\nONBUILD LABEL q=$Q\nONBUILD USER shop",
+    "from_onbuild_many": "FROM {onbuild_many}\nRUN pwd > /tmp/p; id -un >> /tmp/p",
+    "volume_forms": "VOLUME /a /b\nVOLUME [\"/c\",\"/d e\"]\nVOLUME /a\nRUN mkdir -p /f && echo f > /f/f\nVOLUME /f\nCOPY one /f/one",
+    "expose_forms": "EXPOSE 80/tcp 80/udp 80\nEXPOSE 7000-7002/udp\nEXPOSE 8080/TCP",
+    "label_forms": "LABEL a.b-c=1 \"x y\"='z' q=\"a\\\"b\"\nLABEL old form here\nLABEL e=$N f=\\$N",
+    "maintainer_twice": "MAINTAINER one\nMAINTAINER \"two words\"",
+    "directive_late": "ENV A=1\n# escape=`\nENV B=a\\\nb",
+    "many_runs": "\n".join(f"RUN echo {i} > /n{i}" for i in range(5)),
     "labels": "LABEL multi=\"a\\\nb\" other=c\nLABEL empty=",
 }
 
@@ -70,7 +119,9 @@ FAILURES = [
     "FROM small:1\nUSER\n", "FROM small:1\nCOPY --chown=nobodyhere one /x\n", "FROM small:1\nCOPY tree /etc/passwd\n",
     "FROM small:1\nCOPY --from=7 a b\n", "FROM small:1\nCMD [\"a\", 1]\n", "FROM small:1\nSTOPSIGNAL NOPE\n", "FROM a b\n",
     "FROM small:1\nONBUILD FROM x\n", "FROM small:1\nLABEL\n", "FROM small:1\nENV A=${B\n", "FROM scratch\n",
-    "FROM small:1\nHEALTHCHECK --retries=0 CMD x\n", "FROM small:1\nCOPY one two /x\n",
+    "FROM small:1\nHEALTHCHECK --retries=0 CMD x\n", "FROM small:1\nENV A=1 # no comment\n", "FROM small:1 AS a\nFROM small:1 AS A\n",
+    "FROM small:1\nCOPY --chown=:staff one /d\n", "FROM small:1\nENV C=\\\n  d e\n", "FROM small:1\nCOPY http://localhost:1/x /x\n",
+    "FROM small:1\nADD http://localhost:1/x /x\n", "FROM small:1\nCOPY one two /x\n",
 ]
 
 
@@ -86,6 +137,7 @@ def make_context(folder):
     os.chmod(folder / "tree", 0o700)
     os.symlink("one", folder / "link")
     os.symlink("tree", folder / "folderlink")
+    (folder / "empty").mkdir()
     (folder / "linked").mkdir()
     os.symlink("../one", folder / "linked/up")
     os.symlink("/etc/passwd", folder / "linked/absolute")
@@ -168,7 +220,7 @@ def dockerfiles_become_the_same_images(instance, images, scratch, unique):
         for name, text in DOCKERFILES.items():
             if "FROM" not in text:
                 text = "FROM small:1\n" + text
-            (context / "Dockerfile").write_text(text.replace("{onbuild}", "built:onbuild") + "\n")
+            (context / "Dockerfile").write_text(re.sub(r"{(\w*onbuild\w*)}", r"built:\1", text) + "\n")
             options = ["-t", f"built:{name}", "--network", "none", "--build-arg", "B=given", "--label", "last=1"]
             theirs = docker("build", *options, context, env={"DOCKER_BUILDKIT": "0"}, code=None)
             ours = instance.cloche("build", *options, context, code=None)

@@ -157,7 +157,7 @@ def links_of_a_container_never_lead_out_of_it(instance, images, scratch):
     script = (f"mkdir -p /data; ln -s {scratch}/secret /data/out; ln -s ../../../../../../{scratch}/secret"
               f" /data/up; ln -s /proc/1/root{scratch}/secret /data/magic; sleep 1000")
     container = running(instance, images, command=script)
-    wait_for(lambda: "magic" in shell(instance, container, "ls /data"))
+    wait_for(lambda: "magic" in shell(instance, container, "ls /data 2>/dev/null || true"))
     for state in ("running", "stopped"):
         for link in ("out", "up", "magic"):
             result = instance.cloche("cp", f"{container}:/data/{link}/key", "-", code=1)
@@ -292,6 +292,29 @@ def an_exported_root_is_imported_as_an_image(instance, images, scratch):
     instance.cloche("rmi", "again:2")
     instance.cloche("load", "-q", "-i", scratch / "saved.tar")
     assert instance.cloche("run", "--rm", "again:2", "cat", "/etc/motd").out == "changed\n"
+
+
+@test
+def one_root_is_mounted_once(instance, images, scratch):
+    """A copy between two runs, and one that a client does not finish."""
+    instance.cloche("load", "-q", "-i", images.small())
+    (scratch / "new").write_text("copied\n")
+    instance.cloche("run", "-d", "--name", "again", "--restart", "always", "small:1", "sh", "-c",
+                    "cat /new; false")
+    look = lambda: instance.cloche("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "again").out.split()
+    wait_for(lambda: look()[0] == "restarting" and int(look()[1]) >= 5)
+    instance.cloche("cp", scratch / "new", "again:/new")
+    wait_for(lambda: "copied" in instance.cloche("logs", "again").out)
+    instance.cloche("rm", "-f", "again")
+    instance.cloche("run", "-d", "--name", "box", "small:1", "sleep", "1000")
+    half = instance.start("cp", "-", "box:/tmp")
+    half.stdin.write(b"\0" * 100)
+    half.stdin.flush()
+    mounted = lambda: run("pidof", "cloche-image", code=None).out
+    wait_for(mounted)
+    instance.cloche("restart", "-t", "0", "box")
+    assert half.wait(60) != 0 and not mounted()
+    instance.cloche("rm", "-f", "box")
 
 
 if __name__ == "__main__":

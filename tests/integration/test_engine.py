@@ -313,6 +313,13 @@ def commits(instance, images):
                            "id -un; echo $A$B; pwd; ls /etc/group 2>&1 | wc -l").out == "shop\n12\n/srv\n1\n"
     assert details(instance, "box")["State"]["Running"], "the commit ended the container"
     assert "not a valid change" in instance.cloche("commit", "-c", "RUN x", "box", "made:2", code=1).err
+    start(instance, "full", "--expose", "81", "-v", "/vol", "--health-cmd", "true", "--health-retries", "7")
+    instance.cloche("commit", "-c", "ONBUILD RUN x", "-c",
+                    'SHELL ["/bin/ash", "-c"]', "-c", "CMD own", "full", "made:3")
+    config = json.loads(instance.cloche("image", "inspect", "made:3").out)[0]["Config"]
+    assert set(config["ExposedPorts"]) == {"81/tcp"} and set(config["Volumes"]) == {"/vol"}, config
+    assert config["Healthcheck"]["Retries"] == 7 and config["Healthcheck"]["Test"] == ["CMD-SHELL", "true"], config
+    assert config["OnBuild"] == ["RUN x"] and config["Cmd"] == ["/bin/ash", "-c", "own"], config
     assert list((instance.root / "staging").glob("*")) == []
 
 

@@ -324,7 +324,7 @@ def the_command_line_has_dockers_words_for_it(instance, images):
     assert instance.cloche("run", "-d", "--name", "bound", "-v", "/srv:/data", "--rm", "host", "sleep", "1000")
     assert instance.cloche("ps", "-f", "name=bound", "--format", "{{.Mounts}} {{.Networks}} {{.LocalVolumes}}").out == \
         "/srv bridge 0\n"
-    for words, why in (["rm", "-l", "desk"], "links"), (["start", "--checkpoint", "x", "desk"], "checkpoints"):
+    for words, why in (["rm", "-l", "desk"], "the default name of the container"), (["start", "--checkpoint", "x", "desk"], "checkpoints"):
         assert why in instance.cloche(*words, code=1).err
 
 

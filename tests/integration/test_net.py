@@ -135,6 +135,19 @@ class Host:
         return run(*words, **options)
 
 
+class Elsewhere(Host):
+    """In the network of a process."""
+
+    def __init__(self, pid):
+        self.pid = str(pid)
+
+    def argv(self, *words):
+        return ["nsenter", "--net", "--target", self.pid, *words]
+
+    def run(self, *words, **options):
+        return run(*self.argv(*words), **options)
+
+
 HOST = Host()
 
 
@@ -190,7 +203,8 @@ def the_rules_read_as_documented(unique):
                      "elements = { \"clo-t\" }",
                      "elements = { \"clo-t\" . \"clo-t\" }",
                      "iifname @bridges ip saddr 127.0.0.0/8 drop",
-                     "iifname @bridges ip daddr 127.0.0.0/8 drop",
+                     'iifname != "lo" ip daddr 127.0.0.0/8 drop',
+                     "iifname @bridges fib saddr . iif oif 0 drop",
                      "iifname . oifname @within accept",
                      "iifname @internal drop", "oifname @internal drop",
                      "oifname != @bridges accept",
@@ -204,6 +218,112 @@ def the_rules_read_as_documented(unique):
                      'iifname "" oifname @bridges ct status dnat fib saddr type != local masquerade',
                      "iifname @masqueraded iifname . oifname != @within masquerade"]:
             assert line in text, f"{line!r} is not in\n{text}"
+
+
+@contextlib.contextmanager
+def _beside(name, address, via):
+    """A neighbour by another link than Outside's."""
+    keeper = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+    place = Elsewhere(keeper.pid)
+    try:
+        mine = os.stat("/proc/self/ns/net").st_ino
+        wait_for(lambda: os.stat(f"/proc/{keeper.pid}/ns/net").st_ino != mine, what="the namespace")
+        run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", keeper.pid)
+        run("ip", "addr", "add", via + "/24", "dev", name)
+        run("ip", "link", "set", name, "up")
+        for words in (["addr", "add", address + "/24", "dev", "eth0"], ["link", "set", "eth0", "up"],
+                      ["link", "set", "lo", "up"], ["route", "add", "default", "via", via]):
+            place.run("ip", *words)
+        yield place
+    finally:
+        keeper.kill()
+        keeper.wait()
+        wait_for(lambda: not _link_exists(name), what="the veth pair is gone")
+
+
+@test
+def the_machine_becomes_no_router(unique):
+    state = pathlib.Path(f"/run/{unique}-forwarding")
+    os.environ["NET_PROBE_STATE"] = str(state)
+    switch = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
+    try:
+        with Outside() as outside, _beside("beside0", "192.0.2.2", "192.0.2.1") as beside:
+            far = lambda: ask(outside, "192.0.2.2", 8080, timeout=1).partition(" ")[0]
+            with server(beside, "far", 8080):
+                switch.write_text("0")
+                with Probe() as probe, two_containers(probe) as (one, _):
+                    assert switch.read_text() == "1\n"
+                    assert far() == "nothing:"
+                    assert ask(one, "192.0.2.2", 8080).startswith("far")
+                    probe.kill()
+                    with Probe():  # the next daemon remembers
+                        assert far() == "nothing:"
+                        assert ask(one, "192.0.2.2", 8080).startswith("far")
+                assert switch.read_text() == "0\n" and not state.exists(), "given back"
+                switch.write_text("1")
+                with Probe():
+                    assert far() == "far", "a machine that is a router stays one"
+                assert switch.read_text() == "1\n"
+    finally:
+        del os.environ["NET_PROBE_STATE"]
+
+
+@test
+def nobody_sends_with_an_address_of_elsewhere(unique):
+    """A flow that a container began must not be answered by one of another network in its place."""
+    for bridge_filter in ("0", "1"):
+        pathlib.Path("/proc/sys/net/bridge/bridge-nf-call-iptables").write_text(bridge_filter)
+        with Outside() as outside, Probe() as probe:
+            probe("bridge", "clo-b", "172.30.5.1/24", "-", "-")
+            run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.clo-b.rp_filter=0")
+            with many(probe, FIRST, "172.30.5.2") as (one, liar):
+                victim = subprocess.Popen(one.argv(sys.executable, "-c", _HEARS, outside.there),
+                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                assert victim.stdout.readline() == "asked\n"
+                liar.run("ip", "addr", "add", outside.there + "/32", "dev", "lo")
+                liar.run(sys.executable, "-c", _SAYS, outside.there, outside.here, "1")
+                if bridge_filter == "0":
+                    run("nft", "flush", "chain", "inet", probe.table, "guard")
+                    liar.run(sys.executable, "-c", _SAYS, outside.there, outside.here, "2")
+                heard = victim.communicate("\n")[0].split()
+                assert heard == (["2"] if bridge_filter == "0" else []), "the test can fail"
+
+
+# Asks from port 5000 at port 5001, and says what it has heard when it is told to.
+_HEARS = """
+import socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.bind(("0.0.0.0", 5000))
+client.connect((sys.argv[1], 5001))
+client.send(b"?")
+print("asked", flush=True)
+sys.stdin.readline()
+client.settimeout(0.3)
+while True:
+    try:
+        print(client.recv(100).decode())
+    except ConnectionRefusedError:
+        continue
+    except OSError:
+        break
+"""
+
+_SAYS = """
+import socket, sys
+liar = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+liar.bind((sys.argv[1], 5001))
+liar.sendto(sys.argv[3].encode(), (sys.argv[2], 5000))
+"""
+
+
+@test
+def who_listens_at_the_loopback_of_ipv6_is_reached(unique):
+    with Probe() as probe:
+        probe("bridge", "clo-6", "172.30.5.1/24", "fd00:77::1/64", "-")
+        probe("publish", "tcp", "::", 9000, "fd00:77::2", 80)
+        assert "refused" in ask(HOST, "::1", 9000, timeout=2)
+        with server(HOST, "local", 9000, address="::1"):
+            assert ask(HOST, "::1", 9000, timeout=2).startswith("local")
 
 
 @test
@@ -300,8 +420,16 @@ def unpublished_ports_are_out_of_reach(unique):
             two.run("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
             assert ask(HOST, "127.0.0.1", 7000).startswith("local")
             assert ask(two, "127.0.0.1", 7000, timeout=1).startswith("nothing")
-            # Without the rule it would have been reached: the test can fail.
+            # Nor ports that are published there to a neighbour (moby#45610).
+            probe("publish", "tcp", "127.0.0.1", 9000, FIRST, 80)
+            outside.run("ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
+            outside.run("ip", "route", "add", "127.0.0.1", "via", outside.here)
+            outside.run("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
+            assert ask(HOST, "127.0.0.1", 9000).startswith("one")
+            assert ask(outside, "127.0.0.1", 9000, timeout=1).startswith("nothing")
+            # Without the rules all would have been reached: the test can fail.
             run("nft", "flush", "chain", "inet", probe.table, "guard")
+            assert ask(outside, "127.0.0.1", 9000).startswith("one")
             run("nft", "flush", "chain", "inet", probe.table, "isolate")
             assert ask(two, "127.0.0.1", 7000).startswith("local")
             assert ask(outside, FIRST, 80).startswith("one")

@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
 from harness import Outside, http_get, main, run, test, wait_for
 
 # A resolver at 127.0.0.1 that knows one long answer: cut over UDP, whole over TCP, except for names
-# that begin with "u", for which it does not speak TCP.
+# that begin with "u", for which it does not speak TCP, and with "b", for which it is silent.
 _RESOLVER = """
 import socket, struct, threading
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -22,7 +23,8 @@ def answer(query, flags, records):
 def serve():
     while True:
         query, peer = udp.recvfrom(4096)
-        udp.sendto(answer(query, 0x8380, 0), peer)
+        if query[13:14] != b"b":
+            udp.sendto(answer(query, 0x8380, 0), peer)
 threading.Thread(target=serve, daemon=True).start()
 print("ready", flush=True)
 while True:
@@ -53,6 +55,9 @@ else:
     peer.settimeout(10)
     peer.sendto(query, ("127.0.0.11", 53))
     data = peer.recv(4096)
+if sys.argv[1] == "udp" and sys.argv[3:]:
+    for number in range(int(sys.argv[3])):
+        peer.sendto(struct.pack(">H", number) + query[2:], ("127.0.0.11", 53))
 number, flags, _, records = struct.unpack_from(">HHHH", data)
 assert number == 77
 print(len(data), hex(flags), records)
@@ -96,6 +101,11 @@ def networks_are_made_listed_and_removed(instance, images):
     assert "already exists" in instance.cloche("network", "create", "front", code=1).err
     assert "overlaps" in instance.cloche("network", "create", "--subnet", "10.99.0.0/16", "b",
                                          code=1).err
+    for subnet in ("127.1.0.0/16", "224.1.0.0/16", "0.0.0.0/8", "::/64", "ff05::/64"):
+        assert "no network's" in instance.cloche("network", "create", "--subnet", subnet, "b",
+                                                 code=1).err
+    assert "cannot be a bridge's name" in instance.cloche(
+        "network", "create", "-o", "com.docker.network.bridge.name=x%d", "b", code=1).err
     assert "pre-defined" in instance.cloche("network", "rm", "bridge", code=1).err
     assert instance.cloche("network", "rm", "front").out == "front\n"
     assert "not found" in instance.cloche("network", "rm", "front", code=1).err
@@ -151,7 +161,13 @@ def ports_are_published_and_taken_back_at_run_time(instance, images):
         assert instance.cloche("port", "web", "80").out == "0.0.0.0:9000\n"
         instance.cloche("restart", "-t", "0", "web")
         assert outside.http_get(9000) == "web\n"
-        instance.cloche("port", "rm", "web", "9000:80")
+        with socket.create_connection(("127.0.0.1", 9000)) as under_way:
+            instance.cloche("port", "rm", "web", "9000:80")
+            try:
+                under_way.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                assert under_way.recv(100) == b"reset"
+            except ConnectionResetError:
+                pass
         assert instance.cloche("port", "web").out == ""
         assert outside.run("sh", "-c", f"echo > /dev/tcp/{outside.here}/9000", code=None).code != 0
         assert "No public port" in instance.cloche("port", "rm", "web", "9000:80", code=1).err
@@ -301,6 +317,99 @@ def long_answers_of_resolvers_come_whole(instance, images):
             assert ask("tcp", "udp.example")[1] == "0x8182", "there is no other resolver"
         finally:
             resolver.kill()
+
+
+@test
+def who_may_ask_the_outside_follows_the_networks(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "--internal", "in")
+    instance.cloche("network", "create", "out")
+    for name, network in (("leaver", "out"), ("comer", "in")):
+        serve(instance, name, network, "--dns", "127.0.0.1")
+    instance.cloche("network", "connect", "in", "leaver")
+    pids = {name: inspect(instance, name)["State"]["Pid"] for name in ("leaver", "comer")}
+    ask = lambda name, *how: run("nsenter", "--net", "--target", pids[name], sys.executable, "-c",
+                                 _ASK, *how).out.split()[1]
+    with subprocess.Popen([sys.executable, "-c", _RESOLVER], stdout=subprocess.PIPE) as resolver:
+        try:
+            assert resolver.stdout.readline() == b"ready\n"
+            assert (ask("leaver", "udp", "a.example"), ask("comer", "udp", "a.example")) == (
+                "0x8380", "0x8183")
+            instance.cloche("network", "disconnect", "out", "leaver")
+            instance.cloche("network", "connect", "out", "comer")
+            assert (ask("leaver", "udp", "a.example"), ask("comer", "udp", "a.example")) == (
+                "0x8183", "0x8380")
+            # One that asks a thousand times what nobody answers does not keep others from asking.
+            instance.cloche("network", "connect", "out", "leaver")
+            assert ask("comer", "udp", "black.example", "1000") == "0x8182"
+            assert ask("leaver", "udp", "a.example") == "0x8380"
+        finally:
+            resolver.kill()
+
+
+@test
+def links_on_the_default_bridge(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    serve(instance, "db", "bridge", "-p", "9000:5432", "--expose", "80", "-e", "WORD=two words",
+          "--hostname", "store")
+    instance.cloche("run", "-d", "--name", "web", "--link", "db:data-base", "small:1", "sleep", "1000")
+    inside = lambda *words: instance.cloche("exec", "web", *words).lines
+    at = lambda: address(instance, "db", "bridge")
+    assert f"{at()}\tdata-base store db" in inside("cat", "/etc/hosts")
+    assert {line for line in inside("env") if line.startswith("DATA_BASE")} == {
+        f"DATA_BASE_PORT=tcp://{at()}:80", f"DATA_BASE_PORT_80_TCP=tcp://{at()}:80",
+        f"DATA_BASE_PORT_80_TCP_ADDR={at()}", "DATA_BASE_PORT_80_TCP_PORT=80",
+        "DATA_BASE_PORT_80_TCP_PROTO=tcp", f"DATA_BASE_PORT_5432_TCP=tcp://{at()}:5432",
+        f"DATA_BASE_PORT_5432_TCP_ADDR={at()}", "DATA_BASE_PORT_5432_TCP_PORT=5432",
+        "DATA_BASE_PORT_5432_TCP_PROTO=tcp", "DATA_BASE_NAME=/web/data-base",
+        "DATA_BASE_ENV_WORD=two words"}
+    assert "DATA_BASE_NAME=/web/data-base" in inside("cat", "/proc/1/environ")[0].split("\0")
+    assert fetch(instance, "web", "data-base") == "db\n"
+    assert inspect(instance, "web")["HostConfig"]["Links"] == ["/db:/web/data-base"]
+    # It may come back with another address and another name.
+    instance.cloche("stop", "-t", "0", "db")
+    assert "Cannot link to a non running container: /db AS /late/x" in instance.cloche(
+        "run", "--name", "late", "--link", "db:x", "small:1", "true", code=125).err
+    instance.cloche("run", "-d", "--name", "takes-the-address", "small:1", "sleep", "1000")
+    instance.cloche("start", "db")
+    wait_for(lambda: fetch(instance, "web", "data-base") == "db\n", what="the new address is known")
+    instance.cloche("rename", "db", "other")
+    assert inspect(instance, "web")["HostConfig"]["Links"] == ["/other:/web/data-base"]
+    instance.cloche("restart", "-t", "0", "web")
+    assert fetch(instance, "web", "other") == "db\n"
+    for wrong in ("nobody:x", "nobody"):
+        assert "could not get container for nobody: No such container: nobody" in instance.cloche(
+            "create", "--link", wrong, "small:1", "true", code=125).err
+    assert "bad format for links" in instance.cloche("create", "--link", ":x", "small:1", "true",
+                                                     code=125).err
+    assert "can't be used with links" in instance.cloche(
+        "create", "--network", "host", "--link", "other", "small:1", "true", code=125).err
+    instance.cloche("rm", "-f", "other")
+    instance.cloche("restart", "-t", "0", "web")
+    assert inspect(instance, "web")["HostConfig"]["Links"] is None
+
+
+@test
+def links_on_networks_that_were_made(instance, images):
+    """Names for one container alone, also for containers that come later."""
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "one")
+    instance.cloche("network", "create", "two")
+    serve(instance, "web", "one", "--link", "db:store")
+    assert fetch(instance, "web", "store") == ""
+    serve(instance, "db", "one")
+    serve(instance, "store", "one")
+    serve(instance, "far", "two", "--network-alias", "depot")
+    assert fetch(instance, "web", "store") == "db\n"
+    assert fetch(instance, "web", "STORE.one") == "db\n"
+    assert fetch(instance, "store", "store") == "store\n"
+    shown = inspect(instance, "web")
+    assert shown["NetworkSettings"]["Networks"]["one"]["Links"] == ["db:store"]
+    instance.cloche("network", "connect", "--link", "depot:attic", "two", "web")
+    assert fetch(instance, "web", "attic") == "far\n"
+    assert fetch(instance, "web", "store") == "db\n"
+    assert "bad format" in instance.cloche("network", "connect", "--link", "a b", "two", "db",
+                                           code=1).err
 
 
 def name_server(instance):

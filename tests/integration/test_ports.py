@@ -1,9 +1,14 @@
 """Published ports and the network of containers, through the command line."""
 
+import hashlib
 import json
+import os
+import signal
+import socket
 import subprocess
+import sys
 
-from harness import Outside, http_get, main, test, wait_for
+from harness import Outside, http_get, main, run, test, wait_for
 
 
 def serve(instance, name, port, text, *options):
@@ -35,6 +40,79 @@ def a_published_port_is_reached_from_everywhere(instance, images):
         assert outside.run("sh", "-c", f"echo > /dev/tcp/{outside.here}/9000", code=None).code != 0
         instance.cloche("start", "web")
         assert outside.http_get(9000) == "hello\n"
+
+
+def relay_of(instance):
+    """Its process, or 0."""
+    listening = run("ss", "-Hxlp", "src", f"{instance.run_folder}/relay.sock").out
+    return int(listening.partition("pid=")[2].partition(",")[0] or 0)
+
+
+def refused(port):
+    try:
+        socket.create_connection(("::1", port), timeout=10).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@test
+def a_published_port_is_reached_at_the_loopback_of_ipv6(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    serve(instance, "web", "9000:80", "hello", "-p", "127.0.0.1:9001:80", "-p", "9002:81")
+    assert http_get("::1", 9000) == "hello\n"
+    assert refused(9001), "it is published at another address"
+    relay = relay_of(instance)
+    assert relay
+    instance.cloche("exec", "-d", "web", "sh", "-c", "while :; do nc -l -p 81 -e sha256sum; done")
+    data = os.urandom(5_000_000)
+
+    def digest():
+        """Both directions, the end of one before the other's."""
+        with socket.create_connection(("::1", 9002), timeout=60) as connection:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            return connection.makefile().read().split()[:1] == [hashlib.sha256(data).hexdigest()]
+
+    wait_for(lambda: _quietly(digest), what="the other server listens")
+    with socket.create_connection(("::1", 9000)) as slow:
+        instance.kill_daemon()
+        assert http_get("::1", 9000) == "hello\n"
+        serve(instance, "second", "9003:80", "second")  # the next daemon finds it
+        assert http_get("::1", 9003) == "second\n" and relay_of(instance) == relay
+        instance.cloche("port", "rm", "second", "9003:80")
+        wait_for(lambda: refused(9003), what="a port that was taken back is closed")
+        instance.cloche("port", "add", "second", "9004:80")
+        assert http_get("::1", 9004) == "second\n"
+        slow.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert slow.makefile().read().endswith("hello\n"), "a connection outlives the daemon"
+    os.kill(relay, signal.SIGKILL)
+    wait_for(lambda: relay_of(instance) not in (0, relay), what="it is started again")
+    assert http_get("::1", 9000) == "hello\n"
+    with socket.create_server(("::1", 9005), family=socket.AF_INET6):
+        serve(instance, "third", "9005:80", "third")
+    assert http_get("127.0.0.1", 9005) == "third\n" and refused(9005)
+    instance.kill_daemon()
+    pid = json.loads(instance.cloche("inspect", "web").out)[0]["State"]["Pid"]
+    instance.kill_daemon()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: refused(9000), what="the port of a container that has ended is closed")
+    instance.cloche("rm", "-f", "web", "second", "third")
+    wait_for(lambda: not relay_of(instance), what="nobody needs it any more")
+    run("sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1")
+    try:
+        serve(instance, "fourth", "9006:80", "fourth")
+        assert http_get("127.0.0.1", 9006) == "fourth\n" and not relay_of(instance)
+    finally:
+        run("sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=0")
+    wait_for(lambda: relay_of(instance) == 0, what="it ends when nobody needs it")
+
+
+def _quietly(function):
+    try:
+        return function()
+    except OSError:
+        return False
 
 
 @test
@@ -87,6 +165,63 @@ def ranges_of_ports(instance, images):
                                                      for port in (79, 80, 81)]
     assert "ranges" in instance.cloche("run", "--rm", "-p", "8020-8022:80-81", "small:1", "true",
                                        code=125).err.lower()
+
+
+_ECHO = """
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("0.0.0.0", 53))
+while True:
+    data, peer = server.recvfrom(100)
+    server.sendto(data, peer)
+"""
+
+
+@test
+def other_protocols_are_published(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("run", "-d", "--name", "echo", "-p", "9053:53/udp", "-p", "9132:132/sctp",
+                    "small:1", "sleep", "1000")
+    assert sorted(instance.cloche("port", "echo").lines) == ["132/sctp -> 0.0.0.0:9132",
+                                                             "53/udp -> 0.0.0.0:9053"]
+    pid = json.loads(instance.cloche("inspect", "echo").out)[0]["State"]["Pid"]
+    echo = subprocess.Popen(["nsenter", "--net", "--target", str(pid), sys.executable, "-c", _ECHO])
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(1)
+
+            def heard():
+                client.sendto(b"word", ("127.0.0.1", 9053))
+                return client.recv(100) == b"word"
+
+            wait_for(lambda: _quietly(heard), what="the echo")
+    finally:
+        echo.kill()
+        echo.wait()
+    assert "already" in instance.cloche("run", "--rm", "-p", "9053:53/udp", "small:1", "true",
+                                        code=125).err
+
+
+@test
+def a_firewall_of_the_machine_wins(instance, images):
+    """A drop where packets are forwarded, and the rule that lets published ports through."""
+    instance.cloche("load", "-i", images.docker_archive())
+    serve(instance, "web", "9000:80", "hello")
+    with Outside() as outside:
+        reached = lambda: outside.run("timeout", "1", "bash", "-c",
+                                      f"echo > /dev/tcp/{outside.here}/9000", code=None).code == 0
+        assert outside.http_get(9000) == "hello\n"
+        run("nft", "add", "table", "inet", "firewall")
+        try:
+            run("nft", "add chain inet firewall forward "
+                       "{ type filter hook forward priority 10; policy drop; }")
+            assert not reached()
+            assert http_get("127.0.0.1", 9000) == "hello\n"
+            run("nft", "add rule inet firewall forward ct state established,related accept")
+            run("nft", "add rule inet firewall forward ct status dnat accept")
+            assert outside.http_get(9000) == "hello\n"
+        finally:
+            run("nft", "delete", "table", "inet", "firewall")
 
 
 @test

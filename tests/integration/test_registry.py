@@ -4,8 +4,9 @@
 import json
 import os
 import stat
+import threading
 
-from harness import main, run, test, wait_for
+from harness import main, program, run, test, wait_for
 from registries import (INDEX, Liar, Made, Registry, config, digest_of, image_ids, noise, tar_of,
                         use_credentials)
 
@@ -96,6 +97,42 @@ def plain_and_zstd_layers_and_the_platform_of_an_index(instance, scratch):
 
 
 @test
+def bars_are_drawn_on_a_terminal(instance, scratch):
+    with Liar(Made([tar_of({"data": noise(3000000, 1)})])) as liar:
+        go = threading.Event()
+
+        def crawl(handler, digest, body):
+            if digest != liar.image.layers[0]["digest"]:
+                return False
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            # In small pieces: what comes at once is told of once, or not at all.
+            sent = 0
+            while sent < 2000000 and not go.wait(0.05):
+                handler.wfile.write(body[sent:sent + 10000])
+                sent += 10000
+            handler.wfile.write(body[sent:])
+            return True
+        liar.hooks["blob"] = crawl
+        with instance.terminal("pull", f"{liar.name}/x") as terminal:
+            terminal.expect(r"Downloading \[=*> *\] [\d.]+[kM]B/3(\.\d+)?MB")
+            go.set()
+            terminal.expect("Pull complete")
+            assert terminal.wait() == 0
+
+
+@test
+def neither_the_daemon_nor_its_door_links_what_reads_archives_or_talks_to_registries():
+    for name in ("cloched", "cloche-door"):
+        needed = run("readelf", "-d", program(name)).out
+        assert "Dynamic section" in needed, needed
+        for library in ("libcurl", "libarchive", "libssl", "libcrypto"):
+            assert library not in needed, (name, needed)
+    assert "libcurl" in run("readelf", "-d", program("cloche-registry")).out
+
+
+@test
 def all_tags_are_pulled(instance, images, scratch):
     with Registry(scratch) as registry:
         for tag in ("1", "2", "old"):
@@ -105,6 +142,16 @@ def all_tags_are_pulled(instance, images, scratch):
                 if name.startswith(registry.name)} == {"1", "2", "old"}
         refused = instance.cloche("pull", "-a", f"{registry.name}/small:1", code=1)
         assert "--all-tags" in refused.err, refused
+    with Liar(Made([tar_of({"a": b"1"})])) as liar:
+        def pages(handler, query):
+            last = int(query.get("last", ["0"])[0])
+            link = {"Link": f'</v2/x/tags/list?last={last + 2}&n=2>; rel="next"'} if last < 4 else {}
+            liar.send(handler, 200, json.dumps({"tags": [str(last), str(last + 1)]}).encode(),
+                      **link)
+        liar.hooks["tags"] = pages
+        instance.cloche("pull", "-q", "-a", f"{liar.name}/x")
+        assert {name.rpartition(":")[2] for name in image_ids(instance)
+                if name.startswith(liar.name)} == set("012345")
 
 
 @test
@@ -295,6 +342,20 @@ def tokens_come_from_the_service_that_the_registry_names(instance, scratch):
         use_credentials(instance, scratch, {"auths": {liar.name: {"auth": "c2hvcDptaW50"}}})
         instance.cloche("pull", "-q", f"{liar.name}/a")
         assert liar.tokens_given == 1
+        # docker's web login has other keys of the same server, which are none of the registry.
+        instance.cloche("rmi", f"{liar.name}/a")
+        config(instance, scratch, hosts={"docker.io": {"url": f"http://{liar.name}"}})
+        use_credentials(instance, scratch, {"auths": {
+            "https://index.docker.io/v1/access-token": {"auth": "c2hvcDpzYWx0"},
+            "https://index.docker.io/v1/": {"auth": "c2hvcDptaW50"}}})
+        instance.cloche("rpc", "call", "system.shutdown")
+        wait_for(lambda: not instance.processes())
+        instance.cloche("pull", "-q", "a")
+        instance.cloche("rmi", "a")
+        liar.requests[:] = [request for request in liar.requests if "library" not in request[1]]
+        config(instance, scratch)
+        use_credentials(instance, scratch, {"auths": {liar.name: {"auth": "c2hvcDptaW50"}}})
+        instance.cloche("pull", "-q", f"{liar.name}/a")
         asked = [path for _, path, _ in liar.requests if path.startswith("/token")][-1]
         assert "scope=repository%3Aa%3Apull" in asked and "service=liar" in asked, asked
 

@@ -6,12 +6,14 @@ import io
 import json
 import os
 import signal
+import subprocess
 import tarfile
+import threading
 import time
 
-from harness import main, run, test, wait_for
-from registries import (DOCKER_MANIFEST, INDEX, MANIFEST, Liar, Made, config, digest_of, image_ids,
-                        noise, tar_of)
+from harness import PROGRAMS, main, run, test, wait_for
+from registries import (DOCKER_MANIFEST, INDEX, MANIFEST, Certificate, Liar, Made, config,
+                        digest_of, image_ids, noise, tar_of)
 
 MEBIBYTE = 1 << 20
 
@@ -30,8 +32,17 @@ def refuse(instance, liar, *words, name="x"):
     return result
 
 
-def quick(instance, scratch, **more):
-    config(instance, scratch, patienceSeconds=2, attempts=3, **more)
+def quick(instance, scratch, attempts=2, **more):
+    config(instance, scratch, patienceSeconds=1, attempts=attempts, **more)
+
+
+def break_off(liar, handler, body, length):
+    """The first bytes of a body, and no more."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body[:length])
+    liar.drop(handler)
 
 
 def image(size=3 * MEBIBYTE, seed=1):
@@ -49,11 +60,7 @@ def a_broken_connection_goes_on_where_it_ended(instance, scratch):
         def cut(handler, digest, body):
             if digest != layer or len(liar.blob_requests(layer)) > 1:
                 return False
-            handler.send_response(200)
-            handler.send_header("Content-Length", str(len(body)))
-            handler.end_headers()
-            handler.wfile.write(body[:2 * MEBIBYTE])
-            liar.drop(handler)
+            break_off(liar, handler, body, 2 * MEBIBYTE)
             return True
         liar.hooks["blob"] = cut
         result = instance.cloche("pull", f"{liar.name}/x")
@@ -74,11 +81,7 @@ def a_server_without_ranges_is_skipped_through(instance, scratch):
         def cut(handler, digest, body):
             if digest != layer or len(liar.blob_requests(layer)) > 1:
                 return False
-            handler.send_response(200)
-            handler.send_header("Content-Length", str(len(body)))
-            handler.end_headers()
-            handler.wfile.write(body[:MEBIBYTE])
-            liar.drop(handler)
+            break_off(liar, handler, body, MEBIBYTE)
             return True
         liar.hooks["blob"] = cut
         instance.cloche("pull", "-q", f"{liar.name}/x")
@@ -96,11 +99,7 @@ def what_a_failed_pull_got_is_used_by_the_next(instance, scratch):
             if handler.headers.get("Range"):
                 liar.drop(handler)
                 return True
-            handler.send_response(200)
-            handler.send_header("Content-Length", str(len(body)))
-            handler.end_headers()
-            handler.wfile.write(body[:2 * MEBIBYTE])
-            liar.drop(handler)
+            break_off(liar, handler, body, 2 * MEBIBYTE)
             return True
         liar.hooks["blob"] = cut
         refuse(instance, liar, "x")
@@ -126,6 +125,82 @@ def a_damaged_beginning_is_thrown_away(instance, scratch):
         (folder / layer[7:]).write_bytes(noise(MEBIBYTE, 7))
         instance.cloche("pull", "-q", f"{liar.name}/x")
         assert [headers.get("Range") for _, _, headers in liar.blob_requests(layer)][-1] is None
+
+
+@test
+def what_another_registry_left_is_thrown_away(instance, scratch):
+    quick(instance, scratch)
+    good = image()
+    digest = good.layers[0]["digest"]
+    with Liar(image()) as evil, Liar(good) as liar:
+        # A beginning of the right name that cannot be unpacked, long before any digest is known.
+        evil.image.blobs[digest] = gzip.compress(tar_of(
+            {"noise": noise(600000, 5), "a": b"", "a/b": b"", "more": noise(600000, 6)}))
+        refuse(instance, evil, "layer sha256:")
+        instance.cloche("pull", "-q", f"{liar.name}/x")
+        # The same from a mirror, in one pull.
+        instance.cloche("rmi", f"{liar.name}/x")
+        config(instance, scratch, patienceSeconds=1, attempts=2, hosts={
+            liar.name: {"mirrors": [f"http://{evil.name}"], "url": f"http://{liar.name}"}})
+        instance.cloche("rpc", "call", "system.shutdown")
+        wait_for(lambda: not instance.processes())
+        evil.requests.clear()
+        instance.cloche("pull", "-q", f"{liar.name}/x")
+        assert evil.blob_requests(digest)
+
+
+@test
+def a_server_that_refuses_ranges_is_asked_for_all_of_it(instance, scratch):
+    quick(instance, scratch)
+    for status in (416, 400, 403, 501, 206):
+        with Liar(image(seed=status)) as liar:
+            layer = liar.image.layers[0]["digest"]
+
+            def answer(handler, digest, body):
+                if digest != layer or len(liar.blob_requests(layer)) > 2:
+                    return False
+                if handler.headers.get("Range"): # 206: without a word on what comes
+                    liar.send(handler, status, body if status == 206 else b"")
+                else:
+                    break_off(liar, handler, body, 2 * MEBIBYTE)
+                return True
+            liar.hooks["blob"] = answer
+            instance.cloche("pull", "-q", f"{liar.name}/x")
+            assert ["Range" in headers for _, _, headers in liar.blob_requests(layer)] == \
+                [False, True, False], status
+
+
+@test
+def pulls_of_one_image_at_once_are_one_and_outlive_the_first(instance, scratch):
+    config(instance, scratch, parallel=1)
+    made = Made([tar_of({f"f{i}": noise(100000, i)}) for i in range(3)])
+    digests = [layer["digest"] for layer in made.layers]
+    with Liar(made) as liar:
+        gates = {digest: threading.Event() for digest in digests}
+
+        def wait(handler, digest, body):
+            if digest in gates:
+                while not gates[digest].wait(0.1) and not liar.stopping.is_set():
+                    pass
+            return False
+        liar.hooks["blob"] = wait
+        first = instance.start("pull", f"{liar.name}/x", stdout=subprocess.DEVNULL)
+        wait_for(lambda: liar.blob_requests(digests[0]))
+        other = instance.start("pull", f"{liar.name}/x", stdout=subprocess.PIPE, text=True)
+
+        def pulls():
+            stats = json.loads(instance.cloche("rpc", "call", "rpc.stats").out)
+            return sum(method["inFlight"] for method in stats["methods"]
+                       if method["method"] == "image.pull")
+        wait_for(lambda: pulls() == 2)
+        gates[digests[0]].set()
+        assert any("Pull complete" in line for line in other.stdout)
+        first.send_signal(signal.SIGINT)
+        first.wait()
+        for gate in gates.values():
+            gate.set()
+        assert "Downloaded newer image" in other.communicate()[0] and other.returncode == 0
+        assert [len(liar.blob_requests(digest)) for digest in digests] == [1, 1, 1]
 
 
 @test
@@ -174,7 +249,7 @@ def a_killed_pull_and_a_killed_daemon_leave_their_part(instance, scratch):
 
 @test
 def a_silent_server_is_given_up(instance, scratch):
-    config(instance, scratch, patienceSeconds=2, attempts=2)
+    quick(instance, scratch)
     with Liar(image()) as liar:
         def hang(handler, *words):
             liar.stopping.wait(30)
@@ -182,7 +257,7 @@ def a_silent_server_is_given_up(instance, scratch):
             return True
         liar.hooks["manifest"] = hang
         started = time.monotonic()
-        refuse(instance, liar, "silent for 2 seconds")
+        refuse(instance, liar, "silent for 1 seconds")
         assert len(liar.requests) == 2, liar.requests
         assert time.monotonic() - started < 25
         del liar.hooks["manifest"]
@@ -203,7 +278,7 @@ def a_silent_server_is_given_up(instance, scratch):
 
 @test
 def a_busy_server_is_asked_again_and_not_for_ever(instance, scratch):
-    quick(instance, scratch)
+    quick(instance, scratch, attempts=3)
     with Liar(image(1000)) as liar:
         busy = [429, 503]
 
@@ -232,12 +307,12 @@ def one_layer_that_fails_ends_the_others(instance, scratch):
             if digest == good:
                 liar.stopping.wait(20)
                 return True
-            liar.send(handler, 403, b'{"errors":[{"message":"not yours\\u001b[2J"}]}')
+            liar.send(handler, 403, b'{"errors":[{"message":"not yours\\u001b[2J\\u009b3m\\u202e!"}]}')
             return True
         liar.hooks["blob"] = answer
         started = time.monotonic()
         result = refuse(instance, liar, "not yours", "status 403")
-        assert "\x1b" not in result.err
+        assert not set("\x1b\x9b\u202e") & set(result.err), result.err
         assert time.monotonic() - started < 15
 
 
@@ -372,6 +447,15 @@ def headers_without_end_and_redirects_in_a_circle(instance, scratch):
             handler, 307, b"", Location=f"http://{liar.name}{handler.path}") or True
         refuse(instance, liar, "redirects")
 
+        def dither(handler, *words):
+            while not liar.stopping.is_set():
+                handler.wfile.write(b"HTTP/1.1 100 Continue\r\nX: " + b"y" * 900 + b"\r\n\r\n")
+        liar.hooks["manifest"] = dither
+        refuse(instance, liar, "GET http://")
+        liar.hooks["manifest"] = lambda handler, reference: liar.send(
+            handler, 307, b"", Location="http://192.0.2.7/x") or True
+        refuse(instance, liar, "redirects to a server without TLS")
+
 
 @test
 def credentials_do_not_follow_a_redirect_to_another_host(instance, scratch):
@@ -383,6 +467,48 @@ def credentials_do_not_follow_a_redirect_to_another_host(instance, scratch):
         instance.cloche("pull", "-q", f"{liar.name}/x")
         assert other.requests and all("Authorization" not in headers
                                       for _, _, headers in other.requests)
+
+
+def start_with_authority(instance, scratch, certificate):
+    """A daemon that sees another file of the machine's authorities."""
+    file = next(path for path in ("/etc/ssl/certs/ca-certificates.crt",
+                                  "/etc/pki/tls/certs/ca-bundle.crt") if os.path.exists(path))
+    run("unshare", "-m", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"', certificate,
+        file, PROGRAMS / "cloche", "version", env={**os.environ, **instance.env})
+
+
+@test
+def certificates_of_a_registry_are_for_its_host_and_add_to_the_machine_s(instance, scratch):
+    mine, client = Certificate(scratch, "127.0.0.1"), Certificate(scratch, "127.0.0.1")
+    others = Certificate(scratch, "127.0.0.2")
+    made, shown = image(100000), {}
+
+    def note(handler, name):
+        shown[name] = bool(handler.connection.getpeercert())
+
+    def lead(server):
+        def answer(handler, digest, body):
+            if server is not plain:
+                note(handler, "own")
+            server.send(handler, 307, b"", Location=f"https://{other.name}{handler.path}")
+            return True
+        server.hooks["blob"] = answer
+    with Liar(made, tls=mine.server(client)) as liar, Liar(made) as plain, \
+            Liar(made, "127.0.0.2", others.server(client)) as other:
+        folder = scratch / "certs.d" / liar.name
+        folder.mkdir(parents=True)
+        for name, path in (("ca.crt", mine.certificate), ("client.cert", client.certificate),
+                           ("client.key", client.key)):
+            (folder / name).write_bytes(path.read_bytes())
+        quick(instance, scratch, certificates=[str(scratch / "certs.d")])
+        start_with_authority(instance, scratch, others.certificate)
+        lead(liar)
+        lead(plain)
+        other.hooks["blob"] = lambda handler, *words: note(handler, "other")
+        instance.cloche("pull", "-q", f"{liar.name}/x")
+        assert shown == {"own": True, "other": False}, shown
+        instance.cloche("rmi", f"{liar.name}/x")
+        instance.cloche("pull", "-q", f"{plain.name}/x")
 
 
 @test
@@ -428,6 +554,36 @@ def a_token_service_elsewhere_without_tls_hears_no_password(instance, scratch):
         for realm in ("http://192.0.2.7/token", "http://127.0.0.1.example/token", "http://localhost@192.0.2.7/token"):
             liar.realm = realm
             refuse(instance, liar, "its token service", "has no TLS")
+
+
+@test
+def an_upload_that_is_forgotten_again_and_again_is_given_up(instance, images, scratch):
+    quick(instance, scratch, attempts=3)
+    instance.cloche("load", "-q", "-i", images.small())
+    instance.cloche("run", "--name", "big", "small:1", "sh", "-c",
+                    "dd if=/dev/urandom of=/big bs=1M count=17 2>/dev/null")
+    with Liar() as liar:
+        name = f"localhost:{liar.port}/big:1"
+        instance.cloche("commit", "big", name)
+        liar.token, patches = "wanted", []
+
+        def answer(handler, body):
+            # The port and host of the location are spelt in another way than the registry's.
+            place = {"Location": f"http://LOCALHOST:{liar.port}/v2/big/blobs/uploads/1"}
+            if handler.command == "PATCH":
+                patches.append(handler.headers["Content-Range"])
+                liar.send(handler, 503 if len(patches) % 2 == 0 else 202, **place)
+            else:
+                liar.send(handler, 202 if handler.command == "POST" else 201, **place)
+        liar.hooks["upload"] = answer
+        get = liar.answer
+        liar.answer = lambda handler: liar.send(handler, 204, Range="0-0") \
+            if "/uploads/" in handler.path else get(handler)
+        refused = instance.cloche("push", name, code=1)
+        assert "503" in refused.err, refused
+        assert 4 <= len(patches) <= 20, patches
+        assert all("Authorization" in headers for method, _, headers in liar.requests
+                   if method == "PATCH")
 
 
 if __name__ == "__main__":

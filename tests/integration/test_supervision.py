@@ -11,7 +11,7 @@ import signal
 import sqlite3
 import time
 
-from harness import main, note, test, wait_for
+from harness import PROGRAMS, main, note, run, test, wait_for
 
 IMAGE = "small:1"
 
@@ -416,6 +416,144 @@ def after_the_machine_s_restart(instance, images):
 def forget_boot(instance):
     with sqlite3.connect(f"{instance.root}/state.db") as db:
         db.execute("UPDATE engine_settings SET value = 'another' WHERE name = 'boot'")
+
+
+STUBBORN = ("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+
+
+def programs_with_slow_runtime(instance, scratch):
+    """A runtime that does not come back from `run` as long as the file that is returned is there."""
+    flag = scratch / "hang"
+    folder = scratch / "libexec"
+    folder.mkdir()
+    for path in PROGRAMS.iterdir():
+        if path.name != "cloche-runtime":
+            (folder / path.name).symlink_to(path)
+    script = folder / "cloche-runtime"
+    script.write_text(f'''#!/bin/sh
+if [ -e {flag} ]; then
+    for word; do
+        if [ "$word" = run ]; then sleep 1000; fi
+    done
+fi
+exec {PROGRAMS}/cloche-runtime "$@"
+''')
+    script.chmod(0o755)
+    instance.env["CLOCHE_LIBEXEC"] = str(folder)
+    return flag
+
+
+def hangs(instance):
+    return any(pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\0" b"1000\0"
+               for pid in instance.processes() if os.path.exists(f"/proc/{pid}/cmdline"))
+
+
+@test
+def what_was_asked_to_end_ends(instance, images, scratch):
+    """A runtime that hangs, a monitor that hangs, stops that wait for stops, pauses at the wrong time."""
+    flag = programs_with_slow_runtime(instance, scratch)
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "again", "sleep", "0.2", restartPolicy={"name": "always"})
+    flag.touch()
+    wait_for(lambda: hangs(instance))
+    assert instance.cloche("stop", "-t", "1", "again").out
+    assert state(instance, "again")["Status"] == "exited" and not hangs(instance)
+    create_only(instance, name="box", command=["true"])
+    starting = instance.start("start", "box")
+    wait_for(lambda: hangs(instance))
+    instance.cloche("rm", "-f", "box")
+    assert "killed while it was started" in starting.communicate()[1].decode() and starting.returncode == 1
+    flag.unlink()
+    assert not hangs(instance) and instance.cloche("ps", "-aq", "-f", "name=box").out == ""
+    # Two monitors that do not do anything any more, and meanwhile a stop that gives much time.
+    for name in ("removed", "stopped"):
+        create(instance, name, "sleep", "1000")
+        os.kill(state(instance, name)["MonitorPid"], signal.SIGSTOP)
+    waiting = [instance.start("rm", "-f", "removed"), instance.start("stop", "-t", "0", "stopped")]
+    create(instance, "box", *STUBBORN)
+    patient = instance.start("stop", "-t", "3600", "box")
+    wait_for(lambda: instance.cloche("events", "--since", "1m", "--until", "0s", "-f", "event=kill", "-f",
+                                     "container=box").out)
+    assert "a running container" in instance.cloche("rm", "box", code=1).err
+    instance.cloche("stop", "-t", "1", "box")
+    assert patient.wait() == 0 and state(instance, "box")["ExitCode"] == 137
+    # A pause meets the end of a run, or a kill.
+    create(instance, "short", "sleep", "0.05", restartPolicy={"name": "always"})
+    for _ in range(15):
+        instance.cloche("pause", "short", code=None)
+        instance.cloche("unpause", "short", code=None)
+    instance.cloche("rm", "-f", "short")
+    for _ in range(4):
+        instance.cloche("start", "box")
+        pausing = instance.start("pause", "box")
+        instance.cloche("kill", "box", code=None)
+        pausing.communicate()
+        instance.cloche("kill", "box", code=None)
+        assert state(instance, "box")["Status"] == "exited"
+    assert [process.wait() for process in waiting] == [0, 0]
+    assert state(instance, "stopped")["Status"] == "exited"
+    assert instance.cloche("ps", "-aq", "-f", "name=removed").out == ""
+
+
+@test
+def a_stop_is_known_before_its_end(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", *STUBBORN, restartPolicy={"name": "unless-stopped"})
+    # An unhealthy one that gives no time to stop is killed.
+    create(instance, "sick", "sleep", "1000", stopTimeout=0,
+           healthcheck={"test": ["CMD", "false"], "interval": 100_000_000, "retries": 1},
+           restartPolicy={"name": "no", "whenUnhealthy": True})
+    stopping = instance.start("stop", "-t", "2", "box")
+    wait_for(lambda: instance.cloche("events", "--since", "1m", "--until", "0s", "-f", "event=kill").out)
+    instance.cloche("volume", "create", "behind")  # what was to be written before this, is
+    instance.kill_daemon()
+    stopping.communicate()
+    instance.start_daemon()
+    wait_for(lambda: state(instance, "box")["Status"] == "exited")
+    wait_for(lambda: details(instance, "sick")["RestartCount"] >= 1)
+    instance.cloche("rm", "-f", "sick")
+    instance.kill_daemon()
+    forget_boot(instance)
+    instance.start_daemon()
+    assert state(instance, "box")["Status"] == "exited"
+
+
+def change_rows(instance, statement):
+    """While no daemon lives."""
+    database = sqlite3.connect(instance.root / "state.db")
+    with database:
+        database.execute(statement)
+    database.close()
+
+
+@test
+def what_is_half_removed_or_unreadable_is_dead(instance, images):
+    load(instance, images)
+    instance.start_daemon()
+    instance.cloche("run", "--name", "stuck", IMAGE, "touch", "/x")
+    instance.cloche("create", "--name", "strange", IMAGE)
+    create(instance, "alive", "sleep", "1000", restartPolicy={"name": "always"})
+    folder = instance.root / "containers" / details(instance, "stuck")["Id"]
+    # Something of the machine's is mounted in it: nobody may delete that.
+    run("mount", "--bind", "/etc/hostname", folder / "hosts")
+    try:
+        assert "Device or resource busy" in instance.cloche("rm", "stuck", code=1).err
+        for _ in range(2):
+            assert state(instance, "stuck")["Status"] == "dead" and status_line(instance, "stuck") == "Dead"
+            assert "marked for removal" in instance.cloche("start", "stuck", code=1).err
+            instance.kill_daemon()
+            change_rows(instance, "UPDATE engine_containers SET effective = '{' WHERE name = 'strange'")
+            instance.start_daemon()
+    finally:
+        run("umount", folder / "hosts")
+    instance.cloche("rm", "stuck")
+    assert not folder.exists()
+    assert status_line(instance, "strange") == "Dead" and state(instance, "alive")["Status"] == "running"
+    assert "strange" in instance.cloche("ps", "-a").out and state(instance, "strange")["Error"]
+    instance.cloche("rm", "strange")
+    assert status_line(instance, "strange") == ""
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ of theirs is lost with a daemon."""
 import json
 import os
 import pathlib
-import signal
+import sqlite3
 
 from harness import main, note, run, test, wait_for
 
@@ -223,6 +223,66 @@ def volumes_survive_the_daemon_and_the_loss_of_their_record(instance, images):
     assert "strange" in volumes(instance)
     assert instance.cloche("run", "--rm", "-v", "strange:/v", "small:1", "cat", "/v/file").out == "mine\n"
     assert not (folder / ".gone-0123456789abcdef").exists()
+
+
+def change_record(instance, statement):
+    """While no daemon lives."""
+    database = sqlite3.connect(instance.root / "state.db")
+    with database:
+        database.execute(statement)
+    database.close()
+
+
+@test
+def nothing_of_a_volume_is_half_done_when_the_daemon_dies(instance, images):
+    image = image_with_volume(instance, images)
+    # Killed in the middle of filling one: the next container gets all of it, or another one.
+    instance.cloche("run", "--name", "many", image, "sh", "-c",
+                    "mkdir /many; cd /many; for i in $(seq 4000); do echo $i > f$i; done; chown 5:6 .")
+    instance.cloche("commit", "many", "many:1")
+    instance.cloche("rm", "-v", "many")
+    folder = instance.root / "volumes"
+    maker = instance.start("create", "--name", "half", "-v", "big:/many", "many:1")
+    wait_for(lambda: any(any(path.iterdir()) for path in folder.glob("big/_*")), interval=0)
+    instance.kill_daemon()
+    maker.communicate()
+    instance.start_daemon()
+    assert not list(folder.glob("big/_new-*")) and "half" not in instance.cloche("ps", "-a").out
+    assert instance.cloche("run", "--rm", "-v", "big:/many", "many:1", "sh", "-c",
+                           "ls | wc -l; ls /many | wc -l; stat -c %u:%g /many").lines[1:] == ["4000", "5:6"]
+    # When all of it was copied and half of it is in its place.
+    for name in ("removed", "emptied", "unreadable"):
+        instance.cloche("volume", "create", name)
+    instance.kill_daemon()
+    (folder / "big/_ready").mkdir()
+    for number in range(2000):
+        (folder / f"big/_data/f{number + 1}").rename(folder / f"big/_ready/f{number + 1}")
+    (folder / "big/_new-0123456789abcdef").mkdir()
+    # A removal that had got as far as the folder; a record whose folder is lost; one nobody can read.
+    (folder / "removed").rename(folder / ".gone-0123456789abcdef-removed")
+    run("rm", "-r", folder / "emptied")
+    (folder / "unreadable/_data/file").write_text("mine\n")
+    change_record(instance, "UPDATE engine_volumes SET record = '{' WHERE name = 'unreadable'")
+    named = lambda: sorted(name for name in volumes(instance) if len(name) < 64)
+    assert named() == ["big", "emptied", "unreadable"]
+    assert len(list((folder / "big/_data").iterdir())) == 4000
+    assert [path.name for path in (folder / "big").iterdir()] == ["_data"]
+    assert instance.cloche("run", "--rm", "-v", "emptied:/v", "-v", "unreadable:/w", image, "cat",
+                           "/w/file").out == "mine\n"
+    # What chattr holds fast goes, too.
+    run("chattr", "+i", folder / "unreadable/_data/file")
+    instance.cloche("volume", "rm", "unreadable", "emptied")
+    assert not list(folder.glob(".gone*")) and named() == ["big"]
+
+
+@test
+def places_of_volumes_are_the_same_however_they_are_written(instance, images):
+    load(instance, images)
+    instance.cloche("run", "--name", "maker", "small:1", "sh", "-c", "mkdir /data; echo x > /data/x")
+    instance.cloche("commit", "-c", "VOLUME /data/", "maker", "slash:1")
+    assert instance.cloche("run", "--name", "one", "-v", "vol:/data", "slash:1", "cat", "/data/x").out == "x\n"
+    assert instance.cloche("run", "--rm", "--volumes-from", "one", "slash:1", "cat", "/data/x").out == "x\n"
+    assert volumes(instance) == ["vol"]
 
 
 if __name__ == "__main__":

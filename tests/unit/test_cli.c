@@ -458,7 +458,8 @@ static void ports_are_read_in_docker_forms(void **state)
     assert_text(port_of("80:"), "invalid containerPort: ");
     assert_text(port_of("80:0"), "invalid containerPort: 0");
     assert_text(port_of("99999:80"), "invalid hostPort: 99999");
-    assert_text(port_of("80/sctp"), "invalid proto: sctp");
+    assert_text(port_of("80/sctp"), ",0,80,sctp");
+    assert_text(port_of("80/dccp"), "invalid proto: dccp");
     assert_text(port_of("9000-9002:80-81"),
                 "invalid ranges specified for container and host Ports: 80-81 and 9000-9002");
     assert_text(port_of("9001-9000:80-81"), "invalid hostPort: 9001-9000");

@@ -11,6 +11,7 @@
 
 #include <base/alloc.h>
 #include <base/text.h>
+#include <dockerfile/change.h>
 #include <dockerfile/ignore.h>
 #include <dockerfile/limits.h>
 #include <dockerfile/plan.h>
@@ -84,6 +85,11 @@ static void variables_cannot_grow_for_ever(void **state)
     char *word = NULL;
 
     assert_int_equal(words_expand("$B$B$B", &rules, &word, NULL), -EFBIG);
+    size_t total = 0;
+    const struct words_rules counted = {.env = large, .escape = '\\', .total = &total};
+    assert_int_equal(words_expand("$B", &counted, &word, NULL), 0);
+    free(word);
+    assert_int_equal(words_expand("$B", &counted, &word, NULL), -EFBIG);
     _cleanup_buffer_ struct buffer nested = BUFFER_INIT;
     for (int i = 0; i < DOCKERFILE_NESTING_MAX + 1; i++)
         buffer_append_text(&nested, "${N:-");
@@ -400,6 +406,38 @@ static void what_is_wrong_is_told_with_its_line(void **state)
     check_failure("FROM busybox\nENV A=${B\n", "line 2: failed to process");
 }
 
+/* --- commit --change -------------------------------------------------------------------------- */
+
+static void changes_are_instructions_without_a_stage(void **state)
+{
+    struct oci_image_execution *config = xnew(struct oci_image_execution);
+    char *const changes[] = {(char *)"SHELL [\"/bin/ash\", \"-c\"]",
+                             (char *)"entrypoint echo hi",
+                             (char *)"ENV A=1 B=\"two words\"",
+                             (char *)"ENV C $A \\\n three",
+                             (char *)"EXPOSE 80 53/udp",
+                             (char *)"WORKDIR /srv\nWORKDIR www",
+                             (char *)"HEALTHCHECK --retries=2 CMD [\"true\"]",
+                             (char *)"ONBUILD RUN x",
+                             NULL};
+
+    assert_int_equal(dockerfile_change(changes, config, NULL), 0);
+    assert_string_equal(config->entrypoint[0], "/bin/ash");
+    assert_string_equal(config->entrypoint[2], "echo hi");
+    assert_string_equal(config->env[1], "B=two words");
+    assert_string_equal(config->env[2], "C=1  three");
+    assert_string_equal(config->exposed_ports->keys[1], "53/udp");
+    assert_string_equal(config->working_dir, "/srv/www");
+    assert_int_equal(config->healthcheck->retries, 2);
+    assert_string_equal(config->on_build[0], "RUN x");
+    const char *const wrong[] = {"RUN reboot", "COPY a b", "FROM x", "ARG A", "CMDX", "EXPOSE x"};
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        char *const one[] = {(char *)wrong[i], NULL};
+        assert_int_equal(dockerfile_change(one, config, NULL), -EINVAL);
+    }
+    oci_image_execution_free(config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -416,6 +454,7 @@ int main(void)
         cmocka_unit_test(copies_name_their_source_and_destination),
         cmocka_unit_test(heredocs_are_scripts_and_files),
         cmocka_unit_test(triggers_run_first_and_once),
+        cmocka_unit_test(changes_are_instructions_without_a_stage),
         cmocka_unit_test(a_target_ends_the_plan),
         cmocka_unit_test(what_is_wrong_is_told_with_its_line),
     };

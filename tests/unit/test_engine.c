@@ -19,7 +19,7 @@
 #include <schema/oci_config.h>
 
 #include "bundle.h"
-#include "changes.h"
+#include "commit_config.h"
 #include "limits.h"
 #include "logfile.h"
 #include "names.h"
@@ -94,7 +94,7 @@ static void test_other_fields(void **state)
     assert_string_equal(merged->working_dir, "/srv");
     assert_string_equal(merged->hostname, "0123456789ab");
     assert_string_equal(merged->stop_signal, "SIGTERM");
-    _cleanup_strv_ char **environment = spec_environment(merged, "/home/app");
+    _cleanup_strv_ char **environment = spec_environment(merged, NULL, "/home/app");
     _cleanup_free_ char *joined = strv_join(environment, " ");
     assert_string_equal(joined, "PATH=/image HOSTNAME=0123456789ab MODE=mine X=1 HOME=/home/app");
 }
@@ -156,7 +156,7 @@ static void test_refused_specs(void **state)
 static void test_fields_that_nothing_does_are_named(void **state)
 {
     static const char *const fields[][2] = {
-        {"links", "[\"a:b\"]"},
+        {"ipcMode", "\"container:x\""},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
@@ -604,28 +604,36 @@ static void test_mounts_are_put_in_order(void **state)
         "invalid mount config for type \"bind\": field TmpfsOptions must not be specified");
 }
 
-/* --- commit --change -------------------------------------------------------------------------- */
+/* --- configurations of commits ------------------------------------------------------------------
+ */
 
-static void test_changes(void **state)
+static void test_commits_fill_in_what_is_open(void **state)
 {
-    struct oci_image_execution *config = xnew(struct oci_image_execution);
+    static const char own_text[] =
+        "{\"User\":\"shop\",\"Env\":[\"A=1\",\"AB=2\"],\"Entrypoint\":[\"e\"],\"Cmd\":[\"c\"],"
+        "\"Labels\":{\"a\":\"1\"},\"Volumes\":{\"/v\":{}},\"ExposedPorts\":{\"80/tcp\":{}},"
+        "\"Healthcheck\":{\"Test\":[\"CMD\",\"t\"],\"Retries\":3}}";
+    static const char given_text[] =
+        "{\"Env\":[\"A=9\"],\"Entrypoint\":[\"new\"],\"Labels\":{\"a\":\"2\"},"
+        "\"ExposedPorts\":{\"81/tcp\":{}},\"Healthcheck\":{\"Interval\":5}}";
+    struct oci_image_execution *own = NULL, *config = NULL;
 
-    assert_int_equal(change_apply(config, "CMD [\"a\", \"b c\"]", NULL), 0);
-    assert_int_equal(config->cmd_count, 2);
-    assert_string_equal(config->cmd[1], "b c");
-    assert_int_equal(change_apply(config, "entrypoint echo hi", NULL), 0);
-    assert_string_equal(config->entrypoint[2], "echo hi");
-    assert_int_equal(change_apply(config, "ENV A=1 B=\"two words\"", NULL), 0);
-    assert_string_equal(config->env[1], "B=two words");
-    assert_int_equal(change_apply(config, "ENV A three four", NULL), 0);
-    assert_string_equal(config->env[0], "A=three four");
-    assert_int_equal(change_apply(config, "EXPOSE 80 53/udp", NULL), 0);
-    assert_string_equal(config->exposed_ports->keys[0], "80/tcp");
-    assert_int_equal(change_apply(config, "WORKDIR /srv", NULL), 0);
-    assert_int_equal(change_apply(config, "WORKDIR www", NULL), 0);
-    assert_string_equal(config->working_dir, "/srv/www");
-    assert_true(change_apply(config, "RUN reboot", NULL) < 0);
-    assert_true(change_apply(config, "CMD", NULL) < 0);
+    assert_int_equal(oci_image_execution_parse(own_text, strlen(own_text), NULL, &own, NULL), 0);
+    assert_int_equal(oci_image_execution_parse(given_text, strlen(given_text), NULL, &config, NULL),
+                     0);
+    commit_config_merge(config, own);
+    assert_string_equal(config->user, "shop");
+    assert_string_equal(config->env[0], "A=9");
+    assert_string_equal(config->env[1], "AB=2");
+    assert_string_equal(config->entrypoint[0], "new");
+    assert_int_equal(config->cmd_count, 0);
+    assert_string_equal(json_string_map_get(config->labels, "a"), "2");
+    assert_int_equal(config->exposed_ports->count, 2);
+    assert_int_equal(config->volumes->count, 1);
+    assert_string_equal(config->healthcheck->test[1], "t");
+    assert_int_equal(config->healthcheck->interval, 5);
+    assert_int_equal(config->healthcheck->retries, 3);
+    oci_image_execution_free(own);
     oci_image_execution_free(config);
 }
 
@@ -654,7 +662,7 @@ int main(void)
         cmocka_unit_test(test_bundle_is_valid),
         cmocka_unit_test(test_other_users_have_no_capabilities),
         cmocka_unit_test(test_resolv_conf),
-        cmocka_unit_test(test_changes),
+        cmocka_unit_test(test_commits_fill_in_what_is_open),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""What the Docker Engine API answers, where clients look at more than whether it works."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+
+from dockers import Docker
+from harness import main, test, wait_for
+
+
+def filters(**wanted):
+    return "filters=" + urllib.parse.quote(json.dumps({key: [value] for key, value in wanted.items()}))
+
+
+@test
+def a_list_of_containers_tells_networks_mounts_and_exposed_ports(instance, images, scratch):
+    """docker compose takes them from the list, traefik the ports that nobody published."""
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("build", "-t", "exposing:1", "-", input="FROM small:1\nEXPOSE 80 53/udp\n")
+    docker("network", "create", "near")
+    docker("run", "-d", "--name", "one", "--network", "near", "--expose", "90", "-p", "127.0.0.1:18433:80",
+           "-v", "data:/data", "-v", f"{scratch}:/host:ro", "--tmpfs", "/t", "exposing:1", "sleep", "1000")
+    listed = docker.ask("GET", "/containers/json")[1][0]
+    inspected = docker.ask("GET", "/containers/one/json")[1]
+    assert listed["HostConfig"] == {"NetworkMode": "near"}, listed
+    assert listed["NetworkSettings"]["Networks"] == inspected["NetworkSettings"]["Networks"], listed
+    assert listed["NetworkSettings"]["Networks"]["near"]["IPAddress"], listed
+    assert listed["Mounts"] == inspected["Mounts"] and len(listed["Mounts"]) == 2, listed
+    ports = sorted((port["PrivatePort"], port["Type"], port.get("PublicPort")) for port in listed["Ports"])
+    assert ports == [(53, "udp", None), (80, "tcp", 18433), (90, "tcp", None)], ports
+    assert inspected["Config"]["ExposedPorts"] == {"80/tcp": {}, "90/tcp": {}, "53/udp": {}}, inspected["Config"]
+    assert inspected["NetworkSettings"]["Ports"] == {
+        "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "18433"}], "90/tcp": None, "53/udp": None}, inspected
+    assert docker("ps", "--format", "{{.Networks}} {{.LocalVolumes}}").out == "near 1\n"
+    docker("kill", "one")
+    assert docker.ask("GET", "/containers/json?all=1")[1][0]["Ports"] == []
+    docker("rm", "-v", "one")
+    docker("network", "rm", "near")
+    docker("volume", "rm", "data")
+
+
+@test
+def events_end_with_their_time_and_are_those_asked_for(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("network", "create", "near")
+    docker("volume", "create", "data")
+    docker("run", "--rm", "--network", "near", "-v", "data:/d", "small:1", "true")
+    for _ in range(60):
+        docker.ask("POST", "/volumes/create", {"Name": "many"})
+        docker.ask("DELETE", "/volumes/many")
+
+    def events(more):
+        path = f"/v1.41/events?since=1&until={time.time():.6f}&{more}"
+        answer = docker.raw(f"GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n".encode(), end=False)
+        return [json.loads(line) for line in answer.decode().splitlines() if line.startswith("{")]
+    whole = events("")
+    assert len([event for event in whole if event["Actor"]["ID"] == "many"]) >= 120, len(whole)
+    assert {event["Type"] for event in events(filters(network="near"))} == {"network"}
+    assert {event["Actor"]["ID"] for event in events(filters(volume="data"))} == {"data"}
+    # On a connection that goes on nothing is told twice.
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(docker.path)
+        sock.settimeout(60)
+        counts = []
+        for until in (time.time(), time.time() + 0.5):
+            sock.sendall(f"GET /v1.41/events?since=1&until={until:.6f}&{filters(network='near')} HTTP/1.1\r\n"
+                         "Host: d\r\n\r\n".encode())
+            data = b""
+            while not data.endswith(b"0\r\n\r\n"):
+                part = sock.recv(65536)
+                assert part, data
+                data += part
+            counts.append(data.count(b'"Type":"network"'))
+        assert counts[0] == counts[1] > 0, counts
+    docker("network", "rm", "near")
+    docker("volume", "rm", "data")
+
+
+@test
+def a_followed_log_ends_at_its_time(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("run", "-d", "--name", "one", "small:1", "sh", "-c", "echo first; sleep 1000")
+    docker("run", "-d", "--name", "two", "small:1", "sh", "-c", "while :; do echo word; sleep 0.1; done")
+    for name in ("one", "two"):
+        wait_for(lambda: docker("logs", name).out, what="something is said")
+        until = time.time() + 1
+        out = docker("logs", "-f", "--until", f"{until:.6f}", "-t", name, timeout=60).out.splitlines()
+        assert out and time.time() >= until, (name, out)
+    assert docker("logs", "--until", "2001-01-01T00:00:00", "two").out == ""
+    docker("rm", "-f", "one", "two")
+
+
+@test
+def what_changes_the_meaning_is_not_left_out_in_silence(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    dockerfile = "FROM small:1\nRUN echo 1 > /one\nRUN echo 2 > /two\n"
+    docker("build", "-t", "made:1", "-", input=dockerfile)
+
+    def pruned(wanted):
+        status, answer = docker.ask("POST", f"/build/prune?all=1&{wanted}")
+        return status, answer.get("CachesDeleted")
+    assert pruned(filters(until="24h")) == (200, None)
+    assert pruned(filters(label="x")) == (200, None)
+    assert pruned(filters(type="exec.cachemount"))[0] == 400
+    out = docker("build", "-t", "made:1", "-", input=dockerfile).out
+    assert out.count("Using cache") == 2, out
+    for method, path, body, status in (
+            ("POST", "/networks/create", {"Name": "net", "ConfigOnly": True}, 501),
+            ("POST", "/networks/create", {"Name": "net", "ConfigFrom": {"Network": "other"}}, 501),
+            ("POST", "/networks/create", {"Name": "netx", "ConfigFrom": {"Network": ""}}, 201),
+            ("POST", "/build?squash=1", None, 400),
+            ("POST", '/build?outputs=[{"Type":"local"}]', None, 501),
+            ("GET", "/images/search?term=x&limit=101", None, 400),
+            ("GET", "/images/search?term=x&" + filters(stars="many"), None, 400),
+            ("GET", "/containers/json?all=1&" + filters(**{"is-task": "true"}), None, 200),
+            ("POST", "/containers/nobody/start?checkpoint=x", None, 400),
+            ("GET", "/plugins", None, 200),
+            ("GET", "/swarm", None, 503),
+            ("GET", "/services", None, 503)):
+        assert docker.ask(method, path.replace('"', "%22"), body)[0] == status, (method, path)
+    assert docker.ask("GET", "/nodes")[1]["message"].startswith("This node is not a swarm manager. Use")
+    docker("network", "rm", "netx")
+
+
+@test
+def a_commit_takes_the_configuration_that_comes_along(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("create", "--name", "one", "-e", "KEPT=1", "small:1", "true")
+    wanted = {"Cmd": ["echo", "a b"], "Env": ["A=x y", 'B="$HOME"\\'], "Labels": {"la bel": "it's"}, "User": "7",
+              "WorkingDir": "/tmp", "ExposedPorts": {"80/tcp": {}}, "Volumes": {"/a b": {}}}
+    status, answer = docker.ask("POST", "/commit?container=one&repo=made&changes=USER%209", wanted)
+    assert status == 201, answer
+    config = docker.ask("GET", f"/images/{answer['Id']}/json")[1]["Config"]
+    for key in ("Cmd", "WorkingDir", "ExposedPorts", "Volumes", "Labels"):
+        assert config[key] == wanted[key], (key, config)
+    assert config["User"] == "9" and set(wanted["Env"]) | {"KEPT=1"} <= set(config["Env"]), config
+    docker("rm", "one")
+    docker("rmi", "made")
+
+
+@test
+def who_attaches_and_leaves_takes_no_place(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("create", "--name", "one", "small:1", "sh", "-c", "echo hello; sleep 1000")
+    attach = b"POST /containers/one/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    for _ in range(80):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(docker.path)
+            sock.sendall(attach)
+            assert b"101" in sock.recv(4096)
+    docker("start", "one")
+    docker("pause", "one")
+    status, answer = docker.ask("POST", "/containers/one/attach?stream=1&stdout=1")
+    assert status == 409 and "is paused, unpause the container before attach" in answer["message"], answer
+    docker("rm", "-f", "one")
+
+
+@test
+def a_build_whose_daemon_dies_has_failed(instance, images, scratch):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    (scratch / "Dockerfile").write_text("FROM small:1\nRUN echo begun; sleep 1000\n")
+    client = docker.start("build", "-t", "half:1", str(scratch))
+    wait_for(lambda: b"begun" in client.stdout.readline(), what="the build is under way")
+    os.kill(instance.daemon_pid(), signal.SIGKILL)
+    try:
+        client.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        client.kill()
+        raise
+    assert client.returncode != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
