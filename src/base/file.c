@@ -423,3 +423,21 @@ int file_remove_tree_at(int dir_fd, const char *path, struct error *err)
         return error_errno(err, errno, "open %s", copy);
     return remove_directory(parent, slash + 1, path, err);
 }
+
+bool file_is_archive(const char *start, size_t length)
+{
+    static const struct {
+        const char *bytes;
+        size_t length;
+    } known[] = {{"\x1f\x8b", 2},
+                 {"BZh", 3},
+                 {"\xfd"
+                  "7zXZ",
+                  5},
+                 {"\x28\xb5\x2f\xfd", 4}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+        if (length >= known[i].length && memcmp(start, known[i].bytes, known[i].length) == 0)
+            return true;
+    return length >= 262 && memcmp(start + 257, "ustar", 5) == 0;
+}

@@ -9,8 +9,9 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+
+#include <jail/root.h>
 
 enum { NOBODY = 65534 };
 
@@ -22,13 +23,7 @@ static int enter_root(const char *program, struct error *err)
         mount(program, "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,mode=555") < 0 ||
         chdir("/tmp") < 0)
         return error_errno(err, errno, "jail: make a root");
-    /* "." twice stacks the old root over the new one, where it is taken off (pivot_root(2)). */
-    if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
-        return error_errno(err, errno, "jail: change the root");
-    if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
-              NULL) < 0)
-        return error_errno(err, errno, "jail: make the root read-only");
-    return 0;
+    return jail_change_root(err);
 }
 
 /* Whoever leaves root for good loses all capabilities with it (capabilities(7)). */

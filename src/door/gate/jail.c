@@ -24,6 +24,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <jail/root.h>
+
 #include "gate.h"
 
 static int enter_namespaces(struct error *err)
@@ -41,13 +43,7 @@ static int enter_root(struct error *err)
               "size=4k,mode=755") < 0 ||
         chdir("/tmp") < 0)
         return error_errno(err, errno, "jail: make a root");
-    /* "." twice stacks the old root over the new one, where it is taken off (pivot_root(2)). */
-    if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
-        return error_errno(err, errno, "jail: change the root");
-    if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
-              NULL) < 0)
-        return error_errno(err, errno, "jail: make the root read-only");
-    return 0;
+    return jail_change_root(err);
 }
 
 static int become_user(const struct door_config *config, struct error *err)

@@ -87,36 +87,17 @@ static int unpack_stream(struct stream *stream, int context_fd, struct error *er
     return r < 0 ? r : stream_drain(stream, err);
 }
 
-/* As far as docker tells them apart: by what they begin with. */
-static bool is_archive(const char *start, size_t length)
-{
-    static const struct {
-        const char *bytes;
-        size_t length;
-    } known[] = {{"\x1f\x8b", 2},
-                 {"BZh", 3},
-                 {"\xfd"
-                  "7zXZ",
-                  5},
-                 {"\x28\xb5\x2f\xfd", 4}};
-
-    for (size_t i = 0; i < ARRAY_SIZE(known); i++)
-        if (length >= known[i].length && memcmp(start, known[i].bytes, known[i].length) == 0)
-            return true;
-    return length >= 262 && memcmp(start + 257, "ustar", 5) == 0;
-}
-
 /* What was fetched is no tar: then it is the Dockerfile. 1: it was one, and is in its place. */
 static int take_dockerfile(int context_fd, const char *name, struct error *err)
 {
     _cleanup_free_ char *text = NULL;
-    char start[512];
+    char start[FILE_ARCHIVE_LOOK];
     size_t length;
     ssize_t n = pread(IMAGE_FD_ARCHIVE_IN, start, sizeof(start), 0);
 
     if (n < 0)
         return error_errno(err, errno, "read what was fetched");
-    if (is_archive(start, (size_t)n))
+    if (file_is_archive(start, (size_t)n))
         return 0;
     int r = file_read_fd(IMAGE_FD_ARCHIVE_IN, DOCKERFILE_MAX, &text, &length, err);
     if (r == 0 && memchr(text, '\0', length))

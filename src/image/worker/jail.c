@@ -44,6 +44,7 @@
 #include <base/file.h>
 #include <base/text.h>
 #include <image/descriptors.h>
+#include <jail/root.h>
 
 #include "tree.h"
 #include "worker.h"
@@ -245,13 +246,7 @@ static int enter_root(struct kept_folder *folders, size_t count,
     int written = resolver ? write_resolver_files(resolver, err) : 0;
     if (written < 0)
         return written;
-    /* "." twice stacks the old root over the new one, where it is taken off (pivot_root(2)). */
-    if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
-        return error_errno(err, errno, "jail: change the root");
-    if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
-              NULL) < 0)
-        return error_errno(err, errno, "jail: make the root read-only");
-    return 0;
+    return jail_change_root(err);
 }
 
 static int drop_capabilities(struct error *err)

@@ -277,39 +277,20 @@ static void *send_thread(void *data)
     return NULL;
 }
 
-static bool looks_like_archive(const char *start, size_t length)
-{
-    static const struct {
-        const char *bytes;
-        size_t length;
-    } known[] = {{"\x1f\x8b", 2},
-                 {"BZh", 3},
-                 {"\xfd"
-                  "7zXZ",
-                  5},
-                 {"\x28\xb5\x2f\xfd", 4}};
-
-    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-        if (length >= known[i].length && memcmp(start, known[i].bytes, known[i].length) == 0)
-            return true;
-    }
-    return length >= 262 && memcmp(start + 257, "ustar", 5) == 0;
-}
-
 /* Standard input is a tar, or a Dockerfile. */
 static int take_input(struct sending *sending, char **text, struct error *err)
 {
     struct buffer start = BUFFER_INIT;
     ssize_t n = 1;
 
-    while (n > 0 && start.length < 512) {
+    while (n > 0 && start.length < FILE_ARCHIVE_LOOK) {
         buffer_reserve(&start, READ_SIZE);
-        n = read(STDIN_FILENO, start.data + start.length, 512 - start.length);
+        n = read(STDIN_FILENO, start.data + start.length, FILE_ARCHIVE_LOOK - start.length);
         if (n > 0)
             start.length += (size_t)n;
     }
     sending->context.text_length = start.length;
-    if (looks_like_archive(start.data, start.length)) {
+    if (file_is_archive(start.data, start.length)) {
         sending->archive_fd = STDIN_FILENO;
         sending->context.text = *text = start.data;
         return 0;

@@ -223,12 +223,15 @@ static bool has_daemon(const struct instance *instance)
     return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
 }
 
-static int connect_coming(const struct instance *instance, struct rpc_client **ret,
+/* Waits for a daemon that somebody else starts. locked: given up when nobody holds its lock, since
+ * it has ended; systemd does not wait until the socket listens (Type=exec), and a unit may be
+ * started again. */
+static int connect_coming(const struct instance *instance, bool locked, struct rpc_client **ret,
                           struct error *err)
 {
     int r = -ECHILD;
 
-    for (int waited = 0; waited < READY_MILLISECONDS && has_daemon(instance);
+    for (int waited = 0; waited < READY_MILLISECONDS && (!locked || has_daemon(instance));
          waited += UNIT_MILLISECONDS) {
         _cleanup_error_ struct error own = ERROR_INIT;
         r = connect_living(instance, ret, &own);
@@ -236,6 +239,8 @@ static int connect_coming(const struct instance *instance, struct rpc_client **r
             error_finish(err);
         if (!nobody_listens(r))
             return r < 0 ? error_move(err, &own) : r;
+        if (!locked)
+            error_move(err, &own);
         poll(NULL, 0, UNIT_MILLISECONDS);
     }
     return r;
@@ -265,7 +270,7 @@ static int start_cloched(const struct instance *instance, struct rpc_client **re
         return error_errno(err, errno, "open %s", log_path);
     r = spawn_cloched(instance, log, err);
     if (r == -ECHILD) /* systemd may have been faster */
-        return connect_coming(instance, ret, err);
+        return connect_coming(instance, true, ret, err);
     return r < 0 ? r : connect_living(instance, ret, err);
 }
 
@@ -282,12 +287,6 @@ int daemon_connect(const struct instance *instance, struct rpc_client **ret, str
     r = start_unit(unit, err);
     if (r < 0)
         return r;
-    /* Type=exec: systemd does not wait until the socket listens. */
-    for (int waited = 0; waited < READY_MILLISECONDS; waited += UNIT_MILLISECONDS) {
-        r = connect_living(instance, ret, err);
-        if (!nobody_listens(r))
-            return r;
-        poll(NULL, 0, UNIT_MILLISECONDS);
-    }
-    return error_hint(err, "See: journalctl -u %s", unit);
+    r = connect_coming(instance, false, ret, err);
+    return nobody_listens(r) ? error_hint(err, "See: journalctl -u %s", unit) : r;
 }

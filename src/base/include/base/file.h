@@ -70,6 +70,12 @@ int file_rename_free_at(int dir_fd, const char *from, const char *to);
 /* mkdir -p for a path of our own. */
 int file_mkdir_parents(const char *path, mode_t mode, struct error *err);
 
+enum { FILE_ARCHIVE_LOOK = 512 }; /* bytes of its start that tell a tar: its first header */
+
+/* Whether something that begins so is a tar, plain or compressed (gzip, bzip2, xz, zstd), as far as
+ * docker tells these from Dockerfiles. */
+bool file_is_archive(const char *start, size_t length);
+
 /* Removes a tree without following links and without crossing mounts (a mount point inside is an
  * error -EBUSY, not descended into), whatever chattr(1) made immutable or append-only in it. A
  * missing path is success. */
