@@ -1,12 +1,13 @@
 """Docker's own command line on an instance's docker.sock, and requests made by hand."""
 
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
 
-from harness import Skip, run
+from harness import Skip, program, run, wait_for
 
 DEBIAN_PYTHON = "/usr/bin/python3"  # for which python3-docker is
 
@@ -62,3 +63,23 @@ def dechunk(data):
         whole += data[:int(size, 16)]
         data = data[int(size, 16) + 2:]
     return whole
+
+
+def listens(port):
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def daemon(instance, folder, **settings):
+    """cloched in the foreground with a door of these settings."""
+    config = folder / "cloched.conf"
+    config.write_text(json.dumps({"door": settings}))
+    process = subprocess.Popen([program("cloched"), "--instance", instance.name, "--config", config],
+                               stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env={**os.environ, **instance.env})
+    try:
+        wait_for(lambda: listens(int(settings["listen"][0].rpartition(":")[2])), what="the daemon is ready")
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)

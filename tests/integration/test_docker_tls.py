@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """The Docker Engine API over TLS and TCP, with docker's own command line: streams, sizes, certificates, pages."""
 
-import contextlib
-import json
 import os
 import random
 import socket
@@ -11,29 +9,9 @@ import subprocess
 import sys
 import time
 
-from dockers import Docker
+from dockers import Docker, daemon
 from door import Certificates, free_port
-from harness import main, program, run, test, wait_for
-
-
-def listens(port):
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextlib.contextmanager
-def daemon(instance, folder, **settings):
-    """cloched in the foreground with a door of these settings."""
-    config = folder / "cloched.conf"
-    config.write_text(json.dumps({"door": settings}))
-    process = subprocess.Popen([program("cloched"), "--instance", instance.name, "--config", config],
-                               stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env={**os.environ, **instance.env})
-    try:
-        wait_for(lambda: listens(int(settings["listen"][0].rpartition(":")[2])), what="the daemon is ready")
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
+from harness import main, run, test, wait_for
 
 
 class Remote:

@@ -123,6 +123,7 @@ static void exchange_free(struct exchange *exchange)
     for (size_t i = 0; i < ROUTE_WORDS_MAX; i++)
         free(exchange->words[i]);
     buffer_finish(&exchange->body);
+    free(exchange->websocket);
     free(exchange);
 }
 
@@ -154,30 +155,14 @@ static void connection_free(struct connection *connection)
 
 /* ---- bytes ---- */
 
-/* The monitor does it; here it is only seen that it will. */
-static void look_for_detach(struct exchange *exchange, const struct buffer *typed)
-{
-    unsigned char passed[512 + DETACH_KEYS_MAX];
-    size_t length;
-
-    for (size_t at = 0; exchange->detach_keys.count && at < typed->length && !exchange->detached;
-         at += 512)
-        exchange->detached = detach_keys_filter(
-            &exchange->detach_keys, (const unsigned char *)typed->data + at,
-            typed->length - at < 512 ? typed->length - at : 512, passed, &length);
-}
-
 static void advance(struct connection *connection)
 {
     request_advance(connection);
     if (connection->state == CONNECTION_RELAY && connection->stream.fd < 0)
         buffer_clear(&connection->in); /* nobody wants it any more */
     if (connection->state == CONNECTION_RELAY && connection->in.length &&
-        connection->to_stream.length < DOCKER_PAUSE) {
-        look_for_detach(connection->exchange, &connection->in);
-        buffer_append(&connection->to_stream, connection->in.data, connection->in.length);
-        buffer_clear(&connection->in);
-    }
+        connection->to_stream.length < DOCKER_PAUSE)
+        relay_input(connection->exchange);
     if (connection->state == CONNECTION_FAREWELL)
         buffer_clear(&connection->in);
 }
@@ -304,6 +289,8 @@ void answer_hang_up(struct exchange *exchange)
 {
     struct connection *connection = exchange->connection;
 
+    if (exchange->websocket)
+        frames_close(&exchange->websocket->frames, FRAMES_NORMAL, &connection->out);
     enter(connection, CONNECTION_FAREWELL);
     shutdown(connection->client.fd, SHUT_RD);
     connection_touch(connection);
@@ -351,13 +338,6 @@ static void stream_dry(struct connection *connection)
         answer_end(exchange);
 }
 
-static void relay_output(struct connection *connection, const char *data, size_t length)
-{
-    if (connection->exchange->framed)
-        answer_frame(connection->exchange, length);
-    buffer_append(&connection->out, data, length);
-}
-
 static void read_stream(struct connection *connection)
 {
     char data[READ_SIZE] _uninitialized_;
@@ -371,7 +351,7 @@ static void read_stream(struct connection *connection)
             return;
         }
         if (connection->state == CONNECTION_RELAY)
-            relay_output(connection, data, (size_t)n);
+            relay_output(connection->exchange, data, (size_t)n);
         else if (connection->exchange->pumped)
             connection->exchange->pumped(connection->exchange, data, (size_t)n);
         else

@@ -275,6 +275,11 @@ void answer_data(struct exchange *exchange, const void *data, size_t length)
     if (!length || exchange->ended)
         return;
     answer_begin(exchange, 200, "application/octet-stream");
+    if (exchange->websocket) {
+        frames_write(&exchange->websocket->frames, data, length, out);
+        connection_touch(exchange->connection);
+        return;
+    }
     if (exchange->chunked)
         buffer_printf(out, "%zx\r\n", length);
     buffer_append(out, data, length);
@@ -300,6 +305,8 @@ void answer_end(struct exchange *exchange)
     answer_begin(exchange, 200, "application/octet-stream");
     if (exchange->chunked)
         buffer_append_text(&exchange->connection->out, "0\r\n\r\n");
+    if (exchange->websocket)
+        frames_close(&exchange->websocket->frames, FRAMES_NORMAL, &exchange->connection->out);
     end(exchange);
 }
 

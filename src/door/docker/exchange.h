@@ -27,6 +27,7 @@
 #include <schema/json.h>
 
 #include "body.h"
+#include "frames.h"
 #include "head.h"
 #include "target.h"
 
@@ -68,6 +69,16 @@ const struct route *route_find(const char *method, const char *path,
 
 struct call;
 
+/* A stream in a WebSocket's frames. Docker's own, which the stream has without a terminal, are
+ * taken off: both streams are one to such a client. */
+struct websocket {
+    struct frames frames;
+    bool multiplexed;
+    unsigned char head[8];
+    size_t head_length;
+    uint32_t left; /* bytes of the frame of docker's */
+};
+
 struct exchange {
     struct connection *connection;
     struct head head;
@@ -90,6 +101,7 @@ struct exchange {
     /* Of a hijacked stream: what comes out of it is put into frames, as standard output; these keys
      * part its client from it, and have done so. */
     bool framed;
+    struct websocket *websocket; /* owned; NULL: the stream is as it is */
     struct detach_keys detach_keys;
     bool detached;
     struct rpc_timer timer; /* the handler's */
@@ -138,7 +150,14 @@ void exchange_pump(struct exchange *exchange, int fd);
 void answer_hijack(struct exchange *exchange, int fd, bool tty);
 /* The head of such a stream, whose bytes come by answer_data(). */
 void answer_raw(struct exchange *exchange, bool tty);
-/* The end of such a stream, for who has dry() set. */
+/* The stream that follows is to be in a WebSocket, if the request is one's. false: it was answered
+ * that it is none. */
+bool exchange_want_websocket(struct exchange *exchange);
+/* Bytes of the stream for its client, in the frames that it has. */
+void relay_output(struct exchange *exchange, const char *data, size_t length);
+/* Bytes of the client for the stream. */
+void relay_input(struct exchange *exchange);
+/* The end of such a stream, or of its WebSocket; for who has dry() set. */
 void answer_hang_up(struct exchange *exchange);
 /* The head of a frame of that many bytes of standard output. */
 void answer_frame(struct exchange *exchange, size_t length);

@@ -104,6 +104,7 @@ void docker_container_stats(struct exchange *exchange);
 
 /* streams.c */
 void docker_container_attach(struct exchange *exchange);
+void docker_container_attach_websocket(struct exchange *exchange);
 void docker_container_logs(struct exchange *exchange);
 
 /* exec.c */

@@ -52,6 +52,20 @@ static bool is_own_host(const char *host)
            (length == name || host[length - name - 1] == '.');
 }
 
+/* Clients of WebSockets that are no browsers name the host they ask as their origin, too. A browser
+ * would do so for a page of ours, of which there are none. */
+static bool is_own_origin(const struct exchange *exchange)
+{
+    bool tls = exchange->connection->ops->kind == DOCKER_CLIENT_TLS;
+    const char *scheme = tls ? "https://" : "http://";
+    const char *upgrade = head_field(&exchange->head, "Upgrade");
+    const char *host = head_field(&exchange->head, "Host");
+    const char *origin = head_field(&exchange->head, "Origin");
+
+    return upgrade && strcasecmp(upgrade, "websocket") == 0 && host &&
+           text_starts_with(origin, scheme) && strcasecmp(origin + strlen(scheme), host) == 0;
+}
+
 /* A browser sends requests to whatever address a page names, in the page's name (Origin), or, after
  * its name has come to mean this address, as to the page's own host: in TLS that one has no
  * certificate. Pages have no way to a Unix socket. */
@@ -60,7 +74,8 @@ static bool check_sender(struct exchange *exchange)
     enum docker_client_kind kind = exchange->connection->ops->kind;
     const char *host = head_field(&exchange->head, "Host");
 
-    if (kind != DOCKER_CLIENT_LOCAL && head_field(&exchange->head, "Origin")) {
+    if (kind != DOCKER_CLIENT_LOCAL && head_field(&exchange->head, "Origin") &&
+        !is_own_origin(exchange)) {
         refuse(exchange, 403, "pages of the web are not served");
         return false;
     }

@@ -24,6 +24,7 @@ static const struct route routes[] = {
     {"POST", "/containers/*/wait", docker_container_wait, ROUTE_LONG},
     {"POST", "/containers/*/resize", docker_container_resize, 0},
     {"POST", "/containers/*/attach", docker_container_attach, 0},
+    {"GET", "/containers/*/attach/ws", docker_container_attach_websocket, 0},
     {"GET", "/containers/*/logs", docker_container_logs, ROUTE_LONG},
     {"DELETE", "/containers/*", docker_container_remove, 0},
     {"DELETE", "/containers/*/*", docker_link_remove, 0},

@@ -8,7 +8,6 @@
 #include <base/alloc.h>
 #include <base/clock.h>
 #include <base/detach_keys.h>
-#include <base/detach_keys.h>
 #include <base/text.h>
 #include <schema/management.h>
 
@@ -37,6 +36,13 @@ static void on_attached(struct exchange *exchange, const struct rpc_outcome *out
     answer_hijack(exchange, steal_fd(&outcome->fds[0]), attached->tty);
 }
 
+/* Clients of a WebSocket had all three streams without asking before 1.42. */
+static bool wants(const struct exchange *exchange, const char *name)
+{
+    return (exchange->websocket && !exchange_since(exchange, 42)) ||
+           target_flag(&exchange->target, name);
+}
+
 void docker_container_attach(struct exchange *exchange)
 {
     const struct target *target = &exchange->target;
@@ -44,11 +50,11 @@ void docker_container_attach(struct exchange *exchange)
     const char *keys = target_text(target, "detachKeys");
     const struct api_container_attach how = {
         .container = exchange->words[0],
-        .stdin_ = stream && target_flag(target, "stdin"),
+        .stdin_ = stream && wants(exchange, "stdin"),
         .has_stdin = true,
-        .stdout_ = target_flag(target, "stdout"),
+        .stdout_ = wants(exchange, "stdout"),
         .has_stdout = true,
-        .stderr_ = target_flag(target, "stderr"),
+        .stderr_ = wants(exchange, "stderr"),
         .has_stderr = true,
         .logs = target_flag(target, "logs"),
         .has_logs = true,
@@ -62,11 +68,18 @@ void docker_container_attach(struct exchange *exchange)
     call(exchange, "container.attach", &how, on_attached, NULL);
 }
 
+void docker_container_attach_websocket(struct exchange *exchange)
+{
+    if (exchange_want_websocket(exchange))
+        docker_container_attach(exchange);
+}
+
 /* ---- logs */
 
 struct logs {
     bool tty;
-    bool raw; /* asked for by attach, whose streams have no chunks */
+    bool raw;  /* asked for by attach, whose streams have no chunks; */
+    bool bare; /* in a WebSocket, whose frames are others */
     bool stdout_, stderr_, timestamps, follow;
     bool in_line[2];     /* the last entry of the stream was a part of a line */
     bool over;           /* an entry was behind `until`: so are all others */
@@ -102,7 +115,7 @@ static void add_frame(const struct logs *logs, struct buffer *out, unsigned stre
         (char)stream,        0,           0, 0, (char)(length >> 24), (char)(length >> 16),
         (char)(length >> 8), (char)length};
 
-    if (!logs->tty)
+    if (!logs->tty && !logs->bare)
         buffer_append(out, head, sizeof(head));
     buffer_append(out, text->data, text->length);
 }
@@ -227,11 +240,12 @@ void docker_container_logs(struct exchange *exchange)
     struct logs *logs = xnew(struct logs);
 
     exchange_set_state(exchange, logs, logs_free);
-    logs->stdout_ = target_flag(target, "stdout");
-    logs->stderr_ = target_flag(target, "stderr");
+    logs->stdout_ = wants(exchange, "stdout");
+    logs->stderr_ = wants(exchange, "stderr");
     logs->timestamps = target_flag(target, "timestamps");
     logs->follow = target_flag(target, "follow");
-    logs->raw = text_ends_with(exchange->route->pattern, "/attach");
+    logs->bare = exchange->websocket;
+    logs->raw = logs->bare || text_ends_with(exchange->route->pattern, "/attach");
     if (!logs->stdout_ && !logs->stderr_) {
         answer_fail(exchange, 400, "Bad parameters: you must choose at least one stream");
         return;
