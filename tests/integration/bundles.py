@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
 import socket
 import array
 import subprocess
@@ -78,7 +77,8 @@ class Bundle:
         self.path = path
         self.rootfs = path / "rootfs"
         path.mkdir(parents=True)
-        shutil.copytree(images.root(), self.rootfs, symlinks=True)
+        # By a program: file by file in Python takes seconds in the guest.
+        subprocess.run(["cp", "-a", images.root(), self.rootfs], check=True)
         self.config = json.loads(SPEC.read_text())
         # Not inheritable, which is worth a warning for each.
         del self.config["process"]["capabilities"]["ambient"]
@@ -97,7 +97,7 @@ class Bundle:
         return self.write()
 
     def write(self):
-        (self.path / "config.json").write_text(json.dumps(self.config, indent=4))
+        (self.path / "config.json").write_text(json.dumps(self.config))
         return self
 
     def read(self):

@@ -40,6 +40,7 @@ import inspect
 import os
 import pathlib
 import random
+import select
 import shutil
 import signal
 import socket
@@ -104,6 +105,19 @@ def _shorten(data, limit=4000):
     return text if len(text) <= limit else text[:limit] + f"\n... ({len(text)} characters)"
 
 
+def _await_end(process, timeout):
+    """To the moment; subprocess itself looks again and again, and is up to 50 ms late."""
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(timeout * 1000):
+            raise subprocess.TimeoutExpired(process.args, timeout)
+    finally:
+        os.close(pidfd)
+    process.wait()
+
+
 def run(*argv, code=0, input=None, timeout=COMMAND_TIMEOUT, env=None, cwd=None, text=True,
         stdin=None):
     """Runs a command to its end. code: the exit code that must come (None: any). env is added to
@@ -119,7 +133,10 @@ def run(*argv, code=0, input=None, timeout=COMMAND_TIMEOUT, env=None, cwd=None, 
         process = subprocess.Popen(argv, stdin=source, stdout=out, stderr=err, cwd=cwd,
                                    env={**os.environ, **(env or {})})
         try:
-            process.communicate(data, timeout)
+            if data is None:
+                _await_end(process, timeout)
+            else:
+                process.communicate(data, timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
