@@ -122,7 +122,9 @@ static void change_release(struct operation *operation)
 static int publish_again(struct container *container, struct error *err)
 {
     ports_withdraw(container);
-    return ports_publish(container, err);
+    int r = ports_publish(container, err);
+    relay_update(container);
+    return r;
 }
 
 /* --- connect ---------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #include <base/text.h>
 
 #include "internal.h"
+#include "relay.h"
 #include "supervision.h"
 
 const char *const container_state_names[] = {
@@ -32,6 +33,7 @@ void container_unref(struct container *container)
     container_drop_attachments(container);
     exec_free_all(container);
     free(container->publications);
+    relay_forget(container);
     places_free(container);
     free(container->name);
     free(container->next_name);

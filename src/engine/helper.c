@@ -1,6 +1,6 @@
 #include "helper.h"
-#include <errno.h>
 
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,6 +16,8 @@
 enum {
     AGAIN_MS = 1000, /* before a program that has ended is started again */
     PROGRAM_FDS = HELPER_LISTEN_FD + 1,
+    ANSWER_MAX = 256,     /* bytes */
+    ANSWERS_AT_ONCE = 64, /* before others have their turn */
 };
 
 struct helper {
@@ -117,12 +119,31 @@ static void lose(struct helper *helper)
 
 static void watch(struct helper *helper);
 
-/* It never says anything: when there is something to read, its end has come. */
+/* -errno when its end has come, as for one that says something and never should. */
+static int read_answers(struct helper *helper)
+{
+    for (int i = 0; i < ANSWERS_AT_ONCE; i++) {
+        char message[ANSWER_MAX];
+        int fd = -1;
+        size_t count = 1;
+        ssize_t size = socket_receive_now(helper->fd, message, sizeof(message), &fd, &count);
+
+        if (size == -EAGAIN || size == -EINTR || size == -EMFILE || size == -EMSGSIZE)
+            return 0;
+        if (size > 0 && helper->kind->answered)
+            helper->kind->answered(helper->engine, message, (size_t)size, count > 0 ? fd : -1);
+        else
+            return size < 0 ? (int)size : -EPIPE;
+    }
+    return 0;
+}
+
 static void on_ready(uv_poll_t *poll, int status, int events)
 {
     struct helper *helper = poll->data;
 
-    if (status < 0 || events & (UV_READABLE | UV_DISCONNECT) ||
+    if (status < 0 || (events & UV_DISCONNECT && !(events & UV_READABLE)) ||
+        (events & UV_READABLE && read_answers(helper) < 0) ||
         outbox_flush(&helper->outbox, helper->fd) < 0)
         lose(helper);
     else

@@ -1,7 +1,7 @@
 /*
  * A program beside the daemon that serves containers while no daemon lives, at most one of a kind
  * and instance: started when it is needed first, found by its socket by later daemons, started
- * again when it has ended and is missed. It takes messages of SOCK_SEQPACKET and never answers.
+ * again when it has ended and is missed. It takes messages of SOCK_SEQPACKET; some answer.
  */
 #ifndef ENGINE_HELPER_H
 #define ENGINE_HELPER_H
@@ -15,6 +15,8 @@ struct helper_kind {
     const char *socket; /* file in the run folder */
     /* A new connection: what has to be said first. May be NULL. */
     void (*connected)(struct helper *helper);
+    /* It answers: the message and its descriptor (owned; -1: none). NULL: it never does. */
+    void (*answered)(struct engine *engine, const void *message, size_t size, int fd);
     /* It has ended: whether it is still needed (NULL: always), and some time later: all of it has
      * to be said again. */
     bool (*is_missed)(struct engine *engine);

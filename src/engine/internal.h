@@ -140,7 +140,8 @@ struct container {
     int names_udp_fd, names_tcp_fd;       /* for the name server; > 0 until it has them */
     struct net_publication *publications; /* while it runs */
     size_t publications_count;
-    bool relayed; /* some of them have a socket at [::1] (relay.c) */
+    struct relayed *relayed; /* sockets that cloche-relay has or shall have (relay.c) */
+    size_t relayed_count;
 };
 
 enum network_kind { NETWORK_BRIDGE, NETWORK_HOST, NETWORK_NONE };

@@ -12,6 +12,8 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "relay.h"
+
 enum net_protocol ports_protocol(const char *name)
 {
     if (text_equal(name, "udp"))
@@ -315,6 +317,7 @@ void ports_withdraw(struct container *container)
     struct engine *engine = container->engine;
     _cleanup_error_ struct error err = ERROR_INIT;
 
+    relay_release(container);
     for (size_t i = 0; engine->net && i < container->publications_count; i++) {
         if (net_unpublish(engine->net, &container->publications[i], &err) < 0)
             log_failure(LOG_WARNING, &err, "a port of %.12s stays published", container->id);

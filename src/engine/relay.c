@@ -1,8 +1,17 @@
+/*
+ * What cloche-relay has of a container's ports. For each published port the socket that keeps it
+ * from other programs (net_hold()), so that it is kept while no daemon lives, too; and for a port
+ * of every address one at [::1], by which it leads there.
+ *
+ * The sockets are opened here. Those of an earlier daemon live on in the program, so that they
+ * cannot be opened again: it is asked for them (relay/protocol.h).
+ */
 #include "relay.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -15,19 +24,13 @@
 
 #include "helper.h"
 
-static bool is_relayed(const struct net_publication *publication)
-{
-    return publication->protocol == NET_TCP && net_ip_is_any(&publication->host_address);
-}
-
-static bool has_relayed(const struct container *container)
-{
-    for (size_t i = 0; i < container->publications_count; i++) {
-        if (is_relayed(&container->publications[i]))
-            return true;
-    }
-    return false;
-}
+struct relayed {
+    struct relay_message is; /* as it is named to the program */
+    struct net_publication publication;
+    int fd;      /* of RELAY_LEAD: owned; -1: there is none (yet) */
+    bool lacks;  /* the program has been asked and has none either: another program has the port */
+    bool wanted; /* it is published still */
+};
 
 /* --- the program ------------------------------------------------------------------------------ */
 
@@ -43,14 +46,21 @@ static void again(struct engine *engine)
 static bool is_missed(struct engine *engine)
 {
     for (size_t i = 0; i < engine->containers_count; i++) {
-        if (container_is_active(engine->containers[i]) && engine->containers[i]->relayed)
+        if (container_is_active(engine->containers[i]) && engine->containers[i]->relayed_count > 0)
             return true;
     }
     return false;
 }
 
+static void on_answer(struct engine *engine, const void *message, size_t size, int fd);
+
 static const struct helper_kind kind = {
-    .name = "cloche-relay", .socket = "relay.sock", .again = again, .is_missed = is_missed};
+    .name = "cloche-relay",
+    .socket = "relay.sock",
+    .answered = on_answer,
+    .again = again,
+    .is_missed = is_missed,
+};
 
 static struct helper *get(struct engine *engine)
 {
@@ -59,7 +69,15 @@ static struct helper *get(struct engine *engine)
     return engine->relay;
 }
 
-/* --- what it is told -------------------------------------------------------------------------- */
+/* --- which sockets ---------------------------------------------------------------------------- */
+
+static struct relay_address address_of(const struct net_ip *ip, uint16_t port)
+{
+    struct relay_address address = {.family = ip->family, .port = port};
+
+    memcpy(address.address, &ip->v4, ip->family == AF_INET6 ? sizeof(ip->v6) : sizeof(ip->v4));
+    return address;
+}
 
 static struct relay_message message_of(const struct container *container, enum relay_type type)
 {
@@ -69,103 +87,197 @@ static struct relay_message message_of(const struct container *container, enum r
     return message;
 }
 
-/* Bound together with the one it takes the place of, if there is one; -errno: it is another's, or
- * the machine has no IPv6. */
-static int open_port(uint16_t port)
+static struct relayed *find(const struct container *container, const struct relay_message *is)
 {
-    const struct sockaddr_in6 address = {
-        .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT, .sin6_port = htons(port)};
-    const int on = 1;
-    _cleanup_close_ int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    for (size_t i = 0; i < container->relayed_count; i++) {
+        struct relayed *relayed = &container->relayed[i];
 
-    if (fd < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0 ||
-        bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
-        listen(fd, SOMAXCONN) < 0)
-        return -errno;
-    return steal_fd(&fd);
-}
-
-/* Of two families one is enough. */
-static bool is_known(const struct container *container, size_t index)
-{
-    const struct net_publication *publication = &container->publications[index];
-
-    for (size_t i = 0; i < index; i++) {
-        if (is_relayed(&container->publications[i]) &&
-            container->publications[i].host_port == publication->host_port)
-            return true;
+        if (relayed->is.use == is->use && relayed->is.protocol == is->protocol &&
+            memcmp(&relayed->is.host, &is->host, sizeof(is->host)) == 0)
+            return relayed;
     }
-    return false;
+    return NULL;
 }
 
-/* Listening sockets for those of its ports that want one; -1 for the others. */
-static size_t open_ports(const struct container *container, int *fds)
+/* Of a port at both families the one of IPv6 comes later, and leads. */
+static void want(struct container *container, const struct net_publication *publication,
+                 enum relay_use use, const struct net_ip *host)
 {
-    size_t count = 0;
+    struct relay_message is = message_of(container, RELAY_PORT);
 
+    is.use = (uint16_t)use;
+    is.protocol = (uint16_t)publication->protocol;
+    is.host = address_of(host, publication->host_port);
+    if (use == RELAY_LEAD)
+        is.target = address_of(&publication->container_address, publication->container_port);
+    struct relayed *relayed = find(container, &is);
+    if (!relayed) {
+        container->relayed =
+            xrealloc(container->relayed, container->relayed_count + 1, sizeof(*container->relayed));
+        relayed = &container->relayed[container->relayed_count++];
+        *relayed = (struct relayed){.fd = -1};
+    }
+    relayed->is = is;
+    relayed->publication = *publication;
+    relayed->wanted = true;
+}
+
+static bool is_led(const struct net_publication *publication)
+{
+    return publication->protocol != NET_SCTP && net_ip_is_any(&publication->host_address);
+}
+
+static void drop(struct container *container, size_t index)
+{
+    net_release_loopback(container->relayed[index].fd);
+    container->relayed[index] = container->relayed[--container->relayed_count];
+}
+
+static void drop_unwanted(struct container *container)
+{
+    for (size_t i = container->relayed_count; i > 0; i--) {
+        if (!container->relayed[i - 1].wanted)
+            drop(container, i - 1);
+    }
+}
+
+static void list(struct container *container)
+{
+    const struct net_ip loopback = net_ip_v6(in6addr_loopback);
+
+    for (size_t i = 0; i < container->relayed_count; i++)
+        container->relayed[i].wanted = false;
     for (size_t i = 0; i < container->publications_count; i++) {
         const struct net_publication *publication = &container->publications[i];
 
-        fds[i] = -1;
-        if (!is_relayed(publication) || is_known(container, i))
-            continue;
-        fds[i] = open_port(publication->host_port);
-        if (fds[i] < 0)
-            log_debug("port %u of [::1] is not relayed: %s", publication->host_port,
-                      strerror(-fds[i]));
-        count += fds[i] >= 0;
+        want(container, publication, RELAY_HOLD, &publication->host_address);
+        if (is_led(publication))
+            want(container, publication, RELAY_LEAD, &loopback);
     }
-    return count;
+    drop_unwanted(container);
 }
 
-static void send_ports(struct container *container, const int *fds, int pidfd)
+/* A socket, which stays its owner's, or -errno. */
+static int socket_of(struct engine *engine, struct relayed *relayed)
 {
-    const struct relay_message clear = message_of(container, RELAY_CLEAR);
+    const struct net_publication *publication = &relayed->publication;
 
-    helper_send(get(container->engine), &clear, sizeof(clear), NULL, 0);
-    for (size_t i = 0; i < container->publications_count; i++) {
-        const struct net_publication *publication = &container->publications[i];
-        const struct net_ip *target = &publication->container_address;
-        struct relay_message message = message_of(container, RELAY_ADD);
+    if (relayed->is.use == RELAY_HOLD)
+        return net_hold(engine->net, publication);
+    if (relayed->fd < 0) {
+        int fd = net_open_loopback(engine->net, publication->protocol, publication->host_port);
 
-        if (fds[i] < 0)
-            continue;
-        message.target_family = target->family;
-        message.target_port = publication->container_port;
-        memcpy(message.target, &target->v4,
-               target->family == AF_INET6 ? sizeof(target->v6) : sizeof(target->v4));
-        helper_send(get(container->engine), &message, sizeof(message), (int[]){fds[i], pidfd}, 2);
+        if (fd < 0)
+            return fd;
+        relayed->fd = fd;
     }
+    return relayed->fd;
 }
 
-/* The program is started for those only that have a socket for it: without IPv6 there is none. */
+/* --- what it is told -------------------------------------------------------------------------- */
+
+static void send_port(struct container *container, struct relayed *relayed, int pidfd)
+{
+    int fds[] = {pidfd, socket_of(container->engine, relayed)};
+
+    if (fds[1] >= 0 || (fds[1] == -EADDRINUSE && !relayed->lacks))
+        helper_send(get(container->engine), &relayed->is, sizeof(relayed->is), fds,
+                    fds[1] >= 0 ? 2 : 1);
+    else
+        log_debug("port %u of container %.12s has no socket: %s", relayed->is.host.port,
+                  container->id, strerror(-fds[1]));
+}
+
+static void send_ports(struct container *container, int pidfd)
+{
+    struct relay_message edge = message_of(container, RELAY_BEGIN);
+
+    helper_send(get(container->engine), &edge, sizeof(edge), NULL, 0);
+    for (size_t i = 0; i < container->relayed_count; i++)
+        send_port(container, &container->relayed[i], pidfd);
+    edge.type = RELAY_END;
+    helper_send(get(container->engine), &edge, sizeof(edge), NULL, 0);
+}
+
 void relay_update(struct container *container)
 {
-    _cleanup_free_ int *fds = xcalloc(container->publications_count + 1, sizeof(*fds));
     struct engine *engine = container->engine;
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    if (!container->record->monitor_pid || (!engine->relay && !has_relayed(container)))
+    if (!container->record->monitor_pid || !engine->net)
         return;
-    container->relayed = open_ports(container, fds) > 0;
+    list(container);
+    if (container->relayed_count == 0 && !engine->relay)
+        return;
     _cleanup_close_ int pidfd =
         (int)syscall(SYS_pidfd_open, (pid_t)container->record->monitor_pid, 0U);
-    if (container->relayed && helper_ensure(get(engine), &err) < 0)
+    if (pidfd < 0)
+        return;
+    if (container->relayed_count > 0 && helper_ensure(get(engine), &err) < 0)
         log_failure(LOG_ERROR, &err, "ports of %.12s are not reached at [::1]", container->id);
-    else if (pidfd >= 0 && (engine->relay || container->relayed))
-        send_ports(container, fds, pidfd);
-    for (size_t i = 0; i < container->publications_count; i++)
-        close_fd(fds[i]);
+    else
+        send_ports(container, pidfd);
 }
 
-void relay_gone(const struct container *container)
+/* Nobody has the socket: it may have been that of a run that has just ended, whose end the program
+ * had still to be told. */
+static void on_lacking(struct container *container, struct relayed *relayed)
+{
+    relayed->lacks = true;
+    int fd = socket_of(container->engine, relayed);
+    if (fd >= 0)
+        relay_update(container);
+    else
+        log_warning("port %u of container %.12s: another program has it at this machine, too (%s)",
+                    relayed->is.host.port, container->id, strerror(-fd));
+}
+
+static void on_answer(struct engine *engine, const void *message, size_t size, int fd)
+{
+    const struct relay_message *answer = message;
+    _cleanup_close_ int socket_fd = fd;
+
+    if (size != sizeof(*answer) || answer->version != RELAY_VERSION)
+        return;
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        struct container *container = engine->containers[i];
+
+        if (!text_equal(container->id, answer->container))
+            continue;
+        struct relayed *relayed = find(container, answer);
+        if (!relayed)
+            return;
+        if (answer->type != RELAY_KEPT || fd < 0)
+            on_lacking(container, relayed);
+        else if (relayed->is.use == RELAY_HOLD)
+            net_take_hold(engine->net, &relayed->publication, steal_fd(&socket_fd));
+        else if (relayed->fd < 0)
+            relayed->fd = steal_fd(&socket_fd);
+        return;
+    }
+}
+
+void relay_release(struct container *container)
+{
+    while (container->relayed_count > 0)
+        drop(container, container->relayed_count - 1);
+}
+
+void relay_gone(struct container *container)
 {
     const struct relay_message message = message_of(container, RELAY_GONE);
 
+    relay_release(container);
     if (container->engine->relay)
         helper_send(get(container->engine), &message, sizeof(message), NULL, 0);
+}
+
+void relay_forget(struct container *container)
+{
+    for (size_t i = 0; i < container->relayed_count; i++)
+        close_fd(container->relayed[i].fd);
+    container->relayed_count = 0;
+    free(steal_ptr(container->relayed));
 }
 
 void relay_close(struct engine *engine, bool remove)

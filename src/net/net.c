@@ -80,6 +80,9 @@ void net_close(struct net *net)
     for (size_t i = 0; i < net->bridges_count; i++)
         bridge_free(net->bridges[i]);
     free(net->bridges);
+    for (size_t i = 0; i < net->publications_count; i++)
+        close_fd(net->holds[i]);
+    free(net->holds);
     free(net->publications);
     free(net->nft_table);
     free(net->state_file);
@@ -114,7 +117,7 @@ int net_teardown(struct net *net, struct error *err)
     int r;
 
     net->rules_active = false;
-    net->publications_count = 0;
+    publications_forget(net);
     for (size_t i = 0; i < net->bridges_count; i++) {
         net->bridges[i]->index = 0;
         r = bridge_delete(net, net->bridges[i]->config.name, err);

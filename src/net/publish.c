@@ -4,15 +4,21 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
 
 #include "conntrack.h"
+#include "hold.h"
 #include "ruleset.h"
 #include "state.h"
 
-enum { PORT_TEXT = 80 };
+enum {
+    PORT_TEXT = 80,
+    RELEASED_MS = 5000, /* for which another process may keep a released socket, at most */
+};
 
 /* What the kernel itself begins with (net/ipv4/af_inet.c), when /proc cannot be read. */
 enum { EPHEMERAL_FIRST = 32768, EPHEMERAL_LAST = 60999 };
@@ -91,45 +97,49 @@ static int check(const struct net *net, const struct net_publication *publicatio
     return 0;
 }
 
-/*
- * Binds to the port for a moment. TCP: with SO_REUSEADDR, so that connections in TIME_WAIT do not
- * count; a listener still does, but for that of our relay at [::1], which lets its port be shared
- * with who is of the same user and wants to (SO_REUSEPORT). UDP: without, since it would let two
- * sockets share the port. Returns 0 or -errno.
- */
-static int try_bind(const struct net_publication *publication)
-{
-    const bool v6 = publication->host_address.family == AF_INET6;
-    const struct sockaddr_in address = {
-        .sin_family = AF_INET,
-        .sin_addr = publication->host_address.v4,
-        .sin_port = htons(publication->host_port),
-    };
-    const struct sockaddr_in6 address6 = {
-        .sin6_family = AF_INET6,
-        .sin6_addr = publication->host_address.v6,
-        .sin6_port = htons(publication->host_port),
-    };
-    const int type = publication->protocol == NET_UDP ? SOCK_DGRAM : SOCK_STREAM;
-    const int on = 1;
-    _cleanup_close_ int fd =
-        socket(v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC, (int)publication->protocol);
+/* --- sockets of ours that others may still have a descriptor of --- */
 
-    if (fd < 0) /* then nobody else can have it */
-        return errno == EPROTONOSUPPORT || errno == EAFNOSUPPORT ? 0 : -errno;
-    if (v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)
-        return -errno;
-    if (publication->protocol == NET_TCP &&
-        (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-         (v6 && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0)))
-        return -errno;
-    int r = v6 ? bind(fd, (const struct sockaddr *)&address6, sizeof(address6))
-               : bind(fd, (const struct sockaddr *)&address, sizeof(address));
-    return r < 0 ? -errno : 0;
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static int check_host_port(struct net *net, const struct net_publication *publication,
-                           struct error *err)
+/* For TCP nobody asks. */
+static void remember_release(struct net *net, const struct net_publication *publication)
+{
+    if (publication->protocol == NET_TCP)
+        return;
+    net->released[net->released_next++ % NET_RELEASED_MAX] = (struct net_released){
+        publication->protocol, publication->host_address.family, publication->host_port, now_ms()};
+}
+
+static bool was_released(const struct net *net, const struct net_publication *publication)
+{
+    for (size_t i = 0; i < NET_RELEASED_MAX; i++) {
+        const struct net_released *released = &net->released[i];
+
+        if (released->protocol == publication->protocol &&
+            released->family == publication->host_address.family &&
+            released->port == publication->host_port && now_ms() - released->at_ms < RELEASED_MS)
+            return true;
+    }
+    return false;
+}
+
+static int open_hold(const struct net *net, const struct net_publication *publication)
+{
+    int fd = port_hold_open(publication, false);
+
+    if (fd == -EADDRINUSE && was_released(net, publication))
+        fd = port_hold_open(publication, true);
+    return fd;
+}
+
+static int take_host_port(struct net *net, const struct net_publication *publication, int *ret_hold,
+                          struct error *err)
 {
     char text[PORT_TEXT];
     int r;
@@ -143,14 +153,15 @@ static int check_host_port(struct net *net, const struct net_publication *public
         error_hint(err, "another container has it: see the ports in `cloche ps`");
         return -EADDRINUSE;
     }
-    r = try_bind(publication);
+    r = open_hold(net, publication);
     if (r == -EADDRINUSE) {
         error_set(err, r, "publish %s: address already in use", port_text(publication, text));
         error_hint(err, "a process of the host has it: `ss -lntup` shows which");
         return r;
     }
-    if (r < 0)
+    if (r < 0 && r != -EPROTONOSUPPORT && r != -EAFNOSUPPORT) /* then nobody else can have it */
         return error_errno(err, -r, "publish %s", port_text(publication, text));
+    *ret_hold = r < 0 ? -1 : r;
     return 0;
 }
 
@@ -171,7 +182,8 @@ static void read_ephemeral_range(uint16_t *ret_first, uint16_t *ret_last)
 }
 
 /* Next-fit, so that a port that was given back is not another container's at once. */
-static int choose_host_port(struct net *net, struct net_publication *publication, struct error *err)
+static int choose_host_port(struct net *net, struct net_publication *publication, int *ret_hold,
+                            struct error *err)
 {
     struct net_publication wanted = *publication;
     uint16_t first, last;
@@ -189,7 +201,7 @@ static int choose_host_port(struct net *net, struct net_publication *publication
         wanted.host_port = net->next_port;
         wanted.host_port_last = 0;
         net->next_port = net->next_port == last ? first : (uint16_t)(net->next_port + 1);
-        r = check_host_port(net, &wanted, err);
+        r = take_host_port(net, &wanted, ret_hold, err);
         if (r == 0) {
             *publication = wanted;
             return 0;
@@ -200,36 +212,55 @@ static int choose_host_port(struct net *net, struct net_publication *publication
     return error_set(err, -EADDRINUSE, "publish a port: all of %u to %u are in use", first, last);
 }
 
-static void remember(struct net *net, const struct net_publication *publication)
+static void remember(struct net *net, const struct net_publication *publication, int hold)
 {
     if (net->publications_count == net->publications_capacity) {
         net->publications_capacity = 2 * net->publications_capacity + 16;
         net->publications =
             xrealloc(net->publications, net->publications_capacity, sizeof(*net->publications));
+        net->holds = xrealloc(net->holds, net->publications_capacity, sizeof(*net->holds));
     }
+    net->holds[net->publications_count] = hold;
     net->publications[net->publications_count++] = *publication;
+}
+
+static void forget(struct net *net, size_t index)
+{
+    if (net->holds[index] >= 0)
+        remember_release(net, &net->publications[index]);
+    port_hold_release(net->holds[index]);
+    net->publications_count--;
+    net->publications[index] = net->publications[net->publications_count];
+    net->holds[index] = net->holds[net->publications_count];
+}
+
+void publications_forget(struct net *net)
+{
+    while (net->publications_count > 0)
+        forget(net, net->publications_count - 1);
 }
 
 int net_publish(struct net *net, struct net_publication *publication, struct error *err)
 {
     struct net_publication wanted = *publication;
     char text[PORT_TEXT];
+    int hold = -1;
     int r;
 
     r = check(net, &wanted, err);
     if (r < 0)
         return r;
     r = wanted.host_port == 0 || wanted.host_port_last > wanted.host_port
-            ? choose_host_port(net, &wanted, err)
-            : check_host_port(net, &wanted, err);
+            ? choose_host_port(net, &wanted, &hold, err)
+            : take_host_port(net, &wanted, &hold, err);
     if (r < 0)
         return r;
-    remember(net, &wanted);
+    remember(net, &wanted, hold);
     r = ruleset_publish(net, &wanted, err);
     if (r == -ENOENT && net->rules_active) /* flushed by somebody, not yet told to net_dispatch() */
         r = ruleset_replace(net, err);
     if (r < 0) {
-        net->publications_count--;
+        forget(net, net->publications_count - 1);
         error_context(err, "publish %s", port_text(&wanted, text));
         return r;
     }
@@ -253,7 +284,7 @@ int net_restore_publication(struct net *net, const struct net_publication *publi
     if (is_published(net, publication))
         return error_set(err, -EADDRINUSE, "restore %s: port is already allocated",
                          port_text(publication, text));
-    remember(net, publication);
+    remember(net, publication, -1);
     return 0;
 }
 
@@ -270,18 +301,51 @@ static bool same(const struct net_publication *a, const struct net_publication *
            a->container_port == b->container_port;
 }
 
+static size_t index_of(const struct net *net, const struct net_publication *publication)
+{
+    size_t i = 0;
+
+    while (i < net->publications_count && !same(&net->publications[i], publication))
+        i++;
+    return i;
+}
+
+int net_hold(struct net *net, const struct net_publication *publication)
+{
+    size_t i = index_of(net, publication);
+
+    if (i == net->publications_count)
+        return -ENOENT;
+    if (net->holds[i] < 0) {
+        int fd = open_hold(net, publication);
+
+        if (fd < 0)
+            return fd;
+        net->holds[i] = fd;
+    }
+    return net->holds[i];
+}
+
+void net_take_hold(struct net *net, const struct net_publication *publication, int fd)
+{
+    size_t i = index_of(net, publication);
+
+    if (i < net->publications_count && net->holds[i] < 0)
+        net->holds[i] = fd;
+    else
+        close_fd(fd);
+}
+
 int net_unpublish(struct net *net, const struct net_publication *publication, struct error *err)
 {
     char text[PORT_TEXT];
+    size_t i = index_of(net, publication);
 
-    for (size_t i = 0; i < net->publications_count; i++) {
-        if (!same(&net->publications[i], publication))
-            continue;
-        net->publications[i] = net->publications[--net->publications_count];
-        int r = ruleset_unpublish(net, publication, err);
-        if (r < 0)
-            error_context(err, "unpublish %s", port_text(publication, text));
-        return r;
-    }
-    return 0;
+    if (i == net->publications_count)
+        return 0;
+    forget(net, i);
+    int r = ruleset_unpublish(net, publication, err);
+    if (r < 0)
+        error_context(err, "unpublish %s", port_text(publication, text));
+    return r;
 }

@@ -26,6 +26,16 @@ struct net_forwarding {
     bool ipv4, ipv6;
 };
 
+/* A port whose socket was closed here, while another process may still have it. */
+struct net_released {
+    enum net_protocol protocol;
+    uint16_t family;
+    uint16_t port;
+    uint64_t at_ms;
+};
+
+enum { NET_RELEASED_MAX = 1024 };
+
 struct net {
     char *nft_table;
 
@@ -45,8 +55,11 @@ struct net {
     unsigned spare_count;
 
     struct net_publication *publications; /* owned array (publish.c) */
+    int *holds;                           /* of each, its socket (hold.h), or -1 */
     size_t publications_count;
     size_t publications_capacity;
+    struct net_released released[NET_RELEASED_MAX]; /* the last ones */
+    size_t released_next;
     uint16_t next_port; /* where the search for a free host port goes on */
 };
 
@@ -55,6 +68,9 @@ struct net {
 void forwarding_read(struct net *net);
 int forwarding_prepare(struct net *net, struct error *err);
 void forwarding_give_back(struct net *net);
+
+/* publish.c: of the whole instance. */
+void publications_forget(struct net *net);
 
 /* bridge.c: makes link, addresses and switches what they must be. */
 int bridge_set_up(struct net *net, struct net_bridge *bridge, struct error *err);

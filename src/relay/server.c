@@ -3,105 +3,33 @@
  *
  *     control      relay_protocol: containers and their ports
  *     group        a container: the pidfd of its monitor
- *     port         a listening socket, and where its connections lead to
- *     connection   two sockets and a pipe in each direction, through which the kernel moves the
- * data (splice(2)): none of it is seen here
- *
- * Sockets of connections are watched for edges: an event means that something may go on, and then
- * all that goes on is done, in portions.
+ *     port         a socket of the engine's, and where those who come by it are led
+ *     connection   TCP (connections.c)
+ *     flow         UDP (flows.c)
  *
  * Ends when nobody is connected and no port is left, at once when the engine has gone, else after a
  * moment without either.
  */
+#include "server.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/socket.h>
 #include <base/text.h>
 #include <jail/jail.h>
-#include <relay/protocol.h>
 
 enum {
     GROUPS_MAX = 4096,
-    PORTS_MAX = 8192,
-    CONNECTIONS_MAX = 4096, /* six descriptors each */
-    CONNECTIONS_EACH = 512, /* of one container */
-    PORTION = 65536,        /* bytes that a pipe holds */
-    PORTIONS_MAX = 16,      /* in one direction, before others have their turn */
+    PORTS_MAX = 24576, /* of 8192 published ones (net/net.h) up to three each */
     LINGER_MS = 2000,
     EVENTS = 64,
-};
-
-enum source_kind {
-    SOURCE_LISTEN,
-    SOURCE_CONTROL,
-    SOURCE_MONITOR,
-    SOURCE_PORT,
-    SOURCE_CLIENT,
-    SOURCE_TARGET,
-};
-
-struct source {
-    enum source_kind kind;
-    int fd;
-    void *owner;
-};
-
-struct group {
-    struct group *next;
-    char container[RELAY_ID_SIZE];
-    struct source monitor;
-    unsigned ports, connections;
-};
-
-struct port {
-    struct port *next;
-    struct group *group;
-    struct source source;
-    socklen_t target_size;
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } target;
-};
-
-/* One direction. */
-struct stream {
-    int pipe[2];
-    size_t held; /* bytes in the pipe */
-    bool ended;  /* nothing more comes */
-    bool closed; /* and its end was passed on */
-};
-
-struct connection {
-    struct connection *next;
-    struct group *group;
-    struct source client, target;
-    struct stream there, back;
-    bool connected;
-    bool unfinished; /* it had its portions, and can go on */
-};
-
-struct server {
-    int epoll_fd;
-    int spare_fd; /* socket_accept() */
-    struct source listen, control;
-    struct group *groups;
-    struct port *ports;
-    struct connection *connections;
-    size_t groups_count, ports_count, connections_count, unfinished_count;
-    void **garbage; /* owned; what is freed after this round of events */
-    size_t garbage_count;
 };
 
 static int watch(struct server *server, struct source *source, uint32_t events)
@@ -111,16 +39,25 @@ static int watch(struct server *server, struct source *source, uint32_t events)
     return epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, source->fd, &event) < 0 ? -errno : 0;
 }
 
-static void source_open(struct server *server, struct source *source, enum source_kind kind, int fd,
-                        void *owner, uint32_t events)
+void source_open(struct server *server, struct source *source, enum source_kind kind, int fd,
+                 void *owner, uint32_t events)
 {
     *source = (struct source){kind, fd, owner};
     if (fd >= 0 && watch(server, source, events) < 0)
         close_fd(steal_fd(&source->fd));
 }
 
-/* An event of this round may still point at it: the memory is released after the round. */
-static void release_later(struct server *server, void *memory)
+/* The kernel forgets a closed descriptor only with the last one of the same file, and the engine
+ * may have another. */
+void source_close(struct server *server, struct source *source)
+{
+    if (source->fd < 0)
+        return;
+    (void)epoll_ctl(server->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
+    close_fd(steal_fd(&source->fd));
+}
+
+void release_later(struct server *server, void *memory)
 {
     server->garbage = xrealloc(server->garbage, server->garbage_count + 1, sizeof(void *));
     server->garbage[server->garbage_count++] = memory;
@@ -137,9 +74,9 @@ static struct group *group_find(const struct server *server, const char *contain
     return NULL;
 }
 
-static void group_drop_if_empty(struct server *server, struct group *group)
+void group_drop_if_empty(struct server *server, struct group *group)
 {
-    if (group->ports > 0 || group->connections > 0)
+    if (group->ports || group->connections > 0)
         return;
     for (struct group **at = &server->groups; *at; at = &(*at)->next) {
         if (*at != group)
@@ -147,178 +84,48 @@ static void group_drop_if_empty(struct server *server, struct group *group)
         *at = group->next;
         break;
     }
-    close_fd(steal_fd(&group->monitor.fd));
+    source_close(server, &group->monitor);
     server->groups_count--;
     release_later(server, group);
 }
 
-static void set_unfinished(struct server *server, struct connection *connection, bool unfinished)
+static void ports_name(struct group *group, bool named)
 {
-    if (connection->unfinished == unfinished)
-        return;
-    connection->unfinished = unfinished;
-    server->unfinished_count += unfinished ? 1 : (size_t)-1;
+    for (struct port *port = group->ports; port; port = port->next)
+        port->named = named;
 }
 
-static void stream_finish(struct stream *stream)
+static void ports_end_unnamed(struct server *server, struct group *group)
 {
-    close_fd(steal_fd(&stream->pipe[0]));
-    close_fd(steal_fd(&stream->pipe[1]));
-}
-
-/* The group stays, whoever calls drops it when it is empty. */
-static void connection_end(struct server *server, struct connection *connection)
-{
-    for (struct connection **at = &server->connections; *at; at = &(*at)->next) {
-        if (*at != connection)
-            continue;
-        *at = connection->next;
-        break;
-    }
-    set_unfinished(server, connection, false);
-    close_fd(steal_fd(&connection->client.fd));
-    close_fd(steal_fd(&connection->target.fd));
-    stream_finish(&connection->there);
-    stream_finish(&connection->back);
-    connection->group->connections--;
-    server->connections_count--;
-    release_later(server, connection);
-}
-
-static void ports_end(struct server *server, struct group *group)
-{
-    for (struct port **at = &server->ports; *at;) {
+    for (struct port **at = &group->ports; *at;) {
         struct port *port = *at;
 
-        if (port->group != group) {
+        if (port->named) {
             at = &port->next;
             continue;
         }
         *at = port->next;
-        close_fd(steal_fd(&port->source.fd));
-        group->ports--;
+        flows_end(server, port);
+        source_close(server, &port->source);
         server->ports_count--;
         release_later(server, port);
     }
 }
 
-static void connections_end(struct server *server, struct group *group)
-{
-    for (struct connection *each = server->connections, *next; each; each = next) {
-        next = each->next;
-        if (each->group == group)
-            connection_end(server, each);
-    }
-}
-
 static void group_end(struct server *server, struct group *group)
 {
-    ports_end(server, group);
+    ports_name(group, false);
+    ports_end_unnamed(server, group);
     connections_end(server, group);
     group_drop_if_empty(server, group);
 }
 
-/* --- data ------------------------------------------------------------------------------------- */
+/* --- ports ------------------------------------------------------------------------------------ */
 
-enum progress { PROGRESS_BLOCKED, PROGRESS_MORE, PROGRESS_FAILED };
-
-/* Whether there is nothing to do now: errno of a splice() that moved nothing. */
-static bool must_wait(ssize_t moved)
-{
-    return moved < 0 && (errno == EAGAIN || errno == EINTR);
-}
-
-static enum progress stream_pump(struct stream *stream, int from, int to)
-{
-    const unsigned flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
-
-    for (int i = 0; i < PORTIONS_MAX; i++) {
-        if (stream->held == 0 && !stream->ended) {
-            ssize_t moved = splice(from, NULL, stream->pipe[1], NULL, PORTION, flags);
-
-            if (must_wait(moved))
-                return PROGRESS_BLOCKED;
-            if (moved < 0)
-                return PROGRESS_FAILED;
-            stream->ended = moved == 0;
-            stream->held = (size_t)moved;
-        }
-        if (stream->held > 0) {
-            ssize_t moved = splice(stream->pipe[0], NULL, to, NULL, stream->held, flags);
-
-            if (must_wait(moved))
-                return PROGRESS_BLOCKED;
-            if (moved <= 0)
-                return PROGRESS_FAILED;
-            stream->held -= (size_t)moved;
-        }
-        if (stream->held == 0 && stream->ended) {
-            if (!stream->closed)
-                (void)shutdown(to, SHUT_WR);
-            stream->closed = true;
-            return PROGRESS_BLOCKED;
-        }
-    }
-    return PROGRESS_MORE;
-}
-
-/* Returns false when the connection is over and its memory about to go. */
-static bool connection_pump(struct server *server, struct connection *connection)
-{
-    struct group *group = connection->group;
-    enum progress there =
-        stream_pump(&connection->there, connection->client.fd, connection->target.fd);
-    enum progress back = PROGRESS_FAILED;
-
-    if (there != PROGRESS_FAILED)
-        back = stream_pump(&connection->back, connection->target.fd, connection->client.fd);
-    if (there == PROGRESS_FAILED || back == PROGRESS_FAILED ||
-        (connection->there.closed && connection->back.closed)) {
-        connection_end(server, connection);
-        group_drop_if_empty(server, group);
-        return false;
-    }
-    set_unfinished(server, connection, there == PROGRESS_MORE || back == PROGRESS_MORE);
-    return true;
-}
-
-static void on_connection(struct server *server, struct connection *connection, uint32_t events,
-                          bool is_target)
-{
-    if (!connection->connected) {
-        int failure = 0;
-        socklen_t size = sizeof(failure);
-
-        if (!is_target || !(events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
-            return;
-        if (getsockopt(connection->target.fd, SOL_SOCKET, SO_ERROR, &failure, &size) < 0 ||
-            failure != 0) {
-            struct group *group = connection->group;
-
-            connection_end(server, connection);
-            group_drop_if_empty(server, group);
-            return;
-        }
-        connection->connected = true;
-    }
-    (void)connection_pump(server, connection);
-}
-
-static void go_on(struct server *server)
-{
-    for (struct connection *each = server->connections, *next; each; each = next) {
-        next = each->next;
-        if (each->unfinished)
-            (void)connection_pump(server, each);
-    }
-}
-
-/* --- connections ------------------------------------------------------------------------------ */
-
-static int open_target(const struct port *port)
+int port_open_target(const struct port *port, int type)
 {
     _cleanup_close_ int fd =
-        socket(port->target.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        socket(port->target.any.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd < 0)
         return -errno;
@@ -327,56 +134,63 @@ static int open_target(const struct port *port)
     return steal_fd(&fd);
 }
 
-static int open_pipes(struct connection *connection)
+static void set_target(struct port *port, const struct relay_address *target)
 {
-    if (pipe2(connection->there.pipe, O_CLOEXEC | O_NONBLOCK) < 0)
-        return -errno;
-    return pipe2(connection->back.pipe, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : 0;
-}
-
-static void on_port(struct server *server, struct port *port)
-{
-    const uint32_t edges = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
-    struct group *group = port->group;
-    _cleanup_close_ int fd =
-        socket_accept(port->source.fd, SOCK_CLOEXEC | SOCK_NONBLOCK, &server->spare_fd);
-
-    if (fd < 0 || server->connections_count >= CONNECTIONS_MAX ||
-        group->connections >= CONNECTIONS_EACH)
-        return;
-    struct connection *connection = xnew(struct connection);
-    connection->group = group;
-    connection->client.fd = connection->target.fd = -1;
-    connection->there = connection->back = (struct stream){.pipe = {-1, -1}};
-    connection->next = server->connections;
-    server->connections = connection;
-    server->connections_count++;
-    group->connections++;
-
-    int target = open_target(port);
-    if (target >= 0 && open_pipes(connection) == 0)
-        source_open(server, &connection->client, SOURCE_CLIENT, steal_fd(&fd), connection, edges);
-    source_open(server, &connection->target, SOURCE_TARGET, target, connection, edges);
-    if (connection->client.fd < 0 || connection->target.fd < 0)
-        connection_end(server, connection);
-}
-
-/* --- the engine ------------------------------------------------------------------------------- */
-
-static bool read_target(const struct relay_message *message, struct port *port)
-{
-    if (message->target_family == AF_INET) {
+    if (target->family == AF_INET) {
         port->target.v4 =
-            (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(message->target_port)};
-        memcpy(&port->target.v4.sin_addr, message->target, sizeof(port->target.v4.sin_addr));
+            (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(target->port)};
+        memcpy(&port->target.v4.sin_addr, target->address, sizeof(port->target.v4.sin_addr));
         port->target_size = sizeof(port->target.v4);
-        return true;
+    } else {
+        port->target.v6 =
+            (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(target->port)};
+        memcpy(&port->target.v6.sin6_addr, target->address, sizeof(port->target.v6.sin6_addr));
+        port->target_size = sizeof(port->target.v6);
     }
-    port->target.v6 =
-        (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(message->target_port)};
-    memcpy(&port->target.v6.sin6_addr, message->target, sizeof(port->target.v6.sin6_addr));
-    port->target_size = sizeof(port->target.v6);
-    return message->target_family == AF_INET6;
+}
+
+/* Whether it says what we can do. */
+static bool is_sound(const struct relay_message *message)
+{
+    if (message->use == RELAY_HOLD)
+        return true;
+    return message->use == RELAY_LEAD &&
+           (message->protocol == IPPROTO_TCP || message->protocol == IPPROTO_UDP) &&
+           (message->target.family == AF_INET || message->target.family == AF_INET6);
+}
+
+static struct port *port_find(const struct group *group, const struct relay_message *wanted)
+{
+    for (struct port *port = group->ports; port; port = port->next) {
+        if (port->is.use == wanted->use && port->is.protocol == wanted->protocol &&
+            memcmp(&port->is.host, &wanted->host, sizeof(wanted->host)) == 0)
+            return port;
+    }
+    return NULL;
+}
+
+static struct port *port_create(struct server *server, struct group *group,
+                                const struct relay_message *message)
+{
+    struct port *port = xnew(struct port);
+
+    port->group = group;
+    port->is = *message;
+    port->source.fd = -1;
+    port->next = group->ports;
+    group->ports = port;
+    server->ports_count++;
+    return port;
+}
+
+/* A socket that comes takes the place of one that the engine has made useless. */
+static void port_set_socket(struct server *server, struct port *port, int fd)
+{
+    source_close(server, &port->source);
+    if (port->is.use == RELAY_HOLD)
+        port->source = (struct source){SOURCE_PORT, fd, port};
+    else
+        source_open(server, &port->source, SOURCE_PORT, fd, port, EPOLLIN);
 }
 
 static struct group *group_get(struct server *server, const char *container, int *pidfd)
@@ -394,26 +208,66 @@ static struct group *group_get(struct server *server, const char *container, int
     return group;
 }
 
+/* --- the engine ------------------------------------------------------------------------------- */
+
+static void watch_control(struct server *server, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = &server->control};
+
+    (void)epoll_ctl(server->epoll_fd, EPOLL_CTL_MOD, server->control.fd, &event);
+}
+
+static void forget_answer(struct server *server)
+{
+    close_fd(steal_fd(&server->answer_fd));
+    server->answer_waits = false;
+}
+
+/* While the engine does not read, we do not either: one answer is all that ever waits. */
+static void send_answer(struct server *server)
+{
+    ssize_t sent = socket_send_now(server->control.fd, &server->answer, sizeof(server->answer),
+                                   &server->answer_fd, server->answer_fd >= 0 ? 1 : 0);
+
+    if (sent == -EAGAIN) {
+        if (!server->answer_waits)
+            watch_control(server, EPOLLOUT);
+        server->answer_waits = true;
+        return;
+    }
+    if (server->answer_waits)
+        watch_control(server, EPOLLIN);
+    forget_answer(server);
+}
+
+static void answer(struct server *server, const struct relay_message *asked,
+                   const struct port *port)
+{
+    server->answer = *asked;
+    server->answer_fd = port ? fcntl(port->source.fd, F_DUPFD_CLOEXEC, 0) : -1;
+    server->answer.type = server->answer_fd >= 0 ? RELAY_KEPT : RELAY_LACKING;
+    send_answer(server);
+}
+
 static void port_add(struct server *server, const struct relay_message *message, int *fds,
                      size_t fds_count)
 {
-    if (fds_count < 2 || server->ports_count >= PORTS_MAX || socket_set_nonblocking(fds[0]) < 0)
+    const bool has_socket = fds_count >= 2;
+
+    if (fds_count < 1 || !is_sound(message) || (has_socket && socket_set_nonblocking(fds[1]) < 0))
         return;
-    struct group *group = group_get(server, message->container, &fds[1]);
-    if (!group)
-        return;
-    struct port *port = xnew(struct port);
-    if (!read_target(message, port)) {
-        free(port);
-        group_drop_if_empty(server, group);
-        return;
+    struct group *group = group_get(server, message->container, &fds[0]);
+    struct port *port = group ? port_find(group, message) : NULL;
+    if (!port && has_socket && group && server->ports_count < PORTS_MAX)
+        port = port_create(server, group, message);
+    if (port) {
+        port->named = true;
+        set_target(port, &message->target);
     }
-    port->group = group;
-    port->next = server->ports;
-    server->ports = port;
-    server->ports_count++;
-    group->ports++;
-    source_open(server, &port->source, SOURCE_PORT, steal_fd(&fds[0]), port, EPOLLIN);
+    if (port && has_socket)
+        port_set_socket(server, port, steal_fd(&fds[1]));
+    if (!has_socket)
+        answer(server, message, port);
 }
 
 static void handle_message(struct server *server, struct relay_message *message, size_t length,
@@ -424,16 +278,23 @@ static void handle_message(struct server *server, struct relay_message *message,
     message->container[RELAY_ID_SIZE - 1] = '\0';
     struct group *group = group_find(server, message->container);
     switch ((enum relay_type)message->type) {
-    case RELAY_CLEAR: /* an empty group stays for the ports that follow */
+    case RELAY_BEGIN:
         if (group)
-            ports_end(server, group);
+            ports_name(group, false);
         break;
-    case RELAY_ADD:
+    case RELAY_PORT:
         port_add(server, message, fds, fds_count);
+        break;
+    case RELAY_END:
+        if (group)
+            ports_end_unnamed(server, group);
         break;
     case RELAY_GONE:
         if (group)
             group_end(server, group);
+        break;
+    case RELAY_KEPT:
+    case RELAY_LACKING:
         break;
     }
 }
@@ -450,7 +311,9 @@ static void on_control(struct server *server)
 {
     struct relay_message message;
 
-    for (int i = 0; i < EVENTS && server->control.fd >= 0; i++) {
+    if (server->answer_waits)
+        send_answer(server);
+    for (int i = 0; i < EVENTS && server->control.fd >= 0 && !server->answer_waits; i++) {
         int fds[2] = {-1, -1};
         size_t fds_count = ARRAY_SIZE(fds);
         ssize_t length =
@@ -459,7 +322,7 @@ static void on_control(struct server *server)
         if (length == -EAGAIN || length == -EINTR)
             break;
         if (length <= 0) {
-            close_fd(steal_fd(&server->control.fd));
+            source_close(server, &server->control);
             break;
         }
         handle_message(server, &message, (size_t)length, fds, fds_count);
@@ -475,11 +338,20 @@ static void on_listen(struct server *server)
 
     if (fd < 0)
         return;
-    close_fd(steal_fd(&server->control.fd));
+    forget_answer(server);
+    source_close(server, &server->control);
     source_open(server, &server->control, SOURCE_CONTROL, fd, NULL, EPOLLIN);
 }
 
 /* --- the loop --------------------------------------------------------------------------------- */
+
+static void on_port(struct server *server, struct port *port)
+{
+    if (port->is.protocol == IPPROTO_UDP)
+        flows_receive(server, port);
+    else
+        connections_accept(server, port);
+}
 
 static void handle(struct server *server, struct source *source, uint32_t events)
 {
@@ -500,7 +372,10 @@ static void handle(struct server *server, struct source *source, uint32_t events
         break;
     case SOURCE_CLIENT:
     case SOURCE_TARGET:
-        on_connection(server, source->owner, events, source->kind == SOURCE_TARGET);
+        connections_event(server, source->owner, events, source->kind == SOURCE_TARGET);
+        break;
+    case SOURCE_FLOW:
+        flows_event(server, source->owner);
         break;
     }
 }
@@ -517,33 +392,42 @@ static bool may_end(const struct server *server, int events)
     return !is_needed(server) && (server->control.fd < 0 || events == 0);
 }
 
+static int wait_ms(struct server *server)
+{
+    int expiry = flows_expire(server);
+
+    if (server->unfinished_count > 0)
+        return 0;
+    return is_needed(server) ? expiry : LINGER_MS;
+}
+
 static void serve(struct server *server)
 {
     int count = 1;
 
     while (!may_end(server, count)) {
         struct epoll_event events[EVENTS];
-        int timeout = server->unfinished_count > 0 ? 0 : is_needed(server) ? -1 : LINGER_MS;
 
-        count = epoll_wait(server->epoll_fd, events, EVENTS, timeout);
+        count = epoll_wait(server->epoll_fd, events, EVENTS, wait_ms(server));
         for (int i = 0; i < count; i++)
             handle(server, events[i].data.ptr, events[i].events);
         if (server->unfinished_count > 0)
-            go_on(server);
+            connections_go_on(server);
         while (server->garbage_count > 0)
             free(server->garbage[--server->garbage_count]);
     }
 }
 
 static const char *const calls[] = {
-    /* connections */
+    /* connections, flows */
     "connect", "shutdown", "accept4", "getsockopt", "setsockopt", "splice", "pipe2", "fcntl",
+    "recvfrom", "sendto", "clock_gettime",
     /* the engine */
     "sendmsg", "recvmsg", "write", NULL};
 
 int relay_serve(void)
 {
-    static struct server server;
+    static struct server server = {.answer_fd = -1};
     _cleanup_error_ struct error err = ERROR_INIT;
 
     jail_allow_descriptors();

@@ -322,6 +322,9 @@ def who_listens_at_the_loopback_of_ipv6_is_reached(unique):
         probe("bridge", "clo-6", "172.30.5.1/24", "fd00:77::1/64", "-")
         probe("publish", "tcp", "::", 9000, "fd00:77::2", 80)
         assert "refused" in ask(HOST, "::1", 9000, timeout=2)
+        probe("unpublish", "tcp", "::", 9000, "fd00:77::2", 80)
+        probe("restore", "tcp", "::", 9000, "fd00:77::2", 80)  # without a socket that keeps it
+        probe("setup")
         with server(HOST, "local", 9000, address="::1"):
             assert ask(HOST, "::1", 9000, timeout=2).startswith("local")
 

@@ -200,14 +200,16 @@ struct net_publication {
 /*
  * Makes the port reachable: from outside, from containers, from the host by its addresses and by
  * 127.0.0.1. A host_port of 0 is replaced in *publication by a free one of the machine's ephemeral
- * range (net.ipv4.ip_local_port_range). About 20 us; UDP up to
+ * range (net.ipv4.ip_local_port_range). About 30 us; UDP up to
  * 1 ms more, since flows to the port that began before are made to reach the container.
  *
+ * From then on a socket of ours is bound to the port, which serves nobody: no other program can
+ * bind to it, which would not be reached. It is closed by net_unpublish() and net_close().
+ *
  * -EADDRINUSE: the port is published already, by this or another instance ("port is already
- * allocated"), or a process on the host is bound to it ("address already in use"). The latter is
- * tried by binding to it for a moment; the port is not held afterwards, and a process that binds to
- * it later is not reached from outside: the publication wins.
- * -EADDRNOTAVAIL: host_address is no address of this host. -EINVAL: no container port or address.
+ * allocated"), or a process on the host is bound to it ("address already in use"), whatever it
+ * shares (SO_REUSEADDR, SO_REUSEPORT). -EADDRNOTAVAIL: host_address is no address of this host.
+ * -EINVAL: no container port or address.
  */
 int net_publish(struct net *net, struct net_publication *publication, struct error *err);
 
@@ -215,6 +217,21 @@ int net_publish(struct net *net, struct net_publication *publication, struct err
  * nothing is written until the next net_setup(). -EADDRINUSE when it contradicts another one. */
 int net_restore_publication(struct net *net, const struct net_publication *publication,
                             struct error *err);
+
+/*
+ * The socket that keeps other programs from a published port, for a process that keeps it when we
+ * die; borrowed. It is made where there is none yet, as for a publication that was restored; then
+ * -EADDRINUSE: an earlier daemon's lives on somewhere (net_take_hold()), or a program was faster.
+ */
+int net_hold(struct net *net, const struct net_publication *publication);
+/* Takes fd, a second descriptor of that of an earlier daemon. */
+void net_take_hold(struct net *net, const struct net_publication *publication, int fd);
+
+/* A TCP (listening) or UDP socket for who serves a port at [::1], the caller's: where the port is
+ * published at [::], beside its hold. -EADDRINUSE: another process has it. */
+int net_open_loopback(struct net *net, enum net_protocol protocol, uint16_t port);
+/* Closes it in a way that another process's descriptor of it is no obstacle to the next one. */
+void net_release_loopback(int fd);
 
 /* Ends what came by a port that is published no more: a client's next packet finds nobody (IPv4;
  * flows of IPv6 end by themselves). Up to 1 ms. */
