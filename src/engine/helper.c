@@ -1,6 +1,7 @@
 #include "helper.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -14,7 +15,9 @@
 #include "outbox.h"
 
 enum {
-    AGAIN_MS = 1000, /* before a program that has ended is started again */
+    AGAIN_MS = 100, /* before a program that has ended is started again; doubled each time */
+    AGAIN_MAX_MS = 30 * 1000,
+    SOUND_MS = 10 * 1000, /* who lives this long has ended for another reason than the last time */
     PROGRAM_FDS = HELPER_LISTEN_FD + 1,
     ANSWER_MAX = 256,     /* bytes */
     ANSWERS_AT_ONCE = 64, /* before others have their turn */
@@ -27,7 +30,10 @@ struct helper {
     int fd;
     uv_poll_t *poll; /* owned while fd is open; freed when the loop has let go of it */
     struct outbox outbox;
-    uv_timer_t timer;
+    uv_timer_t timer;  /* until it is started again */
+    uint64_t again_ms; /* what it was or will be set to */
+    uint64_t connected_ms;
+    bool failed; /* it could not be started: nobody tries before the timer's end */
 };
 
 static char *socket_path(const struct engine *engine, const struct helper_kind *kind)
@@ -86,11 +92,23 @@ static int start_or_connect(struct helper *helper, int *ret_fd, struct error *er
     return 0;
 }
 
+/* Whoever needs it starts it. */
 static void on_timer(uv_timer_t *timer)
 {
     struct helper *helper = timer->data;
 
+    helper->failed = false;
     helper->kind->again(helper->engine);
+}
+
+static void try_later(struct helper *helper)
+{
+    if (uv_is_active((uv_handle_t *)&helper->timer) || !helper->kind->is_missed(helper->engine))
+        return;
+    log_warning("%s is gone; it is started again in %" PRIu64 " ms", helper->kind->name,
+                helper->again_ms);
+    uv_timer_start(&helper->timer, on_timer, helper->again_ms, 0);
+    helper->again_ms = helper->again_ms * 2 < AGAIN_MAX_MS ? helper->again_ms * 2 : AGAIN_MAX_MS;
 }
 
 static void on_poll_closed(uv_handle_t *handle)
@@ -111,10 +129,9 @@ static void disconnect(struct helper *helper)
 static void lose(struct helper *helper)
 {
     disconnect(helper);
-    if (helper->kind->is_missed && !helper->kind->is_missed(helper->engine))
-        return;
-    log_warning("%s is gone; it is started again", helper->kind->name);
-    uv_timer_start(&helper->timer, on_timer, AGAIN_MS, 0);
+    if (uv_now(helper->engine->loop) - helper->connected_ms >= SOUND_MS)
+        helper->again_ms = AGAIN_MS;
+    try_later(helper);
 }
 
 static void watch(struct helper *helper);
@@ -167,6 +184,7 @@ struct helper *helper_create(struct engine *engine, const struct helper_kind *ki
     helper->kind = kind;
     helper->program = program;
     helper->fd = -1;
+    helper->again_ms = AGAIN_MS;
     uv_timer_init(engine->loop, &helper->timer);
     helper->timer.data = helper;
     return helper;
@@ -176,9 +194,16 @@ int helper_ensure(struct helper *helper, struct error *err)
 {
     if (helper->fd >= 0)
         return 0;
+    if (helper->failed && uv_is_active((uv_handle_t *)&helper->timer))
+        return error_set(err, -EAGAIN, "%s could not be started, and is tried again in a while",
+                         helper->kind->name);
     int r = start_or_connect(helper, &helper->fd, err);
-    if (r < 0)
+    if (r < 0) {
+        helper->failed = true;
+        try_later(helper);
         return r;
+    }
+    helper->connected_ms = uv_now(helper->engine->loop);
     helper->poll = xnew(uv_poll_t);
     uv_poll_init(helper->engine->loop, helper->poll, helper->fd);
     helper->poll->data = helper;

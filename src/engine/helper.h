@@ -17,8 +17,8 @@ struct helper_kind {
     void (*connected)(struct helper *helper);
     /* It answers: the message and its descriptor (owned; -1: none). NULL: it never does. */
     void (*answered)(struct engine *engine, const void *message, size_t size, int fd);
-    /* It has ended: whether it is still needed (NULL: always), and some time later: all of it has
-     * to be said again. */
+    /* It has ended: whether a container needs it, and some time later, the longer the more often it
+     * happened: all of it has to be said again. */
     bool (*is_missed)(struct engine *engine);
     void (*again)(struct engine *engine);
 };

@@ -58,8 +58,23 @@ static void adopt_all(struct engine *engine)
     }
 }
 
+static bool is_missed(struct engine *engine)
+{
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        if (container_is_active(engine->containers[i]) &&
+            nameserver_is_needed(engine->containers[i]))
+            return true;
+    }
+    return false;
+}
+
 static const struct helper_kind kind = {
-    .name = "cloche-names", .socket = "names.sock", .connected = on_connected, .again = adopt_all};
+    .name = "cloche-names",
+    .socket = "names.sock",
+    .connected = on_connected,
+    .is_missed = is_missed,
+    .again = adopt_all,
+};
 
 static struct helper *get(struct engine *engine)
 {

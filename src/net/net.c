@@ -86,6 +86,7 @@ void net_close(struct net *net)
     free(net->publications);
     free(net->nft_table);
     free(net->state_file);
+    forwarding_finish(&net->forwarding);
     free(net);
 }
 

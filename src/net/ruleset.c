@@ -37,6 +37,7 @@ enum { /* the registers we use, 4 bytes each; an interface name takes four of th
 enum { STATE_ESTABLISHED = 2, STATE_RELATED = 4 }; /* NF_CT_STATE_BIT() */
 
 static const struct nft_chain guard = {"guard", "filter", NF_INET_PRE_ROUTING, NF_IP_PRI_RAW};
+static const struct nft_chain containers = {.name = "containers"};
 static const struct nft_chain isolate = {"isolate", "filter", NF_INET_FORWARD, NF_IP_PRI_FILTER};
 static const struct nft_chain strangers = {.name = "strangers"};
 static const struct nft_chain inbound = {"inbound", "nat", NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST};
@@ -53,6 +54,8 @@ enum map_index {
     SET_WITHIN,
     SET_INTERNAL,
     SET_MASQUERADED,
+    SET_FORWARDED,
+    SET_FORWARDED6,
     MAP_ANYWHERE,
     MAP_AT,
     MAP_ANYWHERE6,
@@ -68,6 +71,8 @@ static const struct nft_map maps[] = {
     [SET_MASQUERADED] = {.name = "masqueraded",
                          .key_type = NFT_TYPE_LINK_NAME,
                          .key_size = IFNAMSIZ},
+    [SET_FORWARDED] = {.name = "forwarded", .key_type = NFT_TYPE_LINK_NAME, .key_size = IFNAMSIZ},
+    [SET_FORWARDED6] = {.name = "forwarded6", .key_type = NFT_TYPE_LINK_NAME, .key_size = IFNAMSIZ},
     [MAP_ANYWHERE] = {.name = "published",
                       .key_type = PORT_KEY,
                       .key_size = 2 * NFT_FIELD,
@@ -171,6 +176,13 @@ static void add_bridge(struct netlink_batch *batch, const struct nft_table *tabl
         add_link_name(batch, table, SET_MASQUERADED, config->name);
 }
 
+static void add_links(struct netlink_batch *batch, const struct nft_table *table,
+                      enum map_index set, char *const *links)
+{
+    for (; links && *links; links++)
+        add_link_name(batch, table, set, *links);
+}
+
 static void add_publication(struct netlink_batch *batch, const struct nft_table *table,
                             const struct net_publication *publication)
 {
@@ -272,20 +284,34 @@ static void add_guard(struct netlink_batch *batch, const struct nft_table *table
     static const char loopback[IFNAMSIZ] = "lo";
     const uint32_t none = 0;
 
-    nft_add_chain(batch, table, &guard);
-    struct nft_rule rule = nft_rule_begin(batch, table, guard.name);
-    match_link(&rule, NFT_META_IIFNAME, SET_BRIDGES, false);
+    nft_add_chain(batch, table, &containers);
+    struct nft_rule rule = nft_rule_begin(batch, table, containers.name);
     match_loopback(&rule, IP_SOURCE);
     finish_rule(&rule, NF_DROP);
+    rule = nft_rule_begin(batch, table, containers.name);
+    nft_fib_source_link(&rule, REGISTER_A);
+    nft_compare(&rule, NFT_CMP_EQ, REGISTER_A, &none, sizeof(none));
+    finish_rule(&rule, NF_DROP);
+
+    nft_add_chain(batch, table, &guard);
+    rule = nft_rule_begin(batch, table, guard.name);
+    match_link(&rule, NFT_META_IIFNAME, SET_BRIDGES, false);
+    nft_jump(&rule, containers.name);
+    nft_rule_end(&rule);
     rule = nft_rule_begin(batch, table, guard.name);
     nft_meta(&rule, NFT_META_IIFNAME, REGISTER_A);
     nft_compare(&rule, NFT_CMP_NEQ, REGISTER_A, loopback, sizeof(loopback));
     match_loopback(&rule, IP_DESTINATION);
     finish_rule(&rule, NF_DROP);
-    rule = nft_rule_begin(batch, table, guard.name);
-    match_link(&rule, NFT_META_IIFNAME, SET_BRIDGES, false);
-    nft_fib_source_link(&rule, REGISTER_A);
-    nft_compare(&rule, NFT_CMP_EQ, REGISTER_A, &none, sizeof(none));
+}
+
+static void add_strangers_of(struct netlink_batch *batch, const struct nft_table *table,
+                             uint8_t family, enum map_index forwarded)
+{
+    struct nft_rule rule = nft_rule_begin(batch, table, strangers.name);
+
+    match_family(&rule, family);
+    match_link(&rule, NFT_META_IIFNAME, forwarded, true);
     finish_rule(&rule, NF_DROP);
 }
 
@@ -302,35 +328,43 @@ static void add_strangers(struct netlink_batch *batch, const struct nft_table *t
         match_kind(&rule, kinds[i], "bridge");
         finish_rule(&rule, NF_ACCEPT);
     }
-    if (ours->ipv4) {
-        rule = nft_rule_begin(batch, table, strangers.name);
-        match_family(&rule, NFPROTO_IPV4);
-        finish_rule(&rule, NF_DROP);
-    }
-    if (ours->ipv6) {
-        rule = nft_rule_begin(batch, table, strangers.name);
-        match_family(&rule, NFPROTO_IPV6);
+    if (ours->ipv4)
+        add_strangers_of(batch, table, NFPROTO_IPV4, SET_FORWARDED);
+    if (ours->ipv6)
+        add_strangers_of(batch, table, NFPROTO_IPV6, SET_FORWARDED6);
+}
+
+/* Before what goes on is accepted: nothing goes on there. But between its containers, whose packets
+ * come here by br_netfilter. */
+static void add_internal(struct netlink_batch *batch, const struct nft_table *table)
+{
+    static const uint32_t keys[] = {NFT_META_IIFNAME, NFT_META_OIFNAME};
+
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+        struct nft_rule rule = nft_rule_begin(batch, table, isolate.name);
+
+        match_link(&rule, keys[i], SET_INTERNAL, false);
+        match_within(&rule, true);
         finish_rule(&rule, NF_DROP);
     }
 }
 
 static void add_isolate(struct netlink_batch *batch, const struct nft_table *table,
-                        const struct net_forwarding *ours)
+                        const struct net_forwarding *ours, bool has_internal)
 {
     struct nft_rule rule;
 
     if (ours->ipv4 || ours->ipv6)
         add_strangers(batch, table, ours);
     nft_add_chain(batch, table, &isolate);
+    if (has_internal)
+        add_internal(batch, table);
+    rule = nft_rule_begin(batch, table, isolate.name);
+    match_conntrack(&rule, NFT_CT_STATE, STATE_ESTABLISHED | STATE_RELATED);
+    finish_rule(&rule, NF_ACCEPT);
     rule = nft_rule_begin(batch, table, isolate.name);
     match_within(&rule, false);
     finish_rule(&rule, NF_ACCEPT);
-    rule = nft_rule_begin(batch, table, isolate.name);
-    match_link(&rule, NFT_META_IIFNAME, SET_INTERNAL, false);
-    finish_rule(&rule, NF_DROP);
-    rule = nft_rule_begin(batch, table, isolate.name);
-    match_link(&rule, NFT_META_OIFNAME, SET_INTERNAL, false);
-    finish_rule(&rule, NF_DROP);
     if (ours->ipv4 || ours->ipv6) {
         rule = nft_rule_begin(batch, table, isolate.name);
         match_link(&rule, NFT_META_OIFNAME, SET_BRIDGES, true);
@@ -339,9 +373,6 @@ static void add_isolate(struct netlink_batch *batch, const struct nft_table *tab
     }
     rule = nft_rule_begin(batch, table, isolate.name);
     match_link(&rule, NFT_META_OIFNAME, SET_BRIDGES, true);
-    finish_rule(&rule, NF_ACCEPT);
-    rule = nft_rule_begin(batch, table, isolate.name);
-    match_conntrack(&rule, NFT_CT_STATE, STATE_ESTABLISHED | STATE_RELATED);
     finish_rule(&rule, NF_ACCEPT);
     rule = nft_rule_begin(batch, table, isolate.name);
     match_conntrack(&rule, NFT_CT_STATUS, IPS_DST_NAT);
@@ -362,7 +393,6 @@ static struct nft_rule begin_dnat(struct netlink_batch *batch, const struct nft_
 {
     struct nft_rule rule = nft_rule_begin(batch, table, chain);
 
-    match_local(&rule, NFTA_FIB_F_DADDR, NFT_CMP_EQ);
     match_family(&rule, family);
     return rule;
 }
@@ -398,6 +428,9 @@ static void add_dnat(struct netlink_batch *batch, const struct nft_table *table,
         match_destination6(&rule, &in6addr_loopback);
         finish_rule(&rule, (uint32_t)NFT_RETURN);
     }
+    struct nft_rule rule = nft_rule_begin(batch, table, chain->name);
+    match_local(&rule, NFTA_FIB_F_DADDR, NFT_CMP_NEQ);
+    finish_rule(&rule, (uint32_t)NFT_RETURN);
     add_dnat_of(batch, table, chain->name, NFPROTO_IPV4);
     add_dnat_of(batch, table, chain->name, NFPROTO_IPV6);
 }
@@ -441,8 +474,19 @@ static void add_maps(struct netlink_batch *batch, const struct net *net,
     }
     for (size_t i = 0; i < net->bridges_count; i++)
         add_bridge(batch, table, &net->bridges[i]->config);
+    add_links(batch, table, SET_FORWARDED, net->forwarding.links);
+    add_links(batch, table, SET_FORWARDED6, net->forwarding.links6);
     for (size_t i = 0; i < net->publications_count; i++)
         add_publication(batch, table, &net->publications[i]);
+}
+
+static bool has_internal(const struct net *net)
+{
+    for (size_t i = 0; i < net->bridges_count; i++) {
+        if (net->bridges[i]->config.internal)
+            return true;
+    }
+    return false;
 }
 
 static void add_removal(struct netlink_batch *batch, const struct nft_table *table)
@@ -464,7 +508,7 @@ int ruleset_replace(struct net *net, struct error *err)
     nft_add_table(&batch, &table);
     add_maps(&batch, net, &table);
     add_guard(&batch, &table);
-    add_isolate(&batch, &table, &net->forwarding);
+    add_isolate(&batch, &table, &net->forwarding, has_internal(net));
     add_dnat(&batch, &table, &inbound);
     add_dnat(&batch, &table, &outbound);
     add_masquerade(&batch, &table);

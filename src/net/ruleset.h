@@ -6,6 +6,7 @@
  *         set within { type ifname . ifname }  # each of them twice: what stays on a bridge
  *         set internal { type ifname }         # of networks that lead nowhere
  *         set masqueraded { type ifname }      # of networks that go out with the host's address
+ *         set forwarded, forwarded6 { type ifname }  # links with a switch of their own
  *         map published {      # protocol and host port -> container, at every address of the host
  *             type inet_proto . inet_service : ipv4_addr . inet_service
  *         }
@@ -15,33 +16,37 @@
  *         map published6, published6_at        # the same for IPv6
  *         chain guard {        # before connection tracking
  *             type filter hook prerouting priority raw; policy accept;
- *             iifname @bridges meta nfproto ipv4 ip saddr 127.0.0.0/8 drop
+ *             iifname @bridges jump containers
  *             iifname != "lo" meta nfproto ipv4 ip daddr 127.0.0.0/8 drop
- *             iifname @bridges fib saddr . iif oif missing drop
+ *         }
+ *         chain containers {
+ *             meta nfproto ipv4 ip saddr 127.0.0.0/8 drop
+ *             fib saddr . iif oif missing drop
  *         }
  *         chain isolate {
  *             type filter hook forward priority filter; policy accept;
+ *             iifname @internal iifname . oifname != @within drop    (where there is one)
+ *             oifname @internal iifname . oifname != @within drop
+ *             ct state established,related accept
  *             iifname . oifname @within accept
- *             iifname @internal drop
- *             oifname @internal drop
  *             oifname != @bridges jump strangers       (where forwarding was switched on by us)
  *             oifname != @bridges accept
- *             ct state established,related accept
  *             ct status dnat accept
  *             drop
  *         }
  *         chain strangers {    # only those families that we switched forwarding on for
  *             iifkind "bridge" accept
  *             oifkind "bridge" accept
- *             meta nfproto ipv4 drop
- *             meta nfproto ipv6 drop
+ *             meta nfproto ipv4 iifname != @forwarded drop
+ *             meta nfproto ipv6 iifname != @forwarded6 drop
  *         }
  *         chain inbound {      # and `outbound` with the same rules at hook output, after
  *                              #     ip6 daddr ::1 return
  *             type nat hook prerouting priority dstnat; policy accept;
- *             fib daddr type local meta nfproto ipv4
+ *             fib daddr type != local return
+ *             meta nfproto ipv4
  *                 dnat ip to ip daddr . meta l4proto . th dport map @published_at
- *             fib daddr type local meta nfproto ipv4
+ *             meta nfproto ipv4
  *                 dnat ip to meta l4proto . th dport map @published
  *             (the same two of IPv6)
  *         }
@@ -64,9 +69,11 @@
  * this machine, is for a published port or an answer, or it is dropped. An accept here ends this
  * chain only: a firewall of the host sees the same packets in its own forward chains, and its drop
  * wins.
+ * What goes on is accepted first, since that is nearly all there is.
  * strangers: a machine that did not forward before us does not become a router between its
- * neighbours: only what comes from or goes to a bridge, ours or that of another program for
- * containers or virtual machines, passes. outbound: [::1] as a source cannot be turned round; who
+ * neighbours: only what comes from or goes to a bridge passes, ours or that of another program for
+ * containers or virtual machines, and what it forwarded before: packets that come by a link whose
+ * own switch was on (forwarding.c). outbound: [::1] as a source cannot be turned round; who
  * listens there is reached. masquerade: answers to 127.0.0.1 and to containers that reached a
  * container on their own bridge (or themselves) by an address of the host have to come back through
  * the host, which turns them round. Packets that a bridge passes on itself have no incoming link

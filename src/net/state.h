@@ -21,9 +21,11 @@ struct net_bridge {
     unsigned index;                  /* 0 until it is set up */
 };
 
-/* Whether it is we who made the machine forward. */
+/* Whether it is we who made the machine forward, and what it forwarded before: packets that came by
+ * links with a switch of their own. */
 struct net_forwarding {
     bool ipv4, ipv6;
+    char **links, **links6; /* owned lists of names */
 };
 
 /* A port whose socket was closed here, while another process may still have it. */
@@ -68,6 +70,7 @@ struct net {
 void forwarding_read(struct net *net);
 int forwarding_prepare(struct net *net, struct error *err);
 void forwarding_give_back(struct net *net);
+void forwarding_finish(struct net_forwarding *forwarding);
 
 /* publish.c: of the whole instance. */
 void publications_forget(struct net *net);

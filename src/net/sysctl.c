@@ -75,6 +75,22 @@ bool sysctl_is_on(const char *path)
     return file_read_at(AT_FDCWD, path, VALUE_MAX, &text, NULL, NULL) >= 0 && text[0] == '1';
 }
 
+char **sysctl_links_on(const char *folder, const char *name)
+{
+    _cleanup_closedir_ DIR *links = opendir(folder);
+    const struct dirent *entry;
+    char **found = NULL;
+
+    while (links && (entry = readdir(links))) {
+        _cleanup_free_ char *path = xasprintf("%s/%s/%s", folder, entry->d_name, name);
+
+        if (entry->d_name[0] != '.' && !text_equal(entry->d_name, "all") &&
+            !text_equal(entry->d_name, "default") && sysctl_is_on(path))
+            strv_append(&found, entry->d_name);
+    }
+    return found;
+}
+
 int sysctl_forward_ipv6(struct error *err)
 {
     if (sysctl_is_on(SYSCTL_FORWARD_IPV6))

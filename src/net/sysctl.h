@@ -30,6 +30,10 @@ int sysctl_enable_ipv6(const char *link, struct error *err);
 /* Whether a switch is on; one that is not there is off. */
 bool sysctl_is_on(const char *path);
 
+/* The links whose switch NAME in FOLDER/LINK is on, without "all" and "default"; the caller's list.
+ */
+char **sysctl_links_on(const char *folder, const char *name);
+
 /* IPv6 packets are forwarded. A kernel that does so does not listen to routers any more, by which
  * the machine may have its own address: links that do are told to go on (accept_ra 2). */
 int sysctl_forward_ipv6(struct error *err);

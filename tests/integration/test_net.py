@@ -202,11 +202,10 @@ def the_rules_read_as_documented(unique):
                      f"elements = {{ 127.0.0.1 . udp . 9053 : {SECOND} . 53 }}",
                      "elements = { \"clo-t\" }",
                      "elements = { \"clo-t\" . \"clo-t\" }",
-                     "iifname @bridges ip saddr 127.0.0.0/8 drop",
+                     "iifname @bridges jump containers", "ip saddr 127.0.0.0/8 drop",
                      'iifname != "lo" ip daddr 127.0.0.0/8 drop',
-                     "iifname @bridges fib saddr . iif oif 0 drop",
+                     "fib saddr . iif oif 0 drop", "fib daddr type != local return",
                      "iifname . oifname @within accept",
-                     "iifname @internal drop", "oifname @internal drop",
                      "oifname != @bridges accept",
                      "ct state established,related accept", "ct status dnat accept",
                      "dnat ip to meta l4proto . th dport map @published",
@@ -218,6 +217,12 @@ def the_rules_read_as_documented(unique):
                      'iifname "" oifname @bridges ct status dnat fib saddr type != local masquerade',
                      "iifname @masqueraded iifname . oifname != @within masquerade"]:
             assert line in text, f"{line!r} is not in\n{text}"
+        first = text.partition("hook forward")[2].splitlines()[1].strip()
+        assert first == "ct state established,related accept", text
+        probe("bridge", "clo-i", "172.30.5.1/24", "-", "internal")
+        text = run("nft", "list", "table", "inet", probe.table).out
+        assert "iifname @internal iifname . oifname != @within drop" in text
+        assert "oifname @internal iifname . oifname != @within drop" in text
 
 
 @contextlib.contextmanager
@@ -265,6 +270,37 @@ def the_machine_becomes_no_router(unique):
                     assert far() == "far", "a machine that is a router stays one"
                 assert switch.read_text() == "1\n"
     finally:
+        del os.environ["NET_PROBE_STATE"]
+
+
+@test
+def what_single_links_forwarded_before_passes(unique):
+    """net.ipv4.conf.LINK.forwarding, with the machine's switch off."""
+    state = pathlib.Path(f"/run/{unique}-forwarding")
+    os.environ["NET_PROBE_STATE"] = str(state)
+    switch = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
+    own = lambda link: pathlib.Path(f"/proc/sys/net/ipv4/conf/{link}/forwarding")
+    try:
+        with Outside() as outside, _beside("beside0", "192.0.2.2", "192.0.2.1") as beside, \
+                _beside("vpn0", "203.0.113.2", "203.0.113.1") as vpn:
+            reach = lambda place: ask(place, "192.0.2.2", 8080, timeout=1).partition(" ")[0]
+            with server(beside, "far", 8080):
+                switch.write_text("0")
+                for link in ("vpn0", "beside0"):
+                    own(link).write_text("1")
+                assert reach(vpn) == "far" and reach(outside) == "nothing:", "before us"
+                with Probe() as probe, two_containers(probe) as (one, _):
+                    assert switch.read_text() == "1\n"
+                    assert reach(vpn) == "far" and reach(outside) == "nothing:"
+                    assert reach(one) == "far"
+                    probe.kill()
+                    with Probe():  # the next daemon remembers
+                        assert reach(vpn) == "far" and reach(outside) == "nothing:"
+                assert switch.read_text() == "0\n" and not state.exists()
+                assert own("vpn0").read_text() == "1\n" and own("outside0").read_text() == "0\n"
+                assert reach(vpn) == "far" and reach(outside) == "nothing:", "behind us"
+    finally:
+        switch.write_text("1")
         del os.environ["NET_PROBE_STATE"]
 
 

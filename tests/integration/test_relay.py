@@ -276,5 +276,53 @@ def a_program_that_was_faster_is_no_obstacle(instance, images):
     assert is_held(9000), "it is ours again"
 
 
+def helpers(instance):
+    """The processes of relay and name server; 0: it is not there."""
+    found = []
+    for name in ("relay", "names"):
+        listening = run("ss", "-Hxlp", "src", f"{instance.run_folder}/{name}.sock").out
+        found.append(int(listening.partition("pid=")[2].partition(",")[0] or 0))
+    return found
+
+
+@test
+def helpers_come_back_as_often_as_they_die(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "one")
+    instance.cloche("run", "-d", "--name", "web", "--network", "one", "-p", "9000:80", "small:1",
+                    "sh", "-c", "echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp")
+    sleeper(instance, "client", "--network", "one")
+    fetch = lambda: instance.cloche("exec", "client", "wget", "-q", "-O", "-", "http://web/",
+                                    code=None).out
+    for _ in range(5):
+        before = helpers(instance)
+        assert all(before)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: all(helpers(instance)) and not set(helpers(instance)) & set(before),
+                 what="both are started again")
+        wait_for(lambda: fetch() == "hello\n", what="names are answered")
+        assert http_get("::1", 9000) == "hello\n" and is_held(9000)
+
+
+@test
+def a_helper_that_cannot_be_started_is_tried_again(instance, images):
+    """Its socket's name is a folder's: neither a connection nor a new program has a place."""
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "one")
+    sleeper(instance, "client", "--network", "one")
+    path = f"{instance.run_folder}/names.sock"
+    program = helpers(instance)[1]
+    os.unlink(path)
+    os.mkdir(path)
+    os.kill(program, signal.SIGKILL)
+    sleeper(instance, "second", "--network", "one")
+    wait_for(lambda: "cloche-names is gone" in (instance.run_folder / "cloched.log").read_text(), what="the daemon has tried")
+    os.rmdir(path)
+    wait_for(lambda: helpers(instance)[1], what="it is started when it can be")
+    wait_for(lambda: instance.cloche("exec", "client", "nslookup", "second", code=None).code == 0,
+             what="names are answered")
+
+
 if __name__ == "__main__":
     sys.exit(main())
