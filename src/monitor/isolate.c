@@ -78,18 +78,19 @@ static int place_rootfs(const struct monitor_options *options, struct error *err
     return 0;
 }
 
-static int place_netns(const struct monitor_options *options, struct error *err)
+static int place_namespace(const struct monitor_options *options, const char *name,
+                           int namespace_fd, struct error *err)
 {
-    _cleanup_free_ char *path = xasprintf("%s/netns", options->bundle);
+    _cleanup_free_ char *path = xasprintf("%s/%s", options->bundle, name);
     char source[64];
     int fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
     if (fd < 0)
         return error_errno(err, errno, "create %s", path);
     close(fd);
-    snprintf(source, sizeof(source), "/proc/self/fd/%d", options->netns_fd);
+    snprintf(source, sizeof(source), "/proc/self/fd/%d", namespace_fd);
     if (mount(source, path, NULL, MS_BIND, NULL) < 0)
-        return error_errno(err, errno, "bind the network namespace on %s", path);
+        return error_errno(err, errno, "bind a namespace on %s", path);
     return 0;
 }
 
@@ -104,16 +105,19 @@ int isolate_mounts(const struct monitor_options *options, struct error *err)
     if (options->rootfs_fd >= 0)
         r = place_rootfs(options, err);
     if (r == 0 && options->netns_fd >= 0)
-        r = place_netns(options, err);
+        r = place_namespace(options, "netns", options->netns_fd, err);
+    if (r == 0 && options->userns_fd >= 0)
+        r = place_namespace(options, "userns", options->userns_fd, err);
     /* The mounts hold them now: nothing else of ours may keep them alive. */
     close_fd(options->rootfs_fd);
     close_fd(options->netns_fd);
+    close_fd(options->userns_fd);
     return r;
 }
 
 void isolate_release_mounts(const struct monitor_options *options)
 {
-    const char *const names[] = {"netns", "rootfs"};
+    const char *const names[] = {"userns", "netns", "rootfs"};
 
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         _cleanup_free_ char *path = xasprintf("%s/%s", options->bundle, names[i]);

@@ -32,6 +32,7 @@ enum option_code {
     OPTION_CONTROL_FD,
     OPTION_ROOTFS_FD,
     OPTION_NETNS_FD,
+    OPTION_USERNS_FD,
 };
 
 static const struct option long_options[] = {
@@ -51,6 +52,7 @@ static const struct option long_options[] = {
     {"control-fd", required_argument, NULL, OPTION_CONTROL_FD},
     {"rootfs-fd", required_argument, NULL, OPTION_ROOTFS_FD},
     {"netns-fd", required_argument, NULL, OPTION_NETNS_FD},
+    {"userns-fd", required_argument, NULL, OPTION_USERNS_FD},
     {NULL, 0, NULL, 0},
 };
 
@@ -133,6 +135,8 @@ static int parse_number_option(int code, const char *name, struct monitor_option
         return parse_number(name, optarg, 3, FD_MAX, &options->rootfs_fd);
     case OPTION_NETNS_FD:
         return parse_number(name, optarg, 3, FD_MAX, &options->netns_fd);
+    case OPTION_USERNS_FD:
+        return parse_number(name, optarg, 3, FD_MAX, &options->userns_fd);
     default:
         log_error("unknown option, or one without its value");
         return -EINVAL;
@@ -181,7 +185,8 @@ static int parse(int argc, char **argv, struct monitor_options *options)
 /* What the daemon passed is for us, not for the runtime. */
 static void set_close_on_exec(const struct monitor_options *options)
 {
-    const int fds[] = {options->control_fd, options->rootfs_fd, options->netns_fd};
+    const int fds[] = {options->control_fd, options->rootfs_fd, options->netns_fd,
+                       options->userns_fd};
 
     for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
         if (fds[i] >= 0)
@@ -198,6 +203,7 @@ int main(int argc, char **argv)
         .control_fd = -1,
         .rootfs_fd = -1,
         .netns_fd = -1,
+        .userns_fd = -1,
     };
 
     log_configure("cloche-monitor", STDERR_FILENO, LOG_INFO, LOG_FORMAT_AUTO);

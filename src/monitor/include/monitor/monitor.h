@@ -25,6 +25,7 @@ struct monitor_options {
     int control_fd;
     int rootfs_fd;
     int netns_fd;
+    int userns_fd;
 };
 
 /* Runs until the container has ended and everybody has been told, or the daemon went away before
