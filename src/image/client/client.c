@@ -40,6 +40,7 @@ static int spawn(const struct image_worker_spec *spec, int control_fd, struct pr
         [IMAGE_FD_TREE] = spec->tree_fd,
         [IMAGE_FD_TARGET] = spec->target_fd,
         [IMAGE_FD_UPPER] = request->copy ? spec->upper_fd : -1,
+        [IMAGE_FD_USERS] = spec->users_fd,
     };
     char *const argv[] = {"cloche-image", NULL};
     char *const environment[] = {NULL};

@@ -12,6 +12,7 @@
  *                 ".." from their descriptors leads nowhere; with a network also
  *                 /etc/resolv.conf, /etc/hosts and /etc/nsswitch.conf, as copies. A request that
  *                 works in a container's files has these as its root in place of it (tree.c)
+ *   users         in the files of a container that has a user namespace: its root
  *   capabilities  only those that unpacking needs, and no way to get others
  *   system calls  an allow list
  *
@@ -22,6 +23,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/capability.h>
 #include <locale.h>
 #include <openssl/evp.h>
@@ -247,6 +249,20 @@ static int enter_root(struct kept_folder *folders, size_t count,
     if (written < 0)
         return written;
     return jail_change_root(err);
+}
+
+/* The root of the container's users: what the machine's root may do with files that belong to
+ * others than them, it may not. */
+static int enter_users(struct error *err)
+{
+    if (setns(IMAGE_FD_USERS, CLONE_NEWUSER) < 0)
+        return error_errno(err, errno, "jail: join the container's users");
+    if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+        return error_errno(err, errno, "jail: become the container's root");
+    /* Another user has lost it (prctl(2)). */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return error_errno(err, errno, "jail: set the parent-death signal");
+    return 0;
 }
 
 static int drop_capabilities(struct error *err)
@@ -517,6 +533,8 @@ int jail_enter(const struct jail *jail, struct error *err)
                                     jail->has_network ? &resolver : NULL, err);
     free(resolver.resolv_conf);
     free(resolver.hosts);
+    if (r == 0 && jail->tree && jail->tree->users)
+        r = enter_users(err);
     if (r == 0)
         r = drop_capabilities(err);
     return r == 0 ? restrict_process(jail->has_network, err) : r;

@@ -18,6 +18,7 @@ enum image_descriptor {
     IMAGE_FD_TREE,        /* pack, place, stat, populate: a pidfd, a mount or a folder */
     IMAGE_FD_TARGET,      /* copy: the mounted root that is written to */
     IMAGE_FD_UPPER,       /* copy: its upper folder */
+    IMAGE_FD_USERS,       /* with tree.users: a user namespace */
     IMAGE_FD_COUNT,
 };
 

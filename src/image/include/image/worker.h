@@ -35,12 +35,13 @@ struct image_worker_spec {
     int source_fd;  /* copy: a folder, or a detached mount */
     int target_fd;  /* copy: a detached mount */
     int tree_fd;    /* pack, place, stat, populate: what request->...->tree->kind says */
+    int users_fd;   /* with request->...->tree->users: a user namespace */
     int log_fd;     /* its stderr; -1: /dev/null */
 };
 #define IMAGE_WORKER_SPEC_INIT                                                                     \
     {                                                                                              \
         .archive_fd = -1, .staging_fd = -1, .content_fd = -1, .upper_fd = -1, .source_fd = -1,     \
-        .target_fd = -1, .tree_fd = -1, .log_fd = -1                                               \
+        .target_fd = -1, .tree_fd = -1, .users_fd = -1, .log_fd = -1                               \
     }
 
 struct image_worker;
