@@ -28,6 +28,7 @@
 #include "mounts.h"
 #include "task.h"
 #include "user.h"
+#include "userns.h"
 
 enum { CGROUP_FILE_MAX = 64 * 1024 };
 
@@ -46,6 +47,7 @@ struct engine_copy {
     bool keep_kind, own_by_user;
     int archive_fd;
     int tree_fd;
+    int users_fd; /* its user namespace; -1: the files have its IDs anyway */
     bool runs;
     bool between; /* two runs */
     pid_t pid, monitor_pid;
@@ -104,8 +106,11 @@ static int prepare(struct engine_copy *copy, struct error *err)
     else if (copy->between)
         r = monitor_root_open(copy->monitor_pid, container, &copy->tree_fd, err);
     else
-        r = store_snapshot_mount(container->engine->store, container->id, false, &copy->tree_fd,
-                                 err);
+        r = store_snapshot_mount(container->engine->store, container->id, false, NULL,
+                                 &copy->tree_fd, err);
+    /* What it has mounted shows the machine's IDs. */
+    if (r == 0 && container->record->user_namespace && (copy->runs || copy->between))
+        r = userns_open_mapping(container->record->user_namespace, &copy->users_fd, err);
     return r == 0 && copy->own_by_user ? find_owner(copy, err) : r;
 }
 
@@ -123,6 +128,7 @@ static void copy_free(struct engine_copy *copy)
 {
     close_fd(copy->archive_fd);
     close_fd(copy->tree_fd);
+    close_fd(copy->users_fd);
     free(copy->path);
     free(copy->name);
     error_finish(&copy->err);
@@ -146,6 +152,7 @@ static void finish(struct engine_copy *copy, const struct image_worker_result *r
     /* Whoever reads the archive sees its end before the answer. */
     close_fd(steal_fd(&copy->archive_fd));
     close_fd(steal_fd(&copy->tree_fd));
+    close_fd(steal_fd(&copy->users_fd));
     copy->told = true;
     if (!copy->is_operation)
         forget(copy);
@@ -198,6 +205,8 @@ static int start_worker(struct engine_copy *copy, struct error *err)
         .kind = (char *)(copy->runs ? "process" : "mount"),
         .alone = copy->kind == ARCHIVE_EXPORT,
         .has_alone = true,
+        .users = copy->users_fd >= 0,
+        .has_users = true,
     };
     struct image_worker_stat stat = {&tree, copy->path};
     struct image_worker_pack pack = {.tree = &tree, .path = copy->path, .name = copy->name};
@@ -225,6 +234,7 @@ static int start_worker(struct engine_copy *copy, struct error *err)
     spec.request = &request;
     spec.archive_fd = copy->archive_fd;
     spec.tree_fd = copy->tree_fd;
+    spec.users_fd = copy->users_fd;
     int r = task_start(container->engine, &spec, on_worker_done, copy, &copy->task, err);
     if (r == 0)
         task_hold(copy->task, container);
@@ -247,6 +257,7 @@ static void prepare_done(struct disk_job *job)
     /* The worker has its own. */
     close_fd(steal_fd(&copy->archive_fd));
     close_fd(steal_fd(&copy->tree_fd));
+    close_fd(steal_fd(&copy->users_fd));
 }
 
 static void begin(struct engine_copy *copy)
@@ -304,7 +315,7 @@ static struct engine_copy *new_copy(enum archive_kind kind, const char *path, in
     copy->kind = kind;
     copy->path = xstrdup(path);
     copy->archive_fd = archive_fd;
-    copy->tree_fd = -1;
+    copy->tree_fd = copy->users_fd = -1;
     copy->done = done;
     copy->data = data;
     return copy;

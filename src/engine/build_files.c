@@ -22,11 +22,11 @@ static int open_root(struct build *build, const char *image_id, struct passing_r
 
     root->store = build->engine->store;
     text_random_hex(id, CONTAINER_ID_DIGITS);
-    int r = store_snapshot_prepare(root->store, image_id, id, err);
+    int r = store_snapshot_prepare(root->store, image_id, id, NULL, err);
     if (r < 0)
         return r;
     memcpy(root->id, id, sizeof(id));
-    return store_snapshot_mount(root->store, root->id, true, &root->mount_fd, err);
+    return store_snapshot_mount(root->store, root->id, true, NULL, &root->mount_fd, err);
 }
 
 static void close_root(struct passing_root *root)

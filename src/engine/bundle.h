@@ -65,6 +65,8 @@ struct bundle_facts {
     const struct api_container_spec *effective; /* merged (spec.h) */
     const struct user *user;                    /* resolved */
     struct bundle_namespace network, pid, ipc, uts, cgroup;
+    const struct api_id_mappings *users; /* NULL: the machine's */
+    const char *users_path;              /* the user namespace with that mapping */
     const struct bundle_device *devices;
     size_t devices_count;
     const struct bundle_limit *limits;

@@ -136,18 +136,55 @@ static void put_namespaces(struct json_writer *writer, const struct bundle_facts
     put_namespace(writer, "ipc", &facts->ipc);
     put_namespace(writer, "network", &facts->network);
     put_namespace(writer, "cgroup", &facts->cgroup);
+    if (facts->users)
+        put_namespace(writer, "user", &(struct bundle_namespace){BUNDLE_JOINED, facts->users_path});
     json_writer_array_end(writer);
+}
+
+static void put_mapping(struct json_writer *writer, const char *key,
+                        struct api_id_range *const *ranges, size_t count)
+{
+    begin_array(writer, key);
+    for (size_t i = 0; i < count; i++) {
+        json_writer_object_begin(writer);
+        put_integer(writer, "containerID", ranges[i]->container_id);
+        put_integer(writer, "hostID", ranges[i]->host_id);
+        put_integer(writer, "size", ranges[i]->size);
+        json_writer_object_end(writer);
+    }
+    json_writer_array_end(writer);
+}
+
+static void put_mappings(struct json_writer *writer, const struct api_id_mappings *users)
+{
+    if (!users)
+        return;
+    put_mapping(writer, "uidMappings", users->uids, users->uids_count);
+    put_mapping(writer, "gidMappings", users->gids, users->gids_count);
+}
+
+/* All groups of the container that follow one another from 0 on: the kernel refuses others. */
+static char *group_range(const struct api_id_mappings *users)
+{
+    uint32_t last = INT32_MAX;
+
+    for (size_t i = 0; users && i < users->gids_count; i++) {
+        if (users->gids[i]->container_id == 0 && users->gids[i]->size <= INT32_MAX)
+            last = users->gids[i]->size - 1;
+    }
+    return xasprintf("0 %u", last);
 }
 
 /* In a network namespace of its own a container may listen on any port and send ICMP echo
  * requests, whatever its user. */
 static void put_sysctl(struct json_writer *writer, const struct bundle_facts *facts)
 {
-    static const struct {
+    _cleanup_free_ char *groups = group_range(facts->users);
+    const struct {
         const char *name, *value;
     } defaults[] = {
         {"net.ipv4.ip_unprivileged_port_start", "0"},
-        {"net.ipv4.ping_group_range", "0 2147483647"},
+        {"net.ipv4.ping_group_range", groups},
     };
     const struct json_string_map *asked = facts->effective->sysctls;
 
@@ -217,6 +254,7 @@ void bundle_put_linux(struct json_writer *writer, const struct bundle_context *c
     json_writer_object_end(writer);
     put_string(writer, "cgroupsPath", cgroup);
     put_namespaces(writer, facts);
+    put_mappings(writer, facts->users);
     put_device_nodes(writer, facts);
     put_seccomp(writer, context);
     put_paths(writer, context);

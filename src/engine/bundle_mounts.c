@@ -47,6 +47,21 @@ static void put_bind(struct json_writer *writer, const char *source, const char 
     put_mount(writer, "bind", source, target, options);
 }
 
+/* A file of the engine's that belongs to the container's root. */
+static void put_own_file(struct json_writer *writer, const struct bundle_facts *facts,
+                         const char *source, const char *target, bool read_only)
+{
+    _cleanup_strv_ char **options = NULL;
+
+    strv_append(&options, "bind");
+    strv_append(&options, "rprivate");
+    if (read_only)
+        strv_append(&options, "ro");
+    if (facts->users)
+        strv_append(&options, "idmap");
+    put_mount(writer, "bind", source, target, options);
+}
+
 /* Something of the user's takes a default's place, or lies above it. */
 static bool is_taken(const struct bundle_facts *facts, const char *target)
 {
@@ -122,7 +137,7 @@ static void put_file_binds(struct json_writer *writer, const struct bundle_facts
                                 : xasprintf("%s/%s", facts->files_directory, bundle_files[i]);
         _cleanup_free_ char *target = xasprintf("/etc/%s", bundle_files[i]);
         if (!is_taken(facts, target))
-            put_bind(writer, source, target, read_only);
+            put_own_file(writer, facts, source, target, read_only);
     }
 }
 
@@ -139,7 +154,7 @@ const char *bundle_init_path(const struct api_container_spec *effective)
 
 /* From kernel 5.12 on read-only goes for what is mounted below as well, as dockerd does it. */
 static void put_user_bind(struct json_writer *writer, const struct api_mount *mount,
-                          const char *source)
+                          const char *source, bool id_map)
 {
     static const struct api_bind_options none;
     const struct api_bind_options *how = mount->bind_options ? mount->bind_options : &none;
@@ -149,6 +164,8 @@ static void put_user_bind(struct json_writer *writer, const struct api_mount *mo
     strv_append(&options, text_empty(how->propagation) ? "rprivate" : how->propagation);
     if (mount->read_only)
         strv_append(&options, how->read_only_non_recursive ? "ro" : "rro");
+    if (id_map)
+        strv_append(&options, "idmap");
     put_mount(writer, "bind", source, mount->target, options);
 }
 
@@ -202,7 +219,7 @@ static void put_volume(struct json_writer *writer, const struct bundle_facts *fa
     if (how && how->driver_options && how->driver_options->count)
         put_foreign_volume(writer, mount);
     else
-        put_user_bind(writer, mount, source);
+        put_user_bind(writer, mount, source, facts->users);
 }
 
 void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *context)
@@ -220,7 +237,7 @@ void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *
     for (size_t i = 0; i < facts->effective->mounts_count; i++) {
         const struct api_mount *mount = facts->effective->mounts[i];
         if (text_equal(mount->type, "bind"))
-            put_user_bind(writer, mount, mount->source);
+            put_user_bind(writer, mount, mount->source, false);
         else if (text_equal(mount->type, "volume"))
             put_volume(writer, facts, mount);
         else if (text_equal(mount->type, "tmpfs"))

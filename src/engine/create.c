@@ -14,6 +14,7 @@
 #include "names.h"
 #include "spec.h"
 #include "supervision.h"
+#include "userns.h"
 #include "volume_fill.h"
 
 enum { NAME_ATTEMPTS = 8 };
@@ -127,7 +128,8 @@ static int record_both(struct creation *creation, const struct record_change *ch
     if (r < 0)
         return r;
     _cleanup_store_rollback_ struct store_db *transaction = db;
-    r = store_snapshot_prepare(creation->store, image_id, id, err);
+    _cleanup_free_ char *mapping = userns_text(creation->container);
+    r = store_snapshot_prepare(creation->store, image_id, id, mapping, err);
     if (r < 0)
         return r;
     uint64_t limit = 0;
@@ -232,7 +234,7 @@ static int make_volumes(struct creation *creation, struct error *err)
     r = record_both(creation, NULL, container->record->image_id, err);
     if (r == 0)
         r = store_snapshot_mount(creation->store, container->id, container->effective->auto_remove,
-                                 &creation->rootfs_fd, err);
+                                 NULL, &creation->rootfs_fd, err);
     return r;
 }
 
@@ -357,7 +359,8 @@ void engine_container_create(struct engine *engine, const struct api_container_s
     }
     struct creation *creation = xnew(struct creation);
     creation->container = new_container(engine, spec);
-    if (linked_resolve(creation->container, &err) < 0) {
+    if (userns_choose(creation->container, &err) < 0 ||
+        linked_resolve(creation->container, &err) < 0) {
         engine_fail(done, data, &err);
         container_unref(creation->container);
         free(creation);

@@ -181,5 +181,6 @@ void engine_free(struct engine *engine)
     free(engine->init_program);
     free(engine->registry_program);
     registries_settings_free(engine->registries);
+    userns_settings_free(engine->userns);
     free(engine);
 }

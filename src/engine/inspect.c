@@ -8,6 +8,7 @@
 #include <base/clock.h>
 #include <base/text.h>
 
+#include "idmap.h"
 #include "inspect.h"
 #include "internal.h"
 #include "linked.h"
@@ -272,6 +273,7 @@ struct api_container_details *engine_container_inspect(const struct container *c
     linked_show(container, details->spec);
     linked_show(container, details->effective);
     details->network = inspect_network(container);
+    details->user_namespace = idmap_copy(container->record->user_namespace);
     details->log_path = container_root_path(container, "log");
     details->bundle = container_run_path(container, NULL);
     details->root_dir = container_root_path(container, NULL);

@@ -16,6 +16,7 @@
 #include <schema/management.h>
 #include <schema/records.h>
 #include <schema/registries.h>
+#include <schema/userns.h>
 #include <store/snapshot.h>
 #include <store/staging.h>
 #include <store/store.h>
@@ -73,6 +74,7 @@ struct engine {
     uv_timer_t adoption_timer;
     bool adoption_late;
     struct registries_settings *registries; /* owned; NULL: none */
+    struct userns_settings *userns;         /* owned; NULL: none */
     struct transfer *transfers;             /* under way; transfer.c */
     unsigned image_calls; /* of images.c and commit.c that use the store on other threads */
     unsigned archives;    /* of those: that are being loaded, saved or imported */
@@ -319,8 +321,9 @@ void place_release(struct place *place);
 void network_restore(struct container *container);
 /* Addresses and the published ports for a container that starts; written to its record. */
 int network_reserve(struct container *container, struct error *err);
-/* The namespace for it, -1 for the host's. */
-int network_create(struct container *container, int *ret_netns_fd, struct error *err);
+/* The namespace for it, -1 for the host's. made_fd: an empty one that is to be used where it gets
+ * one of its own, which stays the caller's; -1: a new one. */
+int network_create(struct container *container, int made_fd, int *ret_netns_fd, struct error *err);
 /* The network namespace of a running container: as its monitor holds it, which also does so while
  * the container is between two lives. */
 int container_open_netns(const struct container *container, int *ret_fd, struct error *err);

@@ -521,7 +521,8 @@ int container_open_netns(const struct container *container, int *ret_fd, struct 
     return 0;
 }
 
-static int create_own(struct container *container, int *ret_netns_fd, struct error *err)
+static int create_own(struct container *container, int made_fd, int *ret_netns_fd,
+                      struct error *err)
 {
     struct net_interface interfaces[ENGINE_PLACES_MAX];
     const struct place *main = places_main(container);
@@ -537,13 +538,14 @@ static int create_own(struct container *container, int *ret_netns_fd, struct err
         held[count] = place;
         interfaces[count++] = place->interface;
     }
-    int r = net_endpoint_create(container->engine->net, interfaces, count, ret_netns_fd, err);
+    int r =
+        net_endpoint_create(container->engine->net, made_fd, interfaces, count, ret_netns_fd, err);
     for (size_t i = 0; i < count; i++)
         held[i]->interface = interfaces[i];
     return r < 0 ? r : nameserver_prepare(container, *ret_netns_fd, err);
 }
 
-int network_create(struct container *container, int *ret_netns_fd, struct error *err)
+int network_create(struct container *container, int made_fd, int *ret_netns_fd, struct error *err)
 {
     struct engine *engine = container->engine;
     const char *shared = network_shared_with(container);
@@ -557,7 +559,7 @@ int network_create(struct container *container, int *ret_netns_fd, struct error 
         return error_set(err, -ENETDOWN, "there is no network: %s",
                          error_message(&engine->net_error));
     network_prepare_spare(engine);
-    return create_own(container, ret_netns_fd, err);
+    return create_own(container, made_fd, ret_netns_fd, err);
 }
 
 /* --- after a restart -------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "idmap.h"
 #include "internal.h"
 #include "spec.h"
 
@@ -60,6 +61,8 @@ static int parse_row(struct container *container, struct store_statement *row, s
         r = spec_settle_mounts(container->effective, err);
     if (r == 0)
         r = record_container_parse(record, strlen(record), "record", &container->record, err);
+    if (r == 0 && container->record->user_namespace)
+        r = idmap_check(container->record->user_namespace, err);
     return r;
 }
 

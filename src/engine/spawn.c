@@ -14,8 +14,9 @@
 enum {
     CONTROL_FD = 3, /* numbers in the monitor */
     ROOTFS_FD = 4,
-    NETNS_FD = 5,
-    MONITOR_FDS = 6,
+    NETNS_FD = 5, /* /dev/null where there is none */
+    USERNS_FD = 6,
+    MONITOR_FDS = 7,
 };
 
 static void add_option(char ***argv, const char *name, char *value)
@@ -29,7 +30,7 @@ static void add_number(char ***argv, const char *name, int value)
     add_option(argv, name, xasprintf("%d", value));
 }
 
-static char **monitor_arguments(struct container *container, bool netns)
+static char **monitor_arguments(struct container *container, bool netns, bool userns)
 {
     const struct api_container_spec *effective = container->effective;
     struct engine *engine = container->engine;
@@ -59,13 +60,15 @@ static char **monitor_arguments(struct container *container, bool netns)
     add_number(&argv, "--rootfs-fd", ROOTFS_FD);
     if (netns)
         add_number(&argv, "--netns-fd", NETNS_FD);
+    if (userns)
+        add_number(&argv, "--userns-fd", USERNS_FD);
     return argv;
 }
 
 static int execute_monitor(struct container *container, int control_fd, int rootfs_fd, int netns_fd,
-                           struct error *err)
+                           int userns_fd, struct error *err)
 {
-    _cleanup_strv_ char **argv = monitor_arguments(container, netns_fd >= 0);
+    _cleanup_strv_ char **argv = monitor_arguments(container, netns_fd >= 0, userns_fd >= 0);
     _cleanup_free_ char *complaints = container_run_path(container, "monitor.log");
     _cleanup_close_ int stderr_fd =
         open(complaints, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -74,12 +77,15 @@ static int execute_monitor(struct container *container, int control_fd, int root
                                   stderr_fd,
                                   [CONTROL_FD] = control_fd,
                                   [ROOTFS_FD] = rootfs_fd,
-                                  [NETNS_FD] = netns_fd};
+                                  [NETNS_FD] = netns_fd,
+                                  [USERNS_FD] = userns_fd};
     struct process_spec spec = {
         .path = container->engine->monitor_program,
         .argv = argv,
         .fds = fds,
-        .fds_count = netns_fd >= 0 ? MONITOR_FDS : NETNS_FD,
+        .fds_count = userns_fd >= 0  ? MONITOR_FDS
+                     : netns_fd >= 0 ? USERNS_FD
+                                     : NETNS_FD,
         .directory = "/",
         .new_session = true,
     };
@@ -93,13 +99,14 @@ static int execute_monitor(struct container *container, int control_fd, int root
     return loop_watch_child(container->engine->loop, &process, 0, NULL, NULL, err);
 }
 
-int spawn_monitor(struct container *container, int rootfs_fd, int netns_fd, struct error *err)
+int spawn_monitor(struct container *container, int rootfs_fd, int netns_fd, int userns_fd,
+                  struct error *err)
 {
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
         return error_errno(err, errno, "make the monitor's socket");
-    int r = execute_monitor(container, pair[1], rootfs_fd, netns_fd, err);
+    int r = execute_monitor(container, pair[1], rootfs_fd, netns_fd, userns_fd, err);
     close_fd(pair[1]);
     if (r < 0) {
         close_fd(pair[0]);

@@ -11,8 +11,9 @@
 enum { RUNTIME_DELETE_TIMEOUT_MS = 10000 }; /* then `runtime delete` is killed */
 
 /* Starts the monitor of a container whose bundle is written, and connects it as container->link.
- * rootfs_fd and netns_fd (-1: none) stay the caller's. */
-int spawn_monitor(struct container *container, int rootfs_fd, int netns_fd, struct error *err);
+ * rootfs_fd, netns_fd and userns_fd (-1: none) stay the caller's. */
+int spawn_monitor(struct container *container, int rootfs_fd, int netns_fd, int userns_fd,
+                  struct error *err);
 
 /* Starts `cloche-runtime delete --force ID`; any thread. */
 int spawn_delete_program(const struct engine *engine, const char *id, struct process *ret,

@@ -120,11 +120,13 @@ static int check_modes(const struct api_container_spec *spec, struct error *err)
     static const char *const host[] = {"host", NULL};
     static const char *const ipc[] = {"none", "private", "shareable", "host", NULL};
     static const char *const cgroup[] = {"host", "private", NULL};
+    static const char *const users[] = {"host", "remap", "auto", NULL};
+    bool is_auto = spec->userns_mode && text_starts_with(spec->userns_mode, "auto:");
     const struct mode modes[] = {
         {"PID", spec->pid_mode, host, true},
         {"IPC", spec->ipc_mode, ipc, true},
         {"UTS", spec->uts_mode, host, false},
-        {"USER", spec->userns_mode, host, false},
+        {"USER", is_auto ? NULL : spec->userns_mode, users, false},
         {"cgroup namespace", spec->cgroupns_mode, cgroup, false},
     };
     int r = 0;

@@ -36,6 +36,7 @@
 #include "remove.h"
 #include "spawn.h"
 #include "supervision.h"
+#include "userns.h"
 #include "volumes.h"
 #include "watchdog.h"
 
@@ -49,6 +50,7 @@ struct start_operation {
     struct error err;
     int netns_fd;
     int rootfs_fd;
+    struct userns userns;
     unsigned under_way;        /* parts of the preparation that have not ended */
     struct error loop_err;     /* of the parts that do not run on the disk thread */
     struct bundle_place place; /* copies for the disk thread */
@@ -78,6 +80,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
     const struct container *container = start->base.container;
     _cleanup_free_ char *rootfs = container_run_path(container, "rootfs");
     _cleanup_free_ char *netns = container_run_path(container, "netns");
+    _cleanup_free_ char *userns = container_run_path(container, "userns");
     _cleanup_free_ char *files = container_root_path(container, NULL);
     _cleanup_buffer_ struct buffer config = BUFFER_INIT;
     _cleanup_free_ char *volumes = volumes_folder(start->base.container->engine);
@@ -91,6 +94,8 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .effective = container->effective,
         .user = user,
         .network = {BUNDLE_JOINED, netns},
+        .users = container->record->user_namespace,
+        .users_path = userns,
         .pid = start->namespaces.pid.place,
         .ipc = start->namespaces.ipc.place,
         .uts = start->namespaces.uts.place,
@@ -190,8 +195,10 @@ static int prepare(struct start_operation *start, struct error *err)
     if (r == 0)
         r = make_run_folder(run_path, &run_fd, err);
     if (r == 0)
-        r = store_snapshot_mount(container->engine->store, container->id,
-                                 container->effective->auto_remove, &start->rootfs_fd, err);
+        r = store_snapshot_mount(
+            container->engine->store, container->id, container->effective->auto_remove,
+            start->userns.users.namespace_fd >= 0 ? &start->userns.users : NULL, &start->rootfs_fd,
+            err);
     if (r == 0)
         r = user_resolve(start->rootfs_fd, &question, &user, err);
     if (r == 0)
@@ -323,10 +330,11 @@ static void start_monitor(struct start_operation *start)
     if (start->err.code == 0 && start->loop_err.code < 0)
         error_move(&start->err, &start->loop_err);
     if (start->err.code == 0)
-        engine_settle(&start->err,
-                      spawn_monitor(container, start->rootfs_fd, start->netns_fd, &start->err));
+        engine_settle(&start->err, spawn_monitor(container, start->rootfs_fd, start->netns_fd,
+                                                 start->userns.users.namespace_fd, &start->err));
     close_fd(steal_fd(&start->rootfs_fd));
     close_fd(steal_fd(&start->netns_fd));
+    userns_close(&start->userns);
     if (start->err.code < 0) {
         start_fail(start);
         return;
@@ -370,7 +378,7 @@ static void make_network(struct start_operation *start)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    if (network_create(start->base.container, &start->netns_fd, &err) < 0)
+    if (network_create(start->base.container, start->userns.netns_fd, &start->netns_fd, &err) < 0)
         error_move(&start->loop_err, &err);
 }
 
@@ -453,6 +461,8 @@ static void start_begin(struct operation *operation)
     if (r == 0)
         r = linked_check_running(container, &start->err);
     if (r == 0)
+        r = userns_open(container, &start->userns, &start->err);
+    if (r == 0)
         r = network_reserve(container, &start->err);
     engine_settle(&start->err, r);
     if (r < 0) {
@@ -501,6 +511,7 @@ static void start_release(struct operation *operation)
     strv_free(start->linked_others);
     close_fd(start->rootfs_fd);
     close_fd(start->netns_fd);
+    userns_close(&start->userns);
     free(start);
 }
 
@@ -517,6 +528,7 @@ struct operation *start_operation_create(void)
 
     start->base.kind = &start_operation_kind;
     start->rootfs_fd = start->netns_fd = -1;
+    start->userns = (struct userns)USERNS_INIT;
     return &start->base;
 }
 

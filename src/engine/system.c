@@ -18,6 +18,7 @@
 #include "pause.h"
 #include "transfer.h"
 #include "remove.h"
+#include "userns.h"
 
 enum { OS_RELEASE_MAX = 64 * 1024, QUIET_POLL_MS = 20 };
 
@@ -94,6 +95,8 @@ struct api_system_info *system_info(struct engine *engine)
     if (apparmor_is_there())
         strv_append(&info->security_options, "apparmor");
     strv_append(&info->security_options, "seccomp");
+    if (userns_is_default(engine))
+        strv_append(&info->security_options, "name=userns"); /* as dockerd says it */
     info->security_options_count = strv_length(info->security_options);
     info->pid = getpid();
     info->has_pid = true;

@@ -185,13 +185,14 @@ static int add_interface(const struct inside *inside, struct net_interface *inte
     return r;
 }
 
-int net_endpoint_create(struct net *net, struct net_interface *interfaces, size_t count,
-                        int *ret_netns_fd, struct error *err)
+int net_endpoint_create(struct net *net, int made_fd, struct net_interface *interfaces,
+                        size_t count, int *ret_netns_fd, struct error *err)
 {
     _cleanup_(namespace_finish) struct namespace namespace = {.fd = -1};
     int r;
 
-    r = namespace_take(net, &namespace, err);
+    r = made_fd >= 0 ? namespace_adopt(net, made_fd, &namespace, err)
+                     : namespace_take(net, &namespace, err);
     for (size_t i = 0; r == 0 && i < count; i++) {
         const struct inside inside = {net, namespace.fd, &namespace.route};
 

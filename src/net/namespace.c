@@ -61,15 +61,12 @@ static int create_empty(struct net *net, struct namespace *ret, struct error *er
     return 0;
 }
 
-static int create(struct net *net, struct namespace *ret, struct error *err)
+/* Takes namespace over. */
+static int bring_lo_up(struct namespace namespace, struct namespace *ret, struct error *err)
 {
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
-    struct namespace namespace;
     int r;
 
-    r = create_empty(net, &namespace, err);
-    if (r < 0)
-        return r;
     link_add_set_up(&batch, "bring lo up", LINK_LOOPBACK, 0);
     r = netlink_run(&namespace.route, &batch, err);
     if (r < 0) {
@@ -78,6 +75,30 @@ static int create(struct net *net, struct namespace *ret, struct error *err)
     }
     *ret = namespace;
     return 0;
+}
+
+static int create(struct net *net, struct namespace *ret, struct error *err)
+{
+    struct namespace namespace;
+    int r = create_empty(net, &namespace, err);
+
+    return r < 0 ? r : bring_lo_up(namespace, ret, err);
+}
+
+int namespace_adopt(struct net *net, int fd, struct namespace *ret, struct error *err)
+{
+    struct namespace namespace = {.fd = -1};
+    int r = namespace_enter(fd, err);
+
+    if (r < 0)
+        return r;
+    r = set_up_inside(&namespace, err);
+    namespace_leave(net);
+    if (r < 0) {
+        namespace_finish(&namespace);
+        return r;
+    }
+    return bring_lo_up(namespace, ret, err);
 }
 
 int namespace_take(struct net *net, struct namespace *ret, struct error *err)

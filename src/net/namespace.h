@@ -14,6 +14,9 @@ void namespace_finish(struct namespace *namespace); /* drops it, unless its fd w
 /* A spare one, or a new one. */
 int namespace_take(struct net *net, struct namespace *ret, struct error *err);
 
+/* That at fd, as the kernel makes it, which stays the caller's. */
+int namespace_adopt(struct net *net, int fd, struct namespace *ret, struct error *err);
+
 /* Between these two calls the thread is inside; nothing may return early. */
 int namespace_enter(int fd, struct error *err);
 void namespace_leave(const struct net *net);

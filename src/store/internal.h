@@ -9,6 +9,7 @@
 #include <base/error.h>
 #include <schema/image_worker.h>
 #include <store/db.h>
+#include <store/snapshot.h>
 #include <store/store.h>
 
 /* Full form of the name of the built-in image. */
@@ -147,8 +148,9 @@ void disk_unmount(struct store *store,
 void disk_unmount_all(struct store *store);
 
 /* overlay.c: a detached overlay mount. layers: folder names under ROOT/layers, highest first;
- * container: the folder under ROOT/containers with upper/ and work/. */
+ * container: the folder under ROOT/containers with upper/ and work/; users: as of
+ * store_snapshot_mount(). */
 int overlay_mount(struct store *store, char *const *layers, const char *container, bool passing,
-                  int *ret_fd, struct error *err);
+                  const struct store_users *users, int *ret_fd, struct error *err);
 
 #endif

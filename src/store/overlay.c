@@ -4,15 +4,21 @@
  * Kernels from 6.7 take the layers one by one ("lowerdir+") by the mount API. Older ones only know
  * one text of at most a page: there a thread with a mount namespace of its own mounts it with short
  * relative paths, and clones the mount off before the namespace dies with the thread.
+ *
+ * Mapped layers take that way on every kernel: before 6.15 overlayfs refuses layers that are not
+ * attached in the mounter's namespace. The thread clones the store's folder as one mapped mount,
+ * attaches it over staging/, and names all layers by paths in there.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -30,6 +36,7 @@ struct overlay {
     char *const *layers; /* highest first */
     const char *container;
     bool passing;
+    const struct store_users *users; /* NULL: as on disk */
 };
 
 /* Everything that distributions change by module parameters is set: the layers must read the same
@@ -162,12 +169,70 @@ static char *legacy_options(const struct overlay *overlay)
     return buffer_steal(&text);
 }
 
+/* --- mapped layers, in the thread's namespace ------------------------------------------------- */
+
+static int attach_mapped(const char *source, const char *target, int namespace_fd)
+{
+    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_IDMAP,
+                                    .userns_fd = (uint64_t)(unsigned)namespace_fd};
+    _cleanup_close_ int fd = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+    if (fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH, &attributes, sizeof(attributes)) < 0 ||
+        move_mount(fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return -errno;
+    return 0;
+}
+
+/* The store is one file system; only a limited container's own folder is another one. */
+static int attach_layers(const struct overlay *overlay)
+{
+    const struct store *store = overlay->store;
+    int namespace_fd = overlay->users->namespace_fd;
+    _cleanup_free_ char *staging = xasprintf("%s/staging", store->root);
+    int r = attach_mapped(store->root, staging, namespace_fd);
+
+    if (r < 0 || !strchr(overlay->container, '/'))
+        return r;
+    _cleanup_free_ char *own = xasprintf("%s/containers/%s", store->root, overlay->container);
+    _cleanup_free_ char *seen = xasprintf("%s/containers/%s", staging, overlay->container);
+    return attach_mapped(own, seen, namespace_fd);
+}
+
+/* overlayfs keeps the mounter's credentials and makes files in its work folder by them: their user
+ * must be one that the mapped mount has (else EOVERFLOW). The thread's other user takes rights over
+ * files from the effective set (capabilities(7)), which are taken back from the permitted one. */
+static int become_root_of(const struct store_users *users)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+    if (syscall(SYS_capget, &header, data) < 0)
+        return -errno;
+    syscall(SYS_setfsgid, users->root_gid);
+    syscall(SYS_setfsuid, users->root_uid);
+    return syscall(SYS_capset, &header, data) < 0 ? -errno : 0;
+}
+
+static int map_layers(const struct overlay *overlay, const char **ret_step)
+{
+    *ret_step = "map the layers' owners";
+    int r = attach_layers(overlay);
+
+    if (r < 0)
+        return r;
+    *ret_step = "take the container's root for the owner";
+    return become_root_of(overlay->users);
+}
+
 static void *legacy_thread(void *data)
 {
     struct legacy *legacy = data;
-    const struct store *store = legacy->overlay->store;
-    _cleanup_free_ char *layers = xasprintf("%s/layers", store->root);
-    _cleanup_free_ char *text = legacy_options(legacy->overlay);
+    const struct overlay *overlay = legacy->overlay;
+    const struct store *store = overlay->store;
+    _cleanup_free_ char *layers =
+        xasprintf("%s/%slayers", store->root, overlay->users ? "staging/" : "");
+    _cleanup_free_ char *text = legacy_options(overlay);
+    int r = 0;
 
     legacy->step = "unshare";
     if (unshare(CLONE_NEWNS) < 0)
@@ -175,6 +240,10 @@ static void *legacy_thread(void *data)
     legacy->step = "make mounts private";
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         goto fail;
+    if (overlay->users && (r = map_layers(overlay, &legacy->step)) < 0) {
+        errno = -r;
+        goto fail;
+    }
     legacy->step = "enter the layers' folder";
     if (chdir(layers) < 0)
         goto fail;
@@ -191,6 +260,23 @@ fail:
     return NULL;
 }
 
+static int explain(const struct legacy *legacy, struct error *err)
+{
+    const struct overlay *overlay = legacy->overlay;
+
+    if (overlay->users && (legacy->fd == -EINVAL || legacy->fd == -EOPNOTSUPP)) {
+        error_set(err, -EOPNOTSUPP,
+                  "container %.12s cannot have a user namespace: %s: this kernel or the file "
+                  "system of %s has no idmapped mounts for overlayfs",
+                  overlay->container, legacy->step, overlay->store->root);
+        return error_hint(err, "Linux 5.19 with ext4, xfs or btrfs has them; run it with "
+                               "--userns=host otherwise"),
+               -EOPNOTSUPP;
+    }
+    return error_errno(err, -legacy->fd, "mount overlay of container %.12s: %s", overlay->container,
+                       legacy->step);
+}
+
 static int mount_by_thread(const struct overlay *overlay, int *ret_fd, struct error *err)
 {
     struct legacy legacy = {.overlay = overlay, .fd = -EIO, .step = "start"};
@@ -201,8 +287,7 @@ static int mount_by_thread(const struct overlay *overlay, int *ret_fd, struct er
         return error_errno(err, r, "mount overlay: start a thread");
     pthread_join(thread, NULL);
     if (legacy.fd < 0)
-        return error_errno(err, -legacy.fd, "mount overlay of container %.12s: %s",
-                           overlay->container, legacy.step);
+        return explain(&legacy, err);
     *ret_fd = legacy.fd;
     return 0;
 }
@@ -218,13 +303,13 @@ static int forget_volatile(const struct overlay *overlay, struct error *err)
 }
 
 int overlay_mount(struct store *store, char *const *layers, const char *container, bool passing,
-                  int *ret_fd, struct error *err)
+                  const struct store_users *users, int *ret_fd, struct error *err)
 {
-    const struct overlay overlay = {store, layers, container, passing};
+    const struct overlay overlay = {store, layers, container, passing, users};
     int r = passing ? forget_volatile(&overlay, err) : 0;
 
     if (r < 0)
         return r;
-    return knows_single_layers() ? mount_by_api(&overlay, ret_fd, err)
-                                 : mount_by_thread(&overlay, ret_fd, err);
+    return knows_single_layers() && !users ? mount_by_api(&overlay, ret_fd, err)
+                                           : mount_by_thread(&overlay, ret_fd, err);
 }

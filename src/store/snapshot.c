@@ -54,10 +54,11 @@ static int make_folders(struct store *store, const char *container, const char *
 }
 
 static int record_snapshot(struct store *store, const struct store_image *image,
-                           const char *container, struct error *err)
+                           const char *container, const char *mapping, struct error *err)
 {
-    int r = store_db_run(store->db, err, "INSERT INTO snapshot(container, image) VALUES(?, ?)",
-                         "tt", container, image->id);
+    int r = store_db_run(store->db, err,
+                         "INSERT INTO snapshot(container, image, mapping) VALUES(?, ?, ?)", "ttt",
+                         container, image->id, mapping ? mapping : "");
 
     for (size_t i = 0; r >= 0 && image->layers && image->layers[i]; i++)
         r = store_db_run(store->db, err,
@@ -67,13 +68,13 @@ static int record_snapshot(struct store *store, const struct store_image *image,
 }
 
 static int prepare_in_transaction(struct store *store, const char *image_id, const char *container,
-                                  struct error *err)
+                                  const char *mapping, struct error *err)
 {
     _cleanup_store_image_ struct store_image *image = NULL;
     int r = image_read(store, image_id, &image, err);
 
     if (r == 0)
-        r = record_snapshot(store, image, container, err);
+        r = record_snapshot(store, image, container, mapping, err);
     if (r < 0)
         return r;
     size_t layers = strv_length(image->layers);
@@ -81,7 +82,7 @@ static int prepare_in_transaction(struct store *store, const char *image_id, con
 }
 
 int store_snapshot_prepare(struct store *store, const char *image_id, const char *container,
-                           struct error *err)
+                           const char *mapping, struct error *err)
 {
     bool joined = store_db_in_transaction(store->db);
     int r = check_id(container, err);
@@ -92,7 +93,7 @@ int store_snapshot_prepare(struct store *store, const char *image_id, const char
     if (r < 0)
         return r;
     _cleanup_store_rollback_ struct store_db *transaction = joined ? NULL : store->db;
-    r = prepare_in_transaction(store, image_id, container, err);
+    r = prepare_in_transaction(store, image_id, container, mapping, err);
     if (r < 0)
         return error_context(err, "prepare the root of container %.12s", container), r;
     if (joined)
@@ -131,19 +132,20 @@ int store_snapshot_limit(struct store *store, const char *container, uint64_t by
 
 /* The overlay holds on to the limited disk, so that it can go from the mount table at once. */
 static int mount_limited(struct store *store, char *const *layers, const char *container,
-                         bool passing, int *ret_fd, struct error *err)
+                         bool passing, const struct store_users *users, int *ret_fd,
+                         struct error *err)
 {
     _cleanup_free_ char *folder = xasprintf("%s/limited", container);
     int r = disk_mount(store, container, err);
 
     if (r == 0)
-        r = overlay_mount(store, layers, folder, passing, ret_fd, err);
+        r = overlay_mount(store, layers, folder, passing, users, ret_fd, err);
     disk_unmount(store, container);
     return r;
 }
 
-int store_snapshot_mount(struct store *store, const char *container, bool passing, int *ret_fd,
-                         struct error *err)
+int store_snapshot_mount(struct store *store, const char *container, bool passing,
+                         const struct store_users *users, int *ret_fd, struct error *err)
 {
     _cleanup_strv_ char **layers = NULL;
     int r = check_id(container, err);
@@ -155,8 +157,8 @@ int store_snapshot_mount(struct store *store, const char *container, bool passin
     if (!layers) /* an image without layers, or no such snapshot */
         strv_append(&layers, STORE_EMPTY_LAYER);
     if (disk_is_limited(store, container))
-        return mount_limited(store, layers, container, passing, ret_fd, err);
-    return overlay_mount(store, layers, container, passing, ret_fd, err);
+        return mount_limited(store, layers, container, passing, users, ret_fd, err);
+    return overlay_mount(store, layers, container, passing, users, ret_fd, err);
 }
 
 int store_snapshot_open_upper(struct store *store, const char *container, int *ret_fd,

@@ -102,14 +102,15 @@ static int probe_prepare(struct probe *probe)
     _cleanup_free_ char *id = NULL;
     int r = find_id(probe, probe->arguments[1], &id);
 
-    return r < 0 ? r : store_snapshot_prepare(probe->store, id, probe->arguments[0], &probe->err);
+    return r < 0 ? r
+                 : store_snapshot_prepare(probe->store, id, probe->arguments[0], NULL, &probe->err);
 }
 
 static int probe_enter(struct probe *probe)
 {
     _cleanup_free_ char *target = xasprintf("%s/staging", probe->root); /* any folder */
     int fd = -1;
-    int r = store_snapshot_mount(probe->store, probe->arguments[0], false, &fd, &probe->err);
+    int r = store_snapshot_mount(probe->store, probe->arguments[0], false, NULL, &fd, &probe->err);
 
     if (r < 0)
         return r;

@@ -195,9 +195,9 @@ static int create(char **word, int *ret_fd, struct error *err)
     int r;
 
     if (strcmp(word[0], "none") == 0)
-        return net_endpoint_create(net, NULL, 0, ret_fd, err);
+        return net_endpoint_create(net, -1, NULL, 0, ret_fd, err);
     r = fill_interface(&interface, word[1], word[2], err);
-    return r < 0 ? r : net_endpoint_create(net, &interface, 1, ret_fd, err);
+    return r < 0 ? r : net_endpoint_create(net, -1, &interface, 1, ret_fd, err);
 }
 
 static int do_add(char **word, struct error *err)

@@ -20,6 +20,7 @@
 
 #include "bundle.h"
 #include "commit_config.h"
+#include "idmap.h"
 #include "limits.h"
 #include "logfile.h"
 #include "names.h"
@@ -637,9 +638,88 @@ static void test_commits_fill_in_what_is_open(void **state)
     oci_image_execution_free(config);
 }
 
+/* --- user namespaces -------------------------------------------------------------------------- */
+
+static const char *pool_error(const char *text, struct id_pool *pool, struct error *err)
+{
+    error_finish(err);
+    idmap_read_pool(text, "subuid", "us", pool, err);
+    return error_message(err);
+}
+
+static void test_subordinate_ids(void **state)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct id_pool pool;
+
+    assert_string_equal(pool_error("other:5:6\nus:100:50\nus2:1:1\n\n#x\nus:1000:20", &pool, &err),
+                        "no error");
+    assert_int_equal(pool.count, 2);
+    assert_int_equal(pool.ranges[1].first, 1000);
+    assert_int_equal(pool.ranges[1].count, 20);
+    assert_non_null(strstr(pool_error("other:5:6\n", &pool, &err), "no IDs for 'us'"));
+    assert_non_null(strstr(pool_error("", &pool, &err), "no IDs for 'us'"));
+    assert_non_null(strstr(pool_error("us:0:1000\n", &pool, &err), "root"));
+    assert_non_null(strstr(pool_error("x:1:1\nus:5\n", &pool, &err), "subuid:2: "));
+    assert_non_null(strstr(pool_error("us:5:0\n", &pool, &err), "NAME:FIRST:COUNT"));
+    assert_non_null(strstr(pool_error("us:-5:1\n", &pool, &err), "NAME:FIRST:COUNT"));
+    assert_non_null(strstr(pool_error("us:2:4294967294\n", &pool, &err), "NAME:FIRST:COUNT"));
+    assert_string_equal(pool_error("us:1:4294967294\n", &pool, &err), "no error");
+}
+
+static void test_free_ranges(void **state)
+{
+    const struct id_pool pool = {{{100, 50}, {4294967000, 295}}, 2};
+    struct id_range used[] = {{130, 5}, {90, 15}, {4294967010, 200}};
+    uint32_t first = 0;
+
+    assert_true(idmap_find_free(&pool, NULL, 0, 50, &first));
+    assert_int_equal(first, 100);
+    assert_true(idmap_find_free(&pool, used, 3, 25, &first));
+    assert_int_equal(first, 105);
+    assert_false(idmap_find_free(&pool, used, 3, 86, &first));
+    assert_true(idmap_find_free(&pool, used, 3, 85, &first));
+    assert_int_equal(first, 4294967210U);
+    assert_true(idmap_find_free(&pool, used, 3, 15, &first));
+    assert_int_equal(first, 105);
+    assert_false(idmap_find_free(&pool, used, 3, 4294967294U, &first));
+}
+
+static int check_mapping(const char *uids)
+{
+    _cleanup_free_ char *text = xasprintf("{\"kind\":\"auto\",\"uids\":[%s],"
+                                          "\"gids\":[{\"containerId\":0,\"hostId\":7,\"size\":1}]}",
+                                          uids);
+    _cleanup_api_id_mappings_ struct api_id_mappings *mappings = NULL;
+
+    assert_int_equal(api_id_mappings_parse(text, strlen(text), "test", &mappings, NULL), 0);
+    return idmap_check(mappings, NULL);
+}
+
+/* A record may have been changed by hand, or by a disk. */
+static void test_id_mappings(void **state)
+{
+#define RANGE(inside, outside, size)                                                               \
+    "{\"containerId\":" #inside ",\"hostId\":" #outside ",\"size\":" #size "}"
+    assert_int_equal(check_mapping(RANGE(0, 100000, 65536)), 0);
+    assert_int_equal(check_mapping(RANGE(10, 500, 5) "," RANGE(0, 100, 10)), 0);
+    assert_int_equal(check_mapping(""), -EBADMSG);
+    assert_int_equal(check_mapping(RANGE(0, 0, 10)), -EBADMSG);
+    assert_int_equal(check_mapping(RANGE(1, 100, 10)), -EBADMSG);
+    assert_int_equal(check_mapping(RANGE(0, 100, 0)), -EBADMSG);
+    assert_int_equal(check_mapping(RANGE(0, 100, 4294967295)), -EBADMSG);
+    assert_int_equal(check_mapping(RANGE(0, 4294967290, 6)), -EBADMSG);
+    assert_int_equal(check_mapping(RANGE(0, 100, 10) "," RANGE(5, 200, 10)), -EBADMSG);
+    assert_int_equal(check_mapping(RANGE(0, 100, 10) "," RANGE(10, 109, 10)), -EBADMSG);
+#undef RANGE
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_subordinate_ids),
+        cmocka_unit_test(test_free_ranges),
+        cmocka_unit_test(test_id_mappings),
         cmocka_unit_test(test_command_rules),
         cmocka_unit_test(test_other_fields),
         cmocka_unit_test(test_refused_specs),

@@ -229,10 +229,12 @@ static void a_snapshot_is_a_detached_writable_root(void **state)
         skip();
     open_fixture(fixture);
     assert_int_equal(store_image_find(fixture->store, "host", &image, NULL), 0);
-    assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "../x", NULL), -EINVAL);
-    assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "abc1", NULL), 0);
-    assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "abc1", NULL), -EEXIST);
-    if (store_snapshot_mount(fixture->store, "abc1", false, &mount_fd, &err) < 0)
+    assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "../x", NULL, NULL),
+                     -EINVAL);
+    assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "abc1", NULL, NULL), 0);
+    assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "abc1", NULL, NULL),
+                     -EEXIST);
+    if (store_snapshot_mount(fixture->store, "abc1", false, NULL, &mount_fd, &err) < 0)
         fail_msg("%s", error_message(&err));
     _cleanup_free_ char *passwd = NULL;
     assert_int_equal(file_read_at(mount_fd, "etc/passwd", 1 << 20, &passwd, NULL, NULL), 0);
@@ -260,10 +262,10 @@ static void a_passing_snapshot_is_mounted_again(void **state)
         skip();
     open_fixture(fixture);
     assert_int_equal(store_image_find(fixture->store, "host", &image, NULL), 0);
-    assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "abc1", NULL), 0);
+    assert_int_equal(store_snapshot_prepare(fixture->store, image->id, "abc1", NULL, NULL), 0);
     for (int i = 0; i < 2; i++) {
         _cleanup_close_ int mount_fd = -1;
-        if (store_snapshot_mount(fixture->store, "abc1", true, &mount_fd, &err) < 0)
+        if (store_snapshot_mount(fixture->store, "abc1", true, NULL, &mount_fd, &err) < 0)
             fail_msg("mount %d: %s", i, error_message(&err));
         assert_int_equal(faccessat(mount_fd, "tmp/new", F_OK, 0), i == 0 ? -1 : 0);
         assert_int_equal(file_replace_at(mount_fd, "tmp/new", "12345", 5, 0644, NULL), 0);

@@ -17,6 +17,7 @@ enum { PROFILE_MAX = 512 * 1024 };
 
 static const char *const cgroup_words[] = {"host", "private", NULL};
 static const char *const host_words[] = {"host", NULL};
+static const char *const users_words[] = {"host", "remap", "auto", NULL};
 static const char *const isolation_words[] = {"default", NULL};
 
 static int refuse_gpus(const char *text, void *value, struct error *err)
@@ -176,9 +177,9 @@ const struct option isolation_option_table[] = {
         .kind = OPTION_TEXT,
         .offset = offsetof(struct isolation_options, userns),
         .argument = "string",
-        .help = "User namespace: host",
-        .complete = COMPLETE_CHOICES,
-        .choices = host_words,
+        .help = "User namespace: host, remap or auto[:size=N]",
+        .complete = COMPLETE_EXAMPLES,
+        .choices = users_words,
     },
     {
         .name = "uts",

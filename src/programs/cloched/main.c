@@ -31,6 +31,7 @@
 #include <base/text.h>
 #include <engine/engine.h>
 #include <engine/garbage.h>
+#include <engine/userns.h>
 #include <engine/registry.h>
 #include <rpc/loop.h>
 #include <rpc/server.h>
@@ -167,6 +168,7 @@ static void on_hangup(uv_signal_t *handle, int number)
     apply_door(daemon, steal_ptr(config->file->door));
     engine_set_registries(daemon->engine, steal_ptr(config->file->registries));
     engine_set_garbage(daemon->engine, steal_ptr(config->file->garbage));
+    engine_set_user_namespaces(daemon->engine, steal_ptr(config->file->user_namespaces));
     if (sockets_apply(daemon->sockets, config) >= 0)
         log_info("the configuration is read again");
     api_publish_daemon(daemon->events, "reload");
@@ -415,6 +417,7 @@ static int start(struct daemon *daemon, struct error *err)
         return r;
     engine_set_registries(daemon->engine, steal_ptr(daemon->config->file->registries));
     engine_set_garbage(daemon->engine, steal_ptr(daemon->config->file->garbage));
+    engine_set_user_namespaces(daemon->engine, steal_ptr(daemon->config->file->user_namespaces));
     r = serve(daemon, steal_fd(&listen_fd), err);
     if (r == 0)
         r = open_docker(daemon, libexec, err);

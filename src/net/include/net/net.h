@@ -141,11 +141,12 @@ struct net_interface {
  * bridges. *ret_netns_fd (close-on-exec) is the caller's: the namespace lives as long as somebody
  * holds it (a descriptor, a bind mount, a process in it), and everything goes with it: nothing has
  * to be deleted, and nothing should be (RTM_DELLINK blocks 20-30 ms). About 1 ms with one
- * interface; half of it with a spare namespace. None (count 0): with lo only. net_setup() must have
- * succeeded when there are some.
+ * interface; half of it with a spare namespace. made_fd: an empty namespace that is taken for it,
+ * as one that belongs to a user namespace has to be made by others; stays the caller's; -1: a new
+ * one. None (count 0): with lo only. net_setup() must have succeeded when there are some.
  */
-int net_endpoint_create(struct net *net, struct net_interface *interfaces, size_t count,
-                        int *ret_netns_fd, struct error *err);
+int net_endpoint_create(struct net *net, int made_fd, struct net_interface *interfaces,
+                        size_t count, int *ret_netns_fd, struct error *err);
 
 /* One interface more in a namespace that is in use: 0.6 ms. */
 int net_interface_add(struct net *net, int netns_fd, struct net_interface *interface,

@@ -14,13 +14,24 @@
 #include <base/error.h>
 #include <store/store.h>
 
+/* Files are on disk with the IDs that the container sees, whatever user namespace it has: a
+ * container with one gets its root by a mapped mount (Linux 5.19: idmapped layers of overlayfs).
+ * Layers are shared by all mappings so, and what reads an upper folder never meets IDs of the
+ * host. */
+struct store_users {
+    int namespace_fd;  /* a user namespace with the container's mapping */
+    uint32_t root_uid; /* what its user 0 is on the host */
+    uint32_t root_gid;
+};
+
 /* Records that container (a lowercase hex ID) uses image_id, and makes
  * ROOT/containers/ID/{upper,work}. The image's layers live at least as long as the snapshot.
+ * mapping: by which it will be mounted, as the record names it; NULL: none.
  * -EEXIST when the container has one. Joins the transaction that the calling thread has open, so
  * that the engine's record and this one cost one commit; when that is rolled back the folders are
  * garbage that store_snapshot_remove() deletes. */
 int store_snapshot_prepare(struct store *store, const char *image_id, const char *container,
-                           struct error *err);
+                           const char *mapping, struct error *err);
 
 /* What the container writes may take at most so many bytes, those of the file system that keeps
  * them included: a file of that size with an ext4 in it, made by mkfs.ext4 at the first mount, on a
@@ -32,11 +43,15 @@ int store_snapshot_limit(struct store *store, const char *container, uint64_t by
 /* A detached overlay mount of it; *ret_fd is the caller's. Each call makes a new mount: at most one
  * may live at a time (the kernel's overlay wants upper and work for itself: -EBUSY).
  *
+ * users: files show with the owners that they have on the host for a container in that namespace;
+ * NULL: with those on disk, which are the container's own. -EOPNOTSUPP: the kernel or the store's
+ * file system cannot do it, which the message says.
+ *
  * passing: the container is removed when it has ended (--rm), so that nobody will read its files
  * after a power cut: mounted "volatile" (Linux 5.10), fsync does nothing and unmounting does not
  * wait for the whole file system's writes (0.1 instead of 30 ms and more on a busy disk). */
-int store_snapshot_mount(struct store *store, const char *container, bool passing, int *ret_fd,
-                         struct error *err);
+int store_snapshot_mount(struct store *store, const char *container, bool passing,
+                         const struct store_users *users, int *ret_fd, struct error *err);
 
 /* The upper folder, opened for reading, for a commit; the caller's. Of a limited one the file
  * system stays mounted below ROOT/containers/ID until the snapshot is mounted again or goes. */

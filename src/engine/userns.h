@@ -1,0 +1,46 @@
+/*
+ * User namespaces of containers: which mapping a container gets when it is created, and the
+ * namespace itself when it starts.
+ *
+ * A range that a container's record names is its own until the record is gone; nothing else keeps
+ * account of them.
+ */
+#ifndef ENGINE_USERNS_H
+#define ENGINE_USERNS_H
+
+#include <store/snapshot.h>
+
+#include "internal.h"
+
+/* Sets record->user_namespace of a container that is being created, by its specification and the
+ * engine's settings; NULL: the machine's users. Reads /etc/subuid and /etc/subgid. -EINVAL in
+ * dockerd's words: what it shares with the machine excludes a user namespace; -ENOENT, -ENOSPC:
+ * there are no IDs, or none free. */
+int userns_choose(struct container *container, struct error *err);
+
+/* "0:100000:65536" of users and of groups behind a blank, for the snapshot's record. Owned by the
+ * caller; NULL: none. */
+char *userns_text(const struct container *container);
+
+/* Whether containers that do not say get a mapping that all of them share (dockerd's remap). */
+bool userns_is_default(const struct engine *engine);
+
+/* What a start holds until the monitor has it. */
+struct userns {
+    struct store_users users; /* namespace_fd -1: none */
+    int netns_fd;             /* of a new one: a network namespace that belongs to it; else -1 */
+};
+#define USERNS_INIT                                                                                \
+    {                                                                                              \
+        .users = {.namespace_fd = -1}, .netns_fd = -1                                              \
+    }
+
+/* That of the container whose namespaces it shares, or a new one, by a child that lives for the
+ * moment of it (0.5 ms). Does nothing for a container without. userns_close() in any case. */
+int userns_open(const struct container *container, struct userns *ret, struct error *err);
+
+/* A new one of the same mapping, for a worker in its files. -1: it has none. Any thread. */
+int userns_open_mapping(const struct api_id_mappings *mappings, int *ret_fd, struct error *err);
+void userns_close(struct userns *userns);
+
+#endif
