@@ -8,6 +8,7 @@
 #include <base/text.h>
 
 #include "cgroup.h"
+#include "idmap.h"
 #include "spawn.h"
 #include "spec.h"
 
@@ -28,6 +29,15 @@ static void add_option(char ***argv, const char *name, char *value)
 static void add_number(char ***argv, const char *name, int value)
 {
     add_option(argv, name, xasprintf("%d", value));
+}
+
+static void add_users(char ***argv, const struct api_id_mappings *mappings)
+{
+    add_number(argv, "--userns-fd", USERNS_FD);
+    add_option(argv, "--root-uid",
+               xasprintf("%u", idmap_root(mappings->uids, mappings->uids_count)));
+    add_option(argv, "--root-gid",
+               xasprintf("%u", idmap_root(mappings->gids, mappings->gids_count)));
 }
 
 static char **monitor_arguments(struct container *container, bool netns, bool userns)
@@ -61,7 +71,7 @@ static char **monitor_arguments(struct container *container, bool netns, bool us
     if (netns)
         add_number(&argv, "--netns-fd", NETNS_FD);
     if (userns)
-        add_number(&argv, "--userns-fd", USERNS_FD);
+        add_users(&argv, container->record->user_namespace);
     return argv;
 }
 

@@ -53,13 +53,19 @@ char *session_file(const struct monitor *monitor, const struct session *session,
     return xasprintf("%s/exec-%s.%s", monitor->options->bundle, session->id, suffix);
 }
 
-/* Our end (fds[ours]) does not block; the sandbox's end is another open file and does. */
-static int open_pipe(int ours, int *ret_ours, int *ret_theirs, struct error *err)
+/* Our end (fds[ours]) does not block; the sandbox's end is another open file and does. Its root
+ * may give it to the program's user, who opens it by way of /dev/stdout: in a user namespace only
+ * when the pipe belongs to it. */
+static int open_pipe(const struct monitor *monitor, int ours, int *ret_ours, int *ret_theirs,
+                     struct error *err)
 {
+    const struct monitor_options *options = monitor->options;
     int fds[2];
 
     if (pipe2(fds, O_CLOEXEC) < 0)
         return error_errno(err, errno, "make a pipe");
+    if (options->root_uid || options->root_gid)
+        (void)!fchown(fds[0], options->root_uid, options->root_gid);
     fcntl(fds[ours], F_SETFL, O_NONBLOCK | (ours ? O_WRONLY : O_RDONLY));
     *ret_ours = fds[ours];
     *ret_theirs = fds[!ours];
@@ -84,9 +90,9 @@ int session_open_streams(struct monitor *monitor, struct session *session,
     if (session->tty)
         r = open_console(monitor, session, err);
     if (!session->tty && session->with_stdin)
-        r = open_pipe(1, &session->input.watch.fd, &stdio.fds[0], err);
+        r = open_pipe(monitor, 1, &session->input.watch.fd, &stdio.fds[0], err);
     for (int i = 0; r == 0 && i < 2 && !session->tty && session->with_output; i++) {
-        r = open_pipe(0, &session->output[i].watch.fd, &stdio.fds[1 + i], err);
+        r = open_pipe(monitor, 0, &session->output[i].watch.fd, &stdio.fds[1 + i], err);
         if (r == 0 && is_container(monitor, session))
             fcntl(stdio.fds[1 + i], F_SETPIPE_SZ, PIPE_SIZE); /* may be over a limit: no matter */
     }

@@ -33,6 +33,8 @@ enum option_code {
     OPTION_ROOTFS_FD,
     OPTION_NETNS_FD,
     OPTION_USERNS_FD,
+    OPTION_ROOT_UID,
+    OPTION_ROOT_GID,
 };
 
 static const struct option long_options[] = {
@@ -53,6 +55,8 @@ static const struct option long_options[] = {
     {"rootfs-fd", required_argument, NULL, OPTION_ROOTFS_FD},
     {"netns-fd", required_argument, NULL, OPTION_NETNS_FD},
     {"userns-fd", required_argument, NULL, OPTION_USERNS_FD},
+    {"root-uid", required_argument, NULL, OPTION_ROOT_UID},
+    {"root-gid", required_argument, NULL, OPTION_ROOT_GID},
     {NULL, 0, NULL, 0},
 };
 
@@ -66,6 +70,18 @@ static int parse_number(const char *name, const char *text, int64_t min, int64_t
         return -EINVAL;
     }
     *ret = (int)number;
+    return 0;
+}
+
+static int parse_id(const char *name, const char *text, uint32_t *ret)
+{
+    uint64_t number;
+
+    if (text_to_u64(text, 0, UINT32_MAX - 1, &number) < 0) {
+        log_error("--%s: '%s' is no user or group", name, text);
+        return -EINVAL;
+    }
+    *ret = (uint32_t)number;
     return 0;
 }
 
@@ -137,6 +153,10 @@ static int parse_number_option(int code, const char *name, struct monitor_option
         return parse_number(name, optarg, 3, FD_MAX, &options->netns_fd);
     case OPTION_USERNS_FD:
         return parse_number(name, optarg, 3, FD_MAX, &options->userns_fd);
+    case OPTION_ROOT_UID:
+        return parse_id(name, optarg, &options->root_uid);
+    case OPTION_ROOT_GID:
+        return parse_id(name, optarg, &options->root_gid);
     default:
         log_error("unknown option, or one without its value");
         return -EINVAL;

@@ -26,6 +26,7 @@ struct monitor_options {
     int rootfs_fd;
     int netns_fd;
     int userns_fd;
+    uint32_t root_uid, root_gid; /* what its root is on the machine */
 };
 
 /* Runs until the container has ended and everybody has been told, or the daemon went away before

@@ -277,13 +277,14 @@ struct monitor_exited {
  * Command line: cloche-monitor --protocol 2 --id ID --bundle DIR --runtime PATH --runtime-root DIR
  *   --log PATH [--tty] [--open-stdin] [--stdin-once] [--stop-signal N] [--stop-timeout SECONDS]
  *   [--memory-cgroup DIR] [--freezer FILE] --control-fd N [--rootfs-fd N] [--netns-fd N]
- *   [--userns-fd N]
+ *   [--userns-fd N] [--root-uid N] [--root-gid N]
  *
  * --rootfs-fd: a detached mount (fsmount, open_tree), put on BUNDLE/rootfs (an existing directory);
  * --netns-fd: a network namespace, bound on BUNDLE/netns (created when missing); --userns-fd: a
- * user namespace, on BUNDLE/userns; all in the monitor's own mount namespace only. --memory-cgroup:
- * the container's cgroup folder with memory.oom_control (v1) or memory.events (v2), read at the
- * end. --freezer: freezer.state (v1) or cgroup.events (v2) of its cgroup: a paused container is not
+ * user namespace, on BUNDLE/userns; all in the monitor's own mount namespace only. --root-uid and
+ * --root-gid: what its root is on the machine, whose its pipes are. --memory-cgroup: the
+ * container's cgroup folder with memory.oom_control (v1) or memory.events (v2), read at the end.
+ * --freezer: freezer.state (v1) or cgroup.events (v2) of its cgroup: a paused container is not
  * checked. --stop-timeout: seconds, < 0: for ever. --protocol: the version that the daemon speaks
  * on --control-fd before it says HELLO. stdin and stdout /dev/null, stderr a file for complaints.
  * The runtime is called with
