@@ -26,8 +26,9 @@ struct bundle_namespace {
 
 /* A device of the machine that the container has, as it was found. */
 struct bundle_device {
-    const char *path; /* in the container */
-    char type;        /* b or c */
+    const char *path;   /* in the container */
+    const char *source; /* on the machine */
+    char type;          /* b or c */
     uint32_t major, minor;
     uint32_t mode; /* permissions */
     uint32_t uid, gid;

@@ -92,7 +92,7 @@ static void put_device_rules(struct json_writer *writer, const struct bundle_fac
 
 static void put_device_nodes(struct json_writer *writer, const struct bundle_facts *facts)
 {
-    if (facts->devices_count == 0)
+    if (facts->devices_count == 0 || facts->users) /* then they are bound: bundle_mounts.c */
         return;
     begin_array(writer, "devices");
     for (size_t i = 0; i < facts->devices_count; i++) {

@@ -112,11 +112,17 @@ static void put_shm(struct json_writer *writer, const struct bundle_facts *facts
     put_mount(writer, "tmpfs", "shm", "/dev/shm", options);
 }
 
+/* Only who made an IPC namespace can mount its message queues. */
+static bool can_mount(const struct bundle_facts *facts, const struct default_mount *mount)
+{
+    return !facts->users || facts->ipc.kind != BUNDLE_HOST || !text_equal(mount->type, "mqueue");
+}
+
 static void put_default_mounts(struct json_writer *writer, const struct bundle_context *context)
 {
     for (size_t i = 0; i < ARRAY_SIZE(default_mounts); i++) {
         const struct default_mount *mount = &default_mounts[i];
-        if (!is_taken(context->facts, mount->target))
+        if (!is_taken(context->facts, mount->target) && can_mount(context->facts, mount))
             put_default_mount(writer, context, mount);
     }
     if (!is_taken(context->facts, "/dev/shm"))
@@ -139,6 +145,17 @@ static void put_file_binds(struct json_writer *writer, const struct bundle_facts
         if (!is_taken(facts, target))
             put_own_file(writer, facts, source, target, read_only);
     }
+}
+
+/* Nobody in a user namespace can make a device; the machine's own are bound, wherever they are to
+ * be seen. */
+static void put_bound_devices(struct json_writer *writer, const struct bundle_facts *facts)
+{
+    char *const options[] = {(char *)"bind", (char *)"rprivate", (char *)"nosuid", (char *)"noexec",
+                             NULL};
+
+    for (size_t i = 0; facts->users && i < facts->devices_count; i++)
+        put_mount(writer, "bind", facts->devices[i].source, facts->devices[i].path, options);
 }
 
 const char *bundle_init_path(const struct api_container_spec *effective)
@@ -231,13 +248,15 @@ void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *
         put_bind(writer, facts->mounts[i].source, facts->mounts[i].target,
                  facts->mounts[i].read_only);
     put_default_mounts(writer, context);
+    put_bound_devices(writer, facts);
     put_file_binds(writer, facts);
     if (facts->init)
         put_bind(writer, facts->init, bundle_init_path(facts->effective), true);
     for (size_t i = 0; i < facts->effective->mounts_count; i++) {
         const struct api_mount *mount = facts->effective->mounts[i];
         if (text_equal(mount->type, "bind"))
-            put_user_bind(writer, mount, mount->source, false);
+            put_user_bind(writer, mount, mount->source,
+                          facts->users && mount->bind_options && mount->bind_options->id_map);
         else if (text_equal(mount->type, "volume"))
             put_volume(writer, facts, mount);
         else if (text_equal(mount->type, "tmpfs"))

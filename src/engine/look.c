@@ -48,6 +48,7 @@ void look_finish(struct look *look)
 {
     for (size_t i = 0; i < look->devices_count; i++) {
         free((char *)look->devices[i].path);
+        free((char *)look->devices[i].source);
         free((char *)look->devices[i].access);
     }
     free(look->devices);
@@ -176,6 +177,7 @@ static void add_device(struct look *found, const struct subject *subject,
     found->devices = xrealloc(found->devices, found->devices_count + 1, sizeof(*found->devices));
     found->devices[found->devices_count++] = (struct bundle_device){
         .path = xasprintf("%s%s", place, line->path + strlen(subject->path)),
+        .source = xstrdup(line->path),
         .type = line->type,
         .major = line->major,
         .minor = line->minor,

@@ -103,12 +103,16 @@ static int bind_word(struct api_mount *mount, const char *word, struct error *er
         mount->bind_options->non_recursive = mount->bind_options->has_non_recursive = true;
         return 0;
     }
+    if (mount->bind_options && text_equal(word, "idmap")) {
+        mount->bind_options->id_map = mount->bind_options->has_id_map = true;
+        return 0;
+    }
     if (mount->volume_options && text_equal(word, "nocopy")) {
         mount->volume_options->no_copy = mount->volume_options->has_no_copy = true;
         return 0;
     }
     if (is_among(word, words_without_effect, ARRAY_SIZE(words_without_effect)) ||
-        text_equal(word, "nocopy"))
+        text_equal(word, "nocopy") || text_equal(word, "idmap")) /* volumes are mapped anyway */
         return 0;
     return error_set(err, -EINVAL, "invalid mode: %.80s", word);
 }

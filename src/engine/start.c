@@ -202,6 +202,8 @@ static int prepare(struct start_operation *start, struct error *err)
     if (r == 0)
         r = user_resolve(start->rootfs_fd, &question, &user, err);
     if (r == 0)
+        r = userns_check(container, &user, err);
+    if (r == 0)
         r = write_config(start, run_fd, &user, err);
     if (r == 0)
         r = write_check(start, run_fd, &user, err);

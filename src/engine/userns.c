@@ -75,6 +75,37 @@ static int read_pool(const char *file, const char *name, struct id_pool *ret, st
     return idmap_read_pool(text ? text : "", file, name, ret, err);
 }
 
+static bool touches(struct api_id_range *const *a, size_t a_count, struct api_id_range *const *b,
+                    size_t b_count)
+{
+    for (size_t i = 0; i < a_count; i++) {
+        for (size_t j = 0; j < b_count; j++) {
+            if (a[i]->host_id < (uint64_t)b[j]->host_id + b[j]->size &&
+                b[j]->host_id < (uint64_t)a[i]->host_id + a[i]->size)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Where both kinds take their IDs of one name, or of lines that overlap. */
+static int check_alone(const struct engine *engine, const struct api_id_mappings *mappings,
+                       struct error *err)
+{
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        const struct container *other = engine->containers[i];
+        const struct api_id_mappings *its = other->record->user_namespace;
+        if (!its || !text_equal(its->kind, auto_word))
+            continue;
+        if (touches(mappings->uids, mappings->uids_count, its->uids, its->uids_count) ||
+            touches(mappings->gids, mappings->gids_count, its->gids, its->gids_count))
+            return error_set(err, -EBUSY,
+                             "container %s has IDs of its own among those that are to be shared",
+                             other->name);
+    }
+    return 0;
+}
+
 static int choose_remap(const struct engine *engine, struct api_id_mappings *mappings,
                         struct error *err)
 {
@@ -89,7 +120,7 @@ static int choose_remap(const struct engine *engine, struct api_id_mappings *map
         return error_context(err, "remap the container's users"), r;
     idmap_fill(&uids, &mappings->uids, &mappings->uids_count);
     idmap_fill(&gids, &mappings->gids, &mappings->gids_count);
-    return 0;
+    return check_alone(engine, mappings, err);
 }
 
 /* --- a range of its own ----------------------------------------------------------------------- */
@@ -270,6 +301,62 @@ char *userns_text(const struct container *container)
     buffer_append_char(&text, ' ');
     append_ranges(&text, mappings->gids, mappings->gids_count);
     return buffer_steal(&text);
+}
+
+/* --- when it starts --------------------------------------------------------------------------- */
+
+static int check_id(struct api_id_range *const *ranges, size_t count, const char *what, uint32_t id,
+                    struct error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (id >= ranges[i]->container_id && id - ranges[i]->container_id < ranges[i]->size)
+            return 0;
+    }
+    error_set(err, -EINVAL, "%s %u is not in the container's user namespace", what, id);
+    return error_hint(err, "--userns=auto:size=N gives it more IDs"), -EINVAL;
+}
+
+static int check_user(const struct api_id_mappings *mappings, const struct user *user,
+                      struct error *err)
+{
+    int r = check_id(mappings->uids, mappings->uids_count, "user", user->uid, err);
+
+    if (r == 0)
+        r = check_id(mappings->gids, mappings->gids_count, "group", user->gid, err);
+    for (size_t i = 0; r == 0 && i < user->additional_gids_count; i++)
+        r = check_id(mappings->gids, mappings->gids_count, "group", user->additional_gids[i], err);
+    return r;
+}
+
+/* Its own mount(2) may only do what needs no device of the machine. */
+static int check_volume(const struct api_mount *mount, struct error *err)
+{
+    const struct json_string_map *how =
+        mount->volume_options ? mount->volume_options->driver_options : NULL;
+
+    if (!how || !how->count)
+        return 0;
+    const char *o = json_string_map_get(how, "o"), *type = json_string_map_get(how, "type");
+    _cleanup_strv_ char **options = strv_split(o ? o : "", ',');
+    if (strv_contains(options, "bind") || strv_contains(options, "rbind") ||
+        text_equal(type, "tmpfs"))
+        return 0;
+    error_set(err, -EINVAL, "volume %s of type %s cannot be mounted in a user namespace",
+              mount->source, type ? type : "none");
+    return error_hint(err, "run it with --userns=host"), -EINVAL;
+}
+
+int userns_check(const struct container *container, const struct user *user, struct error *err)
+{
+    const struct api_id_mappings *mappings = container->record->user_namespace;
+    const struct api_container_spec *spec = container->effective;
+
+    if (!mappings)
+        return 0;
+    int r = check_user(mappings, user, err);
+    for (size_t i = 0; r == 0 && i < spec->mounts_count; i++)
+        r = check_volume(spec->mounts[i], err);
+    return r;
 }
 
 /* --- the namespace itself --------------------------------------------------------------------- */

@@ -11,6 +11,7 @@
 #include <store/snapshot.h>
 
 #include "internal.h"
+#include "user.h"
 
 /* Sets record->user_namespace of a container that is being created, by its specification and the
  * engine's settings; NULL: the machine's users. Reads /etc/subuid and /etc/subgid. -EINVAL in
@@ -24,6 +25,10 @@ char *userns_text(const struct container *container);
 
 /* Whether containers that do not say get a mapping that all of them share (dockerd's remap). */
 bool userns_is_default(const struct engine *engine);
+
+/* What only shows when it starts: -EINVAL: the user, or a group of it, is none of the container's;
+ * a volume would have to be mounted by the machine's root. */
+int userns_check(const struct container *container, const struct user *user, struct error *err);
 
 /* What a start holds until the monitor has it. */
 struct userns {

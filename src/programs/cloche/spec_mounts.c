@@ -230,6 +230,8 @@ static int take_bind_field(struct api_mount *mount, const char *key, const char 
         return take_boolean(key, value, &how->non_recursive, &how->has_non_recursive, err);
     if (text_equal(key, "bind-create-src"))
         return take_boolean(key, value, &how->create_mountpoint, &how->has_create_mountpoint, err);
+    if (text_equal(key, "idmap"))
+        return take_boolean(key, value, &how->id_map, &how->has_id_map, err);
     if (text_equal(key, "bind-recursive"))
         return take_recursion(mount, value ? value : "", err);
     return error_set(err, -EINVAL, "unexpected key '%s' in '%s=%s'", key, key, value);
@@ -287,7 +289,7 @@ static int take_field(struct api_mount *mount, const char *key, const char *valu
     if (text_equal(key, "readonly") || text_equal(key, "ro"))
         return take_boolean(key, value, &mount->read_only, &mount->has_read_only, err);
     if (!value && !text_equal(key, "volume-nocopy") && !text_equal(key, "bind-nonrecursive") &&
-        !text_equal(key, "bind-create-src"))
+        !text_equal(key, "bind-create-src") && !text_equal(key, "idmap"))
         return error_set(err, -EINVAL, "invalid field '%s' must be a key=value pair", key);
     if (text_equal(key, "type"))
         set_text(&mount->type, value);
@@ -297,7 +299,7 @@ static int take_field(struct api_mount *mount, const char *key, const char *valu
         set_text(&mount->target, value);
     else if (text_equal(key, "consistency"))
         set_text(&mount->consistency, value);
-    else if (text_starts_with(key, "bind-"))
+    else if (text_starts_with(key, "bind-") || text_equal(key, "idmap"))
         return take_bind_field(mount, key, value, err);
     else if (text_starts_with(key, "volume-"))
         return take_volume_field(mount, key, value, err);
