@@ -74,6 +74,8 @@ int spec_build(const struct spec_options *options, char *const *operands,
         r = mounts_build(&options->mounts, spec, err);
     if (r >= 0)
         r = supervision_build(&options->supervision, spec, err);
+    if (r >= 0)
+        r = isolation_apply_profile(options->isolation.profile, spec, err);
     if (r < 0)
         return r;
     *ret = steal_ptr(spec);

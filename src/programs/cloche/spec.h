@@ -34,7 +34,7 @@ int resources_build(const struct resource_options *options, struct api_resources
 
 struct isolation_options {
     char **cap_add, **cap_drop, **devices, **device_rules, **security_opt, **sysctls, **ulimits;
-    const char *cgroup_parent, *cgroupns, *ipc, *isolation, *pid, *userns, *uts;
+    const char *cgroup_parent, *cgroupns, *ipc, *isolation, *pid, *profile, *userns, *uts;
     struct option_number oom_score_adj;
     uint64_t shm_size; /* bytes */
     bool privileged, unused, api_socket;
@@ -44,6 +44,10 @@ struct isolation_options {
 extern const struct option isolation_option_table[];
 int isolation_build(const struct isolation_options *options, struct api_container_spec *spec,
                     struct error *err);
+
+/* What --profile adds to all that the other options say, which must be there already. */
+int isolation_apply_profile(const char *profile, struct api_container_spec *spec,
+                            struct error *err);
 
 /* ---- networks: spec_network.c */
 

@@ -17,6 +17,7 @@ enum { PROFILE_MAX = 512 * 1024 };
 
 static const char *const cgroup_words[] = {"host", "private", NULL};
 static const char *const host_words[] = {"host", NULL};
+static const char *const profile_words[] = {"docker", "kiosk", NULL};
 static const char *const users_words[] = {"host", "remap", "auto", NULL};
 static const char *const isolation_words[] = {"default", NULL};
 
@@ -134,6 +135,15 @@ const struct option isolation_option_table[] = {
         .kind = OPTION_FLAG,
         .offset = offsetof(struct isolation_options, privileged),
         .help = "Let it do what root may do on this machine",
+    },
+    {
+        .name = "profile",
+        .kind = OPTION_TEXT,
+        .offset = offsetof(struct isolation_options, profile),
+        .argument = "string",
+        .help = "What it may do: docker, or kiosk, the strict one",
+        .complete = COMPLETE_CHOICES,
+        .choices = profile_words,
     },
     {
         .name = "security-opt",
@@ -336,5 +346,39 @@ int isolation_build(const struct isolation_options *options, struct api_containe
     spec->has_oom_score_adj = options->oom_score_adj.set;
     spec->shm_size = options->shm_size;
     spec->has_shm_size = options->shm_size != 0;
+    return 0;
+}
+
+/* ---- profiles */
+
+static bool has_word(char *const *words, const char *start)
+{
+    for (; words && *words; words++) {
+        if (text_starts_with(*words, start))
+            return true;
+    }
+    return false;
+}
+
+/* For programs that people touch. What another option gives expressly it keeps. */
+int isolation_apply_profile(const char *profile, struct api_container_spec *spec, struct error *err)
+{
+    if (!text_equal(profile, "kiosk"))
+        return 0;
+    if (spec->privileged)
+        return error_set(err, -EINVAL, "--profile kiosk excludes --privileged");
+    if (!has_word(spec->security_opt, "no-new-privileges")) {
+        strv_append(&spec->security_opt, "no-new-privileges");
+        spec->security_opt_count++;
+    }
+    if (!strv_contains(spec->cap_drop, "ALL")) {
+        strv_append(&spec->cap_drop, "ALL");
+        spec->cap_drop_count++;
+    }
+    if (text_empty(spec->userns_mode)) {
+        free(spec->userns_mode);
+        spec->userns_mode = xstrdup("auto");
+    }
+    spec->read_only_root = spec->has_read_only_root = true;
     return 0;
 }
