@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 
+from dockers import Docker
 from harness import main, run, test, wait_for
 
 FIRST, SIZE = 2000000, 65536
@@ -168,6 +170,103 @@ def volumes_are_shared_and_binds_are_the_machines(instance, images, scratch):
 
 
 @test
+def a_bind_may_be_mapped(instance, images, scratch):
+    with subordinate(scratch):
+        instance.cloche("load", "-i", images.small())
+        folder = scratch / "folder"
+        folder.mkdir()
+        (folder / "own").write_text("text\n")
+        os.chmod(folder / "own", 0o600)
+        for options in (("-v", f"{folder}:/f:idmap"), ("--mount", f"type=bind,source={folder},target=/f,idmap")):
+            result = instance.cloche("run", "--rm", "--userns=auto", *options, "small:1", "sh", "-c",
+                                     "cat /f/own; stat -c %u:%g /f /f/own; echo x >/f/new")
+            assert result.lines == ["text", "0:0", "0:0"], result
+            assert owner(folder / "new") == (0, 0)
+            (folder / "new").unlink()
+        # Without a user namespace there is nothing to map.
+        assert instance.cloche("run", "--rm", "-v", f"{folder}:/f:idmap", "small:1", "cat", "/f/own").out == "text\n"
+
+
+@test
+def streams_devices_and_namespaces_are_the_containers(instance, images, scratch):
+    with subordinate(scratch):
+        instance.cloche("load", "-i", images.small())
+        go = lambda script, *options, **more: instance.cloche("run", "--rm", "--userns=auto", *options, "small:1",
+                                                              "sh", "-c", script, **more)
+        for user in ("0", "1000:1000"):
+            result = go("cat </dev/stdin >/dev/stdout; echo wrong >/dev/stderr", "-i", "--user", user, input="text")
+            assert (result.out, result.err) == ("text", "wrong\n"), result
+        assert go("echo x >/dev/other && stat -c %t:%T /dev/other; echo x >/dev/null",
+                  "--device", "/dev/null:/dev/other").lines == ["1:3"]
+        go("mknod /sda b 8 0", code=1)
+        assert go("ping -c 1 127.0.0.1 >/dev/null; cat /proc/sys/net/ipv4/ip_forward",
+                  "--sysctl", "net.ipv4.ip_forward=1").out == "1\n"
+        go("ip link set lo down", "--cap-add", "NET_ADMIN")
+        go("ip link set lo down", code=2)
+        assert go("stat -c %u /dev/shm; hostname", "--ipc=host", "--uts=host").lines == ["65534", os.uname().nodename]
+        assert go("touch /x; chown 9:9 /x; stat -c %u /x", "--storage-opt", "size=16m").out == "9\n"
+        refused = go("id", "--userns=auto:size=1000", "--user", "1000", code=125)
+        assert "user 1000 is not in the container's user namespace" in refused.err, refused
+        instance.cloche("volume", "create", "--opt", "type=ext4", "--opt", "device=/dev/none", "disk")
+        refused = go("id", "-v", "disk:/disk", code=125)
+        assert "type ext4 cannot be mounted in a user namespace" in refused.err, refused
+
+
+@test
+def nothing_of_the_machine_can_be_changed(instance, images, scratch):
+    """By a root with all capabilities and no filter of system calls."""
+    with subordinate(scratch):
+        instance.cloche("load", "-i", images.small())
+        files = lambda: run("find", instance.root / "layers", "-printf", "%p %U:%G %m %T@ %s\\n").out
+        before = files()
+        script = """
+            umount /proc/sys; mount -o remount,bind,rw /proc/sys
+            for name in kernel/core_pattern kernel/modprobe kernel/sysrq vm/drop_caches; do
+                echo 1 >/proc/sys/$name && echo "wrote $name"
+            done
+            echo c >/proc/sysrq-trigger && echo wrote sysrq
+            mkdir -p /m; mount -t tmpfs t /m
+            mknod /m/disk b 254 0 && echo made a device
+            mount -t cgroup -o rw,devices c /m && echo mounted cgroups; mount -t devtmpfs d /m && echo mounted devices
+            mount -o remount,rw /sys && echo remounted /sys
+            chown -R 5:5 /bin /etc; chmod -R u+s /bin; rm -rf /etc/*
+            nsenter -t 1 -m true; dmesg >/dev/null 2>&1 && echo read the log
+            kill -9 -1
+        """
+        result = instance.cloche("run", "--rm", "--userns=auto", "--cap-add=ALL", "--security-opt",
+                                 "seccomp=unconfined", "small:1", "sh", "-c", script, code=None)
+        assert result.out == "", result
+        assert files() == before
+
+
+@test
+def ranges_survive_the_daemon_and_the_machine(instance, images, scratch):
+    with subordinate(scratch):
+        instance.cloche("load", "-i", images.small())
+        instance.cloche("run", "-d", "--name", "box", "--userns=auto", "--restart=always", "--health-cmd",
+                        "test $(id -u) = 0 && test -O /etc/hosts", "--health-interval", "0.2s", "small:1", "sh", "-c",
+                        "exec sleep 54321")
+        before = details(instance, "box")["userNamespace"]
+        healthy = lambda: details(instance, "box")["state"].get("health", {}).get("status") == "healthy"
+        wait_for(healthy)
+        instance.kill_daemon()
+        pid = int(run("pgrep", "-x", "-f", "sleep 54321").lines[0])
+        os.kill(pid, signal.SIGKILL)  # restarted by its monitor alone
+        wait_for(lambda: not pathlib.Path(f"/proc/{pid}").exists())
+        wait_for(lambda: details(instance, "box")["restartCount"] == 1)
+        wait_for(healthy)
+        assert details(instance, "box")["userNamespace"] == before
+        instance.cloche("stop", "-t", "0", "box")
+        instance.kill_daemon()
+        instance.forget_run()
+        instance.cloche("start", "box")
+        wait_for(healthy)
+        assert details(instance, "box")["userNamespace"] == before
+        instance.cloche("create", "--name", "other", "--userns=auto", "small:1")
+        assert mapped_to(instance, "other") == FIRST + SIZE
+
+
+@test
 def the_default_of_the_daemon(instance, images, scratch):
     with subordinate(scratch):
         configure(instance, scratch, mode="remap", remap="default")
@@ -188,6 +287,38 @@ def the_default_of_the_daemon(instance, images, scratch):
         instance.cloche("build", "-t", "built:1", scratch)
         assert instance.cloche("run", "--rm", "--userns=host", "built:1", "sh", "-c",
                                "cat /who /map /owner; stat -c %u /who").out.split() == ["0", str(REMAP), "4:5", "0"]
+
+
+@test
+def docker_s_clients_know_it(instance, images, scratch):
+    with subordinate(scratch):
+        configure(instance, scratch, mode="remap")
+        docker = Docker(instance)
+        docker("load", "-i", images.small("small:1"))
+        assert "name=userns" in docker("info", "--format", "{{json .SecurityOptions}}").out
+        docker("run", "-d", "--name", "own", "small:1", "sleep", "1000")
+        docker("run", "-d", "--name", "host", "--userns=host", "--privileged", "small:1", "sleep", "1000")
+        modes = docker("inspect", "--format", "{{.HostConfig.UsernsMode}}.", "own", "host").lines
+        assert modes == [".", "host."], modes
+        maps = [docker("exec", name, "cat", "/proc/self/uid_map").out.split()[1] for name in ("own", "host")]
+        assert maps == [str(REMAP), "0"], maps
+        refused = docker("run", "--privileged", "small:1", "true", code=125)
+        assert "You must run the container in the host namespace when running privileged mode" in refused.err, refused
+
+
+@test
+def the_kiosk_profile_is_the_strict_one(instance, images, scratch):
+    with subordinate(scratch):
+        instance.cloche("load", "-i", images.small())
+        state = "grep -E 'NoNewPrivs|CapBnd|CapEff' /proc/self/status; cat /proc/self/uid_map; touch /x 2>&1"
+        for options, caps in (((), "0000000000000000"), (("--cap-add=CHOWN",), "0000000000000001")):
+            result = instance.cloche("run", "--rm", "--profile=kiosk", *options, "small:1", "sh", "-c", state, code=1)
+            words = result.out.split()
+            assert words[:6] == ["CapEff:", caps, "CapBnd:", caps, "NoNewPrivs:", "1"], result
+            assert words[7] == str(FIRST) and "Read-only file system" in result.out, result
+        assert instance.cloche("run", "--rm", "--profile=docker", "small:1", "sh", "-c", state).out.split()[5] == "0"
+        assert "excludes" in instance.cloche("run", "--profile=kiosk", "--privileged", "small:1", code=125).err
+        assert "must be one of" in instance.cloche("run", "--profile=x", "small:1", code=125).err
 
 
 @test
