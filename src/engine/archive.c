@@ -23,6 +23,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "idmap.h"
 #include "internal.h"
 #include "monitor_root.h"
 #include "mounts.h"
@@ -47,7 +48,7 @@ struct engine_copy {
     bool keep_kind, own_by_user;
     int archive_fd;
     int tree_fd;
-    int users_fd; /* its user namespace; -1: the files have its IDs anyway */
+    int users_fd; /* a user namespace of its mapping; -1: it has the machine's users */
     bool runs;
     bool between; /* two runs */
     pid_t pid, monitor_pid;
@@ -99,18 +100,27 @@ static int find_owner(struct engine_copy *copy, struct error *err)
 static int prepare(struct engine_copy *copy, struct error *err)
 {
     const struct container *container = copy->base.container;
-    int r;
+    const struct api_id_mappings *mappings = container->record->user_namespace;
+    struct store_users users;
+    int r = 0;
 
+    /* The worker has the rights of the container's root and no others: it may be led to what the
+     * machine has bound there. */
+    if (mappings) {
+        r = userns_open_mapping(mappings, &copy->users_fd, err);
+        users =
+            (struct store_users){copy->users_fd, idmap_root(mappings->uids, mappings->uids_count),
+                                 idmap_root(mappings->gids, mappings->gids_count)};
+    }
+    if (r < 0)
+        return r;
     if (copy->runs)
         r = open_process(copy, &copy->tree_fd, err);
     else if (copy->between)
         r = monitor_root_open(copy->monitor_pid, container, &copy->tree_fd, err);
     else
-        r = store_snapshot_mount(container->engine->store, container->id, false, NULL,
-                                 &copy->tree_fd, err);
-    /* What it has mounted shows the machine's IDs. */
-    if (r == 0 && container->record->user_namespace && (copy->runs || copy->between))
-        r = userns_open_mapping(container->record->user_namespace, &copy->users_fd, err);
+        r = store_snapshot_mount(container->engine->store, container->id, false,
+                                 mappings ? &users : NULL, &copy->tree_fd, err);
     return r == 0 && copy->own_by_user ? find_owner(copy, err) : r;
 }
 

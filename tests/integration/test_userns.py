@@ -137,6 +137,36 @@ def images_and_copies_have_the_containers_ids(instance, images, scratch):
 
 
 @test
+def copies_have_no_other_rights_than_the_containers_root(instance, images, scratch):
+    """It leads them to files of the machine that it may not touch itself, running or not."""
+    with subordinate(scratch):
+        instance.cloche("load", "-i", images.small())
+        folder = scratch / "folder"
+        folder.mkdir()
+        os.chmod(scratch, 0o755)
+        (folder / "secret").write_text("host\n")
+        os.chmod(folder / "secret", 0o600)
+        (scratch / "given").write_text("given\n")
+        sleeper(instance, "box", "--userns=auto", "-v", f"{folder}:/f", "-v", "data:/data")
+        instance.cloche("exec", "box", "sh", "-c", "ln -s /f /link; echo v >/data/v; chown 3:4 /data/v")
+
+        def check():
+            assert "denied" in instance.cloche("cp", "box:/link/secret", "-", code=1).err
+            for target in ("box:/link/", "box:/link/secret", "box:/f/new"):
+                instance.cloche("cp", scratch / "given", target, code=1)
+            listed = run("tar", "--numeric-owner", "-tv",
+                         input=instance.cloche("cp", "box:/data", "-", text=False).out).out
+            assert "3/4" in listed and "0/0" in listed, listed
+            instance.cloche("cp", scratch / "given", "box:/data/given")
+            assert owner(instance.root / "volumes" / "data" / "_data" / "given") == (0, 0)
+            assert (folder / "secret").read_text() == "host\n" and len(list(folder.iterdir())) == 1
+
+        check()
+        instance.cloche("stop", "-t", "0", "box")
+        check()
+
+
+@test
 def volumes_are_shared_and_binds_are_the_machines(instance, images, scratch):
     with subordinate(scratch):
         instance.cloche("load", "-i", images.small())

@@ -8,6 +8,7 @@ import test_engine
 import test_manage
 import test_networks
 import test_supervision
+import test_userns
 
 harness.only(
     test_engine.limits_reach_the_kernel,
@@ -26,6 +27,8 @@ harness.only(
     test_supervision.a_container_is_restarted_and_counted,
     test_supervision.restarts_go_on_without_a_daemon_and_are_adopted,
     test_adoption.a_killed_monitor_ends_its_container,
+    test_userns.a_container_has_users_of_its_own,
+    test_userns.volumes_are_shared_and_binds_are_the_machines,
 )
 
 if __name__ == "__main__":

@@ -56,6 +56,15 @@ static int restrict_mounts(int fd, struct error *err)
     return 0;
 }
 
+static int map_owners(const struct image_worker_tree_mount *mount, int fd, struct error *err)
+{
+    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = IMAGE_FD_USERS};
+
+    if (mount_setattr(fd, "", AT_EMPTY_PATH, &attributes, sizeof(attributes)) < 0)
+        return error_errno(err, errno, "jail: map the owners of %s", mount->target);
+    return 0;
+}
+
 int tree_take(struct tree_mounts *mounts, struct error *err)
 {
     const struct image_worker_tree *tree = mounts->tree;
@@ -73,6 +82,8 @@ int tree_take(struct tree_mounts *mounts, struct error *err)
         r = take_source(tree->mounts[i], &mounts->mount_fds[i], err);
         if (r == 0 && mounts->mount_fds[i] >= 0)
             r = restrict_mounts(mounts->mount_fds[i], err);
+        if (r == 0 && mounts->mount_fds[i] >= 0 && tree->users && tree->mounts[i]->id_map)
+            r = map_owners(tree->mounts[i], mounts->mount_fds[i], err);
     }
     return r;
 }
