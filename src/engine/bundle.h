@@ -10,6 +10,7 @@
 
 #include <base/buffer.h>
 #include <base/error.h>
+#include <schema/cni.h>
 #include <schema/management.h>
 
 #include "user.h"
@@ -104,12 +105,13 @@ struct bundle_exec {
 void bundle_write_process(const struct api_container_spec *effective,
                           const struct bundle_exec *exec, struct buffer *out);
 
-/* Where a container sits on a bridge. */
+/* Where a container sits on a network. */
 struct bundle_place {
     struct in_addr address;
     struct in_addr gateway; /* the machine, as it sees it */
     bool names;             /* a name server of ours answers at NET_NAMES_ADDRESS */
     char *const *linked;    /* lines about other containers; NULL: none */
+    struct cni_dns *dns;    /* what its network says of that; NULL: nothing */
 };
 
 enum { BUNDLE_FILES = 3 };

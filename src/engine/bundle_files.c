@@ -112,10 +112,35 @@ static struct api_container_spec with_names(const struct api_container_spec *spe
     return own;
 }
 
-static char *resolv_conf_for(const struct api_container_spec *asked, bool own_network, bool names)
+/* What a network says of servers, where the container asked for none. */
+static struct api_container_spec with_network(const struct api_container_spec *spec,
+                                              const struct cni_dns *dns)
 {
-    const struct api_container_spec own = with_names(asked);
-    const struct api_container_spec *spec = names ? &own : asked;
+    struct api_container_spec own = *spec;
+
+    if (!dns)
+        return own;
+    if (own.dns_count == 0 && dns->nameservers_count > 0) {
+        own.dns = dns->nameservers;
+        own.dns_count = dns->nameservers_count;
+    }
+    if (own.dns_search_count == 0 && dns->search_count > 0) {
+        own.dns_search = dns->search;
+        own.dns_search_count = dns->search_count;
+    }
+    if (own.dns_options_count == 0 && dns->options_count > 0) {
+        own.dns_options = dns->options;
+        own.dns_options_count = dns->options_count;
+    }
+    return own;
+}
+
+static char *resolv_conf_for(const struct api_container_spec *wanted, bool own_network, bool names,
+                             const struct cni_dns *dns)
+{
+    const struct api_container_spec asked = with_network(wanted, dns);
+    const struct api_container_spec own = with_names(&asked);
+    const struct api_container_spec *spec = names ? &own : &asked;
     _cleanup_free_ char *machine = read_or_empty(machine_resolv_conf);
 
     if (own_network && strstr(machine, "nameserver 127.0.0.53")) {
@@ -202,7 +227,7 @@ static char *hosts_for(const struct api_container_spec *spec, const struct bundl
     add_extra_hosts(&out, spec, place);
     for (char *const *line = place ? place->linked : NULL; line && *line; line++)
         buffer_printf(&out, "%s\n", *line);
-    if (place && inet_ntop(AF_INET, &place->address, text, sizeof(text)))
+    if (place && place->address.s_addr && inet_ntop(AF_INET, &place->address, text, sizeof(text)))
         add_own_name(&out, spec, text);
     return buffer_steal(&out);
 }
@@ -274,7 +299,8 @@ int bundle_write_files(int directory_fd, const struct api_container_spec *effect
     bool host = text_equal(effective->network_mode, "host");
     _cleanup_free_ char *hosts = hosts_for(effective, place);
     _cleanup_free_ char *hostname = xasprintf("%s\n", effective->hostname);
-    _cleanup_free_ char *resolv_conf = resolv_conf_for(effective, !host, place && place->names);
+    _cleanup_free_ char *resolv_conf =
+        resolv_conf_for(effective, !host, place && place->names, place ? place->dns : NULL);
     int r;
 
     r = write_file(directory_fd, "hosts", hosts, err);
@@ -308,6 +334,6 @@ int bundle_begin_names(const char *files_directory, const struct api_container_s
         return error_errno(err, errno, "open %s", files_directory);
     if (!is_as_written(fd))
         return 0;
-    resolv_conf = resolv_conf_for(effective, true, true);
+    resolv_conf = resolv_conf_for(effective, true, true, NULL);
     return write_file(fd, "resolv.conf", resolv_conf, err);
 }

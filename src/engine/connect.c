@@ -142,6 +142,11 @@ static int may_connect(struct container *container, const struct network *networ
                          "cannot be connected to any other network");
     if (network->kind == NETWORK_NONE)
         return error_set(err, -EPERM, "container cannot be connected to the network none");
+    if (network->kind == NETWORK_CNI && is_live(container)) {
+        error_set(err, -EPERM, "network %s is one of plug-ins, and the container runs",
+                  network->record->name);
+        return error_hint(err, "connect it while it is stopped"), -EPERM;
+    }
     if (places_find(container, network))
         return error_set(err, -EPERM, "endpoint with name %s already exists in network %s",
                          container->name, network->record->name);
@@ -313,6 +318,11 @@ static int disconnect_apply(struct change_operation *change)
                    ? error_set(&change->err, -EPERM, "container %s is not connected to network %s",
                                container->id, network->record->name)
                    : error_set(&change->err, -ENOENT, "network %.128s not found", change->network);
+    if (place->held && network && network->kind == NETWORK_CNI) {
+        error_set(&change->err, -EPERM, "network %s is one of plug-ins, and the container runs",
+                  network->record->name);
+        return error_hint(&change->err, "disconnect it while it is stopped"), -EPERM;
+    }
     if (place->held)
         return disconnect_running(change, place);
     place_remove(container, place);
@@ -386,6 +396,9 @@ static int unpublish_apply(struct change_operation *change)
 {
     struct container *container = change->base.container;
 
+    if (container->ports_by_plugins)
+        return error_set(&change->err, -EPERM,
+                         "its ports were published by plug-ins: they go when it stops");
     for (size_t i = 0; i < change->ports->ports_count; i++) { /* all of them or none */
         const struct api_port *port = change->ports->ports[i];
 

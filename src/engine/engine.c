@@ -10,6 +10,7 @@
 #include "adopt.h"
 #include "build.h"
 #include "cgroup.h"
+#include "cni.h"
 #include "folders.h"
 #include "garbage_timer.h"
 #include "internal.h"
@@ -93,6 +94,7 @@ static void bring_up(struct engine *engine)
     int r = network_open(engine, &engine->net_error);
 
     adopt_connect_all(engine);
+    cni_settle(engine);
     if (r >= 0)
         r = network_setup(engine, &engine->net_error);
     engine_settle(&engine->net_error, r);
@@ -109,6 +111,7 @@ int engine_create(const struct engine_config *config, struct engine **ret, struc
     engine->instance = config->instance;
     engine->on_event = config->on_event;
     engine->on_event_data = config->on_event_data;
+    engine->cni = config->cni;
     engine->cpus = count_cpus();
     engine->cgroup_v2 = cgroup_is_v2();
     r = find_programs(engine, config, err);
@@ -182,5 +185,6 @@ void engine_free(struct engine *engine)
     free(engine->registry_program);
     registries_settings_free(engine->registries);
     userns_settings_free(engine->userns);
+    cni_settings_free(engine->cni);
     free(engine);
 }

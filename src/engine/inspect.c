@@ -157,21 +157,22 @@ static char *address6_text(struct in6_addr address)
 
 static void add_addresses(const struct place *place, struct api_container_endpoint *endpoint)
 {
-    const struct network *network = place->network;
     char text[NET_ADDRESS_TEXT];
 
     endpoint->link = xstrdup(place->interface.name);
-    endpoint->address = xstrdup(net_address_format(place->interface.address, text));
-    endpoint->prefix_length = (int32_t)network->subnet.prefix;
-    endpoint->has_prefix_length = true;
-    endpoint->gateway = xstrdup(net_address_format(network->subnet.gateway, text));
     endpoint->mac_address = mac_text(place->interface.mac);
-    if (network->subnet6.prefix == 0)
+    if (place_prefix(place)) {
+        endpoint->address = xstrdup(net_address_format(place->interface.address, text));
+        endpoint->prefix_length = (int32_t)place_prefix(place);
+        endpoint->has_prefix_length = true;
+        endpoint->gateway = xstrdup(net_address_format(place_gateway(place), text));
+    }
+    if (place_prefix6(place) == 0)
         return;
     endpoint->address6 = address6_text(place->interface.address6);
-    endpoint->prefix_length6 = (int32_t)network->subnet6.prefix;
+    endpoint->prefix_length6 = (int32_t)place_prefix6(place);
     endpoint->has_prefix_length6 = true;
-    endpoint->gateway6 = address6_text(network->subnet6.gateway);
+    endpoint->gateway6 = address6_text(place_gateway6(place));
 }
 
 static struct api_container_endpoint *endpoint_of(const struct container *container,
@@ -227,7 +228,7 @@ struct api_container_network *inspect_network(const struct container *container)
 
         network->address = steal_ptr(endpoint->address);
         network->prefix_length = endpoint->prefix_length;
-        network->has_prefix_length = true;
+        network->has_prefix_length = endpoint->has_prefix_length;
         network->gateway = steal_ptr(endpoint->gateway);
         network->mac_address = steal_ptr(endpoint->mac_address);
         network->address6 = steal_ptr(endpoint->address6);

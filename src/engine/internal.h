@@ -10,6 +10,7 @@
 
 #include <base/error.h>
 #include <base/process.h>
+#include <cni/cni.h>
 #include <engine/engine.h>
 #include <net/net.h>
 #include <net/pool.h>
@@ -58,6 +59,7 @@ struct engine {
     struct network **networks; /* oldest first; the engine's own are among them */
     size_t networks_count;
     struct helper *nameserver, *relay; /* NULL: not needed yet */
+    struct cni_settings *cni;          /* owned; NULL: none */
     uv_poll_t net_poll;
     uv_timer_t spare_timer;
     bool net_handles_open;
@@ -144,9 +146,11 @@ struct container {
     size_t publications_count;
     struct relayed *relayed; /* sockets that cloche-relay has or shall have (relay.c) */
     size_t relayed_count;
+    bool ports_by_plugins; /* they are not in the rules of net */
+    bool leaving;          /* it has ended, and plug-ins take its networks back (cni.c) */
 };
 
-enum network_kind { NETWORK_BRIDGE, NETWORK_HOST, NETWORK_NONE };
+enum network_kind { NETWORK_BRIDGE, NETWORK_HOST, NETWORK_NONE, NETWORK_CNI };
 
 /* A network, from its record. */
 struct network {
@@ -170,6 +174,8 @@ struct place {
     bool held;                   /* the rest is true */
     char endpoint_id[NETWORK_ID_DIGITS + 1];
     struct net_interface interface;
+    struct cni_addresses found; /* by plug-ins; addresses are in interface, too */
+    bool attached;              /* plug-ins were asked for it and are to be told its end */
 };
 
 /* --- container.c: the table ------------------------------------------------------------------- */
@@ -311,6 +317,11 @@ void places_free(struct container *container);
 /* The one whose addresses ports lead to and whose gateway is the default route; NULL: none is held.
  */
 struct place *places_main(const struct container *container);
+/* What goes with its addresses; prefix 0: it has none of the family. */
+unsigned place_prefix(const struct place *place);
+unsigned place_prefix6(const struct place *place);
+struct in_addr place_gateway(const struct place *place);
+struct in6_addr place_gateway6(const struct place *place);
 struct place *places_find(const struct container *container, const struct network *network);
 void place_free(struct place *place);
 /* Reserves addresses for it. */

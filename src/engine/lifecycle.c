@@ -8,6 +8,7 @@
 #include <base/text.h>
 #include <monitor/status.h>
 
+#include "cni.h"
 #include "events.h"
 #include "internal.h"
 #include "remove.h"
@@ -104,13 +105,53 @@ static void tell_disconnected(const struct container *container)
     }
 }
 
+/* --- networks of plug-ins --------------------------------------------------------------------- */
+
+struct leaving {
+    struct container *container; /* a reference */
+    struct container_end end;
+    char *why; /* owned */
+};
+
+static void on_left(void *data)
+{
+    struct leaving *leaving = data;
+    struct container *container = leaving->container;
+
+    container->leaving = false;
+    if (!container->engine->ending)
+        container_ended(container, &leaving->end);
+    container_unref(container);
+    free(leaving->why);
+    free(leaving);
+}
+
+/* Who is told of its end may count on its addresses being free. */
+static void leave_first(struct container *container, const struct container_end *end)
+{
+    struct leaving *leaving = xnew(struct leaving);
+
+    leaving->container = container_ref(container);
+    leaving->end = *end;
+    leaving->why = xstrdup(end->why);
+    leaving->end.why = leaving->why;
+    container->leaving = true;
+    watchdog_stop(container);
+    link_destroy(steal_ptr(container->link));
+    cni_leave(container, on_left, leaving);
+}
+
 void container_ended(struct container *container, const struct container_end *end)
 {
     struct operation *current = container->operations;
     bool told = container->state == CONTAINER_RESTARTING && !end->lost;
 
-    if (!container_is_active(container))
+    if (!container_is_active(container) || container->leaving)
         return;
+    if (cni_is_attached(container)) {
+        leave_first(container, end);
+        return;
+    }
     container_ref(container);
     log_debug("container %.12s ended with %d", container->id, end->exit_code);
     write_end(container, end);
@@ -186,7 +227,7 @@ static void on_closed(void *data)
 {
     struct container *container = data;
 
-    if (container->engine->ending || !container_is_active(container))
+    if (container->engine->ending || container->leaving || !container_is_active(container))
         return;
     log_warning("the monitor of container %.12s is gone", container->id);
     link_destroy(steal_ptr(container->link));

@@ -87,7 +87,8 @@ static struct helper *get(struct engine *engine)
 
 bool place_has_names(const struct place *place)
 {
-    return place->held && place->network && !place->network->builtin;
+    return place->held && place->network && !place->network->builtin &&
+           place->network->kind == NETWORK_BRIDGE;
 }
 
 char **place_names(const struct container *container, const struct place *place)

@@ -11,6 +11,7 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "cni.h"
 #include "events.h"
 #include "names.h"
 #include "networks.h"
@@ -135,8 +136,8 @@ static int make(struct engine *engine, const struct api_network_create *how, str
     return 0;
 }
 
-void engine_network_create(struct engine *engine, const struct api_network_create *how,
-                           engine_document_done done, void *data)
+static void create(struct engine *engine, const struct api_network_create *how,
+                   engine_document_done done, void *data)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     struct network *network = NULL;
@@ -151,6 +152,60 @@ void engine_network_create(struct engine *engine, const struct api_network_creat
     change->job.work = insert_work;
     change->job.done = insert_done;
     disk_submit(engine->disk, &change->job);
+}
+
+/* Its list and plug-ins are looked at before it is made. */
+struct looked_create {
+    struct engine *engine;
+    struct api_network_create *how; /* owned */
+    engine_document_done done;
+    void *data;
+};
+
+static void looked_free(struct looked_create *looked)
+{
+    api_network_create_free(looked->how);
+    free(looked);
+}
+
+static void on_looked(const struct error *err, void *data)
+{
+    struct looked_create *looked = data;
+
+    if (err)
+        looked->done(err, NULL, looked->data);
+    else
+        create(looked->engine, looked->how, looked->done, looked->data);
+    looked_free(looked);
+}
+
+static int look_first(struct engine *engine, const struct api_network_create *how,
+                      engine_document_done done, void *data, struct error *err)
+{
+    const char *list = json_string_map_get(how->options, CNI_LIST_OPTION);
+    struct looked_create *looked = xnew(struct looked_create);
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+
+    *looked = (struct looked_create){.engine = engine, .done = done, .data = data};
+    api_network_create_write(how, &text);
+    int r = api_network_create_parse(text.data, text.length, "network", &looked->how, err);
+    if (r == 0)
+        r = cni_look(engine, list ? list : how->name, on_looked, looked, err);
+    if (r < 0)
+        looked_free(looked);
+    return r;
+}
+
+void engine_network_create(struct engine *engine, const struct api_network_create *how,
+                           engine_document_done done, void *data)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (!text_equal(how->driver, "cni"))
+        create(engine, how, done, data);
+    else if (check_name(engine, how->name, &err) < 0 ||
+             look_first(engine, how, done, data, &err) < 0)
+        done(&err, NULL, data);
 }
 
 /* --- remove ----------------------------------------------------------------------------------- */

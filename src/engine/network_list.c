@@ -22,20 +22,20 @@ static struct api_network_endpoint *endpoint_of(const struct container *containe
                                                 const struct place *place)
 {
     struct api_network_endpoint *endpoint = xnew(struct api_network_endpoint);
-    const struct network *network = place->network;
     char text[NET_IP_TEXT];
 
     endpoint->container = xstrdup(container->id);
     endpoint->name = xstrdup(container->name);
     endpoint->endpoint_id = xstrdup(place->endpoint_id);
     endpoint->mac_address = mac_text(place->interface.mac);
-    endpoint->ipv4_address = xasprintf("%s/%u", net_address_format(place->interface.address, text),
-                                       network->subnet.prefix);
-    if (network->subnet6.prefix > 0) {
+    if (place_prefix(place) > 0)
+        endpoint->ipv4_address = xasprintf(
+            "%s/%u", net_address_format(place->interface.address, text), place_prefix(place));
+    if (place_prefix6(place) > 0) {
         const struct net_ip address = net_ip_v6(place->interface.address6);
 
         endpoint->ipv6_address =
-            xasprintf("%s/%u", net_ip_format(&address, text), network->subnet6.prefix);
+            xasprintf("%s/%u", net_ip_format(&address, text), place_prefix6(place));
     }
     return endpoint;
 }
@@ -47,7 +47,7 @@ static void add_containers(const struct engine *engine, const struct network *ne
     for (size_t i = 0; i < engine->containers_count; i++) {
         const struct place *place = places_find(engine->containers[i], network);
 
-        if (place && place->held && network->kind == NETWORK_BRIDGE)
+        if (place && place->held && network->kind != NETWORK_HOST && network->kind != NETWORK_NONE)
             details->containers[details->containers_count++] =
                 endpoint_of(engine->containers[i], place);
     }

@@ -9,6 +9,7 @@
 #include <base/clock.h>
 #include <base/text.h>
 
+#include "cni.h"
 #include "networks.h"
 
 enum {
@@ -255,15 +256,37 @@ static int choose_missing(struct engine *engine, const struct api_network_create
 static int check_driver(const struct api_network_create *how, struct error *err)
 {
     if (!text_empty(how->driver) && !text_equal(how->driver, "bridge") &&
-        !text_equal(how->driver, "default")) {
+        !text_equal(how->driver, "default") && !text_equal(how->driver, "cni")) {
         error_set(err, -EINVAL, "network driver %s is not there", how->driver);
-        error_hint(err, "networks are bridges: --driver bridge");
+        error_hint(err, "networks are bridges (--driver bridge) or of plug-ins (--driver cni)");
         return -EINVAL;
     }
     if (how->ingress)
         return error_set(err, -EINVAL, "ingress networks belong to swarms, and there are none");
     if (!text_empty(how->scope) && !text_equal(how->scope, "local"))
         return error_set(err, -EINVAL, "scope %s is not there: local is", how->scope);
+    return 0;
+}
+
+/* What its list says nobody else does. */
+static int check_plugins(const struct api_network_create *how, struct error *err)
+{
+    const struct json_string_map *options = how->options;
+    const struct api_network_ipam *ipam = how->ipam;
+
+    if (ipam && (ipam->config_count > 0 || (ipam->options && ipam->options->count > 0) ||
+                 (!text_empty(ipam->driver) && !text_equal(ipam->driver, "default"))))
+        return error_set(err, -EINVAL,
+                         "a network of plug-ins has the addresses that its list says: no subnet, "
+                         "gateway or range");
+    if (how->enable_ipv6 || how->internal)
+        return error_set(err, -EINVAL, "%s: its list decides that for a network of plug-ins",
+                         how->internal ? "internal" : "IPv6");
+    for (size_t i = 0; options && i < options->count; i++) {
+        if (!text_equal(options->keys[i], CNI_LIST_OPTION))
+            return error_set(err, -EINVAL, "option %.80s: a network of plug-ins has only %s",
+                             options->keys[i], CNI_LIST_OPTION);
+    }
     return 0;
 }
 
@@ -282,6 +305,16 @@ int network_plan(struct engine *engine, const struct api_network_create *how, co
     record->labels = json_string_map_copy(how->labels);
     record->options = json_string_map_copy(how->options);
     r = check_driver(how, err);
+    if (r == 0 && text_equal(how->driver, "cni")) {
+        free(record->driver);
+        record->driver = xstrdup("cni");
+        r = check_plugins(how, err);
+        if (r < 0)
+            record_stored_network_free(record);
+        else
+            *ret = record;
+        return r;
+    }
     if (r == 0 && !engine->net)
         r = error_set(err, -ENETDOWN, "there is no network: %s", error_message(&engine->net_error));
     if (r == 0)

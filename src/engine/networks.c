@@ -36,6 +36,8 @@ static enum network_kind kind_of(const char *driver)
 {
     if (text_equal(driver, "host"))
         return NETWORK_HOST;
+    if (text_equal(driver, "cni"))
+        return NETWORK_CNI;
     return text_equal(driver, "null") ? NETWORK_NONE : NETWORK_BRIDGE;
 }
 

@@ -16,6 +16,7 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "cni.h"
 #include "nameserver.h"
 #include "networks.h"
 #include "relay.h"
@@ -136,6 +137,30 @@ struct place *places_main(const struct container *container)
     return first;
 }
 
+unsigned place_prefix(const struct place *place)
+{
+    return place->network->kind == NETWORK_CNI ? place->found.prefix
+                                               : place->network->subnet.prefix;
+}
+
+unsigned place_prefix6(const struct place *place)
+{
+    return place->network->kind == NETWORK_CNI ? place->found.prefix6
+                                               : place->network->subnet6.prefix;
+}
+
+struct in_addr place_gateway(const struct place *place)
+{
+    return place->network->kind == NETWORK_CNI ? place->found.gateway
+                                               : place->network->subnet.gateway;
+}
+
+struct in6_addr place_gateway6(const struct place *place)
+{
+    return place->network->kind == NETWORK_CNI ? place->found.gateway6
+                                               : place->network->subnet6.gateway;
+}
+
 static bool same_network(const char *a, const char *b)
 {
     return text_equal(a, b) || (text_equal(a, "default") && text_equal(b, "bridge")) ||
@@ -216,13 +241,16 @@ static struct record_place *record_of(const struct place *place)
     record->endpoint_id = xstrdup(place->endpoint_id);
     record->link = xstrdup(place->interface.name);
     record->host_link = xstrdup(place->interface.host_name);
-    record->address = xstrdup(net_address_format(place->interface.address, text));
-    if (place->network->subnet6.prefix > 0) {
+    if (place_prefix(place) > 0)
+        record->address = xstrdup(net_address_format(place->interface.address, text));
+    if (place_prefix6(place) > 0) {
         const struct net_ip address = net_ip_v6(place->interface.address6);
 
         record->address6 = xstrdup(net_ip_format(&address, text));
     }
     record->mac_address = text_of_mac(place->interface.mac);
+    if (place->network->kind == NETWORK_CNI)
+        cni_write_place(place, record);
     return record;
 }
 
@@ -395,6 +423,13 @@ int place_hold(struct container *container, struct place *place, struct error *e
     if (r < 0)
         return r;
     network = place->network;
+    if (network->kind == NETWORK_CNI) {
+        memset(&place->interface, 0, sizeof(place->interface));
+        choose_link(container, place);
+        text_random_hex(place->endpoint_id, NETWORK_ID_DIGITS);
+        place->held = true;
+        return 0;
+    }
     if (network->kind != NETWORK_BRIDGE)
         return error_set(err, -EPERM, "container cannot be connected to network %s among others",
                          network->record->name);
@@ -423,9 +458,10 @@ int place_hold(struct container *container, struct place *place, struct error *e
 
 void place_release(struct place *place)
 {
-    if (place->held && place->network)
+    if (place->held && place->network && place->network->kind == NETWORK_BRIDGE)
         net_pool_release(place->network->addresses, place->interface.address);
-    place->held = false;
+    place->held = place->attached = false;
+    place->found = (struct cni_addresses){0};
     place->endpoint_id[0] = '\0';
 }
 
@@ -456,6 +492,8 @@ void network_release(struct container *container)
     if (container->publications_count > 0)
         relay_gone(container);
     ports_withdraw(container);
+    if (cni_is_attached(container))
+        cni_leave(container, NULL, NULL);
     if (nameserver_is_needed(container))
         nameserver_gone(container);
     nameserver_drop(container);
@@ -532,7 +570,7 @@ static int create_own(struct container *container, int made_fd, int *ret_netns_f
     for (size_t i = 0; i < container->places_count && count < ENGINE_PLACES_MAX; i++) {
         struct place *place = container->places[i];
 
-        if (!place->held)
+        if (!place->held || place->network->kind == NETWORK_CNI)
             continue;
         place->interface.default_route = place == main && !place->network->record->internal;
         held[count] = place;
@@ -594,10 +632,12 @@ static void restore_all(struct container *container, struct record_place *const 
         struct place *place = container->places[i];
         _cleanup_error_ struct error err = ERROR_INIT;
 
-        if (!records[i]->address)
+        if (!records[i]->address && !records[i]->endpoint_id)
             continue;
         int r = place_resolve(container, place, &err);
-        if (r == 0 && place->network->kind == NETWORK_BRIDGE)
+        if (r == 0 && place->network->kind == NETWORK_CNI)
+            cni_restore_place(place, records[i]);
+        if (r == 0 && place->network->kind == NETWORK_BRIDGE && records[i]->address)
             r = restore_place(place, records[i], &err);
         if (r < 0)
             log_failure(LOG_ERROR, &err, "an address of %.12s is lost", container->id);

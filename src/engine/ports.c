@@ -12,6 +12,7 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "cni.h"
 #include "relay.h"
 
 enum net_protocol ports_protocol(const char *name)
@@ -37,6 +38,19 @@ static void remember(struct container *container, const struct net_publication *
     container->publications[container->publications_count++] = *publication;
 }
 
+/* They are asked together with the network. */
+static int leave_to_plugins(struct container *container, struct net_publication *publication,
+                            struct error *err)
+{
+    if (container->state == CONTAINER_RUNNING || container->state == CONTAINER_RESTARTING)
+        return error_set(err, -EPERM,
+                         "ports at network %s cannot be changed while the container runs: its "
+                         "plug-ins get them at the start",
+                         places_main(container)->network->record->name);
+    container->ports_by_plugins = true;
+    return cni_choose_port(container->engine, publication, err);
+}
+
 static int publish_at(struct container *container, const struct api_port *port,
                       const struct net_ip *host, struct error *err)
 {
@@ -50,7 +64,9 @@ static int publish_at(struct container *container, const struct api_port *port,
                                                       : net_ip_v4(main->interface.address),
         .container_port = port->container_port,
     };
-    int r = net_publish(container->engine->net, &publication, err);
+    int r = main->network->kind == NETWORK_CNI
+                ? leave_to_plugins(container, &publication, err)
+                : net_publish(container->engine->net, &publication, err);
 
     if (r < 0)
         return r;
@@ -90,7 +106,8 @@ int ports_publish_one(struct container *container, const struct api_port *port, 
     r = net_ip_parse(port->host_address, &host, err);
     if (r < 0)
         return r;
-    if (host.family == AF_INET6 && places_main(container)->network->subnet6.prefix == 0)
+    if (host.family == AF_INET6 && places_main(container)->network->subnet6.prefix == 0 &&
+        places_main(container)->network->kind != NETWORK_CNI)
         return error_set(err, -EINVAL,
                          "publish %s: the container's network %s has no IPv6 (network create "
                          "--ipv6)",
@@ -318,11 +335,13 @@ void ports_withdraw(struct container *container)
     _cleanup_error_ struct error err = ERROR_INIT;
 
     relay_release(container);
-    for (size_t i = 0; engine->net && i < container->publications_count; i++) {
+    for (size_t i = 0;
+         engine->net && !container->ports_by_plugins && i < container->publications_count; i++) {
         if (net_unpublish(engine->net, &container->publications[i], &err) < 0)
             log_failure(LOG_WARNING, &err, "a port of %.12s stays published", container->id);
     }
     container->publications_count = 0;
+    container->ports_by_plugins = false;
 }
 
 static struct record_port *record_of(const struct net_publication *publication)
@@ -367,7 +386,9 @@ static void restore_one(struct container *container, const struct record_port *p
         publication.container_address = publication.host_address.family == AF_INET6
                                             ? net_ip_v6(main->interface.address6)
                                             : net_ip_v4(main->interface.address);
-        r = net_restore_publication(container->engine->net, &publication, &err);
+        container->ports_by_plugins = main->network->kind == NETWORK_CNI;
+        if (!container->ports_by_plugins)
+            r = net_restore_publication(container->engine->net, &publication, &err);
     }
     if (r < 0)
         log_failure(LOG_ERROR, &err, "a port of %.12s is lost", container->id);

@@ -143,7 +143,7 @@ static void read_status_done(struct disk_job *job)
 
 void container_recover(struct container *container)
 {
-    if (container->recovering)
+    if (container->recovering || container->leaving)
         return;
     container->recovering = true;
     struct recovery *recovery = xnew(struct recovery);

@@ -147,7 +147,7 @@ static void list(struct container *container)
 
     for (size_t i = 0; i < container->relayed_count; i++)
         container->relayed[i].wanted = false;
-    for (size_t i = 0; i < container->publications_count; i++) {
+    for (size_t i = 0; !container->ports_by_plugins && i < container->publications_count; i++) {
         const struct net_publication *publication = &container->publications[i];
 
         want(container, publication, RELAY_HOLD, &publication->host_address);

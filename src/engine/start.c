@@ -5,7 +5,8 @@
  *     look_start         in a child: folders of the machine that are bound, devices (before the
  *                        rest, when config.json has to say what it finds; else meanwhile)
  *     prepare_work       on the disk thread: commit, root mount, user, bundle
- *     network_create     on the loop meanwhile: the network namespace
+ *     network_create     on the loop meanwhile: the network namespace; before prepare_work where
+ *                        plug-ins have to say in it what the addresses are (cni.c)
  *     start_monitor      the monitor is started and told what was asked before: attach, start
  *     on_start_reply     the process runs, or why not
  *
@@ -25,7 +26,7 @@
 #include "apparmor.h"
 #include "bundle.h"
 #include "cgroup.h"
-#include "cgroup.h"
+#include "cni.h"
 #include "events.h"
 #include "linked.h"
 #include "nameserver.h"
@@ -60,6 +61,7 @@ struct start_operation {
     struct namespaces namespaces;
     char **shared_files; /* owned; NULL: it has its own */
     struct look found;
+    struct cni_dns *dns; /* what plug-ins said; or NULL */
 };
 
 /* --- disk thread ------------------------------------------------------------------------------ */
@@ -384,11 +386,58 @@ static void make_network(struct start_operation *start)
         error_move(&start->loop_err, &err);
 }
 
+/* What the disk thread needs to know of the container, as it is now. */
+static void prepare_disk(struct start_operation *start)
+{
+    struct container *container = start->base.container;
+    const struct place *main = places_main(container);
+
+    start->has_place = main != NULL;
+    if (main)
+        start->place =
+            (struct bundle_place){main->interface.address, place_gateway(main),
+                                  nameserver_is_needed(container), start->linked_hosts, start->dns};
+    if (start->shared_files) /* its hostname may be another one */
+        record_change_limits(&start->change, container);
+    else
+        record_change_update(&start->change, container);
+    disk_submit(container->engine->disk, &start->job);
+}
+
+static void on_network_added(const struct error *err, struct cni_dns *dns, void *data)
+{
+    struct start_operation *start = data;
+
+    start->dns = dns;
+    if (err) {
+        error_set(&start->loop_err, err->code, "%s", error_message(err));
+        if (err->hint)
+            error_hint(&start->loop_err, "%s", err->hint);
+        part_ended(start);
+        return;
+    }
+    places_write(start->base.container);
+    prepare_disk(start);
+}
+
 static void prepare_rest(struct start_operation *start)
 {
+    struct container *container = start->base.container;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
     start->under_way++;
-    disk_submit(start->base.container->engine->disk, &start->job);
+    if (!cni_is_held(container)) {
+        prepare_disk(start);
+        make_network(start);
+        return;
+    }
     make_network(start);
+    if (start->loop_err.code == 0 &&
+        cni_add(container, start->netns_fd, on_network_added, start, &err) == 0)
+        return;
+    if (err.code)
+        error_move(&start->loop_err, &err);
+    part_ended(start);
 }
 
 /* Everything that can be done at the same time. The last part to end goes on with the monitor. */
@@ -472,18 +521,9 @@ static void start_begin(struct operation *operation)
         return;
     }
     container_set_state(container, CONTAINER_STARTING);
-    const struct place *main = places_main(container);
-    start->has_place = main != NULL;
     start->linked_environment = linked_environment(container);
     start->linked_hosts = linked_hosts(container);
     start->linked_others = linked_others(container);
-    if (main)
-        start->place = (struct bundle_place){main->interface.address, main->network->subnet.gateway,
-                                             nameserver_is_needed(container), start->linked_hosts};
-    if (start->shared_files) /* its hostname may be another one */
-        record_change_limits(&start->change, container);
-    else
-        record_change_update(&start->change, container);
     start->job.work = prepare_work;
     start->job.done = prepare_done;
     prepare_all(start);
@@ -506,6 +546,7 @@ static void start_release(struct operation *operation)
     error_finish(&start->err);
     error_finish(&start->loop_err);
     look_finish(&start->found);
+    cni_dns_free(start->dns);
     namespaces_finish(&start->namespaces);
     strv_free(start->shared_files);
     strv_free(start->linked_environment);

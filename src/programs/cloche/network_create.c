@@ -45,7 +45,7 @@ static const struct option create_table[] = {
         .kind = OPTION_TEXT,
         .offset = offsetof(struct create_options, driver),
         .argument = "string",
-        .help = "What the network is made of: bridge",
+        .help = "What the network is made of: bridge, or cni (plug-ins)",
     },
     {
         .name = "gateway",

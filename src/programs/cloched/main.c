@@ -29,6 +29,7 @@
 #include <base/log.h>
 #include <base/memory.h>
 #include <base/text.h>
+#include <cni/cni.h>
 #include <engine/engine.h>
 #include <engine/garbage.h>
 #include <engine/userns.h>
@@ -404,7 +405,8 @@ static int start(struct daemon *daemon, struct error *err)
                                    .libexec = libexec,
                                    .runtime = runtime,
                                    .on_event = api_publish,
-                                   .on_event_data = daemon->events};
+                                   .on_event_data = daemon->events,
+                                   .cni = steal_ptr(daemon->config->file->cni)};
 
     daemon->lock_fd = listen_lock(&daemon->instance, err);
     if (daemon->lock_fd < 0)
@@ -485,6 +487,8 @@ int main(int argc, char **argv)
 {
     if (argc > 1 && text_equal(argv[1], ENGINE_LOOK_OPTION))
         return engine_look(argv + 2);
+    if (argc > 1 && text_equal(argv[1], CNI_OPTION))
+        return cni_child();
     struct daemon daemon = {.lock_fd = -1};
     _cleanup_error_ struct error err = ERROR_INIT;
 

@@ -17,6 +17,7 @@
 
 #include <base/error.h>
 #include <base/instance.h>
+#include <schema/cni.h>
 #include <schema/image_worker.h>
 #include <schema/management.h>
 
@@ -49,6 +50,7 @@ struct engine_config {
      * (api_event_free()). NULL: not told. */
     void (*on_event)(struct api_event *event, void *data);
     void *on_event_data;
+    struct cni_settings *cni; /* taken over; NULL: none */
 };
 
 /* Opens the instance's state, sets its network up, and adopts the containers that run: when it

@@ -1,0 +1,577 @@
+#include "cni.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/log.h>
+#include <base/loop.h>
+#include <base/text.h>
+
+#include "nameserver.h"
+#include "ports.h"
+
+enum { CALLS_MAX = 16, GRACE_SECONDS = 60 }; /* of plug-ins, until the child itself hangs */
+
+typedef void (*cni_answered)(const struct error *err, const struct cni_answer *answer, void *data);
+
+struct cni_call {
+    struct engine *engine;
+    int answer_fd;
+    cni_answered done;
+    void *data;
+};
+
+/* --- the child -------------------------------------------------------------------------------- */
+
+static void call_free(struct cni_call *call)
+{
+    close_fd(call->answer_fd);
+    free(call);
+}
+
+static int read_answer(const struct cni_call *call, struct cni_answer **ret, struct error *err)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t length = 0;
+    int r = lseek(call->answer_fd, 0, SEEK_SET) < 0 ? -errno : 0;
+
+    if (r == 0)
+        r = file_read_fd(call->answer_fd, CNI_ANSWER_MAX, &text, &length, err);
+    if (r == 0)
+        r = cni_answer_parse(text, length, "answer", ret, err);
+    if (r == 0 && (*ret)->error) {
+        r = (*ret)->has_code && (*ret)->code < 0 ? (*ret)->code : -EIO;
+        error_set(err, r, "%s", (*ret)->error);
+        if ((*ret)->hint)
+            error_hint(err, "%s", (*ret)->hint);
+    }
+    return r;
+}
+
+static void on_ended(int status, void *data)
+{
+    struct cni_call *call = data;
+    _cleanup_cni_answer_ struct cni_answer *answer = NULL;
+    _cleanup_error_ struct error err = ERROR_INIT;
+    int r;
+
+    call->engine->image_calls--;
+    if (WIFSIGNALED(status))
+        r = error_set(&err, -ETIMEDOUT, "the plug-ins of a network do not answer");
+    else if (WEXITSTATUS(status))
+        r = error_set(&err, -EIO, "the child that calls plug-ins failed");
+    else
+        r = read_answer(call, &answer, &err);
+    engine_settle(&err, r);
+    for (size_t i = 0; answer && i < answer->warnings_count; i++)
+        log_warning("%s", answer->warnings[i]);
+    call->done(err.code ? &err : NULL, answer, call->data);
+    call_free(call);
+}
+
+static int request_file(const struct cni_request *request, int *ret, struct error *err)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    _cleanup_close_ int fd = memfd_create("request", MFD_CLOEXEC);
+
+    cni_request_write(request, &text);
+    int r = fd < 0 ? -errno : file_write_all(fd, text.data, text.length);
+    if (r == 0 && lseek(fd, 0, SEEK_SET) < 0)
+        r = -errno;
+    if (r < 0)
+        return error_errno(err, -r, "make a file in memory");
+    *ret = steal_fd(&fd);
+    return 0;
+}
+
+static int spawn(struct cni_call *call, int request_fd, int netns_fd, unsigned limit,
+                 struct error *err)
+{
+    const int fds[] = {request_fd, call->answer_fd, STDERR_FILENO, [CNI_NAMESPACE_FD] = netns_fd};
+    char *const argv[] = {(char *)"cloched", (char *)CNI_OPTION, NULL};
+    const struct process_spec spec = {
+        .path = "/proc/self/exe",
+        .argv = argv,
+        .fds = fds,
+        .fds_count = netns_fd >= 0 ? CNI_NAMESPACE_FD + 1 : CNI_NAMESPACE_FD,
+        .directory = "/",
+        .new_session = true,
+    };
+    struct process process;
+    int r = process_spawn(&spec, &process, err);
+
+    if (r == 0)
+        r = loop_watch_child(call->engine->loop, &process,
+                             (limit * CALLS_MAX + GRACE_SECONDS) * 1000, on_ended, call, err);
+    return r;
+}
+
+static char *folder_of(const struct engine *engine)
+{
+    return xasprintf("%s/cni", engine->instance->root);
+}
+
+static char *conf_folder(const struct engine *engine)
+{
+    if (engine->cni && engine->cni->conf_folder)
+        return xstrdup(engine->cni->conf_folder);
+    return engine->instance->name[0] ? xasprintf("%s/cni/net.d", engine->instance->root)
+                                     : xstrdup("/etc/cni/net.d");
+}
+
+/* The request lacks only what the settings say. */
+static int run_child(struct engine *engine, struct cni_request *request, int netns_fd,
+                     cni_answered done, void *data, struct error *err)
+{
+    static char *folders[] = {(char *)"/opt/cni/bin", (char *)"/usr/lib/cni",
+                              (char *)"/usr/libexec/cni", NULL};
+    const struct cni_settings *settings = engine->cni;
+    struct cni_call *call = xnew(struct cni_call);
+    _cleanup_free_ char *conf = conf_folder(engine);
+    _cleanup_free_ char *folder = folder_of(engine);
+    _cleanup_free_ char *namespaces = xasprintf("%s/cni", engine->instance->run);
+    _cleanup_close_ int request_fd = -1;
+    const bool own = settings && settings->plugin_folders;
+
+    *call = (struct cni_call){engine, memfd_create("answer", MFD_CLOEXEC), done, data};
+    request->folder = folder;
+    request->namespaces = namespaces;
+    request->conf_folder = conf;
+    request->plugin_folders = own ? settings->plugin_folders : folders;
+    request->plugin_folders_count = own ? settings->plugin_folders_count : ARRAY_SIZE(folders) - 1;
+    request->time_limit_seconds = settings && settings->has_time_limit_seconds
+                                      ? settings->time_limit_seconds
+                                      : CNI_TIME_LIMIT;
+    int r = call->answer_fd < 0 ? error_errno(err, errno, "make a file in memory")
+                                : request_file(request, &request_fd, err);
+    if (r == 0)
+        r = spawn(call, request_fd, netns_fd, request->time_limit_seconds, err);
+    if (r < 0) {
+        call_free(call);
+        return r;
+    }
+    engine->image_calls++;
+    return 0;
+}
+
+/* --- look ------------------------------------------------------------------------------------- */
+
+struct look_call {
+    cni_done done;
+    void *data;
+};
+
+static void on_looked(const struct error *err, const struct cni_answer *answer, void *data)
+{
+    struct look_call *call = data;
+
+    call->done(err, call->data);
+    free(call);
+}
+
+int cni_look(struct engine *engine, const char *list, cni_done done, void *data, struct error *err)
+{
+    struct cni_attachment attachment = {
+        .version = CNI_ATTACHMENT_VERSION,
+        .container = (char *)"",
+        .endpoint = (char *)"",
+        .network = (char *)"",
+        .link = (char *)"",
+        .wanted = (char *)list,
+    };
+    struct cni_attachment *attachments[] = {&attachment, NULL};
+    struct cni_request request = {
+        .command = (char *)"look", .attachments = attachments, .attachments_count = 1};
+    struct look_call *call = xnew(struct look_call);
+
+    *call = (struct look_call){done, data};
+    int r = run_child(engine, &request, -1, on_looked, call, err);
+    if (r < 0)
+        free(call);
+    return r;
+}
+
+/* --- ADD -------------------------------------------------------------------------------------- */
+
+struct add_call {
+    struct container *container; /* a reference */
+    cni_added done;
+    void *data;
+};
+
+bool cni_is_held(const struct container *container)
+{
+    for (size_t i = 0; i < container->places_count; i++) {
+        const struct place *place = container->places[i];
+
+        if (place->held && place->network && place->network->kind == NETWORK_CNI)
+            return true;
+    }
+    return false;
+}
+
+static void add_ports(const struct container *container, struct cni_runtime_config *config)
+{
+    config->port_mappings =
+        xnew_array(struct cni_port_mapping *, container->publications_count + 1);
+    for (size_t i = 0; i < container->publications_count; i++) {
+        const struct net_publication *publication = &container->publications[i];
+        struct cni_port_mapping *mapping = xnew(struct cni_port_mapping);
+        char text[NET_IP_TEXT];
+
+        mapping->host_port = publication->host_port;
+        mapping->container_port = publication->container_port;
+        mapping->protocol = xstrdup(ports_protocol_name(publication->protocol));
+        if (!net_ip_is_any(&publication->host_address))
+            mapping->host_ip = xstrdup(net_ip_format(&publication->host_address, text));
+        config->port_mappings[config->port_mappings_count++] = mapping;
+    }
+}
+
+static void add_dns(const struct api_container_spec *spec, struct cni_runtime_config *config)
+{
+    if (spec->dns_count + spec->dns_search_count + spec->dns_options_count == 0)
+        return;
+    config->dns = xnew(struct cni_capability_dns);
+    config->dns->servers = strv_copy(spec->dns);
+    config->dns->servers_count = spec->dns_count;
+    config->dns->searches = strv_copy(spec->dns_search);
+    config->dns->searches_count = spec->dns_search_count;
+    config->dns->options = strv_copy(spec->dns_options);
+    config->dns->options_count = spec->dns_options_count;
+}
+
+static void add_address(struct cni_runtime_config *config, const char *address)
+{
+    if (text_empty(address))
+        return;
+    strv_append(&config->ips, address);
+    config->ips_count++;
+}
+
+static struct cni_attachment *attachment_of(const struct container *container,
+                                            const struct place *place)
+{
+    struct cni_attachment *attachment = xnew(struct cni_attachment);
+    struct cni_runtime_config *config = xnew(struct cni_runtime_config);
+    const struct record_stored_network *record = place->network->record;
+    const char *wanted = json_string_map_get(record->options, CNI_LIST_OPTION);
+
+    attachment->version = CNI_ATTACHMENT_VERSION;
+    attachment->container = xstrdup(container->id);
+    attachment->endpoint = xstrdup(place->endpoint_id);
+    attachment->network = xstrdup(record->name);
+    attachment->wanted = xstrdup(wanted ? wanted : record->name);
+    attachment->link = xstrdup(place->interface.name);
+    attachment->runtime_config = config;
+    config->aliases = place_names(container, place);
+    config->aliases_count = strv_length(config->aliases);
+    add_address(config, place->wanted->ipv4_address);
+    add_address(config, place->wanted->ipv6_address);
+    if (!text_empty(place->wanted->mac_address))
+        config->mac = xstrdup(place->wanted->mac_address);
+    add_dns(container->effective, config);
+    if (place == places_main(container) && container->publications_count > 0) {
+        add_ports(container, config);
+        attachment->ports_wanted = attachment->has_ports_wanted = true;
+    }
+    return attachment;
+}
+
+/* NULL after the last one. */
+static struct place *next_held(const struct container *container, size_t *index)
+{
+    while (*index < container->places_count) {
+        struct place *place = container->places[(*index)++];
+
+        if (place->held && place->network && place->network->kind == NETWORK_CNI)
+            return place;
+    }
+    return NULL;
+}
+
+static int take_results(struct container *container, const struct cni_answer *answer,
+                        struct cni_dns **ret_dns, struct error *err)
+{
+    struct place *place;
+    size_t index = 0, count = 0;
+    int r = 0;
+
+    while (r == 0 && (place = next_held(container, &index)) && count < answer->results_count) {
+        struct cni_result *result = answer->results[count++];
+
+        r = cni_result_read(result, place->interface.name, &place->found, err);
+        place->interface.address = place->found.address;
+        place->interface.address6 = place->found.address6;
+        memcpy(place->interface.mac, place->found.mac, sizeof(place->found.mac));
+        if (!*ret_dns && result->dns)
+            *ret_dns = steal_ptr(result->dns);
+    }
+    return r;
+}
+
+static void on_added(const struct error *err, const struct cni_answer *answer, void *data)
+{
+    struct add_call *call = data;
+    _cleanup_error_ struct error own = ERROR_INIT;
+    struct cni_dns *dns = NULL;
+    struct place *place;
+    size_t index = 0;
+
+    if (!err)
+        engine_settle(&own, take_results(call->container, answer, &dns, &own));
+    /* The child has taken back what it did. */
+    while (err && answer && (place = next_held(call->container, &index)))
+        place->attached = false;
+    call->done(err ? err : (own.code ? &own : NULL), dns, call->data);
+    container_unref(call->container);
+    free(call);
+}
+
+int cni_add(struct container *container, int netns_fd, cni_added done, void *data,
+            struct error *err)
+{
+    _cleanup_cni_request_ struct cni_request *request = xnew(struct cni_request);
+    struct add_call *call = xnew(struct add_call);
+    struct cni_request plain = {0};
+    struct place *place;
+    size_t index = 0;
+
+    request->attachments = xnew_array(struct cni_attachment *, container->places_count + 1);
+    while ((place = next_held(container, &index))) {
+        request->attachments[request->attachments_count++] = attachment_of(container, place);
+        place->attached = true;
+    }
+    *call = (struct add_call){container_ref(container), done, data};
+    plain.command = (char *)"add";
+    plain.attachments = request->attachments;
+    plain.attachments_count = request->attachments_count;
+    int r = run_child(container->engine, &plain, netns_fd, on_added, call, err);
+    if (r < 0) {
+        container_unref(container);
+        free(call);
+    }
+    return r;
+}
+
+/* --- DEL -------------------------------------------------------------------------------------- */
+
+struct leave_call {
+    void (*done)(void *data);
+    void *data;
+};
+
+bool cni_is_attached(const struct container *container)
+{
+    for (size_t i = 0; i < container->places_count; i++) {
+        if (container->places[i]->attached)
+            return true;
+    }
+    return false;
+}
+
+static void leave_done(struct leave_call *call)
+{
+    if (call->done)
+        call->done(call->data);
+    free(call);
+}
+
+static void on_left(const struct error *err, const struct cni_answer *answer, void *data)
+{
+    if (err)
+        log_failure(LOG_WARNING, err, "a network of plug-ins is not taken back");
+    leave_done(data);
+}
+
+void cni_leave(struct container *container, void (*done)(void *data), void *data)
+{
+    struct cni_request request = {.command = (char *)"settle"};
+    struct leave_call *call = xnew(struct leave_call);
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    *call = (struct leave_call){done, data};
+    for (size_t i = 0; i < container->places_count; i++) {
+        struct place *place = container->places[i];
+
+        if (!place->attached)
+            continue;
+        strv_take(&request.remove, cni_attachment_name(container->id, place->endpoint_id));
+        request.remove_count++;
+        place->attached = false;
+    }
+    if (run_child(container->engine, &request, -1, on_left, call, &err) < 0) {
+        log_failure(LOG_WARNING, &err, "networks of %.12s are not taken back", container->id);
+        leave_done(call);
+    }
+    strv_free(request.remove);
+}
+
+/* --- after a restart -------------------------------------------------------------------------- */
+
+static bool is_somebodys(const struct engine *engine, const char *name)
+{
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        const struct container *container = engine->containers[i];
+
+        if (!text_starts_with(name, container->id))
+            continue;
+        for (size_t j = 0; j < container->places_count; j++) {
+            const struct place *place = container->places[j];
+
+            if (place->attached && text_equal(place->endpoint_id, name + CNI_ID_DIGITS + 1))
+                return true;
+        }
+    }
+    return false;
+}
+
+static void on_settled(const struct error *err, const struct cni_answer *answer, void *data)
+{
+    if (err)
+        log_failure(LOG_WARNING, err, "networks of plug-ins are not settled");
+}
+
+void cni_settle(struct engine *engine)
+{
+    _cleanup_free_ char *folder = folder_of(engine);
+    _cleanup_closedir_ DIR *dir = opendir(folder);
+    struct cni_request request = {.command = (char *)"settle"};
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct dirent *entry;
+
+    while (dir && (entry = readdir(dir))) {
+        if (!cni_is_attachment_name(entry->d_name))
+            continue;
+        if (is_somebodys(engine, entry->d_name)) {
+            strv_append(&request.check, entry->d_name);
+            request.check_count++;
+        } else {
+            strv_append(&request.remove, entry->d_name);
+            request.remove_count++;
+        }
+    }
+    if (request.check_count + request.remove_count > 0 &&
+        run_child(engine, &request, -1, on_settled, NULL, &err) < 0)
+        log_failure(LOG_WARNING, &err, "networks of plug-ins are not settled");
+    strv_free(request.check);
+    strv_free(request.remove);
+}
+
+/* --- the record ------------------------------------------------------------------------------- */
+
+void cni_write_place(const struct place *place, struct record_place *record)
+{
+    const struct cni_addresses *found = &place->found;
+    const struct net_ip gateway6 = net_ip_v6(found->gateway6);
+    char text[NET_IP_TEXT];
+
+    if (found->prefix) {
+        record->prefix_length = found->prefix;
+        record->has_prefix_length = true;
+        record->gateway = xstrdup(net_address_format(found->gateway, text));
+    }
+    if (found->prefix6) {
+        record->prefix_length6 = found->prefix6;
+        record->has_prefix_length6 = true;
+        record->gateway6 = xstrdup(net_ip_format(&gateway6, text));
+    }
+}
+
+void cni_restore_place(struct place *place, const struct record_place *record)
+{
+    struct net_interface *interface = &place->interface;
+    struct cni_addresses *found = &place->found;
+
+    *found =
+        (struct cni_addresses){.prefix = record->prefix_length, .prefix6 = record->prefix_length6};
+    if (!record->address || inet_pton(AF_INET, record->address, &found->address) != 1)
+        found->prefix = 0;
+    if (!record->address6 || inet_pton(AF_INET6, record->address6, &found->address6) != 1)
+        found->prefix6 = 0;
+    if (record->gateway)
+        (void)inet_pton(AF_INET, record->gateway, &found->gateway);
+    if (record->gateway6)
+        (void)inet_pton(AF_INET6, record->gateway6, &found->gateway6);
+    if (record->mac_address)
+        (void)net_mac_parse(record->mac_address, found->mac, NULL);
+    interface->address = found->address;
+    interface->address6 = found->address6;
+    memcpy(interface->mac, found->mac, sizeof(found->mac));
+    snprintf(interface->name, sizeof(interface->name), "%s", record->link ? record->link : "eth0");
+    snprintf(place->endpoint_id, sizeof(place->endpoint_id), "%s",
+             record->endpoint_id ? record->endpoint_id : "");
+    place->held = place->attached = true;
+}
+
+/* --- ports ------------------------------------------------------------------------------------ */
+
+static bool is_published(const struct engine *engine, const struct net_publication *wanted,
+                         uint16_t port)
+{
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        const struct container *container = engine->containers[i];
+
+        for (size_t j = 0; j < container->publications_count; j++) {
+            const struct net_publication *other = &container->publications[j];
+
+            if (other->protocol == wanted->protocol && other->host_port == port &&
+                (net_ip_is_any(&other->host_address) || net_ip_is_any(&wanted->host_address) ||
+                 memcmp(&other->host_address, &wanted->host_address, sizeof(struct net_ip)) == 0))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Binds to it for a moment; port 0: *port becomes one that is free. */
+static int try_bind(const struct net_publication *publication, uint16_t *port)
+{
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(*port)};
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(*port)};
+    const bool is_v6 = publication->host_address.family == AF_INET6;
+    const int type = publication->protocol == NET_UDP ? SOCK_DGRAM : SOCK_STREAM;
+    _cleanup_close_ int fd = socket(is_v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC, 0);
+    struct sockaddr *address = is_v6 ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4;
+    socklen_t length = is_v6 ? sizeof(v6) : sizeof(v4);
+    const int on = 1;
+
+    v4.sin_addr = publication->host_address.v4;
+    if (is_v6)
+        v6.sin6_addr = publication->host_address.v6;
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+        bind(fd, address, length) < 0 || getsockname(fd, address, &length) < 0)
+        return -errno;
+    *port = ntohs(is_v6 ? v6.sin6_port : v4.sin_port);
+    return 0;
+}
+
+int cni_choose_port(struct engine *engine, struct net_publication *publication, struct error *err)
+{
+    const unsigned first = publication->host_port;
+    const unsigned last = publication->host_port_last ? publication->host_port_last : first;
+    char text[NET_IP_TEXT];
+    int r = -EADDRINUSE;
+
+    for (unsigned number = first; number <= last; number++) {
+        uint16_t port = (uint16_t)number;
+
+        r = port && is_published(engine, publication, port) ? -EADDRINUSE
+                                                            : try_bind(publication, &port);
+        if (r == 0) {
+            publication->host_port = port;
+            return 0;
+        }
+    }
+    return error_set(err, r, "publish %s:%u: %s", net_ip_format(&publication->host_address, text),
+                     first, r == -EADDRINUSE ? "port is already allocated" : strerror(-r));
+}

@@ -1,0 +1,365 @@
+"""Networks of CNI plug-ins: Debian's real ones, and hostile ones made here."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+
+from harness import http_get, main, run, test, wait_for
+from sockets import configure
+
+PLUGINS = "/usr/lib/cni"
+
+# Says what it was told to the file $LOG, then acts by what its configuration says.
+_STUB = """#!/usr/bin/python3
+import json, os, sys, time
+config = json.load(sys.stdin)
+told = {name: value for name, value in os.environ.items() if name.startswith("CNI_")}
+with open(config["log"], "a") as log:
+    log.write(json.dumps({"environment": told, "config": config}) + "\\n")
+command = told["CNI_COMMAND"]
+if command in config.get("fail", []):
+    print(json.dumps({"cniVersion": "1.0.0", "code": 107, "msg": "no room", "details": "rack 3 is full"}))
+    sys.exit(1)
+if command == "ADD":
+    if config.get("hang"):
+        if os.fork() == 0:
+            os.setsid()
+            os.execvp("sleep", ["sleep", "987"])
+        time.sleep(600)
+    if "say" in config:
+        print(config["say"] * config.get("times", 1))
+    else:
+        result = config.get("prevResult") or {"cniVersion": "1.0.0", "interfaces": [], "ips": []}
+        result.update(config.get("result", {}))
+        print(json.dumps(result))
+"""
+
+
+class Lists:
+    """Configuration lists and plug-ins of our own for one instance."""
+
+    def __init__(self, instance, scratch, limit=30):
+        self.folder = scratch / "net.d"
+        self.data = scratch / "ipam"
+        self.own = scratch / "plugins"
+        self.log = scratch / "stub.log"
+        for folder in (self.folder, self.own):
+            folder.mkdir()
+        (self.own / "stub").write_text(_STUB)
+        (self.own / "stub").chmod(0o755)
+        configure(instance, scratch, cni={"confFolder": str(self.folder),
+                                          "pluginFolders": [str(self.own), PLUGINS],
+                                          "timeLimitSeconds": limit})
+
+    def write(self, name, *plugins, version="1.0.0", **more):
+        path = self.folder / f"50-{name}.conflist"
+        path.write_text(json.dumps({"cniVersion": version, "name": name, "plugins": list(plugins),
+                                    **more}))
+        return path
+
+    def ipam(self, subnet, **more):
+        return {"type": "host-local", "dataDir": str(self.data), "routes": [{"dst": "0.0.0.0/0"}],
+                "ranges": [[{"subnet": subnet}]], **more}
+
+    def stub(self, **more):
+        return {"type": "stub", "log": str(self.log), **more}
+
+    def calls(self, command=None):
+        if not self.log.exists():
+            return []
+        calls = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [call for call in calls if command in (None, call["environment"]["CNI_COMMAND"])]
+
+    def addresses(self, name):
+        """Files of host-local that stand for addresses in use."""
+        folder = self.data / name
+        return sorted(path.name for path in folder.iterdir()
+                      if path.name[0].isdigit()) if folder.exists() else []
+
+
+def nat_rules():
+    """Rules of the plug-ins that are about containers."""
+    shown = subprocess.run(["iptables-nft-save", "-t", "nat"], capture_output=True, text=True).stdout
+    return [line for line in shown.splitlines() if "--to-destination" in line or "id:" in line]
+
+
+def remove_rules():
+    """Tables and chains that the plug-ins leave by their nature."""
+    for family in ("ip", "ip6"):
+        for table in ("nat", "filter"):
+            subprocess.run(["nft", "delete", "table", family, table], capture_output=True)
+
+
+def attachments(instance):
+    folder = instance.root / "cni"
+    return [path.name for path in folder.iterdir() if path.name != "lock" and path.is_file()] \
+        if folder.exists() else []
+
+
+def endpoint(instance, name, network):
+    details = json.loads(instance.cloche("rpc", "call", "container.inspect", f"container={name}").out)
+    return {place["network"]: place for place in details["network"]["networks"]}[network]
+
+
+def serve(instance, name, network, *options):
+    instance.cloche("run", "-d", "--name", name, "--network", network, *options, "small:1", "sh", "-c",
+                    f"echo {name} > /tmp/index.html; exec httpd -f -p 80 -h /tmp")
+
+
+def stays_clean(instance, lists, *networks):
+    assert attachments(instance) == [], attachments(instance)
+    for network in networks:
+        assert lists.addresses(network) == [], lists.addresses(network)
+    assert not (instance.run_folder / "cni").exists()
+
+
+@test
+def a_container_is_on_a_bridge_of_plugins_with_ports(instance, images, scratch, unique):
+    lists = Lists(instance, scratch)
+    bridge = "b" + unique
+    lists.write("shop", {"type": "bridge", "bridge": bridge, "isGateway": True, "ipMasq": True,
+                         "ipam": lists.ipam("10.123.4.0/24"),
+                         "dns": {"nameservers": ["10.123.4.53"], "search": ["shop.test"],
+                                 "options": ["ndots:3"]}},
+                {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
+                {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}})
+    instance.cloche("load", "-i", images.docker_archive())
+    made = instance.cloche("network", "create", "--driver", "cni", "shop").out.strip()
+    try:
+        assert "shop cni\n" in instance.cloche("network", "ls", "--format", "{{.Name}} {{.Driver}}").out
+        serve(instance, "web", "shop", "-p", "18080:80", "-p", "80")
+        place = endpoint(instance, "web", "shop")
+        assert place["networkId"] == made and place["gateway"] == "10.123.4.1", place
+        assert place["address"] == lists.addresses("shop")[0] and place["prefixLength"] == 24, place
+        assert http_get(place["address"], 80) == "web\n"
+        published = instance.cloche("port", "web").out.split()
+        assert "0.0.0.0:18080" in published and len(nat_rules()) >= 3, (published, nat_rules())
+        assert http_get(place["gateway"], 18080) == "web\n"
+        resolv = instance.cloche("exec", "web", "cat", "/etc/resolv.conf").out
+        assert "nameserver 10.123.4.53\n" in resolv and "search shop.test\n" in resolv, resolv
+        assert "ndots:3" in resolv and resolv.count("nameserver") == 1, resolv
+        assert instance.cloche("exec", "web", "cat", "/proc/sys/net/ipv4/conf/eth0/arp_filter").out == "1\n"
+        assert f"{place['address']}\t" in instance.cloche("exec", "web", "cat", "/etc/hosts").out
+        shown = json.loads(instance.cloche("network", "inspect", "shop").out)[0]
+        assert shown["Driver"] == "cni" and list(shown["Containers"].values())[0]["IPv4Address"] == \
+            place["address"] + "/24", shown
+        # The next daemon knows it, and takes it back.
+        before = instance.kill_daemon()
+        assert endpoint(instance, "web", "shop") == place and instance.daemon_pid() != before
+        assert len(attachments(instance)) == 1
+        instance.cloche("stop", "-t", "0", "web")
+        stays_clean(instance, lists, "shop")
+        assert nat_rules() == [], nat_rules()
+        assert "active endpoints" not in instance.cloche("network", "ls").out
+        instance.cloche("start", "web")
+        assert "already" in instance.cloche("run", "--rm", "--network", "shop", "-p", "18080:80", "small:1",
+                                            "true", code=125).err
+        instance.cloche("rm", "-f", "web")
+        stays_clean(instance, lists, "shop")
+        instance.cloche("network", "rm", "shop")
+    finally:
+        run("ip", "link", "delete", bridge, code=None)
+        remove_rules()
+
+
+@test
+def other_plugins_make_their_links(instance, images, scratch, unique):
+    lists = Lists(instance, scratch)
+    parent = "d" + unique
+    run("ip", "link", "add", parent, "type", "veth", "peer", "name", "p" + unique)
+    run("ip", "link", "set", parent, "up")
+    run("ip", "link", "set", "p" + unique, "up")
+    try:
+        lists.write("direct", {"type": "ptp", "ipam": lists.ipam("10.124.0.0/24")}, {"type": "loopback"},
+                    version="0.4.0")
+        lists.write("beside", {"type": "macvlan", "master": parent, "mode": "bridge",
+                               "capabilities": {"ips": True, "mac": True},
+                               "ipam": lists.ipam("10.125.0.0/24")})
+        instance.cloche("load", "-i", images.docker_archive())
+        for name in ("direct", "beside"):
+            instance.cloche("network", "create", "-d", "cni", name)
+        serve(instance, "one", "direct")
+        assert http_get(endpoint(instance, "one", "direct")["address"], 80) == "one\n"
+        serve(instance, "two", "beside", "--ip", "10.125.0.77", "--mac-address", "02:00:00:00:aa:01")
+        place = endpoint(instance, "two", "beside")
+        assert (place["address"], place["macAddress"]) == ("10.125.0.77", "02:00:00:00:aa:01"), place
+        links = instance.cloche("exec", "two", "ip", "-o", "link").out
+        assert "02:00:00:00:aa:01" in links, links
+        serve(instance, "three", "beside")
+        assert instance.cloche("exec", "three", "wget", "-q", "-O", "-", "http://10.125.0.77/").out == "two\n"
+        # The same address again is refused by the plug-in's own words.
+        refused = instance.cloche("run", "--network", "beside", "--ip", "10.125.0.77", "small:1", "true",
+                                  code=125).err
+        assert "network beside" in refused and "macvlan" in refused and "10.125.0.77" in refused, refused
+        instance.cloche("rm", "-f", "one", "two", "three")
+        stays_clean(instance, lists, "direct", "beside")
+    finally:
+        run("ip", "link", "delete", parent)
+        remove_rules()
+
+
+@test
+def plugins_get_what_the_specification_says(instance, images, scratch):
+    lists = Lists(instance, scratch)
+    can = {"portMappings": True, "ips": True, "mac": True, "aliases": True, "dns": True}
+    lists.write("all", lists.stub(capabilities=can, mark=1, result={
+        "ips": [{"address": "10.9.8.7/24", "gateway": "10.9.8.1"}]}), lists.stub(mark=2))
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "-d", "cni", "-o", f"conflist={lists.folder}/50-all.conflist", "mine")
+    ident = instance.cloche("run", "-d", "--name", "xx", "--network", "mine", "--ip", "10.9.8.7",
+                            "--network-alias", "till", "--dns", "10.1.1.1", "-p", "127.0.0.1:9100:80/udp",
+                            "small:1", "sleep", "100").out.strip()
+    first, second = lists.calls()
+    told = first["environment"]
+    assert told["CNI_COMMAND"] == "ADD" and told["CNI_CONTAINERID"] == ident, told
+    assert told["CNI_IFNAME"] == "eth0" and told["CNI_PATH"] == f"{lists.own}:{PLUGINS}", told
+    assert told["CNI_NETNS"] == str(instance.run_folder / "cni" / ident), told
+    config = first["config"]
+    assert config["name"] == "all" and config["cniVersion"] == "1.0.0" and config["mark"] == 1, config
+    assert "prevResult" not in config and config["runtimeConfig"] == {
+        "portMappings": [{"hostPort": 9100, "containerPort": 80, "protocol": "udp", "hostIP": "127.0.0.1"}],
+        "ips": ["10.9.8.7"], "aliases": ["xx", "till", ident[:12]], "dns": {"servers": ["10.1.1.1"]}}, config
+    assert second["config"]["prevResult"]["ips"][0]["address"] == "10.9.8.7/24", second
+    assert "runtimeConfig" not in second["config"], second
+    # An adopted container is checked, a running one cannot change.
+    instance.kill_daemon()
+    instance.start_daemon()
+    wait_for(lambda: len(lists.calls("CHECK")) == 2, what="CHECK of both")
+    assert lists.calls("CHECK")[0]["config"]["prevResult"]["ips"][0]["address"] == "10.9.8.7/24"
+    assert lists.calls("CHECK")[0]["environment"]["CNI_NETNS"] == told["CNI_NETNS"]
+    assert "one of plug-ins" in instance.cloche("network", "disconnect", "mine", "xx", code=1).err
+    instance.cloche("run", "-d", "--name", "plain", "small:1", "sleep", "100")
+    assert "one of plug-ins" in instance.cloche("network", "connect", "mine", "plain", code=1).err
+    instance.cloche("kill", "xx")
+    removed = lists.calls("DEL")
+    assert [call["config"]["mark"] for call in removed] == [2, 1], removed
+    assert all(call["environment"]["CNI_NETNS"] == told["CNI_NETNS"] for call in removed), removed
+    assert removed[0]["config"]["prevResult"]["ips"][0]["address"] == "10.9.8.7/24", removed
+    assert removed[1]["config"]["runtimeConfig"]["portMappings"][0]["hostPort"] == 9100, removed
+    # Stopped, it may come to be on another one besides.
+    instance.cloche("network", "disconnect", "mine", "xx")
+    instance.cloche("network", "connect", "bridge", "xx")
+    instance.cloche("network", "connect", "mine", "xx")
+    instance.cloche("start", "xx")
+    assert endpoint(instance, "xx", "mine")["link"] == "eth1" and endpoint(instance, "xx", "bridge")["address"]
+    instance.cloche("rm", "-f", "xx", "plain")
+    assert len(lists.calls("DEL")) == 4
+    stays_clean(instance, lists)
+
+
+@test
+def what_a_plugin_says_reaches_the_user(instance, images, scratch):
+    lists = Lists(instance, scratch)
+    good = lists.stub(mark=1, result={"ips": [{"address": "10.9.8.7/24"}]})
+    lists.write("full", good, lists.stub(mark=2, fail=["ADD"]), lists.stub(mark=3))
+    lists.write("babble", lists.stub(say="x", times=3_000_000))
+    lists.write("nonsense", lists.stub(say='{"ips": [{"address": "10.9.8.7"}]}'))
+    lists.write("lines", lists.stub(say='{"dns": {"search": ["a\\nnameserver 6.6.6.6"]}}'))
+    lists.write("noports", good)
+    (lists.folder / "60-broken.conflist").write_text('{"cniVersion": "1.0.0", "name": "broken", "plugins": 7}')
+    lists.write("future", good, version="9.0.0")
+    lists.write("gone", {"type": "nowhere"})
+    lists.write("away", {"type": "../stub"})
+    create = ("network", "create", "-d", "cni")
+
+    def refused(*words, code=1):
+        return instance.cloche(*words, code=code).err
+    assert "no configuration list 'absent'" in refused(*create, "absent")
+    assert "plugins: expected an array" in refused(*create, "-o", "conflist=60-broken.conflist", "b")
+    assert "'9.0.0' is not supported" in refused(*create, "-o", "conflist=50-future.conflist", "f")
+    assert "no plug-in 'nowhere'" in refused(*create, "gone")
+    assert "is no name of a plug-in" in refused(*create, "-o", "conflist=50-away.conflist", "a")
+    assert "no subnet" in refused(*create, "--subnet", "10.1.0.0/24", "full")
+    assert "has only conflist" in refused(*create, "-o", "mtu=1", "full")
+    instance.cloche("load", "-i", images.docker_archive())
+    for name in ("full", "babble", "nonsense", "lines", "noports"):
+        instance.cloche(*create, name)
+
+    def fails(network, *options):
+        return refused("run", "--rm", "--network", network, *options, "small:1", "true", code=125)
+    said = fails("full")
+    assert "network full: plug-in stub: ADD" in said and "no room; rack 3 is full (code 107)" in said, said
+    # All of the chain are told, the last one first.
+    assert [call["config"]["mark"] for call in lists.calls("DEL")] == [3, 2, 1], lists.calls("DEL")
+    assert "says more than" in fails("babble")
+    assert "no address with a prefix" in fails("nonsense")
+    assert "dns.search[0]" in fails("lines")
+    assert "portMappings" in fails("noports", "-p", "80")
+    assert "did not give the address 10.9.8.9" in fails("noports", "--ip", "10.9.8.9")
+    stays_clean(instance, lists)
+
+
+@test
+def a_plugin_that_hangs_is_killed_with_its_children(instance, images, scratch):
+    lists = Lists(instance, scratch, limit=1)
+    lists.write("slow", lists.stub(hang=True))
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "-d", "cni", "slow")
+    client = instance.start("run", "--rm", "--network", "slow", "small:1", "true")
+    instance.cloche("run", "--rm", "small:1", "true")  # others go on meanwhile
+    err = client.communicate(timeout=60)[1].decode()
+    assert client.returncode == 125 and "did not end within 1 s" in err, err
+    assert "slow" in err and "stub" in err, err
+    assert not any(b"987" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() for pid in instance.processes())
+    stays_clean(instance, lists)
+
+
+@test
+def nothing_is_left_by_daemons_and_monitors_that_were_killed(instance, images, scratch, unique):
+    lists = Lists(instance, scratch)
+    bridge = "b" + unique
+    lists.write("shop", {"type": "bridge", "bridge": bridge, "isGateway": True, "ipMasq": True,
+                         "ipam": lists.ipam("10.126.4.0/24")},
+                {"type": "portmap", "capabilities": {"portMappings": True}})
+    lists.write("stubborn", lists.stub(fail=["DEL"]))
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "-d", "cni", "shop")
+    instance.cloche("network", "create", "-d", "cni", "stubborn")
+
+    def monitor(name):
+        return json.loads(instance.cloche("inspect", name).out)[0]["State"]["Pid"]
+    try:
+        # The monitor goes, under a daemon and without one.
+        serve(instance, "one", "shop", "-p", "18081:80")
+        serve(instance, "two", "shop", "-p", "18082:80")
+        pids = {name: int(pathlib.Path(f"/proc/{monitor(name)}/stat").read_text().rpartition(")")[2].split()[1])
+                for name in ("one", "two")}
+        os.kill(pids["one"], signal.SIGKILL)
+        wait_for(lambda: len(attachments(instance)) == 1, what="DEL of the one whose monitor is gone")
+        instance.kill_daemon()
+        os.kill(pids["two"], signal.SIGKILL)
+        instance.start_daemon()
+        wait_for(lambda: not attachments(instance), what="DEL of the other one")
+        assert nat_rules() == [] and lists.addresses("shop") == [], (nat_rules(), lists.addresses("shop"))
+        # It ends while no daemon lives.
+        instance.cloche("run", "-d", "--name", "three", "--network", "shop", "-p", "18083:80", "small:1", "sleep",
+                        "100")
+        pid = monitor("three")
+        instance.kill_daemon()
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not pathlib.Path(f"/proc/{pid}").exists())
+        instance.start_daemon()
+        wait_for(lambda: not attachments(instance), what="DEL of what ended alone")
+        assert nat_rules() == [] and lists.addresses("shop") == [], (nat_rules(), lists.addresses("shop"))
+        # A DEL that fails is tried again: by the next start, and by the next daemon.
+        instance.cloche("run", "--name", "four", "--network", "stubborn", "small:1", "true")
+        assert len(attachments(instance)) == 1
+        instance.cloche("start", "-a", "four")
+        assert len(attachments(instance)) == 2 and len(lists.calls("DEL")) == 3, lists.calls("DEL")
+        instance.cloche("rm", "four")
+        for name in attachments(instance):  # as if its plug-in could do it now
+            path = instance.root / "cni" / name
+            path.write_text(path.read_text().replace('"fail":["DEL"]', '"fail":[]'))
+        instance.kill_daemon()
+        instance.start_daemon()
+        wait_for(lambda: not attachments(instance), what="the next daemon's DEL")
+        stays_clean(instance, lists, "shop")
+    finally:
+        run("ip", "link", "delete", bridge, code=None)
+        remove_rules()
+
+
+if __name__ == "__main__":
+    main()
