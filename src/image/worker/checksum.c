@@ -4,7 +4,6 @@
  * streams are not worth a thread.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -14,6 +13,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "flush.h"
 #include "stream.h"
 
 enum {
@@ -21,7 +21,6 @@ enum {
     INLINE_MAX = 512 * 1024, /* bytes that are summed up by the reader itself */
     SLOT_SIZE = 256 * 1024,
     SLOTS = 8,
-    FLUSH_SIZE = 8 * 1024 * 1024, /* bytes of a copy after which its writing to the disk begins */
 };
 
 struct slot {
@@ -106,17 +105,6 @@ static void join_thread(struct checksum_stream *self)
     self->threaded = false;
 }
 
-/* The store flushes the whole image before it is recorded: what is on its way by then need not be
- * waited for. Only a hint. */
-static void begin_flush(struct checksum_stream *self)
-{
-    if (self->length - self->flushed < FLUSH_SIZE)
-        return;
-    sync_file_range(self->copy_fd, (off_t)self->flushed, (off_t)(self->length - self->flushed),
-                    SYNC_FILE_RANGE_WRITE);
-    self->flushed = self->length;
-}
-
 static ssize_t checksum_read(struct stream *stream, const void **block, struct error *err)
 {
     struct checksum_stream *self = (struct checksum_stream *)stream;
@@ -136,7 +124,7 @@ static ssize_t checksum_read(struct stream *stream, const void **block, struct e
         return n;
     size_t known = start < self->skip ? (size_t)(self->skip - start) : 0;
     int r = file_write_all(self->copy_fd, (const char *)*block + known, (size_t)n - known);
-    begin_flush(self);
+    flush_begin(self->copy_fd, self->length, &self->flushed);
     return r < 0 ? error_errno(err, -r, "write a blob") : n;
 }
 

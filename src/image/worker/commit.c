@@ -19,14 +19,13 @@
 #include <image/descriptors.h>
 
 #include "entry.h"
+#include "flush.h"
 #include "follow.h"
 #include "limits.h"
 #include "load.h"
 #include "whiteout.h"
 #include "worker.h"
 #include "write.h"
-
-enum { FLUSH_SIZE = 8 * 1024 * 1024 }; /* bytes after which writing to the disk begins */
 
 struct commit {
     struct tar_sink sink; /* first: the sink is the commit */
@@ -48,11 +47,7 @@ static int write_blob(struct tar_sink *sink, const void *data, size_t length, st
     if (r < 0)
         return error_errno(err, -r, "write the layer");
     commit->written += length;
-    if (commit->written - commit->flushed >= FLUSH_SIZE) { /* a hint, as in checksum.c */
-        sync_file_range(commit->blob_fd, (off_t)commit->flushed,
-                        (off_t)(commit->written - commit->flushed), SYNC_FILE_RANGE_WRITE);
-        commit->flushed = commit->written;
-    }
+    flush_begin(commit->blob_fd, commit->written, &commit->flushed);
     return follow_grown(commit->follow, length) ? 0 : error_set(err, -ECANCELED, "given up");
 }
 

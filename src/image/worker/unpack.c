@@ -10,11 +10,12 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "flush.h"
 #include "limits.h"
 #include "unpack.h"
 #include "whiteout.h"
 
-enum { FLUSH_SIZE = 1024 * 1024 };
+enum { FLUSH_SIZE = 1024 * 1024 }; /* of a file whose writing begins when it is complete */
 
 /* What one entry is, after its path was cleaned. */
 struct item {
@@ -246,6 +247,7 @@ static int copy_data(int fd, struct tar *tar, uint64_t size, struct error *err)
     const void *block;
     size_t length;
     int64_t offset, end = 0;
+    uint64_t begun = 0;
     int r;
 
     while ((r = tar_data(tar, &block, &length, &offset, err)) > 0) {
@@ -257,6 +259,7 @@ static int copy_data(int fd, struct tar *tar, uint64_t size, struct error *err)
         if (r < 0)
             return error_errno(err, -r, "write");
         end = offset + (int64_t)length;
+        flush_begin(fd, (uint64_t)end, &begun);
     }
     if (r < 0)
         return r;
@@ -280,7 +283,7 @@ static int create_file(struct unpack *unpack, struct item *item, struct tar *tar
     if (fd < 0)
         return errno == EEXIST ? -EEXIST : error_errno(err, errno, "create");
     int r = copy_data(fd, tar, (uint64_t)size, err);
-    if (size >= FLUSH_SIZE) /* a hint: it is flushed at the end anyway (checksum.c) */
+    if (size >= FLUSH_SIZE) /* what flush_begin has left of it */
         sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
     if (r == 0)
         r = set_metadata(unpack, fd, item->entry, err);
