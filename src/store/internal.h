@@ -138,6 +138,11 @@ int image_find_id(struct store *store, const char *text, char **ret_id, bool *re
 int name_assign(struct store *store, const char *id, const char *name, char **ret_short,
                 struct error *err);
 
+/* names.c: store_image_remove() inside the caller's transaction. Files stay for garbage_collect().
+ */
+int image_remove(struct store *store, const char *what, unsigned how, struct store_removed *removed,
+                 struct error *err);
+
 /* disk.c: a limited writable layer. Not under a lock: one thread at a time per container. */
 int disk_limit(struct store *store, const char *container, uint64_t bytes, struct error *err);
 bool disk_is_limited(const struct store *store, const char *container);

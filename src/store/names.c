@@ -133,7 +133,7 @@ static int check_conflicts(struct store *store, const struct removal *removal, s
                          "conflict: unable to delete %.12s (must be forced) - image is being used "
                          "by container %.12s",
                          digest_hex(image->id), user);
-    if (!removal->by_name && strv_length(image->names) > 1)
+    if (!removal->by_name && !(removal->how & STORE_REMOVE_NAMES) && strv_length(image->names) > 1)
         return error_set(err, -EBUSY,
                          "conflict: unable to delete %.12s (must be forced) - image is referenced "
                          "in multiple repositories",
@@ -198,20 +198,13 @@ static int remove_record(struct store *store, const struct removal *removal,
     return r < 0 ? r : report_layers(store, image, removed, err);
 }
 
-/* Inside the transaction. */
 static int remove_steps(struct store *store, struct removal *removal, struct store_removed *removed,
                         struct error *err)
 {
-    _cleanup_free_ char *id = NULL;
-    int r = image_find_id(store, removal->what, &id, &removal->by_name, err);
+    int r = check_conflicts(store, removal, err);
 
-    if (r == 0)
-        r = image_read(store, id, &removal->image, err);
-    if (r == 0)
-        r = check_conflicts(store, removal, err);
     if (r < 0)
         return r;
-
     char **names = removal->image->names;
     if (removal->by_name && strv_length(names) > 1)
         return remove_name(store, removal->what, removed, err);
@@ -220,18 +213,31 @@ static int remove_steps(struct store *store, struct removal *removal, struct sto
     return r < 0 ? r : remove_record(store, removal, removed, err);
 }
 
+int image_remove(struct store *store, const char *what, unsigned how, struct store_removed *removed,
+                 struct error *err)
+{
+    struct removal removal = {.what = what, .how = how};
+    _cleanup_free_ char *id = NULL;
+    int r = image_find_id(store, what, &id, &removal.by_name, err);
+
+    if (r == 0)
+        r = image_read(store, id, &removal.image, err);
+    if (r == 0)
+        r = remove_steps(store, &removal, removed, err);
+    store_image_free(removal.image);
+    return r;
+}
+
 int store_image_remove(struct store *store, const char *what, unsigned how,
                        struct store_removed *ret, struct error *err)
 {
     _cleanup_store_removed_ struct store_removed removed = {0};
-    struct removal removal = {.what = what, .how = how};
     int r = store_db_begin(store->db, err);
 
     if (r < 0)
         return r;
     _cleanup_store_rollback_ struct store_db *transaction = store->db;
-    r = remove_steps(store, &removal, &removed, err);
-    store_image_free(removal.image);
+    r = image_remove(store, what, how, &removed, err);
     if (r >= 0)
         r = store_db_commit(transaction, err);
     if (r < 0)

@@ -14,6 +14,7 @@
 #include <base/alloc.h>
 #include <base/file.h>
 #include <base/text.h>
+#include <store/build.h>
 #include <store/db.h>
 #include <store/reference.h>
 #include <store/snapshot.h>
@@ -284,6 +285,36 @@ static void unknown_images_are_named(void **state)
     assert_string_equal(err.message, "No such image: nothing:latest");
 }
 
+/* Also those that only come into use while it is looked at: all names go, or none. */
+static void an_image_in_use_keeps_all_its_names(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct oci_image_execution config = {0};
+    _cleanup_store_image_ struct store_image *image = NULL;
+    _cleanup_store_removed_ struct store_removed removed = {0}, later = {0};
+    _cleanup_error_ struct error err = ERROR_INIT;
+    _cleanup_free_ char *id = NULL;
+
+    open_fixture(fixture);
+    int64_t build = store_build_begin(fixture->store);
+    const struct store_step step = {
+        .build = build, .os = "linux", .architecture = "amd64", .config = &config};
+    if (store_build_step(fixture->store, NULL, &step, &id, &err) < 0)
+        fail_msg("%s", error_message(&err));
+    assert_int_equal(store_image_tag(fixture->store, id, "x:1", NULL, NULL), 0);
+    assert_int_equal(store_image_tag(fixture->store, id, "x:2", NULL, NULL), 0);
+    assert_int_equal(store_image_expire(fixture->store, INT64_MAX, true, &removed, &err), 0);
+    assert_int_equal(store_image_find(fixture->store, id, &image, NULL), 0);
+    assert_int_equal(strv_length(image->names), 2);
+    assert_null(removed.untagged);
+    store_build_end(fixture->store, build);
+    assert_int_equal(store_image_expire(fixture->store, INT64_MAX, false, &later, &err), 0);
+    assert_null(later.deleted);
+    assert_int_equal(store_image_expire(fixture->store, INT64_MAX, true, &later, &err), 0);
+    assert_int_equal(strv_length(later.untagged), 2);
+    assert_string_equal(later.deleted[0], id);
+}
+
 int main(void)
 {
 #define with_root(test) cmocka_unit_test_setup_teardown(test, make_fixture, remove_fixture)
@@ -298,6 +329,7 @@ int main(void)
         with_root(a_snapshot_is_a_detached_writable_root),
         with_root(a_passing_snapshot_is_mounted_again),
         with_root(unknown_images_are_named),
+        with_root(an_image_in_use_keeps_all_its_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,12 +106,14 @@ void store_removed_finish(struct store_removed *removed);
 enum store_remove {
     STORE_REMOVE_FORCE = 1,
     STORE_REMOVE_KEEP_PARENTS = 2, /* steps of builds that nothing else stands on stay, as cache */
+    STORE_REMOVE_NAMES = 4,        /* by ID: with all its names, however many */
 };
 int store_image_remove(struct store *store, const char *what, unsigned how,
                        struct store_removed *ret, struct error *err);
 
 /* Removes images that came here before that time (nanoseconds since 1970) and that no container is
- * made of: those without a name, with `named` all. Adds to *ret. */
+ * made of: those without a name, with `named` all. What is in use, by a build too, keeps all its
+ * names. Adds to *ret. */
 int store_image_expire(struct store *store, int64_t before, bool named, struct store_removed *ret,
                        struct error *err);
 
