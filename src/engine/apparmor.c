@@ -15,7 +15,7 @@
 #include "apparmor.h"
 #include "security.h"
 
-enum { COMPLAINTS_MAX = 4096 };
+enum { COMPLAINTS_MAX = 4096, PROFILES_MAX = 4 * 1024 * 1024 };
 
 static const char *const parsers[] = {"/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"};
 
@@ -137,6 +137,24 @@ static int load(struct error *err)
     return process_exit_code(status) ? fail(status, complaints_fd, err) : 0;
 }
 
+/* It may have been unloaded since by the machine's administrator or aa-teardown. Where that cannot be
+ * seen it counts as unloaded: loading it once more changes nothing. */
+static bool is_loaded(void)
+{
+    static const char line[] = APPARMOR_DEFAULT_PROFILE " (";
+    _cleanup_free_ char *profiles = NULL;
+
+    if (file_read_at(AT_FDCWD, "/sys/kernel/security/apparmor/profiles", PROFILES_MAX, &profiles,
+                     NULL, NULL) < 0)
+        return false;
+    for (const char *at = profiles; at; at = strchr(at, '\n')) {
+        at += *at == '\n';
+        if (text_starts_with(at, line))
+            return true;
+    }
+    return false;
+}
+
 static bool is_wanted(const struct api_container_spec *spec)
 {
     struct security_options options;
@@ -157,7 +175,7 @@ int apparmor_load_default(const struct api_container_spec *spec, const char **re
         return 0;
     }
     pthread_mutex_lock(&mutex);
-    if (!loaded)
+    if (!loaded || !is_loaded())
         r = load(err);
     loaded = r == 0;
     pthread_mutex_unlock(&mutex);

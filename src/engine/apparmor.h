@@ -1,6 +1,7 @@
 /*
  * The AppArmor profile that containers have when none is named: loaded by apparmor_parser when the
- * first container of this daemon needs it, since an earlier version's may be there. Any thread.
+ * first container of this daemon needs it, since an earlier version's may be there, and again when it
+ * has been unloaded since. Any thread.
  */
 #ifndef ENGINE_APPARMOR_H
 #define ENGINE_APPARMOR_H
@@ -17,8 +18,8 @@
 bool apparmor_is_there(void);
 
 /* *ret: the profile's name, a constant; NULL: the container goes without it, or this machine has no
- * AppArmor. Blocks until it is loaded, once in the life of a daemon; a failure is tried again by
- * the next call. */
+ * AppArmor. Blocks until it is loaded; a failure is tried again by the next call. Processes that
+ * run while it is unloaded are unconfined until they are started again. */
 int apparmor_load_default(const struct api_container_spec *spec, const char **ret,
                           struct error *err);
 

@@ -59,6 +59,13 @@ def containers_are_confined_unless_they_are_not_to_be(instance, scratch):
             ["cloche-default (enforce)"]
         assert "name=apparmor" in instance.cloche("info").out or \
             "apparmor" in instance.cloche("info").out
+        # As aa-teardown does it, while the daemon lives: who starts next is confined again.
+        (SECURITY / "apparmor" / ".remove").write_text("cloche-default")
+        assert "cloche-default" not in (SECURITY / "apparmor" / "profiles").read_text()
+        assert instance.cloche("exec", "held", "cat", "/proc/self/attr/current").lines == \
+            ["cloche-default (enforce)"]
+        (SECURITY / "apparmor" / ".remove").write_text("cloche-default")
+        assert inside(script=label).lines == ["cloche-default (enforce)"]
         instance.cloche("rm", "-f", "held")
     finally:
         run("umount", SECURITY)
