@@ -189,16 +189,35 @@ static int open_remote(struct build *build, struct error *err)
     return fd < 0 ? error_errno(err, errno, "open what was fetched") : fd;
 }
 
+static int clone_remote(struct build *build, struct error *err)
+{
+    _cleanup_free_ char *commit = NULL;
+
+    build_say(&build->output, 0, "Cloning build context from repository: %s\n", build->how->remote);
+    int r = fetch_repository(&build->fetch, build->how->remote, store_staging_fd(build->staging),
+                             build->cancel.fd, &commit, err);
+    if (r == 0)
+        build_say(&build->output, 0, "Commit %s\n", commit);
+    return r;
+}
+
 static int first_look(struct build *build, struct build_options *options, struct error *err)
 {
     bool remote = !text_empty(build->how->remote);
-    struct image_worker_context context = {
-        .options = options, .remote = remote, .has_remote = remote};
+    bool repository = remote && fetch_is_git(build->how->remote);
+    struct image_worker_context context = {.options = options,
+                                           .remote = remote && !repository,
+                                           .has_remote = remote && !repository,
+                                           .ready = repository,
+                                           .has_ready = repository};
     const struct image_worker_request request = {.context = &context};
     int staging = store_staging_fd(build->staging);
-    _cleanup_close_ int fetched = remote ? open_remote(build, err) : -1;
+    int cloned = repository ? clone_remote(build, err) : 0;
+    _cleanup_close_ int fetched = remote && !repository ? open_remote(build, err) : -1;
 
-    if (remote && fetched < 0)
+    if (cloned < 0)
+        return cloned;
+    if (remote && !repository && fetched < 0)
         return fetched;
     int r = run_worker(build, &request, remote ? fetched : build->socket_fd, staging, &build->plan,
                        err);
@@ -557,12 +576,9 @@ static int check(struct engine *engine, const struct api_build_run *how, struct 
         return error_set(err, -EAGAIN, "the instance is being removed");
     if (count >= BUILDS_MAX)
         return error_set(err, -EAGAIN, "%d builds are under way already", BUILDS_MAX);
-    if (!text_empty(how->remote) && fetch_is_git(how->remote))
-        return error_set(
-            err, -EOPNOTSUPP,
-            "%.200s: repositories of git are not fetched; clone it and build the folder",
-            how->remote);
-    if (!text_empty(how->remote) && !fetch_is_address(how->remote))
+    if (!text_empty(how->remote) && fetch_check_repository(how->remote, err) < 0)
+        return err->code;
+    if (!text_empty(how->remote) && !fetch_is_git(how->remote) && !fetch_is_address(how->remote))
         return error_set(err, -EINVAL, "remoteURL (%.200s) could not be recognized as URL",
                          how->remote);
     return check_names(how, err);

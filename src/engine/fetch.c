@@ -14,7 +14,7 @@ bool fetch_is_address(const char *text)
 
 bool fetch_is_git(const char *text)
 {
-    static const char *const starts[] = {"git://", "github.com/", "git@"};
+    static const char *const starts[] = {"git://", "github.com/", "git@", "ssh://"};
     _cleanup_free_ char *path = xstrndup(text, strcspn(text, "#"));
 
     for (size_t i = 0; i < ARRAY_SIZE(starts); i++)
@@ -49,6 +49,53 @@ static bool wants_proxy(const char *url)
     const char *at = strrchr(name, '@');
 
     return !endpoints_is_loopback(at ? at + 1 : name);
+}
+
+int fetch_check_repository(const char *address, struct error *err)
+{
+    if (!text_starts_with(address, "git@") && !text_starts_with(address, "ssh://"))
+        return 0;
+    error_set(err, -EOPNOTSUPP,
+              "%.200s: repositories are not fetched over ssh, for which the daemon has no keys",
+              address);
+    error_hint(err, "give its https:// address, or clone it and build the folder");
+    return -EOPNOTSUPP;
+}
+
+int fetch_repository(const struct fetch_settings *settings, const char *address, int staging_fd,
+                     int cancel_fd, char **ret_commit, struct error *err)
+{
+    bool whole = strstr(address, "://") != NULL;
+    _cleanup_free_ char *url = xasprintf("%s%s", whole ? "" : "https://", address);
+    char *ref = strchr(url, '#'), *folder = NULL;
+    struct image_worker_clone clone = {.url = url};
+    const struct image_worker_request request = {.clone = &clone};
+    struct image_worker_spec spec = IMAGE_WORKER_SPEC_INIT;
+    struct image_worker_result *result = NULL;
+
+    if (ref) {
+        *ref++ = '\0';
+        folder = strchr(ref, ':');
+        if (folder)
+            *folder++ = '\0';
+    }
+    clone.ref = text_empty(ref) ? NULL : ref;
+    clone.folder = text_empty(folder) ? NULL : folder;
+    clone.proxy = wants_proxy(url) ? settings->proxy : NULL;
+    clone.patience_seconds = settings->patience;
+    clone.has_patience_seconds = settings->patience != 0;
+    spec.program = settings->program;
+    spec.request = &request;
+    spec.staging_fd = staging_fd;
+    int r = fetch_check_repository(address, err);
+    if (r == 0)
+        r = image_worker_run(&spec, NULL, NULL, cancel_fd, &result, err);
+    if (r == 0 && !result->cloned)
+        r = error_set(err, -EPROTO, "the image worker has cloned nothing");
+    if (r == 0)
+        *ret_commit = steal_ptr(result->cloned->commit);
+    image_worker_result_free(result);
+    return r;
 }
 
 int fetch_file(const struct fetch_settings *settings, const char *url, const char *file,

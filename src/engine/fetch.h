@@ -1,4 +1,4 @@
-/* Files from HTTP servers, fetched by cloche-registry in its jail. */
+/* Files from HTTP servers and repositories of git, fetched by cloche-registry in its jail. */
 #ifndef ENGINE_FETCH_H
 #define ENGINE_FETCH_H
 
@@ -26,5 +26,13 @@ void fetch_settings_finish(struct fetch_settings *settings);
  * image_worker_run(). *ret is owned. */
 int fetch_file(const struct fetch_settings *settings, const char *url, const char *file,
                int staging_fd, int cancel_fd, struct image_worker_fetched **ret, struct error *err);
+
+/* A repository of git, as docker writes one: ADDRESS[#[REF][:FOLDER]]. Its files become the staging
+ * folder's context/. -EOPNOTSUPP: over a protocol that is not spoken; -ENOENT: no git here, or no
+ * such folder in it. Blocks and is cancelled like fetch_file(). *ret_commit is owned. */
+int fetch_repository(const struct fetch_settings *settings, const char *address, int staging_fd,
+                     int cancel_fd, char **ret_commit, struct error *err);
+/* Whether it can be asked for at all. */
+int fetch_check_repository(const char *address, struct error *err);
 
 #endif

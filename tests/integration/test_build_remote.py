@@ -137,8 +137,6 @@ def contexts_and_archives_from_servers(instance, images, scratch):
         assert shell(instance, "echo $ALONE", image="built:2") == "1\n"
         instance.cloche("build", "-t", "built:3", "-f", "File", server.url + "/tree.tar")
         for address, message in ((server.url + "/nothere", "status 404"), (server.url + "/page", "neither a tar nor"),
-                                 ("git://localhost/x", "repositories of git"),
-                                 ("https://localhost/x.git#main", "repositories of git"),
                                  ("ftp://localhost/x", "could not be recognized as URL")):
             assert message in instance.cloche("build", address, code=1).err, address
         instance.cloche("import", "-c", "CMD [\"/bin/x\"]", server.url + "/root.tar", "imported:1")

@@ -16,5 +16,8 @@ int registry_login(const struct image_worker_login *request, struct image_worker
                    struct error *err);
 int registry_fetch(const struct image_worker_fetch *request, struct image_worker_result **ret,
                    struct error *err);
+/* git.c: by the machine's git, which -ENOENT says is missing. */
+int registry_clone(const struct image_worker_clone *request, struct image_worker_result **ret,
+                   struct error *err);
 
 #endif

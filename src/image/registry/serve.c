@@ -10,10 +10,12 @@ static int serve(const struct image_worker_request *request, struct image_worker
                  struct error *err)
 {
     if (!!request->pull + !!request->push + !!request->search + !!request->login +
-            !!request->fetch !=
+            !!request->fetch + !!request->clone !=
         1)
         return error_set(err, -EINVAL,
-                         "the request must have one of pull, push, search, login and fetch");
+                         "the request must have one of pull, push, search, login, fetch and clone");
+    if (request->clone)
+        return registry_clone(request->clone, ret, err);
     http_initialize();
     if (request->pull)
         return registry_pull(request->pull, ret, err);

@@ -1,6 +1,7 @@
 /*
  * The context of a build: a tar is unpacked, and the Dockerfile in it becomes a plan.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include <image/descriptors.h>
 
 #include "building.h"
+#include "limits.h"
 #include "stream.h"
 #include "unpack.h"
 #include "worker.h"
@@ -151,13 +153,92 @@ static int drop_ignored(int context_fd, const struct build_options *options, str
     return r;
 }
 
+/* --- a context that is there already ---------------------------------------------------------- */
+
+struct dropping {
+    const struct ignore *ignore;
+    const char *dockerfile;
+};
+
+/* The plan is yet to read them (drop_ignored). */
+static bool is_needed(const struct dropping *dropping, const char *path)
+{
+    const char *dockerfile = dropping->dockerfile + strspn(dropping->dockerfile, "/");
+
+    return text_equal(path, ".dockerignore") || text_equal(path, "dockerfile") ||
+           text_equal(path, dockerfile) ||
+           (text_starts_with(dockerfile, path) && dockerfile[strlen(path)] == '/');
+}
+
+static int drop_from(const struct dropping *dropping, int folder_fd, const char *folder, int depth,
+                     struct error *err);
+
+static int drop_item(const struct dropping *dropping, int folder_fd, const char *folder,
+                     const char *name, int depth, struct error *err)
+{
+    _cleanup_free_ char *path = xasprintf("%s%s%s", folder, folder[0] ? "/" : "", name);
+    bool ignored = ignore_matches(dropping->ignore, path);
+    bool kept = is_needed(dropping, path);
+    struct stat status;
+
+    if (fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return error_errno(err, errno, "%s", path);
+    if (ignored && !kept && (!S_ISDIR(status.st_mode) || !ignore_has_exceptions(dropping->ignore)))
+        return file_remove_tree_at(folder_fd, name, err);
+    if (!S_ISDIR(status.st_mode))
+        return 0;
+    _cleanup_close_ int fd =
+        openat(folder_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return error_errno(err, errno, "open %s", path);
+    int r = drop_from(dropping, fd, path, depth + 1, err);
+    if (r == 0 && ignored) /* unless an exception is left in it */
+        unlinkat(folder_fd, name, AT_REMOVEDIR);
+    return r;
+}
+
+static int drop_from(const struct dropping *dropping, int folder_fd, const char *folder, int depth,
+                     struct error *err)
+{
+    struct dirent **names = NULL;
+    int count = depth > PATH_DEPTH_MAX ? -1 : scandirat(folder_fd, ".", &names, NULL, NULL), r = 0;
+
+    if (count < 0)
+        return error_errno(err, depth > PATH_DEPTH_MAX ? ENAMETOOLONG : errno, "list %.200s",
+                           folder);
+    for (int i = 0; i < count; i++) {
+        const char *name = names[i]->d_name;
+        if (r == 0 && !text_equal(name, ".") && !text_equal(name, ".."))
+            r = drop_item(dropping, folder_fd, folder, name, depth, err);
+        free(names[i]);
+    }
+    free(names);
+    return r;
+}
+
+/* What a client that sends a folder leaves out. */
+static int drop_all_ignored(int context_fd, const struct build_options *options, struct error *err)
+{
+    _cleanup_ignore_ struct ignore *ignore = NULL;
+    _cleanup_free_ char *text = NULL;
+    size_t length;
+    int r = read_file(context_fd, ".dockerignore", IGNORE_FILE_MAX, &text, &length, err);
+
+    if (r == -ENOENT)
+        return 0;
+    if (r == 0)
+        r = ignore_parse(text, length, &ignore, err);
+    const struct dropping dropping = {ignore, options->dockerfile};
+    return r < 0 ? r : drop_from(&dropping, context_fd, "", 0, err);
+}
+
 int worker_context(const struct image_worker_context *request, struct image_worker_result **ret,
                    struct error *err)
 {
     struct image_worker_result *result = xnew(struct image_worker_result);
     int r = 0;
 
-    if (mkdirat(IMAGE_FD_STAGING, "context", 0700) < 0)
+    if (!request->ready && mkdirat(IMAGE_FD_STAGING, "context", 0700) < 0)
         r = error_errno(err, errno, "create a folder in staging");
     _cleanup_close_ int context =
         openat(IMAGE_FD_STAGING, "context", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -166,7 +247,8 @@ int worker_context(const struct image_worker_context *request, struct image_work
     if (r == 0 && request->remote)
         r = take_dockerfile(context, "Dockerfile", err);
     if (r == 0)
-        r = unpack_context(context, err);
+        r = request->ready ? drop_all_ignored(context, request->options, err)
+                           : unpack_context(context, err);
     if (r >= 0)
         r = plan_context(context, request->options, &result->plan, err);
     if (r < 0)

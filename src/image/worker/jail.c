@@ -10,11 +10,12 @@
  *                 read only, the source folder (/source), for COPY also the root that is written
  *                 to (/target) and its upper folder (/upper), each as a mount of its own, so that
  *                 ".." from their descriptors leads nowhere; with a network also
- *                 /etc/resolv.conf, /etc/hosts and /etc/nsswitch.conf, as copies. A request that
+ *                 /etc/resolv.conf, /etc/hosts and /etc/nsswitch.conf, as copies, and for a
+ *                 request that executes git the machine's programs (programs.c). A request that
  *                 works in a container's files has these as its root in place of it (tree.c)
  *   users         in the files of a container that has a user namespace: its root
- *   capabilities  only those that unpacking needs, and no way to get others
- *   system calls  an allow list
+ *   capabilities  only those that unpacking needs, with programs none, and no way to get others
+ *   system calls  an allow list; with programs what programs.c forbids
  *
  * A worker that a user starts on files of the user's own (tree kind "own") has what the user has:
  * there only system calls are filtered.
@@ -48,6 +49,7 @@
 #include <image/descriptors.h>
 #include <jail/root.h>
 
+#include "programs.h"
 #include "tree.h"
 #include "worker.h"
 
@@ -231,7 +233,7 @@ static int write_resolver_files(const struct resolver_files *files, struct error
 }
 
 static int enter_root(struct kept_folder *folders, size_t count,
-                      const struct resolver_files *resolver, struct error *err)
+                      const struct resolver_files *resolver, bool programs, struct error *err)
 {
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return error_errno(err, errno, "jail: make mounts private");
@@ -246,6 +248,8 @@ static int enter_root(struct kept_folder *folders, size_t count,
             return r;
     }
     int written = resolver ? write_resolver_files(resolver, err) : 0;
+    if (written == 0 && programs)
+        written = programs_attach(err);
     if (written < 0)
         return written;
     return jail_change_root(err);
@@ -265,7 +269,8 @@ static int enter_users(struct error *err)
     return 0;
 }
 
-static int drop_capabilities(struct error *err)
+/* Programs of the machine work in files that the worker made, and get none. */
+static int drop_capabilities(bool all, struct error *err)
 {
     static const unsigned kept[] = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FOWNER,
                                     CAP_FSETID, CAP_MKNOD,        CAP_SETFCAP};
@@ -273,7 +278,7 @@ static int drop_capabilities(struct error *err)
     struct __user_cap_data_struct data[2] = {{0}};
     uint64_t mask = 0;
 
-    for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+    for (size_t i = 0; !all && i < ARRAY_SIZE(kept); i++)
         mask |= 1ULL << kept[i];
     /* Ends with EINVAL at the first number that the kernel does not know. */
     for (unsigned long c = 0; c < 64; c++)
@@ -495,11 +500,13 @@ static int enter_tree(struct tree_mounts *mounts, struct kept_folder *folders, s
     return r;
 }
 
-static int restrict_process(bool network, struct error *err)
+static int restrict_process(const struct jail *jail, struct error *err)
 {
     int r = start_watcher(err);
 
-    return r == 0 ? filter_calls(network, err) : r;
+    if (r < 0)
+        return r;
+    return jail->has_programs ? programs_filter(err) : filter_calls(jail->has_network, err);
 }
 
 int jail_enter(const struct jail *jail, struct error *err)
@@ -517,7 +524,7 @@ int jail_enter(const struct jail *jail, struct error *err)
     if (r == 0 && jail->tree && text_equal(jail->tree->kind, "own")) {
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
             return error_errno(err, errno, "jail: set no_new_privs");
-        return restrict_process(false, err);
+        return restrict_process(jail, err);
     }
     if (jail->has_network)
         copy_resolver_files(&resolver);
@@ -530,12 +537,12 @@ int jail_enter(const struct jail *jail, struct error *err)
     if (r == 0)
         r = jail->tree ? enter_tree(&mounts, folders, ARRAY_SIZE(folders), err)
                        : enter_root(folders, ARRAY_SIZE(folders),
-                                    jail->has_network ? &resolver : NULL, err);
+                                    jail->has_network ? &resolver : NULL, jail->has_programs, err);
     free(resolver.resolv_conf);
     free(resolver.hosts);
     if (r == 0 && jail->tree && jail->tree->users)
         r = enter_users(err);
     if (r == 0)
-        r = drop_capabilities(err);
-    return r == 0 ? restrict_process(jail->has_network, err) : r;
+        r = drop_capabilities(jail->has_programs, err);
+    return r == 0 ? restrict_process(jail, err) : r;
 }

@@ -15,8 +15,9 @@ struct jail {
     bool has_source;
     const struct image_worker_tree *tree; /* NULL: none; it becomes the root (tree.h) */
     bool writes_tree;
-    bool has_network; /* keeps the network, and what finding addresses takes */
-    bool has_target;  /* and IMAGE_FD_UPPER */
+    bool has_network;  /* keeps the network, and what finding addresses takes */
+    bool has_target;   /* and IMAGE_FD_UPPER */
+    bool has_programs; /* with has_network: may execute what is in the machine's /usr */
 };
 int jail_enter(const struct jail *jail, struct error *err);
 
