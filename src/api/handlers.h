@@ -162,6 +162,8 @@ void api_image_pull(struct rpc_request *request, const struct api_image_pull *pa
                     void *context);
 void api_image_push(struct rpc_request *request, const struct api_image_push *params,
                     void *context);
+void api_image_distribution(struct rpc_request *request,
+                            const struct api_image_distribution *params, void *context);
 void api_image_search(struct rpc_request *request, const struct api_image_search *params,
                       void *context);
 void api_registry_login(struct rpc_request *request, const struct api_registry_login *params,

@@ -62,6 +62,7 @@ static const struct management_handlers handlers = {
     .image_remove = api_image_remove,
     .image_pull = api_image_pull,
     .image_push = api_image_push,
+    .image_distribution = api_image_distribution,
     .image_search = api_image_search,
     .registry_login = api_registry_login,
     .network_create = api_network_create,

@@ -90,6 +90,16 @@ void api_image_search(struct rpc_request *request, const struct api_image_search
     watch(call, engine_image_search(api->engine, params, &callbacks));
 }
 
+void api_image_distribution(struct rpc_request *request,
+                            const struct api_image_distribution *params, void *context)
+{
+    struct api *api = context;
+    struct engine_transfer_callbacks callbacks;
+    struct transfer_call *call = new_call(request, &callbacks);
+
+    watch(call, engine_image_distribution(api->engine, params, &callbacks));
+}
+
 void api_registry_login(struct rpc_request *request, const struct api_registry_login *params,
                         void *context)
 {

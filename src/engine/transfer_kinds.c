@@ -349,6 +349,67 @@ struct transfer *engine_image_search(struct engine *engine, const struct api_ima
     return start_or_refuse(transfer, r, &err);
 }
 
+/* ---- what a registry has ---- */
+
+static int begin_describe(struct transfer *transfer, struct error *err)
+{
+    const struct store_reference *reference = &transfer->reference;
+    struct image_worker_describe *describe = transfer->request->describe =
+        xnew(struct image_worker_describe);
+
+    describe->registry = steal_ptr(transfer->access);
+    describe->repository = xstrdup(reference->path);
+    describe->reference = xstrdup(reference->digest ? reference->digest : reference->tag);
+    return 0;
+}
+
+static int finish_describe(struct transfer *transfer, const struct image_worker_result *result,
+                           struct error *err)
+{
+    const struct image_worker_described *described = result ? result->described : NULL;
+
+    if (!result)
+        return 0;
+    if (!described)
+        return error_set(err, -EPROTO, "the image worker has described nothing");
+    struct api_image_distributed *answer = transfer->document = xnew(struct api_image_distributed);
+    answer->media_type = xstrdup(described->media_type);
+    answer->digest = xstrdup(described->digest);
+    answer->size = described->size;
+    answer->platforms =
+        xnew_array(struct api_distributed_platform *, described->platforms_count + 1);
+    for (size_t i = 0; i < described->platforms_count; i++) {
+        const struct oci_image_platform *platform = described->platforms[i];
+        struct api_distributed_platform *entry = xnew(struct api_distributed_platform);
+        entry->os = xstrdup(platform->os);
+        entry->architecture = xstrdup(platform->architecture);
+        entry->variant = xstrdup(platform->variant);
+        entry->os_version = xstrdup(platform->os_version);
+        for (size_t j = 0; j < platform->os_features_count; j++)
+            strv_append(&entry->os_features, platform->os_features[j]);
+        entry->os_features_count = platform->os_features_count;
+        answer->platforms[answer->platforms_count++] = entry;
+    }
+    return 0;
+}
+
+static const struct transfer_kind describe_kind = {
+    .type = &api_image_distributed_type,
+    .begin = begin_describe,
+    .finish = finish_describe,
+};
+
+struct transfer *engine_image_distribution(struct engine *engine,
+                                           const struct api_image_distribution *params,
+                                           const struct engine_transfer_callbacks *callbacks)
+{
+    struct transfer *transfer = transfer_new(engine, &describe_kind, callbacks);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    int r = parse_name(transfer, params->image, false, params->credentials, &err);
+
+    return start_or_refuse(transfer, r, &err);
+}
+
 /* ---- login ---- */
 
 static int begin_login(struct transfer *transfer, struct error *err)

@@ -199,7 +199,7 @@ def what_is_pushed_is_what_others_pull(instance, images, scratch):
         instance.cloche("tag", "shop:1", f"{registry.name}/lib/shop:9")
         result = instance.cloche("push", f"{registry.name}/lib/shop:9")
         assert result.lines[0] == f"The push refers to repository [{registry.name}/lib/shop]"
-        assert sum(line.endswith(": Pushed") for line in result.lines) == 4, result
+        assert sum(line.endswith(": Pushed") for line in result.lines) == 3, result
         digest = run("skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}",
                      f"docker://{registry.name}/lib/shop:9").out.strip()
         assert result.lines[-1].startswith(f"9: digest: {digest} size: "), result
@@ -208,7 +208,7 @@ def what_is_pushed_is_what_others_pull(instance, images, scratch):
         instance.cloche("rmi", f"{registry.name}/lib/shop:9", "shop:1")
         instance.cloche("pull", "-q", f"{registry.name}/lib/shop:9")
         again = instance.cloche("push", f"{registry.name}/lib/shop:9")
-        assert again.out.count("Layer already exists") == 4, again
+        assert again.out.count("Layer already exists") == 3, again
 
 
 @test

@@ -60,6 +60,7 @@ void docker_container_prune(struct exchange *exchange);
 void docker_image_create(struct exchange *exchange);
 void docker_image_push(struct exchange *exchange);
 void docker_image_search(struct exchange *exchange);
+void docker_distribution(struct exchange *exchange);
 /* What is in it moves; NULL: there is nothing. Owned. */
 struct docker_auth_config;
 struct api_credentials *docker_credentials_take(struct docker_auth_config *auth);

@@ -65,27 +65,103 @@ static void write_status(struct exchange *exchange, const char *id, const char *
     answer_line(exchange, &line);
 }
 
-/* The call tells how far all of it is, in the words of its text. */
+/* "1.049MB", as docker's clients show sizes. */
+static void append_size(struct buffer *text, uint64_t bytes, int width)
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+    double size = (double)bytes;
+    char number[40];
+    size_t unit = 0;
+
+    for (; size >= 1000 && unit + 1 < ARRAY_SIZE(units); unit++)
+        size /= 1000;
+    snprintf(number, sizeof(number), "%.4g%s", size, units[unit]);
+    buffer_printf(text, "%*s", width, number);
+}
+
+/* The bar for clients that draw none themselves. */
+static void write_bar(struct json_writer *writer, const struct rpc_progress *progress)
+{
+    enum { WIDTH = 50 };
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+    bool known = progress->has_total && progress->total && progress->done <= progress->total;
+
+    if (known) {
+        int filled = (int)((double)progress->done / (double)progress->total * WIDTH);
+        buffer_append_char(&text, '[');
+        for (int i = 0; i < filled; i++)
+            buffer_append_char(&text, '=');
+        buffer_append_char(&text, '>');
+        buffer_printf(&text, "%*s] ", WIDTH - filled, "");
+    }
+    append_size(&text, progress->done, 8);
+    if (known) {
+        buffer_append_char(&text, '/');
+        append_size(&text, progress->total, 0);
+    }
+    field_text(writer, "progress", buffer_text(&text));
+}
+
+/* What has ended has no bar any more. */
+static bool is_under_way(const char *step)
+{
+    static const char *const steps[] = {"Downloading", "Pushing", "Preparing", "Retrying"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
+        if (text_equal(step, steps[i]))
+            return true;
+    return false;
+}
+
+static void write_detail(struct json_writer *writer, const char *step,
+                         const struct rpc_progress *progress)
+{
+    bool numbers = progress->done && is_under_way(step);
+
+    field_object_begin(writer, "progressDetail");
+    if (numbers)
+        field_unsigned(writer, "current", progress->done);
+    if (numbers && progress->has_total)
+        field_unsigned(writer, "total", progress->total);
+    json_writer_object_end(writer);
+    if (numbers)
+        write_bar(writer, progress);
+}
+
+/* The call tells of each layer ("0123456789ab: Downloading"), of a tag, or of all of it. */
 static void on_progress(struct exchange *exchange, const struct rpc_progress *progress)
 {
     _cleanup_buffer_ struct buffer line = BUFFER_INIT;
     struct json_writer writer;
+    const char *text = progress->text ? progress->text : "Working", *colon = strstr(text, ": ");
+    bool of_item = colon && !memchr(text, ' ', (size_t)(colon - text));
+    bool is_tag = of_item && text_starts_with(colon + 2, "Pulling from ");
+    const char *step = of_item ? colon + 2 : text;
 
-    if (connection_is_behind(exchange->connection))
+    if (is_under_way(step) && connection_is_behind(exchange->connection))
         return; /* who does not read is told of a later state */
     json_writer_init(&writer, &line, JSON_COMPACT);
     json_writer_object_begin(&writer);
-    field_text(&writer, "status", progress->text ? progress->text : "Working");
-    field_object_begin(&writer, "progressDetail");
-    field_unsigned(&writer, "current", progress->done);
-    if (progress->has_total)
-        field_unsigned(&writer, "total", progress->total);
-    json_writer_object_end(&writer);
+    field_text(&writer, "status", step);
+    if (!is_tag)
+        write_detail(&writer, step, progress);
+    if (of_item) {
+        _cleanup_free_ char *id = xstrndup(text, (size_t)(colon - text));
+        field_text(&writer, "id", id);
+    }
     json_writer_object_end(&writer);
     answer_line(exchange, &line);
 }
 
 /* ---- pull ---- */
+
+/* "docker.io/library/shop:1" as people call it: "shop:1". */
+static const char *familiar(const char *name)
+{
+    if (text_starts_with(name, "docker.io/library/"))
+        return name + strlen("docker.io/library/");
+    return text_starts_with(name, "docker.io/") ? name + strlen("docker.io/") : name;
+}
 
 static void on_pulled(struct exchange *exchange, const struct rpc_outcome *outcome)
 {
@@ -96,7 +172,7 @@ static void on_pulled(struct exchange *exchange, const struct rpc_outcome *outco
         _cleanup_free_ char *digest = xasprintf("Digest: %s", image->digest);
         _cleanup_free_ char *what = xasprintf(
             "Status: %s for %s", image->changed ? "Downloaded newer image" : "Image is up to date",
-            image->name);
+            familiar(image->name));
         write_status(exchange, NULL, digest);
         write_status(exchange, NULL, what);
     }
@@ -175,6 +251,19 @@ static void on_pushed(struct exchange *exchange, const struct rpc_outcome *outco
     answer_end(exchange);
 }
 
+/* The repository's name in full. */
+static void write_destination(struct exchange *exchange)
+{
+    const char *name = exchange->words[0], *slash = strchr(name, '/');
+    size_t first = slash ? (size_t)(slash - name) : 0;
+    bool has_host = slash && (memchr(name, '.', first) || memchr(name, ':', first) ||
+                              text_starts_with(name, "localhost/"));
+    const char *host = has_host ? "" : slash ? "docker.io/" : "docker.io/library/";
+    _cleanup_free_ char *text = xasprintf("The push refers to repository [%s%s]", host, name);
+
+    write_status(exchange, NULL, text);
+}
+
 void docker_image_push(struct exchange *exchange)
 {
     const char *tag = target_text(&exchange->target, "tag");
@@ -185,6 +274,7 @@ void docker_image_push(struct exchange *exchange)
                                        .credentials = credentials_of(exchange)};
 
     answer_begin(exchange, 200, "application/json"); /* failures are told in the stream */
+    write_destination(exchange);
     call(exchange, "image.push", &how, on_pushed, &(struct call_options){.progress = on_progress});
     api_credentials_free(how.credentials);
 }
@@ -288,6 +378,56 @@ void docker_image_search(struct exchange *exchange)
         answer_fail(exchange, 400, "a term to search for is needed");
     else
         call(exchange, "image.search", &how, on_found, NULL);
+    api_credentials_free(how.credentials);
+}
+
+/* ---- what a registry has ---- */
+
+static void on_distribution(struct exchange *exchange, const struct rpc_outcome *outcome)
+{
+    const struct api_image_distributed *found = outcome->result;
+    struct buffer out = BUFFER_INIT;
+    struct json_writer writer;
+
+    if (outcome->code < 0) {
+        unsigned status = call_status(outcome);
+        answer_error(exchange, status == 403 ? 401 : status, outcome->error);
+        return;
+    }
+    json_writer_init(&writer, &out, JSON_COMPACT);
+    json_writer_object_begin(&writer);
+    field_object_begin(&writer, "Descriptor");
+    field_text(&writer, "mediaType", found->media_type);
+    field_text(&writer, "digest", found->digest);
+    field_unsigned(&writer, "size", found->size);
+    json_writer_object_end(&writer);
+    json_writer_key(&writer, "Platforms");
+    json_writer_array_begin(&writer);
+    for (size_t i = 0; i < found->platforms_count; i++) {
+        const struct api_distributed_platform *platform = found->platforms[i];
+        json_writer_object_begin(&writer);
+        field_text(&writer, "architecture", platform->architecture);
+        field_text(&writer, "os", platform->os);
+        if (!text_empty(platform->os_version))
+            field_text(&writer, "os.version", platform->os_version);
+        if (platform->os_features_count)
+            field_list(&writer, "os.features", platform->os_features);
+        if (!text_empty(platform->variant))
+            field_text(&writer, "variant", platform->variant);
+        json_writer_object_end(&writer);
+    }
+    json_writer_array_end(&writer);
+    json_writer_object_end(&writer);
+    answer_json(exchange, 200, &out);
+}
+
+void docker_distribution(struct exchange *exchange)
+{
+    const struct api_image_distribution how = {.image = exchange->words[0],
+                                               .credentials = credentials_of(exchange)};
+
+    call(exchange, "image.distribution", &how, on_distribution,
+         &(struct call_options){.errors = true});
     api_credentials_free(how.credentials);
 }
 

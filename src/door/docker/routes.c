@@ -79,6 +79,8 @@ static const struct route routes[] = {
     {"POST", "/images/**/tag", docker_image_tag, 0},
     {"DELETE", "/images/**", docker_image_remove, 0},
 
+    {"GET", "/distribution/**/json", docker_distribution, 0},
+
     {"GET", "/plugins", docker_plugin_list, 0},
     {"POST", "/swarm/leave", docker_swarm_leave, 0},
     {"POST", "/swarm/init", docker_swarm_begin, 0},

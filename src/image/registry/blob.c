@@ -125,6 +125,8 @@ static ssize_t take(struct blob *blob, const char *data, size_t length, const vo
     *block = data + skipped;
     message_item_progress(&blob->told, blob->source->item, "Downloading", blob->position,
                           blob->source->descriptor->size);
+    if (blob->position == blob->source->descriptor->size)
+        message_item(blob->source->item, "Verifying Checksum", 0, 0);
     return (ssize_t)length;
 }
 

@@ -30,9 +30,8 @@ void pull_item(const char *digest, char ret[13])
     ret[12] = '\0';
 }
 
-/* digest: what it must have, NULL: whatever comes. */
-static int fetch_document(struct pull *pull, const char *kind, const char *reference,
-                          const char *digest, struct fetched *ret, struct error *err)
+int pull_document(struct pull *pull, const char *kind, const char *reference, const char *digest,
+                  struct fetched *ret, struct error *err)
 {
     _cleanup_buffer_ struct buffer body = BUFFER_INIT;
     _cleanup_free_ char *url =
@@ -65,7 +64,7 @@ static int fetch_described(struct pull *pull, const char *kind,
                            const struct oci_image_descriptor *descriptor, struct fetched *ret,
                            struct error *err)
 {
-    int r = fetch_document(pull, kind, descriptor->digest, descriptor->digest, ret, err);
+    int r = pull_document(pull, kind, descriptor->digest, descriptor->digest, ret, err);
 
     if (r == 0 && ret->document.length != descriptor->size)
         return error_set(err, -EBADMSG, "%s: it has %zu bytes, not %llu", ret->document.path,
@@ -184,8 +183,8 @@ static int pull_reference(struct pull *pull, const char *reference, struct error
     _cleanup_fetched_ struct fetched manifest = {0};
     struct image_worker_image *image = NULL;
     char digest[DIGEST_TEXT_SIZE];
-    int r = fetch_document(pull, "manifests", reference,
-                           digest_is_valid(reference) ? reference : NULL, &manifest, err);
+    int r = pull_document(pull, "manifests", reference,
+                          digest_is_valid(reference) ? reference : NULL, &manifest, err);
 
     if (r < 0)
         return r;

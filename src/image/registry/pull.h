@@ -25,6 +25,11 @@ struct fetched {
 void fetched_finish(struct fetched *fetched);
 #define _cleanup_fetched_ _cleanup_(fetched_finish)
 
+/* The manifest, index ("manifests") or blob ("blobs") of a reference: digest is what it must have,
+ * NULL: whatever comes. */
+int pull_document(struct pull *pull, const char *kind, const char *reference, const char *digest,
+                  struct fetched *ret, struct error *err);
+
 /* The layers of an image: layers[i] for manifest->layers[i], filled in here; path
  * and implicit of each are the caller's. Those that the store has are only noted. */
 int pull_layers(struct pull *pull, const struct oci_image_manifest *manifest,

@@ -223,6 +223,7 @@ static int take_layer(struct layers *layers, size_t place, struct http_lane *lan
     }
     if (r < 0)
         return error_move(err, &reason);
+    tell(layers->manifest->layers[place]->digest, "Download complete");
     tell(layers->manifest->layers[place]->digest, "Pull complete");
     return 0;
 }
@@ -275,6 +276,8 @@ static void run_threads(struct layers *layers)
     size_t count = thread_count(layers), started = 0;
     _cleanup_free_ pthread_t *threads = xnew_array(pthread_t, count + 1);
 
+    for (size_t i = count; i < layers->wanted_count; i++)
+        tell(layers->manifest->layers[layers->wanted[i]]->digest, "Waiting");
     while (started + 1 < count && pthread_create(&threads[started], NULL, take_layers, layers) == 0)
         started++;
     if (count)

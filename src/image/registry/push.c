@@ -108,8 +108,6 @@ static int push_layer(struct layers *layers, size_t place, struct http_lane *lan
     int r = open_blob(layers->push, layer->blob, blob, err);
 
     blob->is_layer = true;
-    if (r == 0)
-        message_item(blob->item, "Preparing", 0, blob->size);
     if (r == 0 && is_plain(layer->media_type))
         r = pack_blob(blob, err);
     if (r == 0)
@@ -152,6 +150,14 @@ static void *push_some(void *data)
     return NULL;
 }
 
+static void tell(const struct layers *layers, size_t place, const char *step)
+{
+    char item[13] = "";
+
+    memcpy(item, layers->image->layers[place]->blob + strlen("sha256:"), sizeof(item) - 1);
+    message_item(item, step, 0, 0);
+}
+
 static int push_layers(struct layers *layers, struct error *err)
 {
     const struct image_worker_push *request = layers->push->request;
@@ -159,6 +165,10 @@ static int push_layers(struct layers *layers, struct error *err)
     size_t count = layers->image->layers_count < most ? layers->image->layers_count : most;
     _cleanup_free_ pthread_t *threads = xnew_array(pthread_t, count + 1);
 
+    for (size_t i = 0; i < layers->image->layers_count; i++)
+        tell(layers, i, "Preparing");
+    for (size_t i = count; i < layers->image->layers_count; i++)
+        tell(layers, i, "Waiting");
     while (started + 1 < count && pthread_create(&threads[started], NULL, push_some, layers) == 0)
         started++;
     push_some(layers);

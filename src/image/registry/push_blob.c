@@ -26,17 +26,20 @@ struct upload {
     int64_t told;
 };
 
+/* Nobody asked for the configuration. */
 static void tell(const struct push_blob *blob, const char *step)
 {
-    message_item(blob->item, step, blob->size, blob->size);
+    if (blob->is_layer)
+        message_item(blob->item, step, blob->size, blob->size);
 }
 
 static void note_sent(void *context, uint64_t bytes)
 {
     struct upload *upload = context;
 
-    message_item_progress(&upload->told, upload->blob->item, "Pushing", upload->base + bytes,
-                          upload->blob->size);
+    if (upload->blob->is_layer)
+        message_item_progress(&upload->told, upload->blob->item, "Pushing", upload->base + bytes,
+                              upload->blob->size);
 }
 
 static int fetch(struct upload *upload, struct session_call *call, struct error *err)

@@ -14,6 +14,8 @@ int registry_search(const struct image_worker_search *request, struct image_work
                     struct error *err);
 int registry_login(const struct image_worker_login *request, struct image_worker_result **ret,
                    struct error *err);
+int registry_describe(const struct image_worker_describe *request, struct image_worker_result **ret,
+                      struct error *err);
 int registry_fetch(const struct image_worker_fetch *request, struct image_worker_result **ret,
                    struct error *err);
 /* git.c: by the machine's git, which -ENOENT says is missing. */

@@ -10,10 +10,11 @@ static int serve(const struct image_worker_request *request, struct image_worker
                  struct error *err)
 {
     if (!!request->pull + !!request->push + !!request->search + !!request->login +
-            !!request->fetch + !!request->clone !=
+            !!request->fetch + !!request->clone + !!request->describe !=
         1)
         return error_set(err, -EINVAL,
-                         "the request must have one of pull, push, search, login, fetch and clone");
+                         "the request must have one of pull, push, search, login, describe, fetch "
+                         "and clone");
     if (request->clone)
         return registry_clone(request->clone, ret, err);
     http_initialize();
@@ -23,6 +24,8 @@ static int serve(const struct image_worker_request *request, struct image_worker
         return registry_push(request->push, ret, err);
     if (request->search)
         return registry_search(request->search, ret, err);
+    if (request->describe)
+        return registry_describe(request->describe, ret, err);
     if (request->fetch)
         return registry_fetch(request->fetch, ret, err);
     return registry_login(request->login, ret, err);

@@ -34,6 +34,9 @@ struct transfer *engine_image_push(struct engine *engine, const struct api_image
                                    const struct engine_transfer_callbacks *callbacks);
 struct transfer *engine_image_search(struct engine *engine, const struct api_image_search *params,
                                      const struct engine_transfer_callbacks *callbacks);
+struct transfer *engine_image_distribution(struct engine *engine,
+                                           const struct api_image_distribution *params,
+                                           const struct engine_transfer_callbacks *callbacks);
 struct transfer *engine_registry_login(struct engine *engine,
                                        const struct api_registry_login *params,
                                        const struct engine_transfer_callbacks *callbacks);
