@@ -278,8 +278,9 @@ static void write_config(struct json_writer *writer, const struct api_container_
     field_list(writer, "Env", spec->env);
     field_list(writer, "Cmd", spec->command);
     field_text(writer, "Image", container->image);
-    if (spec->volumes_count)
-        field_set(writer, "Volumes", spec->volumes, spec->volumes_count);
+    /* Of the merged specification they are mounts already. */
+    if (container->spec->volumes_count)
+        field_set(writer, "Volumes", container->spec->volumes, container->spec->volumes_count);
     else
         field_null(writer, "Volumes");
     field_text(writer, "WorkingDir", spec->working_dir);
@@ -296,6 +297,29 @@ static void write_config(struct json_writer *writer, const struct api_container_
 }
 
 /* ---- what it got */
+
+/* docker's sandbox is the network namespace, which is the process's here. */
+static void write_sandbox(struct json_writer *writer, const struct api_container_details *container)
+{
+    const struct api_container_state *state = container->state;
+    const struct api_container_network *network = container->network;
+    bool running = state->running && state->pid > 0;
+    _cleanup_free_ char *path =
+        running ? xasprintf("/proc/%jd/ns/net", (intmax_t)state->pid) : xstrdup("");
+
+    field_text(writer, "Bridge", "");
+    field_text(writer, "SandboxID", running ? container->id : "");
+    field_text(writer, "SandboxKey", path);
+    field_boolean(writer, "HairpinMode", false);
+    field_text(writer, "LinkLocalIPv6Address", "");
+    field_integer(writer, "LinkLocalIPv6PrefixLen", 0);
+    field_null(writer, "SecondaryIPAddresses");
+    field_null(writer, "SecondaryIPv6Addresses");
+    field_text(writer, "EndpointID",
+               network->networks_count && !text_empty(network->address)
+                   ? network->networks[0]->endpoint_id
+                   : "");
+}
 
 static void write_main_place(struct json_writer *writer,
                              const struct api_container_network *network)
@@ -355,6 +379,7 @@ static void write_network(struct json_writer *writer, const struct api_container
 
     field_object_begin(writer, "NetworkSettings");
     write_active_ports(writer, container);
+    write_sandbox(writer, container);
     write_main_place(writer, network);
     field_object_begin(writer, "Networks");
     for (size_t i = 0; i < network->networks_count; i++)

@@ -173,6 +173,11 @@ static void write_resources(struct json_writer *writer, const struct api_resourc
         field_integer(writer, "PidsLimit", resources->pids_limit);
     else
         field_null(writer, "PidsLimit");
+    /* Of other systems. */
+    field_integer(writer, "CpuCount", 0);
+    field_integer(writer, "CpuPercent", 0);
+    field_integer(writer, "IOMaximumIOps", 0);
+    field_integer(writer, "IOMaximumBandwidth", 0);
 }
 
 /* ---- devices and limits ---- */
@@ -282,6 +287,8 @@ void inspect_write_host_config(struct json_writer *writer,
     write_restart_policy(writer, spec->restart_policy);
     field_boolean(writer, "AutoRemove", spec->auto_remove);
     field_text(writer, "Isolation", spec->isolation);
+    json_writer_key(writer, "ConsoleSize");
+    json_writer_raw(writer, "[0,0]");
     field_text(writer, "VolumeDriver", spec->volume_driver);
     write_words(writer, "VolumesFrom", spec->volumes_from);
     write_isolation(writer, spec);

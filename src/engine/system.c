@@ -78,6 +78,39 @@ static void fill_machine(const struct engine *engine, struct api_system_info *in
     info->cgroup_driver = xstrdup("cgroupfs");
 }
 
+/* "http://user:secret@host:1" without whoever it is. Owned by the caller. */
+static char *without_user(const char *url)
+{
+    const char *start = strstr(url, "://");
+    const char *host = start ? start + 3 : url;
+    const char *at = memrchr(host, '@', strcspn(host, "/"));
+
+    return at ? xasprintf("%.*s%s", (int)(host - url), url, at + 1) : xstrdup(url);
+}
+
+static void fill_registries(const struct registries_settings *settings,
+                            struct api_system_info *info)
+{
+    const struct registries_hosts *hosts = settings ? settings->hosts : NULL;
+
+    if (settings && settings->proxy)
+        info->proxy = without_user(settings->proxy);
+    if (!hosts || !hosts->count)
+        return;
+    info->registries = xnew_array(struct api_registry_settings *, hosts->count + 1);
+    for (size_t i = 0; i < hosts->count; i++) {
+        const struct registries_host *host = hosts->values[i];
+        struct api_registry_settings *entry = xnew(struct api_registry_settings);
+        entry->name = xstrdup(hosts->keys[i]);
+        for (size_t j = 0; j < host->mirrors_count; j++)
+            strv_take(&entry->mirrors, without_user(host->mirrors[j]));
+        entry->mirrors_count = host->mirrors_count;
+        entry->insecure = host->insecure || host->plain_http;
+        entry->has_insecure = true;
+        info->registries[info->registries_count++] = entry;
+    }
+}
+
 struct api_system_info *system_info(struct engine *engine)
 {
     struct api_system_info *info = xnew(struct api_system_info);
@@ -107,6 +140,7 @@ struct api_system_info *system_info(struct engine *engine)
     }
     count_containers(engine, info);
     fill_machine(engine, info);
+    fill_registries(engine->registries, info);
     return info;
 }
 

@@ -133,6 +133,64 @@ def what_changes_the_meaning_is_not_left_out_in_silence(instance, images):
 
 
 @test
+def the_machine_is_told_in_dockers_words(instance, images, scratch):
+    (scratch / "cloched.conf").write_text(json.dumps({"registries": {"proxy": "http://u:secret@proxy.lan:1", "hosts": {
+        "docker.io": {"mirrors": ["https://mirror.lan"]}, "shop.lan:5000": {"plainHttp": True}}}}))
+    instance.env["CLOCHE_CONFIG"] = str(scratch / "cloched.conf")
+    docker = Docker(instance)
+    info = docker.ask("GET", "/info")[1]
+    registries = info["RegistryConfig"]
+    assert registries["Mirrors"] == ["https://mirror.lan"], registries
+    assert registries["IndexConfigs"] == {
+        "docker.io": {"Name": "docker.io", "Mirrors": ["https://mirror.lan"], "Secure": True, "Official": True},
+        "shop.lan:5000": {"Name": "shop.lan:5000", "Mirrors": [], "Secure": False, "Official": False}}, registries
+    assert info["HttpProxy"] == info["HttpsProxy"] == "http://proxy.lan:1", info
+    assert "name=seccomp,profile=default" in info["SecurityOptions"], info
+    out = docker("info").out
+    assert "Registry Mirrors:" in out and "https://mirror.lan" in out and "Profile: default" in out, out
+    assert "shop.lan:5000" in out, out
+
+
+@test
+def an_inspected_container_has_its_sizes_volumes_and_namespace(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("run", "-d", "--name", "one", "-v", "/vol", "small:1", "sh", "-c", "head -c 100000 /dev/zero > /made; sleep 1000")
+    found = docker.ask("GET", "/containers/one/json")[1]
+    assert "SizeRw" not in found and found["Config"]["Volumes"] == {"/vol": {}}, found
+    settings = found["NetworkSettings"]
+    assert settings["SandboxKey"] == f"/proc/{found['State']['Pid']}/ns/net", settings
+    assert settings["EndpointID"] == settings["Networks"]["bridge"]["EndpointID"], settings
+    wait_for(lambda: docker.ask("GET", "/containers/one/json?size=1")[1]["SizeRw"] >= 100000, what="it is written")
+    assert docker.ask("GET", "/containers/one/json?size=true")[1]["SizeRootFs"] > 100000
+    docker("rm", "-f", "-v", "one")
+
+
+@test
+def only_what_was_asked_for_of_the_usage_is_counted(instance, images):
+    docker = Docker(instance)
+    for query, wanted in (("", {"Images", "Containers", "Volumes", "BuildCache", "LayersSize"}),
+                          ("?type=image", {"Images", "LayersSize"}), ("?type=volume&type=container", {"Volumes", "Containers"})):
+        found = set(docker.ask("GET", "/system/df" + query)[1]) - {"BuilderSize"}
+        assert found == wanted, (query, found)
+    assert docker.ask("GET", "/system/df?type=else")[0] == 400
+    assert "Images" in docker.ask("GET", "/system/df?type=volume", version="/v1.41")[1]
+
+
+@test
+def only_a_missing_image_is_not_found_when_a_container_is_made(instance, images):
+    """The command line pulls the image whatever else was not found."""
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    create = lambda **host: docker.ask("POST", "/containers/create", {"Image": "small:1", "HostConfig": host})
+    assert docker.ask("POST", "/containers/create", {"Image": "nothing"})[0] == 404
+    assert docker.ask("POST", "/containers/create", {"Cmd": ["true"]})[0] == 400
+    assert create(VolumesFrom=["nobody"]) == (400, {"message": "No such container: nobody"})
+    result = docker("run", "--rm", "--volumes-from", "nobody", "small:1", "true", code=125)
+    assert "Unable to find image" not in result.err, result
+
+
+@test
 def a_commit_takes_the_configuration_that_comes_along(instance, images):
     docker = Docker(instance)
     docker("load", "-i", images.small("small:1"))

@@ -109,12 +109,47 @@ void docker_container_list(struct exchange *exchange)
 
 /* ---- inspect */
 
+static void free_document(void *data)
+{
+    struct buffer *document = data;
+
+    buffer_finish(document);
+    free(document);
+}
+
+/* SizeRw and SizeRootFs are of the list; they become the document's last members. */
+static void on_sized(struct exchange *exchange, const struct rpc_outcome *outcome)
+{
+    const struct api_container_summaries *list = outcome->result;
+    struct buffer *out = exchange->state;
+
+    if (list->containers_count == 1 && out->length) {
+        const struct api_container_summary *container = list->containers[0];
+        out->length--; /* the brace */
+        buffer_printf(out, ",\"SizeRw\":%jd,\"SizeRootFs\":%jd}", (intmax_t)container->size_rw,
+                      (intmax_t)container->size_root_fs);
+    }
+    answer_json(exchange, 200, out);
+}
+
 static void on_inspect(struct exchange *exchange, const struct rpc_outcome *outcome)
 {
-    struct buffer out = BUFFER_INIT;
+    const struct api_container_details *details = outcome->result;
+    struct buffer *out = xnew(struct buffer);
 
-    door_inspect_container(outcome->result, &out);
-    answer_json(exchange, 200, &out);
+    exchange_set_state(exchange, out, free_document);
+    door_inspect_container(details, out);
+    if (target_flag(&exchange->target, "size")) {
+        const struct api_container_list which = {.ids = (char *[]){details->id, NULL},
+                                                 .ids_count = 1,
+                                                 .all = true,
+                                                 .has_all = true,
+                                                 .size = true,
+                                                 .has_size = true};
+        call(exchange, "container.list", &which, on_sized, NULL);
+        return;
+    }
+    answer_json(exchange, 200, out);
 }
 
 void docker_container_inspect(struct exchange *exchange)

@@ -10,6 +10,7 @@
 
 #include <base/alloc.h>
 #include <base/text.h>
+#include <rpc/server.h>
 
 #include "../fields.h"
 #include "handlers.h"
@@ -539,11 +540,14 @@ static void on_created(struct exchange *exchange, const struct rpc_outcome *outc
     answer_json(exchange, 201, &out);
 }
 
-/* In docker's words: the CLI pulls the image when it reads these. */
+/* In docker's words: the CLI pulls the image when it reads these. It does so for any 404, so that
+ * nothing else that is missing may have that. */
 static void on_outcome(struct exchange *exchange, const struct rpc_outcome *outcome)
 {
     if (outcome->code == 0)
         on_created(exchange, outcome);
+    else if (outcome->fault == RPC_NOT_FOUND)
+        answer_error(exchange, 400, outcome->error);
     else
         call_answer_error(exchange, outcome);
 }
@@ -564,6 +568,11 @@ void docker_container_create(struct exchange *exchange)
     if (!exchange_document(exchange, &docker_container_config_type, &document))
         return;
     config = document;
+    if (text_empty(config->image)) {
+        docker_container_config_free(config);
+        answer_fail(exchange, 400, "Config cannot be empty in order to create a container");
+        return;
+    }
     int r = docker_spec_of(config, &spec, &err);
     docker_container_config_free(config);
     if (r < 0) {

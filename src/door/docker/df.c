@@ -52,33 +52,58 @@ static void write_container(struct json_writer *writer, const struct api_contain
     json_writer_object_end(writer);
 }
 
+static const char *const kinds[] = {"container", "image", "volume", "build-cache"};
+enum kind { CONTAINERS, IMAGES, VOLUMES, BUILD_CACHE };
+
+/* type=image&type=volume since 1.42; without any: all. */
+static bool is_wanted(const struct exchange *exchange, enum kind kind)
+{
+    _cleanup_strv_ char **types =
+        exchange_since(exchange, 42) ? target_list(&exchange->target, "type") : NULL;
+
+    return !types || !*types || strv_contains(types, kinds[kind]);
+}
+
+static void write_wanted(struct exchange *exchange, struct json_writer *writer,
+                         const struct api_disk_usage *usage)
+{
+    if (is_wanted(exchange, IMAGES)) {
+        field_integer(writer, "LayersSize", (int64_t)usage->layers_size);
+        json_writer_key(writer, "Images");
+        json_writer_array_begin(writer);
+        for (size_t i = 0; i < usage->images_count; i++)
+            write_image(writer, usage->images[i]);
+        json_writer_array_end(writer);
+    }
+    if (is_wanted(exchange, CONTAINERS)) {
+        json_writer_key(writer, "Containers");
+        json_writer_array_begin(writer);
+        for (size_t i = 0; i < usage->containers_count; i++)
+            write_container(writer, usage->containers[i]);
+        json_writer_array_end(writer);
+    }
+    if (is_wanted(exchange, VOLUMES)) {
+        json_writer_key(writer, "Volumes");
+        json_writer_array_begin(writer);
+        for (size_t i = 0; i < usage->volumes_count; i++)
+            docker_write_volume(writer, usage->volumes[i]);
+        json_writer_array_end(writer);
+    }
+    if (is_wanted(exchange, BUILD_CACHE)) {
+        json_writer_key(writer, "BuildCache");
+        json_writer_array_begin(writer);
+        json_writer_array_end(writer);
+    }
+}
+
 static void on_usage(struct exchange *exchange, const struct rpc_outcome *outcome)
 {
-    const struct api_disk_usage *usage = outcome->result;
     struct buffer out = BUFFER_INIT;
     struct json_writer document, *writer = &document;
 
     json_writer_init(writer, &out, JSON_COMPACT);
     json_writer_object_begin(writer);
-    field_integer(writer, "LayersSize", (int64_t)usage->layers_size);
-    json_writer_key(writer, "Images");
-    json_writer_array_begin(writer);
-    for (size_t i = 0; i < usage->images_count; i++)
-        write_image(writer, usage->images[i]);
-    json_writer_array_end(writer);
-    json_writer_key(writer, "Containers");
-    json_writer_array_begin(writer);
-    for (size_t i = 0; i < usage->containers_count; i++)
-        write_container(writer, usage->containers[i]);
-    json_writer_array_end(writer);
-    json_writer_key(writer, "Volumes");
-    json_writer_array_begin(writer);
-    for (size_t i = 0; i < usage->volumes_count; i++)
-        docker_write_volume(writer, usage->volumes[i]);
-    json_writer_array_end(writer);
-    json_writer_key(writer, "BuildCache");
-    json_writer_array_begin(writer);
-    json_writer_array_end(writer);
+    write_wanted(exchange, writer, outcome->result);
     field_integer(writer, "BuilderSize", 0);
     json_writer_object_end(writer);
     answer_json(exchange, 200, &out);
@@ -86,5 +111,16 @@ static void on_usage(struct exchange *exchange, const struct rpc_outcome *outcom
 
 void docker_disk_usage(struct exchange *exchange)
 {
+    _cleanup_strv_ char **types = target_list(&exchange->target, "type");
+
+    for (size_t i = 0; exchange_since(exchange, 42) && types && types[i]; i++) {
+        size_t kind = 0;
+        while (kind < ARRAY_SIZE(kinds) && !text_equal(kinds[kind], types[i]))
+            kind++;
+        if (kind == ARRAY_SIZE(kinds)) {
+            answer_fail(exchange, 400, "unknown object type: %s", types[i]);
+            return;
+        }
+    }
     call(exchange, "system.diskUsage", NULL, on_usage, NULL);
 }

@@ -1,10 +1,13 @@
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/text.h>
 #include <schema/docker.h>
 #include <schema/management.h>
 
 #include "../fields.h"
 #include "handlers.h"
+
+#define INDEX "docker.io"
 
 /* ---- _ping */
 
@@ -141,6 +144,20 @@ static void write_runtimes(struct json_writer *writer, const struct api_system_i
     field_text(writer, "DefaultRuntime", "cloche-runtime");
 }
 
+/* "seccomp" as docker writes it: "name=seccomp,profile=default". */
+static void write_security(struct json_writer *writer, const struct api_system_info *info)
+{
+    json_writer_key(writer, "SecurityOptions");
+    json_writer_array_begin(writer);
+    for (size_t i = 0; i < info->security_options_count; i++) {
+        const char *name = info->security_options[i];
+        _cleanup_free_ char *text =
+            xasprintf("name=%s%s", name, text_equal(name, "seccomp") ? ",profile=default" : "");
+        json_writer_string(writer, text);
+    }
+    json_writer_array_end(writer);
+}
+
 static void write_machine(struct json_writer *writer, const struct api_system_info *info)
 {
     _cleanup_free_ char *cgroups = xasprintf("%jd", (intmax_t)info->cgroup_version);
@@ -162,8 +179,74 @@ static void write_machine(struct json_writer *writer, const struct api_system_in
     json_writer_array_begin(writer);
     json_writer_array_end(writer);
     field_text(writer, "ServerVersion", info->version);
-    field_list(writer, "SecurityOptions", info->security_options);
+    write_security(writer, info);
     field_list(writer, "Warnings", info->warnings);
+}
+
+/* ---- registries */
+
+static const struct api_registry_settings *settings_of(const struct api_system_info *info,
+                                                       const char *name)
+{
+    for (size_t i = 0; i < info->registries_count; i++)
+        if (text_equal(info->registries[i]->name, name))
+            return info->registries[i];
+    return NULL;
+}
+
+static void write_index(struct json_writer *writer, const char *name,
+                        const struct api_registry_settings *settings)
+{
+    static char *const none[] = {NULL};
+
+    field_object_begin(writer, name);
+    field_text(writer, "Name", name);
+    field_list(writer, "Mirrors", settings && settings->mirrors ? settings->mirrors : none);
+    field_boolean(writer, "Secure", !settings || !settings->insecure);
+    field_boolean(writer, "Official", text_equal(name, INDEX));
+    json_writer_object_end(writer);
+}
+
+static void write_registries(struct json_writer *writer, const struct api_system_info *info)
+{
+    static char *const none[] = {NULL};
+    const struct api_registry_settings *docker = settings_of(info, INDEX);
+
+    field_object_begin(writer, "RegistryConfig");
+    write_list(writer, "AllowNondistributableArtifactsCIDRs", (const char *const[]){NULL});
+    write_list(writer, "AllowNondistributableArtifactsHostnames", (const char *const[]){NULL});
+    write_list(writer, "InsecureRegistryCIDRs", (const char *const[]){"127.0.0.0/8", NULL});
+    field_object_begin(writer, "IndexConfigs");
+    write_index(writer, INDEX, docker);
+    for (size_t i = 0; i < info->registries_count; i++)
+        if (info->registries[i] != docker)
+            write_index(writer, info->registries[i]->name, info->registries[i]);
+    json_writer_object_end(writer);
+    field_list(writer, "Mirrors", docker && docker->mirrors ? docker->mirrors : none);
+    json_writer_object_end(writer);
+    field_text(writer, "HttpProxy", info->proxy);
+    field_text(writer, "HttpsProxy", info->proxy);
+    field_text(writer, "NoProxy", "");
+}
+
+/* What is counted in dockerd alone, and its helpers. */
+static void write_dockerds(struct json_writer *writer)
+{
+    static const char *const counts[] = {"NFd", "NGoroutines", "NEventsListener"};
+    static const char *const commits[] = {"ContainerdCommit", "RuncCommit", "InitCommit"};
+    _cleanup_free_ char *now = clock_format(clock_now());
+
+    for (size_t i = 0; i < ARRAY_SIZE(counts); i++)
+        field_integer(writer, counts[i], 0);
+    for (size_t i = 0; i < ARRAY_SIZE(commits); i++) {
+        field_object_begin(writer, commits[i]);
+        field_text(writer, "ID", "");
+        field_text(writer, "Expected", "");
+        json_writer_object_end(writer);
+    }
+    field_text(writer, "SystemTime", now);
+    field_null(writer, "GenericResources");
+    field_text(writer, "Isolation", "");
 }
 
 static void on_info(struct exchange *exchange, const struct rpc_outcome *outcome)
@@ -184,6 +267,8 @@ static void on_info(struct exchange *exchange, const struct rpc_outcome *outcome
     write_machine(writer, info);
     write_runtimes(writer, info);
     write_swarm(writer);
+    write_registries(writer, info);
+    write_dockerds(writer);
     field_text(writer, "InitBinary", "cloche-monitor");
     json_writer_object_end(writer);
     answer_json(exchange, 200, &out);
