@@ -51,17 +51,29 @@ static int leave_to_plugins(struct container *container, struct net_publication 
     return cni_choose_port(container->engine, publication, err);
 }
 
+/* Only its plug-ins know of a CNI network which addresses it gives. */
+static bool may_have_ipv6(const struct place *main)
+{
+    return main->network->subnet6.prefix > 0 || main->network->kind == NETWORK_CNI;
+}
+
+/* Who comes to [::1] is led to either. */
+static struct net_ip target_of(const struct place *main, const struct net_ip *host)
+{
+    if (host->family == AF_INET6 && may_have_ipv6(main))
+        return net_ip_v6(main->interface.address6);
+    return net_ip_v4(main->interface.address);
+}
+
 static int publish_at(struct container *container, const struct api_port *port,
                       const struct net_ip *host, struct error *err)
 {
-    const struct place *main = places_main(container);
     struct net_publication publication = {
         .protocol = ports_protocol(port->protocol),
         .host_address = *host,
         .host_port = port->host_port,
         .host_port_last = port->host_port_last,
-        .container_address = host->family == AF_INET6 ? net_ip_v6(main->interface.address6)
-                                                      : net_ip_v4(main->interface.address),
+        .container_address = target_of(places_main(container), host),
         .container_port = port->container_port,
     };
     int r = main->network->kind == NETWORK_CNI
@@ -106,8 +118,8 @@ int ports_publish_one(struct container *container, const struct api_port *port, 
     r = net_ip_parse(port->host_address, &host, err);
     if (r < 0)
         return r;
-    if (host.family == AF_INET6 && places_main(container)->network->subnet6.prefix == 0 &&
-        places_main(container)->network->kind != NETWORK_CNI)
+    if (host.family == AF_INET6 && !net_ip_is_loopback(&host) &&
+        !may_have_ipv6(places_main(container)))
         return error_set(err, -EINVAL,
                          "publish %s: the container's network %s has no IPv6 (network create "
                          "--ipv6)",
@@ -383,9 +395,7 @@ static void restore_one(struct container *container, const struct record_port *p
         return;
     int r = net_ip_parse(port->host_address, &publication.host_address, &err);
     if (r == 0) {
-        publication.container_address = publication.host_address.family == AF_INET6
-                                            ? net_ip_v6(main->interface.address6)
-                                            : net_ip_v4(main->interface.address);
+        publication.container_address = target_of(main, &publication.host_address);
         container->ports_by_plugins = main->network->kind == NETWORK_CNI;
         if (!container->ports_by_plugins)
             r = net_restore_publication(container->engine->net, &publication, &err);

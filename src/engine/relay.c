@@ -124,7 +124,8 @@ static void want(struct container *container, const struct net_publication *publ
 
 static bool is_led(const struct net_publication *publication)
 {
-    return publication->protocol != NET_SCTP && net_ip_is_any(&publication->host_address);
+    return publication->protocol != NET_SCTP &&
+           (net_ip_is_any(&publication->host_address) || net_is_loopback6(publication));
 }
 
 static void drop(struct container *container, size_t index)
@@ -150,7 +151,8 @@ static void list(struct container *container)
     for (size_t i = 0; !container->ports_by_plugins && i < container->publications_count; i++) {
         const struct net_publication *publication = &container->publications[i];
 
-        want(container, publication, RELAY_HOLD, &publication->host_address);
+        if (!net_is_loopback6(publication))
+            want(container, publication, RELAY_HOLD, &publication->host_address);
         if (is_led(publication))
             want(container, publication, RELAY_LEAD, &loopback);
     }

@@ -92,6 +92,12 @@ void port_hold_release(int fd)
 
 /* --- [::1] ------------------------------------------------------------------------------------ */
 
+bool net_is_loopback6(const struct net_publication *publication)
+{
+    return publication->host_address.family == AF_INET6 &&
+           net_ip_is_loopback(&publication->host_address);
+}
+
 static int hold_of_all(const struct net *net, enum net_protocol protocol, uint16_t port)
 {
     for (size_t i = 0; i < net->publications_count; i++) {

@@ -87,10 +87,13 @@ static int check(const struct net *net, const struct net_publication *publicatio
                          (int)publication->protocol);
     if (publication->container_port == 0)
         return error_set(err, -EINVAL, "publish a port: the container's port is 0");
-    if (publication->container_address.family != publication->host_address.family ||
+    if ((publication->container_address.family != publication->host_address.family &&
+         !net_is_loopback6(publication)) ||
         !is_ours(net, &publication->container_address))
         return error_set(err, -EINVAL, "publish a port: %s is no container's address",
                          net_ip_format(&publication->container_address, text));
+    if (publication->protocol == NET_SCTP && net_is_loopback6(publication))
+        return error_set(err, -EINVAL, "publish a port: SCTP is not served at [::1]");
     if (net->publications_count >= NET_PUBLICATIONS_MAX)
         return error_set(err, -ENOSPC, "publish a port: %d ports are published already",
                          NET_PUBLICATIONS_MAX);
@@ -161,6 +164,10 @@ static int take_host_port(struct net *net, const struct net_publication *publica
     }
     if (r < 0 && r != -EPROTONOSUPPORT && r != -EAFNOSUPPORT) /* then nobody else can have it */
         return error_errno(err, -r, "publish %s", port_text(publication, text));
+    if (net_is_loopback6(publication) && r >= 0) {
+        port_hold_release(r); /* it was to see whether it is free */
+        r = -1;
+    }
     *ret_hold = r < 0 ? -1 : r;
     return 0;
 }
@@ -226,7 +233,7 @@ static void remember(struct net *net, const struct net_publication *publication,
 
 static void forget(struct net *net, size_t index)
 {
-    if (net->holds[index] >= 0)
+    if (net->holds[index] >= 0 || net_is_loopback6(&net->publications[index]))
         remember_release(net, &net->publications[index]);
     port_hold_release(net->holds[index]);
     net->publications_count--;

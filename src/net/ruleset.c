@@ -188,6 +188,8 @@ static void add_publication(struct netlink_batch *batch, const struct nft_table 
 {
     struct entry entry;
 
+    if (net_is_loopback6(publication))
+        return; /* which rules do not serve */
     entry_init(&entry, publication, true);
     nft_add_element(batch, table, &entry.element);
 }
@@ -535,6 +537,8 @@ int ruleset_publish(struct net *net, const struct net_publication *publication, 
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
     const struct nft_table table = table_of(net);
 
+    if (net_is_loopback6(publication))
+        return 0;
     nft_batch_begin(&batch);
     add_publication(&batch, &table, publication);
     nft_batch_end(&batch);
@@ -549,6 +553,8 @@ int ruleset_unpublish(struct net *net, const struct net_publication *publication
     struct entry entry;
     int r;
 
+    if (net_is_loopback6(publication))
+        return 0;
     entry_init(&entry, publication, false);
     nft_batch_begin(&batch);
     nft_add_element_delete(&batch, &table, &entry.element);

@@ -226,6 +226,158 @@ def a_firewall_of_the_machine_wins(instance, images):
 
 
 @test
+def a_firewall_of_the_machine_wins_over_every_family_and_protocol(instance, images):
+    """A drop policy of input is not asked, one of forward is, until it lets published ports through."""
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "--ipv6", "six")
+    serve(instance, "web", "9000:80", "hello", "--network", "six", "-p", "9053:53/udp")
+    pid = json.loads(instance.cloche("inspect", "web").out)[0]["State"]["Pid"]
+    echo = subprocess.Popen(["nsenter", "--net", "--target", str(pid), sys.executable, "-c", _ECHO])
+    try:
+        with Outside() as outside:
+            run("ip", "addr", "add", "2001:db8:1::1/64", "dev", "outside0", "nodad")
+            outside.run("ip", "addr", "add", "2001:db8:1::2/64", "dev", "eth0", "nodad")
+            reached = lambda: outside.run(sys.executable, "-c", _REACHES, outside.here,
+                                          "2001:db8:1::1").out.split()
+            wait_for(lambda: reached() == ["tcp4", "tcp6", "udp4"], what="all are reached")
+            run("nft", "add", "table", "inet", "firewall")
+            try:
+                run("nft", "add chain inet firewall input "
+                           "{ type filter hook input priority 0; policy drop; }")
+                run("nft", "add rule inet firewall input icmpv6 type nd-neighbor-solicit accept")
+                run("nft", "add rule inet firewall input icmpv6 type nd-neighbor-advert accept")
+                assert reached() == ["tcp4", "tcp6", "udp4"], "input sees none of it"
+                run("nft", "add chain inet firewall forward "
+                           "{ type filter hook forward priority -10; policy drop; }")
+                assert not reached()
+                run("nft", "add rule inet firewall forward ct state established,related accept")
+                run("nft", "add rule inet firewall forward ct status dnat accept")
+                assert reached() == ["tcp4", "tcp6", "udp4"]
+            finally:
+                run("nft", "delete", "table", "inet", "firewall")
+    finally:
+        echo.kill()
+        echo.wait()
+
+
+_REACHES = """
+import socket, sys
+for name, family, host in (("tcp4", socket.AF_INET, sys.argv[1]), ("tcp6", socket.AF_INET6, sys.argv[2])):
+    try:
+        socket.create_connection((host, 9000), timeout=1).close()
+        print(name)
+    except OSError:
+        pass
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(1)
+try:
+    client.sendto(b"?", (sys.argv[1], 9053))
+    client.recv(100)
+    print("udp4")
+except OSError:
+    pass
+"""
+
+
+@test
+def rules_that_were_flushed_come_back_under_running_connections(instance, images):
+    """At once while a daemon lives; when none does the next one puts them back."""
+    instance.cloche("load", "-i", images.docker_archive())
+    serve(instance, "web", "9000:80", "hello")
+    has_rules = lambda: run("nft", "list", "table", "inet", instance.nft_table, code=None).code == 0
+    with Outside() as outside:
+        for daemon_lives in (True, False):
+            client = subprocess.Popen(["nsenter", "--net", "--target", str(outside.keeper.pid), sys.executable,
+                                       "-c", _SLOW, outside.here],
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            assert client.stdout.readline() == "connected\n"
+            if not daemon_lives:
+                instance.kill_daemon()
+            run("nft", "flush", "ruleset")
+            if not daemon_lives:
+                assert not has_rules()
+                instance.cloche("ps")
+            wait_for(has_rules, timeout=5, what="the rules are back")
+            out = client.communicate("go\n")[0]
+            assert "200 OK" in out and "hello" in out, out
+            assert outside.http_get(9000) == "hello\n"
+
+
+_SLOW = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 9000), timeout=30) as connection:
+    print("connected", flush=True)
+    sys.stdin.readline()
+    connection.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    print(connection.makefile().read())
+"""
+
+
+@test
+def ports_of_every_kind_come_and_go_at_run_time(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "--ipv6", "six")
+    serve(instance, "web", "9000:80", "hello", "--network", "six")
+    ports = lambda: sorted(instance.cloche("port", "web").lines)
+    first = ports()
+    assert first == ["80/tcp -> 0.0.0.0:9000", "80/tcp -> [::]:9000"]
+    for wanted, shown in (
+            ("9053:53/udp", ["53/udp -> 0.0.0.0:9053", "53/udp -> [::]:9053"]),
+            ("127.0.0.1:9001:80", ["80/tcp -> 127.0.0.1:9001"]),
+            ("[::]:9002:80", ["80/tcp -> [::]:9002"]),
+            ("9010-9012:79-81", [f"{port}/tcp -> {host}:{port + 8931}"
+                                 for port in (79, 80, 81) for host in ("0.0.0.0", "[::]")]),
+            ("9020-9021:20-21/udp", [f"{port}/udp -> {host}:{port + 9000}"
+                                     for port in (20, 21) for host in ("0.0.0.0", "[::]")]),
+            ("9132:132/sctp", ["132/sctp -> 0.0.0.0:9132", "132/sctp -> [::]:9132"])):
+        instance.cloche("port", "add", "web", wanted)
+        assert ports() == sorted(first + shown), wanted
+        instance.kill_daemon()
+        assert ports() == sorted(first + shown), wanted
+        instance.cloche("restart", "-t", "0", "web")
+        assert ports() == sorted(first + shown), wanted
+        assert "already" in instance.cloche("port", "add", "web", wanted, code=1).err
+        assert ports() == sorted(first + shown), "nothing is half done"
+        instance.cloche("port", "rm", "web", wanted)
+        assert ports() == first, wanted
+    instance.cloche("port", "add", "web", "9010-9012:79-81")
+    assert http_get("127.0.0.1", 9011) == "hello\n" and http_get("::1", 9011) == "hello\n"
+    taken = socket.create_server(("127.0.0.1", 9031))
+    assert "in use" in instance.cloche("port", "add", "web", "9030-9032:79-81", code=1).err
+    taken.close()
+    instance.cloche("port", "add", "web", "9030-9032:79-81")
+    assert http_get("::1", 9031) == "hello\n", "what was taken back is free"
+
+
+@test
+def a_port_at_the_loopback_of_ipv6_alone(instance, images):
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "--ipv6", "six")
+    for network in ("bridge", "six"):
+        serve(instance, "web", "[::1]:9000:80", network, "--network", network)
+        assert instance.cloche("port", "web").out == "80/tcp -> [::1]:9000\n"
+        for _ in range(2):
+            assert http_get("::1", 9000) == network + "\n"
+            with socket.socket() as client:
+                assert client.connect_ex(("127.0.0.1", 9000)) != 0
+            assert "already" in instance.cloche("run", "--rm", "-p", "[::1]:9000:80", "small:1",
+                                                "true", code=125).err
+            instance.kill_daemon()
+        instance.cloche("restart", "-t", "0", "web")
+        assert http_get("::1", 9000) == network + "\n"
+        instance.cloche("port", "rm", "web", "[::1]:9000:80")
+        wait_for(lambda: refused(9000), what="it is taken back")
+        instance.cloche("port", "add", "web", "[::1]:9000:80")
+        assert http_get("::1", 9000) == network + "\n"
+        instance.cloche("rm", "-f", "web")
+    assert "SCTP" in instance.cloche("run", "--rm", "-p", "[::1]:9000:80/sctp", "small:1", "true",
+                                     code=125).err
+    with socket.create_server(("::1", 9000), family=socket.AF_INET6):
+        assert "in use" in instance.cloche("run", "--rm", "-p", "[::1]:9000:80", "small:1", "true",
+                                           code=125).err
+
+
+@test
 def two_instances_live_side_by_side(instance, other, images):
     for each, port in ((instance, "9000:80"), (other, "9001:80")):
         each.cloche("load", "-i", images.docker_archive())

@@ -191,10 +191,11 @@ enum net_protocol {
 struct net_publication {
     enum net_protocol protocol;
     struct net_ip host_address; /* 0.0.0.0 or ::, every address of the host of that family;
-                                 * 127.0.0.1 too, but [::1] cannot be reached by rules */
+                                 * 127.0.0.1 too. [::1] cannot be reached by rules, see
+                                 * net_open_loopback() */
     uint16_t host_port;         /* host byte order; 0 in net_publish(): choose one */
     uint16_t host_port_last;    /* with a host_port: any free one up to this; 0: only that one */
-    struct net_ip container_address; /* of the same family */
+    struct net_ip container_address; /* of the same family; of either with [::1] */
     uint16_t container_port;         /* host byte order */
 };
 
@@ -229,10 +230,13 @@ int net_hold(struct net *net, const struct net_publication *publication);
 void net_take_hold(struct net *net, const struct net_publication *publication, int fd);
 
 /* A TCP (listening) or UDP socket for who serves a port at [::1], the caller's: where the port is
- * published at [::], beside its hold. -EADDRINUSE: another process has it. */
+ * published at [::], beside its hold; where it is published at [::1] it takes the place of a hold.
+ * -EADDRINUSE: another process has it. */
 int net_open_loopback(struct net *net, enum net_protocol protocol, uint16_t port);
 /* Closes it in a way that another process's descriptor of it is no obstacle to the next one. */
 void net_release_loopback(int fd);
+/* Whether it is at [::1] alone: there is no rule for it and no hold. */
+bool net_is_loopback6(const struct net_publication *publication);
 
 /* Ends what came by a port that is published no more: a client's next packet finds nobody (IPv4;
  * flows of IPv6 end by themselves). Up to 1 ms. */
