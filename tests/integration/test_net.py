@@ -305,6 +305,31 @@ def what_single_links_forwarded_before_passes(unique):
 
 
 @test
+def bridges_of_other_programs_go_on(unique):
+    """A program for virtual machines, say, that finds forwarding switched on, by us."""
+    switch = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
+    try:
+        with _beside("beside0", "192.0.2.2", "192.0.2.1") as beside, \
+                _beside("guest0", "203.0.113.2", "203.0.113.1") as guest:
+            run("ip", "link", "add", "other-br", "type", "bridge")
+            run("ip", "addr", "del", "203.0.113.1/24", "dev", "guest0")
+            run("ip", "addr", "add", "203.0.113.1/24", "dev", "other-br")
+            run("ip", "link", "set", "other-br", "up")
+            run("ip", "link", "set", "guest0", "master", "other-br")
+            switch.write_text("0")
+            with server(beside, "far", 8080), server(guest, "near", 8081), Probe() as probe:
+                assert ask(guest, "192.0.2.2", 8080).startswith("far")
+                assert ask(beside, "203.0.113.2", 8081).startswith("near")
+                probe("publish", "tcp", "0.0.0.0", 9000, FIRST, 80)
+                with two_containers(probe) as (one, _), server(one, "one", 80):
+                    assert ask(guest, "203.0.113.1", 9000).startswith("one")
+                    assert ask(guest, FIRST, 80, timeout=1).startswith("nothing"), "isolated"
+    finally:
+        run("ip", "link", "del", "other-br", code=None)
+        switch.write_text("1")
+
+
+@test
 def nobody_sends_with_an_address_of_elsewhere(unique):
     """A flow that a container began must not be answered by one of another network in its place."""
     for bridge_filter in ("0", "1"):
