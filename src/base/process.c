@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,6 +21,8 @@
 /* Enough for the child's few frames between clone and exec; execvpe's path buffer is the largest.
  */
 enum { CHILD_STACK_SIZE = 64 * 1024 };
+
+enum { PROC_STAT_MAX = 4096 };
 
 enum { CHILD_FDS_MAX = 64, OPEN_FILES_MAX = 1 << 20 };
 
@@ -165,4 +168,39 @@ int process_wait(struct process *process, int *ret_status, struct error *err)
 int process_exit_code(int status)
 {
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int process_stat(pid_t pid, int number, char *ret_state, uint64_t *ret)
+{
+    char path[32], text[PROC_STAT_MAX];
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+    if (n <= 0)
+        return -ESRCH;
+    text[n] = '\0';
+    /* The name in parentheses may hold anything. */
+    const char *at = strrchr(text, ')');
+    if (!at || at[1] != ' ')
+        return -ESRCH;
+    *ret_state = at[2];
+    for (int field = 2; at && field < number; field++)
+        at = strchr(at + 1, ' ');
+    if (!at)
+        return -EIO;
+    *ret = strtoull(at + 1, NULL, 10);
+    return 0;
+}
+
+int process_start_time(pid_t pid, uint64_t *ret)
+{
+    char state;
+    uint64_t start_time;
+    int r = process_stat(pid, 22, &state, &start_time);
+
+    if (r < 0 || state == 'Z' || state == 'X')
+        return r < 0 ? r : -ESRCH;
+    *ret = start_time;
+    return 0;
 }

@@ -22,6 +22,7 @@
 #include <base/alloc.h>
 #include <base/file.h>
 #include <base/log.h>
+#include <base/process.h>
 #include <base/socket.h>
 #include <base/text.h>
 
@@ -47,6 +48,18 @@ static bool has_run_folder(const struct container *container)
 
 /* --- before the network ----------------------------------------------------------------------- */
 
+/* Its number may be another process's by now, one in the container even, which would have a socket
+ * of its own at that path. */
+static bool monitor_lives(const struct container *container)
+{
+    const struct record_container *record = container->record;
+    uint64_t started;
+
+    return record->has_monitor_pid && record->has_monitor_started &&
+           process_start_time((pid_t)record->monitor_pid, &started) == 0 &&
+           started == record->monitor_started;
+}
+
 /* As its monitor sees it: RUN/containers may be a mount of a daemon that was in another mount
  * namespace (folders.h). A path of that length is too long for a socket's address. */
 static int connect_by_monitor(const struct container *container, const char *path)
@@ -68,8 +81,13 @@ static void connect_monitor(struct container *container)
     _cleanup_error_ struct error err = ERROR_INIT;
 
     int fd = socket_connect_unix(path, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, NULL);
-    if (fd < 0 && container->record->monitor_pid)
+    if (fd < 0 && monitor_lives(container)) {
         fd = connect_by_monitor(container, path);
+        if (fd >= 0 && !monitor_lives(container)) { /* it was not its, then */
+            close_fd(fd);
+            return;
+        }
+    }
     if (fd < 0)
         return;
     if (link_create(container->engine->loop, fd, &container_link_handlers, container,
@@ -149,8 +167,7 @@ static void adopt_restarting(struct container *container, const struct monitor_s
         .restarts = status->restarts,
     };
 
-    container->record->monitor_pid = status->monitor_pid;
-    container->record->has_monitor_pid = true;
+    spawn_note_monitor(container, (pid_t)status->monitor_pid);
     container->record->started_at = (int64_t)status->started;
     container->record->has_started_at = true;
     container_restarting(container, &how);
@@ -164,8 +181,7 @@ static void adopt_running(struct container *container, const struct monitor_stat
 {
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    container->record->monitor_pid = status->monitor_pid;
-    container->record->has_monitor_pid = true;
+    spawn_note_monitor(container, (pid_t)status->monitor_pid);
     bool paused = container->record->paused;
     container_started(container, status->pid, (int64_t)status->started);
     container->record->paused = container->record->has_paused = paused;

@@ -122,6 +122,11 @@ extern const char *const bundle_files[BUNDLE_FILES]; /* names in files_directory
 int bundle_write_files(int directory_fd, const struct api_container_spec *effective,
                        const struct bundle_place *place, struct error *err);
 
+/* Reads one of them, which the container may hold a lease on: that is not waited for (fcntl(2)),
+ * but -EAGAIN. */
+int bundle_read_file(int directory_fd, const char *name, size_t limit, char **ret,
+                     struct error *err);
+
 /* For a container that runs and has names from now on: its resolv.conf says so, unless somebody in
  * the container has changed it. files_directory: what bundle_write_files() wrote to. Blocks. */
 int bundle_begin_names(const char *files_directory, const struct api_container_spec *effective,

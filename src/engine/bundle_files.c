@@ -313,13 +313,24 @@ int bundle_write_files(int directory_fd, const struct api_container_spec *effect
     return r;
 }
 
+int bundle_read_file(int directory_fd, const char *name, size_t limit, char **ret,
+                     struct error *err)
+{
+    _cleanup_close_ int fd =
+        openat(directory_fd, name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return error_errno(err, errno, "open %s", name);
+    return file_read_fd(fd, limit, ret, NULL, err);
+}
+
 /* False, too, where nobody knows what was written. */
 static bool is_as_written(int directory_fd)
 {
     _cleanup_free_ char *now = NULL, *written = NULL;
 
-    return file_read_at(directory_fd, "resolv.conf", RESOLV_CONF_MAX, &now, NULL, NULL) >= 0 &&
-           file_read_at(directory_fd, written_resolv_conf, RESOLV_CONF_MAX, &written, NULL, NULL) >=
+    return bundle_read_file(directory_fd, "resolv.conf", RESOLV_CONF_MAX, &now, NULL) >= 0 &&
+           bundle_read_file(directory_fd, written_resolv_conf, RESOLV_CONF_MAX, &written, NULL) >=
                0 &&
            text_equal(now, written);
 }

@@ -178,16 +178,14 @@ struct ports {
     size_t count;
 };
 
-static void add_port(struct ports *ports, uint16_t number, const char *protocol)
+/* False: there are enough. What is there already is found out when all are sorted. */
+static bool add_port(struct ports *ports, uint16_t number, const char *protocol)
 {
-    for (size_t i = 0; i < ports->count; i++) {
-        if (ports->list[i].number == number && text_equal(ports->list[i].protocol, protocol))
-            return;
-    }
     if (ports->count == PORTS_MAX)
-        return;
+        return false;
     ports->list = xrealloc(ports->list, ports->count + 1, sizeof(struct port));
     ports->list[ports->count++] = (struct port){number, protocol};
+    return true;
 }
 
 static int compare_ports(const void *a, const void *b)
@@ -204,19 +202,25 @@ static struct ports ports_of(const struct container *other)
     const struct api_container_spec *spec = other->effective;
     struct ports ports = {0};
 
-    for (size_t i = 0; i < spec->exposed_ports_count; i++) {
+    for (size_t i = 0; i < spec->exposed_ports_count && ports.count < PORTS_MAX; i++) {
         struct exposed_range range;
 
         if (ports_parse_exposed(spec->exposed_ports[i], &range, NULL) < 0)
             continue;
         for (unsigned number = range.first; number <= range.last; number++)
-            add_port(&ports, (uint16_t)number, range.protocol);
+            if (!add_port(&ports, (uint16_t)number, range.protocol))
+                break;
     }
     for (size_t i = 0; i < spec->ports_count; i++)
         add_port(&ports, spec->ports[i]->container_port,
                  ports_protocol_name(ports_protocol(spec->ports[i]->protocol)));
     if (ports.count > 0)
         qsort(ports.list, ports.count, sizeof(struct port), compare_ports);
+    size_t kept = 0;
+    for (size_t i = 0; i < ports.count; i++)
+        if (kept == 0 || compare_ports(&ports.list[i], &ports.list[kept - 1]) != 0)
+            ports.list[kept++] = ports.list[i];
+    ports.count = kept;
     return ports;
 }
 
@@ -358,7 +362,7 @@ static int rewrite(const char *path, const char *line, struct error *err)
     _cleanup_strv_ char **lines = NULL;
     _cleanup_close_ int fd = -1;
 
-    int r = file_read_at(AT_FDCWD, path, HOSTS_MAX, &text, NULL, err);
+    int r = bundle_read_file(AT_FDCWD, path, HOSTS_MAX, &text, err);
     if (r < 0)
         return r;
     lines = strv_split(text, '\n');

@@ -68,12 +68,13 @@ static struct net_ip target_of(const struct place *main, const struct net_ip *ho
 static int publish_at(struct container *container, const struct api_port *port,
                       const struct net_ip *host, struct error *err)
 {
+    const struct place *main = places_main(container);
     struct net_publication publication = {
         .protocol = ports_protocol(port->protocol),
         .host_address = *host,
         .host_port = port->host_port,
         .host_port_last = port->host_port_last,
-        .container_address = target_of(places_main(container), host),
+        .container_address = target_of(main, host),
         .container_port = port->container_port,
     };
     int r = main->network->kind == NETWORK_CNI

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
@@ -34,6 +35,7 @@ struct remove_operation {
     struct record_change change;
     struct record_change change_back; /* when it fails half way */
     bool row_gone;
+    enum container_state before;
     char *cgroup_parent; /* owned */
     struct store *store;
     char *run_path; /* owned */
@@ -107,8 +109,9 @@ static void forget_work(struct disk_job *job)
 {
     struct remove_operation *remove = disk_job_of(job, struct remove_operation, job);
 
-    int r = forget(remove, &remove->clearing->last, &remove->err);
-
+    int r = cgroup_check_empty(remove->cgroup_parent, remove->id, &remove->err);
+    if (r >= 0)
+        r = forget(remove, &remove->clearing->last, &remove->err);
     remove->clearing->forgotten = r >= 0;
     engine_settle(&remove->err, r);
 }
@@ -148,7 +151,7 @@ static void remove_failed(struct remove_operation *remove)
 
     log_failure(LOG_ERROR, &remove->err, "container %.12s is not removed", container->id);
     container_set_state(container, remove->row_gone || container->unreadable ? CONTAINER_DEAD
-                                                                             : CONTAINER_EXITED);
+                                                                             : remove->before);
     container_set_error(container, error_message(&remove->err));
     if (!remove->row_gone) {
         operation_finish(&remove->base, &remove->err, false);
@@ -192,6 +195,7 @@ static void remove_now(struct remove_operation *remove)
     if (container_holds_back(&remove->base, true))
         return;
     supervision_finish(container);
+    remove->before = container->state;
     container_set_state(container, CONTAINER_REMOVING);
     container_drop_attachments(container);
     record_change_remove(&remove->change, container);
@@ -221,6 +225,13 @@ static void refuse_active(const struct container *container, struct error *err)
               state, container->id, text_equal(state, "paused") ? "Unpause and then stop" : "Stop");
 }
 
+static bool has_run_folder(const struct container *container)
+{
+    _cleanup_free_ char *path = container_run_path(container, NULL);
+
+    return access(path, F_OK) == 0;
+}
+
 static void remove_begin(struct operation *operation)
 {
     struct remove_operation *remove = (struct remove_operation *)operation;
@@ -229,6 +240,12 @@ static void remove_begin(struct operation *operation)
 
     if (container->state == CONTAINER_REMOVING) {
         error_set(&remove->err, -ENOENT, "No such container: %s", container->name);
+        operation_finish(operation, &remove->err, false);
+    } else if (container->unreadable && !remove->force && has_run_folder(container)) {
+        error_set(&remove->err, -EBUSY,
+                  "the record of container %s cannot be read, and it may still be running",
+                  container->id);
+        error_hint(&remove->err, "start the version of cloched that wrote it, or force the removal");
         operation_finish(operation, &remove->err, false);
     } else if (!container_is_active(container)) {
         remove_now(remove);

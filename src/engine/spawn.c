@@ -75,6 +75,15 @@ static char **monitor_arguments(struct container *container, bool netns, bool us
     return argv;
 }
 
+void spawn_note_monitor(struct container *container, pid_t pid)
+{
+    struct record_container *record = container->record;
+
+    record->monitor_pid = pid;
+    record->has_monitor_pid = true;
+    record->has_monitor_started = process_start_time(pid, &record->monitor_started) == 0;
+}
+
 static int execute_monitor(struct container *container, int control_fd, int rootfs_fd, int netns_fd,
                            int userns_fd, struct error *err)
 {
@@ -104,8 +113,7 @@ static int execute_monitor(struct container *container, int control_fd, int root
     int r = process_spawn(&spec, &process, err);
     if (r < 0)
         return r;
-    container->record->monitor_pid = process.pid;
-    container->record->has_monitor_pid = true;
+    spawn_note_monitor(container, process.pid);
     return loop_watch_child(container->engine->loop, &process, 0, NULL, NULL, err);
 }
 

@@ -10,6 +10,9 @@
 
 enum { RUNTIME_DELETE_TIMEOUT_MS = 10000 }; /* then `runtime delete` is killed */
 
+/* That this process is the container's monitor, in its record. */
+void spawn_note_monitor(struct container *container, pid_t pid);
+
 /* Starts the monitor of a container whose bundle is written, and connects it as container->link.
  * rootfs_fd, netns_fd and userns_fd (-1: none) stay the caller's. */
 int spawn_monitor(struct container *container, int rootfs_fd, int netns_fd, int userns_fd,

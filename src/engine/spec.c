@@ -179,9 +179,32 @@ static void merge_healthcheck(struct api_container_spec *spec, const struct imag
     check->retries = retries < 0 || retries > INT32_MAX ? 0 : (int32_t)retries;
 }
 
+/* Lists are merged entry by entry against all others, and written into each container's record. */
+static int check_counts(const struct image_defaults *image, struct error *err)
+{
+    const struct {
+        const char *name;
+        size_t count;
+    } lists[] = {
+        {"Env", strv_length(image->env)},
+        {"Labels", image->labels ? image->labels->count : 0},
+        {"ExposedPorts", image->exposed_ports ? image->exposed_ports->count : 0},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+        if (lists[i].count > SPEC_IMAGE_ENTRIES_MAX)
+            return error_set(err, -E2BIG,
+                             "the image's configuration: %s has %zu entries, more than %d",
+                             lists[i].name, lists[i].count, SPEC_IMAGE_ENTRIES_MAX);
+    return 0;
+}
+
 int spec_merge(const struct api_container_spec *spec, const struct image_defaults *image,
                const char *container_id, struct api_container_spec **ret, struct error *err)
 {
+    int checked = check_counts(image, err);
+    if (checked < 0)
+        return checked;
     struct api_container_spec *merged = spec_copy(spec);
 
     merge_command(merged, image);

@@ -13,6 +13,7 @@ enum {
     SPEC_MOUNTS_MAX = 256,
     SPEC_DEVICES_MAX = 256, /* of each list of devices */
     SPEC_PORTS_MAX = 1024,
+    SPEC_IMAGE_ENTRIES_MAX = 4096, /* of an image in one list: variables, labels, ports */
     SPEC_ULIMITS_MAX = 64,
     ULIMIT_NAME_MAX = 16,   /* characters */
     SPEC_LABELS_MAX = 1024, /* every event of the container has them all */

@@ -183,8 +183,12 @@ static int remove_files(struct volume_call *call, struct error *err)
         return error_errno(err, errno, "remove %s/%s", folder, call->name);
     int r = store_db_run(store_database(call->engine->store), err,
                          "DELETE FROM engine_volumes WHERE name = ?", "t", call->name);
-    if (r < 0)
+    if (r < 0) {
+        if (renameat(folder_fd, gone, folder_fd, call->name) < 0 && errno != ENOENT)
+            log_write(LOG_ERROR, "volume %s stays in %s/%s: %s", call->name, folder, gone,
+                      strerror(errno));
         return r;
+    }
     _cleanup_free_ char *data = xasprintf("%s/_data", gone);
     if (call->pruned)
         call->freed = folder_usage(openat(folder_fd, data, O_RDONLY | O_DIRECTORY | O_CLOEXEC));

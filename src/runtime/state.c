@@ -25,7 +25,6 @@
 #include "users.h"
 
 enum {
-    PROC_STAT_MAX = 4096,
     PASSWD_FILE_MAX = 1 << 20,
 };
 
@@ -242,7 +241,7 @@ int state_write(struct container *container, pid_t pid, struct error *err)
     name_owner(owner, sizeof(owner));
     list_made(&container->cgroup, &state, made, pointers);
     if (pid) {
-        int r = state_start_time(pid, &state.start_time);
+        int r = process_start_time(pid, &state.start_time);
         if (r < 0)
             return error_errno(err, -r, "the container's process ended");
     }
@@ -255,49 +254,13 @@ int state_write(struct container *container, pid_t pid, struct error *err)
                          container->config_length, err);
 }
 
-/* A field of /proc/PID/stat, behind the name in parentheses, which may hold anything: 4 or more,
- * proc_pid_stat(5). */
-static int read_stat(pid_t pid, int number, char *ret_state, uint64_t *ret)
-{
-    char path[32], text[PROC_STAT_MAX];
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-
-    if (n <= 0)
-        return -ESRCH;
-    text[n] = '\0';
-    const char *at = strrchr(text, ')');
-    if (!at || at[1] != ' ')
-        return -ESRCH;
-    *ret_state = at[2];
-    for (int field = 2; at && field < number; field++)
-        at = strchr(at + 1, ' ');
-    if (!at)
-        return -EIO;
-    *ret = strtoull(at + 1, NULL, 10);
-    return 0;
-}
-
-int state_start_time(pid_t pid, uint64_t *ret)
-{
-    char state;
-    uint64_t start_time;
-    int r = read_stat(pid, 22, &state, &start_time);
-
-    if (r < 0 || state == 'Z' || state == 'X')
-        return r < 0 ? r : -ESRCH;
-    *ret = start_time;
-    return 0;
-}
-
 bool state_never_executed(pid_t pid)
 {
     const uint64_t forked_without_execution = 0x40; /* PF_FORKNOEXEC of linux/sched.h */
     char state;
     uint64_t flags;
 
-    return read_stat(pid, 9, &state, &flags) == 0 && (flags & forked_without_execution);
+    return process_stat(pid, 9, &state, &flags) == 0 && (flags & forked_without_execution);
 }
 
 static bool is_frozen(const struct stored *stored)
@@ -323,7 +286,7 @@ static void find_status(struct stored *stored)
     if (!state->pid)
         return;
     stored->pidfd = kernel_pidfd_open(state->pid);
-    if (stored->pidfd < 0 || state_start_time(state->pid, &start_time) < 0 ||
+    if (stored->pidfd < 0 || process_start_time(state->pid, &start_time) < 0 ||
         start_time != state->start_time) {
         close_fd(stored->pidfd);
         stored->pidfd = -1;

@@ -50,9 +50,6 @@ int state_remove(const char *root, const char *id, struct error *err);
  * serves the next one: state_create takes it. */
 int state_retire(const char *root, const char *id, int fd, struct error *err);
 
-/* Start time of a process in clock ticks since boot; -ESRCH when it is gone or a zombie. */
-int state_start_time(pid_t pid, uint64_t *ret);
-
 /* Whether a process is still what it was cloned as: it has executed no program, and if it has ended
  * (and was not waited for), it never did. */
 bool state_never_executed(pid_t pid);

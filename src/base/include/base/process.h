@@ -6,6 +6,7 @@
 #define BASE_PROCESS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include <base/error.h>
@@ -33,6 +34,14 @@ int process_spawn(const struct process_spec *spec, struct process *ret, struct e
 
 /* Blocks until it ends. ret_status as in wait(2). Closes the pidfd. */
 int process_wait(struct process *process, int *ret_status, struct error *err);
+
+/* Field `number` (4 or more) of /proc/PID/stat, a number, and the process's state letter:
+ * proc_pid_stat(5). -ESRCH: there is none. */
+int process_stat(pid_t pid, int number, char *ret_state, uint64_t *ret);
+
+/* When a process began, in clock ticks since the boot: with its number it tells it from others that
+ * had or get the number. -ESRCH: there is none, or it has ended. */
+int process_start_time(pid_t pid, uint64_t *ret);
 
 /* wait(2) status -> shell convention: exit code, or 128 + signal. */
 int process_exit_code(int status);
