@@ -69,6 +69,7 @@ struct bundle_facts {
     struct bundle_namespace network, pid, ipc, uts, cgroup;
     const struct api_id_mappings *users; /* NULL: the machine's */
     const char *users_path;              /* the user namespace with that mapping */
+    const char *shm; /* folder that is /dev/shm; NULL: by ipc and ipcMode */
     const struct bundle_device *devices;
     size_t devices_count;
     const struct bundle_limit *limits;
@@ -83,6 +84,9 @@ struct bundle_facts {
 
 /* The whole config.json. -EINVAL: a seccomp profile or a word of securityOpt makes no sense. */
 int bundle_write_config(const struct bundle_facts *facts, struct buffer *out, struct error *err);
+
+/* Of /dev/shm, in bytes. Pure. */
+uint64_t bundle_shm_size(const struct api_container_spec *effective);
 
 /* The limits alone, as `cloche-runtime update` takes them. */
 void bundle_write_limits(const struct api_resources *resources, const struct bundle_limit *limits,

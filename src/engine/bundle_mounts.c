@@ -93,13 +93,18 @@ static void put_default_mount(struct json_writer *writer, const struct bundle_co
     put_mount(writer, mount->type, mount->type, mount->target, options);
 }
 
+uint64_t bundle_shm_size(const struct api_container_spec *effective)
+{
+    return effective->shm_size ? effective->shm_size : SHM_SIZE;
+}
+
 static void put_shm(struct json_writer *writer, const struct bundle_facts *facts)
 {
-    uint64_t size = facts->effective->shm_size ? facts->effective->shm_size : SHM_SIZE;
+    uint64_t size = bundle_shm_size(facts->effective);
     _cleanup_strv_ char **options = NULL;
 
-    if (facts->ipc.kind == BUNDLE_HOST) {
-        put_bind(writer, "/dev/shm", "/dev/shm", false);
+    if (facts->shm || facts->ipc.kind == BUNDLE_HOST) {
+        put_bind(writer, facts->shm ? facts->shm : "/dev/shm", "/dev/shm", false);
         return;
     }
     if (text_equal(facts->effective->ipc_mode, "none"))

@@ -332,8 +332,8 @@ void place_release(struct place *place);
 void network_restore(struct container *container);
 /* Addresses and the published ports for a container that starts; written to its record. */
 int network_reserve(struct container *container, struct error *err);
-/* The namespace for it, -1 for the host's. made_fd: an empty one that is to be used where it gets
- * one of its own, which stays the caller's; -1: a new one. */
+/* The namespace for it, -1 for the host's and for that of another container. made_fd: an empty one
+ * that is to be used where it gets one of its own, which stays the caller's; -1: a new one. */
 int network_create(struct container *container, int made_fd, int *ret_netns_fd, struct error *err);
 /* The network namespace of a running container: as its monitor holds it, which also does so while
  * the container is between two lives. */

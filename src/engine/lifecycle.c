@@ -1,7 +1,9 @@
 /*
  * What a container's monitor tells, and what follows from it.
  */
+#include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/log.h>
@@ -30,14 +32,30 @@ void container_started(struct container *container, int pid, int64_t started)
     supervision_restarted(container);
 }
 
+/* Why its last run could not be started, from its monitor's status file, which is in memory. Owned;
+ * NULL: it ran. */
+static char *failure_of(const struct container *container)
+{
+    _cleanup_free_ char *path = container_run_path(container, NULL);
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct monitor_status status;
+    char *text = NULL;
+
+    if (fd >= 0)
+        (void)monitor_status_read(fd, &status, &text, NULL);
+    return text;
+}
+
 void container_restarting(struct container *container, const struct monitor_restarting *how)
 {
     struct record_container *record = container->record;
 
     if (!container_is_active(container))
         return;
+    _cleanup_free_ char *why = failure_of(container);
     container_ref(container);
     container_set_state(container, CONTAINER_RESTARTING);
+    container_set_error(container, why);
     record->has_pid = false;
     record->pid = 0;
     record->exit_code = how->exit_code;
@@ -181,10 +199,12 @@ void container_ended(struct container *container, const struct container_end *en
 
 static void on_exited(const struct monitor_exited *event, void *data)
 {
+    _cleanup_free_ char *why = failure_of(data);
     struct container_end end = {
         .exit_code = event->exit_code,
         .oom = event->oom,
         .finished = (int64_t)event->finished,
+        .why = why,
     };
 
     container_ended(data, &end);

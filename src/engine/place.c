@@ -23,8 +23,6 @@
 
 #define SHARED_PREFIX "container:"
 
-enum { SHARED_DEPTH_MAX = 16 }; /* of containers that share the network of one that does ... */
-
 /* --- kinds ------------------------------------------------------------------------------------ */
 
 static const char *mode_of(const struct container *container)
@@ -502,50 +500,6 @@ void network_release(struct container *container)
     places_write(container);
 }
 
-static bool is_the_machines(int netns)
-{
-    struct stat its, own;
-
-    return fstat(netns, &its) == 0 && stat("/proc/self/ns/net", &own) == 0 &&
-           its.st_ino == own.st_ino && its.st_dev == own.st_dev;
-}
-
-/* By way of others whose network it shares, who may be gone: then nobody knows. */
-static bool leads_to_host(struct container *container)
-{
-    for (int i = 0; i < SHARED_DEPTH_MAX && network_shared_with(container); i++) {
-        if (engine_find(container->engine, network_shared_with(container), &container, NULL) < 0)
-            return true;
-    }
-    return network_is_host(container);
-}
-
-/* The network of another container: by its first process. */
-static int open_shared(struct container *container, const char *reference, int *ret_fd,
-                       struct error *err)
-{
-    struct container *other = NULL;
-    char path[64];
-    int r = engine_find(container->engine, reference, &other, err);
-
-    if (r < 0)
-        return r;
-    if (other->state != CONTAINER_RUNNING || !other->record->pid)
-        return error_set(err, -EINVAL, "cannot join network of a non running container: %s",
-                         other->id);
-    snprintf(path, sizeof(path), "/proc/%jd/ns/net", (intmax_t)other->record->pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return error_errno(err, errno, "open the network of container %.12s", other->id);
-    if (is_the_machines(fd) && !leads_to_host(other)) { /* its number is another process's by now */
-        close(fd);
-        return error_set(err, -EINVAL, "cannot join network of a non running container: %s",
-                         other->id);
-    }
-    *ret_fd = fd;
-    return 0;
-}
-
 int container_open_netns(const struct container *container, int *ret_fd, struct error *err)
 {
     _cleanup_free_ char *bound = container_run_path(container, "netns");
@@ -586,13 +540,10 @@ static int create_own(struct container *container, int made_fd, int *ret_netns_f
 int network_create(struct container *container, int made_fd, int *ret_netns_fd, struct error *err)
 {
     struct engine *engine = container->engine;
-    const char *shared = network_shared_with(container);
 
     *ret_netns_fd = -1;
-    if (network_is_host(container))
+    if (network_is_host(container) || network_shared_with(container))
         return 0;
-    if (shared)
-        return open_shared(container, shared, ret_netns_fd, err);
     if (!engine->net)
         return error_set(err, -ENETDOWN, "there is no network: %s",
                          error_message(&engine->net_error));

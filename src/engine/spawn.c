@@ -40,7 +40,27 @@ static void add_users(char ***argv, const struct api_id_mappings *mappings)
                xasprintf("%u", idmap_root(mappings->gids, mappings->gids_count)));
 }
 
-static char **monitor_arguments(struct container *container, bool netns, bool userns)
+/* What is shared with other containers. */
+static void add_shared(char ***argv, const struct container *container,
+                       const struct namespaces *namespaces)
+{
+    static const char *const options[] = {
+        [MONITOR_JOINED_PID] = "--join-pid",
+        [MONITOR_JOINED_IPC] = "--join-ipc",
+        [MONITOR_JOINED_NETWORK] = "--join-network",
+    };
+
+    for (size_t i = 0; i < MONITOR_JOINED_COUNT; i++) {
+        if (namespaces->joined[i])
+            add_option(argv, options[i], xstrdup(namespaces->joined[i]));
+    }
+    if (namespaces->shm && !namespaces->joined[MONITOR_JOINED_IPC])
+        add_option(argv, "--shm",
+                   xasprintf("%llu", (unsigned long long)bundle_shm_size(container->effective)));
+}
+
+static char **monitor_arguments(struct container *container, const struct namespaces *namespaces,
+                                bool netns, bool userns)
 {
     const struct api_container_spec *effective = container->effective;
     struct engine *engine = container->engine;
@@ -66,6 +86,7 @@ static char **monitor_arguments(struct container *container, bool netns, bool us
                cgroup_memory_path(container_cgroup_parent(container), container->id));
     add_option(&argv, "--freezer",
                cgroup_freezer_file(container_cgroup_parent(container), container->id));
+    add_shared(&argv, container, namespaces);
     add_number(&argv, "--control-fd", CONTROL_FD);
     add_number(&argv, "--rootfs-fd", ROOTFS_FD);
     if (netns)
@@ -84,10 +105,12 @@ void spawn_note_monitor(struct container *container, pid_t pid)
     record->has_monitor_started = process_start_time(pid, &record->monitor_started) == 0;
 }
 
-static int execute_monitor(struct container *container, int control_fd, int rootfs_fd, int netns_fd,
-                           int userns_fd, struct error *err)
+static int execute_monitor(struct container *container, const struct namespaces *namespaces,
+                           int control_fd, int rootfs_fd, int netns_fd, int userns_fd,
+                           struct error *err)
 {
-    _cleanup_strv_ char **argv = monitor_arguments(container, netns_fd >= 0, userns_fd >= 0);
+    _cleanup_strv_ char **argv =
+        monitor_arguments(container, namespaces, netns_fd >= 0, userns_fd >= 0);
     _cleanup_free_ char *complaints = container_run_path(container, "monitor.log");
     _cleanup_close_ int stderr_fd =
         open(complaints, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -117,14 +140,14 @@ static int execute_monitor(struct container *container, int control_fd, int root
     return loop_watch_child(container->engine->loop, &process, 0, NULL, NULL, err);
 }
 
-int spawn_monitor(struct container *container, int rootfs_fd, int netns_fd, int userns_fd,
-                  struct error *err)
+int spawn_monitor(struct container *container, const struct namespaces *namespaces, int rootfs_fd,
+                  int netns_fd, int userns_fd, struct error *err)
 {
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
         return error_errno(err, errno, "make the monitor's socket");
-    int r = execute_monitor(container, pair[1], rootfs_fd, netns_fd, userns_fd, err);
+    int r = execute_monitor(container, namespaces, pair[1], rootfs_fd, netns_fd, userns_fd, err);
     close_fd(pair[1]);
     if (r < 0) {
         close_fd(pair[0]);

@@ -23,15 +23,6 @@ static int refuse(const struct field *fields, size_t count, struct error *err)
     return 0;
 }
 
-static int check_isolation(const struct api_container_spec *spec, struct error *err)
-{
-    const struct field fields[] = {
-        {"ipcMode", spec->ipc_mode && text_starts_with(spec->ipc_mode, "container:")},
-    };
-
-    return refuse(fields, ARRAY_SIZE(fields), err);
-}
-
 static int check_endpoints(const struct api_container_spec *spec, struct error *err)
 {
     struct field field = {"networks.linkLocalIps", false};
@@ -43,7 +34,5 @@ static int check_endpoints(const struct api_container_spec *spec, struct error *
 
 int spec_check_built(const struct api_container_spec *spec, struct error *err)
 {
-    int r = check_isolation(spec, err);
-
-    return r < 0 ? r : check_endpoints(spec, err);
+    return check_endpoints(spec, err);
 }

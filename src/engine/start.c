@@ -81,7 +81,6 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
 {
     const struct container *container = start->base.container;
     _cleanup_free_ char *rootfs = container_run_path(container, "rootfs");
-    _cleanup_free_ char *netns = container_run_path(container, "netns");
     _cleanup_free_ char *userns = container_run_path(container, "userns");
     _cleanup_free_ char *files = container_root_path(container, NULL);
     _cleanup_buffer_ struct buffer config = BUFFER_INIT;
@@ -95,13 +94,14 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .cgroup_parent = container_cgroup_parent(container),
         .effective = container->effective,
         .user = user,
-        .network = {BUNDLE_JOINED, netns},
+        .network = start->namespaces.network.place,
         .users = container->record->user_namespace,
         .users_path = userns,
         .pid = start->namespaces.pid.place,
         .ipc = start->namespaces.ipc.place,
         .uts = start->namespaces.uts.place,
         .cgroup = start->namespaces.cgroup.place,
+        .shm = start->namespaces.shm,
         .devices = start->found.devices,
         .devices_count = start->found.devices_count,
         .limits = start->found.limits,
@@ -113,8 +113,6 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .init = container->effective->init ? container->engine->init_program : NULL,
     };
 
-    if (network_is_host(container))
-        facts.network.kind = BUNDLE_HOST;
     int r = apparmor_load_default(container->effective, &facts.apparmor, err);
     if (r == 0)
         r = bundle_write_config(&facts, &config, err);
@@ -334,8 +332,9 @@ static void start_monitor(struct start_operation *start)
     if (start->err.code == 0 && start->loop_err.code < 0)
         error_move(&start->err, &start->loop_err);
     if (start->err.code == 0)
-        engine_settle(&start->err, spawn_monitor(container, start->rootfs_fd, start->netns_fd,
-                                                 start->userns.users.namespace_fd, &start->err));
+        engine_settle(&start->err,
+                      spawn_monitor(container, &start->namespaces, start->rootfs_fd, start->netns_fd,
+                                    start->userns.users.namespace_fd, &start->err));
     close_fd(steal_fd(&start->rootfs_fd));
     close_fd(steal_fd(&start->netns_fd));
     userns_close(&start->userns);

@@ -93,23 +93,10 @@ static int check_healthcheck(const struct api_healthcheck *check, struct error *
     return r;
 }
 
-int supervision_check_sharing(const struct api_container_spec *spec,
-                              const struct api_restart_policy *policy, struct error *err)
-{
-    bool restarts = !is_none(policy) || (policy && policy->when_unhealthy);
-
-    if (!restarts || !spec->pid_mode || !text_starts_with(spec->pid_mode, "container:"))
-        return 0;
-    error_set(err, -EINVAL, "a restart policy with the PID namespace of another container");
-    return error_hint(err, "a restart could not tell whether that container is still the same");
-}
-
 int supervision_check(const struct api_container_spec *spec, struct error *err)
 {
     int r = supervision_check_policy(spec->restart_policy, err);
 
-    if (r == 0)
-        r = supervision_check_sharing(spec, spec->restart_policy, err);
     if (r == 0 && spec->auto_remove &&
         (!is_none(spec->restart_policy) ||
          (spec->restart_policy && spec->restart_policy->when_unhealthy)))

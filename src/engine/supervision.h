@@ -11,10 +11,6 @@
 /* Whether the fields make sense, with docker's messages. -EINVAL, -EOPNOTSUPP. Pure. */
 int supervision_check(const struct api_container_spec *spec, struct error *err);
 int supervision_check_policy(const struct api_restart_policy *policy, struct error *err);
-/* A monitor that starts again by itself would find the other container by a number that may be
- * somebody else's by then, the machine's in the worst case. */
-int supervision_check_sharing(const struct api_container_spec *spec,
-                              const struct api_restart_policy *policy, struct error *err);
 /* What of a request has no effect; appended to the list of warnings. Pure. */
 void supervision_warnings(const struct api_container_spec *spec, char ***warnings);
 

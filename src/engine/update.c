@@ -209,8 +209,6 @@ static int check(struct update_operation *update, struct error *err)
                          container->name);
     if (how->restart_policy)
         r = supervision_check_policy(how->restart_policy, err);
-    if (r == 0 && how->restart_policy)
-        r = supervision_check_sharing(container->effective, how->restart_policy, err);
     if (r == 0 && how->restart_policy && container->effective->auto_remove &&
         !text_empty(how->restart_policy->name) && !text_equal(how->restart_policy->name, "no"))
         r = error_set(err, -EINVAL,

@@ -168,6 +168,8 @@ static void run(struct monitor *monitor)
     monitor->began = clock_milliseconds();
     monitor->phase = PHASE_STARTING;
     session->phase = SESSION_STARTING;
+    if (monitor->failure.code == 0)
+        joined_prepare(monitor->options, &monitor->failure);
     if (monitor->failure.code == 0 &&
         session_open_streams(monitor, session, &stdio, &monitor->failure) == 0)
         runtime_run(monitor, session, &stdio, &monitor->failure);

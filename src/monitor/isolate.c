@@ -78,22 +78,6 @@ static int place_rootfs(const struct monitor_options *options, struct error *err
     return 0;
 }
 
-static int place_namespace(const struct monitor_options *options, const char *name,
-                           int namespace_fd, struct error *err)
-{
-    _cleanup_free_ char *path = xasprintf("%s/%s", options->bundle, name);
-    char source[64];
-    int fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-
-    if (fd < 0)
-        return error_errno(err, errno, "create %s", path);
-    close(fd);
-    snprintf(source, sizeof(source), "/proc/self/fd/%d", namespace_fd);
-    if (mount(source, path, NULL, MS_BIND, NULL) < 0)
-        return error_errno(err, errno, "bind a namespace on %s", path);
-    return 0;
-}
-
 int isolate_mounts(const struct monitor_options *options, struct error *err)
 {
     int r = 0;
@@ -105,9 +89,9 @@ int isolate_mounts(const struct monitor_options *options, struct error *err)
     if (options->rootfs_fd >= 0)
         r = place_rootfs(options, err);
     if (r == 0 && options->netns_fd >= 0)
-        r = place_namespace(options, "netns", options->netns_fd, err);
+        r = joined_bind(options, options->netns_fd, "netns", err);
     if (r == 0 && options->userns_fd >= 0)
-        r = place_namespace(options, "userns", options->userns_fd, err);
+        r = joined_bind(options, options->userns_fd, "userns", err);
     /* The mounts hold them now: nothing else of ours may keep them alive. */
     close_fd(options->rootfs_fd);
     close_fd(options->netns_fd);
@@ -117,10 +101,8 @@ int isolate_mounts(const struct monitor_options *options, struct error *err)
 
 void isolate_release_mounts(const struct monitor_options *options)
 {
-    const char *const names[] = {"userns", "netns", "rootfs"};
+    _cleanup_free_ char *rootfs = xasprintf("%s/rootfs", options->bundle);
 
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-        _cleanup_free_ char *path = xasprintf("%s/%s", options->bundle, names[i]);
-        umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
-    }
+    joined_release(options);
+    umount2(rootfs, MNT_DETACH | UMOUNT_NOFOLLOW);
 }

@@ -64,6 +64,15 @@ void isolate_release_mounts(const struct monitor_options *options);
 void isolate_begin_child(void); /* around starting a child: it gets the oom score we came with */
 void isolate_end_child(void);
 
+/* ---- joined.c: what is shared with other containers ---- */
+
+/* Binds the namespace fd on BUNDLE/name, which is made where it is missing. */
+int joined_bind(const struct monitor_options *options, int fd, const char *name, struct error *err);
+/* Before each run: what the others have now is mounted in the bundle. -EBUSY: one of them does not
+ * run. */
+int joined_prepare(const struct monitor_options *options, struct error *err);
+void joined_release(const struct monitor_options *options);
+
 /* ---- container_log.c: the log files ---- */
 
 enum {

@@ -24,6 +24,10 @@ enum option_code {
     OPTION_LOG,
     OPTION_MEMORY_CGROUP,
     OPTION_FREEZER,
+    OPTION_JOIN_PID,
+    OPTION_JOIN_IPC,
+    OPTION_JOIN_NETWORK,
+    OPTION_SHM,
     OPTION_TTY,
     OPTION_OPEN_STDIN,
     OPTION_STDIN_ONCE,
@@ -46,6 +50,10 @@ static const struct option long_options[] = {
     {"log", required_argument, NULL, OPTION_LOG},
     {"memory-cgroup", required_argument, NULL, OPTION_MEMORY_CGROUP},
     {"freezer", required_argument, NULL, OPTION_FREEZER},
+    {"join-pid", required_argument, NULL, OPTION_JOIN_PID},
+    {"join-ipc", required_argument, NULL, OPTION_JOIN_IPC},
+    {"join-network", required_argument, NULL, OPTION_JOIN_NETWORK},
+    {"shm", required_argument, NULL, OPTION_SHM},
     {"tty", no_argument, NULL, OPTION_TTY},
     {"open-stdin", no_argument, NULL, OPTION_OPEN_STDIN},
     {"stdin-once", no_argument, NULL, OPTION_STDIN_ONCE},
@@ -112,9 +120,24 @@ static const char **text_option(int code, struct monitor_options *options)
         return &options->memory_cgroup;
     case OPTION_FREEZER:
         return &options->freezer;
+    case OPTION_JOIN_PID:
+        return &options->joined[MONITOR_JOINED_PID];
+    case OPTION_JOIN_IPC:
+        return &options->joined[MONITOR_JOINED_IPC];
+    case OPTION_JOIN_NETWORK:
+        return &options->joined[MONITOR_JOINED_NETWORK];
     default:
         return NULL;
     }
+}
+
+static int parse_size(const char *name, const char *text, uint64_t *ret)
+{
+    if (text_to_u64(text, 1, INT64_MAX, ret) < 0) {
+        log_error("--%s: '%s' is not a number of bytes", name, text);
+        return -EINVAL;
+    }
+    return 0;
 }
 
 static bool *flag_option(int code, struct monitor_options *options)
@@ -141,6 +164,8 @@ static int parse_number_option(int code, const char *name, struct monitor_option
                          &protocol);
         options->protocol = r < 0 ? 0 : (unsigned)protocol;
         return r;
+    case OPTION_SHM:
+        return parse_size(name, optarg, &options->shm_size);
     case OPTION_STOP_SIGNAL:
         return parse_number(name, optarg, 1, 64, &options->stop_signal);
     case OPTION_STOP_TIMEOUT:
@@ -170,6 +195,13 @@ static int check(const struct monitor_options *options)
     for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
         if (!paths[i] || paths[i][0] != '/') {
             log_error("--bundle, --runtime-root and --log are wanted, as absolute paths");
+            return -EINVAL;
+        }
+    }
+    for (size_t i = 0; i < MONITOR_JOINED_COUNT; i++) {
+        if (options->joined[i] && options->joined[i][0] != '/') {
+            log_error("'%s': the bundle of another container is wanted, as an absolute path",
+                      options->joined[i]);
             return -EINVAL;
         }
     }

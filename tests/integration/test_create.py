@@ -146,6 +146,90 @@ def namespaces_of_the_machine_and_of_others(instance, images):
     instance.cloche("rm", "box")
 
 
+def described(instance, name):
+    return json.loads(instance.cloche("inspect", name).out)[0]
+
+
+@test
+def memory_is_shared_with_who_may(instance, images):
+    load(instance, images)
+    instance.cloche("run", "-d", "--name", "donor", "--ipc", "shareable", "--shm-size", "8m", IMAGE,
+                    "sh", "-c", "echo there > /dev/shm/file; exec sleep 1000")
+    pid = described(instance, "donor")["State"]["Pid"]
+    wait_for(lambda: instance.cloche("exec", "donor", "ls", "/dev/shm").out)
+    look = "readlink /proc/self/ns/ipc; cat /dev/shm/file; df -k /dev/shm | tail -n 1"
+    found = inside(instance, "--ipc", "container:donor", script=look).split()
+    assert found[:2] == [os.readlink(f"/proc/{pid}/ns/ipc"), "there"] and found[3] == "8192", found
+    # What one that joined writes is seen by the donor, and by who joins that one.
+    instance.cloche("run", "-d", "--name", "second", "--ipc", "container:donor", IMAGE, "sh", "-c",
+                    "echo back > /dev/shm/other; exec sleep 1000")
+    wait_for(lambda: "other" in instance.cloche("exec", "donor", "ls", "/dev/shm").out)
+    assert inside(instance, "--ipc", "container:second", script="cat /dev/shm/other") == "back"
+    assert described(instance, "second")["HostConfig"]["IpcMode"] == "container:donor"
+    # The memory is there as long as somebody has it.
+    instance.cloche("rm", "-f", "donor")
+    assert instance.cloche("exec", "second", "cat", "/dev/shm/file").out == "there\n"
+    assert inside(instance, "--ipc", "container:second", script="cat /dev/shm/file") == "there"
+    instance.cloche("run", "-d", "--name", "machine", "--ipc", "host", IMAGE, "sleep", "1000")
+    assert inside(instance, "--ipc", "container:machine", script="readlink /proc/self/ns/ipc"
+                  ) == os.readlink("/proc/self/ns/ipc")
+    for mode in ("private", "none", ""):
+        instance.cloche("run", "-d", "--name", "alone", *(("--ipc", mode) if mode else ()), IMAGE,
+                        "sleep", "1000")
+        refused(instance, "non-shareable IPC", "--ipc", "container:alone")
+        instance.cloche("rm", "-f", "alone")
+    refused(instance, "No such container: nobody", "--ipc", "container:nobody")
+    refused(instance, "invalid IPC mode: fly", "--ipc", "fly")
+    instance.cloche("stop", "-t", "0", "machine")
+    refused(instance, "cannot join IPC of a non running container", "--ipc", "container:machine")
+    instance.cloche("rm", "-f", "second", "machine")
+
+
+@test
+def who_restarts_joins_the_others_as_they_are_then(instance, images):
+    """Also while no daemon lives."""
+    load(instance, images)
+    kinds = ("pid", "ipc", "net")
+    instance.cloche("run", "-d", "--name", "donor", "--ipc", "shareable", IMAGE, "sleep", "1000")
+    instance.cloche("run", "-d", "--name", "guest", "--restart", "always", "--pid", "container:donor",
+                    "--ipc", "container:donor", "--network", "container:donor", IMAGE, "sh", "-c",
+                    "echo run >> /log; ls /dev/shm >> /log; exec sleep 1000")
+
+    def namespaces(name):
+        pid = described(instance, name)["State"]["Pid"]
+        return pid and [os.readlink(f"/proc/{pid}/ns/{kind}") for kind in kinds]
+
+    first = namespaces("donor")
+    assert namespaces("guest") == first
+    # Its own end: the same ones again.
+    os.kill(described(instance, "guest")["State"]["Pid"], 9)
+    wait_for(lambda: described(instance, "guest")["RestartCount"] == 1
+             and described(instance, "guest")["State"]["Status"] == "running")
+    assert namespaces("guest") == first
+    # The donor ends, and takes the processes along: nobody is joined until it is there again.
+    instance.cloche("stop", "-t", "0", "donor")
+    wait_for(lambda: described(instance, "guest")["State"]["Restarting"]
+             and "non running container" in described(instance, "guest")["State"]["Error"])
+    status = instance.run_folder / "containers" / described(instance, "guest")["Id"] / "status"
+    instance.cloche("start", "donor")
+    instance.cloche("exec", "donor", "touch", "/dev/shm/anew")
+    instance.kill_daemon()
+    wait_for(lambda: "state=running" in status.read_text())
+    assert not described(instance, "guest")["State"]["Error"]
+    second = namespaces("donor")
+    assert all(old != new for old, new in zip(first, second))
+    assert namespaces("guest") == second
+    assert "anew" in instance.cloche("exec", "guest", "tail", "-n", "1", "/log").out
+    # One that is gone for good.
+    count = described(instance, "guest")["RestartCount"]
+    instance.cloche("update", "--restart", f"on-failure:{count + 1}", "guest")
+    instance.cloche("rm", "-f", "donor")
+    wait_for(lambda: described(instance, "guest")["State"]["Status"] == "exited")
+    state = described(instance, "guest")["State"]
+    assert state["ExitCode"] == 125 and "non running container" in state["Error"], state
+    instance.cloche("rm", "-f", "guest")
+
+
 # ---------------------------------------------------------------- mounts
 
 @test

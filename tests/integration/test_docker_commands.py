@@ -97,6 +97,20 @@ def links_lead_to_other_containers(instance, images):
 
 
 @test
+def ipc_is_shared_with_who_may(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("run", "-d", "--name", "donor", "--ipc", "shareable", "small:1", "sleep", "1000")
+    docker("run", "-d", "--name", "plain", "small:1", "sleep", "1000")
+    docker("run", "--rm", "--ipc", "container:donor", "small:1", "touch", "/dev/shm/mine")
+    assert docker("exec", "donor", "ls", "/dev/shm").out == "mine\n"
+    assert "non-shareable IPC" in docker("run", "--rm", "--ipc", "container:plain", "small:1", "true", code=125).err
+    assert [docker("inspect", "-f", "{{.HostConfig.IpcMode}}", name).out for name in ("donor", "plain")] == [
+        "shareable\n", "private\n"]
+    docker("rm", "-f", "donor", "plain")
+
+
+@test
 def commands_on_containers_and_their_files(instance, images, scratch):
     docker = Docker(instance)
     docker("load", "-i", images.small("small:1"))

@@ -6,6 +6,15 @@
 #define MONITOR_MONITOR_H
 
 #include <stdbool.h>
+#include <stdint.h>
+
+/* What is shared with another container. */
+enum monitor_joined {
+    MONITOR_JOINED_PID,
+    MONITOR_JOINED_IPC, /* with /dev/shm */
+    MONITOR_JOINED_NETWORK,
+    MONITOR_JOINED_COUNT,
+};
 
 /* Strings must stay valid; descriptors are taken over, -1: none. See protocol.h, "Command line". */
 struct monitor_options {
@@ -14,9 +23,11 @@ struct monitor_options {
     const char *runtime;
     const char *runtime_root;
     const char *log;
-    const char *memory_cgroup; /* or NULL */
-    const char *freezer;       /* or NULL */
-    unsigned protocol;         /* the daemon's version */
+    const char *memory_cgroup;                /* or NULL */
+    const char *freezer;                      /* or NULL */
+    const char *joined[MONITOR_JOINED_COUNT]; /* bundles of other containers, or NULL */
+    uint64_t shm_size; /* of a /dev/shm that others may share, in bytes; 0: none */
+    unsigned protocol; /* the daemon's version */
     bool tty;
     bool open_stdin;
     bool stdin_once;
