@@ -59,6 +59,7 @@ struct bundle_mount {
 /* All that decides a config.json. Nothing is owned. */
 struct bundle_facts {
     const char *id;
+    const char *bundle;          /* the folder of config.json; absolute */
     const char *rootfs;          /* absolute */
     const char *files_directory; /* holds hosts, hostname and resolv.conf */
     char *const *shared_files; /* bundle_files of another container, whose network it shares; NULL:
@@ -84,6 +85,11 @@ struct bundle_facts {
 
 /* The whole config.json. -EINVAL: a seccomp profile or a word of securityOpt makes no sense. */
 int bundle_write_config(const struct bundle_facts *facts, struct buffer *out, struct error *err);
+
+/* Whether what is mounted below a bind of the container is to be seen outside. The monitor holds
+ * the sources of these as bind.0, bind.1 and so on in the bundle, in the order of the mounts. Pure.
+ */
+bool bundle_is_shared(const struct api_mount *mount);
 
 /* Of /dev/shm, in bytes. Pure. */
 uint64_t bundle_shm_size(const struct api_container_spec *effective);

@@ -244,9 +244,18 @@ static void put_volume(struct json_writer *writer, const struct bundle_facts *fa
         put_user_bind(writer, mount, source, facts->users);
 }
 
+bool bundle_is_shared(const struct api_mount *mount)
+{
+    return text_equal(mount->type, "bind") && mount->bind_options &&
+           !text_empty(mount->bind_options->propagation) &&
+           text_ends_with(mount->bind_options->propagation, "shared");
+}
+
 void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *context)
 {
     const struct bundle_facts *facts = context->facts;
+
+    unsigned shared = 0;
 
     begin_array(writer, "mounts");
     for (size_t i = 0; i < facts->mounts_count; i++)
@@ -259,8 +268,10 @@ void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *
         put_bind(writer, facts->init, bundle_init_path(facts->effective), true);
     for (size_t i = 0; i < facts->effective->mounts_count; i++) {
         const struct api_mount *mount = facts->effective->mounts[i];
+        _cleanup_free_ char *place =
+            bundle_is_shared(mount) ? xasprintf("%s/bind.%u", facts->bundle, shared++) : NULL;
         if (text_equal(mount->type, "bind"))
-            put_user_bind(writer, mount, mount->source,
+            put_user_bind(writer, mount, place ? place : mount->source,
                           facts->users && mount->bind_options && mount->bind_options->id_map);
         else if (text_equal(mount->type, "volume"))
             put_volume(writer, facts, mount);

@@ -80,13 +80,28 @@ bool look_wants_sources(const struct api_container_spec *spec)
     return false;
 }
 
+/* What goes to and fro there needs a mount that lets it through. */
+static void ask_propagation(struct look_call *call, const struct api_mount *mount)
+{
+    const char *word = mount->bind_options ? mount->bind_options->propagation : NULL;
+
+    if (text_empty(word))
+        return;
+    if (text_ends_with(word, "shared"))
+        ask(call, LOOK_SHARED, (struct subject){.path = mount->source});
+    else if (text_ends_with(word, "slave"))
+        ask(call, LOOK_SLAVE, (struct subject){.path = mount->source});
+}
+
 static void ask_mounts(struct look_call *call, const struct api_container_spec *spec)
 {
     for (size_t i = 0; i < spec->mounts_count; i++) {
         const struct api_mount *mount = spec->mounts[i];
-        if (text_equal(mount->type, "bind"))
-            ask(call, wants_source(mount) ? LOOK_SOURCE : LOOK_FOLDER,
-                (struct subject){.path = mount->source});
+        if (!text_equal(mount->type, "bind"))
+            continue;
+        ask(call, wants_source(mount) ? LOOK_SOURCE : LOOK_FOLDER,
+            (struct subject){.path = mount->source});
+        ask_propagation(call, mount);
     }
 }
 

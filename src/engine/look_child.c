@@ -1,6 +1,8 @@
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -12,7 +14,7 @@
 
 #include "look_child.h"
 
-enum { FOLDERS_DEEP_MAX = 16 };
+enum { FOLDERS_DEEP_MAX = 16, FDINFO_MAX = 4096 };
 
 int look_line_parse(const char *text, struct look_line *ret)
 {
@@ -88,6 +90,62 @@ static int look_device(unsigned subject, const char *path)
     return 0;
 }
 
+/* The mount that a path lies on: its number by /proc/self/fdinfo (proc(5)). */
+static int mount_of(const char *path)
+{
+    _cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC);
+    _cleanup_free_ char *place = xasprintf("/proc/self/fdinfo/%d", fd);
+    _cleanup_free_ char *text = NULL;
+    int number = -1;
+
+    if (fd < 0 || file_read_at(AT_FDCWD, place, FDINFO_MAX, &text, NULL, NULL) < 0)
+        return -1;
+    const char *line = strstr(text, "mnt_id:");
+    return line && sscanf(line, "mnt_id: %d", &number) == 1 ? number : -1;
+}
+
+/* A line of /proc/self/mountinfo: number, parent, device, root, mount point, options, and words of
+ * its propagation up to "-". */
+static bool mount_line(char *line, int number, char **ret_place, bool *ret_shared, bool *ret_slave)
+{
+    enum { PLACE = 4, PROPAGATION = 6 };
+    char *rest, *word = strtok_r(line, " ", &rest);
+
+    if (!word || atoi(word) != number)
+        return false;
+    for (int i = 0; word && !(i >= PROPAGATION && text_equal(word, "-")); i++) {
+        if (i == PLACE)
+            *ret_place = word;
+        if (i >= PROPAGATION && text_starts_with(word, "shared:"))
+            *ret_shared = true;
+        if (i >= PROPAGATION && text_starts_with(word, "master:"))
+            *ret_slave = true;
+        word = strtok_r(NULL, " ", &rest);
+    }
+    return true;
+}
+
+static int look_propagation(const char *path, bool slave_is_enough)
+{
+    FILE *mounts = fopen("/proc/self/mountinfo", "re");
+    int number = mount_of(path), r = 0;
+    bool shared = false, slave = false, found = false;
+    char *line = NULL, *place = (char *)"/";
+    size_t size = 0;
+
+    while (mounts && number >= 0 && !found && getline(&line, &size, mounts) > 0)
+        found = mount_line(line, number, &place, &shared, &slave);
+    if (!shared && !(slave && slave_is_enough)) {
+        fprintf(stderr, "path %s is mounted on %s but it is not a shared%s mount", path, place,
+                slave_is_enough ? " or slave" : "");
+        r = LOOK_EXIT_ASKED_WRONG;
+    }
+    if (mounts)
+        fclose(mounts);
+    free(line);
+    return r;
+}
+
 static int look_at(unsigned subject, const char *request)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -96,6 +154,8 @@ static int look_at(unsigned subject, const char *request)
 
     if (text_starts_with(request, LOOK_DEVICE))
         return look_device(subject, path);
+    if (text_starts_with(request, LOOK_SHARED) || text_starts_with(request, LOOK_SLAVE))
+        return look_propagation(path, text_starts_with(request, LOOK_SLAVE));
     if (text_starts_with(request, LOOK_ALL_DEVICES)) {
         walk(subject, path, 0);
         return 0;

@@ -10,6 +10,8 @@
 /* Before a path. */
 #define LOOK_FOLDER "folder:"       /* make it when it is missing */
 #define LOOK_SOURCE "source:"       /* must be there */
+#define LOOK_SHARED "shared:"       /* must lie on a mount that is shared */
+#define LOOK_SLAVE "slave:"         /* on one that is shared, or a slave of one */
 #define LOOK_DEVICE "device:"       /* a device, or a folder with devices */
 #define LOOK_ALL_DEVICES "devices:" /* as privileged containers have them */
 

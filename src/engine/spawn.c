@@ -59,6 +59,15 @@ static void add_shared(char ***argv, const struct container *container,
                    xasprintf("%llu", (unsigned long long)bundle_shm_size(container->effective)));
 }
 
+/* Mounts whose changes are to reach the machine. */
+static void add_shared_binds(char ***argv, const struct api_container_spec *effective)
+{
+    for (size_t i = 0; i < effective->mounts_count; i++) {
+        if (bundle_is_shared(effective->mounts[i]))
+            add_option(argv, "--shared-bind", xstrdup(effective->mounts[i]->source));
+    }
+}
+
 static char **monitor_arguments(struct container *container, const struct namespaces *namespaces,
                                 bool netns, bool userns)
 {
@@ -87,6 +96,7 @@ static char **monitor_arguments(struct container *container, const struct namesp
     add_option(&argv, "--freezer",
                cgroup_freezer_file(container_cgroup_parent(container), container->id));
     add_shared(&argv, container, namespaces);
+    add_shared_binds(&argv, effective);
     add_number(&argv, "--control-fd", CONTROL_FD);
     add_number(&argv, "--rootfs-fd", ROOTFS_FD);
     if (netns)

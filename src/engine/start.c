@@ -80,6 +80,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
                         struct error *err)
 {
     const struct container *container = start->base.container;
+    _cleanup_free_ char *bundle = container_run_path(container, NULL);
     _cleanup_free_ char *rootfs = container_run_path(container, "rootfs");
     _cleanup_free_ char *userns = container_run_path(container, "userns");
     _cleanup_free_ char *files = container_root_path(container, NULL);
@@ -88,6 +89,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
     struct bundle_mount mounts[HOST_MOUNTS_MAX];
     struct bundle_facts facts = {
         .id = container->id,
+        .bundle = bundle,
         .rootfs = rootfs,
         .files_directory = files,
         .shared_files = start->shared_files,

@@ -6,8 +6,9 @@
  *   3. the last to be killed for want of memory, where it is allowed to say so; its children get
  *      back what it came with;
  *   4. a mount namespace that receives the host's mounts and gives none back, with the container's
- *      root and network namespace in it: they vanish with the monitor, whatever ends it.
- * System calls: setsid, prctl, unshare, mount, move_mount (Linux 5.2), umount2.
+ *      root and network namespace in it: they vanish with the monitor, whatever ends it. Only binds
+ *      that are asked for as shared give back what is mounted below them.
+ * System calls: setsid, prctl, unshare, mount, open_tree and move_mount (Linux 5.2), umount2.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -24,6 +26,12 @@
 
 #include "monitor_internal.h"
 
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#endif
 #ifndef MOVE_MOUNT_F_EMPTY_PATH
 #define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
 #endif
@@ -78,15 +86,82 @@ static int place_rootfs(const struct monitor_options *options, struct error *err
     return 0;
 }
 
-int isolate_mounts(const struct monitor_options *options, struct error *err)
+/* ---- binds of which the machine is to see what is mounted below them ---- */
+
+/* Copies that are peers of the machine's mounts: made before ours are cut off from these. */
+static int open_binds(const struct monitor_options *options, int *fds, struct error *err)
+{
+    for (unsigned i = 0; i < options->binds_count; i++) {
+        fds[i] = (int)syscall(SYS_open_tree, AT_FDCWD, options->binds[i],
+                              OPEN_TREE_CLONE | O_CLOEXEC | AT_RECURSIVE);
+        if (fds[i] < 0)
+            return error_errno(err, errno, "take the mounts at %s", options->binds[i]);
+    }
+    return 0;
+}
+
+static char *bind_path(const struct monitor_options *options, unsigned number)
+{
+    return xasprintf("%s/bind.%u", options->bundle, number);
+}
+
+static int place_bind(const struct monitor_options *options, unsigned number, int fd,
+                      struct error *err)
+{
+    _cleanup_free_ char *path = bind_path(options, number);
+    struct stat status;
+    int r = fstat(fd, &status) < 0 ? -errno : 0;
+
+    if (r == 0 && S_ISDIR(status.st_mode))
+        r = mkdir(path, 0700) < 0 ? -errno : 0;
+    else if (r == 0)
+        r = mknod(path, S_IFREG | 0600, 0) < 0 ? -errno : 0;
+    if (r == 0 && syscall(SYS_move_mount, fd, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        r = -errno;
+    return r < 0 ? error_errno(err, -r, "mount %s on %s", options->binds[number], path) : 0;
+}
+
+static int place_binds(const struct monitor_options *options, const int *fds, struct error *err)
 {
     int r = 0;
 
+    for (unsigned i = 0; r == 0 && i < options->binds_count; i++)
+        r = place_bind(options, i, fds[i], err);
+    return r;
+}
+
+/* Private first: else what lies below them would be unmounted on the machine as well. */
+static void release_binds(const struct monitor_options *options)
+{
+    for (unsigned i = 0; i < options->binds_count; i++) {
+        _cleanup_free_ char *path = bind_path(options, i);
+        if (mount(NULL, path, NULL, MS_REC | MS_PRIVATE, NULL) == 0)
+            umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+    }
+}
+
+static int set_apart(struct error *err)
+{
     if (unshare(CLONE_NEWNS) < 0)
         return error_errno(err, errno, "make a mount namespace");
     if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
         return error_errno(err, errno, "make the mounts receive only");
-    if (options->rootfs_fd >= 0)
+    return 0;
+}
+
+int isolate_mounts(const struct monitor_options *options, struct error *err)
+{
+    int binds[MONITOR_BINDS_MAX];
+
+    memset(binds, -1, sizeof(binds));
+    int r = open_binds(options, binds, err);
+    if (r == 0)
+        r = set_apart(err);
+    if (r == 0)
+        r = place_binds(options, binds, err);
+    for (unsigned i = 0; i < options->binds_count; i++)
+        close_fd(binds[i]);
+    if (r == 0 && options->rootfs_fd >= 0)
         r = place_rootfs(options, err);
     if (r == 0 && options->netns_fd >= 0)
         r = joined_bind(options, options->netns_fd, "netns", err);
@@ -104,5 +179,6 @@ void isolate_release_mounts(const struct monitor_options *options)
     _cleanup_free_ char *rootfs = xasprintf("%s/rootfs", options->bundle);
 
     joined_release(options);
+    release_binds(options);
     umount2(rootfs, MNT_DETACH | UMOUNT_NOFOLLOW);
 }

@@ -28,6 +28,7 @@ enum option_code {
     OPTION_JOIN_IPC,
     OPTION_JOIN_NETWORK,
     OPTION_SHM,
+    OPTION_SHARED_BIND,
     OPTION_TTY,
     OPTION_OPEN_STDIN,
     OPTION_STDIN_ONCE,
@@ -54,6 +55,7 @@ static const struct option long_options[] = {
     {"join-ipc", required_argument, NULL, OPTION_JOIN_IPC},
     {"join-network", required_argument, NULL, OPTION_JOIN_NETWORK},
     {"shm", required_argument, NULL, OPTION_SHM},
+    {"shared-bind", required_argument, NULL, OPTION_SHARED_BIND},
     {"tty", no_argument, NULL, OPTION_TTY},
     {"open-stdin", no_argument, NULL, OPTION_OPEN_STDIN},
     {"stdin-once", no_argument, NULL, OPTION_STDIN_ONCE},
@@ -140,6 +142,17 @@ static int parse_size(const char *name, const char *text, uint64_t *ret)
     return 0;
 }
 
+static int add_bind(const char *path, struct monitor_options *options)
+{
+    if (path[0] != '/' || options->binds_count == MONITOR_BINDS_MAX) {
+        log_error("--shared-bind: '%s' is no absolute path, or one of more than %d", path,
+                  MONITOR_BINDS_MAX);
+        return -EINVAL;
+    }
+    options->binds[options->binds_count++] = path;
+    return 0;
+}
+
 static bool *flag_option(int code, struct monitor_options *options)
 {
     switch (code) {
@@ -166,6 +179,8 @@ static int parse_number_option(int code, const char *name, struct monitor_option
         return r;
     case OPTION_SHM:
         return parse_size(name, optarg, &options->shm_size);
+    case OPTION_SHARED_BIND:
+        return add_bind(optarg, options);
     case OPTION_STOP_SIGNAL:
         return parse_number(name, optarg, 1, 64, &options->stop_signal);
     case OPTION_STOP_TIMEOUT:

@@ -2,12 +2,13 @@
 """What a container can be asked for: each option of run and create, by what the container sees, and
 by what the kernel was told."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
 
-from harness import main, test, wait_for
+from harness import main, run, test, wait_for
 
 IMAGE = "small:1"
 CGROUPS = "/sys/fs/cgroup"
@@ -231,6 +232,101 @@ def who_restarts_joins_the_others_as_they_are_then(instance, images):
 
 
 # ---------------------------------------------------------------- mounts
+
+@contextlib.contextmanager
+def mounted(place, how):
+    """A tmpfs whose mounts go to others as `how` says; what was mounted below it goes, too."""
+    place.mkdir()
+    run("mount", "-t", "tmpfs", "none", place)
+    run("mount", "--make-private", place)
+    if how == "slave":
+        run("mount", "--make-shared", place)
+        (place.parent / "copy").mkdir()
+        run("mount", "--bind", place, place.parent / "copy")
+        run("mount", "--make-slave", place)
+    else:
+        run("mount", f"--make-{how}", place)
+    try:
+        yield place
+    finally:
+        run("umount", "--recursive", place)
+        if how == "slave":
+            run("umount", "--recursive", place.parent / "copy")
+
+
+@test
+def mounts_below_binds_go_to_and_fro(instance, images, scratch):
+    load(instance, images)
+    with mounted(scratch / "shared", "shared") as place:
+        (place / "in").mkdir()
+        (place / "out").mkdir()
+        make = ["sh", "-c", "mount -t tmpfs none /b/in && echo inner > /b/in/file && exec sleep 1000"]
+        for how, back, there in (("rshared", True, True), ("shared", True, True), ("rslave", False, True),
+                                 ("slave", False, True), ("rprivate", False, False), ("private", False, False),
+                                 (None, False, False)):
+            bind = f"{place}:/b" + (f":{how}" if how else "")
+            instance.cloche("run", "-d", "--name", "box", "--privileged", "-v", bind, IMAGE, *make)
+            wait_for(lambda: instance.cloche("exec", "box", "cat", "/b/in/file", code=None).out == "inner\n")
+            assert (place / "in/file").exists() == back, how
+            run("mount", "-t", "tmpfs", "none", place / "out")
+            (place / "out/file").write_text("outer")
+            seen = instance.cloche("exec", "box", "cat", "/b/out/file", code=None).out
+            assert (seen == "outer") == there, (how, seen)
+            assert described(instance, "box")["Mounts"][0]["Propagation"] == (how or "rprivate")
+            instance.cloche("rm", "-f", "box")
+            # What the machine has stays, whatever the container's end unmounts.
+            assert (place / "out/file").read_text() == "outer", how
+            assert (place / "in/file").exists() == back, how
+            for folder in ("out", *(["in"] if back else [])):
+                run("umount", place / folder)
+        mount = f"type=bind,source={place},target=/b,bind-propagation=rshared"
+        instance.cloche("run", "--rm", "--privileged", "--mount", mount, IMAGE, "mount", "-t", "tmpfs", "none", "/b/in")
+        assert os.path.ismount(place / "in")
+        # Of what is below only the folder, not what is mounted there.
+        look = ["sh", "-c", "mount | grep -c ' /b/in ' || true"]
+        assert instance.cloche("run", "--rm", "-v", f"{place}:/b", IMAGE, *look).out == "1\n"
+        assert instance.cloche("run", "--rm", "--mount", f"type=bind,source={place},target=/b,bind-nonrecursive",
+                               IMAGE, *look).out == "0\n"
+
+
+@test
+def binds_are_shared_where_the_machine_shares(instance, images, scratch):
+    load(instance, images)
+    with mounted(scratch / "private", "private") as place:
+        for how, words in (("rshared", "a shared mount"), ("shared", "a shared mount"),
+                           ("rslave", "a shared or slave mount"), ("slave", "a shared or slave mount")):
+            refused(instance, f"path {place}/x is mounted on {place} but it is not {words}", "-v", f"{place}/x:/b:{how}")
+    with mounted(scratch / "slave", "slave") as place:
+        refused(instance, "it is not a shared mount", "-v", f"{place}:/b:rshared")
+        instance.cloche("run", "-d", "--name", "box", "-v", f"{place}:/b:rslave", IMAGE, "sleep", "1000")
+        (scratch / "copy/later").mkdir()
+        run("mount", "-t", "tmpfs", "none", scratch / "copy/later")
+        (scratch / "copy/later/file").write_text("later")
+        assert instance.cloche("exec", "box", "cat", "/b/later/file").out == "later"
+        instance.cloche("rm", "-f", "box")
+
+
+@test
+def a_restart_keeps_what_is_shared(instance, images, scratch):
+    """Also while no daemon lives; and the end of the monitor takes nothing from the machine."""
+    load(instance, images)
+    with mounted(scratch / "shared", "shared") as place:
+        (place / "in").mkdir()
+        instance.cloche("run", "-d", "--name", "box", "--privileged", "--restart", "always", "-v", f"{place}:/b:rshared",
+                        IMAGE, "sh", "-c", "umount /b/in; mount -t tmpfs none /b/in; cat /proc/sys/kernel/random/uuid > /b/in/file; sleep 1000")
+        wait_for((place / "in/file").exists)
+        pid = described(instance, "box")["State"]["Pid"]
+        instance.kill_daemon()
+        before = (place / "in/file").read_text()
+        os.kill(pid, 9)
+        wait_for(lambda: (place / "in/file").exists() and (place / "in/file").read_text() not in ("", before))
+        os.kill(described(instance, "box")["State"]["Pid"], 0)
+        for monitor in [pid for pid in instance.processes()
+                        if b"cloche-monitor" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]:
+            os.kill(monitor, 9)
+        instance.cloche("rm", "-f", "box")
+        assert os.path.ismount(place / "in") and os.path.ismount(place)
+
 
 @test
 def mounts_of_all_kinds(instance, images, scratch):

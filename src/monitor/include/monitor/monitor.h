@@ -16,6 +16,8 @@ enum monitor_joined {
     MONITOR_JOINED_COUNT,
 };
 
+enum { MONITOR_BINDS_MAX = 256 };
+
 /* Strings must stay valid; descriptors are taken over, -1: none. See protocol.h, "Command line". */
 struct monitor_options {
     const char *id;
@@ -27,6 +29,8 @@ struct monitor_options {
     const char *freezer;                      /* or NULL */
     const char *joined[MONITOR_JOINED_COUNT]; /* bundles of other containers, or NULL */
     uint64_t shm_size; /* of a /dev/shm that others may share, in bytes; 0: none */
+    const char *binds[MONITOR_BINDS_MAX]; /* paths whose mounts go to and fro */
+    unsigned binds_count;
     unsigned protocol; /* the daemon's version */
     bool tty;
     bool open_stdin;
