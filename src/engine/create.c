@@ -7,6 +7,7 @@
 #include <base/text.h>
 #include <store/build.h>
 
+#include "errand.h"
 #include "events.h"
 #include "linked.h"
 #include "internal.h"
@@ -23,6 +24,7 @@ struct creation {
     struct disk_job job;
     bool has_volumes;
     struct volume_plan volumes;
+    uv_work_t flush;             /* of what was copied into them */
     int rootfs_fd;               /* to fill volumes from */
     struct container *container; /* the table's reference is another one */
     struct store *store;
@@ -278,13 +280,42 @@ static void settle(struct creation *creation)
     disk_submit(creation->container->engine->disk, &creation->job);
 }
 
+/* On the disk before anything says that it is there: else a power cut could leave a volume that
+ * counts as filled, with files without their content. One flush of all, however many they are. */
+static void flush_work(uv_work_t *work)
+{
+    struct creation *creation = work->data;
+
+    engine_settle(&creation->err, volume_plan_flush(creation->container->engine, &creation->err));
+}
+
+static void flush_done(uv_work_t *work, int status)
+{
+    struct creation *creation = work->data;
+
+    creation->container->engine->image_calls--;
+    settle(creation);
+}
+
+static void flush(struct creation *creation)
+{
+    struct engine *engine = creation->container->engine;
+
+    creation->flush.data = creation;
+    engine->image_calls++;
+    errand_run(engine, &creation->flush, flush_work, flush_done);
+}
+
 static void on_filled(const struct error *err, const struct image_worker_result *result, void *data)
 {
     struct creation *creation = data;
 
     if (err)
         error_set(&creation->err, err->code, "%s", error_message(err));
-    settle(creation);
+    if (err)
+        settle(creation);
+    else
+        flush(creation);
 }
 
 static void volumes_done(struct disk_job *job)

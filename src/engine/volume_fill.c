@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
@@ -203,6 +204,16 @@ int volume_plan_run(struct volume_plan *plan, const struct engine *engine, struc
         r = volume_make(&plan->makings[i], err);
     plan->made = r == 0;
     return r < 0 ? r : begin_copies(plan, folder, err);
+}
+
+int volume_plan_flush(const struct engine *engine, struct error *err)
+{
+    _cleanup_free_ char *folder = volumes_folder(engine);
+    _cleanup_close_ int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0 || syncfs(fd) < 0)
+        return error_errno(err, errno, "flush %s", folder);
+    return 0;
 }
 
 int volume_plan_settle(const struct volume_plan *plan, const struct engine *engine,

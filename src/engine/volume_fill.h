@@ -6,6 +6,7 @@
  *     volume_plan_make       loop: names, the table
  *     volume_plan_run        disk thread: folders and records
  *     volume_plan_fill       loop: a worker copies (docker's copy-up), beside the volumes' files
+ *     volume_plan_flush      errand: what it copied is on the disk
  *     volume_plan_settle     disk thread: what it copied becomes theirs (volume_fresh.h)
  *     volume_plan_finish     loop
  */
@@ -39,6 +40,8 @@ int volume_plan_run(struct volume_plan *plan, const struct engine *engine, struc
 /* rootfs_fd: its mounted root, which stays the caller's. Only where copies_count is not 0. */
 int volume_plan_fill(struct container *container, const struct volume_plan *plan, int rootfs_fd,
                      task_done done, void *data, struct error *err);
+/* The whole file system, once for all of them: blocks for as long as its disk takes. Any thread. */
+int volume_plan_flush(const struct engine *engine, struct error *err);
 int volume_plan_settle(const struct volume_plan *plan, const struct engine *engine,
                        struct error *err);
 /* In its place when something failed. Blocks, too. */

@@ -6,6 +6,7 @@ CLOCHE_POWER_CUTS says how many moments are tried (default 20; 0: all), CLOCHE_P
 import contextlib
 import json
 import os
+import pathlib
 import random
 import signal
 import tempfile
@@ -155,6 +156,38 @@ def the_store_is_whole_after_a_power_cut_at_any_moment(instance, images, scratch
                                      f"after step {done}") from failure
     finally:
         forget_boot()
+
+
+@test
+def a_volume_that_is_filled_has_the_content_of_its_files(instance, images, scratch):
+    """The power goes at any write of filling one, and behind it."""
+    images.small()  # before the disk is there
+    wanted = {path.name: path.read_bytes() for path in pathlib.Path(images.root(), "etc").iterdir() if path.is_file()}
+    assert wanted["passwd"]
+    with Recorder(scratch) as disk:
+        run("mkfs.ext4", "-q", "-b", "4096", disk.device)
+        with mounted(disk.device, instance):
+            instance.cloche("load", "-i", images.small())
+            disk.mark(1)
+            instance.cloche("create", "--name", "one", "-v", "data:/etc", "small:1", "true")
+            # Brings what was changed in folders to the disk, not what was written to files.
+            instance.cloche("tag", "small:1", "small:2")
+            disk.mark(2)
+            reboot(instance)
+    forget_boot()
+    log, chance, full = Log(disk), random.Random(SEED), 0
+    marks = log.marks()
+    moments = [cut for cut in range(1, len(log.entries) + 1) if marks[cut - 1] >= 1]
+    note(f"{len(log.entries)} writes and flushes, CLOCHE_POWER_SEED={SEED}")
+    for cut in moments if len(moments) <= 3 * CUTS or not CUTS else sorted(chance.sample(moments, 3 * CUTS)):
+        with log.crashed(cut, chance) as device, mounted(device, instance):
+            folder = instance.root / "volumes/data"
+            for name in ("_data", "_ready"):
+                for path in (folder / name).iterdir() if (folder / name).exists() else ():
+                    if path.name in wanted:
+                        assert path.read_bytes() == wanted[path.name], (cut, path)
+                        full += 1
+    assert full, "not one moment with a full volume was tried"
 
 
 if __name__ == "__main__":
