@@ -23,6 +23,7 @@
 #include <base/file.h>
 #include <base/text.h>
 
+#include "events.h"
 #include "idmap.h"
 #include "internal.h"
 #include "monitor_root.h"
@@ -155,6 +156,19 @@ static void forget(struct engine_copy *copy)
         *at = copy->next;
 }
 
+/* As docker names them; that somebody looked is none. */
+static void tell(const struct engine_copy *copy)
+{
+    static const char *const actions[] = {
+        [ARCHIVE_GET] = "archive-path",
+        [ARCHIVE_PUT] = "extract-to-dir",
+        [ARCHIVE_EXPORT] = "export",
+    };
+
+    if (!copy->err.code && copy->kind != ARCHIVE_STAT)
+        event_container(copy->base.container, actions[copy->kind], NULL);
+}
+
 static void finish(struct engine_copy *copy, const struct image_worker_result *result)
 {
     struct container *container = copy->base.container;
@@ -164,6 +178,7 @@ static void finish(struct engine_copy *copy, const struct image_worker_result *r
     close_fd(steal_fd(&copy->tree_fd));
     close_fd(steal_fd(&copy->users_fd));
     copy->told = true;
+    tell(copy);
     if (!copy->is_operation)
         forget(copy);
     copy->done(copy->err.code ? &copy->err : NULL, result, copy->data);

@@ -12,6 +12,7 @@
 #include <store/build.h>
 #include <store/reference.h>
 
+#include "events.h"
 #include "build.h"
 #include "errand.h"
 #include "platform.h"
@@ -256,6 +257,8 @@ static void prune_done(uv_work_t *work, int status)
     };
 
     call->engine->image_calls--;
+    if (!call->err.code)
+        event_pruned(call->engine, "builder", pruned.space_reclaimed);
     call->done(call->err.code ? &call->err : NULL, &pruned, call->data);
     store_pruned_finish(&call->pruned);
     error_finish(&call->err);

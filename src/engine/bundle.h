@@ -70,7 +70,7 @@ struct bundle_facts {
     struct bundle_namespace network, pid, ipc, uts, cgroup;
     const struct api_id_mappings *users; /* NULL: the machine's */
     const char *users_path;              /* the user namespace with that mapping */
-    const char *shm; /* folder that is /dev/shm; NULL: by ipc and ipcMode */
+    const char *shm;                     /* folder that is /dev/shm; NULL: by ipc and ipcMode */
     const struct bundle_device *devices;
     size_t devices_count;
     const struct bundle_limit *limits;

@@ -113,6 +113,23 @@ void event_volume(struct engine *engine, const char *action, const char *name,
     tell(engine, event);
 }
 
+void event_exec(const struct container *container, const char *action, const char *exec_id,
+                const char *exit_code)
+{
+    event_container(
+        container, action,
+        (struct event_attribute[]){{"execID", exec_id}, {"exitCode", exit_code}, {NULL, NULL}});
+}
+
+void event_pruned(struct engine *engine, const char *type, uint64_t reclaimed)
+{
+    _cleanup_free_ char *bytes = xasprintf("%llu", (unsigned long long)reclaimed);
+    struct api_event *event = new_event(type, "prune", "", NULL);
+
+    add_all(event, (struct event_attribute[]){{"reclaimed", bytes}, {NULL, NULL}});
+    tell(engine, event);
+}
+
 void event_image(struct engine *engine, const char *action, const char *id, const char *name)
 {
     tell(engine, new_event("image", action, id, text_empty(name) ? id : name));

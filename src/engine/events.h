@@ -28,6 +28,13 @@ void event_container_died(const struct container *container, int exit_code, bool
 void event_container_network(const struct container *container, const struct network *network,
                              const char *action);
 
+/* exec_die and exec_detach. exit_code: NULL: not told. */
+void event_exec(const struct container *container, const char *action, const char *exec_id,
+                const char *exit_code);
+
+/* Of a kind of things: those that nobody uses were removed. reclaimed: bytes. */
+void event_pruned(struct engine *engine, const char *type, uint64_t reclaimed);
+
 /* create and destroy. */
 void event_network(struct engine *engine, const struct network *network, const char *action);
 /* container: NULL: none. */

@@ -149,9 +149,7 @@ static void tell_exec_ended(const struct container *container, const struct exec
 {
     _cleanup_free_ char *code = xasprintf("%d", session->exit_code);
 
-    event_container(
-        container, "exec_die",
-        (struct event_attribute[]){{"execID", session->id}, {"exitCode", code}, {NULL, NULL}});
+    event_exec(container, "exec_die", session->id, code);
 }
 
 /* An end that comes for a session that an earlier daemon started makes the session known. */

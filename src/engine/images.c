@@ -47,6 +47,9 @@ void image_call_news(struct image_call *call, const char *action, const char *id
 
 static void tell_news(struct image_call *call)
 {
+    if (!call->err.code && call->type == &api_image_pruned_type)
+        event_pruned(call->engine, "image",
+                     ((const struct api_image_pruned *)call->document)->space_reclaimed);
     while (call->news) {
         struct image_news *news = call->news;
         call->news = news->next;

@@ -243,6 +243,14 @@ static void on_exec_running(const struct monitor_exec_running *event, void *data
     exec_adopt(data, event->id, event->pid);
 }
 
+static void on_detached(const struct monitor_detached *event, void *data)
+{
+    if (event->exec[0])
+        event_exec(data, "exec_detach", event->exec, NULL);
+    else
+        event_container(data, "detach", NULL);
+}
+
 static void on_closed(void *data)
 {
     struct container *container = data;
@@ -261,5 +269,6 @@ const struct link_handlers container_link_handlers = {
     .health = on_health,
     .exec_exited = on_exec_exited,
     .exec_running = on_exec_running,
+    .detached = on_detached,
     .closed = on_closed,
 };

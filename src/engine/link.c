@@ -102,6 +102,10 @@ static void deliver_event(struct link *link, const struct link_message *message)
         struct monitor_exec_running copy = *(const struct monitor_exec_running *)event;
         copy.id[MONITOR_ID_SIZE - 1] = '\0';
         link->handlers->exec_running(&copy, link->data);
+    } else if ((event = link_payload(message, MONITOR_DETACHED, sizeof(struct monitor_detached)))) {
+        struct monitor_detached copy = *(const struct monitor_detached *)event;
+        copy.exec[MONITOR_ID_SIZE - 1] = '\0';
+        link->handlers->detached(&copy, link->data);
     }
 }
 

@@ -31,6 +31,7 @@ struct link_handlers {
     void (*health)(const struct monitor_health *event, void *data);
     void (*exec_exited)(const struct monitor_exec_exited *event, void *data);
     void (*exec_running)(const struct monitor_exec_running *event, void *data);
+    void (*detached)(const struct monitor_detached *event, void *data);
     /* The other end is gone, or did not keep to the protocol. Called once, after all open requests
      * were answered with type 0; link_destroy() is then the owner's to call. */
     void (*closed)(void *data);

@@ -330,6 +330,7 @@ void engine_network_prune(struct engine *engine, const struct api_network_filter
     }
     if (!pruned.networks_deleted)
         pruned.networks_deleted = xnew_array(char *, 1);
+    event_pruned(engine, "network", 0);
     done(NULL, &pruned, data);
     strv_free(pruned.networks_deleted);
 }

@@ -7,6 +7,7 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+#include "events.h"
 #include "filters.h"
 #include "internal.h"
 #include "remove.h"
@@ -27,6 +28,7 @@ static void remove_next(struct prune_call *call);
 static void finish(struct prune_call *call)
 {
     call->engine->image_calls--;
+    event_pruned(call->engine, "container", call->pruned->space_reclaimed);
     call->done(NULL, call->pruned, call->data);
     api_container_pruned_free(call->pruned);
     strv_free(call->ids);

@@ -334,9 +334,9 @@ static void start_monitor(struct start_operation *start)
     if (start->err.code == 0 && start->loop_err.code < 0)
         error_move(&start->err, &start->loop_err);
     if (start->err.code == 0)
-        engine_settle(&start->err,
-                      spawn_monitor(container, &start->namespaces, start->rootfs_fd, start->netns_fd,
-                                    start->userns.users.namespace_fd, &start->err));
+        engine_settle(&start->err, spawn_monitor(container, &start->namespaces, start->rootfs_fd,
+                                                 start->netns_fd, start->userns.users.namespace_fd,
+                                                 &start->err));
     close_fd(steal_fd(&start->rootfs_fd));
     close_fd(steal_fd(&start->netns_fd));
     userns_close(&start->userns);

@@ -6,6 +6,7 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+#include "events.h"
 #include "internal.h"
 #include "processes.h"
 
@@ -35,6 +36,8 @@ static void top_done(uv_work_t *work, int status)
 {
     struct top_call *call = work->data;
 
+    if (!call->err.code)
+        event_container(call->container, "top", NULL);
     call->done(call->err.code ? &call->err : NULL, call->processes, call->data);
     api_processes_free(call->processes);
     strv_free(call->arguments);

@@ -300,7 +300,7 @@ static void remove_next(struct volume_call *call)
     }
     if (!volume) {
         if (call->pruned)
-            event_volume(call->engine, "prune", "", NULL);
+            event_pruned(call->engine, "volume", call->pruned->space_reclaimed);
         end_call(call, call->pruned);
         return;
     }

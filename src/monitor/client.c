@@ -573,8 +573,12 @@ void client_set_detach(struct client *client, const struct monitor_detach *detac
 /* The client goes, its container's input stays as it is. */
 static void detach(struct monitor *monitor, struct client *client)
 {
+    struct monitor_detached event = {0};
+
+    memcpy(event.exec, client->session->id, sizeof(event.exec));
     client->flags &= ~(uint32_t)MONITOR_ATTACH_STDIN;
     client_drop(monitor, client);
+    control_send_new(monitor, MONITOR_DETACHED, &event, sizeof(event));
 }
 
 static bool is_client(const struct monitor *monitor, const struct client *client)

@@ -84,6 +84,63 @@ def what_is_done_to_a_container_is_told(instance, images):
 
 
 @test
+def looks_and_copies_are_told(instance, images, scratch):
+    load(instance, images)
+    instance.cloche("run", "-d", "--name", "box", "--label", "shop=7", IMAGE, "sleep", "1000")
+    instance.cloche("top", "box")
+    instance.cloche("cp", "box:/etc/passwd", scratch / "passwd")
+    instance.cloche("cp", scratch / "passwd", "box:/copy")
+    instance.cloche("export", "-o", scratch / "out.tar", "box")
+    instance.cloche("cp", "box:/no/such", scratch / "x", code=1)
+    happened = [event for event in events(instance, "--filter", "container=box")
+                if event["Action"] in ("top", "archive-path", "extract-to-dir", "export")]
+    assert [event["Action"] for event in happened] == ["top", "archive-path", "extract-to-dir", "export"], happened
+    assert all(event["Actor"]["Attributes"] == {"image": IMAGE, "name": "box", "shop": "7"} for event in happened)
+    instance.cloche("rm", "-f", "box")
+
+
+@test
+def parting_by_keys_is_told(instance, images):
+    load(instance, images)
+    with instance.terminal("run", "-it", "--name", "box", IMAGE, "sh") as terminal:
+        terminal.send("echo be''gun\n")
+        terminal.expect("begun")
+        terminal.send("\x10\x11")
+        terminal.wait()
+    with instance.terminal("exec", "-it", "box", "sh") as terminal:
+        terminal.send("echo be''gun\n")
+        terminal.expect("begun")
+        terminal.send("\x10\x11")
+        terminal.wait()
+    wait_for(lambda: "container exec_detach" in told(instance))
+    happened = events(instance, "--filter", "container=box", "--filter", "event=detach", "--filter",
+                      "event=exec_detach", "--filter", "event=exec_create")
+    assert [event["Action"].split(":")[0] for event in happened] == ["detach", "exec_create", "exec_detach"], happened
+    assert happened[2]["Actor"]["Attributes"]["execID"] == happened[1]["Actor"]["Attributes"]["execID"]
+    instance.cloche("rm", "-f", "box")
+
+
+@test
+def what_nobody_uses_is_told_when_it_goes(instance, images):
+    load(instance, images)
+    instance.cloche("create", "--name", "old", IMAGE, "true")
+    instance.cloche("volume", "create", "spare")
+    instance.cloche("network", "create", "spare")
+    instance.cloche("container", "prune", "-f")
+    instance.cloche("volume", "prune", "-af")
+    instance.cloche("network", "prune", "-f")
+    instance.cloche("image", "prune", "-af")
+    instance.cloche("builder", "prune", "-f")
+    happened = events(instance, "--filter", "event=prune")
+    assert [event["Type"] for event in happened] == ["container", "volume", "network", "image", "builder"], happened
+    assert all(list(event["Actor"]["Attributes"]) == ["reclaimed"] and event["Actor"]["ID"] == "" for event in happened)
+    assert int(happened[3]["Actor"]["Attributes"]["reclaimed"]) > 100000 and \
+        happened[2]["Actor"]["Attributes"]["reclaimed"] == "0", happened
+    lines = instance.cloche("events", "--since", "1h", "--until", "0s", "--filter", "event=prune").lines
+    assert lines[2].endswith(" network prune  (reclaimed=0)"), lines
+
+
+@test
 def ends_that_nobody_asked_for_are_told(instance, images):
     load(instance, images)
     instance.cloche("run", "--name", "eater", "-m", "16m", IMAGE, "sh", "-c", "x=a; while :; do x=$x$x; done",

@@ -67,6 +67,7 @@ static int begin(struct cli *cli, const struct attach_options *options,
         .has_stdout = true,
         .stderr_ = true,
         .has_stderr = true,
+        .detach_keys = (char *)(uintptr_t)options->detach_keys,
     };
 
     int r = check_state(details, err);

@@ -107,6 +107,7 @@ static void describe(const struct exec_options *options, char *const *operands,
     params->privileged = params->has_privileged = options->privileged;
     params->user = (char *)options->user;
     params->working_dir = (char *)options->workdir;
+    params->detach_keys = (char *)options->detach_keys;
     if (options->tty && !options->detach &&
         (terminal_size(STDIN_FILENO, &params->rows, &params->columns) >= 0 ||
          terminal_size(STDOUT_FILENO, &params->rows, &params->columns) >= 0))

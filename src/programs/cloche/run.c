@@ -115,6 +115,7 @@ static int attach(struct cli *cli, const struct run_options *options, char *id,
         .has_stdout = true,
         .stderr_ = spec_attaches(&options->spec, "stderr"),
         .has_stderr = true,
+        .detach_keys = (char *)(uintptr_t)options->detach_keys,
     };
 
     int r = cli_call_for_fd(cli, "container.attach", &params, &attached, &stream->fd, err);

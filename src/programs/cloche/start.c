@@ -86,6 +86,7 @@ static int begin(struct cli *cli, const struct start_options *options,
         .has_stdout = true,
         .stderr_ = true,
         .has_stderr = true,
+        .detach_keys = (char *)(uintptr_t)options->detach_keys,
     };
     bool tty = details->effective->tty;
 

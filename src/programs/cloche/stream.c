@@ -120,6 +120,21 @@ static void read_signals(struct loop *loop)
     }
 }
 
+/* The container may end with input unread: an error here is not the end, its output may still be
+ * on the way. */
+static void write_stream(struct loop *loop)
+{
+    ssize_t r = send(loop->stream->fd, loop->to_stream.data, loop->to_stream.length,
+                     MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (r >= 0) {
+        buffer_consume(&loop->to_stream, (size_t)r);
+    } else if (errno != EAGAIN && errno != EINTR) {
+        buffer_clear(&loop->to_stream);
+        loop->stdin_open = false;
+        loop->half_closed = true;
+    }
+}
+
 /* Keys or bytes of the user's; an end or an error of stdin is the end of the container's. */
 static void read_stdin(struct loop *loop)
 {
@@ -140,20 +155,11 @@ static void read_stdin(struct loop *loop)
     loop->detached =
         detach_keys_filter(&loop->stream->detach_keys, typed, (size_t)r, passed, &length);
     buffer_append(&loop->to_stream, passed, length);
-}
-
-/* The container may end with input unread: an error here is not the end, its output may still be
- * on the way. */
-static void write_stream(struct loop *loop)
-{
-    ssize_t r = send(loop->stream->fd, loop->to_stream.data, loop->to_stream.length,
-                     MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (r >= 0) {
-        buffer_consume(&loop->to_stream, (size_t)r);
-    } else if (errno != EAGAIN && errno != EINTR) {
-        buffer_clear(&loop->to_stream);
-        loop->stdin_open = false;
-        loop->half_closed = true;
+    /* The other end looks for them, too, and tells that somebody has parted by them. */
+    if (loop->detached) {
+        buffer_append(&loop->to_stream, loop->stream->detach_keys.keys,
+                      loop->stream->detach_keys.count);
+        write_stream(loop);
     }
 }
 

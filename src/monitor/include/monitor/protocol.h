@@ -79,6 +79,8 @@ enum monitor_type {
     MONITOR_RESTARTING, /* event, 2: struct monitor_restarting. A run has ended and another will be
                            tried; STARTED or EXITED follows */
     MONITOR_HEALTH,     /* event, 2: struct monitor_health. Its status has changed */
+    MONITOR_DETACHED,   /* event, 2: struct monitor_detached. A client has parted by its keys. A
+                           daemon may not know it, and passes it over then */
 };
 
 enum monitor_state {
@@ -260,6 +262,10 @@ struct monitor_exec_exited {
     uint32_t reserved;
 };
 
+struct monitor_detached {
+    char exec[MONITOR_ID_SIZE]; /* "": from the container */
+};
+
 struct monitor_exec_running {
     char id[MONITOR_ID_SIZE];
     int32_t pid; /* 0: the runtime is still at work */
@@ -277,12 +283,13 @@ struct monitor_exited {
  * Command line: cloche-monitor --protocol 2 --id ID --bundle DIR --runtime PATH --runtime-root DIR
  *   --log PATH [--tty] [--open-stdin] [--stdin-once] [--stop-signal N] [--stop-timeout SECONDS]
  *   [--memory-cgroup DIR] [--freezer FILE] [--join-pid BUNDLE] [--join-ipc BUNDLE]
- *   [--join-network BUNDLE] [--shm BYTES] --control-fd N [--rootfs-fd N] [--netns-fd N]
- *   [--userns-fd N] [--root-uid N] [--root-gid N]
+ *   [--join-network BUNDLE] [--shm BYTES] [--shared-bind PATH]... --control-fd N [--rootfs-fd N]
+ *   [--netns-fd N] [--userns-fd N] [--root-uid N] [--root-gid N]
  *
  * --join-*: the bundle of another container whose namespaces, and with IPC /dev/shm, are found
  * before each run and put on BUNDLE/pidns, ipcns, netns and shm. --shm: a tmpfs of that size for
  * others.
+ * --shared-bind: a peer of the mount at PATH is put on BUNDLE/bind.N, N from 0 on.
  *
  * --rootfs-fd: a detached mount (fsmount, open_tree), put on BUNDLE/rootfs (an existing directory);
  * --netns-fd: a network namespace, bound on BUNDLE/netns (created when missing); --userns-fd: a
