@@ -11,6 +11,7 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "bundle.h"
 #include "ports.h"
 
 enum { HOSTS_MAX = 1024 * 1024, PORTS_MAX = 4096 };

@@ -16,6 +16,7 @@
 
 #include <base/alloc.h>
 #include <base/file.h>
+#include <base/process.h>
 #include <base/text.h>
 
 #include "annotations.h"

@@ -184,7 +184,7 @@ static int start(char *const *words, int output_fd, pid_t *ret, struct error *er
 static const char *complaint(struct clone *clone)
 {
     char *last = NULL, *rest = NULL;
-    char *text = clone->output.length ? buffer_text(&clone->output) : NULL;
+    char *text = clone->output.length ? clone->output.data : NULL;
 
     for (char *line = text ? strtok_r(text, "\r\n", &rest) : NULL; line;
          line = strtok_r(NULL, "\r\n", &rest)) {
@@ -289,14 +289,14 @@ static int check_out(struct clone *clone, const char *what, struct error *err)
 static int read_commit(struct clone *clone, char **ret, struct error *err)
 {
     int r = GIT(clone, err, "rev-parse", "HEAD");
-    char *text = buffer_text(&clone->output);
+    const char *text = buffer_text(&clone->output);
 
     if (r < 0)
         return r;
-    text[strcspn(text, "\r\n")] = '\0';
-    if (!is_commit(text))
+    _cleanup_free_ char *commit = xstrndup(text, strcspn(text, "\r\n"));
+    if (!is_commit(commit))
         return error_set(err, -EPROTO, "%s: git does not say its commit", clone->request->url);
-    *ret = xstrdup(text);
+    *ret = steal_ptr(commit);
     return 0;
 }
 
