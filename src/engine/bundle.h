@@ -64,7 +64,7 @@ struct bundle_facts {
     const char *files_directory; /* holds hosts, hostname and resolv.conf */
     char *const *shared_files; /* bundle_files of another container, whose network it shares; NULL:
                                   those of files_directory */
-    const char *cgroup_parent; /* without slashes at the ends */
+    const char *cgroup_parent; /* without slashes at the ends; NULL: it can have no cgroup */
     const struct api_container_spec *effective; /* merged (spec.h) */
     const struct user *user;                    /* resolved */
     struct bundle_namespace network, pid, ipc, uts, cgroup;
@@ -97,6 +97,10 @@ uint64_t bundle_shm_size(const struct api_container_spec *effective);
 /* The limits alone, as `cloche-runtime update` takes them. */
 void bundle_write_limits(const struct api_resources *resources, const struct bundle_limit *limits,
                          size_t limits_count, struct buffer *out);
+
+/* Whether there are any. */
+bool bundle_has_limits(const struct api_resources *resources, const struct bundle_limit *limits,
+                       size_t limits_count);
 
 /* An exec session's process. NULL and 0 stand for the container's own. */
 struct bundle_exec {

@@ -184,7 +184,8 @@ static void put_sysctl(struct json_writer *writer, const struct bundle_facts *fa
         const char *name, *value;
     } defaults[] = {
         {"net.ipv4.ip_unprivileged_port_start", "0"},
-        {"net.ipv4.ping_group_range", groups},
+        /* The range of an ordinary user has 65536 groups at least. */
+        {"net.ipv4.ping_group_range", facts->cgroup_parent ? groups : "0 65535"},
     };
     const struct json_string_map *asked = facts->effective->sysctls;
 
@@ -243,16 +244,18 @@ static void put_propagation(struct json_writer *writer, const struct api_contain
 void bundle_put_linux(struct json_writer *writer, const struct bundle_context *context)
 {
     const struct bundle_facts *facts = context->facts;
-    _cleanup_free_ char *cgroup = xasprintf("/%s/%s", facts->cgroup_parent, facts->id);
+    const char *parent = facts->cgroup_parent ? facts->cgroup_parent : "";
+    _cleanup_free_ char *cgroup = xasprintf("/%s/%s", parent, facts->id);
 
     begin_object(writer, "linux");
     put_sysctl(writer, facts);
     begin_object(writer, "resources");
     put_device_rules(writer, facts);
-    if (facts->effective->resources)
+    if (facts->effective->resources && facts->cgroup_parent)
         bundle_put_limits(writer, facts->effective->resources, facts->limits, facts->limits_count);
     json_writer_object_end(writer);
-    put_string(writer, "cgroupsPath", cgroup);
+    if (facts->cgroup_parent)
+        put_string(writer, "cgroupsPath", cgroup);
     put_namespaces(writer, facts);
     put_mappings(writer, facts->users);
     put_device_nodes(writer, facts);

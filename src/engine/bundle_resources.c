@@ -132,3 +132,14 @@ void bundle_write_limits(const struct api_resources *resources, const struct bun
     bundle_put_limits(&writer, resources, limits, limits_count);
     json_writer_object_end(&writer);
 }
+
+bool bundle_has_limits(const struct api_resources *resources, const struct bundle_limit *limits,
+                       size_t limits_count)
+{
+    static const struct api_resources none = {0};
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT, empty = BUFFER_INIT;
+
+    bundle_write_limits(resources, limits, limits_count, &text);
+    bundle_write_limits(&none, NULL, 0, &empty);
+    return !text_equal(buffer_text(&text), buffer_text(&empty));
+}

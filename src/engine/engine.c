@@ -114,6 +114,7 @@ int engine_create(const struct engine_config *config, struct engine **ret, struc
     engine->cni = config->cni;
     engine->cpus = count_cpus();
     engine->cgroup_v2 = cgroup_is_v2();
+    engine->rootless = config->rootless;
     r = find_programs(engine, config, err);
     if (r == 0)
         r = open_state(engine, err);

@@ -93,7 +93,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .rootfs = rootfs,
         .files_directory = files,
         .shared_files = start->shared_files,
-        .cgroup_parent = container_cgroup_parent(container),
+        .cgroup_parent = container->engine->rootless ? NULL : container_cgroup_parent(container),
         .effective = container->effective,
         .user = user,
         .network = start->namespaces.network.place,
@@ -115,6 +115,13 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .init = container->effective->init ? container->engine->init_program : NULL,
     };
 
+    if (!facts.cgroup_parent && container->effective->resources &&
+        bundle_has_limits(container->effective->resources, facts.limits, facts.limits_count)) {
+        error_set(err, -EOPNOTSUPP,
+                  "limits need cgroups, which the engine of an ordinary user does not have");
+        return error_hint(err, "leave out --memory, --cpus, --pids-limit and their like"),
+               -EOPNOTSUPP;
+    }
     int r = apparmor_load_default(container->effective, &facts.apparmor, err);
     if (r == 0)
         r = bundle_write_config(&facts, &config, err);

@@ -30,8 +30,10 @@ static int open_watch(struct netlink *watch, struct error *err)
     r = netlink_open(NETLINK_NETFILTER, watch, err);
     if (r < 0)
         return r;
-    if (setsockopt(mnl_socket_get_fd(watch->socket), SOL_SOCKET, SO_RCVBUFFORCE, &buffer,
-                   sizeof(buffer)) < 0 ||
+    const int fd = mnl_socket_get_fd(watch->socket);
+    /* Beyond the limit is for the machine's root only. */
+    if ((setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof(buffer)) < 0 &&
+         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer)) < 0) ||
         mnl_socket_setsockopt(watch->socket, NETLINK_ADD_MEMBERSHIP, (void *)&group,
                               sizeof(group)) < 0)
         return error_errno(err, errno, "subscribe to changes of nftables rules");

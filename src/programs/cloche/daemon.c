@@ -78,8 +78,8 @@ static char *systemd_unit(const struct instance *instance)
 {
     _cleanup_free_ char *unit = NULL;
 
-    if (getenv("CLOCHE_ROOT") || getenv("CLOCHE_RUN") || getenv("CLOCHE_SOCKET") ||
-        getenv("CLOCHE_LIBEXEC"))
+    if (instance->of_user || getenv("CLOCHE_ROOT") || getenv("CLOCHE_RUN") ||
+        getenv("CLOCHE_SOCKET") || getenv("CLOCHE_LIBEXEC"))
         return NULL;
     unit = instance->name[0] ? xasprintf("cloched@%s.service", instance->name)
                              : xstrdup("cloched.service");
@@ -207,7 +207,7 @@ static int spawn_cloched(const struct instance *instance, int log_fd, struct err
 
 static int need_root(const struct instance *instance, struct error *err)
 {
-    if (geteuid() == 0)
+    if (geteuid() == 0 || instance->of_user)
         return 0;
     error_set(err, -EACCES, "no daemon listens on %s, and only root can start one",
               instance->socket);

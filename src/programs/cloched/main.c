@@ -43,11 +43,13 @@
 #include "door_guests.h"
 #include "listen.h"
 #include "options.h"
+#include "rootless.h"
 #include "sockets.h"
 
 enum { DOCKER_CONNECTIONS = 8192, IDLE_MS = 3000 };
 
 struct daemon {
+    char **argv;
     struct options options;
     struct instance instance;
     uv_loop_t loop;
@@ -204,9 +206,10 @@ static void remove_own_files(struct daemon *daemon)
 static void stop(struct daemon *daemon)
 {
     listen_notify("STOPPING=1");
-    if (daemon->instance_removed)
+    if (daemon->instance_removed) {
+        rootless_end(&daemon->instance);
         remove_run_folder(daemon);
-    else if (daemon->lock_fd >= 0)
+    } else if (daemon->lock_fd >= 0)
         remove_own_files(daemon);
     door_keeper_destroy(daemon->door);
     door_keeper_destroy(daemon->docker);
@@ -406,7 +409,8 @@ static int start(struct daemon *daemon, struct error *err)
                                    .runtime = runtime,
                                    .on_event = api_publish,
                                    .on_event_data = daemon->events,
-                                   .cni = steal_ptr(daemon->config->file->cni)};
+                                   .cni = steal_ptr(daemon->config->file->cni),
+                                   .rootless = rootless_is_inside(&daemon->instance)};
 
     daemon->lock_fd = listen_lock(&daemon->instance, err);
     if (daemon->lock_fd < 0)
@@ -460,8 +464,10 @@ static int run(struct daemon *daemon, struct error *err)
         door_settings_free(steal_ptr(daemon->door_settings));
         return r;
     }
+    if (geteuid() != 0 && daemon->options.ready_fd >= 0)
+        fcntl(daemon->options.ready_fd, F_SETFD, 0); /* it is executed again */
     if (geteuid() != 0)
-        return error_set(err, -EPERM, "only root can run containers");
+        return rootless_enter(&daemon->instance, daemon->argv, err);
     r = rpc_loop_create(&daemon->rpc_loop, err);
     if (r < 0)
         return r;
@@ -489,7 +495,7 @@ int main(int argc, char **argv)
         return engine_look(argv + 2);
     if (argc > 1 && text_equal(argv[1], CNI_OPTION))
         return cni_child();
-    struct daemon daemon = {.lock_fd = -1};
+    struct daemon daemon = {.lock_fd = -1, .argv = argv};
     _cleanup_error_ struct error err = ERROR_INIT;
 
     int r = options_parse(argc, argv, &daemon.options);

@@ -5,6 +5,8 @@
 #ifndef BASE_INSTANCE_H
 #define BASE_INSTANCE_H
 
+#include <stdbool.h>
+
 #include <base/error.h>
 
 enum { INSTANCE_NAME_MAX = 8 }; /* "clo-" + name + room for a suffix in IFNAMSIZ (16) */
@@ -17,6 +19,10 @@ enum { INSTANCE_NAME_MAX = 8 }; /* "clo-" + name + room for a suffix in IFNAMSIZ
  * bridge          cloche0                 clo-try
  * nft_table       cloche                  cloche_try
  * cgroup_parent   cloche                  cloche-try
+ *
+ * An ordinary user who has no access to the machine's socket of that name has instances of his own,
+ * where $XDG_RUNTIME_DIR is set: root is $XDG_DATA_HOME/cloche (or ~/.local/share/cloche), run is
+ * $XDG_RUNTIME_DIR/cloche, with -try behind both.
  */
 struct instance {
     char *name; /* "" for the default instance */
@@ -26,6 +32,7 @@ struct instance {
     char *bridge;
     char *nft_table;
     char *cgroup_parent;
+    bool of_user; /* an ordinary user's own */
 };
 
 /* name: 1 to INSTANCE_NAME_MAX of [a-z0-9-], starting with a letter or digit; NULL or "":

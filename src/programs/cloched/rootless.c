@@ -1,0 +1,351 @@
+/*
+ * From an ordinary user to root of namespaces of his own, top to bottom:
+ *
+ *     lock               one launcher at a time
+ *     find_holder        namespaces of an earlier daemon, whose containers may live
+ *     make_holder        else: a child with new ones; newuidmap, newgidmap and pasta, from outside
+ *     join               this process comes in, becomes root there and executes itself again
+ */
+#include "rootless.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <net/if.h>
+#include <poll.h>
+#include <pwd.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/file.h>
+#include <base/log.h>
+#include <base/process.h>
+#include <base/text.h>
+
+enum {
+    PID_MAX_TEXT = 16,
+    IDS_FILE_MAX = 1024 * 1024,
+    PASTA_MS = 5000,
+    PASTA_STEP_MS = 10,
+};
+
+static const char holder_file[] = "rootless.pid", pasta_file[] = "pasta.pid";
+
+static char *file_of(const struct instance *instance, const char *name)
+{
+    return xasprintf("%s/%s", instance->run, name);
+}
+
+static pid_t read_pid(const struct instance *instance, const char *name)
+{
+    _cleanup_free_ char *path = file_of(instance, name);
+    _cleanup_free_ char *text = NULL;
+    uint64_t pid = 0;
+
+    if (file_read_at(AT_FDCWD, path, PID_MAX_TEXT, &text, NULL, NULL) < 0)
+        return 0;
+    text[strcspn(text, "\n")] = '\0';
+    return text_to_u64(text, 2, INT32_MAX, &pid) < 0 ? 0 : (pid_t)pid;
+}
+
+/* --- the holder ------------------------------------------------------------------------------- */
+
+/* It holds a lock on its file: a number that somebody else has by now is not believed. */
+static pid_t find_holder(const struct instance *instance)
+{
+    _cleanup_free_ char *path = file_of(instance, holder_file);
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0)
+        return 0;
+    return read_pid(instance, holder_file);
+}
+
+static void raise_loopback(void)
+{
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    _cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd >= 0)
+        (void)ioctl(fd, SIOCSIFFLAGS, &request);
+}
+
+/* Never returns. Everything that is open but its file is closed: it outlives who made it. */
+static void hold(int lock_fd)
+{
+    prctl(PR_SET_NAME, "cloche-rootless");
+    setsid();
+    if (chdir("/") < 0 || (lock_fd > 0 && dup2(lock_fd, 0) < 0))
+        _exit(1);
+    syscall(SYS_close_range, 1, ~0U, 0);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    for (;;)
+        pause();
+}
+
+static void be_holder(int talk, int lock_fd)
+{
+    char byte = 0;
+
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET) < 0) {
+        const int error = errno;
+        _exit(write(talk, &error, sizeof(error)) < 0 ? 2 : 1);
+    }
+    const int none = 0;
+    if (write(talk, &none, sizeof(none)) < 0 || read(talk, &byte, 1) != 1)
+        _exit(1);
+    if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0 ||
+        mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+        _exit(1);
+    raise_loopback();
+    if (write(talk, &byte, 1) < 0)
+        _exit(1);
+    hold(lock_fd);
+}
+
+/* --- from outside ----------------------------------------------------------------------------- */
+
+/* The first range of the user, by name or by number. */
+static int find_range(const char *file, uid_t uid, uint64_t *ret_first, uint64_t *ret_count,
+                      struct error *err)
+{
+    const struct passwd *user = getpwuid(uid);
+    _cleanup_free_ char *number = xasprintf("%u", uid);
+    _cleanup_free_ char *text = NULL;
+    int r = file_read_at(AT_FDCWD, file, IDS_FILE_MAX, &text, NULL, err);
+
+    if (r < 0)
+        return error_hint(err, "install the package uidmap"), r;
+    _cleanup_strv_ char **lines = strv_split(text, '\n');
+    for (char **line = lines; line && *line; line++) {
+        _cleanup_strv_ char **words = strv_split(*line, ':');
+
+        if (strv_length(words) == 3 &&
+            (text_equal(words[0], number) || (user && text_equal(words[0], user->pw_name))) &&
+            text_to_u64(words[1], 1, UINT32_MAX, ret_first) == 0 &&
+            text_to_u64(words[2], 1, UINT32_MAX, ret_count) == 0)
+            return 0;
+    }
+    error_set(err, -EPERM, "%s has no range for %s", file, user ? user->pw_name : number);
+    error_hint(err, "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s",
+               user ? user->pw_name : number);
+    return -EPERM;
+}
+
+static int run_program(char *const *argv, struct error *err)
+{
+    const int fds[] = {-1, STDERR_FILENO, STDERR_FILENO};
+    const struct process_spec spec = {
+        .path = argv[0], .argv = argv, .fds = fds, .fds_count = ARRAY_SIZE(fds)};
+    struct process process;
+    int status = 0, r = process_spawn(&spec, &process, err);
+
+    if (r == 0)
+        r = process_wait(&process, &status, err);
+    if (r == 0 && status != 0)
+        r = error_set(err, -EIO, "%s ended with status %d", argv[0], process_exit_code(status));
+    return r;
+}
+
+static int map_ids(const char *program, const char *file, pid_t pid, uint32_t own,
+                   struct error *err)
+{
+    uint64_t first = 0, count = 0;
+    int r = find_range(file, geteuid(), &first, &count, err);
+
+    if (r < 0)
+        return r;
+    _cleanup_free_ char *target = xasprintf("%d", pid);
+    _cleanup_free_ char *outside = xasprintf("%u", own);
+    _cleanup_free_ char *range = xasprintf("%llu", (unsigned long long)first);
+    _cleanup_free_ char *length = xasprintf("%llu", (unsigned long long)count);
+    char *const argv[] = {(char *)program, target, (char *)"0", outside, (char *)"1",
+                          (char *)"1",     range,  length,      NULL};
+    r = run_program(argv, err);
+    return r == -ENOENT ? (error_hint(err, "install the package uidmap"), r) : r;
+}
+
+/* It has said its number when it is attached; one that cannot ends before. */
+static int wait_for_pasta(const struct instance *instance, const struct process *pasta)
+{
+    struct pollfd ended = {.fd = pasta->pidfd, .events = POLLIN};
+
+    for (int waited = 0; waited < PASTA_MS; waited += PASTA_STEP_MS) {
+        if (read_pid(instance, pasta_file) == pasta->pid)
+            return 0;
+        if (poll(&ended, 1, PASTA_STEP_MS) > 0)
+            return -ECHILD;
+    }
+    return -ETIMEDOUT;
+}
+
+/* No port of either side is the other's. It lives as long as the namespaces. */
+static void attach_pasta(const struct instance *instance, pid_t pid)
+{
+    _cleanup_free_ char *file = file_of(instance, pasta_file);
+    _cleanup_free_ char *target = xasprintf("%d", pid);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    char *const argv[] = {(char *)"pasta",
+                          (char *)"--foreground",
+                          (char *)"--stderr",
+                          (char *)"--quiet",
+                          (char *)"--config-net",
+                          (char *)"--no-map-gw",
+                          (char *)"--pid",
+                          file,
+                          (char *)"-t",
+                          (char *)"none",
+                          (char *)"-u",
+                          (char *)"none",
+                          (char *)"-T",
+                          (char *)"none",
+                          (char *)"-U",
+                          (char *)"none",
+                          target,
+                          NULL};
+    const int fds[] = {-1, -1, STDERR_FILENO};
+    const struct process_spec spec = {.path = "pasta",
+                                      .argv = argv,
+                                      .fds = fds,
+                                      .fds_count = ARRAY_SIZE(fds),
+                                      .new_session = true};
+    struct process process;
+
+    unlink(file);
+    int r = process_spawn(&spec, &process, &err);
+    if (r == 0) {
+        r = wait_for_pasta(instance, &process);
+        close_fd(process.pidfd);
+        if (r < 0)
+            error_set(&err, r,
+                      r == -ECHILD ? "it ended; is there a way to other machines?"
+                                   : "it is not ready in time");
+    }
+    if (r < 0)
+        log_failure(LOG_WARNING, &err,
+                    "containers reach no other machines: pasta (package passt) is not attached");
+}
+
+static int prepare_holder(const struct instance *instance, pid_t pid, int talk, struct error *err)
+{
+    int error = 0;
+    char byte = 1;
+
+    if (read(talk, &error, sizeof(error)) != sizeof(error))
+        return error_set(err, -EIO, "the process for the namespaces died");
+    if (error) {
+        error_errno(err, error, "make a user namespace");
+        return error_hint(err, "sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone"),
+               -error;
+    }
+    int r = map_ids("newuidmap", "/etc/subuid", pid, geteuid(), err);
+    if (r == 0)
+        r = map_ids("newgidmap", "/etc/subgid", pid, getegid(), err);
+    if (r == 0 && (write(talk, &byte, 1) != 1 || read(talk, &byte, 1) != 1))
+        r = error_set(err, -EIO, "the process for the namespaces died");
+    if (r == 0)
+        attach_pasta(instance, pid);
+    return r;
+}
+
+static int make_holder(const struct instance *instance, pid_t *ret, struct error *err)
+{
+    _cleanup_free_ char *path = file_of(instance, holder_file);
+    _cleanup_close_ int lock =
+        open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int talk[2];
+
+    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
+        return error_errno(err, errno, "lock %s", path);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, talk) < 0)
+        return error_errno(err, errno, "make a socket");
+    const pid_t pid = fork();
+    if (pid == 0) {
+        close(talk[0]);
+        be_holder(talk[1], lock);
+    }
+    close(talk[1]);
+    _cleanup_close_ int own = talk[0];
+    int r = pid < 0 ? error_errno(err, errno, "fork") : 0;
+    if (r == 0)
+        r = prepare_holder(instance, pid, own, err);
+    if (r == 0 && dprintf(lock, "%d\n", pid) < 0)
+        r = error_errno(err, errno, "write %s", path);
+    if (r < 0 && pid > 0)
+        kill(pid, SIGKILL);
+    *ret = pid;
+    return r;
+}
+
+/* --- joining ---------------------------------------------------------------------------------- */
+
+static int join(const struct instance *instance, pid_t holder, char **argv, struct error *err)
+{
+    _cleanup_close_ int fd = (int)syscall(SYS_pidfd_open, holder, 0);
+
+    if (fd < 0 || setns(fd, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET) < 0)
+        return error_errno(err, errno, "enter the namespaces of process %d", holder);
+    if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+        return error_errno(err, errno, "become root of the user namespace");
+    setenv("CLOCHE_ROOT", instance->root, 1);
+    setenv("CLOCHE_RUN", instance->run, 1);
+    setenv("CLOCHE_SOCKET", instance->socket, 1);
+    execv("/proc/self/exe", argv);
+    return error_errno(err, errno, "execute cloched again");
+}
+
+int rootless_enter(const struct instance *instance, char **argv, struct error *err)
+{
+    _cleanup_free_ char *path = file_of(instance, "rootless.lock");
+    pid_t holder = 0;
+
+    if (!instance->of_user) {
+        error_set(err, -EPERM, "only root can run containers at %s", instance->run);
+        return error_hint(err, "set XDG_RUNTIME_DIR for an engine of your own"), -EPERM;
+    }
+    int r = file_mkdir_parents(instance->run, 0700, err);
+    if (r == 0)
+        r = file_mkdir_parents(instance->root, 0700, err);
+    if (r < 0)
+        return r;
+    _cleanup_close_ int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (lock < 0 || flock(lock, LOCK_EX) < 0)
+        return error_errno(err, errno, "lock %s", path);
+    holder = find_holder(instance);
+    if (holder == 0)
+        r = make_holder(instance, &holder, err);
+    return r < 0 ? r : join(instance, holder, argv, err);
+}
+
+bool rootless_is_inside(const struct instance *instance)
+{
+    return find_holder(instance) != 0;
+}
+
+void rootless_end(const struct instance *instance)
+{
+    const pid_t holder = find_holder(instance);
+    const pid_t pasta = read_pid(instance, pasta_file);
+    _cleanup_free_ char *command = xasprintf("/proc/%d/comm", pasta);
+    _cleanup_free_ char *name = NULL;
+
+    if (holder == 0)
+        return;
+    /* By its name: it holds no lock. */
+    if (pasta > 0 && file_read_at(AT_FDCWD, command, PID_MAX_TEXT, &name, NULL, NULL) >= 0 &&
+        text_starts_with(name, "pas"))
+        kill(pasta, SIGTERM);
+    kill(holder, SIGKILL);
+}

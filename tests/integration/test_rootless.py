@@ -1,0 +1,154 @@
+"""The whole engine as an ordinary user: root of a user namespace of his own."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+
+from harness import Outside, PROGRAMS, main, program, run, test, wait_for
+from users import User
+
+
+class Engine:
+    """An engine of an ordinary user. Its programs are found by their folder, as installed ones are."""
+
+    def __init__(self, user):
+        self.user = user
+        self.run_folder = user.runtime_folder / "cloche"
+        self.env = {"HOME": str(user.home), "XDG_RUNTIME_DIR": str(user.runtime_folder),
+                    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CLOCHE_LIBEXEC": str(PROGRAMS)}
+
+    def cloche(self, *words, code=0, **options):
+        return run("setpriv", "--reuid", self.user.uid, "--regid", self.user.uid, "--clear-groups", "env", "-i",
+                   *(f"{name}={value}" for name, value in self.env.items()), program("cloche"), *words, code=code,
+                   **options)
+
+    def daemon_pid(self):
+        return int((self.run_folder / "cloched.pid").read_text())
+
+    def holder(self):
+        return int((self.run_folder / "rootless.pid").read_text())
+
+
+def with_engine(function):
+    def wrapped(images, scratch):
+        with User(scratch) as user:
+            engine = Engine(user)
+            archive = user.home / "small.tar"
+            shutil.copy(images.docker_archive(), archive)
+            user.own(archive)
+            try:
+                engine.cloche("load", "-i", archive)
+                function(engine)
+            finally:
+                removed = engine.cloche("system", "remove", "--force", code=None)
+            assert removed.code == 0, removed
+            wait_for(lambda: not user_processes(user), what=f"nothing runs: {user_processes(user)}")
+            assert not engine.run_folder.exists()
+            assert not (user.home / ".local/share/cloche").exists()
+    wrapped.__name__ = function.__name__
+    return test(wrapped)
+
+
+def user_processes(user):
+    found = []
+    for pid in os.listdir("/proc"):
+        try:
+            if pid.isdigit() and os.stat(f"/proc/{pid}").st_uid in (user.uid, *range(user.subuid, user.subuid + 9)):
+                found.append(pathlib.Path(f"/proc/{pid}/comm").read_text().strip())
+        except OSError:
+            pass
+    return found
+
+
+@with_engine
+def containers_of_an_ordinary_user(engine):
+    assert engine.cloche("run", "--rm", "small:1", "sh", "-c", "id -u; exit 7", code=7).out == "0\n"
+    assert engine.cloche("run", "--rm", "--user", "1234:5", "small:1", "id").out.startswith("uid=1234 gid=5")
+    engine.cloche("run", "-d", "--name", "web", "-v", "data:/data", "small:1", "sh", "-c",
+                  "echo up; echo kept > /data/x; echo web > /tmp/index.html; exec httpd -f -p 80 -h /tmp")
+    wait_for(lambda: engine.cloche("logs", "web").out == "up\n", what="its log")
+    assert engine.cloche("exec", "web", "cat", "/data/x").out == "kept\n"
+    assert engine.cloche("ps", "--format", "{{.Names}} {{.State}}").out == "web running\n"
+    # Its processes are the user's, or of his range.
+    pid = json.loads(engine.cloche("inspect", "web").out)[0]["State"]["Pid"]
+    assert os.stat(f"/proc/{pid}").st_uid == engine.user.uid
+    engine.cloche("run", "--name", "made", "small:1", "touch", "/new")
+    engine.cloche("commit", "made", "changed")
+    assert engine.cloche("run", "--rm", "changed", "ls", "/new").out == "/new\n"
+    engine.cloche("rm", "-f", "web", "made")
+    assert engine.cloche("run", "--rm", "-v", "data:/data", "small:1", "cat", "/data/x").out == "kept\n"
+
+
+@test
+def containers_of_an_ordinary_user_reach_other_machines(images, scratch):
+    with Outside() as outside, User(scratch) as user:
+        run("ip", "route", "add", "default", "via", Outside.there)
+        engine = Engine(user)
+        archive = user.home / "small.tar"
+        shutil.copy(images.docker_archive(), archive)
+        user.own(archive)
+        (scratch / "www").mkdir()
+        (scratch / "www/index.html").write_text("outside\n")
+        server = subprocess.Popen(["nsenter", "--net", "--target", str(outside.keeper.pid), "busybox", "httpd", "-f", "-p", "8099", "-h", str(scratch / "www")])
+        try:
+            engine.cloche("load", "-i", archive)
+            wait_for(lambda: engine.cloche("run", "--rm", "small:1", "wget", "-q", "-O", "-",
+                                           f"http://{Outside.there}:8099/", code=None).out == "outside\n",
+                     what="the other machine is reached")
+        finally:
+            server.kill()
+            server.wait()
+            engine.cloche("system", "remove", "--force")
+        wait_for(lambda: not user_processes(user), what="nothing runs")
+
+
+@with_engine
+def networks_and_names_of_an_ordinary_user(engine):
+    engine.cloche("network", "create", "shop")
+    engine.cloche("run", "-d", "--name", "web", "--network", "shop", "small:1", "sh", "-c",
+                  "echo web > /tmp/index.html; exec httpd -f -p 80 -h /tmp")
+    wait_for(lambda: engine.cloche("run", "--rm", "--network", "shop", "small:1", "wget", "-q", "-O", "-",
+                                   "http://web/", code=None).out == "web\n", what="it is found by its name")
+    assert not any("clo" in name for name in os.listdir("/sys/class/net")), os.listdir("/sys/class/net")
+
+
+@with_engine
+def the_next_daemon_of_an_ordinary_user_goes_on(engine):
+    engine.cloche("run", "-d", "--name", "web", "small:1", "sleep", "1000")
+    holder, before = engine.holder(), engine.daemon_pid()
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: not pathlib.Path(f"/proc/{before}").exists() or
+             pathlib.Path(f"/proc/{before}/stat").read_text().rpartition(")")[2].split()[0] in "ZX")
+    assert engine.cloche("exec", "web", "echo", "still").out == "still\n"
+    assert engine.daemon_pid() != before and engine.holder() == holder
+    os.kill(engine.daemon_pid(), signal.SIGTERM)
+    wait_for(lambda: not (engine.run_folder / "cloched.pid").exists())
+    assert engine.cloche("ps", "-q", "--no-trunc").out.strip()
+
+
+@with_engine
+def what_an_ordinary_user_cannot_have_is_told(engine):
+    err = engine.cloche("run", "--rm", "-p", "9000:80", "small:1", "true", code=125).err
+    assert "publishes no ports" in err, err
+    err = engine.cloche("run", "--rm", "--memory", "64m", "small:1", "true", code=125).err
+    assert "limits need cgroups" in err and "--memory" in err, err
+    err = engine.cloche("run", "--rm", "-v", "/root:/there", "small:1", "ls", "/there", code=None).err
+    assert "denied" in err, err
+
+
+@test
+def what_is_missing_for_an_ordinary_user_is_named(scratch):
+    with User(scratch) as user:
+        engine = Engine(user)
+        pathlib.Path("/etc/subuid").write_text("")
+        err = engine.cloche("ps", code=1).err
+        assert "/etc/subuid has no range for clochetest" in err, err
+        engine.env.pop("XDG_RUNTIME_DIR")
+        assert "sudo" in engine.cloche("ps", code=1).err
+
+
+if __name__ == "__main__":
+    main()
