@@ -137,8 +137,8 @@ static int load(struct error *err)
     return process_exit_code(status) ? fail(status, complaints_fd, err) : 0;
 }
 
-/* It may have been unloaded since by the machine's administrator or aa-teardown. Where that cannot be
- * seen it counts as unloaded: loading it once more changes nothing. */
+/* It may have been unloaded since by the machine's administrator or aa-teardown. Where that cannot
+ * be seen it counts as unloaded: loading it once more changes nothing. */
 static bool is_loaded(void)
 {
     static const char line[] = APPARMOR_DEFAULT_PROFILE " (";

@@ -1,7 +1,7 @@
 /*
  * The AppArmor profile that containers have when none is named: loaded by apparmor_parser when the
- * first container of this daemon needs it, since an earlier version's may be there, and again when it
- * has been unloaded since. Any thread.
+ * first container of this daemon needs it, since an earlier version's may be there, and again when
+ * it has been unloaded since. Any thread.
  */
 #ifndef ENGINE_APPARMOR_H
 #define ENGINE_APPARMOR_H

@@ -245,7 +245,8 @@ static void remove_begin(struct operation *operation)
         error_set(&remove->err, -EBUSY,
                   "the record of container %s cannot be read, and it may still be running",
                   container->id);
-        error_hint(&remove->err, "start the version of cloched that wrote it, or force the removal");
+        error_hint(&remove->err,
+                   "start the version of cloched that wrote it, or force the removal");
         operation_finish(operation, &remove->err, false);
     } else if (!container_is_active(container)) {
         remove_now(remove);

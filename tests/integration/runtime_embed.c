@@ -24,7 +24,7 @@
 
 #include "runtime_embed.h"
 
-enum { THREADS = 4 };
+enum { THREADS = 4, THREADS_MAX = 8 };
 
 const char *root, *bundle, *id;
 static char **arguments;
@@ -178,10 +178,12 @@ static void *run_member(void *argument)
 
 void run_threads(int count, void (*function)(int number))
 {
-    pthread_t threads[count];
-    struct member members[count];
+    pthread_t threads[THREADS_MAX];
+    struct member members[THREADS_MAX];
     pthread_barrier_t all_here;
 
+    if (count > THREADS_MAX)
+        fail("too many threads");
     pthread_barrier_init(&all_here, NULL, (unsigned)count);
     for (int i = 0; i < count; i++) {
         members[i] = (struct member){&all_here, function, i};

@@ -5,8 +5,8 @@
 
 #include <stdint.h>
 
-/* Call it after each write to fd. written: bytes of the file so far; *begun, which starts as 0: those
- * whose writing to the disk has begun. Only a hint, which cannot fail and does not wait. */
+/* Call it after each write to fd. written: bytes of the file so far; *begun, which starts as 0:
+ * those whose writing to the disk has begun. Only a hint, which cannot fail and does not wait. */
 void flush_begin(int fd, uint64_t written, uint64_t *begun);
 
 #endif
