@@ -76,8 +76,8 @@ static void on_removed(const struct engine_result *result, void *data)
     struct remove_call *call = data;
 
     api_done_empty(result, call->request);
-    if (!result->err)
-        call->api->shutdown(true, call->api->data);
+    if (!result->err || engine_is_gone(call->api->engine))
+        call->api->shutdown(!result->err, call->api->data);
     free(call);
 }
 

@@ -71,7 +71,9 @@ static int open_state(struct engine *engine, struct error *err)
 {
     int r;
 
-    r = make_folders(engine->instance, err);
+    r = instance_finish_removal(engine->instance, err);
+    if (r == 0)
+        r = make_folders(engine->instance, err);
     if (r == 0)
         r = store_open(engine->instance->root, &engine->store, err);
     if (r == 0)

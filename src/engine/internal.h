@@ -84,6 +84,7 @@ struct engine {
     struct task *tasks;   /* image workers under way (task.h) */
     struct build *builds; /* under way */
     bool removing;        /* the whole instance */
+    bool gone;            /* so far that only another daemon can go on */
     unsigned repairs;     /* checks that may exchange layers: nothing may start on one meanwhile */
     unsigned adopting;    /* monitors that have not said how their container is */
     bool ending;          /* engine_end(): the loss of a link means nothing any more */
@@ -397,6 +398,10 @@ void container_drop_attachments(struct container *container);
 bool container_holds_back(struct operation *operation, bool end);
 
 /* --- system.c --------------------------------------------------------------------------------- */
+
+/* A removal of the whole instance that failed half-way goes on, before anything is opened. Blocks.
+ */
+int instance_finish_removal(const struct instance *instance, struct error *err);
 
 /* All but the number of images; owned by the caller. */
 struct api_system_info *system_info(struct engine *engine);

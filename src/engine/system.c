@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -6,6 +7,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <base/log.h>
 #include <base/alloc.h>
 #include <base/file.h>
 #include <base/text.h>
@@ -168,11 +170,57 @@ static void removal_finish(struct removal *removal)
 {
     struct engine_result result = ENGINE_RESULT_INIT;
 
-    if (removal->err.code < 0)
+    if (removal->err.code < 0 && !removal->engine->gone)
         removal->engine->removing = false;
     result.err = removal->err.code < 0 ? &removal->err : NULL;
     removal->done(&result, removal->data);
     uv_close((uv_handle_t *)&removal->timer, removal_closed);
+}
+
+/* In ROOT from the first file that goes to the last: a daemon that finds it goes on. */
+static const char mark[] = "removing";
+
+static int set_mark(const struct instance *instance, struct error *err)
+{
+    _cleanup_close_ int root_fd = open(instance->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (root_fd < 0)
+        return error_errno(err, errno, "open %s", instance->root);
+    return file_replace_at(root_fd, mark, "", 0, 0600, err);
+}
+
+/* The folder itself may be where a disk is mounted: it stays then. */
+static int remove_root(const struct instance *instance, struct error *err)
+{
+    _cleanup_closedir_ DIR *root = opendir(instance->root);
+    int r = 0;
+
+    for (struct dirent *entry; r == 0 && root && (entry = readdir(root));) {
+        const char *name = entry->d_name;
+        if (!text_equal(name, ".") && !text_equal(name, "..") && !text_equal(name, mark))
+            r = file_remove_tree_at(dirfd(root), name, err);
+    }
+    if (r < 0)
+        return r;
+    if (root && unlinkat(dirfd(root), mark, 0) < 0 && errno != ENOENT)
+        return error_errno(err, errno, "remove %s/%s", instance->root, mark);
+    if (rmdir(instance->root) < 0 && errno != ENOENT && errno != EBUSY)
+        return error_errno(err, errno, "remove %s", instance->root);
+    return 0;
+}
+
+int instance_finish_removal(const struct instance *instance, struct error *err)
+{
+    _cleanup_free_ char *path = xasprintf("%s/%s", instance->root, mark);
+
+    if (access(path, F_OK) < 0)
+        return 0;
+    log_info("an earlier removal of the instance goes on");
+    int r = remove_root(instance, err);
+    if (r == 0)
+        return 0;
+    error_context(err, "a removal of instance %s has not ended", instance->name);
+    return error_hint(err, "unmount what is mounted below %s", instance->root);
 }
 
 static void files_work(struct disk_job *job)
@@ -182,7 +230,6 @@ static void files_work(struct disk_job *job)
     _cleanup_free_ char *containers = xasprintf("%s/containers", instance->run);
     _cleanup_free_ char *runtime = xasprintf("%s/runtime", instance->run);
 
-    store_close(steal_ptr(removal->engine->store));
     int r = cgroup_remove_parent(instance->cgroup_parent, &removal->err);
     folders_remove(instance);
     if (r >= 0)
@@ -190,7 +237,11 @@ static void files_work(struct disk_job *job)
     if (r >= 0)
         r = file_remove_tree_at(AT_FDCWD, runtime, &removal->err);
     if (r >= 0)
-        r = file_remove_tree_at(AT_FDCWD, instance->root, &removal->err);
+        r = set_mark(instance, &removal->err);
+    if (r >= 0) {
+        store_close(steal_ptr(removal->engine->store));
+        r = remove_root(instance, &removal->err);
+    }
     engine_settle(&removal->err, r);
 }
 
@@ -204,6 +255,8 @@ static void remove_rest(struct removal *removal)
 {
     struct engine *engine = removal->engine;
 
+    /* From here on it cannot be what it was: another daemon has to begin, or to go on. */
+    engine->gone = true;
     int r = engine->net ? net_teardown(engine->net, &removal->err) : 0;
     engine_settle(&removal->err, r);
     if (r < 0) {
@@ -290,6 +343,11 @@ static int may_remove(const struct engine *engine, bool force, struct error *err
         return error_hint(err, "use --force to end what runs");
     }
     return 0;
+}
+
+bool engine_is_gone(const struct engine *engine)
+{
+    return engine->gone;
 }
 
 void engine_remove_instance(struct engine *engine, bool force, engine_done done, void *data)

@@ -361,6 +361,29 @@ def only_one_daemon_per_instance(instance):
 
 
 @test
+def a_removal_that_failed_is_tried_again(instance, images):
+    instance.cloche("load", "-i", images.small())
+    instance.cloche("run", "-d", "small:1", "sleep", "1000")
+    place = instance.root / "content/mounted"
+    place.mkdir()
+    run("mount", "-t", "tmpfs", "none", place)
+    try:
+        first = instance.daemon_pid()
+        assert "mounted" in instance.cloche("system", "remove", "--force", code=1).err
+        # Not one that has no store.
+        wait_for(lambda: instance.daemon_pid() != first)
+        error = instance.cloche("images", code=1).err
+        assert "a removal of instance" in error and "mounted" in error, error
+    finally:
+        run("umount", place)
+    assert "small" not in instance.cloche("images").out and instance.cloche("ps", "-aq").out == ""
+    instance.cloche("load", "-i", images.small())
+    instance.cloche("run", "--rm", "small:1", "true")
+    instance.cloche("system", "remove", "--force")
+    assert not instance.root.exists()
+
+
+@test
 def removing_an_instance_with_running_containers_wants_force(instance, images):
     load(instance, images)
     start(instance, "box")

@@ -295,6 +295,9 @@ bool engine_event_matches(const struct api_event_filters *filters, const struct 
 /* Removes everything the instance has. When it has succeeded nothing is left but what lies in RUN
  * itself (the daemon's socket, log and lock file); only engine_end() may be called then. -EBUSY:
  * containers run and force is false. */
+/* Whether a removal has come so far that the daemon has to end, also when it failed: the next one
+ * has all of the instance, or goes on with the removal before it opens anything. */
+bool engine_is_gone(const struct engine *engine);
 void engine_remove_instance(struct engine *engine, bool force, engine_done done, void *data);
 
 #endif
