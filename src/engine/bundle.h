@@ -90,6 +90,8 @@ int bundle_write_config(const struct bundle_facts *facts, struct buffer *out, st
  * the sources of these as bind.0, bind.1 and so on in the bundle, in the order of the mounts. Pure.
  */
 bool bundle_is_shared(const struct api_mount *mount);
+/* Whether it is a part of a volume only: its source is held so, too. Pure. */
+bool bundle_has_subpath(const struct api_mount *mount);
 
 /* Of /dev/shm, in bytes. Pure. */
 uint64_t bundle_shm_size(const struct api_container_spec *effective);

@@ -212,36 +212,18 @@ static void put_user_tmpfs(struct json_writer *writer, const struct api_mount *m
     put_mount(writer, "tmpfs", "tmpfs", mount->target, options);
 }
 
-/* A volume with options is no folder of ours: each container mounts it for itself. */
-static void put_foreign_volume(struct json_writer *writer, const struct api_mount *mount)
-{
-    const struct json_string_map *how = mount->volume_options->driver_options;
-    const char *o = json_string_map_get(how, "o");
-    const char *type = json_string_map_get(how, "type");
-    const char *device = json_string_map_get(how, "device");
-    _cleanup_strv_ char **options = strv_split(o ? o : "", ',');
-    bool bind = strv_contains(options, "bind") || strv_contains(options, "rbind");
-
-    strv_append(&options, "rprivate");
-    if (mount->read_only)
-        strv_append(&options, "ro");
-    put_mount(writer,
-              bind   ? "bind"
-              : type ? type
-                     : "none",
-              device ? device : "none", mount->target, options);
-}
-
 static void put_volume(struct json_writer *writer, const struct bundle_facts *facts,
                        const struct api_mount *mount)
 {
-    const struct api_volume_options *how = mount->volume_options;
     _cleanup_free_ char *source = xasprintf("%s/%s/_data", facts->volumes_directory, mount->source);
 
-    if (how && how->driver_options && how->driver_options->count)
-        put_foreign_volume(writer, mount);
-    else
-        put_user_bind(writer, mount, source, facts->users);
+    put_user_bind(writer, mount, source, facts->users);
+}
+
+bool bundle_has_subpath(const struct api_mount *mount)
+{
+    return text_equal(mount->type, "volume") && mount->volume_options &&
+           !text_empty(mount->volume_options->subpath);
 }
 
 bool bundle_is_shared(const struct api_mount *mount)
@@ -255,7 +237,7 @@ void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *
 {
     const struct bundle_facts *facts = context->facts;
 
-    unsigned shared = 0;
+    unsigned held = 0;
 
     begin_array(writer, "mounts");
     for (size_t i = 0; i < facts->mounts_count; i++)
@@ -268,11 +250,14 @@ void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *
         put_bind(writer, facts->init, bundle_init_path(facts->effective), true);
     for (size_t i = 0; i < facts->effective->mounts_count; i++) {
         const struct api_mount *mount = facts->effective->mounts[i];
-        _cleanup_free_ char *place =
-            bundle_is_shared(mount) ? xasprintf("%s/bind.%u", facts->bundle, shared++) : NULL;
+        _cleanup_free_ char *place = bundle_is_shared(mount) || bundle_has_subpath(mount)
+                                         ? xasprintf("%s/bind.%u", facts->bundle, held++)
+                                         : NULL;
         if (text_equal(mount->type, "bind"))
             put_user_bind(writer, mount, place ? place : mount->source,
                           facts->users && mount->bind_options && mount->bind_options->id_map);
+        else if (place)
+            put_user_bind(writer, mount, place, facts->users);
         else if (text_equal(mount->type, "volume"))
             put_volume(writer, facts, mount);
         else if (text_equal(mount->type, "tmpfs"))

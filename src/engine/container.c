@@ -6,6 +6,7 @@
 #include <base/text.h>
 
 #include "internal.h"
+#include "volume_mount.h"
 #include "relay.h"
 #include "supervision.h"
 
@@ -72,9 +73,13 @@ bool container_is_active(const struct container *container)
 
 void container_set_state(struct container *container, enum container_state state)
 {
+    bool active = container_is_active(container);
+
     container->state = state;
     free(container->record->state);
     container->record->state = xstrdup(container_state_names[state]);
+    if (active != container_is_active(container))
+        volumes_use_changed(container);
 }
 
 void container_set_error(struct container *container, const char *text)

@@ -18,6 +18,7 @@
 #include "watchdog.h"
 #include "task.h"
 #include "transfer.h"
+#include "volume_mount.h"
 #include "volumes.h"
 
 static unsigned count_cpus(void)
@@ -95,6 +96,7 @@ static void bring_up(struct engine *engine)
 {
     int r = network_open(engine, &engine->net_error);
 
+    volumes_use_settle(engine);
     adopt_connect_all(engine);
     cni_settle(engine);
     if (r >= 0)

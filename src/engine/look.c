@@ -13,6 +13,7 @@
 #include <base/text.h>
 
 #include "look_child.h"
+#include "volume_mount.h"
 
 enum { LOOK_TIMEOUT_MS = 10000, COMPLAINT_MAX = 4096, OUTPUT_MAX = 4 * 1024 * 1024 };
 
@@ -93,10 +94,22 @@ static void ask_propagation(struct look_call *call, const struct api_mount *moun
         ask(call, LOOK_SLAVE, (struct subject){.path = mount->source});
 }
 
-static void ask_mounts(struct look_call *call, const struct api_container_spec *spec)
+static void ask_volume(struct look_call *call, const struct engine *engine,
+                       const struct api_mount *mount)
+{
+    _cleanup_free_ char *request = volume_mount_request(engine, mount);
+
+    ask(call, LOOK_VOLUME, (struct subject){.path = request});
+    call->subjects[call->subjects_count - 1].path = "";
+}
+
+static void ask_mounts(struct look_call *call, const struct engine *engine,
+                       const struct api_container_spec *spec)
 {
     for (size_t i = 0; i < spec->mounts_count; i++) {
         const struct api_mount *mount = spec->mounts[i];
+        if (volume_has_options(mount))
+            ask_volume(call, engine, mount);
         if (!text_equal(mount->type, "bind"))
             continue;
         ask(call, wants_source(mount) ? LOOK_SOURCE : LOOK_FOLDER,
@@ -164,7 +177,7 @@ bool look_finds(const struct api_container_spec *spec)
 bool look_needed(const struct api_container_spec *spec)
 {
     for (size_t i = 0; i < spec->mounts_count; i++) {
-        if (text_equal(spec->mounts[i]->type, "bind"))
+        if (text_equal(spec->mounts[i]->type, "bind") || volume_has_options(spec->mounts[i]))
             return true;
     }
     return look_finds(spec);
@@ -305,7 +318,7 @@ int look_start(struct engine *engine, const struct api_container_spec *effective
 {
     struct look_call *call = call_new(done, data);
 
-    ask_mounts(call, effective);
+    ask_mounts(call, engine, effective);
     ask_devices(call, effective);
     ask_limits(call, effective->resources);
     return run_child(engine, call, err);

@@ -13,6 +13,7 @@
 #include <engine/engine.h>
 
 #include "look_child.h"
+#include "volume_mount.h"
 
 enum { FOLDERS_DEEP_MAX = 16, FDINFO_MAX = 4096 };
 
@@ -91,7 +92,7 @@ static int look_device(unsigned subject, const char *path)
 }
 
 /* The mount that a path lies on: its number by /proc/self/fdinfo (proc(5)). */
-static int mount_of(const char *path)
+int look_mount_of(const char *path)
 {
     _cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC);
     _cleanup_free_ char *place = xasprintf("/proc/self/fdinfo/%d", fd);
@@ -128,7 +129,7 @@ static bool mount_line(char *line, int number, char **ret_place, bool *ret_share
 static int look_propagation(const char *path, bool slave_is_enough)
 {
     FILE *mounts = fopen("/proc/self/mountinfo", "re");
-    int number = mount_of(path), r = 0;
+    int number = look_mount_of(path), r = 0;
     bool shared = false, slave = false, found = false;
     char *line = NULL, *place = (char *)"/";
     size_t size = 0;
@@ -146,6 +147,16 @@ static int look_propagation(const char *path, bool slave_is_enough)
     return r;
 }
 
+static int look_volume(const char *request)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (volume_mount_run(request, &err) == 0)
+        return 0;
+    fputs(error_message(&err), stderr);
+    return EXIT_FAILURE;
+}
+
 static int look_at(unsigned subject, const char *request)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -156,6 +167,8 @@ static int look_at(unsigned subject, const char *request)
         return look_device(subject, path);
     if (text_starts_with(request, LOOK_SHARED) || text_starts_with(request, LOOK_SLAVE))
         return look_propagation(path, text_starts_with(request, LOOK_SLAVE));
+    if (text_starts_with(request, LOOK_VOLUME))
+        return look_volume(path);
     if (text_starts_with(request, LOOK_ALL_DEVICES)) {
         walk(subject, path, 0);
         return 0;

@@ -12,6 +12,7 @@
 #define LOOK_SOURCE "source:"       /* must be there */
 #define LOOK_SHARED "shared:"       /* must lie on a mount that is shared */
 #define LOOK_SLAVE "slave:"         /* on one that is shared, or a slave of one */
+#define LOOK_VOLUME "volume:"       /* a volume_mount_request(): mount it, unless it is */
 #define LOOK_DEVICE "device:"       /* a device, or a folder with devices */
 #define LOOK_ALL_DEVICES "devices:" /* as privileged containers have them */
 
@@ -24,6 +25,9 @@ struct look_line {
     uint32_t major, minor, mode, uid, gid;
     const char *path;
 };
+
+/* Number of the mount that a path lies on; -1: not known. */
+int look_mount_of(const char *path);
 
 int look_line_parse(const char *text, struct look_line *ret);
 

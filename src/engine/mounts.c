@@ -3,6 +3,8 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+#include "bundle.h"
+#include "volume_mount.h"
 #include "volumes.h"
 
 /* Where its files are; NULL: on what only a container mounts. */
@@ -13,9 +15,15 @@ static char *source_of(const struct container *container, const struct api_mount
 
     if (text_equal(mount->type, "bind"))
         return xstrdup(mount->source);
+    /* A part of a volume is found by whoever starts the container. */
+    if (bundle_has_subpath(mount))
+        return NULL;
     if (!text_equal(mount->type, "volume"))
         return NULL;
     if (!how || !how->count)
+        return volume_path(container->engine, mount->source);
+    const struct volume *volume = volume_find(container->engine, mount->source);
+    if (volume && volume_is_used(volume))
         return volume_path(container->engine, mount->source);
     const char *o = json_string_map_get(how, "o");
     _cleanup_strv_ char **options = strv_split(o ? o : "", ',');

@@ -11,6 +11,7 @@
 #include "idmap.h"
 #include "spawn.h"
 #include "spec.h"
+#include "volumes.h"
 
 enum {
     CONTROL_FD = 3, /* numbers in the monitor */
@@ -59,12 +60,20 @@ static void add_shared(char ***argv, const struct container *container,
                    xasprintf("%llu", (unsigned long long)bundle_shm_size(container->effective)));
 }
 
-/* Mounts whose changes are to reach the machine. */
-static void add_shared_binds(char ***argv, const struct api_container_spec *effective)
+/* Sources that the monitor holds: those whose mounts are to reach the machine, and parts of
+ * volumes. */
+static void add_binds(char ***argv, const struct container *container)
 {
+    const struct api_container_spec *effective = container->effective;
+
     for (size_t i = 0; i < effective->mounts_count; i++) {
-        if (bundle_is_shared(effective->mounts[i]))
-            add_option(argv, "--shared-bind", xstrdup(effective->mounts[i]->source));
+        const struct api_mount *mount = effective->mounts[i];
+        if (bundle_is_shared(mount))
+            add_option(argv, "--shared-bind", xstrdup(mount->source));
+        if (!bundle_has_subpath(mount))
+            continue;
+        add_option(argv, "--volume", volume_path(container->engine, mount->source));
+        add_option(argv, "--subpath", xstrdup(mount->volume_options->subpath));
     }
 }
 
@@ -96,7 +105,7 @@ static char **monitor_arguments(struct container *container, const struct namesp
     add_option(&argv, "--freezer",
                cgroup_freezer_file(container_cgroup_parent(container), container->id));
     add_shared(&argv, container, namespaces);
-    add_shared_binds(&argv, effective);
+    add_binds(&argv, container);
     add_number(&argv, "--control-fd", CONTROL_FD);
     add_number(&argv, "--rootfs-fd", ROOTFS_FD);
     if (netns)

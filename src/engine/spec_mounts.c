@@ -172,6 +172,14 @@ static int check_tmpfs_word(const char *word, struct error *err)
     return error_set(err, -EINVAL, "invalid tmpfs option [\"%.80s\"]", word);
 }
 
+/* NULL and "": all of it. */
+static bool is_part(const char *path)
+{
+    _cleanup_strv_ char **parts = path ? strv_split(path, '/') : NULL;
+
+    return !path || (path[0] != '/' && !strv_contains(parts, ".."));
+}
+
 static int check_options(const struct api_mount *mount, struct error *err)
 {
     const struct api_tmpfs_options *tmpfs = mount->tmpfs_options;
@@ -184,6 +192,11 @@ static int check_options(const struct api_mount *mount, struct error *err)
         return complain(mount, "field VolumeOptions must not be specified", err);
     if (tmpfs && !text_equal(mount->type, "tmpfs"))
         return complain(mount, "field TmpfsOptions must not be specified", err);
+    if (mount->volume_options && !is_part(mount->volume_options->subpath))
+        return complain(mount, "subpath must be a relative path within the volume", err);
+    if (bind && !text_empty(bind->propagation) &&
+        !is_among(bind->propagation, propagations, ARRAY_SIZE(propagations)))
+        return complain(mount, "invalid propagation mode", err);
     if (bind && (bind->read_only_non_recursive || bind->read_only_force_recursive) &&
         !mount->read_only)
         return complain(mount, "mount must be read-only for its recursion to matter", err);

@@ -14,6 +14,7 @@
 
 #include "events.h"
 #include "internal.h"
+#include "volume_mount.h"
 #include "volumes.h"
 
 struct volume_call {
@@ -179,6 +180,8 @@ static int remove_files(struct volume_call *call, struct error *err)
 
     if (folder_fd < 0)
         return error_errno(err, errno, "open %s", folder);
+    _cleanup_free_ char *own = xasprintf("%s/%s", folder, call->name);
+    volume_unmount(own);
     if (renameat(folder_fd, call->name, folder_fd, gone) < 0 && errno != ENOENT)
         return error_errno(err, errno, "remove %s/%s", folder, call->name);
     int r = store_db_run(store_database(call->engine->store), err,

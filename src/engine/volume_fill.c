@@ -141,10 +141,6 @@ static int plan_mount(struct engine *engine, struct api_mount *mount, struct vol
     struct volume *volume;
     bool is_new;
 
-    if (!text_empty(how->subpath))
-        return error_set(err, -EOPNOTSUPP,
-                         "container_spec.mounts.volumeOptions.subpath is not supported by this "
-                         "engine");
     int r = volume_add(engine, mount->source, how->driver, how->driver_options, how->labels,
                        &volume, &is_new, err);
     if (r < 0)
@@ -157,8 +153,10 @@ static int plan_mount(struct engine *engine, struct api_mount *mount, struct vol
     mount->source = xstrdup(volume->name);
     bool no_copy = how->no_copy;
     keep_options(mount, volume);
-    /* Into what the options say nothing is copied: it may be anywhere, and is not ours. */
-    if (!no_copy && !(volume->record->options && volume->record->options->count))
+    /* Into what the options say nothing is copied: it may be anywhere, and is not ours; nor into a
+     * volume that it has a part of only, which has to be there. */
+    if (!no_copy && text_empty(mount->volume_options->subpath) &&
+        !(volume->record->options && volume->record->options->count))
         plan_copy(plan, mount->target, volume->name);
     return 0;
 }

@@ -17,6 +17,7 @@
 #include <base/text.h>
 
 #include "volume_fresh.h"
+#include "volume_mount.h"
 
 #define GONE_PREFIX ".gone-"
 
@@ -91,6 +92,7 @@ static void insert(struct engine *engine, struct volume *volume)
 
 static void volume_free(struct volume *volume)
 {
+    volume_use_unref(volume->use);
     free(volume->name);
     record_volume_free(volume->record);
     free(volume);
@@ -159,6 +161,9 @@ static int check_options(const char *name, const struct json_string_map *options
         if (!found)
             return error_set(err, -EINVAL, "create %s: invalid option: \"%.80s\"", name,
                              options->keys[i]);
+        if (strchr(options->values[i], '\n'))
+            return error_set(err, -EINVAL, "create %s: option \"%s\" has more than a line", name,
+                             options->keys[i]);
     }
     if (options && options->count && !json_string_map_get(options, "device"))
         return error_set(err, -EINVAL, "create %s: missing required option: \"device\"", name);
@@ -177,6 +182,7 @@ static struct volume *new_volume(const char *name, bool anonymous)
     volume->record->driver = xstrdup("local");
     volume->record->created_at = clock_now();
     volume->record->anonymous = anonymous;
+    volume->use = volume_use_new();
     return volume;
 }
 

@@ -24,8 +24,8 @@ struct volume {
     struct record_volume *record;
     unsigned pins; /* creations under way that will use it */
     bool removing;
-    bool unreadable; /* its record, which stays as it is */
-    bool mounted;    /* of one with options: they are mounted where its files are */
+    bool unreadable;        /* its record, which stays as it is */
+    struct volume_use *use; /* of one with options: who has it mounted (volume_mount.h) */
 };
 
 /* Owned; not longer than a file name may be, at the cost of NAME's end. */

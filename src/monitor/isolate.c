@@ -86,16 +86,42 @@ static int place_rootfs(const struct monitor_options *options, struct error *err
     return 0;
 }
 
-/* ---- binds of which the machine is to see what is mounted below them ---- */
+/* ---- binds of which the machine is to see what is mounted below them, and parts of volumes ----
+ */
+
+/* Below the volume, whatever the links in it say. */
+static int open_part(const struct monitor_bind *bind, struct error *err)
+{
+    _cleanup_close_ int volume = open(bind->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_close_ int part =
+        volume < 0 ? -1 : file_open_in_root(volume, bind->subpath, O_PATH, 0);
+
+    if (volume < 0)
+        return error_errno(err, errno, "open %s", bind->path);
+    if (part < 0)
+        return error_errno(err, -part, "open subpath %s of the volume at %s", bind->subpath,
+                           bind->path);
+    int fd = (int)syscall(SYS_open_tree, part, "",
+                          OPEN_TREE_CLONE | O_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH);
+    return fd < 0 ? error_errno(err, errno, "take %s", bind->subpath) : fd;
+}
 
 /* Copies that are peers of the machine's mounts: made before ours are cut off from these. */
+static int open_bind(const struct monitor_bind *bind, struct error *err)
+{
+    if (bind->subpath)
+        return open_part(bind, err);
+    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, bind->path,
+                          OPEN_TREE_CLONE | O_CLOEXEC | AT_RECURSIVE);
+    return fd < 0 ? error_errno(err, errno, "take the mounts at %s", bind->path) : fd;
+}
+
 static int open_binds(const struct monitor_options *options, int *fds, struct error *err)
 {
     for (unsigned i = 0; i < options->binds_count; i++) {
-        fds[i] = (int)syscall(SYS_open_tree, AT_FDCWD, options->binds[i],
-                              OPEN_TREE_CLONE | O_CLOEXEC | AT_RECURSIVE);
+        fds[i] = open_bind(&options->binds[i], err);
         if (fds[i] < 0)
-            return error_errno(err, errno, "take the mounts at %s", options->binds[i]);
+            return fds[i];
     }
     return 0;
 }
@@ -118,7 +144,9 @@ static int place_bind(const struct monitor_options *options, unsigned number, in
         r = mknod(path, S_IFREG | 0600, 0) < 0 ? -errno : 0;
     if (r == 0 && syscall(SYS_move_mount, fd, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
         r = -errno;
-    return r < 0 ? error_errno(err, -r, "mount %s on %s", options->binds[number], path) : 0;
+    if (r == 0 && options->binds[number].subpath)
+        r = mount(NULL, path, NULL, MS_REC | MS_SLAVE, NULL) < 0 ? -errno : 0;
+    return r < 0 ? error_errno(err, -r, "mount %s on %s", options->binds[number].path, path) : 0;
 }
 
 static int place_binds(const struct monitor_options *options, const int *fds, struct error *err)

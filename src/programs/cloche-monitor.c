@@ -29,6 +29,8 @@ enum option_code {
     OPTION_JOIN_NETWORK,
     OPTION_SHM,
     OPTION_SHARED_BIND,
+    OPTION_VOLUME,
+    OPTION_SUBPATH,
     OPTION_TTY,
     OPTION_OPEN_STDIN,
     OPTION_STDIN_ONCE,
@@ -56,6 +58,8 @@ static const struct option long_options[] = {
     {"join-network", required_argument, NULL, OPTION_JOIN_NETWORK},
     {"shm", required_argument, NULL, OPTION_SHM},
     {"shared-bind", required_argument, NULL, OPTION_SHARED_BIND},
+    {"volume", required_argument, NULL, OPTION_VOLUME},
+    {"subpath", required_argument, NULL, OPTION_SUBPATH},
     {"tty", no_argument, NULL, OPTION_TTY},
     {"open-stdin", no_argument, NULL, OPTION_OPEN_STDIN},
     {"stdin-once", no_argument, NULL, OPTION_STDIN_ONCE},
@@ -142,14 +146,28 @@ static int parse_size(const char *name, const char *text, uint64_t *ret)
     return 0;
 }
 
-static int add_bind(const char *path, struct monitor_options *options)
+static int add_bind(const char *name, const char *path, bool volume,
+                    struct monitor_options *options)
 {
     if (path[0] != '/' || options->binds_count == MONITOR_BINDS_MAX) {
-        log_error("--shared-bind: '%s' is no absolute path, or one of more than %d", path,
+        log_error("--%s: '%s' is no absolute path, or one of more than %d", name, path,
                   MONITOR_BINDS_MAX);
         return -EINVAL;
     }
-    options->binds[options->binds_count++] = path;
+    options->binds[options->binds_count++] = (struct monitor_bind){path, NULL, volume};
+    return 0;
+}
+
+static int add_subpath(const char *path, struct monitor_options *options)
+{
+    struct monitor_bind *last =
+        options->binds_count ? &options->binds[options->binds_count - 1] : NULL;
+
+    if (!last || !last->volume || last->subpath) {
+        log_error("--subpath: there is no --volume before '%s'", path);
+        return -EINVAL;
+    }
+    last->subpath = path;
     return 0;
 }
 
@@ -180,7 +198,11 @@ static int parse_number_option(int code, const char *name, struct monitor_option
     case OPTION_SHM:
         return parse_size(name, optarg, &options->shm_size);
     case OPTION_SHARED_BIND:
-        return add_bind(optarg, options);
+        return add_bind(name, optarg, false, options);
+    case OPTION_VOLUME:
+        return add_bind(name, optarg, true, options);
+    case OPTION_SUBPATH:
+        return add_subpath(optarg, options);
     case OPTION_STOP_SIGNAL:
         return parse_number(name, optarg, 1, 64, &options->stop_signal);
     case OPTION_STOP_TIMEOUT:
@@ -210,6 +232,12 @@ static int check(const struct monitor_options *options)
     for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
         if (!paths[i] || paths[i][0] != '/') {
             log_error("--bundle, --runtime-root and --log are wanted, as absolute paths");
+            return -EINVAL;
+        }
+    }
+    for (unsigned i = 0; i < options->binds_count; i++) {
+        if (options->binds[i].volume && !options->binds[i].subpath) {
+            log_error("--volume: '%s' has no --subpath", options->binds[i].path);
             return -EINVAL;
         }
     }

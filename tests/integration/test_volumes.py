@@ -174,6 +174,76 @@ def volumes_with_options_are_mounted(instance, images, scratch):
     assert (scratch / "shared/file").exists()
 
 
+def mounts_of(instance):
+    return [line.split()[4] for line in open("/proc/self/mountinfo") if str(instance.root / "volumes") in line.split()[4]]
+
+
+@test
+def volumes_with_options_are_mounted_once(instance, images, scratch):
+    """However many containers have them, over the ends of daemons, until the last has ended."""
+    load(instance, images)
+    instance.cloche("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,uid=1000", "memory")
+    assert mounts_of(instance) == []
+    place = inspect(instance, "memory")["Mountpoint"]
+    for name in ("one", "two"):
+        instance.cloche("run", "-d", "--name", name, "-v", "memory:/v", "small:1", "sleep", "1000")
+    assert mounts_of(instance) == [place]
+    instance.cloche("exec", "one", "sh", "-c", "echo shared > /v/file")
+    assert instance.cloche("exec", "two", "cat", "/v/file").out == "shared\n"
+    instance.cloche("rm", "-f", "one")
+    instance.kill_daemon()
+    assert instance.cloche("exec", "two", "cat", "/v/file").out == "shared\n"
+    assert instance.cloche("run", "--rm", "-v", "memory:/v", "small:1", "cat", "/v/file").out == "shared\n"
+    assert mounts_of(instance) == [place]
+    # Its end while no daemon lives is seen by the next.
+    pid = json.loads(instance.cloche("inspect", "two").out)[0]["State"]["Pid"]
+    instance.kill_daemon()
+    os.kill(pid, 9)
+    instance.cloche("ps")
+    wait_for(lambda: mounts_of(instance) == [])
+    assert instance.cloche("run", "--rm", "-v", "memory:/v", "small:1", "ls", "/v").out == ""
+    wait_for(lambda: mounts_of(instance) == [])
+    # One after the other, and at the same time.
+    for number in range(5):
+        instance.cloche("run", "--rm", "-v", "memory:/v", "small:1", "sh", "-c", "grep -q ' /v tmpfs' /proc/mounts")
+    (scratch / "source").mkdir()
+    instance.cloche("volume", "create", "-o", "type=none", "-o", "o=bind,ro", "-o", f"device={scratch}/source", "bound")
+    assert "Read-only" in instance.cloche("run", "--rm", "-v", "bound:/v", "small:1", "touch", "/v/x", code=1).err
+    instance.cloche("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device=/no/such", "lost")
+    result = instance.cloche("run", "--rm", "-v", "lost:/v", "small:1", "true", code=125)
+    assert "failed to mount local volume: mount /no/such:" in result.err, result.err
+    instance.cloche("rm", "-f", "two")
+    instance.cloche("volume", "rm", "memory", "bound", "lost")
+    assert mounts_of(instance) == []
+
+
+@test
+def parts_of_volumes_are_mounted(instance, images):
+    load(instance, images)
+    fill = "mkdir -p /v/a/b; echo deep > /v/a/b/file; echo one > /v/single; ln -s /etc /v/out; ln -s ../../.. /v/up; ln -s a/b /v/in"
+    instance.cloche("run", "--rm", "-v", "data:/v", "small:1", "sh", "-c", fill)
+
+    def part(subpath, *command, code=0):
+        return instance.cloche("run", "--rm", "--mount", f"type=volume,src=data,dst=/p,volume-subpath={subpath}",
+                               "small:1", *command, code=code)
+    assert part("a/b", "cat", "/p/file").out == "deep\n" and part("in", "cat", "/p/file").out == "deep\n"
+    assert part("single", "cat", "/p").out == "one\n"
+    # Links are followed inside of the volume only: there is no /etc in it, and above it is nothing.
+    assert "out" in part("out", "ls", "/p", code=125).err
+    assert sorted(part("up", "ls", "/p").out.split()) == ["a", "in", "out", "single", "up"]
+    assert "relative path within the volume" in part("../x", "true", code=125).err
+    assert "relative path within the volume" in part("/x", "true", code=125).err
+    assert "open subpath none of the volume" in part("none", "true", code=125).err
+    part("a", "sh", "-c", "echo new > /p/new")
+    assert instance.cloche("run", "--rm", "-v", "data:/v", "small:1", "cat", "/v/a/new").out == "new\n"
+    result = instance.cloche("run", "--rm", "--mount", "type=volume,src=x1,dst=/p,volume-driver=other", "small:1", "true", code=125)
+    assert 'plugin "other" not found' in result.err, result.err
+    instance.cloche("run", "--rm", "--mount", "type=volume,src=tagged,dst=/etc,volume-label=a=b,volume-nocopy", "small:1",
+                    "/bin/busybox", "true")
+    assert inspect(instance, "tagged")["Labels"] == {"a": "b"}
+    instance.cloche("volume", "rm", "data", "tagged")
+
+
 @test
 def copies_reach_volumes(instance, images, scratch):
     load(instance, images)

@@ -29,7 +29,11 @@ struct monitor_options {
     const char *freezer;                      /* or NULL */
     const char *joined[MONITOR_JOINED_COUNT]; /* bundles of other containers, or NULL */
     uint64_t shm_size; /* of a /dev/shm that others may share, in bytes; 0: none */
-    const char *binds[MONITOR_BINDS_MAX]; /* paths whose mounts go to and fro */
+    struct monitor_bind {
+        const char *path;
+        const char *subpath; /* of a volume; NULL: all of it, whose mounts go to and fro */
+        bool volume;
+    } binds[MONITOR_BINDS_MAX];
     unsigned binds_count;
     unsigned protocol; /* the daemon's version */
     bool tty;

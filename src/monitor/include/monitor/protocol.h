@@ -283,8 +283,8 @@ struct monitor_exited {
  * Command line: cloche-monitor --protocol 2 --id ID --bundle DIR --runtime PATH --runtime-root DIR
  *   --log PATH [--tty] [--open-stdin] [--stdin-once] [--stop-signal N] [--stop-timeout SECONDS]
  *   [--memory-cgroup DIR] [--freezer FILE] [--join-pid BUNDLE] [--join-ipc BUNDLE]
- *   [--join-network BUNDLE] [--shm BYTES] [--shared-bind PATH]... --control-fd N [--rootfs-fd N]
- *   [--netns-fd N] [--userns-fd N] [--root-uid N] [--root-gid N]
+ *   [--join-network BUNDLE] [--shm BYTES] [--shared-bind PATH]... [--volume DIR --subpath PATH]...
+ *   --control-fd N [--rootfs-fd N] [--netns-fd N] [--userns-fd N] [--root-uid N] [--root-gid N]
  *
  * --join-*: the bundle of another container whose namespaces, and with IPC /dev/shm, are found
  * before each run and put on BUNDLE/pidns, ipcns, netns and shm. --shm: a tmpfs of that size for
