@@ -1,10 +1,12 @@
 """The whole engine as an ordinary user: root of a user namespace of his own."""
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import signal
+import stat
 import subprocess
 
 from harness import Outside, PROGRAMS, main, program, run, test, wait_for
@@ -82,9 +84,21 @@ def containers_of_an_ordinary_user(engine):
     assert engine.cloche("run", "--rm", "-v", "data:/data", "small:1", "cat", "/data/x").out == "kept\n"
 
 
+@contextlib.contextmanager
+def tun_for_everybody(scratch):
+    """As udev has it; a machine without udev gives it to root alone."""
+    os.mknod(scratch / "tun", 0o666 | stat.S_IFCHR, os.makedev(10, 200))
+    os.chmod(scratch / "tun", 0o666)
+    run("mount", "--bind", scratch / "tun", "/dev/net/tun")
+    try:
+        yield
+    finally:
+        run("umount", "/dev/net/tun")
+
+
 @test
 def containers_of_an_ordinary_user_reach_other_machines(images, scratch):
-    with Outside() as outside, User(scratch) as user:
+    with Outside() as outside, User(scratch) as user, tun_for_everybody(scratch):
         run("ip", "route", "add", "default", "via", Outside.there)
         engine = Engine(user)
         archive = user.home / "small.tar"
