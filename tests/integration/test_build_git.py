@@ -227,11 +227,11 @@ def hostile_and_absent_repositories_are_refused(instance, images, scratch):
 
 @test
 def a_silent_server_is_given_up_and_a_build_can_be_cancelled(instance, images, scratch):
-    prepare(instance, images, scratch)
     config = scratch / "cloched.conf"
     config.write_text('{"registries": {"patienceSeconds": 2}}')
     config.chmod(0o600)
     instance.env["CLOCHE_CONFIG"] = str(config)
+    prepare(instance, images, scratch)  # starts the daemon
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
