@@ -2,6 +2,7 @@
  * Images that builds stand on, the platform they are for, and the cache that builds leave.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/utsname.h>
 
@@ -64,12 +65,16 @@ struct pull_call {
 /* Ends the pull when the build is cancelled. */
 struct pull_watch {
     uv_poll_t poll;
+    int fd; /* owned: a second pull of the build watches the same event, and libuv a number once */
     struct transfer *transfer;
 };
 
 static void on_watch_closed(uv_handle_t *handle)
 {
-    free(handle->data);
+    struct pull_watch *watch = handle->data;
+
+    close_fd(watch->fd);
+    free(watch);
 }
 
 static void on_cancelled(uv_poll_t *poll, int status, int events)
@@ -122,7 +127,9 @@ static void begin_pull(struct build_call *call)
 
     struct pull_watch *watch = xnew(struct pull_watch);
     watch->poll.data = watch;
-    if (uv_poll_init(call->build->engine->loop, &watch->poll, call->build->cancel.fd) < 0) {
+    watch->fd = fcntl(call->build->cancel.fd, F_DUPFD_CLOEXEC, 3);
+    if (watch->fd < 0 || uv_poll_init(call->build->engine->loop, &watch->poll, watch->fd) < 0) {
+        close_fd(watch->fd);
         free(watch);
         watch = NULL;
     }

@@ -52,8 +52,10 @@ static int is_empty(int folder_fd, struct error *err)
     _cleanup_closedir_ DIR *directory = fd >= 0 ? fdopendir(fd) : NULL;
     int count = 0;
 
+    if (!directory && fd >= 0)
+        close_fd(fd);
     if (!directory)
-        return fd < 0 ? fd : (close_fd(fd), -ENOMEM);
+        return fd < 0 ? fd : error_errno(err, ENOMEM, "read the volume's folder");
     while (count <= 2 && readdir(directory))
         count++;
     return count <= 2;

@@ -163,10 +163,14 @@ int store_push_prepare(struct store *store, const struct store_reference *name,
                        struct image_worker_push *request, struct error *err)
 {
     _cleanup_free_ char *full = store_reference_full(name);
-    int r = build_seal_named(store, full, NULL);
+    _cleanup_error_ struct error sealing = ERROR_INIT;
+    int r = build_seal_named(store, full, &sealing);
 
-    if (r < 0 && r != -ENOENT)
-        return error_set(err, r, "make image %s durable: %s", full, strerror(-r));
+    if (r < 0 && r != -ENOENT) {
+        error_move(err, &sealing);
+        error_context(err, "make image %s durable", full);
+        return r;
+    }
     pthread_mutex_lock(&store->files);
     r = fill_push(store, name, request, err);
     if (r >= 0)
