@@ -127,20 +127,29 @@ static int unpack_context(int context_fd, struct error *err)
     return r < 0 ? error_context(err, "build context"), r : 0;
 }
 
+/* *ret is NULL when there is no .dockerignore. */
+static int read_ignore(int context_fd, struct ignore **ret, struct error *err)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t length;
+    int r = read_file(context_fd, ".dockerignore", IGNORE_FILE_MAX, &text, &length, err);
+
+    *ret = NULL;
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    return ignore_parse(text, length, ret, err);
+}
+
 /* What the client had to send, but the Dockerfile's author does not want to be copied. The client
  * has left out everything else. */
 static int drop_ignored(int context_fd, const struct build_options *options, struct error *err)
 {
     const char *const names[] = {".dockerignore", options->dockerfile, "dockerfile"};
     _cleanup_ignore_ struct ignore *ignore = NULL;
-    _cleanup_free_ char *text = NULL;
-    size_t length;
-    int r = read_file(context_fd, ".dockerignore", IGNORE_FILE_MAX, &text, &length, err);
+    int r = read_ignore(context_fd, &ignore, err);
 
-    if (r == -ENOENT)
+    if (r == 0 && !ignore)
         return 0;
-    if (r == 0)
-        r = ignore_parse(text, length, &ignore, err);
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(names); i++) {
         const char *name = names[i] + strspn(names[i], "/");
         if (!ignore_matches(ignore, name))
@@ -220,14 +229,10 @@ static int drop_from(const struct dropping *dropping, int folder_fd, const char 
 static int drop_all_ignored(int context_fd, const struct build_options *options, struct error *err)
 {
     _cleanup_ignore_ struct ignore *ignore = NULL;
-    _cleanup_free_ char *text = NULL;
-    size_t length;
-    int r = read_file(context_fd, ".dockerignore", IGNORE_FILE_MAX, &text, &length, err);
+    int r = read_ignore(context_fd, &ignore, err);
 
-    if (r == -ENOENT)
+    if (r == 0 && !ignore)
         return 0;
-    if (r == 0)
-        r = ignore_parse(text, length, &ignore, err);
     const struct dropping dropping = {ignore, options->dockerfile};
     return r < 0 ? r : drop_from(&dropping, context_fd, "", 0, err);
 }
