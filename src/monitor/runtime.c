@@ -51,6 +51,8 @@ static int start(struct monitor *monitor, struct command *command, struct sessio
         .fds = stdio->fds,
         .fds_count = ARRAY_SIZE(stdio->fds),
         .directory = monitor->options->bundle,
+        /* One that goes on alone makes a container that nobody knows of. */
+        .parent_death_signal = SIGKILL,
     };
 
     isolate_begin_child();

@@ -153,6 +153,8 @@ def a_start_that_is_cut_off_did_not_happen(instance, images, scratch):
     instance.kill_daemon()
     for pid in monitors(instance):
         os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: run("pgrep", "-f", slow, code=None).code == 1,
+             what="the runtimes go with their monitors")
     (scratch / "wait").unlink()
     for process in starting:
         process.wait(timeout=60)

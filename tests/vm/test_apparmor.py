@@ -47,7 +47,7 @@ def containers_are_confined_unless_they_are_not_to_be(instance, scratch):
         assert free.lines == ["unconfined", "mounted"], free
         # A profile of one's own, and the container's in what is executed in it.
         subprocess.run(["apparmor_parser", "--replace", "--skip-cache"], input=NOT_HERE.encode(),
-                       check=True, timeout=100)
+                       check=True, timeout=100, capture_output=True)
         own = inside("--security-opt", "apparmor=nothing-here", script="cat /secret", code=1)
         assert "ermission denied" in own.err, own
         missing = instance.cloche("run", "--rm", "--network", "none", "--security-opt",
