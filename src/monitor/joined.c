@@ -26,6 +26,7 @@
 
 #include <base/alloc.h>
 #include <base/file.h>
+#include <base/process.h>
 #include <base/text.h>
 #include <monitor/status.h>
 
@@ -38,7 +39,7 @@
 #define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
 #endif
 
-enum { COMMAND_LINE_MAX = 64 * 1024, STAT_MAX = 4096 };
+enum { COMMAND_LINE_MAX = 64 * 1024 };
 
 static const char shm_name[] = "shm";
 
@@ -77,18 +78,14 @@ static bool is_its_monitor(const struct other *other)
     return false;
 }
 
-/* The third field behind the name, which may have any bytes in it: proc(5), /proc/pid/stat. */
+/* proc_pid_stat(5) */
 static pid_t parent_of(pid_t pid)
 {
-    _cleanup_free_ char *path = xasprintf("/proc/%d/stat", (int)pid);
-    _cleanup_free_ char *text = NULL;
-    const char *behind;
-    int parent;
+    const int parent_field = 4;
+    char state;
+    uint64_t parent;
 
-    if (file_read_at(AT_FDCWD, path, STAT_MAX, &text, NULL, NULL) < 0)
-        return -1;
-    behind = strrchr(text, ')');
-    return behind && sscanf(behind, ") %*c %d", &parent) == 1 ? parent : -1;
+    return process_stat(pid, parent_field, &state, &parent) < 0 ? -1 : (pid_t)parent;
 }
 
 /* A first process is its monitor's child. */
