@@ -41,6 +41,17 @@ void buffer_append_text(struct buffer *buffer, const char *text)
     buffer_append(buffer, text, strlen(text));
 }
 
+void buffer_append_decimal(struct buffer *buffer, uint64_t value)
+{
+    char text[20]; /* digits of UINT64_MAX */
+    size_t at = sizeof(text);
+
+    do
+        text[--at] = (char)('0' + value % 10);
+    while (value /= 10);
+    buffer_append(buffer, text + at, sizeof(text) - at);
+}
+
 void buffer_vprintf(struct buffer *buffer, const char *format, va_list args)
 {
     va_list again;

@@ -141,10 +141,17 @@ static struct api_container_state *state_of(const struct container *container)
     return state;
 }
 
+/* Not by printf: a list of containers has one of each. */
 static char *mac_text(const uint8_t mac[static 6])
 {
-    return xasprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
-                     mac[5]);
+    static const char digits[] = "0123456789abcdef";
+    char *text = xstrdup("00:00:00:00:00:00");
+
+    for (size_t i = 0; i < 6; i++) {
+        text[3 * i] = digits[mac[i] >> 4];
+        text[3 * i + 1] = digits[mac[i] & 15];
+    }
+    return text;
 }
 
 static char *address6_text(struct in6_addr address)
@@ -216,6 +223,21 @@ static struct api_container_endpoint *builtin_endpoint(const struct container *c
     return endpoint;
 }
 
+struct api_container_endpoint **inspect_endpoints(const struct container *container,
+                                                  size_t *ret_count)
+{
+    struct api_container_endpoint **endpoints =
+        xnew_array(struct api_container_endpoint *, container->places_count + 2);
+    size_t count = 0;
+
+    for (size_t i = 0; i < container->places_count; i++)
+        endpoints[count++] = endpoint_of(container, container->places[i]);
+    if (count == 0 && !network_shared_with(container))
+        endpoints[count++] = builtin_endpoint(container);
+    *ret_count = count;
+    return endpoints;
+}
+
 struct api_container_network *inspect_network(const struct container *container)
 {
     struct api_container_network *network = xnew(struct api_container_network);
@@ -237,11 +259,7 @@ struct api_container_network *inspect_network(const struct container *container)
         network->gateway6 = steal_ptr(endpoint->gateway6);
     }
     network->ports = ports_of(container, &network->ports_count);
-    network->networks = xnew_array(struct api_container_endpoint *, container->places_count + 2);
-    for (size_t i = 0; i < container->places_count; i++)
-        network->networks[network->networks_count++] = endpoint_of(container, container->places[i]);
-    if (container->places_count == 0 && !network_shared_with(container))
-        network->networks[network->networks_count++] = builtin_endpoint(container);
+    network->networks = inspect_endpoints(container, &network->networks_count);
     return network;
 }
 

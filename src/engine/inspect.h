@@ -17,6 +17,9 @@ struct api_container_summary *inspect_summary(const struct container *container)
 struct api_container_summary_details *inspect_details(const struct container *container);
 
 /* Its places in networks. Owned by the caller. */
+struct api_container_endpoint **inspect_endpoints(const struct container *container,
+                                                  size_t *ret_count);
+/* The same with what is published. */
 struct api_container_network *inspect_network(const struct container *container);
 
 #endif

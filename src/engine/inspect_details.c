@@ -55,14 +55,10 @@ static bool is_shown(const struct container *container, const struct api_mount *
 struct api_container_summary_details *inspect_details(const struct container *container)
 {
     struct api_container_summary_details *details = xnew(struct api_container_summary_details);
-    _cleanup_api_container_network_ struct api_container_network *network =
-        inspect_network(container);
     const struct api_container_spec *spec = container->effective;
 
     details->network_mode = xstrdup(spec->network_mode);
-    details->networks_count = network->networks_count;
-    details->networks = steal_ptr(network->networks);
-    network->networks_count = 0;
+    details->networks = inspect_endpoints(container, &details->networks_count);
     details->mounts = xnew_array(struct api_mount_point *, spec->mounts_count + 1);
     for (size_t i = 0; i < spec->mounts_count; i++)
         if (is_shown(container, spec->mounts[i]))

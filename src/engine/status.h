@@ -7,8 +7,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* "3 seconds", "About a minute", "2 hours" ... for a span in nanoseconds. Owned by the caller. */
-char *status_duration(int64_t nanoseconds);
+#include <base/buffer.h>
+
+/* "3 seconds", "About a minute", "2 hours" ... for a span in nanoseconds. */
+void status_duration(struct buffer *out, int64_t nanoseconds);
 
 /* Times are nanoseconds since 1970, 0: never. state: a state_name of the management API. */
 struct status_facts {

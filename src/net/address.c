@@ -22,11 +22,27 @@ int net_address_parse(const char *text, struct in_addr *ret, struct error *err)
     return 0;
 }
 
+static char *put_byte(char *at, uint8_t byte)
+{
+    if (byte >= 100)
+        *at++ = (char)('0' + byte / 100);
+    if (byte >= 10)
+        *at++ = (char)('0' + byte / 10 % 10);
+    *at++ = (char)('0' + byte % 10);
+    return at;
+}
+
+/* Not by printf: lists of containers are full of addresses. */
 const char *net_address_format(struct in_addr address, char text[static NET_ADDRESS_TEXT])
 {
     const uint8_t *byte = (const uint8_t *)&address.s_addr;
+    char *at = put_byte(text, byte[0]);
 
-    snprintf(text, NET_ADDRESS_TEXT, "%u.%u.%u.%u", byte[0], byte[1], byte[2], byte[3]);
+    for (size_t i = 1; i < 4; i++) {
+        *at++ = '.';
+        at = put_byte(at, byte[i]);
+    }
+    *at = '\0';
     return text;
 }
 
@@ -113,10 +129,10 @@ int net_ip_parse(const char *text, struct net_ip *ret, struct error *err)
 
 const char *net_ip_format(const struct net_ip *ip, char text[static NET_IP_TEXT])
 {
-    if (ip->family != AF_INET && ip->family != AF_INET6)
+    if (ip->family == AF_INET)
+        return net_address_format(ip->v4, text);
+    if (ip->family != AF_INET6 || !inet_ntop(AF_INET6, &ip->v6, text, NET_IP_TEXT))
         text[0] = '\0';
-    else
-        inet_ntop(ip->family, &ip->v4, text, NET_IP_TEXT);
     return text;
 }
 

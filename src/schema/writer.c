@@ -176,29 +176,18 @@ void json_writer_string_length(struct json_writer *writer, const char *text, siz
     json_quote(writer->out, text, length);
 }
 
-static void append_decimal(struct buffer *out, bool negative, uint64_t magnitude)
-{
-    char text[24];
-    size_t at = sizeof(text);
-
-    do
-        text[--at] = (char)('0' + magnitude % 10);
-    while (magnitude /= 10);
-    if (negative)
-        text[--at] = '-';
-    buffer_append(out, text + at, sizeof(text) - at);
-}
-
 void json_writer_integer(struct json_writer *writer, int64_t value)
 {
     separate(writer);
-    append_decimal(writer->out, value < 0, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
+    if (value < 0)
+        buffer_append_char(writer->out, '-');
+    buffer_append_decimal(writer->out, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
 }
 
 void json_writer_unsigned(struct json_writer *writer, uint64_t value)
 {
     separate(writer);
-    append_decimal(writer->out, false, value);
+    buffer_append_decimal(writer->out, value);
 }
 
 void json_writer_number(struct json_writer *writer, double value)

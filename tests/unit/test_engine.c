@@ -233,9 +233,10 @@ static void test_users(void **state)
 
 static void check_duration(int64_t seconds, const char *expected)
 {
-    _cleanup_free_ char *text = status_duration(seconds * SECOND);
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
 
-    assert_string_equal(text, expected);
+    status_duration(&text, seconds * SECOND);
+    assert_string_equal(buffer_text(&text), expected);
 }
 
 static void test_durations(void **state)

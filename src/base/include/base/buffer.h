@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <base/cleanup.h>
 
@@ -26,6 +27,7 @@ void buffer_reserve(struct buffer *buffer, size_t more);
 void buffer_append(struct buffer *buffer, const void *data, size_t length);
 void buffer_append_text(struct buffer *buffer, const char *text);
 static inline void buffer_append_char(struct buffer *buffer, char c);
+void buffer_append_decimal(struct buffer *buffer, uint64_t value);
 void buffer_printf(struct buffer *buffer, const char *format, ...) _printf_(2, 3);
 void buffer_vprintf(struct buffer *buffer, const char *format, va_list args);
 void buffer_consume(struct buffer *buffer, size_t length); /* drops bytes from the front */
