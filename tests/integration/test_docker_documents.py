@@ -47,6 +47,53 @@ def a_list_of_containers_tells_networks_mounts_and_exposed_ports(instance, image
 
 
 @test
+def a_list_of_containers_follows_each_change_of_them(instance, images):
+    """The door keeps what it has translated: nothing of it may be shown when it is not so any more."""
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("network", "create", "near")
+    for name in ("one", "two", "three"):
+        docker("run", "-d", "--name", name, "small:1", "sleep", "1000")
+
+    def listed():
+        """By name; twice, of which the second comes from what is kept. Each from a connection of its own."""
+        lists = [docker.ask("GET", "/containers/json?all=1")[1] for _ in range(2)]
+        for one in lists[0] + lists[1]:
+            del one["Status"]
+        assert lists[0] == lists[1], lists
+        return {one["Names"][0]: one for one in lists[0]}
+
+    def changed(before):
+        """Names of those that are not as they were."""
+        after = listed()
+        return sorted(name for name in {*before, *after} if before.get(name) != after.get(name)), after
+
+    state = listed()
+    assert list(state) == ["/three", "/two", "/one"], list(state)
+    for words, expected in (
+            (("rename", "one", "uno"), ["/one", "/uno"]), (("pause", "two"), ["/two"]), (("unpause", "two"), ["/two"]),
+            (("network", "connect", "--alias", "friend", "near", "uno"), ["/uno"]),
+            (("network", "disconnect", "bridge", "uno"), ["/uno"]), (("kill", "two"), ["/two"]),
+            (("start", "two"), ["/two"]), (("rm", "-f", "two"), ["/two"]),
+            (("run", "-d", "--name", "four", "-l", "a=b", "-p", "18434:80", "small:1", "sleep", "1000"), ["/four"]),
+            (("tag", "small:1", "other:1"), [])):
+        docker(*words)
+        names, state = changed(state)
+        assert names == expected, (words, names)
+    assert list(state["/uno"]["NetworkSettings"]["Networks"]) == ["near"], state["/uno"]
+    assert state["/four"]["Ports"][0]["PublicPort"] == 18434 and state["/four"]["Labels"] == {"a": "b"}, state
+    # What was asked for before is not what is asked for now.
+    assert "SizeRw" not in state["/four"]
+    sized = docker.ask("GET", "/containers/json?size=1")[1]
+    assert all("SizeRw" in one for one in sized), sized
+    assert "SizeRw" not in listed()["/four"]
+    assert [one["Names"] for one in docker.ask("GET", "/containers/json?limit=1")[1]] == [["/four"]]
+    assert docker.ask("GET", "/containers/json?filters=" + urllib.parse.quote('{"is-task":["true"]}'))[1] == []
+    docker("rm", "-f", "uno", "three", "four")
+    docker("network", "rm", "near")
+
+
+@test
 def events_end_with_their_time_and_are_those_asked_for(instance, images):
     docker = Docker(instance)
     docker("load", "-i", images.small("small:1"))

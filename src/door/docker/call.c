@@ -125,6 +125,7 @@ static void start(struct exchange *exchange, const struct json_method *method, c
                                     .fds = options->fds,
                                     .fds_count = options->fds_count,
                                     .done = on_done,
+                                    .raw = options->raw,
                                     .data = call,
                                     .progress = options->progress ? on_progress : NULL});
     if (call->number < 0) {

@@ -31,6 +31,7 @@ struct docker_server {
     struct rpc_loop *loop;
     struct connection *connections;
     size_t bytes; /* that all of them hold */
+    struct listing listing;
 };
 
 static void update(struct connection *connection);
@@ -38,6 +39,11 @@ static void update(struct connection *connection);
 struct rpc_loop *connection_loop(struct connection *connection)
 {
     return connection->server->loop;
+}
+
+struct listing *connection_listing(struct connection *connection)
+{
+    return &connection->server->listing;
 }
 
 void connection_touch(struct connection *connection)
@@ -642,6 +648,7 @@ void docker_server_destroy(struct docker_server *server)
         return;
     while (server->connections)
         connection_free(server->connections);
+    listing_finish(&server->listing);
     free(server);
 }
 

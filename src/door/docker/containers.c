@@ -16,16 +16,14 @@
 
 static void on_list(struct exchange *exchange, const struct rpc_outcome *outcome)
 {
-    const struct api_container_summaries *list = outcome->result;
-    struct buffer out = BUFFER_INIT;
-    struct json_writer writer;
+    struct listing *listing = connection_listing(exchange->connection);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    _cleanup_buffer_ struct buffer out = BUFFER_INIT;
 
-    json_writer_init(&writer, &out, JSON_COMPACT);
-    json_writer_array_begin(&writer);
-    for (size_t i = 0; i < list->containers_count; i++)
-        docker_write_summary(&writer, list->containers[i]);
-    json_writer_array_end(&writer);
-    answer_json(exchange, 200, &out);
+    if (listing_write(listing, outcome->text, outcome->text_length, &out, &err) < 0)
+        answer_error(exchange, 500, &err);
+    else
+        answer_json(exchange, 200, &out);
 }
 
 struct list_filter {
@@ -77,6 +75,7 @@ static bool wanted_of(struct exchange *exchange, const struct filters *filters,
 
 void docker_container_list(struct exchange *exchange)
 {
+    static const struct call_options raw = {.raw = true};
     static const char *const known[] = {
         "ancestor", "before",  "since",  "expose", "publish", "health",    "id",      "name",
         "label",    "network", "status", "volume", "exited",  "isolation", "is-task", NULL};
@@ -97,12 +96,11 @@ void docker_container_list(struct exchange *exchange)
         return;
     char **task = filters_get(&filters, "is-task");
     if (task && (text_equal(task[0], "true") || text_equal(task[0], "1"))) {
-        static const struct api_container_summaries none;
-        on_list(exchange, &(struct rpc_outcome){.result = (void *)(uintptr_t)&none});
+        answer_text(exchange, 200, "application/json", "[]\n");
         return;
     }
     if (wanted_of(exchange, &filters, &wanted)) {
-        call(exchange, "container.list", &which, on_list, NULL);
+        call(exchange, "container.list", &which, on_list, &raw);
         free(wanted.exited);
     }
 }

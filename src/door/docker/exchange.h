@@ -29,6 +29,7 @@
 #include "body.h"
 #include "frames.h"
 #include "head.h"
+#include "listing.h"
 #include "target.h"
 
 enum {
@@ -181,6 +182,7 @@ struct call_options {
     const int *fds; /* stay the caller's */
     size_t fds_count;
     bool errors; /* done() is told of errors, too; else they are answered, and done is not called */
+    bool raw;    /* the result is outcome->text, as it came */
     void (*progress)(struct exchange *exchange, const struct rpc_progress *progress);
 };
 
@@ -254,6 +256,7 @@ void connection_touch(struct connection *connection);
 struct rpc_channel *connection_channel(struct connection *connection, struct error *err);
 void connection_close_stream(struct connection *connection);
 struct rpc_loop *connection_loop(struct connection *connection);
+struct listing *connection_listing(struct connection *connection);
 /* Whether who is to be told more has not read what it was told before. */
 bool connection_is_behind(const struct connection *connection);
 

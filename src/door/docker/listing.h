@@ -1,0 +1,32 @@
+/*
+ * Lists of containers, of which most is as it was the last time: what a container's summary was
+ * translated to is kept, beside the text that it was translated from. So there is nothing to keep
+ * in step: another text is another summary.
+ */
+#ifndef DOOR_DOCKER_LISTING_H
+#define DOOR_DOCKER_LISTING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <base/buffer.h>
+#include <base/error.h>
+
+enum {
+    LISTING_SLOTS = 1024,
+    LISTING_BYTES_MAX = 2 * 1024 * 1024, /* that are kept */
+};
+
+struct listing_entry;
+
+struct listing {
+    struct listing_entry **slots; /* by the beginning of the text; NULL until the first list */
+    size_t bytes;
+};
+
+/* Appends docker's array for the JSON text of an api_container_summaries. */
+int listing_write(struct listing *listing, const char *text, size_t length, struct buffer *out,
+                  struct error *err);
+void listing_finish(struct listing *listing);
+
+#endif
