@@ -12,7 +12,8 @@ from harness import run, wait_for
 from wire import DockerWire, ManagementWire
 
 ACCOUNTS = pathlib.Path("/sys/fs/cgroup/cpuacct")
-BENCH = f"cloche-bench-{os.getpid()}"
+NUMBER = os.getpid()  # before there is a PID namespace, where it is the same for all
+BENCH = f"cloche-bench-{NUMBER}"
 
 
 class Contender:
@@ -68,7 +69,7 @@ class Cloche(Contender):
 
     def __init__(self, folder):
         super().__init__(folder)
-        self.instance = harness.Instance(f"b{os.getpid() % 1000000}")
+        self.instance = harness.Instance(f"b{NUMBER % 1000000}")
         self.env = dict(self.instance.env)
         self.command = [harness.program("cloche")]
         self.parents = [ACCOUNTS / self.instance.cgroup_parent]
