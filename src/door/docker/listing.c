@@ -79,17 +79,27 @@ static int translate(struct json_token text, struct buffer *out, struct error *e
     return 0;
 }
 
-static int write_one(struct listing *listing, struct json_token text, struct buffer *out,
+/* What begins with a whole object begins with nothing longer. */
+static bool is_known(const struct listing_entry *known, const struct json_scan *scan)
+{
+    return known && known->text_length <= (size_t)(scan->end - scan->at) &&
+           memcmp(known->data, scan->at, known->text_length) == 0;
+}
+
+static int write_one(struct listing *listing, struct json_scan *scan, struct buffer *out,
                      struct error *err)
 {
-    size_t slot = slot_of(text.text, text.length), start = out->length;
+    size_t slot = slot_of(scan->at, (size_t)(scan->end - scan->at)), start = out->length;
     const struct listing_entry *known = listing->slots[slot];
+    struct json_token text;
 
-    if (known && known->text_length == text.length &&
-        memcmp(known->data, text.text, text.length) == 0) {
+    if (is_known(known, scan)) {
         buffer_append(out, known->data + known->text_length, known->line_length);
+        scan->at += known->text_length;
         return 0;
     }
+    if (!json_scan_skip(scan, DEPTH_MAX, &text))
+        return error_set(err, -EPROTO, "the daemon's list of containers: %s", scan->problem);
     int r = translate(text, out, err);
     if (r == 0)
         keep(listing, slot, text, out->data + start, out->length - start);
@@ -119,7 +129,6 @@ int listing_write(struct listing *listing, const char *text, size_t length, stru
                   struct error *err)
 {
     struct json_scan scan = {.at = text, .end = text + length};
-    struct json_token one;
     int r = 0;
 
     if (!listing->slots)
@@ -134,9 +143,7 @@ int listing_write(struct listing *listing, const char *text, size_t length, stru
             scan.at++;
         }
         json_scan_blank(&scan);
-        if (!json_scan_skip(&scan, DEPTH_MAX, &one))
-            return error_set(err, -EPROTO, "the daemon's list of containers: %s", scan.problem);
-        r = write_one(listing, one, out, err);
+        r = write_one(listing, &scan, out, err);
     }
     buffer_append_char(out, ']');
     return r;
