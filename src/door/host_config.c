@@ -254,10 +254,8 @@ static void write_isolation(struct json_writer *writer, const struct api_contain
     write_words(writer, "SecurityOpt", spec->security_opt);
     field_text(writer, "UTSMode", spec->uts_mode);
     field_text(writer, "UsernsMode", spec->userns_mode);
-    if (spec->masked_paths)
-        field_list(writer, "MaskedPaths", spec->masked_paths);
-    if (spec->readonly_paths)
-        field_list(writer, "ReadonlyPaths", spec->readonly_paths);
+    field_list(writer, "MaskedPaths", spec->masked_paths);
+    field_list(writer, "ReadonlyPaths", spec->readonly_paths);
 }
 
 static void write_names(struct json_writer *writer, const struct api_container_details *container)

@@ -11,25 +11,6 @@
 #include "devices.h"
 #include "seccomp_profile.h"
 
-static const char *const masked_paths[] = {
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-};
-
-static const char *const readonly_paths[] = {
-    "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
-};
-
 /* --- devices ---------------------------------------------------------------------------------- */
 
 /* Everything is denied first; nodes may be made of any device, but only these be opened. */
@@ -212,15 +193,13 @@ static void put_seccomp(struct json_writer *writer, const struct bundle_context 
 static void put_paths(struct json_writer *writer, const struct bundle_context *context)
 {
     const struct api_container_spec *spec = context->facts->effective;
+    char *const *masked = security_masked_paths(spec);
+    char *const *readonly = security_readonly_paths(spec);
 
-    if (spec->masked_paths)
-        put_strv(writer, "maskedPaths", spec->masked_paths);
-    else if (security_hides_paths(spec))
-        put_strings(writer, "maskedPaths", masked_paths, ARRAY_SIZE(masked_paths));
-    if (spec->readonly_paths)
-        put_strv(writer, "readonlyPaths", spec->readonly_paths);
-    else if (security_hides_paths(spec))
-        put_strings(writer, "readonlyPaths", readonly_paths, ARRAY_SIZE(readonly_paths));
+    if (masked)
+        put_strv(writer, "maskedPaths", masked);
+    if (readonly)
+        put_strv(writer, "readonlyPaths", readonly);
 }
 
 /* The root must let through what a mount in it lets through. */

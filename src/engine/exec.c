@@ -516,12 +516,18 @@ struct api_exec_details *engine_exec_inspect(struct engine *engine, const char *
     return details;
 }
 
-char **exec_running_ids(const struct container *container)
+/* One that could not be started has a code, and never was. */
+static bool is_prepared(const struct container *container, const struct exec_session *session)
+{
+    return container->state == CONTAINER_RUNNING && !session->started && session->exit_code == 0;
+}
+
+char **exec_live_ids(const struct container *container)
 {
     char **ids = NULL;
 
     for (const struct exec_session *at = container->execs; at; at = at->next) {
-        if (at->running)
+        if (at->running || is_prepared(container, at))
             strv_append(&ids, at->id);
     }
     return ids;

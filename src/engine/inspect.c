@@ -15,6 +15,7 @@
 #include "nameserver.h"
 #include "pause.h"
 #include "ports.h"
+#include "security.h"
 #include "spec.h"
 #include "status.h"
 #include "supervision.h"
@@ -271,6 +272,23 @@ struct api_published_ports *engine_container_ports(const struct container *conta
     return list;
 }
 
+/* What applies, with what nobody asked for but docker's images and clients expect. */
+static struct api_container_spec *effective_of(const struct container *container)
+{
+    struct api_container_spec *spec = spec_copy(container->effective);
+
+    linked_show(container, spec);
+    if (!spec->masked_paths) {
+        spec->masked_paths = strv_copy(security_masked_paths(spec));
+        spec->masked_paths_count = strv_length(spec->masked_paths);
+    }
+    if (!spec->readonly_paths) {
+        spec->readonly_paths = strv_copy(security_readonly_paths(spec));
+        spec->readonly_paths_count = strv_length(spec->readonly_paths);
+    }
+    return spec;
+}
+
 struct api_container_details *engine_container_inspect(const struct container *container)
 {
     struct api_container_details *details = xnew(struct api_container_details);
@@ -288,9 +306,8 @@ struct api_container_details *engine_container_inspect(const struct container *c
     details->image_id = xstrdup(container->record->image_id);
     details->state = state_of(container);
     details->spec = spec_copy(container->spec);
-    details->effective = spec_copy(container->effective);
+    details->effective = effective_of(container);
     linked_show(container, details->spec);
-    linked_show(container, details->effective);
     details->network = inspect_network(container);
     details->user_namespace = idmap_copy(container->record->user_namespace);
     details->log_path = container_root_path(container, "log");
@@ -299,7 +316,7 @@ struct api_container_details *engine_container_inspect(const struct container *c
     details->upper_dir = container_root_path(container, "upper");
     details->restart_count = (int32_t)container->record->restart_count;
     details->has_restart_count = true;
-    details->exec_ids = exec_running_ids(container);
+    details->exec_ids = exec_live_ids(container);
     details->exec_ids_count = strv_length(details->exec_ids);
     return details;
 }

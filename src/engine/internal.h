@@ -424,7 +424,8 @@ struct exec_session *exec_session_find(struct engine *engine, const char *id,
                                        struct container **ret_container);
 /* An earlier daemon started it. */
 void exec_adopt(struct container *container, const char *id, int pid);
-char **exec_running_ids(const struct container *container); /* owned string list */
+/* Of those that run, or are prepared to. Owned string list. */
+char **exec_live_ids(const struct container *container);
 void exec_ended(struct container *container, const char *id, int exit_code);
 void exec_end_all(struct container *container); /* with 137, when the container has ended */
 void exec_free_all(struct container *container);

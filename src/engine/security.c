@@ -251,10 +251,45 @@ const char *security_profile(const struct api_container_spec *spec,
     return spec->privileged ? NULL : of_machine;
 }
 
-bool security_hides_paths(const struct api_container_spec *spec)
+static char *const *paths_of(const struct api_container_spec *spec, char *const *wanted,
+                             const char *const *standard)
 {
     struct security_options options;
 
-    return !spec->privileged && security_options_read(spec, &options, NULL) == 0 &&
-           !options.paths_unconfined;
+    if (wanted)
+        return wanted;
+    if (spec->privileged || security_options_read(spec, &options, NULL) < 0 ||
+        options.paths_unconfined)
+        return NULL;
+    return (char *const *)standard;
+}
+
+char *const *security_masked_paths(const struct api_container_spec *spec)
+{
+    static const char *const standard[] = {
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/sys/devices/virtual/powercap",
+        "/sys/firmware",
+        NULL,
+    };
+
+    return paths_of(spec, spec->masked_paths, standard);
+}
+
+char *const *security_readonly_paths(const struct api_container_spec *spec)
+{
+    static const char *const standard[] = {
+        "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", NULL,
+    };
+
+    return paths_of(spec, spec->readonly_paths, standard);
 }

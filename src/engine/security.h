@@ -38,7 +38,9 @@ bool security_capabilities_are_default(const struct api_container_spec *spec);
 const char *security_profile(const struct api_container_spec *spec,
                              const struct security_options *options, const char *of_machine);
 
-/* Whether the process is confined as docker confines it: masked and read-only paths. */
-bool security_hides_paths(const struct api_container_spec *spec);
+/* Paths that its processes see as empty, and that they see but cannot write to: what was asked for,
+ * docker's where nothing was. NULL: none. The spec's, or static. */
+char *const *security_masked_paths(const struct api_container_spec *spec);
+char *const *security_readonly_paths(const struct api_container_spec *spec);
 
 #endif

@@ -221,6 +221,50 @@ def only_what_was_asked_for_of_the_usage_is_counted(instance, images):
         found = set(docker.ask("GET", "/system/df" + query)[1]) - {"BuilderSize"}
         assert found == wanted, (query, found)
     assert docker.ask("GET", "/system/df?type=else")[0] == 400
+    docker("load", "-i", images.small("small:1"))
+    docker("tag", "small:1", "again:1")
+    docker("create", "--name", "counted", "-l", "a=b", "-v", "data:/data", "small:1")
+    usage = docker.ask("GET", "/system/df")[1]
+    listed = docker.ask("GET", "/containers/json?all=1&size=1")[1]
+    assert usage["Containers"] == listed and listed[0]["Mounts"][0]["Name"] == "data", (usage, listed)
+    image = [image for image in usage["Images"] if "small:1" in image["RepoTags"]]
+    assert len(image) == 1 and image[0]["Containers"] == 1 and image[0]["Labels"] is None, usage["Images"]
+    docker("rm", "-v", "counted")
+    docker("volume", "rm", "data")
+    docker("rmi", "again:1")
+    docker("build", "-t", "child:1", "-", input="FROM small:1\nRUN touch /a\nLABEL a=b\n")
+    shared = docker.ask("GET", "/images/json?shared-size=1")[1]
+    sizes = {image["RepoTags"][0]: (image["SharedSize"], image["Labels"]) for image in shared if image["RepoTags"]}
+    assert sizes["child:1"][0] == sizes["small:1"][0] > 0 and sizes["child:1"][1] == {"a": "b"}, shared
+    assert all(image["SharedSize"] == -1 for image in docker.ask("GET", "/images/json")[1])
+    old = docker.ask("GET", "/images/json?shared-size=1", version="/v1.41")[1]
+    assert all(image["SharedSize"] == -1 for image in old), old
+
+
+@test
+def inspect_shows_what_applies_where_nothing_was_said(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("run", "-d", "--name", "plain", "small:1", "sleep", "1000")
+    docker("create", "--name", "open", "--privileged", "small:1")
+    docker("create", "--name", "bare", "--security-opt", "systempaths=unconfined", "small:1")
+    config = docker.ask("GET", "/containers/plain/json")[1]["HostConfig"]
+    assert "/proc/kcore" in config["MaskedPaths"] and "/proc/sys" in config["ReadonlyPaths"], config
+    # And that is what it has.
+    assert docker("exec", "plain", "ls", "/sys/firmware").out == ""
+    config = docker.ask("GET", "/containers/open/json")[1]["HostConfig"]
+    assert config["MaskedPaths"] is None and config["ReadonlyPaths"] is None, config
+    config = docker.ask("GET", "/containers/bare/json")[1]["HostConfig"]
+    assert not config["MaskedPaths"] and not config["ReadonlyPaths"], config
+    # Of an exec that is not started yet the list tells, too, and of one that has ended no more.
+    session = docker.ask("POST", "/containers/plain/exec", {"Cmd": ["true"]})[1]["Id"]
+    assert docker.ask("GET", "/containers/plain/json")[1]["ExecIDs"] == [session]
+    docker.ask("POST", f"/exec/{session}/start", {"Detach": True})
+    wait_for(lambda: docker.ask("GET", "/containers/plain/json")[1]["ExecIDs"] is None, what="the exec ends")
+    session = docker.ask("POST", "/containers/plain/exec", {"Cmd": ["/not/there"]})[1]["Id"]
+    docker.ask("POST", f"/exec/{session}/start", {"Detach": True})
+    wait_for(lambda: docker.ask("GET", "/containers/plain/json")[1]["ExecIDs"] is None, what="the exec fails")
+    docker("rm", "-f", "plain", "open", "bare")
     assert "Images" in docker.ask("GET", "/system/df?type=volume", version="/v1.41")[1]
 
 

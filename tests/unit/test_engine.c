@@ -457,7 +457,8 @@ static void test_security_options(void **state)
     assert_int_equal(security_options_read(spec, &options, NULL), 0);
     assert_true(options.no_new_privileges && options.seccomp_unconfined);
     assert_string_equal(options.apparmor, "mine");
-    assert_false(security_hides_paths(spec));
+    assert_null(security_masked_paths(spec));
+    assert_null(security_readonly_paths(spec));
     check_refused("{\"image\":\"i\",\"securityOpt\":[\"fly\"]}", "invalid --security-opt 1");
     check_refused("{\"image\":\"i\",\"securityOpt\":[\"fly=x\"]}", "invalid --security-opt 2");
     check_refused("{\"image\":\"i\",\"securityOpt\":[\"seccomp=x.json\"]}", "no JSON object");

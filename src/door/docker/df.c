@@ -1,55 +1,31 @@
 /*
- * GET /system/df
+ * GET /system/df, of what was asked for:
+ *
+ *     container.list      with sizes: docker's documents of them (listing.c)
+ *     image.list          what usage does not tell of an image
+ *     system.diskUsage    the rest
  */
+#include <stdlib.h>
+
 #include <base/alloc.h>
-#include <base/clock.h>
 #include <base/text.h>
 #include <schema/management.h>
 
 #include "../fields.h"
 #include "handlers.h"
 
-static int64_t seconds_of(const char *time)
+struct df {
+    struct buffer containers; /* docker's array of them */
+    struct api_image_summaries *images;
+};
+
+static void df_free(void *data)
 {
-    int64_t nanoseconds;
+    struct df *df = data;
 
-    return time && clock_parse(time, &nanoseconds) == 0 ? nanoseconds / CLOCK_SECOND : 0;
-}
-
-static void write_image(struct json_writer *writer, const struct api_image_usage *image)
-{
-    static char *const none[] = {NULL};
-
-    json_writer_object_begin(writer);
-    field_text(writer, "Id", image->id);
-    field_text(writer, "ParentId", "");
-    field_list(writer, "RepoTags", image->names ? image->names : none);
-    field_null(writer, "RepoDigests");
-    field_integer(writer, "Created", seconds_of(image->created_at));
-    field_integer(writer, "Size", (int64_t)image->size);
-    field_integer(writer, "SharedSize", (int64_t)image->shared_size);
-    field_integer(writer, "VirtualSize", (int64_t)image->size);
-    field_null(writer, "Labels");
-    field_integer(writer, "Containers", (int64_t)image->containers);
-    json_writer_object_end(writer);
-}
-
-static void write_container(struct json_writer *writer, const struct api_container_usage *container)
-{
-    _cleanup_free_ char *name = xasprintf("/%s", container->name);
-
-    json_writer_object_begin(writer);
-    field_text(writer, "Id", container->id);
-    field_list(writer, "Names", (char *[]){name, NULL});
-    field_text(writer, "Image", container->image);
-    field_text(writer, "ImageID", container->image_id);
-    field_text(writer, "Command", container->command);
-    field_integer(writer, "Created", seconds_of(container->created_at));
-    field_integer(writer, "SizeRw", (int64_t)container->size_rw);
-    field_integer(writer, "SizeRootFs", (int64_t)container->size_root_fs);
-    field_text(writer, "State", container->state);
-    field_text(writer, "Status", container->status);
-    json_writer_object_end(writer);
+    buffer_finish(&df->containers);
+    api_image_summaries_free(df->images);
+    free(df);
 }
 
 static const char *const kinds[] = {"container", "image", "volume", "build-cache"};
@@ -64,23 +40,31 @@ static bool is_wanted(const struct exchange *exchange, enum kind kind)
     return !types || !*types || strv_contains(types, kinds[kind]);
 }
 
+static void write_images(struct json_writer *writer, const struct df *df,
+                         const struct api_disk_usage *usage)
+{
+    field_integer(writer, "LayersSize", (int64_t)usage->layers_size);
+    json_writer_key(writer, "Images");
+    json_writer_array_begin(writer);
+    for (size_t i = 0; i < df->images->images_count; i++) {
+        const struct api_image_summary *image = df->images->images[i];
+        const struct api_image_usage *found = docker_image_usage(usage, image->id);
+        if (found)
+            docker_write_image(writer, image, found);
+    }
+    json_writer_array_end(writer);
+}
+
 static void write_wanted(struct exchange *exchange, struct json_writer *writer,
                          const struct api_disk_usage *usage)
 {
-    if (is_wanted(exchange, IMAGES)) {
-        field_integer(writer, "LayersSize", (int64_t)usage->layers_size);
-        json_writer_key(writer, "Images");
-        json_writer_array_begin(writer);
-        for (size_t i = 0; i < usage->images_count; i++)
-            write_image(writer, usage->images[i]);
-        json_writer_array_end(writer);
-    }
+    const struct df *df = exchange->state;
+
+    if (is_wanted(exchange, IMAGES))
+        write_images(writer, df, usage);
     if (is_wanted(exchange, CONTAINERS)) {
         json_writer_key(writer, "Containers");
-        json_writer_array_begin(writer);
-        for (size_t i = 0; i < usage->containers_count; i++)
-            write_container(writer, usage->containers[i]);
-        json_writer_array_end(writer);
+        json_writer_raw(writer, buffer_text(&df->containers));
     }
     if (is_wanted(exchange, VOLUMES)) {
         json_writer_key(writer, "Volumes");
@@ -109,8 +93,60 @@ static void on_usage(struct exchange *exchange, const struct rpc_outcome *outcom
     answer_json(exchange, 200, &out);
 }
 
+static void ask_usage(struct exchange *exchange)
+{
+    char *types[3] = {NULL};
+    struct api_disk_usage_what what = {.types = types};
+
+    if (is_wanted(exchange, IMAGES))
+        types[what.types_count++] = (char *)"image";
+    if (is_wanted(exchange, VOLUMES))
+        types[what.types_count++] = (char *)"volume";
+    if (what.types_count)
+        call(exchange, "system.diskUsage", &what, on_usage, NULL);
+    else
+        on_usage(exchange, &(struct rpc_outcome){0});
+}
+
+static void on_images(struct exchange *exchange, const struct rpc_outcome *outcome)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct df *df = exchange->state;
+
+    if (api_image_summaries_parse(outcome->text, outcome->text_length, NULL, &df->images, &err) < 0)
+        answer_error(exchange, 500, &err);
+    else
+        ask_usage(exchange);
+}
+
+static void ask_images(struct exchange *exchange)
+{
+    if (is_wanted(exchange, IMAGES))
+        call(exchange, "image.list", NULL, on_images, &(struct call_options){.raw = true});
+    else
+        ask_usage(exchange);
+}
+
+static void on_containers(struct exchange *exchange, const struct rpc_outcome *outcome)
+{
+    struct listing *listing = connection_listing(exchange->connection);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct df *df = exchange->state;
+
+    if (listing_write(listing, outcome->text, outcome->text_length, &df->containers, &err) < 0)
+        answer_error(exchange, 500, &err);
+    else
+        ask_images(exchange);
+}
+
 void docker_disk_usage(struct exchange *exchange)
 {
+    static const struct api_container_list all = {.all = true,
+                                                  .has_all = true,
+                                                  .size = true,
+                                                  .has_size = true,
+                                                  .details = true,
+                                                  .has_details = true};
     _cleanup_strv_ char **types = target_list(&exchange->target, "type");
 
     for (size_t i = 0; exchange_since(exchange, 42) && types && types[i]; i++) {
@@ -122,5 +158,9 @@ void docker_disk_usage(struct exchange *exchange)
             return;
         }
     }
-    call(exchange, "system.diskUsage", NULL, on_usage, NULL);
+    exchange_set_state(exchange, xnew(struct df), df_free);
+    if (is_wanted(exchange, CONTAINERS))
+        call(exchange, "container.list", &all, on_containers, &(struct call_options){.raw = true});
+    else
+        ask_images(exchange);
 }

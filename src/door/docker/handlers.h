@@ -87,6 +87,16 @@ void docker_volume_remove(struct exchange *exchange);
 void docker_volume_prune(struct exchange *exchange);
 void docker_write_volume(struct json_writer *writer, const struct api_volume *volume);
 
+struct api_image_summary;
+struct api_image_usage;
+struct api_disk_usage;
+/* images.c; usage NULL: not counted. */
+void docker_write_image(struct json_writer *writer, const struct api_image_summary *image,
+                        const struct api_image_usage *usage);
+/* NULL: not of those. */
+const struct api_image_usage *docker_image_usage(const struct api_disk_usage *usage,
+                                                 const char *id);
+
 /* df.c */
 void docker_disk_usage(struct exchange *exchange);
 

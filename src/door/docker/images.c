@@ -30,7 +30,8 @@ static void write_list(struct json_writer *writer, const char *key, char *const 
     json_writer_array_end(writer);
 }
 
-static void write_summary(struct json_writer *writer, const struct api_image_summary *image)
+void docker_write_image(struct json_writer *writer, const struct api_image_summary *image,
+                        const struct api_image_usage *usage)
 {
     json_writer_object_begin(writer);
     field_text(writer, "Id", image->id);
@@ -39,26 +40,38 @@ static void write_summary(struct json_writer *writer, const struct api_image_sum
     write_list(writer, "RepoDigests", image->digests);
     field_integer(writer, "Created", seconds_of(image->created_at));
     field_unsigned(writer, "Size", image->size);
-    field_integer(writer, "SharedSize", -1);
+    field_integer(writer, "SharedSize", usage ? (int64_t)usage->shared_size : -1);
     field_unsigned(writer, "VirtualSize", image->size);
     if (image->labels)
         field_map(writer, "Labels", image->labels);
     else
         field_null(writer, "Labels");
-    field_integer(writer, "Containers", image->has_containers ? image->containers : -1);
+    field_integer(writer, "Containers", usage                   ? (int64_t)usage->containers
+                                        : image->has_containers ? image->containers
+                                                                : -1);
     json_writer_object_end(writer);
+}
+
+const struct api_image_usage *docker_image_usage(const struct api_disk_usage *usage, const char *id)
+{
+    for (size_t i = 0; usage && i < usage->images_count; i++)
+        if (text_equal(usage->images[i]->id, id))
+            return usage->images[i];
+    return NULL;
 }
 
 static void on_list(struct exchange *exchange, const struct rpc_outcome *outcome)
 {
     const struct api_image_summaries *list = outcome->result;
+    const struct api_disk_usage *usage = exchange->state;
     struct buffer out = BUFFER_INIT;
     struct json_writer writer;
 
     json_writer_init(&writer, &out, JSON_COMPACT);
     json_writer_array_begin(&writer);
     for (size_t i = 0; i < list->images_count; i++)
-        write_summary(&writer, list->images[i]);
+        docker_write_image(&writer, list->images[i],
+                           docker_image_usage(usage, list->images[i]->id));
     json_writer_array_end(&writer);
     answer_json(exchange, 200, &out);
 }
@@ -93,7 +106,7 @@ static bool image_filters(struct exchange *exchange, const struct filters *filte
     return !exchange->ended;
 }
 
-void docker_image_list(struct exchange *exchange)
+static void list_images(struct exchange *exchange)
 {
     static const char *const known[] = {"reference", "dangling", "label", "before",
                                         "since",     "until",    NULL};
@@ -107,6 +120,36 @@ void docker_image_list(struct exchange *exchange)
     if (!wanted.reference) /* of old clients */
         which.reference = (char *)(uintptr_t)target_text(&exchange->target, "filter");
     call(exchange, "image.list", &which, on_list, NULL);
+}
+
+static void free_usage(void *usage)
+{
+    api_disk_usage_free(usage);
+}
+
+static void on_usage(struct exchange *exchange, const struct rpc_outcome *outcome)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct api_disk_usage *usage;
+
+    if (api_disk_usage_parse(outcome->text, outcome->text_length, NULL, &usage, &err) < 0) {
+        answer_error(exchange, 500, &err);
+        return;
+    }
+    exchange_set_state(exchange, usage, free_usage);
+    list_images(exchange);
+}
+
+/* shared-size, of 1.42, takes longer: each image's layers are looked up. */
+void docker_image_list(struct exchange *exchange)
+{
+    const struct api_disk_usage_what images = {.types = (char *[]){(char *)"image", NULL},
+                                               .types_count = 1};
+
+    if (exchange_since(exchange, 42) && target_flag(&exchange->target, "shared-size"))
+        call(exchange, "system.diskUsage", &images, on_usage, &(struct call_options){.raw = true});
+    else
+        list_images(exchange);
 }
 
 /* ---- inspect, history */
