@@ -13,6 +13,7 @@
 #include "internal.h"
 #include "look.h"
 #include "names.h"
+#include "namespace.h"
 #include "spec.h"
 #include "supervision.h"
 #include "userns.h"
@@ -44,6 +45,8 @@ static int check(struct engine *engine, const struct api_container_spec *spec, s
         r = error_set(err, -EAGAIN, "the instance is being removed");
     if (r == 0 && spec->name)
         r = container_check_name_free(engine, spec->name, err);
+    if (r == 0)
+        r = namespaces_check(engine, spec, err);
     if (r == 0 && engine->containers_count >= ENGINE_CONTAINERS_MAX)
         r = error_set(err, -EAGAIN, "there are %d containers already", ENGINE_CONTAINERS_MAX);
     return r;

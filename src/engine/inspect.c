@@ -91,18 +91,34 @@ static void add_places(const struct api_container_spec *spec, struct api_contain
     summary->has_local_volumes = true;
 }
 
+/* Arguments with blanks in single quotes, as docker shows them; the program as it is. */
+static char *command_of(const struct container *container)
+{
+    _cleanup_strv_ char **arguments = spec_arguments(container->effective);
+    struct buffer text = BUFFER_INIT;
+
+    for (size_t i = 0; arguments && arguments[i]; i++) {
+        const char *quote = i && strchr(arguments[i], ' ') ? "'" : "";
+        if (i)
+            buffer_append_char(&text, ' ');
+        buffer_append_text(&text, quote);
+        buffer_append_text(&text, arguments[i]);
+        buffer_append_text(&text, quote);
+    }
+    return buffer_steal(&text);
+}
+
 struct api_container_summary *inspect_summary(const struct container *container)
 {
     struct api_container_summary *summary = xnew(struct api_container_summary);
     const struct record_container *record = container->record;
-    _cleanup_strv_ char **arguments = spec_arguments(container->effective);
 
     summary->id = xstrdup(container->id);
     strv_append(&summary->names, container->name);
     summary->names_count = 1;
     summary->image = xstrdup(container->spec->image);
     summary->image_id = xstrdup(record->image_id);
-    summary->command = strv_join(arguments, " ");
+    summary->command = command_of(container);
     summary->created_at = clock_format(record->created_at);
     summary->state = xstrdup(inspect_state(container));
     summary->status = status_of(container);

@@ -12,6 +12,19 @@ static const char *other_of(const char *mode)
     return mode && text_starts_with(mode, "container:") ? mode + strlen("container:") : NULL;
 }
 
+int namespaces_check(struct engine *engine, const struct api_container_spec *spec,
+                     struct error *err)
+{
+    const char *const others[] = {other_of(spec->pid_mode), other_of(spec->ipc_mode)};
+    struct container *other;
+
+    for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+        if (others[i] && engine_find(engine, others[i], &other, NULL) < 0)
+            return error_set(err, -EINVAL, "No such container: %.128s", others[i]);
+    }
+    return 0;
+}
+
 /* Where the monitor puts what it has found. */
 static void choose_found(const struct container *container, const char *name,
                          struct namespace_choice *choice)

@@ -19,6 +19,11 @@ struct namespaces {
     char *shm; /* owned: folder that is /dev/shm; NULL: none but its own or the machine's */
 };
 
+/* Whether there are the containers whose namespaces this one shall join. -EINVAL: one is not there.
+ */
+int namespaces_check(struct engine *engine, const struct api_container_spec *spec,
+                     struct error *err);
+
 /* On the loop's thread. -EBUSY, -ENOENT: a container whose namespace is to be joined does not run,
  * or is not there; -EINVAL: it does not share its IPC. namespaces_finish() is needed in any case.
  */

@@ -244,6 +244,37 @@ static int docker_exit_code(int code)
     return code == ENGINE_PROGRAM_NOT_EXECUTABLE ? 126 : 128;
 }
 
+/* Of a container that goes when it has ended: told when it has gone, as whoever waits for that,
+ * too, lets go of it when it hears of the failure (docker run --rm). */
+struct last_words {
+    struct error err;
+    engine_done done;
+    void *data;
+};
+
+static void on_gone(const struct engine_result *result, void *data)
+{
+    struct last_words *words = data;
+
+    if (words->done)
+        engine_fail(words->done, words->data, &words->err);
+    error_finish(&words->err);
+    free(words);
+}
+
+static void fail_and_remove(struct start_operation *start)
+{
+    struct container *container = start->base.container;
+    struct last_words *words = xnew(struct last_words);
+
+    error_move(&words->err, &start->err);
+    words->done = start->base.done;
+    words->data = start->base.data;
+    start->base.done = NULL;
+    operation_finish(&start->base, &words->err, false);
+    remove_submit(container, true, on_gone, words);
+}
+
 static void start_fail(struct start_operation *start)
 {
     struct container *container = container_ref(start->base.container);
@@ -260,9 +291,10 @@ static void start_fail(struct start_operation *start)
     event_container_died(container, container->record->exit_code, false, -1);
     waiters_container_ended(container);
     container_commit_end(container);
-    operation_finish(&start->base, &start->err, false);
     if (remove && !operation_pending(container, &remove_operation_kind))
-        remove_submit(container, true, NULL, NULL);
+        fail_and_remove(start);
+    else
+        operation_finish(&start->base, &start->err, false);
     container_unref(container);
 }
 

@@ -242,6 +242,36 @@ def only_what_was_asked_for_of_the_usage_is_counted(instance, images):
 
 
 @test
+def what_cannot_start_is_gone_when_its_failure_is_told(instance, images):
+    """The command line lets go of its wait for the end with the failure, and complains when it had no answer."""
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    for words, code in ((["/not/there"], 127), (["/etc"], 126)):
+        result = docker("run", "--rm", "--name", "gone", "small:1", *words, code=code)
+        assert "error waiting" not in result.err, result
+    made = docker.ask("POST", "/containers/create?name=gone", {
+        "Image": "small:1", "Cmd": ["/not/there"], "HostConfig": {"AutoRemove": True}})[1]["Id"]
+    status, failure = docker.ask("POST", "/containers/gone/start")
+    assert status == 400 and "/not/there" in failure["message"], (status, failure)
+    assert docker.ask("GET", f"/containers/{made}/json")[0] == 404
+    # One that stays tells its code.
+    assert docker("run", "--name", "stays", "small:1", "/not/there", code=127).code == 127
+    assert docker.ask("GET", "/containers/stays/json")[1]["State"]["ExitCode"] == 127
+    docker("rm", "stays")
+
+
+@test
+def a_list_shows_commands_as_one_would_type_them(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("create", "--name", "one", "small:1", "sh", "-c", "echo a; sleep 1", "x")
+    docker("create", "--name", "two", "small:1", "a program", "b")
+    commands = [one["Command"] for one in docker.ask("GET", "/containers/json?all=1")[1]]
+    assert commands == ["a program b", "sh -c 'echo a; sleep 1' x"], commands
+    docker("rm", "one", "two")
+
+
+@test
 def inspect_shows_what_applies_where_nothing_was_said(instance, images):
     docker = Docker(instance)
     docker("load", "-i", images.small("small:1"))
@@ -276,7 +306,8 @@ def only_a_missing_image_is_not_found_when_a_container_is_made(instance, images)
     create = lambda **host: docker.ask("POST", "/containers/create", {"Image": "small:1", "HostConfig": host})
     assert docker.ask("POST", "/containers/create", {"Image": "nothing"})[0] == 404
     assert docker.ask("POST", "/containers/create", {"Cmd": ["true"]})[0] == 400
-    assert create(VolumesFrom=["nobody"]) == (400, {"message": "No such container: nobody"})
+    for host in ({"VolumesFrom": ["nobody"]}, {"PidMode": "container:nobody"}, {"IpcMode": "container:nobody"}):
+        assert create(**host) == (400, {"message": "No such container: nobody"}), host
     result = docker("run", "--rm", "--volumes-from", "nobody", "small:1", "true", code=125)
     assert "Unable to find image" not in result.err, result
 

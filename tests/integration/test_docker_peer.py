@@ -165,6 +165,8 @@ REQUESTS = [
     ("POST", "/containers/create", {"Image": "small:1", "HostConfig": {"CapAdd": ["NOTHING"]}}),
     ("POST", "/containers/create", {"Image": "small:1", "HostConfig": {"IpcMode": "strange"}}),
     ("POST", "/containers/create", {"Image": "small:1", "HostConfig": {"PidMode": "strange"}}),
+    ("POST", "/containers/create", {"Image": "small:1", "HostConfig": {"PidMode": "container:nobody"}}),
+    ("POST", "/containers/create", {"Image": "small:1", "HostConfig": {"IpcMode": "container:nobody"}}),
     ("POST", "/containers/create", {"Image": "small:1", "HostConfig": {"ShmSize": -1}}),
     ("POST", "/containers/create", {"Image": "small:1", "HostConfig": {"OomScoreAdj": 2000}}),
     ("POST", "/containers/create", {"Image": "small:1", "HostConfig": {"Mounts": [{"Type": "strange", "Target": "/x"}]}}),
@@ -227,7 +229,6 @@ OTHERWISE = {
     'POST /networks/create {"Name": "x", "Driver": "strange"}',
     'POST /volumes/create {"Name": "xx", "Driver": "strange"}',  # plug-ins may be had, there
     "POST /images/UPPER/push",  # without X-Registry-Auth: no fault since 1.44
-    "GET /containers/json?limit=x",
 }
 
 

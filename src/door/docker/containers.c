@@ -88,8 +88,13 @@ void docker_container_list(struct exchange *exchange)
                                        .details = true,
                                        .has_details = true,
                                        .filters = &wanted};
-    int64_t limit = target_number(&exchange->target, "limit", 0);
+    const char *last = target_text(&exchange->target, "limit");
+    int64_t limit = 0;
 
+    if (!text_empty(last) && text_to_i64(last, INT64_MIN, INT64_MAX, &limit) < 0) {
+        answer_fail(exchange, 400, "invalid limit '%.64s': not a number", last);
+        return;
+    }
     which.has_limit = limit > 0;
     which.limit = which.has_limit ? (int32_t)(limit > INT32_MAX ? INT32_MAX : limit) : 0;
     if (!filters_of(exchange, known, &filters))

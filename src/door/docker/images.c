@@ -46,9 +46,10 @@ void docker_write_image(struct json_writer *writer, const struct api_image_summa
         field_map(writer, "Labels", image->labels);
     else
         field_null(writer, "Labels");
-    field_integer(writer, "Containers", usage                   ? (int64_t)usage->containers
-                                        : image->has_containers ? image->containers
-                                                                : -1);
+    field_integer(writer, "Containers",
+                  usage                   ? (int64_t)usage->containers
+                  : image->has_containers ? image->containers
+                                          : -1);
     json_writer_object_end(writer);
 }
 
