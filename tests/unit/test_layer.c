@@ -18,6 +18,7 @@
 #include <base/text.h>
 
 #include "kernel.h"
+#include "load.h"
 #include "stream.h"
 #include "folder.h"
 #include "tar.h"
@@ -330,6 +331,44 @@ static void a_checksum_covers_what_went_through(void **state)
     stream_destroy(sum);
 }
 
+enum { LARGE = 9 * 1024 * 1024 };
+
+/* What is summed up in a thread is what the reader got, whether the source keeps its blocks for so
+ * long or they are copied. */
+static void check_large(struct stream *source, const char *expected)
+{
+    struct stream *sum = stream_checksum(source, -1);
+    char digest[72];
+
+    assert_int_equal(stream_drain(sum, NULL), 0);
+    assert_int_equal(stream_checksum_length(sum), LARGE);
+    stream_checksum_digest(sum, digest);
+    assert_string_equal(digest, expected);
+    stream_destroy(sum);
+}
+
+static void large_streams_are_summed_up_beside_their_reader(void **state)
+{
+    _cleanup_free_ char *data = xmalloc(LARGE), *packed = xmalloc(2 * LARGE);
+    char expected[72];
+
+    for (size_t i = 0; i < LARGE; i++)
+        data[i] = (char)(i * i >> 7);
+    digest_of_text(data, LARGE, expected);
+    size_t length = ZSTD_compress(packed, 2 * LARGE, data, LARGE, 1);
+    assert_false(ZSTD_isError(length));
+
+    struct memory_stream source = memory(data, LARGE, 100000);
+    assert_int_equal(source.stream.kept, 0);
+    check_large(&source.stream, expected);
+
+    source = memory(packed, length, 100000);
+    struct stream *plain = stream_decompress(&source.stream, COMPRESSION_ZSTD);
+    assert_true(plain->kept > 0);
+    check_large(plain, expected);
+    stream_destroy(plain);
+}
+
 int main(void)
 {
 #define with_root(test) cmocka_unit_test_setup_teardown(test, make_fixture, remove_fixture)
@@ -341,6 +380,7 @@ int main(void)
         with_root(a_bad_entry_is_named),
         cmocka_unit_test(compressed_data_may_have_several_parts_and_must_end),
         cmocka_unit_test(a_checksum_covers_what_went_through),
+        cmocka_unit_test(large_streams_are_summed_up_beside_their_reader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,31 +19,34 @@
 enum {
     DIGEST_SIZE = 32,
     INLINE_MAX = 512 * 1024, /* bytes that are summed up by the reader itself */
+    /* Deep enough that on a busy machine neither side waits when the other has lost its turn. */
     SLOT_SIZE = 256 * 1024,
-    SLOTS = 8,
+    SLOTS = 16,
 };
 
 struct slot {
+    const char *data;
     size_t length;
-    char data[SLOT_SIZE];
 };
 
 struct checksum_stream {
     struct stream stream;
     struct stream *source;
+    unsigned kept; /* slots that may wait when the source is read again */
     EVP_MD_CTX *hash; /* the thread's while it runs */
     uint64_t length;
     uint64_t flushed;
     uint64_t skip; /* first bytes, which the copy has already */
     int copy_fd;
-    bool threaded;
+    bool started, threaded;
     pthread_t thread;
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
-    struct slot *slots;
+    struct slot slots[SLOTS];
     uint64_t filled; /* slots ever */
     uint64_t taken;
     bool ended;
+    char (*copies)[SLOT_SIZE]; /* of blocks that the source does not keep for so long */
 };
 
 static void *sum_up(void *data)
@@ -67,29 +70,47 @@ static void *sum_up(void *data)
     return NULL;
 }
 
+/* Until at most so many slots are not summed up. */
+static void wait_for_thread(struct checksum_stream *self, unsigned slots)
+{
+    pthread_mutex_lock(&self->mutex);
+    while (self->filled - self->taken > slots)
+        pthread_cond_wait(&self->changed, &self->mutex);
+    pthread_mutex_unlock(&self->mutex);
+}
+
+static void fill_slot(struct checksum_stream *self, const char *data, size_t length)
+{
+    self->slots[self->filled % SLOTS] = (struct slot){data, length};
+    pthread_mutex_lock(&self->mutex);
+    self->filled++;
+    pthread_cond_signal(&self->changed);
+    pthread_mutex_unlock(&self->mutex);
+}
+
 static void hand_over(struct checksum_stream *self, const char *data, size_t length)
 {
+    if (!self->copies) {
+        fill_slot(self, data, length);
+        return;
+    }
     while (length) {
-        pthread_mutex_lock(&self->mutex);
-        while (self->filled - self->taken == SLOTS)
-            pthread_cond_wait(&self->changed, &self->mutex);
-        struct slot *slot = &self->slots[self->filled % SLOTS];
-        pthread_mutex_unlock(&self->mutex);
-        slot->length = length < SLOT_SIZE ? length : SLOT_SIZE;
-        memcpy(slot->data, data, slot->length);
-        data += slot->length;
-        length -= slot->length;
-        pthread_mutex_lock(&self->mutex);
-        self->filled++;
-        pthread_cond_signal(&self->changed);
-        pthread_mutex_unlock(&self->mutex);
+        size_t part = length < SLOT_SIZE ? length : SLOT_SIZE;
+        wait_for_thread(self, SLOTS - 1);
+        char *copy = self->copies[self->filled % SLOTS];
+        memcpy(copy, data, part);
+        fill_slot(self, copy, part);
+        data += part;
+        length -= part;
     }
 }
 
 /* Without a thread, should none be had, the reader goes on alone. */
 static void start_thread(struct checksum_stream *self)
 {
-    self->slots = xnew_array(struct slot, SLOTS);
+    if (!self->source->kept)
+        self->copies = xmalloc(SLOTS * sizeof(*self->copies));
+    self->started = true;
     self->threaded = pthread_create(&self->thread, NULL, sum_up, self) == 0;
 }
 
@@ -108,13 +129,15 @@ static void join_thread(struct checksum_stream *self)
 static ssize_t checksum_read(struct stream *stream, const void **block, struct error *err)
 {
     struct checksum_stream *self = (struct checksum_stream *)stream;
-    ssize_t n = stream_read(self->source, block, err);
 
+    if (self->threaded && !self->copies) /* what the source gives up now is summed up */
+        wait_for_thread(self, self->kept);
+    ssize_t n = stream_read(self->source, block, err);
     if (n <= 0)
         return n;
     uint64_t start = self->length;
     self->length += (uint64_t)n;
-    if (!self->slots && self->length > INLINE_MAX)
+    if (!self->started && self->length > INLINE_MAX)
         start_thread(self);
     if (self->threaded)
         hand_over(self, *block, (size_t)n);
@@ -136,7 +159,7 @@ static void checksum_destroy(struct stream *stream)
     EVP_MD_CTX_free(self->hash);
     pthread_mutex_destroy(&self->mutex);
     pthread_cond_destroy(&self->changed);
-    free(self->slots);
+    free(self->copies);
     free(self);
 }
 
@@ -147,6 +170,8 @@ struct stream *stream_checksum(struct stream *source, int copy_fd)
 
     self->stream.ops = &ops;
     self->source = source;
+    self->kept = source->kept < SLOTS ? source->kept : SLOTS - 1;
+    self->stream.kept = source->kept;
     self->copy_fd = copy_fd;
     pthread_mutex_init(&self->mutex, NULL);
     pthread_cond_init(&self->changed, NULL);

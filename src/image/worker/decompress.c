@@ -11,6 +11,7 @@
 
 enum {
     OUTPUT_SIZE = 256 * 1024,
+    OUTPUTS = 16, /* that many less one may wait to be summed up (checksum.c) */
     /* Largest zstd window that is accepted, as zstd -d and containers/image do by default. */
     ZSTD_WINDOW_LOG = 27,
 };
@@ -26,7 +27,8 @@ struct decompress_stream {
     uint64_t given; /* decompressed bytes */
     z_stream gzip;
     ZSTD_DStream *zstd;
-    unsigned char output[OUTPUT_SIZE];
+    unsigned output; /* of outputs, the one that is filled next */
+    unsigned char outputs[OUTPUTS][OUTPUT_SIZE];
 };
 
 static int refill(struct decompress_stream *self, struct error *err)
@@ -86,7 +88,7 @@ static ssize_t gzip_step(struct decompress_stream *self, struct error *err)
     }
     self->gzip.next_in = (unsigned char *)self->input;
     self->gzip.avail_in = (unsigned)self->input_length;
-    self->gzip.next_out = self->output;
+    self->gzip.next_out = self->outputs[self->output];
     self->gzip.avail_out = OUTPUT_SIZE;
     int r = inflate(&self->gzip, Z_NO_FLUSH);
     consume(self, self->input_length - self->gzip.avail_in);
@@ -101,7 +103,7 @@ static ssize_t gzip_step(struct decompress_stream *self, struct error *err)
 static ssize_t zstd_step(struct decompress_stream *self, struct error *err)
 {
     ZSTD_inBuffer in = {self->input, self->input_length, 0};
-    ZSTD_outBuffer out = {self->output, OUTPUT_SIZE, 0};
+    ZSTD_outBuffer out = {self->outputs[self->output], OUTPUT_SIZE, 0};
     size_t r = ZSTD_decompressStream(self->zstd, &out, &in);
 
     if (ZSTD_isError(r))
@@ -131,7 +133,8 @@ static ssize_t decompress_read(struct stream *stream, const void **block, struct
             continue;
         self->given += (uint64_t)n;
         r = check_expansion(self, err);
-        *block = self->output;
+        *block = self->outputs[self->output];
+        self->output = (self->output + 1) % OUTPUTS;
         return r < 0 ? r : n;
     }
 }
@@ -153,6 +156,7 @@ struct stream *stream_decompress(struct stream *source, enum compression compres
     struct decompress_stream *self = xnew(struct decompress_stream);
 
     self->stream.ops = &ops;
+    self->stream.kept = OUTPUTS - 1;
     self->source = source;
     if (compression == COMPRESSION_ZSTD) {
         self->zstd = ZSTD_createDStream();

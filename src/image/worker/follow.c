@@ -5,7 +5,10 @@
 
 #include <base/alloc.h>
 
-enum { BLOCK = 256 * 1024 };
+enum {
+    BLOCK = 256 * 1024,
+    BLOCKS = 16, /* that many less one may wait to be summed up (checksum.c) */
+};
 
 struct follow {
     struct stream stream;
@@ -17,7 +20,8 @@ struct follow {
     bool ended, stopped;
     int result;
     struct error failure;
-    char block[BLOCK];
+    unsigned block; /* of blocks, the next one */
+    char blocks[BLOCKS][BLOCK];
 };
 
 static void follow_no_destroy(struct stream *stream)
@@ -43,14 +47,16 @@ static ssize_t follow_read(struct stream *stream, const void **block, struct err
 
     if (!more)
         return follow->result < 0 ? error_move(err, &follow->failure) : 0;
+    char *next = follow->blocks[follow->block];
     size_t wanted = more < BLOCK ? (size_t)more : BLOCK;
-    while ((n = pread(follow->fd, follow->block, wanted, (off_t)follow->at)) < 0)
+    while ((n = pread(follow->fd, next, wanted, (off_t)follow->at)) < 0)
         if (errno != EINTR)
             return error_errno(err, errno, "read the layer");
     if (n == 0)
         return error_set(err, -EIO, "the layer is shorter than what was written of it");
     follow->at += (uint64_t)n;
-    *block = follow->block;
+    follow->block = (follow->block + 1) % BLOCKS;
+    *block = next;
     return n;
 }
 
@@ -60,6 +66,7 @@ struct follow *follow_create(int fd)
     struct follow *follow = xnew(struct follow);
 
     follow->stream.ops = &ops;
+    follow->stream.kept = BLOCKS - 1;
     follow->fd = fd;
     pthread_mutex_init(&follow->mutex, NULL);
     pthread_cond_init(&follow->changed, NULL);

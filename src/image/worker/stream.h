@@ -15,14 +15,15 @@
 struct stream;
 
 struct stream_ops {
-    /* Length of the next block, whose memory is valid until the next call; 0 at the end, and at
-     * every call after; negative: err says why. */
+    /* Length of the next block, whose memory is valid until the next call after `kept` more; 0 at
+     * the end, and at every call after; negative: err says why. */
     ssize_t (*read)(struct stream *stream, const void **block, struct error *err);
     void (*destroy)(struct stream *stream);
 };
 
 struct stream {
     const struct stream_ops *ops;
+    unsigned kept; /* further calls of read that a block's memory outlives */
 };
 
 ssize_t stream_read(struct stream *stream, const void **block, struct error *err);
