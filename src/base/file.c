@@ -321,7 +321,17 @@ int file_mkdir_parents(const char *path, mode_t mode, struct error *err)
     return 0;
 }
 
-static int remove_entries(int fd, const char *path, struct error *err);
+enum { REMOVE_DEPTH_MAX = 64 }; /* folders that are open, and on the stack, at a time */
+
+/* Folders that are deeper than that are moved up into the one that is to be removed, which is gone
+ * through again then: who made the tree may have made it deeper than we have descriptors. */
+struct removal {
+    int top_fd;
+    uint64_t moved;
+};
+
+static int remove_entries(struct removal *removal, int fd, int depth, const char *path,
+                          struct error *err);
 
 static void clear_flags(int fd)
 {
@@ -359,27 +369,69 @@ static int remove_one(int dir_fd, const char *name, int flags)
     return unlinkat(dir_fd, name, flags) == 0 || errno == ENOENT ? 0 : -errno;
 }
 
-/* Descends into a directory on the same mount (RESOLVE_NO_XDEV) and removes it. */
-static int remove_directory(int dir_fd, const char *name, const char *path, struct error *err)
+/* A directory on the same mount as dir_fd (RESOLVE_NO_XDEV). -ENOENT: somebody else was faster. */
+static int open_to_remove(int dir_fd, const char *name, const char *path, struct error *err)
 {
     struct open_how how = {
         .flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
         .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS,
     };
     long fd = syscall(SYS_openat2, dir_fd, name, &how, sizeof(how));
+
     if (fd < 0 && errno == ENOENT)
-        return 0; /* somebody else was faster */
-    if (fd < 0)
-        return error_errno(err, errno == EXDEV ? EBUSY : errno, "remove %s", path);
-    int r = remove_entries((int)fd, path, err);
-    if (r < 0)
-        return r;
-    r = remove_one(dir_fd, name, AT_REMOVEDIR);
+        return -ENOENT;
+    return fd < 0 ? error_errno(err, errno == EXDEV ? EBUSY : errno, "remove %s", path) : (int)fd;
+}
+
+static int remove_empty(int dir_fd, const char *name, const char *path, struct error *err)
+{
+    int r = remove_one(dir_fd, name, AT_REMOVEDIR);
+
     return r < 0 ? error_errno(err, -r, "remove %s", path) : 0;
 }
 
+static int rename_up(struct removal *removal, int dir_fd, const char *name)
+{
+    char place[32];
+
+    snprintf(place, sizeof(place), ".removed-%llu", (unsigned long long)removal->moved++);
+    return renameat(dir_fd, name, removal->top_fd, place) < 0 ? -errno : 0;
+}
+
+static int move_up(struct removal *removal, int dir_fd, const char *name, const char *path,
+                   struct error *err)
+{
+    int fd = open_to_remove(dir_fd, name, path, err), r;
+
+    close_fd(fd);
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : fd;
+    do {
+        r = rename_up(removal, dir_fd, name);
+    } while (r == -EEXIST || r == -ENOTEMPTY || r == -ENOTDIR); /* it is taken: the next one */
+    if (r == -EPERM) {
+        clear_flags(removal->top_fd);
+        make_removable(dir_fd, name);
+        r = rename_up(removal, dir_fd, name);
+    }
+    return r < 0 ? error_errno(err, -r, "remove %s", path) : 0;
+}
+
+static int remove_below(struct removal *removal, int dir_fd, int depth, const char *name,
+                        const char *path, struct error *err)
+{
+    if (depth >= REMOVE_DEPTH_MAX)
+        return move_up(removal, dir_fd, name, path, err);
+    int fd = open_to_remove(dir_fd, name, path, err);
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : fd;
+    int r = remove_entries(removal, fd, depth + 1, path, err);
+    return r < 0 ? r : remove_empty(dir_fd, name, path, err);
+}
+
 /* Takes fd over. */
-static int remove_entries(int fd, const char *path, struct error *err)
+static int remove_entries(struct removal *removal, int fd, int depth, const char *path,
+                          struct error *err)
 {
     _cleanup_closedir_ DIR *dir = fdopendir(fd);
     struct dirent *entry;
@@ -397,11 +449,31 @@ static int remove_entries(int fd, const char *path, struct error *err)
         _cleanup_free_ char *below = xasprintf("%s/%s", path, entry->d_name);
         if (r != -EISDIR && r != -EPERM)
             return error_errno(err, -r, "remove %s", below);
-        r = remove_directory(fd, entry->d_name, below, err);
+        r = remove_below(removal, fd, depth, entry->d_name, below, err);
         if (r < 0)
             return r;
     }
     return 0;
+}
+
+static int remove_directory(int dir_fd, const char *name, const char *path, struct error *err)
+{
+    _cleanup_close_ int fd = open_to_remove(dir_fd, name, path, err);
+    struct removal removal = {.top_fd = fd};
+    uint64_t before;
+
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : fd;
+    do {
+        before = removal.moved;
+        int entries_fd = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (entries_fd < 0)
+            return error_errno(err, errno, "open %s", path);
+        int r = remove_entries(&removal, entries_fd, 0, path, err);
+        if (r < 0)
+            return r;
+    } while (removal.moved > before);
+    return remove_empty(dir_fd, name, path, err);
 }
 
 int file_remove_tree_at(int dir_fd, const char *path, struct error *err)

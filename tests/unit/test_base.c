@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -271,6 +272,40 @@ static void remove_tree_follows_no_links_and_stops_at_mounts(void **state)
     assert_int_equal(file_remove_tree_at(folder->fd, "tree", NULL), 0);
 }
 
+/* In each of so many folders a file and a folder of the name of the one below. */
+static void make_deep(int dir_fd, int depth)
+{
+    int fd = dup(dir_fd);
+
+    for (int i = 0; i < depth; i++) {
+        assert_int_equal(mkdirat(fd, "d", 0755), 0);
+        int below = openat(fd, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert_true(below >= 0);
+        close(fd);
+        fd = below;
+        assert_int_equal(file_replace_at(fd, "f", "x", 1, 0600, NULL), 0);
+    }
+    close(fd);
+}
+
+static void remove_tree_needs_few_descriptors_for_a_deep_one(void **state)
+{
+    struct folder *folder = *state;
+    struct rlimit limit, few;
+
+    needs_openat2();
+    make_deep(folder->fd, 1500);
+    assert_int_equal(mkdirat(folder->fd, "d/.removed-0", 0700), 0); /* a name that is taken */
+    assert_int_equal(file_replace_at(folder->fd, "d/.removed-0/f", "x", 1, 0600, NULL), 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    few = (struct rlimit){200, limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    int r = file_remove_tree_at(folder->fd, "d", NULL);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(r, 0);
+    assert_int_equal(faccessat(folder->fd, "d", F_OK, 0), -1);
+}
+
 static void spawned_child_gets_only_its_descriptors(void **state)
 {
     char *argv[] = {"sh", "-c", "ls /proc/self/fd | wc -l; echo $X; exit 7", NULL};
@@ -487,6 +522,8 @@ int main(void)
                                         folder_teardown),
         cmocka_unit_test_setup_teardown(read_refuses_more_than_its_limit, folder_setup,
                                         folder_teardown),
+        cmocka_unit_test_setup_teardown(remove_tree_needs_few_descriptors_for_a_deep_one,
+                                        folder_setup, folder_teardown),
         cmocka_unit_test_setup_teardown(remove_tree_follows_no_links_and_stops_at_mounts,
                                         folder_setup, folder_teardown),
         cmocka_unit_test(spawned_child_gets_only_its_descriptors),

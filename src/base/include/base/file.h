@@ -77,8 +77,8 @@ enum { FILE_ARCHIVE_LOOK = 512 }; /* bytes of its start that tell a tar: its fir
 bool file_is_archive(const char *start, size_t length);
 
 /* Removes a tree without following links and without crossing mounts (a mount point inside is an
- * error -EBUSY, not descended into), whatever chattr(1) made immutable or append-only in it. A
- * missing path is success. */
+ * error -EBUSY, not descended into), whatever chattr(1) made immutable or append-only in it, with a
+ * limited number of descriptors however deep it is. A missing path is success. */
 int file_remove_tree_at(int dir_fd, const char *path, struct error *err);
 
 #endif
