@@ -2,6 +2,7 @@
 commits, and what is left on the disk afterwards."""
 
 import gzip
+import io
 import json
 import os
 import pathlib
@@ -61,10 +62,10 @@ class Store:
         path.write_bytes(data)
         return self.load(path, **options)
 
-    def refuse(self, data, *words):
+    def refuse(self, data, *words, **options):
         """Loads what must be refused with all these words in the message, and leave nothing."""
         before = self.files()
-        result = self.load_bytes(data, code=1)
+        result = self.load_bytes(data, code=1, **options)
         for word in words:
             assert word in result.err, f"'{word}' is not in: {result.err}"
         assert result.err.count("\n") == 1, result.err
@@ -602,6 +603,65 @@ def bombs_and_lies_about_sizes_are_refused(scratch):
     deep = "/".join(["d"] * 1500)
     _refuse_layer(store, [entry(deep, b"x")], "1000 folders")
     _refuse_layer(store, [entry("n" * 5000, b"x")], "4095 bytes")
+
+
+def _with_index(layers, documents, index):
+    """A docker-archive that has an index.json and blobs besides, as newer dockers write them."""
+    archive = made.docker_archive(layers)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        members = [(info, tar.extractfile(info).read()) for info in tar.getmembers()]
+    blobs = [entry("blobs/sha256/" + made.digest(text)[7:], text) for text in documents]
+    return made.tar([*members, *blobs, entry("index.json", index)])
+
+
+def _describe(text, kind, **fields):
+    return {"mediaType": f"application/vnd.oci.image.{kind}.v1+json", "digest": made.digest(text),
+            "size": len(text), **fields}
+
+
+@test
+def indexes_that_name_the_same_again_and_again_are_given_up(scratch):
+    store = Store(scratch)
+    store.probe("list")
+    text, documents = b'{"schemaVersion":2,"manifests":[]}', []
+    for _ in range(5):
+        documents.append(text)
+        text = json.dumps({"schemaVersion": 2, "manifests": 300 * [_describe(text, "index")]}).encode()
+    layer = made.tar([entry("a", b"a")])
+    store.refuse(_with_index([layer], documents, text), "READ_BYTES_MAX", timeout=120)
+
+
+@test
+def a_manifest_with_other_layers_is_not_the_image_s(scratch):
+    store = Store(scratch)
+    other = made.tar([entry("b", b"b")])
+    for named in (True, False):
+        layer = made.tar([entry("a", str(named).encode())])
+        blob = layer if named else other
+        text = json.dumps({
+            "schemaVersion": 2, "config": _describe(made.config([made.digest(layer)]), "config"),
+            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "size": len(blob),
+                        "digest": made.digest(blob)}]}).encode()
+        index = json.dumps({"schemaVersion": 2, "manifests": [_describe(text, "manifest")]}).encode()
+        store.load_bytes(_with_index([layer], [text], index))
+        kept = store.root / "content/sha256" / made.digest(text)[7:]
+        assert kept.exists() == named, (named, store.files())
+
+
+@test
+def many_links_in_an_archive_are_found_quickly_and_are_limited(scratch):
+    store = Store(scratch)
+    store.probe("list")
+    layer = made.tar([entry("a", b"a")])
+    with tarfile.open(fileobj=io.BytesIO(made.docker_archive([layer]))) as tar:
+        members = [(info, tar.extractfile(info).read()) for info in tar.getmembers()]
+    links = [link(f"l{number}", f"m{number}") for number in range(20000)]
+    files = [entry(f"f{number}.json", b"{}") for number in range(20000)]
+    started = time.monotonic()
+    store.load_bytes(made.tar(links + files + members, tarfile.USTAR_FORMAT))
+    assert time.monotonic() - started < 60
+    links = [link(f"{'d/' * 900}{number}", "x" * 2000) for number in range(20000)]
+    store.refuse(made.tar(links + members, tarfile.GNU_FORMAT), "DOCUMENTS_MAX")
 
 
 @test

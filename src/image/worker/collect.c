@@ -28,25 +28,37 @@ static int check_blob_name(const char *path, const char *digest, struct error *e
     return error_set(err, -EBADMSG, "%s: its content has the digest %s", path, digest);
 }
 
+/* The first of this name, as with documents. */
+static const struct alias *find_alias(const struct load *load, const char *path)
+{
+    const struct alias *first = NULL;
+    size_t cursor = 0, place;
+
+    while (table_next(&load->aliases_places, table_hash_text(path), &cursor, &place)) {
+        const struct alias *alias = &load->aliases[place];
+        if (text_equal(alias->path, path) && (!first || alias < first))
+            first = alias;
+    }
+    return first;
+}
+
 static const char *resolve_alias(const struct load *load, const char *path)
 {
-    for (int depth = 0; depth < ALIAS_DEPTH_MAX; depth++) {
-        size_t i = 0;
-        while (i < load->aliases_count && !text_equal(load->aliases[i].path, path))
-            i++;
-        if (i == load->aliases_count)
-            return path;
-        path = load->aliases[i].target;
-    }
+    const struct alias *alias;
+
+    for (int depth = 0; depth < ALIAS_DEPTH_MAX && (alias = find_alias(load, path)); depth++)
+        path = alias->target;
     return path;
 }
 
 const struct document *load_find_document(const struct load *load, const char *path)
 {
+    size_t cursor = 0, place;
+
     path = resolve_alias(load, path);
-    for (size_t i = 0; i < load->documents_count; i++)
-        if (text_equal(load->documents[i].path, path))
-            return &load->documents[i];
+    while (table_next(&load->documents_places, table_hash_text(path), &cursor, &place))
+        if (text_equal(load->documents[place].path, path))
+            return &load->documents[place];
     return NULL;
 }
 
@@ -67,6 +79,15 @@ const struct document *load_find_blob_document(const struct load *load, const ch
     return load_find_document(load, path);
 }
 
+static int count_bytes(struct load *load, size_t bytes, struct error *err)
+{
+    load->documents_bytes += bytes;
+    if (load->documents_bytes > DOCUMENTS_MAX)
+        return error_set(err, -EFBIG, "more than %d MiB of documents and names (DOCUMENTS_MAX)",
+                         DOCUMENTS_MAX >> 20);
+    return 0;
+}
+
 static int add_document(struct load *load, const char *path, struct stream *stream,
                         struct error *err)
 {
@@ -79,12 +100,9 @@ static int add_document(struct load *load, const char *path, struct stream *stre
             return stream_drain(stream, err); /* of no use to us, whatever it is */
         buffer_append(&text, block, (size_t)n);
     }
-    if (n < 0)
-        return (int)n;
-    load->documents_bytes += text.length;
-    if (load->documents_bytes > DOCUMENTS_MAX)
-        return error_set(err, -EFBIG, "more than %d MiB of documents (DOCUMENTS_MAX)",
-                         DOCUMENTS_MAX >> 20);
+    int r = n < 0 ? (int)n : count_bytes(load, strlen(path) + text.length, err);
+    if (r < 0)
+        return r;
     if (load->documents_count % 64 == 0)
         load->documents =
             xrealloc(load->documents, load->documents_count + 64, sizeof(*load->documents));
@@ -93,6 +111,7 @@ static int add_document(struct load *load, const char *path, struct stream *stre
     document->length = text.length;
     document->text = buffer_steal(&text);
     digest_of_text(document->text, document->length, document->digest);
+    table_add(&load->documents_places, table_hash_text(path), load->documents_count);
     load->documents_count++;
     return check_blob_name(path, document->digest, err);
 }
@@ -166,9 +185,12 @@ static int add_alias(struct load *load, const char *path, const char *target, bo
 
     if (r < 0)
         return error_context(err, "link %s -> %s", path, target), r;
-    load->aliases = xrealloc(load->aliases, load->aliases_count + 1, sizeof(*load->aliases));
+    r = count_bytes(load, strlen(path) + strlen(clean), err);
+    if (load->aliases_count % 64 == 0)
+        load->aliases = xrealloc(load->aliases, load->aliases_count + 64, sizeof(*load->aliases));
+    table_add(&load->aliases_places, table_hash_text(path), load->aliases_count);
     load->aliases[load->aliases_count++] = (struct alias){xstrdup(path), clean};
-    return 0;
+    return r;
 }
 
 static int collect_entry(struct load *load, struct tar *tar, struct archive_entry *entry,

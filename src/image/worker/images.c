@@ -163,8 +163,11 @@ static int load_docker_image(struct load *load, const struct oci_image_docker_im
         if (!layers[i])
             return err->code;
     }
-    r = load_add_image(load, config, load_find_manifest(load, config->digest), layers,
-                       entry->layers_count, &image, err);
+    const struct document *manifest =
+        load_find_manifest(load, config->digest, layers, entry->layers_count);
+    r = load_count_reading(load, config, err);
+    if (r == 0)
+        r = load_add_image(load, config, manifest, layers, entry->layers_count, &image, err);
     if (r < 0)
         return r;
     image->names = strv_copy(entry->repo_tags);

@@ -80,8 +80,19 @@ static int no_platform(const struct load *load, const char *source, struct error
                      load->platform->architecture);
 }
 
+int load_count_reading(struct load *load, const struct document *document, struct error *err)
+{
+    load->read_bytes += document->length + DOCUMENT_COST;
+    if (load->read_bytes > READ_BYTES_MAX)
+        return error_set(err, -EFBIG,
+                         "its indexes name the same documents too often: more than %llu MiB would "
+                         "have to be read (READ_BYTES_MAX)",
+                         READ_BYTES_MAX >> 20);
+    return 0;
+}
+
 /* Follows a nested index to the manifest for this machine. */
-static int choose_manifest(const struct load *load, const struct oci_image_descriptor *descriptor,
+static int choose_manifest(struct load *load, const struct oci_image_descriptor *descriptor,
                            const char *source, int depth, const struct document **ret,
                            struct error *err)
 {
@@ -100,7 +111,9 @@ static int choose_manifest(const struct load *load, const struct oci_image_descr
     if (depth >= INDEX_DEPTH_MAX)
         return error_set(err, -ELOOP, "%s: more than %d indexes inside each other", source,
                          INDEX_DEPTH_MAX);
-    r = oci_image_index_parse(document->text, document->length, document->path, &index, err);
+    r = load_count_reading(load, document, err);
+    if (r == 0)
+        r = oci_image_index_parse(document->text, document->length, document->path, &index, err);
     if (r < 0)
         return r;
     for (size_t i = 0; i < index->manifests_count; i++) {
@@ -157,6 +170,8 @@ static int load_described(struct load *load, const struct oci_image_descriptor *
     /* Several names for one manifest are several descriptors. */
     struct image_worker_image *image = find_image(load, document->digest);
     if (!image)
+        r = load_count_reading(load, document, err);
+    if (!image && r == 0)
         r = load_manifest(load, document, &image, err);
     if (r == 0)
         add_names(image, descriptor);
@@ -180,28 +195,47 @@ int load_layout_images(struct load *load, const struct document *document, struc
     return r;
 }
 
-/* Depth first through whatever can be read; what cannot is not ours to judge here. */
-static const struct document *search_manifest(const struct load *load,
-                                              const struct document *document, bool is_an_index,
-                                              const char *config_digest, int depth)
+/* What is sought in the indexes of a docker-archive. */
+struct search {
+    struct load *load;
+    const char *config_digest;
+    const struct staged_layer *const *layers;
+    size_t count;
+};
+
+static bool is_sought(const struct search *search, const struct document *document)
 {
-    if (!is_an_index) {
-        _cleanup_oci_image_manifest_ struct oci_image_manifest *manifest = NULL;
-        if (oci_image_manifest_parse(document->text, document->length, NULL, &manifest, NULL) < 0 ||
-            !text_equal(manifest->config->digest, config_digest))
-            return NULL;
-        return document;
-    }
+    _cleanup_oci_image_manifest_ struct oci_image_manifest *manifest = NULL;
+
+    if (oci_image_manifest_parse(document->text, document->length, NULL, &manifest, NULL) < 0 ||
+        !text_equal(manifest->config->digest, search->config_digest) ||
+        manifest->layers_count != search->count)
+        return false;
+    for (size_t i = 0; i < search->count; i++)
+        if (!text_equal(manifest->layers[i]->digest, search->layers[i]->blob))
+            return false;
+    return true;
+}
+
+/* Depth first through whatever can be read; what cannot is not ours to judge here. */
+static const struct document *search_manifest(const struct search *search,
+                                              const struct document *document, bool is_an_index,
+                                              int depth)
+{
     _cleanup_oci_image_index_ struct oci_image_index *index = NULL;
-    if (depth > INDEX_DEPTH_MAX ||
-        oci_image_index_parse(document->text, document->length, NULL, &index, NULL) < 0)
+
+    if (depth > INDEX_DEPTH_MAX || load_count_reading(search->load, document, NULL) < 0)
+        return NULL;
+    if (!is_an_index)
+        return is_sought(search, document) ? document : NULL;
+    if (oci_image_index_parse(document->text, document->length, NULL, &index, NULL) < 0)
         return NULL;
     for (size_t i = 0; i < index->manifests_count; i++) {
         const struct oci_image_descriptor *descriptor = index->manifests[i];
-        const struct document *below = load_find_blob_document(load, descriptor->digest);
+        const struct document *below = load_find_blob_document(search->load, descriptor->digest);
         const struct document *found =
-            below ? search_manifest(load, below, platform_is_index(descriptor->media_type),
-                                    config_digest, depth + 1)
+            below ? search_manifest(search, below, platform_is_index(descriptor->media_type),
+                                    depth + 1)
                   : NULL;
         if (found)
             return found;
@@ -209,9 +243,11 @@ static const struct document *search_manifest(const struct load *load,
     return NULL;
 }
 
-const struct document *load_find_manifest(const struct load *load, const char *config_digest)
+const struct document *load_find_manifest(struct load *load, const char *config_digest,
+                                          const struct staged_layer *const *layers, size_t count)
 {
+    const struct search search = {load, config_digest, layers, count};
     const struct document *index = load_find_document(load, "index.json");
 
-    return index ? search_manifest(load, index, true, config_digest, 0) : NULL;
+    return index ? search_manifest(&search, index, true, 0) : NULL;
 }

@@ -26,6 +26,8 @@ void load_finish(struct load *load)
     free(load->documents);
     free(load->layers);
     free(load->aliases);
+    table_finish(&load->documents_places);
+    table_finish(&load->aliases_places);
     image_worker_result_free(load->result);
 }
 

@@ -12,6 +12,7 @@
 #include <schema/oci_image.h>
 
 #include "stream.h"
+#include "table.h"
 
 enum { DIGEST_TEXT_SIZE = 72 };
 
@@ -48,11 +49,14 @@ struct load {
     const struct image_worker_platform *platform;
     struct document *documents;
     size_t documents_count;
-    uint64_t documents_bytes;
+    struct table documents_places;
+    uint64_t documents_bytes; /* with the names of documents and links */
+    uint64_t read_bytes;      /* of documents that were parsed, each as often as it was */
     struct staged_layer *layers;
     size_t layers_count;
     struct alias *aliases;
     size_t aliases_count;
+    struct table aliases_places;
     struct image_worker_result *result;
 };
 
@@ -95,8 +99,11 @@ int load_layout_images(struct load *load, const struct document *index, struct e
 int load_add_image(struct load *load, const struct document *config,
                    const struct document *manifest, const struct staged_layer *const *layers,
                    size_t layers_count, struct image_worker_image **ret_image, struct error *err);
-/* layout.c: a manifest of the layout whose configuration has this digest, or NULL. */
-const struct document *load_find_manifest(const struct load *load, const char *config_digest);
+/* layout.c: a manifest of the layout with this configuration and these layers, or NULL. */
+const struct document *load_find_manifest(struct load *load, const char *config_digest,
+                                          const struct staged_layer *const *layers, size_t count);
+/* Before a document is parsed: indexes may name one any number of times. */
+int load_count_reading(struct load *load, const struct document *document, struct error *err);
 
 const char *layer_media_type(enum compression compression);
 bool digest_is_valid(const char *digest);
