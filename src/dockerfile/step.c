@@ -539,12 +539,13 @@ static void take_heredocs(struct making *making, struct build_run *run)
     set_list(&run->arguments, &run->arguments_count, command);
 }
 
-/* The build arguments show in front of the command: |2 A=b C=d /bin/sh -c ... */
+/* The build arguments show in front of the command: |2 A=b C=d /bin/sh -c ... Hidden ones are not
+ * counted, but that there are arguments shows. */
 static void comment_run(struct making *making, const struct build_run *run)
 {
     struct buffer text = BUFFER_INIT;
 
-    if (run->env_count)
+    if (run->env_count || run->hidden_count)
         buffer_printf(&text, "|%zu ", run->env_count);
     for (size_t i = 0; i < run->env_count; i++)
         buffer_printf(&text, "%s ", run->env[i]);

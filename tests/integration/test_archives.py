@@ -1,11 +1,13 @@
-"""Images made by umoci, buildah and skopeo: loaded, run, committed, saved, and read back by them."""
+"""Images of umoci, buildah, skopeo, podman, containerd and newer dockers: loaded, run, committed, saved, and read back."""
 
+import hashlib
 import json
 import os
 import pathlib
+import subprocess
 import tarfile
 
-from harness import main, run, test
+from harness import main, run, test, wait_for
 
 
 def outputs(instance, image, script):
@@ -132,6 +134,143 @@ def an_image_moves_to_another_instance(instance, other, images, scratch):
     first, second = (json.loads(each.cloche("inspect", image).out)[0]["Id"]
                      for each, image in ((instance, name), (other, moved)))
     assert first == second
+
+
+def podman(scratch):
+    """podman with a storage of its own, and no trust in what it does not need."""
+    policy = scratch / "policy.json"
+    policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+    options = ["--root", scratch / "podman", "--runroot", scratch / "podman-run", "--storage-driver", "vfs",
+               "--cgroup-manager", "cgroupfs", "--events-backend", "none", "--tmpdir", scratch / "podman-tmp"]
+
+    def tool(verb, *words):
+        trust = ["--signature-policy", policy] if verb == "load" else []
+        return run("podman", *options, verb, *trust, *words, timeout=300)
+    return tool
+
+
+def names_of(out):
+    return sorted(line.split(": ", 1)[1] for line in out.splitlines() if line.startswith("Loaded image"))
+
+
+@test
+def podman_and_we_read_each_other_s_archives(instance, images, scratch):
+    name, other = load(instance, two_layers(images, scratch / "two.tar")), load(instance, images.small("other:1"))
+    instance.cloche("save", "-o", scratch / "ours.tar", name, other)
+    tool = podman(scratch)
+    tool("load", "-q", "-i", scratch / "ours.tar")
+    kept = sorted(tool("images", "--format", "{{.Repository}}:{{.Tag}}").lines)
+    assert [word.rsplit("/", 1)[1] for word in kept] == sorted([name, other]), kept
+    instance.cloche("rmi", name, other)
+    full = next(word for word in kept if word.endswith(name))
+    for form in ("docker-archive", "oci-archive"):
+        tool("save", "-q", "--format", form, "-o", scratch / f"{form}.tar", full)
+        out = instance.cloche("load", "-i", scratch / f"{form}.tar").out
+        loaded = names_of(out)[0]
+        assert instance.cloche("run", "--rm", loaded).out == "new\n", (form, out)
+        assert outputs(instance, loaded, "stat -c '%a %u %g %h' setuid; ls /etc/group 2>&1; true") == \
+            "4755 1000 1001 2\nls: /etc/group: No such file or directory\n", form
+        instance.cloche("rmi", loaded)
+    tool("save", "-q", "-m", "-o", scratch / "both.tar", *kept)
+    assert names_of(instance.cloche("load", "-i", scratch / "both.tar").out) == kept
+
+
+@test
+def containerd_and_we_read_each_other_s_archives(instance, images, scratch):
+    name = load(instance, two_layers(images, scratch / "two.tar"))
+    instance.cloche("tag", name, "docker.io/library/moved:1")
+    instance.cloche("save", "-o", scratch / "ours.tar", "moved:1")
+    instance.cloche("rmi", name, "moved:1")
+    settings, sock = scratch / "containerd.toml", scratch / "containerd.sock"
+    settings.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+    daemon = subprocess.Popen(["containerd", "--config", settings, "--root", scratch / "containerd",
+                               "--state", scratch / "containerd-run", "--address", sock],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def ctr(*words, code=0):
+        return run("ctr", "--address", sock, *words, code=code, timeout=300)
+    try:
+        wait_for(lambda: ctr("version", code=None).code == 0, 60, "containerd answers")
+        ctr("images", "import", "--no-unpack", scratch / "ours.tar")
+        assert "docker.io/library/moved:1" in ctr("images", "ls", "-q").lines
+        ctr("images", "export", scratch / "theirs.tar", "docker.io/library/moved:1")
+    finally:
+        daemon.terminate()
+        daemon.wait()
+    assert names_of(instance.cloche("load", "-i", scratch / "theirs.tar").out) == ["moved:1"]
+    assert instance.cloche("run", "--rm", "moved:1").out == "new\n"
+
+
+def layout_of(images, folder, name):
+    """The small image as an unpacked OCI layout."""
+    images.copy(f"oci-archive:{images.small(name)}", f"oci:{folder}:{name}")
+    index = json.loads((folder / "index.json").read_text())
+    manifest = json.loads(blob(folder, index["manifests"][0]).read_text())
+    return index, manifest
+
+
+def blob(folder, descriptor):
+    return folder / "blobs/sha256" / descriptor["digest"].removeprefix("sha256:")
+
+
+def add_blob(folder, data, **fields):
+    digest = hashlib.sha256(data).hexdigest()
+    (folder / "blobs/sha256" / digest).write_bytes(data)
+    return {"digest": f"sha256:{digest}", "size": len(data), **fields}
+
+
+@test
+def archives_of_newer_dockers_are_loaded(instance, images, scratch):
+    """From 25 on they are OCI layouts with a manifest.json, of an index that has attestations, too."""
+    folder = scratch / "layout"
+    index, manifest = layout_of(images, folder, "newer:1")
+    platform = {"architecture": "arm64" if os.uname().machine == "aarch64" else "amd64", "os": "linux"}
+    statement = add_blob(folder, b'{"_type": "https://in-toto.io/Statement/v0.1"}', mediaType="application/vnd.in-toto+json")
+    config = add_blob(folder, b'{"architecture":"unknown","os":"unknown","config":{},"rootfs":{"type":"layers","diff_ids":[]}}',
+                      mediaType="application/vnd.oci.image.config.v1+json")
+    attestation = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                              "config": config, "layers": [statement]}).encode()
+    described = {**index["manifests"][0], "platform": platform, "annotations": {}}
+    inner = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [
+        described, add_blob(folder, attestation, mediaType="application/vnd.oci.image.manifest.v1+json",
+                            platform={"architecture": "unknown", "os": "unknown"},
+                            annotations={"vnd.docker.reference.type": "attestation-manifest",
+                                         "vnd.docker.reference.digest": described["digest"]})]}).encode()
+    top = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [
+        add_blob(folder, inner, mediaType="application/vnd.oci.image.index.v1+json", annotations={
+            "io.containerd.image.name": "docker.io/library/newer:1", "org.opencontainers.image.ref.name": "1"})]}
+    (folder / "index.json").write_text(json.dumps(top))
+    run("tar", "-C", folder, "-cf", scratch / "index.tar", "index.json", "oci-layout", "blobs")
+    path = [f"blobs/sha256/{layer['digest'][7:]}" for layer in manifest["layers"]]
+    (folder / "manifest.json").write_text(json.dumps([{
+        "Config": f"blobs/sha256/{manifest['config']['digest'][7:]}", "RepoTags": ["newer:1"], "Layers": path,
+        "LayerSources": {layer["digest"]: layer for layer in manifest["layers"]}}]))
+    run("tar", "-C", folder, "-cf", scratch / "newer.tar", "blobs", "index.json", "manifest.json", "oci-layout")
+    for archive in ("newer.tar", "index.tar"):
+        assert load(instance, scratch / archive) == "newer:1", archive
+        assert outputs(instance, "newer:1", "echo it runs") == "it runs\n", archive
+        assert (instance.root / "content/sha256" / described["digest"][7:]).exists(), f"{archive}: its own manifest is kept"
+        instance.cloche("rmi", "newer:1")
+
+
+@test
+def layers_that_are_not_to_be_distributed_are_loaded_where_they_are(instance, images, scratch):
+    folder = scratch / "layout"
+    index, manifest = layout_of(images, folder, "foreign:1")
+    manifest["layers"][0]["mediaType"] = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    manifest["layers"][0]["urls"] = ["http://127.0.0.1:1/never-asked"]
+    whole = blob(folder, manifest["layers"][0])
+    index["manifests"] = [add_blob(folder, json.dumps(manifest).encode(), mediaType=index["manifests"][0]["mediaType"],
+                                   annotations={"io.containerd.image.name": "docker.io/library/foreign:1"})]
+    (folder / "index.json").write_text(json.dumps(index))
+    run("tar", "-C", folder, "-cf", scratch / "foreign.tar", ".")
+    assert load(instance, scratch / "foreign.tar") == "foreign:1"
+    assert outputs(instance, "foreign:1", "echo it runs") == "it runs\n"
+    instance.cloche("rmi", "foreign:1")
+    whole.unlink()
+    run("tar", "-C", folder, "-cf", scratch / "foreign.tar", ".")
+    result = instance.cloche("load", "-i", scratch / "foreign.tar", code=1)
+    assert "does not have layer 1" in result.err, result
 
 
 @test

@@ -1,6 +1,8 @@
 """The same Dockerfiles built by dockerd's classic builder and by ours: trees and configurations
 must be the same. dockerd is one for all tests, with folders of its own and without networks."""
 
+import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -124,6 +126,76 @@ FAILURES = [
     "FROM small:1\nADD http://localhost:1/x /x\n", "FROM small:1\nCOPY one two /x\n",
 ]
 
+# name -> Dockerfile, or it and more words for `build`
+MORE = {
+    "ignored_dockerfile": "COPY . /all/",
+    "onbuild_copy_from": "ONBUILD COPY --chown=5:6 tree /t\nONBUILD RUN cat /t/a > /read\nONBUILD VOLUME /ov\nONBUILD EXPOSE 99",
+    "from_onbuild_copy_from": "FROM {onbuild_copy_from}\nONBUILD RUN echo again > /again",
+    "from_onbuild_twice": "FROM {from_onbuild_copy_from}\nRUN ls / > /tmp/ls",
+    "onbuild_in_stage": "FROM {onbuild_many} AS o\nRUN echo x > /tmp/x\nFROM small:1\nCOPY --from=o /ob /ob",
+    "onbuild_shell": "SHELL [\"/bin/sh\", \"-ec\"]\nONBUILD RUN echo $- > /flags\nONBUILD CMD from trigger",
+    "from_onbuild_shell": "FROM {onbuild_shell}",
+    "args_before_from": "ARG A=small\nARG B=1\nARG C=${A}:${B}\nFROM $C\nARG B\nARG C\nRUN echo \"[$A][$B][$C]\" > /args",
+    "arg_given_before_from": ("ARG TAG=none\nFROM small:$TAG\nARG TAG=inner\nENV T=$TAG", ["--build-arg", "TAG=1"]),
+    "arg_in_stage_name": "ARG S=one\nFROM small:1 AS one\nRUN echo 1 > /n\nFROM ${S}\nRUN cp /n /m",
+    "stages_in_each_other": "FROM small:1 AS a\nRUN echo a > /a\nFROM a AS b\nRUN echo b > /b\nFROM b AS c\nCOPY --from=a /a /c\n"
+                            "FROM c\nCOPY --from=b /b /d\nCOPY --from=2 /c /e",
+    "target": ("FROM small:1 AS first\nRUN echo 1 > /1\nFROM small:1 AS second\nRUN exit 7", ["--target", "first"]),
+    "target_case": ("FROM small:1 AS Some\nENV A=0\nFROM small:1\nRUN exit 7", ["--target", "sOME"]),
+    "arg_predefined_given": ("RUN echo \"[$HTTP_PROXY][$no_proxy]\" > /p\nARG no_proxy\nRUN echo \"[$no_proxy]\" > /q",
+                             ["--build-arg", "HTTP_PROXY=p", "--build-arg", "no_proxy=n"]),
+    "arg_empty_given": ("ARG A=default\nARG E=x\nRUN echo \"[$A][$E]\" > /a\nENV B=${A:-unset}", ["--build-arg", "A="]),
+    "arg_over_env": ("ENV A=env\nARG A=arg\nRUN echo $A > /a\nLABEL a=$A", ["--build-arg", "A=given"]),
+    "chown_names": "RUN echo 'odd:x:77:78::/:/bin/sh' >> /etc/passwd; printf 'oddgroup:x:79:\\nodd:x:80:\\n' >> /etc/group\n"
+                   "COPY --chown=odd one /1\nCOPY --chown=odd:oddgroup tree /2\nCOPY --chown=77:oddgroup two /3\nADD --chown=odd a.tar /4/",
+    "chown_from_stage": "FROM small:1 AS s\nRUN mkdir /s && echo s > /s/f && chown 9:9 /s/f && chmod 4711 /s/f\n"
+                        "FROM small:1\nCOPY --from=s --chown=shop:staff /s /t\nCOPY --chown=1 --from=s /s/f /u",
+    "wildcards": "COPY tree/*/* /1/\nCOPY [a-e]*e /2/\nCOPY */but /3/\nCOPY t*/a /5/\nCOPY ?ne /6",
+    "wildcard_folders": "COPY t*e /1/\nCOPY l*ed /2/\nCOPY tree/* /3/",
+    "add_archives_odd": "ADD empty.tar /1/\nADD not.tar.gz /2/\nADD links.tar /3\nADD a.tar a.tar.gz /4/",
+    "add_wildcard_archives": "ADD a.tar* /1/\nADD *.gz /2/",
+    "add_archive_onto_file": "RUN mkdir /x && echo old > /x/plain && chmod 600 /x/plain\nADD links.tar /x",
+    "escape_backtick_words": "# escape=`\nFROM small:1\nENV A=a` b B=\"c`\"d\" C=e\\f D='g`h'\nRUN echo x`\ny > /xy",
+    "escape_spaces": "#   ESCAPE  =  `  \nFROM small:1\nRUN echo 1 `\n 2 > /o",
+    "syntax_directive": "# syntax=example.org/never/fetched:1\nFROM small:1\nENV A=1",
+    "env_nested": "ENV A=1 B=B\nENV C=${A:-${B}} D=${N:-${A}} E=${N:+x}y F=${A:+$B$B}\nENV G=\"${A:-\"q\"}\"",
+    "env_braces": "ENV A=x\nENV B=${A}y C=$A.y D=$A-y E=$Ay F=\\${A} G=$ H=a$ I=$$A J=${A}$",
+    "shell_json_odd": "SHELL [ \"/bin/sh\" , \"-c\" ]\nRUN echo a   b > /a\nSHELL [\"/bin/busybox\", \"sh\", \"-xc\"]\nRUN echo $0 > /b\nCMD c d",
+    "healthcheck_replaced": "HEALTHCHECK --retries=5 CMD a\nHEALTHCHECK --interval=3m CMD [\"b\"]",
+    "healthcheck_none_alone": "HEALTHCHECK NONE",
+    "stop_signals": "STOPSIGNAL sigterm\nSTOPSIGNAL SIGRTMIN+3",
+    "volume_then_run": "RUN mkdir /v && echo 1 > /v/1\nVOLUME /v\nRUN echo 2 > /v/2; ls /v > /seen\nCOPY one /v/3",
+    "workdir_relative": "WORKDIR a/b\nWORKDIR c\nRUN pwd > p\nWORKDIR ../../d e\nCOPY one .",
+    "user_id_and_group": "RUN id > /i0\nUSER 1234:staff\nRUN id -u > /tmp/i1; id -g >> /tmp/i1\nUSER shop:0\nRUN id -g > /tmp/i2",
+    "labels_many_lines": "LABEL a=1 \\\n  b=\"two \\\nlines\" \\\n  # a comment\n  c='3' \\\n  \"d e\"=4\nLABEL a= b=\"\"",
+    "expose_ranges": "EXPOSE 9000-9002 9100-9101/sctp 1-2/TCP\nARG P=77\nEXPOSE $P ${P}1-${P}3/udp",
+    "cmd_with_quotes": "CMD echo \"a  b\" 'c' \\\n  d\nENTRYPOINT [\"sh\",\"-c\",\"echo \\\"x\\\" \\\\ \\u00e9\"]",
+    "entrypoint_of_stage": "FROM small:1 AS e\nENTRYPOINT [\"/e\"]\nCMD [\"old\"]\nFROM e\nENTRYPOINT [\"/f\"]",
+    "run_removes_base_files": "RUN rm /etc/group && rm -r /home && mkdir /home && touch /home/x && mv /bin/yes /bin/no",
+    "run_and_modes": "RUN umask 077; mkdir -p /m/n && touch /m/n/o && chmod 1777 /m && chown 3:4 /m/n && touch -d '2001-01-01' /m/n/o",
+    "copy_to_root_dot": "WORKDIR /w\nCOPY one /\nCOPY two /.\nCOPY tree/a ../\nCOPY three.txt ./",
+    "copy_same_names": "COPY one tree/../one ./two /s/\nCOPY tree tree/deep /t/",
+}
+
+IGNORES = {
+    "nothing": "\n\n# only a comment\n   \n",
+    "all": "*",
+    "all_but": "*\n!tree/deep\n!one",
+    # With a wildcard in the middle of an exception docker does not look into the folders below it; we do, as BuildKit does.
+    "all_but_inside": "**\n!tree/deep/c.txt\n!**/*.log",
+    "twice": "tree\n!tree/deep/b\ntree/deep\n!tree/deep/c.txt",
+    "stars": "**/b\n*/*/c.txt\ntree/**",
+    "stars_inside": "tree/**/b\n**/a\nski*/n?t",
+    "slashes": "/one\ntwo/\n./three.txt\ntree//deep/\n//sp ace",
+    "dots": "./tree/../one\n../one\n.\n",
+    "classes": "[ot]*\n![!t]ne\n\\$name",
+    "itself": "Dockerfile\n.dockerignore\n**/Dockerfile",
+    "blanks": "  one  \n\ttwo\t\n! three.txt\n!  tree/a\n#one\n #tree",
+    "order": "!one\none\n*.txt\n!three.txt\nthree*",
+    "returns": "one\r\ntree/deep\r\n!tree/deep/b\r\n",
+    "mark": "\ufeffone\ntwo\n",
+}
+
 
 def make_context(folder):
     for name, content in CONTEXT.items():
@@ -149,6 +221,16 @@ def make_context(folder):
                 entry.type, entry.uid, entry.gid, entry.mode, entry.linkname = kind, owner, owner + 1, 0o751, "file"
                 entry.size = 4 if kind == tarfile.REGTYPE else 0
                 tar.addfile(entry, io.BytesIO(b"tar\n"))
+    with tarfile.open(folder / "empty.tar", "w"):
+        pass
+    (folder / "not.tar.gz").write_bytes(gzip.compress(b"no tar at all\n" * 50))
+    with tarfile.open(folder / "links.tar", "w") as tar:
+        for path, kind, target in (("plain", tarfile.REGTYPE, ""), ("hard", tarfile.LNKTYPE, "plain"),
+                                   ("soft", tarfile.SYMTYPE, "../../etc/passwd"), ("pipe", tarfile.FIFOTYPE, ""),
+                                   ("no/entry/above", tarfile.REGTYPE, ""), ("plain", tarfile.REGTYPE, "")):
+            entry = tarfile.TarInfo(path)
+            entry.type, entry.linkname, entry.mode = kind, target, 0o640
+            tar.addfile(entry)
 
 
 def tree(data):
@@ -207,8 +289,9 @@ def difference(ours, theirs):
                      if ours.get(key) != theirs.get(key))
 
 
-@test
-def dockerfiles_become_the_same_images(instance, images, scratch, unique):
+@contextlib.contextmanager
+def both(instance, images, scratch, unique):
+    """dockerd, a context, and what is wrong so far."""
     docker = Docker(scratch, images, unique,
                     ["--cgroup-parent", f"/{unique}", "--storage-driver", "overlay2"])
     wrong = []
@@ -217,24 +300,41 @@ def dockerfiles_become_the_same_images(instance, images, scratch, unique):
         context = scratch / "context"
         context.mkdir()
         make_context(context)
+        yield docker, context, wrong
+    finally:
+        docker.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def compare(instance, docker, context, name, words, wrong):
+    options = ["-t", f"built:{name}", "--network", "none", "--label", "last=1", *words]
+    theirs = docker("build", *options, context, env={"DOCKER_BUILDKIT": "0"}, code=None)
+    ours = instance.cloche("build", *options, context, code=None)
+    if theirs.code or ours.code:
+        wrong.append(f"{name}: docker {theirs.code} {theirs.err[-300:]!r} ours {ours.code} {ours.err[-300:]!r}")
+        return
+    ours, theirs = our_side(instance, f"built:{name}"), docker_side(docker, f"built:{name}")
+    for kind, a, b in zip(("tree", "config"), ours, theirs):
+        if a != b:
+            wrong.append(f"{name}: {kind}\n{difference(a, b)}")
+    if ours[2] != theirs[2]:
+        wrong.append(f"{name}: history\n" + "\n".join(f"  ours {a}\n  docker's {b}" for a, b in zip(ours[2], theirs[2]) if a != b))
+    if ours[3] != theirs[3]:
+        wrong.append(f"{name}: author {ours[3]!r} {theirs[3]!r}")
+
+
+def write_dockerfile(context, text):
+    if "FROM" not in text:
+        text = "FROM small:1\n" + text
+    (context / "Dockerfile").write_text(re.sub(r"{(\w*onbuild\w*)}", r"built:\1", text) + "\n")
+
+
+@test
+def dockerfiles_become_the_same_images(instance, images, scratch, unique):
+    with both(instance, images, scratch, unique) as (docker, context, wrong):
         for name, text in DOCKERFILES.items():
-            if "FROM" not in text:
-                text = "FROM small:1\n" + text
-            (context / "Dockerfile").write_text(re.sub(r"{(\w*onbuild\w*)}", r"built:\1", text) + "\n")
-            options = ["-t", f"built:{name}", "--network", "none", "--build-arg", "B=given", "--label", "last=1"]
-            theirs = docker("build", *options, context, env={"DOCKER_BUILDKIT": "0"}, code=None)
-            ours = instance.cloche("build", *options, context, code=None)
-            if theirs.code or ours.code:
-                wrong.append(f"{name}: docker {theirs.code} {theirs.err[-300:]!r} ours {ours.code} {ours.err[-300:]!r}")
-                continue
-            ours, theirs = our_side(instance, f"built:{name}"), docker_side(docker, f"built:{name}")
-            for kind, a, b in zip(("tree", "config"), ours, theirs):
-                if a != b:
-                    wrong.append(f"{name}: {kind}\n{difference(a, b)}")
-            if ours[2] != theirs[2]:
-                wrong.append(f"{name}: history\n" + "\n".join(f"  ours {a}\n  docker's {b}" for a, b in zip(ours[2], theirs[2]) if a != b))
-            if ours[3] != theirs[3]:
-                wrong.append(f"{name}: author {ours[3]!r} {theirs[3]!r}")
+            write_dockerfile(context, text)
+            compare(instance, docker, context, name, ["--build-arg", "B=given"], wrong)
         for text in FAILURES:
             (context / "Dockerfile").write_text(text)
             theirs = docker("build", "--network", "none", context, env={"DOCKER_BUILDKIT": "0"}, code=None)
@@ -243,9 +343,26 @@ def dockerfiles_become_the_same_images(instance, images, scratch, unique):
                 note(f"{text!r}\n docker {theirs.code}: {theirs.err.strip()}\n ours   {ours.code}: {ours.err.strip()}")
             if bool(theirs.code) != bool(ours.code):
                 wrong.append(f"{text!r}: docker {theirs.code} {theirs.err!r}, ours {ours.code} {ours.err!r}")
-    finally:
-        docker.close()
-    assert not wrong, "\n".join(wrong)
+
+
+@test
+def odd_dockerfiles_become_the_same_images(instance, images, scratch, unique):
+    with both(instance, images, scratch, unique) as (docker, context, wrong):
+        write_dockerfile(context, DOCKERFILES["onbuild_many"])
+        compare(instance, docker, context, "onbuild_many", [], wrong)
+        for name, given in MORE.items():
+            text, words = given if isinstance(given, tuple) else (given, [])
+            write_dockerfile(context, text)
+            compare(instance, docker, context, name, words, wrong)
+
+
+@test
+def the_same_is_ignored(instance, images, scratch, unique):
+    with both(instance, images, scratch, unique) as (docker, context, wrong):
+        write_dockerfile(context, "COPY . /all/")
+        for name, text in IGNORES.items():
+            (context / ".dockerignore").write_text(text)
+            compare(instance, docker, context, name, [], wrong)
 
 
 if __name__ == "__main__":

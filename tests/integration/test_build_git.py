@@ -225,6 +225,53 @@ def hostile_and_absent_repositories_are_refused(instance, images, scratch):
     assert instance.cloche("build", add, code=1).err
 
 
+def object_of(repository, kind, data):
+    """Writes what git's own commands would refuse to make."""
+    return run("git", "-C", repository, "hash-object", "-t", kind, "-w", "--stdin", "--literally", text=False,
+               input=data, env=IDENTITY).out.decode().strip()
+
+
+def tree_of(entries):
+    """entries: list of (mode, name, object)."""
+    return b"".join(f"{mode} {name}".encode() + b"\0" + bytes.fromhex(identity) for mode, name, identity in entries)
+
+
+@test
+def trees_that_want_to_be_more_than_files_are_refused(instance, images, scratch):
+    """What would be git's own folder, a way out of the repository, or more than a disk holds."""
+    root, shop = prepare(instance, images, scratch)
+    shop.commit({"Dockerfile": DOCKERFILE, "data": "x\n"})
+    marker = scratch / "was-here"
+    script = object_of(shop.bare, "blob", f"#!/bin/sh\ntouch {marker}\n".encode())
+    dockerfile = object_of(shop.bare, "blob", DOCKERFILE.encode())
+    link = object_of(shop.bare, "blob", b"/etc")
+    hooks = object_of(shop.bare, "tree", tree_of([("100755", "post-checkout", script)]))
+    inner = object_of(shop.bare, "tree", tree_of([("40000", "hooks", hooks)]))
+    written = object_of(shop.bare, "tree", tree_of([("100644", "escaped", script)]))
+    bomb = object_of(shop.bare, "tree", tree_of([("100644", f"{number:04}", script) for number in range(1000)]))
+    for _ in range(4):
+        bomb = object_of(shop.bare, "tree", tree_of([("40000", f"{number:02}", bomb) for number in range(20)]))
+    cases = {
+        "folder": [("40000", ".git", inner), ("100644", "Dockerfile", dockerfile)],
+        "folder-in-capitals": [("40000", ".GIT", inner), ("100644", "Dockerfile", dockerfile)],
+        "way-out": [("100644", "../escaped", script), ("100644", "Dockerfile", dockerfile)],
+        "parent": [("40000", "..", written), ("100644", "Dockerfile", dockerfile)],
+        "link-and-folder": [("100644", "Dockerfile", dockerfile), ("120000", "d", link), ("40000", "d", written)],
+        "bomb": [("100644", "Dockerfile", dockerfile), ("40000", "bomb", bomb)],
+    }
+    for name, entries in cases.items():
+        top = object_of(shop.bare, "tree", tree_of(entries))
+        commit = object_of(shop.bare, "commit", f"tree {top}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\n\nx\n".encode())
+        (shop.bare / "refs/heads" / name).write_text(commit + "\n")
+    with git_daemon(root) as daemon:
+        for name in cases:
+            result = build(instance, f"{daemon}/shop.git#{name}", code=None)
+            assert not marker.exists() and not os.path.exists("/etc/escaped"), name
+            if name not in ("folder-in-capitals", "link-and-folder"):  # which git may take for one of both
+                assert result.code == 1 and "git" in result.err, (name, result)
+            assert os.listdir(instance.root / "staging") == [], name
+
+
 @test
 def a_silent_server_is_given_up_and_a_build_can_be_cancelled(instance, images, scratch):
     config = scratch / "cloched.conf"

@@ -52,7 +52,7 @@ static int look_up(int root_fd, const char *path, const char *what, const char *
     if (r < 0)
         return error_context(err, "%s", path), r;
     if (!name[0] || find_number(accounts, name, ret) < 0)
-        return error_set(err, -ENOENT, "can't find %s: no such %s: %s", what,
+        return error_set(err, -ENOENT, "can't find %s %s: no such %s: %s", what, name,
                          text_equal(what, "uid for user") ? "user" : "group", name);
     return 0;
 }
