@@ -32,7 +32,7 @@ struct slot {
 struct checksum_stream {
     struct stream stream;
     struct stream *source;
-    unsigned kept; /* slots that may wait when the source is read again */
+    unsigned kept;    /* slots that may wait when the source is read again */
     EVP_MD_CTX *hash; /* the thread's while it runs */
     uint64_t length;
     uint64_t flushed;

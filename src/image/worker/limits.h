@@ -11,8 +11,8 @@ enum {
     ARCHIVE_ENTRIES_MAX = 100000,     /* of the archive, not of its layers */
     ARCHIVE_LAYERS_MAX = 4096,
     ARCHIVE_IMAGES_MAX = 1024,
-    INDEX_DEPTH_MAX = 4,   /* indexes inside indexes */
-    DOCUMENT_COST = 512,   /* bytes that a document counts for READ_BYTES_MAX besides its own */
+    INDEX_DEPTH_MAX = 4, /* indexes inside indexes */
+    DOCUMENT_COST = 512, /* bytes that a document counts for READ_BYTES_MAX besides its own */
     LAYER_ENTRIES_MAX = 4000000,
     PATH_LENGTH_MAX = 4095,        /* of an entry's path */
     PATH_DEPTH_MAX = 1000,         /* components of an entry's path */
