@@ -2,12 +2,14 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/buffer.h>
 
 #include "blob.h"
 #include "worker.h"
 
 enum {
     FILE_BLOCK = 256 * 1024,
+    BLOCKS = 4, /* that many less one may wait to be summed up (checksum.c) */
     HEADWAY = 1024 * 1024, /* bytes after which earlier failures are forgotten */
 };
 
@@ -25,19 +27,24 @@ struct blob {
     bool
         whole; /* the server has no use for a first byte: all of it, and what is there is skipped */
     int64_t told;
-    char block[FILE_BLOCK];
+    unsigned next; /* of blocks, the one that is filled next */
+    struct buffer blocks[BLOCKS];
 };
 
 static ssize_t read_partial(struct blob *blob, const void **block, struct error *err)
 {
     uint64_t left = blob->source->partial_length - blob->position;
-    ssize_t n = pread(blob->source->partial_fd, blob->block,
+    struct buffer *next = &blob->blocks[blob->next];
+
+    buffer_clear(next);
+    buffer_reserve(next, FILE_BLOCK);
+    ssize_t n = pread(blob->source->partial_fd, next->data,
                       left < FILE_BLOCK ? (size_t)left : FILE_BLOCK, (off_t)blob->position);
 
     if (n <= 0)
         return error_errno(err, n < 0 ? errno : EIO, "read what is there of %s", blob->what);
     blob->position += (uint64_t)n;
-    *block = blob->block;
+    *block = next->data;
     return n;
 }
 
@@ -141,11 +148,11 @@ static ssize_t read_network(struct blob *blob, const void **block, struct error 
 {
     for (;;) {
         _cleanup_error_ struct error reason = ERROR_INIT;
-        const void *data = NULL;
+        struct buffer *next = &blob->blocks[blob->next];
         int r = blob->open ? 0 : open_answer(blob, &reason);
-        ssize_t n = r < 0 ? r : http_read(blob->source->lane, &data, &reason);
+        ssize_t n = r < 0 ? r : http_take(blob->source->lane, next, &reason);
         if (n > 0)
-            n = take(blob, data, (size_t)n, block, &reason);
+            n = take(blob, next->data, next->length, block, &reason);
         else if (n == 0)
             n = ended_early(blob, &reason);
         if (n > 0)
@@ -158,15 +165,24 @@ static ssize_t read_network(struct blob *blob, const void **block, struct error 
     }
 }
 
+static ssize_t read_block(struct blob *blob, const void **block, struct error *err)
+{
+    if (blob->position < blob->source->partial_length)
+        return read_partial(blob, block, err);
+    ssize_t n = read_network(blob, block, err);
+    *blob->source->ret_broken = n < 0 && n != -EBADMSG;
+    return n;
+}
+
 static ssize_t blob_read(struct stream *stream, const void **block, struct error *err)
 {
     struct blob *blob = (struct blob *)stream;
 
-    if (blob->position < blob->source->partial_length)
-        return read_partial(blob, block, err);
-    if (blob->position < blob->source->descriptor->size) {
-        ssize_t n = read_network(blob, block, err);
-        *blob->source->ret_broken = n < 0 && n != -EBADMSG;
+    if (blob->position < blob->source->descriptor->size ||
+        blob->position < blob->source->partial_length) {
+        ssize_t n = read_block(blob, block, err);
+        if (n > 0)
+            blob->next = (blob->next + 1) % BLOCKS;
         return n;
     }
     /* To the end of the answer, so that its connection can be used again. */
@@ -189,6 +205,8 @@ static void blob_destroy(struct stream *stream)
     if (blob->open)
         http_end(blob->source->lane);
     session_call_finish(&blob->call);
+    for (size_t i = 0; i < BLOCKS; i++)
+        buffer_finish(&blob->blocks[i]);
     free(blob->url);
     free(blob->what);
     free(blob);
@@ -200,6 +218,7 @@ struct stream *blob_stream(const struct blob_source *source)
     struct blob *blob = xnew(struct blob);
 
     blob->stream.ops = &ops;
+    blob->stream.kept = BLOCKS - 1;
     blob->source = source;
     blob->url =
         session_url(source->session, "%s/blobs/%s", source->repository, source->descriptor->digest);

@@ -530,7 +530,8 @@ int http_begin(struct http_lane *lane, const struct http_request *request,
     return r;
 }
 
-ssize_t http_read(struct http_lane *lane, const void **ret_block, struct error *err)
+/* 1: there is some of the body. */
+static int wait_for_body(struct http_lane *lane, struct error *err)
 {
     if (lane->given)
         buffer_clear(&lane->body);
@@ -540,12 +541,33 @@ ssize_t http_read(struct http_lane *lane, const void **ret_block, struct error *
         if (r < 0)
             return r;
     }
-    if (lane->body.length) {
-        *ret_block = lane->body.data;
-        lane->given = true;
-        return (ssize_t)lane->body.length;
-    }
+    if (lane->body.length)
+        return 1;
     return lane->result == CURLE_OK ? 0 : connection_failure(lane, err);
+}
+
+ssize_t http_read(struct http_lane *lane, const void **ret_block, struct error *err)
+{
+    int r = wait_for_body(lane, err);
+
+    if (r <= 0)
+        return r;
+    *ret_block = lane->body.data;
+    lane->given = true;
+    return (ssize_t)lane->body.length;
+}
+
+ssize_t http_take(struct http_lane *lane, struct buffer *buffer, struct error *err)
+{
+    int r = wait_for_body(lane, err);
+
+    if (r <= 0)
+        return r;
+    struct buffer body = lane->body;
+    buffer_clear(buffer);
+    lane->body = *buffer;
+    *buffer = body;
+    return (ssize_t)buffer->length;
 }
 
 void http_end(struct http_lane *lane)

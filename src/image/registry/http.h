@@ -101,6 +101,8 @@ int http_begin(struct http_lane *lane, const struct http_request *request,
 /* The next piece of the body, valid until the next call; 0 at its end. A body that ends before its
  * length is -ECONNRESET. */
 ssize_t http_read(struct http_lane *lane, const void **ret_block, struct error *err);
+/* The same as the content of the caller's buffer, whose memory the lane takes in exchange. */
+ssize_t http_take(struct http_lane *lane, struct buffer *buffer, struct error *err);
 /* Lets go of the answer; the connection is kept when the body was read to its end. */
 void http_end(struct http_lane *lane);
 

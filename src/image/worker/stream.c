@@ -106,6 +106,7 @@ struct stream *stream_peek(struct stream *source, size_t wanted, const void **re
     struct peek_stream *self = xnew(struct peek_stream);
 
     self->stream.ops = &ops;
+    self->stream.kept = source->kept; /* its own block stays as long as it does */
     self->source = source;
     while (self->start.length < wanted) {
         const void *block;
