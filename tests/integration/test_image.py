@@ -584,6 +584,23 @@ def a_layer_may_come_more_than_once(scratch):
 
 
 @test
+def folders_that_links_make_deeper_than_paths_can_be_are_removed_again(scratch):
+    """Each link leads to the end of the one before it, and the next 900 folders are below it."""
+    store = Store(scratch)
+    store.probe("list")
+    entries, deep = [], "d/" * 900
+    for number in range(5):
+        above = f"l{number - 1}/" if number else ""
+        entries += [entry(f"{above}{deep}f", b"x"), link(f"l{number}", (above + deep)[:-1])]
+    store.load_bytes(made.docker_archive([made.tar(entries)]))
+    assert store.files() != []
+    run("prlimit", "--nofile=500", PROBE, store.root, "rmi", "hand:1", env={"IMAGE_WORKER": str(program("cloche-image"))})
+    assert store.files() == []
+    entries.append(entry("../out", b"x"))  # and what was begun and refused
+    store.refuse(made.docker_archive([made.tar(entries)]), "'..'")
+
+
+@test
 def bombs_and_lies_about_sizes_are_refused(scratch):
     store = Store(scratch)
     store.probe("list")

@@ -66,25 +66,78 @@ static int note_implicit(struct unpack *unpack, const char *path, struct error *
     return 0;
 }
 
-/* Finds or makes the folder, component by component from the first one that is missing. */
+/* A slash between the two places, near the middle; 0: there is none. */
+static size_t middle_slash(const char *path, size_t after, size_t before)
+{
+    size_t middle = after + (before - after) / 2;
+
+    for (size_t at = middle; at > after; at--)
+        if (path[at] == '/')
+            return at;
+    for (size_t at = middle + 1; at < before; at++)
+        if (path[at] == '/')
+            return at;
+    return 0;
+}
+
+/* The longest beginning of the path that is there. By halves: through links, which may follow each
+ * other, a look at a path can take as long as many thousand others. */
+static int open_beginning(const struct unpack *unpack, const char *path, size_t *ret_length,
+                          struct error *err)
+{
+    _cleanup_close_ int found = file_open_in_root(unpack->root_fd, ".", O_PATH | O_DIRECTORY, 0);
+    size_t there = 0, missing = strlen(path), at;
+
+    while (found >= 0 && (at = middle_slash(path, there, missing))) {
+        _cleanup_free_ char *part = xstrndup(path, at);
+        int fd = file_open_in_root(unpack->root_fd, part, O_PATH | O_DIRECTORY, 0);
+        if (fd == -ENOENT) {
+            missing = at;
+            continue;
+        }
+        if (fd < 0)
+            return error_errno(err, -fd, "open its folder '%s'", part);
+        close_fd(found);
+        found = fd;
+        there = at;
+    }
+    if (found < 0)
+        return error_errno(err, -found, "open the root");
+    *ret_length = there;
+    return steal_fd(&found);
+}
+
+/* path is that of the new folder, the last component of which is name. */
+static int make_implicit(struct unpack *unpack, int above_fd, const char *path, const char *name,
+                         struct error *err)
+{
+    if (mkdirat(above_fd, name, 0755) < 0)
+        return error_errno(err, errno, "create its folder '%s'", path);
+    int r = note_implicit(unpack, path, err);
+    if (r < 0)
+        return r;
+    int fd = openat(above_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? error_errno(err, errno, "open its folder '%s'", path) : fd;
+}
+
+/* Finds or makes the folder. */
 static int open_parent(struct unpack *unpack, const char *parent, struct error *err)
 {
+    size_t at = 0;
     int fd = file_open_in_root(unpack->root_fd, parent[0] ? parent : ".", O_PATH | O_DIRECTORY, 0);
 
     if (fd != -ENOENT)
         return fd < 0 ? error_errno(err, -fd, "open its folder '%s'", parent) : fd;
-    const char *slash = strrchr(parent, '/');
-    _cleanup_free_ char *above = slash ? xstrndup(parent, (size_t)(slash - parent)) : xstrdup("");
-    _cleanup_close_ int above_fd = open_parent(unpack, above, err);
-    if (above_fd < 0)
-        return above_fd;
-    if (mkdirat(above_fd, slash ? slash + 1 : parent, 0755) < 0)
-        return error_errno(err, errno, "create its folder '%s'", parent);
-    int r = note_implicit(unpack, parent, err);
-    if (r < 0)
-        return r;
-    fd = file_open_in_root(unpack->root_fd, parent, O_PATH | O_DIRECTORY, 0);
-    return fd < 0 ? error_errno(err, -fd, "open its folder '%s'", parent) : fd;
+    fd = open_beginning(unpack, parent, &at, err);
+    while (fd >= 0 && parent[at]) {
+        size_t begin = at + (parent[at] == '/');
+        at = begin + strcspn(parent + begin, "/");
+        _cleanup_free_ char *path = xstrndup(parent, at);
+        int below = make_implicit(unpack, fd, path, path + begin, err);
+        close_fd(fd);
+        fd = below;
+    }
+    return fd;
 }
 
 static int find_parent(struct unpack *unpack, struct item *item, struct error *err)
