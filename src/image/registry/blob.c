@@ -9,7 +9,7 @@
 
 enum {
     FILE_BLOCK = 256 * 1024,
-    BLOCKS = 4, /* that many less one may wait to be summed up (checksum.c) */
+    BLOCKS = 4,            /* that many less one may wait to be summed up (checksum.c) */
     HEADWAY = 1024 * 1024, /* bytes after which earlier failures are forgotten */
 };
 
