@@ -55,9 +55,11 @@ void container_write_status(struct monitor *monitor)
     _cleanup_buffer_ struct buffer text = BUFFER_INIT;
     _cleanup_error_ struct error err = ERROR_INIT;
     struct monitor_status status;
+    uint64_t began = 0;
 
     container_fill_status(monitor, &status);
-    monitor_status_format(&status, monitor->failure.message, &text);
+    (void)process_start_time(getpid(), &began);
+    monitor_status_format(&status, began, monitor->failure.message, &text);
     if (file_replace_at(monitor->bundle_fd, "status", text.data, text.length, 0600, &err) < 0)
         log_failure(LOG_ERROR, &err, "container %s", monitor->options->id);
 }

@@ -48,7 +48,8 @@ struct other {
     const char *bundle;
     const char *id; /* the last part of bundle */
     pid_t monitor;
-    pid_t pid; /* 0: it is between two runs */
+    uint64_t monitor_started; /* as process_start_time() tells; 0: not known */
+    pid_t pid;                /* 0: it is between two runs */
 };
 
 static int not_running(const struct other *other, const char *what, struct error *err)
@@ -59,16 +60,24 @@ static int not_running(const struct other *other, const char *what, struct error
 
 /* ---- who it is ---- */
 
-/* Only a monitor of this bundle has these two words one after the other. */
-static bool is_its_monitor(const struct other *other)
+/* A process in the container can have got the number, but not the time. */
+static bool began_then(const struct other *other)
+{
+    uint64_t started;
+
+    return process_start_time(other->monitor, &started) == 0 &&
+           (!other->monitor_started || started == other->monitor_started);
+}
+
+/* Only a monitor of this bundle has these two words one after the other; or who poses as it. */
+static bool has_its_words(const struct other *other)
 {
     _cleanup_free_ char *path = xasprintf("/proc/%d/cmdline", (int)other->monitor);
     _cleanup_free_ char *line = NULL;
     static const char option[] = "--bundle";
     size_t length, bundle = strlen(other->bundle) + 1;
 
-    if (other->monitor <= 0 ||
-        file_read_at(AT_FDCWD, path, COMMAND_LINE_MAX, &line, &length, NULL) < 0)
+    if (file_read_at(AT_FDCWD, path, COMMAND_LINE_MAX, &line, &length, NULL) < 0)
         return false;
     for (const char *at = line; at < line + length; at += strlen(at) + 1) {
         if (strcmp(at, option) == 0 && (size_t)(line + length - at) >= sizeof(option) + bundle &&
@@ -91,7 +100,8 @@ static pid_t parent_of(pid_t pid)
 /* A first process is its monitor's child. */
 static bool is_still(const struct other *other)
 {
-    return is_its_monitor(other) && (!other->pid || parent_of(other->pid) == other->monitor);
+    return other->monitor > 0 && began_then(other) && has_its_words(other) &&
+           (!other->pid || parent_of(other->pid) == other->monitor);
 }
 
 static int find(const char *bundle, const char *what, struct other *ret, struct error *err)
@@ -100,7 +110,7 @@ static int find(const char *bundle, const char *what, struct other *ret, struct 
     struct monitor_status status;
 
     *ret = (struct other){.bundle = bundle, .id = strrchr(bundle, '/') + 1};
-    if (fd < 0 || monitor_status_read(fd, &status, NULL, NULL) < 0 ||
+    if (fd < 0 || monitor_status_read_monitor(fd, &status, &ret->monitor_started, NULL) < 0 ||
         status.state == MONITOR_STATE_EXITED)
         return not_running(ret, what, err);
     ret->monitor = status.monitor_pid;

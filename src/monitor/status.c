@@ -25,12 +25,14 @@ const char *monitor_health_name(uint32_t status)
     return health_names[status < ARRAY_SIZE(health_names) ? status : 0];
 }
 
-void monitor_status_format(const struct monitor_status *status, const char *error,
-                           struct buffer *out)
+void monitor_status_format(const struct monitor_status *status, uint64_t monitor_started,
+                           const char *error, struct buffer *out)
 {
     buffer_printf(out, "version=%d\nstate=%s\nmonitor=%d\npid=%d\nstarted=%llu\n",
                   MONITOR_STATUS_VERSION, state_names[status->state], status->monitor_pid,
                   status->pid, (unsigned long long)status->started);
+    if (monitor_started)
+        buffer_printf(out, "monitor_started=%llu\n", (unsigned long long)monitor_started);
     if (status->restarts)
         buffer_printf(out, "restarts=%u\n", status->restarts);
     if (status->health)
@@ -96,16 +98,25 @@ static int parse_i32(const char *value, int32_t *ret)
     return 0;
 }
 
+/* What a file says. */
+struct content {
+    struct monitor_status status;
+    uint64_t monitor_started;
+    char *error; /* owned */
+};
+
 /* Unknown names are passed over: a version that must not do so has another number. */
-static int parse_field(const char *name, const char *value, struct monitor_status *status,
-                       char **error)
+static int parse_field(const char *name, const char *value, struct content *content)
 {
+    struct monitor_status *status = &content->status;
     int32_t oom = 0;
 
     if (text_equal(name, "state"))
         return parse_state(value, &status->state);
     if (text_equal(name, "monitor"))
         return parse_i32(value, &status->monitor_pid);
+    if (text_equal(name, "monitor_started"))
+        return parse_number(value, UINT64_MAX, &content->monitor_started);
     if (text_equal(name, "pid"))
         return parse_i32(value, &status->pid);
     if (text_equal(name, "started"))
@@ -128,8 +139,8 @@ static int parse_field(const char *name, const char *value, struct monitor_statu
     if (text_equal(name, "next_start"))
         return parse_number(value, UINT64_MAX, &status->next_start);
     if (text_equal(name, "error")) {
-        free(*error);
-        *error = xstrdup(value);
+        free(content->error);
+        content->error = xstrdup(value);
     }
     return 0;
 }
@@ -149,30 +160,62 @@ static int check_version(const char *text, struct error *err)
     return 0;
 }
 
-int monitor_status_read(int dir_fd, struct monitor_status *ret, char **ret_error, struct error *err)
+static int parse(char *text, struct content *content, struct error *err)
 {
-    _cleanup_free_ char *text = NULL, *failure = NULL;
-    struct monitor_status status = {0};
-    char *rest, *line;
-    int r;
+    char *rest;
+    int r = check_version(text, err);
 
-    r = file_read_at(dir_fd, "status", MONITOR_STATUS_FILE_MAX * 2, &text, NULL, err);
     if (r < 0)
         return r;
-    r = check_version(text, err);
-    if (r < 0)
-        return r;
-    for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         char *equals = strchr(line, '=');
         if (equals)
             *equals = '\0';
-        if (!equals || parse_field(line, equals + 1, &status, &failure) < 0)
+        if (!equals || parse_field(line, equals + 1, content) < 0)
             return error_set(err, -EBADMSG, "status: malformed line '%s'", line);
     }
-    if (!status.state)
-        return error_set(err, -EBADMSG, "status: no state");
-    *ret = status;
+    return content->status.state ? 0 : error_set(err, -EBADMSG, "status: no state");
+}
+
+/* On failure there is no error to free in *ret. */
+static int read_content(int dir_fd, struct content *ret, struct error *err)
+{
+    _cleanup_free_ char *text = NULL;
+    int r = file_read_at(dir_fd, "status", MONITOR_STATUS_FILE_MAX * 2, &text, NULL, err);
+
+    *ret = (struct content){0};
+    if (r < 0)
+        return r;
+    r = parse(text, ret, err);
+    if (r < 0)
+        free(steal_ptr(ret->error));
+    return r;
+}
+
+int monitor_status_read(int dir_fd, struct monitor_status *ret, char **ret_error, struct error *err)
+{
+    struct content content;
+    int r = read_content(dir_fd, &content, err);
+
+    if (r < 0)
+        return r;
+    *ret = content.status;
     if (ret_error)
-        *ret_error = steal_ptr(failure);
+        *ret_error = steal_ptr(content.error);
+    free(content.error);
+    return 0;
+}
+
+int monitor_status_read_monitor(int dir_fd, struct monitor_status *ret, uint64_t *ret_started,
+                                struct error *err)
+{
+    struct content content;
+    int r = read_content(dir_fd, &content, err);
+
+    if (r < 0)
+        return r;
+    free(content.error);
+    *ret = content.status;
+    *ret_started = content.monitor_started;
     return 0;
 }

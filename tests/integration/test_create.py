@@ -7,6 +7,8 @@ import json
 import os
 import pathlib
 import re
+import signal
+import subprocess
 
 from harness import main, run, test, wait_for
 
@@ -229,6 +231,34 @@ def who_restarts_joins_the_others_as_they_are_then(instance, images):
     state = described(instance, "guest")["State"]
     assert state["ExitCode"] == 125 and "non running container" in state["Error"], state
     instance.cloche("rm", "-f", "guest")
+
+
+@test
+def who_has_got_the_number_of_a_monitor_is_not_joined(instance, images):
+    """A process of a container, with the words of a monitor and a child."""
+    load(instance, images)
+    instance.cloche("run", "-d", "--name", "donor", IMAGE, "sleep", "1000")
+    instance.cloche("run", "-d", "--name", "guest", "--restart", "always", "--pid", "container:donor",
+                    IMAGE, "sleep", "1000")
+    bundle = instance.run_folder / "containers" / described(instance, "donor")["Id"]
+    guest = instance.run_folder / "containers" / described(instance, "guest")["Id"] / "status"
+    facts = dict(line.split("=", 1) for line in (bundle / "status").read_text().splitlines())
+    instance.kill_daemon()
+    for name in ("monitor", "pid"):
+        os.kill(int(facts[name]), signal.SIGKILL)
+    impostor = subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; wait", "--bundle", bundle],
+                                stdout=subprocess.PIPE, text=True)
+    child = int(impostor.stdout.readline())
+    try:
+        # As if the numbers had come round.
+        facts.update(monitor=impostor.pid, pid=child)
+        (bundle / "status").write_text("".join(f"{name}={facts[name]}\n" for name in facts))
+        wait_for(lambda: "state=restarting" in guest.read_text()
+                 and "non running container" in guest.read_text())
+    finally:
+        os.kill(child, signal.SIGKILL)
+        impostor.wait()
+    instance.cloche("rm", "-f", "guest", "donor")
 
 
 # ---------------------------------------------------------------- mounts

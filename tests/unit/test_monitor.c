@@ -176,12 +176,16 @@ static void status_there_and_back(void **state)
     struct buffer text = BUFFER_INIT;
     char *error = NULL;
 
-    monitor_status_format(&status, "it\nbroke", &text);
+    monitor_status_format(&status, 4711, "it\nbroke", &text);
     write_status(text.data);
     assert_int_equal(monitor_status_read(folder_fd, &read_back, &error, NULL), 0);
     assert_memory_equal(&status, &read_back, sizeof(status));
     assert_string_equal(error, "it broke");
     free(error);
+    uint64_t started = 0;
+    assert_int_equal(monitor_status_read_monitor(folder_fd, &read_back, &started, NULL), 0);
+    assert_memory_equal(&status, &read_back, sizeof(status));
+    assert_int_equal(started, 4711);
     buffer_finish(&text);
 }
 

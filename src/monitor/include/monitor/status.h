@@ -6,6 +6,8 @@
  *     version=1
  *     state=exited                  running, restarting or exited
  *     monitor=4711                  its process id
+ *     monitor_started=812345        when it began, as process_start_time() tells: the number of one
+ *                                   that is gone may be another's
  *     pid=0
  *     started=1795514400123456789   nanoseconds since the epoch
  *     finished=1795514401123456789  of the last run, as the next two: where one has ended
@@ -29,13 +31,16 @@ enum { MONITOR_STATUS_VERSION = 1, MONITOR_STATUS_FILE_MAX = 8192 };
 /* "none", "starting", "healthy", "unhealthy". */
 const char *monitor_health_name(uint32_t status);
 
-/* error: NULL or a text; control characters in it become spaces. */
-void monitor_status_format(const struct monitor_status *status, const char *error,
-                           struct buffer *out);
+/* monitor_started: 0: not known. error: NULL or a text; control characters in it become spaces. */
+void monitor_status_format(const struct monitor_status *status, uint64_t monitor_started,
+                           const char *error, struct buffer *out);
 
 /* Reads dir_fd/status. -ENOENT: there is none; -EPROTONOSUPPORT: a newer version; -EBADMSG: not
  * such a file. *ret_error: NULL or owned by the caller. log_size is 0. */
 int monitor_status_read(int dir_fd, struct monitor_status *ret, char **ret_error,
                         struct error *err);
+/* The same without the error, and when the monitor began; 0: one of an engine that did not say. */
+int monitor_status_read_monitor(int dir_fd, struct monitor_status *ret, uint64_t *ret_started,
+                                struct error *err);
 
 #endif
