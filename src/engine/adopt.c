@@ -33,6 +33,7 @@
 #include "relay.h"
 #include "remove.h"
 #include "spawn.h"
+#include "unreadable.h"
 
 enum {
     ADOPTION_TIMEOUT_MS = 5000, /* then the daemon serves; late answers still count */
@@ -104,6 +105,10 @@ void adopt_connect_all(struct engine *engine)
         connect_monitor(container);
         if (container->link)
             network_restore(container);
+    }
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        if (engine->containers[i]->unreadable)
+            unreadable_hold(engine->containers[i]);
     }
 }
 

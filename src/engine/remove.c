@@ -24,6 +24,7 @@
 #include "volumes.h"
 #include "pause.h"
 #include "stop.h"
+#include "unreadable.h"
 #include "watchdog.h"
 
 struct remove_operation {
@@ -178,6 +179,7 @@ static void remove_done(struct disk_job *job)
         container->effective && (container->drop_volumes || container->effective->auto_remove)
             ? volumes_anonymous(container)
             : NULL;
+    unreadable_release(container);
     container_ref(container);
     container_table_remove(container);
     if (volumes)
@@ -248,6 +250,8 @@ static void remove_begin(struct operation *operation)
         error_hint(&remove->err,
                    "start the version of cloched that wrote it, or force the removal");
         operation_finish(operation, &remove->err, false);
+    } else if (container->unreadable && has_run_folder(container)) {
+        unreadable_kill(container); /* goes on in remove_container_ended() */
     } else if (!container_is_active(container)) {
         remove_now(remove);
     } else if (!remove->force) {

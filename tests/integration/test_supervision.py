@@ -556,5 +556,39 @@ def what_is_half_removed_or_unreadable_is_dead(instance, images):
     assert status_line(instance, "strange") == ""
 
 
+@test
+def what_an_unreadable_container_holds_is_nobody_elses(instance, images):
+    """A container of a newer version goes on, and its address and port stay its own."""
+    load(instance, images)
+    instance.cloche("network", "create", "--subnet", "10.213.7.0/29", "tight")
+    instance.cloche("run", "-d", "--name", "strange", "--network", "tight", "-p", "18093:80",
+                    "--restart", "always", IMAGE, "sleep", "1000")
+    (network,) = details(instance, "strange")["NetworkSettings"]["Networks"].values()
+    address = network["IPAddress"]
+    instance.kill_daemon()
+    change_rows(instance, "UPDATE engine_containers SET record = '{' WHERE name = 'strange'")
+    instance.start_daemon()
+    assert status_line(instance, "strange") == "Dead"
+    # Of six addresses one is the gateway's.
+    found = []
+    for number in range(4):
+        instance.cloche("run", "-d", "--name", f"box{number}", "--network", "tight", IMAGE, "sleep", "1000")
+        (network,) = details(instance, f"box{number}")["NetworkSettings"]["Networks"].values()
+        found.append(network["IPAddress"])
+    assert address not in found, (address, found)
+    assert "no free address" in instance.cloche("run", "--rm", "--network", "tight", IMAGE, "true",
+                                                code=125).err
+    assert "in use" in instance.cloche("run", "--rm", "--network", "tight", "--ip", address, IMAGE, "true",
+                                       code=125).err
+    assert "in use" in instance.cloche("run", "--rm", "-p", "18093:80", IMAGE, "true", code=125).err
+    instance.cloche("rm", "-f", *(f"box{number}" for number in range(4)))
+    assert "active endpoints" in instance.cloche("network", "rm", "tight", code=1).err
+    assert "cannot be read" in instance.cloche("rm", "strange", code=1).err
+    instance.cloche("rm", "-f", "strange")
+    assert status_line(instance, "strange") == ""
+    instance.cloche("run", "--rm", "--network", "tight", "--ip", address, "-p", "18093:80", IMAGE, "true")
+    instance.cloche("network", "rm", "tight")
+
+
 if __name__ == "__main__":
     main()

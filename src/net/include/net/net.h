@@ -156,6 +156,11 @@ int net_interface_add(struct net *net, int netns_fd, struct net_interface *inter
 int net_interface_route(struct net *net, int netns_fd, const struct net_interface *interface,
                         struct error *err);
 
+/* Each address of the links in a namespace, IPv4 and IPv6: 0.1 ms. */
+typedef void net_address_handler(const struct net_ip *address, void *data);
+int net_each_address(struct net *net, int netns_fd, net_address_handler *handle, void *data,
+                     struct error *err);
+
 /* Makes one spare namespace for later endpoints when there are fewer than `wanted` (at most
  * NET_SPARE_NAMESPACES_MAX): 0.5 ms, for an idle moment of the event loop. Returns 1 when there is
  * more to make, 0 when there are enough, -errno. */
