@@ -120,26 +120,33 @@ static int db_configure(struct store_db *db, struct error *err)
     return r < 0 ? r : check_format(db, err);
 }
 
-static void reserve(const char *path, off_t size)
+/* Not every file system can, and a full one no longer: then it is as it would be without. */
+static void reserve(int fd, off_t size)
 {
-    _cleanup_close_ int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-
-    /* Not every file system can, and a full one no longer: then it is as it would be without. */
     if (fd >= 0)
         fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, size);
 }
 
-/* The log stays when the database is closed, with its blocks. */
-static void reserve_space(struct store_db *db, const char *path)
+/* Before SQLite opens it: whoever closes a file of its own of it takes SQLite's locks away
+ * (fcntl(2)), and another program that looks into the database would then delete the log. */
+static void reserve_database(const char *path)
+{
+    _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    struct stat status;
+
+    if (fd >= 0 && fstat(fd, &status) == 0)
+        reserve(fd, status.st_size + RESERVED_GROWTH);
+}
+
+/* The log stays when the database is closed, with its blocks. SQLite has no locks on it. */
+static void reserve_log(struct store_db *db, const char *path)
 {
     _cleanup_free_ char *log = xasprintf("%s-wal", path);
-    struct stat status;
+    _cleanup_close_ int fd = open(log, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
     int keep = 1;
 
     sqlite3_file_control(db->handle, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep);
-    reserve(log, RESERVED_LOG);
-    if (stat(path, &status) == 0)
-        reserve(path, status.st_size + RESERVED_GROWTH);
+    reserve(fd, RESERVED_LOG);
 }
 
 int store_db_open(const char *path, struct store_db **ret, struct error *err)
@@ -153,6 +160,7 @@ int store_db_open(const char *path, struct store_db **ret, struct error *err)
     pthread_mutexattr_destroy(&attributes);
 
     int r = 0;
+    reserve_database(path);
     /* Our mutex is the only one needed; SQLite's own (FULLMUTEX) is left out. */
     if (sqlite3_open_v2(path, &db->handle,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
@@ -165,7 +173,7 @@ int store_db_open(const char *path, struct store_db **ret, struct error *err)
         store_db_close(db);
         return r;
     }
-    reserve_space(db, path);
+    reserve_log(db, path);
     *ret = db;
     return 0;
 }
