@@ -25,6 +25,7 @@
 #include <base/process.h>
 #include <base/socket.h>
 #include <base/text.h>
+#include <store/build.h>
 
 #include "adopt.h"
 #include "cgroup.h"
@@ -356,6 +357,39 @@ static void remove_orphan_runs(struct engine *engine)
     }
 }
 
+/* Steps of builds that were cut off, with containers that go on: not waited for. */
+struct settling {
+    uv_work_t work;
+    struct engine *engine;
+};
+
+static void settling_work(uv_work_t *work)
+{
+    const struct settling *settling = work->data;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (store_build_settle_left(settling->engine->store, &err) < 0)
+        log_failure(LOG_ERROR, &err, "a step of a build that was cut off may not last");
+}
+
+static void settling_done(uv_work_t *work, int status)
+{
+    struct settling *settling = work->data;
+
+    settling->engine->image_calls--;
+    free(settling);
+}
+
+static void settle_steps(struct engine *engine)
+{
+    struct settling *settling = xnew(struct settling);
+
+    settling->engine = engine;
+    settling->work.data = settling;
+    engine->image_calls++;
+    errand_run(engine, &settling->work, settling_work, settling_done);
+}
+
 /* --- all of it -------------------------------------------------------------------------------- */
 
 static bool unsettled(const struct engine *engine)
@@ -404,4 +438,5 @@ void adopt_settle_all(struct engine *engine)
     }
     free(all);
     run_until_settled(engine);
+    settle_steps(engine);
 }

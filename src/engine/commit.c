@@ -8,6 +8,7 @@
 #include <base/log.h>
 #include <base/text.h>
 #include <image/worker.h>
+#include <store/build.h>
 
 #include "cgroup.h"
 #include "commit_config.h"
@@ -124,7 +125,7 @@ static int run_worker_paused(const struct commit_operation *commit,
     return r;
 }
 
-static int make_image(struct commit_operation *commit, struct error *err)
+static int make_image(struct commit_operation *commit, int64_t hold, struct error *err)
 {
     struct container *container = commit->base.container;
     struct store *store = container->engine->store;
@@ -144,6 +145,8 @@ static int make_image(struct commit_operation *commit, struct error *err)
     };
     int r = parse_config(commit->config, &given, err);
 
+    if (r == 0) /* nobody takes it away meanwhile */
+        r = store_build_hold(store, hold, what.parent, err);
     if (r == 0)
         r = store_staging_create(store, &staging, err);
     if (r >= 0)
@@ -161,8 +164,11 @@ static int make_image(struct commit_operation *commit, struct error *err)
 static void commit_work(uv_work_t *work)
 {
     struct commit_operation *commit = work->data;
+    struct store *store = commit->base.container->engine->store;
+    int64_t hold = store_build_begin(store);
 
-    engine_settle(&commit->err, make_image(commit, &commit->err));
+    engine_settle(&commit->err, make_image(commit, hold, &commit->err));
+    store_build_end(store, hold);
 }
 
 /* --- the operation ---------------------------------------------------------------------------- */

@@ -23,9 +23,11 @@ enum { NAME_ATTEMPTS = 8 };
 
 struct creation {
     struct disk_job job;
+    char *settled;               /* owned; the image, when it has been made whole and durable */
+    bool loose;                  /* that is to be done first */
     bool has_volumes;
     struct volume_plan volumes;
-    uv_work_t flush;             /* of what was copied into them */
+    uv_work_t flush;             /* of the image, or of what was copied into volumes */
     int rootfs_fd;               /* to fill volumes from */
     struct container *container; /* the table's reference is another one */
     struct store *store;
@@ -178,9 +180,12 @@ static int create(struct creation *creation, struct error *err)
         r = check_platform(container->spec->platform, image, err);
     if (r < 0)
         return r;
-    r = store_image_settle(creation->store, image->id, err);
-    if (r < 0)
-        return r;
+    creation->loose = store_image_is_loose(image) && !text_equal(creation->settled, image->id);
+    if (creation->loose) {
+        free(creation->settled);
+        creation->settled = xstrdup(image->id);
+        return 0;
+    }
     container->record->image_id = xstrdup(image->id);
     container->record->host_base = container->record->has_host_base = image->base != NULL;
     r = merge_image(container, image, err);
@@ -219,6 +224,7 @@ static void create_end(struct creation *creation)
     container_unref(container);
     strv_free(creation->warnings);
     close_fd(creation->rootfs_fd);
+    free(creation->settled);
     error_finish(&creation->err);
     free(creation);
 }
@@ -338,10 +344,46 @@ static void volumes_done(struct disk_job *job)
         settle(creation);
 }
 
+/* The step of a build, which is flushed on a thread of its own: the disk's has others to serve. */
+static void image_work(uv_work_t *work)
+{
+    struct creation *creation = work->data;
+
+    engine_settle(&creation->err,
+                  store_image_settle(creation->store, creation->settled, &creation->err));
+}
+
+static void image_done(uv_work_t *work, int status)
+{
+    struct creation *creation = work->data;
+    struct engine *engine = creation->container->engine;
+
+    engine->image_calls--;
+    if (creation->err.code == 0 && engine->ending)
+        error_set(&creation->err, -EAGAIN, "the daemon ends");
+    if (creation->err.code < 0)
+        create_end(creation);
+    else
+        disk_submit(engine->disk, &creation->job);
+}
+
+static void settle_image(struct creation *creation)
+{
+    struct engine *engine = creation->container->engine;
+
+    creation->flush.data = creation;
+    engine->image_calls++;
+    errand_run(engine, &creation->flush, image_work, image_done);
+}
+
 static void create_done(struct disk_job *job)
 {
     struct creation *creation = disk_job_of(job, struct creation, job);
 
+    if (creation->err.code == 0 && creation->loose) {
+        settle_image(creation);
+        return;
+    }
     if (creation->err.code == 0 && creation->has_volumes)
         engine_settle(&creation->err,
                       volume_plan_make(creation->container, &creation->volumes, &creation->err));

@@ -53,6 +53,10 @@ struct engine {
     struct store *store;
     struct disk *disk;
     struct garbage *garbage; /* NULL: not asked for */
+    struct {
+        struct errand *first; /* those that wait */
+        unsigned count;       /* at work */
+    } errands;
 
     struct net *net;
     struct error net_error;    /* set: why no container can have a place on a network */

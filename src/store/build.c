@@ -12,6 +12,8 @@
 
 #include "internal.h"
 
+enum { PRUNED_AT_ONCE = 16 };
+
 /* unsealed: the boot in which the step was made, until it is whole and flushed. */
 static const char *const migrations[] = {
     "CREATE TABLE build_step("
@@ -329,6 +331,11 @@ int store_image_settle(struct store *store, const char *id, struct error *err)
     return r ? (r < 0 ? r : 0) : seal(store, id, NULL, NULL, err);
 }
 
+bool store_image_is_loose(const struct store_image *image)
+{
+    return !image->manifest_digest && !image->built_in;
+}
+
 int build_seal_named(struct store *store, const char *name, struct error *err)
 {
     _cleanup_free_ char *id = NULL;
@@ -448,25 +455,44 @@ static int next_unused(struct store *store, const struct store_prune *how, char 
     return r < 0 ? r : 0;
 }
 
-static int prune(struct store *store, const struct store_prune *how, struct store_pruned *pruned,
-                 struct error *err)
+/* Part of it, in a transaction of its own: others get their turn in between. *ret_more: something is
+ * left. */
+static int prune_some(struct store *store, const struct store_prune *how,
+                      struct store_pruned *pruned, bool *ret_more, struct error *err)
 {
     _cleanup_free_ char *sizes =
         xasprintf("%s%s", size_of_steps, how->steps_only ? not_of_results : "");
+    int r = store_db_begin(store->db, err);
 
-    for (;;) {
+    if (r < 0)
+        return r;
+    _cleanup_store_rollback_ struct store_db *transaction = store->db;
+    size_t count = 0;
+    for (*ret_more = true; r >= 0 && *ret_more && count < PRUNED_AT_ONCE; count++) {
         _cleanup_free_ char *id = NULL;
         uint64_t size = 0;
-        int r = how->keep ? layers_size(store, sizes, &size, err) : 0;
+
+        r = how->keep ? layers_size(store, sizes, &size, err) : 0;
         if (r == 0 && (!how->keep || size > how->keep))
             r = next_unused(store, how, &id, err);
-        if (r < 0 || !id)
-            return r;
-        r = store_db_run(store->db, err, "DELETE FROM image WHERE id = ?", "t", id);
-        if (r < 0)
-            return r;
-        strv_append(&pruned->deleted, id);
+        *ret_more = id != NULL;
+        if (r >= 0 && id)
+            r = store_db_run(store->db, err, "DELETE FROM image WHERE id = ?", "t", id);
+        if (r >= 0 && id)
+            strv_append(&pruned->deleted, id);
     }
+    return r < 0 ? r : store_db_commit(transaction, err);
+}
+
+static int forget_keys(struct store *store, const struct store_prune *how, struct error *err)
+{
+    int r = how->all ? store_db_run(store->db, err,
+                                    "UPDATE build_step SET key = NULL WHERE image IN"
+                                    " (SELECT id FROM image WHERE added < ?)",
+                                    "i", how->until ? how->until : INT64_MAX)
+                     : 0;
+
+    return r < 0 ? r : 0;
 }
 
 int store_build_prune(struct store *store, const struct store_prune *how, struct store_pruned *ret,
@@ -474,29 +500,21 @@ int store_build_prune(struct store *store, const struct store_prune *how, struct
 {
     struct store_pruned pruned = {0};
     uint64_t before = 0, after = 0;
-    int r = store_db_begin(store->db, err);
+    bool more = true;
+    int r = layers_size(store, size_of_used, &before, err);
 
-    if (r < 0)
-        return r;
-    _cleanup_store_rollback_ struct store_db *transaction = store->db;
-    r = layers_size(store, size_of_used, &before, err);
+    while (r == 0 && more)
+        r = prune_some(store, how, &pruned, &more, err);
     if (r == 0)
-        r = prune(store, how, &pruned, err);
-    if (r == 0 && how->all)
-        r = store_db_run(store->db, err,
-                         "UPDATE build_step SET key = NULL WHERE image IN"
-                         " (SELECT id FROM image WHERE added < ?)",
-                         "i", how->until ? how->until : INT64_MAX);
-    if (r >= 0)
+        r = forget_keys(store, how, err);
+    if (r == 0)
         r = layers_size(store, size_of_used, &after, err);
-    if (r == 0)
-        r = store_db_commit(transaction, err);
+    garbage_collect(store, NULL);
     if (r < 0) {
         store_pruned_finish(&pruned);
         return r;
     }
-    garbage_collect(store, NULL);
-    pruned.reclaimed = before - after;
+    pruned.reclaimed = before > after ? before - after : 0; /* others may have added to it */
     *ret = pruned;
     return 0;
 }

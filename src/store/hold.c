@@ -62,29 +62,44 @@ int build_is_held(struct store *store, const char *image, struct error *err)
     return r < 0 ? r : store_statement_step(statement, err);
 }
 
-/* Images that containers are left of, as of a step that failed: they are to outlast a power cut. */
-static char **list_left(struct store *store, int64_t build)
+/* Images that containers are left of, as of a step that failed: they are to outlast a power cut.
+ * build: 0: of all. */
+static char **list_left(struct store *store, int64_t build, struct error *err)
 {
     _cleanup_store_statement_ struct store_statement *statement = NULL;
     char **left = NULL;
 
-    if (store_db_query(store->db, &statement, NULL,
-                       "SELECT image FROM build_hold JOIN build_step USING(image)"
-                       " JOIN snapshot USING(image) WHERE build = ? AND unsealed IS NOT NULL",
+    if (store_db_query(store->db, &statement, err,
+                       "SELECT DISTINCT image FROM build_step JOIN snapshot USING(image)"
+                       " WHERE unsealed IS NOT NULL AND"
+                       " (?1 = 0 OR image IN (SELECT image FROM build_hold WHERE build = ?1))",
                        "i", build) < 0)
         return NULL;
-    while (store_statement_step(statement, NULL) > 0)
+    while (store_statement_step(statement, err) > 0)
         strv_append(&left, store_statement_text(statement, 0));
     return left;
 }
 
 void store_build_end(struct store *store, int64_t build)
 {
-    _cleanup_strv_ char **left = list_left(store, build);
+    _cleanup_strv_ char **left = list_left(store, build, NULL);
 
     store_db_run(store->db, NULL, "DELETE FROM build_hold WHERE build = ?", "i", build);
     for (size_t i = 0; left && left[i]; i++)
         store_image_settle(store, left[i], NULL);
+}
+
+int store_build_settle_left(struct store *store, struct error *err)
+{
+    _cleanup_strv_ char **left = list_left(store, 0, err);
+    int r = err->code;
+
+    for (size_t i = 0; left && left[i]; i++) {
+        int own = store_image_settle(store, left[i], r < 0 ? NULL : err);
+
+        r = r < 0 ? r : own;
+    }
+    return r;
 }
 
 /* --- content ---------------------------------------------------------------------------------- */

@@ -110,7 +110,7 @@ static int check_conflicts(struct store *store, const struct removal *removal, s
         return error_set(
             err, -EBUSY,
             "conflict: unable to delete %.12s (cannot be forced) - image is being used "
-            "by a build that is under way",
+            "by a build or commit that is under way",
             digest_hex(image->id));
     if (r == 0 && !removal->by_name)
         r = build_has_children(store, image->id, err);

@@ -20,7 +20,7 @@
 #include <store/staging.h>
 #include <store/store.h>
 
-/* A build holds the images that it stands on, has made and has found, from removal until its end:
+/* A build (or commit) holds the images that it stands on, has made and has found, from removal until its end:
  * its number is part of each call. The end may flush. */
 int64_t store_build_begin(struct store *store);
 void store_build_end(struct store *store, int64_t build);
@@ -58,6 +58,11 @@ int store_build_seal(struct store *store, const char *id, char *const *names, ch
 /* A step that no build has sealed becomes whole and durable, unless a build under way holds it,
  * which does so itself. Before something is made to stand on it. */
 int store_image_settle(struct store *store, const char *id, struct error *err);
+/* Whether that has something to do, for which it flushes the disk. */
+bool store_image_is_loose(const struct store_image *image);
+/* All steps that containers were made from in a build whose daemon was killed: a power cut would
+ * take them away. The first failure is told, and the others are done. Blocks, flushes. */
+int store_build_settle_left(struct store *store, struct error *err);
 
 /* Removes images of steps that nothing stands on: no name, no child, no container, no build. */
 struct store_prune {
