@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -33,7 +34,7 @@ struct helper {
     uv_timer_t timer;  /* until it is started again */
     uint64_t again_ms; /* what it was or will be set to */
     uint64_t connected_ms;
-    bool failed; /* it could not be started: nobody tries before the timer's end */
+    bool failed; /* it could not be started, or did not read: nobody tries before the timer's end */
 };
 
 static char *socket_path(const struct engine *engine, const struct helper_kind *kind)
@@ -105,8 +106,8 @@ static void try_later(struct helper *helper)
 {
     if (uv_is_active((uv_handle_t *)&helper->timer) || !helper->kind->is_missed(helper->engine))
         return;
-    log_warning("%s is gone; it is started again in %" PRIu64 " ms", helper->kind->name,
-                helper->again_ms);
+    log_warning("%s is gone or does not read; it is tried again in %" PRIu64 " ms",
+                helper->kind->name, helper->again_ms);
     uv_timer_start(&helper->timer, on_timer, helper->again_ms, 0);
     helper->again_ms = helper->again_ms * 2 < AGAIN_MAX_MS ? helper->again_ms * 2 : AGAIN_MAX_MS;
 }
@@ -195,7 +196,8 @@ int helper_ensure(struct helper *helper, struct error *err)
     if (helper->fd >= 0)
         return 0;
     if (helper->failed && uv_is_active((uv_handle_t *)&helper->timer))
-        return error_set(err, -EAGAIN, "%s could not be started, and is tried again in a while",
+        return error_set(err, -EAGAIN,
+                         "%s could not be started or does not read, and is tried again in a while",
                          helper->kind->name);
     int r = start_or_connect(helper, &helper->fd, err);
     if (r < 0) {
@@ -220,8 +222,13 @@ void helper_send(struct helper *helper, const void *message, size_t size, const 
     if (helper->fd < 0)
         return;
     bool waited = outbox_waits(&helper->outbox);
-    if (outbox_send(&helper->outbox, helper->fd, message, size, fds, count) < 0)
-        log_warning("%s does not read; something may be missing", helper->kind->name);
+    int r = outbox_send(&helper->outbox, helper->fd, message, size, fds, count);
+    if (r < 0) { /* what it misses it is told with all the rest when we come again */
+        log_warning("%s does not read: %s", helper->kind->name, strerror(-r));
+        helper->failed = true;
+        lose(helper);
+        return;
+    }
     if (!waited && outbox_waits(&helper->outbox))
         watch(helper);
 }

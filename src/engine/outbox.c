@@ -25,7 +25,8 @@ static void message_free(struct outbox_message *message)
 
 static int keep(struct outbox *outbox, const void *data, size_t size, const int *fds, size_t count)
 {
-    if (outbox->bytes + size > OUTBOX_BYTES_MAX)
+    if (outbox->bytes + size > OUTBOX_BYTES_MAX ||
+        outbox->fds_count + count > OUTBOX_WAITING_FDS_MAX)
         return -ENOBUFS;
     struct outbox_message *message = xcalloc(1, sizeof(*message) + size);
     message->size = size;
@@ -46,6 +47,7 @@ static int keep(struct outbox *outbox, const void *data, size_t size, const int 
     *outbox->end = message;
     outbox->end = &message->next;
     outbox->bytes += size;
+    outbox->fds_count += count;
     return 0;
 }
 
@@ -74,6 +76,7 @@ int outbox_flush(struct outbox *outbox, int socket_fd)
             return n == -EAGAIN ? 0 : (int)n;
         outbox->first = message->next;
         outbox->bytes -= message->size;
+        outbox->fds_count -= message->fds_count;
         message_free(message);
     }
     return 0;
@@ -92,5 +95,5 @@ void outbox_clear(struct outbox *outbox)
         outbox->first = message->next;
         message_free(message);
     }
-    outbox->bytes = 0;
+    outbox->bytes = outbox->fds_count = 0;
 }

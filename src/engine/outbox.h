@@ -11,11 +11,12 @@
 enum {
     OUTBOX_BYTES_MAX = 64 * 1024 * 1024, /* of messages that wait */
     OUTBOX_FDS_MAX = 4,                  /* beside one message */
+    OUTBOX_WAITING_FDS_MAX = 2048,       /* beside all that wait: the daemon needs others, too */
 };
 
 struct outbox {
     struct outbox_message *first, **end;
-    size_t bytes;
+    size_t bytes, fds_count;
 };
 
 #define OUTBOX_INIT                                                                                \

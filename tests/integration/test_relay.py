@@ -276,6 +276,26 @@ def a_program_that_was_faster_is_no_obstacle(instance, images):
     assert is_held(9000), "it is ours again"
 
 
+@test
+def who_reads_again_is_told_everything(instance, images):
+    """More descriptors than the daemon keeps for a relay that stands still."""
+    instance.cloche("load", "-i", images.small("small:1"))
+    sleeper(instance, "first", "-p", "18090:80")
+    server = relay_of(instance)
+    os.kill(server, signal.SIGSTOP)
+    try:
+        sleeper(instance, "many", "-p", "21000-21799:21000-21799")
+        wait_for(lambda: "does not read" in (instance.run_folder / "cloched.log").read_text())
+        assert descriptors(instance.daemon_pid()) < 6000
+    finally:
+        os.kill(server, signal.SIGCONT)
+    wait_for(lambda: descriptors(server) > 1600, what="it has the sockets of all ports")
+    sleeper(instance, "last", "-p", "18091:80")
+    instance.kill_daemon()
+    assert all_are_held([(port,) for port in (18090, 18091, 21000, 21400, 21799)])
+    instance.cloche("rm", "-f", "first", "many", "last")
+
+
 def helpers(instance):
     """The processes of relay and name server; 0: it is not there."""
     found = []
