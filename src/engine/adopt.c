@@ -427,6 +427,7 @@ void adopt_settle_all(struct engine *engine)
     size_t count = engine->containers_count;
     struct container **all = xnew_array(struct container *, count + 1);
 
+    relay_replace_old(engine);
     remove_orphan_snapshots(engine);
     remove_orphan_runs(engine);
     /* The table changes while containers are settled. */

@@ -23,8 +23,8 @@ enum { NAME_ATTEMPTS = 8 };
 
 struct creation {
     struct disk_job job;
-    char *settled;               /* owned; the image, when it has been made whole and durable */
-    bool loose;                  /* that is to be done first */
+    char *settled; /* owned; the image, when it has been made whole and durable */
+    bool loose;    /* that is to be done first */
     bool has_volumes;
     struct volume_plan volumes;
     uv_work_t flush;             /* of the image, or of what was copied into volumes */

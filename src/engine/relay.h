@@ -17,6 +17,10 @@ void relay_release(struct container *container);
 /* The daemon ends, or the container is removed: our descriptors only. */
 void relay_forget(struct container *container);
 
+/* At the daemon's start, before it is told of ports: one that speaks an older version gives way to
+ * ours. What is connected through it stays so. Blocks, for up to a few seconds. */
+void relay_replace_old(struct engine *engine);
+
 /* remove: its socket, too, since the instance goes. */
 void relay_close(struct engine *engine, bool remove);
 

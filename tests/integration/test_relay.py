@@ -296,6 +296,72 @@ def who_reads_again_is_told_everything(instance, images):
     instance.cloche("rm", "-f", "first", "many", "last")
 
 
+# A relay as version 1 was: it listens at [::1], holds what it accepts, and knows two messages of 96
+# bytes: 1, no port of a container any more, and 2, one of them with its socket.
+_OLD_RELAY = """
+import os, select, socket, struct, sys
+path, port = sys.argv[1], int(sys.argv[2])
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listener.bind(path)
+listener.listen()
+served = socket.socket(socket.AF_INET6)
+served.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+served.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+served.bind(("::1", port))
+served.listen()
+print("ready", flush=True)
+peer, _ = served.accept()
+print("connected", flush=True)
+control, _ = listener.accept()
+while True:
+    message, fds, _, _ = socket.recv_fds(control, 4096, 4)
+    for fd in fds:
+        os.close(fd)
+    if not message:
+        break
+    if len(message) == 96 and struct.unpack_from("=HH", message) == (1, 1) and served.fileno() >= 0:
+        served.close()
+        print("cleared", message[24:].partition(b"\\0")[0].decode(), flush=True)
+control.close()
+while data := peer.recv(100):
+    peer.send(data.upper())
+"""
+
+
+@test
+def a_relay_of_an_engine_before_gives_way(instance, images):
+    """Ports are served on, and what is connected through it stays so."""
+    instance.cloche("load", "-i", images.small("small:1"))
+    instance.cloche("run", "-d", "--name", "web", "-p", "18095:80", "small:1", "sh", "-c",
+                    "mkdir /w; echo new > /w/index.html; exec httpd -f -p 80 -h /w")
+    web = json.loads(instance.cloche("inspect", "web").out)[0]["Id"]
+    instance.kill_daemon()
+    os.kill(relay_of(instance), signal.SIGKILL)
+    wait_for(lambda: not relay_of(instance))
+    path = instance.run_folder / "relay.sock"
+    path.unlink()
+    old = subprocess.Popen([sys.executable, "-c", _OLD_RELAY, path, "18095"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert old.stdout.readline() == "ready\n"
+        with socket.create_connection(("::1", 18095)) as connection:
+            assert old.stdout.readline() == "connected\n"
+            instance.start_daemon()
+            assert old.stdout.readline() == f"cleared {web}\n"
+            assert http_get("::1", 18095) == "new\n"
+            connection.send(b"still there")
+            assert connection.recv(100) == b"STILL THERE"
+        assert old.wait(60) == 0
+    finally:
+        old.kill()
+        old.communicate()
+    # One of ours is kept.
+    now = relay_of(instance)
+    instance.kill_daemon()
+    instance.start_daemon()
+    assert now and relay_of(instance) == now and http_get("::1", 18095) == "new\n"
+    instance.cloche("rm", "-f", "web")
+
+
 def helpers(instance):
     """The processes of relay and name server; 0: it is not there."""
     found = []
