@@ -188,7 +188,8 @@ struct logs_call {
     bool follow;
     struct logfile_set set;
     struct logfile_place from;
-    int fd; /* what is given when there is no monitor to give it */
+    int older_fd; /* for the monitor; -1: it has all of it */
+    int fd;       /* what is given when there is no monitor to give it */
     engine_done done;
     void *data;
     struct error err;
@@ -197,6 +198,7 @@ struct logs_call {
 static void logs_free(struct logs_call *call)
 {
     logfile_set_close(&call->set);
+    close_fd(call->older_fd);
     close_fd(call->fd);
     container_unref(call->container);
     error_finish(&call->err);
@@ -213,7 +215,8 @@ static bool is_behind(const struct logfile_place *a, const struct logfile_place 
 static int find_place(struct logs_call *call, struct error *err)
 {
     struct logfile_place since;
-    int r = logfile_set_open(call->path, &call->set, err);
+    int r = logfile_set_open(call->path, call->container->engine->logpack_program, call->folder,
+                             &call->set, err);
 
     if (r < 0)
         return r;
@@ -228,18 +231,34 @@ static int find_place(struct logs_call *call, struct error *err)
     return r < 0 ? error_errno(err, -r, "read %s", call->path) : 0;
 }
 
+static bool begins_apart(const struct logs_call *call)
+{
+    return call->set.apart[call->from.file];
+}
+
+/* What a monitor cannot read it gets as a file, with everything before the file in use. */
+static int find(struct logs_call *call, struct error *err)
+{
+    int r = find_place(call, err);
+
+    if (r < 0 || !call->follow || !begins_apart(call))
+        return r;
+    call->older_fd = logfile_set_join_older(&call->set, &call->from, err);
+    return call->older_fd < 0 ? call->older_fd : 0;
+}
+
 static void find_work(uv_work_t *work)
 {
     struct logs_call *call = work->data;
 
-    engine_settle(&call->err, find_place(call, &call->err));
+    engine_settle(&call->err, find(call, &call->err));
 }
 
 static void join_work(uv_work_t *work)
 {
     struct logs_call *call = work->data;
 
-    call->fd = logfile_set_join(&call->set, &call->from, call->folder, &call->err);
+    call->fd = logfile_set_join(&call->set, &call->from, &call->err);
 }
 
 static void join_done(uv_work_t *work, int status)
@@ -293,16 +312,19 @@ static bool needs_monitor(const struct logs_call *call)
     const struct container *container = call->container;
 
     return container->link &&
-           (call->follow || (call->from.file + 1 < call->set.count &&
+           (call->follow || (call->from.file + 1 < call->set.count && !begins_apart(call) &&
                              link_version(container->link) == MONITOR_PROTOCOL_VERSION));
 }
 
 static void ask_monitor(struct logs_call *call, int monitor_fd, int client_fd)
 {
     const struct container *container = call->container;
+    bool apart = call->older_fd >= 0;
+    size_t file = apart ? call->set.count - 1 : call->from.file;
+    const int fds[] = {monitor_fd, call->older_fd};
     struct monitor_follow where = {
-        .offset = (uint64_t)call->from.offset,
-        .inode = inode_of(call->set.fds[call->from.file]),
+        .offset = apart ? 0 : (uint64_t)call->from.offset,
+        .inode = inode_of(call->set.fds[file]),
         .flags = call->follow ? 0 : MONITOR_FOLLOW_NOT,
     };
     bool old = link_version(container->link) < MONITOR_PROTOCOL_VERSION;
@@ -310,7 +332,7 @@ static void ask_monitor(struct logs_call *call, int monitor_fd, int client_fd)
 
     *follow = (struct follow_call){call, client_fd};
     link_request(container->link, MONITOR_FOLLOW, &where,
-                 old ? MONITOR_FOLLOW_SIZE_1 : sizeof(where), &monitor_fd, 1, on_follow_reply,
+                 old ? MONITOR_FOLLOW_SIZE_1 : sizeof(where), fds, apart ? 2 : 1, on_follow_reply,
                  follow);
 }
 
@@ -354,7 +376,7 @@ void engine_container_logs(struct container *container, const struct api_contain
     call->tail = how->has_tail ? how->tail : -1;
     call->since = since;
     call->follow = how->follow;
-    call->fd = -1;
+    call->fd = call->older_fd = -1;
     call->done = done;
     call->data = data;
     uv_queue_work(container->engine->loop, &call->work, find_work, find_done);

@@ -42,6 +42,7 @@ static int find_programs(struct engine *engine, const struct engine_config *conf
     engine->image_program = xasprintf("%s/cloche-image", config->libexec);
     engine->names_program = xasprintf("%s/cloche-names", config->libexec);
     engine->relay_program = xasprintf("%s/cloche-relay", config->libexec);
+    engine->logpack_program = xasprintf("%s/cloche-logpack", config->libexec);
     engine->init_program = xasprintf("%s/cloche-init", config->libexec);
     engine->registry_program = xasprintf("%s/cloche-registry", config->libexec);
     engine->runtime_program = xstrdup(config->runtime);
@@ -187,6 +188,7 @@ void engine_free(struct engine *engine)
     free(engine->names_program);
     free(engine->relay_program);
     free(engine->init_program);
+    free(engine->logpack_program);
     free(engine->registry_program);
     registries_settings_free(engine->registries);
     userns_settings_free(engine->userns);

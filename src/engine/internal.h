@@ -48,6 +48,7 @@ struct engine {
     char *names_program;
     char *relay_program;
     char *init_program;
+    char *logpack_program;
     char *registry_program;
 
     struct store *store;

@@ -59,6 +59,18 @@ static int parse_files(const char *text, uint64_t *ret, struct error *err)
     return 0;
 }
 
+/* As Go reads flags, which docker's drivers do. */
+static int parse_flag(const char *text, bool *ret, struct error *err)
+{
+    static const char *const yes[] = {"1", "t", "T", "true", "TRUE", "True"};
+    static const char *const no[] = {"0", "f", "F", "false", "FALSE", "False"};
+
+    *ret = is_one_of(text, yes, ARRAY_SIZE(yes));
+    if (*ret || is_one_of(text, no, ARRAY_SIZE(no)))
+        return 0;
+    return error_set(err, -EINVAL, "invalid value for compress: '%s'; true or false", text);
+}
+
 static int check_option(const char *driver, const char *name, const char *value, struct error *err)
 {
     uint64_t number;
@@ -67,13 +79,25 @@ static int check_option(const char *driver, const char *name, const char *value,
         return parse_size(value, &number, err);
     if (text_equal(name, "max-file"))
         return parse_files(value, &number, err);
-    if (text_equal(name, "compress") && text_equal(value, "false"))
-        return 0;
     if (text_equal(name, "compress"))
-        return error_set(err, -EOPNOTSUPP, "log-opt compress: rotated logs are not compressed");
+        return parse_flag(value, &(bool){false}, err);
     if (is_one_of(name, without_effect, ARRAY_SIZE(without_effect)))
         return 0;
     return error_set(err, -EINVAL, "unknown log opt '%s' for %s log driver", name, driver);
+}
+
+/* dockerd's words. */
+static int check_together(const struct api_log_config *config, struct error *err)
+{
+    uint64_t size;
+    uint32_t files;
+
+    log_config_limits(config, &size, &files);
+    if (log_config_compresses(config) && (files < 2 || size == 0))
+        return error_set(err, -EINVAL,
+                         "compress cannot be true when max-file is less than 2 or max-size is not "
+                         "set");
+    return 0;
 }
 
 int log_config_check(const struct api_log_config *config, struct error *err)
@@ -88,7 +112,7 @@ int log_config_check(const struct api_log_config *config, struct error *err)
     }
     for (size_t i = 0; options && r == 0 && i < options->count; i++)
         r = check_option(driver, options->keys[i], options->values[i], err);
-    return r;
+    return r == 0 && log_config_readable(config) ? check_together(config, err) : r;
 }
 
 void log_config_warnings(const struct api_log_config *config, char ***warnings)
@@ -118,6 +142,17 @@ void log_config_limits(const struct api_log_config *config, uint64_t *ret_size, 
         *ret_size = LOG_SIZE_NONE;
         *ret_files = 1;
     }
+}
+
+/* docker's local driver does so where nothing else is said; ours only when it is asked for. */
+bool log_config_compresses(const struct api_log_config *config)
+{
+    const struct json_string_map *options = config ? config->config : NULL;
+    const char *text = options ? json_string_map_get(options, "compress") : NULL;
+    bool compresses = false;
+
+    return text && log_config_readable(config) && parse_flag(text, &compresses, NULL) == 0 &&
+           compresses;
 }
 
 bool log_config_readable(const struct api_log_config *config)

@@ -19,6 +19,9 @@ void log_config_warnings(const struct api_log_config *config, char ***warnings);
 void log_config_limits(const struct api_log_config *config, uint64_t *ret_size,
                        uint32_t *ret_files);
 
+/* Whether full files are packed. */
+bool log_config_compresses(const struct api_log_config *config);
+
 /* Whether `logs` has something to read. */
 bool log_config_readable(const struct api_log_config *config);
 

@@ -8,6 +8,7 @@
 
 #include <base/alloc.h>
 #include <base/clock.h>
+#include <base/process.h>
 
 #include "logfile.h"
 #include "status.h"
@@ -158,7 +159,7 @@ static bool has_file(const struct logfile_set *set, const struct stat *status)
 }
 
 /* 0: there is none, or it is in the set already: a rotation has moved it on. */
-static int add_file(struct logfile_set *set, const char *path, struct error *err)
+static int add_file(struct logfile_set *set, const char *path, bool packed, struct error *err)
 {
     struct stat status;
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -169,18 +170,28 @@ static int add_file(struct logfile_set *set, const char *path, struct error *err
         return error_errno(err, errno, "open %s", path);
     if (has_file(set, &status))
         return 0;
+    set->packed[set->count] = packed;
     set->fds[set->count++] = steal_fd(&fd);
     return 1;
+}
+
+/* Where there are both, the packing of one was cut off. */
+static int add_older(struct logfile_set *set, const char *path, unsigned number, struct error *err)
+{
+    _cleanup_free_ char *older = xasprintf("%s.%u", path, number);
+    _cleanup_free_ char *packed = xasprintf("%s.gz", older);
+    int r = add_file(set, older, false, err);
+
+    return r == 0 ? add_file(set, packed, true, err) : r;
 }
 
 /* Newest first. */
 static int open_files(const char *path, struct logfile_set *set, struct error *err)
 {
-    int missing = 0, r = add_file(set, path, err);
+    int missing = 0, r = add_file(set, path, false, err);
 
     for (unsigned i = 1; r >= 0 && missing < HOLE_MAX && set->count < LOGFILE_FILES_MAX; i++) {
-        _cleanup_free_ char *older = xasprintf("%s.%u", path, i);
-        r = add_file(set, older, err);
+        r = add_older(set, path, i, err);
         missing = r == 0 ? missing + 1 : 0;
     }
     return r < 0 ? r : 0;
@@ -196,7 +207,17 @@ static bool is_current(const struct logfile_set *set, const char *path)
     return stat(path, &now) == 0 && fstat(set->fds[0], &then) == 0 && now.st_ino == then.st_ino;
 }
 
-int logfile_set_open(const char *path, struct logfile_set *ret, struct error *err)
+static void reverse(const struct logfile_set *set, struct logfile_set *ret)
+{
+    ret->count = set->count;
+    for (size_t i = 0; i < set->count; i++) {
+        ret->fds[i] = set->fds[set->count - 1 - i];
+        ret->packed[i] = ret->apart[i] = set->packed[set->count - 1 - i];
+    }
+}
+
+int logfile_set_open(const char *path, const char *program, const char *folder,
+                     struct logfile_set *ret, struct error *err)
 {
     struct logfile_set set = {.count = 0};
     int r = 0;
@@ -219,36 +240,82 @@ int logfile_set_open(const char *path, struct logfile_set *ret, struct error *er
         logfile_set_close(&set);
         return r;
     }
-    ret->count = set.count;
-    for (size_t i = 0; i < set.count; i++)
-        ret->fds[i] = set.fds[set.count - 1 - i];
+    reverse(&set, ret);
+    ret->program = program;
+    ret->folder = folder;
     return 0;
 }
 
-int logfile_set_tail(const struct logfile_set *set, int64_t lines, struct logfile_place *ret)
+/* --- packed ones ------------------------------------------------------------------------------ */
+
+static int make_file(const struct logfile_set *set, struct error *err)
+{
+    int fd = open(set->folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    return fd < 0 ? error_errno(err, errno, "make a file in %s", set->folder) : fd;
+}
+
+static int run_unpacker(const char *program, int from, int to, struct error *err)
+{
+    char name[] = "cloche-logpack", verb[] = "unpack";
+    char *const argv[] = {name, verb, NULL};
+    const int fds[] = {from, to, STDERR_FILENO};
+    const struct process_spec spec = {
+        .path = program, .argv = argv, .fds = fds, .fds_count = ARRAY_SIZE(fds), .directory = "/"};
+    struct process process;
+    int status, r = process_spawn(&spec, &process, err);
+
+    if (r == 0)
+        r = process_wait(&process, &status, err);
+    if (r == 0 && process_exit_code(status) != 0)
+        r = error_set(err, -EIO, "an older part of the log cannot be unpacked");
+    return r;
+}
+
+/* The file with this number as it was before it was packed; the set's. */
+static int file_of(struct logfile_set *set, size_t number, struct error *err)
+{
+    if (!set->packed[number])
+        return set->fds[number];
+    _cleanup_close_ int fd = make_file(set, err);
+    int r = fd < 0 ? fd : run_unpacker(set->program, set->fds[number], fd, err);
+    if (r < 0)
+        return r;
+    close_fd(set->fds[number]);
+    set->packed[number] = false;
+    return set->fds[number] = steal_fd(&fd);
+}
+
+/* --- places in several files ------------------------------------------------------------------ */
+
+int logfile_set_tail(struct logfile_set *set, int64_t lines, struct logfile_place *ret)
 {
     struct tail tail = {.lines = lines};
 
     *ret = (struct logfile_place){set->count - 1, size_of(set->fds[set->count - 1])};
     for (size_t i = set->count; lines > 0 && tail.lines >= 0 && i > 0; i--) {
-        off_t offset = find_tail(set->fds[i - 1], &tail);
+        int fd = file_of(set, i - 1, NULL);
+        off_t offset = fd < 0 ? fd : find_tail(fd, &tail);
         if (offset < 0)
             return (int)offset;
         /* Nothing of this file: the place found before stays. */
-        if (tail.lines >= 0 || offset < size_of(set->fds[i - 1]))
+        if (tail.lines >= 0 || offset < size_of(fd))
             *ret = (struct logfile_place){i - 1, offset};
     }
     return ret->offset < 0 ? (int)ret->offset : 0;
 }
 
-int logfile_set_since(const struct logfile_set *set, int64_t time, struct logfile_place *ret)
+/* From the newest on, so that nothing is unpacked that is too old. */
+int logfile_set_since(struct logfile_set *set, int64_t time, struct logfile_place *ret)
 {
-    for (size_t i = 0; i < set->count; i++) {
-        off_t offset = logfile_since(set->fds[i], time), size = size_of(set->fds[i]);
+    for (size_t i = set->count; i > 0; i--) {
+        int fd = file_of(set, i - 1, NULL);
+        off_t offset = fd < 0 ? fd : logfile_since(fd, time), size = fd < 0 ? 0 : size_of(fd);
         if (offset < 0 || size < 0)
             return offset < 0 ? (int)offset : (int)size;
-        *ret = (struct logfile_place){i, offset};
-        if (offset < size)
+        if (i == set->count || offset < size)
+            *ret = (struct logfile_place){i - 1, offset};
+        if (offset > 0)
             return 0;
     }
     return 0;
@@ -264,20 +331,36 @@ static int copy_rest(int from, off_t offset, int to, struct error *err)
     return n < 0 ? error_errno(err, errno, "copy a part of the log") : 0;
 }
 
-int logfile_set_join(const struct logfile_set *set, const struct logfile_place *from,
-                     const char *directory, struct error *err)
+/* All files from the place on, before the one of number end. */
+static int join(struct logfile_set *set, const struct logfile_place *from, size_t end,
+                struct error *err)
 {
-    size_t newest = set->count - 1;
-    int r = 0;
+    _cleanup_close_ int fd = make_file(set, err);
+    int r = fd < 0 ? fd : 0;
 
-    _cleanup_close_ int fd = from->file == newest
-                                 ? fcntl(set->fds[newest], F_DUPFD_CLOEXEC, 3)
-                                 : open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return error_errno(err, errno, "make a file in %s", directory);
-    for (size_t i = from->file; r == 0 && from->file != newest && i < set->count; i++)
-        r = copy_rest(set->fds[i], i == from->file ? from->offset : 0, fd, err);
-    if (r == 0 && lseek(fd, from->file == newest ? from->offset : 0, SEEK_SET) < 0)
+    for (size_t i = from->file; r == 0 && i < end; i++) {
+        int part = file_of(set, i, err);
+        r = part < 0 ? part : copy_rest(part, i == from->file ? from->offset : 0, fd, err);
+    }
+    if (r == 0 && lseek(fd, 0, SEEK_SET) < 0)
         r = error_errno(err, errno, "read the log");
     return r < 0 ? r : steal_fd(&fd);
+}
+
+int logfile_set_join(struct logfile_set *set, const struct logfile_place *from, struct error *err)
+{
+    size_t newest = set->count - 1;
+
+    if (from->file != newest)
+        return join(set, from, set->count, err);
+    _cleanup_close_ int fd = fcntl(set->fds[newest], F_DUPFD_CLOEXEC, 3);
+    if (fd < 0 || lseek(fd, from->offset, SEEK_SET) < 0)
+        return error_errno(err, errno, "read the log");
+    return steal_fd(&fd);
+}
+
+int logfile_set_join_older(struct logfile_set *set, const struct logfile_place *from,
+                           struct error *err)
+{
+    return join(set, from, set->count - 1, err);
 }

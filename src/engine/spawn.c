@@ -9,6 +9,7 @@
 
 #include "cgroup.h"
 #include "idmap.h"
+#include "logconfig.h"
 #include "spawn.h"
 #include "spec.h"
 #include "volumes.h"
@@ -91,6 +92,8 @@ static char **monitor_arguments(struct container *container, const struct namesp
     add_option(&argv, "--runtime", xstrdup(engine->runtime_program));
     add_option(&argv, "--runtime-root", xasprintf("%s/runtime", engine->instance->run));
     add_option(&argv, "--log", container_root_path(container, "log"));
+    if (log_config_compresses(effective->log_config))
+        add_option(&argv, "--log-packer", xstrdup(engine->logpack_program));
     if (effective->tty)
         strv_append(&argv, "--tty");
     if (effective->open_stdin)

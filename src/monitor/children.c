@@ -77,6 +77,9 @@ static bool reap_one(struct monitor *monitor)
     } else if (reap(monitor->deleting.pid, &status)) {
         monitor->deleting.pid = 0;
         container_delete_ended(monitor, status);
+    } else if (reap(monitor->packing.process.pid, &status)) {
+        monitor->packing.process.pid = 0;
+        packing_ended(monitor, status);
     } else {
         return false;
     }
@@ -95,7 +98,7 @@ static bool runtime_at_work(const struct monitor *monitor)
 static bool is_known(const struct monitor *monitor, pid_t pid)
 {
     bool known = pid == monitor->container.pid || pid == monitor->deleting.pid ||
-                 pid == monitor->health.session.pid;
+                 pid == monitor->health.session.pid || pid == monitor->packing.process.pid;
 
     for (const struct session *session = monitor->execs; session; session = session->next)
         known = known || pid == session->pid;

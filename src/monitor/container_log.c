@@ -98,6 +98,8 @@ void container_log_close(struct container_log *log)
 
 /* ---- rotation: PATH, PATH.1, PATH.2 ..., the higher the older ---- */
 
+static const char packed[] = ".gz"; /* behind the name of one that is packed (packing.c) */
+
 static char *path_of(const struct container_log *log, uint32_t number)
 {
     return number ? xasprintf("%s.%u", log->path, number) : xstrdup(log->path);
@@ -111,7 +113,9 @@ void container_log_limit(struct container_log *log, uint64_t max_size, uint32_t 
     for (uint32_t i = max_files, missing = 0; missing < LOG_HOLE_MAX && i <= MONITOR_LOG_FILES_MAX;
          i++) {
         _cleanup_free_ char *path = path_of(log, i);
-        missing = unlink(path) < 0 ? missing + 1 : 0;
+        _cleanup_free_ char *packed_path = xasprintf("%s%s", path, packed);
+        bool had = unlink(packed_path) == 0;
+        missing = unlink(path) < 0 && !had ? missing + 1 : 0;
     }
 }
 
@@ -136,10 +140,17 @@ static void move_files(const struct container_log *log)
     uint32_t last = log->max_files - 1;
     _cleanup_free_ char *oldest = path_of(log, last);
 
+    _cleanup_free_ char *oldest_packed = xasprintf("%s%s", oldest, packed);
+
     unlink(oldest);
+    unlink(oldest_packed);
     for (uint32_t i = last; i > 0; i--) {
         _cleanup_free_ char *from = path_of(log, i - 1), *to = path_of(log, i);
+        _cleanup_free_ char *from_packed = xasprintf("%s%s", from, packed);
+        _cleanup_free_ char *to_packed = xasprintf("%s%s", to, packed);
         rename(from, to);
+        if (i > 1)
+            rename(from_packed, to_packed);
     }
 }
 
@@ -163,6 +174,7 @@ static void rotate(struct container_log *log)
     log->file->next = log_file_ref(file);
     log_file_unref(log->file);
     log->file = file;
+    log->rotated = true;
 }
 
 static uint64_t inode_of(const struct log_file *file)
@@ -192,6 +204,17 @@ struct log_file *container_log_find(struct container_log *log, uint64_t inode)
         file = older;
     }
     return file;
+}
+
+struct log_file *container_log_before(struct log_file *file, int fd)
+{
+    struct stat status;
+    uint64_t size = fstat(fd, &status) < 0 ? 0 : (uint64_t)status.st_size;
+    struct log_file *before = log_file_new(fd, file->number, size);
+
+    before->start = file->start - size;
+    before->next = file;
+    return before;
 }
 
 /* ---- lines ---- */

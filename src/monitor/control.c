@@ -253,6 +253,8 @@ static int on_follow(struct monitor *monitor, const struct message *message, int
     int r = find_place(monitor, &message->follow, &at, err);
     if (r < 0)
         return r;
+    if (fd[1] >= 0)
+        at.file = container_log_before(at.file, steal_fd(&fd[1]));
     r = client_add(monitor, CLIENT_FOLLOW, NULL, 0, &at, steal_fd(fd), err);
     log_file_unref(at.file);
     return r < 0 ? r : send_ok(monitor, message);
@@ -304,7 +306,7 @@ static int on_update(struct monitor *monitor, const struct message *message, int
     return r < 0 ? r : send_ok(monitor, message);
 }
 
-enum descriptors { NO_FD, ONE_FD, PERHAPS_FD };
+enum descriptors { NO_FD, ONE_FD, PERHAPS_FD, ONE_OR_TWO_FDS };
 
 static const struct request {
     int (*handle)(struct monitor *monitor, const struct message *message, int *fd,
@@ -319,7 +321,7 @@ static const struct request {
     [MONITOR_START] = {on_start, sizeof(struct monitor_policy), NO_FD, 2, true, 0},
     [MONITOR_ATTACH] = {on_attach, sizeof(struct monitor_attach), ONE_FD, 2, true,
                         MONITOR_ATTACH_SIZE_1},
-    [MONITOR_FOLLOW] = {on_follow, sizeof(struct monitor_follow), ONE_FD, 2, true,
+    [MONITOR_FOLLOW] = {on_follow, sizeof(struct monitor_follow), ONE_OR_TWO_FDS, 2, true,
                         MONITOR_FOLLOW_SIZE_1},
     [MONITOR_SIGNAL] = {on_signal, sizeof(struct monitor_signal), NO_FD},
     [MONITOR_STOP] = {on_stop, sizeof(struct monitor_stop), NO_FD},
@@ -352,8 +354,9 @@ static int check_message(const struct message *message, size_t received, size_t 
     size_t length = before ? request->length_before : request->length;
     if (header->length != length || header->request == 0)
         return error_set(err, -EBADMSG, "request %u is malformed", header->type);
-    if (fds_count > (request->descriptors == NO_FD ? 0 : 1) ||
-        (request->descriptors == ONE_FD && fds_count == 0))
+    static const size_t least[] = {[ONE_FD] = 1, [ONE_OR_TWO_FDS] = 1};
+    static const size_t most[] = {[ONE_FD] = 1, [PERHAPS_FD] = 1, [ONE_OR_TWO_FDS] = 2};
+    if (fds_count < least[request->descriptors] || fds_count > most[request->descriptors])
         return error_set(err, -EBADMSG, "request %u with %zu descriptors", header->type, fds_count);
     return 0;
 }
@@ -400,7 +403,7 @@ static void daemon_left(struct monitor *monitor, struct control *control)
 void control_ready(struct monitor *monitor, struct control *control, uint32_t events)
 {
     struct message message;
-    int fds[SOCKET_FDS_MAX] = {-1};
+    int fds[SOCKET_FDS_MAX] = {-1, -1};
     size_t count = ARRAY_SIZE(fds);
 
     ssize_t n = socket_receive(control->watch.fd, &message, sizeof(message), fds, &count);

@@ -144,5 +144,7 @@ int loop_once(struct monitor *monitor, struct error *err)
         return error_errno(err, errno, "wait for events");
     if (count == 1)
         dispatch(monitor, event.data.ptr, event.events);
+    if (monitor->log.rotated)
+        packing_begin(monitor);
     return 0;
 }

@@ -102,6 +102,7 @@ struct container_log {
     size_t length;         /* in use, while appending */
     bool failing;          /* the last write failed; said once */
     bool held;             /* nothing may be deleted now */
+    bool rotated;          /* since this was last looked at */
     bool watched;          /* no more than one file a call of append(): held is looked at between */
     int64_t second;        /* of the text in date */
     char date[20];         /* 2026-11-20T10:00:00 */
@@ -124,6 +125,10 @@ bool container_log_full(const struct container_log *log);
 bool container_log_goes_next(const struct container_log *log, const struct log_file *file);
 /* Whether it is deleted already. */
 bool container_log_gone(const struct container_log *log, const struct log_file *file);
+
+/* The end of a log as one file that lies before file: what fd holds, which is taken over. The
+ * reference to file goes with it. It counts as gone when file does. */
+struct log_file *container_log_before(struct log_file *file, int fd);
 
 /* A reference to the file with this inode; 0, or one that is no more: the oldest. Never fails: the
  * one in use at worst. */
@@ -406,6 +411,12 @@ void health_process_ended(struct monitor *monitor, int status);
 void health_take_output(struct monitor *monitor, const char *data, size_t length);
 void health_remove_files(struct monitor *monitor);
 
+/* ---- packing.c: full files of the log ---- */
+
+void packing_open(struct monitor *monitor); /* when the log's limits are known */
+void packing_begin(struct monitor *monitor);
+void packing_ended(struct monitor *monitor, int status);
+
 /* ---- children.c ---- */
 
 void children_reap(struct monitor *monitor);
@@ -475,6 +486,11 @@ struct monitor {
     struct client *clients;
     size_t clients_count;
     struct process deleting; /* `runtime delete`; pid 0: not at work */
+    struct {
+        struct process process; /* pid 0: not at work */
+        int64_t number;         /* of the file that is being packed */
+        bool failing;           /* said once */
+    } packing;
     struct restart restart;
     struct health health;
     bool ran;                 /* START was answered with STARTED */

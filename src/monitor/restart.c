@@ -54,8 +54,10 @@ int restart_set_policy(struct monitor *monitor, const struct monitor_policy *pol
         return r;
     monitor->restart.policy = *policy;
     monitor->restart.restarts = policy->restarts;
-    if (monitor->log.file)
+    if (monitor->log.file) {
         container_log_limit(&monitor->log, policy->log_size, policy->log_files);
+        packing_open(monitor);
+    }
     return 0;
 }
 

@@ -22,6 +22,7 @@ enum option_code {
     OPTION_RUNTIME,
     OPTION_RUNTIME_ROOT,
     OPTION_LOG,
+    OPTION_LOG_PACKER,
     OPTION_MEMORY_CGROUP,
     OPTION_FREEZER,
     OPTION_JOIN_PID,
@@ -51,6 +52,7 @@ static const struct option long_options[] = {
     {"runtime", required_argument, NULL, OPTION_RUNTIME},
     {"runtime-root", required_argument, NULL, OPTION_RUNTIME_ROOT},
     {"log", required_argument, NULL, OPTION_LOG},
+    {"log-packer", required_argument, NULL, OPTION_LOG_PACKER},
     {"memory-cgroup", required_argument, NULL, OPTION_MEMORY_CGROUP},
     {"freezer", required_argument, NULL, OPTION_FREEZER},
     {"join-pid", required_argument, NULL, OPTION_JOIN_PID},
@@ -122,6 +124,8 @@ static const char **text_option(int code, struct monitor_options *options)
         return &options->runtime_root;
     case OPTION_LOG:
         return &options->log;
+    case OPTION_LOG_PACKER:
+        return &options->log_packer;
     case OPTION_MEMORY_CGROUP:
         return &options->memory_cgroup;
     case OPTION_FREEZER:

@@ -455,8 +455,8 @@ static int next_unused(struct store *store, const struct store_prune *how, char 
     return r < 0 ? r : 0;
 }
 
-/* Part of it, in a transaction of its own: others get their turn in between. *ret_more: something is
- * left. */
+/* Part of it, in a transaction of its own: others get their turn in between. *ret_more: something
+ * is left. */
 static int prune_some(struct store *store, const struct store_prune *how,
                       struct store_pruned *pruned, bool *ret_more, struct error *err)
 {

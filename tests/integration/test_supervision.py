@@ -3,6 +3,7 @@
 that they hold when it, or a monitor, dies."""
 
 import contextlib
+import gzip
 import json
 import os
 import pathlib
@@ -554,6 +555,83 @@ def what_is_half_removed_or_unreadable_is_dead(instance, images):
     assert "strange" in instance.cloche("ps", "-a").out and state(instance, "strange")["Error"]
     instance.cloche("rm", "strange")
     assert status_line(instance, "strange") == ""
+
+
+def log_files(instance, name):
+    folder = instance.root / "containers" / details(instance, name)["Id"]
+    return sorted(path.name for path in folder.glob("log*"))
+
+
+def packed(instance, name, files):
+    """Waits until all but the file in use are packed."""
+    wanted = sorted(["log"] + [f"log.{number}.gz" for number in range(1, files)])
+    wait_for(lambda: log_files(instance, name) == wanted, what=f"{wanted} {log_files(instance, name)}")
+
+
+@test
+def full_files_of_a_log_are_packed_and_read_all_the_same(instance, images):
+    load(instance, images)
+    script = "i=0; while [ $i -lt 900 ]; do echo line $i; i=$((i+1)); test $((i%200)) = 0 && sleep 0.3; done; " \
+             "exec sleep 1000"
+    options = ("--log-opt", "max-size=8k", "--log-opt", "max-file=20", "--log-opt", "compress=true")
+    instance.cloche("run", "-d", "--name", "box", *options, IMAGE, "sh", "-c", script)
+    instance.kill_daemon()  # the monitor does it
+    monitor = instance.root / "containers"
+    log = wait_for(lambda: [path for path in monitor.glob("*/log") if "line 899\n" in path.read_text()])[0]
+    count = len(list(log.parent.glob("log*")))
+    assert count > 4, list(log.parent.iterdir())
+    instance.start_daemon()
+    packed(instance, "box", count)
+    assert log.with_name("log.1.gz").stat().st_size < 4000
+    lines = [f"line {number}" for number in range(900)]
+    assert instance.cloche("logs", "box").lines == lines
+    for tail in (1, 250, 700, 899, 5000):
+        assert instance.cloche("logs", "--tail", tail, "box").lines == lines[-tail:], tail
+    for number in (0, 200, 600):  # the first of those that came together
+        stamp = instance.cloche("logs", "-t", "box").lines[number].split()[0]
+        assert instance.cloche("logs", "--since", stamp, "box").lines == lines[number:], number
+        part = instance.cloche("logs", "--until", stamp, "box").lines
+        assert part == lines[:len(part)] and number <= len(part) <= number + 200, (number, len(part))
+    # Followers begin in what is packed and go on.
+    for start in (("--tail", "850"), ()):
+        with instance.start("logs", "-f", *start, "box") as following:
+            wanted = lines[-850:] if start else lines
+            got = [following.stdout.readline().decode().rstrip("\n") for _ in wanted]
+            assert got == wanted
+            following.kill()
+    assert not list(log.parent.glob("log.packing"))
+    # What a monitor that was killed has left is packed by the next one, from its beginning.
+    instance.cloche("stop", "-t", "0", "box")
+    whole = gzip.decompress(log.with_name("log.2.gz").read_bytes())
+    log.with_name("log.2").write_bytes(whole)
+    log.with_name("log.2.gz").write_bytes(b"cut off")
+    log.with_name("log.packing").write_bytes(b"cut off")
+    assert instance.cloche("logs", "box").lines == lines
+    instance.cloche("start", "box")
+    wait_for(lambda: "log.2" not in log_files(instance, "box") and "log.packing" not in log_files(instance, "box"))
+    wait_for(lambda: instance.cloche("logs", "--tail", "1", "box").lines == ["line 899"])
+    assert instance.cloche("logs", "box").lines == lines + lines
+    # One that is damaged is said to be.
+    log.with_name("log.3.gz").write_bytes(b"no such thing")
+    assert "cannot be unpacked" in instance.cloche("logs", "box", code=1).err
+    assert instance.cloche("logs", "--tail", "10", "box").lines == lines[-10:]
+    instance.cloche("rm", "-f", "box")
+
+
+@test
+def packing_goes_with_limits_only(instance, images):
+    load(instance, images)
+    for options in (("max-file=1",), ("max-size=-1",)):
+        words = [word for option in (*options, "compress=true") for word in ("--log-opt", option)]
+        assert "compress cannot be true" in instance.cloche("create", *words, IMAGE, code=125).err
+    assert "invalid value for compress" in instance.cloche("create", "--log-opt", "compress=yes", IMAGE, code=125).err
+    for driver in ("syslog", "journald", "fluentd", "gelf"):
+        assert f"no log driver named '{driver}'" in instance.cloche("create", "--log-driver", driver, IMAGE, code=125).err
+    for driver in ("none", "local", "json-file"):
+        instance.cloche("run", "--name", driver, "--log-driver", driver, IMAGE, "echo", "said")
+    for driver in ("local", "json-file"):
+        assert instance.cloche("logs", driver).out == "said\n"
+    assert "does not support reading" in instance.cloche("logs", "none", code=1).err
 
 
 @test

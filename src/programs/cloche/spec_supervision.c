@@ -96,7 +96,7 @@ const struct option supervision_option_table[] = {
         .kind = OPTION_LIST,
         .offset = offsetof(struct supervision_options, log_opt),
         .argument = "list",
-        .help = "max-size=BYTES, max-file=N",
+        .help = "max-size=BYTES, max-file=N, compress=true",
     },
     {
         .name = "no-healthcheck",

@@ -25,8 +25,9 @@ struct monitor_options {
     const char *runtime;
     const char *runtime_root;
     const char *log;
-    const char *memory_cgroup;                /* or NULL */
-    const char *freezer;                      /* or NULL */
+    const char *log_packer;    /* the program cloche-logpack; NULL: nothing is packed */
+    const char *memory_cgroup; /* or NULL */
+    const char *freezer;       /* or NULL */
     const char *joined[MONITOR_JOINED_COUNT]; /* bundles of other containers, or NULL */
     uint64_t shm_size; /* of a /dev/shm that others may share, in bytes; 0: none */
     struct monitor_bind {

@@ -47,7 +47,8 @@ enum monitor_type {
     MONITOR_HELLO = 1, /* none; OK: struct monitor_status. The first message of a connection */
     MONITOR_START,     /* struct monitor_policy; answered by STARTED or START_FAILED */
     MONITOR_ATTACH,    /* struct monitor_attach, the attach stream; OK: none. Also before START */
-    MONITOR_FOLLOW,    /* struct monitor_follow, a SOCK_STREAM socket; OK: none */
+    MONITOR_FOLLOW,    /* struct monitor_follow, a SOCK_STREAM socket, and perhaps a file of older
+                          lines, which come first; OK: none */
     MONITOR_SIGNAL,    /* struct monitor_signal; OK: none. -ESRCH: not running. SIGKILL and the
                           container's own stop signal end it for good, also while it waits for a
                           restart; others that come then have nobody to go to: OK */
@@ -281,11 +282,13 @@ struct monitor_exited {
 
 /*
  * Command line: cloche-monitor --protocol 2 --id ID --bundle DIR --runtime PATH --runtime-root DIR
- *   --log PATH [--tty] [--open-stdin] [--stdin-once] [--stop-signal N] [--stop-timeout SECONDS]
+ *   --log PATH [--log-packer PATH] [--tty] [--open-stdin] [--stdin-once] [--stop-signal N]
+ * [--stop-timeout SECONDS]
  *   [--memory-cgroup DIR] [--freezer FILE] [--join-pid BUNDLE] [--join-ipc BUNDLE]
  *   [--join-network BUNDLE] [--shm BYTES] [--shared-bind PATH]... [--volume DIR --subpath PATH]...
  *   --control-fd N [--rootfs-fd N] [--netns-fd N] [--userns-fd N] [--root-uid N] [--root-gid N]
  *
+ * --log-packer: the program cloche-logpack: files of the log that are full are packed.
  * --join-*: the bundle of another container whose namespaces, and with IPC /dev/shm, are found
  * before each run and put on BUNDLE/pidns, ipcns, netns and shm. --shm: a tmpfs of that size for
  * others.

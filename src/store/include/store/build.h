@@ -20,8 +20,8 @@
 #include <store/staging.h>
 #include <store/store.h>
 
-/* A build (or commit) holds the images that it stands on, has made and has found, from removal until its end:
- * its number is part of each call. The end may flush. */
+/* A build (or commit) holds the images that it stands on, has made and has found, from removal
+ * until its end: its number is part of each call. The end may flush. */
 int64_t store_build_begin(struct store *store);
 void store_build_end(struct store *store, int64_t build);
 /* -ENOENT: it is gone. */
