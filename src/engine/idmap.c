@@ -32,6 +32,18 @@ static int read_line(const char *line, size_t length, const char *name, struct i
     return 1;
 }
 
+static bool overlaps(const struct id_pool *pool, const struct id_range *range)
+{
+    for (size_t i = 0; i < pool->count; i++) {
+        const struct id_range *other = &pool->ranges[i];
+
+        if (other->first < (uint64_t)range->first + range->count &&
+            range->first < (uint64_t)other->first + other->count)
+            return true;
+    }
+    return false;
+}
+
 int idmap_read_pool(const char *text, const char *file, const char *name, struct id_pool *ret,
                     struct error *err)
 {
@@ -51,6 +63,9 @@ int idmap_read_pool(const char *text, const char *file, const char *name, struct
         if (r > 0 && pool.count == IDMAP_RANGES_MAX)
             return error_set(err, -EINVAL, "%s: %s has more than %d ranges", file, name,
                              IDMAP_RANGES_MAX);
+        if (r > 0 && overlaps(&pool, &range))
+            return error_set(err, -EINVAL, "%s:%u: %s has some of these IDs already", file, number,
+                             name);
         if (r > 0)
             pool.ranges[pool.count++] = range;
         line += length + (line[length] == '\n');

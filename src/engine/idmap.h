@@ -30,7 +30,7 @@ struct id_pool {
 };
 
 /* file: the text's name, for messages. -ENOENT: it has no line for name; -EINVAL: such a line makes
- * no sense, or gives away ID 0, which is the machine's root. */
+ * no sense, has IDs of another one, or gives away ID 0, which is the machine's root. */
 int idmap_read_pool(const char *text, const char *file, const char *name, struct id_pool *ret,
                     struct error *err);
 

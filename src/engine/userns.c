@@ -438,9 +438,51 @@ int userns_open_mapping(const struct api_id_mappings *mappings, int *ret_fd, str
     return make(mappings, ret_fd, NULL, err);
 }
 
-static int join(const struct container *container, const struct container *partner, int *ret_fd,
-                struct error *err)
+/* State on entry: as that of stand_by(), in the daemon's namespaces. A byte on ready_fd says that
+ * it is where it should be. */
+static void stand_by_inside(pid_t parent, int namespace_fd, int ready_fd) __attribute__((noreturn));
+
+static void stand_by_inside(pid_t parent, int namespace_fd, int ready_fd)
 {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (setns(namespace_fd, CLONE_NEWUSER) < 0 || unshare(CLONE_NEWNET) < 0 ||
+        write(ready_fd, "", 1) != 1)
+        _exit(1);
+    stand_by(parent);
+}
+
+/* A network namespace that belongs to a user namespace which is there: whoever has another one's
+ * cannot mount its sysfs. */
+static int make_network(int namespace_fd, int *ret_fd, struct error *err)
+{
+    pid_t parent = getpid();
+    int ready[2];
+    char byte;
+
+    if (pipe2(ready, O_CLOEXEC) < 0)
+        return error_errno(err, errno, "make a pipe");
+    pid_t pid = (pid_t)syscall(SYS_clone, 0UL, NULL, NULL, NULL, NULL);
+    if (pid == 0)
+        stand_by_inside(parent, namespace_fd, ready[1]);
+    int failure = errno;
+    close_fd(ready[1]);
+    if (pid < 0) {
+        close_fd(ready[0]);
+        return error_errno(err, failure, "start a process");
+    }
+    int r = read(ready[0], &byte, 1) == 1
+                ? open_namespace(pid, "net", ret_fd, err)
+                : error_set(err, -EPERM, "make a network in another container's user namespace");
+    close_fd(ready[0]);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, __WALL);
+    return r;
+}
+
+static int join(const struct container *container, const struct container *partner,
+                struct userns *ret, struct error *err)
+{
+    int *namespace_fd = &ret->users.namespace_fd;
     int r = check_partner(container, partner, container->record->user_namespace, err);
 
     if (r < 0)
@@ -448,7 +490,10 @@ static int join(const struct container *container, const struct container *partn
     if (partner->state != CONTAINER_RUNNING || partner->record->pid <= 0)
         return error_set(err, -EBUSY, "cannot join user namespace of a non running container: %s",
                          partner->id);
-    return open_namespace((pid_t)partner->record->pid, "user", ret_fd, err);
+    r = open_namespace((pid_t)partner->record->pid, "user", namespace_fd, err);
+    if (r == 0 && !network_shared_with(container))
+        r = make_network(*namespace_fd, &ret->netns_fd, err);
+    return r;
 }
 
 int userns_open(const struct container *container, struct userns *ret, struct error *err)
@@ -461,7 +506,7 @@ int userns_open(const struct container *container, struct userns *ret, struct er
     ret->users.root_uid = idmap_root(mappings->uids, mappings->uids_count);
     ret->users.root_gid = idmap_root(mappings->gids, mappings->gids_count);
     if (partner)
-        return join(container, partner, &ret->users.namespace_fd, err);
+        return join(container, partner, ret, err);
     return make(mappings, &ret->users.namespace_fd, &ret->netns_fd, err);
 }
 

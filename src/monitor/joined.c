@@ -14,10 +14,12 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -182,6 +184,30 @@ static int open_network(const struct other *other)
     return -ESRCH;
 }
 
+/* Those of a partner that was started anew belong to its new user namespace, where this container's
+ * root has no rights: the kernel's refusals would say nothing of that (NS_GET_USERNS, Linux 4.9).
+ */
+static bool belongs_to_our_users(const struct monitor_options *options, int fd)
+{
+    _cleanup_free_ char *path = in_bundle(options, "userns");
+    _cleanup_close_ int own = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat ours, theirs;
+
+    if (own < 0 || !is_namespace(own))
+        return true;
+    _cleanup_close_ int owner = ioctl(fd, NS_GET_USERNS);
+    return owner >= 0 && fstat(own, &ours) == 0 && fstat(owner, &theirs) == 0 &&
+           ours.st_ino == theirs.st_ino;
+}
+
+static int other_users(const struct other *other, const char *what, struct error *err)
+{
+    error_set(err, -EBUSY,
+              "cannot join %s of container %s: it was started anew, with another user namespace",
+              what, other->id);
+    return error_hint(err, "restart this container, for it to get that one");
+}
+
 static int join_namespace(const struct monitor_options *options, const struct other *other,
                           const char *kind, const char *what, struct error *err)
 {
@@ -191,6 +217,8 @@ static int join_namespace(const struct monitor_options *options, const struct ot
 
     if (fd < 0 || !is_still(other))
         return not_running(other, what, err);
+    if (!belongs_to_our_users(options, fd))
+        return other_users(other, what, err);
     snprintf(name, sizeof(name), "%sns", kind);
     release(options, name);
     return joined_bind(options, fd, name, err);

@@ -368,5 +368,27 @@ def namespaces_are_shared_within_one_user_namespace(instance, images, scratch):
             == "listening\n"
 
 
+@test
+def who_shares_a_user_namespace_that_is_gone_is_told(instance, images, scratch):
+    """A restart by its own monitor keeps the user namespace it has; by the daemon it gets the new one."""
+    with subordinate(scratch):
+        instance.cloche("load", "-i", images.small())
+        state = lambda name: details(instance, name)["state"]
+        sleeper(instance, "one", "--userns=auto")
+        sleeper(instance, "two", "--pid=container:one", "--restart=always")
+        sleeper(instance, "three", "--network=container:one", "--restart=always")
+        assert instance.cloche("exec", "two", "ls", "/sys/class/net").out.split() == ["eth0", "lo"]
+        instance.cloche("restart", "-t", "0", "one")
+        os.kill(state("three")["pid"], signal.SIGKILL)
+        for name in ("two", "three"):
+            wait_for(lambda: "with another user namespace" in state(name).get("error", ""))
+            assert state(name)["status"] == "restarting"
+            instance.cloche("restart", "-t", "0", name)
+            assert not state(name).get("error")
+            owner = lambda name: os.readlink(f"/proc/{state(name)['pid']}/ns/user")
+            assert owner(name) == owner("one")
+        instance.cloche("rm", "-f", "two", "three", "one")
+
+
 if __name__ == "__main__":
     main()

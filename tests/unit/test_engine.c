@@ -665,6 +665,9 @@ static void test_subordinate_ids(void **state)
     assert_non_null(strstr(pool_error("us:-5:1\n", &pool, &err), "NAME:FIRST:COUNT"));
     assert_non_null(strstr(pool_error("us:2:4294967294\n", &pool, &err), "NAME:FIRST:COUNT"));
     assert_string_equal(pool_error("us:1:4294967294\n", &pool, &err), "no error");
+    assert_non_null(
+        strstr(pool_error("us:100:10\nus:105:1\n", &pool, &err), "subuid:2: us has some"));
+    assert_string_equal(pool_error("us:100:10\nother:105:1\nus:110:1\n", &pool, &err), "no error");
 }
 
 static void test_free_ranges(void **state)
