@@ -261,7 +261,8 @@ static void on_ended(int status, void *data)
     char text[COMPLAINT_MAX + 1];
 
     if (WIFSIGNALED(status)) {
-        error_set(&err, -ETIMEDOUT, "a path to bind or a device does not answer within %d s",
+        error_set(&err, -ETIMEDOUT,
+                  "a path to bind, a device or a volume's server does not answer within %d s",
                   LOOK_TIMEOUT_MS / 1000);
     } else if (WEXITSTATUS(status)) {
         ssize_t length = pread(call->complaint_fd, text, COMPLAINT_MAX, 0);

@@ -268,19 +268,20 @@ static int mount_it(char *const *parts, const char *place, struct error *err)
 
     if (r < 0)
         return r;
-    r = mount(parts[DEVICE], place, parts[TYPE], flags & MS_BIND ? flags & bind : flags, data);
+    if (mount(parts[DEVICE], place, parts[TYPE], flags & MS_BIND ? flags & bind : flags, data) < 0)
+        r = -errno;
     /* Of a bind the flags are set afterwards (mount(2)). */
-    if (r == 0 && (flags & MS_BIND) && (flags & ~bind)) {
-        r = mount(NULL, place, NULL, MS_REMOUNT | MS_BIND | (flags & ~bind), NULL);
-        if (r < 0)
-            umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW);
+    if (r == 0 && (flags & MS_BIND) && (flags & ~bind) &&
+        mount(NULL, place, NULL, MS_REMOUNT | MS_BIND | (flags & ~bind), NULL) < 0) {
+        r = -errno;
+        umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW);
     }
     if (r == 0)
         return 0;
-    return error_set(err, -errno,
+    return error_set(err, r,
                      "error while mounting volume '%s': failed to mount local volume: mount %s:%s, "
                      "data: %s: %s",
-                     place, parts[DEVICE], place, data ? data : "", strerror(errno));
+                     place, parts[DEVICE], place, data ? data : "", strerror(-r));
 }
 
 int volume_mount_run(const char *request, struct error *err)

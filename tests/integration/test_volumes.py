@@ -4,7 +4,10 @@ of theirs is lost with a daemon."""
 import json
 import os
 import pathlib
+import re
+import socket
 import sqlite3
+import time
 
 from harness import main, note, run, test, wait_for
 
@@ -353,6 +356,47 @@ def places_of_volumes_are_the_same_however_they_are_written(instance, images):
     assert instance.cloche("run", "--name", "one", "-v", "vol:/data", "slash:1", "cat", "/data/x").out == "x\n"
     assert instance.cloche("run", "--rm", "--volumes-from", "one", "slash:1", "cat", "/data/x").out == "x\n"
     assert volumes(instance) == ["vol"]
+
+
+def silent_name_server():
+    """At port 53 of the loopback address, which resolv.conf names."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 53))
+    return server
+
+
+@test
+def a_server_that_is_not_there_is_no_trouble_for_others(instance, images, scratch):
+    """There is no NFS server here, nor has the kernel to know it: what is asked for shows in the error."""
+    image = "small:1"
+    instance.cloche("load", "-q", "-i", images.small(image))
+
+    def remote(name, how):
+        instance.cloche("volume", "create", "-o", "type=nfs", "-o", f"o={how}", "-o", "device=:/exported", name)
+        return instance.start("run", "--rm", "-v", f"{name}:/v", image, "true")
+
+    def failure(process):
+        err = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == 125, err
+        return err
+    run("ip", "link", "set", "lo", "up")
+    # The address is looked up for the kernel; it was not reached, or the kernel has no such file system.
+    err = failure(remote("known", "addr=localhost,nfsvers=4,soft,timeo=5,retrans=1,ro"))
+    assert re.search(r"mount :/exported:\S+, data: addr=(127.0.0.1|::1),nfsvers=4,soft,timeo=5,retrans=1: ", err), err
+    (scratch / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:30\n")
+    run("mount", "--bind", scratch / "resolv.conf", "/etc/resolv.conf")
+    try:
+        with silent_name_server() as server:
+            waiting = remote("silent", "addr=server.example,nfsvers=4")
+            assert server.recv(512)
+            started = time.monotonic()
+            assert instance.cloche("run", "--rm", image, "echo", "others").out == "others\n"
+            assert waiting.poll() is None or time.monotonic() - started > 8
+            err = failure(waiting)
+            assert "server does not answer within 10 s" in err, err
+    finally:
+        run("umount", "/etc/resolv.conf")
+    instance.cloche("volume", "rm", "known", "silent")
 
 
 if __name__ == "__main__":
