@@ -257,8 +257,8 @@ static void settle(struct container *container)
     } else if (container_is_active(container)) {
         /* Its place in the network is in nobody's tables: only the record has it. */
         container_recover(container);
-    } else if (container->state == CONTAINER_REMOVING ||
-               (container->state == CONTAINER_EXITED && container->effective->auto_remove)) {
+    } else if (container->state == CONTAINER_REMOVING || container->effective->auto_remove) {
+        /* As dockerd also one that was never started: whoever made it was cut off, too. */
         container_set_state(container, CONTAINER_EXITED);
         remove_submit(container, true, NULL, NULL);
     } else if (has_run_folder(container)) {

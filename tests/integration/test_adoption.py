@@ -230,6 +230,17 @@ def a_stopped_daemon_leaves_containers_alone(instance, images):
 
 
 @test
+def what_removes_itself_and_does_not_run_is_gone(instance, images):
+    instance.cloche("load", "-i", images.small("small:1"))
+    instance.cloche("create", "--rm", "--name", "made", "small:1")
+    instance.cloche("create", "--name", "kept", "small:1")
+    instance.cloche("run", "-d", "--rm", "--name", "runs", "small:1", "sleep", "1000")
+    instance.kill_daemon()
+    assert sorted(instance.cloche("ps", "-a", "--format", "{{.Names}}").lines) == ["kept", "runs"]
+    instance.cloche("rm", "-f", "kept", "runs")
+
+
+@test
 def a_commit_cut_off_does_not_leave_the_container_frozen(instance, images):
     load(instance, images)
     start(instance, "box", "dd if=/dev/urandom of=/big bs=1M count=60 2>/dev/null; echo ready;"
