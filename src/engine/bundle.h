@@ -92,6 +92,10 @@ int bundle_write_config(const struct bundle_facts *facts, struct buffer *out, st
 bool bundle_is_shared(const struct api_mount *mount);
 /* Whether it is a part of a volume only: its source is held so, too. Pure. */
 bool bundle_has_subpath(const struct api_mount *mount);
+/* Whether in a container with a user namespace what is on disk there has the container's IDs: in
+ * volumes, but for what a volume's options mount, and in binds that ask for it. Else it is the
+ * machine's, and so are the rights to it. Pure. */
+bool bundle_is_mapped(const struct api_mount *mount);
 
 /* Of /dev/shm, in bytes. Pure. */
 uint64_t bundle_shm_size(const struct api_container_spec *effective);

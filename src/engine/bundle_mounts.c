@@ -7,6 +7,7 @@
 #include <base/text.h>
 
 #include "bundle_internal.h"
+#include "volume_mount.h"
 
 enum { OPTIONS_MAX = 10 };
 
@@ -212,12 +213,19 @@ static void put_user_tmpfs(struct json_writer *writer, const struct api_mount *m
     put_mount(writer, "tmpfs", "tmpfs", mount->target, options);
 }
 
+bool bundle_is_mapped(const struct api_mount *mount)
+{
+    if (text_equal(mount->type, "bind"))
+        return mount->bind_options && mount->bind_options->id_map;
+    return text_equal(mount->type, "volume") && !volume_has_options(mount);
+}
+
 static void put_volume(struct json_writer *writer, const struct bundle_facts *facts,
                        const struct api_mount *mount)
 {
     _cleanup_free_ char *source = xasprintf("%s/%s/_data", facts->volumes_directory, mount->source);
 
-    put_user_bind(writer, mount, source, facts->users);
+    put_user_bind(writer, mount, source, facts->users && bundle_is_mapped(mount));
 }
 
 bool bundle_has_subpath(const struct api_mount *mount)
@@ -253,11 +261,9 @@ void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *
         _cleanup_free_ char *place = bundle_is_shared(mount) || bundle_has_subpath(mount)
                                          ? xasprintf("%s/bind.%u", facts->bundle, held++)
                                          : NULL;
-        if (text_equal(mount->type, "bind"))
+        if (place || text_equal(mount->type, "bind"))
             put_user_bind(writer, mount, place ? place : mount->source,
-                          facts->users && mount->bind_options && mount->bind_options->id_map);
-        else if (place)
-            put_user_bind(writer, mount, place, facts->users);
+                          facts->users && bundle_is_mapped(mount));
         else if (text_equal(mount->type, "volume"))
             put_volume(writer, facts, mount);
         else if (text_equal(mount->type, "tmpfs"))

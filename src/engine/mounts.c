@@ -31,17 +31,6 @@ static char *source_of(const struct container *container, const struct api_mount
     return bind ? xstrdup(json_string_map_get(how, "device")) : NULL;
 }
 
-/* As its config.json has it (bundle_mounts.c). */
-static bool is_mapped(const struct api_mount *mount)
-{
-    const struct json_string_map *how =
-        mount->volume_options ? mount->volume_options->driver_options : NULL;
-
-    if (text_equal(mount->type, "bind"))
-        return mount->bind_options && mount->bind_options->id_map;
-    return !how || !how->count;
-}
-
 void mounts_fill_tree(const struct container *container, struct image_worker_tree *tree)
 {
     const struct api_container_spec *spec = container->effective;
@@ -57,7 +46,7 @@ void mounts_fill_tree(const struct container *container, struct image_worker_tre
         mount->source = source;
         mount->target = xstrdup(from->target);
         mount->read_only = mount->has_read_only = from->read_only;
-        mount->id_map = mount->has_id_map = is_mapped(from);
+        mount->id_map = mount->has_id_map = bundle_is_mapped(from);
         tree->mounts[tree->mounts_count++] = mount;
     }
 }

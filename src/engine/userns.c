@@ -328,35 +328,11 @@ static int check_user(const struct api_id_mappings *mappings, const struct user 
     return r;
 }
 
-/* Its own mount(2) may only do what needs no device of the machine. */
-static int check_volume(const struct api_mount *mount, struct error *err)
-{
-    const struct json_string_map *how =
-        mount->volume_options ? mount->volume_options->driver_options : NULL;
-
-    if (!how || !how->count)
-        return 0;
-    const char *o = json_string_map_get(how, "o"), *type = json_string_map_get(how, "type");
-    _cleanup_strv_ char **options = strv_split(o ? o : "", ',');
-    if (strv_contains(options, "bind") || strv_contains(options, "rbind") ||
-        text_equal(type, "tmpfs"))
-        return 0;
-    error_set(err, -EINVAL, "volume %s of type %s cannot be mounted in a user namespace",
-              mount->source, type ? type : "none");
-    return error_hint(err, "run it with --userns=host"), -EINVAL;
-}
-
 int userns_check(const struct container *container, const struct user *user, struct error *err)
 {
     const struct api_id_mappings *mappings = container->record->user_namespace;
-    const struct api_container_spec *spec = container->effective;
 
-    if (!mappings)
-        return 0;
-    int r = check_user(mappings, user, err);
-    for (size_t i = 0; r == 0 && i < spec->mounts_count; i++)
-        r = check_volume(spec->mounts[i], err);
-    return r;
+    return mappings ? check_user(mappings, user, err) : 0;
 }
 
 /* --- the namespace itself --------------------------------------------------------------------- */
