@@ -4,6 +4,7 @@
  *
  *     prepare_work    disk thread: a pidfd of its first process; or, when it does not run, its root
  *                     as a detached mount
+ *     mount_volumes   a child, when it does not run: what its volumes' options say (look.h)
  *     start_worker    the loop: task.c
  *     on_worker_done
  *
@@ -26,11 +27,13 @@
 #include "events.h"
 #include "idmap.h"
 #include "internal.h"
+#include "look.h"
 #include "monitor_root.h"
 #include "mounts.h"
 #include "task.h"
 #include "user.h"
 #include "userns.h"
+#include "volume_mount.h"
 
 enum { CGROUP_FILE_MAX = 64 * 1024 };
 
@@ -169,6 +172,13 @@ static void tell(const struct engine_copy *copy)
         event_container(copy->base.container, actions[copy->kind], NULL);
 }
 
+/* Then it is an operation of the container: there is one such copy at a time. */
+static bool mounts_volumes(const struct engine_copy *copy)
+{
+    return !copy->runs && copy->kind != ARCHIVE_EXPORT &&
+           look_wants_volumes(copy->base.container->effective);
+}
+
 static void finish(struct engine_copy *copy, const struct image_worker_result *result)
 {
     struct container *container = copy->base.container;
@@ -179,6 +189,8 @@ static void finish(struct engine_copy *copy, const struct image_worker_result *r
     close_fd(steal_fd(&copy->users_fd));
     copy->told = true;
     tell(copy);
+    if (mounts_volumes(copy))
+        volumes_hold(container, false);
     if (!copy->is_operation)
         forget(copy);
     copy->done(copy->err.code ? &copy->err : NULL, result, copy->data);
@@ -267,10 +279,9 @@ static int start_worker(struct engine_copy *copy, struct error *err)
     return r;
 }
 
-static void prepare_done(struct disk_job *job)
+static void copy_files(struct engine_copy *copy)
 {
-    struct engine_copy *copy = disk_job_of(job, struct engine_copy, job);
-    struct engine *engine = copy->base.container->engine;
+    const struct engine *engine = copy->base.container->engine;
 
     if (copy->err.code == 0 && (copy->cancelled || engine->ending))
         error_set(&copy->err, -ECANCELED, "cancelled");
@@ -283,6 +294,32 @@ static void prepare_done(struct disk_job *job)
     close_fd(steal_fd(&copy->archive_fd));
     close_fd(steal_fd(&copy->tree_fd));
     close_fd(steal_fd(&copy->users_fd));
+}
+
+static void on_mounted(const struct error *err, struct look *found, void *data)
+{
+    struct engine_copy *copy = data;
+
+    if (err)
+        error_set(&copy->err, err->code, "%s", error_message(err));
+    copy_files(copy);
+}
+
+static int mount_volumes(struct engine_copy *copy, struct error *err)
+{
+    struct container *container = copy->base.container;
+
+    volumes_hold(container, true);
+    return look_for_volumes(container->engine, container->effective, on_mounted, copy, err);
+}
+
+static void prepare_done(struct disk_job *job)
+{
+    struct engine_copy *copy = disk_job_of(job, struct engine_copy, job);
+
+    if (copy->err.code == 0 && mounts_volumes(copy) && mount_volumes(copy, &copy->err) == 0)
+        return;
+    copy_files(copy);
 }
 
 static void begin(struct engine_copy *copy)

@@ -136,6 +136,7 @@ struct container {
         bool restarting;         /* the start that is submitted is no new beginning */
     } supervision;
     struct watchdog *watchdog;   /* it was asked to end; or NULL */
+    bool holds_volumes;          /* with options, though it may not run (volumes_hold()) */
     unsigned holders;            /* image workers that have its root mounted (task_hold()) */
     struct operation *held_back; /* begins when they have ended; or NULL */
     struct engine_copy *copies;  /* of its files, while it ran when they began */

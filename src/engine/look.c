@@ -336,3 +336,24 @@ int look_for_sources(struct engine *engine, const struct api_container_spec *spe
     }
     return run_child(engine, call, err);
 }
+
+bool look_wants_volumes(const struct api_container_spec *spec)
+{
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        if (volume_has_options(spec->mounts[i]))
+            return true;
+    }
+    return false;
+}
+
+int look_for_volumes(struct engine *engine, const struct api_container_spec *spec, look_done done,
+                     void *data, struct error *err)
+{
+    struct look_call *call = call_new(done, data);
+
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        if (volume_has_options(spec->mounts[i]))
+            ask_volume(call, engine, spec->mounts[i]);
+    }
+    return run_child(engine, call, err);
+}

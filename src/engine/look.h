@@ -38,4 +38,9 @@ int look_start(struct engine *engine, const struct api_container_spec *effective
 int look_for_sources(struct engine *engine, const struct api_container_spec *spec, look_done done,
                      void *data, struct error *err);
 
+/* Whether it has volumes with options, and only these, which are mounted. */
+bool look_wants_volumes(const struct api_container_spec *effective);
+int look_for_volumes(struct engine *engine, const struct api_container_spec *effective,
+                     look_done done, void *data, struct error *err);
+
 #endif

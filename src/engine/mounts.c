@@ -4,31 +4,14 @@
 #include <base/text.h>
 
 #include "bundle.h"
-#include "volume_mount.h"
 #include "volumes.h"
 
-/* Where its files are; NULL: on what only a container mounts. */
+/* NULL: what only a container mounts. */
 static char *source_of(const struct container *container, const struct api_mount *mount)
 {
-    const struct json_string_map *how =
-        mount->volume_options ? mount->volume_options->driver_options : NULL;
-
     if (text_equal(mount->type, "bind"))
         return xstrdup(mount->source);
-    /* A part of a volume is found by whoever starts the container. */
-    if (bundle_has_subpath(mount))
-        return NULL;
-    if (!text_equal(mount->type, "volume"))
-        return NULL;
-    if (!how || !how->count)
-        return volume_path(container->engine, mount->source);
-    const struct volume *volume = volume_find(container->engine, mount->source);
-    if (volume && volume_is_used(volume))
-        return volume_path(container->engine, mount->source);
-    const char *o = json_string_map_get(how, "o");
-    _cleanup_strv_ char **options = strv_split(o ? o : "", ',');
-    bool bind = strv_contains(options, "bind") || strv_contains(options, "rbind");
-    return bind ? xstrdup(json_string_map_get(how, "device")) : NULL;
+    return text_equal(mount->type, "volume") ? volume_path(container->engine, mount->source) : NULL;
 }
 
 void mounts_fill_tree(const struct container *container, struct image_worker_tree *tree)
@@ -44,6 +27,8 @@ void mounts_fill_tree(const struct container *container, struct image_worker_tre
             continue;
         struct image_worker_tree_mount *mount = xnew(struct image_worker_tree_mount);
         mount->source = source;
+        if (bundle_has_subpath(from))
+            mount->subpath = xstrdup(from->volume_options->subpath);
         mount->target = xstrdup(from->target);
         mount->read_only = mount->has_read_only = from->read_only;
         mount->id_map = mount->has_id_map = bundle_is_mapped(from);

@@ -41,11 +41,6 @@ void volume_use_unref(struct volume_use *use)
         free(use);
 }
 
-bool volume_is_used(const struct volume *volume)
-{
-    return volume->use->users > 0;
-}
-
 bool volume_has_options(const struct api_mount *mount)
 {
     return text_equal(mount->type, "volume") && mount->volume_options &&
@@ -130,9 +125,11 @@ static void settle(const struct volume *volume)
     const struct engine *engine = volume->engine;
     unsigned users = 0;
 
-    for (size_t i = 0; i < engine->containers_count; i++)
-        users += container_is_active(engine->containers[i]) &&
-                 container_has_volume(engine->containers[i], volume->name);
+    for (size_t i = 0; i < engine->containers_count; i++) {
+        const struct container *container = engine->containers[i];
+        users += (container_is_active(container) || container->holds_volumes) &&
+                 container_has_volume(container, volume->name);
+    }
     volume->use->users = users;
     if (users == 0)
         release_begin(volume);
@@ -149,6 +146,14 @@ void volumes_use_changed(const struct container *container)
         if (volume)
             settle(volume);
     }
+}
+
+void volumes_hold(struct container *container, bool hold)
+{
+    if (container->holds_volumes == hold)
+        return;
+    container->holds_volumes = hold;
+    volumes_use_changed(container);
 }
 
 void volumes_use_settle(struct engine *engine)

@@ -1,6 +1,7 @@
 """cp in both directions, diff, export, import: docker's rules, owners, links, and containers that lie
 about their paths."""
 
+import json
 import os
 import pathlib
 import stat
@@ -225,6 +226,57 @@ def what_is_mounted_in_a_container_is_part_of_it(instance, images, scratch):
     container = running(instance, images, "--read-only")
     assert "rootfs is marked read-only" in instance.cloche("cp", scratch / "new", f"{container}:/tmp/",
                                                            code=1).err
+
+
+def volumes_mounted(instance):
+    return [line for line in open("/proc/self/mountinfo") if str(instance.root / "volumes") in line.split()[4]]
+
+
+@test
+def volumes_are_as_the_container_would_have_them(instance, images, scratch):
+    """Those with options are mounted, parts are parts; while it does not run, too."""
+    instance.cloche("load", "-q", "-i", images.small())
+    (scratch / "fixed").mkdir()
+    (scratch / "new").write_text("new\n")
+    make = lambda name, *options: instance.cloche(
+        "volume", "create", *(word for option in options for word in ("-o", option)), name)
+    make("fixed", "type=none", f"device={scratch}/fixed", "o=bind,ro")
+    make("memory", "type=tmpfs", "device=tmpfs", "o=size=1m")
+    make("lost", "type=none", "device=/no/such", "o=bind")
+    layer = lambda name: pathlib.Path(json.loads(instance.cloche(
+        "rpc", "call", "container.inspect", f"container={name}").out)["upperDir"])
+    put = lambda target, code=0: instance.cloche("cp", scratch / "new", target, code=code)
+
+    instance.cloche("create", "--name", "fixed", "-v", "fixed:/v", "small:1")
+    assert "read-only" in put("fixed:/v/new", 1).err
+    assert os.listdir(scratch / "fixed") == []
+
+    # Shared with one that runs, and with nobody: never in the container's own layer.
+    instance.cloche("run", "-d", "--name", "other", "-v", "memory:/v", "small:1", "sleep", "1000")
+    instance.cloche("create", "--name", "memory", "-v", "memory:/v", "small:1", "ls", "/v")
+    put("memory:/v/new")
+    assert instance.cloche("exec", "other", "cat", "/v/new").out == content(instance, "memory", "/v/new") == "new\n"
+    instance.cloche("rm", "-f", "other")
+    wait_for(lambda: not volumes_mounted(instance))
+    put("memory:/v/again")
+    wait_for(lambda: not volumes_mounted(instance))
+    assert instance.cloche("start", "-a", "memory").out == ""
+
+    # A part, and links in the volume that lead nowhere else; one that is not there.
+    instance.cloche("run", "--rm", "-v", "data:/v", "small:1", "sh", "-c", "mkdir -p /v/part; ln -s /etc /v/out")
+    for part in ("part", "out"):
+        instance.cloche("create", "--name", part, "--mount", f"type=volume,src=data,dst=/v,volume-subpath={part}",
+                        "small:1", "cat", "/v/new")
+    put("part:/v/new")
+    assert content(instance, "part", "/v/new") == "new\n"
+    assert "open subpath out of the volume" in put("out:/v/new", 1).err
+    assert instance.cloche("start", "-a", "part").out == "new\n"
+
+    instance.cloche("create", "--name", "lost", "-v", "lost:/v", "small:1")
+    assert "failed to mount local volume: mount /no/such:" in put("lost:/v/new", 1).err
+    for name in ("fixed", "memory", "part", "out", "lost"):
+        assert not (layer(name) / "v/new").exists() and not (layer(name) / "v/again").exists(), name
+    wait_for(lambda: not volumes_mounted(instance))
 
 
 @test

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -34,8 +35,26 @@ static int take_process_root(struct tree_mounts *mounts, struct error *err)
     return mounts->root_fd < 0 ? error_errno(err, code, "jail: copy the container's mounts") : 0;
 }
 
+/* A volume's content decides what is there: the path is resolved inside it. */
+static int take_part(const struct image_worker_tree_mount *mount, int *ret_fd, struct error *err)
+{
+    unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH;
+    _cleanup_close_ int source = open(mount->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (source < 0)
+        return error_errno(err, errno, "open %s", mount->source);
+    _cleanup_close_ int part = file_open_in_root(source, mount->subpath, O_PATH, 0);
+    if (part < 0)
+        return error_set(err, -EINVAL, "open subpath %s of the volume at %s: %s", mount->subpath,
+                         mount->source, strerror(-part));
+    *ret_fd = open_tree(part, "", flags);
+    return *ret_fd < 0 ? error_errno(err, errno, "jail: %s", mount->source) : 0;
+}
+
 static int take_source(const struct image_worker_tree_mount *mount, int *ret_fd, struct error *err)
 {
+    if (mount->subpath)
+        return take_part(mount, ret_fd, err);
     *ret_fd =
         open_tree(AT_FDCWD, mount->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (*ret_fd < 0 && errno != ENOENT)
