@@ -7,6 +7,8 @@
 #include <base/alloc.h>
 #include <base/text.h>
 
+#include "userns.h"
+
 static const char *other_of(const char *mode)
 {
     return mode && text_starts_with(mode, "container:") ? mode + strlen("container:") : NULL;
@@ -149,6 +151,16 @@ static int choose_network(struct container *container, struct namespaces *ret, s
     return 0;
 }
 
+/* The namespaces of the other one belong to its user namespace, which is another one in each of its
+ * lives. */
+static void choose_user(const struct container *container, struct namespaces *ret)
+{
+    const struct container *other = userns_partner(container);
+
+    if (other && container->record->user_namespace)
+        ret->joined[MONITOR_JOINED_USER] = container_run_path(other, NULL);
+}
+
 int namespaces_find(struct container *container, struct namespaces *ret, struct error *err)
 {
     const struct api_container_spec *spec = container->effective;
@@ -165,6 +177,8 @@ int namespaces_find(struct container *container, struct namespaces *ret, struct 
         r = choose_pid(container, ret, err);
     if (r == 0)
         r = choose_ipc(container, ret, err);
+    if (r == 0)
+        choose_user(container, ret);
     return r;
 }
 

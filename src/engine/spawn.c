@@ -47,6 +47,7 @@ static void add_shared(char ***argv, const struct container *container,
                        const struct namespaces *namespaces)
 {
     static const char *const options[] = {
+        [MONITOR_JOINED_USER] = "--join-user",
         [MONITOR_JOINED_PID] = "--join-pid",
         [MONITOR_JOINED_IPC] = "--join-ipc",
         [MONITOR_JOINED_NETWORK] = "--join-network",

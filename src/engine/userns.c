@@ -2,11 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -208,9 +211,7 @@ static int choose_auto(const struct engine *engine, const char *mode,
 
 /* --- choosing --------------------------------------------------------------------------------- */
 
-/* The container whose namespaces it shares, which has to be in the same user namespace: NULL when
- * there is none, or none of that name yet. */
-static struct container *find_partner(const struct container *container)
+struct container *userns_partner(const struct container *container)
 {
     const struct api_container_spec *spec = container->spec;
     const char *const modes[] = {spec->network_mode, spec->pid_mode, spec->ipc_mode};
@@ -256,7 +257,7 @@ static int check_partner(const struct container *container, const struct contain
 int userns_choose(struct container *container, struct error *err)
 {
     const struct engine *engine = container->engine;
-    const struct container *partner = find_partner(container);
+    const struct container *partner = userns_partner(container);
     const char *mode = container->spec->userns_mode;
 
     if (text_empty(mode) && partner) {
@@ -455,35 +456,52 @@ static int make_network(int namespace_fd, int *ret_fd, struct error *err)
     return r;
 }
 
-static int join(const struct container *container, const struct container *partner,
-                struct userns *ret, struct error *err)
+/* The user namespace of a container whose process this is. The process may have gone to one that it
+ * made itself; its PID namespace, if it has one, stays what the container's is (NS_GET_USERNS, Linux
+ * 4.9). */
+static int open_users_of(pid_t pid, int *ret_fd, struct error *err)
 {
-    int *namespace_fd = &ret->users.namespace_fd;
-    int r = check_partner(container, partner, container->record->user_namespace, err);
+    _cleanup_close_ int pids = -1;
+    struct stat machine, owner;
+    int r = open_namespace(pid, "pid", &pids, err);
 
     if (r < 0)
         return r;
+    _cleanup_close_ int fd = ioctl(pids, NS_GET_USERNS);
+    if (fd < 0 || fstat(fd, &owner) < 0 || stat("/proc/self/ns/user", &machine) < 0 ||
+        owner.st_ino == machine.st_ino)
+        return open_namespace(pid, "user", ret_fd, err);
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
+
+/* A network of its own for who shares the other's user namespace. */
+static int make_network_beside(const struct container *partner, int *ret_fd, struct error *err)
+{
+    _cleanup_close_ int users = -1;
+
     if (partner->state != CONTAINER_RUNNING || partner->record->pid <= 0)
         return error_set(err, -EBUSY, "cannot join user namespace of a non running container: %s",
                          partner->id);
-    r = open_namespace((pid_t)partner->record->pid, "user", namespace_fd, err);
-    if (r == 0 && !network_shared_with(container))
-        r = make_network(*namespace_fd, &ret->netns_fd, err);
-    return r;
+    int r = open_users_of((pid_t)partner->record->pid, &users, err);
+    return r < 0 ? r : make_network(users, ret_fd, err);
 }
 
 int userns_open(const struct container *container, struct userns *ret, struct error *err)
 {
     const struct api_id_mappings *mappings = container->record->user_namespace;
-    const struct container *partner = find_partner(container);
+    const struct container *partner = userns_partner(container);
+    int r = check_partner(container, partner, mappings, err);
 
-    if (!mappings)
-        return check_partner(container, partner, NULL, err);
+    if (r < 0 || !mappings)
+        return r;
     ret->users.root_uid = idmap_root(mappings->uids, mappings->uids_count);
     ret->users.root_gid = idmap_root(mappings->gids, mappings->gids_count);
-    if (partner)
-        return join(container, partner, ret, err);
-    return make(mappings, &ret->users.namespace_fd, &ret->netns_fd, err);
+    if (partner && !network_shared_with(container))
+        r = make_network_beside(partner, &ret->netns_fd, err);
+    if (r < 0)
+        return r;
+    return make(mappings, &ret->users.namespace_fd, partner ? NULL : &ret->netns_fd, err);
 }
 
 void userns_close(struct userns *userns)

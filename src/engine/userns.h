@@ -39,8 +39,12 @@ struct userns {
         .users = {.namespace_fd = -1}, .netns_fd = -1                                              \
     }
 
-/* That of the container whose namespaces it shares, or a new one, by a child that lives for the
- * moment of it (0.5 ms). Does nothing for a container without. userns_close() in any case. */
+/* The container whose namespaces it shares, which has to be in the same user namespace: NULL when
+ * there is none, or none of that name yet. Which one that is the monitor finds for each run. */
+struct container *userns_partner(const struct container *container);
+
+/* A new one, by a child that lives for the moment of it (0.5 ms). With a partner it is only for the
+ * owners of its files. Does nothing for a container without. userns_close() in any case. */
 int userns_open(const struct container *container, struct userns *ret, struct error *err);
 
 /* A new one of the same mapping, for a worker in its files. -1: it has none. Any thread. */

@@ -1,14 +1,15 @@
 /*
- * What the container shares with others: their PID, IPC and network namespaces and their /dev/shm,
- * or its own /dev/shm that others may share. All of it is found anew for each run, as a container
- * that was joined may have been started anew meanwhile, and needs no daemon: another container is
- * known by its bundle, whose status file names its monitor and its first process. That these are
- * still they is looked at after what is theirs was opened.
+ * What the container shares with others: their PID, IPC and network namespaces with the user
+ * namespace that these belong to, and their /dev/shm, or its own /dev/shm that others may share.
+ * All of it is found anew for each run, as a container that was joined may have been started anew
+ * meanwhile, and needs no daemon: another container is known by its bundle, whose status file names
+ * its monitor and its first process. That these are still they is looked at after what is theirs
+ * was opened.
  *
  * What was found is mounted in the bundle, in our own mount namespace, where config.json names it:
- * pidns, ipcns, netns, shm. The runtime therefore joins what was looked at, whatever becomes of the
- * numbers of processes.
- * System calls: setns, open_tree, move_mount (Linux 5.2), mount, umount2.
+ * userns, pidns, ipcns, netns, shm. The runtime therefore joins what was looked at, whatever
+ * becomes of the numbers of processes. System calls: setns, open_tree, move_mount (Linux 5.2),
+ * mount, umount2.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -165,16 +166,16 @@ static int open_of_process(const struct other *other, const char *kind)
     return fd < 0 && other->pid ? -errno : fd;
 }
 
-/* As its monitor holds it, which it also does between two runs. One that has the machine's network
- * has no such file. */
-static int open_network(const struct other *other)
+/* As its monitor holds it, which it also does between two runs, and whatever its processes have
+ * made themselves. One that has the machine's network has no such file; its monitor's is that. */
+static int open_of_monitor(const struct other *other, const char *kind)
 {
     _cleanup_free_ char *bound =
-        xasprintf("/proc/%d/root%s/netns", (int)other->monitor, other->bundle);
-    _cleanup_free_ char *own = xasprintf("/proc/%d/ns/net", (int)other->monitor);
+        xasprintf("/proc/%d/root%s/%sns", (int)other->monitor, other->bundle, kind);
+    _cleanup_free_ char *own = xasprintf("/proc/%d/ns/%s", (int)other->monitor, kind);
     int fd = open(bound, O_RDONLY | O_CLOEXEC);
 
-    if (fd < 0 && errno == ENOENT)
+    if (fd < 0 && errno == ENOENT && strcmp(kind, "net") == 0)
         fd = open(own, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
@@ -211,13 +212,13 @@ static int other_users(const struct other *other, const char *what, struct error
 static int join_namespace(const struct monitor_options *options, const struct other *other,
                           const char *kind, const char *what, struct error *err)
 {
-    bool network = strcmp(kind, "net") == 0;
+    bool held = strcmp(kind, "net") == 0 || strcmp(kind, "user") == 0;
     char name[16];
-    _cleanup_close_ int fd = network ? open_network(other) : open_of_process(other, kind);
+    _cleanup_close_ int fd = held ? open_of_monitor(other, kind) : open_of_process(other, kind);
 
     if (fd < 0 || !is_still(other))
         return not_running(other, what, err);
-    if (!belongs_to_our_users(options, fd))
+    if (strcmp(kind, "user") != 0 && !belongs_to_our_users(options, fd))
         return other_users(other, what, err);
     snprintf(name, sizeof(name), "%sns", kind);
     release(options, name);
@@ -306,11 +307,22 @@ static int join_shm(const struct monitor_options *options, const struct other *o
 
 /* ---- all of it ---- */
 
+/* Whether a network of its own belongs to the users that were found now. */
+static bool network_fits(const struct monitor_options *options)
+{
+    _cleanup_free_ char *path = in_bundle(options, "netns");
+    _cleanup_close_ int fd =
+        options->joined[MONITOR_JOINED_NETWORK] ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+
+    return fd < 0 || !is_namespace(fd) || belongs_to_our_users(options, fd);
+}
+
 static int join(const struct monitor_options *options, enum monitor_joined kind, struct error *err)
 {
     static const struct {
         const char *kind, *what;
     } kinds[] = {
+        [MONITOR_JOINED_USER] = {"user", "the users"},
         [MONITOR_JOINED_PID] = {"pid", "PID"},
         [MONITOR_JOINED_IPC] = {"ipc", "IPC"},
         [MONITOR_JOINED_NETWORK] = {"net", "network"},
@@ -324,6 +336,8 @@ static int join(const struct monitor_options *options, enum monitor_joined kind,
         r = join_shm(options, &other, err);
     if (r == 0)
         r = join_namespace(options, &other, kinds[kind].kind, kinds[kind].what, err);
+    if (r == 0 && kind == MONITOR_JOINED_USER && !network_fits(options))
+        r = other_users(&other, kinds[kind].what, err);
     return r;
 }
 

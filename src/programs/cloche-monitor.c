@@ -25,6 +25,7 @@ enum option_code {
     OPTION_LOG_PACKER,
     OPTION_MEMORY_CGROUP,
     OPTION_FREEZER,
+    OPTION_JOIN_USER,
     OPTION_JOIN_PID,
     OPTION_JOIN_IPC,
     OPTION_JOIN_NETWORK,
@@ -55,6 +56,7 @@ static const struct option long_options[] = {
     {"log-packer", required_argument, NULL, OPTION_LOG_PACKER},
     {"memory-cgroup", required_argument, NULL, OPTION_MEMORY_CGROUP},
     {"freezer", required_argument, NULL, OPTION_FREEZER},
+    {"join-user", required_argument, NULL, OPTION_JOIN_USER},
     {"join-pid", required_argument, NULL, OPTION_JOIN_PID},
     {"join-ipc", required_argument, NULL, OPTION_JOIN_IPC},
     {"join-network", required_argument, NULL, OPTION_JOIN_NETWORK},
@@ -130,6 +132,8 @@ static const char **text_option(int code, struct monitor_options *options)
         return &options->memory_cgroup;
     case OPTION_FREEZER:
         return &options->freezer;
+    case OPTION_JOIN_USER:
+        return &options->joined[MONITOR_JOINED_USER];
     case OPTION_JOIN_PID:
         return &options->joined[MONITOR_JOINED_PID];
     case OPTION_JOIN_IPC:

@@ -406,24 +406,53 @@ def namespaces_are_shared_within_one_user_namespace(instance, images, scratch):
 
 @test
 def who_shares_a_user_namespace_that_is_gone_is_told(instance, images, scratch):
-    """A restart by its own monitor keeps the user namespace it has; by the daemon it gets the new one."""
+    """A network of its own belongs to the user namespace it was made in; started anew, it has another one."""
     with subordinate(scratch):
         instance.cloche("load", "-i", images.small())
         state = lambda name: details(instance, name)["state"]
         sleeper(instance, "one", "--userns=auto")
         sleeper(instance, "two", "--pid=container:one", "--restart=always")
-        sleeper(instance, "three", "--network=container:one", "--restart=always")
         assert instance.cloche("exec", "two", "ls", "/sys/class/net").out.split() == ["eth0", "lo"]
         instance.cloche("restart", "-t", "0", "one")
-        os.kill(state("three")["pid"], signal.SIGKILL)
-        for name in ("two", "three"):
-            wait_for(lambda: "with another user namespace" in state(name).get("error", ""))
-            assert state(name)["status"] == "restarting"
-            instance.cloche("restart", "-t", "0", name)
-            assert not state(name).get("error")
-            owner = lambda name: os.readlink(f"/proc/{state(name)['pid']}/ns/user")
-            assert owner(name) == owner("one")
-        instance.cloche("rm", "-f", "two", "three", "one")
+        wait_for(lambda: "with another user namespace" in state("two").get("error", ""))
+        assert state("two")["status"] == "restarting"
+        instance.cloche("restart", "-t", "0", "two")
+        assert not state("two").get("error")
+        owner = lambda name: os.readlink(f"/proc/{state(name)['pid']}/ns/user")
+        assert owner("two") == owner("one")
+        instance.cloche("rm", "-f", "two", "one")
+
+
+@test
+def who_shares_namespaces_follows_the_other_one(instance, images, scratch):
+    """Into the user namespace of its next life, and never into one that its process has made itself."""
+    with subordinate(scratch):
+        instance.cloche("load", "-i", images.small())
+        sleeper(instance, "one", "--userns=auto")
+        sleeper(instance, "two", "--network=container:one", "--pid=container:one", "--restart=always")
+        sleeper(instance, "three", "--network=container:two", "--restart=always")
+        ours = lambda name: instance.cloche("exec", name, "sh", "-c", "id -u; readlink /proc/self/ns/user; "
+                                            "readlink /proc/self/ns/net").lines
+        state = lambda name: details(instance, name)["state"]
+
+        def again(name):
+            before = details(instance, name)["restartCount"]
+            os.kill(state(name)["pid"], signal.SIGKILL)
+            wait_for(lambda: details(instance, name)["restartCount"] > before and state(name)["status"] == "running")
+
+        first = ours("one")
+        assert first[0] == "0" and ours("two") == ours("three") == first
+        instance.cloche("restart", "-t", "0", "one")
+        wait_for(lambda: state("two")["status"] == "running")  # it had the processes of the first life
+        again("three")
+        second = ours("one")
+        assert second != first and ours("two") == ours("three") == second
+        # A process whose current user namespace is another one than the container's.
+        instance.cloche("run", "-d", "--name", "deep", "--userns=auto", "--security-opt", "seccomp=unconfined",
+                        "small:1", "unshare", "-U", "sleep", "1000")
+        wait_for(lambda: "sleep" in instance.cloche("top", "deep").out)
+        joined = instance.cloche("run", "--rm", "--network=container:deep", "small:1", "id", "-u")
+        assert joined.out == "0\n", joined
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 
 /* What is shared with another container. */
 enum monitor_joined {
+    MONITOR_JOINED_USER, /* what the others belong to */
     MONITOR_JOINED_PID,
     MONITOR_JOINED_IPC, /* with /dev/shm */
     MONITOR_JOINED_NETWORK,

@@ -283,14 +283,14 @@ struct monitor_exited {
 /*
  * Command line: cloche-monitor --protocol 2 --id ID --bundle DIR --runtime PATH --runtime-root DIR
  *   --log PATH [--log-packer PATH] [--tty] [--open-stdin] [--stdin-once] [--stop-signal N]
- * [--stop-timeout SECONDS]
- *   [--memory-cgroup DIR] [--freezer FILE] [--join-pid BUNDLE] [--join-ipc BUNDLE]
- *   [--join-network BUNDLE] [--shm BYTES] [--shared-bind PATH]... [--volume DIR --subpath PATH]...
+ *   [--stop-timeout SECONDS] [--memory-cgroup DIR] [--freezer FILE] [--join-user BUNDLE]
+ *   [--join-pid BUNDLE] [--join-ipc BUNDLE] [--join-network BUNDLE] [--shm BYTES]
+ *   [--shared-bind PATH]... [--volume DIR --subpath PATH]...
  *   --control-fd N [--rootfs-fd N] [--netns-fd N] [--userns-fd N] [--root-uid N] [--root-gid N]
  *
  * --log-packer: the program cloche-logpack: files of the log that are full are packed.
  * --join-*: the bundle of another container whose namespaces, and with IPC /dev/shm, are found
- * before each run and put on BUNDLE/pidns, ipcns, netns and shm. --shm: a tmpfs of that size for
+ * before each run and put on BUNDLE/userns, pidns, ipcns, netns and shm. --shm: a tmpfs of that size for
  * others.
  * --shared-bind: a peer of the mount at PATH is put on BUNDLE/bind.N, N from 0 on.
  *
