@@ -167,6 +167,32 @@ def copies_have_no_other_rights_than_the_containers_root(instance, images, scrat
 
 
 @test
+def places_of_mounts_are_made_by_the_containers_root(instance, images, scratch):
+    """For a copy into a container that never ran, as a start makes them."""
+    with subordinate(scratch):
+        instance.cloche("load", "-i", images.small())
+        os.chmod(scratch, 0o755)
+        (scratch / "folder").mkdir()
+        (scratch / "given").write_text("given\n")
+        (scratch / "bound").write_text("given\n")
+        instance.cloche("run", "--name", "maker", "small:1", "sh", "-c", "mkdir -m 700 /home/own; chown 5:6 /home/own")
+        instance.cloche("commit", "maker", "homes:1")
+        instance.cloche("create", "--userns=auto", "--name", "box", "-v", "data:/new/deep", "-v", "mine:/home/own/data",
+                        "-v", f"{scratch}/bound:/files/bound", "homes:1", "sh", "-c",
+                        "cat /new/deep/given /home/own/data/given /files/bound; stat -c %u:%g /new /home/own/data")
+        for target in ("/new/deep/given", "/home/own/data/given"):
+            instance.cloche("cp", scratch / "given", f"box:{target}")
+        for name in ("new", "home/own/data", "files"):
+            assert owner(upper(instance, "box") / name) == (0, 0), name
+        assert instance.cloche("start", "-a", "box").lines == ["given"] * 3 + ["0:0"] * 2
+        # No folder of the machine that its root may not make there.
+        instance.cloche("create", "--userns=auto", "--name", "other", "-v", f"{scratch}/folder:/f", "-v", "data:/f/new",
+                        "small:1")
+        assert "denied" in instance.cloche("cp", scratch / "given", "other:/f/new/", code=1).err
+        assert not list((scratch / "folder").iterdir())
+
+
+@test
 def volumes_are_shared_and_binds_are_the_machines(instance, images, scratch):
     with subordinate(scratch):
         instance.cloche("load", "-i", images.small())

@@ -255,20 +255,6 @@ static int enter_root(struct kept_folder *folders, size_t count,
     return jail_change_root(err);
 }
 
-/* The root of the container's users: what the machine's root may do with files that belong to
- * others than them, it may not. */
-static int enter_users(struct error *err)
-{
-    if (setns(IMAGE_FD_USERS, CLONE_NEWUSER) < 0)
-        return error_errno(err, errno, "jail: join the container's users");
-    if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
-        return error_errno(err, errno, "jail: become the container's root");
-    /* Another user has lost it (prctl(2)). */
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
-        return error_errno(err, errno, "jail: set the parent-death signal");
-    return 0;
-}
-
 /* Programs of the machine work in files that the worker made, and get none. */
 static int drop_capabilities(bool all, struct error *err)
 {
@@ -541,7 +527,7 @@ int jail_enter(const struct jail *jail, struct error *err)
     free(resolver.resolv_conf);
     free(resolver.hosts);
     if (r == 0 && jail->tree && jail->tree->users)
-        r = enter_users(err);
+        r = tree_enter_users(err);
     if (r == 0)
         r = drop_capabilities(jail->has_programs, err);
     return r == 0 ? restrict_process(jail, err) : r;

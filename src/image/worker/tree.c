@@ -2,11 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -118,26 +122,69 @@ static int set_read_only(int fd, const char *what, struct error *err)
     return 0;
 }
 
-/* What the runtime would do when the container was started: the place is made where it is missing.
- */
-static int open_target(int root_fd, int source_fd, const char *target, struct error *err)
+int tree_enter_users(struct error *err)
 {
-    int fd = file_open_in_root(root_fd, target, O_PATH, 0);
+    if (setns(IMAGE_FD_USERS, CLONE_NEWUSER) < 0)
+        return error_errno(err, errno, "jail: join the container's users");
+    if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+        return error_errno(err, errno, "jail: become the container's root");
+    /* Another user has lost it (prctl(2)). */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return error_errno(err, errno, "jail: set the parent-death signal");
+    return 0;
+}
+
+static int make_place(int root_fd, int source_fd, const char *target)
+{
     struct stat status;
 
-    if (fd >= 0)
-        return fd;
-    if (fstat(source_fd, &status) == 0 && S_ISDIR(status.st_mode))
-        return file_mkdir_in_root(root_fd, target, 0755, err);
-    close_fd(file_create_in_root(root_fd, target, 0755, 0644, NULL));
-    fd = file_open_in_root(root_fd, target, O_PATH, 0);
+    if (fstat(source_fd, &status) < 0)
+        return -errno;
+    int fd = S_ISDIR(status.st_mode) ? file_mkdir_in_root(root_fd, target, 0755, NULL)
+                                     : file_create_in_root(root_fd, target, 0755, 0644, NULL);
+    close_fd(fd);
+    return fd < 0 ? fd : 0;
+}
+
+/* By a child that is the container's root: the machine's is none of the IDs that the tree knows,
+ * and may make places in folders of the machine. */
+static int make_place_by_users(int root_fd, int source_fd, const char *target)
+{
+    pid_t child = fork();
+    int status;
+
+    if (child == 0) {
+        int r = tree_enter_users(NULL);
+        _exit(-(r < 0 ? r : make_place(root_fd, source_fd, target)));
+    }
+    if (child < 0)
+        return -errno;
+    while (waitpid(child, &status, 0) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+}
+
+/* What the runtime would do when the container was started: the place is made where it is missing.
+ */
+static int open_target(int root_fd, int source_fd, const char *target, bool users,
+                       struct error *err)
+{
+    int fd = file_open_in_root(root_fd, target, O_PATH, 0);
+
+    if (fd == -ENOENT) {
+        fd = users ? make_place_by_users(root_fd, source_fd, target)
+                   : make_place(root_fd, source_fd, target);
+        if (fd == 0)
+            fd = file_open_in_root(root_fd, target, O_PATH, 0);
+    }
     return fd < 0 ? error_errno(err, -fd, "create %s", target) : fd;
 }
 
 static int attach_mount(int root_fd, const struct image_worker_tree_mount *mount, int fd,
-                        struct error *err)
+                        bool users, struct error *err)
 {
-    _cleanup_close_ int target = open_target(root_fd, fd, mount->target, err);
+    _cleanup_close_ int target = open_target(root_fd, fd, mount->target, users, err);
 
     if (target < 0)
         return target;
@@ -157,7 +204,7 @@ static int attach_mounts(const struct tree_mounts *mounts, int root_fd, struct e
 
     for (size_t i = 0; r == 0 && i < tree->mounts_count; i++) {
         if (mounts->mount_fds[i] >= 0)
-            r = attach_mount(root_fd, tree->mounts[i], mounts->mount_fds[i], err);
+            r = attach_mount(root_fd, tree->mounts[i], mounts->mount_fds[i], tree->users, err);
         close_fd(mounts->mount_fds[i]);
     }
     if (r == 0 && tree->read_only &&

@@ -26,4 +26,8 @@ int tree_take(struct tree_mounts *mounts, struct error *err);
 /* In a mount namespace of its own: makes it the root. IMAGE_FD_TREE becomes a descriptor of it. */
 int tree_enter(struct tree_mounts *mounts, struct error *err);
 
+/* Becomes the root of the container's users, of IMAGE_FD_USERS: what the machine's root may do with
+ * files that belong to others than them, it may not. */
+int tree_enter_users(struct error *err);
+
 #endif
