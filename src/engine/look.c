@@ -1,6 +1,7 @@
 #include "look.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +16,11 @@
 #include "look_child.h"
 #include "volume_mount.h"
 
-enum { LOOK_TIMEOUT_MS = 10000, COMPLAINT_MAX = 4096, OUTPUT_MAX = 4 * 1024 * 1024 };
+enum { COMPLAINT_MAX = 4096, OUTPUT_MAX = 4 * 1024 * 1024 };
+/* For all of it. A server may take longer than a path. */
+enum { PATHS_TIMEOUT_SECONDS = LOOK_TIMEOUT_SECONDS, VOLUMES_TIMEOUT_SECONDS = 60 };
 
-/* What an argument of the child is about. */
+/* What a request to the child is about. */
 struct subject {
     const struct api_device *device; /* NULL: a limit, or only to be there */
     bool is_limit;
@@ -29,7 +32,8 @@ struct subject {
 struct look_call {
     int complaint_fd; /* what the child says when it fails */
     int output_fd;    /* what it has found */
-    char **argv;
+    struct buffer requests;
+    bool mounts; /* volumes */
     struct subject *subjects;
     size_t subjects_count;
     look_done done;
@@ -40,7 +44,7 @@ static void call_free(struct look_call *call)
 {
     close_fd(call->complaint_fd);
     close_fd(call->output_fd);
-    strv_free(call->argv);
+    buffer_finish(&call->requests);
     free(call->subjects);
     free(call);
 }
@@ -61,7 +65,8 @@ void look_finish(struct look *look)
 
 static void ask(struct look_call *call, const char *verb, struct subject subject)
 {
-    strv_take(&call->argv, xasprintf("%s%s", verb, subject.path));
+    buffer_printf(&call->requests, "%s%s", verb, subject.path);
+    buffer_append_char(&call->requests, '\0');
     call->subjects = xrealloc(call->subjects, call->subjects_count + 1, sizeof(subject));
     call->subjects[call->subjects_count++] = subject;
 }
@@ -99,6 +104,7 @@ static void ask_volume(struct look_call *call, const struct engine *engine,
 {
     _cleanup_free_ char *request = volume_mount_request(engine, mount);
 
+    call->mounts = true;
     ask(call, LOOK_VOLUME, (struct subject){.path = request});
     call->subjects[call->subjects_count - 1].path = "";
 }
@@ -253,6 +259,16 @@ static int read_output(struct look_call *call, struct look *found, struct error 
                  : 0;
 }
 
+static void explain_timeout(const struct look_call *call, int signal, struct error *err)
+{
+    if (call->mounts && signal == SIGKILL)
+        error_set(err, -ETIMEDOUT, "the server or device of a volume does not answer within %d s",
+                  VOLUMES_TIMEOUT_SECONDS);
+    else
+        error_set(err, -ETIMEDOUT, "a path to bind or a device does not answer within %d s",
+                  PATHS_TIMEOUT_SECONDS);
+}
+
 static void on_ended(int status, void *data)
 {
     struct look_call *call = data;
@@ -261,9 +277,7 @@ static void on_ended(int status, void *data)
     char text[COMPLAINT_MAX + 1];
 
     if (WIFSIGNALED(status)) {
-        error_set(&err, -ETIMEDOUT,
-                  "a path to bind, a device or a volume's server does not answer within %d s",
-                  LOOK_TIMEOUT_MS / 1000);
+        explain_timeout(call, WTERMSIG(status), &err);
     } else if (WEXITSTATUS(status)) {
         ssize_t length = pread(call->complaint_fd, text, COMPLAINT_MAX, 0);
         error_set(&err, WEXITSTATUS(status) == LOOK_EXIT_ASKED_WRONG ? -EINVAL : -EIO, "%.*s",
@@ -284,34 +298,48 @@ static struct look_call *call_new(look_done done, void *data)
     call->output_fd = memfd_create("found", MFD_CLOEXEC);
     call->done = done;
     call->data = data;
-    strv_append(&call->argv, "cloched");
-    strv_append(&call->argv, LOOK_OPTION);
     return call;
+}
+
+static int requests_file(const struct look_call *call, int *ret, struct error *err)
+{
+    _cleanup_close_ int fd = memfd_create("requests", MFD_CLOEXEC);
+    int r = fd < 0 ? -errno : file_write_all(fd, call->requests.data, call->requests.length);
+
+    if (r == 0 && lseek(fd, 0, SEEK_SET) < 0)
+        r = -errno;
+    if (r < 0)
+        return error_errno(err, -r, "make a file in memory");
+    *ret = steal_fd(&fd);
+    return 0;
 }
 
 /* Takes the call over. */
 static int run_child(struct engine *engine, struct look_call *call, struct error *err)
 {
-    const int fds[] = {-1, call->output_fd, call->complaint_fd};
+    _cleanup_close_ int requests = -1;
+    int r = requests_file(call, &requests, err);
+    const int fds[] = {requests, call->output_fd, call->complaint_fd};
+    char *const argv[] = {(char *)"cloched", (char *)LOOK_OPTION, NULL};
     struct process_spec spec = {
         .path = "/proc/self/exe",
-        .argv = call->argv,
+        .argv = argv,
         .fds = fds,
         .fds_count = ARRAY_SIZE(fds),
         .directory = "/",
     };
     struct process process;
-    int r;
+    unsigned limit = call->mounts ? VOLUMES_TIMEOUT_SECONDS : PATHS_TIMEOUT_SECONDS;
 
-    if (call->output_fd < 0 || call->complaint_fd < 0)
+    if (r == 0 && (call->output_fd < 0 || call->complaint_fd < 0))
         r = error_errno(err, errno, "make a file in memory");
-    else
+    if (r == 0)
         r = process_spawn(&spec, &process, err);
     if (r < 0) {
         call_free(call);
         return r;
     }
-    return loop_watch_child(engine->loop, &process, LOOK_TIMEOUT_MS, on_ended, call, err);
+    return loop_watch_child(engine->loop, &process, limit * 1000, on_ended, call, err);
 }
 
 int look_start(struct engine *engine, const struct api_container_spec *effective, look_done done,

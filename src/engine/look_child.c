@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
@@ -187,11 +188,18 @@ static int look_at(unsigned subject, const char *request)
     return EXIT_FAILURE;
 }
 
-int engine_look(char *const *requests)
+int engine_look(void)
 {
+    _cleanup_free_ char *requests = NULL;
+    size_t length;
+    unsigned number = 0;
     int r = 0;
 
-    for (unsigned i = 0; r == 0 && requests[i]; i++)
-        r = strchr(requests[i], ':') ? look_at(i, requests[i]) : EXIT_FAILURE;
+    if (file_read_fd(STDIN_FILENO, LOOK_REQUESTS_MAX, &requests, &length, NULL) < 0)
+        return EXIT_FAILURE;
+    for (const char *at = requests; r == 0 && at < requests + length; at += strlen(at) + 1) {
+        alarm(text_starts_with(at, LOOK_VOLUME) ? 0 : LOOK_TIMEOUT_SECONDS);
+        r = strchr(at, ':') ? look_at(number++, at) : EXIT_FAILURE;
+    }
     return fflush(stdout) == 0 ? r : EXIT_FAILURE;
 }

@@ -1,5 +1,7 @@
 /*
- * The child's side of look.c: what it is asked by its arguments, and what it writes.
+ * The child's side of look.c: what it is asked on its standard input, in texts that end with a NUL
+ * (as arguments others would see them, and the options of volumes have passwords), and what it
+ * writes.
  */
 #ifndef ENGINE_LOOK_CHILD_H
 #define ENGINE_LOOK_CHILD_H
@@ -16,11 +18,15 @@
 #define LOOK_DEVICE "device:"       /* a device, or a folder with devices */
 #define LOOK_ALL_DEVICES "devices:" /* as privileged containers have them */
 
-enum { LOOK_EXIT_ASKED_WRONG = 2 }; /* something is not there */
+enum {
+    LOOK_EXIT_ASKED_WRONG = 2, /* something is not there */
+    LOOK_REQUESTS_MAX = 16 * 1024 * 1024,
+    LOOK_TIMEOUT_SECONDS = 10, /* for a path: SIGALRM ends the child */
+};
 
 /* A device that was found; written as text that ends with a NUL. */
 struct look_line {
-    unsigned subject; /* number of the argument */
+    unsigned subject; /* number of the request */
     char type;
     uint32_t major, minor, mode, uid, gid;
     const char *path;

@@ -264,6 +264,21 @@ static int take_options(const char *text, const char *type, unsigned long *flags
     return 0;
 }
 
+/* For people's eyes, without what only the server is to see. Owned. */
+static char *without_secrets(const char *data)
+{
+    static const char *const keys[] = {"pass=", "passwd=", "password=", "password2=", "secret="};
+    _cleanup_strv_ char **all = strv_split(data ? data : "", ',');
+
+    for (size_t i = 0; all && all[i]; i++)
+        for (size_t k = 0; k < ARRAY_SIZE(keys); k++)
+            if (text_starts_with(all[i], keys[k])) {
+                free(all[i]);
+                all[i] = xasprintf("%s********", keys[k]);
+            }
+    return all ? strv_join(all, ",") : xstrdup("");
+}
+
 static int mount_it(char *const *parts, const char *place, struct error *err)
 {
     static const unsigned long bind = MS_BIND | MS_REC;
@@ -283,10 +298,11 @@ static int mount_it(char *const *parts, const char *place, struct error *err)
     }
     if (r == 0)
         return 0;
+    _cleanup_free_ char *shown = without_secrets(data);
     return error_set(err, r,
                      "error while mounting volume '%s': failed to mount local volume: mount %s:%s, "
                      "data: %s: %s",
-                     place, parts[DEVICE], place, data ? data : "", strerror(-r));
+                     place, parts[DEVICE], place, shown, strerror(-r));
 }
 
 int volume_mount_run(const char *request, struct error *err)

@@ -492,7 +492,7 @@ static int run(struct daemon *daemon, struct error *err)
 int main(int argc, char **argv)
 {
     if (argc > 1 && text_equal(argv[1], ENGINE_LOOK_OPTION))
-        return engine_look(argv + 2);
+        return engine_look();
     if (argc > 1 && text_equal(argv[1], CNI_OPTION))
         return cni_child();
     struct daemon daemon = {.lock_fd = -1, .argv = argv};

@@ -81,9 +81,9 @@ struct engine_result {
 typedef void (*engine_done)(const struct engine_result *result, void *data);
 
 /* The daemon's program is also the child that touches paths of the machine which may never answer
- * (look.h): with this first argument and what follows it. Returns an exit status. */
+ * (look.h): with this argument, and what it is asked on standard input. Returns an exit status. */
 #define ENGINE_LOOK_OPTION "--look"
-int engine_look(char *const *requests);
+int engine_look(void);
 
 /* --- containers ------------------------------------------------------------------------------- */
 
