@@ -279,23 +279,55 @@ static char *without_secrets(const char *data)
     return all ? strv_join(all, ",") : xstrdup("");
 }
 
+static struct mount_attr attributes_of(unsigned long flags)
+{
+    static const struct {
+        unsigned long flag;
+        uint64_t attribute;
+    } same[] = {
+        {MS_RDONLY, MOUNT_ATTR_RDONLY},     {MS_NOSUID, MOUNT_ATTR_NOSUID},
+        {MS_NODEV, MOUNT_ATTR_NODEV},       {MS_NOEXEC, MOUNT_ATTR_NOEXEC},
+        {MS_NOATIME, MOUNT_ATTR_NOATIME},   {MS_STRICTATIME, MOUNT_ATTR_STRICTATIME},
+        {MS_RELATIME, MOUNT_ATTR_RELATIME}, {MS_NODIRATIME, MOUNT_ATTR_NODIRATIME},
+    };
+    struct mount_attr attributes = {0};
+
+    for (size_t i = 0; i < ARRAY_SIZE(same); i++)
+        if (flags & same[i].flag)
+            attributes.attr_set |= same[i].attribute;
+    if (flags & (MS_NOATIME | MS_STRICTATIME | MS_RELATIME))
+        attributes.attr_clr = MOUNT_ATTR__ATIME;
+    return attributes;
+}
+
+/* It is there with all of its flags or not at all, whenever we are killed. */
+static int bind_it(const char *source, const char *place, unsigned long flags)
+{
+    struct mount_attr attributes = attributes_of(flags);
+    _cleanup_close_ int fd = open_tree(AT_FDCWD, source,
+                                       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC |
+                                           (flags & MS_REC ? (unsigned)AT_RECURSIVE : 0U));
+
+    if (fd < 0)
+        return -errno;
+    if ((attributes.attr_set || attributes.attr_clr) &&
+        mount_setattr(fd, "", AT_EMPTY_PATH, &attributes, sizeof(attributes)) < 0)
+        return -errno;
+    return move_mount(fd, "", AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
 static int mount_it(char *const *parts, const char *place, struct error *err)
 {
-    static const unsigned long bind = MS_BIND | MS_REC;
     _cleanup_free_ char *data = NULL;
     unsigned long flags = 0;
     int r = take_options(parts[OPTIONS], parts[TYPE], &flags, &data, err);
 
     if (r < 0)
         return r;
-    if (mount(parts[DEVICE], place, parts[TYPE], flags & MS_BIND ? flags & bind : flags, data) < 0)
-        r = -errno;
-    /* Of a bind the flags are set afterwards (mount(2)). */
-    if (r == 0 && (flags & MS_BIND) && (flags & ~bind) &&
-        mount(NULL, place, NULL, MS_REMOUNT | MS_BIND | (flags & ~bind), NULL) < 0) {
-        r = -errno;
-        umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW);
-    }
+    if (flags & MS_BIND)
+        r = bind_it(parts[DEVICE], place, flags);
+    else
+        r = mount(parts[DEVICE], place, parts[TYPE], flags, data) < 0 ? -errno : 0;
     if (r == 0)
         return 0;
     _cleanup_free_ char *shown = without_secrets(data);

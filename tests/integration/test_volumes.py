@@ -183,6 +183,31 @@ def mounts_of(instance):
 
 
 @test
+def binds_of_volumes_have_their_flags(instance, images, scratch):
+    load(instance, images)
+    (scratch / "source/below").mkdir(parents=True)
+    run("mount", "-t", "tmpfs", "-o", "nosuid", "outer", scratch / "source")
+    (scratch / "source/below").mkdir()
+    run("mount", "-t", "tmpfs", "inner", scratch / "source/below")
+    try:
+        for options, flags, count in (("bind", "rw,nosuid,relatime", 1), ("rbind", "rw,nosuid,relatime", 2),
+                                      ("rbind,ro,nodev,noexec", "ro,nosuid,nodev,noexec,relatime", 2),
+                                      ("bind,noatime,nodiratime", "rw,nosuid,noatime,nodiratime", 1),
+                                      ("bind,ro,rw,nosuid,suid", "rw,nosuid,relatime", 1)):
+            instance.cloche("volume", "create", "-o", "type=none", "-o", f"o={options}", "-o",
+                            f"device={scratch}/source", "bound")
+            instance.cloche("run", "-d", "--name", "box", "-v", "bound:/v", "small:1", "sleep", "1000")
+            lines = [line.split() for line in open("/proc/self/mountinfo") if str(instance.root / "volumes") in line]
+            assert len(lines) == count and lines[0][5] == flags, (options, lines)
+            assert count == 1 or lines[1][5] == "rw,relatime", lines
+            instance.cloche("rm", "-f", "box")
+            wait_for(lambda: mounts_of(instance) == [])
+            instance.cloche("volume", "rm", "bound")
+    finally:
+        run("umount", "-R", scratch / "source")
+
+
+@test
 def volumes_with_options_are_mounted_once(instance, images, scratch):
     """However many containers have them, over the ends of daemons, until the last has ended."""
     load(instance, images)
