@@ -47,6 +47,7 @@ struct engine_copy {
     struct task *task;
     bool cancelled;
     bool told; /* done was called */
+    bool holds_volumes;
     enum archive_kind kind;
     char *path, *name; /* owned */
     bool keep_kind, own_by_user;
@@ -172,13 +173,6 @@ static void tell(const struct engine_copy *copy)
         event_container(copy->base.container, actions[copy->kind], NULL);
 }
 
-/* Then it is an operation of the container: there is one such copy at a time. */
-static bool mounts_volumes(const struct engine_copy *copy)
-{
-    return !copy->runs && copy->kind != ARCHIVE_EXPORT &&
-           look_wants_volumes(copy->base.container->effective);
-}
-
 static void finish(struct engine_copy *copy, const struct image_worker_result *result)
 {
     struct container *container = copy->base.container;
@@ -189,7 +183,7 @@ static void finish(struct engine_copy *copy, const struct image_worker_result *r
     close_fd(steal_fd(&copy->users_fd));
     copy->told = true;
     tell(copy);
-    if (mounts_volumes(copy))
+    if (copy->holds_volumes)
         volumes_hold(container, false);
     if (!copy->is_operation)
         forget(copy);
@@ -305,10 +299,18 @@ static void on_mounted(const struct error *err, struct look *found, void *data)
     copy_files(copy);
 }
 
+/* Then it is an operation of the container: there is one such copy at a time. */
+static bool mounts_volumes(const struct engine_copy *copy)
+{
+    return !copy->runs && copy->kind != ARCHIVE_EXPORT &&
+           look_wants_volumes(copy->base.container->effective);
+}
+
 static int mount_volumes(struct engine_copy *copy, struct error *err)
 {
     struct container *container = copy->base.container;
 
+    copy->holds_volumes = true;
     volumes_hold(container, true);
     return look_for_volumes(container->engine, container->effective, on_mounted, copy, err);
 }

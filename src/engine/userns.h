@@ -26,7 +26,8 @@ char *userns_text(const struct container *container);
 /* Whether containers that do not say get a mapping that all of them share (dockerd's remap). */
 bool userns_is_default(const struct engine *engine);
 
-/* What only shows when it starts: -EINVAL: the user, or a group of it, is none of the container's. */
+/* What only shows when it starts: -EINVAL: the user, or a group of it, is none of the container's.
+ */
 int userns_check(const struct container *container, const struct user *user, struct error *err);
 
 /* What a start holds until the monitor has it. */

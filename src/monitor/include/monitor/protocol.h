@@ -290,8 +290,8 @@ struct monitor_exited {
  *
  * --log-packer: the program cloche-logpack: files of the log that are full are packed.
  * --join-*: the bundle of another container whose namespaces, and with IPC /dev/shm, are found
- * before each run and put on BUNDLE/userns, pidns, ipcns, netns and shm. --shm: a tmpfs of that size for
- * others.
+ * before each run and put on BUNDLE/userns, pidns, ipcns, netns and shm. --shm: a tmpfs of that
+ * size for others.
  * --shared-bind: a peer of the mount at PATH is put on BUNDLE/bind.N, N from 0 on.
  *
  * --rootfs-fd: a detached mount (fsmount, open_tree), put on BUNDLE/rootfs (an existing directory);
