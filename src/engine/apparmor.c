@@ -13,6 +13,7 @@
 #include <base/text.h>
 
 #include "apparmor.h"
+#include "internal.h"
 #include "security.h"
 
 enum { COMPLAINTS_MAX = 4096, PROFILES_MAX = 4 * 1024 * 1024 };
@@ -82,8 +83,11 @@ static void look_once(void)
     is_there = look();
 }
 
-bool apparmor_is_there(void)
+/* The kernel takes profiles from the machine's root alone. */
+bool apparmor_is_there(const struct engine *engine)
 {
+    if (engine->rootless)
+        return false;
     pthread_once(&once, look_once);
     return is_there;
 }
@@ -163,14 +167,14 @@ static bool is_wanted(const struct api_container_spec *spec)
            !spec->privileged;
 }
 
-int apparmor_load_default(const struct api_container_spec *spec, const char **ret,
-                          struct error *err)
+int apparmor_load_default(const struct engine *engine, const struct api_container_spec *spec,
+                          const char **ret, struct error *err)
 {
     static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     static bool loaded;
     int r = 0;
 
-    if (!is_wanted(spec) || !apparmor_is_there()) {
+    if (!is_wanted(spec) || !apparmor_is_there(engine)) {
         *ret = NULL;
         return 0;
     }

@@ -122,7 +122,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         return error_hint(err, "leave out --memory, --cpus, --pids-limit and their like"),
                -EOPNOTSUPP;
     }
-    int r = apparmor_load_default(container->effective, &facts.apparmor, err);
+    int r = apparmor_load_default(container->engine, container->effective, &facts.apparmor, err);
     if (r == 0)
         r = bundle_write_config(&facts, &config, err);
     return r < 0 ? r
@@ -164,12 +164,13 @@ static int forget_earlier_run(const struct container *container, struct error *e
 static int write_check(const struct start_operation *start, int run_fd, const struct user *user,
                        struct error *err)
 {
-    const struct api_container_spec *effective = start->base.container->effective;
+    const struct container *container = start->base.container;
+    const struct api_container_spec *effective = container->effective;
     _cleanup_strv_ char **command = supervision_check_command(effective);
     _cleanup_buffer_ struct buffer process = BUFFER_INIT;
     struct bundle_exec exec = {
         .command = command, .linked = start->linked_environment, .user = user};
-    int r = command ? apparmor_load_default(effective, &exec.apparmor, err) : 0;
+    int r = command ? apparmor_load_default(container->engine, effective, &exec.apparmor, err) : 0;
 
     if (r < 0 || !command)
         return r;

@@ -5,14 +5,15 @@ import shutil
 import subprocess
 
 import layers as made
-from harness import main, run, test
+from harness import PROGRAMS, main, program, run, test
 from layers import entry
+from users import User
 
 SECURITY = pathlib.Path("/sys/kernel/security")
 NOT_HERE = "profile nothing-here flags=(attach_disconnected) { file, deny /secret r, }\n"
 
 
-def load_busybox(instance, scratch):
+def busybox_archive(scratch):
     busybox = pathlib.Path(shutil.which("busybox")).read_bytes()
     names = ["bin/", "proc/", "sys/", "dev/", "mnt/"]
     layer = made.tar([entry(name) for name in names] +
@@ -20,14 +21,14 @@ def load_busybox(instance, scratch):
                      [made.link(f"bin/{name}", "busybox") for name in ("sh", "cat", "mount")])
     archive = scratch / "archive.tar"
     archive.write_bytes(made.docker_archive([layer], name="small:1"))
-    instance.cloche("load", "-q", "-i", archive)
+    return archive
 
 
 @test
 def containers_are_confined_unless_they_are_not_to_be(instance, scratch):
     run("mount", "-t", "securityfs", "securityfs", SECURITY)
     try:
-        load_busybox(instance, scratch)
+        instance.cloche("load", "-q", "-i", busybox_archive(scratch))
 
         def inside(*words, script, code=0):
             return instance.cloche("run", "--rm", "--network", "none", *words, "small:1", "sh", "-c",
@@ -67,6 +68,31 @@ def containers_are_confined_unless_they_are_not_to_be(instance, scratch):
         (SECURITY / "apparmor" / ".remove").write_text("cloche-default")
         assert inside(script=label).lines == ["cloche-default (enforce)"]
         instance.cloche("rm", "-f", "held")
+    finally:
+        run("umount", SECURITY)
+
+
+@test
+def an_ordinary_user_goes_without_the_profile(scratch):
+    """Root of a user namespace cannot load it; one that is loaded may be named."""
+    run("mount", "-t", "securityfs", "securityfs", SECURITY)
+    try:
+        with User(scratch) as user:
+            archive = user.own(busybox_archive(user.home))
+
+            def cloche(*words, code=0):
+                return user.run(program("cloche"), *words, environment={"CLOCHE_LIBEXEC": str(PROGRAMS)}, code=code)
+            label = ("--network", "none", "small:1", "cat", "/proc/self/attr/current")
+            try:
+                cloche("load", "-q", "-i", archive)
+                assert cloche("run", "--rm", *label).lines == ["unconfined"]
+                assert "apparmor" not in cloche("info").out
+                subprocess.run(["apparmor_parser", "--replace", "--skip-cache"], input=NOT_HERE.encode(),
+                               check=True, timeout=100, capture_output=True)
+                own = cloche("run", "--rm", "--security-opt", "apparmor=nothing-here", *label)
+                assert own.lines == ["nothing-here (enforce)"], own
+            finally:
+                cloche("system", "remove", "--force", code=None)
     finally:
         run("umount", SECURITY)
 
