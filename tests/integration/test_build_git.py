@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Builds whose context is a repository of git, from servers on loopback: git's own, smart and dumb HTTP."""
 
+import base64
 import contextlib
 import http.server
+import json
 import os
 import pathlib
 import shutil
@@ -79,14 +81,30 @@ def git_daemon(root):
 
 
 @contextlib.contextmanager
-def http_server(root, smart):
-    """Of files, as dumb HTTP is, or git's own program behind it."""
+def http_server(root, smart, wanted=None, asked=None):
+    """Of files, as dumb HTTP is, or git's own program behind it; also by way of itself as a proxy. wanted: credentials
+    by the header that has to have them; asked() is called for each request that has."""
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *words, **options):
             super().__init__(*words, directory=str(root), **options)
 
         def log_message(self, *words):
             pass
+
+        def parse_request(self):
+            if not super().parse_request():
+                return False
+            for header, (code, challenge, credentials) in (wanted or {}).items():
+                expected = "Basic " + base64.b64encode(credentials.encode()).decode()
+                if self.headers.get(header) != expected:
+                    self.send_response(code)
+                    self.send_header(challenge, "Basic realm=\"here\"")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return False
+            if asked:
+                asked()
+            return True
 
         def do_GET(self):
             self.through_git() if smart else super().do_GET()
@@ -103,7 +121,7 @@ def http_server(root, smart):
                    "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
                    "GIT_PROTOCOL": self.headers.get("Git-Protocol", "")}
             answer = subprocess.run(["git", "http-backend"], input=body, env=env, stdout=subprocess.PIPE,
-                                    check=True).stdout
+                                    stderr=subprocess.DEVNULL, check=True).stdout
             head, content = answer.split(b"\r\n\r\n", 1)
             headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
             self.send_response(int(headers.pop("Status", "200").split()[0]))
@@ -188,6 +206,53 @@ def folders_links_and_submodules_of_repositories(instance, images, scratch):
         for folder, message in ((":nothing", "nothing"), (":sub/data", "not a directory")):
             result = build(instance, f"{daemon}/shop.git#{folder}", code=1)
             assert message in result.err, result
+
+
+def told_on(words, root):
+    """Command lines, but of our own CLI, and configurations of git below root that have one of the words."""
+    found = []
+    for path in (*pathlib.Path("/proc").glob("[0-9]*/cmdline"), *root.rglob("git/.git/config")):
+        with contextlib.suppress(OSError):
+            text = path.read_bytes()
+            first = text.split(b"\0")[0]
+            found += [text for word in words if word.encode() in text and not first.endswith(b"/cloche")]
+    return found
+
+
+@test
+def passwords_for_repositories_are_on_no_command_line(instance, images, scratch):
+    root, shop = prepare(instance, images, scratch)
+    Repository(root, "part").commit({"data": "of the part\n"})
+    git(shop.work, "submodule", "add", "-q", root / "part.git", "inner")
+    git(shop.work, "config", "-f", ".gitmodules", "submodule.inner.url", "../part.git")
+    new = shop.commit({"Dockerfile": "FROM small:1\nCOPY inner/data /got/data\n"})
+    secrets, found, asked = ("s3cr:et@", "s3cr%3Aet%40", "pr0xyword"), [], []
+
+    def look():
+        asked.append(1)
+        found.extend(told_on(secrets, instance.root))
+    origin = {"Authorization": (401, "WWW-Authenticate", f"me:{secrets[0]}")}
+    proxy = {"Proxy-Authorization": (407, "Proxy-Authenticate", f"way:{secrets[2]}")}
+    with http_server(root, True, origin, look) as server:
+        name = server.removeprefix("http://")
+        assert f"Commit {new}" in build(instance, f"http://me:{secrets[1]}@{name}/shop.git").out
+        assert got(instance, what="cat /got/data") == ["of the part"], "its submodule's server wants them, too"
+        assert asked and not found, found
+        for user, folder in (("me:wrong-one@", "shop"), ("me@", "shop"), ("", "shop"), (f"me:{secrets[1]}@", "none"),
+                             ("me:two%0alines@", "shop")):
+            result = build(instance, f"http://{user}{name}/{folder}.git", code=1)
+            assert "wrong-one" not in result.err and secrets[1] not in result.err, result
+    assert asked and not found, found
+    with http_server(root, True, origin | proxy, look) as server:
+        config = scratch / "cloched.conf"
+        config.write_text(json.dumps({"registries": {"proxy": server.replace("http://", f"http://way:{secrets[2]}@")}}))
+        config.chmod(0o600)
+        instance.env["CLOCHE_CONFIG"] = str(config)
+        instance.kill_daemon()
+        asked.clear()
+        address = f"http://me:{secrets[1]}@shop.example/shop.git"
+        assert f"Commit {new}" in build(instance, address).out
+    assert asked and not found, found
 
 
 @test

@@ -32,6 +32,7 @@
 #include <base/text.h>
 #include <image/descriptors.h>
 
+#include "git_secrets.h"
 #include "requests.h"
 #include "worker.h"
 
@@ -51,6 +52,8 @@ static const char place[] = "/staging/git";
 
 struct clone {
     const struct image_worker_clone *request;
+    char *url; /* without user and password */
+    char **environment;
     time_t begun, patience, grown; /* grown: when something came last */
     time_t next_look;
     uint64_t bytes;
@@ -148,7 +151,7 @@ static int watch(struct clone *clone, pid_t child, int fd)
 
 /* Nobody is there to be asked, and nothing of the machine or of its users is read. git takes as
  * protocols only those of the list, for submodules and redirections too. */
-static char *const environment[] = {
+static char *const fixed_environment[] = {
     "PATH=/usr/bin:/bin",
     "HOME=/nonexistent",
     "LC_ALL=C",
@@ -166,7 +169,8 @@ static char *const environment[] = {
     NULL,
 };
 
-static int start(char *const *words, int output_fd, pid_t *ret, struct error *err)
+static int start(const struct clone *clone, char *const *words, int output_fd, pid_t *ret,
+                 struct error *err)
 {
     posix_spawn_file_actions_t actions;
 
@@ -175,7 +179,7 @@ static int start(char *const *words, int output_fd, pid_t *ret, struct error *er
     posix_spawn_file_actions_adddup2(&actions, output_fd, 1);
     posix_spawn_file_actions_adddup2(&actions, output_fd, 2);
     posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-    int r = posix_spawn(ret, program, &actions, NULL, words, environment);
+    int r = posix_spawn(ret, program, &actions, NULL, words, clone->environment);
     posix_spawn_file_actions_destroy(&actions);
     return r ? error_errno(err, r, "execute %s", program) : 0;
 }
@@ -198,8 +202,6 @@ static const char *complaint(struct clone *clone)
 /* words: after the fixed ones, NULL at the end. 0: it succeeded; -EPROTO: it did not. */
 static int git(struct clone *clone, char *const *words, struct error *err)
 {
-    _cleanup_free_ char *proxy =
-        clone->request->proxy ? xasprintf("http.proxy=%s", clone->request->proxy) : NULL;
     char *all[WORDS_MAX] = {"git",
                             "-C",
                             (char *)place,
@@ -219,22 +221,18 @@ static int git(struct clone *clone, char *const *words, struct error *err)
     int pair[2];
     pid_t child;
 
-    if (proxy) {
-        all[length++] = "-c";
-        all[length++] = proxy;
-    }
     for (size_t i = 0; words[i] && length < WORDS_MAX - 1; i++)
         all[length++] = words[i];
     clone->output.length = 0;
     if (pipe2(pair, O_CLOEXEC) < 0)
         return error_errno(err, errno, "make a pipe");
-    int r = start(all, pair[1], &child, err);
+    int r = start(clone, all, pair[1], &child, err);
     close(pair[1]);
     int code = r == 0 ? watch(clone, child, pair[0]) : 0;
     close(pair[0]);
     if (r == 0 && clone->problem)
-        return error_set(err, -EFBIG, "%s: %s", clone->request->url, clone->problem);
-    return code ? error_set(err, -EPROTO, "%s: git: %s", clone->request->url, complaint(clone)) : r;
+        return error_set(err, -EFBIG, "%s: %s", clone->url, clone->problem);
+    return code ? error_set(err, -EPROTO, "%s: git: %s", clone->url, complaint(clone)) : r;
 }
 
 #define GIT(clone, err, ...) git(clone, (char *const[]){__VA_ARGS__, NULL}, err)
@@ -280,7 +278,7 @@ static int check_out(struct clone *clone, const char *what, struct error *err)
         if (r == -EPROTO)
             r = GIT(clone, err, "submodule", "update", "--init", "--recursive", "--progress");
         else if (r < 0)
-            error_set(err, r, "%s: %s", clone->request->url,
+            error_set(err, r, "%s: %s", clone->url,
                       clone->problem ? clone->problem : "fetch the submodules");
     }
     return r;
@@ -295,7 +293,7 @@ static int read_commit(struct clone *clone, char **ret, struct error *err)
         return r;
     _cleanup_free_ char *commit = xstrndup(text, strcspn(text, "\r\n"));
     if (!is_commit(commit))
-        return error_set(err, -EPROTO, "%s: git does not say its commit", clone->request->url);
+        return error_set(err, -EPROTO, "%s: git does not say its commit", clone->url);
     *ret = steal_ptr(commit);
     return 0;
 }
@@ -313,7 +311,7 @@ static int take_over(const struct clone *clone, struct error *err)
     if (fd == -ENOTDIR)
         return error_set(err, -ENOTDIR, "Error setting git context, not a directory: %s", folder);
     if (fd < 0)
-        return error_errno(err, -fd, "%s: open its folder '%s'", clone->request->url, folder);
+        return error_errno(err, -fd, "%s: open its folder '%s'", clone->url, folder);
     _cleanup_close_ int context =
         openat(IMAGE_FD_STAGING, "context", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     _cleanup_closedir_ DIR *directory = fdopendir(fd);
@@ -359,7 +357,7 @@ static int run_steps(struct clone *clone, char **ret_commit, struct error *err)
         return error_errno(err, errno, "create a folder in staging");
     int r = GIT(clone, err, "init", "--quiet", "--template=");
     if (r == 0)
-        r = GIT(clone, err, "remote", "add", "origin", clone->request->url);
+        r = GIT(clone, err, "remote", "add", "origin", clone->url);
     if (r == 0)
         r = fetch(clone, &what, err);
     if (r == 0)
@@ -378,10 +376,13 @@ int registry_clone(const struct image_worker_clone *request, struct image_worker
         .request = request,
         .begun = now(),
         .patience = request->has_patience_seconds ? request->patience_seconds : PATIENCE,
+        .environment = strv_copy(fixed_environment),
     };
     char *commit = NULL;
     int r = check_request(request, err);
 
+    if (r == 0)
+        r = git_hide_secrets(request->url, request->proxy, &clone.url, &clone.environment, err);
     if (r == 0)
         r = jail_enter(&jail, err);
     if (r == 0 && setrlimit(RLIMIT_FSIZE, &size) < 0)
@@ -390,6 +391,8 @@ int registry_clone(const struct image_worker_clone *request, struct image_worker
     if (r == 0)
         r = run_steps(&clone, &commit, err);
     buffer_finish(&clone.output);
+    strv_free(clone.environment);
+    free(clone.url);
     if (r < 0)
         return r;
     struct image_worker_result *result = xnew(struct image_worker_result);
