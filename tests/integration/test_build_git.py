@@ -255,6 +255,48 @@ def passwords_for_repositories_are_on_no_command_line(instance, images, scratch)
     assert asked and not found, found
 
 
+def roots_of_git():
+    """The roots of processes that fetch over HTTP, as they see them."""
+    for comm in pathlib.Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if comm.read_text() == "git-remote-http\n":
+                yield comm.parent / "root"
+
+
+@test
+def git_sees_no_keys_of_the_machine(instance, images, scratch):
+    """As both families of distributions have them, beside the certificates."""
+    root, shop = prepare(instance, images, scratch)
+    shop.commit({"Dockerfile": DOCKERFILE, "data": "x\n"})
+    covers = {"ssl": ("certs/ca.crt", "openssl.cnf", "private/key.pem", "web.key"),
+              "pki": ("tls/certs/ca.crt", "ca-trust/extracted/pem/ca.pem", "tls/private/key.pem", "ca-trust/source/x")}
+    made, seen = [], set()
+    for name, files in covers.items():
+        for file in files:
+            (scratch / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / name / file).touch()
+        place = pathlib.Path("/etc", name)
+        if not place.exists():
+            place.mkdir()
+            made.append(place)
+        run("mount", "--bind", scratch / name, place)
+
+    def look():
+        for jail in roots_of_git():
+            seen.update(str(path.relative_to(jail)) for name in covers for path in (jail / "etc" / name).rglob("*")
+                        if path.is_file())
+    try:
+        with http_server(root, True, asked=look) as server:
+            build(instance, f"{server}/shop.git")
+    finally:
+        for name in covers:
+            run("umount", pathlib.Path("/etc", name))
+        for place in made:
+            place.rmdir()
+    assert seen == {"etc/ssl/certs/ca.crt", "etc/ssl/openssl.cnf", "etc/pki/tls/certs/ca.crt",
+                    "etc/pki/ca-trust/extracted/pem/ca.pem"}, seen
+
+
 @test
 def hostile_and_absent_repositories_are_refused(instance, images, scratch):
     root, shop = prepare(instance, images, scratch)

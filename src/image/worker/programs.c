@@ -29,8 +29,26 @@ static int attach(const char *source, const char *target, uint64_t attributes, s
     return 0;
 }
 
-/* Links into /usr, as most machines have them, stay links. */
-static int attach_folder(const char *source, uint64_t attributes, struct error *err)
+static int attach_file(const char *source, uint64_t attributes, struct error *err)
+{
+    const char *target = source + 1;
+    _cleanup_close_ int fd = open(target, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+
+    if (fd < 0)
+        return error_errno(err, errno, "jail: make %s", source);
+    return attach(source, target, attributes, err);
+}
+
+static int make_parents(const char *target, struct error *err)
+{
+    const char *slash = strrchr(target, '/');
+    _cleanup_free_ char *parent = slash ? xstrndup(target, (size_t)(slash - target)) : NULL;
+
+    return parent ? file_mkdir_parents(parent, 0755, err) : 0;
+}
+
+/* A folder or a file, if it is there. Links into /usr, as most machines have them, stay links. */
+static int attach_path(const char *source, uint64_t attributes, struct error *err)
 {
     const char *target = source + 1;
     char link[256];
@@ -38,6 +56,9 @@ static int attach_folder(const char *source, uint64_t attributes, struct error *
 
     if (lstat(source, &status) < 0)
         return 0;
+    int r = make_parents(target, err);
+    if (r < 0)
+        return r;
     if (S_ISLNK(status.st_mode)) {
         ssize_t n = readlink(source, link, sizeof(link) - 1);
         if (n < 0)
@@ -45,6 +66,8 @@ static int attach_folder(const char *source, uint64_t attributes, struct error *
         link[n] = '\0';
         return symlink(link, target) < 0 ? error_errno(err, errno, "jail: make %s", source) : 0;
     }
+    if (S_ISREG(status.st_mode))
+        return attach_file(source, attributes, err);
     if (!S_ISDIR(status.st_mode))
         return 0;
     if (mkdir(target, 0755) < 0)
@@ -52,37 +75,30 @@ static int attach_folder(const char *source, uint64_t attributes, struct error *
     return attach(source, target, attributes, err);
 }
 
-static int attach_device(const char *source, struct error *err)
-{
-    const char *target = source + 1;
-    _cleanup_close_ int fd = open(target, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-
-    if (fd < 0)
-        return error_errno(err, errno, "jail: make %s", source);
-    return attach(source, target, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
-}
-
 static int attach_devices(struct error *err)
 {
     if (mkdir("dev", 0755) < 0)
         return error_errno(err, errno, "jail: make /dev");
-    int r = attach_device("/dev/null", err);
-    return r < 0 ? r : attach_device("/dev/urandom", err);
+    int r = attach_file("/dev/null", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
+    return r < 0 ? r : attach_file("/dev/urandom", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
 }
 
 int programs_attach(struct error *err)
 {
     static const char *const with_programs[] = {"/usr",   "/bin",   "/sbin",  "/lib",
                                                 "/lib32", "/lib64", "/libx32"};
-    static const char *const certificates[] = {"/etc/ssl", "/etc/pki", "/etc/ca-certificates",
-                                               "/etc/crypto-policies"};
+    /* Beside these are the machine's private keys, in /etc/ssl/private and /etc/pki. */
+    static const char *const certificates[] = {
+        "/etc/ssl/certs",       "/etc/ssl/cert.pem",           "/etc/ssl/openssl.cnf",
+        "/etc/pki/tls/certs",   "/etc/pki/tls/cert.pem",       "/etc/pki/tls/openssl.cnf",
+        "/etc/ca-certificates", "/etc/pki/ca-trust/extracted", "/etc/crypto-policies"};
     const uint64_t read_only = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
     int r = attach_devices(err);
 
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(with_programs); i++)
-        r = attach_folder(with_programs[i], read_only, err);
+        r = attach_path(with_programs[i], read_only, err);
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(certificates); i++)
-        r = attach_folder(certificates[i], read_only | MOUNT_ATTR_NOEXEC, err);
+        r = attach_path(certificates[i], read_only | MOUNT_ATTR_NOEXEC, err);
     return r;
 }
 

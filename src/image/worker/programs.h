@@ -4,8 +4,9 @@
 
 #include <base/error.h>
 
-/* In the new root, while the machine's own is still "/": the machine's /usr and certificates,
- * read only, /dev/null and /dev/urandom; /etc is there already. Nothing of its configuration. */
+/* In the new root, while the machine's own is still "/": the machine's /usr and the
+ * certificates of authorities, read only, /dev/null and /dev/urandom; /etc is there already.
+ * Nothing of its configuration. */
 int programs_attach(struct error *err);
 
 /* What such programs call cannot be listed, so that this one forbids: what makes or enters
