@@ -35,6 +35,8 @@ void cni_settle(struct engine *engine);
 void cni_write_place(const struct place *place, struct record_place *record);
 void cni_restore_place(struct place *place, const struct record_place *record);
 
+/* Whether a container's plug-ins have a port of the machine; data: the engine. */
+bool cni_has_port(void *data, const struct net_publication *wanted);
 /* A port of the machine that nobody has as far as can be seen, as net_publish() chooses it. */
 int cni_choose_port(struct engine *engine, struct net_publication *publication, struct error *err);
 

@@ -8,6 +8,7 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "cni.h"
 #include "nameserver.h"
 #include "networks.h"
 #include "relay.h"
@@ -57,6 +58,8 @@ int network_open(struct engine *engine, struct error *err)
     _cleanup_free_ char *state = xasprintf("%s/forwarding", engine->instance->run);
     int r = net_open(engine->instance->nft_table, state, &engine->net, err);
 
+    if (r == 0)
+        net_ask_for_ports(engine->net, cni_has_port, engine);
     if (r == 0)
         r = networks_load(engine, err);
     for (size_t i = 0; r == 0 && i < engine->containers_count; i++)

@@ -147,7 +147,11 @@ static int take_host_port(struct net *net, const struct net_publication *publica
     char text[PORT_TEXT];
     int r;
 
-    r = is_published(net, publication) ? 1 : ruleset_published_elsewhere(net, publication, err);
+    if (is_published(net, publication) ||
+        (net->is_taken && net->is_taken(net->is_taken_data, publication)))
+        r = 1;
+    else
+        r = ruleset_published_elsewhere(net, publication, err);
     if (r < 0)
         return r;
     if (r > 0) {
@@ -245,6 +249,12 @@ void publications_forget(struct net *net)
 {
     while (net->publications_count > 0)
         forget(net, net->publications_count - 1);
+}
+
+void net_ask_for_ports(struct net *net, net_is_taken *is_taken, void *data)
+{
+    net->is_taken = is_taken;
+    net->is_taken_data = data;
 }
 
 int net_publish(struct net *net, struct net_publication *publication, struct error *err)

@@ -56,6 +56,8 @@ struct net {
     struct namespace spare[NET_SPARE_NAMESPACES_MAX];
     unsigned spare_count;
 
+    net_is_taken *is_taken; /* NULL: nobody else publishes */
+    void *is_taken_data;
     struct net_publication *publications; /* owned array (publish.c) */
     int *holds;                           /* of each, its socket (hold.h), or -1 */
     size_t publications_count;

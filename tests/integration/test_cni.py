@@ -201,6 +201,41 @@ def other_plugins_make_their_links(instance, images, scratch, unique):
 
 
 @test
+def ports_of_plugins_are_nobody_elses(instance, images, scratch):
+    """No socket shows that plug-ins have them: the engine knows it, also the next one."""
+    lists = Lists(instance, scratch)
+    lists.write("shop", lists.stub(capabilities={"portMappings": True}))
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "--driver", "cni", "shop")
+
+    def start(name, *options, code=0):
+        started = instance.cloche("run", "-d", "--name", name, *options, "small:1", "sleep", "1000", code=code)
+        if code:
+            assert "port is already allocated" in started.err, started
+            return None
+        return sorted(line.rpartition(":")[2] for line in set(instance.cloche("port", name).out.split())
+                      if line.startswith("0.0.0.0"))
+    ephemeral = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
+    before = ephemeral.read_text()
+    ephemeral.write_text("18100 18105")
+    try:
+        assert start("web", "--network", "shop", "-p", "18100:80", "-p", "18101:81") == ["18100", "18101"]
+        start("taker", "-p", "18100:80", code=125)
+        start("second", "-p", "127.0.0.1:18101:80", code=125)
+        instance.kill_daemon()
+        start("later", "-p", "18100:80", code=125)
+        assert start("range", "-p", "18100-18102:80") == ["18102"]
+        assert start("any", "-p", "80") == ["18103"]
+        assert start("more", "--network", "shop", "-p", "80", "-p", "81") == ["18104", "18105"]
+        assert start("udp", "-p", "18100:80/udp") == ["18100"]
+        instance.cloche("rm", "-f", "web", "taker", "second", "later")
+        assert start("then", "-p", "18100:80") == ["18100"]
+        instance.cloche("rm", "-f", "range", "any", "more", "udp", "then")
+    finally:
+        ephemeral.write_text(before)
+
+
+@test
 def plugins_get_what_the_specification_says(instance, images, scratch):
     lists = Lists(instance, scratch)
     can = {"portMappings": True, "ips": True, "mac": True, "aliases": True, "dns": True}

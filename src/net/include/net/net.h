@@ -220,6 +220,11 @@ struct net_publication {
  */
 int net_publish(struct net *net, struct net_publication *publication, struct error *err);
 
+/* Who else has ports of the machine that no socket shows: asked by net_publish() for each port that
+ * it could take, and said to be published already. */
+typedef bool net_is_taken(void *data, const struct net_publication *publication);
+void net_ask_for_ports(struct net *net, net_is_taken *is_taken, void *data);
+
 /* Records a publication that a container has since before this net was opened. Nothing is asked and
  * nothing is written until the next net_setup(). -EADDRINUSE when it contradicts another one. */
 int net_restore_publication(struct net *net, const struct net_publication *publication,
