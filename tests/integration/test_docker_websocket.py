@@ -140,6 +140,30 @@ def parameters_choose_the_streams(instance, images):
 
 
 @test
+def what_is_said_before_the_end_arrives(instance, images):
+    """Also what waits for the container longer than for its client, who may be gone at once."""
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    end = frame(struct.pack(">H", 1000), CLOSE)
+    large = os.urandom(300).hex().encode() * 1000
+    for data, waits in ((b"last words", True), (b"last words", False), (large, True), (large[:100000], False)):
+        name = docker("run", "-di", "small:1", "sh", "-c", f"sleep 1; head -c {len(data)} | md5sum").out.strip()
+        with WebSocket(docker, name) as ws:
+            ws.sock.sendall(frame(data) + end)
+            if waits:
+                assert ws.end_code() == 1000 and ws.receive() is None
+        wait_for(lambda: docker("logs", name).out, what=f"{len(data)} bytes arrive")
+        assert docker("logs", name).out.split()[0] == hashlib.md5(data).hexdigest()
+        docker("rm", "-f", name)
+    # Who reads nothing is not waited for.
+    name = docker("run", "-di", "small:1", "sleep", "1000").out.strip()
+    with WebSocket(docker, name) as ws:
+        ws.sock.sendall(frame(large[:250000]) + end)
+        assert ws.end_code() == 1000 and ws.receive() is None
+    docker("rm", "-f", name)
+
+
+@test
 def a_terminal_and_its_detach_keys(instance, images):
     docker = Docker(instance)
     docker("load", "-i", images.small("small:1"))

@@ -161,6 +161,14 @@ static void connection_free(struct connection *connection)
 
 /* ---- bytes ---- */
 
+/* The end of its WebSocket is said, and what was said before waits for the stream still. The client
+ * may be gone meanwhile, and is not listened to. */
+static bool is_parting(const struct connection *connection)
+{
+    return connection->state == CONNECTION_RELAY && connection->exchange->websocket &&
+           connection->exchange->websocket->frames.closed;
+}
+
 static void advance(struct connection *connection)
 {
     request_advance(connection);
@@ -175,7 +183,7 @@ static void advance(struct connection *connection)
 
 static bool may_read_client(const struct connection *connection)
 {
-    if (connection->client_ended)
+    if (connection->client_ended || is_parting(connection))
         return false;
     switch (connection->state) {
     case CONNECTION_HEAD:
@@ -196,7 +204,10 @@ static bool may_read_client(const struct connection *connection)
 
 static void lose_client(struct connection *connection)
 {
-    connection->state = CONNECTION_CLOSED;
+    if (is_parting(connection))
+        buffer_clear(&connection->out);
+    else
+        connection->state = CONNECTION_CLOSED;
 }
 
 static void read_client(struct connection *connection)
@@ -234,8 +245,10 @@ static void flush_client(struct connection *connection)
                          MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && errno != EAGAIN)
+        if (n < 0 && errno != EAGAIN) {
             lose_client(connection);
+            return;
+        }
         if (n < 0)
             break;
         sent += (size_t)n;
@@ -300,6 +313,14 @@ void answer_hang_up(struct exchange *exchange)
     enter(connection, CONNECTION_FAREWELL);
     shutdown(connection->client.fd, SHUT_RD);
     connection_touch(connection);
+}
+
+static void check_parting(struct connection *connection)
+{
+    if (!is_parting(connection) || (connection->to_stream.length && connection->stream.fd >= 0))
+        return;
+    connection_close_stream(connection);
+    answer_hang_up(connection->exchange);
 }
 
 /* docker-py reads the head of a stream through a buffer, and the stream past it: what comes in one
@@ -421,6 +442,8 @@ static void check_farewell(struct connection *connection)
  * limited (account()). */
 static uint64_t patience(const struct connection *connection)
 {
+    if (is_parting(connection))
+        return DOCKER_CLOSE_SECONDS;
     if (connection->out.length && connection->state != CONNECTION_BODY)
         return 0;
     switch (connection->state) {
@@ -452,6 +475,8 @@ static void set_watches(struct connection *connection)
 {
     uint32_t client = connection->client_ended ? EPOLLHUP : EPOLLRDHUP, stream = 0;
 
+    if (is_parting(connection))
+        client = 0;
     if (may_read_client(connection))
         client |= EPOLLIN;
     if (connection->out.length)
@@ -483,6 +508,7 @@ static void move_on(struct connection *connection)
         streaming = connection->to_stream.length;
         advance(connection);
         flush_stream(connection);
+        check_parting(connection);
         settle(connection);
         check_client(connection);
     } while (connection->state != CONNECTION_CLOSED &&

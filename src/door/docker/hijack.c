@@ -209,8 +209,4 @@ void relay_input(struct exchange *exchange)
         buffer_append(to, in->data, in->length);
     buffer_clear(in);
     look_for_detach(exchange, buffer_text(to) + before, to->length - before);
-    if (exchange->websocket && exchange->websocket->frames.closed) {
-        connection_close_stream(connection);
-        answer_hang_up(exchange);
-    }
 }
