@@ -50,6 +50,19 @@ static char *path_of(const struct cni_request *request, const char *name)
 
 /* --- documents -------------------------------------------------------------------------------- */
 
+/* One that nobody can read would be in the way of each start, and is told of but once. */
+static void put_aside(const char *path, struct error *err)
+{
+    _cleanup_free_ char *aside = xasprintf("%s.broken", path);
+
+    if (rename(path, aside) < 0)
+        return;
+    error_context(err,
+                  "an attachment cannot be taken back and is put aside as %s, what its "
+                  "plug-ins gave may stay taken",
+                  aside);
+}
+
 int attachment_read(const struct cni_request *request, const char *name,
                     struct cni_attachment **ret, struct error *err)
 {
@@ -58,7 +71,30 @@ int attachment_read(const struct cni_request *request, const char *name,
     size_t length = 0;
     int r = file_read_at(AT_FDCWD, path, ATTACHMENT_BYTES_MAX, &text, &length, err);
 
-    return r < 0 ? r : cni_attachment_parse(text, length, path, ret, err);
+    if (r == 0) {
+        r = cni_attachment_parse(text, length, path, ret, err);
+        if (r < 0)
+            put_aside(path, err);
+    }
+    return r;
+}
+
+/* On the disk under its name, or as it was before, whenever the power goes. The container is
+ * locked: nobody else writes beside it. */
+static int replace(const char *folder, const char *path, const struct buffer *text,
+                   struct error *err)
+{
+    _cleanup_free_ char *beside = xasprintf("%s.new", path);
+    _cleanup_close_ int folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_close_ int fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int r = folder_fd < 0 || fd < 0 ? -errno : file_write_all(fd, text->data, text->length);
+
+    if (r == 0 && (fdatasync(fd) < 0 || rename(beside, path) < 0 || fsync(folder_fd) < 0))
+        r = -errno;
+    if (r == 0)
+        return 0;
+    unlink(beside);
+    return error_errno(err, -r, "write %s", path);
 }
 
 int attachment_write(const struct cni_request *request, const struct cni_attachment *attachment,
@@ -70,7 +106,7 @@ int attachment_write(const struct cni_request *request, const struct cni_attachm
     int r = file_mkdir_parents(request->folder, 0700, err);
 
     cni_attachment_write(attachment, &text);
-    return r < 0 ? r : file_replace_at(AT_FDCWD, path, text.data, text.length, 0600, err);
+    return r < 0 ? r : replace(request->folder, path, &text, err);
 }
 
 int attachment_delete(const struct cni_request *request, const struct cni_attachment *attachment,

@@ -54,8 +54,10 @@ int chain_check(const struct cni_request *request, const struct cni_attachment *
 
 /* --- attachment.c: what is on disk ------------------------------------------------------------ */
 
+/* One that makes no sense is put aside. */
 int attachment_read(const struct cni_request *request, const char *name,
                     struct cni_attachment **ret, struct error *err);
+/* It is on the disk, not only written, when this returns. */
 int attachment_write(const struct cni_request *request, const struct cni_attachment *attachment,
                      struct error *err);
 int attachment_delete(const struct cni_request *request, const struct cni_attachment *attachment,

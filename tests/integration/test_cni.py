@@ -1,9 +1,11 @@
 """Networks of CNI plug-ins: Debian's real ones, and hostile ones made here."""
 
+import fcntl
 import json
 import os
 import pathlib
 import signal
+import struct
 import subprocess
 
 from harness import http_get, main, run, test, wait_for
@@ -394,6 +396,66 @@ def nothing_is_left_by_daemons_and_monitors_that_were_killed(instance, images, s
     finally:
         run("ip", "link", "delete", bridge, code=None)
         remove_rules()
+
+
+EXT4_SHUTDOWN, WITHOUT_FLUSH = 0x8004587D, 2
+
+
+@test
+def what_DEL_needs_is_on_the_disk_before_ADD(instance, images, scratch):
+    """The power goes while a plug-in is at its ADD: the next boot finds what DEL needs."""
+    lists = Lists(instance, scratch, limit=5)
+    lists.write("slow", lists.stub(hang=True))
+    disk = scratch / "disk"
+    disk.touch()
+    os.truncate(disk, 256 << 20)
+    run("mkfs.ext4", "-q", disk)
+    instance.root.mkdir()
+    run("mount", "-o", "loop,commit=600", disk, instance.root)
+    try:
+        instance.cloche("load", "-q", "-i", images.docker_archive())
+        instance.cloche("network", "create", "--driver", "cni", "slow")
+        client = instance.start("run", "--network", "slow", "small:1", "true")
+        wait_for(lambda: lists.calls("ADD"), what="ADD")
+        folder = os.open(instance.root, os.O_RDONLY)
+        fcntl.ioctl(folder, EXT4_SHUTDOWN, struct.pack("I", WITHOUT_FLUSH))
+        os.close(folder)
+        client.communicate()
+        os.kill(instance.daemon_pid(), signal.SIGKILL)
+        wait_for(lambda: run("umount", instance.root, code=None).code == 0, what="nobody has the disk")
+        run("mount", "-o", "loop", disk, instance.root)
+        left = attachments(instance)
+        assert len(left) == 1, left
+        assert json.loads((instance.root / "cni" / left[0]).read_text())["network"] == "slow", left
+        before = len(lists.calls("DEL"))
+        instance.start_daemon()
+        wait_for(lambda: not attachments(instance) and len(lists.calls("DEL")) > before, what="DEL")
+    finally:
+        instance.cloche("system", "remove", "--force", code=None)
+        run("umount", "-l", instance.root, code=None)
+        if instance.root.exists():
+            instance.root.rmdir()
+
+
+@test
+def an_attachment_that_nobody_can_read_is_put_aside(instance, images, scratch):
+    lists = Lists(instance, scratch)
+    lists.write("stubborn", lists.stub(fail=["DEL"]))
+    lists.write("plain", lists.stub())
+    instance.cloche("load", "-q", "-i", images.docker_archive())
+    for name in ("stubborn", "plain"):
+        instance.cloche("network", "create", "--driver", "cni", name)
+    instance.cloche("run", "--name", "one", "--network", "stubborn", "small:1", "true")
+    (left,) = attachments(instance)
+    (instance.root / "cni" / left).write_text("")
+    (lists.folder / "50-stubborn.conflist").unlink()
+    lists.write("stubborn", lists.stub())
+    for _ in range(2):
+        instance.cloche("start", "-a", "one")
+    assert attachments(instance) == [left + ".broken"]
+    log = (instance.run_folder / "cloched.log").read_text()
+    assert log.count("is put aside as") == 1, log
+    instance.cloche("rm", "one")
 
 
 if __name__ == "__main__":
