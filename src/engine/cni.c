@@ -20,8 +20,9 @@
 #include "ports.h"
 
 enum {
-    CALLS_MAX = 16,
-    GRACE_SECONDS = 60, /* of plug-ins, until the child itself hangs */
+    CALLS_MAX = 16,     /* of plug-ins for one attachment, until the child itself hangs */
+    GRACE_SECONDS = 60, /* and for all the rest */
+    CHILD_SECONDS_MAX = 24 * 60 * 60,
     FREE_PORT_TRIES = 256,
 };
 
@@ -97,7 +98,18 @@ static int request_file(const struct cni_request *request, int *ret, struct erro
     return 0;
 }
 
-static int spawn(struct cni_call *call, int request_fd, int netns_fd, unsigned limit,
+/* The next daemon has all attachments of the machine in one request. */
+static unsigned child_limit_ms(const struct cni_request *request)
+{
+    const uint64_t attachments =
+        request->attachments_count + request->remove_count + request->check_count;
+    const uint64_t seconds =
+        (uint64_t)request->time_limit_seconds * CALLS_MAX * attachments + GRACE_SECONDS;
+
+    return seconds < CHILD_SECONDS_MAX ? (unsigned)seconds * 1000 : CHILD_SECONDS_MAX * 1000;
+}
+
+static int spawn(struct cni_call *call, int request_fd, int netns_fd, unsigned limit_ms,
                  struct error *err)
 {
     const int fds[] = {request_fd, call->answer_fd, STDERR_FILENO, [CNI_NAMESPACE_FD] = netns_fd};
@@ -114,8 +126,7 @@ static int spawn(struct cni_call *call, int request_fd, int netns_fd, unsigned l
     int r = process_spawn(&spec, &process, err);
 
     if (r == 0)
-        r = loop_watch_child(call->engine->loop, &process,
-                             (limit * CALLS_MAX + GRACE_SECONDS) * 1000, on_ended, call, err);
+        r = loop_watch_child(call->engine->loop, &process, limit_ms, on_ended, call, err);
     return r;
 }
 
@@ -158,7 +169,7 @@ static int run_child(struct engine *engine, struct cni_request *request, int net
     int r = call->answer_fd < 0 ? error_errno(err, errno, "make a file in memory")
                                 : request_file(request, &request_fd, err);
     if (r == 0)
-        r = spawn(call, request_fd, netns_fd, request->time_limit_seconds, err);
+        r = spawn(call, request_fd, netns_fd, child_limit_ms(request), err);
     if (r < 0) {
         call_free(call);
         return r;
