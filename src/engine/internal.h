@@ -77,7 +77,7 @@ struct engine {
 
     unsigned cpus;
     bool cgroup_v2;
-    bool rootless;    /* root of a user namespace: no cgroups, no ports of the machine */
+    bool rootless;    /* root of a user namespace: no cgroups, the machine is outside */
     bool cgroup_kept; /* disk thread: the instance's parent cgroup has been made */
     uv_timer_t adoption_timer;
     bool adoption_late;

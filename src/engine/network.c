@@ -58,6 +58,11 @@ int network_open(struct engine *engine, struct error *err)
     _cleanup_free_ char *state = xasprintf("%s/forwarding", engine->instance->run);
     int r = net_open(engine->instance->nft_table, state, &engine->net, err);
 
+    if (r == 0 && engine->rootless) {
+        _cleanup_free_ char *outside = xasprintf("%s/" NET_OUTSIDE_SOCKET, engine->instance->run);
+
+        net_set_outside(engine->net, outside);
+    }
     if (r == 0)
         net_ask_for_ports(engine->net, cni_has_port, engine);
     if (r == 0)

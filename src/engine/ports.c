@@ -114,10 +114,6 @@ int ports_publish_one(struct container *container, const struct api_port *port, 
     struct net_ip host;
     int r;
 
-    if (container->engine->rootless) {
-        error_set(err, -EOPNOTSUPP, "the engine of an ordinary user publishes no ports");
-        return error_hint(err, "containers of it reach each other by their names"), -EOPNOTSUPP;
-    }
     if (text_empty(port->host_address))
         return publish_everywhere(container, port, err);
     r = net_ip_parse(port->host_address, &host, err);

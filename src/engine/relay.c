@@ -1,7 +1,8 @@
 /*
  * What cloche-relay has of a container's ports. For each published port the socket that keeps it
  * from other programs (net_hold()), so that it is kept while no daemon lives, too; and for a port
- * of every address one at [::1], by which it leads there.
+ * of every address one at [::1], by which it leads there. In the namespaces of an ordinary user it
+ * leads by each of them: rules reach nobody outside.
  *
  * The sockets are opened here. Those of an earlier daemon live on in the program, so that they
  * cannot be opened again: it is asked for them (relay/protocol.h).
@@ -27,7 +28,8 @@
 struct relayed {
     struct relay_message is; /* as it is named to the program */
     struct net_publication publication;
-    int fd;      /* of RELAY_LEAD: owned; -1: there is none (yet) */
+    int fd;      /* owned; -1: there is none (yet), or it is the publication's (net_hold()) */
+    bool holds;  /* its socket is the one that keeps the port */
     bool lacks;  /* the program has been asked and has none either: another program has the port */
     bool wanted; /* it is published still */
 };
@@ -104,6 +106,8 @@ static void want(struct container *container, const struct net_publication *publ
                  enum relay_use use, const struct net_ip *host)
 {
     struct relay_message is = message_of(container, RELAY_PORT);
+    const bool holds =
+        net_ip_equal(host, &publication->host_address) && !net_is_loopback6(publication);
 
     is.use = (uint16_t)use;
     is.protocol = (uint16_t)publication->protocol;
@@ -119,13 +123,31 @@ static void want(struct container *container, const struct net_publication *publ
     }
     relayed->is = is;
     relayed->publication = *publication;
+    relayed->holds = holds;
     relayed->wanted = true;
 }
 
-static bool is_led(const struct net_publication *publication)
+/* Outside of our namespaces the socket of [::] serves [::1], too, and no other can be bound there.
+ */
+static bool is_led_by_another(const struct container *container,
+                              const struct net_publication *publication)
+{
+    for (size_t i = 0; container->engine->rootless && i < container->publications_count; i++) {
+        const struct net_publication *other = &container->publications[i];
+
+        if (other->protocol == publication->protocol &&
+            other->host_port == publication->host_port && other->host_address.family == AF_INET6 &&
+            net_ip_is_any(&other->host_address))
+            return true;
+    }
+    return false;
+}
+
+static bool is_led(const struct container *container, const struct net_publication *publication)
 {
     return publication->protocol != NET_SCTP &&
-           (net_ip_is_any(&publication->host_address) || net_is_loopback6(publication));
+           (net_is_loopback6(publication) || (net_ip_is_any(&publication->host_address) &&
+                                              !is_led_by_another(container, publication)));
 }
 
 static void drop(struct container *container, size_t index)
@@ -152,8 +174,9 @@ static void list(struct container *container)
         const struct net_publication *publication = &container->publications[i];
 
         if (!net_is_loopback6(publication))
-            want(container, publication, RELAY_HOLD, &publication->host_address);
-        if (is_led(publication))
+            want(container, publication, container->engine->rootless ? RELAY_LEAD : RELAY_HOLD,
+                 &publication->host_address);
+        if (is_led(container, publication))
             want(container, publication, RELAY_LEAD, &loopback);
     }
     drop_unwanted(container);
@@ -164,7 +187,7 @@ static int socket_of(struct engine *engine, struct relayed *relayed)
 {
     const struct net_publication *publication = &relayed->publication;
 
-    if (relayed->is.use == RELAY_HOLD)
+    if (relayed->holds)
         return net_hold(engine->net, publication);
     if (relayed->fd < 0) {
         int fd = net_open_loopback(engine->net, publication->protocol, publication->host_port);
@@ -251,7 +274,7 @@ static void on_answer(struct engine *engine, const void *message, size_t size, i
             return;
         if (answer->type != RELAY_KEPT || fd < 0)
             on_lacking(container, relayed);
-        else if (relayed->is.use == RELAY_HOLD)
+        else if (relayed->holds)
             net_take_hold(engine->net, &relayed->publication, steal_fd(&socket_fd));
         else if (relayed->fd < 0)
             relayed->fd = steal_fd(&socket_fd);

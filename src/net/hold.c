@@ -111,16 +111,29 @@ static int hold_of_all(const struct net *net, enum net_protocol protocol, uint16
     return -1;
 }
 
-static int open_loopback(enum net_protocol protocol, uint16_t port, bool beside_ours)
+/* Of each datagram, so that it is answered from there. */
+static void tell_destination(int fd, int family)
 {
-    const struct net_ip address = net_ip_v6(in6addr_loopback);
-    _cleanup_close_ int fd = open_socket(protocol, AF_INET6);
+    const int on = 1;
+
+    if (family == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof(on));
+    else
+        (void)setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on));
+}
+
+int port_open_serving(enum net_protocol protocol, const struct net_ip *address, uint16_t port,
+                      bool shared)
+{
+    _cleanup_close_ int fd = open_socket(protocol, address->family);
 
     if (fd < 0)
         return fd;
     /* TCP: also beside connections that are in TIME_WAIT. */
-    port_hold_share(fd, beside_ours || protocol == NET_TCP);
-    int r = bind_to(fd, &address, port);
+    port_hold_share(fd, shared || protocol == NET_TCP);
+    if (protocol == NET_UDP)
+        tell_destination(fd, address->family);
+    int r = bind_to(fd, address, port);
     if (r == 0 && protocol == NET_TCP && listen(fd, SOMAXCONN) < 0)
         r = -errno;
     if (r < 0)
@@ -132,11 +145,15 @@ static int open_loopback(enum net_protocol protocol, uint16_t port, bool beside_
 
 int net_open_loopback(struct net *net, enum net_protocol protocol, uint16_t port)
 {
+    const struct net_publication publication = {
+        .protocol = protocol, .host_address = net_ip_v6(in6addr_loopback), .host_port = port};
     int hold = hold_of_all(net, protocol, port);
 
+    if (net->outside)
+        return publication_open(net, &publication);
     if (hold >= 0)
         port_hold_share(hold, true);
-    int fd = open_loopback(protocol, port, hold >= 0);
+    int fd = port_open_serving(protocol, &publication.host_address, port, hold >= 0);
     if (hold >= 0)
         port_hold_share(hold, false);
     return fd;

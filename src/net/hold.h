@@ -15,6 +15,14 @@ int port_hold_open(const struct net_publication *publication, bool released);
  * port_hold_open() any more. */
 void port_hold_release(int fd);
 
+/* A socket at the port for who serves those that come by it: TCP listens. shared: for UDP, too, one
+ * that shares the port lets it be bound beside it. */
+int port_open_serving(enum net_protocol protocol, const struct net_ip *address, uint16_t port,
+                      bool shared);
+
+/* The same of a publication, or, where the machine is outside, the socket that serves it there. */
+int publication_open(const struct net *net, const struct net_publication *publication);
+
 /* While it is shared, an own socket can be bound beside it that wants that, too. */
 void port_hold_share(int fd, bool shared);
 

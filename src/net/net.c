@@ -40,6 +40,12 @@ static int open_watch(struct netlink *watch, struct error *err)
     return 0;
 }
 
+void net_set_outside(struct net *net, const char *path)
+{
+    free(net->outside);
+    net->outside = xstrdup(path);
+}
+
 int net_open(const char *nft_table, const char *state_file, struct net **ret, struct error *err)
 {
     struct net *net;
@@ -88,6 +94,7 @@ void net_close(struct net *net)
     free(net->publications);
     free(net->nft_table);
     free(net->state_file);
+    free(net->outside);
     forwarding_finish(&net->forwarding);
     free(net);
 }

@@ -12,6 +12,7 @@
 
 #include "conntrack.h"
 #include "hold.h"
+#include "outside.h"
 #include "ruleset.h"
 #include "state.h"
 
@@ -92,6 +93,9 @@ static int check(const struct net *net, const struct net_publication *publicatio
         !is_ours(net, &publication->container_address))
         return error_set(err, -EINVAL, "publish a port: %s is no container's address",
                          net_ip_format(&publication->container_address, text));
+    if (publication->protocol == NET_SCTP && net->outside)
+        return error_set(err, -EOPNOTSUPP,
+                         "publish a port: the engine of an ordinary user serves no SCTP");
     if (publication->protocol == NET_SCTP && net_is_loopback6(publication))
         return error_set(err, -EINVAL, "publish a port: SCTP is not served at [::1]");
     if (net->publications_count >= NET_PUBLICATIONS_MAX)
@@ -132,13 +136,46 @@ static bool was_released(const struct net *net, const struct net_publication *pu
     return false;
 }
 
-static int open_hold(const struct net *net, const struct net_publication *publication)
+static int open_socket(const struct net *net, const struct net_publication *publication,
+                       bool released)
 {
-    int fd = port_hold_open(publication, false);
+    return net->outside ? outside_open(net->outside, publication, released)
+                        : port_hold_open(publication, released);
+}
+
+int publication_open(const struct net *net, const struct net_publication *publication)
+{
+    int fd = open_socket(net, publication, false);
 
     if (fd == -EADDRINUSE && was_released(net, publication))
-        fd = port_hold_open(publication, true);
+        fd = open_socket(net, publication, true);
     return fd;
+}
+
+/* One that listens has to be told that it is over, since others have it, too. */
+static void close_socket(const struct net *net, int fd)
+{
+    if (net->outside)
+        net_release_loopback(fd);
+    else
+        port_hold_release(fd);
+}
+
+static int refuse(const struct net *net, const struct net_publication *publication, int code,
+                  struct error *err)
+{
+    char text[PORT_TEXT];
+
+    error_errno(err, -code, "publish %s", port_text(publication, text));
+    if (net->outside && code == -EACCES)
+        error_hint(err,
+                   "choose a higher port, or let everybody have it, as root: "
+                   "sysctl net.ipv4.ip_unprivileged_port_start=%u",
+                   publication->host_port);
+    else if (net->outside && (code == -ECONNREFUSED || code == -ENOENT))
+        error_hint(err, "the process that opens ports has ended; stop cloched, and the next one "
+                        "starts it again");
+    return code;
 }
 
 static int take_host_port(struct net *net, const struct net_publication *publication, int *ret_hold,
@@ -160,16 +197,16 @@ static int take_host_port(struct net *net, const struct net_publication *publica
         error_hint(err, "another container has it: see the ports in `cloche ps`");
         return -EADDRINUSE;
     }
-    r = open_hold(net, publication);
+    r = publication_open(net, publication);
     if (r == -EADDRINUSE) {
         error_set(err, r, "publish %s: address already in use", port_text(publication, text));
         error_hint(err, "a process of the host has it: `ss -lntup` shows which");
         return r;
     }
     if (r < 0 && r != -EPROTONOSUPPORT && r != -EAFNOSUPPORT) /* then nobody else can have it */
-        return error_errno(err, -r, "publish %s", port_text(publication, text));
+        return refuse(net, publication, r, err);
     if (net_is_loopback6(publication) && r >= 0) {
-        port_hold_release(r); /* it was to see whether it is free */
+        close_socket(net, r); /* it was to see whether it is free */
         r = -1;
     }
     *ret_hold = r < 0 ? -1 : r;
@@ -239,7 +276,7 @@ static void forget(struct net *net, size_t index)
 {
     if (net->holds[index] >= 0 || net_is_loopback6(&net->publications[index]))
         remember_release(net, &net->publications[index]);
-    port_hold_release(net->holds[index]);
+    close_socket(net, net->holds[index]);
     net->publications_count--;
     net->publications[index] = net->publications[net->publications_count];
     net->holds[index] = net->holds[net->publications_count];
@@ -334,7 +371,7 @@ int net_hold(struct net *net, const struct net_publication *publication)
     if (i == net->publications_count)
         return -ENOENT;
     if (net->holds[i] < 0) {
-        int fd = open_hold(net, publication);
+        int fd = publication_open(net, publication);
 
         if (fd < 0)
             return fd;

@@ -47,6 +47,7 @@ struct net {
     struct netlink watch; /* notifications about rules (net.c) */
     bool rules_active;    /* between net_setup() and net_teardown(): the table has to exist */
 
+    char *outside;    /* owned; the socket of net_outside_serve(); NULL: the machine is here */
     char *state_file; /* owned; NULL: what we switched on is not remembered */
     struct net_forwarding forwarding;
 

@@ -24,13 +24,33 @@ enum {
     DATAGRAM_SIZE = 64 * 1024, /* bytes; no datagram is larger */
 };
 
+/* Who sends, and where to: all bytes count, those between the fields are 0. */
+struct client {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } peer;
+    union {
+        struct in_addr v4;
+        struct in6_addr v6;
+    } here; /* the address of the machine that it came to, if the socket tells; from there it is
+             * answered */
+    bool has_here;
+};
+
 struct flow {
     struct flow *older, *newer;
     struct flow *next; /* of its bucket */
     struct port *port;
     struct source source; /* connected to the container */
-    struct sockaddr_in6 client;
+    struct client client;
     uint64_t used_ms;
+};
+
+union control {
+    struct cmsghdr part;
+    char room[CMSG_SPACE(sizeof(struct in6_pktinfo))]; /* the larger one */
 };
 
 static uint8_t datagram[DATAGRAM_SIZE];
@@ -45,23 +65,23 @@ static uint64_t now_ms(void)
 
 /* --- which there are -------------------------------------------------------------------------- */
 
-static struct flow **bucket_of(struct server *server, const struct sockaddr_in6 *client)
+static struct flow **bucket_of(struct server *server, const struct client *client)
 {
+    const bool v6 = client->peer.any.sa_family == AF_INET6;
+
     if (!server->flow_buckets)
         server->flow_buckets = xcalloc(BUCKETS, sizeof(struct flow *));
-    return &server->flow_buckets[ntohs(client->sin6_port) % BUCKETS];
+    return &server->flow_buckets[ntohs(v6 ? client->peer.v6.sin6_port : client->peer.v4.sin_port) %
+                                 BUCKETS];
 }
 
-static bool is_of(const struct flow *flow, const struct port *port,
-                  const struct sockaddr_in6 *client)
+static bool is_of(const struct flow *flow, const struct port *port, const struct client *client)
 {
-    return flow->port == port && flow->client.sin6_port == client->sin6_port &&
-           memcmp(&flow->client.sin6_addr, &client->sin6_addr, sizeof(client->sin6_addr)) == 0 &&
-           flow->client.sin6_scope_id == client->sin6_scope_id;
+    return flow->port == port && memcmp(&flow->client, client, sizeof(*client)) == 0;
 }
 
 static struct flow *find(struct server *server, const struct port *port,
-                         const struct sockaddr_in6 *client)
+                         const struct client *client)
 {
     struct flow *flow = *bucket_of(server, client);
 
@@ -120,8 +140,7 @@ static void make_room(struct server *server, const struct group *group)
         end(server, flow);
 }
 
-static struct flow *begin(struct server *server, struct port *port,
-                          const struct sockaddr_in6 *client)
+static struct flow *begin(struct server *server, struct port *port, const struct client *client)
 {
     make_room(server, port->group);
     struct flow *flow = xnew(struct flow);
@@ -132,7 +151,7 @@ static struct flow *begin(struct server *server, struct port *port,
         return NULL;
     }
     flow->port = port;
-    flow->client = *client;
+    memcpy(&flow->client, client, sizeof(*client));
     struct flow **bucket = bucket_of(server, client);
     flow->next = *bucket;
     *bucket = flow;
@@ -144,18 +163,83 @@ static struct flow *begin(struct server *server, struct port *port,
 
 /* --- datagrams -------------------------------------------------------------------------------- */
 
+static void read_here(struct msghdr *message, struct client *client)
+{
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+        if (part->cmsg_level == IPPROTO_IP && part->cmsg_type == IP_PKTINFO) {
+            const struct in_pktinfo *info = (const struct in_pktinfo *)CMSG_DATA(part);
+            client->here.v4 = info->ipi_spec_dst;
+            client->has_here = true;
+        } else if (part->cmsg_level == IPPROTO_IPV6 && part->cmsg_type == IPV6_PKTINFO) {
+            const struct in6_pktinfo *info = (const struct in6_pktinfo *)CMSG_DATA(part);
+            client->here.v6 = info->ipi6_addr;
+            client->has_here = true;
+        }
+    }
+}
+
+static ssize_t receive(int fd, struct client *client)
+{
+    union control control;
+    struct iovec data = {datagram, sizeof(datagram)};
+    struct msghdr message = {.msg_name = &client->peer,
+                             .msg_namelen = sizeof(client->peer),
+                             .msg_iov = &data,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+
+    memset(client, 0, sizeof(*client));
+    ssize_t length = recvmsg(fd, &message, MSG_DONTWAIT);
+    if (length >= 0)
+        read_here(&message, client);
+    return length;
+}
+
+static size_t write_here(const struct client *client, struct cmsghdr *part)
+{
+    if (client->peer.any.sa_family == AF_INET) {
+        const struct in_pktinfo info = {.ipi_spec_dst = client->here.v4};
+
+        *part = (struct cmsghdr){CMSG_LEN(sizeof(info)), IPPROTO_IP, IP_PKTINFO};
+        memcpy(CMSG_DATA(part), &info, sizeof(info));
+        return CMSG_SPACE(sizeof(info));
+    }
+    const struct in6_pktinfo info = {.ipi6_addr = client->here.v6};
+    *part = (struct cmsghdr){CMSG_LEN(sizeof(info)), IPPROTO_IPV6, IPV6_PKTINFO};
+    memcpy(CMSG_DATA(part), &info, sizeof(info));
+    return CMSG_SPACE(sizeof(info));
+}
+
+static void answer(const struct flow *flow, size_t length)
+{
+    const struct client *client = &flow->client;
+    union control control = {0};
+    struct iovec data = {datagram, length};
+    struct msghdr message = {.msg_name = (void *)&client->peer,
+                             .msg_namelen = client->peer.any.sa_family == AF_INET
+                                                ? sizeof(client->peer.v4)
+                                                : sizeof(client->peer.v6),
+                             .msg_iov = &data,
+                             .msg_iovlen = 1};
+
+    if (client->has_here) {
+        message.msg_control = &control;
+        message.msg_controllen = write_here(client, &control.part);
+    }
+    (void)sendmsg(flow->port->source.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 /* One that the other side does not take now is lost, as on any way. */
 void flows_receive(struct server *server, struct port *port)
 {
     for (int i = 0; i < DATAGRAMS_MAX; i++) {
-        struct sockaddr_in6 client = {0};
-        socklen_t size = sizeof(client);
-        ssize_t length = recvfrom(port->source.fd, datagram, sizeof(datagram), MSG_DONTWAIT,
-                                  (struct sockaddr *)&client, &size);
+        struct client client;
+        ssize_t length = receive(port->source.fd, &client);
 
         if (length < 0 && (errno == EAGAIN || errno == EBADF))
             return;
-        if (length < 0 || client.sin6_family != AF_INET6)
+        if (length < 0)
             continue;
         struct flow *flow = find(server, port, &client);
         if (flow)
@@ -178,8 +262,7 @@ void flows_event(struct server *server, struct flow *flow)
         if (length < 0)
             continue;
         touch(server, flow);
-        (void)sendto(flow->port->source.fd, datagram, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL,
-                     (const struct sockaddr *)&flow->client, sizeof(flow->client));
+        answer(flow, (size_t)length);
     }
 }
 

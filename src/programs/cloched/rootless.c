@@ -1,12 +1,14 @@
 /*
  * From an ordinary user to root of namespaces of his own, top to bottom:
  *
- *     lock               one launcher at a time
- *     find_holder        namespaces of an earlier daemon, whose containers may live
- *     make_holder        else: a child with new ones; newuidmap, newgidmap and pasta, from outside
- *     join               this process comes in, becomes root there and executes itself again
+ *     lock                   one launcher at a time
+ *     find_holder            namespaces of an earlier daemon, whose containers may live
+ *     make_holder            else: a child with new ones; newuidmap, newgidmap and pasta, from
+ * outside rootless_ports_ensure  a child that stays outside, for published ports join this process
+ * comes in, becomes root there and executes itself again
  */
 #include "rootless.h"
+#include "rootless_ports.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -326,6 +328,8 @@ int rootless_enter(const struct instance *instance, char **argv, struct error *e
     holder = find_holder(instance);
     if (holder == 0)
         r = make_holder(instance, &holder, err);
+    if (r == 0)
+        r = rootless_ports_ensure(instance, holder, err);
     return r < 0 ? r : join(instance, holder, argv, err);
 }
 

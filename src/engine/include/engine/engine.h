@@ -51,7 +51,7 @@ struct engine_config {
     void (*on_event)(struct api_event *event, void *data);
     void *on_event_data;
     struct cni_settings *cni; /* taken over; NULL: none */
-    bool rootless; /* root of an ordinary user's namespaces: no cgroups, no ports of the machine */
+    bool rootless; /* root of an ordinary user's namespaces: no cgroups, the machine is outside */
 };
 
 /* Opens the instance's state, sets its network up, and adopts the containers that run: when it

@@ -61,6 +61,20 @@ int net_choose_subnet(const struct net *net, const char *bridge, struct net_subn
  * nowhere. -EINVAL: the name is out of its limits. */
 int net_open(const char *nft_table, const char *state_file, struct net **ret, struct error *err);
 
+/*
+ * The machine is not in this network namespace but outside, where nobody comes by our rules: the
+ * sockets that keep a port are of net_outside_serve() at this path, and serve: TCP ones listen.
+ * Whoever has them (net_hold()) leads who comes by them to the container. Before anything is
+ * published.
+ */
+void net_set_outside(struct net *net, const char *path);
+
+#define NET_OUTSIDE_SOCKET "outside.sock" /* in the run folder */
+
+/* Opens ports for an engine in namespaces of its own, as whoever calls it may, until until_fd is
+ * readable. Who can connect to listen_fd (SOCK_SEQPACKET) can ask. */
+void net_outside_serve(int listen_fd, int until_fd);
+
 /* Closes the sockets and drops the spare namespaces. Bridges, rules and containers stay and work.
  * NULL allowed. */
 void net_close(struct net *net);
@@ -232,8 +246,9 @@ int net_restore_publication(struct net *net, const struct net_publication *publi
 
 /*
  * The socket that keeps other programs from a published port, for a process that keeps it when we
- * die; borrowed. It is made where there is none yet, as for a publication that was restored; then
- * -EADDRINUSE: an earlier daemon's lives on somewhere (net_take_hold()), or a program was faster.
+ * die, or, when the machine is outside, for who serves it; borrowed. It is made where there is none
+ * yet, as for a publication that was restored; then -EADDRINUSE: an earlier daemon's lives on
+ * somewhere (net_take_hold()), or a program was faster.
  */
 int net_hold(struct net *net, const struct net_publication *publication);
 /* Takes fd, a second descriptor of that of an earlier daemon. */
