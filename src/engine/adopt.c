@@ -317,7 +317,7 @@ static int remove_run(const struct orphan *orphan, struct error *err)
     if (r == 0)
         r = wait_for_delete(&process, err);
     if (r == 0)
-        r = cgroup_kill_and_remove(instance->cgroup_parent, orphan->id, err);
+        r = cgroup_kill_and_remove(orphan->engine->cgroup_parent, orphan->id, err);
     return r < 0 ? r : file_remove_tree_at(AT_FDCWD, path, err);
 }
 

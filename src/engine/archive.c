@@ -22,6 +22,7 @@
 
 #include <base/alloc.h>
 #include <base/file.h>
+#include <base/process.h>
 #include <base/text.h>
 
 #include "events.h"
@@ -35,7 +36,7 @@
 #include "userns.h"
 #include "volume_mount.h"
 
-enum { CGROUP_FILE_MAX = 64 * 1024 };
+enum { CGROUP_FILE_MAX = 64 * 1024, PARENT_FIELD = 4 /* proc_pid_stat(5) */ };
 
 enum archive_kind { ARCHIVE_STAT, ARCHIVE_GET, ARCHIVE_PUT, ARCHIVE_EXPORT };
 
@@ -65,22 +66,34 @@ struct engine_copy {
 
 /* --- disk thread ------------------------------------------------------------------------------ */
 
-/* The process may have ended and its number be another's by now: what is in the container's cgroup
- * while the pidfd says that it lives is ours. */
-static int open_process(const struct engine_copy *copy, int *ret_fd, struct error *err)
+/* By its cgroup; without one by its monitor, whose child it is. */
+static bool is_of_container(const struct engine_copy *copy)
 {
     const struct container *container = copy->base.container;
     _cleanup_free_ char *path = xasprintf("/proc/%d/cgroup", copy->pid);
     _cleanup_free_ char *text = NULL;
+    uint64_t parent;
+    char state;
+
+    if (!container_cgroup_parent(container))
+        return process_stat(copy->pid, PARENT_FIELD, &state, &parent) == 0 &&
+               (pid_t)parent == copy->monitor_pid;
+    return file_read_at(AT_FDCWD, path, CGROUP_FILE_MAX, &text, NULL, NULL) == 0 &&
+           strstr(text, container->id);
+}
+
+/* The process may have ended and its number be another's by now: one that is the container's while
+ * the pidfd says that it lives is ours. */
+static int open_process(const struct engine_copy *copy, int *ret_fd, struct error *err)
+{
     _cleanup_close_ int fd = (int)syscall(SYS_pidfd_open, copy->pid, 0);
     struct pollfd end = {.fd = fd, .events = POLLIN};
 
-    if (fd >= 0 && file_read_at(AT_FDCWD, path, CGROUP_FILE_MAX, &text, NULL, NULL) == 0 &&
-        strstr(text, container->id) && poll(&end, 1, 0) == 0) {
+    if (fd >= 0 && is_of_container(copy) && poll(&end, 1, 0) == 0) {
         *ret_fd = steal_fd(&fd);
         return 0;
     }
-    return error_set(err, -EAGAIN, "container %s has just ended", container->name);
+    return error_set(err, -EAGAIN, "container %s has just ended", copy->base.container->name);
 }
 
 /* The user whom the files are given to, looked up in the container's own root. */

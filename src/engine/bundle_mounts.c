@@ -87,6 +87,12 @@ static void put_default_mount(struct json_writer *writer, const struct bundle_co
         context->facts->effective->privileged || (cgroup && context->security.writable_cgroups);
     _cleanup_strv_ char **options = NULL;
 
+    /* A new one shows processes that are not of the user namespace: the kernel refuses it. */
+    if (context->facts->rootless && context->facts->pid.kind == BUNDLE_HOST &&
+        text_equal(mount->type, "proc")) {
+        put_bind(writer, "/proc", mount->target, false);
+        return;
+    }
     for (size_t i = 0; i < OPTIONS_MAX && mount->options[i]; i++) {
         if (!writable || !text_equal(mount->options[i], "ro"))
             strv_append(&options, mount->options[i]);

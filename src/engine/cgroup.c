@@ -101,9 +101,11 @@ int cgroup_freeze(const char *parent, const char *id, bool freeze, struct error 
 {
     bool v2 = cgroup_is_v2();
     const struct freezer *freezer = v2 ? &freezer_v2 : &freezer_v1;
+
+    if (!parent)
+        return error_set(err, -ENOENT, "there is no cgroup");
     _cleanup_free_ char *path =
         xasprintf("%s/%s/%s", v2 ? CGROUP_ROOT : CGROUP_ROOT "/freezer", parent, id);
-
     int r = write_small(path, freezer->control, freeze ? freezer->frozen : freezer->thawed, err);
     if (r < 0)
         return r;
@@ -210,6 +212,8 @@ static size_t each_hierarchy(const char *parent, const char *id, size_t (*visit)
     struct dirent *entry;
     size_t count = 0;
 
+    if (!parent)
+        return 0;
     id = id ? id : "";
     if (cgroup_is_v2()) {
         _cleanup_free_ char *path = xasprintf(CGROUP_ROOT "/%s%s%s", parent, slash, id);
@@ -227,8 +231,9 @@ static size_t each_hierarchy(const char *parent, const char *id, size_t (*visit)
 
 int cgroup_check_empty(const char *parent, const char *id, struct error *err)
 {
+    if (!parent)
+        return 0;
     _cleanup_free_ char *path = cgroup_path("freezer", parent, id);
-
     if (access(path, F_OK) < 0 || !each_hierarchy(parent, id, kill_listed))
         return 0;
     error_set(err, -EBUSY, "processes of an earlier run of container %.12s are still there", id);
@@ -239,6 +244,9 @@ int cgroup_kill_and_remove(const char *parent, const char *id, struct error *err
 {
     bool v2 = cgroup_is_v2();
     const struct freezer *freezer = v2 ? &freezer_v2 : &freezer_v1;
+
+    if (!parent)
+        return 0;
     _cleanup_free_ char *path =
         xasprintf("%s/%s/%s", v2 ? CGROUP_ROOT : CGROUP_ROOT "/freezer", parent, id);
     size_t alive = 0;
@@ -281,6 +289,8 @@ static void each_parent(const char *parent, size_t (*visit)(const char *))
     _cleanup_closedir_ DIR *dir = cgroup_is_v2() ? NULL : opendir(CGROUP_ROOT);
     struct dirent *entry;
 
+    if (!parent)
+        return;
     if (!dir) {
         _cleanup_free_ char *path = xasprintf(CGROUP_ROOT "/%s", parent);
         visit(path);

@@ -2,6 +2,7 @@
  * The engine's own hands on a container's cgroups, for what the runtime is not asked to do: to find
  * what the kernel says about it, to hold it still for a commit, and to kill and remove what a lost
  * monitor left. The cgroup is /PARENT/ID in every hierarchy that is mounted under /sys/fs/cgroup.
+ * A parent of NULL is none: nothing is there, and nothing is to be done.
  * Everything here blocks for cgroupfs: disk thread, but for cgroup_memory_path and cgroup_is_v2.
  */
 #ifndef ENGINE_CGROUP_H

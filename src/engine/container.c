@@ -205,9 +205,21 @@ int engine_find(struct engine *engine, const char *reference, struct container *
     return 0;
 }
 
+int engine_need_cgroups(const struct engine *engine, const char *what, struct error *err)
+{
+    if (engine->cgroup_parent)
+        return 0;
+    error_set(err, -EOPNOTSUPP,
+              "%s need cgroups, which this engine of an ordinary user does not have", what);
+    return error_hint(err, "it has them with cgroup v2 and a systemd of the user: ROOTLESS in "
+                           "cloched(8)");
+}
+
 const char *container_cgroup_parent(const struct container *container)
 {
     const char *own = container->effective->cgroup_parent;
 
-    return text_empty(own) ? container->engine->instance->cgroup_parent : own;
+    if (!container->engine->cgroup_parent)
+        return NULL;
+    return text_empty(own) ? container->engine->cgroup_parent : own;
 }

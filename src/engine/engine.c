@@ -120,6 +120,7 @@ int engine_create(const struct engine_config *config, struct engine **ret, struc
     engine->cpus = count_cpus();
     engine->cgroup_v2 = cgroup_is_v2();
     engine->rootless = config->rootless;
+    engine->cgroup_parent = config->cgroup_parent;
     r = find_programs(engine, config, err);
     if (r == 0)
         r = open_state(engine, err);
@@ -165,7 +166,7 @@ void engine_end(struct engine *engine)
     task_cancel_all(engine);
     drop_links(engine);
     disk_destroy(steal_ptr(engine->disk));
-    cgroup_drop_parent(engine->instance->cgroup_parent);
+    cgroup_drop_parent(engine->cgroup_parent);
     folders_release(engine->instance);
     network_close(engine);
     loop_forget_children(engine->loop);

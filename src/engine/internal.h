@@ -77,7 +77,8 @@ struct engine {
 
     unsigned cpus;
     bool cgroup_v2;
-    bool rootless;    /* root of a user namespace: no cgroups, the machine is outside */
+    bool rootless;             /* root of a user namespace: the machine is outside */
+    const char *cgroup_parent; /* of the containers; NULL: they have no cgroups */
     bool cgroup_kept; /* disk thread: the instance's parent cgroup has been made */
     uv_timer_t adoption_timer;
     bool adoption_late;
@@ -202,7 +203,9 @@ bool container_name_in_use(struct engine *engine, const char *name);
 int container_check_name_free(struct engine *engine, const char *name, struct error *err);
 bool container_is_active(const struct container *container); /* starting, running, restarting */
 
-/* Cgroup that its own is in, without slashes at the ends. */
+/* For `what`, in the plural: -EOPNOTSUPP where containers have no cgroups. */
+int engine_need_cgroups(const struct engine *engine, const char *what, struct error *err);
+/* Cgroup that its own is in, without slashes at the ends; NULL: it has none. */
 const char *container_cgroup_parent(const struct container *container);
 
 /* Sets state in memory and in the record (which is not committed by this). */

@@ -109,7 +109,7 @@ static int check_pause(const struct container *container, bool pause, struct err
     if (container_is_paused(container) == pause)
         return error_set(err, -EBUSY, "Container %s is %s paused", container->name,
                          pause ? "already" : "not");
-    return 0;
+    return engine_need_cgroups(container->engine, "pause and unpause", err);
 }
 
 static void pause_begin(struct operation *operation)

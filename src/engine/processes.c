@@ -19,7 +19,6 @@
 #include <base/process.h>
 #include <base/text.h>
 
-#include "cgroup.h"
 
 enum {
     STAT_MAX = 4096,
@@ -204,14 +203,14 @@ static char **row_of(int64_t pid, const struct process_facts *facts, int64_t boo
     return row;
 }
 
-int processes_list(const char *parent, const char *id, struct api_processes **ret,
+int processes_list(const struct members *whose, struct api_processes **ret,
                    struct error *err)
 {
     static char *const titles[] = {"UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD", NULL};
     _cleanup_free_ int64_t *pids = NULL;
     size_t count = 0;
 
-    int r = cgroup_processes(parent, id, PROCESSES_MAX, &pids, &count, err);
+    int r = members_list(whose, PROCESSES_MAX, &pids, &count, err);
     if (r < 0)
         return r;
     struct api_processes *table = new_table(titles, count);
@@ -362,8 +361,7 @@ static int run_ps(char *const *arguments, struct buffer *out, struct error *err)
     return 0;
 }
 
-int processes_list_by_ps(const char *parent, const char *id, char *const *arguments,
-                         struct api_processes **ret, struct error *err)
+int processes_list_by_ps(const struct members *whose, char *const *arguments, struct api_processes **ret, struct error *err)
 {
     _cleanup_buffer_ struct buffer output = BUFFER_INIT;
     _cleanup_free_ int64_t *pids = NULL;
@@ -371,7 +369,7 @@ int processes_list_by_ps(const char *parent, const char *id, char *const *argume
 
     int r = run_ps(arguments, &output, err);
     if (r >= 0)
-        r = cgroup_processes(parent, id, PROCESSES_MAX, &pids, &count, err);
+        r = members_list(whose, PROCESSES_MAX, &pids, &count, err);
     if (r < 0)
         return r;
     _cleanup_free_ char *text = buffer_steal(&output);

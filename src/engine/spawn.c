@@ -83,6 +83,7 @@ static char **monitor_arguments(struct container *container, const struct namesp
                                 bool netns, bool userns)
 {
     const struct api_container_spec *effective = container->effective;
+    const char *cgroups = container_cgroup_parent(container);
     struct engine *engine = container->engine;
     char **argv = NULL;
 
@@ -104,10 +105,10 @@ static char **monitor_arguments(struct container *container, const struct namesp
     int signal = signal_parse(effective->stop_signal, NULL);
     add_number(&argv, "--stop-signal", signal > 0 ? signal : SIGTERM);
     add_number(&argv, "--stop-timeout", effective->stop_timeout);
-    add_option(&argv, "--memory-cgroup",
-               cgroup_memory_path(container_cgroup_parent(container), container->id));
-    add_option(&argv, "--freezer",
-               cgroup_freezer_file(container_cgroup_parent(container), container->id));
+    if (cgroups) {
+        add_option(&argv, "--memory-cgroup", cgroup_memory_path(cgroups, container->id));
+        add_option(&argv, "--freezer", cgroup_freezer_file(cgroups, container->id));
+    }
     add_shared(&argv, container, namespaces);
     add_binds(&argv, container);
     add_number(&argv, "--control-fd", CONTROL_FD);

@@ -93,12 +93,13 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         .rootfs = rootfs,
         .files_directory = files,
         .shared_files = start->shared_files,
-        .cgroup_parent = container->engine->rootless ? NULL : container_cgroup_parent(container),
+        .cgroup_parent = container_cgroup_parent(container),
         .effective = container->effective,
         .user = user,
         .network = start->namespaces.network.place,
         .users = container->record->user_namespace,
         .users_path = userns,
+        .rootless = container->engine->rootless,
         .pid = start->namespaces.pid.place,
         .ipc = start->namespaces.ipc.place,
         .uts = start->namespaces.uts.place,
@@ -116,12 +117,9 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
     };
 
     if (!facts.cgroup_parent && container->effective->resources &&
-        bundle_has_limits(container->effective->resources, facts.limits, facts.limits_count)) {
-        error_set(err, -EOPNOTSUPP,
-                  "limits need cgroups, which the engine of an ordinary user does not have");
-        return error_hint(err, "leave out --memory, --cpus, --pids-limit and their like"),
-               -EOPNOTSUPP;
-    }
+        bundle_has_limits(container->effective->resources, facts.limits, facts.limits_count))
+        return engine_need_cgroups(
+            container->engine, "limits (--memory, --cpus, --pids-limit and their like)", err);
     int r = apparmor_load_default(container->engine, container->effective, &facts.apparmor, err);
     if (r == 0)
         r = bundle_write_config(&facts, &config, err);
@@ -181,7 +179,7 @@ static int write_check(const struct start_operation *start, int run_fd, const st
 static void keep_cgroup(struct engine *engine)
 {
     if (!engine->cgroup_kept)
-        cgroup_keep_parent(engine->instance->cgroup_parent);
+        cgroup_keep_parent(engine->cgroup_parent);
     engine->cgroup_kept = true;
 }
 

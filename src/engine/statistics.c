@@ -17,10 +17,13 @@
 #include <base/alloc.h>
 #include <base/clock.h>
 #include <base/file.h>
+#include <base/process.h>
 #include <base/text.h>
 
 #include "cgroup.h"
 #include "internal.h"
+#include "members.h"
+#include "processes.h"
 
 enum {
     FILE_MAX = 256 * 1024,
@@ -356,6 +359,40 @@ static void add_networks(const struct statistics_source *source,
     free(text);
 }
 
+/* ---- without cgroups: of the processes that live ---- */
+
+static void sum_up(const struct statistics_source *source,
+                   struct api_container_statistics *container)
+{
+    enum { USER_FIELD = 14, SYSTEM_FIELD = 15, RESIDENT_FIELD = 24 }; /* proc_pid_stat(5) */
+    const struct members whose = {.id = source->id, .first = (pid_t)source->pid};
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    _cleanup_free_ int64_t *pids = NULL;
+    size_t count = 0;
+
+    container->cpu = xnew(struct api_cpu_statistics);
+    container->memory = xnew(struct api_memory_statistics);
+    container->pids = xnew(struct api_pids_statistics);
+    container->blkio = xnew(struct api_blkio_statistics);
+    container->memory->limit = machine_memory();
+    if (members_list(&whose, PROCESSES_MAX, &pids, &count, NULL) < 0)
+        return;
+    container->pids->current = count;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t user, system, resident;
+        char state;
+
+        if (process_stat((pid_t)pids[i], USER_FIELD, &state, &user) < 0 ||
+            process_stat((pid_t)pids[i], SYSTEM_FIELD, &state, &system) < 0 ||
+            process_stat((pid_t)pids[i], RESIDENT_FIELD, &state, &resident) < 0)
+            continue;
+        container->cpu->user_usage += ticks_to_nanoseconds(user);
+        container->cpu->kernel_usage += ticks_to_nanoseconds(system);
+        container->memory->usage += resident * page;
+    }
+    container->cpu->total_usage = container->cpu->user_usage + container->cpu->kernel_usage;
+}
+
 /* ---- one container ---- */
 
 struct api_container_statistics *statistics_of(const struct statistics_source *source)
@@ -369,10 +406,14 @@ struct api_container_statistics *statistics_of(const struct statistics_source *s
     if (!source->pid)
         return container;
     container->started_at = clock_format(source->started_at);
-    container->cpu = cpu_of(source);
-    container->memory = memory_of(source);
-    container->pids = pids_of(source);
-    container->blkio = blkio_of(source);
+    if (source->parent) {
+        container->cpu = cpu_of(source);
+        container->memory = memory_of(source);
+        container->pids = pids_of(source);
+        container->blkio = blkio_of(source);
+    } else {
+        sum_up(source, container);
+    }
     add_networks(source, container);
     return container;
 }
@@ -451,10 +492,11 @@ static void statistics_done(uv_work_t *work, int status)
 static void add_source(struct statistics_call *call, const struct container *container)
 {
     const struct record_container *record = container->record;
+    const char *parent = container_cgroup_parent(container);
     bool runs = container->state == CONTAINER_RUNNING;
 
     call->sources[call->count++] = (struct statistics_source){
-        .parent = xstrdup(container_cgroup_parent(container)),
+        .parent = parent ? xstrdup(parent) : NULL,
         .id = xstrdup(container->id),
         .name = xstrdup(container->name),
         .pid = runs ? record->pid : 0,

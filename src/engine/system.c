@@ -230,7 +230,7 @@ static void files_work(struct disk_job *job)
     _cleanup_free_ char *containers = xasprintf("%s/containers", instance->run);
     _cleanup_free_ char *runtime = xasprintf("%s/runtime", instance->run);
 
-    int r = cgroup_remove_parent(instance->cgroup_parent, &removal->err);
+    int r = cgroup_remove_parent(removal->engine->cgroup_parent, &removal->err);
     folders_remove(instance);
     if (r >= 0)
         r = file_remove_tree_at(AT_FDCWD, containers, &removal->err);

@@ -13,6 +13,7 @@
 struct top_call {
     uv_work_t work;
     struct container *container; /* a reference */
+    struct members whose;
     char **arguments;            /* owned */
     struct api_processes *processes;
     engine_image_done done;
@@ -23,12 +24,9 @@ struct top_call {
 static void top_work(uv_work_t *work)
 {
     struct top_call *call = work->data;
-    const char *parent = container_cgroup_parent(call->container);
-    const char *id = call->container->id;
-
-    int r = call->arguments
-                ? processes_list_by_ps(parent, id, call->arguments, &call->processes, &call->err)
-                : processes_list(parent, id, &call->processes, &call->err);
+    int r = call->arguments ? processes_list_by_ps(&call->whose, call->arguments, &call->processes,
+                                                   &call->err)
+                            : processes_list(&call->whose, &call->processes, &call->err);
     engine_settle(&call->err, r);
 }
 
@@ -61,6 +59,9 @@ void engine_container_top(struct container *container, const struct api_containe
     struct top_call *call = xnew(struct top_call);
     call->work.data = call;
     call->container = container_ref(container);
+    call->whose = (struct members){.parent = container_cgroup_parent(container),
+                                   .id = container->id,
+                                   .first = (pid_t)container->record->pid};
     call->arguments = plain ? NULL : strv_copy(how->arguments);
     call->done = done;
     call->data = data;

@@ -215,6 +215,8 @@ static int check(struct update_operation *update, struct error *err)
                       "Restart policy cannot be updated because AutoRemove is enabled for the "
                       "container");
     if (r == 0 && how->resources)
+        r = engine_need_cgroups(container->engine, "limits", err);
+    if (r == 0 && how->resources)
         r = limits_merge(container->effective->resources, how->resources, container->engine->cpus,
                          &update->resources, err);
     if (r == 0 && update->resources)

@@ -44,6 +44,7 @@
 #include "listen.h"
 #include "options.h"
 #include "rootless.h"
+#include "rootless_cgroup.h"
 #include "sockets.h"
 
 enum { DOCKER_CONNECTIONS = 8192, IDLE_MS = 3000 };
@@ -411,6 +412,9 @@ static int start(struct daemon *daemon, struct error *err)
                                    .on_event_data = daemon->events,
                                    .cni = steal_ptr(daemon->config->file->cni),
                                    .rootless = rootless_is_inside(&daemon->instance)};
+    _cleanup_free_ char *cgroup_parent = rootless_cgroup_parent();
+
+    config.cgroup_parent = config.rootless ? cgroup_parent : daemon->instance.cgroup_parent;
 
     daemon->lock_fd = listen_lock(&daemon->instance, err);
     if (daemon->lock_fd < 0)
@@ -466,8 +470,10 @@ static int run(struct daemon *daemon, struct error *err)
     }
     if (geteuid() != 0 && daemon->options.ready_fd >= 0)
         fcntl(daemon->options.ready_fd, F_SETFD, 0); /* it is executed again */
-    if (geteuid() != 0)
-        return rootless_enter(&daemon->instance, daemon->argv, err);
+    if (geteuid() != 0) {
+        _cleanup_free_ char *libexec = find_libexec();
+        return rootless_enter(&daemon->instance, libexec, daemon->argv, err);
+    }
     r = rpc_loop_create(&daemon->rpc_loop, err);
     if (r < 0)
         return r;

@@ -3,11 +3,13 @@
  *
  *     lock                   one launcher at a time
  *     find_holder            namespaces of an earlier daemon, whose containers may live
+ *     rootless_cgroup_enter  where systemd delegates one to the user
  *     make_holder            else: a child with new ones; newuidmap, newgidmap and pasta, from
  * outside rootless_ports_ensure  a child that stays outside, for published ports join this process
  * comes in, becomes root there and executes itself again
  */
 #include "rootless.h"
+#include "rootless_cgroup.h"
 #include "rootless_ports.h"
 
 #include <errno.h>
@@ -308,7 +310,8 @@ static int join(const struct instance *instance, pid_t holder, char **argv, stru
     return error_errno(err, errno, "execute cloched again");
 }
 
-int rootless_enter(const struct instance *instance, char **argv, struct error *err)
+int rootless_enter(const struct instance *instance, const char *libexec, char **argv,
+                   struct error *err)
 {
     _cleanup_free_ char *path = file_of(instance, "rootless.lock");
     pid_t holder = 0;
@@ -326,6 +329,7 @@ int rootless_enter(const struct instance *instance, char **argv, struct error *e
     if (lock < 0 || flock(lock, LOCK_EX) < 0)
         return error_errno(err, errno, "lock %s", path);
     holder = find_holder(instance);
+    rootless_cgroup_enter(instance, libexec, holder != 0);
     if (holder == 0)
         r = make_holder(instance, &holder, err);
     if (r == 0)

@@ -12,7 +12,8 @@
 /* Goes on as argv again, inside, as root: returns only when that fails. Needs newuidmap, newgidmap
  * and ranges in /etc/subuid and /etc/subgid; without pasta the network leads nowhere, which is
  * logged. */
-int rootless_enter(const struct instance *instance, char **argv, struct error *err);
+int rootless_enter(const struct instance *instance, const char *libexec, char **argv,
+                   struct error *err);
 
 /* Whether this process is where rootless_enter() leads. */
 bool rootless_is_inside(const struct instance *instance);

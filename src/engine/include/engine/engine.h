@@ -51,7 +51,9 @@ struct engine_config {
     void (*on_event)(struct api_event *event, void *data);
     void *on_event_data;
     struct cni_settings *cni; /* taken over; NULL: none */
-    bool rootless; /* root of an ordinary user's namespaces: no cgroups, the machine is outside */
+    bool rootless; /* root of an ordinary user's namespaces: the machine is outside */
+    const char *cgroup_parent; /* of the containers, without slashes at the ends; must outlive the
+                                * engine. NULL: they have no cgroups */
 };
 
 /* Opens the instance's state, sets its network up, and adopts the containers that run: when it

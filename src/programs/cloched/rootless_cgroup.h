@@ -1,0 +1,19 @@
+/*
+ * The cgroup of an ordinary user's engine, where the user's systemd delegates one (cgroup v2).
+ */
+#ifndef CLOCHED_ROOTLESS_CGROUP_H
+#define CLOCHED_ROOTLESS_CGROUP_H
+
+#include <stdbool.h>
+
+#include <base/instance.h>
+
+/* Outside, by one launcher at a time: this process goes into the cgroup of the instance, which it
+ * makes unless the holder lives; rootless_cgroup_parent() knows of it from then on, in what this
+ * process executes. Where there is none to be had that is logged. */
+void rootless_cgroup_enter(const struct instance *instance, const char *libexec, bool holder_lives);
+
+/* For the containers; NULL: there is none. Owned by the caller. */
+char *rootless_cgroup_parent(void);
+
+#endif

@@ -1,0 +1,81 @@
+"""The engine of an ordinary user on cgroup v2, whose systemd delegates a cgroup to it."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
+from harness import http_get, main, run, test, wait_for
+from user_engine import Engine, user_processes
+from users import User
+
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
+
+
+def start_systemd_of(user):
+    """As Debian's user 1000 would have it, with `systemd --user` and its bus."""
+    run("systemctl", "start", "cloche-user.service")
+    wait_for(lambda: (user.runtime_folder / "bus").exists() and
+             subprocess.run(["systemctl", "is-active", "-q", "cloche-user.service"], check=False).returncode == 0,
+             timeout=60)
+
+
+def cgroup_of(pid):
+    return CGROUPS / pathlib.Path(f"/proc/{pid}/cgroup").read_text().split("::/")[1].strip()
+
+
+def what_is_limited(engine):
+    engine.cloche("run", "-d", "--name", "web", "-m", "64m", "--cpus", "0.5", "--pids-limit", "50", "-p", "9000:80",
+                  "small:1", "sh", "-c", "echo web > /tmp/index.html; exec httpd -f -p 80 -h /tmp")
+    cgroup = cgroup_of(engine.inspect("web")["State"]["Pid"])
+    assert cgroup.parent.name == "containers" and "cloche-user.service" in str(cgroup), cgroup
+    read = lambda name: (cgroup / name).read_text().strip()
+    assert (read("memory.max"), read("cpu.max"), read("pids.max")) == (str(64 << 20), "50000 100000", "50")
+    assert http_get("127.0.0.1", 9000) == "web\n"
+    engine.cloche("update", "--memory", "80m", "--memory-swap", "80m", "web")
+    assert read("memory.max") == str(80 << 20)
+    engine.cloche("pause", "web")
+    assert "frozen 1" in read("cgroup.events")
+    engine.cloche("unpause", "web")
+    assert "httpd" in engine.cloche("top", "web").out
+    assert "80MiB" in engine.cloche("stats", "--no-stream", "web").out
+    result = engine.cloche("run", "--name", "eater", "-m", "16m", "--memory-swap", "16m", "small:1", "sh", "-c",
+                           "x=$(tail -c 100m /dev/zero | tr '\\0' a); echo $x | wc", code=None)
+    assert result.code != 0 and engine.inspect("eater")["State"]["OOMKilled"], result
+    return cgroup
+
+
+@test
+def limits_of_an_ordinary_user(images, scratch):
+    User.uid = 1000
+    with User(scratch) as user:
+        user.runtime_folder = pathlib.Path("/run/user/1000")
+        start_systemd_of(user)
+        engine = Engine(user)
+        archive = user.home / "small.tar"
+        shutil.copy(images.docker_archive(), archive)
+        user.own(archive)
+        try:
+            engine.cloche("load", "-i", archive)
+            cgroup = what_is_limited(engine)
+            # The next daemon, from elsewhere, comes to the same place.
+            place = cgroup_of(engine.daemon_pid())
+            assert place == cgroup.parents[1] / "engine"
+            engine.kill_daemon()
+            engine.cloche("run", "-d", "--name", "next", "-m", "32m", "small:1", "sleep", "1000")
+            assert cgroup_of(engine.daemon_pid()) == place
+            assert cgroup_of(engine.inspect("next")["State"]["Pid"]).parent == cgroup.parent
+        finally:
+            log = engine.run_folder / "cloched.log"
+            print("".join(f"# {line}\n" for line in (log.read_text() if log.exists() else "").splitlines()))
+            removed = engine.cloche("system", "remove", "--force", code=None)
+        assert removed.code == 0, removed
+        wait_for(lambda: not {"cloche-rootless", "sleep", "httpd"} & set(user_processes(user)), what="nothing runs")
+        wait_for(lambda: not cgroup.parents[1].exists(), what="nor is a cgroup left")
+        run("systemctl", "stop", "cloche-user.service")
+
+
+if __name__ == "__main__":
+    main()
