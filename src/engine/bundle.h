@@ -67,7 +67,7 @@ struct bundle_facts {
     const char *cgroup_parent; /* without slashes at the ends; NULL: it can have no cgroup */
     const struct api_container_spec *effective; /* merged (spec.h) */
     const struct user *user;                    /* resolved */
-    bool rootless; /* the engine is root of a user namespace only */
+    bool rootless;                              /* the engine is root of a user namespace only */
     struct bundle_namespace network, pid, ipc, uts, cgroup;
     const struct api_id_mappings *users; /* NULL: the machine's */
     const char *users_path;              /* the user namespace with that mapping */

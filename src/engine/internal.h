@@ -79,7 +79,7 @@ struct engine {
     bool cgroup_v2;
     bool rootless;             /* root of a user namespace: the machine is outside */
     const char *cgroup_parent; /* of the containers; NULL: they have no cgroups */
-    bool cgroup_kept; /* disk thread: the instance's parent cgroup has been made */
+    bool cgroup_kept;          /* disk thread: the instance's parent cgroup has been made */
     uv_timer_t adoption_timer;
     bool adoption_late;
     struct registries_settings *registries; /* owned; NULL: none */

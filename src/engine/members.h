@@ -10,8 +10,8 @@
 
 #include <base/error.h>
 
-/* Whose: those in the cgroup /PARENT/ID. Without cgroups (parent NULL) those in the PID namespace of
- * the first process; where that is the machine's, it and its descendants. */
+/* Whose: those in the cgroup /PARENT/ID. Without cgroups (parent NULL) those in the PID namespace
+ * of the first process; where that is the machine's, it and its descendants. */
 struct members {
     const char *parent, *id;
     pid_t first;

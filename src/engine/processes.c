@@ -19,7 +19,6 @@
 #include <base/process.h>
 #include <base/text.h>
 
-
 enum {
     STAT_MAX = 4096,
     COMMAND_MAX = 128 * 1024,
@@ -203,8 +202,7 @@ static char **row_of(int64_t pid, const struct process_facts *facts, int64_t boo
     return row;
 }
 
-int processes_list(const struct members *whose, struct api_processes **ret,
-                   struct error *err)
+int processes_list(const struct members *whose, struct api_processes **ret, struct error *err)
 {
     static char *const titles[] = {"UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD", NULL};
     _cleanup_free_ int64_t *pids = NULL;
@@ -361,7 +359,8 @@ static int run_ps(char *const *arguments, struct buffer *out, struct error *err)
     return 0;
 }
 
-int processes_list_by_ps(const struct members *whose, char *const *arguments, struct api_processes **ret, struct error *err)
+int processes_list_by_ps(const struct members *whose, char *const *arguments,
+                         struct api_processes **ret, struct error *err)
 {
     _cleanup_buffer_ struct buffer output = BUFFER_INIT;
     _cleanup_free_ int64_t *pids = NULL;

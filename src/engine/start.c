@@ -118,8 +118,8 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
 
     if (!facts.cgroup_parent && container->effective->resources &&
         bundle_has_limits(container->effective->resources, facts.limits, facts.limits_count))
-        return engine_need_cgroups(
-            container->engine, "limits (--memory, --cpus, --pids-limit and their like)", err);
+        return engine_need_cgroups(container->engine,
+                                   "limits (--memory, --cpus, --pids-limit and their like)", err);
     int r = apparmor_load_default(container->engine, container->effective, &facts.apparmor, err);
     if (r == 0)
         r = bundle_write_config(&facts, &config, err);

@@ -77,7 +77,7 @@ static void fill_machine(const struct engine *engine, struct api_system_info *in
     info->has_memory = true;
     info->cgroup_version = engine->cgroup_v2 ? 2 : 1;
     info->has_cgroup_version = true;
-    info->cgroup_driver = xstrdup("cgroupfs");
+    info->cgroup_driver = xstrdup(engine->cgroup_parent ? "cgroupfs" : "none");
 }
 
 /* "http://user:secret@host:1" without whoever it is. Owned by the caller. */
@@ -131,15 +131,19 @@ struct api_system_info *system_info(struct engine *engine)
         strv_append(&info->security_options, "apparmor");
     strv_append(&info->security_options, "seccomp");
     if (userns_is_default(engine))
-        strv_append(&info->security_options, "name=userns"); /* as dockerd says it */
+        strv_append(&info->security_options, "userns");
+    if (engine->rootless)
+        strv_append(&info->security_options, "rootless");
     info->security_options_count = strv_length(info->security_options);
     info->pid = getpid();
     info->has_pid = true;
+    if (!engine->cgroup_parent)
+        strv_append(&info->warnings, "there are no cgroups: no limits, no pause");
     if (engine->net_error.code) {
         strv_take(&info->warnings,
                   xasprintf("there is no network: %s", error_message(&engine->net_error)));
-        info->warnings_count = 1;
     }
+    info->warnings_count = strv_length(info->warnings);
     count_containers(engine, info);
     fill_machine(engine, info);
     fill_registries(engine->registries, info);

@@ -14,7 +14,7 @@ struct top_call {
     uv_work_t work;
     struct container *container; /* a reference */
     struct members whose;
-    char **arguments;            /* owned */
+    char **arguments; /* owned */
     struct api_processes *processes;
     engine_image_done done;
     void *data;
@@ -24,9 +24,9 @@ struct top_call {
 static void top_work(uv_work_t *work)
 {
     struct top_call *call = work->data;
-    int r = call->arguments ? processes_list_by_ps(&call->whose, call->arguments, &call->processes,
-                                                   &call->err)
-                            : processes_list(&call->whose, &call->processes, &call->err);
+    int r = call->arguments
+                ? processes_list_by_ps(&call->whose, call->arguments, &call->processes, &call->err)
+                : processes_list(&call->whose, &call->processes, &call->err);
     engine_settle(&call->err, r);
 }
 

@@ -372,7 +372,7 @@ def the_default_of_the_daemon(instance, images, scratch):
                               ("--pid=host", "cannot share the host PID namespace")):
             assert words in instance.cloche("run", option, "small:1", "id", code=125).err
             assert map_of("--userns=host", option) == "0"
-        assert "name=userns" in instance.cloche("info", "--format", "{{json .}}").out
+        assert '"userns"' in instance.cloche("info", "--format", "{{json .}}").out
         (scratch / "Dockerfile").write_text("FROM small:1\nRUN id -u >/who; cut -c 11-22 /proc/self/uid_map >/map\n"
                                             "COPY --chown=4:5 given /given\nRUN stat -c %u:%g /given >/owner\n")
         (scratch / "given").write_text("")
@@ -387,7 +387,7 @@ def docker_s_clients_know_it(instance, images, scratch):
         configure(instance, scratch, mode="remap")
         docker = Docker(instance)
         docker("load", "-i", images.small("small:1"))
-        assert "name=userns" in docker("info", "--format", "{{json .SecurityOptions}}").out
+        assert '"name=userns"' in docker("info", "--format", "{{json .SecurityOptions}}").out
         docker("run", "-d", "--name", "own", "small:1", "sleep", "1000")
         docker("run", "-d", "--name", "host", "--userns=host", "--privileged", "small:1", "sleep", "1000")
         modes = docker("inspect", "--format", "{{.HostConfig.UsernsMode}}.", "own", "host").lines

@@ -3,10 +3,10 @@
  *     SCOPE/engine       daemon, holder, monitors and helpers
  *     SCOPE/containers   the containers' own cgroups
  *
- * The scope lives as long as anybody is in it, as the holder always is. Each daemon goes there, since
- * only from within what is the user's may processes be moved to the containers' cgroups
- * (cgroups(7)); one that comes from a session asks systemd for a scope first, which is the instance's
- * or is empty again at once.
+ * The scope lives as long as anybody is in it, as the holder always is. Each daemon goes there,
+ * since only from within what is the user's may processes be moved to the containers' cgroups
+ * (cgroups(7)); one that comes from a session asks systemd for a scope first, which is the
+ * instance's or is empty again at once.
  */
 #include "rootless_cgroup.h"
 
@@ -83,8 +83,8 @@ static int ask_for_scope(const struct instance *instance, const char *libexec, c
         xasprintf("cloche%s%s-%d.scope", dash, instance->name, (int)getpid());
     _cleanup_free_ char *pid = xasprintf("%d", (int)getpid());
     char answer[PATH_BYTES_MAX];
-    char *const argv[] = {program, (char *)"--user", (char *)"start", unit, (char *)"app.slice",
-                          pid,     NULL};
+    char *const argv[] = {
+        program, (char *)"--user", (char *)"start", unit, (char *)"app.slice", pid, NULL};
 
     int r = run_helper(argv, answer, sizeof(answer), err);
     if (r < 0)

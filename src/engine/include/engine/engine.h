@@ -50,8 +50,8 @@ struct engine_config {
      * (api_event_free()). NULL: not told. */
     void (*on_event)(struct api_event *event, void *data);
     void *on_event_data;
-    struct cni_settings *cni; /* taken over; NULL: none */
-    bool rootless; /* root of an ordinary user's namespaces: the machine is outside */
+    struct cni_settings *cni;  /* taken over; NULL: none */
+    bool rootless;             /* root of an ordinary user's namespaces: the machine is outside */
     const char *cgroup_parent; /* of the containers, without slashes at the ends; must outlive the
                                 * engine. NULL: they have no cgroups */
 };
