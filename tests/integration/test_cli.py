@@ -280,6 +280,14 @@ def signals_are_passed_on(instance, images):
 # ---------------------------------------------------------------- terminals
 
 @test
+def a_program_has_the_size_of_the_terminal_from_its_beginning(instance, images):
+    load(instance, images)
+    for _ in range(5):
+        with instance.terminal("run", "-it", "--rm", IMAGE, "stty", "size") as terminal:
+            terminal.expect("24 80")
+
+
+@test
 def a_shell_on_a_terminal_works(instance, images):
     load(instance, images)
     with instance.terminal("run", "-it", "--rm", IMAGE, "sh") as terminal:

@@ -10,6 +10,7 @@
 #include "cid_file.h"
 #include "cli.h"
 #include "session.h"
+#include "terminal.h"
 #include "spec.h"
 #include "transfer.h"
 
@@ -166,6 +167,14 @@ static void note_attached(const struct spec_options *options, struct api_contain
     spec->stdin_once = spec->has_stdin_once = spec->open_stdin && spec->attach_stdin;
 }
 
+/* A program that asks at once finds it: it does not wait for us to resize it. */
+static void note_size(struct api_container_spec *spec)
+{
+    if (spec->tty && (terminal_size(STDIN_FILENO, &spec->rows, &spec->columns) >= 0 ||
+                      terminal_size(STDOUT_FILENO, &spec->rows, &spec->columns) >= 0))
+        spec->has_rows = spec->has_columns = true;
+}
+
 static bool is_missing(const struct cli *cli)
 {
     return cli->client && rpc_client_error_code(cli->client) == RPC_NO_SUCH_IMAGE;
@@ -211,6 +220,7 @@ static int create(struct cli *cli, const struct run_options *options, char *cons
         return r;
     if (!options->detach)
         note_attached(&options->spec, spec);
+    note_size(spec);
     struct cid_file cid_file = {.path = options->spec.cidfile, .fd = -1};
     r = cid_file_open(&cid_file, err);
     if (r < 0)
