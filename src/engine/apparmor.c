@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@
 #include "internal.h"
 #include "security.h"
 
-enum { COMPLAINTS_MAX = 4096, PROFILES_MAX = 4 * 1024 * 1024 };
+enum { MAP_MAX = 65536, COMPLAINTS_MAX = 4096, PROFILES_MAX = 4 * 1024 * 1024 };
 
 static const char *const parsers[] = {"/usr/sbin/apparmor_parser", "/sbin/apparmor_parser"};
 
@@ -59,10 +60,22 @@ static const char *find_parser(void)
     return NULL;
 }
 
+/* Nobody else loads profiles: not root of a user namespace. */
+static bool is_root_of_the_machine(void)
+{
+    _cleanup_free_ char *map = NULL;
+    unsigned inside, outside, count;
+
+    return file_read_at(AT_FDCWD, "/proc/self/uid_map", MAP_MAX, &map, NULL, NULL) == 0 &&
+           sscanf(map, "%u %u %u", &inside, &outside, &count) == 3 && count == UINT32_MAX;
+}
+
 static bool look(void)
 {
     _cleanup_free_ char *enabled = NULL;
 
+    if (!is_root_of_the_machine())
+        return false;
     if (file_read_at(AT_FDCWD, "/sys/module/apparmor/parameters/enabled", 16, &enabled, NULL,
                      NULL) < 0 ||
         enabled[0] != 'Y' || access("/sys/kernel/security/apparmor/.replace", F_OK) < 0)

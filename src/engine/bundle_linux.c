@@ -166,7 +166,7 @@ static void put_sysctl(struct json_writer *writer, const struct bundle_facts *fa
     } defaults[] = {
         {"net.ipv4.ip_unprivileged_port_start", "0"},
         /* The range of an ordinary user has 65536 groups at least. */
-        {"net.ipv4.ping_group_range", facts->cgroup_parent ? groups : "0 65535"},
+        {"net.ipv4.ping_group_range", facts->rootless ? "0 65535" : groups},
     };
     const struct json_string_map *asked = facts->effective->sysctls;
 

@@ -2,11 +2,12 @@
 """What docker's clients do less often, through the Docker Engine API: one after the other in a few daemons."""
 
 import json
+import shutil
 import socket
 import sys
 
 from dockers import Docker
-from harness import main, test, wait_for
+from harness import Skip, main, run, test, wait_for
 
 
 @test
@@ -188,6 +189,20 @@ def commands_on_networks_volumes_and_the_rest(instance, images, scratch):
     for word in ("Deleted Containers:", "Deleted Networks:\nmine\n", "Deleted Volumes:\ndata\n", "Total reclaimed space: "):
         assert word in removed, removed
     assert docker("ps", "-aq").out == "" and docker("volume", "ls", "-q").out == ""
+
+
+@test
+def images_go_to_and_from_other_tools_by_the_socket(instance, images, scratch):
+    """The docker-daemon: transport of skopeo and its like, which speaks version 1.22."""
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    if not shutil.which("skopeo"):
+        raise Skip("skopeo is not installed")
+    run("skopeo", "copy", "-q", "--src-daemon-host", docker.env["DOCKER_HOST"], "docker-daemon:small:1",
+        f"oci:{scratch}/out:1")
+    run("skopeo", "copy", "-q", "--dest-daemon-host", docker.env["DOCKER_HOST"], f"oci:{scratch}/out:1",
+        "docker-daemon:copied:1")
+    assert docker("run", "--rm", "copied:1", "echo", "works").out == "works\n"
 
 
 if __name__ == "__main__":

@@ -104,12 +104,13 @@ def events_end_with_their_time_and_are_those_asked_for(instance, images):
         docker.ask("POST", "/volumes/create", {"Name": "many"})
         docker.ask("DELETE", "/volumes/many")
 
-    def events(more):
-        path = f"/v1.41/events?since=1&until={time.time():.6f}&{more}"
+    def events(more, since="since=1&"):
+        path = f"/v1.41/events?{since}until={time.time():.6f}&{more}"
         answer = docker.raw(f"GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n".encode(), end=False)
         return [json.loads(line) for line in answer.decode().splitlines() if line.startswith("{")]
     whole = events("")
     assert len([event for event in whole if event["Actor"]["ID"] == "many"]) >= 120, len(whole)
+    assert len(events("", since="since=0&")) >= len(whole) and len(events("", since="")) >= len(whole)
     assert {event["Type"] for event in events(filters(network="near"))} == {"network"}
     assert {event["Actor"]["ID"] for event in events(filters(volume="data"))} == {"data"}
     # On a connection that goes on nothing is told twice.

@@ -226,6 +226,8 @@ void docker_events(struct exchange *exchange)
     events->volume = strv_copy(filters_get(&filters, "volume"));
     events->daemon = strv_copy(filters_get(&filters, "daemon"));
     exchange->notified = on_notified;
+    /* With either of them what is kept comes, too, as with dockerd: `since=0` is all of it. */
+    const bool kept = !text_empty(target_text(&exchange->target, "since")) || events->until > 0;
     subscribe(exchange,
-              &(struct api_events_subscribe){.since_time = since, .has_since_time = since > 0});
+              &(struct api_events_subscribe){.since_time = since, .has_since_time = kept});
 }

@@ -31,7 +31,7 @@ static void write_component(struct json_writer *writer, const struct api_system_
     field_text(writer, "Version", version->version);
     field_object_begin(writer, "Details");
     field_text(writer, "ApiVersion", "1.44");
-    field_text(writer, "MinAPIVersion", "1.24");
+    field_text(writer, "MinAPIVersion", "1.22");
     field_text(writer, "GitCommit", version->git_commit);
     field_text(writer, "GoVersion", version->compiler);
     field_text(writer, "Os", version->os);
@@ -59,7 +59,7 @@ static void on_version(struct exchange *exchange, const struct rpc_outcome *outc
     write_component(writer, version);
     field_text(writer, "Version", version->version);
     field_text(writer, "ApiVersion", "1.44");
-    field_text(writer, "MinAPIVersion", "1.24");
+    field_text(writer, "MinAPIVersion", "1.22");
     field_text(writer, "GitCommit", version->git_commit);
     field_text(writer, "GoVersion", version->compiler);
     field_text(writer, "Os", version->os);

@@ -11,7 +11,7 @@
 enum {
     TARGET_PARAMETERS_MAX = 256,
     DOCKER_API_MAX = 44, /* of 1.N */
-    DOCKER_API_MIN = 24,
+    DOCKER_API_MIN = 22, /* as the docker-daemon: transport of skopeo and buildah says */
 };
 
 struct target {

@@ -53,6 +53,7 @@ struct daemon {
     char **argv;
     struct options options;
     struct instance instance;
+    char *user_cgroup; /* of an ordinary user's containers; NULL: none */
     uv_loop_t loop;
     uv_signal_t terminate;
     uv_signal_t interrupt;
@@ -412,9 +413,9 @@ static int start(struct daemon *daemon, struct error *err)
                                    .on_event_data = daemon->events,
                                    .cni = steal_ptr(daemon->config->file->cni),
                                    .rootless = rootless_is_inside(&daemon->instance)};
-    _cleanup_free_ char *cgroup_parent = rootless_cgroup_parent();
 
-    config.cgroup_parent = config.rootless ? cgroup_parent : daemon->instance.cgroup_parent;
+    daemon->user_cgroup = rootless_cgroup_parent();
+    config.cgroup_parent = config.rootless ? daemon->user_cgroup : daemon->instance.cgroup_parent;
 
     daemon->lock_fd = listen_lock(&daemon->instance, err);
     if (daemon->lock_fd < 0)
@@ -518,5 +519,6 @@ int main(int argc, char **argv)
         log_failure(LOG_ERROR, &err, "cannot start");
     close_fd(daemon.lock_fd);
     instance_finish(&daemon.instance);
+    free(daemon.user_cgroup);
     return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

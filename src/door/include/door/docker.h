@@ -1,5 +1,5 @@
 /*
- * The Docker Engine API (1.24 to 1.44) on connected stream sockets: HTTP in front, our management
+ * The Docker Engine API (1.22 to 1.44) on connected stream sockets: HTTP in front, our management
  * API behind. One server per process, on rpc's loop; nothing blocks.
  */
 #ifndef DOOR_DOCKER_H
