@@ -246,7 +246,9 @@ static void exec_work(struct disk_job *job)
         return;
     }
     int r = user_resolve(root_fd, &question, &user, &call->err);
-    if (r >= 0)
+    if (r < 0) /* as docker has it: it is the exec's end, with 126 */
+        r = call->err.code = ENGINE_PROGRAM_NOT_EXECUTABLE;
+    else
         r = write_process(call, &user, &call->err);
     engine_settle(&call->err, r);
 }
@@ -322,8 +324,10 @@ static void exec_prepared(struct disk_job *job)
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         error_errno(&call->err, errno, "make a stream");
     if (call->err.code < 0) {
-        if (call->known && session_of(call))
+        if (call->known && session_of(call)) {
             session_of(call)->running = false;
+            session_of(call)->exit_code = EXIT_CODE_NOT_EXECUTED;
+        }
         call_fail(call);
         return;
     }

@@ -205,5 +205,28 @@ def images_go_to_and_from_other_tools_by_the_socket(instance, images, scratch):
     assert docker("run", "--rm", "copied:1", "echo", "works").out == "works\n"
 
 
+@test
+def an_exec_of_an_unknown_user_says_so(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("run", "-d", "--name", "one", "small:1", "sleep", "1000")
+    for user in ("nobody-at-all", ":nobody-at-all"):
+        result = docker("exec", "-u", user, "one", "id", code=126)
+        assert "unable to find" in result.out + result.err, result
+        assert "unable to find" in instance.cloche("exec", "-u", user, "one", "id", code=126).err
+
+
+@test
+def a_dockerfile_on_standard_input_joins_the_context(instance, images, scratch):
+    """docker writes no padding behind the last file of such a context."""
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    (scratch / "context").mkdir()
+    (scratch / "context/file").write_text("joined\n")
+    docker("build", "-t", "built:1", "-f", "-", scratch / "context",
+           input="FROM small:1\nCOPY . /here/\nCMD cat /here/file; ls -A /here\n")
+    assert docker("run", "--rm", "built:1").out == "joined\nfile\n"
+
+
 if __name__ == "__main__":
     sys.exit(main())

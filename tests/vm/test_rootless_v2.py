@@ -47,8 +47,8 @@ def what_is_limited(engine):
     engine.cloche("unpause", "web")
     assert "httpd" in engine.cloche("top", "web").out
     assert "80MiB" in engine.cloche("stats", "--no-stream", "web").out
-    result = engine.cloche("run", "--name", "eater", "-m", "16m", "--memory-swap", "16m", "small:1", "sh", "-c",
-                           "x=$(tail -c 100m /dev/zero | tr '\\0' a); echo $x | wc", code=None)
+    result = engine.cloche("run", "--name", "eater", "-m", "16m", "--memory-swap", "16m", "small:1", "tail", "-c",
+                           "100m", "/dev/zero", code=None)
     assert result.code != 0 and engine.inspect("eater")["State"]["OOMKilled"], result
     return cgroup
 
@@ -63,6 +63,8 @@ def limits_of_an_ordinary_user(images, scratch):
         shutil.copy(images.docker_archive(), archive)
         user.own(archive)
         try:
+            # The first daemon waits for the kernel's modules, which takes long here.
+            wait_for(lambda: engine.cloche("version", code=None).code == 0, timeout=200, what="the daemon is ready")
             engine.cloche("load", "-i", archive)
             cgroup = what_is_limited(engine)
             # The next daemon, from elsewhere, comes to the same place.

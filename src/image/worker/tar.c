@@ -86,6 +86,8 @@ int tar_next(struct tar *tar, struct archive_entry **ret_entry, struct error *er
 {
     la_int64_t before = 0;
 
+    if (tar->ended)
+        return 0;
     if (tar->require_end) {
         /* libarchive takes the end of the source for the end of the tar. It consumes the zeros
          * where there are some. */
@@ -102,6 +104,8 @@ int tar_next(struct tar *tar, struct archive_entry **ret_entry, struct error *er
     tar->in_entry = r == ARCHIVE_OK || r == ARCHIVE_WARN;
     if (!tar->in_entry)
         return tar_failure(tar, err);
+    tar->size = archive_entry_size(*ret_entry);
+    tar->whole = tar->size == 0;
     r = check_expansion(tar, err);
     return r < 0 ? r : 1;
 }
@@ -115,8 +119,13 @@ int tar_data(struct tar *tar, const void **ret_block, size_t *ret_length, int64_
     *ret_offset = offset;
     if (r == ARCHIVE_EOF)
         return 0;
-    if (r != ARCHIVE_OK && r != ARCHIVE_WARN)
-        return tar_failure(tar, err);
+    if (r != ARCHIVE_OK && r != ARCHIVE_WARN) {
+        /* `docker build -f -` sends nothing behind the last byte of its last file, not even what
+         * fills the block. */
+        tar->ended = !tar->require_end && tar->whole && !tar->failure.code;
+        return tar->ended ? 0 : tar_failure(tar, err);
+    }
+    tar->whole = offset + (int64_t)*ret_length == tar->size;
     r = check_expansion(tar, err);
     return r < 0 ? r : 1;
 }

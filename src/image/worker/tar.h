@@ -18,6 +18,9 @@ struct tar {
     struct error failure;  /* of the source, which libarchive cannot carry */
     bool require_end;
     bool in_entry; /* a header was read */
+    int64_t size;  /* of the entry */
+    bool whole;    /* its last byte was read */
+    bool ended;    /* right behind it */
 };
 
 int tar_open(struct tar *tar, struct stream *source, struct error *err);
