@@ -227,6 +227,7 @@ static void templates_do_what_people_ask_docker_for(void **state)
         {"{{json .State.Status}} {{json .Args}}", "\"running\" [\"a\",\"b\"]"},
         {"{{.Args}} {{len .Args}} {{index .Args 1}}", "[a b] 2 b"},
         {"{{index .Config.Labels \"x.y\"}} {{.Config.Labels.none}}", "1 <no value>"},
+        {"[{{index .Config.Labels \"none\"}}] {{index .Config \"none\"}}", "[] <no value>"},
         {"{{range .Args}}<{{.}}>{{end}}", "<a><b>"},
         {"{{range $i, $a := .Args}}{{$i}}{{$a}}{{end}}", "0a1b"},
         {"{{range .Config.Cmd}}x{{else}}none{{end}}", "none"},

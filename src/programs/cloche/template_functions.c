@@ -121,6 +121,16 @@ static int call_len(struct template_call *call, yajl_val *ret, struct error *err
     return 0;
 }
 
+/* docker's maps of texts, as labels are, are typed: what is not there is an empty text. */
+static bool is_map_of_texts(yajl_val value)
+{
+    for (size_t i = 0; i < value->u.object.len; i++) {
+        if (!YAJL_IS_STRING(value->u.object.values[i]))
+            return false;
+    }
+    return true;
+}
+
 /* index .Map "key" 0 ...: each further argument goes one level down. */
 static int call_index(struct template_call *call, yajl_val *ret, struct error *err)
 {
@@ -133,7 +143,11 @@ static int call_index(struct template_call *call, yajl_val *ret, struct error *e
                 return error_set(err, -EINVAL, "index out of range: %lld", key->u.number.i);
             value = value->u.array.values[key->u.number.i];
         } else if (YAJL_IS_OBJECT(value) && YAJL_IS_STRING(key)) {
-            value = tree_get(value, key->u.string);
+            struct buffer nothing = BUFFER_INIT;
+            yajl_val map = value;
+            value = tree_get(map, key->u.string);
+            if (!value && i == call->count - 1 && is_map_of_texts(map))
+                return give_text(call, &nothing, ret);
         } else {
             return error_set(err, -EINVAL, "index: the value cannot be indexed like this");
         }
