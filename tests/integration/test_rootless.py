@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 
 from harness import Outside, main, run, test, wait_for
 from user_engine import Engine, user_processes, with_engine
@@ -65,6 +66,47 @@ def containers_of_an_ordinary_user_reach_other_machines(images, scratch):
             server.kill()
             server.wait()
             engine.cloche("system", "remove", "--force")
+        wait_for(lambda: not user_processes(user), what="nothing runs")
+
+
+NAME_SERVER = """
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.53", 53))
+while True:
+    query, client = server.recvfrom(512)
+    end = query.index(0, 12) + 5
+    record = bytes([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7]) if query[end - 4:end - 2] == b"\\0\\1" else b""
+    server.sendto(query[:2] + bytes([0x81, 0x80, 0, 1, 0, 1 if record else 0, 0, 0, 0, 0]) + query[12:end] + record, client)
+"""
+
+
+@test
+def names_of_a_name_server_at_the_loopback_address(images, scratch):
+    """As systemd-resolved has it."""
+    with Outside() as outside, User(scratch) as user, tun_for_everybody(scratch):
+        run("ip", "route", "add", "default", "via", Outside.there)
+        (scratch / "resolv.conf").write_text("nameserver 127.0.0.53\noptions timeout:2\n")
+        (scratch / "resolv.conf").chmod(0o644)
+        run("mount", "--bind", scratch / "resolv.conf", "/etc/resolv.conf")
+        engine = Engine(user)
+        archive = user.home / "small.tar"
+        shutil.copy(images.docker_archive(), archive)
+        user.own(archive)
+        server = subprocess.Popen([sys.executable, "-c", NAME_SERVER])
+        try:
+            engine.cloche("load", "-i", archive)
+            engine.cloche("network", "create", "shop")
+            for network in ("bridge", "shop"):
+                wait_for(lambda: "192.0.2.7" in engine.cloche("run", "--rm", "--network", network, "small:1", "nslookup",
+                                                              "far.example", code=None).out, what="a name is found")
+            err = engine.cloche("pull", "far.example/x", code=1, timeout=300).err
+            assert "resolve" not in err, err
+        finally:
+            server.kill()
+            server.wait()
+            engine.cloche("system", "remove", "--force")
+            run("umount", "/etc/resolv.conf")
         wait_for(lambda: not user_processes(user), what="nothing runs")
 
 

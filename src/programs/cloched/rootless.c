@@ -10,6 +10,7 @@
  */
 #include "rootless.h"
 #include "rootless_cgroup.h"
+#include "rootless_names.h"
 #include "rootless_ports.h"
 
 #include <errno.h>
@@ -99,7 +100,7 @@ static void hold(int lock_fd)
         pause();
 }
 
-static void be_holder(int talk, int lock_fd)
+static void be_holder(int talk, int lock_fd, const char *resolv_conf)
 {
     char byte = 0;
 
@@ -111,7 +112,8 @@ static void be_holder(int talk, int lock_fd)
     if (write(talk, &none, sizeof(none)) < 0 || read(talk, &byte, 1) != 1)
         _exit(1);
     if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0 ||
-        mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+        mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
+        (resolv_conf && mount(resolv_conf, "/etc/resolv.conf", NULL, MS_BIND, NULL) < 0))
         _exit(1);
     raise_loopback();
     if (write(talk, &byte, 1) < 0)
@@ -207,6 +209,8 @@ static void attach_pasta(const struct instance *instance, pid_t pid)
                           (char *)"--quiet",
                           (char *)"--config-net",
                           (char *)"--no-map-gw",
+                          (char *)"--dns-forward",
+                          (char *)ROOTLESS_NAME_SERVER,
                           (char *)"--pid",
                           file,
                           (char *)"-t",
@@ -269,6 +273,7 @@ static int make_holder(const struct instance *instance, pid_t *ret, struct error
     _cleanup_free_ char *path = file_of(instance, holder_file);
     _cleanup_close_ int lock =
         open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    _cleanup_free_ char *resolv_conf = rootless_names_write(instance);
     int talk[2];
 
     if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
@@ -278,7 +283,7 @@ static int make_holder(const struct instance *instance, pid_t *ret, struct error
     const pid_t pid = fork();
     if (pid == 0) {
         close(talk[0]);
-        be_holder(talk[1], lock);
+        be_holder(talk[1], lock, resolv_conf);
     }
     close(talk[1]);
     _cleanup_close_ int own = talk[0];
