@@ -457,8 +457,8 @@ static int make_network(int namespace_fd, int *ret_fd, struct error *err)
 }
 
 /* The user namespace of a container whose process this is. The process may have gone to one that it
- * made itself; its PID namespace, if it has one, stays what the container's is (NS_GET_USERNS, Linux
- * 4.9). */
+ * made itself; its PID namespace, if it has one, stays what the container's is (NS_GET_USERNS,
+ * Linux 4.9). */
 static int open_users_of(pid_t pid, int *ret_fd, struct error *err)
 {
     _cleanup_close_ int pids = -1;
