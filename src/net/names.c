@@ -6,6 +6,8 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter_ipv4.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 #include "namespace.h"
@@ -57,12 +59,10 @@ static int redirect(struct netlink *nft, bool again, uint16_t udp_port, uint16_t
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
 
     nft_batch_begin(&batch);
-    if (again) { /* it can be deleted only if it is there */
-        nft_add_table(&batch, &table);
-        nft_add_table_delete(&batch, &table);
-    }
     nft_add_table(&batch, &table);
     nft_add_chain(&batch, &table, &chain);
+    if (again) /* not the table, for the end of whose hook the kernel waits */
+        nft_add_chain_flush(&batch, &table, chain.name);
     add_redirection(&batch, IPPROTO_UDP, udp_port);
     add_redirection(&batch, IPPROTO_TCP, tcp_port);
     nft_batch_end(&batch);
@@ -90,6 +90,30 @@ static int open_inside(struct netlink *nft, bool again, struct net_names_sockets
     return 0;
 }
 
+static void *close_socket(void *socket)
+{
+    mnl_socket_close(socket);
+    return NULL;
+}
+
+/* Where rules were taken out, the end of a socket waits until the kernel has let go of them: 10 ms
+ * and more (nft_rcv_nl_event()). Signals are the caller's. */
+static void close_elsewhere(struct netlink *nft)
+{
+    pthread_t thread;
+    sigset_t all, old;
+
+    if (!nft->socket)
+        return;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    if (pthread_create(&thread, NULL, close_socket, nft->socket) == 0) {
+        pthread_detach(thread);
+        nft->socket = NULL;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
 int net_names_open(struct net *net, int netns_fd, bool again, struct net_names_sockets *ret,
                    struct error *err)
 {
@@ -100,5 +124,7 @@ int net_names_open(struct net *net, int netns_fd, bool again, struct net_names_s
         return r;
     r = open_inside(&nft, again, ret, err);
     namespace_leave(net);
+    if (again)
+        close_elsewhere(&nft);
     return r;
 }

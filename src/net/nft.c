@@ -64,6 +64,15 @@ void nft_add_table_delete(struct netlink_batch *batch, const struct nft_table *t
     mnl_attr_put_strz(message, NFTA_TABLE_NAME, table->name);
 }
 
+void nft_add_chain_flush(struct netlink_batch *batch, const struct nft_table *table,
+                         const char *chain)
+{
+    struct nlmsghdr *message = add(batch, "empty a chain", table->family, NFT_MSG_DELRULE, 0);
+
+    mnl_attr_put_strz(message, NFTA_RULE_TABLE, table->name);
+    mnl_attr_put_strz(message, NFTA_RULE_CHAIN, chain);
+}
+
 void nft_add_chain(struct netlink_batch *batch, const struct nft_table *table,
                    const struct nft_chain *chain)
 {

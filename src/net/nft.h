@@ -30,6 +30,9 @@ struct nft_chain {
     uint32_t hook;    /* NF_INET_PRE_ROUTING ... */
     int32_t priority;
 };
+/* Takes all rules out of it. */
+void nft_add_chain_flush(struct netlink_batch *batch, const struct nft_table *table,
+                         const char *chain);
 void nft_add_chain(struct netlink_batch *batch, const struct nft_table *table,
                    const struct nft_chain *chain);
 

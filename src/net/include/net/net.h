@@ -192,9 +192,9 @@ struct net_names_sockets {
 /*
  * Opens sockets for a name server inside the namespace and makes its port 53 lead there by rules of
  * a table of its own ("cloche_names"), so that programs in the container can have 0.0.0.0:53 to
- * themselves. again: a table from an earlier call is replaced, for whose end the kernel waits
- * (milliseconds); in a namespace that is new there is none. Both sockets are the caller's,
- * close-on-exec and non-blocking; each keeps the namespace alive. 0.3 ms.
+ * themselves. again: there may be a table from an earlier call, whose rules are
+ * replaced. Both sockets are the caller's, close-on-exec and non-blocking; each keeps the namespace
+ * alive. 0.3 ms.
  */
 int net_names_open(struct net *net, int netns_fd, bool again, struct net_names_sockets *ret,
                    struct error *err);
