@@ -64,8 +64,11 @@ static int stop_signal(const struct container *container, const struct monitor_s
 
 static int not_running(const struct container *container, const char *what, struct error *err)
 {
-    return error_set(err, -EBUSY, "cannot %s container: %s: container %s is not running", what,
-                     container->name, container->id);
+    error_set(err, -EBUSY, "cannot %s container: %s: container %s is not running", what,
+              container->name, container->id);
+    if (container->leaving)
+        error_hint(err, "it has ended, and plug-ins take its networks back");
+    return -EBUSY;
 }
 
 void engine_container_kill(struct container *container, const char *signal_name, engine_done done,

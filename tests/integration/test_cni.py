@@ -24,6 +24,8 @@ command = told["CNI_COMMAND"]
 if command in config.get("fail", []):
     print(json.dumps({"cniVersion": "1.0.0", "code": 107, "msg": "no room", "details": "rack 3 is full"}))
     sys.exit(1)
+if command == "DEL":
+    time.sleep(config.get("slow", 0))
 if command == "ADD":
     if config.get("hang"):
         if os.fork() == 0:
@@ -341,6 +343,22 @@ def a_plugin_that_hangs_is_killed_with_its_children(instance, images, scratch):
     assert "slow" in err and "stub" in err, err
     assert not any(b"987" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() for pid in instance.processes())
     stays_clean(instance, lists)
+
+
+@test
+def who_waits_for_an_end_waits_for_its_plugins(instance, images, scratch):
+    lists = Lists(instance, scratch)
+    lists.write("slow", lists.stub(slow=3))
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "--driver", "cni", "slow")
+    instance.cloche("run", "-d", "--name", "one", "--network", "slow", "small:1", "sleep", "1")
+    wait_for(lambda: lists.calls("DEL"), what="DEL")
+    refused = instance.cloche("kill", "one", code=1).err
+    assert "is not running" in refused and "it has ended, and plug-ins take its networks back" in refused, refused
+    assert instance.cloche("ps", "-q").out, "it counts as running"
+    instance.cloche("wait", "one")
+    assert attachments(instance) == [] and not instance.cloche("ps", "-q").out
+    instance.cloche("rm", "one")
 
 
 @test
