@@ -1,0 +1,355 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/alloc.h>
+
+#include "medium_internal.h"
+
+void list_add(struct list *list, void *item)
+{
+    if (list->count == list->room) {
+        list->room = list->room ? list->room * 2 : 64;
+        list->items = xrealloc(list->items, list->room, sizeof(*list->items));
+    }
+    list->items[list->count++] = item;
+}
+
+void list_finish(struct list *list)
+{
+    free(list->items);
+    *list = (struct list){0};
+}
+
+int medium_open(struct block_device *device, const struct medium_options *options,
+                struct medium **ret_medium, struct error *err)
+{
+    if (CACHE_BLOCK % device->sector_size != 0)
+        return error_set(err, -EINVAL, "sectors of %u bytes", device->sector_size);
+    struct medium *medium = xnew(struct medium);
+    medium->device = device;
+    medium->read_only = options->read_only || device->read_only;
+    medium->cache = cache_create(device, options->cache_size ? options->cache_size : CACHE_DEFAULT);
+    medium->transaction = 1;
+    medium->first_sector = UINT64_MAX;
+    pthread_mutex_init(&medium->update, NULL);
+    pthread_mutex_init(&medium->commit, NULL);
+    *ret_medium = medium;
+    return 0;
+}
+
+uint64_t medium_size(const struct medium *medium)
+{
+    return medium->device->sectors * medium->device->sector_size;
+}
+
+uint32_t medium_sector_size(const struct medium *medium)
+{
+    return medium->device->sector_size;
+}
+
+bool medium_read_only(const struct medium *medium)
+{
+    return medium->read_only;
+}
+
+bool medium_within(const struct medium *medium, uint64_t offset, uint64_t size)
+{
+    uint64_t end = medium_size(medium);
+    return offset <= end && size <= end - offset;
+}
+
+int medium_beyond(uint64_t offset, uint64_t size, struct error *err)
+{
+    return error_set(err, -EINVAL, "%llu bytes at %llu are beyond the volume's end",
+                     (unsigned long long)size, (unsigned long long)offset);
+}
+
+/* Metadata: reading. */
+
+int medium_read(struct medium *medium, uint64_t offset, void *data, size_t size, struct error *err)
+{
+    if (!medium_within(medium, offset, size))
+        return medium_beyond(offset, size, err);
+    uint8_t *to = data;
+    while (size > 0) {
+        struct cached *block;
+        size_t at = offset % CACHE_BLOCK;
+        size_t part = CACHE_BLOCK - at < size ? CACHE_BLOCK - at : size;
+        int r = cache_get(medium->cache, offset / CACHE_BLOCK, &block, err);
+        if (r != 0)
+            return r;
+        memcpy(to, block->data + at, part);
+        cache_put(block);
+        to += part;
+        offset += part;
+        size -= part;
+    }
+    return 0;
+}
+
+void medium_expect(struct medium *medium, uint64_t offset, uint64_t size)
+{
+    if (size > 0 && medium_within(medium, offset, size))
+        cache_expect(medium->cache, offset / CACHE_BLOCK,
+                     (offset + size - 1) / CACHE_BLOCK - offset / CACHE_BLOCK + 1);
+}
+
+/* Metadata: changing. The lock `update` is held. */
+
+static struct touched *touched_of(struct cached *block)
+{
+    if (!block->owner)
+        block->owner = xnew(struct touched);
+    return block->owner;
+}
+
+/* One of its members has become NULL. */
+void medium_let_go(struct cached *block)
+{
+    struct touched *touched = block->owner;
+    if (--touched->count == 0) {
+        block->owner = NULL;
+        free(touched);
+    }
+    cache_put(block);
+}
+
+static struct change **change_at(const struct medium *medium, struct cached *block, uint64_t sector)
+{
+    return &touched_of(block)->changes[sector % sectors_of_block(medium)];
+}
+
+/* Notes that the running update changes a sector of this block, which the caller has pinned. */
+static void note_change(struct medium *medium, struct cached *block, uint64_t sector)
+{
+    uint32_t size = medium->device->sector_size;
+    uint8_t *now = sector_data(medium, block, sector);
+    struct change **at = change_at(medium, block, sector);
+    struct change *change = *at;
+    if (!change) {
+        *at = change = xnew(struct change);
+        touched_of(block)->count++;
+        cache_pin(block);
+        change->sector = sector;
+        change->block = block;
+        change->before = xmemdup(now, size);
+        list_add(&medium->running, change);
+    }
+    if (!change->undo)
+        change->undo = xmemdup(now, size);
+    change->epoch = medium->epoch;
+}
+
+static void write_block(struct medium *medium, struct cached *block, size_t at, const uint8_t *data,
+                        size_t size)
+{
+    uint32_t sector_size = medium->device->sector_size;
+    uint64_t first = block->number * sectors_of_block(medium);
+    for (size_t i = at / sector_size; i <= (at + size - 1) / sector_size; i++)
+        note_change(medium, block, first + i);
+    memcpy(block->data + at, data, size);
+}
+
+int medium_write(struct medium *medium, uint64_t offset, const void *data, size_t size,
+                 struct error *err)
+{
+    if (!medium_within(medium, offset, size))
+        return medium_beyond(offset, size, err);
+    const uint8_t *from = data;
+    while (size > 0) {
+        struct cached *block;
+        size_t at = offset % CACHE_BLOCK;
+        size_t part = CACHE_BLOCK - at < size ? CACHE_BLOCK - at : size;
+        int r = cache_get(medium->cache, offset / CACHE_BLOCK, &block, err);
+        if (r != 0)
+            return r;
+        write_block(medium, block, at, from, part);
+        cache_put(block);
+        from += part;
+        offset += part;
+        size -= part;
+    }
+    return 0;
+}
+
+void medium_change_free(struct change *change)
+{
+    free(change->before);
+    free(change->undo);
+    free(change);
+}
+
+unsigned medium_update_most(const struct medium *medium)
+{
+    return medium->has_journal ? journal_record_most(&medium->journal) : CHANGES_MOST;
+}
+
+int medium_writable(struct medium *medium, struct error *err)
+{
+    if (medium->read_only)
+        return error_set(err, -EROFS, "the medium is read-only");
+    int failed = atomic_load(&medium->failed);
+    return failed ? error_set(err, failed, "the medium takes no more writes after an error") : 0;
+}
+
+int medium_begin(struct medium *medium, unsigned sectors, struct error *err)
+{
+    unsigned most = medium_update_most(medium);
+    if (sectors > most)
+        return error_set(err, -E2BIG, "an update of %u sectors: at most %u", sectors, most);
+    for (;;) {
+        int r = medium_writable(medium, err);
+        if (r != 0)
+            return r;
+        pthread_mutex_lock(&medium->update);
+        if (medium->running.count + sectors <= most)
+            break;
+        pthread_mutex_unlock(&medium->update);
+        r = medium_commit(medium, err);
+        if (r != 0)
+            return r;
+    }
+    medium->in_update = true;
+    return 0;
+}
+
+/* What was kept to take the update back is not needed any more. */
+static void forget_undo(struct medium *medium)
+{
+    for (size_t i = medium->running.count; i-- > 0;) {
+        struct change *change = medium->running.items[i];
+        free(steal_ptr(change->undo));
+    }
+}
+
+void medium_end(struct medium *medium)
+{
+    forget_undo(medium);
+    medium->in_update = false;
+    atomic_fetch_add(&medium->changes, 1);
+    pthread_mutex_unlock(&medium->update);
+}
+
+void medium_abort(struct medium *medium)
+{
+    uint32_t size = medium->device->sector_size;
+    size_t kept = 0;
+    for (size_t i = 0; i < medium->running.count; i++) {
+        struct change *change = medium->running.items[i];
+        if (change->undo) {
+            memcpy(sector_data(medium, change->block, change->sector), change->undo, size);
+            if (memcmp(change->undo, change->before, size) == 0) {
+                *change_at(medium, change->block, change->sector) = NULL;
+                medium_let_go(change->block);
+                medium_change_free(change);
+                continue;
+            }
+            free(steal_ptr(change->undo));
+        }
+        medium->running.items[kept++] = change;
+    }
+    medium->running.count = kept;
+    medium->in_update = false;
+    pthread_mutex_unlock(&medium->update);
+}
+
+void medium_barrier(struct medium *medium)
+{
+    medium->epoch++;
+}
+
+void medium_first(struct medium *medium, uint64_t offset)
+{
+    medium->first_sector = offset / medium->device->sector_size;
+}
+
+uint64_t medium_running(struct medium *medium)
+{
+    return medium->transaction;
+}
+
+uint64_t medium_committed(struct medium *medium)
+{
+    return atomic_load(&medium->committed);
+}
+
+uint64_t medium_in_place(struct medium *medium)
+{
+    return atomic_load(&medium->in_place);
+}
+
+/* The journal. */
+
+static int journal_place(const struct medium *medium, uint64_t offset, uint64_t size,
+                         struct error *err)
+{
+    uint32_t sector_size = medium->device->sector_size;
+    if (!medium_within(medium, offset, size))
+        return medium_beyond(offset, size, err);
+    if (offset % sector_size || size % sector_size || size < MEDIUM_JOURNAL_LEAST ||
+        size > MEDIUM_JOURNAL_MOST)
+        return error_set(err, -EINVAL, "no place for a journal: %llu bytes at %llu",
+                         (unsigned long long)size, (unsigned long long)offset);
+    return 0;
+}
+
+int medium_recover(struct medium *medium, uint64_t offset, uint64_t size,
+                   enum medium_recovery *ret_recovery, struct error *err)
+{
+    *ret_recovery = MEDIUM_NO_JOURNAL;
+    if (medium->read_only || journal_place(medium, offset, size, NULL) != 0)
+        return 0;
+    int r = journal_recover(medium->device, offset / medium->device->sector_size, size,
+                            ret_recovery, err);
+    cache_drop(medium->cache);
+    return r;
+}
+
+int medium_journal(struct medium *medium, uint64_t offset, uint64_t size, struct error *err)
+{
+    int r = medium_writable(medium, err);
+    if (r == 0)
+        r = journal_place(medium, offset, size, err);
+    if (r == 0)
+        r = journal_make(&medium->journal, medium->device, offset / medium->device->sector_size,
+                         size, err);
+    if (r == 0)
+        r = block_flush(medium->device, err);
+    medium->has_journal = r == 0;
+    return r;
+}
+
+bool medium_has_journal(const struct medium *medium)
+{
+    return medium->has_journal;
+}
+
+/* Changes that will not be written any more. */
+static void abandon(struct medium *medium)
+{
+    for (size_t i = 0; i < medium->running.count; i++) {
+        struct change *change = medium->running.items[i];
+        *change_at(medium, change->block, change->sector) = NULL;
+        medium_let_go(change->block);
+        medium_change_free(change);
+    }
+    list_finish(&medium->running);
+    medium_let_recorded_go(medium);
+    list_finish(&medium->recorded);
+}
+
+int medium_close(struct medium *medium, struct error *err)
+{
+    if (!medium)
+        return 0;
+    int r = medium->read_only ? 0 : medium_settle(medium, err);
+    if (r == -ENODEV)
+        r = 0;
+    abandon(medium);
+    cache_destroy(medium->cache);
+    pthread_mutex_destroy(&medium->update);
+    pthread_mutex_destroy(&medium->commit);
+    free(medium);
+    return r;
+}

@@ -1,0 +1,522 @@
+/* src/usb/block: queue, cache, partition tables, updates of a medium and their journal, with the
+ * power going at every write. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <block/bytes.h>
+#include <block/cache.h>
+#include <block/crc32c.h>
+#include <block/file.h>
+#include <block/medium.h>
+#include <block/partitions.h>
+#include <zlib.h>
+
+#include "../usb/recorder.h"
+
+static void crc32c_is_that_of_the_rfc(void **state)
+{
+    uint8_t zeros[32] = {0}, ones[32], count[32];
+    memset(ones, 0xFF, sizeof(ones));
+    for (int i = 0; i < 32; i++)
+        count[i] = (uint8_t)i;
+    /* RFC 3720, B.4, whose bytes are in the order of the wire. */
+    assert_int_equal(crc32c(0, zeros, 32), 0x8A9136AA);
+    assert_int_equal(crc32c(0, ones, 32), 0x62A8AB43);
+    assert_int_equal(crc32c(0, count, 32), 0x46DD794E);
+    for (size_t size = 0; size < 32; size++)
+        assert_int_equal(crc32c(7, count, size), crc32c_by_table(7, count, size));
+    assert_int_equal(crc32c(crc32c(0, count, 5), count + 5, 27), 0x46DD794E);
+}
+
+/* Parts and limits. */
+
+static void requests_beyond_the_end_do_not_reach_the_device(void **state)
+{
+    struct recorder *recorder = recorder_create(512, 100);
+    struct block_device *part = NULL, *disk = recorder_device(recorder);
+    uint8_t sector[512] = {1};
+    assert_int_equal(block_part(disk, 90, 11, &part, NULL), -EINVAL);
+    assert_int_equal(block_part(disk, UINT64_MAX, 2, &part, NULL), -EINVAL);
+    assert_int_equal(block_part(disk, 90, 10, &part, NULL), 0);
+    assert_int_equal(block_write(part, 9, 1, sector, NULL), 0);
+    assert_int_equal(recorder_disk(recorder)[99 * 512], 1);
+    assert_int_equal(block_write(part, 10, 1, sector, NULL), -EINVAL);
+    assert_int_equal(block_read(part, UINT64_MAX, 1, sector, NULL), -EINVAL);
+    part->read_only = true;
+    assert_int_equal(block_write(part, 0, 1, sector, NULL), -EROFS);
+    block_device_destroy(part);
+    recorder_destroy(recorder);
+}
+
+static void a_file_is_a_device(void **state)
+{
+    struct block_device *device = NULL;
+    FILE *file = tmpfile();
+    uint8_t data[1024], back[1024];
+    memset(data, 7, sizeof(data));
+    assert_int_equal(ftruncate(fileno(file), 10000), 0);
+    assert_int_equal(block_file_open(dup(fileno(file)), 100, false, &device, NULL), -EINVAL);
+    assert_int_equal(block_file_open(dup(fileno(file)), 512, false, &device, NULL), 0);
+    assert_int_equal(device->sectors, 19);
+    assert_int_equal(block_write(device, 17, 2, data, NULL), 0);
+    assert_int_equal(block_flush(device, NULL), 0);
+    assert_int_equal(block_read(device, 17, 2, back, NULL), 0);
+    assert_memory_equal(data, back, sizeof(data));
+    assert_int_equal(ftruncate(fileno(file), 0), 0);
+    assert_int_equal(block_read(device, 17, 2, back, NULL), -EIO);
+    block_device_destroy(device);
+    fclose(file);
+}
+
+/* The cache. */
+
+enum { THREADS = 4, LOOKS = 20000, BLOCKS = 64 };
+
+static void *look_blocks_up(void *data)
+{
+    struct cache *cache = data;
+    unsigned seed = (unsigned)(uintptr_t)&seed;
+    for (int i = 0; i < LOOKS; i++) {
+        struct cached *block;
+        uint64_t number = (uint64_t)rand_r(&seed) % BLOCKS;
+        if (cache_get(cache, number, &block, NULL) != 0)
+            return "not to be had";
+        for (size_t at = 0; at < CACHE_BLOCK; at += 512)
+            if (get_le64(block->data + at) != number)
+                return "another block's bytes";
+        cache_put(block);
+        if (i % 64 == 0)
+            cache_expect(cache, number, 4);
+        if (i % 256 == 0)
+            cache_drop(cache);
+    }
+    return NULL;
+}
+
+static void readers_find_their_blocks_while_others_evict(void **state)
+{
+    struct recorder *recorder = recorder_create(512, BLOCKS * 8);
+    for (uint64_t i = 0; i < BLOCKS * 8; i++)
+        put_le64(recorder_disk(recorder) + i * 512, i / 8);
+    struct cache *cache = cache_create(recorder_device(recorder), 16 * CACHE_BLOCK);
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, look_blocks_up, cache), 0);
+    for (int i = 0; i < THREADS; i++) {
+        void *fault;
+        pthread_join(threads[i], &fault);
+        if (fault)
+            fail_msg("%s", (char *)fault);
+    }
+    struct cache_facts facts;
+    cache_facts(cache, &facts);
+    assert_in_range(facts.bytes, 16 * CACHE_BLOCK, (16 + 2 * THREADS) * CACHE_BLOCK);
+    cache_destroy(cache);
+    recorder_destroy(recorder);
+}
+
+static void a_block_that_cannot_be_read_is_asked_for_again(void **state)
+{
+    struct recorder *recorder = recorder_create(512, 64);
+    struct cache *cache = cache_create(recorder_device(recorder), 0);
+    struct cached *block;
+    recorder_fail(recorder, 0, -EIO);
+    assert_int_equal(cache_get(cache, 3, &block, NULL), -EIO);
+    assert_int_equal(cache_get(cache, 8, &block, NULL), -EINVAL);
+    recorder_fail(recorder, -1, 0);
+    assert_int_equal(cache_get(cache, 3, &block, NULL), 0);
+    cache_put(block);
+    cache_destroy(cache);
+    recorder_destroy(recorder);
+}
+
+/* Updates. */
+
+enum { SECTORS = 600, JOURNAL = 400, JOURNAL_SECTORS = 160, VALUES = 24 };
+
+static struct medium *open_medium(struct block_device *device)
+{
+    struct medium_options options = {.cache_size = 1};
+    struct medium *medium = NULL;
+    assert_int_equal(medium_open(device, &options, &medium, NULL), 0);
+    return medium;
+}
+
+/* Update number i writes its number into some sectors, which are the same for the same number. */
+static unsigned targets_of(unsigned update, unsigned targets[4])
+{
+    unsigned seed = update * 2654435761u, count = 1 + update % 4;
+    for (unsigned i = 0; i < count; i++) {
+        seed = seed * 1103515245 + 12345;
+        targets[i] = (seed >> 16) % VALUES;
+    }
+    return count;
+}
+
+static void make_update(struct medium *medium, unsigned update)
+{
+    unsigned targets[4], count = targets_of(update, targets);
+    uint8_t value[8];
+    put_le64(value, update);
+    assert_int_equal(medium_begin(medium, count, NULL), 0);
+    for (unsigned i = 0; i < count; i++)
+        assert_int_equal(medium_write(medium, targets[i] * 700 + 100, value, 8, NULL), 0);
+    medium_end(medium);
+}
+
+static void values_after(unsigned update, uint64_t values[VALUES])
+{
+    memset(values, 0, VALUES * sizeof(uint64_t));
+    for (unsigned i = 1; i <= update; i++) {
+        unsigned targets[4], count = targets_of(i, targets);
+        for (unsigned j = 0; j < count; j++)
+            values[targets[j]] = i;
+    }
+}
+
+/* The last update that the disk has wholly, with nothing of later ones; -1: there is none such. */
+static int last_update(const uint8_t *disk, unsigned most)
+{
+    uint64_t values[VALUES], now[VALUES];
+    for (unsigned i = 0; i < VALUES; i++)
+        now[i] = get_le64(disk + i * 700 + 100);
+    for (int update = (int)most; update >= 0; update--) {
+        values_after((unsigned)update, values);
+        if (memcmp(values, now, sizeof(now)) == 0)
+            return update;
+    }
+    return -1;
+}
+
+static void an_aborted_update_was_never_there(void **state)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct medium *medium = open_medium(recorder_device(recorder));
+    uint8_t value[8];
+    make_update(medium, 1);
+    assert_int_equal(medium_begin(medium, 8, NULL), 0);
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(medium_write(medium, i * 700 + 98, "abcdefghijkl", 12, NULL), 0);
+    medium_abort(medium);
+    assert_int_equal(medium_read(medium, 100, value, 8, NULL), 0);
+    make_update(medium, 2);
+    assert_int_equal(medium_close(medium, NULL), 0);
+    assert_int_equal(last_update(recorder_disk(recorder), 2), 2);
+    recorder_destroy(recorder);
+}
+
+enum { UPDATES = 60 };
+
+/* What is acknowledged at which moment of the log. */
+struct acknowledged {
+    size_t moment;
+    unsigned update;
+};
+
+static unsigned acknowledged_at(const struct acknowledged *list, size_t count, size_t moment)
+{
+    unsigned update = 0;
+    for (size_t i = 0; i < count && list[i].moment <= moment; i++)
+        update = list[i].update;
+    return update;
+}
+
+static int recover(struct recorder *after, enum medium_recovery *recovery)
+{
+    struct medium *medium = open_medium(recorder_device(after));
+    int r = medium_recover(medium, JOURNAL * 512, JOURNAL_SECTORS * 512, recovery, NULL);
+    assert_int_equal(medium_close(medium, NULL), 0);
+    return r;
+}
+
+static size_t record_updates(struct recorder *recorder, struct acknowledged *list)
+{
+    struct medium *medium = open_medium(recorder_device(recorder));
+    size_t count = 0;
+    assert_int_equal(medium_journal(medium, JOURNAL * 512, JOURNAL_SECTORS * 512, NULL), 0);
+    recorder_start(recorder);
+    for (unsigned i = 1; i <= UPDATES; i++) {
+        make_update(medium, i);
+        if (i % 3 != 0)
+            continue;
+        assert_int_equal(i % 15 ? medium_sync(medium, NULL) : medium_settle(medium, NULL), 0);
+        list[count++] = (struct acknowledged){recorder_moments(recorder), i};
+    }
+    assert_int_equal(medium_close(medium, NULL), 0);
+    return count;
+}
+
+static void the_power_may_go_at_any_write(void **state)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct recorder *after = recorder_create(512, SECTORS);
+    struct acknowledged list[UPDATES];
+    size_t count = record_updates(recorder, list);
+    unsigned replayed = 0;
+    for (size_t moment = 0; moment <= recorder_moments(recorder); moment++)
+        for (unsigned seed = 0; seed < 24; seed++) {
+            enum medium_recovery recovery;
+            recorder_cut(recorder, moment, seed % 4, seed, recorder_disk(after));
+            assert_int_equal(recover(after, &recovery), 0);
+            assert_int_not_equal(recovery, MEDIUM_DISCARDED);
+            int last = last_update(recorder_disk(after), UPDATES);
+            assert_in_range(last, acknowledged_at(list, count, moment), UPDATES);
+            replayed += recovery == MEDIUM_REPLAYED;
+        }
+    assert_true(replayed > 100);
+    recorder_destroy(after);
+    recorder_destroy(recorder);
+}
+
+/* The power goes again while what it left is recovered. */
+static void the_power_may_go_during_recovery(void **state)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct recorder *after = recorder_create(512, SECTORS);
+    struct recorder *again = recorder_create(512, SECTORS);
+    struct acknowledged list[UPDATES];
+    size_t count = record_updates(recorder, list);
+    for (size_t moment = 0; moment <= recorder_moments(recorder); moment += 3) {
+        enum medium_recovery recovery;
+        recorder_cut(recorder, moment, LOSS_TORN, (unsigned)moment, recorder_disk(after));
+        recorder_start(after);
+        assert_int_equal(recover(after, &recovery), 0);
+        for (size_t second = 0; second <= recorder_moments(after); second++) {
+            recorder_cut(after, second, LOSS_TORN, (unsigned)second, recorder_disk(again));
+            assert_int_equal(recover(again, &recovery), 0);
+            assert_in_range(last_update(recorder_disk(again), UPDATES),
+                            acknowledged_at(list, count, moment), UPDATES);
+        }
+    }
+    recorder_destroy(again);
+    recorder_destroy(after);
+    recorder_destroy(recorder);
+}
+
+static void what_others_wrote_since_stays(void **state)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct recorder *after = recorder_create(512, SECTORS);
+    struct acknowledged list[UPDATES];
+    record_updates(recorder, list);
+    unsigned discarded = 0;
+    for (size_t moment = 0; moment <= recorder_moments(recorder); moment++) {
+        enum medium_recovery recovery;
+        recorder_cut(recorder, moment, LOSS_NONE, 0, recorder_disk(after));
+        uint8_t *disk = recorder_disk(after);
+        uint8_t *before = xmemdup(disk, JOURNAL * 512);
+        for (unsigned i = 0; i < VALUES; i++)
+            before[i * 700 + 104] = disk[i * 700 + 104] = 0xEE;
+        assert_int_equal(recover(after, &recovery), 0);
+        assert_int_not_equal(recovery, MEDIUM_REPLAYED);
+        assert_memory_equal(disk, before, JOURNAL * 512);
+        discarded += recovery == MEDIUM_DISCARDED;
+        assert_int_equal(recover(after, &recovery), 0);
+        assert_int_equal(recovery, MEDIUM_NOTHING);
+        free(before);
+    }
+    assert_true(discarded > 10);
+    recorder_destroy(after);
+    recorder_destroy(recorder);
+}
+
+static void content_is_there_before_what_leads_to_it(void **state)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct recorder *after = recorder_create(512, SECTORS);
+    struct medium *medium = open_medium(recorder_device(recorder));
+    uint8_t content[1000], value[8];
+    assert_int_equal(medium_journal(medium, JOURNAL * 512, JOURNAL_SECTORS * 512, NULL), 0);
+    recorder_start(recorder);
+    for (unsigned i = 1; i <= 20; i++) {
+        memset(content, (int)i, sizeof(content));
+        put_le64(value, i);
+        assert_int_equal(medium_write_content(medium, 100000 + i * 1000, content, 1000, NULL), 0);
+        assert_int_equal(medium_begin(medium, 1, NULL), 0);
+        assert_int_equal(medium_write(medium, 100, value, 8, NULL), 0);
+        medium_end(medium);
+        if (i % 4 == 0)
+            assert_int_equal(medium_sync(medium, NULL), 0);
+    }
+    assert_int_equal(medium_close(medium, NULL), 0);
+    for (size_t moment = 0; moment <= recorder_moments(recorder); moment++)
+        for (unsigned seed = 0; seed < 16; seed++) {
+            enum medium_recovery recovery;
+            recorder_cut(recorder, moment, seed % 4, seed, recorder_disk(after));
+            assert_int_equal(recover(after, &recovery), 0);
+            uint64_t last = get_le64(recorder_disk(after) + 100);
+            for (unsigned i = 1; i <= last; i++) {
+                memset(content, (int)i, sizeof(content));
+                assert_memory_equal(recorder_disk(after) + 100000 + i * 1000, content, 1000);
+            }
+        }
+    recorder_destroy(after);
+    recorder_destroy(recorder);
+}
+
+/* Metadata and content in one block of the cache. */
+static void content_beside_metadata_is_not_lost(void **state)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct medium *medium = open_medium(recorder_device(recorder));
+    uint8_t content[512], back[512];
+    memset(content, 9, sizeof(content));
+    assert_int_equal(medium_read(medium, 512, back, 512, NULL), 0);
+    assert_int_equal(medium_write_content(medium, 512, content, 512, NULL), 0);
+    assert_int_equal(medium_begin(medium, 1, NULL), 0);
+    assert_int_equal(medium_write(medium, 0, "x", 1, NULL), 0);
+    assert_int_equal(medium_read(medium, 512, back, 512, NULL), 0);
+    medium_end(medium);
+    assert_memory_equal(content, back, 512);
+    assert_int_equal(medium_close(medium, NULL), 0);
+    assert_memory_equal(recorder_disk(recorder) + 512, content, 512);
+    assert_int_equal(recorder_disk(recorder)[0], 'x');
+    recorder_destroy(recorder);
+}
+
+static void after_an_error_nothing_is_written(void **state)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct medium *medium = open_medium(recorder_device(recorder));
+    assert_int_equal(medium_journal(medium, JOURNAL * 512, JOURNAL_SECTORS * 512, NULL), 0);
+    make_update(medium, 1);
+    assert_int_equal(medium_sync(medium, NULL), 0);
+    make_update(medium, 2);
+    recorder_fail(recorder, 0, -EIO);
+    assert_int_equal(medium_sync(medium, NULL), -EIO);
+    recorder_fail(recorder, -1, 0);
+    struct recorder_counts before = recorder_counts(recorder);
+    assert_int_equal(medium_begin(medium, 1, NULL), -EIO);
+    assert_int_equal(medium_write_content(medium, 0, "x", 1, NULL), -EIO);
+    assert_int_equal(medium_close(medium, NULL), -EIO);
+    assert_int_equal(recorder_counts(recorder).writes, before.writes);
+    enum medium_recovery recovery;
+    assert_int_equal(recover(recorder, &recovery), 0);
+    assert_int_equal(recovery, MEDIUM_REPLAYED);
+    assert_int_equal(last_update(recorder_disk(recorder), 2), 1);
+    recorder_destroy(recorder);
+}
+
+/* Partition tables. */
+
+static bool no_volume(const uint8_t *sector, size_t size)
+{
+    return false;
+}
+
+static void mbr_entry(uint8_t *sector, int i, uint8_t type, uint32_t first, uint32_t count)
+{
+    uint8_t *entry = sector + 446 + i * 16;
+    entry[4] = type;
+    put_le32(entry + 8, first);
+    put_le32(entry + 12, count);
+    sector[510] = 0x55;
+    sector[511] = 0xAA;
+}
+
+static void logical_partitions_are_found_and_loops_end(void **state)
+{
+    struct recorder *recorder = recorder_create(512, 1000);
+    uint8_t *disk = recorder_disk(recorder);
+    struct partitions found;
+    mbr_entry(disk, 0, 0x0C, 10, 100);
+    mbr_entry(disk, 1, 0x0F, 200, 800);
+    mbr_entry(disk, 2, 0x0C, 900, 101); /* beyond the end */
+    mbr_entry(disk + 200 * 512, 0, 0x07, 5, 50);
+    mbr_entry(disk + 200 * 512, 1, 0x05, 100, 100);
+    mbr_entry(disk + 300 * 512, 0, 0x01, 5, 60);
+    assert_int_equal(partitions_read(recorder_device(recorder), no_volume, &found, NULL), 0);
+    assert_int_equal(found.table, PARTITIONS_MBR);
+    assert_int_equal(found.count, 3);
+    assert_int_equal(found.skipped, 1);
+    assert_int_equal(found.partitions[1].number, 5);
+    assert_int_equal(found.partitions[1].first, 205);
+    assert_int_equal(found.partitions[2].number, 6);
+    assert_int_equal(found.partitions[2].first, 305);
+    mbr_entry(disk + 300 * 512, 1, 0x05, 0, 100); /* to the first one again */
+    assert_int_equal(partitions_read(recorder_device(recorder), no_volume, &found, NULL), 0);
+    assert_int_equal(found.count, PARTITIONS_MAX);
+    recorder_destroy(recorder);
+}
+
+static void make_gpt(uint8_t *disk, uint64_t at, uint64_t entries_at, uint64_t first)
+{
+    uint8_t *entries = disk + entries_at * 512, *header = disk + at * 512;
+    memset(entries, 0, 128 * 128);
+    entries[0] = 0xAF;
+    put_le64(entries + 32, first);
+    put_le64(entries + 40, first + 99);
+    put_le16(entries + 56, 'D');
+    put_le16(entries + 58, 0xE4);
+    put_le64(entries + 128, 1);
+    put_le64(entries + 128 + 32, 500);
+    put_le64(entries + 128 + 40, 499); /* ends before it begins */
+    memset(header, 0, 512);
+    memcpy(header, "EFI PART", 8);
+    put_le32(header + 12, 92);
+    put_le64(header + 24, at);
+    put_le64(header + 72, entries_at);
+    put_le32(header + 80, 128);
+    put_le32(header + 84, 128);
+    put_le32(header + 88, (uint32_t)crc32(0, entries, 128 * 128));
+    put_le32(header + 16, (uint32_t)crc32(0, header, 92));
+}
+
+static void the_second_gpt_counts_when_the_first_is_broken(void **state)
+{
+    struct recorder *recorder = recorder_create(512, 1000);
+    uint8_t *disk = recorder_disk(recorder);
+    struct partitions found;
+    mbr_entry(disk, 0, 0xEE, 1, 999);
+    make_gpt(disk, 1, 2, 100);
+    make_gpt(disk, 999, 967, 200);
+    assert_int_equal(partitions_read(recorder_device(recorder), no_volume, &found, NULL), 0);
+    assert_int_equal(found.table, PARTITIONS_GPT);
+    assert_int_equal(found.count, 1);
+    assert_int_equal(found.skipped, 1);
+    assert_int_equal(found.partitions[0].first, 100);
+    assert_int_equal(found.partitions[0].count, 100);
+    assert_string_equal(found.partitions[0].name, "D\u00e4");
+    assert_false(found.of_backup);
+    disk[2 * 512 + 200]++;
+    assert_int_equal(partitions_read(recorder_device(recorder), no_volume, &found, NULL), 0);
+    assert_true(found.of_backup);
+    assert_int_equal(found.partitions[0].first, 200);
+    disk[999 * 512]++;
+    assert_int_equal(partitions_read(recorder_device(recorder), no_volume, &found, NULL), 0);
+    assert_int_equal(found.table, PARTITIONS_NONE);
+    assert_int_equal(found.count, 0);
+    recorder_destroy(recorder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(crc32c_is_that_of_the_rfc),
+        cmocka_unit_test(requests_beyond_the_end_do_not_reach_the_device),
+        cmocka_unit_test(a_file_is_a_device),
+        cmocka_unit_test(readers_find_their_blocks_while_others_evict),
+        cmocka_unit_test(a_block_that_cannot_be_read_is_asked_for_again),
+        cmocka_unit_test(an_aborted_update_was_never_there),
+        cmocka_unit_test(the_power_may_go_at_any_write),
+        cmocka_unit_test(the_power_may_go_during_recovery),
+        cmocka_unit_test(what_others_wrote_since_stays),
+        cmocka_unit_test(content_is_there_before_what_leads_to_it),
+        cmocka_unit_test(content_beside_metadata_is_not_lost),
+        cmocka_unit_test(after_an_error_nothing_is_written),
+        cmocka_unit_test(logical_partitions_are_found_and_loops_end),
+        cmocka_unit_test(the_second_gpt_counts_when_the_first_is_broken),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

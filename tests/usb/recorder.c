@@ -1,0 +1,223 @@
+#include "recorder.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/alloc.h>
+
+struct entry {
+    bool flush;
+    uint64_t sector;
+    uint32_t count;
+    uint8_t *data;
+};
+
+struct recorder {
+    struct block_device device; /* first */
+    pthread_mutex_t lock;
+    uint8_t *disk;
+    uint8_t *before; /* the disk as the log begins; NULL: nothing is kept */
+    struct entry *entries;
+    size_t count, room;
+    int until_failure, failure;
+    struct recorder_counts counts;
+};
+
+static void keep(struct recorder *recorder, const struct block_request *request)
+{
+    size_t size = (size_t)request->count * recorder->device.sector_size;
+    if (!recorder->before)
+        return;
+    if (recorder->count == recorder->room) {
+        recorder->room = recorder->room ? recorder->room * 2 : 64;
+        recorder->entries = xrealloc(recorder->entries, recorder->room, sizeof(struct entry));
+    }
+    bool flush = request->operation == BLOCK_FLUSH;
+    recorder->entries[recorder->count++] = (struct entry){
+        .flush = flush,
+        .sector = request->at,
+        .count = request->count,
+        .data = flush ? NULL : xmemdup(request->data, size),
+    };
+}
+
+static int carry_out(struct recorder *recorder, const struct block_request *request)
+{
+    size_t size = (size_t)request->count * recorder->device.sector_size;
+    uint8_t *at = recorder->disk + request->at * recorder->device.sector_size;
+    if (recorder->until_failure == 0)
+        return recorder->failure;
+    if (recorder->until_failure > 0)
+        recorder->until_failure--;
+    switch (request->operation) {
+    case BLOCK_READ:
+        memcpy(request->data, at, size);
+        recorder->counts.reads++;
+        recorder->counts.sectors_read += request->count;
+        return 0;
+    case BLOCK_WRITE:
+        keep(recorder, request);
+        memcpy(at, request->data, size);
+        recorder->counts.writes++;
+        recorder->counts.sectors_written += request->count;
+        return 0;
+    case BLOCK_FLUSH:
+        keep(recorder, request);
+        recorder->counts.flushes++;
+        return 0;
+    case BLOCK_DISCARD:
+        return 0;
+    }
+    return -EOPNOTSUPP;
+}
+
+static void submit(struct block_device *device, struct block_request *request)
+{
+    struct recorder *recorder = (struct recorder *)device;
+    pthread_mutex_lock(&recorder->lock);
+    request->result = carry_out(recorder, request);
+    pthread_mutex_unlock(&recorder->lock);
+    request->done(request);
+}
+
+static void forget_log(struct recorder *recorder)
+{
+    for (size_t i = 0; i < recorder->count; i++)
+        free(recorder->entries[i].data);
+    recorder->count = 0;
+    free(steal_ptr(recorder->before));
+}
+
+static void destroy(struct block_device *device)
+{
+    struct recorder *recorder = (struct recorder *)device;
+    forget_log(recorder);
+    free(recorder->entries);
+    free(recorder->disk);
+    pthread_mutex_destroy(&recorder->lock);
+    free(recorder);
+}
+
+static const struct block_device_ops recorder_ops = {.submit = submit, .destroy = destroy};
+
+struct recorder *recorder_create(uint32_t sector_size, uint64_t sectors)
+{
+    struct recorder *recorder = xnew(struct recorder);
+    recorder->device = (struct block_device){
+        .ops = &recorder_ops,
+        .whole = &recorder->device,
+        .sector_size = sector_size,
+        .sectors = sectors,
+        .best_size = 64 << 10,
+        .flushes = true,
+        .discards = true,
+    };
+    recorder->disk = xcalloc(sectors, sector_size);
+    recorder->until_failure = -1;
+    pthread_mutex_init(&recorder->lock, NULL);
+    return recorder;
+}
+
+struct block_device *recorder_device(struct recorder *recorder)
+{
+    return &recorder->device;
+}
+
+void recorder_destroy(struct recorder *recorder)
+{
+    destroy(&recorder->device);
+}
+
+uint8_t *recorder_disk(struct recorder *recorder)
+{
+    return recorder->disk;
+}
+
+uint64_t recorder_size(const struct recorder *recorder)
+{
+    return recorder->device.sectors * recorder->device.sector_size;
+}
+
+void recorder_start(struct recorder *recorder)
+{
+    forget_log(recorder);
+    recorder->before = xmemdup(recorder->disk, recorder_size(recorder));
+}
+
+size_t recorder_moments(const struct recorder *recorder)
+{
+    return recorder->count;
+}
+
+static unsigned next_chance(unsigned *seed)
+{
+    *seed = *seed * 1103515245 + 12345;
+    return *seed >> 16;
+}
+
+static void write_whole(const struct recorder *recorder, const struct entry *entry, uint8_t *disk)
+{
+    uint32_t size = recorder->device.sector_size;
+    memcpy(disk + entry->sector * size, entry->data, (size_t)entry->count * size);
+}
+
+/* Each sector of the write for itself: there, not there, or its first or last bytes are. */
+static void write_torn(const struct recorder *recorder, const struct entry *entry, unsigned *seed,
+                       uint8_t *disk)
+{
+    uint32_t size = recorder->device.sector_size;
+    for (uint32_t i = 0; i < entry->count; i++) {
+        uint8_t *to = disk + (entry->sector + i) * size;
+        const uint8_t *from = entry->data + (size_t)i * size;
+        size_t cut = next_chance(seed) % size;
+        switch (next_chance(seed) % 4) {
+        case 0:
+            memcpy(to, from, size);
+            break;
+        case 1:
+            memcpy(to, from, cut);
+            break;
+        case 2:
+            memcpy(to + cut, from + cut, size - cut);
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+void recorder_cut(const struct recorder *recorder, size_t moment, enum recorder_loss loss,
+                  unsigned seed, uint8_t *ret_disk)
+{
+    size_t flushed = 0;
+    for (size_t i = 0; i < moment; i++)
+        if (recorder->entries[i].flush)
+            flushed = i + 1;
+    memcpy(ret_disk, recorder->before, recorder_size(recorder));
+    for (size_t i = 0; i < moment; i++) {
+        const struct entry *entry = &recorder->entries[i];
+        if (entry->flush)
+            continue;
+        if (i < flushed || loss == LOSS_NONE)
+            write_whole(recorder, entry, ret_disk);
+        else if (loss == LOSS_CHANCE && next_chance(&seed) % 2)
+            write_whole(recorder, entry, ret_disk);
+        else if (loss == LOSS_TORN)
+            write_torn(recorder, entry, &seed, ret_disk);
+    }
+}
+
+void recorder_fail(struct recorder *recorder, int n, int error)
+{
+    pthread_mutex_lock(&recorder->lock);
+    recorder->until_failure = n < 0 ? -1 : n;
+    recorder->failure = error;
+    pthread_mutex_unlock(&recorder->lock);
+}
+
+struct recorder_counts recorder_counts(const struct recorder *recorder)
+{
+    return recorder->counts;
+}
