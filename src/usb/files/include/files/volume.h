@@ -1,0 +1,163 @@
+/*
+ * A mounted volume: the file system of a medium, by an ops table for each kind (FAT12, FAT16 and
+ * FAT32 are one, exFAT is another). No kind lets anything of the other show.
+ *
+ * All bytes of the medium are hostile: whatever is read is checked before it is used, every walk
+ * along a chain or folder is bounded by the volume's size, and damage makes the call fail with
+ * -EUCLEAN, whose error names the place, and never the program. A volume on which damage was met
+ * takes no more writes.
+ *
+ * Names are UTF-8 here, compared by the volume's rules (case, up-case table). Times are nanoseconds
+ * since 1970 in UTC; volumes that keep local time are read by volume_options.minutes_east.
+ *
+ * Any number of threads may call; the volume locks for itself (many readers, one writer).
+ */
+#ifndef FILES_VOLUME_H
+#define FILES_VOLUME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <base/error.h>
+#include <block/medium.h>
+
+enum volume_kind { VOLUME_FAT12, VOLUME_FAT16, VOLUME_FAT32, VOLUME_EXFAT };
+
+/* The longest name, in bytes of UTF-8: 255 units of UTF-16. */
+#define VOLUME_NAME_MAX 765
+
+struct volume_options {
+    bool read_only;
+    int minutes_east; /* of UTC, of times that are kept local: east is positive, -1440 to 1440 */
+    const char
+        *codepage; /* of short names without a long one: "cp437" (NULL), "cp850", "cp1252", ... */
+};
+
+enum node_type { NODE_FILE, NODE_FOLDER };
+
+/* A file or folder that somebody holds. Its number is unique while it is held; one and the same
+ * file has one node however often it is looked up. */
+struct node;
+
+struct node_facts {
+    uint64_t number; /* the root's is 1 */
+    enum node_type type;
+    uint64_t size;      /* bytes; of a folder: those of its clusters */
+    uint64_t allocated; /* bytes */
+    int64_t created, modified,
+        accessed; /* ns since 1970; what the format does not keep is that of modified */
+    bool read_only, hidden, system, archive; /* attributes */
+    uint32_t links;                          /* 0: removed, and held only */
+};
+
+/* Which members of node_facts node_set() takes. */
+enum node_change {
+    NODE_SIZE = 1 << 0,
+    NODE_CREATED = 1 << 1,
+    NODE_MODIFIED = 1 << 2,
+    NODE_ACCESSED = 1 << 3,
+    NODE_ATTRIBUTES = 1 << 4,
+};
+
+struct volume_facts {
+    enum volume_kind kind;
+    char label[48];        /* UTF-8, without the spaces at its end */
+    uint64_t id;           /* the serial number */
+    uint32_t cluster_size; /* bytes */
+    uint64_t clusters, clusters_free;
+    bool dirty; /* it was not unmounted by whoever had it last */
+};
+
+/* A run of a file's bytes on the medium. */
+struct extent {
+    uint64_t offset; /* on the medium, bytes; EXTENT_ZEROS: nothing is kept, they are zeros */
+    uint64_t length; /* bytes */
+};
+#define EXTENT_ZEROS UINT64_MAX
+
+/* An entry of a folder, while it is read. Returns false when there is no room for it: it is the
+ * first one of the next call. cookie: where to go on after this entry. */
+typedef bool (*volume_entry)(const char *name, uint64_t number, enum node_type type,
+                             uint64_t cookie, void *data);
+
+struct volume;
+
+struct volume_ops {
+    const char *name; /* "fat", "exfat" */
+
+    /* Whether the first bytes are of this kind, by the boot sector alone. */
+    bool (*probe)(const uint8_t *sector, size_t size);
+
+    /* The medium outlives the volume. */
+    int (*mount)(struct medium *medium, const struct volume_options *options,
+                 struct volume **ret_volume, struct error *err);
+
+    /* Marks it clean, syncs. No node may be held but the root. */
+    int (*unmount)(struct volume *volume, struct error *err);
+
+    int (*facts)(struct volume *volume, struct volume_facts *ret_facts, struct error *err);
+
+    /* Nodes. What is returned is held until node_drop() as many times. -ENOENT, -ENOTDIR,
+     * -ENAMETOOLONG, -EINVAL (a name that the format cannot keep). */
+    struct node *(*root)(struct volume *volume);
+    int (*lookup)(struct volume *volume, struct node *folder, const char *name,
+                  struct node **ret_node, struct error *err);
+    void (*node_hold)(struct volume *volume, struct node *node);
+    void (*node_drop)(struct volume *volume, struct node *node, uint64_t times);
+    int (*node_facts)(struct volume *volume, struct node *node, struct node_facts *ret_facts,
+                      struct error *err);
+    int (*node_set)(struct volume *volume, struct node *node, unsigned changes,
+                    const struct node_facts *facts, struct error *err);
+
+    /* From the entry after cookie (0: from the first) on; without "." and "..". */
+    int (*read_folder)(struct volume *volume, struct node *folder, uint64_t cookie,
+                       volume_entry entry, void *data, struct error *err);
+
+    /* -EEXIST, -ENOSPC, -EROFS. */
+    int (*create)(struct volume *volume, struct node *folder, const char *name, enum node_type type,
+                  struct node **ret_node, struct error *err);
+    int (*remove)(struct volume *volume, struct node *folder, const char *name, enum node_type type,
+                  struct error *err); /* -ENOTEMPTY, -EISDIR, -ENOTDIR */
+
+    /* replace: what has the new name is removed by it, else -EEXIST. A folder does not go below
+     * itself
+     * (-EINVAL). One update: after a power cut there is the old name or the new one. */
+    int (*rename)(struct volume *volume, struct node *folder, const char *name,
+                  struct node *new_folder, const char *new_name, bool replace, struct error *err);
+
+    /* Where bytes [offset, offset + length) of a file are, up to `room` runs; those beyond the end
+     * are left out. Returns how many. */
+    int (*map)(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
+               struct extent *extents, size_t room, struct error *err);
+
+    /* Makes room for a write at [offset, offset + length), and zeros from the end to offset where
+     * the format has no holes. The size stays. -ENOSPC, -EFBIG: nothing has changed. */
+    int (*reserve)(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
+                   struct error *err);
+
+    /* The content was written up to offset + length: size and times follow. */
+    int (*wrote)(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
+                 struct error *err);
+
+    int (*set_label)(struct volume *volume, const char *label, struct error *err);
+};
+
+/* Finds the kind by the medium's first sector and mounts. -EMEDIUMTYPE: none that we know. */
+int volume_mount(struct medium *medium, const struct volume_options *options,
+                 struct volume **ret_volume, struct error *err);
+
+/* The first member of every kind's volume. */
+struct volume {
+    const struct volume_ops *ops;
+    struct medium *medium;
+};
+
+/* Content through map, reserve and wrote. Returns how many bytes. Whatever reads in order is read
+ * ahead. */
+int64_t volume_read(struct volume *volume, struct node *file, uint64_t offset, void *data,
+                    size_t size, struct error *err);
+int64_t volume_write(struct volume *volume, struct node *file, uint64_t offset, const void *data,
+                     size_t size, struct error *err);
+
+#endif
