@@ -31,7 +31,8 @@ typedef void (*volume_finding)(const struct finding *finding, void *data);
 struct check_options {
     bool repair; /* each repair is one update; what cannot be kept whole becomes a file in /LOST.DIR
                   */
-    void (*progress)(uint64_t done, uint64_t total, void *data); /* NULL: nobody looks */
+    void (*progress)(uint64_t done, uint64_t total, void *data); /* clusters; NULL: nobody looks */
+    void *data;                                                  /* of progress */
 };
 
 /* Returns how many findings are left. Errors of the medium, or damage that leaves nothing to look

@@ -1,0 +1,285 @@
+/* src/usb/files: exFAT's boot region, up-case table, entry sets, format and check. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <block/bytes.h>
+
+#include "../usb/recorder.h"
+#include "exfat_check.h"
+#include "exfat_format.h"
+#include "exfat_layout.h"
+#include "exfat_set.h"
+#include "exfat_upcase.h"
+#include "utf16.h"
+
+static void the_recommended_table_has_its_sum(void **state)
+{
+    size_t size;
+    uint8_t *packed = exfat_upcase_packed(&size);
+    struct exfat_upcase *made = xnew(struct exfat_upcase), *read = xnew(struct exfat_upcase);
+    /* 7.2.5.1: 5836 bytes, 0xE619D30D. */
+    assert_int_equal(size, 5836);
+    assert_int_equal(exfat_upcase_sum(packed, size), 0xE619D30D);
+    exfat_upcase_recommended(made);
+    assert_int_equal(exfat_upcase_read(packed, size, 0xE619D30D, read, NULL), 0);
+    assert_memory_equal(made, read, sizeof(*made));
+    packed[100] ^= 1;
+    assert_int_equal(exfat_upcase_read(packed, size, 0xE619D30D, read, NULL), -EUCLEAN);
+    uint8_t run[] = {0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x02, 0x00};
+    assert_int_equal(exfat_upcase_read(run, 8, exfat_upcase_sum(run, 8), read, NULL), -EUCLEAN);
+    free(read);
+    free(made);
+    free(packed);
+}
+
+static void names_go_to_utf16_and_back(void **state)
+{
+    static const char *const names[] = {"a", "Stück", "\xe2\x82\xac", "\xf0\x9f\x94\x94",
+                                        "\xed\xa0\x80x"};
+    static const char *const wrong[] = {"\xc0\x80", "\xe0\x80\x80", "\xf4\x90\x80\x80",
+                                        "\x80",     "a\xc3",        "\xff"};
+    uint16_t units[16];
+    char back[64];
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        int count = utf16_from_utf8(names[i], units, 16);
+        assert_true(count > 0);
+        assert_int_equal(utf8_from_utf16(units, (size_t)count, back), strlen(names[i]));
+        assert_string_equal(back, names[i]);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+        assert_int_equal(utf16_from_utf8(wrong[i], units, 16), -EILSEQ);
+    assert_int_equal(utf16_from_utf8("12345", units, 4), -ENAMETOOLONG);
+    assert_int_equal(utf16_from_utf8("\xf0\x9f\x94\x94", units, 1), -ENAMETOOLONG);
+}
+
+static struct exfat_set sample_set(const char *name, uint32_t first, uint64_t size)
+{
+    struct exfat_set set = {
+        .attributes = EXFAT_ARCHIVE,
+        .contiguous = true,
+        .size = size,
+        .valid = size,
+        .first = first,
+    };
+    int length = utf16_from_utf8(name, set.name, EXFAT_NAME_UNITS);
+    assert_true(length > 0);
+    set.name_length = (unsigned)length;
+    return set;
+}
+
+static void a_set_is_read_as_it_was_made(void **state)
+{
+    struct exfat_upcase *upcase = xnew(struct exfat_upcase);
+    uint8_t entries[EXFAT_SET_MOST * EXFAT_ENTRY];
+    struct exfat_set made = sample_set("a name of more than fifteen units", 7, 5000), read;
+    unsigned count = exfat_set_size(made.name_length);
+    exfat_upcase_recommended(upcase);
+    exfat_set_make(&made, upcase, entries);
+    assert_int_equal(count, 5);
+    assert_int_equal(exfat_set_count(entries), count);
+    assert_int_equal(exfat_set_parse(entries, count, &read, NULL), 0);
+    assert_int_equal(read.size, 5000);
+    assert_int_equal(read.first, 7);
+    assert_true(read.contiguous);
+    assert_memory_equal(read.name, made.name, made.name_length * 2);
+    for (size_t i = 0; i < (size_t)count * EXFAT_ENTRY; i++) {
+        entries[i] ^= 0x40;
+        assert_int_equal(exfat_set_parse(entries, count, &read, NULL), -EUCLEAN);
+        entries[i] ^= 0x40;
+    }
+    /* What a checksum does not find. */
+    made.valid = 5001;
+    exfat_set_make(&made, upcase, entries);
+    assert_int_equal(exfat_set_parse(entries, count, &read, NULL), -EUCLEAN);
+    made.valid = 0;
+    made.first = 0;
+    exfat_set_make(&made, upcase, entries);
+    assert_int_equal(exfat_set_parse(entries, count, &read, NULL), -EUCLEAN);
+    free(upcase);
+}
+
+/* A volume in memory. */
+struct made {
+    struct recorder *recorder;
+    struct medium *medium;
+    struct exfat_layout layout;
+    struct exfat_upcase *upcase;
+};
+
+static struct made make(uint64_t sectors)
+{
+    struct made made = {.recorder = recorder_create(512, sectors),
+                        .upcase = xnew(struct exfat_upcase)};
+    struct medium_options options = {0};
+    struct format_options format = {.kind = VOLUME_EXFAT, .label = "made"};
+    exfat_upcase_recommended(made.upcase);
+    assert_int_equal(medium_open(recorder_device(made.recorder), &options, &made.medium, NULL), 0);
+    assert_int_equal(exfat_format(made.medium, &format, NULL), 0);
+    assert_int_equal(exfat_layout_read(made.medium, &made.layout, NULL), 0);
+    return made;
+}
+
+/* What is changed in the recorder's bytes is seen from here on. */
+static void open_again(struct made *made)
+{
+    struct medium_options options = {0};
+    assert_int_equal(medium_close(made->medium, NULL), 0);
+    assert_int_equal(medium_open(recorder_device(made->recorder), &options, &made->medium, NULL),
+                     0);
+}
+
+static void let_go(struct made *made)
+{
+    assert_int_equal(medium_close(made->medium, NULL), 0);
+    recorder_destroy(made->recorder);
+    free(made->upcase);
+}
+
+struct findings {
+    int count;
+    char text[2000];
+};
+
+static void note(const struct finding *finding, void *data)
+{
+    struct findings *findings = data;
+    size_t length = strlen(findings->text);
+    findings->count++;
+    snprintf(findings->text + length, sizeof(findings->text) - length, "%s\n", finding->what);
+}
+
+static int check(struct made *made, bool repair, struct findings *findings)
+{
+    struct check_options options = {.repair = repair};
+    *findings = (struct findings){0};
+    return exfat_check(made->medium, &options, note, findings, NULL);
+}
+
+static uint8_t *root_of(struct made *made)
+{
+    return recorder_disk(made->recorder) + exfat_offset(&made->layout, made->layout.root);
+}
+
+/* Behind the label, the bitmap and the up-case table. */
+static void put_set(struct made *made, unsigned at, const struct exfat_set *set)
+{
+    uint8_t entries[EXFAT_SET_MOST * EXFAT_ENTRY];
+    exfat_set_make(set, made->upcase, entries);
+    memcpy(root_of(made) + (size_t)(3 + at) * EXFAT_ENTRY, entries,
+           (size_t)exfat_set_size(set->name_length) * EXFAT_ENTRY);
+}
+
+static void a_new_volume_has_nothing_to_find(void **state)
+{
+    struct made made = make(8192);
+    struct findings findings;
+    assert_int_equal(check(&made, false, &findings), 0);
+    assert_string_equal(findings.text, "");
+    let_go(&made);
+}
+
+static void the_backup_boot_region_stands_in(void **state)
+{
+    struct made made = make(8192);
+    struct findings findings;
+    struct exfat_layout layout;
+    recorder_disk(made.recorder)[72]++;
+    open_again(&made);
+    assert_int_equal(exfat_layout_read(made.medium, &layout, NULL), 0);
+    assert_true(layout.of_backup);
+    assert_int_equal(check(&made, false, &findings), 1);
+    assert_int_equal(check(&made, true, &findings), 0);
+    open_again(&made);
+    assert_int_equal(exfat_layout_read(made.medium, &layout, NULL), 0);
+    assert_false(layout.of_backup);
+    recorder_disk(made.recorder)[72]++;
+    recorder_disk(made.recorder)[12 * 512 + 72]++;
+    open_again(&made);
+    assert_int_equal(exfat_layout_read(made.medium, &layout, NULL), -EUCLEAN);
+    let_go(&made);
+}
+
+static void damage_is_found_and_repaired(void **state)
+{
+    struct made made = make(8192);
+    struct findings findings;
+    uint32_t first = made.layout.root + 1;
+    struct exfat_set one = sample_set("one", first, 9000), two = sample_set("two", first + 1, 5000);
+    struct exfat_set far = sample_set("far", made.layout.clusters, 100000);
+    struct exfat_set folder = sample_set("folder", first + 40, 4096);
+    folder.attributes = EXFAT_FOLDER;
+    put_set(&made, 0, &one); /* not in the bitmap */
+    put_set(&made, 3, &two); /* its first cluster is one's */
+    put_set(&made, 6, &far); /* goes beyond the end */
+    put_set(&made, 9, &folder);
+    root_of(&made)[(3 + 12) * EXFAT_ENTRY] = EXFAT_NAME; /* of nobody */
+    open_again(&made);
+    assert_int_equal(check(&made, false, &findings), 4);
+    assert_non_null(strstr(findings.text, "/two: its clusters end"));
+    assert_non_null(strstr(findings.text, "/far: its clusters end"));
+    assert_non_null(strstr(findings.text, "an entry of no file"));
+    assert_non_null(strstr(findings.text, "marked as free"));
+    assert_int_equal(check(&made, true, &findings), 0);
+    open_again(&made);
+    assert_int_equal(check(&made, false, &findings), 0);
+    assert_string_equal(findings.text, "");
+    /* Clusters that nobody has. */
+    recorder_disk(made.recorder)[exfat_offset(&made.layout, 2) + 100] = 0x10;
+    open_again(&made);
+    assert_int_equal(check(&made, true, &findings), 0);
+    assert_non_null(strstr(findings.text, "1 clusters are taken by nobody"));
+    let_go(&made);
+}
+
+/* A folder that has itself in it is looked at once. */
+static void a_loop_of_folders_ends(void **state)
+{
+    struct made made = make(8192);
+    struct findings findings;
+    struct exfat_set loop = sample_set("loop", made.layout.root, 4096);
+    loop.attributes = EXFAT_FOLDER;
+    put_set(&made, 0, &loop);
+    open_again(&made);
+    assert_int_equal(check(&made, false, &findings), 1);
+    let_go(&made);
+}
+
+static void what_cannot_be_formatted_is_refused(void **state)
+{
+    struct recorder *recorder = recorder_create(512, 4096);
+    struct medium_options options = {0};
+    struct format_options format = {.kind = VOLUME_EXFAT, .cluster_size = 1000};
+    struct medium *medium;
+    assert_int_equal(medium_open(recorder_device(recorder), &options, &medium, NULL), 0);
+    assert_int_equal(exfat_format(medium, &format, NULL), -EINVAL);
+    format = (struct format_options){.label = "twelve units"};
+    assert_int_equal(exfat_format(medium, &format, NULL), -EINVAL);
+    assert_int_equal(medium_close(medium, NULL), 0);
+    assert_int_equal(recorder_counts(recorder).writes, 0);
+    recorder_destroy(recorder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_recommended_table_has_its_sum),
+        cmocka_unit_test(names_go_to_utf16_and_back),
+        cmocka_unit_test(a_set_is_read_as_it_was_made),
+        cmocka_unit_test(a_new_volume_has_nothing_to_find),
+        cmocka_unit_test(the_backup_boot_region_stands_in),
+        cmocka_unit_test(damage_is_found_and_repaired),
+        cmocka_unit_test(a_loop_of_folders_ends),
+        cmocka_unit_test(what_cannot_be_formatted_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
