@@ -277,8 +277,8 @@ static int check_set(struct checking *check, const struct folder *folder, struct
     int r = mark_chain(check, set->first, set->contiguous, wanted, &sound, err);
     if (r == 0 && sound < wanted)
         r = shorten(check, entries, set, sound, path, err);
-    else if (r == 0 && !set->contiguous && wanted > 0)
-        r = end_chain(check, set, wanted, path, err);
+    if (r == 0 && !set->contiguous && sound > 0)
+        r = end_chain(check, set, sound, path, err);
     if (r == 0 && is_folder && sound > 0)
         push_folder(check, folder, set, sound, name);
     return r;

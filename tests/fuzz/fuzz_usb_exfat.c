@@ -1,0 +1,131 @@
+/*
+ * An exFAT volume of a megabyte as a stick may have it: its boot region, and whatever a check
+ * meets. It is repaired, and a second check finds nothing that the first one could have repaired.
+ *
+ * The input is the volume, piece by piece: where a piece begins (2 bytes, in steps of 32), how long
+ * it is (2 bytes), its bytes, over a volume that was formatted. The first byte: 1 keeps the sums of
+ * the boot region as they come, else they are made right; 2 likewise for those of entry sets in the
+ * root folder's first cluster.
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <block/bytes.h>
+
+#include "../usb/recorder.h"
+#include "exfat_check.h"
+#include "exfat_format.h"
+#include "exfat_layout.h"
+#include "exfat_set.h"
+#include "exfat_upcase.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { SECTORS = 2048, BOOT_SUMS = 1, SET_SUMS = 2 };
+
+static uint8_t *formatted; /* once */
+
+static struct medium *open_medium(struct recorder *recorder)
+{
+    struct medium_options options = {.cache_size = 1};
+    struct medium *medium = NULL;
+    if (medium_open(recorder_device(recorder), &options, &medium, NULL) != 0)
+        abort();
+    return medium;
+}
+
+static void format_once(void)
+{
+    struct format_options options = {.kind = VOLUME_EXFAT, .label = "fuzz", .id = 1};
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct medium *medium = open_medium(recorder);
+    if (exfat_format(medium, &options, NULL) != 0 || medium_close(medium, NULL) != 0)
+        abort();
+    formatted = malloc(SECTORS * 512);
+    memcpy(formatted, recorder_disk(recorder), SECTORS * 512);
+    recorder_destroy(recorder);
+}
+
+static void fill(uint8_t *disk, const uint8_t *data, size_t size)
+{
+    while (size >= 4) {
+        size_t at = (size_t)get_le16(data) * 32, length = get_le16(data + 2);
+        data += 4;
+        size -= 4;
+        length = length < size ? length : size;
+        if (at < SECTORS * 512)
+            memcpy(disk + at, data, length < SECTORS * 512 - at ? length : SECTORS * 512 - at);
+        data += length;
+        size -= length;
+    }
+}
+
+static void make_boot_right(uint8_t *disk)
+{
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < 11 * 512; i++)
+        if (i != 106 && i != 107 && i != 112)
+            sum = (sum << 31 | sum >> 1) + disk[i];
+    for (uint32_t i = 0; i < 512; i += 4)
+        put_le32(disk + 11 * 512 + i, sum);
+}
+
+static void make_sets_right(uint8_t *root, size_t entries)
+{
+    for (size_t i = 0; i < entries; i++) {
+        uint8_t *entry = root + i * EXFAT_ENTRY;
+        unsigned count = exfat_set_count(entry);
+        if (count && count <= entries - i)
+            put_le16(entry + 2, exfat_set_sum(entry, count));
+    }
+}
+
+struct counts {
+    int all, repaired;
+};
+
+static void note(const struct finding *finding, void *data)
+{
+    struct counts *counts = data;
+    counts->all++;
+    counts->repaired += finding->repaired;
+}
+
+static int check(struct recorder *recorder, bool repair, struct counts *counts)
+{
+    struct check_options options = {.repair = repair};
+    struct medium *medium = open_medium(recorder);
+    *counts = (struct counts){0};
+    int r = exfat_check(medium, &options, note, counts, NULL);
+    if (medium_close(medium, NULL) != 0)
+        abort();
+    return r;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct counts first, second;
+    if (!formatted)
+        format_once();
+    if (size == 0)
+        return 0;
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    uint8_t *disk = recorder_disk(recorder);
+    memcpy(disk, formatted, SECTORS * 512);
+    fill(disk, data + 1, size - 1);
+    if (!(data[0] & BOOT_SUMS))
+        make_boot_right(disk);
+    uint64_t heap = (uint64_t)get_le32(disk + 88) * 512;
+    uint64_t root = heap + (uint64_t)(get_le32(disk + 96) - 2) * 4096;
+    if (!(data[0] & SET_SUMS) && heap < SECTORS * 512 && root < SECTORS * 512 - 4096)
+        make_sets_right(disk + root, 4096 / EXFAT_ENTRY);
+    int r = check(recorder, true, &first);
+    if (r >= 0 && check(recorder, false, &second) != second.all)
+        abort();
+    if (r >= 0 && second.all > first.all - first.repaired)
+        abort();
+    recorder_destroy(recorder);
+    return 0;
+}
