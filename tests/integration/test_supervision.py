@@ -609,8 +609,7 @@ def full_files_of_a_log_are_packed_and_read_all_the_same(instance, images):
     assert instance.cloche("logs", "box").lines == lines
     instance.cloche("start", "box")
     wait_for(lambda: "log.2" not in log_files(instance, "box") and "log.packing" not in log_files(instance, "box"))
-    wait_for(lambda: instance.cloche("logs", "--tail", "1", "box").lines == ["line 899"])
-    assert instance.cloche("logs", "box").lines == lines + lines
+    wait_for(lambda: instance.cloche("logs", "box").lines == lines + lines)
     # One that is damaged is said to be.
     log.with_name("log.3.gz").write_bytes(b"no such thing")
     assert "cannot be unpacked" in instance.cloche("logs", "box", code=1).err
