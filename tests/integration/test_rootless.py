@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 
-from harness import Outside, main, run, test, wait_for
+from harness import Outside, main, program, run, test, wait_for
 from user_engine import Engine, user_processes, with_engine
 from users import User
 
@@ -67,6 +67,72 @@ def containers_of_an_ordinary_user_reach_other_machines(images, scratch):
             server.wait()
             engine.cloche("system", "remove", "--force")
         wait_for(lambda: not user_processes(user), what="nothing runs")
+
+
+@test
+def the_way_to_other_machines_comes_back(images, scratch):
+    """It is not there at first, pasta ends, and so does who watches it."""
+    with Outside() as outside, User(scratch) as user, tun_for_everybody(scratch):
+        engine = Engine(user)
+        archive = user.home / "small.tar"
+        shutil.copy(images.docker_archive(), archive)
+        user.own(archive)
+        (scratch / "www").mkdir()
+        (scratch / "www/index.html").write_text("outside\n")
+        server = subprocess.Popen(["nsenter", "--net", "--target", str(outside.keeper.pid), "busybox", "httpd", "-f",
+                                   "-p", "8099", "-h", str(scratch / "www")])
+
+        def is_reached():
+            return engine.cloche("exec", "one", "wget", "-q", "-O", "-", f"http://{Outside.there}:8099/",
+                                 code=None).out == "outside\n"
+
+        def kill(name):
+            for pid in filter(str.isdigit, os.listdir("/proc")):
+                path = pathlib.Path("/proc", pid)
+                try:
+                    if path.stat().st_uid == user.uid and (path / "comm").read_text().startswith(name):
+                        os.kill(int(pid), signal.SIGKILL)
+                except OSError:
+                    pass
+        try:
+            engine.cloche("load", "-i", archive)
+            engine.cloche("run", "-d", "--name", "one", "small:1", "sleep", "1000")
+            assert not is_reached()
+            run("ip", "route", "add", "default", "via", Outside.there)
+            wait_for(is_reached, what="a way that came later")
+            kill("pas")
+            wait_for(is_reached, what="a way again")
+            kill("cloche-pasta")
+            kill("pas")
+            assert not is_reached()
+            engine.kill_daemon()
+            wait_for(is_reached, what="a way by the next daemon")
+        finally:
+            server.kill()
+            server.wait()
+            engine.cloche("system", "remove", "--force")
+        wait_for(lambda: not user_processes(user), what="nothing runs")
+
+
+@with_engine
+def a_launcher_that_is_killed_leaves_what_the_next_one_finds(engine):
+    programs = engine.user.home / "bin"
+    programs.mkdir()
+    engine.user.own(programs)
+    path = engine.env["PATH"]
+    for name in ("newuidmap", "pasta"):
+        engine.cloche("system", "remove", "--force")
+        wait_for(lambda: not user_processes(engine.user), what="nothing runs")
+        (programs / name).write_text(f"#!/bin/sh\n> {programs}/{name}.called\nexec sleep 4\n")
+        (programs / name).chmod(0o755)
+        engine.env["PATH"] = f"{programs}:{path}"
+        started = subprocess.Popen(engine.argv(program("cloched")), stdin=subprocess.DEVNULL)
+        wait_for((programs / f"{name}.called").exists, what=f"it waits for {name}")
+        started.kill()
+        started.wait()
+        (programs / name).unlink()
+        engine.env["PATH"] = path
+        assert engine.cloche("ps", "-q").out == ""
 
 
 NAME_SERVER = """

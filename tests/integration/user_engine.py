@@ -19,10 +19,12 @@ class Engine:
         self.env = {"HOME": str(user.home), "XDG_RUNTIME_DIR": str(user.runtime_folder),
                     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CLOCHE_LIBEXEC": str(PROGRAMS)}
 
+    def argv(self, *words):
+        return ["setpriv", "--reuid", str(self.user.uid), "--regid", str(self.user.uid), "--clear-groups", "env", "-i",
+                *(f"{name}={value}" for name, value in self.env.items()), *map(str, words)]
+
     def cloche(self, *words, code=0, **options):
-        return run("setpriv", "--reuid", self.user.uid, "--regid", self.user.uid, "--clear-groups", "env", "-i",
-                   *(f"{name}={value}" for name, value in self.env.items()), program("cloche"), *words, code=code,
-                   **options)
+        return run(*self.argv(program("cloche"), *words), code=code, **options)
 
     def daemon_pid(self):
         return int((self.run_folder / "cloched.pid").read_text())

@@ -4,20 +4,21 @@
  *     lock                   one launcher at a time
  *     find_holder            namespaces of an earlier daemon, whose containers may live
  *     rootless_cgroup_enter  where systemd delegates one to the user
- *     make_holder            else: a child with new ones; newuidmap, newgidmap and pasta, from
- * outside rootless_ports_ensure  a child that stays outside, for published ports join this process
- * comes in, becomes root there and executes itself again
+ *     make_holder            else: a child with new ones; newuidmap and newgidmap from outside
+ *     rootless_pasta_ensure  a child that stays outside, for the way to other machines
+ *     rootless_ports_ensure  the same, for published ports
+ *     join                   this process comes in, becomes root there and executes itself again
  */
 #include "rootless.h"
 #include "rootless_cgroup.h"
 #include "rootless_names.h"
+#include "rootless_pasta.h"
 #include "rootless_ports.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <net/if.h>
-#include <poll.h>
 #include <pwd.h>
 #include <sched.h>
 #include <signal.h>
@@ -34,27 +35,24 @@
 
 #include <base/alloc.h>
 #include <base/file.h>
-#include <base/log.h>
 #include <base/process.h>
 #include <base/text.h>
 
 enum {
     PID_MAX_TEXT = 16,
     IDS_FILE_MAX = 1024 * 1024,
-    PASTA_MS = 5000,
-    PASTA_STEP_MS = 10,
 };
 
-static const char holder_file[] = "rootless.pid", pasta_file[] = "pasta.pid";
+static const char holder_file[] = "rootless.pid";
 
 static char *file_of(const struct instance *instance, const char *name)
 {
     return xasprintf("%s/%s", instance->run, name);
 }
 
-static pid_t read_pid(const struct instance *instance, const char *name)
+static pid_t read_pid(const struct instance *instance)
 {
-    _cleanup_free_ char *path = file_of(instance, name);
+    _cleanup_free_ char *path = file_of(instance, holder_file);
     _cleanup_free_ char *text = NULL;
     uint64_t pid = 0;
 
@@ -74,7 +72,7 @@ static pid_t find_holder(const struct instance *instance)
 
     if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0)
         return 0;
-    return read_pid(instance, holder_file);
+    return read_pid(instance);
 }
 
 static void raise_loopback(void)
@@ -116,7 +114,8 @@ static void be_holder(int talk, int lock_fd, const char *resolv_conf)
         (resolv_conf && mount(resolv_conf, "/etc/resolv.conf", NULL, MS_BIND, NULL) < 0))
         _exit(1);
     raise_loopback();
-    if (write(talk, &byte, 1) < 0)
+    /* Its number is written before it stays: without that nobody would find who has the lock. */
+    if (write(talk, &byte, 1) < 0 || read(talk, &byte, 1) != 1)
         _exit(1);
     hold(lock_fd);
 }
@@ -183,70 +182,7 @@ static int map_ids(const char *program, const char *file, pid_t pid, uint32_t ow
     return r == -ENOENT ? (error_hint(err, "install the package uidmap"), r) : r;
 }
 
-/* It has said its number when it is attached; one that cannot ends before. */
-static int wait_for_pasta(const struct instance *instance, const struct process *pasta)
-{
-    struct pollfd ended = {.fd = pasta->pidfd, .events = POLLIN};
-
-    for (int waited = 0; waited < PASTA_MS; waited += PASTA_STEP_MS) {
-        if (read_pid(instance, pasta_file) == pasta->pid)
-            return 0;
-        if (poll(&ended, 1, PASTA_STEP_MS) > 0)
-            return -ECHILD;
-    }
-    return -ETIMEDOUT;
-}
-
-/* No port of either side is the other's. It lives as long as the namespaces. */
-static void attach_pasta(const struct instance *instance, pid_t pid)
-{
-    _cleanup_free_ char *file = file_of(instance, pasta_file);
-    _cleanup_free_ char *target = xasprintf("%d", pid);
-    _cleanup_error_ struct error err = ERROR_INIT;
-    char *const argv[] = {(char *)"pasta",
-                          (char *)"--foreground",
-                          (char *)"--stderr",
-                          (char *)"--quiet",
-                          (char *)"--config-net",
-                          (char *)"--no-map-gw",
-                          (char *)"--dns-forward",
-                          (char *)ROOTLESS_NAME_SERVER,
-                          (char *)"--pid",
-                          file,
-                          (char *)"-t",
-                          (char *)"none",
-                          (char *)"-u",
-                          (char *)"none",
-                          (char *)"-T",
-                          (char *)"none",
-                          (char *)"-U",
-                          (char *)"none",
-                          target,
-                          NULL};
-    const int fds[] = {-1, -1, STDERR_FILENO};
-    const struct process_spec spec = {.path = "pasta",
-                                      .argv = argv,
-                                      .fds = fds,
-                                      .fds_count = ARRAY_SIZE(fds),
-                                      .new_session = true};
-    struct process process;
-
-    unlink(file);
-    int r = process_spawn(&spec, &process, &err);
-    if (r == 0) {
-        r = wait_for_pasta(instance, &process);
-        close_fd(process.pidfd);
-        if (r < 0)
-            error_set(&err, r,
-                      r == -ECHILD ? "it ended; is there a way to other machines?"
-                                   : "it is not ready in time");
-    }
-    if (r < 0)
-        log_failure(LOG_WARNING, &err,
-                    "containers reach no other machines: pasta (package passt) is not attached");
-}
-
-static int prepare_holder(const struct instance *instance, pid_t pid, int talk, struct error *err)
+static int prepare_holder(pid_t pid, int talk, struct error *err)
 {
     int error = 0;
     char byte = 1;
@@ -263,8 +199,6 @@ static int prepare_holder(const struct instance *instance, pid_t pid, int talk, 
         r = map_ids("newgidmap", "/etc/subgid", pid, getegid(), err);
     if (r == 0 && (write(talk, &byte, 1) != 1 || read(talk, &byte, 1) != 1))
         r = error_set(err, -EIO, "the process for the namespaces died");
-    if (r == 0)
-        attach_pasta(instance, pid);
     return r;
 }
 
@@ -274,6 +208,7 @@ static int make_holder(const struct instance *instance, pid_t *ret, struct error
     _cleanup_close_ int lock =
         open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     _cleanup_free_ char *resolv_conf = rootless_names_write(instance);
+    const char go = 1;
     int talk[2];
 
     if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
@@ -289,8 +224,8 @@ static int make_holder(const struct instance *instance, pid_t *ret, struct error
     _cleanup_close_ int own = talk[0];
     int r = pid < 0 ? error_errno(err, errno, "fork") : 0;
     if (r == 0)
-        r = prepare_holder(instance, pid, own, err);
-    if (r == 0 && dprintf(lock, "%d\n", pid) < 0)
+        r = prepare_holder(pid, own, err);
+    if (r == 0 && (dprintf(lock, "%d\n", pid) < 0 || write(own, &go, 1) != 1))
         r = error_errno(err, errno, "write %s", path);
     if (r < 0 && pid > 0)
         kill(pid, SIGKILL);
@@ -338,6 +273,8 @@ int rootless_enter(const struct instance *instance, const char *libexec, char **
     if (holder == 0)
         r = make_holder(instance, &holder, err);
     if (r == 0)
+        r = rootless_pasta_ensure(instance, holder, err);
+    if (r == 0)
         r = rootless_ports_ensure(instance, holder, err);
     return r < 0 ? r : join(instance, holder, argv, err);
 }
@@ -350,15 +287,9 @@ bool rootless_is_inside(const struct instance *instance)
 void rootless_end(const struct instance *instance)
 {
     const pid_t holder = find_holder(instance);
-    const pid_t pasta = read_pid(instance, pasta_file);
-    _cleanup_free_ char *command = xasprintf("/proc/%d/comm", pasta);
-    _cleanup_free_ char *name = NULL;
 
     if (holder == 0)
         return;
-    /* By its name: it holds no lock. */
-    if (pasta > 0 && file_read_at(AT_FDCWD, command, PID_MAX_TEXT, &name, NULL, NULL) >= 0 &&
-        text_starts_with(name, "pas"))
-        kill(pasta, SIGTERM);
+    rootless_pasta_end(instance, holder);
     kill(holder, SIGKILL);
 }
