@@ -202,6 +202,14 @@ bool namespace_is_bound(const char *path)
     return statfs(path, &status) == 0 && status.f_type == NSFS_MAGIC;
 }
 
+bool namespace_is_same(const char *path, int fd)
+{
+    struct stat bound, wanted;
+
+    return stat(path, &bound) == 0 && fstat(fd, &wanted) == 0 && bound.st_dev == wanted.st_dev &&
+           bound.st_ino == wanted.st_ino;
+}
+
 void namespace_unbind(const struct cni_request *request, const char *container)
 {
     _cleanup_free_ char *path = namespace_path(request, container);

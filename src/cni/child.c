@@ -4,6 +4,7 @@
  *     read_request       from the daemon, bounded
  *     add                what an earlier life of the container left goes; the list is found; each
  *                        attachment is on disk before its chain begins; all of them or none
+ *     connect            one more attachment of a container that runs
  *     settle             DEL of what nobody has, CHECK of what runs
  *     look               whether a list is there with all its plug-ins
  *     write_answer
@@ -224,6 +225,35 @@ static int add(const struct cni_request *request, struct cni_answer *answer, str
     return r;
 }
 
+/* Others of it stay what they are, unless they are of an earlier life. */
+static int connect_one(const struct cni_request *request, struct cni_answer *answer,
+                       struct error *err)
+{
+    if (request->attachments_count != 1)
+        return error_set(err, -EINVAL, "not one attachment");
+    struct cni_attachment *attachment = request->attachments[0];
+    _cleanup_free_ char *netns = namespace_path(request, attachment->container);
+    _cleanup_close_ int lock = -1;
+    int r = find_list(request, attachment, err);
+
+    if (r == 0)
+        r = attachment_lock(request, attachment->container, &lock, err);
+    if (r == 0 && !namespace_is_same(netns, CNI_NAMESPACE_FD)) {
+        remove_earlier(request, attachment->container, answer);
+        r = namespace_bind(request, attachment->container, CNI_NAMESPACE_FD, err);
+    }
+    if (r < 0)
+        return r;
+    answer->results = xnew_array(struct cni_result *, 2);
+    r = add_one(request, attachment, netns, &answer->results[0], err);
+    answer->results_count = answer->results[0] != NULL;
+    if (r < 0) {
+        take_back(request, 1, answer);
+        unbind_unused(request, attachment->container);
+    }
+    return r;
+}
+
 /* --- settle, look ----------------------------------------------------------------------------- */
 
 static void settle_check(const struct cni_request *request, const char *name,
@@ -291,6 +321,8 @@ static int carry_out(const struct cni_request *request, struct cni_answer *answe
 {
     if (text_equal(request->command, "add"))
         return add(request, answer, err);
+    if (text_equal(request->command, "connect"))
+        return connect_one(request, answer, err);
     return text_equal(request->command, "look") ? look(request, err) : settle(request, answer);
 }
 

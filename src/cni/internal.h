@@ -76,6 +76,8 @@ int namespace_bind(const struct cni_request *request, const char *container, int
                    struct error *err);
 /* Whether it is there: after the machine's restart it is not. */
 bool namespace_is_bound(const char *path);
+/* Whether it is this one, and not that of an earlier life. */
+bool namespace_is_same(const char *path, int fd);
 /* What is not there is no error. */
 void namespace_unbind(const struct cni_request *request, const char *container);
 

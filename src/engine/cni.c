@@ -314,6 +314,19 @@ static struct place *next_held(const struct container *container, size_t *index)
     return NULL;
 }
 
+static int take_result(struct place *place, struct cni_result *result, struct cni_dns **ret_dns,
+                       struct error *err)
+{
+    int r = cni_result_read(result, place->interface.name, &place->found, err);
+
+    place->interface.address = place->found.address;
+    place->interface.address6 = place->found.address6;
+    memcpy(place->interface.mac, place->found.mac, sizeof(place->found.mac));
+    if (!*ret_dns && result->dns)
+        *ret_dns = steal_ptr(result->dns);
+    return r;
+}
+
 static int take_results(struct container *container, const struct cni_answer *answer,
                         struct cni_dns **ret_dns, struct error *err)
 {
@@ -321,16 +334,8 @@ static int take_results(struct container *container, const struct cni_answer *an
     size_t index = 0, count = 0;
     int r = 0;
 
-    while (r == 0 && (place = next_held(container, &index)) && count < answer->results_count) {
-        struct cni_result *result = answer->results[count++];
-
-        r = cni_result_read(result, place->interface.name, &place->found, err);
-        place->interface.address = place->found.address;
-        place->interface.address6 = place->found.address6;
-        memcpy(place->interface.mac, place->found.mac, sizeof(place->found.mac));
-        if (!*ret_dns && result->dns)
-            *ret_dns = steal_ptr(result->dns);
-    }
+    while (r == 0 && (place = next_held(container, &index)) && count < answer->results_count)
+        r = take_result(place, answer->results[count++], ret_dns, err);
     return r;
 }
 
@@ -408,27 +413,149 @@ static void on_left(const struct error *err, const struct cni_answer *answer, vo
     leave_done(data);
 }
 
-void cni_leave(struct container *container, void (*done)(void *data), void *data)
+/* Takes over the names. */
+static void leave_names(struct container *container, char **names, struct leave_call *call)
 {
-    struct cni_request request = {.command = (char *)"settle"};
-    struct leave_call *call = xnew(struct leave_call);
+    struct cni_request request = {
+        .command = (char *)"settle", .remove = names, .remove_count = strv_length(names)};
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    *call = (struct leave_call){done, data};
-    for (size_t i = 0; i < container->places_count; i++) {
-        struct place *place = container->places[i];
-
-        if (!place->attached)
-            continue;
-        strv_take(&request.remove, cni_attachment_name(container->id, place->endpoint_id));
-        request.remove_count++;
-        place->attached = false;
-    }
     if (run_child(container->engine, &request, -1, on_left, call, &err) < 0) {
         log_failure(LOG_WARNING, &err, "networks of %.12s are not taken back", container->id);
         leave_done(call);
     }
-    strv_free(request.remove);
+    strv_free(names);
+}
+
+static void take_name(const struct container *container, struct place *place, char ***names)
+{
+    if (place->attached)
+        strv_take(names, cni_attachment_name(container->id, place->endpoint_id));
+    place->attached = false;
+}
+
+void cni_leave(struct container *container, void (*done)(void *data), void *data)
+{
+    struct leave_call *call = xnew(struct leave_call);
+    char **names = NULL;
+
+    *call = (struct leave_call){done, data};
+    for (size_t i = 0; i < container->places_count; i++)
+        take_name(container, container->places[i], &names);
+    leave_names(container, names, call);
+}
+
+void cni_leave_place(struct container *container, struct place *place)
+{
+    char **names = NULL;
+
+    take_name(container, place, &names);
+    leave_names(container, names, xnew(struct leave_call));
+}
+
+/* --- one place of a container that runs ------------------------------------------------------- */
+
+struct place_call {
+    struct container *container; /* a reference; its operation keeps the place */
+    struct place *place;
+    char *name; /* owned; of the attachment: the place forgets it when it is released */
+    cni_added added;
+    cni_done left;
+    void *data;
+};
+
+static struct place_call *place_call_new(struct container *container, struct place *place,
+                                         void *data)
+{
+    struct place_call *call = xnew(struct place_call);
+
+    call->container = container_ref(container);
+    call->place = place;
+    call->name = cni_attachment_name(container->id, place->endpoint_id);
+    call->data = data;
+    return call;
+}
+
+static void place_call_free(struct place_call *call)
+{
+    container_unref(call->container);
+    free(call->name);
+    free(call);
+}
+
+/* The container may have ended meanwhile, whose DEL may have come before this ADD. */
+static void on_place_added(const struct error *err, const struct cni_answer *answer, void *data)
+{
+    struct place_call *call = data;
+    struct place *place = call->place;
+    _cleanup_error_ struct error own = ERROR_INIT;
+    struct cni_dns *dns = NULL;
+    int r = 0;
+
+    if (!err && !place->attached) {
+        char **names = NULL;
+
+        strv_append(&names, call->name);
+        leave_names(call->container, names, xnew(struct leave_call));
+        r = error_set(&own, -EIO, "the container ended while it was connected");
+    } else if (!err && answer->results_count == 1) {
+        r = take_result(place, answer->results[0], &dns, &own);
+    } else if (!err) {
+        r = error_set(&own, -EBADMSG, "the plug-ins gave no result");
+    }
+    engine_settle(&own, r);
+    if (err) /* the child has taken back what it did */
+        place->attached = false;
+    call->added(err ? err : (own.code ? &own : NULL), dns, call->data);
+    place_call_free(call);
+}
+
+int cni_connect(struct container *container, struct place *place, int netns_fd, cni_added done,
+                void *data, struct error *err)
+{
+    struct cni_attachment *attachments[] = {attachment_of(container, place), NULL};
+    struct cni_request request = {
+        .command = (char *)"connect", .attachments = attachments, .attachments_count = 1};
+    struct place_call *call = place_call_new(container, place, data);
+
+    call->added = done;
+    place->attached = true;
+    int r = run_child(container->engine, &request, netns_fd, on_place_added, call, err);
+    cni_attachment_free(attachments[0]);
+    if (r < 0) {
+        place->attached = false;
+        place_call_free(call);
+    }
+    return r;
+}
+
+static void on_place_left(const struct error *err, const struct cni_answer *answer, void *data)
+{
+    struct place_call *call = data;
+    _cleanup_error_ struct error own = ERROR_INIT;
+
+    if (!err && answer->warnings_count > 0)
+        error_set(&own, -EIO, "%s", answer->warnings[0]);
+    const struct error *failed = err ? err : (own.code ? &own : NULL);
+    call->place->attached = failed && call->place->held;
+    call->left(failed, call->data);
+    place_call_free(call);
+}
+
+int cni_disconnect(struct container *container, struct place *place, cni_done done, void *data,
+                   struct error *err)
+{
+    struct place_call *call = place_call_new(container, place, data);
+    char *names[] = {call->name, NULL};
+    struct cni_request request = {.command = (char *)"settle", .remove = names, .remove_count = 1};
+
+    call->left = done;
+    int r = run_child(container->engine, &request, -1, on_place_left, call, err);
+    if (r < 0)
+        place_call_free(call);
+    else
+        place->attached = false;
+    return r;
 }
 
 /* --- after a restart -------------------------------------------------------------------------- */

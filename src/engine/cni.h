@@ -22,11 +22,22 @@ typedef void (*cni_added)(const struct error *err, struct cni_dns *dns, void *da
 int cni_add(struct container *container, int netns_fd, cni_added done, void *data,
             struct error *err);
 
+/* The same for one more place of a container that runs, which is held. */
+int cni_connect(struct container *container, struct place *place, int netns_fd, cni_added done,
+                void *data, struct error *err);
+/* DEL for one place of a container that runs. done comes later, not when this fails. What fails
+ * leaves the place attached; for the container's end that comes meanwhile it is logged. */
+int cni_disconnect(struct container *container, struct place *place, cni_done done, void *data,
+                   struct error *err);
+
 /* Whether plug-ins have to be told that it ends. */
 bool cni_is_attached(const struct container *container);
 /* DEL for all its places; what fails is logged, and tried again at the container's next start and
  * by the next daemon. done (or NULL) comes in any case, perhaps during the call. */
 void cni_leave(struct container *container, void (*done)(void *data), void *data);
+
+/* The same for one place, and nobody waits for it. */
+void cni_leave_place(struct container *container, struct place *place);
 
 /* After an earlier daemon: DEL of what no container has that was adopted, CHECK of the others. */
 void cni_settle(struct engine *engine);

@@ -15,6 +15,7 @@
 #include <base/text.h>
 
 #include "bundle.h"
+#include "cni.h"
 #include "events.h"
 #include "linked.h"
 #include "nameserver.h"
@@ -30,8 +31,9 @@ struct change_operation {
     struct api_endpoint *endpoint; /* owned; connect */
     struct api_container_ports *ports;
     struct record_change change;
-    char *link;       /* owned: of the host, to be deleted */
-    bool names_begin; /* its resolv.conf has to say so */
+    struct place *place; /* of a network of plug-ins, while these are called */
+    char *link;          /* owned: of the host, to be deleted */
+    bool names_begin;    /* its resolv.conf has to say so */
     struct error err;
 };
 
@@ -87,6 +89,18 @@ static void commit(struct change_operation *change)
     disk_submit(container->engine->disk, &change->job);
 }
 
+static void change_applied(struct change_operation *change, int r)
+{
+    engine_settle(&change->err, r);
+    if (r < 0)
+        operation_finish(&change->base, &change->err, false);
+    else
+        commit(change);
+}
+
+/* Plug-ins are called meanwhile; change_applied() comes later. */
+enum { APPLIES_LATER = 1 };
+
 static void change_begin(struct change_operation *change, int (*apply)(struct change_operation *))
 {
     struct container *container = change->base.container;
@@ -99,11 +113,8 @@ static void change_begin(struct change_operation *change, int (*apply)(struct ch
                       container->name);
     else
         r = apply(change);
-    engine_settle(&change->err, r);
-    if (r < 0)
-        operation_finish(&change->base, &change->err, false);
-    else
-        commit(change);
+    if (r != APPLIES_LATER)
+        change_applied(change, r);
 }
 
 static void change_release(struct operation *operation)
@@ -142,11 +153,6 @@ static int may_connect(struct container *container, const struct network *networ
                          "cannot be connected to any other network");
     if (network->kind == NETWORK_NONE)
         return error_set(err, -EPERM, "container cannot be connected to the network none");
-    if (network->kind == NETWORK_CNI && is_live(container)) {
-        error_set(err, -EPERM, "network %s is one of plug-ins, and the container runs",
-                  network->record->name);
-        return error_hint(err, "connect it while it is stopped"), -EPERM;
-    }
     if (places_find(container, network))
         return error_set(err, -EPERM, "endpoint with name %s already exists in network %s",
                          container->name, network->record->name);
@@ -201,6 +207,63 @@ static int connect_running(struct change_operation *change, struct place *place)
     return 0;
 }
 
+/* Plug-ins get ports at the start alone. */
+static int may_be_main(const struct container *container, const struct place *place,
+                       struct error *err)
+{
+    const struct api_container_spec *spec = container->effective;
+
+    if (places_main(container) != place || (container->publications_count == 0 &&
+                                            spec->ports_count == 0 && !spec->publish_all_ports))
+        return 0;
+    error_set(err, -EPERM,
+              "network %s is one of plug-ins: the container's ports would lead there, which its "
+              "plug-ins get at the start",
+              place->network->record->name);
+    return error_hint(err, "connect it while it is stopped"), -EPERM;
+}
+
+static void on_plugins_added(const struct error *err, struct cni_dns *dns, void *data)
+{
+    struct change_operation *change = data;
+    struct container *container = change->base.container;
+    struct place *place = change->place;
+
+    cni_dns_free(dns); /* the container has its resolv.conf */
+    if (!err) {
+        event_container_network(container, place->network, "connect");
+        change_applied(change, 0);
+        return;
+    }
+    error_set(&change->err, err->code, "%s", error_message(err));
+    if (err->hint)
+        error_hint(&change->err, "%s", err->hint);
+    if (place->attached)
+        cni_leave_place(container, place);
+    place_release(place);
+    place_remove(container, place);
+    change_applied(change, change->err.code);
+}
+
+static int connect_plugins(struct change_operation *change, struct place *place)
+{
+    struct container *container = change->base.container;
+    _cleanup_close_ int netns = -1;
+    int r = container_open_netns(container, &netns, &change->err);
+
+    if (r == 0)
+        r = place_hold(container, place, &change->err);
+    if (r == 0)
+        r = may_be_main(container, place, &change->err);
+    change->place = place;
+    if (r == 0)
+        r = cni_connect(container, place, netns, on_plugins_added, change, &change->err);
+    if (r == 0)
+        return APPLIES_LATER;
+    place_release(place);
+    return r;
+}
+
 static int connect_apply(struct change_operation *change)
 {
     struct container *container = change->base.container;
@@ -216,7 +279,9 @@ static int connect_apply(struct change_operation *change)
     struct place *place = place_new(container, network->record->name, change->endpoint);
     place->network = network;
     memcpy(place->network_id, network->id, sizeof(place->network_id));
-    r = is_live(container) ? connect_running(change, place) : 0;
+    if (is_live(container))
+        r = network->kind == NETWORK_CNI ? connect_plugins(change, place)
+                                         : connect_running(change, place);
     if (r < 0)
         place_remove(container, place);
     return r;
@@ -282,12 +347,68 @@ static int change_main(struct container *container, struct place *leaving, struc
     return r;
 }
 
+/* Plug-ins get ports, and make routes, at the start alone. */
+static int may_leave(const struct container *container, struct place *leaving, struct error *err)
+{
+    const bool was_main = places_main(container) == leaving;
+
+    leaving->held = false;
+    const struct place *next = places_main(container);
+    leaving->held = true;
+    if (!was_main || (!container->ports_by_plugins && (!next || next->network->kind != NETWORK_CNI)))
+        return 0;
+    if (container->ports_by_plugins)
+        error_set(err, -EPERM, "its ports were published by plug-ins of network %s",
+                  leaving->network->record->name);
+    else
+        error_set(err, -EPERM,
+                  "the container's way out would be network %s, whose plug-ins make routes at the "
+                  "start",
+                  next->network->record->name);
+    return error_hint(err, "disconnect it while it is stopped"), -EPERM;
+}
+
+static void on_plugins_left(const struct error *err, void *data)
+{
+    struct change_operation *change = data;
+    struct container *container = change->base.container;
+    struct place *place = change->place;
+
+    if (err && place->held) {
+        error_set(&change->err, err->code, "%s", error_message(err));
+        change_applied(change, change->err.code);
+        return;
+    }
+    nameserver_leave(container, place);
+    if (place->held)
+        event_container_network(container, place->network, "disconnect");
+    place_release(place);
+    place_remove(container, place);
+    nameserver_policy(container);
+    change_applied(change, 0);
+}
+
+static int disconnect_plugins(struct change_operation *change, struct place *place)
+{
+    struct container *container = change->base.container;
+    int r = may_leave(container, place, &change->err);
+
+    if (r == 0 && places_main(container) == place)
+        r = change_main(container, place, &change->err);
+    change->place = place;
+    if (r == 0)
+        r = cni_disconnect(container, place, on_plugins_left, change, &change->err);
+    return r < 0 ? r : APPLIES_LATER;
+}
+
 static int disconnect_running(struct change_operation *change, struct place *place)
 {
     struct container *container = change->base.container;
     struct network *network = place->network;
-    int r = places_main(container) == place ? change_main(container, place, &change->err) : 0;
+    int r = may_leave(container, place, &change->err);
 
+    if (r == 0 && places_main(container) == place)
+        r = change_main(container, place, &change->err);
     if (r < 0)
         return r;
     change->link = xstrdup(place->interface.host_name);
@@ -318,11 +439,8 @@ static int disconnect_apply(struct change_operation *change)
                    ? error_set(&change->err, -EPERM, "container %s is not connected to network %s",
                                container->id, network->record->name)
                    : error_set(&change->err, -ENOENT, "network %.128s not found", change->network);
-    if (place->held && network && network->kind == NETWORK_CNI) {
-        error_set(&change->err, -EPERM, "network %s is one of plug-ins, and the container runs",
-                  network->record->name);
-        return error_hint(&change->err, "disconnect it while it is stopped"), -EPERM;
-    }
+    if (place->held && place->network->kind == NETWORK_CNI)
+        return disconnect_plugins(change, place);
     if (place->held)
         return disconnect_running(change, place);
     place_remove(container, place);
