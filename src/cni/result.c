@@ -98,6 +98,15 @@ static int check_dns(const struct cni_dns *dns, struct error *err)
     return 0;
 }
 
+static bool leads_out(const struct cni_result *result)
+{
+    for (size_t i = 0; i < result->routes_count; i++) {
+        if (text_ends_with(result->routes[i]->dst, "/0"))
+            return true;
+    }
+    return false;
+}
+
 int cni_result_read(const struct cni_result *result, const char *link, struct cni_addresses *ret,
                     struct error *err)
 {
@@ -114,6 +123,8 @@ int cni_result_read(const struct cni_result *result, const char *link, struct cn
         if (interface->mac && !text_empty(interface->sandbox) && text_equal(interface->name, link))
             take_mac(interface->mac, found.mac);
     }
+    found.has_name_servers = result->dns && result->dns->nameservers_count > 0;
+    found.leads_out = leads_out(result);
     if (r == 0)
         *ret = found;
     return r;

@@ -324,6 +324,10 @@ static int take_result(struct place *place, struct cni_result *result, struct cn
     memcpy(place->interface.mac, place->found.mac, sizeof(place->found.mac));
     if (!*ret_dns && result->dns)
         *ret_dns = steal_ptr(result->dns);
+    if (r == 0 && place->found.has_name_servers && place->wanted->links_count > 0)
+        r = error_set(err, -EINVAL,
+                      "network %s: its plug-ins name a name server, which knows no links",
+                      place->network->record->name);
     return r;
 }
 
@@ -627,6 +631,8 @@ void cni_write_place(const struct place *place, struct record_place *record)
         record->has_prefix_length6 = true;
         record->gateway6 = xstrdup(net_ip_format(&gateway6, text));
     }
+    record->has_name_servers = record->has_has_name_servers = found->has_name_servers;
+    record->leads_out = record->has_leads_out = found->leads_out;
 }
 
 void cni_restore_place(struct place *place, const struct record_place *record)
@@ -635,7 +641,10 @@ void cni_restore_place(struct place *place, const struct record_place *record)
     struct cni_addresses *found = &place->found;
 
     *found =
-        (struct cni_addresses){.prefix = record->prefix_length, .prefix6 = record->prefix_length6};
+        (struct cni_addresses){.prefix = record->prefix_length,
+                               .prefix6 = record->prefix_length6,
+                               .has_name_servers = record->has_name_servers,
+                               .leads_out = record->leads_out};
     if (!record->address || inet_pton(AF_INET, record->address, &found->address) != 1)
         found->prefix = 0;
     if (!record->address6 || inet_pton(AF_INET6, record->address6, &found->address6) != 1)

@@ -33,6 +33,7 @@ struct change_operation {
     struct record_change change;
     struct place *place; /* of a network of plug-ins, while these are called */
     char *link;          /* owned: of the host, to be deleted */
+    bool had_names;      /* before its plug-ins were called */
     bool names_begin;    /* its resolv.conf has to say so */
     struct error err;
 };
@@ -179,6 +180,19 @@ static int connect_interface(struct container *container, int netns, struct plac
     return r;
 }
 
+static void is_connected(struct change_operation *change, struct place *place, bool had_names)
+{
+    struct container *container = change->base.container;
+
+    nameserver_place(container, place);
+    change->names_begin = place_has_names(place) && !had_names;
+    if (change->names_begin)
+        nameserver_adopt(container);
+    else
+        nameserver_policy(container);
+    event_container_network(container, place->network, "connect");
+}
+
 static int connect_running(struct change_operation *change, struct place *place)
 {
     struct container *container = change->base.container;
@@ -197,13 +211,7 @@ static int connect_running(struct change_operation *change, struct place *place)
     r = connect_interface(container, netns, place, main && before != place, err);
     if (r < 0)
         return r;
-    nameserver_place(container, place);
-    change->names_begin = place_has_names(place) && !had_names;
-    if (change->names_begin)
-        nameserver_adopt(container);
-    else
-        nameserver_policy(container);
-    event_container_network(container, place->network, "connect");
+    is_connected(change, place, had_names);
     return 0;
 }
 
@@ -231,7 +239,7 @@ static void on_plugins_added(const struct error *err, struct cni_dns *dns, void 
 
     cni_dns_free(dns); /* the container has its resolv.conf */
     if (!err) {
-        event_container_network(container, place->network, "connect");
+        is_connected(change, place, change->had_names);
         change_applied(change, 0);
         return;
     }
@@ -256,6 +264,7 @@ static int connect_plugins(struct change_operation *change, struct place *place)
     if (r == 0)
         r = may_be_main(container, place, &change->err);
     change->place = place;
+    change->had_names = nameserver_is_needed(container);
     if (r == 0)
         r = cni_connect(container, place, netns, on_plugins_added, change, &change->err);
     if (r == 0)

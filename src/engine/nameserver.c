@@ -23,6 +23,7 @@
 #include "helper.h"
 #include "linked.h"
 #include "nameserver.h"
+#include "place.h"
 
 enum {
     RESOLV_CONF_MAX = 64 * 1024,
@@ -87,8 +88,11 @@ static struct helper *get(struct engine *engine)
 
 bool place_has_names(const struct place *place)
 {
-    return place->held && place->network && !place->network->builtin &&
-           place->network->kind == NETWORK_BRIDGE;
+    if (!place->held || !place->network || place->network->builtin)
+        return false;
+    if (place->network->kind == NETWORK_CNI) /* after ADD */
+        return place->found.prefix > 0 && !place->found.has_name_servers;
+    return place->network->kind == NETWORK_BRIDGE;
 }
 
 char **place_names(const struct container *container, const struct place *place)
@@ -133,7 +137,7 @@ static struct names_place place_message(const struct container *container,
     snprintf(message.network_name, sizeof(message.network_name), "%s",
              place->network->record->name);
     message.address = place->interface.address;
-    message.has_address6 = place->network->subnet6.prefix > 0;
+    message.has_address6 = place_prefix6(place) > 0;
     message.address6 = place->interface.address6;
     return message;
 }
@@ -211,7 +215,9 @@ static bool may_ask_others(const struct container *container)
     for (size_t i = 0; i < container->places_count; i++) {
         const struct place *place = container->places[i];
 
-        if (place->held && !place->network->record->internal)
+        if (place->held && (place->network->kind == NETWORK_CNI
+                                ? place->found.leads_out
+                                : !place->network->record->internal))
             return true;
     }
     return false;

@@ -6,7 +6,8 @@
 
 #include "internal.h"
 
-/* Whether containers find each other by name there: everywhere but on the engine's own networks. */
+/* Whether containers find each other by name there: everywhere but on the engine's own networks,
+ * and on those of plug-ins that name a name server or give no IPv4 address. */
 bool place_has_names(const struct place *place);
 /* All its names there, the best known first; owned by the caller. */
 char **place_names(const struct container *container, const struct place *place);

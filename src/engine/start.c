@@ -443,6 +443,14 @@ static void prepare_disk(struct start_operation *start)
     disk_submit(container->engine->disk, &start->job);
 }
 
+/* Only the result of ADD says whether there are names. */
+static int begin_names(struct start_operation *start, struct error *err)
+{
+    struct container *container = start->base.container;
+
+    return container->names_udp_fd > 0 ? 0 : nameserver_prepare(container, start->netns_fd, err);
+}
+
 static void on_network_added(const struct error *err, struct cni_dns *dns, void *data)
 {
     struct start_operation *start = data;
@@ -452,6 +460,10 @@ static void on_network_added(const struct error *err, struct cni_dns *dns, void 
         error_set(&start->loop_err, err->code, "%s", error_message(err));
         if (err->hint)
             error_hint(&start->loop_err, "%s", err->hint);
+        part_ended(start);
+        return;
+    }
+    if (begin_names(start, &start->loop_err) < 0) {
         part_ended(start);
         return;
     }

@@ -335,6 +335,56 @@ def a_running_container_comes_and_goes(instance, images, scratch, unique):
 
 
 @test
+def containers_find_each_other_by_name(instance, images, scratch, unique):
+    lists = Lists(instance, scratch)
+    bridges = {name: name[0] + unique for name in ("shop", "else", "dumb")}
+    for number, name in enumerate(bridges):
+        own = {"dns": {"nameservers": ["10.123.6.53"]}} if name == "dumb" else {}
+        lists.write(name, {"type": "bridge", "bridge": bridges[name], "isGateway": True,
+                           "ipam": lists.ipam(f"10.123.{number + 4}.0/24"), **own})
+    instance.cloche("load", "-i", images.docker_archive())
+    for name in bridges:
+        instance.cloche("network", "create", "-d", "cni", name)
+
+    def fetch(name, host):
+        return instance.cloche("exec", name, "wget", "-q", "-O", "-", f"http://{host}/", code=None).out
+
+    def servers(name):
+        resolv = instance.cloche("exec", name, "cat", "/etc/resolv.conf").out
+        return [line.split()[1] for line in resolv.splitlines() if line.startswith("nameserver")]
+    try:
+        serve(instance, "web", "shop", "--network-alias", "till")
+        serve(instance, "one", "shop", "--link", "web:counter")
+        serve(instance, "far", "else")
+        assert servers("one") == ["127.0.0.11"]
+        for name in ("web", "till", "counter"):
+            wait_for(lambda: fetch("one", name) == "web\n", what=f"{name} is found")
+        assert fetch("far", "web") == ""
+        # While both run, and under the next daemon.
+        serve(instance, "late", "bridge")
+        assert servers("late") != ["127.0.0.11"]
+        instance.cloche("network", "connect", "--alias", "tail", "shop", "late")
+        assert servers("late") == ["127.0.0.11"]
+        wait_for(lambda: fetch("late", "till") == "web\n" and fetch("one", "tail") == "late\n", what="both are found")
+        instance.kill_daemon()
+        wait_for(lambda: fetch("one", "tail") == "late\n", what="names under the next daemon")
+        instance.cloche("network", "disconnect", "shop", "late")
+        assert fetch("one", "tail") == "" and fetch("late", "web") == ""
+        # Where plug-ins name a name server, that one counts.
+        serve(instance, "two", "dumb")
+        assert servers("two") == ["10.123.6.53"]
+        refused = instance.cloche("run", "--network", "dumb", "--link", "two:x", "small:1", "true", code=125).err
+        assert "network dumb: its plug-ins name a name server" in refused, refused
+        instance.cloche("rm", "-f", "web", "one", "far", "late", "two")
+        instance.cloche("container", "prune", "-f")
+        stays_clean(instance, lists, *bridges)
+    finally:
+        for bridge in bridges.values():
+            run("ip", "link", "delete", bridge, code=None)
+        remove_rules()
+
+
+@test
 def a_running_container_whose_plugins_fail(instance, images, scratch):
     lists = Lists(instance, scratch, limit=5)
     lists.write("full", lists.stub(fail=["ADD"]))

@@ -46,6 +46,8 @@ struct cni_addresses {
     struct in6_addr address6, gateway6;
     uint8_t prefix, prefix6;
     uint8_t mac[6]; /* zero: not told */
+    bool has_name_servers;
+    bool leads_out; /* there is a default route */
 };
 
 /* link: name of the interface in the container. -EBADMSG: an address is none. */
