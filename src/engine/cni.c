@@ -640,11 +640,10 @@ void cni_restore_place(struct place *place, const struct record_place *record)
     struct net_interface *interface = &place->interface;
     struct cni_addresses *found = &place->found;
 
-    *found =
-        (struct cni_addresses){.prefix = record->prefix_length,
-                               .prefix6 = record->prefix_length6,
-                               .has_name_servers = record->has_name_servers,
-                               .leads_out = record->leads_out};
+    *found = (struct cni_addresses){.prefix = record->prefix_length,
+                                    .prefix6 = record->prefix_length6,
+                                    .has_name_servers = record->has_name_servers,
+                                    .leads_out = record->leads_out};
     if (!record->address || inet_pton(AF_INET, record->address, &found->address) != 1)
         found->prefix = 0;
     if (!record->address6 || inet_pton(AF_INET6, record->address6, &found->address6) != 1)

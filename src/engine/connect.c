@@ -221,8 +221,8 @@ static int may_be_main(const struct container *container, const struct place *pl
 {
     const struct api_container_spec *spec = container->effective;
 
-    if (places_main(container) != place || (container->publications_count == 0 &&
-                                            spec->ports_count == 0 && !spec->publish_all_ports))
+    if (places_main(container) != place ||
+        (container->publications_count == 0 && spec->ports_count == 0 && !spec->publish_all_ports))
         return 0;
     error_set(err, -EPERM,
               "network %s is one of plug-ins: the container's ports would lead there, which its "
@@ -364,7 +364,8 @@ static int may_leave(const struct container *container, struct place *leaving, s
     leaving->held = false;
     const struct place *next = places_main(container);
     leaving->held = true;
-    if (!was_main || (!container->ports_by_plugins && (!next || next->network->kind != NETWORK_CNI)))
+    if (!was_main ||
+        (!container->ports_by_plugins && (!next || next->network->kind != NETWORK_CNI)))
         return 0;
     if (container->ports_by_plugins)
         error_set(err, -EPERM, "its ports were published by plug-ins of network %s",

@@ -215,9 +215,9 @@ static bool may_ask_others(const struct container *container)
     for (size_t i = 0; i < container->places_count; i++) {
         const struct place *place = container->places[i];
 
-        if (place->held && (place->network->kind == NETWORK_CNI
-                                ? place->found.leads_out
-                                : !place->network->record->internal))
+        if (place->held &&
+            (place->network->kind == NETWORK_CNI ? place->found.leads_out
+                                                 : !place->network->record->internal))
             return true;
     }
     return false;
