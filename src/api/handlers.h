@@ -20,6 +20,10 @@ void api_done_exec(const struct engine_result *result, void *data);
 /* For image functions: the document is the answer. data: the request. */
 void api_done_document(const struct error *err, const void *document, void *data);
 
+/* To clients that asked for it; item may be NULL. */
+void api_tell_progress(struct rpc_request *request, const char *item, const char *step,
+                       uint64_t done, uint64_t total);
+
 /* The one descriptor that must come along with the call, owned; or -1 after having answered. */
 int api_take_archive(struct rpc_request *request);
 

@@ -1,6 +1,7 @@
 #include <errno.h>
 
 #include <base/alloc.h>
+#include <engine/registry.h>
 
 #include "handlers.h"
 
@@ -50,6 +51,14 @@ static void on_archive_done(const struct error *err, const void *document, void 
     free(call);
 }
 
+static void on_archive_progress(const char *item, const char *step, uint64_t done, uint64_t total,
+                                void *data)
+{
+    struct archive_call *call = data;
+
+    api_tell_progress(call->request, item, step, done, total);
+}
+
 /* Nobody waits for the answer any more: the worker is ended, and answers into the void. */
 static void on_client_gone(struct rpc_request *request, void *data)
 {
@@ -88,7 +97,9 @@ void api_image_load(struct rpc_request *request, const struct api_image_load *pa
     if (fd < 0)
         return;
     struct archive_call *call = new_call(request);
-    call->cancel = engine_image_load(api->engine, fd, on_archive_done, call);
+    call->cancel = engine_image_load(
+        api->engine, fd,
+        &(struct engine_transfer_callbacks){on_archive_done, on_archive_progress, call});
     rpc_request_on_cancel(request, on_client_gone, call);
 }
 
@@ -100,7 +111,9 @@ void api_image_save(struct rpc_request *request, const struct api_image_save *wh
     if (fd < 0)
         return;
     struct archive_call *call = new_call(request);
-    call->cancel = engine_image_save(api->engine, what->names, fd, on_archive_done, call);
+    call->cancel = engine_image_save(
+        api->engine, what->names, fd,
+        &(struct engine_transfer_callbacks){on_archive_done, on_archive_progress, call});
     rpc_request_on_cancel(request, on_client_gone, call);
 }
 

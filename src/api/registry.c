@@ -23,15 +23,21 @@ static void on_done(const struct error *err, const void *document, void *data)
         call->done = true; /* it was over before it was begun: watch() has the call */
 }
 
+void api_tell_progress(struct rpc_request *request, const char *item, const char *step,
+                       uint64_t done, uint64_t total)
+{
+    if (!rpc_request_wants_progress(request))
+        return;
+    _cleanup_free_ char *text = item ? xasprintf("%s: %s", item, step) : xstrdup(step);
+    rpc_request_progress(request, done, total, "bytes", text);
+}
+
 static void on_progress(const char *item, const char *step, uint64_t done, uint64_t total,
                         void *data)
 {
     struct transfer_call *call = data;
 
-    if (!rpc_request_wants_progress(call->request))
-        return;
-    _cleanup_free_ char *text = item ? xasprintf("%s: %s", item, step) : xstrdup(step);
-    rpc_request_progress(call->request, done, total, "bytes", text);
+    api_tell_progress(call->request, item, step, done, total);
 }
 
 /* Nobody waits for the answer any more: the worker is ended, and answers into the void. */

@@ -12,6 +12,7 @@
 #include <store/store.h>
 
 #include "fetch.h"
+#include "image_progress.h"
 
 struct engine_cancel {
     int fd; /* eventfd; readable: cancel */
@@ -43,8 +44,9 @@ struct image_call {
     bool keep_parents;                 /* remove: the steps of builds it stands on */
     int archive_fd;
     struct engine_cancel cancel;
-    char **used_images;      /* owned; image IDs of the containers, for counts */
-    struct image_news *news; /* owned; what to tell when it has succeeded */
+    struct image_progress *progress; /* owned; NULL: not told */
+    char **used_images;              /* owned; image IDs of the containers, for counts */
+    struct image_news *news;         /* owned; what to tell when it has succeeded */
     engine_image_done done;
     void *data;
     struct error err;

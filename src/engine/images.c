@@ -67,6 +67,7 @@ static void image_done(uv_work_t *work, int status)
 
     call->engine->image_calls--;
     call->engine->archives -= call->archive_fd >= 0;
+    image_progress_end(steal_ptr(call->progress));
     tell_news(call);
     call->done(call->err.code ? &call->err : NULL, call->document, call->data);
     json_free(call->type, call->document);
@@ -498,7 +499,7 @@ static int load_step(struct image_call *call, struct error *err)
     spec.request = &request;
     spec.archive_fd = call->archive_fd;
     spec.staging_fd = store_staging_fd(staging);
-    r = image_worker_run(&spec, NULL, NULL, call->cancel.fd, &result, err);
+    r = image_worker_run(&spec, image_progress_take, call->progress, call->cancel.fd, &result, err);
     if (r >= 0)
         r = store_staging_import(staging, result, &loaded, &count, err);
     if (r >= 0)
@@ -532,7 +533,7 @@ static int save_step(struct image_call *call, struct error *err)
     spec.request = request;
     spec.archive_fd = call->archive_fd;
     spec.content_fd = store_content_fd(call->engine->store);
-    r = image_worker_run(&spec, NULL, NULL, call->cancel.fd, &result, err);
+    r = image_worker_run(&spec, image_progress_take, call->progress, call->cancel.fd, &result, err);
     image_worker_result_free(result);
     store_save_finish(call->engine->store, request);
     if (r >= 0)
@@ -552,17 +553,22 @@ struct engine_cancel *image_call_submit_archive(struct image_call *call, int arc
 }
 
 struct engine_cancel *engine_image_load(struct engine *engine, int archive_fd,
-                                        engine_image_done done, void *data)
+                                        const struct engine_transfer_callbacks *callbacks)
 {
-    return image_call_submit_archive(
-        image_call_new(engine, load_step, &api_image_loaded_type, done, data), archive_fd);
+    struct image_call *call =
+        image_call_new(engine, load_step, &api_image_loaded_type, callbacks->done, callbacks->data);
+
+    call->progress = image_progress_new(engine, callbacks->progress, callbacks->data);
+    return image_call_submit_archive(call, archive_fd);
 }
 
 struct engine_cancel *engine_image_save(struct engine *engine, char *const *names, int archive_fd,
-                                        engine_image_done done, void *data)
+                                        const struct engine_transfer_callbacks *callbacks)
 {
-    struct image_call *call = image_call_new(engine, save_step, &api_empty_type, done, data);
+    struct image_call *call =
+        image_call_new(engine, save_step, &api_empty_type, callbacks->done, callbacks->data);
 
+    call->progress = image_progress_new(engine, callbacks->progress, callbacks->data);
     call->names = strv_copy(names);
     return image_call_submit_archive(call, archive_fd);
 }

@@ -53,6 +53,21 @@ def two_layers(images, path, name="two:1"):
 
 
 @test
+def bars_are_drawn_on_a_terminal(instance, images, scratch):
+    with instance.terminal("load", "-i", images.small("small:1")) as terminal:
+        terminal.expect(r"[0-9a-f]{12}: Loading layer \[=+\] ([\d.]+[kM]?B)/\1")
+        terminal.expect("Loaded image: small:1")
+        assert terminal.wait() == 0
+    with instance.terminal("save", "-o", scratch / "small.tar", "small:1") as terminal:
+        terminal.expect(r"[0-9a-f]{12}: Saving layer \[=+\] ([\d.]+[kM]?B)/\1")
+        assert terminal.wait() == 0
+    with instance.terminal("load", "-q", "-i", scratch / "small.tar") as terminal:
+        terminal.expect("^Loaded image: small:1")
+        assert terminal.wait() == 0
+    assert instance.cloche("load", "-i", scratch / "small.tar").out == "Loaded image: small:1\n"
+
+
+@test
 def archives_of_every_form_are_loaded_and_run(instance, images):
     for archive in (images.small(), images.docker_archive(), images.recompressed("gzip"),
                     images.recompressed("zstd"), images.recompressed("plain")):

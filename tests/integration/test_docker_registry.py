@@ -34,6 +34,15 @@ def auth(**words):
     return base64.urlsafe_b64encode(json.dumps(words).encode()).decode()
 
 
+def image_archive(layers, name):
+    """A docker-archive of plain layers, each named by its digest."""
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {},
+                         "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]}}).encode()
+    paths = [f"blobs/sha256/{digest_of(blob).split(':')[1]}" for blob in [*layers, config]]
+    manifest = json.dumps([{"Config": paths[-1], "RepoTags": [name], "Layers": paths[:-1]}]).encode()
+    return tar_of(dict(zip([*paths, "manifest.json"], [*layers, config, manifest])))
+
+
 @test
 def a_pull_tells_of_each_layer(instance, images, scratch):
     layers = [tar_of({f"data{i}": noise(300_000, i)}) for i in range(6)]
@@ -105,6 +114,31 @@ def a_push_tells_of_each_layer(instance, images, scratch):
         lines = lines_of(docker, "POST", "/images/nowhere/push?tag=1", auth())[1]
         assert lines[0]["status"] == "The push refers to repository [docker.io/library/nowhere]", lines
         assert "does not exist locally" in lines[-1]["errorDetail"]["message"], lines
+
+
+@test
+def a_load_tells_of_each_layer(instance, scratch):
+    layers = {digest_of(data): data for data in (tar_of({f"data{i}": noise(400_000, i)}) for i in range(3))}
+    archive = image_archive(list(layers.values()), "three:1")
+
+    def load(query):
+        answer = docker.raw(f"POST /v1.41/images/load{query} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n"
+                            f"Content-Length: {len(archive)}\r\n\r\n".encode() + archive, end=False)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.split()[1] == b"200" and b"application/json" in head, head
+        return [json.loads(line) for line in dechunk(body).split(b"\r\n") if line.strip()]
+
+    docker = Docker(instance)
+    lines = load("?quiet=0")
+    for digest, data in layers.items():
+        of_it = [line for line in lines if line.get("id") == digest.split(":")[1][:12]]
+        assert of_it and {line["status"] for line in of_it} == {"Loading layer"}, lines
+        assert of_it[-1]["progressDetail"] == {"current": len(data), "total": len(data)}, lines
+        assert of_it[-1]["progress"].startswith("[" + "=" * 50 + ">]"), lines
+    assert lines[-1] == {"stream": "Loaded image: three:1\n"} and len(lines) >= 4, lines
+    assert load("?quiet=1") == lines[-1:]
+    (scratch / "three.tar").write_bytes(archive)
+    assert docker("load", "-i", scratch / "three.tar").out == "Loaded image: three:1\n"
 
 
 @test

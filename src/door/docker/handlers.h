@@ -61,6 +61,8 @@ void docker_image_create(struct exchange *exchange);
 void docker_image_push(struct exchange *exchange);
 void docker_image_search(struct exchange *exchange);
 void docker_distribution(struct exchange *exchange);
+/* For call(): how far a pull, push or load is, in docker's lines. */
+void docker_tell_progress(struct exchange *exchange, const struct rpc_progress *progress);
 /* What is in it moves; NULL: there is nothing. Owned. */
 struct docker_auth_config;
 struct api_credentials *docker_credentials_take(struct docker_auth_config *auth);

@@ -353,7 +353,10 @@ void docker_image_load(struct exchange *exchange)
         return;
     }
     call(exchange, "image.load", &how, on_loaded,
-         &(struct call_options){.fds = &fd, .fds_count = 1, .errors = true});
+         &(struct call_options){.fds = &fd,
+                                .fds_count = 1,
+                                .errors = true,
+                                .progress = how.quiet ? NULL : docker_tell_progress});
 }
 
 /* ---- save */

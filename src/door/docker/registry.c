@@ -105,7 +105,8 @@ static void write_bar(struct json_writer *writer, const struct rpc_progress *pro
 /* What has ended has no bar any more. */
 static bool is_under_way(const char *step)
 {
-    static const char *const steps[] = {"Downloading", "Pushing", "Preparing", "Retrying"};
+    static const char *const steps[] = {"Downloading", "Pushing", "Preparing", "Retrying",
+                                        "Loading layer"};
 
     for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
         if (text_equal(step, steps[i]))
@@ -129,7 +130,7 @@ static void write_detail(struct json_writer *writer, const char *step,
 }
 
 /* The call tells of each layer ("0123456789ab: Downloading"), of a tag, or of all of it. */
-static void on_progress(struct exchange *exchange, const struct rpc_progress *progress)
+void docker_tell_progress(struct exchange *exchange, const struct rpc_progress *progress)
 {
     _cleanup_buffer_ struct buffer line = BUFFER_INIT;
     struct json_writer writer;
@@ -138,7 +139,8 @@ static void on_progress(struct exchange *exchange, const struct rpc_progress *pr
     bool is_tag = of_item && text_starts_with(colon + 2, "Pulling from ");
     const char *step = of_item ? colon + 2 : text;
 
-    if (is_under_way(step) && connection_is_behind(exchange->connection))
+    bool whole = progress->has_total && progress->done == progress->total;
+    if (is_under_way(step) && !whole && connection_is_behind(exchange->connection))
         return; /* who does not read is told of a later state */
     json_writer_init(&writer, &line, JSON_COMPACT);
     json_writer_object_begin(&writer);
@@ -207,7 +209,8 @@ static void pull(struct exchange *exchange, const char *repository)
         .credentials = credentials_of(exchange),
     };
 
-    call(exchange, "image.pull", &how, on_pulled, &(struct call_options){.progress = on_progress});
+    call(exchange, "image.pull", &how, on_pulled,
+         &(struct call_options){.progress = docker_tell_progress});
     api_credentials_free(how.credentials);
 }
 
@@ -275,7 +278,8 @@ void docker_image_push(struct exchange *exchange)
 
     answer_begin(exchange, 200, "application/json"); /* failures are told in the stream */
     write_destination(exchange);
-    call(exchange, "image.push", &how, on_pushed, &(struct call_options){.progress = on_progress});
+    call(exchange, "image.push", &how, on_pushed,
+         &(struct call_options){.progress = docker_tell_progress});
     api_credentials_free(how.credentials);
 }
 

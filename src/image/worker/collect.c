@@ -149,6 +149,32 @@ static bool is_document(const char *path, const char *start, size_t length)
            text_ends_with(path, ".json") || text_starts_with(path, blobs_prefix);
 }
 
+/* As docker's lines have it, 12 digits: of the digest that archives put into a layer's name. The
+ * name as it is may hold anything. */
+static char *short_name(const struct load *load, const char *path)
+{
+    enum { DIGEST_DIGITS = 64, SHORT_DIGITS = 12 };
+
+    for (const char *at = path; *at;) {
+        size_t digits = strspn(at, "0123456789abcdef");
+        if (digits == DIGEST_DIGITS)
+            return xstrndup(at, SHORT_DIGITS);
+        at += digits ? digits : 1;
+    }
+    return xasprintf("layer-%zu", load->layers_count + 1);
+}
+
+static int collect_layer(struct load *load, const char *path, struct stream *stream, int64_t size,
+                         struct error *err)
+{
+    _cleanup_free_ char *name = short_name(load, path);
+    _cleanup_stream_ struct stream *told =
+        stream_told(stream, name, "Loading layer", (uint64_t)size);
+    int r = load_layer(load, path, told, err);
+
+    return r < 0 ? r : check_blob_name(path, load->layers[load->layers_count - 1].blob, err);
+}
+
 static int collect_file(struct load *load, const char *path, struct tar *tar, struct error *err)
 {
     _cleanup_stream_ struct stream *data = tar_entry_stream(tar);
@@ -165,9 +191,7 @@ static int collect_file(struct load *load, const char *path, struct tar *tar, st
         r = is_document(path, start, length) ? add_document(load, path, whole, err)
                                              : stream_drain(whole, err);
     } else {
-        r = load_layer(load, path, whole, err);
-        if (r == 0)
-            r = check_blob_name(path, load->layers[load->layers_count - 1].blob, err);
+        r = collect_layer(load, path, whole, tar->size, err);
     }
     stream_destroy(whole);
     return r;

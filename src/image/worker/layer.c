@@ -186,6 +186,7 @@ static int take_next(struct load *load, const char *path, struct stream *stream,
         .staging_fd = load->staging_fd,
         .number = load->layers_count,
         .written = written,
+        .quiet = load->tells,
     };
 
     if (load->layers_count >= ARCHIVE_LAYERS_MAX)

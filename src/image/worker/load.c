@@ -57,6 +57,7 @@ int worker_load(const struct image_worker_load *request, struct image_worker_res
     struct load load = {
         .staging_fd = IMAGE_FD_STAGING,
         .platform = request->platform,
+        .tells = true,
         .result = xnew(struct image_worker_result),
     };
     int r = 0;

@@ -54,6 +54,7 @@ struct load {
     uint64_t read_bytes;      /* of documents that were parsed, each as often as it was */
     struct staged_layer *layers;
     size_t layers_count;
+    bool tells; /* of each layer by its name, instead of all of it */
     struct alias *aliases;
     size_t aliases_count;
     struct table aliases_places;

@@ -27,7 +27,6 @@ struct save {
     const struct image_worker_save *request;
     struct tar_writer writer;
     char **written; /* digests */
-    uint64_t bytes;
     char *block;
 };
 
@@ -71,8 +70,13 @@ static int write_text(struct save *save, const char *path, const struct buffer *
     return r < 0 ? r : tar_writer_data(&save->writer, text->data, text->length, err);
 }
 
-static int copy_blob(struct save *save, int fd, uint64_t size, struct error *err)
+/* item NULL: not worth telling of. */
+static int copy_blob(struct save *save, int fd, const char *item, uint64_t total, struct error *err)
 {
+    static const char step[] = "Saving layer";
+    uint64_t size = total;
+    int64_t last = 0;
+
     while (size) {
         ssize_t n = read(fd, save->block, size < DATA_BLOCK ? (size_t)size : DATA_BLOCK);
         if (n < 0 && errno == EINTR)
@@ -85,15 +89,17 @@ static int copy_blob(struct save *save, int fd, uint64_t size, struct error *err
         if (r < 0)
             return r;
         size -= (uint64_t)n;
-        save->bytes += (uint64_t)n;
-        message_progress("write the archive", save->bytes);
+        if (item)
+            message_item_progress(&last, item, step, total - size, total);
     }
+    if (item)
+        message_item(item, step, total, total);
     return 0;
 }
 
-static int write_blob(struct save *save, const char *digest, struct error *err)
+static int write_blob(struct save *save, const char *digest, bool is_layer, struct error *err)
 {
-    _cleanup_free_ char *path = NULL;
+    _cleanup_free_ char *path = NULL, *item = NULL;
     struct stat status;
 
     if (!digest_is_valid(digest))
@@ -102,12 +108,13 @@ static int write_blob(struct save *save, const char *digest, struct error *err)
         return 0;
     strv_append(&save->written, digest);
     path = xasprintf("blobs/sha256/%s", digest + 7);
+    item = is_layer ? xstrndup(digest + 7, 12) : NULL;
     _cleanup_close_ int fd = openat(IMAGE_FD_SOURCE, digest + 7, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) < 0)
         return error_errno(err, errno, "open blob %s", digest);
     int r = begin_file(save, path, (uint64_t)status.st_size, err);
     if (r == 0)
-        r = copy_blob(save, fd, (uint64_t)status.st_size, err);
+        r = copy_blob(save, fd, item, (uint64_t)status.st_size, err);
     if (r < 0)
         error_context(err, "blob %s", digest);
     return r;
@@ -116,12 +123,12 @@ static int write_blob(struct save *save, const char *digest, struct error *err)
 static int write_image_blobs(struct save *save, const struct image_worker_saved_image *image,
                              struct error *err)
 {
-    int r = write_blob(save, image->id, err);
+    int r = write_blob(save, image->id, false, err);
 
     if (r == 0)
-        r = write_blob(save, image->manifest, err);
+        r = write_blob(save, image->manifest, false, err);
     for (size_t i = 0; r == 0 && i < image->layers_count; i++)
-        r = write_blob(save, image->layers[i]->blob, err);
+        r = write_blob(save, image->layers[i]->blob, true, err);
     return r;
 }
 

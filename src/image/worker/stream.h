@@ -54,6 +54,10 @@ uint64_t stream_checksum_length(const struct stream *stream);
 /* "sha256:HEX" of everything so far, 72 bytes with NUL. Once. */
 void stream_checksum_digest(struct stream *stream, char ret[72]);
 
+/* Its bytes as progress of this item: now and then, and its end for certain. step: borrowed. */
+struct stream *stream_told(struct stream *source, const char *item, const char *step,
+                           uint64_t total);
+
 enum compression { COMPRESSION_NONE, COMPRESSION_GZIP, COMPRESSION_ZSTD };
 
 enum compression compression_detect(const void *start, size_t length);

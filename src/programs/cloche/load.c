@@ -4,7 +4,7 @@
 #include <schema/management.h>
 
 #include "cli.h"
-#include "progress.h"
+#include "transfer.h"
 
 struct load_options {
     const char *input;
@@ -68,14 +68,11 @@ static int run(struct cli *cli, const void *values, char *const *operands)
     _cleanup_error_ struct error err = ERROR_INIT;
     _cleanup_close_ int archive = open_archive(options, &err);
     const struct api_image_load params = {.quiet = options->quiet, .has_quiet = true};
-    struct progress progress;
 
     if (archive < 0)
         return cli_fail(&err);
-    progress_start(&progress, "Loading", archive, options->quiet);
-    int r = cli_call_with_fd(cli, "image.load", &params, &loaded, archive, progress_tick, &progress,
-                             &err);
-    progress_end(&progress);
+    int r = transfer_call_with_fd(cli, "image.load", &params, &loaded, archive, stdout,
+                                  options->quiet, &err);
     if (r < 0)
         return cli_fail(&err);
     print_loaded(loaded);

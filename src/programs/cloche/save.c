@@ -3,7 +3,7 @@
 
 #include "cli.h"
 #include "output.h"
-#include "progress.h"
+#include "transfer.h"
 
 struct save_options {
     const char *output;
@@ -32,17 +32,11 @@ static int run(struct cli *cli, const void *values, char *const *operands)
         .names = (char **)operands,
         .names_count = strv_length(operands),
     };
-    struct progress progress;
     struct output target;
 
     int r = output_open(options->output, "save", &target, &err);
-    if (r >= 0) {
-        progress_start(&progress, "Saving", target.fd, false);
-        progress.total = 0;
-        r = cli_call_with_fd(cli, "image.save", &params, NULL, target.fd, progress_tick, &progress,
-                             &err);
-        progress_end(&progress);
-    }
+    if (r >= 0)
+        r = transfer_call_with_fd(cli, "image.save", &params, NULL, target.fd, stderr, false, &err);
     r = output_close(&target, r, &err);
     return r < 0 ? cli_fail(&err) : EXIT_DONE;
 }

@@ -10,6 +10,12 @@
 int transfer_call(struct cli *cli, const char *method, const void *params, void *ret_result,
                   FILE *out, bool quiet, struct error *err)
 {
+    return transfer_call_with_fd(cli, method, params, ret_result, -1, out, quiet, err);
+}
+
+int transfer_call_with_fd(struct cli *cli, const char *method, const void *params, void *ret_result,
+                          int fd, FILE *out, bool quiet, struct error *err)
+{
     struct transfer_lines lines;
     int r = cli_connect(cli, err);
 
@@ -17,7 +23,8 @@ int transfer_call(struct cli *cli, const char *method, const void *params, void 
         return r;
     transfer_lines_start(&lines, out, quiet);
     rpc_client_on_progress(cli->client, transfer_lines_take, &lines);
-    r = cli_call(cli, method, params, ret_result, err);
+    r = fd >= 0 ? cli_call_with_fd(cli, method, params, ret_result, fd, NULL, NULL, err)
+                : cli_call(cli, method, params, ret_result, err);
     if (cli->client)
         rpc_client_on_progress(cli->client, NULL, NULL);
     transfer_lines_finish(&lines);

@@ -1,4 +1,4 @@
-/* What pull, push and run have in common. */
+/* What pull, push, load, save and run have in common. */
 #ifndef CLOCHE_TRANSFER_H
 #define CLOCHE_TRANSFER_H
 
@@ -13,6 +13,9 @@ struct json_type;
  */
 int transfer_call(struct cli *cli, const char *method, const void *params, void *ret_result,
                   FILE *out, bool quiet, struct error *err);
+/* The same with a descriptor (-1: none), which stays the caller's. */
+int transfer_call_with_fd(struct cli *cli, const char *method, const void *params, void *ret_result,
+                          int fd, FILE *out, bool quiet, struct error *err);
 
 /* Pulls an image with the credentials that the user has for its registry, as `cloche pull` does. */
 int transfer_pull_missing(struct cli *cli, const char *image, const char *platform, bool quiet,

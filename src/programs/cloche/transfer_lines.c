@@ -64,7 +64,8 @@ static void append_numbers(struct buffer *text, const struct transfer_line *line
 static bool is_under_way(const char *step)
 {
     return text_equal(step, "Downloading") || text_equal(step, "Pushing") ||
-           text_equal(step, "Preparing") || text_equal(step, "Retrying");
+           text_equal(step, "Preparing") || text_equal(step, "Retrying") ||
+           text_equal(step, "Loading layer") || text_equal(step, "Saving layer");
 }
 
 /* What a line above the last screen says cannot be changed any more. */

@@ -1,6 +1,6 @@
 /*
- * How far a pull or a push is, as docker shows it: a line for each layer, with a bar on a terminal;
- * elsewhere a line when a layer's state changes.
+ * How far a pull, push, load or save is, as docker shows it: a line for each layer, with a bar on a
+ * terminal; elsewhere a line when a layer's state changes.
  */
 #ifndef CLOCHE_TRANSFER_LINES_H
 #define CLOCHE_TRANSFER_LINES_H

@@ -247,10 +247,13 @@ void engine_container_changes(struct container *container, engine_image_done don
 
 /* archive_fd is taken over. cancel: see engine_cancel. */
 struct engine_cancel;
-struct engine_cancel *engine_image_load(struct engine *engine, int archive_fd,
-                                        engine_image_done done, void *data); /* api_image_loaded */
-struct engine_cancel *engine_image_save(struct engine *engine, char *const *names, int archive_fd,
-                                        engine_image_done done, void *data); /* api_empty */
+struct engine_transfer_callbacks; /* engine/registry.h */
+struct engine_cancel *
+engine_image_load(struct engine *engine, int archive_fd,
+                  const struct engine_transfer_callbacks *callbacks); /* api_image_loaded */
+struct engine_cancel *
+engine_image_save(struct engine *engine, char *const *names, int archive_fd,
+                  const struct engine_transfer_callbacks *callbacks); /* api_empty */
 struct engine_cancel *engine_image_import(struct engine *engine, const struct api_image_import *how,
                                           int archive_fd, engine_image_done done,
                                           void *data); /* api_image_id */
