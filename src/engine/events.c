@@ -10,6 +10,7 @@
 
 #include "events.h"
 #include "filters.h"
+#include "inspect.h"
 #include "internal.h"
 
 static struct api_event *new_event(const char *type, const char *action, const char *id,
@@ -103,14 +104,39 @@ void event_network(struct engine *engine, const struct network *network, const c
     tell(engine, event);
 }
 
-void event_volume(struct engine *engine, const char *action, const char *name,
-                  const char *container)
+/* Docker's have no name beside the ID, which is one. */
+static struct api_event *new_volume_event(const char *action, const char *name)
 {
-    struct api_event *event = new_event("volume", action, name, name);
+    struct api_event *event = new_event("volume", action, name, NULL);
 
-    add_all(event, (struct event_attribute[]){
-                       {"driver", "local"}, {"container", container}, {NULL, NULL}});
-    tell(engine, event);
+    add_all(event, (struct event_attribute[]){{"driver", "local"}, {NULL, NULL}});
+    return event;
+}
+
+void event_volume(struct engine *engine, const char *action, const char *name)
+{
+    tell(engine, new_volume_event(action, name));
+}
+
+void event_container_volumes(const struct container *container, const char *action)
+{
+    const struct api_container_spec *spec = container->effective;
+    bool where = text_equal(action, "mount");
+
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        const struct api_mount *mount = spec->mounts[i];
+        if (!text_equal(mount->type, "volume"))
+            continue;
+        struct api_event *event = new_volume_event(action, mount->source);
+        add_all(event, (struct event_attribute[]){{"container", container->id}, {NULL, NULL}});
+        if (where)
+            add_all(event,
+                    (struct event_attribute[]){{"destination", mount->target},
+                                               {"propagation", inspect_propagation(mount)},
+                                               {"read/write", mount->read_only ? "false" : "true"},
+                                               {NULL, NULL}});
+        tell(container->engine, event);
+    }
 }
 
 void event_exec(const struct container *container, const char *action, const char *exec_id,

@@ -37,9 +37,10 @@ void event_pruned(struct engine *engine, const char *type, uint64_t reclaimed);
 
 /* create and destroy. */
 void event_network(struct engine *engine, const struct network *network, const char *action);
-/* container: NULL: none. */
-void event_volume(struct engine *engine, const char *action, const char *name,
-                  const char *container);
+/* create and destroy. */
+void event_volume(struct engine *engine, const char *action, const char *name);
+/* mount and unmount, of each volume that the container has. */
+void event_container_volumes(const struct container *container, const char *action);
 /* name: NULL or "": the image has none. */
 void event_image(struct engine *engine, const char *action, const char *id, const char *name);
 

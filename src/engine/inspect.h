@@ -11,6 +11,9 @@ struct container;
 /* created, running, paused ...: static. */
 const char *inspect_state(const struct container *container);
 
+/* As docker shows it: "" for what is no bind. Borrowed. */
+const char *inspect_propagation(const struct api_mount *mount);
+
 /* A line of `ps`, without sizes. Owned by the caller. */
 struct api_container_summary *inspect_summary(const struct container *container);
 /* What only some ask for. */

@@ -23,12 +23,18 @@ static char *mode_of(const struct api_container_spec *asked, const char *target)
     return xstrdup("");
 }
 
+const char *inspect_propagation(const struct api_mount *mount)
+{
+    if (mount->bind_options && !text_empty(mount->bind_options->propagation))
+        return mount->bind_options->propagation;
+    return text_equal(mount->type, "bind") ? "rprivate" : "";
+}
+
 static struct api_mount_point *mount_point_of(const struct container *container,
                                               const struct api_mount *mount)
 {
     struct api_mount_point *point = xnew(struct api_mount_point);
-    const struct api_bind_options *options = mount->bind_options;
-    bool volume = text_equal(mount->type, "volume"), bind = text_equal(mount->type, "bind");
+    bool volume = text_equal(mount->type, "volume");
 
     point->type = xstrdup(mount->type);
     point->name = volume ? xstrdup(mount->source) : NULL;
@@ -38,10 +44,7 @@ static struct api_mount_point *mount_point_of(const struct container *container,
     point->mode = mode_of(container->spec, mount->target);
     point->read_only = mount->read_only;
     point->has_read_only = true;
-    if (options && !text_empty(options->propagation))
-        point->propagation = xstrdup(options->propagation);
-    else
-        point->propagation = xstrdup(bind ? "rprivate" : "");
+    point->propagation = xstrdup(inspect_propagation(mount));
     return point;
 }
 

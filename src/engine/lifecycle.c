@@ -179,6 +179,8 @@ void container_ended(struct container *container, const struct container_end *en
     watchdog_stop(container);
     link_destroy(steal_ptr(container->link));
     tell_disconnected(container);
+    if (!end->never_ran)
+        event_container_volumes(container, "unmount");
     network_release(container);
     container_drop_attachments(container);
     exec_end_all(container);

@@ -318,6 +318,7 @@ static void on_start_reply(const struct link_message *message, void *data)
         container_started(container, started->pid, (int64_t)started->started);
         nameserver_start(container);
         relay_update(container);
+        event_container_volumes(container, "mount");
         tell_connected(container);
         event_container(container, "start", NULL);
         container_commit_record(container);

@@ -81,7 +81,7 @@ static void create_done(uv_work_t *work, int status)
     if (call->err.code && volume && !volume_references(volume))
         volume_drop(volume);
     else if (!call->err.code && volume)
-        event_volume(call->engine, "create", volume->name, NULL);
+        event_volume(call->engine, "create", volume->name);
     end_call(call, description);
     api_volume_free(description);
 }
@@ -220,7 +220,7 @@ static void settle_removal(struct volume_call *call)
             volume->removing = false;
         return;
     }
-    event_volume(call->engine, "destroy", call->name, NULL);
+    event_volume(call->engine, "destroy", call->name);
     if (volume)
         volume_drop(volume);
 }

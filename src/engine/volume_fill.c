@@ -290,7 +290,7 @@ void volume_plan_finish(struct engine *engine, struct volume_plan *plan, bool fa
     if (failed)
         take_back(engine, plan);
     for (size_t i = 0; !failed && plan->added && plan->added[i]; i++)
-        event_volume(engine, "create", plan->added[i], NULL);
+        event_volume(engine, "create", plan->added[i]);
     for (size_t i = 0; i < plan->makings_count; i++)
         volume_making_finish(&plan->makings[i]);
     for (size_t i = 0; i < plan->copies_count; i++)

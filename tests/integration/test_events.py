@@ -58,6 +58,32 @@ def the_life_of_a_container_is_told_in_its_order(instance, images):
 
 
 @test
+def volumes_are_told_of_when_they_are_mounted(instance, images):
+    load(instance, images)
+    instance.cloche("run", "-d", "--name", "box", "-v", "kept:/kept", "-v", "read:/read:ro", "-v", "/tmp:/tmp", IMAGE,
+                    "sleep", "1000")
+    instance.cloche("rm", "-f", "box")
+    happened = [event for event in events(instance) if event["Type"] in ("container", "volume", "network")]
+    actions = [f"{event['Type']} {event['Action']}" for event in happened]
+    start = actions.index("container start")
+    assert actions[start - 3:start] == ["volume mount", "volume mount", "network connect"], actions
+    end = actions.index("network disconnect")
+    assert actions[end + 1:end + 3] == ["volume unmount"] * 2, actions
+    box = happened[start]["Actor"]["ID"]
+    told_of = {(event["Action"], event["Actor"]["ID"]): event["Actor"]["Attributes"] for event in happened}
+    for name, writable in ("kept", "true"), ("read", "false"):
+        assert told_of["create", name] == {"driver": "local"}, told_of
+        assert told_of["mount", name] == {"driver": "local", "container": box, "destination": f"/{name}",
+                                          "propagation": "", "read/write": writable}, told_of
+        assert told_of["unmount", name] == {"driver": "local", "container": box}, told_of
+    assert told(instance, "--filter", "volume=kept") == ["volume create", "volume mount", "volume unmount"]
+    line = instance.cloche("events", "--since", "1h", "--until", "0s", "--filter", "event=mount",
+                           "--filter", "volume=read").out
+    assert line.endswith(f" volume mount read (container={box}, destination=/read, driver=local, propagation=, "
+                         "read/write=false)\n"), line
+
+
+@test
 def what_is_done_to_a_container_is_told(instance, images):
     load(instance, images)
     instance.cloche("run", "-d", "--name", "box", IMAGE, "sleep", "1000")
