@@ -77,6 +77,9 @@ void image_call_removed(struct image_call *call, const char *id,
 /* In a step: call->image. -ENOENT is told as ENGINE_NO_SUCH_IMAGE. */
 int image_call_find(struct image_call *call, struct store_image **ret, struct error *err);
 
+/* ID of the image that it was made from, owned; NULL: of none, or of none that is still here. */
+char *image_parent(struct store *store, const struct store_image *image);
+
 /* A copy for a field that must not be absent. */
 char **image_list_of(char *const *list, size_t *ret_count);
 

@@ -47,6 +47,28 @@ static struct api_image_history_list *steps_of(const struct store_image *image,
     return list;
 }
 
+/* The images that a build or a commit made it from, one below the other, each behind its own step:
+ * as far as they are still here, and have told one step less. */
+static void name_parents(struct image_call *call, const struct store_image *image,
+                         struct api_image_history_list *list)
+{
+    struct store *store = call->engine->store;
+    _cleanup_free_ char *parent = image_parent(store, image);
+
+    for (size_t i = 1; parent && i < list->steps_count; i++) {
+        _cleanup_store_image_ struct store_image *found = NULL;
+        if (store_image_find(store, parent, &found, NULL) < 0 ||
+            found->config->history_count != list->steps_count - i)
+            return;
+        struct api_image_step *step = list->steps[i];
+        step->id = xstrdup(found->id);
+        step->names = strv_copy(found->names);
+        step->names_count = strv_length(found->names);
+        free(parent);
+        parent = image_parent(store, found);
+    }
+}
+
 static int history_step(struct image_call *call, struct error *err)
 {
     _cleanup_store_image_ struct store_image *image = NULL;
@@ -66,6 +88,7 @@ static int history_step(struct image_call *call, struct error *err)
         newest->names_count = strv_length(image->names);
     }
     call->document = list;
+    name_parents(call, image, list);
     return 0;
 }
 

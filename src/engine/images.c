@@ -323,7 +323,7 @@ static const char *last_comment(const struct oci_image_configuration *config)
 
 /* What a build made it from is in the records; what a commit did, in its configuration. One that is
  * not here any more, or was never, is nobody's parent. */
-static char *parent_of(struct store *store, const struct store_image *image)
+char *image_parent(struct store *store, const struct store_image *image)
 {
     _cleanup_store_image_ struct store_image *parent = NULL;
     _cleanup_free_ char *id = NULL;
@@ -374,7 +374,7 @@ static int inspect_step(struct image_call *call, struct error *err)
     details->config = one_line(image->config_text);
     details->built_in = details->has_built_in = image->built_in;
     details->base = xstrdup(image->base);
-    details->parent = parent_of(call->engine->store, image);
+    details->parent = image_parent(call->engine->store, image);
     call->document = details;
     return 0;
 }

@@ -113,6 +113,15 @@ def the_docker_cli_handles_images(instance, images, scratch):
     docker("commit", "-m", "words", "-c", "CMD cat /new", "one", "made:1")
     assert docker("run", "--rm", "made:1").out == "new\n"
     assert "words" in docker("history", "made:1").out
+    docker("build", "-t", "made:2", "-", input="FROM made:1\nLABEL one=1\nRUN true\n")
+    chain = [json.loads(docker("inspect", "made:2").out)[0]]
+    while chain[-1]["Parent"]:
+        chain += json.loads(docker("inspect", chain[-1]["Parent"]).out)
+    told = docker("history", "-q", "--no-trunc", "made:2").lines
+    assert len(chain) == 4 and told[:4] == [image["Id"] for image in chain], (told, chain)
+    assert set(told[4:]) <= {"<missing>"} and instance.cloche("history", "-q", "--no-trunc", "made:2").lines == told, told
+    assert docker.ask("GET", "/images/made:2/history")[1][2]["Tags"] == ["made:1"]
+    docker("rmi", "made:2")
     docker("save", "-o", str(scratch / "made.tar"), "made:1")
     docker("rm", "one")
     assert "Untagged: made:1" in docker("rmi", "made:1").out
