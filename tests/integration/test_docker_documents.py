@@ -144,6 +144,10 @@ def a_followed_log_ends_at_its_time(instance, images):
         out = docker("logs", "-f", "--until", f"{until:.6f}", "-t", name, timeout=60).out.splitlines()
         assert out and time.time() >= until, (name, out)
     assert docker("logs", "--until", "2001-01-01T00:00:00", "two").out == ""
+    # Details stand before the line, also where there are none.
+    for client in docker, instance.cloche:
+        assert client("logs", "--details", "one").out == " first\n"
+        assert client("logs", "--details", "-t", "one").out.endswith("Z  first\n")
     docker("rm", "-f", "one", "two")
 
 

@@ -80,7 +80,7 @@ struct logs {
     bool tty;
     bool raw;  /* asked for by attach, whose streams have no chunks; */
     bool bare; /* in a WebSocket, whose frames are others */
-    bool stdout_, stderr_, timestamps, follow;
+    bool stdout_, stderr_, timestamps, details, follow;
     bool in_line[2];     /* the last entry of the stream was a part of a line */
     bool over;           /* an entry was behind `until`: so are all others */
     char *since, *until; /* times as entries have them; NULL: any */
@@ -138,6 +138,9 @@ static void add_entry(struct logs *logs, const char *line, size_t length, struct
         buffer_append(&text, line, TIME_LENGTH);
         buffer_append_char(&text, ' ');
     }
+    /* Details stand before the line; ours have none (log_config_warnings()). */
+    if (logs->details && !logs->in_line[is_error])
+        buffer_append_char(&text, ' ');
     buffer_append(&text, line + ENTRY_HEAD, length - ENTRY_HEAD);
     if (whole)
         buffer_append_char(&text, '\n');
@@ -243,6 +246,7 @@ void docker_container_logs(struct exchange *exchange)
     logs->stdout_ = wants(exchange, "stdout");
     logs->stderr_ = wants(exchange, "stderr");
     logs->timestamps = target_flag(target, "timestamps");
+    logs->details = target_flag(target, "details");
     logs->follow = target_flag(target, "follow");
     logs->bare = exchange->websocket;
     logs->raw = logs->bare || text_ends_with(exchange->route->pattern, "/attach");
