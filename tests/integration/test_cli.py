@@ -623,6 +623,7 @@ def version_and_info_tell_of_the_engine(instance):
     assert " Containers: 0\n" in info and f" Instance: {instance.name}\n" in info, info
     document = json.loads(instance.cloche("info", "--format", "json").out)
     assert document["DockerRootDir"] == str(instance.root)
+    assert instance.cloche("info", "-f", "{{.Swarm.LocalNodeState}}").out == "inactive\n"
     assert instance.cloche("system", "info", "-f", "{{.Images}}").out.strip().isdigit()
 
 

@@ -98,6 +98,8 @@ static void write_document(const struct api_system_info *info, struct buffer *ou
     write_texts(info, &writer);
     write_list(&writer, "SecurityOptions", info->security_options);
     write_list(&writer, "Warnings", info->warnings);
+    json_writer_key(&writer, "Swarm");
+    json_writer_raw(&writer, "{\"LocalNodeState\":\"inactive\"}");
     json_writer_key(&writer, "ClientInfo");
     json_writer_raw(&writer, "{\"Version\":\"" CLOCHE_VERSION "\"}");
     json_writer_object_end(&writer);
