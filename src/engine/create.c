@@ -7,6 +7,7 @@
 #include <base/text.h>
 #include <store/build.h>
 
+#include "cpusets.h"
 #include "errand.h"
 #include "events.h"
 #include "linked.h"
@@ -43,6 +44,8 @@ static int check(struct engine *engine, const struct api_container_spec *spec, s
 {
     int r = spec_check(spec, engine->cpus, err);
 
+    if (r == 0 && spec->resources)
+        r = cpusets_check(spec->resources, err);
     if (r == 0 && engine->removing)
         r = error_set(err, -EAGAIN, "the instance is being removed");
     if (r == 0 && spec->name)
@@ -420,6 +423,9 @@ static char **warnings_for(const struct api_container_spec *spec)
     if (spec->ports_count && (text_equal(mode, "host") || text_equal(mode, "none")))
         strv_take(&warnings, xasprintf("Published ports are discarded when using %s network mode",
                                        spec->network_mode));
+    if (spec->resources && spec->resources->kernel_memory)
+        strv_append(&warnings, "Your kernel does not support kernel memory limit capabilities or "
+                               "the cgroup is not mounted. Limitation discarded.");
     supervision_warnings(spec, &warnings);
     return warnings;
 }

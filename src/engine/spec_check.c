@@ -213,10 +213,8 @@ static int check_memory(const struct api_resources *resources, struct error *err
         return error_set(err, -EINVAL,
                          "Minimum memory limit can not be less than memory reservation limit, see "
                          "usage");
-    if (resources->kernel_memory)
-        return error_set(err, -EOPNOTSUPP,
-                         "container_spec.resources.kernelMemory is not supported: kernels have no "
-                         "such limit any more");
+    if (resources->kernel_memory && resources->kernel_memory < SPEC_MEMORY_MIN)
+        return error_set(err, -EINVAL, "Minimum kernel memory limit allowed is 6MB");
     return 0;
 }
 

@@ -89,6 +89,11 @@ static void set_text(char **field, const char *value)
     *field = xstrdup(value);
 }
 
+static int complain(const struct api_mount *mount, const char *what, struct error *err)
+{
+    return error_set(err, -EINVAL, "invalid mount config for type \"%s\": %s", mount->type, what);
+}
+
 static int bind_word(struct api_mount *mount, const char *word, struct error *err)
 {
     if (text_equal(word, "ro") || text_equal(word, "rw")) {
@@ -111,8 +116,12 @@ static int bind_word(struct api_mount *mount, const char *word, struct error *er
         mount->volume_options->no_copy = mount->volume_options->has_no_copy = true;
         return 0;
     }
+    if (mount->bind_options && text_equal(word, "nocopy"))
+        return complain(mount, "field VolumeOptions must not be specified", err);
+    if (mount->volume_options && is_among(word, propagations, ARRAY_SIZE(propagations)))
+        return complain(mount, "field BindOptions must not be specified", err);
     if (is_among(word, words_without_effect, ARRAY_SIZE(words_without_effect)) ||
-        text_equal(word, "nocopy") || text_equal(word, "idmap")) /* volumes are mapped anyway */
+        text_equal(word, "idmap")) /* volumes are mapped anyway */
         return 0;
     return error_set(err, -EINVAL, "invalid mode: %.80s", word);
 }
@@ -155,11 +164,6 @@ static void take_tmpfs(struct api_container_spec *spec, const char *target, cons
 }
 
 /* --- checks ----------------------------------------------------------------------------------- */
-
-static int complain(const struct api_mount *mount, const char *what, struct error *err)
-{
-    return error_set(err, -EINVAL, "invalid mount config for type \"%s\": %s", mount->type, what);
-}
 
 static int check_tmpfs_word(const char *word, struct error *err)
 {
@@ -212,8 +216,10 @@ static int check_mount(const struct api_mount *mount, struct error *err)
     if (text_empty(mount->target))
         return complain(mount, "field Target must not be empty", err);
     if (mount->target[0] != '/')
-        return error_set(err, -EINVAL, "invalid mount path: '%s' mount path must be absolute",
-                         mount->target);
+        return error_set(err, -EINVAL,
+                         "invalid mount config for type \"%s\": invalid mount path: '%s' mount "
+                         "path must be absolute",
+                         mount->type, mount->target);
     if (strspn(mount->target, "/.") == strlen(mount->target))
         return complain(mount, "invalid specification: destination can't be '/'", err);
     if (bind && text_empty(mount->source))

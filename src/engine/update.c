@@ -22,6 +22,7 @@
 #include <base/text.h>
 
 #include "bundle.h"
+#include "cpusets.h"
 #include "events.h"
 #include "internal.h"
 #include "limits.h"
@@ -216,6 +217,8 @@ static int check(struct update_operation *update, struct error *err)
                       "container");
     if (r == 0 && how->resources)
         r = engine_need_cgroups(container->engine, "limits", err);
+    if (r == 0 && how->resources)
+        r = cpusets_check(how->resources, err);
     if (r == 0 && how->resources)
         r = limits_merge(container->effective->resources, how->resources, container->engine->cpus,
                          &update->resources, err);

@@ -124,8 +124,9 @@ static int check_name(const char *name, struct error *err)
 
     if (length < 2)
         return error_set(err, -EINVAL,
-                         "volume name is too short, names should be at least two alphanumeric "
-                         "characters");
+                         "create %s: volume name is too short, names should be at least two "
+                         "alphanumeric characters",
+                         name);
     for (size_t i = 0; i < length; i++) {
         unsigned char c = (unsigned char)name[i];
         if (c >= 0x80 || !(isalnum(c) || (i && strchr("_.-", c))))

@@ -442,6 +442,32 @@ def limits_reach_their_control_files(instance, images):
 
 
 @test
+def what_the_machine_has_not_is_refused_when_it_is_asked_for(instance, images):
+    load(instance, images)
+    online = pathlib.Path("/sys/devices/system/cpu/online").read_text().strip()
+    for words, text in ((("--cpuset-cpus", "99"), f"Requested CPUs are not available - requested 99, available: {online}"),
+                        (("--cpuset-cpus", "0-"), "Invalid value 0- for cpuset cpus: invalid format: 0-"),
+                        (("--cpuset-cpus", "100000"), "value of out range, maximum is 8192"),
+                        (("--cpuset-mems", "77"), "Requested memory nodes are not available - requested 77, available: "),
+                        (("--kernel-memory", "1m"), "Minimum kernel memory limit allowed is 6MB"),
+                        (("-v", "rel/ative:/x"), 'create rel/ative: "rel/ative" includes invalid characters for a local '
+                         'volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host '
+                         "directory, use absolute path"),
+                        (("-v", "x:/x"), "create x: volume name is too short"),
+                        (("-v", "/tmp:/x:nocopy"), "field VolumeOptions must not be specified"),
+                        (("-v", "name:/x:rslave"), "field BindOptions must not be specified"),
+                        (("-v", "name:/x:ro,rw"), "invalid mode: ro,rw")):
+        result = instance.cloche("create", *words, IMAGE, code=125)
+        assert text in result.err, result
+    assert instance.cloche("ps", "-aq").out == ""
+    made = instance.cloche("create", "--name", "box", "--kernel-memory", "64m", "-v", "name:/x", IMAGE, "true")
+    assert "kernel memory limit capabilities" in made.err and "Limitation discarded" in made.err, made
+    assert "available: " + online in instance.cloche("update", "--cpuset-cpus", "99", "box", code=1).err
+    instance.cloche("start", "box")
+    instance.cloche("rm", "-f", "box")
+
+
+@test
 def limits_change_while_it_runs(instance, images):
     load(instance, images)
     instance.cloche("run", "-d", "--name", "box", "-m", "64m", "--restart", "on-failure", IMAGE, "sh", "-c",

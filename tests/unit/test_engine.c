@@ -20,6 +20,7 @@
 
 #include "bundle.h"
 #include "commit_config.h"
+#include "cpusets.h"
 #include "idmap.h"
 #include "limits.h"
 #include "logfile.h"
@@ -522,6 +523,31 @@ static void check_merged(const char *before, const char *asked, const char *expe
         fail_msg("'%s' is not in '%s'", expected, merged);
 }
 
+static void check_cpuset(const char *wanted, const char *there, const char *complaint)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    int r = cpusets_compare("cpus", wanted, there, &err);
+
+    assert_int_equal(r, complaint ? -EINVAL : 0);
+    if (complaint && !strstr(error_message(&err), complaint))
+        fail_msg("'%s' is not in '%s'", complaint, error_message(&err));
+}
+
+static void test_cpusets_are_of_this_machine(void **state)
+{
+    check_cpuset(NULL, "0-1", NULL);
+    check_cpuset("", "0-1", NULL);
+    check_cpuset("0-2,5,1", "0-5", NULL);
+    check_cpuset("7", NULL, NULL);
+    check_cpuset("0-2", "0-1,3",
+                 "Requested CPUs are not available - requested 0-2, available: 0-1,3");
+    check_cpuset("8192", "0", "not available");
+    check_cpuset("8193", "0", "value of out range, maximum is 8192");
+    const char *const wrong[] = {"x", "0-", "-1", "1-0", " 0", "0,", "0,,1", "0-1-2", ","};
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+        check_cpuset(wrong[i], "0-1", "invalid format: ");
+}
+
 static void test_limits_are_merged(void **state)
 {
     check_merged("{\"memory\":67108864,\"cpuShares\":5}", "{\"memory\":33554432,\"pidsLimit\":7}",
@@ -732,6 +758,7 @@ int main(void)
         cmocka_unit_test(test_security_options),
         cmocka_unit_test(test_filter_follows_capabilities),
         cmocka_unit_test(test_limits_are_merged),
+        cmocka_unit_test(test_cpusets_are_of_this_machine),
         cmocka_unit_test(test_limits_go_into_a_config),
         cmocka_unit_test(test_mounts_are_put_in_order),
         cmocka_unit_test(test_signals),

@@ -131,6 +131,8 @@ static int add_bind(const char *text, struct api_container_spec *spec, struct er
     _cleanup_strv_ char **modes = count == 3 ? strv_split(parts[2], ',') : NULL;
     for (size_t i = 0; modes && modes[i]; i++) {
         bool ro = text_equal(modes[i], "ro"), rw = text_equal(modes[i], "rw");
+        if ((ro || rw) && bind->has_read_only)
+            return error_set(err, -EINVAL, "invalid mode: %s", parts[2]);
         if (ro || rw) {
             bind->read_only = ro;
             bind->has_read_only = true;

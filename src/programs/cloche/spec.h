@@ -20,7 +20,8 @@ struct resource_options {
     const char *cpuset_cpus, *cpuset_mems;
     char **blkio_weight_device, **read_bps, **read_iops, **write_bps, **write_iops;
     bool oom_kill_disable;
-    uint64_t kernel_memory, unused; /* of options that are refused */
+    uint64_t kernel_memory; /* of no effect */
+    uint64_t unused;        /* of options that are refused */
 };
 
 extern const struct option resource_option_table[]; /* what `update` takes too */

@@ -90,19 +90,23 @@ static int absolute_path(const char *path, char **ret, struct error *err)
     return 0;
 }
 
-static void set_bind_options(struct api_bind *bind, const char *text)
+static int set_bind_options(struct api_bind *bind, const char *text, struct error *err)
 {
     _cleanup_strv_ char **words = strv_split(text, ',');
 
     for (size_t i = 0; words && words[i]; i++) {
-        if (text_equal(words[i], "ro") || text_equal(words[i], "rw")) {
-            bind->read_only = words[i][1] == 'o';
+        bool ro = text_equal(words[i], "ro"), rw = text_equal(words[i], "rw");
+        if ((ro || rw) && bind->has_read_only)
+            return error_set(err, -EINVAL, "invalid mode: %s", text);
+        if (ro || rw) {
+            bind->read_only = ro;
             bind->has_read_only = true;
         } else {
             strv_append(&bind->options, words[i]);
             bind->options_count++;
         }
     }
+    return 0;
 }
 
 int spec_add_bind(struct api_container_spec *spec, const char *text, struct error *err)
@@ -127,11 +131,9 @@ int spec_add_bind(struct api_container_spec *spec, const char *text, struct erro
     struct api_bind *bind = xnew(struct api_bind);
     bind->source = steal_ptr(source);
     bind->target = xstrdup(parts[1]);
-    if (count == 3)
-        set_bind_options(bind, parts[2]);
     spec->binds = xrealloc(spec->binds, spec->binds_count + 1, sizeof(struct api_bind *));
     spec->binds[spec->binds_count++] = bind;
-    return 0;
+    return count == 3 ? set_bind_options(bind, parts[2], err) : 0;
 }
 
 /* ---- --mount */

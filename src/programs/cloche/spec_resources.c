@@ -29,11 +29,6 @@ static int refuse_windows(const char *text, void *value, struct error *err)
     return error_set(err, -EOPNOTSUPP, "it is for Windows only");
 }
 
-static int refuse_kernel_memory(const char *text, void *value, struct error *err)
-{
-    return error_set(err, -EOPNOTSUPP, "kernels have no such limit any more (5.16)");
-}
-
 const struct option resource_option_table[] = {
     {
         .name = "blkio-weight",
@@ -227,8 +222,8 @@ const struct option resource_create_table[] = {
         .kind = OPTION_PARSED,
         .offset = offsetof(struct resource_options, kernel_memory),
         .argument = "bytes",
-        .help = "Refused: kernels have no such limit any more",
-        .parse = refuse_kernel_memory,
+        .help = "Of no effect: kernels have no such limit any more",
+        .parse = spec_parse_size,
     },
     {
         .name = "memory-swappiness",
@@ -333,6 +328,8 @@ static void build_memory(const struct resource_options *options, struct api_reso
 {
     resources->memory = options->memory;
     resources->has_memory = options->memory != 0;
+    resources->kernel_memory = options->kernel_memory;
+    resources->has_kernel_memory = options->kernel_memory != 0;
     resources->memory_reservation = options->memory_reservation;
     resources->has_memory_reservation = options->memory_reservation != 0;
     resources->memory_swap = options->memory_swap;
