@@ -422,6 +422,25 @@ static void run_until_settled(struct engine *engine)
     uv_close((uv_handle_t *)&engine->adoption_timer, NULL);
 }
 
+/* The build has failed with its daemon, wherever it was: nobody else removes what it ran in. */
+static void remove_build_steps(struct engine *engine)
+{
+    size_t count = engine->containers_count;
+    struct container **all = xnew_array(struct container *, count + 1);
+
+    for (size_t i = 0; i < count; i++)
+        all[i] = container_ref(engine->containers[i]);
+    for (size_t i = 0; i < count; i++) {
+        if (all[i]->record->build_step && !operation_pending(all[i], &remove_operation_kind)) {
+            log_info("removing container %.12s of a build that was cut off", all[i]->id);
+            all[i]->drop_volumes = true;
+            remove_submit(all[i], true, NULL, NULL);
+        }
+        container_unref(all[i]);
+    }
+    free(all);
+}
+
 void adopt_settle_all(struct engine *engine)
 {
     size_t count = engine->containers_count;
@@ -439,5 +458,6 @@ void adopt_settle_all(struct engine *engine)
     }
     free(all);
     run_until_settled(engine);
+    remove_build_steps(engine);
     settle_steps(engine);
 }

@@ -44,7 +44,7 @@ static void begin_create(struct build_call *base)
 {
     struct container_call *call = (struct container_call *)base;
 
-    engine_container_create(base->build->engine, call->spec, on_done, call);
+    container_create(base->build->engine, call->spec, true, on_done, call);
 }
 
 static struct container *find(struct container_call *call)
@@ -92,6 +92,18 @@ static void begin_remove(struct build_call *base)
         engine_container_remove(container, true, true, on_done, base);
 }
 
+/* It is the user's from now on. */
+static void begin_keep(struct build_call *base)
+{
+    struct container *container = find((struct container_call *)base);
+
+    if (!container)
+        return;
+    container->record->build_step = container->record->has_build_step = false;
+    container_commit_record(container);
+    build_call_end(base, NULL);
+}
+
 /* Returns what the call said; *call keeps the rest. */
 static int ask(struct build_work *work, struct container_call *call,
                void (*begin)(struct build_call *call), struct error *err)
@@ -115,7 +127,9 @@ void build_run_remove(struct build_work *work, bool failed)
         return;
     bool keep = failed && !build_cancelled(build) ? !build->how->remove_failed
                                                   : !failed && build->how->keep_containers;
-    if (!keep && ask(work, &call, begin_remove, NULL) == 0)
+    if (keep)
+        ask(work, &call, begin_keep, NULL);
+    else if (ask(work, &call, begin_remove, NULL) == 0)
         build_say(&build->output, work->index, "Removing intermediate container %.12s\n",
                   work->container);
     free(call.created);

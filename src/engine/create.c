@@ -433,6 +433,12 @@ static char **warnings_for(const struct api_container_spec *spec)
 void engine_container_create(struct engine *engine, const struct api_container_spec *spec,
                              engine_done done, void *data)
 {
+    container_create(engine, spec, false, done, data);
+}
+
+void container_create(struct engine *engine, const struct api_container_spec *spec, bool build_step,
+                      engine_done done, void *data)
+{
     _cleanup_error_ struct error err = ERROR_INIT;
 
     if (check(engine, spec, &err) < 0) {
@@ -441,6 +447,8 @@ void engine_container_create(struct engine *engine, const struct api_container_s
     }
     struct creation *creation = xnew(struct creation);
     creation->container = new_container(engine, spec);
+    creation->container->record->build_step = build_step;
+    creation->container->record->has_build_step = build_step;
     if (userns_choose(creation->container, &err) < 0 ||
         linked_resolve(creation->container, &err) < 0) {
         engine_fail(done, data, &err);

@@ -242,6 +242,10 @@ void record_change_remove(struct record_change *change, const struct container *
 int record_change_run(const struct record_change *change, struct error *err);
 void record_change_finish(struct record_change *change);
 
+/* engine_container_create(). build_step: nobody wants it any more when this daemon has died. */
+void container_create(struct engine *engine, const struct api_container_spec *spec, bool build_step,
+                      engine_done done, void *data);
+
 /* Commits the record as it is now, some time soon; a failure is logged. */
 void container_commit_record(struct container *container);
 /* The same, and deletes the run folder afterwards. */

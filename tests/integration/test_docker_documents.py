@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """What the Docker Engine API answers, where clients look at more than whether it works."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -366,6 +368,19 @@ def a_build_whose_daemon_dies_has_failed(instance, images, scratch):
         client.kill()
         raise
     assert client.returncode != 0
+    # What it ran in goes with it, also where it had not begun; what a build left on purpose stays.
+    wait_for(lambda: not instance.cloche("ps", "-aq").out, what="the next daemon removes the step's container")
+    docker("build", "--rm=false", "-t", "kept:1", "-", input="FROM small:1\nRUN true\n")
+    kept = instance.cloche("ps", "-aq", "--no-trunc").out.strip()
+    created = instance.cloche("create", "small:1", "true").out.strip()
+    instance.kill_daemon()
+    with contextlib.closing(sqlite3.connect(instance.root / "state.db", timeout=60)) as database:
+        marked = database.execute("UPDATE engine_containers SET record = json_set(record, '$.buildStep', json('true')) "
+                                  "WHERE id = ?", (created,)).rowcount
+        database.commit()
+    assert marked == 1
+    wait_for(lambda: instance.cloche("ps", "-aq", "--no-trunc").out.split() == [kept], what="only what was kept is left")
+    instance.cloche("rm", kept)
 
 
 if __name__ == "__main__":
