@@ -289,7 +289,7 @@ def who_reads_again_is_told_everything(instance, images):
         assert descriptors(instance.daemon_pid()) < 6000
     finally:
         os.kill(server, signal.SIGCONT)
-    wait_for(lambda: descriptors(server) > 1600, what="it has the sockets of all ports")
+    wait_for(lambda: descriptors(server) > 1600, timeout=150, what="it has the sockets of all ports")
     sleeper(instance, "last", "-p", "18091:80")
     instance.kill_daemon()
     assert all_are_held([(port,) for port in (18090, 18091, 21000, 21400, 21799)])
