@@ -2,7 +2,9 @@
 """Shows that the fuzz target finds a bug: a short run of a build with one planted must crash in
 the reader, the same run of the right build must not. As TAP.
 
-usage: check_planted.py RIGHT-TARGET PLANTED-TARGET DICTIONARY
+With a corpus its run begins there. DICTIONARY may be none.
+
+usage: check_planted.py RIGHT-TARGET PLANTED-TARGET DICTIONARY [CORPUS FUNCTION]
 """
 
 import os
@@ -17,32 +19,36 @@ LUCK = range(1, 11)  # seeds of the fuzzer, until one finds it
 SECONDS_MAX = 100
 
 
-def run(target, dictionary, luck):
-    """Exit code and output of a bounded run from SEED alone."""
+def run(target, dictionary, luck, seeds):
+    """Exit code and output of a bounded run from SEED alone, or from a corpus."""
     with tempfile.TemporaryDirectory() as folder:
-        corpus = os.path.join(folder, 'corpus')
-        os.mkdir(corpus)
-        with open(os.path.join(corpus, 'seed'), 'wb') as file:
-            file.write(SEED)
+        corpus = [os.path.join(folder, 'corpus')]
+        os.mkdir(corpus[0])
+        if seeds:
+            corpus.append(seeds)
+        else:
+            with open(os.path.join(corpus[0], 'seed'), 'wb') as file:
+                file.write(SEED)
+        words = [] if dictionary == 'none' else [f'-dict={dictionary}']
         result = subprocess.run(
-            [target, f'-dict={dictionary}', f'-runs={RUNS}', f'-max_total_time={SECONDS_MAX}',
-             f'-seed={luck}', '-max_len=256', f'-artifact_prefix={folder}/', corpus],
+            [target, *words, f'-runs={RUNS}', f'-max_total_time={SECONDS_MAX}',
+             f'-seed={luck}', '-max_len=256', f'-artifact_prefix={folder}/', *corpus],
             capture_output=True, text=True, errors='replace', timeout=3 * SECONDS_MAX)
     return result.returncode, result.stderr
 
 
-def main(right, planted, dictionary):
+def main(right, planted, dictionary, corpus=None, function='grow_array'):
     failed = False
     for luck in LUCK:
-        code, output = run(planted, dictionary, luck)
-        found = code != 0 and 'heap-buffer-overflow' in output and 'grow_array' in output
+        code, output = run(planted, dictionary, luck, corpus)
+        found = code != 0 and 'heap-buffer-overflow' in output and function in output
         if found:
             break
     print(f'{"ok" if found else "not ok"} 1 - the planted bug is found')
     if not found:
         print(''.join(f'# {line}\n' for line in output.splitlines()[-30:]))
         failed = True
-    code, output = run(right, dictionary, luck)
+    code, output = run(right, dictionary, luck, corpus)
     print(f'{"ok" if code == 0 else "not ok"} 2 - without it the same run finds nothing')
     if code != 0:
         print(''.join(f'# {line}\n' for line in output.splitlines()[-60:]))

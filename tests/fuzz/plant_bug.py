@@ -4,7 +4,9 @@
 The bug: arrays no longer have room for their terminator, so that the fourth element of an array
 makes the reader write behind the allocation.
 
-usage: plant_bug.py PLACE.c OUTPUT.c
+Or another line is spoilt in another source.
+
+usage: plant_bug.py PLACE.c OUTPUT.c [RIGHT WRONG]
 """
 
 import sys
@@ -13,13 +15,13 @@ RIGHT = 'bool full = count + 1 >= 4 && (count & (count + 1)) == 0;'
 WRONG = 'bool full = count >= 4 && (count & (count - 1)) == 0;'
 
 
-def main(source, output):
+def main(source, output, right=RIGHT, wrong=WRONG):
     with open(source, encoding='utf-8') as file:
         text = file.read()
-    if text.count(RIGHT) != 1:
+    if text.count(right) != 1:
         sys.exit(f'plant_bug.py: {source}: the line to spoil is not there (once)')
     with open(output, 'w', encoding='utf-8') as file:
-        file.write(text.replace(RIGHT, WRONG))
+        file.write(text.replace(right, wrong))
 
 
 if __name__ == '__main__':

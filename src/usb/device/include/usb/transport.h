@@ -3,7 +3,8 @@
  * process.
  *
  * All functions belong to the device thread, which also gets all callbacks, from
- * within usb_transport_dispatch() only. Nothing blocks but the requests that say so.
+ * within usb_transport_dispatch() only. Nothing blocks but what says so; and that takes in what
+ * comes meanwhile, whose callbacks run in the next dispatch.
  */
 #ifndef USB_TRANSPORT_H
 #define USB_TRANSPORT_H
@@ -43,50 +44,9 @@ struct usb_transfer {
     void (*done)(struct usb_transfer *transfer);
     void *owner; /* the submitter's */
 
-    void *backend; /* the transport's, while it is under way */
-};
-
-struct usb_transport;
-
-struct usb_transport_ops {
-    const char *name;
-
-    /* Takes the transfer; done is called once from dispatch, whatever happens, for those of one
-     * endpoint in order. 0 or -errno (nothing was taken): -ENODEV, -ENOMEM. */
-    int (*submit)(struct usb_transport *transport, struct usb_transfer *transfer);
-
-    /* Asks for its end; done still comes. */
-    void (*cancel)(struct usb_transport *transport, struct usb_transfer *transfer);
-
-    /* These wait, up to some seconds: 0, -ENODEV, -EIO, -ETIMEDOUT, -EOPNOTSUPP. */
-    int (*set_configuration)(struct usb_transport *transport, uint8_t value);
-    int (*claim)(struct usb_transport *transport, uint8_t interface);
-    int (*release)(struct usb_transport *transport, uint8_t interface);
-    int (*set_alternate)(struct usb_transport *transport, uint8_t interface, uint8_t alternate);
-    int (*clear_halt)(struct usb_transport *transport, uint8_t endpoint);
-    int (*reset)(struct usb_transport *transport); /* the port; the interfaces are claimed again */
-
-    /* Bulk streams for these endpoints; returns how many (at least 1), or -EOPNOTSUPP. */
-    int (*alloc_streams)(struct usb_transport *transport, uint16_t wanted, const uint8_t *endpoints,
-                         size_t count);
-
-    /* Memory that needs no copy on its way; NULL: there is none (left). Any thread. */
-    void *(*buffer_alloc)(struct usb_transport *transport, size_t size);
-    void (*buffer_free)(struct usb_transport *transport, void *buffer, size_t size);
-
-    /* Registers what it waits for with this epoll descriptor, each with the given data; keeps that
-     * up to date from then on. */
-    int (*watch)(struct usb_transport *transport, int epoll, void *data, struct error *err);
-
-    /* Something of its descriptors is ready, or the time of next_timeout has come: callbacks run.
-     */
-    void (*dispatch)(struct usb_transport *transport);
-
-    /* ms until dispatch must be called even if nothing is ready; -1: never. */
-    int (*next_timeout)(struct usb_transport *transport);
-
-    /* No transfer may be under way. */
-    void (*destroy)(struct usb_transport *transport);
+    /* The transport's, while it is under way. */
+    void *backend;
+    struct usb_transfer *next;
 };
 
 enum usb_speed { USB_LOW, USB_FULL, USB_HIGH, USB_SUPER, USB_SUPER_PLUS };
@@ -96,7 +56,83 @@ struct usb_transport {
     const struct usb_transport_ops *ops;
     enum usb_speed speed;
     uint32_t max_transfer; /* bytes of one bulk transfer that is moved best */
+
+    /* Of transport.c: ended, their callbacks are still to run. Oldest first. */
+    struct usb_transfer *ended, **ended_last;
 };
+
+struct usb_transport_ops {
+    const char *name;
+
+    /* Takes the transfer; it ends once, whatever happens, those of one endpoint in order. It may be
+     * put aside until flush. 0 or -errno (nothing was taken): -ENODEV, -ENOMEM. */
+    int (*submit)(struct usb_transport *transport, struct usb_transfer *transfer);
+
+    /* Asks for its end, which still comes; bounded, however deaf the device is. */
+    void (*cancel)(struct usb_transport *transport, struct usb_transfer *transfer);
+
+    /* Sends what was put aside. NULL: nothing is. */
+    void (*flush)(struct usb_transport *transport);
+
+    /* Waits for something to come, at most timeout_ms; takes it in, ends what has had its time.
+     * Ends transfers by usb_transport_end(), runs no callbacks. */
+    void (*collect)(struct usb_transport *transport, int timeout_ms);
+
+    /* These wait, up to some seconds: 0, -ENODEV, -EIO, -ETIMEDOUT. NULL: the standard request over
+     * endpoint 0 is all there is to it. */
+    int (*set_configuration)(struct usb_transport *transport, uint8_t value);
+    int (*set_alternate)(struct usb_transport *transport, uint8_t interface, uint8_t alternate);
+    int (*clear_halt)(struct usb_transport *transport, uint8_t endpoint);
+
+    /* NULL: there is nothing to it. */
+    int (*claim)(struct usb_transport *transport, uint8_t interface);
+    int (*release)(struct usb_transport *transport, uint8_t interface);
+
+    /* The port; configuration and claims are as before afterwards. Waits. */
+    int (*reset)(struct usb_transport *transport);
+
+    /* Memory that needs no copy on its way; NULL: there is none (left). Any thread. NULL as a
+     * member: there is none. */
+    void *(*buffer_alloc)(struct usb_transport *transport, size_t size);
+    /* False: it is none of the transport's. */
+    bool (*buffer_free)(struct usb_transport *transport, void *buffer, size_t size);
+
+    /* Registers what it waits for with this epoll descriptor, each with the given data; keeps that
+     * up to date from then on. */
+    int (*watch)(struct usb_transport *transport, int epoll, void *data, struct error *err);
+
+    /* ms until dispatch must be called even if nothing is ready; -1: never. */
+    int (*next_timeout)(struct usb_transport *transport);
+
+    /* No transfer may be under way. */
+    void (*destroy)(struct usb_transport *transport);
+};
+
+int usb_transport_submit(struct usb_transport *transport, struct usb_transfer *transfer);
+void usb_transport_cancel(struct usb_transport *transport, struct usb_transfer *transfer);
+void usb_transport_flush(struct usb_transport *transport);
+int usb_transport_watch(struct usb_transport *transport, int epoll, void *data, struct error *err);
+void usb_transport_destroy(struct usb_transport *transport); /* NULL is fine */
+
+/* Something of its descriptors is ready, or the time of usb_transport_timeout() has come: callbacks
+ * run. */
+void usb_transport_dispatch(struct usb_transport *transport);
+int usb_transport_timeout(struct usb_transport *transport); /* ms; -1: none */
+
+/* Transports only: the transfer is over; its callback runs in the next dispatch. */
+void usb_transport_end(struct usb_transport *transport, struct usb_transfer *transfer,
+                       enum usb_status status, uint32_t actual);
+
+/* These wait. Bytes moved, or -EPIPE (stalled), -ENODEV, -ETIMEDOUT, -EIO. */
+int usb_control(struct usb_transport *transport, const struct usb_setup *setup, void *data,
+                uint32_t timeout_ms);
+/* 0, or as above. */
+int usb_set_configuration(struct usb_transport *transport, uint8_t value);
+int usb_set_alternate(struct usb_transport *transport, uint8_t interface, uint8_t alternate);
+int usb_clear_halt(struct usb_transport *transport, uint8_t endpoint);
+int usb_claim(struct usb_transport *transport, uint8_t interface);
+int usb_release(struct usb_transport *transport, uint8_t interface);
+int usb_reset(struct usb_transport *transport);
 
 /* fd: an open /dev/bus/usb/BBB/DDD, taken over. */
 int usb_libusb_open(int fd, struct usb_transport **ret_transport, struct error *err);

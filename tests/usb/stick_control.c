@@ -1,0 +1,151 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "stick_internal.h"
+
+static const uint8_t device[] = {18, 1, 0, 2, 0, 0, 0, 64, 0xF4, 0x46, 1, 0, 0x20, 1, 1, 2, 3, 1};
+
+static const uint8_t configuration[] = {
+    9, 2, 32,     0, 1, 1, 0, 0x80, 50, /* */
+    9, 4, 0,      0, 2, 8, 6, 0x50, 0,  /* bulk-only, SCSI */
+    7, 5, EP_IN,  2, 0, 2, 0,           /* */
+    7, 5, EP_OUT, 2, 0, 2, 0,           /* */
+};
+
+enum { INTERFACE_AT = 9, ENDPOINT_AT = 18 };
+
+static uint32_t string(uint8_t index, uint8_t *at)
+{
+    static const char *const strings[] = {"", "Cloche", "Model stick", "0123456789AB"};
+    if (index == 0) {
+        memcpy(at, (uint8_t[]){4, 3, 9, 4}, 4);
+        return 4;
+    }
+    if (index >= sizeof(strings) / sizeof(strings[0]))
+        return 0;
+    size_t length = strlen(strings[index]);
+    at[0] = (uint8_t)(2 + 2 * length);
+    at[1] = 3;
+    for (size_t i = 0; i < length; i++) {
+        at[2 + 2 * i] = (uint8_t)strings[index][i];
+        at[3 + 2 * i] = 0;
+    }
+    return at[0];
+}
+
+static uint32_t spoil_configuration(const struct stick *stick, uint8_t *at)
+{
+    uint32_t size = sizeof(configuration);
+    if (stick_has(stick, STICK_TOTAL_LIE))
+        at[2] = at[3] = 0xFF;
+    if (stick_has(stick, STICK_TOTAL_SHORT))
+        at[2] = 200;
+    if (stick_has(stick, STICK_COUNT_LIE))
+        at[4] = 9;
+    if (stick_has(stick, STICK_ENDPOINT_LIE))
+        at[INTERFACE_AT + 4] = 3;
+    if (stick_has(stick, STICK_NESTED))
+        at[ENDPOINT_AT + 1] = 2;
+    if (stick_has(stick, STICK_LENGTH_ZERO))
+        at[ENDPOINT_AT] = 0;
+    if (stick_has(stick, STICK_KEYBOARD))
+        memcpy(at + INTERFACE_AT + 5, (uint8_t[]){3, 1, 1}, 3);
+    if (stick_has(stick, STICK_NO_ENDPOINTS)) {
+        size = ENDPOINT_AT;
+        at[2] = ENDPOINT_AT;
+        at[INTERFACE_AT + 4] = 0;
+    }
+    return size;
+}
+
+uint32_t stick_descriptor(struct stick *stick, uint16_t value, const uint8_t **ret_data)
+{
+    uint8_t *at = stick->answer;
+    uint32_t size = 0;
+    *ret_data = at;
+    switch (value >> 8) {
+    case 1:
+        if (stick_has(stick, STICK_DEVICE_STALLS))
+            return 0;
+        memcpy(at, device, size = sizeof(device));
+        if (stick_has(stick, STICK_DEVICE_MANY))
+            at[17] = 255;
+        if (stick_has(stick, STICK_DEVICE_SHORT))
+            size = 8;
+        break;
+    case 2:
+        memcpy(at, configuration, sizeof(configuration));
+        size = (value & 0xFF) == 0 ? spoil_configuration(stick, at) : 0;
+        break;
+    case 3:
+        size = string((uint8_t)value, at);
+        if (stick_has(stick, STICK_STRING_JUNK))
+            memset(at, 0x55, size);
+        break;
+    }
+    if (stick_has(stick, STICK_RANDOM))
+        for (uint32_t i = value >> 8 == 1 ? 4 : 2; i < size; i++)
+            at[i] = (uint8_t)rand();
+    return size;
+}
+
+static struct result stall(void)
+{
+    return (struct result){.status = -EPIPE};
+}
+
+struct result stick_control(struct stick *stick, const uint8_t *setup, const uint8_t *data,
+                            uint32_t length)
+{
+    uint16_t request = (uint16_t)(setup[0] << 8 | setup[1]);
+    uint16_t value = (uint16_t)(setup[2] | setup[3] << 8);
+    uint16_t index = (uint16_t)(setup[4] | setup[5] << 8);
+    struct result result = {.data = stick->answer};
+    switch (request) {
+    case 0x8006: /* GET_DESCRIPTOR */
+        result.actual = stick_descriptor(stick, value, &result.data);
+        if (result.actual == 0)
+            return stall();
+        break;
+    case 0x0009: /* SET_CONFIGURATION */
+        stick->configured = value == 1;
+        stick_bulk_reset(stick);
+        stick->in_halted = stick->out_halted = false;
+        return result;
+    case 0x010B: /* SET_INTERFACE */
+        return result;
+    case 0x0201: /* CLEAR_FEATURE(ENDPOINT_HALT): 5.3.4 keeps them until reset recovery */
+        stick->counts.cleared_halts++;
+        if (index == EP_IN)
+            stick->in_halted = stick->wedged;
+        else if (index == EP_OUT)
+            stick->out_halted = stick->wedged;
+        else
+            return stall();
+        return result;
+    case 0x21FF: /* Bulk-Only Mass Storage Reset */
+        stick->counts.class_resets++;
+        if (stick->faults[STICK_RESET_STALLS].active)
+            return stall();
+        stick_bulk_reset(stick);
+        return result;
+    case 0x2303: /* the port's SET_FEATURE(PORT_RESET) */
+        stick->counts.port_resets++;
+        stick_bulk_reset(stick);
+        stick->in_halted = stick->out_halted = false;
+        return result;
+    case 0xA1FE: /* GET MAX LUN */
+        if (stick_has(stick, STICK_LUN_STALLS))
+            return stall();
+        stick->answer[0] =
+            (uint8_t)(stick_has(stick, STICK_LUN_LIE) ? 200 : stick->options.units - 1);
+        result.actual = 1;
+        break;
+    default:
+        return stall();
+    }
+    if (result.actual > length)
+        result.actual = length;
+    return result;
+}

@@ -1,0 +1,88 @@
+/* The stick's parts: stick.c serves, stick_control.c knows endpoint 0, stick_bot.c the bulk
+ * endpoints, stick_scsi.c commands. */
+#ifndef TESTS_USB_STICK_INTERNAL_H
+#define TESTS_USB_STICK_INTERNAL_H
+
+#include <stddef.h>
+
+#include "stick.h"
+
+enum { UNITS_MAX = 16, URBS_MAX = 64, ANSWER_MAX = 4096, CBW_SIZE = 31, CSW_SIZE = 13 };
+
+enum { EP_IN = 0x81, EP_OUT = 0x02 };
+
+enum phase { PHASE_CBW, PHASE_DATA_IN, PHASE_DATA_OUT, PHASE_CSW };
+
+struct fault {
+    bool active;
+    unsigned first, last; /* data commands, from 1 */
+};
+
+struct unit {
+    bool attention, absent, started;
+    unsigned not_ready; /* answers */
+    uint8_t key, code, qualifier;
+};
+
+/* A bulk IN transfer that waits. */
+struct urb {
+    uint32_t number, length;
+};
+
+struct result {
+    int32_t status; /* as of URBs; 0, -EPIPE ... */
+    const uint8_t *data;
+    uint32_t actual;
+};
+
+struct stick {
+    struct stick_options options;
+    uint8_t *disk;
+    uint64_t disk_size;
+    struct fault faults[STICK_FAULT_COUNT];
+    struct unit units[UNITS_MAX];
+    struct stick_counts counts;
+    bool configured, wedged, dead, ended, changed;
+
+    /* Bulk-only transport. */
+    enum phase phase;
+    bool in_halted, out_halted, mute, needs_empty, stalls_after, data_command;
+    unsigned csw_stalls, csw_empties;
+    uint8_t cbw[CBW_SIZE], csw[32];
+    uint32_t csw_size, host_length, moved;
+    uint8_t unit;
+    const uint8_t *in_data;
+    uint32_t in_left, out_left;
+    uint8_t *out_at; /* NULL: nowhere */
+
+    /* What a command comes to. */
+    uint8_t status;
+    uint8_t answer[ANSWER_MAX];
+    const uint8_t *answer_data;
+    uint8_t *out_data;
+    uint32_t answer_size, out_size;
+
+    struct urb urbs[URBS_MAX];
+    unsigned urb_count;
+};
+
+/* A fault from the beginning, or one of the data command that is under way. */
+bool stick_has(const struct stick *stick, enum stick_fault fault);
+
+/* Endpoint 0. data: of the host; the answer's is the stick's. */
+struct result stick_control(struct stick *stick, const uint8_t *setup, const uint8_t *data,
+                            uint32_t length);
+
+struct result stick_out(struct stick *stick, const uint8_t *data, uint32_t length);
+/* False: not yet. */
+bool stick_in(struct stick *stick, uint32_t length, struct result *ret_result);
+void stick_bulk_reset(struct stick *stick);
+
+/* Sets status, answer and out of the stick. */
+void stick_scsi(struct stick *stick, struct unit *unit, const uint8_t *cdb);
+/* The data of the command have come. */
+void stick_scsi_out(struct stick *stick, struct unit *unit, const uint8_t *cdb);
+
+uint32_t stick_descriptor(struct stick *stick, uint16_t value, const uint8_t **ret_data);
+
+#endif
