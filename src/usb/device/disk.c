@@ -1,0 +1,254 @@
+#include "stick.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include <base/alloc.h>
+
+static void submit(struct block_device *whole, struct block_request *request)
+{
+    block_queue_put(&((struct disk *)whole)->queue, request);
+}
+
+static void *buffer_alloc(struct block_device *device, size_t size)
+{
+    struct usb_transport *transport = ((struct disk *)device)->unit->stick->transport;
+    return transport->ops->buffer_alloc ? transport->ops->buffer_alloc(transport, size) : NULL;
+}
+
+static bool buffer_free(struct block_device *device, void *buffer, size_t size)
+{
+    struct usb_transport *transport = ((struct disk *)device)->unit->stick->transport;
+    return transport->ops->buffer_free && transport->ops->buffer_free(transport, buffer, size);
+}
+
+/* The device thread frees it. */
+static void destroy(struct block_device *device)
+{
+    struct disk *disk = (struct disk *)device;
+    struct usb_stick *stick = disk->unit->stick;
+    atomic_store(&disk->returned, true);
+    usb_stick_wake(stick);
+}
+
+static const struct block_device_ops disk_ops = {
+    .submit = submit,
+    .buffer_alloc = buffer_alloc,
+    .buffer_free = buffer_free,
+    .destroy = destroy,
+};
+
+struct disk *disk_create(struct unit *unit, struct error *err)
+{
+    const struct usb_unit_facts *facts = &unit->facts;
+    struct usb_stick *stick = unit->stick;
+    struct disk *disk = xnew(struct disk);
+    disk->unit = unit;
+    disk->device = (struct block_device){
+        .ops = &disk_ops,
+        .whole = &disk->device,
+        .sector_size = facts->sector_size,
+        .sectors = facts->sectors,
+        .best_size = COMMAND_MAX,
+        .read_only = facts->write_protected,
+        .flushes = facts->caching,
+        .discards = facts->discards,
+    };
+    int r = block_queue_init(&disk->queue, err);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = disk};
+    if (r == 0 && epoll_ctl(stick->epoll, EPOLL_CTL_ADD, disk->queue.wake, &event) != 0)
+        r = error_errno(err, errno, "watch for requests");
+    if (r != 0) {
+        block_queue_finish(&disk->queue);
+        free(disk);
+        return NULL;
+    }
+    disk->next = stick->disks;
+    stick->disks = disk;
+    return disk;
+}
+
+void disk_free(struct disk *disk)
+{
+    struct disk **at = &disk->unit->stick->disks;
+    while (*at != disk)
+        at = &(*at)->next;
+    *at = disk->next;
+    block_queue_finish(&disk->queue);
+    free(disk);
+}
+
+static void answer(struct block_request *request, int result)
+{
+    request->result = result;
+    request->done(request);
+}
+
+void disk_take(struct disk *disk)
+{
+    struct unit *unit = disk->unit;
+    struct block_request *next, *request = block_queue_take(&disk->queue);
+    for (; request; request = next) {
+        next = request->next;
+        request->next = NULL;
+        if (disk->gone) {
+            answer(request, disk->gone);
+        } else if (unit->eject) {
+            answer(request, -ENOMEDIUM);
+        } else if (request->operation == BLOCK_FLUSH && unit->cannot_flush) {
+            answer(request, 0);
+        } else {
+            *unit->last = request;
+            unit->last = &request->next;
+        }
+    }
+}
+
+static void answer_first(struct unit *unit, int result)
+{
+    struct block_request *request = unit->first;
+    unit->first = request->next;
+    if (!unit->first)
+        unit->last = &unit->first;
+    unit->progress = unit->tries = unit->attentions = 0;
+    unit->patience_end = 0;
+    answer(request, result);
+}
+
+void requests_answer(struct unit *unit, int result)
+{
+    while (unit->first)
+        answer_first(unit, result);
+}
+
+/* Sectors that one command may be about. */
+static uint32_t sectors_max(const struct unit *unit, enum block_operation operation)
+{
+    const struct scsi_limits *limits = &unit->limits;
+    if (operation != BLOCK_DISCARD) {
+        uint32_t most = COMMAND_MAX / unit->facts.sector_size;
+        return limits->transfer && limits->transfer < most ? limits->transfer : most;
+    }
+    if (unit->provisioning.unmap)
+        return limits->unmap;
+    return limits->write_same && limits->write_same < UINT16_MAX ? (uint32_t)limits->write_same
+                                                                 : UINT16_MAX;
+}
+
+void requests_word(struct unit *unit, struct usb_command *command)
+{
+    const struct block_request *request = unit->first;
+    uint32_t size = unit->facts.sector_size, most = sectors_max(unit, request->operation);
+    uint32_t left = request->count - unit->progress;
+    uint64_t sector = request->at + unit->progress;
+    uint8_t *data = (uint8_t *)request->data + (size_t)unit->progress * size;
+    unit->moving = left < most ? left : most;
+    switch (request->operation) {
+    case BLOCK_READ:
+        scsi_read(command, sector, unit->moving, size, data);
+        break;
+    case BLOCK_WRITE:
+        scsi_write(command, sector, unit->moving, size, data);
+        break;
+    case BLOCK_FLUSH:
+        scsi_synchronize_cache(command, unit->facts.sectors > UINT32_MAX);
+        command->timeout_ms *= FLUSH_FACTOR;
+        break;
+    case BLOCK_DISCARD:
+        memset(unit->stick->answer, 0, ANSWER_SIZE);
+        if (unit->provisioning.unmap)
+            scsi_unmap(command, sector, unit->moving, unit->stick->answer);
+        else
+            scsi_write_same_unmap(command, sector, unit->moving, size, unit->stick->answer);
+        command->timeout_ms *= FLUSH_FACTOR;
+        break;
+    }
+}
+
+/* Another try, or the end of it. */
+static void try_again(struct unit *unit, unsigned *tries, unsigned most, int result)
+{
+    if (++*tries >= most)
+        answer_first(unit, result);
+}
+
+static void wait_for_it(struct unit *unit, int64_t now)
+{
+    if (!unit->patience_end)
+        unit->patience_end = now + unit->stick->options.patience_ms;
+    unit->due = now + WAIT_MS;
+    if (now >= unit->patience_end)
+        answer_first(unit, -ETIMEDOUT);
+}
+
+static void moved(struct unit *unit, const struct usb_command *command)
+{
+    const struct block_request *request = unit->first;
+    if (stick_moved(unit->stick, command) != command->length) {
+        try_again(unit, &unit->tries, TRIES, -EIO);
+        return;
+    }
+    unit->progress += unit->moving;
+    unit->tries = unit->attentions = 0;
+    unit->patience_end = 0;
+    if (request->operation == BLOCK_FLUSH || unit->progress == request->count)
+        answer_first(unit, 0);
+}
+
+static void refused(struct unit *unit)
+{
+    switch (unit->first->operation) {
+    case BLOCK_FLUSH: /* no cache that it would know of */
+        unit->cannot_flush = true;
+        answer_first(unit, 0);
+        break;
+    case BLOCK_DISCARD:
+        answer_first(unit, -EOPNOTSUPP);
+        break;
+    default:
+        answer_first(unit, -EIO);
+    }
+}
+
+void requests_done(struct unit *unit, const struct usb_command *command, enum verdict verdict,
+                   int64_t now)
+{
+    switch (verdict) {
+    case VERDICT_GOOD:
+        moved(unit, command);
+        break;
+    case VERDICT_AGAIN:
+        try_again(unit, &unit->attentions, ATTENTIONS, -EIO);
+        break;
+    case VERDICT_LOST:
+        try_again(unit, &unit->tries, TRIES, -EIO);
+        break;
+    case VERDICT_LATE:
+        try_again(unit, &unit->tries, TRIES, -ETIMEDOUT);
+        break;
+    case VERDICT_START:
+        unit->wants_start = true;
+        wait_for_it(unit, now);
+        break;
+    case VERDICT_WAIT:
+        wait_for_it(unit, now);
+        break;
+    case VERDICT_EMPTY:
+        unit_lose_medium(unit, USB_UNIT_EMPTY, -ENOMEDIUM, "no medium");
+        break;
+    case VERDICT_CHANGED:
+        unit_lose_medium(unit, USB_UNIT_WAITING, -ENOMEDIUM, "another medium");
+        break;
+    case VERDICT_PROTECTED:
+        answer_first(unit, -EROFS);
+        break;
+    case VERDICT_REFUSED:
+        refused(unit);
+        break;
+    case VERDICT_ERROR:
+        answer_first(unit, -EIO);
+        break;
+    }
+}

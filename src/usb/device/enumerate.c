@@ -1,0 +1,153 @@
+#include "enumerate.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include <base/alloc.h>
+#include <usb/descriptors.h>
+
+enum { GET_DESCRIPTOR = 6, GET_CONFIGURATION = 8, REQUEST_MS = 2000 };
+
+/* Mass Storage Class Overview: class, subclass "SCSI transparent", protocols. */
+enum { CLASS_STORAGE = 8, SUBCLASS_SCSI = 6, PROTOCOL_BULK_ONLY = 0x50 };
+
+static int get_descriptor(struct usb_transport *transport, enum usb_descriptor_type type,
+                          uint8_t index, uint16_t language, void *data, uint16_t size)
+{
+    struct usb_setup setup = {0x80, GET_DESCRIPTOR, (uint16_t)(type << 8 | index), language, size};
+    return usb_control(transport, &setup, data, REQUEST_MS);
+}
+
+static int read_device(struct usb_transport *transport, struct usb_device_descriptor *device,
+                       struct error *err)
+{
+    uint8_t data[USB_DEVICE_SIZE];
+    int r = get_descriptor(transport, USB_DESCRIPTOR_DEVICE, 0, 0, data, sizeof(data));
+    if (r < 0)
+        return error_errno(err, -r, "read the device descriptor");
+    return usb_device_parse(data, (size_t)r, device, err);
+}
+
+static int read_configuration(struct usb_transport *transport, uint8_t index,
+                              struct usb_configuration *configuration, struct error *err)
+{
+    uint8_t data[USB_CONFIGURATION_MAX];
+    enum usb_descriptor_type type = USB_DESCRIPTOR_CONFIGURATION;
+    int r = get_descriptor(transport, type, index, 0, data, USB_CONFIGURATION_SIZE);
+    if (r >= 0)
+        r = usb_configuration_size(data, (size_t)r, err);
+    else
+        return error_errno(err, -r, "read configuration %u", index);
+    if (r < 0)
+        return r;
+    r = get_descriptor(transport, type, index, 0, data, (uint16_t)r);
+    if (r < 0)
+        return error_errno(err, -r, "read configuration %u", index);
+    return usb_configuration_parse(data, (size_t)r, configuration, err);
+}
+
+/* One bulk endpoint each way. */
+static bool find_endpoints(const struct usb_setting *setting, struct usb_found *found)
+{
+    found->in = found->out = 0;
+    for (unsigned i = 0; i < setting->endpoint_count; i++) {
+        const struct usb_endpoint *endpoint = &setting->endpoints[i];
+        uint8_t *place = endpoint->address & 0x80 ? &found->in : &found->out;
+        if (endpoint->kind == USB_BULK && *place == 0)
+            *place = endpoint->address;
+    }
+    return found->in && found->out;
+}
+
+static bool find_storage(const struct usb_configuration *configuration, struct usb_found *found)
+{
+    for (unsigned i = 0; i < configuration->setting_count; i++) {
+        const struct usb_setting *setting = &configuration->settings[i];
+        if (setting->class != CLASS_STORAGE || setting->subclass != SUBCLASS_SCSI ||
+            setting->protocol != PROTOCOL_BULK_ONLY || !find_endpoints(setting, found))
+            continue;
+        found->configuration = configuration->value;
+        found->interface = setting->interface;
+        found->alternate = setting->alternate;
+        return true;
+    }
+    return false;
+}
+
+/* What it says is worth nothing for what we do: a string that cannot be read is none. */
+static void read_string(struct usb_transport *transport, uint8_t index, uint16_t language,
+                        char *text, size_t room)
+{
+    uint8_t data[USB_STRING_MAX];
+    text[0] = '\0';
+    if (index == 0)
+        return;
+    int r = get_descriptor(transport, USB_DESCRIPTOR_STRING, index, language, data, sizeof(data));
+    if (r > 0)
+        usb_string_parse(data, (size_t)r, text, room, NULL);
+}
+
+static void read_strings(struct usb_transport *transport,
+                         const struct usb_device_descriptor *device, struct usb_stick_facts *facts)
+{
+    uint8_t data[USB_STRING_MAX];
+    uint16_t language;
+    int r = get_descriptor(transport, USB_DESCRIPTOR_STRING, 0, 0, data, sizeof(data));
+    if (r <= 0 || usb_languages_parse(data, (size_t)r, &language, NULL) != 0)
+        return;
+    read_string(transport, device->manufacturer_string, language, facts->manufacturer,
+                sizeof(facts->manufacturer));
+    read_string(transport, device->product_string, language, facts->model, sizeof(facts->model));
+    read_string(transport, device->serial_string, language, facts->serial, sizeof(facts->serial));
+}
+
+/* Setting the one that is there already would reset all of the device. */
+static int configure(struct usb_transport *transport, const struct usb_found *found,
+                     struct error *err)
+{
+    uint8_t value = 0;
+    struct usb_setup setup = {0x80, GET_CONFIGURATION, 0, 0, 1};
+    int r = usb_control(transport, &setup, &value, REQUEST_MS);
+    if (r != 1 || value != found->configuration)
+        r = usb_set_configuration(transport, found->configuration);
+    if (r < 0)
+        return error_errno(err, -r, "set configuration %u", found->configuration);
+    r = usb_claim(transport, found->interface);
+    if (r < 0)
+        return error_errno(err, -r, "claim interface %u", found->interface);
+    r = found->alternate ? usb_set_alternate(transport, found->interface, found->alternate) : 0;
+    return r < 0 ? error_errno(err, -r, "choose setting %u", found->alternate) : 0;
+}
+
+int usb_enumerate(struct usb_transport *transport, struct usb_stick_facts *ret_facts,
+                  struct usb_found *ret_found, struct error *err)
+{
+    struct usb_device_descriptor device;
+    struct usb_configuration *configuration = xnew(struct usb_configuration);
+    bool found = false;
+    int r = read_device(transport, &device, err);
+    for (uint8_t i = 0; r == 0 && !found && i < device.configurations; i++) {
+        r = read_configuration(transport, i, configuration, err);
+        found = r == 0 && find_storage(configuration, ret_found);
+    }
+    free(configuration);
+    if (r == 0 && !found)
+        r = error_set(err, -ENOTSUP,
+                      "device %04x:%04x has no interface for mass storage that is "
+                      "spoken here (SCSI by bulk-only transport)",
+                      device.vendor, device.product);
+    if (r == 0)
+        r = configure(transport, ret_found, err);
+    if (r != 0)
+        return r == -EPIPE || r == -EIO || r == -ETIMEDOUT ? -EPROTO : r;
+    *ret_facts = (struct usb_stick_facts){
+        .vendor = device.vendor,
+        .product = device.product,
+        .release = device.release,
+        .interface = ret_found->interface,
+        .protocol = PROTOCOL_BULK_ONLY,
+        .speed = transport->speed,
+    };
+    read_strings(transport, &device, ret_facts);
+    return 0;
+}

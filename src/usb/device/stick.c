@@ -1,0 +1,344 @@
+#include "stick.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/clock.h>
+
+#include "enumerate.h"
+
+enum { EVENTS = 8 };
+
+static const struct usb_stick_options defaults = {
+    .command_ms = 30000,
+    .recovery_ms = 5000,
+    .patience_ms = 30000,
+    .look_ms = 1000,
+};
+
+uint32_t stick_moved(const struct usb_stick *stick, const struct usb_command *command)
+{
+    uint32_t said = command->length - command->residue;
+    return stick->residue_lies || command->moved < said ? command->moved : said;
+}
+
+/* SPC-4, annex on codes. */
+enum { CODE_NOT_READY = 0x04, CODE_CHANGED = 0x28, CODE_NO_MEDIUM = 0x3A, WANTS_START = 2 };
+
+static enum verdict judge_sense(const struct scsi_sense *sense)
+{
+    switch (sense->key) {
+    case SCSI_RECOVERED:
+        return VERDICT_GOOD;
+    case SCSI_NOT_READY:
+        if (sense->code == CODE_NO_MEDIUM)
+            return VERDICT_EMPTY;
+        if (sense->code == CODE_NOT_READY && sense->qualifier == WANTS_START)
+            return VERDICT_START;
+        return VERDICT_WAIT;
+    case SCSI_ILLEGAL_REQUEST:
+        return VERDICT_REFUSED;
+    case SCSI_UNIT_ATTENTION:
+        return sense->code == CODE_CHANGED ? VERDICT_CHANGED : VERDICT_AGAIN;
+    case SCSI_DATA_PROTECT:
+        return VERDICT_PROTECTED;
+    case SCSI_MEDIUM_ERROR:
+    case SCSI_HARDWARE_ERROR:
+        return VERDICT_ERROR;
+    default: /* aborted, and what has no meaning for disks */
+        return VERDICT_LOST;
+    }
+}
+
+static enum verdict judge(const struct usb_command *command)
+{
+    struct scsi_sense sense;
+    if (command->outcome == USB_COMMAND_GOOD)
+        return VERDICT_GOOD;
+    if (command->outcome == USB_COMMAND_LATE)
+        return VERDICT_LATE;
+    if (command->outcome != USB_COMMAND_FAILED ||
+        !scsi_parse_sense(command->sense, command->sense_size, &sense))
+        return VERDICT_LOST;
+    /* A write before this one has failed, and nobody was told. */
+    return sense.deferred ? VERDICT_ERROR : judge_sense(&sense);
+}
+
+static void lose(struct usb_stick *stick)
+{
+    stick->gone = true;
+    for (unsigned i = 0; i < stick->facts.units; i++)
+        unit_lose_medium(&stick->units[i], USB_UNIT_FAILED, -ENODEV, "the stick is gone");
+    for (struct disk *disk = stick->disks; disk; disk = disk->next)
+        disk->gone = -ENODEV;
+}
+
+static void schedule(struct usb_stick *stick);
+
+static void command_done(struct usb_command *command)
+{
+    struct usb_stick *stick = command->owner;
+    struct unit *unit = stick->busy;
+    stick->busy = NULL;
+    if (command->outcome == USB_COMMAND_GONE) {
+        lose(stick);
+        return;
+    }
+    unit_done(unit, stick->work, command, judge(command), clock_milliseconds());
+    schedule(stick);
+}
+
+/* The next command, of the units in turn. */
+static void schedule(struct usb_stick *stick)
+{
+    int64_t now = clock_milliseconds();
+    for (unsigned i = 0; i < stick->facts.units && !stick->busy && !stick->gone; i++) {
+        struct unit *unit = &stick->units[stick->next];
+        struct usb_command *command = &stick->command;
+        stick->next = (stick->next + 1) % stick->facts.units;
+        command->unit = unit->number;
+        command->timeout_ms = stick->options.command_ms;
+        stick->work = unit_word(unit, command, now);
+        if (stick->work == WORK_NONE)
+            continue;
+        stick->busy = unit;
+        if (bot_submit(stick->bot, command) != 0) {
+            stick->busy = NULL;
+            lose(stick);
+        }
+    }
+}
+
+static int next_timeout(const struct usb_stick *stick, int timeout_ms)
+{
+    int64_t now = clock_milliseconds(), first = timeout_ms < 0 ? INT_MAX : timeout_ms;
+    int transport = usb_transport_timeout(stick->transport);
+    if (transport >= 0 && transport < first)
+        first = transport;
+    for (unsigned i = 0; i < stick->facts.units && !stick->busy && !stick->gone; i++) {
+        int64_t due = unit_due(&stick->units[i]);
+        if (due >= 0 && due - now < first)
+            first = due > now ? due - now : 0;
+    }
+    return timeout_ms < 0 && first == INT_MAX ? -1 : (int)first;
+}
+
+/* Disks that were given back. */
+static void free_returned(struct usb_stick *stick)
+{
+    for (struct disk *next, *disk = stick->disks; disk; disk = next) {
+        next = disk->next;
+        if (!atomic_load(&disk->returned))
+            continue;
+        atomic_store(&disk->returned, false);
+        disk->given = false;
+        if (disk->unit->disk != disk)
+            disk_free(disk);
+    }
+}
+
+static void look_at(struct usb_stick *stick, void *source)
+{
+    uint64_t count;
+    if (source == stick->transport)
+        return; /* dispatched in any case */
+    if (source == stick) {
+        if (read(stick->wake, &count, sizeof(count)) < 0)
+            return;
+        free_returned(stick);
+        return;
+    }
+    for (struct disk *disk = stick->disks; disk; disk = disk->next) {
+        if (disk != source)
+            continue;
+        block_queue_wait(&disk->queue);
+        disk_take(disk);
+        return;
+    }
+}
+
+/* Nobody can ask for anything any more. */
+static bool is_over(const struct usb_stick *stick)
+{
+    for (const struct disk *disk = stick->disks; disk; disk = disk->next)
+        if (disk->given)
+            return false;
+    return stick->gone;
+}
+
+int usb_stick_run(struct usb_stick *stick, int timeout_ms, struct error *err)
+{
+    struct epoll_event events[EVENTS];
+    schedule(stick);
+    if (is_over(stick))
+        return error_set(err, -ENODEV, "the stick is gone");
+    int count = epoll_wait(stick->epoll, events, EVENTS, next_timeout(stick, timeout_ms));
+    if (count < 0 && errno != EINTR)
+        return error_errno(err, errno, "wait for the stick");
+    for (int i = 0; i < count; i++)
+        look_at(stick, events[i].data.ptr);
+    usb_transport_dispatch(stick->transport);
+    schedule(stick);
+    return is_over(stick) ? error_set(err, -ENODEV, "the stick is gone") : 0;
+}
+
+void usb_stick_wake(struct usb_stick *stick)
+{
+    int saved = errno;
+    uint64_t one = 1;
+    while (write(stick->wake, &one, sizeof(one)) < 0 && errno == EINTR)
+        ;
+    errno = saved;
+}
+
+/* Opening and closing. */
+
+static void set_options(struct usb_stick *stick, const struct usb_stick_options *options)
+{
+    static const struct usb_stick_options none;
+    const struct usb_stick_options *wanted = options ? options : &none;
+    stick->options = (struct usb_stick_options){
+        .command_ms = wanted->command_ms ? wanted->command_ms : defaults.command_ms,
+        .recovery_ms = wanted->recovery_ms ? wanted->recovery_ms : defaults.recovery_ms,
+        .patience_ms = wanted->patience_ms ? wanted->patience_ms : defaults.patience_ms,
+        .look_ms = wanted->look_ms ? wanted->look_ms : defaults.look_ms,
+    };
+}
+
+static int watch(struct usb_stick *stick, struct error *err)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = stick};
+    stick->epoll = epoll_create1(EPOLL_CLOEXEC);
+    stick->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (stick->epoll < 0 || stick->wake < 0 ||
+        epoll_ctl(stick->epoll, EPOLL_CTL_ADD, stick->wake, &event) != 0)
+        return error_errno(err, errno, "make the stick's loop");
+    return usb_transport_watch(stick->transport, stick->epoll, stick->transport, err);
+}
+
+static int begin(struct usb_stick *stick, struct error *err)
+{
+    struct usb_found found;
+    int r = watch(stick, err);
+    if (r == 0)
+        r = usb_enumerate(stick->transport, &stick->facts, &found, err);
+    if (r != 0)
+        return r;
+    stick->bot = bot_create(stick->transport, found.interface, found.in, found.out,
+                            stick->options.recovery_ms);
+    int units = bot_units(stick->bot);
+    if (units < 0)
+        return error_set(err, units, "the stick is gone");
+    stick->facts.units = (unsigned)units;
+    for (uint8_t i = 0; i < units; i++)
+        unit_init(&stick->units[i], stick, i);
+    stick->command.owner = stick;
+    stick->command.done = command_done;
+    return 0;
+}
+
+static void free_stick(struct usb_stick *stick)
+{
+    while (stick->disks)
+        disk_free(stick->disks);
+    bot_destroy(stick->bot);
+    usb_transport_destroy(stick->transport);
+    if (stick->epoll >= 0)
+        close(stick->epoll);
+    if (stick->wake >= 0)
+        close(stick->wake);
+    free(stick->answer);
+    free(stick);
+}
+
+int usb_stick_open(struct usb_transport *transport, const struct usb_stick_options *options,
+                   usb_unit_changed changed, void *data, struct usb_stick **ret_stick,
+                   struct error *err)
+{
+    struct usb_stick *stick = xnew(struct usb_stick);
+    stick->transport = transport;
+    stick->changed = changed;
+    stick->data = data;
+    stick->epoll = stick->wake = -1;
+    stick->answer = xmalloc(ANSWER_SIZE);
+    set_options(stick, options);
+    int r = begin(stick, err);
+    if (r != 0) {
+        free_stick(stick);
+        return r;
+    }
+    *ret_stick = stick;
+    return 0;
+}
+
+void usb_stick_close(struct usb_stick *stick)
+{
+    if (!stick)
+        return;
+    stick->changed = NULL;
+    bool gone = stick->gone;
+    stick->gone = true; /* nothing new */
+    while (stick->busy && !gone) {
+        bot_cancel(stick->bot);
+        stick->transport->ops->collect(stick->transport, 100);
+        usb_transport_dispatch(stick->transport);
+    }
+    lose(stick);
+    for (struct disk *disk = stick->disks; disk; disk = disk->next)
+        disk_take(disk);
+    if (!gone)
+        usb_release(stick->transport, stick->facts.interface);
+    free_stick(stick);
+}
+
+/* What it is. */
+
+const struct usb_stick_facts *usb_stick_facts(const struct usb_stick *stick)
+{
+    return &stick->facts;
+}
+
+void usb_stick_unit(const struct usb_stick *stick, unsigned unit, struct usb_unit_facts *ret_facts)
+{
+    *ret_facts = stick->units[unit].facts;
+}
+
+void usb_stick_counts(const struct usb_stick *stick, struct usb_stick_counts *ret_counts)
+{
+    const struct bot_counts *counts = bot_counts(stick->bot);
+    *ret_counts = (struct usb_stick_counts){
+        .commands = counts->commands,
+        .failed = counts->failed,
+        .recoveries = counts->recoveries,
+        .port_resets = counts->port_resets,
+    };
+}
+
+struct block_device *usb_stick_disk(struct usb_stick *stick, unsigned unit)
+{
+    struct disk *disk = stick->units[unit].disk;
+    if (!disk)
+        return NULL;
+    disk->given = true;
+    return &disk->device;
+}
+
+int usb_stick_eject(struct usb_stick *stick, unsigned unit, void (*done)(int result, void *data),
+                    void *data, struct error *err)
+{
+    struct unit *ejected = &stick->units[unit];
+    if (!ejected->disk)
+        return error_set(err, -ENOMEDIUM, "unit %u has no medium to be ejected", unit);
+    if (ejected->eject)
+        return error_set(err, -EBUSY, "unit %u is being ejected", unit);
+    ejected->eject = EJECT_FLUSH;
+    ejected->eject_result = 0;
+    ejected->eject_done = done;
+    ejected->eject_data = data;
+    return 0;
+}

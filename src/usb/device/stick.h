@@ -1,0 +1,138 @@
+/* A stick's parts: stick.c the device thread, unit.c what becomes of a unit, disk.c its requests.
+ */
+#ifndef USB_STICK_H
+#define USB_STICK_H
+
+#include <stdatomic.h>
+
+#include <block/queue.h>
+#include <usb/disk.h>
+
+#include "bot.h"
+#include "scsi.h"
+
+enum { UNITS_MAX = 16, ANSWER_SIZE = 4096, COMMAND_MAX = 1 << 20 };
+enum { TRIES = 3, ATTENTIONS = 8, WAIT_MS = 100, FLUSH_FACTOR = 2 };
+
+/* What a unit's command is for. */
+enum work {
+    WORK_NONE,
+    WORK_STEP,    /* of becoming ready */
+    WORK_START,   /* START STOP UNIT, since it wants that */
+    WORK_REQUEST, /* the first of its requests */
+    WORK_LOOK,    /* is the medium still there? */
+    WORK_EJECT,
+};
+
+enum step {
+    STEP_INQUIRY,
+    STEP_READY,
+    STEP_CAPACITY_10,
+    STEP_CAPACITY_16,
+    STEP_PAGES,
+    STEP_SERIAL,
+    STEP_LIMITS,
+    STEP_PROVISIONING,
+    STEP_MODES_6,
+    STEP_MODES_10,
+    STEPS,
+};
+
+enum eject { EJECT_NONE, EJECT_FLUSH, EJECT_ALLOW, EJECT_STOP };
+
+struct unit;
+
+/* A medium as a block device. */
+struct disk {
+    struct block_device device; /* first */
+    struct unit *unit;
+    struct block_queue queue;
+    bool given; /* somebody has it */
+    int gone;   /* what requests are answered; 0: it is there */
+    atomic_bool returned;
+    struct disk *next;
+};
+
+struct unit {
+    struct usb_stick *stick;
+    uint8_t number;
+    struct usb_unit_facts facts;
+    enum step step;
+    int64_t due;          /* no command before; milliseconds */
+    int64_t patience_end; /* 0: it is not waited for */
+    unsigned tries, attentions;
+    bool wants_start, ejected;
+
+    /* What it said. */
+    uint8_t version;
+    uint16_t pages; /* bit n: step n has a page */
+    struct scsi_limits limits;
+    struct scsi_provisioning provisioning;
+    bool modes_known, cannot_flush;
+
+    struct disk *disk; /* of the medium that is in it; NULL: none */
+    struct block_request *first, **last;
+    uint32_t progress, moving; /* sectors of the first one: done, of the command */
+    enum eject eject;
+    int eject_result;
+    void (*eject_done)(int result, void *data);
+    void *eject_data;
+};
+
+struct usb_stick {
+    struct usb_transport *transport;
+    struct bot *bot;
+    struct usb_stick_options options;
+    struct usb_stick_facts facts;
+    usb_unit_changed changed;
+    void *data;
+    int epoll, wake;
+    bool gone, residue_lies;
+    struct unit units[UNITS_MAX];
+    unsigned next; /* unit whose turn it is */
+    struct disk *disks;
+
+    struct usb_command command;
+    struct unit *busy; /* whose command is under way */
+    enum work work;
+    uint8_t *answer; /* ANSWER_SIZE */
+};
+
+/* What the end of a command means. */
+enum verdict {
+    VERDICT_GOOD,
+    VERDICT_AGAIN, /* at once: UNIT ATTENTION */
+    VERDICT_LOST,  /* on its way, or aborted */
+    VERDICT_LATE,
+    VERDICT_WAIT, /* it becomes ready */
+    VERDICT_START,
+    VERDICT_EMPTY,   /* no medium */
+    VERDICT_CHANGED, /* another medium */
+    VERDICT_PROTECTED,
+    VERDICT_REFUSED, /* it does not know the command, or what is in it */
+    VERDICT_ERROR,   /* of the medium or the unit */
+};
+
+/* unit.c */
+void unit_init(struct unit *unit, struct usb_stick *stick, uint8_t number);
+/* Words the next command, where there is one to be sent now; WORK_NONE: there is none. */
+enum work unit_word(struct unit *unit, struct usb_command *command, int64_t now);
+void unit_done(struct unit *unit, enum work work, const struct usb_command *command,
+               enum verdict verdict, int64_t now);
+/* When it wants to be asked again; -1: not of its own. */
+int64_t unit_due(const struct unit *unit);
+void unit_lose_medium(struct unit *unit, enum usb_unit_state state, int result, const char *why);
+
+/* disk.c */
+struct disk *disk_create(struct unit *unit, struct error *err);
+void disk_free(struct disk *disk);
+void disk_take(struct disk *disk); /* what was submitted becomes requests of the unit */
+void requests_word(struct unit *unit, struct usb_command *command);
+void requests_done(struct unit *unit, const struct usb_command *command, enum verdict verdict,
+                   int64_t now);
+void requests_answer(struct unit *unit, int result); /* all of them */
+
+/* stick.c: whether all of a command's data came or went. */
+uint32_t stick_moved(const struct usb_stick *stick, const struct usb_command *command);
+
+#endif

@@ -1,0 +1,452 @@
+/*
+ * A unit becomes ready in steps, each a command: the table says which are asked, and what of it may
+ * go wrong. Then its requests are done, and it is looked at now and then.
+ */
+#include "stick.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <base/clock.h>
+
+enum { SPC_3 = 5, NEVER = -1 };
+enum { STEP_MS = 10000 }; /* for commands that move next to nothing */
+
+static void tell(struct unit *unit)
+{
+    struct usb_stick *stick = unit->stick;
+    if (stick->changed)
+        stick->changed(stick, unit->number, stick->data);
+}
+
+static void set_state(struct unit *unit, enum usb_unit_state state, const char *why)
+{
+    bool changed = unit->facts.state != state;
+    unit->facts.state = state;
+    snprintf(unit->facts.error, sizeof(unit->facts.error), "%s", why);
+    unit->due = state == USB_UNIT_EMPTY ? clock_milliseconds() + unit->stick->options.look_ms : 0;
+    unit->tries = unit->attentions = 0;
+    unit->patience_end = 0;
+    if (changed)
+        tell(unit);
+}
+
+void unit_init(struct unit *unit, struct usb_stick *stick, uint8_t number)
+{
+    unit->stick = stick;
+    unit->number = number;
+    unit->last = &unit->first;
+}
+
+void unit_lose_medium(struct unit *unit, enum usb_unit_state state, int result, const char *why)
+{
+    struct disk *disk = unit->disk;
+    unit->disk = NULL;
+    unit->step = STEP_READY;
+    unit->wants_start = false;
+    if (disk)
+        disk->gone = result;
+    requests_answer(unit, result);
+    if (disk && !disk->given)
+        disk_free(disk);
+    if (unit->eject) {
+        unit->eject = EJECT_NONE;
+        unit->eject_done(result, unit->eject_data);
+    }
+    set_state(unit, state, why);
+}
+
+/* Steps. */
+
+static int take_inquiry(struct unit *unit, const uint8_t *data, size_t size)
+{
+    struct usb_unit_facts *facts = &unit->facts;
+    struct scsi_inquiry inquiry;
+    /* Some say of every command that nothing of it came, and it did. */
+    unit->stick->residue_lies |= unit->stick->command.residue > 0 && size == SCSI_INQUIRY_SIZE;
+    if (scsi_parse_inquiry(data, size, &inquiry) != 0)
+        return -EPROTO;
+    if (inquiry.qualifier != 0)
+        return -ENODEV;
+    if (inquiry.type != 0)
+        return -ENOTSUP;
+    unit->version = inquiry.version;
+    facts->removable = inquiry.removable;
+    memcpy(facts->vendor, inquiry.vendor, sizeof(facts->vendor));
+    memcpy(facts->product, inquiry.product, sizeof(facts->product));
+    memcpy(facts->revision, inquiry.revision, sizeof(facts->revision));
+    return 0;
+}
+
+static int take_nothing(struct unit *unit, const uint8_t *data, size_t size)
+{
+    return 0;
+}
+
+static int take_capacity(struct unit *unit, const struct scsi_capacity *capacity)
+{
+    unit->facts.sectors = capacity->sectors;
+    unit->facts.sector_size = capacity->sector_size;
+    unit->facts.discards = capacity->discards;
+    return 0;
+}
+
+static int take_capacity10(struct unit *unit, const uint8_t *data, size_t size)
+{
+    struct scsi_capacity capacity;
+    int r = scsi_parse_capacity10(data, size, &capacity);
+    return r == 0 ? take_capacity(unit, &capacity) : r;
+}
+
+/* Where both answer they must agree. */
+static int take_capacity16(struct unit *unit, const uint8_t *data, size_t size)
+{
+    struct scsi_capacity capacity;
+    int r = scsi_parse_capacity16(data, size, &capacity);
+    if (r == 0 && unit->facts.sectors != 0 &&
+        (capacity.sectors != unit->facts.sectors ||
+         capacity.sector_size != unit->facts.sector_size))
+        r = -EPROTO;
+    return r == 0 ? take_capacity(unit, &capacity) : r;
+}
+
+static bool wants_capacity16(const struct unit *unit)
+{
+    return unit->facts.sectors == 0 || unit->version >= SPC_3;
+}
+
+static bool wants_pages(const struct unit *unit)
+{
+    return unit->version >= SPC_3;
+}
+
+static int take_pages(struct unit *unit, const uint8_t *data, size_t size)
+{
+    static const enum scsi_page pages[STEPS] = {
+        [STEP_SERIAL] = SCSI_PAGE_SERIAL,
+        [STEP_LIMITS] = SCSI_PAGE_LIMITS,
+        [STEP_PROVISIONING] = SCSI_PAGE_PROVISIONING,
+    };
+    for (enum step step = 0; step < STEPS; step++)
+        if (pages[step] && scsi_has_page(data, size, pages[step]))
+            unit->pages = (uint16_t)(unit->pages | 1U << step);
+    return 0;
+}
+
+static bool wants_page(const struct unit *unit)
+{
+    return unit->pages & 1U << unit->step;
+}
+
+static int take_serial(struct unit *unit, const uint8_t *data, size_t size)
+{
+    if (!scsi_parse_serial(data, size, unit->facts.serial, sizeof(unit->facts.serial)))
+        unit->facts.serial[0] = '\0';
+    return 0;
+}
+
+static int take_limits(struct unit *unit, const uint8_t *data, size_t size)
+{
+    return scsi_parse_limits(data, size, &unit->limits) ? 0 : -EPROTO;
+}
+
+static int take_provisioning(struct unit *unit, const uint8_t *data, size_t size)
+{
+    return scsi_parse_provisioning(data, size, &unit->provisioning) ? 0 : -EPROTO;
+}
+
+static int take_modes(struct unit *unit, const uint8_t *data, size_t size, bool ten)
+{
+    struct scsi_modes modes;
+    int r = scsi_parse_modes(data, size, ten, &modes);
+    if (r != 0)
+        return r;
+    unit->modes_known = true;
+    unit->facts.write_protected = modes.write_protected;
+    unit->facts.caching = modes.caching || !modes.has_caching;
+    return 0;
+}
+
+static int take_modes6(struct unit *unit, const uint8_t *data, size_t size)
+{
+    return take_modes(unit, data, size, false);
+}
+
+static int take_modes10(struct unit *unit, const uint8_t *data, size_t size)
+{
+    return take_modes(unit, data, size, true);
+}
+
+static bool wants_modes(const struct unit *unit)
+{
+    return !unit->modes_known;
+}
+
+static void word_ready(struct usb_command *command, void *data)
+{
+    scsi_test_unit_ready(command);
+}
+
+#define WORD_PAGE(name, page)                                                                      \
+    static void name(struct usb_command *command, void *data)                                      \
+    {                                                                                              \
+        scsi_inquiry_page(command, page, data);                                                    \
+    }
+WORD_PAGE(word_pages, SCSI_PAGE_LIST)
+WORD_PAGE(word_serial, SCSI_PAGE_SERIAL)
+WORD_PAGE(word_limits, SCSI_PAGE_LIMITS)
+WORD_PAGE(word_provisioning, SCSI_PAGE_PROVISIONING)
+
+static const struct {
+    const char *name;
+    bool (*wanted)(const struct unit *unit); /* NULL: always */
+    void (*word)(struct usb_command *command, void *data);
+    int (*take)(struct unit *unit, const uint8_t *data, size_t size);
+    bool needed; /* without it the unit is given up */
+} steps[STEPS] = {
+    [STEP_INQUIRY] = {"INQUIRY", NULL, scsi_inquiry, take_inquiry, true},
+    [STEP_READY] = {"TEST UNIT READY", NULL, word_ready, take_nothing, true},
+    [STEP_CAPACITY_10] = {"READ CAPACITY(10)", NULL, scsi_read_capacity10, take_capacity10, true},
+    [STEP_CAPACITY_16] = {"READ CAPACITY(16)", wants_capacity16, scsi_read_capacity16,
+                          take_capacity16, false},
+    [STEP_PAGES] = {"INQUIRY, list of pages", wants_pages, word_pages, take_pages, false},
+    [STEP_SERIAL] = {"INQUIRY, page 80", wants_page, word_serial, take_serial, false},
+    [STEP_LIMITS] = {"INQUIRY, page B0", wants_page, word_limits, take_limits, false},
+    [STEP_PROVISIONING] = {"INQUIRY, page B2", wants_page, word_provisioning, take_provisioning,
+                           false},
+    [STEP_MODES_6] = {"MODE SENSE(6)", wants_modes, scsi_mode_sense6, take_modes6, false},
+    [STEP_MODES_10] = {"MODE SENSE(10)", wants_modes, scsi_mode_sense10, take_modes10, false},
+};
+
+static void give_up(struct unit *unit, const char *why)
+{
+    char text[160];
+    snprintf(text, sizeof(text), "%s: %s", steps[unit->step].name, why);
+    unit_lose_medium(unit, USB_UNIT_FAILED, -EIO, text);
+}
+
+/* All is known. */
+static void become_ready(struct unit *unit)
+{
+    struct usb_unit_facts *facts = &unit->facts;
+    struct error err = ERROR_INIT;
+    if (facts->sectors == 0) {
+        unit->step = STEP_CAPACITY_16;
+        give_up(unit, "it does not say how large it is");
+        return;
+    }
+    if (unit->limits.unmap == 0)
+        unit->provisioning.unmap = false;
+    facts->discards &= unit->provisioning.unmap || unit->provisioning.write_same;
+    unit->disk = disk_create(unit, &err);
+    if (unit->disk)
+        set_state(unit, USB_UNIT_READY, "");
+    else
+        unit_lose_medium(unit, USB_UNIT_FAILED, -EIO, error_message(&err));
+    error_finish(&err);
+}
+
+/* Of what was there before. */
+static void forget_medium(struct unit *unit)
+{
+    unit->facts.sectors = 0;
+    unit->facts.write_protected = false;
+    unit->facts.caching = true;
+    unit->facts.discards = false;
+    unit->modes_known = unit->cannot_flush = false;
+    unit->pages = 0;
+    unit->limits = (struct scsi_limits){0};
+    unit->provisioning = (struct scsi_provisioning){0};
+}
+
+static void next_step(struct unit *unit)
+{
+    unit->tries = unit->attentions = 0;
+    if (unit->step == STEP_READY)
+        forget_medium(unit);
+    do
+        unit->step++;
+    while (unit->step < STEPS && steps[unit->step].wanted && !steps[unit->step].wanted(unit));
+    if (unit->step == STEPS)
+        become_ready(unit);
+}
+
+static void step_failed(struct unit *unit, const char *why)
+{
+    if (steps[unit->step].needed)
+        give_up(unit, why);
+    else
+        next_step(unit);
+}
+
+static void wait_for_it(struct unit *unit, int64_t now)
+{
+    if (!unit->patience_end)
+        unit->patience_end = now + unit->stick->options.patience_ms;
+    unit->due = now + WAIT_MS;
+    if (now >= unit->patience_end)
+        give_up(unit, "it does not become ready");
+}
+
+static void taken(struct unit *unit, const struct usb_command *command)
+{
+    size_t size = stick_moved(unit->stick, command);
+    if (unit->step == STEP_INQUIRY)
+        size = command->moved;
+    int r = steps[unit->step].take(unit, unit->stick->answer, size);
+    if (r == -ENODEV)
+        give_up(unit, "there is no unit of that number");
+    else if (r == -ENOTSUP)
+        give_up(unit, "it is no disk");
+    else if (r < 0)
+        step_failed(unit, "the answer is not as it must be");
+    else
+        next_step(unit);
+}
+
+static void step_done(struct unit *unit, const struct usb_command *command, enum verdict verdict,
+                      int64_t now)
+{
+    switch (verdict) {
+    case VERDICT_GOOD:
+        taken(unit, command);
+        break;
+    case VERDICT_AGAIN:
+    case VERDICT_CHANGED:
+        if (++unit->attentions >= ATTENTIONS)
+            step_failed(unit, "it wants attention again and again");
+        break;
+    case VERDICT_LOST:
+    case VERDICT_LATE:
+        if (++unit->tries >= TRIES)
+            step_failed(unit, verdict == VERDICT_LATE ? "no answer" : "the answer is lost");
+        break;
+    case VERDICT_START:
+        unit->wants_start = true;
+        wait_for_it(unit, now);
+        break;
+    case VERDICT_WAIT:
+        wait_for_it(unit, now);
+        break;
+    case VERDICT_EMPTY:
+        unit_lose_medium(unit, USB_UNIT_EMPTY, -ENOMEDIUM, "no medium");
+        break;
+    default:
+        step_failed(unit, "refused");
+    }
+}
+
+/* Ejecting. */
+
+static void word_eject(struct unit *unit, struct usb_command *command)
+{
+    if (unit->eject == EJECT_FLUSH && (!unit->disk->device.flushes || unit->cannot_flush))
+        unit->eject = EJECT_ALLOW;
+    switch (unit->eject) {
+    case EJECT_FLUSH:
+        scsi_synchronize_cache(command, unit->facts.sectors > UINT32_MAX);
+        command->timeout_ms *= FLUSH_FACTOR;
+        break;
+    case EJECT_ALLOW:
+        scsi_prevent_removal(command, false);
+        break;
+    default:
+        scsi_start_stop(command, false, true);
+    }
+}
+
+/* Only what became of the flush counts. */
+static void eject_done(struct unit *unit, enum verdict verdict)
+{
+    if (verdict == VERDICT_AGAIN && ++unit->attentions < ATTENTIONS)
+        return;
+    if (unit->eject == EJECT_FLUSH && verdict != VERDICT_GOOD && verdict != VERDICT_REFUSED)
+        unit->eject_result = -EIO;
+    if (unit->eject++ < EJECT_STOP)
+        return;
+    unit->eject = EJECT_NONE;
+    unit->ejected = true;
+    unit_lose_medium(unit, USB_UNIT_EMPTY, -ENOMEDIUM, "ejected");
+    unit->eject_done(unit->eject_result, unit->eject_data);
+}
+
+/* What is to be done. */
+
+static void look_done(struct unit *unit, enum verdict verdict, int64_t now)
+{
+    unit->due = now + unit->stick->options.look_ms;
+    if (verdict == VERDICT_EMPTY)
+        unit_lose_medium(unit, USB_UNIT_EMPTY, -ENOMEDIUM, "no medium");
+    else if (verdict == VERDICT_CHANGED)
+        unit_lose_medium(unit, USB_UNIT_WAITING, -ENOMEDIUM, "another medium");
+}
+
+enum work unit_word(struct unit *unit, struct usb_command *command, int64_t now)
+{
+    enum usb_unit_state state = unit->facts.state;
+    if (state == USB_UNIT_FAILED || unit->ejected)
+        return WORK_NONE;
+    bool idle = state == USB_UNIT_READY && !unit->first && !unit->eject;
+    if (now < unit->due && (idle || state != USB_UNIT_READY || unit->patience_end))
+        return WORK_NONE;
+    if (unit->wants_start) {
+        scsi_start_stop(command, true, false);
+        command->timeout_ms *= FLUSH_FACTOR;
+        return WORK_START;
+    }
+    if (!unit->first && !unit->eject && command->timeout_ms > STEP_MS)
+        command->timeout_ms = STEP_MS;
+    if (state != USB_UNIT_READY) {
+        memset(unit->stick->answer, 0, ANSWER_SIZE);
+        steps[unit->step].word(command, unit->stick->answer);
+        return WORK_STEP;
+    }
+    if (unit->first) {
+        requests_word(unit, command);
+        return WORK_REQUEST;
+    }
+    if (unit->eject) {
+        word_eject(unit, command);
+        return WORK_EJECT;
+    }
+    if (!unit->facts.removable)
+        return WORK_NONE;
+    scsi_test_unit_ready(command);
+    return WORK_LOOK;
+}
+
+void unit_done(struct unit *unit, enum work work, const struct usb_command *command,
+               enum verdict verdict, int64_t now)
+{
+    switch (work) {
+    case WORK_NONE:
+        break;
+    case WORK_STEP:
+        step_done(unit, command, verdict, now);
+        break;
+    case WORK_START:
+        unit->wants_start = false;
+        break;
+    case WORK_REQUEST:
+        unit->due = now + unit->stick->options.look_ms;
+        requests_done(unit, command, verdict, now);
+        break;
+    case WORK_LOOK:
+        look_done(unit, verdict, now);
+        break;
+    case WORK_EJECT:
+        eject_done(unit, verdict);
+        break;
+    }
+}
+
+int64_t unit_due(const struct unit *unit)
+{
+    enum usb_unit_state state = unit->facts.state;
+    if (state == USB_UNIT_FAILED || unit->ejected)
+        return NEVER;
+    if (state == USB_UNIT_READY && !unit->first && !unit->eject && !unit->facts.removable)
+        return NEVER;
+    return unit->due;
+}

@@ -1,0 +1,744 @@
+/* src/usb/device against a stick that speaks USB/IP on a socket: what it says, what it does, and
+ * what becomes of each of its faults. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/clock.h>
+#include <usb/disk.h>
+
+#include "../usb/stick.h"
+
+enum { PATIENCE = 20000, BIG = 1 << 20, SECTORS = 8192 };
+
+/* A model in a thread, the stack's device thread, and the test. */
+struct rig {
+    struct stick *model;
+    int fds[2];
+    pthread_t server, device;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct usb_stick *stick; /* of the device thread, but for wake */
+    int opened;              /* result; 1: not yet */
+    char message[256];
+    bool over, wants_disk[16], wants_eject;
+    atomic_bool stop;
+    int ejected; /* 1: not yet */
+    struct usb_stick_facts facts;
+    struct usb_unit_facts units[16];
+    struct usb_stick_counts counts;
+    struct block_device *disks[16];
+};
+
+static const struct usb_stick_options quick = {
+    .command_ms = 300,
+    .recovery_ms = 300,
+    .patience_ms = 1500,
+    .look_ms = 30,
+};
+
+static void *serve(void *data)
+{
+    struct rig *rig = data;
+    stick_serve(rig->model, rig->fds[1]);
+    shutdown(rig->fds[1], SHUT_RDWR);
+    return NULL;
+}
+
+static void eject_done(int result, void *data)
+{
+    ((struct rig *)data)->ejected = result; /* the lock is held */
+}
+
+/* With the lock. */
+static void look(struct rig *rig)
+{
+    for (unsigned i = 0; i < rig->facts.units; i++) {
+        usb_stick_unit(rig->stick, i, &rig->units[i]);
+        if (rig->wants_disk[i]) {
+            rig->disks[i] = usb_stick_disk(rig->stick, i);
+            rig->wants_disk[i] = false;
+        }
+    }
+    if (rig->wants_eject) {
+        int r = usb_stick_eject(rig->stick, 0, eject_done, rig, NULL);
+        rig->ejected = r ? r : 1;
+        rig->wants_eject = false;
+    }
+    usb_stick_counts(rig->stick, &rig->counts);
+    pthread_cond_broadcast(&rig->changed);
+}
+
+static void *run_device(void *data)
+{
+    struct rig *rig = data;
+    struct usb_transport *transport = NULL;
+    struct usb_stick *stick = NULL;
+    struct error err = ERROR_INIT;
+    int r = usb_usbip_open(rig->fds[0], "1-1", 1000, &transport, &err);
+    if (r == 0)
+        r = usb_stick_open(transport, &quick, NULL, NULL, &stick, &err);
+    pthread_mutex_lock(&rig->lock);
+    rig->opened = r;
+    rig->stick = stick;
+    snprintf(rig->message, sizeof(rig->message), "%s", error_message(&err));
+    if (r == 0)
+        rig->facts = *usb_stick_facts(stick);
+    pthread_cond_broadcast(&rig->changed);
+    pthread_mutex_unlock(&rig->lock);
+    error_finish(&err);
+    while (r == 0 && !atomic_load(&rig->stop)) {
+        /* The callback of an eject runs within: the lock is held where it is set. */
+        r = usb_stick_run(stick, 5, NULL);
+        pthread_mutex_lock(&rig->lock);
+        look(rig);
+        rig->over = r != 0;
+        pthread_mutex_unlock(&rig->lock);
+    }
+    if (stick)
+        usb_stick_close(stick);
+    return NULL;
+}
+
+/* faults: separated by spaces. */
+static struct rig *start(const struct stick_options *options, const char *faults)
+{
+    struct rig *rig = xnew(struct rig);
+    struct stick_options usual = {.sectors = SECTORS};
+    const char *error = NULL;
+    char *text = xstrdup(faults), *rest = text;
+    rig->model = stick_create(options ? options : &usual, &error);
+    assert_non_null(rig->model);
+    for (char *name; (name = strtok_r(rest, " ", &rest));)
+        assert_true(stick_add_fault(rig->model, name));
+    free(text);
+    uint8_t *disk = stick_disk(rig->model);
+    for (size_t i = 0; i < BIG; i++)
+        disk[i] = (uint8_t)(i / 512 * 7 + i);
+    pthread_mutex_init(&rig->lock, NULL);
+    pthread_cond_init(&rig->changed, NULL);
+    rig->opened = rig->ejected = 1;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, rig->fds), 0);
+    assert_int_equal(pthread_create(&rig->server, NULL, serve, rig), 0);
+    assert_int_equal(pthread_create(&rig->device, NULL, run_device, rig), 0);
+    return rig;
+}
+
+/* Until it holds; fails after a while. */
+#define wait_for(rig, what)                                                                        \
+    do {                                                                                           \
+        int64_t until = clock_milliseconds() + PATIENCE;                                           \
+        pthread_mutex_lock(&(rig)->lock);                                                          \
+        while (!(what) && clock_milliseconds() < until) {                                          \
+            struct timespec at;                                                                    \
+            clock_gettime(CLOCK_REALTIME, &at);                                                    \
+            at.tv_sec++;                                                                           \
+            pthread_cond_timedwait(&(rig)->changed, &(rig)->lock, &at);                            \
+        }                                                                                          \
+        bool holds = (what);                                                                       \
+        pthread_mutex_unlock(&(rig)->lock);                                                        \
+        if (!holds)                                                                                \
+            fail_msg("%s: not within %d ms", #what, PATIENCE);                                     \
+    } while (0)
+
+static struct block_device *disk_of(struct rig *rig, unsigned unit)
+{
+    wait_for(rig, rig->units[unit].state == USB_UNIT_READY);
+    pthread_mutex_lock(&rig->lock);
+    rig->wants_disk[unit] = true;
+    pthread_mutex_unlock(&rig->lock);
+    wait_for(rig, !rig->wants_disk[unit]);
+    assert_non_null(rig->disks[unit]);
+    return rig->disks[unit];
+}
+
+static struct usb_unit_facts unit_of(struct rig *rig, unsigned unit)
+{
+    pthread_mutex_lock(&rig->lock);
+    struct usb_unit_facts facts = rig->units[unit];
+    pthread_mutex_unlock(&rig->lock);
+    return facts;
+}
+
+static struct usb_stick_counts counts_of(struct rig *rig)
+{
+    pthread_mutex_lock(&rig->lock);
+    struct usb_stick_counts counts = rig->counts;
+    pthread_mutex_unlock(&rig->lock);
+    return counts;
+}
+
+static struct rig *start_ready(const struct stick_options *options, const char *faults)
+{
+    struct rig *rig = start(options, faults);
+    wait_for(rig, rig->opened != 1);
+    if (rig->opened != 0)
+        fail_msg("%s: %s", faults, rig->message);
+    return rig;
+}
+
+static void finish(struct rig *rig)
+{
+    for (int i = 0; i < 16; i++)
+        block_device_destroy(rig->disks[i]);
+    atomic_store(&rig->stop, true);
+    pthread_join(rig->device, NULL);
+    pthread_join(rig->server, NULL);
+    close(rig->fds[1]);
+    stick_destroy(rig->model);
+    pthread_mutex_destroy(&rig->lock);
+    pthread_cond_destroy(&rig->changed);
+    free(rig);
+}
+
+/* The good ones. */
+
+static void a_stick_becomes_a_disk(void **state)
+{
+    struct rig *rig = start_ready(NULL, "");
+    struct block_device *disk = disk_of(rig, 0);
+    struct usb_unit_facts unit = unit_of(rig, 0);
+    uint8_t *data = xmalloc(BIG);
+    assert_int_equal(rig->facts.vendor, 0x46F4);
+    assert_string_equal(rig->facts.model, "Model stick");
+    assert_string_equal(rig->facts.serial, "0123456789AB");
+    assert_string_equal(unit.vendor, "Cloche");
+    assert_string_equal(unit.product, "Model stick");
+    assert_string_equal(unit.serial, "UNIT-0001");
+    assert_true(unit.removable && unit.caching && unit.discards && !unit.write_protected);
+    assert_int_equal(disk->sectors, SECTORS);
+    assert_int_equal(disk->sector_size, 512);
+    assert_int_equal(block_read(disk, 0, BIG / 512, data, NULL), 0);
+    assert_memory_equal(data, stick_disk(rig->model), BIG);
+    memset(data, 0xA5, BIG);
+    assert_int_equal(block_write(disk, 100, 2048, data, NULL), 0);
+    assert_int_equal(block_flush(disk, NULL), 0);
+    assert_memory_equal(stick_disk(rig->model) + 51200, data, BIG);
+    assert_int_equal(block_discard(disk, 100, 8, NULL), 0);
+    assert_int_equal(stick_disk(rig->model)[51200], 0);
+    assert_int_equal(stick_disk(rig->model)[51200 + 4096], 0xA5);
+    assert_int_equal(block_read(disk, SECTORS - 1, 1, data, NULL), 0);
+    assert_int_equal(counts_of(rig).recoveries, 0);
+    struct stick_counts counts = stick_counts(rig->model);
+    assert_true(counts.flushes == 1 && counts.discards == 1 && counts.port_resets == 0);
+    free(data);
+    finish(rig);
+}
+
+/* Longer than one command, and than all transfers in flight. */
+static void a_long_request_is_several_commands(void **state)
+{
+    struct rig *rig = start_ready(NULL, "");
+    struct block_device *disk = disk_of(rig, 0);
+    size_t size = (size_t)SECTORS * 512;
+    uint8_t *data = xmalloc(size);
+    assert_int_equal(block_read(disk, 0, SECTORS, data, NULL), 0);
+    assert_memory_equal(data, stick_disk(rig->model), size);
+    for (size_t i = 0; i < size; i++)
+        data[i] = (uint8_t)(i / 512 + 3);
+    assert_int_equal(block_write(disk, 0, SECTORS, data, NULL), 0);
+    assert_memory_equal(data, stick_disk(rig->model), size);
+    free(data);
+    finish(rig);
+}
+
+static void sectors_of_4096_bytes(void **state)
+{
+    struct stick_options options = {.sector_size = 4096, .sectors = 1024, .fixed = true};
+    struct rig *rig = start_ready(&options, "");
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t data[8192];
+    assert_int_equal(disk->sector_size, 4096);
+    assert_int_equal(disk->sectors, 1024);
+    assert_int_equal(block_read(disk, 3, 2, data, NULL), 0);
+    assert_memory_equal(data, stick_disk(rig->model) + 3 * 4096, sizeof(data));
+    finish(rig);
+}
+
+static void beyond_two_tebibytes(void **state)
+{
+    struct stick_options options = {.sectors = SECTORS, .pretended = UINT64_C(3) << 32};
+    struct rig *rig = start_ready(&options, "");
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t data[512];
+    assert_int_equal(disk->sectors, UINT64_C(3) << 32);
+    assert_int_equal(block_read(disk, (UINT64_C(3) << 32) - 1, 1, data, NULL), 0);
+    assert_int_equal(block_flush(disk, NULL), 0);
+    finish(rig);
+}
+
+static void units_are_served_in_turn(void **state)
+{
+    struct stick_options options = {.sectors = SECTORS, .units = 3};
+    struct rig *rig = start_ready(&options, "");
+    uint8_t data[512];
+    assert_int_equal(rig->facts.units, 3);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(block_read(disk_of(rig, i), i, 1, data, NULL), 0);
+    assert_memory_equal(data, stick_disk(rig->model) + 1024, 512);
+    finish(rig);
+}
+
+static void a_protected_stick_is_read_only(void **state)
+{
+    struct stick_options options = {.sectors = SECTORS, .read_only = true};
+    struct rig *rig = start_ready(&options, "");
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t data[512] = {0};
+    assert_true(unit_of(rig, 0).write_protected && disk->read_only);
+    assert_int_equal(block_write(disk, 0, 1, data, NULL), -EROFS);
+    finish(rig);
+}
+
+static void an_old_stick_is_asked_little(void **state)
+{
+    struct stick_options options = {.sectors = SECTORS, .version = 2, .uncached = true};
+    struct rig *rig = start_ready(&options, "lun-stalls no-modes");
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t data[512];
+    assert_false(unit_of(rig, 0).discards);
+    assert_true(disk->flushes); /* nobody says that it has no cache */
+    assert_int_equal(block_read(disk, 0, 1, data, NULL), 0);
+    assert_int_equal(block_discard(disk, 0, 1, NULL), -EOPNOTSUPP);
+    finish(rig);
+}
+
+enum { THREADS = 4, ROUNDS = 300 };
+
+static void *read_and_write(void *data)
+{
+    struct block_device *disk = data;
+    static atomic_uint number;
+    unsigned mine = atomic_fetch_add(&number, 1) % THREADS, seed = mine;
+    uint8_t bytes[8 * 512], back[8 * 512];
+    for (int i = 0; i < ROUNDS; i++) {
+        uint64_t sector = 4096 + mine * 512 + (unsigned)rand_r(&seed) % 500;
+        uint32_t count = 1 + (unsigned)rand_r(&seed) % 8;
+        memset(bytes, rand_r(&seed), count * 512);
+        if (block_write(disk, sector, count, bytes, NULL) != 0 ||
+            block_read(disk, sector, count, back, NULL) != 0)
+            return "an error";
+        if (memcmp(bytes, back, count * 512) != 0)
+            return "other bytes";
+        if (i % 50 == 0 && block_flush(disk, NULL) != 0)
+            return "no flush";
+    }
+    return NULL;
+}
+
+static void many_threads_submit(void **state)
+{
+    struct rig *rig = start_ready(NULL, "");
+    struct block_device *disk = disk_of(rig, 0);
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, read_and_write, disk), 0);
+    for (int i = 0; i < THREADS; i++) {
+        void *fault;
+        pthread_join(threads[i], &fault);
+        if (fault)
+            fail_msg("%s", (char *)fault);
+    }
+    finish(rig);
+}
+
+/* Faults of one command: what the request comes to, and how. recoveries and port resets: at least.
+ * gone: nothing works afterwards; else the next request does. */
+static const struct misbehaviour {
+    const char *fault;
+    int read, write; /* results */
+    unsigned recoveries, port_resets;
+    bool gone;
+} misbehaviours[] = {
+    {"wrong-tag", 0, 0, 1, 0, false},
+    {"wrong-tag@1+", -EIO, -EIO, 2, 1, false},
+    {"wrong-signature", 0, 0, 1, 0, false},
+    {"short-csw", 0, 0, 1, 0, false},
+    {"long-csw", 0, 0, 1, 0, false},
+    {"empty-csw", 0, 0, 0, 0, false},
+    {"stall-cbw", 0, 0, 1, 0, false},
+    {"stall-data", -EIO, -EIO, 0, 0, false},
+    {"stall-csw", 0, 0, 0, 0, false},
+    {"stall-csw-twice", 0, 0, 1, 0, false},
+    {"phase-error", 0, 0, 1, 0, false},
+    {"phase-error@1+", -EIO, -EIO, 2, 1, false},
+    {"phase-error reset-stalls", 0, 0, 1, 1, false},
+    {"residue-lie", 0, 0, 0, 0, false},
+    {"residue-lie@1+", -EIO, -EIO, 0, 0, false},
+    {"residue-huge", 0, 0, 1, 0, false},
+    {"residue-always", 0, 0, 0, 0, false},
+    {"case-4", 0, 0, 0, 0, false},
+    {"case-4@1+", -EIO, -EIO, 0, 0, false},
+    {"case-5", 0, 0, 0, 0, false},
+    {"case-5@1+", -EIO, -EIO, 0, 0, false},
+    {"case-7", 0, 0, 1, 0, false},
+    {"case-8", 0, 0, 1, 0, false},
+    {"case-9", 0, 0, 0, 0, false},
+    {"case-10", 0, 0, 1, 0, false},
+    {"case-11", 0, 0, 0, 0, false},
+    {"case-11@1+", -EIO, -EIO, 0, 0, false},
+    {"case-13", 0, 0, 1, 0, false},
+    {"short-data", 0, 0, 0, 0, false},
+    {"short-silent@1+", -EIO, -EIO, 0, 0, false},
+    {"babble", 0, 0, 0, 0, false},
+    {"mute-data", 0, 0, 1, 0, false},
+    {"mute-csw", 0, 0, 1, 0, false},
+    {"mute-csw@1+", -ETIMEDOUT, -ETIMEDOUT, 2, 1, false},
+    {"dead", -ENODEV, -ENODEV, 1, 0, true},
+    {"usbip-number", -ENODEV, -ENODEV, 0, 0, true},
+    {"usbip-length", -ENODEV, -ENODEV, 0, 0, true},
+    {"usbip-cut", -ENODEV, -ENODEV, 0, 0, true},
+    {"medium-error", -EIO, -EIO, 0, 0, false},
+    {"descriptor-sense", -EIO, -EIO, 0, 0, false},
+    {"aborted", 0, 0, 0, 0, false},
+    {"aborted@1+", -EIO, -EIO, 0, 0, false},
+    {"bus-reset", 0, 0, 0, 0, false},
+    {"bus-reset@1+", -EIO, -EIO, 0, 0, false},
+    {"sense-junk", 0, 0, 0, 0, false},
+    {"sense-stalls", 0, 0, 0, 0, false},
+    {"sense-stalls@1+", -EIO, -EIO, 0, 0, false},
+    {"write-protect", 0, -EROFS, 0, 0, false},
+    {"medium-gone", -ENOMEDIUM, -ENOMEDIUM, 0, 0, false},
+    {"medium-change", -ENOMEDIUM, -ENOMEDIUM, 0, 0, false},
+};
+
+/* A fault that did not fire would let everything through. */
+static void misbehave(const struct misbehaviour *what, bool write, uint32_t count)
+{
+    struct rig *rig = start_ready(NULL, what->fault);
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t *data = xmalloc(BIG);
+    struct error err = ERROR_INIT;
+    int64_t begun = clock_milliseconds();
+    memset(data, 0x3C, BIG);
+    int wanted = write ? what->write : what->read;
+    int r =
+        write ? block_write(disk, 0, count, data, &err) : block_read(disk, 0, count, data, &err);
+    /* Chance may say that it is refused, or anything else. */
+    bool chance = strcmp(what->fault, "sense-junk") == 0 && r < 0;
+    if (r != wanted && !chance)
+        fail_msg("%s, %s %u: %d (%s), not %d", what->fault, write ? "write" : "read", count, r,
+                 error_message(&err), wanted);
+    if (r == 0 && memcmp(data, stick_disk(rig->model), count * 512) != 0)
+        fail_msg("%s, %s %u: a wrong datum", what->fault, write ? "write" : "read", count);
+    assert_in_range(clock_milliseconds() - begun, 0, 12000);
+    error_finish(&err);
+    if (what->gone)
+        wait_for(rig, rig->units[0].state == USB_UNIT_FAILED);
+    else if (!strchr(what->fault, '+') && r != -ENOMEDIUM)
+        assert_int_equal(block_read(disk, 0, 1, data, NULL), 0);
+    usleep(20000); /* the counts come with the next turn */
+    struct usb_stick_counts counts = counts_of(rig);
+    if (counts.recoveries < what->recoveries || counts.port_resets < what->port_resets)
+        fail_msg("%s: %u recoveries, %u resets of the port", what->fault, counts.recoveries,
+                 counts.port_resets);
+    if (what->recoveries == 0 && counts.recoveries > 0 && strncmp(what->fault, "babble", 6) != 0)
+        fail_msg("%s: recovered, where nothing was to be", what->fault);
+    free(data);
+    finish(rig);
+}
+
+static bool concerns(const struct misbehaviour *what, bool write)
+{
+    static const char *const of_reads[] = {"case-4", "case-5", "case-7",
+                                           "case-8", "babble", "short-"};
+    static const char *const of_writes[] = {"case-9", "case-10", "case-11", "case-13"};
+    const char *const *others = write ? of_reads : of_writes;
+    size_t count = write ? 6 : 4;
+    for (size_t i = 0; i < count; i++)
+        if (strncmp(what->fault, others[i], strlen(others[i])) == 0)
+            return false;
+    return true;
+}
+
+static void misbehave_all(bool write, uint32_t count)
+{
+    for (size_t i = 0; i < sizeof(misbehaviours) / sizeof(misbehaviours[0]); i++)
+        if (concerns(&misbehaviours[i], write))
+            misbehave(&misbehaviours[i], write, count);
+}
+
+static void faults_of_a_short_read(void **state)
+{
+    misbehave_all(false, 8);
+}
+
+static void faults_of_a_long_read(void **state)
+{
+    misbehave_all(false, BIG / 512);
+}
+
+static void faults_of_a_short_write(void **state)
+{
+    misbehave_all(true, 8);
+}
+
+static void faults_of_a_long_write(void **state)
+{
+    misbehave_all(true, BIG / 512);
+}
+
+static void a_stick_that_is_pulled_out_answers_everybody(void **state)
+{
+    struct rig *rig = start_ready(NULL, "disconnect");
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t *data = xmalloc(BIG);
+    assert_int_equal(block_read(disk, 0, BIG / 512, data, NULL), -ENODEV);
+    assert_int_equal(block_read(disk, 0, 1, data, NULL), -ENODEV);
+    assert_int_equal(block_write(disk, 0, 1, data, NULL), -ENODEV);
+    wait_for(rig, rig->units[0].state == USB_UNIT_FAILED);
+    free(data);
+    block_device_destroy(disk);
+    rig->disks[0] = NULL;
+    wait_for(rig, rig->over);
+    finish(rig);
+}
+
+/* Cases 2 and 3: of a command without data. */
+static void a_flush_that_wants_data(void **state)
+{
+    static const char *const faults[] = {"case-2", "case-3"};
+    for (int i = 0; i < 2; i++) {
+        struct rig *rig = start_ready(NULL, faults[i]);
+        assert_int_equal(block_flush(disk_of(rig, 0), NULL), 0);
+        wait_for(rig, rig->counts.recoveries == 1);
+        finish(rig);
+    }
+}
+
+static void a_stick_without_the_command_has_no_cache(void **state)
+{
+    struct rig *rig = start_ready(NULL, "no-sync");
+    struct block_device *disk = disk_of(rig, 0);
+    assert_int_equal(block_flush(disk, NULL), 0);
+    assert_int_equal(block_flush(disk, NULL), 0);
+    assert_int_equal(stick_counts(rig->model).flushes, 1);
+    finish(rig);
+}
+
+/* From the beginning. */
+
+static void sticks_that_become_ready(void **state)
+{
+    static const char *const faults[] = {"unit-attention", "becomes-ready", "needs-start",
+                                         "string-junk",    "lun-lie",       "residue-always"};
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+        struct rig *rig = start(NULL, faults[i]);
+        uint8_t data[512];
+        assert_int_equal(block_read(disk_of(rig, 0), 0, 1, data, NULL), 0);
+        assert_memory_equal(data, stick_disk(rig->model), 512);
+        finish(rig);
+    }
+}
+
+static void sticks_that_do_not(void **state)
+{
+    static const struct {
+        const char *fault, *why;
+        enum usb_unit_state state;
+    } cases[] = {
+        {"no-medium", "no medium", USB_UNIT_EMPTY},
+        {"never-ready", "TEST UNIT READY: it does not become ready", USB_UNIT_FAILED},
+        {"capacity-none", "READ CAPACITY(10): the answer is not as it must be", USB_UNIT_FAILED},
+        {"capacity-odd", "READ CAPACITY(10): the answer is not as it must be", USB_UNIT_FAILED},
+        {"capacity-short", "READ CAPACITY(10): the answer is not as it must be", USB_UNIT_FAILED},
+        {"capacity-huge", "READ CAPACITY(16): it does not say how large it is", USB_UNIT_FAILED},
+        {"inquiry-stalls", "INQUIRY: refused", USB_UNIT_FAILED},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct rig *rig = start_ready(NULL, cases[i].fault);
+        wait_for(rig, rig->units[0].state == cases[i].state);
+        assert_string_equal(unit_of(rig, 0).error, cases[i].why);
+        finish(rig);
+    }
+}
+
+static void descriptors_that_lie_are_refused(void **state)
+{
+    static const struct {
+        const char *fault, *message;
+        int result;
+    } cases[] = {
+        {"device-short", "device descriptor: 8 bytes came, where 18 are needed", -EPROTO},
+        {"device-many", "device descriptor: 255 configurations", -EPROTO},
+        {"device-stalls", "read the device descriptor: Broken pipe", -EPROTO},
+        {"total-lie", "configuration descriptor: 65535 bytes altogether", -EPROTO},
+        {"total-short", "configuration descriptor: 200 bytes altogether, 32 came", -EPROTO},
+        {"count-lie", "configuration descriptor: 1 interfaces, it says 9", -EPROTO},
+        {"endpoint-lie",
+         "configuration, byte 32: interface descriptor: the one before has 2 endpoints and says 3",
+         -EPROTO},
+        {"nested", "configuration, byte 18: configuration descriptor: 7 bytes, where 9 are needed",
+         -EPROTO},
+        {"length-zero", "configuration, byte 18: endpoint descriptor: 0 bytes, where 7 are needed",
+         -EPROTO},
+        {"no-endpoints",
+         "device 46f4:0001 has no interface for mass storage that is spoken here (SCSI by "
+         "bulk-only transport)",
+         -ENOTSUP},
+        {"keyboard",
+         "device 46f4:0001 has no interface for mass storage that is spoken here (SCSI by "
+         "bulk-only transport)",
+         -ENOTSUP},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct rig *rig = start(NULL, cases[i].fault);
+        wait_for(rig, rig->opened != 1);
+        assert_string_equal(rig->message, cases[i].message);
+        assert_int_equal(rig->opened, cases[i].result);
+        finish(rig);
+    }
+}
+
+static void descriptors_and_answers_of_chance(void **state)
+{
+    for (unsigned i = 0; i < 60; i++) {
+        srand(i);
+        struct rig *rig = start(NULL, i % 2 ? "random" : "inquiry-junk sense-junk");
+        wait_for(rig, rig->opened != 1 && (rig->opened < 0 || rig->units[0].state));
+        finish(rig);
+    }
+}
+
+/* Media. */
+
+static void another_medium_is_another_disk(void **state)
+{
+    struct rig *rig = start_ready(NULL, "medium-change@2");
+    struct block_device *old = disk_of(rig, 0);
+    uint8_t data[512], zeros[512] = {0};
+    assert_int_equal(block_read(old, 1, 1, data, NULL), 0);
+    assert_int_equal(block_read(old, 1, 1, data, NULL), -ENOMEDIUM);
+    assert_int_equal(block_read(old, 1, 1, data, NULL), -ENOMEDIUM);
+    rig->disks[0] = NULL;
+    struct block_device *new = disk_of(rig, 0);
+    assert_ptr_not_equal(old, new);
+    assert_int_equal(block_read(new, 1, 1, data, NULL), 0);
+    assert_memory_equal(data, zeros, 512);
+    assert_int_equal(block_read(old, 1, 1, data, NULL), -ENOMEDIUM);
+    block_device_destroy(old);
+    finish(rig);
+}
+
+static void a_medium_that_is_taken_out_is_noticed(void **state)
+{
+    struct rig *rig = start_ready(NULL, "medium-gone@2");
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t data[512];
+    assert_int_equal(block_read(disk, 0, 1, data, NULL), 0);
+    assert_int_equal(block_read(disk, 0, 1, data, NULL), -ENOMEDIUM);
+    wait_for(rig, rig->units[0].state == USB_UNIT_EMPTY);
+    finish(rig);
+}
+
+static void ejecting_flushes_and_stops(void **state)
+{
+    struct rig *rig = start_ready(NULL, "");
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t data[512] = {1};
+    assert_int_equal(block_write(disk, 0, 1, data, NULL), 0);
+    pthread_mutex_lock(&rig->lock);
+    rig->wants_eject = true;
+    pthread_mutex_unlock(&rig->lock);
+    wait_for(rig, rig->units[0].state == USB_UNIT_EMPTY);
+    assert_string_equal(unit_of(rig, 0).error, "ejected");
+    assert_int_equal(rig->ejected, 0);
+    assert_int_equal(block_read(disk, 0, 1, data, NULL), -ENOMEDIUM);
+    struct stick_counts counts = stick_counts(rig->model);
+    assert_true(counts.flushes == 1 && counts.allows == 1 && counts.stops == 1);
+    finish(rig);
+}
+
+static void wake(struct block_request *request)
+{
+    sem_post(request->owner);
+}
+
+static void closing_answers_what_is_under_way(void **state)
+{
+    struct rig *rig = start_ready(NULL, "mute-data@1+");
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t data[512];
+    sem_t done;
+    sem_init(&done, 0, 0);
+    struct block_request request = {
+        .operation = BLOCK_READ, .count = 1, .data = data, .done = wake, .owner = &done};
+    block_submit(disk, &request);
+    atomic_store(&rig->stop, true);
+    sem_wait(&done);
+    assert_int_equal(request.result, -ENODEV);
+    pthread_join(rig->device, NULL);
+    rig->device = pthread_self();
+    rig->disks[0] = NULL;
+    pthread_join(rig->server, NULL);
+    close(rig->fds[1]);
+    stick_destroy(rig->model);
+    free(rig);
+    sem_destroy(&done);
+}
+
+static void a_server_that_is_none_is_refused(void **state)
+{
+    static const char *const answers[] = {"HTTP/1.1 400 Bad Request\r\n\r\n",
+                                          "\x01\x11\x00\x03\x00\x00\x00\x01", "\x01\x11"};
+    static const int results[] = {-EPROTO, -ENODEV, -ECONNRESET};
+    for (int i = 0; i < 3; i++) {
+        struct usb_transport *transport = NULL;
+        int fds[2];
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+        size_t size = i == 0 ? strlen(answers[0]) : i == 1 ? 8 : 2;
+        assert_int_equal(send(fds[1], answers[i], size, 0), size);
+        shutdown(fds[1], SHUT_WR);
+        assert_int_equal(usb_usbip_open(fds[0], "1-1", 500, &transport, NULL), results[i]);
+        close(fds[1]);
+    }
+    int fds[2];
+    struct usb_transport *transport = NULL;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    assert_int_equal(usb_usbip_open(fds[0], "1-1", 50, &transport, NULL), -ETIMEDOUT);
+    close(fds[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_stick_becomes_a_disk),
+        cmocka_unit_test(a_long_request_is_several_commands),
+        cmocka_unit_test(sectors_of_4096_bytes),
+        cmocka_unit_test(beyond_two_tebibytes),
+        cmocka_unit_test(units_are_served_in_turn),
+        cmocka_unit_test(a_protected_stick_is_read_only),
+        cmocka_unit_test(an_old_stick_is_asked_little),
+        cmocka_unit_test(many_threads_submit),
+        cmocka_unit_test(faults_of_a_short_read),
+        cmocka_unit_test(faults_of_a_long_read),
+        cmocka_unit_test(faults_of_a_short_write),
+        cmocka_unit_test(faults_of_a_long_write),
+        cmocka_unit_test(a_stick_that_is_pulled_out_answers_everybody),
+        cmocka_unit_test(a_flush_that_wants_data),
+        cmocka_unit_test(a_stick_without_the_command_has_no_cache),
+        cmocka_unit_test(sticks_that_become_ready),
+        cmocka_unit_test(sticks_that_do_not),
+        cmocka_unit_test(descriptors_that_lie_are_refused),
+        cmocka_unit_test(descriptors_and_answers_of_chance),
+        cmocka_unit_test(another_medium_is_another_disk),
+        cmocka_unit_test(a_medium_that_is_taken_out_is_noticed),
+        cmocka_unit_test(ejecting_flushes_and_stops),
+        cmocka_unit_test(closing_answers_what_is_under_way),
+        cmocka_unit_test(a_server_that_is_none_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
