@@ -11,6 +11,7 @@ enum { TO_DEVICE = 0, TO_INTERFACE = 1, TO_ENDPOINT = 2 };
 int usb_transport_submit(struct usb_transport *transport, struct usb_transfer *transfer)
 {
     transfer->actual = 0;
+    transfer->transport = transport;
     return transport->ops->submit(transport, transfer);
 }
 

@@ -31,6 +31,8 @@ enum usb_status {
     USB_GONE,   /* the device is no longer there; so for all that follow */
 };
 
+struct usb_transport;
+
 struct usb_transfer {
     uint8_t endpoint;       /* its address, 0x80 for towards the host; 0 or 0x80: control */
     uint16_t stream;        /* of bulk endpoints with streams, from 1; else 0 */
@@ -45,6 +47,7 @@ struct usb_transfer {
     void *owner; /* the submitter's */
 
     /* The transport's, while it is under way. */
+    struct usb_transport *transport;
     void *backend;
     struct usb_transfer *next;
 };
@@ -133,9 +136,6 @@ int usb_clear_halt(struct usb_transport *transport, uint8_t endpoint);
 int usb_claim(struct usb_transport *transport, uint8_t interface);
 int usb_release(struct usb_transport *transport, uint8_t interface);
 int usb_reset(struct usb_transport *transport);
-
-/* fd: an open /dev/bus/usb/BBB/DDD, taken over. */
-int usb_libusb_open(int fd, struct usb_transport **ret_transport, struct error *err);
 
 /* fd: a connected stream to a USB/IP server, taken over; bus_id is imported ("1-1"). Waits for the
  * answer, at most timeout_ms. */

@@ -1,0 +1,12 @@
+/* Devices in this machine's own ports, by libusb. */
+#ifndef USB_LIBUSB_H
+#define USB_LIBUSB_H
+
+#include <usb/transport.h>
+
+/* fd: an open /dev/bus/usb/BBB/DDD, taken over. It is all that is needed: no other device, no udev,
+ * no sysfs is looked at. Claiming an interface takes it from a driver of the kernel's, which does
+ * not get it back. */
+int usb_libusb_open(int fd, struct usb_transport **ret_transport, struct error *err);
+
+#endif
