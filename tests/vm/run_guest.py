@@ -37,6 +37,33 @@ def init_options(first):
                      CGROUP_V1_OPTIONS if first == "systemd-v1" else ""])
 
 
+def wants_sticks(tests):
+    return any(test.name == "test_usb.py" for test in tests)
+
+
+def usb_options(work):
+    """Sticks for test_usb.py, by their serial numbers: STICK; UNITS, with one unit of 4096-byte sectors
+    and one of which a sector cannot be read."""
+    share = f"{work}/share"
+    return ["-device", "qemu-xhci,id=xhci",
+            "-drive", f"if=none,id=stick,format=raw,file={share}/stick.img",
+            "-device", "usb-storage,bus=xhci.0,drive=stick,serial=STICK,removable=on",
+            "-device", "usb-bot,bus=xhci.0,id=units,serial=UNITS",
+            "-drive", f"if=none,id=unit0,format=raw,file={share}/unit0.img",
+            "-device", "scsi-hd,bus=units.0,lun=0,drive=unit0,logical_block_size=4096,"
+                       "physical_block_size=4096",
+            "-blockdev", "driver=raw,node-name=unit1,file.driver=blkdebug,"
+                         "file.inject-error.0.event=read_aio,file.inject-error.0.sector=5000,"
+                         "file.inject-error.0.errno=5,file.image.driver=file,"
+                         f"file.image.filename={share}/unit1.img",
+            "-device", "scsi-hd,bus=units.0,lun=1,drive=unit1"]
+
+
+def make_sticks(work):
+    for name, size in (("stick", 8 << 20), ("unit0", 4 << 20), ("unit1", 4 << 20)):
+        pathlib.Path(f"{work}/share/{name}.img").write_bytes(os.urandom(size))
+
+
 def qemu_command(kernel, work, build, tests, first):
     def share(tag, path, access):
         return ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,"
@@ -52,7 +79,8 @@ def qemu_command(kernel, work, build, tests, first):
             *share("modules", kernel.modules, ",readonly=on"),
             *share("source", SOURCE, ",readonly=on"),
             *share("build", build, ",readonly=on"),
-            *share("share", f"{work}/share", "")]
+            *share("share", f"{work}/share", ""),
+            *(usb_options(work) if wants_sticks(tests) else [])]
 
 
 def boot(build, tests, work, first):
@@ -61,6 +89,8 @@ def boot(build, tests, work, first):
     kernel = kernels.find(build)
     initramfs.write(f"{work}/initramfs", kernel, HERE / "init")
     os.mkdir(f"{work}/share")
+    if wants_sticks(tests):
+        make_sticks(work)
     with open(f"{work}/disk", "wb") as disk:
         disk.truncate(DISK_SIZE)
     subprocess.run(["mkfs.ext4", "-q", "-F", f"{work}/disk"], check=True)
