@@ -41,7 +41,8 @@ def main(right, planted, dictionary, corpus=None, function='grow_array'):
     failed = False
     for luck in LUCK:
         code, output = run(planted, dictionary, luck, corpus)
-        found = code != 0 and 'heap-buffer-overflow' in output and function in output
+        found = (code != 0 and function in output and
+                 ('heap-buffer-overflow' in output or (corpus and 'deadly signal' in output)))
         if found:
             break
     print(f'{"ok" if found else "not ok"} 1 - the planted bug is found')

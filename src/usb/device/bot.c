@@ -387,6 +387,7 @@ static enum event send_command(struct bot *bot)
 
 static enum event ask_status(struct bot *bot)
 {
+    memset(bot->csw_data, 0, CSW_SIZE);
     if (!submit(bot, &bot->csw))
         return GONE;
     usb_transport_flush(bot->transport);
