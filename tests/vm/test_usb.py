@@ -1,4 +1,5 @@
-"""The host stack and QEMU's sticks, through libusb and usbfs: no driver of the kernel's is there."""
+"""The host stack, QEMU's sticks and Linux's own gadget, through libusb and usbfs: no driver of the
+kernel's for sticks is there."""
 
 import hashlib
 import os
@@ -13,9 +14,14 @@ SHARE = pathlib.Path("/share")
 DEVICES = pathlib.Path("/sys/bus/usb/devices")
 
 
+def modules(*names):
+    for name in names:
+        subprocess.run(["/usr/sbin/modprobe", "-d", "/modules", name], check=True)
+
+
 def device(serial):
     """The sysfs folder of the stick with this serial number."""
-    subprocess.run(["/usr/sbin/modprobe", "-d", "/modules", "xhci_pci"], check=True)
+    modules("xhci_pci")
     for _ in range(100):
         for folder in DEVICES.iterdir():
             file = folder / "serial"
@@ -92,6 +98,93 @@ def a_stick_that_is_pulled_out_ends_it():
     (folder / "remove").write_text("1")
     out, err = probe.communicate(timeout=20)
     assert "failed" in out and "the stick is gone" in err and probe.returncode == 1, (out, err)
+
+
+def gadget(scratch, serial, *units):
+    """A stick of the kernel's own: mass_storage behind dummy_hcd. units: attributes of each."""
+    modules("dummy_hcd", "libcomposite", "usb_f_mass_storage")
+    config = scratch / "config"
+    config.mkdir()
+    subprocess.run(["mount", "-t", "configfs", "none", config], check=True)
+    top = config / "usb_gadget" / serial
+    function = top / "functions/mass_storage.0"
+    for folder in (top, top / "strings/0x409", top / "configs/c.1", function):
+        folder.mkdir()
+    (top / "idVendor").write_text("0x1d6b")
+    (top / "idProduct").write_text("0x0104")
+    (top / "strings/0x409/serialnumber").write_text(serial)
+    for number, attributes in enumerate(units):
+        unit = function / f"lun.{number}"
+        unit.mkdir(exist_ok=True)
+        for name, value in attributes.items():
+            (unit / name).write_text(str(value))
+    (top / "configs/c.1/mass_storage.0").symlink_to(function)
+    (top / "UDC").write_text("dummy_udc.0")
+    return function
+
+
+def images(scratch, *sizes):
+    for number, size in enumerate(sizes):
+        (scratch / f"image{number}").write_bytes(os.urandom(size))
+        yield scratch / f"image{number}"
+
+
+def unplug(function):
+    top = function.parents[1]
+    (top / "UDC").write_text("\n")
+    (top / "configs/c.1/mass_storage.0").unlink()
+    for lun in function.glob("lun.[1-9]"):
+        lun.rmdir()
+    for folder in (function, top / "configs/c.1", top / "strings/0x409", top):
+        folder.rmdir()
+    subprocess.run(["umount", top.parents[1]], check=True)
+
+
+@test
+def a_gadget_is_read_and_written(scratch):
+    protected, plain = images(scratch, 2 << 20, 3 << 20)
+    function = gadget(scratch, "GADGET1", {"ro": 1, "file": protected}, {"file": plain},
+                      {"removable": 1})
+    try:
+        path = node(device("GADGET1"))
+        read = run(PROBE, path, "0", "read", text=False, timeout=120).out
+        assert digest(read) == digest(protected.read_bytes())
+        data = os.urandom(1 << 20)
+        refused = subprocess.run([PROBE, path, "0", "write"], input=data, check=False, timeout=120,
+                                 capture_output=True)
+        assert refused.returncode != 0 and b"Read-only" in refused.stderr, refused.stderr
+        subprocess.run([PROBE, path, "1", "write"], input=data, check=True, timeout=120)
+        assert plain.read_bytes().startswith(data)
+        empty = subprocess.run([PROBE, path, "2", "read"], check=False, timeout=120,
+                               capture_output=True)
+        assert empty.returncode != 0 and b"unit 2: no medium" in empty.stderr, empty.stderr
+    finally:
+        unplug(function)
+
+
+@test
+def a_medium_comes_and_goes(scratch):
+    first, second = images(scratch, 1 << 20, 2 << 20)
+    function = gadget(scratch, "GADGET2", {"removable": 1, "file": first})
+    probe = subprocess.Popen([PROBE, node(device("GADGET2")), "idle", "60"],
+                             stdout=subprocess.PIPE, text=True)
+
+    def wait_for(words):
+        for line in probe.stdout:
+            if words in line:
+                return
+        raise AssertionError(words)
+
+    try:
+        wait_for("unit 0: ready")
+        (function / "lun.0/file").write_text("\n")
+        wait_for("unit 0: empty")
+        (function / "lun.0/file").write_text(str(second))
+        wait_for("4096 sectors of 512 bytes")
+    finally:
+        unplug(function)
+        probe.communicate(timeout=20)
+    assert probe.returncode == 1
 
 
 if __name__ == "__main__":
