@@ -145,8 +145,6 @@ static void free_returned(struct usb_stick *stick)
 static void look_at(struct usb_stick *stick, void *source)
 {
     uint64_t count;
-    if (source == stick->transport)
-        return; /* dispatched in any case */
     if (source == stick) {
         if (read(stick->wake, &count, sizeof(count)) < 0)
             return;
@@ -180,9 +178,16 @@ int usb_stick_run(struct usb_stick *stick, int timeout_ms, struct error *err)
     int count = epoll_wait(stick->epoll, events, EVENTS, next_timeout(stick, timeout_ms));
     if (count < 0 && errno != EINTR)
         return error_errno(err, errno, "wait for the stick");
-    for (int i = 0; i < count; i++)
-        look_at(stick, events[i].data.ptr);
-    usb_transport_dispatch(stick->transport);
+    bool transport = false;
+    for (int i = 0; i < count; i++) {
+        if (events[i].data.ptr == stick->transport)
+            transport = true;
+        else
+            look_at(stick, events[i].data.ptr);
+    }
+    schedule(stick);
+    if (transport || usb_transport_timeout(stick->transport) == 0)
+        usb_transport_dispatch(stick->transport);
     schedule(stick);
     return is_over(stick) ? error_set(err, -ENODEV, "the stick is gone") : 0;
 }

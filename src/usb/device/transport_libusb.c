@@ -10,9 +10,11 @@
 #include <libusb.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <block/bytes.h>
 
 enum { BEST_TRANSFER = 64 << 10, MEMORIES_MAX = 64 };
+enum { LATE = -1 }; /* as a deadline: it has passed */
 
 /* Memory that the kernel's controller reads and writes itself. */
 struct memory {
@@ -26,7 +28,8 @@ struct local {
     void *epoll_data;
     libusb_context *context;
     libusb_device_handle *handle;
-    pthread_mutex_t lock; /* of the memories */
+    struct usb_transfer *flying; /* under way */
+    pthread_mutex_t lock;        /* of the memories */
     struct memory memories[MEMORIES_MAX];
 };
 
@@ -88,10 +91,16 @@ static void LIBUSB_CALL ended(struct libusb_transfer *handle)
     if (control && (transfer->endpoint & 0x80) && actual > 0)
         memcpy(transfer->data, handle->buffer + LIBUSB_CONTROL_SETUP_SIZE, actual);
     enum usb_status status = status_of(handle->status);
+    if (status == USB_CANCELLED && transfer->deadline == LATE)
+        status = USB_TIMED_OUT;
     if (control)
         free(handle->buffer);
     libusb_free_transfer(handle);
     transfer->backend = NULL;
+    struct usb_transfer **at = &local_of(transfer->transport)->flying;
+    while (*at != transfer)
+        at = &(*at)->next;
+    *at = transfer->next;
     usb_transport_end(transfer->transport, transfer, status, actual);
 }
 
@@ -108,8 +117,7 @@ static void fill_control(struct local *local, struct libusb_transfer *handle,
     put_le16(buffer + 6, (uint16_t)transfer->length);
     if (!(transfer->endpoint & 0x80) && transfer->length > 0)
         memcpy(buffer + LIBUSB_CONTROL_SETUP_SIZE, transfer->data, transfer->length);
-    libusb_fill_control_transfer(handle, local->handle, buffer, ended, transfer,
-                                 transfer->timeout_ms);
+    libusb_fill_control_transfer(handle, local->handle, buffer, ended, transfer, 0);
 }
 
 static int submit(struct usb_transport *transport, struct usb_transfer *transfer)
@@ -123,7 +131,7 @@ static int submit(struct usb_transport *transport, struct usb_transfer *transfer
         fill_control(local, handle, transfer);
     else
         libusb_fill_bulk_transfer(handle, local->handle, transfer->endpoint, transfer->data,
-                                  (int)transfer->length, ended, transfer, transfer->timeout_ms);
+                                  (int)transfer->length, ended, transfer, 0);
     int r = libusb_submit_transfer(handle);
     if (r != 0) {
         if (control)
@@ -132,6 +140,9 @@ static int submit(struct usb_transport *transport, struct usb_transfer *transfer
         return errno_of(r) == -ENOMEM ? -ENOMEM : -ENODEV;
     }
     transfer->backend = handle; /* its end comes from within collect() only */
+    transfer->deadline = transfer->timeout_ms ? clock_milliseconds() + transfer->timeout_ms : 0;
+    transfer->next = local->flying;
+    local->flying = transfer;
     return 0;
 }
 
@@ -141,12 +152,26 @@ static void cancel(struct usb_transport *transport, struct usb_transfer *transfe
         libusb_cancel_transfer(transfer->backend);
 }
 
+/* libusb would set its timer anew for each transfer, a system call each. */
+static void cancel_late(struct local *local)
+{
+    int64_t now = clock_milliseconds();
+    for (struct usb_transfer *transfer = local->flying; transfer; transfer = transfer->next) {
+        if (transfer->deadline <= 0 || transfer->deadline > now)
+            continue;
+        transfer->deadline = LATE;
+        libusb_cancel_transfer(transfer->backend);
+    }
+}
+
 static void collect(struct usb_transport *transport, int timeout_ms)
 {
+    struct local *local = local_of(transport);
     struct timeval timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
     if (timeout_ms < 0)
         timeout = (struct timeval){60, 0};
-    libusb_handle_events_timeout_completed(local_of(transport)->context, &timeout, NULL);
+    libusb_handle_events_timeout_completed(local->context, &timeout, NULL);
+    cancel_late(local);
 }
 
 static int set_configuration(struct usb_transport *transport, uint8_t value)
@@ -249,11 +274,15 @@ static int watch(struct usb_transport *transport, int epoll, void *data, struct 
 
 static int next_timeout(struct usb_transport *transport)
 {
-    struct timeval timeout;
-    if (libusb_get_next_timeout(local_of(transport)->context, &timeout) != 1)
+    const struct usb_transfer *transfer = local_of(transport)->flying;
+    int64_t first = INT64_MAX;
+    for (; transfer; transfer = transfer->next)
+        if (transfer->deadline > 0 && transfer->deadline < first)
+            first = transfer->deadline;
+    if (first == INT64_MAX)
         return -1;
-    int64_t left = (int64_t)timeout.tv_sec * 1000 + (timeout.tv_usec + 999) / 1000;
-    return left < 60000 ? (int)left : 60000;
+    int64_t left = first - clock_milliseconds();
+    return left > 0 ? (int)left : 0;
 }
 
 static void destroy(struct usb_transport *transport)

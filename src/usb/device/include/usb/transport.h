@@ -49,6 +49,7 @@ struct usb_transfer {
     /* The transport's, while it is under way. */
     struct usb_transport *transport;
     void *backend;
+    int64_t deadline; /* milliseconds; 0: none */
     struct usb_transfer *next;
 };
 
