@@ -126,8 +126,8 @@ struct volume_ops {
     int (*rename)(struct volume *volume, struct node *folder, const char *name,
                   struct node *new_folder, const char *new_name, bool replace, struct error *err);
 
-    /* Where bytes [offset, offset + length) of a file are, up to `room` runs; those beyond the end
-     * are left out. Returns how many. */
+    /* Where bytes [offset, offset + length) of a file are, up to `room` runs; those beyond the end,
+     * or beyond what was reserved when that is more, are left out. Returns how many. */
     int (*map)(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
                struct extent *extents, size_t room, struct error *err);
 
@@ -153,8 +153,7 @@ struct volume {
     struct medium *medium;
 };
 
-/* Content through map, reserve and wrote. Returns how many bytes. Whatever reads in order is read
- * ahead. */
+/* Content through map, reserve and wrote. Returns how many bytes. */
 int64_t volume_read(struct volume *volume, struct node *file, uint64_t offset, void *data,
                     size_t size, struct error *err);
 int64_t volume_write(struct volume *volume, struct node *file, uint64_t offset, const void *data,

@@ -1,0 +1,76 @@
+/* The content of files, for all kinds. */
+#include <files/volume.h>
+
+#include <errno.h>
+#include <string.h>
+
+enum { EXTENTS = 16 };
+
+/* Moves up to `size` bytes at offset; returns how many, 0 at the end. */
+static int64_t move(struct volume *volume, struct node *file, uint64_t offset, uint8_t *data,
+                    size_t size, bool write, struct error *err)
+{
+    struct extent extents[EXTENTS];
+    int count = volume->ops->map(volume, file, offset, size, extents, EXTENTS, err);
+    int64_t moved = 0;
+    for (int i = 0; i < count; i++) {
+        size_t part = (size_t)extents[i].length;
+        int r = 0;
+        if (write)
+            r = medium_write_content(volume->medium, extents[i].offset, data + moved, part, err);
+        else if (extents[i].offset == EXTENT_ZEROS)
+            memset(data + moved, 0, part);
+        else
+            r = medium_read_content(volume->medium, extents[i].offset, data + moved, part, err);
+        if (r != 0)
+            return r;
+        moved += (int64_t)part;
+    }
+    return count < 0 ? count : moved;
+}
+
+static int64_t move_all(struct volume *volume, struct node *file, uint64_t offset, uint8_t *data,
+                        size_t size, bool write, struct error *err)
+{
+    size_t done = 0;
+    while (done < size) {
+        int64_t moved = move(volume, file, offset + done, data + done, size - done, write, err);
+        if (moved < 0)
+            return moved;
+        if (moved == 0)
+            break;
+        done += (size_t)moved;
+    }
+    return (int64_t)done;
+}
+
+int64_t volume_read(struct volume *volume, struct node *file, uint64_t offset, void *data,
+                    size_t size, struct error *err)
+{
+    struct node_facts facts;
+    int r = volume->ops->node_facts(volume, file, &facts, err);
+    if (r != 0)
+        return r;
+    if (facts.type != NODE_FILE)
+        return error_set(err, -EISDIR, "it is a folder");
+    if (offset >= facts.size)
+        return 0;
+    if (size > facts.size - offset)
+        size = (size_t)(facts.size - offset);
+    return move_all(volume, file, offset, data, size, false, err);
+}
+
+int64_t volume_write(struct volume *volume, struct node *file, uint64_t offset, const void *data,
+                     size_t size, struct error *err)
+{
+    if (size == 0)
+        return 0;
+    int r = volume->ops->reserve(volume, file, offset, size, err);
+    if (r != 0)
+        return r;
+    int64_t moved = move_all(volume, file, offset, (uint8_t *)data, size, true, err);
+    if (moved < 0)
+        return moved;
+    r = volume->ops->wrote(volume, file, offset, (uint64_t)moved, err);
+    return r == 0 ? moved : r;
+}

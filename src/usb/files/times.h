@@ -1,0 +1,17 @@
+/* Times as FAT and exFAT keep them: a local date and time of 2 seconds in 32 bits, the years 1980
+ * to 2107, and up to 199 hundredths of a second beside. */
+#ifndef FILES_TIMES_H
+#define FILES_TIMES_H
+
+#include <stdint.h>
+
+struct dos_time {
+    uint16_t date, time;
+    uint8_t hundredths; /* 0 to 199 */
+};
+
+/* Nanoseconds since 1970, UTC, and back; what cannot be is brought to what is next to it. */
+struct dos_time dos_time_from(int64_t nanoseconds, int minutes_east);
+int64_t dos_time_to(struct dos_time time, int minutes_east);
+
+#endif

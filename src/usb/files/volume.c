@@ -1,0 +1,22 @@
+#include <files/volume.h>
+
+#include <errno.h>
+
+#include "kinds.h"
+
+enum { BOOT = 512 };
+
+static const struct volume_ops *const kinds[] = {&fat_ops};
+
+int volume_mount(struct medium *medium, const struct volume_options *options,
+                 struct volume **ret_volume, struct error *err)
+{
+    uint8_t sector[BOOT];
+    if (medium_size(medium) < BOOT)
+        return error_set(err, -EMEDIUMTYPE, "there is no volume that we know");
+    int r = medium_read(medium, 0, sector, sizeof(sector), err);
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(kinds); i++)
+        if (kinds[i]->probe(sector, sizeof(sector)))
+            return kinds[i]->mount(medium, options, ret_volume, err);
+    return r == 0 ? error_set(err, -EMEDIUMTYPE, "there is no volume that we know") : r;
+}
