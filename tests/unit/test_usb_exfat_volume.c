@@ -1,0 +1,519 @@
+/* src/usb/files: a mounted exFAT volume, beside a model of it and fsck.exfat. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/clock.h>
+#include <block/bytes.h>
+
+#include "../usb/exfat_world.h"
+#include "exfat.h"
+
+enum { SECTOR = 512, SMALL = 4096 /* sectors */ };
+
+static void ends_clean(struct world *world)
+{
+    world_unmount(world);
+    assert_string_equal(world_findings(world), "");
+    world_fsck(world);
+    world_finish(world);
+}
+
+static void fill(uint8_t *data, size_t size, unsigned seed)
+{
+    for (size_t i = 0; i < size; i++)
+        data[i] = (uint8_t)(seed + i * 7 + (i >> 8));
+}
+
+static void a_file_is_there_after_a_remount(void **state)
+{
+    struct world world = world_make(SECTOR, SMALL, 0);
+    uint8_t data[9000], back[9000];
+    fill(data, sizeof(data), 3);
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/Folder", NODE_FOLDER), 0);
+    assert_int_equal(world_create(&world, "/Folder/a file", NODE_FILE), 0);
+    assert_int_equal(world_create(&world, "/folder/A FILE", NODE_FILE), -EEXIST);
+    assert_int_equal(world_write(&world, "/Folder/a file", 0, data, sizeof(data)), 0);
+    world_unmount(&world);
+    assert_string_equal(world_findings(&world), "");
+    world_mount(&world);
+    assert_int_equal(world_read(&world, "/FOLDER/A FILE", 0, back, sizeof(back)), sizeof(back));
+    assert_memory_equal(data, back, sizeof(data));
+    assert_int_equal(world_look(&world, "/CLOCHE.JNL", &(struct node *){0}), -ENOENT);
+    assert_int_equal(world_create(&world, "/cloche.jnl", NODE_FILE), -EPERM);
+    ends_clean(&world);
+}
+
+static void what_was_not_written_is_zeros(void **state)
+{
+    struct world world = world_make(SECTOR, SMALL, 0);
+    uint8_t back[20000], zeros[20000] = {0};
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/f", NODE_FILE), 0);
+    memset(back, 0xEE, sizeof(back));
+    assert_int_equal(world_write(&world, "/f", 0, back, sizeof(back)), 0);
+    assert_int_equal(world_truncate(&world, "/f", 100), 0);
+    uint64_t writes = recorder_counts(world.recorder).sectors_written;
+    assert_int_equal(world_truncate(&world, "/f", 600000), 0);
+    assert_int_equal(recorder_counts(world.recorder).sectors_written, writes);
+    assert_int_equal(world_read(&world, "/f", 100, back, sizeof(back)), sizeof(back));
+    assert_memory_equal(back, zeros, sizeof(back));
+    assert_int_equal(world_write(&world, "/f", 15000, "x", 1), 0);
+    assert_int_equal(world_read(&world, "/f", 100, back, sizeof(back)), sizeof(back));
+    zeros[14900] = 'x';
+    assert_memory_equal(back, zeros, sizeof(back));
+    ends_clean(&world);
+}
+
+/* Two files that grow in turn: their clusters do not follow one another. */
+static void chains_are_made_and_cut(void **state)
+{
+    struct world world = world_make(SECTOR, SMALL, 0);
+    uint8_t data[4096], back[4096];
+    struct node *node;
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/a", NODE_FILE), 0);
+    assert_int_equal(world_create(&world, "/b", NODE_FILE), 0);
+    for (unsigned i = 0; i < 40; i++) {
+        fill(data, sizeof(data), i);
+        assert_int_equal(
+            world_write(&world, i % 2 ? "/a" : "/b", (uint64_t)i / 2 * 4096, data, sizeof(data)),
+            0);
+    }
+    assert_int_equal(world_look(&world, "/a", &node), 0);
+    assert_false(((struct exfat_node *)node)->set.contiguous);
+    world_drop(&world, node);
+    world_unmount(&world);
+    world_fsck(&world);
+    world_mount(&world);
+    assert_int_equal(world_truncate(&world, "/a", 50000), 0);
+    for (unsigned i = 0; i < 12; i++) {
+        fill(data, sizeof(data), i * 2 + 1);
+        assert_int_equal(world_read(&world, "/a", (uint64_t)i * 4096, back, sizeof(back)), 4096);
+        assert_memory_equal(data, back, sizeof(data));
+    }
+    ends_clean(&world);
+}
+
+static void a_removed_file_lives_while_it_is_held(void **state)
+{
+    struct world world = world_make(SECTOR, SMALL, 0);
+    struct volume_facts before, after;
+    struct node_facts facts;
+    struct node *node;
+    char back[6] = "";
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/f", NODE_FILE), 0);
+    assert_int_equal(exfat_ops.facts(world.volume, &before, NULL), 0);
+    assert_int_equal(world_write(&world, "/f", 0, "hello", 5), 0);
+    assert_int_equal(world_look(&world, "/f", &node), 0);
+    assert_int_equal(world_remove(&world, "/f", NODE_FILE), 0);
+    assert_int_equal(world_look(&world, "/f", &(struct node *){0}), -ENOENT);
+    assert_int_equal(world_create(&world, "/f", NODE_FILE), 0);
+    assert_int_equal(world_write(&world, "/f", 0, "other", 5), 0);
+    assert_int_equal(node_write(&world, node, 5, "!", 1), 0);
+    assert_int_equal(node_read(&world, node, 0, back, 6), 6);
+    assert_memory_equal(back, "hello!", 6);
+    assert_int_equal(exfat_ops.node_facts(world.volume, node, &facts, NULL), 0);
+    assert_int_equal(facts.links, 0);
+    world_drop(&world, node);
+    assert_int_equal(exfat_ops.facts(world.volume, &after, NULL), 0);
+    assert_int_equal(before.clusters_free, after.clusters_free + 1);
+    ends_clean(&world);
+}
+
+static void names_move_and_replace(void **state)
+{
+    struct world world = world_make(SECTOR, SMALL, 0);
+    char back[2];
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/d", NODE_FOLDER), 0);
+    assert_int_equal(world_create(&world, "/d/e", NODE_FOLDER), 0);
+    assert_int_equal(world_create(&world, "/x", NODE_FILE), 0);
+    assert_int_equal(world_create(&world, "/y", NODE_FILE), 0);
+    assert_int_equal(world_write(&world, "/x", 0, "x", 1), 0);
+    assert_int_equal(world_write(&world, "/y", 0, "y", 1), 0);
+    assert_int_equal(world_rename(&world, "/d", "/d/e/f", false), -EINVAL);
+    assert_int_equal(world_rename(&world, "/x", "/y", false), -EEXIST);
+    assert_int_equal(world_rename(&world, "/x", "/d", true), -EISDIR);
+    assert_int_equal(world_rename(&world, "/d", "/y", true), -ENOTDIR);
+    assert_int_equal(world_rename(&world, "/x", "/d/e/y", false), 0);
+    assert_int_equal(world_rename(&world, "/y", "/d/e/Y", true), 0);
+    assert_int_equal(world_read(&world, "/d/e/y", 0, back, 2), 1);
+    assert_int_equal(back[0], 'y');
+    assert_int_equal(world_rename(&world, "/d/e/Y", "/d/e/y", false), 0);
+    assert_int_equal(world_remove(&world, "/d/e", NODE_FOLDER), -ENOTEMPTY);
+    assert_int_equal(world_remove(&world, "/d/e", NODE_FILE), -EISDIR);
+    assert_int_equal(world_remove(&world, "/d/e/y", NODE_FOLDER), -ENOTDIR);
+    assert_int_equal(world_remove(&world, "/d/e/y", NODE_FILE), 0);
+    assert_int_equal(world_remove(&world, "/d/e", NODE_FOLDER), 0);
+    ends_clean(&world);
+}
+
+static void a_full_disk_stays_whole(void **state)
+{
+    struct world world = world_make(SECTOR, SMALL, 0);
+    struct volume_facts facts;
+    uint8_t data[64 << 10];
+    int r = 0;
+    fill(data, sizeof(data), 9);
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/big", NODE_FILE), 0);
+    for (uint64_t at = 0; r == 0; at += sizeof(data))
+        r = world_write(&world, "/big", at, data, sizeof(data));
+    assert_int_equal(r, -ENOSPC);
+    assert_int_equal(exfat_ops.facts(world.volume, &facts, NULL), 0);
+    for (uint64_t i = 0; i < facts.clusters_free; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "/%llu", (unsigned long long)i);
+        assert_int_equal(world_create(&world, name, NODE_FOLDER), 0);
+    }
+    assert_int_equal(world_create(&world, "/more", NODE_FOLDER), -ENOSPC);
+    assert_int_equal(world_truncate(&world, "/big", 1 << 20), 0);
+    assert_int_equal(world_create(&world, "/more", NODE_FOLDER), 0);
+    assert_int_equal(world_remove(&world, "/big", NODE_FILE), 0);
+    ends_clean(&world);
+}
+
+static void a_folder_of_many(void **state)
+{
+    enum { MANY = 100000 };
+    struct world world = world_make(SECTOR, 128 << 10, 0);
+    char name[64];
+    struct node *folder;
+    struct node_facts before, after;
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/d", NODE_FOLDER), 0);
+    assert_int_equal(world_look(&world, "/d", &folder), 0); /* held, with its index */
+    for (unsigned i = 0; i < MANY; i++) {
+        snprintf(name, sizeof(name), "/d/a name of some length %u", i);
+        assert_int_equal(world_create(&world, name, NODE_FILE), 0);
+    }
+    for (unsigned i = 0; i < MANY; i += 2) {
+        snprintf(name, sizeof(name), "/d/A NAME OF SOME LENGTH %u", i);
+        assert_int_equal(world_remove(&world, name, NODE_FILE), 0);
+    }
+    assert_int_equal(exfat_ops.node_facts(world.volume, folder, &before, NULL), 0);
+    for (unsigned i = 0; i < MANY; i += 2) {
+        snprintf(name, sizeof(name), "/d/another of length %u", i);
+        assert_int_equal(world_create(&world, name, NODE_FILE), 0);
+    }
+    assert_int_equal(exfat_ops.node_facts(world.volume, folder, &after, NULL), 0);
+    assert_int_equal(before.size, after.size); /* holes were used */
+    world_drop(&world, folder);
+    ends_clean(&world);
+}
+
+static void times_and_attributes_are_kept(void **state)
+{
+    struct world world = world_make(SECTOR, SMALL, 0);
+    struct node *node;
+    struct node_facts facts =
+                          {
+                              .created = INT64_C(1700000001) * CLOCK_SECOND + 10000000,
+                              .modified = INT64_C(1700000002) * CLOCK_SECOND,
+                              .accessed = INT64_C(1700000004) * CLOCK_SECOND,
+                              .hidden = true,
+                              .read_only = true,
+                          },
+                      back;
+    world_mount(&world);
+    assert_int_equal(exfat_ops.set_label(world.volume, "Größe", NULL), 0);
+    assert_int_equal(world_create(&world, "/f", NODE_FILE), 0);
+    assert_int_equal(world_look(&world, "/f", &node), 0);
+    assert_int_equal(
+        exfat_ops.node_set(world.volume, node,
+                           NODE_CREATED | NODE_MODIFIED | NODE_ACCESSED | NODE_ATTRIBUTES, &facts,
+                           NULL),
+        0);
+    assert_int_equal(((struct exfat_node *)node)->set.created.offset, 0x84);
+    world_drop(&world, node);
+    world_unmount(&world);
+    world_mount(&world);
+    assert_int_equal(world_look(&world, "/f", &node), 0);
+    assert_int_equal(exfat_ops.node_facts(world.volume, node, &back, NULL), 0);
+    assert_true(back.created == facts.created && back.modified == facts.modified &&
+                back.accessed == facts.accessed);
+    assert_true(back.hidden && back.read_only && !back.system && !back.archive);
+    world_drop(&world, node);
+    struct volume_facts volume;
+    assert_int_equal(exfat_ops.facts(world.volume, &volume, NULL), 0);
+    assert_string_equal(volume.label, "Größe");
+    assert_false(volume.dirty);
+    ends_clean(&world);
+}
+
+/* What we do not know. */
+static void foreign_things_are_respected(void **state)
+{
+    struct world world = world_make(SECTOR, SMALL, 0);
+    uint8_t *disk = recorder_disk(world.recorder);
+    uint8_t *root =
+        disk + (uint64_t)get_le32(disk + 88) * 512 + (uint64_t)(get_le32(disk + 96) - 2) * 4096;
+    root[3 * 32] = 0x89; /* critical */
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/f", NODE_FILE), -EROFS);
+    world_unmount(&world);
+    root[3 * 32] = 0xA5; /* benign */
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/f", NODE_FILE), 0);
+    world_unmount(&world);
+    assert_int_equal(root[3 * 32], 0xA5);
+    root[2 * 32 + 4] ^= 1; /* the up-case table's sum */
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/g", NODE_FILE), -EROFS);
+    assert_int_equal(world_look(&world, "/F", &(struct node *){0}), 0);
+    world_unmount(&world);
+    assert_string_equal(world_findings(&world), "");
+    world_finish(&world);
+}
+
+/* A model: what should be there, by path. */
+
+struct item {
+    char path[80];
+    bool folder;
+    uint8_t *data;
+    size_t size;
+};
+
+struct model {
+    struct item items[64];
+    unsigned count, seed;
+};
+
+static unsigned chance(struct model *model, unsigned below)
+{
+    model->seed = model->seed * 1103515245 + 12345;
+    return (model->seed >> 16) % below;
+}
+
+static struct item *any(struct model *model, bool folder)
+{
+    for (unsigned tries = 0; model->count > 0 && tries < 20; tries++) {
+        struct item *item = &model->items[chance(model, model->count)];
+        if (item->folder == folder)
+            return item;
+    }
+    return NULL;
+}
+
+static struct item *at_path(struct model *model, const char *path)
+{
+    for (unsigned i = 0; i < model->count; i++)
+        if (strcasecmp(model->items[i].path, path) == 0)
+            return &model->items[i];
+    return NULL;
+}
+
+static void new_path(struct model *model, char *path, size_t size)
+{
+    static const char *const tails[] = {"", " with a name that has more parts", "é"};
+    struct item *folder = chance(model, 3) ? any(model, true) : NULL;
+    snprintf(path, size, "%s/%c%.*s", folder && strlen(folder->path) < 4 ? folder->path : "",
+             'a' + (int)chance(model, 12), 30, tails[chance(model, 3)]);
+}
+
+static bool has_children(const struct model *model, const struct item *folder)
+{
+    size_t length = strlen(folder->path);
+    for (unsigned i = 0; i < model->count; i++)
+        if (strncmp(model->items[i].path, folder->path, length) == 0 &&
+            model->items[i].path[length] == '/')
+            return true;
+    return false;
+}
+
+static void forget(struct model *model, struct item *item)
+{
+    free(item->data);
+    *item = model->items[--model->count];
+}
+
+static void model_create(struct model *model, struct world *world)
+{
+    char path[80];
+    bool folder = chance(model, 4) == 0;
+    new_path(model, path, 40);
+    int r = world_create(world, path, folder ? NODE_FOLDER : NODE_FILE);
+    if (at_path(model, path)) {
+        assert_int_equal(r, -EEXIST);
+    } else if (r == 0 && model->count < ARRAY_SIZE(model->items)) {
+        struct item *item = &model->items[model->count++];
+        *item = (struct item){.folder = folder};
+        snprintf(item->path, sizeof(item->path), "%s", path);
+    } else if (r == 0) {
+        assert_int_equal(world_remove(world, path, folder ? NODE_FOLDER : NODE_FILE), 0);
+    } else {
+        assert_int_equal(r, -ENOSPC);
+    }
+}
+
+static void resize(struct item *item, size_t size)
+{
+    item->data = xrealloc(item->data, size + 1, 1);
+    if (size > item->size)
+        memset(item->data + item->size, 0, size - item->size);
+    item->size = size;
+}
+
+static void model_write(struct model *model, struct world *world)
+{
+    uint8_t data[30000];
+    struct item *item = any(model, false);
+    size_t size = 1 + chance(model, chance(model, 2) ? 300 : sizeof(data));
+    if (!item)
+        return;
+    size_t offset = chance(model, (unsigned)item->size + 9000);
+    fill(data, size, model->seed);
+    int r = world_write(world, item->path, offset, data, size);
+    if (r == -ENOSPC)
+        return;
+    assert_int_equal(r, 0);
+    if (offset + size > item->size)
+        resize(item, offset + size);
+    memcpy(item->data + offset, data, size);
+}
+
+static void model_truncate(struct model *model, struct world *world)
+{
+    struct item *item = any(model, false);
+    if (!item)
+        return;
+    size_t size = chance(model, 3) ? chance(model, (unsigned)item->size + 1) : chance(model, 90000);
+    int r = world_truncate(world, item->path, size);
+    if (r == 0)
+        resize(item, size);
+    else
+        assert_int_equal(r, -ENOSPC);
+}
+
+static void model_remove(struct model *model, struct world *world)
+{
+    struct item *item = any(model, chance(model, 3) == 0);
+    if (!item)
+        return;
+    int r = world_remove(world, item->path, item->folder ? NODE_FOLDER : NODE_FILE);
+    assert_int_equal(r, item->folder && has_children(model, item) ? -ENOTEMPTY : 0);
+    if (r == 0)
+        forget(model, item);
+}
+
+static void model_rename(struct model *model, struct world *world)
+{
+    char path[80], old[80];
+    struct item *item = any(model, chance(model, 3) == 0);
+    new_path(model, path, 40);
+    if (!item || (item->folder && has_children(model, item)))
+        return;
+    snprintf(old, sizeof(old), "%s", item->path);
+    struct item *target = at_path(model, path);
+    int r = world_rename(world, old, path, true);
+    if (r == -EINVAL || r == -ENOSPC)
+        return; /* below itself, or no room */
+    if (target && target != item && (target->folder != item->folder || has_children(model, target)))
+        assert_true(r == -EISDIR || r == -ENOTDIR || r == -ENOTEMPTY);
+    else
+        assert_int_equal(r, 0);
+    if (r != 0)
+        return;
+    if (target && target != item)
+        forget(model, target);
+    item = at_path(model, old);
+    snprintf(item->path, sizeof(item->path), "%s", path);
+}
+
+static void compare(struct model *model, struct world *world)
+{
+    uint8_t *back = xmalloc(1 << 20);
+    for (unsigned i = 0; i < model->count; i++) {
+        const struct item *item = &model->items[i];
+        struct node *node;
+        struct node_facts facts;
+        assert_int_equal(world_look(world, item->path, &node), 0);
+        assert_int_equal(exfat_ops.node_facts(world->volume, node, &facts, NULL), 0);
+        assert_int_equal(facts.type, item->folder ? NODE_FOLDER : NODE_FILE);
+        if (!item->folder) {
+            assert_int_equal(facts.size, item->size);
+            assert_int_equal(node_read(world, node, 0, back, 1 << 20), item->size);
+            if (item->size > 0)
+                assert_memory_equal(back, item->data, item->size);
+        }
+        world_drop(world, node);
+    }
+    free(back);
+    char *list = world_list(world);
+    unsigned lines = 0;
+    for (const char *at = list; *at; at++)
+        lines += *at == '\n';
+    assert_int_equal(lines, model->count);
+    free(list);
+}
+
+static void step(struct model *model, struct world *world)
+{
+    static void (*const steps[])(struct model *, struct world *) = {
+        model_create, model_create, model_write,  model_write,
+        model_write,  model_remove, model_rename, model_truncate,
+    };
+    steps[chance(model, ARRAY_SIZE(steps))](model, world);
+}
+
+static void random_steps(uint32_t sector, uint64_t sectors, uint32_t cluster, unsigned seed)
+{
+    struct model *model = xnew(struct model);
+    struct world world = world_make(sector, sectors, cluster);
+    model->seed = seed;
+    world_mount(&world);
+    for (unsigned i = 0; i < 1200; i++) {
+        step(model, &world);
+        if (i % 100 == 99)
+            compare(model, &world);
+        if (i % 300 == 299) {
+            world_unmount(&world);
+            assert_string_equal(world_findings(&world), "");
+            world_fsck(&world);
+            world_mount(&world);
+        }
+    }
+    compare(model, &world);
+    ends_clean(&world);
+    while (model->count > 0)
+        forget(model, model->items);
+    free(model);
+}
+
+static void steps_by_chance_agree_with_the_model(void **state)
+{
+    random_steps(512, SMALL, 0, 1);
+    random_steps(512, 2048, 512, 2); /* often full; sets over cluster borders */
+    random_steps(4096, 2048, 0, 3);
+    random_steps(512, 8192, 1024, 4);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_is_there_after_a_remount),
+        cmocka_unit_test(what_was_not_written_is_zeros),
+        cmocka_unit_test(chains_are_made_and_cut),
+        cmocka_unit_test(a_removed_file_lives_while_it_is_held),
+        cmocka_unit_test(names_move_and_replace),
+        cmocka_unit_test(a_full_disk_stays_whole),
+        cmocka_unit_test(a_folder_of_many),
+        cmocka_unit_test(times_and_attributes_are_kept),
+        cmocka_unit_test(foreign_things_are_respected),
+        cmocka_unit_test(steps_by_chance_agree_with_the_model),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
