@@ -68,6 +68,9 @@ static void find_journal(struct exfat_volume *volume)
 {
     uint8_t raw[JOURNAL_ENTRIES * EXFAT_ENTRY];
     volume->journal_place = 0;
+    /* The power may have cut a write of the table: what is before that is looked at. */
+    if (exfat_runs_load(volume, volume->root, UINT64_MAX, NULL) != 0)
+        volume->root->complete = true;
     for (uint32_t position = 0;; position++) {
         uint64_t offset = 0;
         if (exfat_folder_read(volume, volume->root, position, JOURNAL_ENTRIES, raw, NULL) <
