@@ -1,6 +1,8 @@
 /*
  * An exFAT volume of a megabyte as a stick may have it: its boot region, and whatever a check
- * meets. It is repaired, and a second check finds nothing that the first one could have repaired.
+ * meets. It is mounted, walked through and written to, and where a check found nothing before, it
+ * finds nothing after. Then it is repaired, and a second check finds nothing that the first one
+ * could have repaired.
  *
  * The input is the volume, piece by piece: where a piece begins (2 bytes, in steps of 32), how long
  * it is (2 bytes), its bytes, over a volume that was formatted. The first byte: 1 keeps the sums of
@@ -15,6 +17,7 @@
 #include <block/bytes.h>
 
 #include "../usb/recorder.h"
+#include "exfat.h"
 #include "exfat_check.h"
 #include "exfat_format.h"
 #include "exfat_layout.h"
@@ -23,7 +26,14 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { SECTORS = 2048, BOOT_SUMS = 1, SET_SUMS = 2 };
+enum {
+    SECTORS = 2048,
+    BOOT_SUMS = 1,
+    SET_SUMS = 2,
+    DEPTH_MOST = 3,
+    NAMES_MOST = 24,
+    EXTENTS = 16,
+};
 
 static uint8_t *formatted; /* once */
 
@@ -104,6 +114,116 @@ static int check(struct recorder *recorder, bool repair, struct counts *counts)
     return r;
 }
 
+/* A walk from a folder down, over a few names of each. */
+
+struct names {
+    unsigned count;
+    char names[NAMES_MOST][VOLUME_NAME_MAX + 1];
+};
+
+static bool take_name(const char *name, uint64_t number, enum node_type type, uint64_t cookie,
+                      void *data)
+{
+    struct names *names = data;
+    (void)number, (void)type, (void)cookie;
+    if (names->count == NAMES_MOST)
+        return false;
+    strcpy(names->names[names->count++], name);
+    return true;
+}
+
+static void read_some(struct volume *volume, struct node *file)
+{
+    struct extent extents[EXTENTS];
+    uint8_t bytes[100];
+    int count = exfat_ops.map(volume, file, 0, UINT64_MAX, extents, EXTENTS, NULL);
+    for (int i = 0; i < count; i++)
+        if (extents[i].offset != EXTENT_ZEROS &&
+            medium_read(volume->medium, extents[i].offset, bytes,
+                        extents[i].length < sizeof(bytes) ? extents[i].length : sizeof(bytes),
+                        NULL) != 0)
+            abort(); /* it is beyond the medium */
+}
+
+static void walk(struct volume *volume, struct node *folder, unsigned depth)
+{
+    struct names *names = calloc(1, sizeof(*names));
+    exfat_ops.read_folder(volume, folder, 0, take_name, names, NULL);
+    for (unsigned i = 0; i < names->count; i++) {
+        struct node *node;
+        struct node_facts facts;
+        if (exfat_ops.lookup(volume, folder, names->names[i], &node, NULL) != 0)
+            continue;
+        exfat_ops.node_facts(volume, node, &facts, NULL);
+        if (facts.type == NODE_FILE)
+            read_some(volume, node);
+        else if (depth < DEPTH_MOST)
+            walk(volume, node, depth + 1);
+        exfat_ops.node_drop(volume, node, 1);
+    }
+    free(names);
+}
+
+/* Whatever comes of it: what may not be is refused. */
+static void change(struct volume *volume, const char *some)
+{
+    struct node *root = exfat_ops.root(volume), *folder, *file;
+    struct node_facts facts = {.size = 20000};
+    if (exfat_ops.create(volume, root, "made", NODE_FOLDER, &folder, NULL) != 0)
+        return;
+    if (exfat_ops.create(volume, folder, "file", NODE_FILE, &file, NULL) == 0) {
+        if (exfat_ops.reserve(volume, file, 5000, 3000, NULL) == 0)
+            exfat_ops.wrote(volume, file, 5000, 3000, NULL);
+        exfat_ops.node_set(volume, file, NODE_SIZE, &facts, NULL);
+        exfat_ops.node_drop(volume, file, 1);
+    }
+    exfat_ops.rename(volume, root, some, folder, "a name that is longer than another", true, NULL);
+    exfat_ops.rename(volume, folder, "file", root, some, true, NULL);
+    exfat_ops.set_label(volume, "changed", NULL);
+    exfat_ops.remove(volume, root, some, NODE_FILE, NULL);
+    exfat_ops.node_drop(volume, folder, 1);
+}
+
+static void first_name(struct volume *volume, char *ret_name)
+{
+    struct names *names = calloc(1, sizeof(*names));
+    exfat_ops.read_folder(volume, exfat_ops.root(volume), 0, take_name, names, NULL);
+    strcpy(ret_name, names->count ? names->names[0] : "none");
+    free(names);
+}
+
+static void use(struct recorder *recorder)
+{
+    struct medium *medium = open_medium(recorder);
+    struct volume_options options = {0};
+    struct volume_facts facts;
+    struct volume *volume;
+    char name[VOLUME_NAME_MAX + 1];
+    if (exfat_ops.mount(medium, &options, &volume, NULL) == 0) {
+        exfat_ops.facts(volume, &facts, NULL);
+        walk(volume, exfat_ops.root(volume), 0);
+        first_name(volume, name);
+        change(volume, name);
+        walk(volume, exfat_ops.root(volume), 0);
+        exfat_ops.unmount(volume, NULL);
+    }
+    if (medium_close(medium, NULL) != 0)
+        abort();
+}
+
+/* On a copy. */
+static void use_copy(const uint8_t *disk)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct counts before, after;
+    memcpy(recorder_disk(recorder), disk, SECTORS * 512);
+    bool sound = check(recorder, false, &before) == 0;
+    use(recorder);
+    if (sound && check(recorder, false, &after) != 0)
+        abort();
+    recorder_destroy(recorder);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct counts first, second;
@@ -121,6 +241,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint64_t root = heap + (uint64_t)(get_le32(disk + 96) - 2) * 4096;
     if (!(data[0] & SET_SUMS) && heap < SECTORS * 512 && root < SECTORS * 512 - 4096)
         make_sets_right(disk + root, 4096 / EXFAT_ENTRY);
+    use_copy(disk);
     int r = check(recorder, true, &first);
     if (r >= 0 && check(recorder, false, &second) != second.all)
         abort();
