@@ -493,6 +493,92 @@ static void random_steps(uint32_t sector, uint64_t sectors, uint32_t cluster, un
     free(model);
 }
 
+/* A path whose folders are as many as a stick may have by its clusters. */
+static void a_deep_folder_is_reached(void **state)
+{
+    enum { DEPTH = 300 };
+    struct world world = world_make(SECTOR, SMALL, 0);
+    struct node *at, *next;
+    world_mount(&world);
+    at = exfat_ops.root(world.volume);
+    for (unsigned i = 0; i < DEPTH; i++) {
+        assert_int_equal(exfat_ops.create(world.volume, at, "d", NODE_FOLDER, &next, NULL), 0);
+        world_drop(&world, at);
+        at = next;
+    }
+    assert_int_equal(exfat_ops.create(world.volume, at, "f", NODE_FILE, &next, NULL), 0);
+    assert_int_equal(node_write(&world, next, 0, "deep", 4), 0);
+    world_drop(&world, next);
+    assert_int_equal(exfat_ops.lookup(world.volume, exfat_ops.root(world.volume), "d", &next, NULL),
+                     0);
+    assert_int_equal(
+        exfat_ops.rename(world.volume, exfat_ops.root(world.volume), "d", at, "d", false, NULL),
+        -EINVAL);
+    world_drop(&world, next);
+    world_drop(&world, at);
+    ends_clean(&world);
+}
+
+/* More pieces than one update can free where the journal is a small one. */
+static void much_is_freed_in_parts(void **state)
+{
+    struct world world = world_make(SECTOR, 2 * SMALL, SECTOR);
+    struct volume_facts before, after;
+    struct node *node;
+    uint8_t data[SECTOR], back[SECTOR];
+    char name[16];
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/f", NODE_FILE), 0);
+    assert_int_equal(world_look(&world, "/f", &node), 0);
+    assert_int_equal(exfat_ops.facts(world.volume, &before, NULL), 0);
+    for (unsigned i = 0; i < 60; i++) {
+        fill(data, sizeof(data), i);
+        assert_int_equal(node_write(&world, node, (uint64_t)i * SECTOR, data, sizeof(data)), 0);
+        snprintf(name, sizeof(name), "/%u", i);
+        assert_int_equal(world_create(&world, name, NODE_FILE), 0);
+        assert_int_equal(world_truncate(&world, name, 4 * SECTOR), 0);
+    }
+    assert_int_equal(world_remove(&world, "/f", NODE_FILE), 0);
+    for (unsigned i = 0; i < 60; i++) {
+        fill(data, sizeof(data), i);
+        assert_int_equal(node_read(&world, node, (uint64_t)i * SECTOR, back, SECTOR), SECTOR);
+        assert_memory_equal(data, back, sizeof(data));
+        snprintf(name, sizeof(name), "/%u", i);
+        assert_int_equal(world_remove(&world, name, NODE_FILE), 0);
+    }
+    world_drop(&world, node);
+    assert_int_equal(exfat_ops.facts(world.volume, &after, NULL), 0);
+    assert_true(after.clusters_free + 64 > before.clusters_free);
+    assert_int_equal(world_create(&world, "/all", NODE_FILE), 0);
+    assert_int_equal(world_truncate(&world, "/all", (after.clusters_free - 64) * SECTOR), 0);
+    assert_int_equal(world_remove(&world, "/all", NODE_FILE), 0);
+    ends_clean(&world);
+}
+
+/* After an error of the medium nothing is written, and nothing is lost of what was durable. */
+static void an_error_of_the_medium_ends_writing(void **state)
+{
+    struct world world = world_make(SECTOR, SMALL, 0);
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/f", NODE_FILE), 0);
+    assert_int_equal(world_write(&world, "/f", 0, "kept", 4), 0);
+    assert_int_equal(medium_sync(world.medium, NULL), 0);
+    recorder_fail(world.recorder, 0, -EIO);
+    assert_int_equal(world_create(&world, "/g", NODE_FILE), 0);
+    assert_int_equal(medium_sync(world.medium, NULL), -EIO);
+    recorder_fail(world.recorder, -1, 0);
+    assert_int_equal(world_create(&world, "/h", NODE_FILE), -EIO);
+    assert_int_equal(exfat_ops.unmount(world.volume, NULL), -EIO);
+    medium_close(world.medium, NULL);
+    world.volume = NULL;
+    world_mount(&world);
+    char back[4];
+    assert_int_equal(world_read(&world, "/f", 0, back, 4), 4);
+    assert_memory_equal(back, "kept", 4);
+    assert_int_equal(world_look(&world, "/g", &(struct node *){0}), -ENOENT);
+    ends_clean(&world);
+}
+
 static void steps_by_chance_agree_with_the_model(void **state)
 {
     random_steps(512, SMALL, 0, 1);
@@ -513,6 +599,9 @@ int main(void)
         cmocka_unit_test(a_folder_of_many),
         cmocka_unit_test(times_and_attributes_are_kept),
         cmocka_unit_test(foreign_things_are_respected),
+        cmocka_unit_test(a_deep_folder_is_reached),
+        cmocka_unit_test(much_is_freed_in_parts),
+        cmocka_unit_test(an_error_of_the_medium_ends_writing),
         cmocka_unit_test(steps_by_chance_agree_with_the_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
