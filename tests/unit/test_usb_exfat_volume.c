@@ -278,6 +278,43 @@ static void foreign_things_are_respected(void **state)
     world_finish(&world);
 }
 
+/* An entry of a vendor that has a cluster: it stays with its file, and goes with it. */
+static void a_vendors_entry_goes_with_its_file(void **state)
+{
+    struct world world = world_make(SECTOR, SMALL, 0);
+    uint8_t *disk = recorder_disk(world.recorder), raw[EXFAT_SET_MOST * EXFAT_ENTRY];
+    uint8_t *heap = disk + (uint64_t)get_le32(disk + 88) * 512;
+    uint32_t root = get_le32(disk + 96), cluster = root + 2;
+    struct exfat_upcase *upcase = xnew(struct exfat_upcase);
+    struct exfat_set set = {.attributes = EXFAT_ARCHIVE, .name_length = 1, .name = {'v'}};
+    struct volume_facts before, after;
+    exfat_upcase_recommended(upcase);
+    exfat_set_make(&set, upcase, raw);
+    raw[1] = 3;
+    uint8_t *vendor = raw + (size_t)3 * EXFAT_ENTRY;
+    vendor[0] = 0xE1;
+    vendor[1] = 3;
+    put_le32(vendor + 20, cluster);
+    put_le64(vendor + 24, 4096);
+    exfat_set_update(&set, raw, 4);
+    memcpy(heap + (uint64_t)(root - 2) * 4096 + (size_t)3 * EXFAT_ENTRY, raw,
+           (size_t)4 * EXFAT_ENTRY);
+    heap[(cluster - 2) / 8] |= (uint8_t)(1 << (cluster - 2) % 8);
+    free(upcase);
+    assert_string_equal(world_findings(&world), "");
+    world_mount(&world);
+    assert_int_equal(world_rename(&world, "/v", "/a name of more parts than one", false), 0);
+    assert_int_equal(world_write(&world, "/a name of more parts than one", 0, "x", 1), 0);
+    world_unmount(&world);
+    assert_string_equal(world_findings(&world), "");
+    world_mount(&world);
+    assert_int_equal(exfat_ops.facts(world.volume, &before, NULL), 0);
+    assert_int_equal(world_remove(&world, "/a name of more parts than one", NODE_FILE), 0);
+    assert_int_equal(exfat_ops.facts(world.volume, &after, NULL), 0);
+    assert_int_equal(after.clusters_free, before.clusters_free + 2);
+    ends_clean(&world);
+}
+
 /* A model: what should be there, by path. */
 
 struct item {
@@ -599,6 +636,7 @@ int main(void)
         cmocka_unit_test(a_folder_of_many),
         cmocka_unit_test(times_and_attributes_are_kept),
         cmocka_unit_test(foreign_things_are_respected),
+        cmocka_unit_test(a_vendors_entry_goes_with_its_file),
         cmocka_unit_test(a_deep_folder_is_reached),
         cmocka_unit_test(much_is_freed_in_parts),
         cmocka_unit_test(an_error_of_the_medium_ends_writing),

@@ -261,6 +261,21 @@ static int end_chain(struct checking *check, const struct exfat_set *set, uint64
     return r;
 }
 
+/* 7.9: entries of others may have clusters, too. */
+static int mark_extra(struct checking *check, const struct entries *entries, struct error *err)
+{
+    enum { POSSIBLE = 1, CONTIGUOUS = 2 };
+    int r = 0;
+    for (unsigned i = 2; r == 0 && i < entries->count; i++) {
+        const uint8_t *entry = entries->data + (size_t)i * EXFAT_ENTRY;
+        uint64_t sound = 0;
+        if (entry[0] != EXFAT_NAME && entry[0] & EXFAT_BENIGN && entry[1] & POSSIBLE)
+            r = mark_chain(check, get_le32(entry + 20), entry[1] & CONTIGUOUS,
+                           clusters_for(check, get_le64(entry + 24)), &sound, err);
+    }
+    return r;
+}
+
 static int check_set(struct checking *check, const struct folder *folder, struct entries *entries,
                      struct exfat_set *set, struct error *err)
 {
@@ -279,6 +294,8 @@ static int check_set(struct checking *check, const struct folder *folder, struct
         r = shorten(check, entries, set, sound, path, err);
     if (r == 0 && !set->contiguous && sound > 0)
         r = end_chain(check, set, sound, path, err);
+    if (r == 0)
+        r = mark_extra(check, entries, err);
     if (r == 0 && is_folder && sound > 0)
         push_folder(check, folder, set, sound, name);
     return r;
