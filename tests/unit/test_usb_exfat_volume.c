@@ -624,6 +624,49 @@ static void steps_by_chance_agree_with_the_model(void **state)
     random_steps(512, 8192, 1024, 4);
 }
 
+/* The power goes at any write of such steps: the volume is whole. */
+static void cuts_within_steps(uint32_t sector, uint64_t sectors, uint32_t cluster, unsigned seed)
+{
+    struct model *model = xnew(struct model);
+    struct world world = world_make(sector, sectors, cluster);
+    uint8_t *disk = xmalloc(sectors * sector);
+    model->seed = seed;
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/first", NODE_FILE), 0);
+    assert_true(medium_has_journal(world.medium));
+    recorder_start(world.recorder);
+    for (unsigned i = 0; i < 300; i++) {
+        step(model, &world);
+        if (chance(model, 6) == 0)
+            assert_int_equal(medium_sync(world.medium, NULL), 0);
+    }
+    world_unmount(&world);
+    for (size_t moment = 0; moment <= recorder_moments(world.recorder); moment++) {
+        enum recorder_loss loss = (enum recorder_loss)chance(model, 4);
+        recorder_cut(world.recorder, moment, loss, model->seed, disk);
+        struct world cut = world_of(disk, sector, sectors);
+        world_mount(&cut);
+        free(world_list(&cut));
+        world_unmount(&cut);
+        assert_string_equal(world_findings(&cut), "");
+        if (moment % 41 == 0)
+            world_fsck(&cut);
+        world_finish(&cut);
+    }
+    world_finish(&world);
+    free(disk);
+    while (model->count > 0)
+        forget(model, model->items);
+    free(model);
+}
+
+static void the_power_goes_within_steps_by_chance(void **state)
+{
+    cuts_within_steps(512, SMALL, 0, 5);
+    cuts_within_steps(512, SMALL, 512, 6);
+    cuts_within_steps(4096, 1024, 0, 7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -641,6 +684,7 @@ int main(void)
         cmocka_unit_test(much_is_freed_in_parts),
         cmocka_unit_test(an_error_of_the_medium_ends_writing),
         cmocka_unit_test(steps_by_chance_agree_with_the_model),
+        cmocka_unit_test(the_power_goes_within_steps_by_chance),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
