@@ -254,6 +254,30 @@ static void a_loop_of_folders_ends(void **state)
     let_go(&made);
 }
 
+static void a_volume_is_known_by_its_first_sector(void **state)
+{
+    struct made made = make(8192);
+    struct volume_options options = {.read_only = true};
+    struct check_options check_options = {0};
+    struct findings findings = {0};
+    struct volume *volume;
+    struct volume_facts facts;
+    assert_int_equal(volume_mount(made.medium, &options, &volume, NULL), 0);
+    assert_int_equal(volume->ops->facts(volume, &facts, NULL), 0);
+    assert_int_equal(facts.kind, VOLUME_EXFAT);
+    assert_string_equal(facts.label, "made");
+    assert_int_equal(volume->ops->unmount(volume, NULL), 0);
+    assert_int_equal(volume_check(made.medium, &check_options, note, &findings, NULL), 0);
+    memset(recorder_disk(made.recorder), 0, 512);
+    open_again(&made);
+    assert_int_equal(volume_mount(made.medium, &options, &volume, NULL), -EMEDIUMTYPE);
+    assert_int_equal(volume_check(made.medium, &check_options, note, &findings, NULL),
+                     -EMEDIUMTYPE);
+    assert_int_equal(volume_kind_parse("fat32"), VOLUME_FAT32);
+    assert_true(volume_kind_parse("ntfs") < 0);
+    let_go(&made);
+}
+
 static void what_cannot_be_formatted_is_refused(void **state)
 {
     struct recorder *recorder = recorder_create(512, 4096);
@@ -262,6 +286,8 @@ static void what_cannot_be_formatted_is_refused(void **state)
     struct medium *medium;
     assert_int_equal(medium_open(recorder_device(recorder), &options, &medium, NULL), 0);
     assert_int_equal(exfat_format(medium, &format, NULL), -EINVAL);
+    struct format_options fat = {.kind = VOLUME_FAT32};
+    assert_int_equal(volume_format(medium, &fat, NULL), -EOPNOTSUPP);
     format = (struct format_options){.label = "twelve units"};
     assert_int_equal(exfat_format(medium, &format, NULL), -EINVAL);
     assert_int_equal(medium_close(medium, NULL), 0);
@@ -279,6 +305,7 @@ int main(void)
         cmocka_unit_test(the_backup_boot_region_stands_in),
         cmocka_unit_test(damage_is_found_and_repaired),
         cmocka_unit_test(a_loop_of_folders_ends),
+        cmocka_unit_test(a_volume_is_known_by_its_first_sector),
         cmocka_unit_test(what_cannot_be_formatted_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

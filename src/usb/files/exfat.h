@@ -30,6 +30,7 @@
 
 #include "exfat_layout.h"
 #include "exfat_set.h"
+#include "kinds.h"
 #include "nodes.h"
 
 enum {
@@ -254,7 +255,5 @@ int exfat_mount(struct medium *medium, const struct volume_options *options,
                 struct volume **ret_volume, struct error *err);
 int exfat_unmount(struct volume *volume, struct error *err);
 int exfat_start_writing(struct exfat_volume *volume, struct error *err);
-
-extern const struct volume_ops exfat_ops;
 
 #endif

@@ -4,6 +4,6 @@
 
 #include <files/volume.h>
 
-extern const struct volume_ops fat_ops;
+extern const struct volume_ops fat_ops, exfat_ops;
 
 #endif

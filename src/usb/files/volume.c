@@ -6,7 +6,7 @@
 
 enum { BOOT = 512 };
 
-static const struct volume_ops *const kinds[] = {&fat_ops};
+static const struct volume_ops *const kinds[] = {&exfat_ops, &fat_ops};
 
 int volume_mount(struct medium *medium, const struct volume_options *options,
                  struct volume **ret_volume, struct error *err)

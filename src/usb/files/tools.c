@@ -1,0 +1,53 @@
+#include <files/tools.h>
+
+#include <errno.h>
+#include <string.h>
+
+#include "exfat_check.h"
+#include "exfat_format.h"
+#include "kinds.h"
+
+enum { BOOT = 512 };
+
+static const char *const names[] = {
+    [VOLUME_FAT12] = "fat12",
+    [VOLUME_FAT16] = "fat16",
+    [VOLUME_FAT32] = "fat32",
+    [VOLUME_EXFAT] = "exfat",
+};
+
+int volume_kind_parse(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (strcmp(names[i], name) == 0)
+            return (int)i;
+    return -EINVAL;
+}
+
+const char *volume_kind_name(enum volume_kind kind)
+{
+    return names[kind];
+}
+
+int volume_format(struct medium *medium, const struct format_options *options, struct error *err)
+{
+    if (options->kind == VOLUME_EXFAT)
+        return exfat_format(medium, options, err);
+    return error_set(err, -EOPNOTSUPP, "volumes of %s are not formatted, only exfat",
+                     volume_kind_name(options->kind));
+}
+
+int volume_check(struct medium *medium, const struct check_options *options, volume_finding found,
+                 void *data, struct error *err)
+{
+    uint8_t sector[BOOT];
+    int r = medium_size(medium) < BOOT ? -EMEDIUMTYPE
+                                       : medium_read(medium, 0, sector, sizeof(sector), err);
+    if (r == 0 && exfat_ops.probe(sector, sizeof(sector)))
+        return exfat_check(medium, options, found, data, err);
+    if (r == 0 && fat_ops.probe(sector, sizeof(sector)))
+        return error_set(err, -EOPNOTSUPP, "volumes of FAT are not checked, only exFAT");
+    return r == 0 || r == -EMEDIUMTYPE
+               ? error_set(err, -EMEDIUMTYPE, "there is no volume that we know")
+               : r;
+}
