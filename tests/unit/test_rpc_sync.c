@@ -192,7 +192,7 @@ static void too_many_connections_are_waited_for(void **state)
     open_with(1, .timeout_ms = 20000);
     assert_int_equal(call("warm", 0), 0);
     assert_int_equal(cloche_client_get(client, 0, &connection, &error), 0);
-    assert_int_equal(call("other", 100), -ETIMEDOUT);
+    assert_int_equal(call("other", 1000), -ETIMEDOUT);
     assert_non_null(strstr(error.message, "too many connections"));
     assert_int_equal(pthread_create(&thread, NULL, put_later, connection), 0);
     assert_int_equal(call("other", 0), 0);
