@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,15 +19,19 @@
 #include <usb/libusb.h>
 #endif
 
+#include "timing.h"
+
 static const char usage[] =
     "usage: probe DEVICE [UNIT] COMMAND\n"
     "DEVICE: /dev/bus/usb/BBB/DDD, or the port of a USB/IP server of this machine and BUS-ID: "
-    "3240/1-1\n"
+    "3240/1-1;\n"
+    "        or a block device of the kernel's, for `time` only\n"
     "COMMAND:\n"
     "  facts                  what it says of itself\n"
     "  read                   all of it to stdout\n"
     "  write                  stdin to its start, and flush\n"
-    "  time SIZE COUNT        COUNT reads of SIZE bytes one after the other: percentiles, rate\n"
+    "  time SIZE COUNT [write] [random] [depth N]\n"
+    "                         COUNT reads or writes of SIZE bytes: percentiles, rate\n"
     "  idle SECONDS           says when a unit's state changes\n";
 
 struct probe {
@@ -63,41 +68,6 @@ static int open_device(const char *text, struct usb_transport **transport, struc
 #endif
 }
 
-static int compare(const void *a, const void *b)
-{
-    int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
-    return left < right ? -1 : left > right;
-}
-
-static int64_t nanoseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * CLOCK_SECOND + now.tv_nsec;
-}
-
-static int time_reads(struct block_device *disk, uint32_t size, unsigned count, struct error *err)
-{
-    int64_t *times = calloc(count, sizeof(*times)), begun = nanoseconds();
-    void *data = block_buffer_alloc(disk, size);
-    uint32_t sectors = size / disk->sector_size;
-    int r = 0;
-    for (unsigned i = 0; r == 0 && i < count; i++) {
-        int64_t at = nanoseconds();
-        uint64_t sector = (uint64_t)i * sectors % (disk->sectors - sectors + 1);
-        r = block_read(disk, sector, sectors, data, err);
-        times[i] = nanoseconds() - at;
-    }
-    double seconds = (double)(nanoseconds() - begun) / 1e9;
-    qsort(times, count, sizeof(*times), compare);
-    if (r == 0)
-        printf("%u: p50 %.1f us, p99 %.1f us, %.1f MB/s\n", size, (double)times[count / 2] / 1e3,
-               (double)times[count * 99 / 100] / 1e3, (double)size * count / seconds / 1e6);
-    block_buffer_free(disk, data, size);
-    free(times);
-    return r;
-}
-
 static int copy(struct block_device *disk, bool write, struct error *err)
 {
     uint32_t most = disk->best_size / disk->sector_size;
@@ -131,8 +101,11 @@ static void *work(void *data)
     struct error err = ERROR_INIT;
     char **command = probe->command;
     int r = 0;
+    struct timing timing;
     if (strcmp(command[0], "time") == 0)
-        r = time_reads(probe->disk, (uint32_t)atoi(command[1]), (unsigned)atoi(command[2]), &err);
+        r = timing_parse(command + 1, &timing)
+                ? timing_run(probe->disk, &timing, &err)
+                : error_set(&err, -EINVAL, "time SIZE COUNT [write] [random] [depth N]");
     else if (strcmp(command[0], "facts") != 0)
         r = copy(probe->disk, strcmp(command[0], "write") == 0, &err);
     if (r != 0)
@@ -184,8 +157,22 @@ static int run(struct probe *probe, int seconds)
     return r ? r : atomic_load(&probe->result);
 }
 
+static int time_kernel(char **argv)
+{
+    struct error err = ERROR_INIT;
+    struct timing timing;
+    int r = strcmp(argv[2], "time") == 0 && timing_parse(argv + 3, &timing)
+                ? timing_run_kernel(argv[1], &timing, &err)
+                : error_set(&err, -EINVAL, "a block device is for `time SIZE COUNT` only");
+    if (r != 0)
+        fprintf(stderr, "probe: %s\n", error_message(&err));
+    error_finish(&err);
+    return r ? 1 : 0;
+}
+
 int main(int argc, char **argv)
 {
+    struct stat st;
     struct usb_transport *transport = NULL;
     struct probe probe = {0};
     struct error err = ERROR_INIT;
@@ -196,6 +183,8 @@ int main(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
+    if (stat(argv[1], &st) == 0 && S_ISBLK(st.st_mode))
+        return time_kernel(argv);
     probe.command = argv + at;
     bool talks = strcmp(argv[at], "facts") == 0 || strcmp(argv[at], "idle") == 0;
     int r = open_device(argv[1], &transport, &err);

@@ -38,7 +38,7 @@ def init_options(first):
 
 
 def wants_sticks(tests):
-    return any(test.name == "test_usb.py" for test in tests)
+    return any("usb" in test.name for test in tests)
 
 
 def usb_options(work):
@@ -91,6 +91,8 @@ def boot(build, tests, work, first):
     os.mkdir(f"{work}/share")
     if wants_sticks(tests):
         make_sticks(work)
+    if "CLOCHE_USB_ROUNDS" in os.environ:  # of tests/bench/usb.py
+        pathlib.Path(f"{work}/share/rounds").write_text(os.environ["CLOCHE_USB_ROUNDS"])
     with open(f"{work}/disk", "wb") as disk:
         disk.truncate(DISK_SIZE)
     subprocess.run(["mkfs.ext4", "-q", "-F", f"{work}/disk"], check=True)

@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""The USB host stack beside the kernel's usb-storage, in one boot of the guest (tests/vm), in turn on
+one of QEMU's sticks. Under emulation only the ratios mean something."""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+LABELS = ("p50 us", "p99 us", "p99.9 us", "MB/s")
+
+
+def results(build, rounds):
+    """case -> side -> a list of results, one a round."""
+    found = {}
+    command = [sys.executable, SOURCE / "tests/vm/run_guest.py", build, "tiny",
+               SOURCE / "tests/bench/usb_guest.py"]
+    guest = subprocess.run(command, env=dict(os.environ, CLOCHE_USB_ROUNDS=str(rounds)),
+                           capture_output=True, text=True, check=False)
+    for line in guest.stdout.splitlines():
+        if line.startswith('# {"case"'):
+            entry = json.loads(line[2:])
+            found.setdefault(entry["case"], {}).setdefault(entry["side"], []).append(entry["result"])
+    if guest.returncode != 0 or not found:
+        sys.exit(guest.stdout + guest.stderr)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", default=os.environ.get("CLOCHE_BUILD", SOURCE / "build"))
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    print(f"{'case':26} {'':8}" + "".join(f"{label:>12}" for label in LABELS))
+    for case, sides in results(options.build, options.rounds).items():
+        medians = {side: [statistics.median(values) for values in zip(*rounds)]
+                   for side, rounds in sides.items()}
+        for side in ("cloche", "kernel"):
+            print(f"{case:26} {side:8}" + "".join(f"{value:12.1f}" for value in medians[side]))
+        ratios = [theirs / ours for ours, theirs in zip(medians["cloche"], medians["kernel"])]
+        ratios[3] = 1 / ratios[3]
+        print(f"{'':26} {'ratio':8}" + "".join(f"{ratio:12.2f}" for ratio in ratios), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+#include "timing.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/clock.h>
+
+enum { DEPTH_MOST = 64, PAGE = 4096 };
+
+bool timing_parse(char **words, struct timing *ret_timing)
+{
+    struct timing timing = {0};
+
+    if (!words[0] || !words[1])
+        return false;
+    timing.size = (uint32_t)strtoul(words[0], NULL, 10);
+    timing.count = (unsigned)strtoul(words[1], NULL, 10);
+    for (words += 2; *words; words++) {
+        if (strcmp(*words, "write") == 0)
+            timing.write = true;
+        else if (strcmp(*words, "random") == 0)
+            timing.random = true;
+        else if (strcmp(*words, "depth") == 0 && words[1])
+            timing.depth = (unsigned)strtoul(*++words, NULL, 10);
+        else
+            return false;
+    }
+    *ret_timing = timing;
+    return timing.size > 0 && timing.count > 0 && timing.depth <= DEPTH_MOST;
+}
+
+static int64_t nanoseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * CLOCK_SECOND + now.tv_nsec;
+}
+
+/* Places come from a generator of fixed seed, so that both sides go to the same ones. */
+static uint64_t place(const struct timing *timing, unsigned number, uint64_t whole)
+{
+    uint64_t places = whole / timing->size, state = number * 0x9e3779b97f4a7c15 + 1;
+
+    if (!timing->random)
+        return number % places * timing->size;
+    state ^= state >> 31;
+    state *= 0xbf58476d1ce4e5b9;
+    state ^= state >> 29;
+    return state % places * timing->size;
+}
+
+static int compare(const void *a, const void *b)
+{
+    int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
+
+    return left < right ? -1 : left > right;
+}
+
+static void print_times(const struct timing *timing, int64_t *times, int64_t begun)
+{
+    double seconds = (double)(nanoseconds() - begun) / 1e9;
+
+    qsort(times, timing->count, sizeof(*times), compare);
+    printf("%u: p50 %.1f us, p99 %.1f us, p99.9 %.1f us, %.2f MB/s\n", timing->size,
+           (double)times[timing->count / 2] / 1e3, (double)times[timing->count * 99ULL / 100] / 1e3,
+           (double)times[timing->count * 999ULL / 1000] / 1e3,
+           (double)timing->size * timing->count / seconds / 1e6);
+}
+
+struct lane {
+    struct block_request request; /* first */
+    int64_t begun;
+    struct course *course;
+};
+
+struct course {
+    const struct timing *timing;
+    struct block_device *disk;
+    int64_t *times;
+    unsigned next; /* on the device's thread, but for the first of each lane */
+    unsigned done;
+    int result;
+    sem_t ended;
+};
+
+static void lane_go(struct lane *lane)
+{
+    struct course *course = lane->course;
+    uint64_t whole = course->disk->sectors * course->disk->sector_size;
+
+    lane->request.operation = course->timing->write ? BLOCK_WRITE : BLOCK_READ;
+    lane->request.sector = place(course->timing, course->next++, whole) / course->disk->sector_size;
+    lane->request.count = course->timing->size / course->disk->sector_size;
+    lane->begun = nanoseconds();
+    block_submit(course->disk, &lane->request);
+}
+
+static void on_done(struct block_request *request)
+{
+    struct lane *lane = request->owner;
+    struct course *course = lane->course;
+
+    course->times[course->done++] = nanoseconds() - lane->begun;
+    if (request->result != 0)
+        course->result = request->result;
+    if (course->result == 0 && course->next < course->timing->count)
+        lane_go(lane);
+    else
+        sem_post(&course->ended);
+}
+
+static int run_lanes(struct block_device *disk, const struct timing *timing, int64_t *times,
+                     struct error *err)
+{
+    unsigned depth = timing->depth < timing->count ? timing->depth : timing->count;
+    struct lane *lanes = xcalloc(depth, sizeof(*lanes));
+    struct course course = {.timing = timing, .disk = disk, .times = times, .next = depth};
+
+    sem_init(&course.ended, 0, 0);
+    for (unsigned i = 0; i < depth; i++)
+        lanes[i] = (struct lane){
+            .request = {.operation = timing->write ? BLOCK_WRITE : BLOCK_READ,
+                        .sector =
+                            place(timing, i, disk->sectors * disk->sector_size) / disk->sector_size,
+                        .count = timing->size / disk->sector_size,
+                        .data = block_buffer_alloc(disk, timing->size),
+                        .done = on_done,
+                        .owner = &lanes[i]},
+            .course = &course,
+        };
+    for (unsigned i = 0; i < depth; i++) {
+        memset(lanes[i].request.data, 'x', timing->size);
+        lanes[i].begun = nanoseconds();
+        block_submit(disk, &lanes[i].request);
+    }
+    for (unsigned i = 0; i < depth; i++)
+        sem_wait(&course.ended);
+    for (unsigned i = 0; i < depth; i++)
+        block_buffer_free(disk, lanes[i].request.data, timing->size);
+    sem_destroy(&course.ended);
+    free(lanes);
+    return course.result == 0 ? 0 : error_errno(err, -course.result, "a request");
+}
+
+static int run_one(struct block_device *disk, const struct timing *timing, int64_t *times,
+                   struct error *err)
+{
+    void *data = block_buffer_alloc(disk, timing->size);
+    uint32_t sectors = timing->size / disk->sector_size;
+    int r = 0;
+
+    memset(data, 'x', timing->size);
+    for (unsigned i = 0; r == 0 && i < timing->count; i++) {
+        int64_t at = nanoseconds();
+        uint64_t sector = place(timing, i, disk->sectors * disk->sector_size) / disk->sector_size;
+        r = timing->write ? block_write(disk, sector, sectors, data, err)
+                          : block_read(disk, sector, sectors, data, err);
+        times[i] = nanoseconds() - at;
+    }
+    block_buffer_free(disk, data, timing->size);
+    return r;
+}
+
+int timing_run(struct block_device *disk, const struct timing *timing, struct error *err)
+{
+    int64_t *times = xcalloc(timing->count, sizeof(*times)), begun = nanoseconds();
+    int r;
+
+    if (timing->size % disk->sector_size != 0 || timing->size > disk->sectors * disk->sector_size)
+        r = error_set(err, -EINVAL, "size %u does not fit the disk", timing->size);
+    else
+        r = timing->depth > 1 ? run_lanes(disk, timing, times, err)
+                              : run_one(disk, timing, times, err);
+    if (r == 0)
+        print_times(timing, times, begun);
+    free(times);
+    return r;
+}
+
+struct kernel_course {
+    const struct timing *timing;
+    int64_t *times;
+    uint64_t whole;
+    int fd;
+    atomic_uint next;
+    atomic_int failed; /* errno */
+};
+
+static void *kernel_lane(void *data)
+{
+    struct kernel_course *course = data;
+    const struct timing *timing = course->timing;
+    void *buffer = NULL;
+    unsigned number;
+
+    if (posix_memalign(&buffer, PAGE, timing->size) != 0)
+        abort();
+    memset(buffer, 'x', timing->size);
+    while ((number = atomic_fetch_add(&course->next, 1)) < timing->count) {
+        int64_t at = nanoseconds();
+        off_t offset = (off_t)place(timing, number, course->whole);
+        ssize_t n = timing->write ? pwrite(course->fd, buffer, timing->size, offset)
+                                  : pread(course->fd, buffer, timing->size, offset);
+        if (n != (ssize_t)timing->size) {
+            atomic_store(&course->failed, n < 0 ? errno : EIO);
+            break;
+        }
+        course->times[number] = nanoseconds() - at;
+    }
+    free(buffer);
+    return NULL;
+}
+
+int timing_run_kernel(const char *path, const struct timing *timing, struct error *err)
+{
+    struct kernel_course course = {.timing = timing};
+    pthread_t threads[DEPTH_MOST];
+    unsigned depth = timing->depth ? timing->depth : 1;
+
+    course.fd = open(path, (timing->write ? O_RDWR : O_RDONLY) | O_DIRECT | O_CLOEXEC);
+    if (course.fd < 0)
+        return error_errno(err, errno, "open %s", path);
+    course.whole = (uint64_t)lseek(course.fd, 0, SEEK_END);
+    course.times = xcalloc(timing->count, sizeof(*course.times));
+    int64_t begun = nanoseconds();
+    if (depth == 1) {
+        kernel_lane(&course);
+    } else {
+        for (unsigned i = 0; i < depth; i++)
+            pthread_create(&threads[i], NULL, kernel_lane, &course);
+        for (unsigned i = 0; i < depth; i++)
+            pthread_join(threads[i], NULL);
+    }
+    int failed = atomic_load(&course.failed);
+    if (failed == 0)
+        print_times(timing, course.times, begun);
+    free(course.times);
+    close(course.fd);
+    return failed == 0 ? 0 : error_errno(err, failed, "%s", path);
+}

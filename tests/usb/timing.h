@@ -1,0 +1,23 @@
+/* Reads and writes of one size, timed: of a block device of ours, or of one of the kernel's. */
+#ifndef TIMING_H
+#define TIMING_H
+
+#include <block/device.h>
+
+struct timing {
+    uint32_t size;  /* bytes of each, a multiple of the sectors' */
+    unsigned count; /* how many, one after the other but for depth */
+    unsigned depth; /* how many at a time; 0: 1 */
+    bool write, random;
+};
+
+/* "SIZE COUNT [write] [random] [depth N]"; false: it is not that. */
+bool timing_parse(char **words, struct timing *ret_timing);
+
+/* Prints percentiles of one operation and the rate of all. From 0 on, around at the end. */
+int timing_run(struct block_device *disk, const struct timing *timing, struct error *err);
+
+/* The same by pread and pwrite past the page cache, a thread for each of depth. */
+int timing_run_kernel(const char *path, const struct timing *timing, struct error *err);
+
+#endif
