@@ -267,7 +267,7 @@ static void match_kind(struct nft_rule *rule, uint32_t key, const char *wanted)
 {
     char kind[IFNAMSIZ] = {0};
 
-    memcpy(kind, wanted, strnlen(wanted, IFNAMSIZ - 1));
+    memccpy(kind, wanted, '\0', sizeof(kind) - 1);
     nft_meta(rule, key, REGISTER_A);
     nft_compare(rule, NFT_CMP_EQ, REGISTER_A, kind, sizeof(kind));
 }
