@@ -91,6 +91,17 @@ static void on_seen_done(const struct error *err, const void *document, void *da
     free(call);
 }
 
+static void on_listed(const struct error *err, const struct buffer *json, void *data)
+{
+    struct seen_call *call = data;
+
+    if (err)
+        api_fail(call->request, err);
+    else
+        rpc_reply_json(call->request, json->data, json->length, NULL, 0);
+    free(call);
+}
+
 static struct seen_call *new_call(struct rpc_request *request, struct api *api)
 {
     struct seen_call *call = xnew(struct seen_call);
@@ -109,7 +120,7 @@ void api_container_list(struct rpc_request *request, const struct api_container_
         if (!api_container(request, which->ids[i], api))
             return;
     }
-    engine_container_list(api->engine, which, limited ? may_see : NULL, on_seen_done,
+    engine_container_list(api->engine, which, limited ? may_see : NULL, on_listed,
                           new_call(request, api));
 }
 

@@ -181,6 +181,7 @@ void engine_free(struct engine *engine)
     free(engine->containers);
     network_free_all(engine);
     volumes_free(engine);
+    engine_listed_free(engine->listed);
     store_close(engine->store);
     error_finish(&engine->net_error);
     free(engine->monitor_program);

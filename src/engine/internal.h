@@ -74,6 +74,7 @@ struct engine {
     struct volume **volumes; /* by name */
     size_t volumes_count;
     struct engine_waiter *exec_waiters;
+    struct engine_listed *listed; /* owned; NULL: nobody has asked for editions (list.c) */
 
     unsigned cpus;
     bool cgroup_v2;
@@ -250,6 +251,11 @@ void container_create(struct engine *engine, const struct api_container_spec *sp
 void container_commit_record(struct container *container);
 /* The same, and deletes the run folder afterwards. */
 void container_commit_end(struct container *container);
+
+/* --- list.c ------------------------------------------------------------------------------------
+ */
+
+void engine_listed_free(struct engine_listed *listed); /* NULL allowed */
 
 /* --- operation.c: one thing at a time per container ------------------------------------------- */
 

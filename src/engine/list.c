@@ -3,10 +3,12 @@
  *
  *     engine_container_list   which are named
  *     list_work               only for `ancestor`: the images that descend from those (worker)
- *     make_list               the table, filters applied
+ *     make_list               the table, filters applied: text at once, or
  *     sizes_work              only for `size`: what their files take (worker)
+ *     answer                  who has this edition of the list is told no more than that
  */
 #include <errno.h>
+#include <string.h>
 
 #include <base/alloc.h>
 #include <base/log.h>
@@ -16,22 +18,104 @@
 #include "inspect.h"
 #include "internal.h"
 
+enum {
+    EDITION_DIGITS = 32,
+    ANSWER_REST = 100,            /* bytes around the list, about */
+    LISTED_MAX = 2 * 1024 * 1024, /* bytes of a list that is kept */
+};
+
 struct list_call {
     uv_work_t work;
     struct engine *engine;
-    struct api_container_list *which; /* owned */
-    char **named;                     /* owned; IDs; NULL: not by name */
-    char **images;                    /* owned; what `ancestor` stands for */
-    struct api_container_summaries *list;
+    struct api_container_list *which;     /* owned */
+    char **named;                         /* owned; IDs; NULL: not by name */
+    char **images;                        /* owned; what `ancestor` stands for */
+    struct api_container_summaries *list; /* owned; NULL: without sizes, it is text already */
+    struct buffer text;                   /* owned; the array of containers */
     engine_list_sees sees;
-    engine_image_done done;
+    engine_list_done done;
     void *data;
     struct error err;
 };
 
+/* ---- editions ---- */
+
+/* The last list of those who say what they know, word for word, and what was asked for. */
+struct engine_listed {
+    char edition[EDITION_DIGITS + 1];
+    struct buffer question, text;
+};
+
+void engine_listed_free(struct engine_listed *listed)
+{
+    if (!listed)
+        return;
+    buffer_finish(&listed->question);
+    buffer_finish(&listed->text);
+    free(listed);
+}
+
+static bool is_same(const struct buffer *one, const struct buffer *other)
+{
+    return one->length == other->length && memcmp(one->data, other->data, one->length) == 0;
+}
+
+/* Takes the call's text over when it is news. */
+static const struct engine_listed *find_edition(struct list_call *call)
+{
+    _cleanup_buffer_ struct buffer question = BUFFER_INIT;
+    struct engine_listed **listed = &call->engine->listed;
+
+    free(steal_ptr(call->which->known));
+    api_container_list_write(call->which, &question);
+    if (!*listed)
+        *listed = xnew(struct engine_listed);
+    if (is_same(&(*listed)->question, &question) && is_same(&(*listed)->text, &call->text))
+        return *listed;
+    buffer_finish(&(*listed)->question);
+    buffer_finish(&(*listed)->text);
+    (*listed)->question = question;
+    (*listed)->text = call->text;
+    question = call->text = (struct buffer)BUFFER_INIT;
+    text_random_hex((*listed)->edition, EDITION_DIGITS);
+    return *listed;
+}
+
+static void write_answer(const char *edition, const struct buffer *list, struct buffer *out)
+{
+    buffer_reserve(out, (list ? list->length : 0) + ANSWER_REST);
+    buffer_append_char(out, '{');
+    if (edition)
+        buffer_printf(out, "\"edition\":\"%s\",", edition);
+    if (!list)
+        buffer_append_text(out, "\"unchanged\":true,");
+    buffer_append_text(out, "\"containers\":");
+    buffer_append(out, list ? list->data : "[]", list ? list->length : 2);
+    buffer_append_char(out, '}');
+}
+
+static void answer(struct list_call *call)
+{
+    _cleanup_free_ char *known = xstrdup(call->which->known);
+    _cleanup_buffer_ struct buffer out = BUFFER_INIT;
+
+    if (!known || call->list || call->text.length > LISTED_MAX) {
+        write_answer(NULL, &call->text, &out);
+    } else {
+        const struct engine_listed *listed = find_edition(call);
+        bool same = text_equal(listed->edition, known);
+        write_answer(listed->edition, same ? NULL : &listed->text, &out);
+    }
+    call->done(NULL, &out, call->data);
+}
+
 static void finish(struct list_call *call)
 {
-    call->done(call->err.code ? &call->err : NULL, call->list, call->data);
+    if (call->err.code)
+        call->done(&call->err, NULL, call->data);
+    else
+        answer(call);
+    buffer_finish(&call->text);
     api_container_list_free(call->which);
     api_container_summaries_free(call->list);
     strv_free(call->named);
@@ -103,11 +187,25 @@ static void sizes_work(uv_work_t *work)
     }
 }
 
+static void add_text(struct list_call *call, const struct api_container_summary *one)
+{
+    buffer_append_char(&call->text, call->text.length ? ',' : '[');
+    api_container_summary_write(one, &call->text);
+}
+
+static void end_text(struct list_call *call)
+{
+    buffer_append_text(&call->text, call->text.length ? "]" : "[]");
+}
+
 static void sizes_done(uv_work_t *work, int status)
 {
     struct list_call *call = work->data;
 
     call->engine->image_calls--;
+    for (size_t i = 0; i < call->list->containers_count; i++)
+        add_text(call, call->list->containers[i]);
+    end_text(call);
     finish(call);
 }
 
@@ -125,6 +223,20 @@ static bool is_wanted(const struct list_call *call, const struct container *cont
            container->state == CONTAINER_RESTARTING;
 }
 
+/* Without sizes each becomes text before the next is made: the allocator has its pieces at hand. */
+static void take(struct list_call *call, const struct container *container)
+{
+    struct api_container_summary *one = inspect_summary(container);
+
+    one->details = call->which->details ? inspect_details(container) : NULL;
+    if (call->list) {
+        call->list->containers[call->list->containers_count++] = one;
+        return;
+    }
+    add_text(call, one);
+    api_container_summary_free(one);
+}
+
 static int make_list(struct list_call *call, struct error *err)
 {
     _cleanup_container_filter_ struct container_filter *filter = NULL;
@@ -133,31 +245,35 @@ static int make_list(struct list_call *call, struct error *err)
     int r = container_filter_create(call->engine, call->which->filters, call->images, &filter, err);
     if (r < 0)
         return r;
-    struct api_container_summaries *list = xnew(struct api_container_summaries);
-    list->containers = xnew_array(struct api_container_summary *, engine->containers_count + 1);
-    size_t limit = call->which->limit > 0 ? (size_t)call->which->limit : SIZE_MAX;
-    for (size_t i = engine->containers_count; i > 0 && list->containers_count < limit; i--) {
+    size_t left = call->which->limit > 0 ? (size_t)call->which->limit : SIZE_MAX;
+    for (size_t i = engine->containers_count; i > 0 && left; i--) {
         const struct container *container = engine->containers[i - 1];
         if (!is_wanted(call, container) ||
             !container_filter_matches(filter, container, inspect_state(container)))
             continue;
-        struct api_container_summary *one = inspect_summary(container);
-        one->details = call->which->details ? inspect_details(container) : NULL;
-        list->containers[list->containers_count++] = one;
+        take(call, container);
+        left--;
     }
-    call->list = list;
     return 0;
 }
 
 static void list_now(struct list_call *call)
 {
+    struct engine *engine = call->engine;
+
+    if (call->which->size && !engine->removing) {
+        call->list = xnew(struct api_container_summaries);
+        call->list->containers =
+            xnew_array(struct api_container_summary *, engine->containers_count + 1);
+    }
     engine_settle(&call->err, make_list(call, &call->err));
-    if (call->err.code || !call->which->size || call->engine->removing) {
+    if (call->err.code || !call->list) {
+        end_text(call);
         finish(call);
         return;
     }
-    call->engine->image_calls++;
-    uv_queue_work(call->engine->loop, &call->work, sizes_work, sizes_done);
+    engine->image_calls++;
+    uv_queue_work(engine->loop, &call->work, sizes_work, sizes_done);
 }
 
 static void images_done(uv_work_t *work, int status)
@@ -197,7 +313,7 @@ static int find_named(struct list_call *call, struct error *err)
 }
 
 void engine_container_list(struct engine *engine, const struct api_container_list *which,
-                           engine_list_sees sees, engine_image_done done, void *data)
+                           engine_list_sees sees, engine_list_done done, void *data)
 {
     struct list_call *call = xnew(struct list_call);
 

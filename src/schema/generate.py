@@ -27,6 +27,7 @@ INTEGERS = {  # format: (kind, bytes, C type, smallest, largest)
 UINT32_MAX = 2**32 - 1
 UINT64_MAX = 2**64 - 1
 FIELDS_MAX = 128  # JSON_FIELDS_MAX of json_type.h
+NAME = re.compile(r'[ !#-\[\]-~]+')  # of a member: what json_writer_name() writes
 STRING_MAP = 'json_string_map'
 
 # Say something about a value, but not what it may be.
@@ -343,6 +344,8 @@ class Reader:
         properties = definition.get('properties', {})
         names = {'unknown_fields': None} if kind.unknown == 'JSON_UNKNOWN_KEEP' else {}
         for name, value in properties.items():
+            if not NAME.fullmatch(name):
+                self.fail(f'{place}/properties/{name}', 'is written as it is: without quotes, backslashes, in ASCII')
             field = self.read_field(name, value, name in required, f'{place}/properties/{name}')
             if names.setdefault(field.c_name, name) != name:
                 self.fail(f'{place}/properties/{name}', f'C name "{field.c_name}" is taken')

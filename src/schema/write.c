@@ -59,7 +59,7 @@ static void write_absent(struct json_writer *writer, const struct json_field *fi
 {
     if (!field_is_written_empty(field))
         return;
-    json_writer_key(writer, field->name);
+    json_writer_name(writer, field->name, field->name_length);
     json_writer_raw(writer, field_is_map(field) ? "{}" : "[]");
 }
 
@@ -67,12 +67,12 @@ static void write_field(struct json_writer *writer, const struct json_field *fie
                         const char *base)
 {
     if (field_is_null(field, base)) {
-        json_writer_key(writer, field->name);
+        json_writer_name(writer, field->name, field->name_length);
         json_writer_null(writer);
     } else if (!field_is_present(field, base)) {
         write_absent(writer, field);
     } else {
-        json_writer_key(writer, field->name);
+        json_writer_name(writer, field->name, field->name_length);
         if (field->flags & JSON_ARRAY)
             write_array(writer, field, base);
         else

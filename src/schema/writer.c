@@ -162,6 +162,27 @@ void json_writer_key(struct json_writer *writer, const char *key)
     writer->after_key = true;
 }
 
+void json_writer_name(struct json_writer *writer, const char *name, size_t length)
+{
+    struct buffer *out = writer->out;
+
+    if (writer->layout != JSON_COMPACT)
+        separate(writer);
+    buffer_reserve(out, length + sizeof(",\"\": "));
+    if (writer->layout == JSON_COMPACT && !writer->first)
+        out->data[out->length++] = ',';
+    out->data[out->length++] = '"';
+    memcpy(out->data + out->length, name, length);
+    out->length += length;
+    out->data[out->length++] = '"';
+    out->data[out->length++] = ':';
+    if (writer->layout != JSON_COMPACT)
+        out->data[out->length++] = ' ';
+    out->data[out->length] = '\0';
+    writer->first = false;
+    writer->after_key = true;
+}
+
 void json_writer_string(struct json_writer *writer, const char *text)
 {
     if (text)

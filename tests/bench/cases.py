@@ -143,9 +143,9 @@ def case_ps(bench, engine):
     def once():
         yield "ps", "", *bench.cli(engine, "ps")
         for wire in engine.wires:
-            wall, processor, count = bench.wire(engine, wire.list)
-            if count != bench.containers:
-                raise RuntimeError(f"{count} containers are listed")
+            wall, processor, text = bench.wire(engine, wire.list)
+            if wire.count(text) != bench.containers:
+                raise RuntimeError(f"{wire.count(text)} containers are listed")
             yield "ps", wire.name, wall, processor
     yield once
     memory(engine, f"{len(names)} run", len(names))

@@ -38,15 +38,20 @@ class Rpc:
     def send(self, message):
         self.socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def receive(self):
-        """The next message, or None at the end."""
+    def receive_line(self):
+        """The text of the next message, or None at the end."""
         while b"\n" not in self.input:
             data = self.socket.recv(65536)
             if not data:
                 return None
             self.input += data
         line, _, self.input = self.input.partition(b"\n")
-        return json.loads(line)
+        return line
+
+    def receive(self):
+        """The next message, or None at the end."""
+        line = self.receive_line()
+        return None if line is None else json.loads(line)
 
     def call(self, method, **params):
         self.last_id += 1

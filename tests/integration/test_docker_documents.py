@@ -14,6 +14,7 @@ import urllib.parse
 
 from dockers import Docker
 from harness import main, test, wait_for
+from raw_rpc import Rpc
 
 
 def filters(**wanted):
@@ -93,6 +94,44 @@ def a_list_of_containers_follows_each_change_of_them(instance, images):
     assert docker.ask("GET", "/containers/json?filters=" + urllib.parse.quote('{"is-task":["true"]}'))[1] == []
     docker("rm", "-f", "uno", "three", "four")
     docker("network", "rm", "near")
+
+
+@test
+def a_list_has_an_edition_which_nothing_but_the_same_list_has(instance, images):
+    """Who knows it is told that it is still so. Two who ask for different lists in turn get each their own."""
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    docker("run", "-d", "--name", "one", "small:1", "sleep", "1000")
+    two = docker("create", "--name", "two", "small:1", "true").out.strip()
+    with Rpc(instance.socket) as rpc:
+        assert set(rpc.call("container.list", all=True)) == {"containers"}
+
+        def ask(known, **more):
+            """Of one that does not run: "Up 3 seconds" changes by itself."""
+            one = rpc.call("container.list", known=known, all=True, ids=[two], **more)
+            assert one.get("unchanged", False) == (not one["containers"]) == (one["edition"] == known), one
+            return one
+
+        first = ask("")
+        assert [one["names"] for one in first["containers"]] == [["two"]], first
+        assert ask(first["edition"]).get("unchanged"), "the same list"
+        assert ask(first["edition"], details=True)["containers"][0]["details"], "another question"
+        second = ask(first["edition"])
+        assert second["containers"] == first["containers"], "the same again, which nobody has kept"
+        docker("rename", "two", "zwei")
+        assert ask(second["edition"])["containers"][0]["names"] == ["zwei"]
+        assert "edition" not in rpc.call("container.list", known="", size=True), "with sizes"
+        assert rpc.call("container.list", known="nonsense")["containers"]
+    # Each at a time of its own, and the status, which time alone changes.
+    seen = set()
+    for _ in range(3):
+        assert {one["Names"][0] for one in docker.ask("GET", "/containers/json?all=1")[1]} == {"/one", "/zwei"}
+        [running] = docker.ask("GET", "/containers/json")[1]
+        assert running["Names"] == ["/one"]
+        seen.add(running["Status"])
+        time.sleep(1.1)
+    assert len(seen) == 3, seen
+    docker("rm", "-f", "one", "zwei")
 
 
 @test

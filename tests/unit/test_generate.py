@@ -83,6 +83,9 @@ REFUSED = {
     'two fields of one C name': (
         definition({'aB': STRING, 'a_b': STRING}), '#/$defs/t/properties/a_b',
         'C name "a_b" is taken'),
+    'a name that JSON would quote': (
+        definition({'a"b': {**STRING, 'x-c-name': 'a'}}), '#/$defs/t/properties/a"b',
+        'is written as it is: without quotes, backslashes, in ASCII'),
     'two definitions of one C name': (
         {'x-c-prefix': 'p', '$defs': {'aB': STRING, 'a_b': STRING}}, '#/$defs/a_b',
         'has the same C name as "aB"'),

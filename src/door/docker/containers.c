@@ -20,10 +20,16 @@ static void on_list(struct exchange *exchange, const struct rpc_outcome *outcome
     _cleanup_error_ struct error err = ERROR_INIT;
     _cleanup_buffer_ struct buffer out = BUFFER_INIT;
 
-    if (listing_write(listing, outcome->text, outcome->text_length, &out, &err) < 0)
+    if (listing_write(listing, exchange->state, outcome->text, outcome->text_length, &out, &err) <
+        0)
         answer_error(exchange, 500, &err);
     else
         answer_json(exchange, 200, &out);
+}
+
+static void release_known(void *data)
+{
+    listing_release(data);
 }
 
 struct list_filter {
@@ -105,6 +111,9 @@ void docker_container_list(struct exchange *exchange)
         return;
     }
     if (wanted_of(exchange, &filters, &wanted)) {
+        struct listing_whole *whole = listing_hold(connection_listing(exchange->connection));
+        exchange_set_state(exchange, whole, release_known);
+        which.known = which.size ? NULL : listing_edition(whole);
         call(exchange, "container.list", &which, on_list, &raw);
         free(wanted.exited);
     }

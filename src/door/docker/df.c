@@ -133,7 +133,8 @@ static void on_containers(struct exchange *exchange, const struct rpc_outcome *o
     _cleanup_error_ struct error err = ERROR_INIT;
     struct df *df = exchange->state;
 
-    if (listing_write(listing, outcome->text, outcome->text_length, &df->containers, &err) < 0)
+    if (listing_write(listing, NULL, outcome->text, outcome->text_length, &df->containers, &err) <
+        0)
         answer_error(exchange, 500, &err);
     else
         ask_images(exchange);

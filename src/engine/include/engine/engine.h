@@ -159,9 +159,10 @@ void engine_wait_cancel(struct engine_waiter *waiter);
 /* sees: whether who asks may know of this one; NULL: of all; called with data. -EINVAL: a filter
  * makes no sense; -ENOENT: there is no container of that name. */
 typedef bool (*engine_list_sees)(const struct container *container, void *data);
+/* The text of an api_container_summaries, valid during the callback; NULL with an error. */
+typedef void (*engine_list_done)(const struct error *err, const struct buffer *json, void *data);
 void engine_container_list(struct engine *engine, const struct api_container_list *which,
-                           engine_list_sees sees, engine_image_done done,
-                           void *data); /* api_container_summaries */
+                           engine_list_sees sees, engine_list_done done, void *data);
 /* Of those that are named, else of all that run. -ENOENT: there is none of that name. */
 void engine_statistics(struct engine *engine, const struct api_container_stats *which,
                        engine_list_sees sees, engine_image_done done,

@@ -127,6 +127,8 @@ void json_writer_object_end(struct json_writer *writer);
 void json_writer_array_begin(struct json_writer *writer);
 void json_writer_array_end(struct json_writer *writer);
 void json_writer_key(struct json_writer *writer, const char *key);
+/* A key that stands for itself: without quotes, backslashes, control characters, and in ASCII. */
+void json_writer_name(struct json_writer *writer, const char *name, size_t length);
 void json_writer_string(struct json_writer *writer, const char *text); /* NULL: null */
 void json_writer_string_length(struct json_writer *writer, const char *text, size_t length);
 void json_writer_integer(struct json_writer *writer, int64_t value);
