@@ -8,7 +8,8 @@
  *     start_worker    the loop: task.c
  *     on_worker_done
  *
- * A container that does not run is not started meanwhile: the copy is one of its operations. One
+ * A container that does not run is not started meanwhile: the copy is one of its operations. If
+ * another operation waits for it and its client does not go on, it gives way (stall.h). One
  * that runs goes on with whatever else is asked of it. One that waits for its next run is mounted
  * already, by its monitor, which may start it at any time: the copy gets a clone of that mount.
  */
@@ -31,6 +32,7 @@
 #include "look.h"
 #include "monitor_root.h"
 #include "mounts.h"
+#include "stall.h"
 #include "task.h"
 #include "user.h"
 #include "userns.h"
@@ -46,6 +48,8 @@ struct engine_copy {
     bool is_operation;
     struct disk_job job;
     struct task *task;
+    struct stall *stall; /* while another operation waits for it */
+    bool stalled;        /* so it was cancelled */
     bool cancelled;
     bool told; /* done was called */
     bool holds_volumes;
@@ -214,7 +218,12 @@ static void explain(struct engine_copy *copy, const struct error *err)
 {
     const char *name = copy->base.container->name;
 
-    if (err->code == -ENOENT && copy->kind != ARCHIVE_EXPORT)
+    if (copy->stalled)
+        error_set(&copy->err, -ETIMEDOUT,
+                  "container %s was wanted for something else, and nothing of the copy was read or "
+                  "written for %d seconds",
+                  name, STALL_SECONDS);
+    else if (err->code == -ENOENT && copy->kind != ARCHIVE_EXPORT)
         error_set(&copy->err, -ENOENT, "Could not find the file %s in container %s", copy->path,
                   name);
     else if (err->code == -ENOTDIR && copy->kind == ARCHIVE_PUT)
@@ -234,9 +243,38 @@ static void on_worker_done(const struct error *err, const struct image_worker_re
     struct engine_copy *copy = data;
 
     copy->task = NULL;
+    stall_forget(steal_ptr(copy->stall));
     if (err)
         explain(copy, err);
     finish(copy, result);
+}
+
+/* --- giving way ------------------------------------------------------------------------------- */
+
+static void on_stalled(void *data)
+{
+    struct engine_copy *copy = data;
+
+    copy->stalled = true;
+    task_cancel(copy->task);
+}
+
+static void watch_stall(struct engine_copy *copy)
+{
+    if (copy->task && !copy->stall)
+        copy->stall =
+            stall_watch(copy->base.container->engine->loop, task_pid(copy->task), on_stalled, copy);
+}
+
+/* By what has come while it was made ready, or waits behind it since it began to wait itself. */
+static void watch_if_awaited(struct engine_copy *copy)
+{
+    const struct operation *next = copy->is_operation ? copy->base.next : NULL;
+
+    while (next && next->kind == copy->base.kind)
+        next = next->next;
+    if (next)
+        watch_stall(copy);
 }
 
 /* --- the worker ------------------------------------------------------------------------------- */
@@ -290,13 +328,14 @@ static void copy_files(struct engine_copy *copy)
 {
     const struct engine *engine = copy->base.container->engine;
 
-    if (copy->err.code == 0 && (copy->cancelled || engine->ending))
+    if (copy->err.code == 0 && (copy->cancelled || engine->ending || engine->removing))
         error_set(&copy->err, -ECANCELED, "cancelled");
     if (copy->err.code < 0 || start_worker(copy, &copy->err) < 0) {
         engine_settle(&copy->err, copy->err.code ? copy->err.code : -EIO);
         finish(copy, NULL);
         return;
     }
+    watch_if_awaited(copy);
     /* The worker has its own. */
     close_fd(steal_fd(&copy->archive_fd));
     close_fd(steal_fd(&copy->tree_fd));
@@ -377,9 +416,17 @@ static void copy_release(struct operation *operation)
     copy_free((struct engine_copy *)operation);
 }
 
+/* Another copy can wait as long as this one takes: who reads a page at a time is no fault. */
+static void copy_awaited(struct operation *operation, const struct operation *by)
+{
+    if (by->kind != operation->kind)
+        watch_stall((struct engine_copy *)operation);
+}
+
 static const struct operation_kind copy_operation_kind = {
     .name = "copy",
     .begin = copy_begin,
+    .awaited = copy_awaited,
     .release = copy_release,
 };
 
@@ -453,6 +500,29 @@ void engine_copy_cancel(struct engine_copy *copy)
     copy->cancelled = true;
     if (copy->task)
         task_cancel(copy->task);
+}
+
+static void cancel_copies(struct container *container)
+{
+    struct operation *first = container->operations;
+
+    for (struct operation *at = first; at; at = at->next) {
+        if (at->kind == &copy_operation_kind)
+            ((struct engine_copy *)at)->cancelled = true;
+    }
+    while (container->copies) {
+        struct engine_copy *copy = container->copies;
+        container->copies = copy->next;
+        engine_copy_cancel(copy);
+    }
+    if (first && first->kind == &copy_operation_kind)
+        engine_copy_cancel((struct engine_copy *)first);
+}
+
+void archives_cancel(struct engine *engine)
+{
+    for (size_t i = engine->containers_count; i > 0; i--)
+        cancel_copies(engine->containers[i - 1]);
 }
 
 bool container_holds_back(struct operation *operation, bool end)

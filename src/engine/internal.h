@@ -265,6 +265,8 @@ struct operation_kind {
     void (*begin)(struct operation *operation);
     /* The container has ended while this operation is under way. May be NULL. */
     void (*container_ended)(struct operation *operation);
+    /* Another one waits for it. May be NULL. */
+    void (*awaited)(struct operation *operation, const struct operation *by);
     void (*release)(struct operation *operation); /* frees the whole of it */
 };
 
@@ -415,6 +417,8 @@ void container_drop_attachments(struct container *container);
  * one upper folder are not to be. It is begun again then. With end, those copies that were begun
  * while it ran are cancelled. */
 bool container_holds_back(struct operation *operation, bool end);
+/* Ends all copies, those that wait as well. */
+void archives_cancel(struct engine *engine);
 
 /* --- system.c --------------------------------------------------------------------------------- */
 

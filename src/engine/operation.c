@@ -18,6 +18,8 @@ void operation_submit(struct container *container, struct operation *operation, 
     *end = operation;
     if (container->operations == operation)
         operation->kind->begin(operation);
+    else if (container->operations->kind->awaited)
+        container->operations->kind->awaited(container->operations, operation);
 }
 
 void operation_replace(struct operation *operation, struct operation *by, engine_done done,

@@ -365,6 +365,7 @@ void engine_remove_instance(struct engine *engine, bool force, engine_done done,
     struct removal *removal = xnew(struct removal);
     engine->removing = true;
     builds_cancel(engine);
+    archives_cancel(engine);
     removal->engine = engine;
     removal->done = done;
     removal->data = data;

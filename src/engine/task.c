@@ -109,6 +109,11 @@ int task_start(struct engine *engine, const struct image_worker_spec *spec, task
     return 0;
 }
 
+pid_t task_pid(const struct task *task)
+{
+    return image_worker_pid(task->worker);
+}
+
 void task_cancel(struct task *task)
 {
     _cleanup_error_ struct error err = ERROR_INIT;

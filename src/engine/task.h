@@ -24,6 +24,9 @@ int task_start(struct engine *engine, const struct image_worker_spec *spec, task
  * ended, which is later than done. */
 void task_hold(struct task *task, struct container *container);
 
+/* Of its worker, for who looks whether it goes on. */
+pid_t task_pid(const struct task *task);
+
 /* The worker is killed; done comes during the call with -ECANCELED. */
 void task_cancel(struct task *task);
 

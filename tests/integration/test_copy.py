@@ -7,6 +7,7 @@ import pathlib
 import stat
 import subprocess
 import tarfile
+import time
 
 from harness import main, note, program, run, test, wait_for
 
@@ -37,6 +38,55 @@ def content(instance, container, path):
     with tarfile.open(fileobj=io.BytesIO(result.out)) as tar:
         member = tar.next()
         return tar.extractfile(member).read().decode() if member.isfile() else member
+
+
+def stalled_copy(instance, container, *words):
+    """A copy whose reader takes nothing of what is more than any pipe holds."""
+    copy = subprocess.Popen([program("cloche"), "cp", *words, f"{container}:/big", "-"], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env={**os.environ, **instance.env})
+    assert copy.stdout.read(512), "it has begun"
+    return copy
+
+
+@test
+def a_copy_that_nobody_goes_on_with_gives_way_to_a_start(instance, images, scratch):
+    """One that goes on, however slowly, is waited for."""
+    container = stopped(instance, images)
+    (scratch / "big").write_bytes(os.urandom(8 << 20))
+    instance.cloche("cp", scratch / "big", f"{container}:/big")
+    copy = stalled_copy(instance, container)
+    instance.cloche("start", container)
+    copy.stdout.read()
+    assert copy.wait() == 1 and "nothing of the copy was read or written" in copy.stderr.read().decode()
+    instance.cloche("rm", "-f", container)
+
+    container = stopped(instance, images)
+    instance.cloche("cp", scratch / "big", f"{container}:/big")
+    copy = stalled_copy(instance, container)
+    start = subprocess.Popen([program("cloche"), "start", container], stdout=subprocess.DEVNULL,
+                             env={**os.environ, **instance.env})
+    for _ in range(14):  # seconds, more than one that does not go on has
+        time.sleep(1)
+        copy.stdout.read(200_000)
+    assert start.poll() is None, "it waits for the copy"
+    rest = copy.stdout.read()
+    assert copy.wait() == 0 and len(rest) > 4 << 20 and start.wait() == 0
+    instance.cloche("rm", "-f", container)
+
+
+@test
+def the_instance_is_removed_though_copies_have_stalled(instance, images, scratch):
+    container, other = stopped(instance, images), running(instance, images)
+    (scratch / "big").write_bytes(os.urandom(4 << 20))
+    copies = []
+    for one in (container, other):
+        instance.cloche("cp", scratch / "big", f"{one}:/big")
+        copies.append(stalled_copy(instance, one))
+    copies.append(subprocess.Popen([program("cloche"), "cp", f"{container}:/big", "-"], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, env={**os.environ, **instance.env}))
+    instance.cloche("system", "remove", "--force", timeout=8)
+    for copy in copies:
+        assert copy.wait(8) == 1, copy.args
 
 
 @test

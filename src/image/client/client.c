@@ -107,6 +107,11 @@ int image_worker_fd(const struct image_worker *worker)
     return worker->control_fd;
 }
 
+pid_t image_worker_pid(const struct image_worker *worker)
+{
+    return worker->process.pid;
+}
+
 /* The worker closed its socket without a result. It is ending: waiting does not take long. */
 static int died(struct image_worker *worker, struct error *err)
 {

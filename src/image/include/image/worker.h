@@ -51,6 +51,8 @@ int image_worker_start(const struct image_worker_spec *spec, struct image_worker
 
 /* The control socket, borrowed: readable when image_worker_receive() has something to do. */
 int image_worker_fd(const struct image_worker *worker);
+/* Of its process, which may have ended. */
+pid_t image_worker_pid(const struct image_worker *worker);
 
 enum image_worker_event {
     IMAGE_WORKER_AGAIN,    /* nothing complete yet */
