@@ -22,10 +22,11 @@
 
 /* --- pieces ----------------------------------------------------------------------------------- */
 
-/* "starting" is nobody else's business: it has been created, or had exited, until it runs. */
+/* "starting" is nobody else's business: it has been created, or had exited, until it runs. Nor is
+ * it that plug-ins take its networks back. */
 const char *inspect_state(const struct container *container)
 {
-    if (container->state == CONTAINER_STARTING)
+    if (container->state == CONTAINER_STARTING || container->leaving)
         return container->record->started_at ? "exited" : "created";
     if (container_is_paused(container))
         return "paused";
@@ -141,7 +142,8 @@ static struct api_container_state *state_of(const struct container *container)
 
     state->status = xstrdup(inspect_state(container));
     state->restarting = state->has_restarting = text_equal(state->status, "restarting");
-    state->running = container->state == CONTAINER_RUNNING || state->restarting;
+    state->running =
+        (container->state == CONTAINER_RUNNING && !container->leaving) || state->restarting;
     state->health = supervision_health(container);
     state->pid = record->pid;
     state->exit_code = record->exit_code;

@@ -83,19 +83,17 @@ void container_health_changed(struct container *container, uint32_t status)
         event_container(container, action, NULL);
 }
 
-static void write_end(struct container *container, const struct container_end *end)
+/* How, but not that its state is another one. */
+static void write_manner(struct container *container, const struct container_end *end)
 {
     struct record_container *record = container->record;
 
     container_set_error(container, end->why);
-    record->has_pid = record->has_monitor_pid = false;
     record->paused = record->has_paused = false;
+    record->has_pid = false;
     record->pid = 0;
-    if (end->never_ran && record->has_finished_at) {
-        container_set_state(container, CONTAINER_EXITED);
+    if (end->never_ran && record->has_finished_at)
         return;
-    }
-    container_set_state(container, end->never_ran ? CONTAINER_CREATED : CONTAINER_EXITED);
     record->exit_code = end->exit_code;
     record->has_exit_code = true;
     if (end->never_ran)
@@ -104,6 +102,16 @@ static void write_end(struct container *container, const struct container_end *e
     record->has_oom_killed = true;
     record->finished_at = end->finished;
     record->has_finished_at = true;
+}
+
+static void write_end(struct container *container, const struct container_end *end)
+{
+    bool ran_before = container->record->has_finished_at;
+
+    write_manner(container, end);
+    container->record->has_monitor_pid = false;
+    container_set_state(container,
+                        end->never_ran && !ran_before ? CONTAINER_CREATED : CONTAINER_EXITED);
 }
 
 static void tell_end(const struct container *container, const struct container_end *end)
@@ -154,6 +162,7 @@ static void leave_first(struct container *container, const struct container_end 
     leaving->why = xstrdup(end->why);
     leaving->end.why = leaving->why;
     container->leaving = true;
+    write_manner(container, end);
     watchdog_stop(container);
     link_destroy(steal_ptr(container->link));
     cni_leave(container, on_left, leaving);

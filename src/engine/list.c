@@ -219,8 +219,9 @@ static bool is_wanted(const struct list_call *call, const struct container *cont
         (call->sees && !call->sees(container, call->data)))
         return false;
     return which->all || which->limit > 0 || call->named ||
-           container_filter_has_status(which->filters) || container->state == CONTAINER_RUNNING ||
-           container->state == CONTAINER_RESTARTING;
+           container_filter_has_status(which->filters) ||
+           ((container->state == CONTAINER_RUNNING || container->state == CONTAINER_RESTARTING) &&
+            !container->leaving);
 }
 
 /* Without sizes each becomes text before the next is made: the allocator has its pieces at hand. */

@@ -489,11 +489,17 @@ def who_waits_for_an_end_waits_for_its_plugins(instance, images, scratch):
     lists.write("slow", lists.stub(slow=3))
     instance.cloche("load", "-i", images.docker_archive())
     instance.cloche("network", "create", "--driver", "cni", "slow")
-    instance.cloche("run", "-d", "--name", "one", "--network", "slow", "small:1", "sleep", "1")
+    instance.cloche("run", "-d", "--name", "one", "--network", "slow", "small:1", "sh", "-c",
+                    "sleep 1; exit 3")
     wait_for(lambda: lists.calls("DEL"), what="DEL")
     refused = instance.cloche("kill", "one", code=1).err
     assert "is not running" in refused and "it has ended, and plug-ins take its networks back" in refused, refused
-    assert instance.cloche("ps", "-q").out, "it counts as running"
+    assert not instance.cloche("ps", "-q").out, "it does not run any more"
+    assert instance.cloche("ps", "-a", "--format", "{{.Status}}").out.startswith("Exited (3)")
+    state = json.loads(instance.cloche("inspect", "one").out)[0]["State"]
+    assert (state["Status"], state["Running"], state["ExitCode"], state["Pid"]) == ("exited", False, 3, 0), state
+    assert state["FinishedAt"] > state["StartedAt"], state
+    assert attachments(instance), "its addresses are its own until then"
     instance.cloche("wait", "one")
     assert attachments(instance) == [] and not instance.cloche("ps", "-q").out
     instance.cloche("rm", "one")
