@@ -94,7 +94,8 @@ void api_container_remove(struct rpc_request *request, const struct api_containe
 
 static void on_stream(const struct engine_result *result, void *data)
 {
-    struct api_attached attached = {.tty = result->tty};
+    struct api_attached attached = {.tty = result->tty,
+                                    .attributes = (char *)(uintptr_t)result->attributes};
 
     if (result->err)
         api_fail(data, result->err);

@@ -188,8 +188,9 @@ struct logs_call {
     bool follow;
     struct logfile_set set;
     struct logfile_place from;
-    int older_fd; /* for the monitor; -1: it has all of it */
-    int fd;       /* what is given when there is no monitor to give it */
+    int older_fd;     /* for the monitor; -1: it has all of it */
+    int fd;           /* what is given when there is no monitor to give it */
+    char *attributes; /* owned */
     engine_done done;
     void *data;
     struct error err;
@@ -204,7 +205,18 @@ static void logs_free(struct logs_call *call)
     error_finish(&call->err);
     free(call->path);
     free(call->folder);
+    free(call->attributes);
     free(call);
+}
+
+static void give_log(const struct logs_call *call, int fd)
+{
+    struct engine_result result = ENGINE_RESULT_INIT;
+
+    result.fd = fd;
+    result.tty = call->container->effective->tty;
+    result.attributes = call->attributes;
+    call->done(&result, call->data);
 }
 
 static bool is_behind(const struct logfile_place *a, const struct logfile_place *b)
@@ -268,7 +280,7 @@ static void join_done(uv_work_t *work, int status)
     if (call->fd < 0)
         engine_fail(call->done, call->data, &call->err);
     else
-        give_stream(call->done, call->data, steal_fd(&call->fd), call->container->effective->tty);
+        give_log(call, steal_fd(&call->fd));
     logs_free(call);
 }
 
@@ -288,7 +300,7 @@ static void on_follow_reply(const struct link_message *message, void *data)
     struct logs_call *call = follow->logs;
 
     if (message->type == MONITOR_OK) {
-        give_stream(call->done, call->data, follow->client_fd, call->container->effective->tty);
+        give_log(call, follow->client_fd);
         logs_free(call);
     } else {
         /* The monitor went meanwhile: the files have everything. */
@@ -376,6 +388,7 @@ void engine_container_logs(struct container *container, const struct api_contain
     call->tail = how->has_tail ? how->tail : -1;
     call->since = since;
     call->follow = how->follow;
+    call->attributes = log_config_attributes(container->effective);
     call->fd = call->older_fd = -1;
     call->done = done;
     call->data = data;

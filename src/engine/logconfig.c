@@ -1,6 +1,9 @@
 #include "logconfig.h"
 
+#include <ctype.h>
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <base/alloc.h>
 #include <base/text.h>
@@ -14,12 +17,15 @@ enum {
     LOG_SIZE_NONE = 1024 * 1024,
 };
 
+/* They name what of the container stands beside each line: logs --details. */
+static const char *const shown[] = {"labels", "env"};
+
 static const char *const drivers[] = {"json-file", "local", "none"};
 
 /* Options of docker's json-file and local that say what else is written beside the text, or how it
  * is passed on: nobody here would read or notice it. */
 static const char *const without_effect[] = {
-    "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size",
+    "labels-regex", "env-regex", "tag", "mode", "max-buffer-size",
 };
 
 static bool is_one_of(const char *text, const char *const *list, size_t count)
@@ -81,7 +87,8 @@ static int check_option(const char *driver, const char *name, const char *value,
         return parse_files(value, &number, err);
     if (text_equal(name, "compress"))
         return parse_flag(value, &(bool){false}, err);
-    if (is_one_of(name, without_effect, ARRAY_SIZE(without_effect)))
+    if (is_one_of(name, shown, ARRAY_SIZE(shown)) ||
+        is_one_of(name, without_effect, ARRAY_SIZE(without_effect)))
         return 0;
     return error_set(err, -EINVAL, "unknown log opt '%s' for %s log driver", name, driver);
 }
@@ -158,4 +165,79 @@ bool log_config_compresses(const struct api_log_config *config)
 bool log_config_readable(const struct api_log_config *config)
 {
     return !text_equal(driver_of(config), "none");
+}
+
+/* ---- what stands beside each line ---- */
+
+static const char *label_of(const struct api_container_spec *spec, const char *name)
+{
+    return spec->labels ? json_string_map_get(spec->labels, name) : NULL;
+}
+
+static const char *variable_of(const struct api_container_spec *spec, const char *name)
+{
+    const char *value = NULL;
+    size_t length = strlen(name);
+
+    for (size_t i = 0; i < spec->env_count; i++)
+        if (text_starts_with(spec->env[i], name) && spec->env[i][length] == '=')
+            value = spec->env[i] + length + 1;
+    return value;
+}
+
+static void append_escaped(struct buffer *out, const char *text)
+{
+    static const char plain[] = "-_.~";
+
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if ((c < 0x80 && isalnum(c)) || strchr(plain, c))
+            buffer_append_char(out, *text);
+        else if (c == ' ')
+            buffer_append_char(out, '+');
+        else
+            buffer_printf(out, "%%%02X", c);
+    }
+}
+
+static int compare(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static char **split_option(const struct api_container_spec *spec, const char *name)
+{
+    const struct json_string_map *options = spec->log_config ? spec->log_config->config : NULL;
+    const char *list = options ? json_string_map_get(options, name) : NULL;
+
+    return list ? strv_split(list, ',') : NULL;
+}
+
+/* A variable stands before a label of its name, as in docker. */
+char *log_config_attributes(const struct api_container_spec *spec)
+{
+    _cleanup_strv_ char **labels = split_option(spec, "labels");
+    _cleanup_strv_ char **variables = split_option(spec, "env");
+    _cleanup_strv_ char **names = NULL;
+    struct buffer out = BUFFER_INIT;
+
+    for (size_t i = 0; labels && labels[i]; i++)
+        strv_append(&names, labels[i]);
+    for (size_t i = 0; variables && variables[i]; i++)
+        strv_append(&names, variables[i]);
+    if (names)
+        qsort(names, strv_length(names), sizeof(*names), compare);
+    for (size_t i = 0; names && names[i]; i++) {
+        const char *value = strv_contains(variables, names[i]) ? variable_of(spec, names[i]) : NULL;
+        if (!value && strv_contains(labels, names[i]))
+            value = label_of(spec, names[i]);
+        if (!value || (i && text_equal(names[i], names[i - 1])))
+            continue;
+        if (out.length)
+            buffer_append_char(&out, ',');
+        append_escaped(&out, names[i]);
+        buffer_append_char(&out, '=');
+        append_escaped(&out, value);
+    }
+    return buffer_steal(&out);
 }

@@ -22,6 +22,10 @@ void log_config_limits(const struct api_log_config *config, uint64_t *ret_size,
 /* Whether full files are packed. */
 bool log_config_compresses(const struct api_log_config *config);
 
+/* What the options labels and env show of the container: as k=v,k=v by name, each escaped as in a
+ * query, which is docker's form. Owned by the caller, never NULL. */
+char *log_config_attributes(const struct api_container_spec *spec);
+
 /* Whether `logs` has something to read. */
 bool log_config_readable(const struct api_log_config *config);
 

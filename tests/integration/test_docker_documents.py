@@ -193,6 +193,26 @@ def a_followed_log_ends_at_its_time(instance, images):
 
 
 @test
+def details_of_a_log_are_what_its_options_name(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    for name, options, expected in (
+            ("both", ["labels=com.a,com.a-b,none", "env=V,W,X"], "V=1%2C2,W=,com.a=a+b%C3%A9,com.a-b=~x"),
+            ("env", ["env=V"], "V=1%2C2"), ("one", ["env=com.a", "labels=com.a"], "com.a=a+b%C3%A9"), ("none", [], "")):
+        words = [word for option in options for word in ("--log-opt", option)]
+        made = docker("run", "--name", name, "-l", "com.a=a b\u00e9", "-l", "com.a-b=~x", "-e", "V=1,2", "-e", "W=",
+                      *words, "small:1", "sh", "-c", "printf part; sleep 0.1; echo s; echo second")
+        assert not made.err, made
+        for client in docker, instance.cloche:
+            lines = client("logs", "--details", name).out.splitlines()
+            assert lines == [f"{expected} parts", f"{expected} second"], (client, lines)
+            line = client("logs", "--details", "-t", name).out.splitlines()[0]
+            assert line.split("Z ", 1)[1] == f"{expected} parts", line
+            assert client("logs", name).out == "parts\nsecond\n"
+    docker("rm", "both", "env", "one", "none")
+
+
+@test
 def what_changes_the_meaning_is_not_left_out_in_silence(instance, images):
     docker = Docker(instance)
     docker("load", "-i", images.small("small:1"))

@@ -84,6 +84,7 @@ struct logs {
     bool in_line[2];     /* the last entry of the stream was a part of a line */
     bool over;           /* an entry was behind `until`: so are all others */
     char *since, *until; /* times as entries have them; NULL: any */
+    char *attributes;    /* owned; what stands before a line with details, or NULL */
     struct buffer rest;
     struct api_container_logs how;
 };
@@ -95,6 +96,7 @@ static void logs_free(void *data)
     buffer_finish(&logs->rest);
     free(logs->since);
     free(logs->until);
+    free(logs->attributes);
     free(logs->how.container);
     free(logs);
 }
@@ -138,9 +140,11 @@ static void add_entry(struct logs *logs, const char *line, size_t length, struct
         buffer_append(&text, line, TIME_LENGTH);
         buffer_append_char(&text, ' ');
     }
-    /* Details stand before the line; ours have none (log_config_warnings()). */
-    if (logs->details && !logs->in_line[is_error])
+    /* Details stand before the line, and their blank also where there are none. */
+    if (logs->details && !logs->in_line[is_error]) {
+        buffer_append_text(&text, logs->attributes ? logs->attributes : "");
         buffer_append_char(&text, ' ');
+    }
     buffer_append(&text, line + ENTRY_HEAD, length - ENTRY_HEAD);
     if (whole)
         buffer_append_char(&text, '\n');
@@ -209,6 +213,7 @@ static void on_logs(struct exchange *exchange, const struct rpc_outcome *outcome
         return;
     }
     logs->tty = attached->tty;
+    logs->attributes = xstrdup(attached->attributes);
     exchange->pumped = on_log;
     wait_until(exchange);
     if (logs->raw) {

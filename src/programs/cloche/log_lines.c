@@ -45,8 +45,10 @@ static void write_entry(struct log_reader *reader, const char *line, size_t leng
         buffer_append(to, line, TIME_LENGTH);
         buffer_append_char(to, ' ');
     }
-    if (reader->details && !reader->in_line[stream])
+    if (reader->details && !reader->in_line[stream]) {
+        buffer_append_text(to, reader->details);
         buffer_append_char(to, ' ');
+    }
     buffer_append(to, line + HEADER_LENGTH, length - HEADER_LENGTH);
     if (whole)
         buffer_append_char(to, '\n');

@@ -15,7 +15,7 @@
 
 struct log_reader {
     bool timestamps;
-    bool details;              /* a blank before each line, as docker has it where there are none */
+    const char *details;       /* before each line, and a blank; NULL: neither */
     const char *since, *until; /* RFC 3339 UTC with 9 digits of fraction; NULL: no bound */
     struct buffer rest;        /* an entry that has not come whole */
     bool in_line[2];           /* the last entry of stdout, stderr was a part */

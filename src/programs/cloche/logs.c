@@ -158,8 +158,9 @@ static int run(struct cli *cli, const void *values, char *const *operands)
         return cli_fail(&err);
     r = cli_call_for_fd(cli, "container.logs", &params, &attached, &fd, &err);
     if (r >= 0) {
+        const char *details = attached->attributes ? attached->attributes : "";
         struct log_reader reader = {.timestamps = options->timestamps,
-                                    .details = options->details,
+                                    .details = options->details ? details : NULL,
                                     .since = since,
                                     .until = until};
         r = copy(fd, &reader, &err);

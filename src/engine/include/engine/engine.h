@@ -74,6 +74,7 @@ struct engine_result {
     char *const *warnings;   /* create */
     int fd;                  /* attach, logs, exec: the stream, to be taken over; else -1 */
     bool tty;                /* attach, logs, exec */
+    const char *attributes;  /* logs; or NULL */
     const char *detach_keys; /* exec; or NULL */
     int pid;                 /* exec */
     int exit_code;           /* wait */
