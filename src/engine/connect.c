@@ -23,6 +23,7 @@
 #include "place.h"
 #include "ports.h"
 #include "relay.h"
+#include "spec.h"
 
 struct change_operation {
     struct operation base;
@@ -283,6 +284,8 @@ static int connect_apply(struct change_operation *change)
         r = may_connect(container, network, &change->err);
     if (r == 0 && change->endpoint)
         r = linked_check(change->endpoint->links, &change->err);
+    if (r == 0 && change->endpoint)
+        r = spec_check_endpoint(change->endpoint, &change->err);
     if (r < 0)
         return r;
     struct place *place = place_new(container, network->record->name, change->endpoint);

@@ -20,6 +20,7 @@
 #include "nameserver.h"
 #include "networks.h"
 #include "relay.h"
+#include "spec.h"
 
 #define SHARED_PREFIX "container:"
 
@@ -386,25 +387,6 @@ static void choose_link(const struct container *container, struct place *place)
     }
 }
 
-static int take_link_local(struct place *place, struct error *err)
-{
-    const struct api_endpoint *wanted = place->wanted;
-    struct net_interface *interface = &place->interface;
-
-    if (wanted->link_local_ips_count > NET_LINK_LOCAL_MAX)
-        return error_set(err, -EINVAL, "more than %d link-local addresses", NET_LINK_LOCAL_MAX);
-    for (size_t i = 0; i < wanted->link_local_ips_count; i++) {
-        struct in_addr *address = &interface->link_local[i];
-
-        if (inet_pton(AF_INET, wanted->link_local_ips[i], address) != 1 ||
-            ntohl(address->s_addr) >> 16 != 0xa9fe)
-            return error_set(err, -EINVAL, "invalid link-local IP address: %.64s",
-                             wanted->link_local_ips[i]);
-        interface->link_local_count = i + 1;
-    }
-    return 0;
-}
-
 static int choose_mac(struct place *place, struct error *err)
 {
     if (!text_empty(place->wanted->mac_address))
@@ -422,6 +404,10 @@ int place_hold(struct container *container, struct place *place, struct error *e
         return r;
     network = place->network;
     if (network->kind == NETWORK_CNI) {
+        if (place->wanted->link_local_ips_count)
+            return error_set(err, -EOPNOTSUPP,
+                             "network %s is one of plug-ins, which take no link-local addresses",
+                             network->record->name);
         memset(&place->interface, 0, sizeof(place->interface));
         choose_link(container, place);
         text_random_hex(place->endpoint_id, NETWORK_ID_DIGITS);
@@ -442,7 +428,7 @@ int place_hold(struct container *container, struct place *place, struct error *e
     if (r == 0)
         r = choose_mac(place, err);
     if (r == 0)
-        r = take_link_local(place, err);
+        r = spec_link_local(place->wanted, &place->interface, err);
     if (r < 0) {
         net_pool_release(network->addresses, place->interface.address);
         return r;

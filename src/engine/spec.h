@@ -34,8 +34,7 @@ struct image_defaults {
     const struct oci_image_healthcheck *healthcheck;
 };
 
-/* Whether the request makes sense by itself. cpus: CPUs of this machine. -EINVAL with a message;
- * -EOPNOTSUPP: a field that nothing carries out, which the message names. */
+/* Whether the request makes sense by itself. cpus: CPUs of this machine. -EINVAL with a message. */
 int spec_check(const struct api_container_spec *spec, unsigned cpus, struct error *err);
 
 /* The same for limits only, also of an update. */
@@ -45,8 +44,14 @@ int spec_check_resources(const struct api_resources *resources, unsigned cpus, s
  * options that docker's overlay2 does not know either. */
 int spec_disk_limit(const struct api_container_spec *spec, uint64_t *ret, struct error *err);
 
-/* -EOPNOTSUPP for a field that nothing carries out (spec_built.c). */
-int spec_check_built(const struct api_container_spec *spec, struct error *err);
+/* The same for what is wished for places on networks (spec_endpoints.c): addresses, of which
+ * nobody knows yet whether the networks have them. -EINVAL. */
+int spec_check_endpoints(const struct api_container_spec *spec, struct error *err);
+int spec_check_endpoint(const struct api_endpoint *wanted, struct error *err);
+
+/* Writes the link-local addresses that are wished for into the link. -EINVAL. */
+struct net_interface;
+int spec_link_local(const struct api_endpoint *wanted, struct net_interface *to, struct error *err);
 
 /* The specification with the image's defaults and ours merged in: a deep copy, owned by the caller
  * (api_container_spec_free). -EINVAL: nothing says which program to run. */

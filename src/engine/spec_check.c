@@ -374,7 +374,7 @@ int spec_disk_limit(const struct api_container_spec *spec, uint64_t *ret, struct
 
 int spec_check(const struct api_container_spec *spec, unsigned cpus, struct error *err)
 {
-    int r = spec_check_built(spec, err);
+    int r = spec_check_endpoints(spec, err);
 
     if (r == 0 && spec->name)
         r = name_check(spec->name, err);
