@@ -142,6 +142,16 @@ static int publish_again(struct container *container, struct error *err)
 
 /* --- connect ---------------------------------------------------------------------------------- */
 
+/* A container's places are told apart by the names of their networks. */
+static bool has_namesake(const struct container *container, const struct network *network)
+{
+    for (size_t i = 0; i < container->places_count; i++) {
+        if (text_equal(container->places[i]->network_name, network->record->name))
+            return true;
+    }
+    return false;
+}
+
 static int may_connect(struct container *container, const struct network *network,
                        struct error *err)
 {
@@ -158,6 +168,9 @@ static int may_connect(struct container *container, const struct network *networ
     if (places_find(container, network))
         return error_set(err, -EPERM, "endpoint with name %s already exists in network %s",
                          container->name, network->record->name);
+    if (has_namesake(container, network))
+        return error_set(err, -EPERM, "the container is on another network with the name %s already",
+                         network->record->name);
     if (container->places_count >= ENGINE_PLACES_MAX)
         return error_set(err, -ENOBUFS, "the container is on %d networks already",
                          ENGINE_PLACES_MAX);

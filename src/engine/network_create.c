@@ -89,8 +89,21 @@ static bool is_name(const char *name)
                length;
 }
 
-static int check_name(struct engine *engine, const char *name, struct error *err)
+static bool has_name(const struct engine *engine, const char *name)
 {
+    for (size_t i = 0; i < engine->networks_count; i++) {
+        if (text_equal(engine->networks[i]->record->name, name))
+            return true;
+    }
+    return false;
+}
+
+static int check_name(struct engine *engine, const struct api_network_create *how,
+                      struct error *err)
+{
+    bool unique = !how->has_check_duplicate || how->check_duplicate;
+    const char *name = how->name;
+
     if (!is_name(name))
         return error_set(
             err, -EINVAL,
@@ -99,10 +112,8 @@ static int check_name(struct engine *engine, const char *name, struct error *err
             CONTAINER_NAME_MAX);
     if (network_is_builtin(name) || text_equal(name, "default"))
         return error_set(err, -EPERM, "operation is not permitted on predefined %s network", name);
-    for (size_t i = 0; i < engine->networks_count; i++) {
-        if (text_equal(engine->networks[i]->record->name, name))
-            return error_set(err, -EEXIST, "network with name %s already exists", name);
-    }
+    if (unique && has_name(engine, name))
+        return error_set(err, -EEXIST, "network with name %s already exists", name);
     if (engine->networks_count >= ENGINE_NETWORKS_MAX)
         return error_set(err, -ENOBUFS, "there are %d networks already", ENGINE_NETWORKS_MAX);
     return 0;
@@ -116,7 +127,7 @@ static int make(struct engine *engine, const struct api_network_create *how, str
     char id[NETWORK_ID_DIGITS + 1];
     int r;
 
-    r = check_name(engine, how->name, err);
+    r = check_name(engine, how, err);
     if (r < 0)
         return r;
     text_random_hex(id, NETWORK_ID_DIGITS);
@@ -203,7 +214,7 @@ void engine_network_create(struct engine *engine, const struct api_network_creat
 
     if (!text_equal(how->driver, "cni"))
         create(engine, how, done, data);
-    else if (check_name(engine, how->name, &err) < 0 ||
+    else if (check_name(engine, how, &err) < 0 ||
              look_first(engine, how, done, data, &err) < 0)
         done(&err, NULL, data);
 }

@@ -19,6 +19,15 @@ static const char *const migrations[] = {
     " id TEXT NOT NULL UNIQUE,"
     " name TEXT NOT NULL UNIQUE,"
     " record TEXT NOT NULL);",
+    /* Who asks for it may have several of one name. */
+    "CREATE TABLE engine_networks_named ("
+    " sequence INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " id TEXT NOT NULL UNIQUE,"
+    " name TEXT NOT NULL,"
+    " record TEXT NOT NULL);"
+    "INSERT INTO engine_networks_named SELECT sequence, id, name, record FROM engine_networks;"
+    "DROP TABLE engine_networks;"
+    "ALTER TABLE engine_networks_named RENAME TO engine_networks;",
 };
 
 /* --- one network ------------------------------------------------------------------------------ */
@@ -158,14 +167,31 @@ struct network *network_by_name(struct engine *engine, const char *name)
     return NULL;
 }
 
+static size_t count_named(const struct engine *engine, const char *name)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < engine->networks_count; i++)
+        count += !engine->networks[i]->hidden && text_equal(engine->networks[i]->record->name, name);
+    return count;
+}
+
 int network_find(struct engine *engine, const char *reference, struct network **ret,
                  struct error *err)
 {
     struct network *found = network_by_id(engine, reference);
     bool ambiguous = false;
 
-    if (!found)
+    if (!found) {
+        size_t named = count_named(engine, reference);
+
+        if (named > 1) {
+            error_set(err, -EINVAL, "network %s is ambiguous (%zu matches found on name)", reference,
+                      named);
+            return error_hint(err, "name it by its ID (network ls)"), -EINVAL;
+        }
         found = network_by_name(engine, reference);
+    }
     for (size_t i = 0; !found && reference[0] && i < engine->networks_count; i++) {
         struct network *network = engine->networks[i];
 

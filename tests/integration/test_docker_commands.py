@@ -98,6 +98,65 @@ def links_lead_to_other_containers(instance, images):
 
 
 @test
+def link_local_addresses_are_given_when_it_is_made(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+    # docker's command line says nothing of them unless there is another address.
+    status, answer = docker.ask("POST", "/containers/create?name=web", {
+        "Image": "small:1", "Cmd": ["sleep", "1000"], "NetworkingConfig": {"EndpointsConfig": {
+            "bridge": {"IPAMConfig": {"LinkLocalIPs": ["169.254.8.8"]}}}}})
+    assert status == 201, answer
+    docker("start", "web")
+    for _ in range(2):
+        place = json.loads(docker("inspect", "web").out)[0]["NetworkSettings"]["Networks"]["bridge"]
+        assert place["IPAMConfig"] == {"LinkLocalIPs": ["169.254.8.8"]}, place
+        assert "169.254.8.8/16" in docker("exec", "web", "ip", "-4", "addr").out
+        docker("restart", "-t", "0", "web")
+    for field, value, message in (("LinkLocalIPs", ["10.0.0.1"], "invalid link-local IP address: 10.0.0.1"),
+                                  ("IPv4Address", "10.0.0", "invalid IPv4 address: 10.0.0"),
+                                  ("IPv6Address", "10.0.0.1", "invalid IPv6 address: 10.0.0.1")):
+        wanted = {"IPAMConfig": {field: value}}
+        status, answer = docker.ask("POST", "/containers/create", {
+            "Image": "small:1", "NetworkingConfig": {"EndpointsConfig": {"bridge": wanted}}})
+        assert status == 400 and message in answer["message"], (status, answer)
+    docker("network", "create", "lan")
+    status, answer = docker.ask("POST", "/networks/lan/connect", {
+        "Container": "web", "EndpointConfig": {"IPAMConfig": {"LinkLocalIPs": ["10.0.0.1"]}}})
+    assert status == 400 and "invalid link-local" in answer["message"], (status, answer)
+    docker("rm", "-f", "web")
+    docker("network", "rm", "lan")
+
+
+@test
+def networks_share_a_name_when_it_is_asked_for(instance, images):
+    docker = Docker(instance)
+    docker("load", "-i", images.small("small:1"))
+
+    def create(**more):
+        status, answer = docker.ask("POST", "/networks/create", {"Name": "lan", **more})
+        return answer["Id"] if status == 201 else status
+    first = create(CheckDuplicate=False)
+    assert create() == create(CheckDuplicate=None) == create(CheckDuplicate=True) == 409
+    docker("run", "-d", "--name", "one", "--network", "lan", "small:1", "sleep", "1000")
+    second = create(CheckDuplicate=False)
+    instance.kill_daemon()
+    instance.start_daemon()
+    assert sorted(docker("network", "ls", "-q", "--no-trunc", "-f", "name=lan").lines) == sorted([first, second])
+    status, answer = docker.ask("GET", "/networks/lan")
+    assert status == 400 and "network lan is ambiguous (2 matches found on name)" in answer["message"], (status, answer)
+    assert "is ambiguous" in docker("run", "--rm", "--network", "lan", "small:1", "true", code=125).err
+    # Who is on one of them stays there.
+    docker("restart", "-t", "0", "one")
+    assert list(docker.ask("GET", f"/networks/{first}")[1]["Containers"]) == docker("ps", "-q", "--no-trunc").lines
+    assert "on another network with the name lan" in docker("network", "connect", second, "one", code=1).err
+    docker("run", "-d", "--name", "two", "--network", second, "small:1", "sleep", "1000")
+    assert [one["Name"] for one in docker.ask("GET", f"/networks/{second}")[1]["Containers"].values()] == ["two"]
+    docker("rm", "-f", "one", "two")
+    docker("network", "rm", first)
+    docker("network", "rm", "lan")
+
+
+@test
 def ipc_is_shared_with_who_may(instance, images):
     docker = Docker(instance)
     docker("load", "-i", images.small("small:1"))

@@ -138,6 +138,8 @@ void docker_network_create(struct exchange *exchange)
     struct api_network_create how = {
         .name = text_empty(from->name) ? (char *)"" : from->name,
         .driver = text_empty(from->driver) ? NULL : from->driver,
+        .check_duplicate = from->check_duplicate,
+        .has_check_duplicate = from->has_check_duplicate,
         .enable_ipv6 = from->enable_ipv6,
         .has_enable_ipv6 = from->has_enable_ipv6,
         .internal = from->internal,
