@@ -1,0 +1,71 @@
+/*
+ * A volume as a file system of the kernel, over a /dev/fuse descriptor that somebody else has
+ * mounted or is about to mount: with fsopen() and the options fd=, rootmode=040000, user_id=,
+ * group_id=, allow_other, default_permissions. Nothing is mounted or executed here, and nothing is
+ * opened, so that a door can be opened in a jail: it needs threads, epoll, eventfd, read, write.
+ *
+ * The door answers with threads of its own. A call on it from one of them (from `ended`) is only
+ * allowed where it says so.
+ *
+ * Whoever mounts should raise the mount's read-ahead, of which the kernel has 128 KiB by default:
+ * FUSE_DOOR_READ_AHEAD / 1024 into /sys/class/bdi/MAJOR:MINOR/read_ahead_kb (st_dev of the mount).
+ */
+#ifndef DOORS_FUSE_H
+#define DOORS_FUSE_H
+
+#include <sys/types.h>
+
+#include <doors/served.h>
+
+enum {
+    FUSE_DOOR_THREADS = 4,
+    FUSE_DOOR_REQUEST = 1 << 20,    /* bytes that one request moves at most */
+    FUSE_DOOR_READ_AHEAD = 4 << 20, /* bytes */
+};
+
+struct fuse_door;
+
+enum fuse_door_end {
+    FUSE_DOOR_UNMOUNTED, /* or the connection was aborted: nobody asks any more */
+    FUSE_DOOR_GONE,      /* the device is gone; until it is closed the door answers ENODEV */
+    FUSE_DOOR_FAILED,    /* the descriptor is no mounted /dev/fuse, or the kernel is too old */
+};
+const char *fuse_door_end_name(enum fuse_door_end end); /* "unmounted", "gone", "failed" */
+
+/* 0 where nothing else is said: the default, or no limit. */
+struct fuse_door_options {
+    bool read_only;
+    uid_t uid; /* to whom everything belongs */
+    gid_t gid;
+    mode_t file_mode, folder_mode;  /* permissions: 0644, 0755. Attribute read-only: without w */
+    uint64_t bytes_per_second;      /* read and written together */
+    uint64_t operations_per_second; /* requests of every kind but closing and forgetting */
+    uint64_t size_limit; /* bytes that files may grow by through this door in all: then ENOSPC */
+    unsigned threads;    /* FUSE_DOOR_THREADS */
+
+    /* Once, on one of the door's threads, not within fuse_door_open(); message: one line for
+     * people, borrowed. Not called when the door is closed before. May call fuse_door_counts()
+     * only: somebody else closes. NULL: nobody listens. */
+    void (*ended)(struct fuse_door *door, enum fuse_door_end end, const char *message, void *data);
+    void *data;
+};
+
+struct fuse_door_counts {
+    uint64_t requests, bytes_read, bytes_written;
+    uint64_t failed;  /* requests that ended with EIO or ENODEV */
+    uint64_t delayed; /* requests that a limit held up */
+};
+
+/* fd is taken over, also on failure; it may be mounted before or after. served outlives the door.
+ * Does not wait for the kernel. -EINVAL: options that cannot be; -EAGAIN: no threads. */
+int fuse_door_open(struct served_volume *served, int fd, const struct fuse_door_options *options,
+                   struct fuse_door **ret_door, struct error *err);
+
+void fuse_door_counts(struct fuse_door *door, struct fuse_door_counts *ret_counts);
+
+/* Requests under way are done, everything else that is asked of the mount fails with ENOTCONN from
+ * now on; no thread is left and nothing of the volume is held. What was written is not synced. NULL
+ * is fine. Not on a thread of the door. */
+void fuse_door_close(struct fuse_door *door);
+
+#endif
