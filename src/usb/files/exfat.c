@@ -116,6 +116,28 @@ static int op_lookup(struct volume *volume, struct node *folder, const char *nam
     return finish(of(volume), r);
 }
 
+static int op_spelling(struct volume *volume, struct node *folder, const char *name,
+                       char ret_name[VOLUME_NAME_MAX + 1], struct error *err)
+{
+    uint16_t units[EXFAT_NAME_UNITS];
+    int length = exfat_name_from(name, units, err);
+    if (length < 0)
+        return length == -EINVAL ? error_set(err, -ENOENT, "no name that can be") : length;
+    struct exfat_entries *entries = xnew(struct exfat_entries);
+    start_read(of(volume));
+    int r = must_be(node_of(folder), NODE_FOLDER, err);
+    pthread_mutex_lock(&node_of(folder)->lock);
+    if (r == 0)
+        r = exfat_folder_find(of(volume), node_of(folder), units, (unsigned)length, entries, err);
+    pthread_mutex_unlock(&node_of(folder)->lock);
+    if (r == 0) {
+        utf8_from_utf16(entries->set.name, entries->set.name_length, ret_name);
+        exfat_place_finish(&entries->place);
+    }
+    free(entries);
+    return finish(of(volume), r);
+}
+
 static void op_node_hold(struct volume *volume, struct node *node)
 {
     nodes_hold(&of(volume)->nodes, node);
@@ -372,6 +394,7 @@ const struct volume_ops exfat_ops = {
     .facts = op_facts,
     .root = op_root,
     .lookup = op_lookup,
+    .spelling = op_spelling,
     .node_hold = op_node_hold,
     .node_drop = op_node_drop,
     .node_facts = op_node_facts,

@@ -92,6 +92,18 @@ static int lookup(struct volume *base, struct node *folder, const char *name,
     return r;
 }
 
+static int spelling(struct volume *base, struct node *folder, const char *name,
+                    char ret_name[VOLUME_NAME_MAX + 1], struct error *err)
+{
+    struct fat_entry entry;
+    lock_to_read(VOLUME(base), NODE(folder));
+    int r = fat_find(VOLUME(base), NODE(folder), name, &entry, err);
+    unlock_read(VOLUME(base), NODE(folder));
+    if (r == 0 && !units_to_utf8(entry.name, entry.length, ret_name))
+        r = error_set(err, -ENOENT, "%s: there is none", name);
+    return r;
+}
+
 static void node_hold(struct volume *base, struct node *node)
 {
     nodes_hold(&VOLUME(base)->nodes, node);
@@ -361,6 +373,7 @@ const struct volume_ops fat_ops = {
     .facts = facts,
     .root = root,
     .lookup = lookup,
+    .spelling = spelling,
     .node_hold = node_hold,
     .node_drop = node_drop,
     .node_facts = node_facts,

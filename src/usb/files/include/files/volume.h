@@ -103,6 +103,9 @@ struct volume_ops {
     struct node *(*root)(struct volume *volume);
     int (*lookup)(struct volume *volume, struct node *folder, const char *name,
                   struct node **ret_node, struct error *err);
+    /* How the entry is spelt that this name finds: in another case, or by its long name. */
+    int (*spelling)(struct volume *volume, struct node *folder, const char *name,
+                    char ret_name[VOLUME_NAME_MAX + 1], struct error *err);
     void (*node_hold)(struct volume *volume, struct node *node);
     void (*node_drop)(struct volume *volume, struct node *node, uint64_t times);
     int (*node_facts)(struct volume *volume, struct node *node, struct node_facts *ret_facts,

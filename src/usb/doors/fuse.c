@@ -1,0 +1,450 @@
+/*
+ * A FUSE door: the threads, and how it begins and ends.
+ *
+ * Main flow of a thread: wait for a request -> read it -> wait as the limits say -> answer it
+ * (fuse_names.c, fuse_content.c) -> tell the kernel what it must forget (fuse_caches.c).
+ *
+ * Every thread waits for itself, and the kernel wakes one of them (EPOLLEXCLUSIVE). The descriptor
+ * does not block, so that a thread that has answered looks for the next request without waiting,
+ * and can be ended. There is no message for opening a file or folder: the kernel is told at the
+ * first one that there never is.
+ */
+#include "fuse_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#include <base/alloc.h>
+#include <base/clock.h>
+#include <base/log.h>
+
+enum {
+    PAGE = 4096,
+    HEADER = 4096,       /* bytes that libfuse wants beside the content of a request */
+    BEFORE_CONTENT = 80, /* of a WRITE: struct fuse_in_header, struct fuse_write_in */
+    MEMORY = PAGE + FUSE_DOOR_REQUEST + HEADER,
+    BACKGROUND = 32, /* requests that the kernel has under way for read-ahead and write-back */
+    THREADS_MOST = 64,
+    LIMITED_PART = 10, /* with a limit, a request takes at most such a part of a second */
+};
+
+_Thread_local struct door_thread *door_self;
+
+const char *fuse_door_end_name(enum fuse_door_end end)
+{
+    static const char *const names[] = {
+        [FUSE_DOOR_UNMOUNTED] = "unmounted",
+        [FUSE_DOOR_GONE] = "gone",
+        [FUSE_DOOR_FAILED] = "failed",
+    };
+    return names[end];
+}
+
+/* The end. */
+
+void door_ended(struct fuse_door *door, enum fuse_door_end end, const char *format, ...)
+{
+    va_list args;
+    if (atomic_exchange(&door->told, true) || !door->options.ended)
+        return;
+    va_start(args, format);
+    _cleanup_free_ char *message = xvasprintf(format, args);
+    va_end(args);
+    door->options.ended(door, end, message, door->options.data);
+}
+
+static void end_threads(struct fuse_door *door)
+{
+    atomic_store(&door->ending, true);
+    eventfd_write(door->wake, 1);
+}
+
+/* What requests have in common. */
+
+static int64_t nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * CLOCK_SECOND + now.tv_nsec;
+}
+
+bool door_limit(struct fuse_door *door, struct rate *rate, uint64_t amount)
+{
+    if (rate->per_second == 0)
+        return true;
+    int64_t now = nanoseconds(), end = now + rate_take(rate, amount, now);
+    if (end > now)
+        atomic_fetch_add(&door->delayed, 1);
+    for (; now < end && !atomic_load(&door->ending); now = nanoseconds()) {
+        struct timespec wait = {(end - now) / CLOCK_SECOND, (end - now) % CLOCK_SECOND};
+        struct pollfd wake = {.fd = door->wake, .events = POLLIN};
+        ppoll(&wake, 1, &wait, NULL);
+    }
+    return !atomic_load(&door->ending);
+}
+
+bool door_use(struct fuse_door *door, uint64_t bytes)
+{
+    uint64_t limit = door->options.size_limit, used = atomic_load(&door->used);
+    do {
+        if (limit > 0 && bytes > limit - used)
+            return false;
+    } while (!atomic_compare_exchange_weak(&door->used, &used, used + (limit > 0 ? bytes : 0)));
+    return true;
+}
+
+void door_unuse(struct fuse_door *door, uint64_t bytes)
+{
+    if (door->options.size_limit > 0)
+        atomic_fetch_sub(&door->used, bytes);
+}
+
+bool door_is_open(fuse_req_t request)
+{
+    if (!atomic_load(&door_of(request)->gone))
+        return true;
+    fuse_reply_err(request, ENODEV);
+    return false;
+}
+
+bool door_is_writable(fuse_req_t request)
+{
+    if (!door_is_open(request))
+        return false;
+    if (!door_of(request)->options.read_only)
+        return true;
+    fuse_reply_err(request, EROFS);
+    return false;
+}
+
+/* Damage and trouble with the medium are one thing to programs. */
+static int error_for_programs(int error)
+{
+    switch (error) {
+    case ENODEV:
+    case ENOMEDIUM:
+        return ENODEV;
+    case EUCLEAN:
+    case ETIMEDOUT:
+    case ECANCELED:
+    case E2BIG:
+        return EIO;
+    default:
+        return error;
+    }
+}
+
+void door_fail(fuse_req_t request, int error, struct error *err)
+{
+    struct fuse_door *door = door_of(request);
+    int answer = error_for_programs(-error);
+    if (answer == EIO || answer == ENODEV)
+        atomic_fetch_add(&door->failed, 1);
+    if (answer == ENODEV) {
+        atomic_store(&door->gone, true);
+        door_ended(door, FUSE_DOOR_GONE, "the device is gone: %s", error_message(err));
+    } else if (answer == EIO && !atomic_exchange(&door->warned, true)) {
+        log_failure(LOG_WARNING, err, "a volume cannot be read or written");
+    }
+    fuse_reply_err(request, answer);
+}
+
+/* Requests that are answered here. */
+
+static void start(void *data, struct fuse_conn_info *conn)
+{
+    struct fuse_door *door = data;
+    uint64_t limit = door->options.bytes_per_second / LIMITED_PART;
+    conn->max_write = FUSE_DOOR_REQUEST;
+    if (limit > 0 && limit < FUSE_DOOR_REQUEST) {
+        conn->max_write = limit < PAGE ? PAGE : (unsigned)limit / PAGE * PAGE;
+        conn->max_readahead = conn->max_write;
+    }
+    conn->max_background = BACKGROUND;
+    conn->congestion_threshold = BACKGROUND * 3 / 4;
+    /* What was changed by this mount is known to the kernel: that times are not its own is no
+     * reason to read anew. Without messages for opening, a file is made empty by SETATTR. */
+    conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC);
+    conn->want |= conn->capable & (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ |
+                                   FUSE_CAP_NO_OPEN_SUPPORT | FUSE_CAP_NO_OPENDIR_SUPPORT);
+}
+
+static void destroyed(void *data)
+{
+    struct fuse_door *door = data;
+    atomic_store(&door->destroyed, true);
+}
+
+static void not_opened(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
+{
+    fuse_reply_err(request, ENOSYS);
+}
+
+/* Linux' vfat has neither links nor devices. */
+static void no_symlink(fuse_req_t request, const char *target, fuse_ino_t parent, const char *name)
+{
+    fuse_reply_err(request, EPERM);
+}
+
+static void no_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+    fuse_reply_err(request, EPERM);
+}
+
+static void no_mknod(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode,
+                     dev_t device)
+{
+    fuse_reply_err(request, EPERM);
+}
+
+static void no_xattrs(fuse_req_t request, fuse_ino_t ino, size_t size)
+{
+    if (size == 0)
+        fuse_reply_xattr(request, 0);
+    else
+        fuse_reply_buf(request, NULL, 0);
+}
+
+/* What is not here is answered by ENOSYS, of which the kernel makes what a file system without it
+ * has (EOPNOTSUPP, ENOTTY) and asks no more; flushing, too: it has nothing left to do. */
+static const struct fuse_lowlevel_ops operations = {
+    .init = start,
+    .destroy = destroyed,
+    .lookup = door_lookup,
+    .forget = door_forget,
+    .forget_multi = door_forget_many,
+    .getattr = door_getattr,
+    .setattr = door_setattr,
+    .open = not_opened,
+    .opendir = not_opened,
+    .create = door_create,
+    .mkdir = door_mkdir,
+    .unlink = door_unlink,
+    .rmdir = door_rmdir,
+    .rename = door_rename,
+    .readdir = door_readdir,
+    .readdirplus = door_readdirplus,
+    .read = door_read,
+    .write = door_write,
+    .fallocate = door_fallocate,
+    .fsync = door_fsync,
+    .fsyncdir = door_fsync,
+    .statfs = door_statfs,
+    .symlink = no_symlink,
+    .link = no_link,
+    .mknod = no_mknod,
+    .listxattr = no_xattrs,
+};
+
+/* The threads. */
+
+static bool is_limited(const struct fuse_in_header *header)
+{
+    switch (header->opcode) {
+    case FUSE_FORGET:
+    case FUSE_BATCH_FORGET:
+    case FUSE_INTERRUPT:
+    case FUSE_RELEASE:
+    case FUSE_RELEASEDIR:
+    case FUSE_INIT:
+    case FUSE_DESTROY:
+        return false;
+    default:
+        return true;
+    }
+}
+
+static void answer(struct door_thread *thread, const struct fuse_buf *buffer)
+{
+    struct fuse_door *door = thread->door;
+    const struct fuse_in_header *header = buffer->mem;
+    atomic_fetch_add(&door->requests, 1);
+    if (buffer->size >= sizeof(*header) && is_limited(header))
+        door_limit(door, &door->operations, 1);
+    fuse_session_process_buf(door->session, buffer);
+    door_tell_kernel(door);
+}
+
+/* Reads and answers what there is. 0: nothing, for now; negative: nothing any more. */
+static int answer_next(struct door_thread *thread)
+{
+    struct fuse_door *door = thread->door;
+    struct fuse_buf buffer = {.mem = thread->memory};
+    int r = fuse_session_receive_buf(door->session, &buffer);
+    if (r > 0)
+        answer(thread, &buffer);
+    return r == -EAGAIN || r == -EINTR ? 0 : r > 0 ? 1 : r == 0 ? -ENODEV : r;
+}
+
+static int watch(const struct fuse_door *door)
+{
+    int poll = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE};
+    epoll_ctl(poll, EPOLL_CTL_ADD, fuse_session_fd(door->session), &event);
+    event.events = EPOLLIN | EPOLLEXCLUSIVE | EPOLLET;
+    epoll_ctl(poll, EPOLL_CTL_ADD, door->work, &event);
+    event.events = EPOLLIN;
+    epoll_ctl(poll, EPOLL_CTL_ADD, door->wake, &event);
+    return poll;
+}
+
+static void *work(void *data)
+{
+    struct fuse_door *door = data;
+    uint8_t *memory = medium_buffer(door->volume->medium, MEMORY);
+    struct door_thread thread = {
+        .door = door,
+        .memory = memory + PAGE - BEFORE_CONTENT,
+        .content = memory + PAGE,
+    };
+    struct epoll_event event;
+    int r = 0, poll = watch(door);
+    door_self = &thread;
+    while (!atomic_load(&door->ending) && (r = answer_next(&thread)) >= 0)
+        if (r == 0 && epoll_wait(poll, &event, 1, -1) == 1)
+            door_tell_kernel(door);
+    if (!atomic_load(&door->ending)) {
+        if (r == -ENODEV)
+            door_ended(door, FUSE_DOOR_UNMOUNTED, "%s",
+                       atomic_load(&door->destroyed) ? "it was unmounted"
+                                                     : "the connection was aborted");
+        else
+            door_ended(door, FUSE_DOOR_FAILED, "read requests: %s", strerror(-r));
+        end_threads(door);
+    }
+    close(poll);
+    medium_buffer_free(door->volume->medium, memory, MEMORY);
+    return NULL;
+}
+
+static int start_threads(struct fuse_door *door, struct error *err)
+{
+    unsigned count = door->options.threads;
+    door->threads = xnew_array(pthread_t, count);
+    for (; door->thread_count < count; door->thread_count++) {
+        int r = pthread_create(&door->threads[door->thread_count], NULL, work, door);
+        if (r != 0)
+            return error_errno(err, r, "start a thread of a door");
+    }
+    return 0;
+}
+
+/* Opening. */
+
+static int check_options(struct fuse_door_options *options, struct error *err)
+{
+    if (!options->file_mode)
+        options->file_mode = 0644;
+    if (!options->folder_mode)
+        options->folder_mode = 0755;
+    if (!options->threads)
+        options->threads = FUSE_DOOR_THREADS;
+    if ((options->file_mode | options->folder_mode) & ~0777u)
+        return error_set(err, -EINVAL, "modes are permissions, up to 0777: %o and %o",
+                         options->file_mode, options->folder_mode);
+    if (options->threads < 2 || options->threads > THREADS_MOST)
+        return error_set(err, -EINVAL, "a door has 2 to %u threads: %u", THREADS_MOST,
+                         options->threads);
+    return 0;
+}
+
+static void log_of_libfuse(enum fuse_log_level level, const char *format, va_list args)
+{
+    _cleanup_free_ char *text = xvasprintf(format, args);
+    log_debug("libfuse: %s", text);
+}
+
+/* "/dev/fd/N" makes libfuse take a descriptor that is mounted already. */
+static int open_session(struct fuse_door *door, int fd, struct error *err)
+{
+    char *arguments[] = {(char *)"cloche", NULL}, path[32];
+    struct fuse_args args = FUSE_ARGS_INIT(1, arguments);
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0)
+        return error_errno(err, errno, "look at the descriptor of /dev/fuse");
+    fuse_set_log_func(log_of_libfuse);
+    door->session = fuse_session_new(&args, &operations, sizeof(operations), door);
+    fuse_opt_free_args(&args);
+    snprintf(path, sizeof(path), "/dev/fd/%d", fd);
+    if (!door->session || fuse_session_mount(door->session, path) != 0)
+        return error_set(err, -EIO, "libfuse does not take descriptor %d", fd);
+    return 0;
+}
+
+static void release(struct fuse_door *door)
+{
+    served_leave(door->served, &door->neighbour);
+    if (door->session)
+        fuse_session_destroy(door->session);
+    door_caches_finish(door);
+    door_nodes_finish(door);
+    rate_finish(&door->bytes);
+    rate_finish(&door->operations);
+    close_fd(door->wake);
+    close_fd(door->work);
+    free(door->threads);
+    free(door);
+}
+
+int fuse_door_open(struct served_volume *served, int fd, const struct fuse_door_options *options,
+                   struct fuse_door **ret_door, struct error *err)
+{
+    struct fuse_door *door = xnew(struct fuse_door);
+    door->served = served;
+    door->volume = served->volume;
+    door->options = *options;
+    door->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    door->work = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    rate_init(&door->bytes, options->bytes_per_second);
+    rate_init(&door->operations, options->operations_per_second);
+    door_nodes_init(door);
+    door_caches_init(door);
+    int r = check_options(&door->options, err);
+    if (r == 0 && (door->wake < 0 || door->work < 0))
+        r = error_errno(err, errno, "make an eventfd");
+    if (r == 0)
+        r = open_session(door, fd, err);
+    bool is_taken = r == 0;
+    if (r == 0) {
+        served_join(served, &door->neighbour);
+        r = start_threads(door, err);
+    }
+    if (!is_taken)
+        close_fd(fd);
+    if (r != 0) {
+        fuse_door_close(door);
+        return r;
+    }
+    *ret_door = door;
+    return 0;
+}
+
+void fuse_door_counts(struct fuse_door *door, struct fuse_door_counts *ret_counts)
+{
+    *ret_counts = (struct fuse_door_counts){
+        .requests = atomic_load(&door->requests),
+        .bytes_read = atomic_load(&door->bytes_read),
+        .bytes_written = atomic_load(&door->bytes_written),
+        .failed = atomic_load(&door->failed),
+        .delayed = atomic_load(&door->delayed),
+    };
+}
+
+void fuse_door_close(struct fuse_door *door)
+{
+    if (!door)
+        return;
+    atomic_store(&door->told, true);
+    door_caches_stop(door);
+    end_threads(door);
+    for (unsigned i = 0; i < door->thread_count; i++)
+        pthread_join(door->threads[i], NULL);
+    release(door);
+}

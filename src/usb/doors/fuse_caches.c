@@ -1,0 +1,135 @@
+/*
+ * What the kernel must forget.
+ *
+ * Names are compared by the volume's rules, but the kernel knows them by their bytes only. So a
+ * name is believed only when it is spelt as it is on the medium, and what there is none of is never
+ * believed. That leaves one case: a file is removed or renamed by another spelling, and its own one
+ * is in the kernel's cache. It is told then, when the request is answered: within it, the kernel
+ * holds the folder's lock, for which telling waits. Until it knows, attributes of that file are
+ * answered by ESTALE, upon which the kernel looks the path up anew.
+ *
+ * What other doors of the volume change, comes here too.
+ *
+ * One thread at a time tells, so that others are left to answer what the kernel may have to wait
+ * for.
+ */
+#include "fuse_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include <base/alloc.h>
+
+static void add(struct fuse_door *door, fuse_ino_t ino, const char *name, struct door_node *stale)
+{
+    size_t length = strlen(name);
+    struct forgotten *forgotten = xcalloc(1, sizeof(*forgotten) + length + 1);
+    forgotten->ino = ino;
+    forgotten->stale = stale;
+    memcpy(forgotten->name, name, length);
+    pthread_mutex_lock(&door->forget_lock);
+    *door->forget_end = forgotten;
+    door->forget_end = &forgotten->next;
+    pthread_mutex_unlock(&door->forget_lock);
+    eventfd_write(door->work, 1);
+}
+
+void door_forget_name(struct fuse_door *door, fuse_ino_t folder, const char *name,
+                      const struct node *node)
+{
+    add(door, folder, name, door_node_stale(door, node));
+}
+
+static void hear_changed(struct neighbour *neighbour, struct node *node)
+{
+    struct fuse_door *door = (struct fuse_door *)neighbour;
+    fuse_ino_t ino = door_node_known(door, node);
+    if (ino != 0)
+        add(door, ino, "", NULL);
+}
+
+static void hear_name_changed(struct neighbour *neighbour, struct node *folder, const char *name)
+{
+    struct fuse_door *door = (struct fuse_door *)neighbour;
+    fuse_ino_t ino = door_node_known(door, folder);
+    if (ino == 0)
+        return;
+    add(door, ino, name, NULL);
+    add(door, ino, "", NULL);
+}
+
+void door_caches_init(struct fuse_door *door)
+{
+    pthread_mutex_init(&door->forget_lock, NULL);
+    pthread_mutex_init(&door->forgetting, NULL);
+    door->forget_end = &door->forget;
+    door->neighbour.changed = hear_changed;
+    door->neighbour.name_changed = hear_name_changed;
+}
+
+static struct forgotten *take(struct fuse_door *door)
+{
+    pthread_mutex_lock(&door->forget_lock);
+    struct forgotten *all = door->forget;
+    door->forget = NULL;
+    door->forget_end = &door->forget;
+    pthread_mutex_unlock(&door->forget_lock);
+    return all;
+}
+
+static bool has_work(struct fuse_door *door)
+{
+    pthread_mutex_lock(&door->forget_lock);
+    bool has = door->forget != NULL;
+    pthread_mutex_unlock(&door->forget_lock);
+    return has;
+}
+
+static void settle(struct fuse_door *door, struct forgotten *forgotten)
+{
+    if (forgotten->stale)
+        door_node_settled(door, forgotten->stale);
+    free(forgotten);
+}
+
+void door_caches_finish(struct fuse_door *door)
+{
+    for (struct forgotten *at = door->forget, *next; at; at = next) {
+        next = at->next;
+        settle(door, at);
+    }
+    pthread_mutex_destroy(&door->forget_lock);
+    pthread_mutex_destroy(&door->forgetting);
+}
+
+/* What it does not know any more, it answers with an error: nothing is to be done then. */
+static void tell(struct fuse_door *door, const struct forgotten *forgotten)
+{
+    size_t length = strlen(forgotten->name);
+    if (length > 0)
+        fuse_lowlevel_notify_inval_entry(door->session, forgotten->ino, forgotten->name, length);
+    else
+        fuse_lowlevel_notify_inval_inode(door->session, forgotten->ino, 0, 0);
+}
+
+void door_tell_kernel(struct fuse_door *door)
+{
+    struct forgotten *all, *next;
+    while (has_work(door) && pthread_mutex_trylock(&door->forgetting) == 0) {
+        for (all = take(door); all; all = next) {
+            next = all->next;
+            if (!atomic_load(&door->quiet))
+                tell(door, all);
+            settle(door, all);
+        }
+        pthread_mutex_unlock(&door->forgetting);
+    }
+}
+
+void door_caches_stop(struct fuse_door *door)
+{
+    atomic_store(&door->quiet, true);
+    pthread_mutex_lock(&door->forgetting);
+    pthread_mutex_unlock(&door->forgetting);
+}

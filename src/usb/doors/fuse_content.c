@@ -1,0 +1,278 @@
+/* Requests about one file or folder: attributes, content, the volume as a whole. */
+#include "fuse_internal.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include <base/clock.h>
+
+enum {
+    WRITABLE = 0222,
+    SAID_BLOCK = 128 << 10, /* bytes: what programs take for a good size of a buffer */
+    MODES_OF_VOLUME = 0777,
+};
+
+static struct timespec time_of(int64_t nanoseconds)
+{
+    int64_t seconds = nanoseconds / CLOCK_SECOND, rest = nanoseconds % CLOCK_SECOND;
+    if (rest < 0) {
+        seconds--;
+        rest += CLOCK_SECOND;
+    }
+    return (struct timespec){.tv_sec = seconds, .tv_nsec = rest};
+}
+
+static int64_t from_time(struct timespec time)
+{
+    int64_t most = INT64_MAX / CLOCK_SECOND - 1;
+    int64_t seconds = time.tv_sec > most ? most : time.tv_sec < -most ? -most : time.tv_sec;
+    return seconds * CLOCK_SECOND + time.tv_nsec;
+}
+
+void door_attributes(const struct fuse_door *door, const struct node_facts *facts,
+                     struct stat *ret_status)
+{
+    bool folder = facts->type == NODE_FOLDER;
+    mode_t mode = folder ? door->options.folder_mode : door->options.file_mode;
+    if (!folder && facts->read_only)
+        mode &= ~(mode_t)WRITABLE;
+    *ret_status = (struct stat){
+        .st_ino = facts->number,
+        .st_mode = (folder ? S_IFDIR : S_IFREG) | mode,
+        .st_nlink = facts->links,
+        .st_uid = door->options.uid,
+        .st_gid = door->options.gid,
+        .st_size = (off_t)facts->size,
+        .st_blocks = (blkcnt_t)(facts->allocated / 512),
+        .st_blksize = SAID_BLOCK,
+        .st_atim = time_of(facts->accessed),
+        .st_mtim = time_of(facts->modified),
+        .st_ctim = time_of(facts->modified),
+    };
+}
+
+static void answer_attributes(fuse_req_t request, struct door_node *node)
+{
+    struct fuse_door *door = door_of(request);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct node_facts facts;
+    struct stat status;
+    int r = door->volume->ops->node_facts(door->volume, node->node, &facts, &err);
+    if (r != 0) {
+        door_fail(request, r, &err);
+        return;
+    }
+    door_attributes(door, &facts, &status);
+    fuse_reply_attr(request, &status, DOOR_BELIEF);
+}
+
+void door_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
+{
+    struct door_node *node = door_node_of(door_of(request), ino);
+    if (!door_is_open(request))
+        return;
+    if (atomic_load(&node->stale) > 0)
+        fuse_reply_err(request, ESTALE);
+    else
+        answer_attributes(request, node);
+}
+
+/* What Linux' vfat takes of modes: whether anybody may write is kept of files, all else stays as it
+ * is and is no error. */
+static unsigned mode_change(const struct fuse_door *door, const struct door_node *node, mode_t mode,
+                            struct node_facts *facts)
+{
+    mode_t full = door->options.file_mode, bits = mode & MODES_OF_VOLUME;
+    if (node->type != NODE_FILE || (bits != full && bits != (full & ~(mode_t)WRITABLE)))
+        return 0;
+    bool read_only = !(bits & WRITABLE);
+    if (read_only == facts->read_only)
+        return 0;
+    facts->read_only = read_only;
+    return NODE_ATTRIBUTES;
+}
+
+static unsigned time_changes(const struct stat *status, int changes, struct node_facts *facts)
+{
+    unsigned result = 0;
+    if (changes & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) {
+        facts->modified =
+            changes & FUSE_SET_ATTR_MTIME_NOW ? clock_now() : from_time(status->st_mtim);
+        result |= NODE_MODIFIED;
+    }
+    if (changes & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW)) {
+        facts->accessed =
+            changes & FUSE_SET_ATTR_ATIME_NOW ? clock_now() : from_time(status->st_atim);
+        result |= NODE_ACCESSED;
+    }
+    return result;
+}
+
+static bool may_change(const struct fuse_door *door, const struct stat *status, int changes)
+{
+    return !((changes & FUSE_SET_ATTR_UID && status->st_uid != door->options.uid) ||
+             (changes & FUSE_SET_ATTR_GID && status->st_gid != door->options.gid) ||
+             (changes & FUSE_SET_ATTR_MODE && status->st_mode & 07000));
+}
+
+/* Files that become longer take what is counted, too. */
+static int set_size(struct fuse_door *door, struct door_node *node, unsigned changes,
+                    const struct node_facts *now, const struct node_facts *facts, struct error *err)
+{
+    uint64_t more = changes & NODE_SIZE && facts->size > now->size ? facts->size - now->size : 0;
+    if (!door_use(door, more))
+        return -ENOSPC;
+    int r = door->volume->ops->node_set(door->volume, node->node, changes, facts, err);
+    if (r != 0)
+        door_unuse(door, more);
+    else
+        served_tell_changed(door->served, &door->neighbour, node->node);
+    return r;
+}
+
+void door_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *status, int changes,
+                  struct fuse_file_info *info)
+{
+    struct fuse_door *door = door_of(request);
+    struct door_node *node = door_node_of(door, ino);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct node_facts now;
+    unsigned what = 0;
+    if (!door_is_writable(request))
+        return;
+    int r = door->volume->ops->node_facts(door->volume, node->node, &now, &err);
+    struct node_facts facts = now;
+    if (r == 0 && !may_change(door, status, changes))
+        r = -EPERM;
+    if (r == 0) {
+        what = time_changes(status, changes, &facts);
+        if (changes & FUSE_SET_ATTR_MODE)
+            what |= mode_change(door, node, status->st_mode, &facts);
+        if (changes & FUSE_SET_ATTR_SIZE) {
+            facts.size = (uint64_t)status->st_size;
+            what |= NODE_SIZE;
+        }
+    }
+    /* The root folder has no times; that is nobody's fault. */
+    if (r == 0 && what != 0 && node != &door->nodes.root)
+        r = set_size(door, node, what, &now, &facts, &err);
+    if (r != 0)
+        door_fail(request, r, &err);
+    else
+        answer_attributes(request, node);
+}
+
+void door_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
+               struct fuse_file_info *info)
+{
+    struct fuse_door *door = door_of(request);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    if (!door_is_open(request))
+        return;
+    if (size > FUSE_DOOR_REQUEST)
+        size = FUSE_DOOR_REQUEST;
+    int64_t count = volume_read(door->volume, door_node_of(door, ino)->node, (uint64_t)offset,
+                                door_self->content, size, &err);
+    if (count < 0) {
+        door_fail(request, (int)count, &err);
+        return;
+    }
+    if (!door_limit(door, &door->bytes, (uint64_t)count)) {
+        fuse_reply_err(request, ENODEV);
+        return;
+    }
+    atomic_fetch_add(&door->bytes_read, (uint64_t)count);
+    fuse_reply_buf(request, (char *)door_self->content, (size_t)count);
+}
+
+void door_write(fuse_req_t request, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+                struct fuse_file_info *info)
+{
+    struct fuse_door *door = door_of(request);
+    struct node *node = door_node_of(door, ino)->node;
+    _cleanup_error_ struct error err = ERROR_INIT;
+    if (!door_is_writable(request))
+        return;
+    if (!door_use(door, size)) {
+        fuse_reply_err(request, ENOSPC);
+        return;
+    }
+    if (!door_limit(door, &door->bytes, size)) {
+        fuse_reply_err(request, ENODEV);
+        return;
+    }
+    int64_t count = volume_write(door->volume, node, (uint64_t)offset, data, size, &err);
+    if (count < 0) {
+        door_unuse(door, size);
+        door_fail(request, (int)count, &err);
+        return;
+    }
+    atomic_fetch_add(&door->bytes_written, (uint64_t)count);
+    served_tell_changed(door->served, &door->neighbour, node);
+    fuse_reply_write(request, (size_t)count);
+}
+
+/* As Linux' vfat and exfat: files become longer, and have their clusters then; nothing else. */
+void door_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t length,
+                    struct fuse_file_info *info)
+{
+    struct fuse_door *door = door_of(request);
+    struct door_node *node = door_node_of(door, ino);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct node_facts now;
+    if (!door_is_writable(request))
+        return;
+    if (mode != 0) {
+        fuse_reply_err(request, EOPNOTSUPP);
+        return;
+    }
+    int r = door->volume->ops->node_facts(door->volume, node->node, &now, &err);
+    struct node_facts facts = now;
+    facts.size = (uint64_t)(offset + length);
+    if (r == 0 && facts.size > now.size)
+        r = set_size(door, node, NODE_SIZE, &now, &facts, &err);
+    if (r != 0)
+        door_fail(request, r, &err);
+    else
+        fuse_reply_err(request, 0);
+}
+
+void door_fsync(fuse_req_t request, fuse_ino_t ino, int only_data, struct fuse_file_info *info)
+{
+    struct fuse_door *door = door_of(request);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    if (!door_is_open(request))
+        return;
+    int r = door->options.read_only ? 0 : medium_sync(door->volume->medium, &err);
+    if (r != 0)
+        door_fail(request, r, &err);
+    else
+        fuse_reply_err(request, 0);
+}
+
+void door_statfs(fuse_req_t request, fuse_ino_t ino)
+{
+    struct fuse_door *door = door_of(request);
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct volume_facts facts;
+    if (!door_is_open(request))
+        return;
+    int r = door->volume->ops->facts(door->volume, &facts, &err);
+    if (r != 0) {
+        door_fail(request, r, &err);
+        return;
+    }
+    struct statvfs status = {
+        .f_bsize = facts.cluster_size,
+        .f_frsize = facts.cluster_size,
+        .f_blocks = facts.clusters,
+        .f_bfree = facts.clusters_free,
+        .f_bavail = facts.clusters_free,
+        .f_namemax = VOLUME_NAME_MAX,
+    };
+    uint64_t limit = door->options.size_limit, used = atomic_load(&door->used);
+    if (limit > 0 && (limit - used) / facts.cluster_size < status.f_bavail)
+        status.f_bavail = (limit - used) / facts.cluster_size;
+    fuse_reply_statfs(request, &status);
+}

@@ -1,0 +1,167 @@
+/*
+ * A FUSE door within: what fuse_*.c share.
+ *
+ *   fuse.c          open, the threads, close
+ *   fuse_nodes.c    what the kernel holds, by the volume's nodes
+ *   fuse_names.c    requests about names: lookup, create, remove, rename, reading folders
+ *   fuse_content.c  requests about a file: attributes, reading, writing
+ *   fuse_caches.c   what the kernel must forget
+ */
+#ifndef DOORS_FUSE_INTERNAL_H
+#define DOORS_FUSE_INTERNAL_H
+
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+
+#include <stdatomic.h>
+
+#include <doors/fuse.h>
+
+#include "rate.h"
+#include "served_internal.h"
+
+/* Seconds that the kernel may believe what it was told. Whatever changes, changes through it, or it
+ * is told to forget. */
+#define DOOR_BELIEF 86400.0
+
+/* A node that the kernel knows; its number for the kernel is its address, but that of the root. */
+struct door_node {
+    struct node *node; /* held once */
+    enum node_type type;
+    uint64_t lookups;  /* that the kernel has not forgotten */
+    atomic_uint stale; /* names that led to it are in the kernel's cache still, and are wrong */
+    struct door_node *next;
+};
+
+struct door_nodes {
+    pthread_mutex_t lock;
+    struct door_node **buckets;
+    size_t room, count;
+    struct door_node root;
+};
+
+/* Something that the kernel must forget. */
+struct forgotten {
+    struct forgotten *next;
+    fuse_ino_t ino;
+    struct door_node *stale; /* its count goes down then; NULL: nobody's */
+    char name[];             /* in the folder `ino`; "": attributes and content of `ino` */
+};
+
+struct fuse_door {
+    struct neighbour neighbour; /* first */
+    struct served_volume *served;
+    struct volume *volume;
+    struct fuse_door_options options;
+    struct fuse_session *session;
+    struct door_nodes nodes;
+    struct rate bytes, operations;
+
+    int wake; /* eventfd, readable once the threads are to end */
+    int work; /* eventfd, counts what the kernel must forget */
+    atomic_bool ending, quiet, gone, told, warned, destroyed;
+    pthread_t *threads;
+    unsigned thread_count;
+
+    pthread_mutex_t forget_lock, forgetting; /* of the list; of the one who tells the kernel */
+    struct forgotten *forget, **forget_end;
+
+    _Atomic uint64_t requests, bytes_read, bytes_written, failed, delayed;
+    _Atomic uint64_t used; /* of options.size_limit */
+};
+
+/* A thread of a door, and its memory: a request, whose content begins at a page. */
+struct door_thread {
+    struct fuse_door *door;
+    uint8_t *memory, *content;
+};
+extern _Thread_local struct door_thread *door_self;
+
+static inline struct fuse_door *door_of(fuse_req_t request)
+{
+    return fuse_req_userdata(request);
+}
+
+static inline struct door_node *door_node_of(struct fuse_door *door, fuse_ino_t ino)
+{
+    return ino == FUSE_ROOT_ID ? &door->nodes.root : (struct door_node *)ino;
+}
+
+static inline fuse_ino_t door_ino(const struct fuse_door *door, const struct door_node *node)
+{
+    return node == &door->nodes.root ? FUSE_ROOT_ID : (fuse_ino_t)(uintptr_t)node;
+}
+
+/* fuse.c */
+void door_ended(struct fuse_door *door, enum fuse_door_end end, const char *format, ...)
+    _printf_(3, 4);
+/* Waits as the limit says. False: the door is being closed. */
+bool door_limit(struct fuse_door *door, struct rate *rate, uint64_t amount);
+/* Answers with an error of the volume: a negative errno as Linux' own file systems have it. */
+void door_fail(fuse_req_t request, int error, struct error *err);
+/* Whether anything can be asked of the volume. Else the request is answered. */
+bool door_is_open(fuse_req_t request);
+bool door_is_writable(fuse_req_t request); /* the same, to change something */
+/* Counts against the size limit. False: too much. */
+bool door_use(struct fuse_door *door, uint64_t bytes);
+void door_unuse(struct fuse_door *door, uint64_t bytes);
+
+/* fuse_nodes.c */
+void door_nodes_init(struct fuse_door *door);
+void door_nodes_finish(struct fuse_door *door); /* lets go of everything */
+/* The kernel's node of a volume's one, whose hold is taken over; looked up once more. */
+struct door_node *door_node_take(struct fuse_door *door, struct node *node, enum node_type type);
+void door_node_forget(struct fuse_door *door, struct door_node *node, uint64_t times);
+/* The number of a volume's node, if the kernel knows it; 0: it does not. */
+fuse_ino_t door_node_known(struct fuse_door *door, const struct node *node);
+/* Counts that a wrong name leads to it in the kernel's cache; NULL: the kernel does not know it. */
+struct door_node *door_node_stale(struct fuse_door *door, const struct node *node);
+void door_node_settled(struct fuse_door *door, struct door_node *node);
+
+/* fuse_caches.c */
+
+/* A name in a folder that led to this node (NULL: nobody asks) until a moment ago. */
+void door_forget_name(struct fuse_door *door, fuse_ino_t folder, const char *name,
+                      const struct node *node);
+void door_caches_init(struct fuse_door *door);
+/* Nothing is told any more, and nobody is at it. The threads are still there, since the kernel may
+ * wait for them before it answers. */
+void door_caches_stop(struct fuse_door *door);
+void door_caches_finish(struct fuse_door *door);
+/* Tells the kernel what there is to tell; not within a request that is not answered yet. */
+void door_tell_kernel(struct fuse_door *door);
+
+/* fuse_content.c */
+void door_attributes(const struct fuse_door *door, const struct node_facts *facts,
+                     struct stat *ret_status);
+
+/* The requests: fuse_names.c */
+void door_lookup(fuse_req_t request, fuse_ino_t parent, const char *name);
+void door_forget(fuse_req_t request, fuse_ino_t ino, uint64_t lookups);
+void door_forget_many(fuse_req_t request, size_t count, struct fuse_forget_data *forgets);
+void door_create(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode,
+                 struct fuse_file_info *info);
+void door_mkdir(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode);
+void door_unlink(fuse_req_t request, fuse_ino_t parent, const char *name);
+void door_rmdir(fuse_req_t request, fuse_ino_t parent, const char *name);
+void door_rename(fuse_req_t request, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+                 const char *new_name, unsigned flags);
+void door_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
+                  struct fuse_file_info *info);
+void door_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
+                      struct fuse_file_info *info);
+
+/* fuse_content.c */
+void door_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info);
+void door_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *status, int changes,
+                  struct fuse_file_info *info);
+void door_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
+               struct fuse_file_info *info);
+void door_write(fuse_req_t request, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+                struct fuse_file_info *info);
+void door_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t length,
+                    struct fuse_file_info *info);
+void door_fsync(fuse_req_t request, fuse_ino_t ino, int only_data, struct fuse_file_info *info);
+void door_statfs(fuse_req_t request, fuse_ino_t ino);
+
+#endif

@@ -1,0 +1,151 @@
+#include <stdlib.h>
+
+#include <base/alloc.h>
+
+#include "fuse_internal.h"
+
+enum { ROOM_FIRST = 64 };
+
+static size_t bucket(const struct door_nodes *nodes, const struct node *node)
+{
+    uint64_t key = (uint64_t)(uintptr_t)node * UINT64_C(0x9E3779B97F4A7C15);
+    return (size_t)(key >> 32) & (nodes->room - 1);
+}
+
+void door_nodes_init(struct fuse_door *door)
+{
+    struct door_nodes *nodes = &door->nodes;
+    pthread_mutex_init(&nodes->lock, NULL);
+    nodes->room = ROOM_FIRST;
+    nodes->buckets = xnew_array(struct door_node *, ROOM_FIRST);
+    nodes->root.node = door->volume->ops->root(door->volume);
+    nodes->root.type = NODE_FOLDER;
+}
+
+void door_nodes_finish(struct fuse_door *door)
+{
+    struct door_nodes *nodes = &door->nodes;
+    for (size_t i = 0; i < nodes->room; i++)
+        for (struct door_node *node = nodes->buckets[i], *next; node; node = next) {
+            next = node->next;
+            door->volume->ops->node_drop(door->volume, node->node, 1);
+            free(node);
+        }
+    door->volume->ops->node_drop(door->volume, nodes->root.node, 1);
+    free(nodes->buckets);
+    pthread_mutex_destroy(&nodes->lock);
+}
+
+static void put_in(struct door_nodes *nodes, struct door_node *node)
+{
+    struct door_node **at = &nodes->buckets[bucket(nodes, node->node)];
+    node->next = *at;
+    *at = node;
+}
+
+static void grow(struct door_nodes *nodes)
+{
+    struct door_node **old = nodes->buckets;
+    size_t room = nodes->room;
+    nodes->room *= 2;
+    nodes->buckets = xnew_array(struct door_node *, nodes->room);
+    for (size_t i = 0; i < room; i++)
+        for (struct door_node *node = old[i], *next; node; node = next) {
+            next = node->next;
+            put_in(nodes, node);
+        }
+    free(old);
+}
+
+static struct door_node *find(const struct door_nodes *nodes, const struct node *node)
+{
+    struct door_node *found = nodes->buckets[bucket(nodes, node)];
+    while (found && found->node != node)
+        found = found->next;
+    return found;
+}
+
+struct door_node *door_node_take(struct fuse_door *door, struct node *node, enum node_type type)
+{
+    struct door_nodes *nodes = &door->nodes;
+    pthread_mutex_lock(&nodes->lock);
+    struct door_node *found = find(nodes, node);
+    bool had = found != NULL;
+    if (!had) {
+        if (nodes->count++ >= nodes->room)
+            grow(nodes);
+        found = xnew(struct door_node);
+        found->node = node;
+        found->type = type;
+        put_in(nodes, found);
+    }
+    found->lookups++;
+    pthread_mutex_unlock(&nodes->lock);
+    if (had)
+        door->volume->ops->node_drop(door->volume, node, 1);
+    return found;
+}
+
+/* Out of the table when nobody needs it. The lock is held. */
+static bool take_out(struct door_nodes *nodes, struct door_node *node)
+{
+    if (node->lookups > 0 || node->stale > 0)
+        return false;
+    struct door_node **at = &nodes->buckets[bucket(nodes, node->node)];
+    while (*at != node)
+        at = &(*at)->next;
+    *at = node->next;
+    nodes->count--;
+    return true;
+}
+
+static void let_go(struct fuse_door *door, struct door_node *node)
+{
+    door->volume->ops->node_drop(door->volume, node->node, 1);
+    free(node);
+}
+
+void door_node_forget(struct fuse_door *door, struct door_node *node, uint64_t times)
+{
+    if (node == &door->nodes.root)
+        return;
+    pthread_mutex_lock(&door->nodes.lock);
+    node->lookups -= times < node->lookups ? times : node->lookups;
+    bool last = take_out(&door->nodes, node);
+    pthread_mutex_unlock(&door->nodes.lock);
+    if (last)
+        let_go(door, node);
+}
+
+struct door_node *door_node_stale(struct fuse_door *door, const struct node *node)
+{
+    if (!node)
+        return NULL;
+    pthread_mutex_lock(&door->nodes.lock);
+    struct door_node *found = find(&door->nodes, node);
+    if (found)
+        found->stale++;
+    pthread_mutex_unlock(&door->nodes.lock);
+    return found;
+}
+
+void door_node_settled(struct fuse_door *door, struct door_node *node)
+{
+    pthread_mutex_lock(&door->nodes.lock);
+    node->stale--;
+    bool last = take_out(&door->nodes, node);
+    pthread_mutex_unlock(&door->nodes.lock);
+    if (last)
+        let_go(door, node);
+}
+
+fuse_ino_t door_node_known(struct fuse_door *door, const struct node *node)
+{
+    struct door_nodes *nodes = &door->nodes;
+    if (node == nodes->root.node)
+        return FUSE_ROOT_ID;
+    pthread_mutex_lock(&nodes->lock);
+    const struct door_node *found = find(nodes, node);
+    pthread_mutex_unlock(&nodes->lock);
+    return (fuse_ino_t)(uintptr_t)found;
+}
