@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -16,8 +17,8 @@
 
 #include <base/clock.h>
 #include <block/file.h>
+#include <block/queue.h>
 #include <doors/fuse.h>
-#include <poll.h>
 
 static const char usage[] =
     "usage: fuse-tool [OPTIONS] IMAGE FOLDER...\n"
@@ -26,7 +27,7 @@ static const char usage[] =
     "doors. Ends by SIGTERM or when all doors have ended. SIGUSR1: the device is gone.\n"
     "  --read-only  --uid N  --gid N  --file-mode MODE  --folder-mode MODE  --threads N\n"
     "  --bytes-per-second N  --operations-per-second N  --size-limit N  --cache BYTES\n"
-    "  --read-ahead KIB\n";
+    "  --read-ahead KIB  --speed BYTES_PER_SECOND\n";
 
 enum { DOORS_MOST = 8 };
 
@@ -34,6 +35,7 @@ struct tool {
     struct fuse_door_options options;
     struct medium_options medium_options;
     unsigned read_ahead;
+    uint64_t speed;
     const char *image;
     struct medium *medium;
     struct volume *volume;
@@ -44,17 +46,22 @@ struct tool {
     atomic_uint ended;
 };
 
-/* A device that can be pulled out. */
+/* A device that can be pulled out, and that is as slow as it is told to be. */
 struct pulled {
     struct block_device device; /* first */
     struct block_device *file;
-    atomic_bool gone;
+    struct block_queue queue;
+    pthread_t thread;
+    uint64_t speed; /* bytes per second; 0: as the file is */
+    atomic_bool gone, ending;
 };
 
 static void submit(struct block_device *whole, struct block_request *request)
 {
     struct pulled *pulled = (struct pulled *)whole;
-    if (atomic_load(&pulled->gone)) {
+    if (pulled->speed > 0) {
+        block_queue_put(&pulled->queue, request);
+    } else if (atomic_load(&pulled->gone)) {
         request->result = -ENODEV;
         request->done(request);
     } else {
@@ -62,20 +69,64 @@ static void submit(struct block_device *whole, struct block_request *request)
     }
 }
 
+static int carry_out(struct pulled *pulled, const struct block_request *request)
+{
+    static const int64_t command = 200000; /* nanoseconds */
+    bool moves = request->operation == BLOCK_READ || request->operation == BLOCK_WRITE;
+    uint64_t size = moves ? (uint64_t)request->count * pulled->device.sector_size : 0;
+    int64_t wait = command + (int64_t)(size * CLOCK_SECOND / pulled->speed);
+    struct timespec time = {wait / CLOCK_SECOND, wait % CLOCK_SECOND};
+    if (atomic_load(&pulled->gone))
+        return -ENODEV;
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
+    switch (request->operation) {
+    case BLOCK_READ:
+        return block_read(pulled->file, request->at, request->count, request->data, NULL);
+    case BLOCK_WRITE:
+        return block_write(pulled->file, request->at, request->count, request->data, NULL);
+    default:
+        return request->operation == BLOCK_FLUSH ? 0 : -EOPNOTSUPP;
+    }
+}
+
+static void *work_slowly(void *data)
+{
+    struct pulled *pulled = data;
+    while (!atomic_load(&pulled->ending)) {
+        struct block_request *next, *request = block_queue_take(&pulled->queue);
+        if (!request)
+            block_queue_wait(&pulled->queue);
+        for (; request; request = next) {
+            next = request->next;
+            request->result = carry_out(pulled, request);
+            request->done(request);
+        }
+    }
+    return NULL;
+}
+
 static void destroy(struct block_device *device)
 {
-    block_device_destroy(((struct pulled *)device)->file);
-    free(device);
+    struct pulled *pulled = (struct pulled *)device;
+    if (pulled->speed > 0) {
+        atomic_store(&pulled->ending, true);
+        block_queue_wake(&pulled->queue);
+        pthread_join(pulled->thread, NULL);
+        block_queue_finish(&pulled->queue);
+    }
+    block_device_destroy(pulled->file);
+    free(pulled);
 }
 
 static const struct block_device_ops pulled_ops = {.submit = submit, .destroy = destroy};
 
-static int open_device(const char *image, bool read_only, struct pulled **ret, struct error *err)
+static int open_device(const struct tool *tool, struct pulled **ret, struct error *err)
 {
+    bool read_only = tool->options.read_only;
     struct block_device *file;
-    int fd = open(image, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    int fd = open(tool->image, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (fd < 0)
-        return error_errno(err, errno, "open %s", image);
+        return error_errno(err, errno, "open %s", tool->image);
     int r = block_file_open(fd, 512, read_only, &file, err);
     if (r != 0)
         return r;
@@ -84,6 +135,10 @@ static int open_device(const char *image, bool read_only, struct pulled **ret, s
     pulled->device.ops = &pulled_ops;
     pulled->device.whole = &pulled->device;
     pulled->file = file;
+    pulled->speed = tool->speed;
+    if (tool->speed > 0 && (block_queue_init(&pulled->queue, err) != 0 ||
+                            pthread_create(&pulled->thread, NULL, work_slowly, pulled) != 0))
+        return error_set(err, -EAGAIN, "start the device's thread");
     *ret = pulled;
     return 0;
 }
@@ -167,7 +222,7 @@ static int run(struct tool *tool, struct error *err)
 {
     struct volume_options options = {.read_only = tool->options.read_only};
     struct pulled *pulled;
-    int r = open_device(tool->image, options.read_only, &pulled, err);
+    int r = open_device(tool, &pulled, err);
     if (r != 0)
         return r;
     tool->medium_options.read_only = options.read_only;
@@ -207,6 +262,7 @@ static const struct option long_options[] = {
     {"size-limit", required_argument, NULL, 's'},
     {"cache", required_argument, NULL, 'c'},
     {"read-ahead", required_argument, NULL, 'a'},
+    {"speed", required_argument, NULL, 'S'},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -248,6 +304,9 @@ static void take_option(struct tool *tool, int option)
         break;
     case 'a':
         tool->read_ahead = (unsigned)number;
+        break;
+    case 'S':
+        tool->speed = number;
         break;
     default:
         fputs(usage, option == 'h' ? stdout : stderr);

@@ -167,6 +167,11 @@ static void start(void *data, struct fuse_conn_info *conn)
         conn->max_write = limit < PAGE ? PAGE : (unsigned)limit / PAGE * PAGE;
         conn->max_readahead = conn->max_write;
     }
+    door->write_back = !door->options.read_only && !door->options.write_through &&
+                       (conn->capable & FUSE_CAP_WRITEBACK_CACHE) &&
+                       served_is_alone(door->served, &door->neighbour);
+    if (door->write_back)
+        conn->want |= FUSE_CAP_WRITEBACK_CACHE;
     conn->max_background = BACKGROUND;
     conn->congestion_threshold = BACKGROUND * 3 / 4;
     /* What was changed by this mount is known to the kernel: that times are not its own is no
@@ -245,9 +250,15 @@ static const struct fuse_lowlevel_ops operations = {
 
 /* The threads. */
 
-static bool is_limited(const struct fuse_in_header *header)
+static uint32_t opcode_of(const struct fuse_buf *buffer)
 {
-    switch (header->opcode) {
+    const struct fuse_in_header *header = buffer->mem;
+    return buffer->size >= sizeof(*header) ? header->opcode : 0;
+}
+
+static bool is_limited(uint32_t opcode)
+{
+    switch (opcode) {
     case FUSE_FORGET:
     case FUSE_BATCH_FORGET:
     case FUSE_INTERRUPT:
@@ -264,9 +275,8 @@ static bool is_limited(const struct fuse_in_header *header)
 static void answer(struct door_thread *thread, const struct fuse_buf *buffer)
 {
     struct fuse_door *door = thread->door;
-    const struct fuse_in_header *header = buffer->mem;
     atomic_fetch_add(&door->requests, 1);
-    if (buffer->size >= sizeof(*header) && is_limited(header))
+    if (is_limited(opcode_of(buffer)))
         door_limit(door, &door->operations, 1);
     fuse_session_process_buf(door->session, buffer);
     door_tell_kernel(door);
@@ -277,7 +287,11 @@ static int answer_next(struct door_thread *thread)
 {
     struct fuse_door *door = thread->door;
     struct fuse_buf buffer = {.mem = thread->memory};
+    pthread_mutex_lock(&door->order);
     int r = fuse_session_receive_buf(door->session, &buffer);
+    if (r > 0 && opcode_of(&buffer) == FUSE_WRITE)
+        door_write_begin(thread, &buffer);
+    pthread_mutex_unlock(&door->order);
     if (r > 0)
         answer(thread, &buffer);
     return r == -EAGAIN || r == -EINTR ? 0 : r > 0 ? 1 : r == 0 ? -ENODEV : r;
@@ -303,6 +317,7 @@ static void *work(void *data)
         .door = door,
         .memory = memory + PAGE - BEFORE_CONTENT,
         .content = memory + PAGE,
+        .write_error = ERROR_INIT,
     };
     struct epoll_event event;
     int r = 0, poll = watch(door);
@@ -383,6 +398,7 @@ static void release(struct fuse_door *door)
     served_leave(door->served, &door->neighbour);
     if (door->session)
         fuse_session_destroy(door->session);
+    pthread_mutex_destroy(&door->order);
     door_caches_finish(door);
     door_nodes_finish(door);
     rate_finish(&door->bytes);
@@ -404,6 +420,7 @@ int fuse_door_open(struct served_volume *served, int fd, const struct fuse_door_
     door->work = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     rate_init(&door->bytes, options->bytes_per_second);
     rate_init(&door->operations, options->operations_per_second);
+    pthread_mutex_init(&door->order, NULL);
     door_nodes_init(door);
     door_caches_init(door);
     int r = check_options(&door->options, err);

@@ -41,12 +41,21 @@ void door_forget_name(struct fuse_door *door, fuse_ino_t folder, const char *nam
     add(door, folder, name, door_node_stale(door, node));
 }
 
+/* With write-back the kernel keeps the size that it knows until it has forgotten the name, too. */
+void door_forget_file(struct fuse_door *door, const struct node *node)
+{
+    fuse_ino_t ino = door_node_known(door, node), folder = 0;
+    if (ino == 0)
+        return;
+    add(door, ino, "", NULL);
+    _cleanup_free_ char *name = door->write_back ? door_node_name(door, node, &folder) : NULL;
+    if (name)
+        add(door, folder, name, NULL);
+}
+
 static void hear_changed(struct neighbour *neighbour, struct node *node)
 {
-    struct fuse_door *door = (struct fuse_door *)neighbour;
-    fuse_ino_t ino = door_node_known(door, node);
-    if (ino != 0)
-        add(door, ino, "", NULL);
+    door_forget_file((struct fuse_door *)neighbour, node);
 }
 
 static void hear_name_changed(struct neighbour *neighbour, struct node *folder, const char *name)

@@ -2,6 +2,7 @@
 #include "fuse_internal.h"
 
 #include <errno.h>
+#include <linux/fuse.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -186,31 +187,68 @@ void door_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
     fuse_reply_buf(request, (char *)door_self->content, (size_t)count);
 }
 
+static void begin_write(struct door_thread *thread, struct node *node, uint64_t offset,
+                        uint64_t size)
+{
+    struct fuse_door *door = thread->door;
+    thread->write_result =
+        served_write_begin(door->served, &thread->write, node, offset, size, &thread->write_error);
+    if (thread->write_result != 0)
+        door_unuse(door, size);
+}
+
+void door_write_begin(struct door_thread *thread, const struct fuse_buf *buffer)
+{
+    struct fuse_door *door = thread->door;
+    const struct fuse_in_header *header = buffer->mem;
+    const struct fuse_write_in *write = (const struct fuse_write_in *)(header + 1);
+    if (buffer->size < sizeof(*header) + sizeof(*write))
+        thread->write_result = -EINVAL;
+    else if (atomic_load(&door->gone))
+        thread->write_result = -ENODEV;
+    else if (door->options.read_only)
+        thread->write_result = -EROFS;
+    else if (!door_use(door, write->size))
+        thread->write_result = -ENOSPC;
+    else
+        begin_write(thread, door_node_of(door, header->nodeid)->node, write->offset, write->size);
+}
+
+/* Of what has its room. */
+static int write_content(struct fuse_door *door, struct node *node, uint64_t offset,
+                         const char *data, size_t size, struct error *err)
+{
+    bool in_time = door_limit(door, &door->bytes, size);
+    int64_t count = in_time ? volume_write_reserved(door->volume, node, offset, data, size, err)
+                            : error_set(err, -EIO, "the door is being closed");
+    if (count >= 0 && (size_t)count < size)
+        count = error_set(err, -EIO, "the file became shorter meanwhile");
+    int r = served_write_end(door->served, &door_self->write, count < 0 ? (int)count : 0, err);
+    if (r != 0)
+        door_unuse(door, size);
+    return r;
+}
+
 void door_write(fuse_req_t request, fuse_ino_t ino, const char *data, size_t size, off_t offset,
                 struct fuse_file_info *info)
 {
     struct fuse_door *door = door_of(request);
     struct node *node = door_node_of(door, ino)->node;
     _cleanup_error_ struct error err = ERROR_INIT;
-    if (!door_is_writable(request))
-        return;
-    if (!door_use(door, size)) {
-        fuse_reply_err(request, ENOSPC);
-        return;
-    }
-    if (!door_limit(door, &door->bytes, size)) {
-        fuse_reply_err(request, ENODEV);
-        return;
-    }
-    int64_t count = volume_write(door->volume, node, (uint64_t)offset, data, size, &err);
-    if (count < 0) {
-        door_unuse(door, size);
-        door_fail(request, (int)count, &err);
+    int r = door_self->write_result;
+    if (r == 0)
+        r = write_content(door, node, (uint64_t)offset, data, size, &err);
+    else
+        error_move(&err, &door_self->write_error);
+    if (r != 0) {
+        if (door->write_back)
+            door_forget_file(door, node);
+        door_fail(request, r, &err);
         return;
     }
-    atomic_fetch_add(&door->bytes_written, (uint64_t)count);
+    atomic_fetch_add(&door->bytes_written, size);
     served_tell_changed(door->served, &door->neighbour, node);
-    fuse_reply_write(request, (size_t)count);
+    fuse_reply_write(request, size);
 }
 
 /* As Linux' vfat and exfat: files become longer, and have their clusters then; nothing else. */

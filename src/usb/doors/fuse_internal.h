@@ -30,6 +30,8 @@ struct door_node {
     enum node_type type;
     uint64_t lookups;  /* that the kernel has not forgotten */
     atomic_uint stale; /* names that led to it are in the kernel's cache still, and are wrong */
+    fuse_ino_t folder; /* where the kernel found it last, and by which name */
+    char *name;        /* owned; NULL: the root */
     struct door_node *next;
 };
 
@@ -57,8 +59,10 @@ struct fuse_door {
     struct door_nodes nodes;
     struct rate bytes, operations;
 
-    int wake; /* eventfd, readable once the threads are to end */
-    int work; /* eventfd, counts what the kernel must forget */
+    int wake;        /* eventfd, readable once the threads are to end */
+    int work;        /* eventfd, counts what the kernel must forget */
+    bool write_back; /* the kernel gathers what is written, and knows the sizes of files best */
+    pthread_mutex_t order; /* held from the reading of a request until a write has its room */
     atomic_bool ending, quiet, gone, told, warned, destroyed;
     pthread_t *threads;
     unsigned thread_count;
@@ -74,6 +78,9 @@ struct fuse_door {
 struct door_thread {
     struct fuse_door *door;
     uint8_t *memory, *content;
+    struct served_write write; /* the request is one, and has its room */
+    int write_result;
+    struct error write_error;
 };
 extern _Thread_local struct door_thread *door_self;
 
@@ -110,7 +117,13 @@ void door_unuse(struct fuse_door *door, uint64_t bytes);
 void door_nodes_init(struct fuse_door *door);
 void door_nodes_finish(struct fuse_door *door); /* lets go of everything */
 /* The kernel's node of a volume's one, whose hold is taken over; looked up once more. */
-struct door_node *door_node_take(struct fuse_door *door, struct node *node, enum node_type type);
+struct door_node *door_node_take(struct fuse_door *door, struct node *node, enum node_type type,
+                                 fuse_ino_t folder, const char *name);
+/* The kernel has renamed it. */
+void door_node_moved(struct fuse_door *door, const struct node *node, fuse_ino_t folder,
+                     const char *name);
+/* By which name the kernel found it; owned. NULL: it does not know it. */
+char *door_node_name(struct fuse_door *door, const struct node *node, fuse_ino_t *ret_folder);
 void door_node_forget(struct fuse_door *door, struct door_node *node, uint64_t times);
 /* The number of a volume's node, if the kernel knows it; 0: it does not. */
 fuse_ino_t door_node_known(struct fuse_door *door, const struct node *node);
@@ -123,6 +136,8 @@ void door_node_settled(struct fuse_door *door, struct door_node *node);
 /* A name in a folder that led to this node (NULL: nobody asks) until a moment ago. */
 void door_forget_name(struct fuse_door *door, fuse_ino_t folder, const char *name,
                       const struct node *node);
+/* The file is another one than the kernel knows: size, content. */
+void door_forget_file(struct fuse_door *door, const struct node *node);
 void door_caches_init(struct fuse_door *door);
 /* Nothing is told any more, and nobody is at it. The threads are still there, since the kernel may
  * wait for them before it answers. */
@@ -152,6 +167,8 @@ void door_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t off
                       struct fuse_file_info *info);
 
 /* fuse_content.c */
+/* The first part of a WRITE, in the order in which the kernel asks; the request itself follows. */
+void door_write_begin(struct door_thread *thread, const struct fuse_buf *buffer);
 void door_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info);
 void door_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *status, int changes,
                   struct fuse_file_info *info);

@@ -36,8 +36,9 @@ static int find(struct fuse_door *door, fuse_ino_t parent, const char *name, str
 }
 
 /* Its node is taken over. */
-static int fill_entry(struct fuse_door *door, struct node *node, bool believed,
-                      struct fuse_entry_param *ret_entry, struct error *err)
+static int fill_entry(struct fuse_door *door, struct node *node, fuse_ino_t parent,
+                      const char *name, bool believed, struct fuse_entry_param *ret_entry,
+                      struct error *err)
 {
     struct node_facts facts;
     int r = door->volume->ops->node_facts(door->volume, node, &facts, err);
@@ -46,7 +47,7 @@ static int fill_entry(struct fuse_door *door, struct node *node, bool believed,
         return r;
     }
     *ret_entry = (struct fuse_entry_param){
-        .ino = door_ino(door, door_node_take(door, node, facts.type)),
+        .ino = door_ino(door, door_node_take(door, node, facts.type, parent, name)),
         .attr_timeout = DOOR_BELIEF,
         .entry_timeout = believed ? DOOR_BELIEF : 0,
     };
@@ -60,7 +61,9 @@ static int look_up(struct fuse_door *door, fuse_ino_t parent, const char *name,
     char spelling[VOLUME_NAME_MAX + 1];
     struct node *node;
     int r = find(door, parent, name, &node, spelling, err);
-    return r == 0 ? fill_entry(door, node, strcmp(name, spelling) == 0, ret_entry, err) : r;
+    return r == 0
+               ? fill_entry(door, node, parent, name, strcmp(name, spelling) == 0, ret_entry, err)
+               : r;
 }
 
 void door_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
@@ -107,7 +110,7 @@ static int make(struct fuse_door *door, fuse_ino_t parent, const char *name, enu
         return error_set(err, -EPERM, "%s is the journal's name", name);
     int r = door->volume->ops->create(door->volume, folder, name, type, &node, err);
     if (r == 0)
-        r = fill_entry(door, node, is_kept(name), ret_entry, err);
+        r = fill_entry(door, node, parent, name, is_kept(name), ret_entry, err);
     if (r == 0)
         served_tell_changed(door->served, &door->neighbour, folder);
     return r;
@@ -203,6 +206,7 @@ static int move(struct fuse_door *door, fuse_ino_t parent, const char *name, fus
                                       new_name, replace, err);
     if (r == 0) {
         name_is_gone(door, parent, name, spelling, node);
+        door_node_moved(door, node, new_parent, new_name);
         if (replaced && replaced != node)
             name_is_gone(door, new_parent, new_name, replaced_spelling, replaced);
         served_tell_changed(door->served, &door->neighbour, to);

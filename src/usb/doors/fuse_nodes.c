@@ -1,4 +1,5 @@
 #include <stdlib.h>
+#include <string.h>
 
 #include <base/alloc.h>
 
@@ -22,14 +23,20 @@ void door_nodes_init(struct fuse_door *door)
     nodes->root.type = NODE_FOLDER;
 }
 
+static void let_go(struct fuse_door *door, struct door_node *node)
+{
+    door->volume->ops->node_drop(door->volume, node->node, 1);
+    free(node->name);
+    free(node);
+}
+
 void door_nodes_finish(struct fuse_door *door)
 {
     struct door_nodes *nodes = &door->nodes;
     for (size_t i = 0; i < nodes->room; i++)
         for (struct door_node *node = nodes->buckets[i], *next; node; node = next) {
             next = node->next;
-            door->volume->ops->node_drop(door->volume, node->node, 1);
-            free(node);
+            let_go(door, node);
         }
     door->volume->ops->node_drop(door->volume, nodes->root.node, 1);
     free(nodes->buckets);
@@ -65,7 +72,17 @@ static struct door_node *find(const struct door_nodes *nodes, const struct node 
     return found;
 }
 
-struct door_node *door_node_take(struct fuse_door *door, struct node *node, enum node_type type)
+static void set_name(struct door_node *node, fuse_ino_t folder, const char *name)
+{
+    if (node->folder == folder && node->name && strcmp(node->name, name) == 0)
+        return;
+    free(node->name);
+    node->name = xstrdup(name);
+    node->folder = folder;
+}
+
+struct door_node *door_node_take(struct fuse_door *door, struct node *node, enum node_type type,
+                                 fuse_ino_t folder, const char *name)
 {
     struct door_nodes *nodes = &door->nodes;
     pthread_mutex_lock(&nodes->lock);
@@ -80,6 +97,7 @@ struct door_node *door_node_take(struct fuse_door *door, struct node *node, enum
         put_in(nodes, found);
     }
     found->lookups++;
+    set_name(found, folder, name);
     pthread_mutex_unlock(&nodes->lock);
     if (had)
         door->volume->ops->node_drop(door->volume, node, 1);
@@ -97,12 +115,6 @@ static bool take_out(struct door_nodes *nodes, struct door_node *node)
     *at = node->next;
     nodes->count--;
     return true;
-}
-
-static void let_go(struct fuse_door *door, struct door_node *node)
-{
-    door->volume->ops->node_drop(door->volume, node->node, 1);
-    free(node);
 }
 
 void door_node_forget(struct fuse_door *door, struct door_node *node, uint64_t times)
@@ -137,6 +149,29 @@ void door_node_settled(struct fuse_door *door, struct door_node *node)
     pthread_mutex_unlock(&door->nodes.lock);
     if (last)
         let_go(door, node);
+}
+
+void door_node_moved(struct fuse_door *door, const struct node *node, fuse_ino_t folder,
+                     const char *name)
+{
+    pthread_mutex_lock(&door->nodes.lock);
+    struct door_node *found = find(&door->nodes, node);
+    if (found)
+        set_name(found, folder, name);
+    pthread_mutex_unlock(&door->nodes.lock);
+}
+
+char *door_node_name(struct fuse_door *door, const struct node *node, fuse_ino_t *ret_folder)
+{
+    char *name = NULL;
+    pthread_mutex_lock(&door->nodes.lock);
+    const struct door_node *found = find(&door->nodes, node);
+    if (found) {
+        name = xstrdup(found->name);
+        *ret_folder = found->folder;
+    }
+    pthread_mutex_unlock(&door->nodes.lock);
+    return name;
 }
 
 fuse_ino_t door_node_known(struct fuse_door *door, const struct node *node)

@@ -60,6 +60,12 @@ int64_t volume_read(struct volume *volume, struct node *file, uint64_t offset, v
     return move_all(volume, file, offset, data, size, false, err);
 }
 
+int64_t volume_write_reserved(struct volume *volume, struct node *file, uint64_t offset,
+                              const void *data, size_t size, struct error *err)
+{
+    return move_all(volume, file, offset, (uint8_t *)data, size, true, err);
+}
+
 int64_t volume_write(struct volume *volume, struct node *file, uint64_t offset, const void *data,
                      size_t size, struct error *err)
 {
@@ -68,7 +74,7 @@ int64_t volume_write(struct volume *volume, struct node *file, uint64_t offset, 
     int r = volume->ops->reserve(volume, file, offset, size, err);
     if (r != 0)
         return r;
-    int64_t moved = move_all(volume, file, offset, (uint8_t *)data, size, true, err);
+    int64_t moved = volume_write_reserved(volume, file, offset, data, size, err);
     if (moved < 0)
         return moved;
     r = volume->ops->wrote(volume, file, offset, (uint64_t)moved, err);

@@ -32,6 +32,13 @@ enum fuse_door_end {
 };
 const char *fuse_door_end_name(enum fuse_door_end end); /* "unmounted", "gone", "failed" */
 
+/*
+ * What programs write is gathered by the kernel (write-back): small writes cost little, the device
+ * is kept busy, and errors (ENOSPC, too) come when the file is closed or synced. So where the door
+ * can be the only one of its volume when it is opened; other doors write through, and each hears of
+ * what the others change: at once but for files that a program holds open.
+ */
+
 /* 0 where nothing else is said: the default, or no limit. */
 struct fuse_door_options {
     bool read_only;
@@ -40,7 +47,8 @@ struct fuse_door_options {
     mode_t file_mode, folder_mode;  /* permissions: 0644, 0755. Attribute read-only: without w */
     uint64_t bytes_per_second;      /* read and written together */
     uint64_t operations_per_second; /* requests of every kind but closing and forgetting */
-    uint64_t size_limit; /* bytes that files may grow by through this door in all: then ENOSPC */
+    uint64_t size_limit; /* bytes that may be written through this door in all: then ENOSPC */
+    bool write_through;  /* every write(2) is a request, and fails at once when there is no room */
     unsigned threads;    /* FUSE_DOOR_THREADS */
 
     /* Once, on one of the door's threads, not within fuse_door_open(); message: one line for

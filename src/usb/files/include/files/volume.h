@@ -162,4 +162,8 @@ int64_t volume_read(struct volume *volume, struct node *file, uint64_t offset, v
 int64_t volume_write(struct volume *volume, struct node *file, uint64_t offset, const void *data,
                      size_t size, struct error *err);
 
+/* What is between reserve and wrote. Less than size: not all of it is reserved any more. */
+int64_t volume_write_reserved(struct volume *volume, struct node *file, uint64_t offset,
+                              const void *data, size_t size, struct error *err);
+
 #endif
