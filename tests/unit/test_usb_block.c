@@ -385,6 +385,47 @@ static void content_beside_metadata_is_not_lost(void **state)
     recorder_destroy(recorder);
 }
 
+/* A device whose flush is awaited by a commit while somebody else changes the same sector. */
+static const struct block_device_ops *ops_of_recorder;
+static struct medium *medium_to_change;
+
+static void submit_and_change(struct block_device *device, struct block_request *request)
+{
+    struct medium *medium = request->operation == BLOCK_FLUSH ? steal_ptr(medium_to_change) : NULL;
+    if (medium) {
+        assert_int_equal(medium_begin(medium, 1, NULL), 0);
+        assert_int_equal(medium_write(medium, 512, "later", 5, NULL), 0);
+        medium_end(medium);
+    }
+    ops_of_recorder->submit(device, request);
+}
+
+static void an_update_during_a_commit_is_in_the_next_one(void **state)
+{
+    static const struct block_device_ops changing = {.submit = submit_and_change};
+    for (int journal = 0; journal < 2; journal++) {
+        struct recorder *recorder = recorder_create(512, 4096);
+        struct block_device *device = recorder_device(recorder);
+        struct medium_options options = {0};
+        struct medium *medium;
+        assert_int_equal(medium_open(device, &options, &medium, NULL), 0);
+        if (journal)
+            assert_int_equal(medium_journal(medium, 512 * 512, 256 * 512, NULL), 0);
+        ops_of_recorder = device->ops;
+        device->ops = &changing;
+        assert_int_equal(medium_begin(medium, 1, NULL), 0);
+        assert_int_equal(medium_write(medium, 512, "first", 5, NULL), 0);
+        medium_end(medium);
+        medium_to_change = medium;
+        assert_int_equal(medium_sync(medium, NULL), 0);
+        assert_null(medium_to_change);
+        device->ops = ops_of_recorder;
+        assert_int_equal(medium_close(medium, NULL), 0);
+        assert_memory_equal(recorder_disk(recorder) + 512, "later", 5);
+        recorder_destroy(recorder);
+    }
+}
+
 static void after_an_error_nothing_is_written(void **state)
 {
     struct recorder *recorder = recorder_create(512, SECTORS);
@@ -514,6 +555,7 @@ int main(void)
         cmocka_unit_test(what_others_wrote_since_stays),
         cmocka_unit_test(content_is_there_before_what_leads_to_it),
         cmocka_unit_test(content_beside_metadata_is_not_lost),
+        cmocka_unit_test(an_update_during_a_commit_is_in_the_next_one),
         cmocka_unit_test(after_an_error_nothing_is_written),
         cmocka_unit_test(logical_partitions_are_found_and_loops_end),
         cmocka_unit_test(the_second_gpt_counts_when_the_first_is_broken),

@@ -97,7 +97,8 @@ struct transaction {
     uint8_t **images;    /* owned, one a change */
 };
 
-/* `update` is held: the next updates belong to the next transaction. */
+/* `update` is held: the next updates belong to the next transaction, and so does what they change
+ * of the same sectors. Pins and places in touched.count go with the changes. */
 static void take(struct medium *medium, struct transaction *ret)
 {
     uint32_t size = medium->device->sector_size;
@@ -112,7 +113,9 @@ static void take(struct medium *medium, struct transaction *ret)
     medium->epoch = 0;
     for (size_t i = 0; i < ret->changes.count; i++) {
         struct change *change = ret->changes.items[i];
+        struct touched *touched = change->block->owner;
         ret->images[i] = xmemdup(sector_data(medium, change->block, change->sector), size);
+        touched->changes[change->sector % sectors_of_block(medium)] = NULL;
     }
 }
 
@@ -123,7 +126,6 @@ static void become_recorded(struct medium *medium, struct transaction *transacti
         struct change *change = transaction->changes.items[i];
         struct touched *touched = change->block->owner;
         unsigned at = (unsigned)(change->sector % sectors_of_block(medium));
-        touched->changes[at] = NULL;
         struct recorded *recorded = touched->recorded[at];
         if (recorded) {
             free(recorded->image);
