@@ -27,7 +27,7 @@ static const char usage[] =
     "doors. Ends by SIGTERM or when all doors have ended. SIGUSR1: the device is gone.\n"
     "  --read-only  --uid N  --gid N  --file-mode MODE  --folder-mode MODE  --threads N\n"
     "  --bytes-per-second N  --operations-per-second N  --size-limit N  --cache BYTES\n"
-    "  --read-ahead KIB  --speed BYTES_PER_SECOND\n";
+    "  --read-ahead KIB  --write-through  --speed BYTES_PER_SECOND\n";
 
 enum { DOORS_MOST = 8 };
 
@@ -263,6 +263,7 @@ static const struct option long_options[] = {
     {"cache", required_argument, NULL, 'c'},
     {"read-ahead", required_argument, NULL, 'a'},
     {"speed", required_argument, NULL, 'S'},
+    {"write-through", no_argument, NULL, 'w'},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -304,6 +305,9 @@ static void take_option(struct tool *tool, int option)
         break;
     case 'a':
         tool->read_ahead = (unsigned)number;
+        break;
+    case 'w':
+        options->write_through = true;
         break;
     case 'S':
         tool->speed = number;

@@ -181,12 +181,6 @@ static void start(void *data, struct fuse_conn_info *conn)
                                    FUSE_CAP_NO_OPEN_SUPPORT | FUSE_CAP_NO_OPENDIR_SUPPORT);
 }
 
-static void destroyed(void *data)
-{
-    struct fuse_door *door = data;
-    atomic_store(&door->destroyed, true);
-}
-
 static void not_opened(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
 {
     fuse_reply_err(request, ENOSYS);
@@ -221,7 +215,6 @@ static void no_xattrs(fuse_req_t request, fuse_ino_t ino, size_t size)
  * has (EOPNOTSUPP, ENOTTY) and asks no more; flushing, too: it has nothing left to do. */
 static const struct fuse_lowlevel_ops operations = {
     .init = start,
-    .destroy = destroyed,
     .lookup = door_lookup,
     .forget = door_forget,
     .forget_multi = door_forget_many,
@@ -327,9 +320,7 @@ static void *work(void *data)
             door_tell_kernel(door);
     if (!atomic_load(&door->ending)) {
         if (r == -ENODEV)
-            door_ended(door, FUSE_DOOR_UNMOUNTED, "%s",
-                       atomic_load(&door->destroyed) ? "it was unmounted"
-                                                     : "the connection was aborted");
+            door_ended(door, FUSE_DOOR_UNMOUNTED, "it was unmounted, or its connection aborted");
         else
             door_ended(door, FUSE_DOOR_FAILED, "read requests: %s", strerror(-r));
         end_threads(door);

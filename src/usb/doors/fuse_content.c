@@ -142,6 +142,10 @@ void door_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *status, int c
     unsigned what = 0;
     if (!door_is_writable(request))
         return;
+    if (changes & FUSE_SET_ATTR_SIZE && atomic_load(&node->stale) > 0) {
+        fuse_reply_err(request, ESTALE);
+        return;
+    }
     int r = door->volume->ops->node_facts(door->volume, node->node, &now, &err);
     struct node_facts facts = now;
     if (r == 0 && !may_change(door, status, changes))

@@ -63,7 +63,7 @@ struct fuse_door {
     int work;        /* eventfd, counts what the kernel must forget */
     bool write_back; /* the kernel gathers what is written, and knows the sizes of files best */
     pthread_mutex_t order; /* held from the reading of a request until a write has its room */
-    atomic_bool ending, quiet, gone, told, warned, destroyed;
+    atomic_bool ending, quiet, gone, told, warned;
     pthread_t *threads;
     unsigned thread_count;
 

@@ -48,7 +48,7 @@ static int fill_entry(struct fuse_door *door, struct node *node, fuse_ino_t pare
     }
     *ret_entry = (struct fuse_entry_param){
         .ino = door_ino(door, door_node_take(door, node, facts.type, parent, name)),
-        .attr_timeout = DOOR_BELIEF,
+        .attr_timeout = believed ? DOOR_BELIEF : 0,
         .entry_timeout = believed ? DOOR_BELIEF : 0,
     };
     door_attributes(door, &facts, &ret_entry->attr);
