@@ -32,13 +32,6 @@ static inline uint16_t unit_upper(uint16_t unit)
 }
 uint16_t unit_lower(uint16_t unit); /* of what code pages have */
 
-/* How many units. -EINVAL: it is no UTF-8; -ENAMETOOLONG: more than UNITS_MAX. */
-int units_from_utf8(const char *text, uint16_t units[static UNITS_MAX]);
-
-/* With a NUL at the end, at most 3 bytes a unit and one. False: surrogates without their partner.
- */
-bool units_to_utf8(const uint16_t *units, unsigned length, char *ret_text);
-
 bool units_same(const uint16_t *a, unsigned a_length, const uint16_t *b, unsigned b_length);
 uint32_t units_hash(const uint16_t *units, unsigned length); /* of the upper case */
 

@@ -10,6 +10,7 @@
 #include "fat_names.h"
 #include "kinds.h"
 #include "times.h"
+#include "utf16.h"
 
 #define VOLUME(base) ((struct fat_volume *)(base))
 #define NODE(base) ((struct fat_node *)(base))
@@ -224,8 +225,9 @@ static int tell_entries(struct fat_volume *volume, struct fat_node *folder, uint
     uint32_t slot = cookie < FAT_SLOTS_MOST ? (uint32_t)cookie : FAT_SLOTS_MOST;
     int r = 0;
     while ((r = fat_folder_next(volume, folder, &slot, &entry, err)) == 1) {
-        if (entry.offset == volume->journal_entry || !units_to_utf8(entry.name, entry.length, name))
+        if (entry.offset == volume->journal_entry)
             continue;
+        utf8_from_utf16(entry.name, entry.length, name);
         enum node_type type = entry.raw[ENTRY_ATTRIBUTES] & FAT_FOLDER ? NODE_FOLDER : NODE_FILE;
         uint64_t number = nodes_number(&volume->nodes, entry.offset / FAT_ENTRY + NODE_ROOT + 1);
         if (!tell(name, number, type, slot, data))

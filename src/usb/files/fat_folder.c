@@ -120,10 +120,8 @@ static void take_long(struct assembly *assembly, const uint8_t *raw, uint32_t sl
 static bool has_its_long_name(const struct assembly *assembly, const uint8_t *raw,
                               const struct fat_entry *entry)
 {
-    char text[VOLUME_NAME_MAX + 1];
     return assembly->begun && assembly->next == 0 && assembly->sum == fat_short_sum(raw) &&
-           fat_name_may_be_shown(entry->name, entry->length) &&
-           units_to_utf8(entry->name, entry->length, text);
+           fat_name_may_be_shown(entry->name, entry->length);
 }
 
 static bool is_dot(const uint8_t *raw)

@@ -1,36 +1,13 @@
 /* The boot sector, as Microsoft's FAT specification has it (2004): everything is compared with what
  * it may be and with the medium before it is used. */
-#include "fat.h"
+#include "fat_layout.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include <block/bytes.h>
 
-enum {
-    BOOT_SECTOR_SIZE = 11,
-    BOOT_CLUSTER_SECTORS = 13,
-    BOOT_RESERVED = 14,
-    BOOT_TABLES = 16,
-    BOOT_ROOT_SLOTS = 17,
-    BOOT_SECTORS_16 = 19,
-    BOOT_MEDIA = 21,
-    BOOT_TABLE_SECTORS_16 = 22,
-    BOOT_SECTORS_32 = 32,
-    BOOT_TABLE_SECTORS_32 = 36,
-    BOOT_EXTENDED_FLAGS = 40,
-    BOOT_VERSION = 42,
-    BOOT_ROOT_CLUSTER = 44,
-    BOOT_INFO = 48,
-    BOOT_BACKUP = 50,
-    BOOT_FLAGS_16 = 37,
-    BOOT_FLAGS_32 = 65,
-    TABLES_MOST = 4,
-    CLUSTER_MOST = 256 << 10,
-    CLUSTERS_MOST_12 = 4084,
-    CLUSTERS_MOST_16 = 65524,
-    CLUSTERS_MOST_32 = 0x0FFFFFF5,
-};
+enum { TABLES_MOST = 4 };
 
 static bool is_power(uint32_t value, uint32_t low, uint32_t high)
 {
@@ -44,10 +21,10 @@ static bool is_media(uint8_t media)
 
 bool fat_probe(const uint8_t *sector, size_t size)
 {
-    if (size < 512)
+    if (size < BOOT_SIZE)
         return false;
     uint32_t sector_size = get_le16(sector + BOOT_SECTOR_SIZE);
-    return is_power(sector_size, 512, 4096) && is_power(sector[BOOT_CLUSTER_SECTORS], 1, 128) &&
+    return is_power(sector_size, 512, 4096) && is_power(sector[BOOT_CLUSTER_SECTORS], 1, FAT_CLUSTER_SECTORS_MOST) &&
            get_le16(sector + BOOT_RESERVED) > 0 && sector[BOOT_TABLES] > 0 &&
            sector[BOOT_TABLES] <= TABLES_MOST && is_media(sector[BOOT_MEDIA]);
 }
@@ -101,8 +78,8 @@ static int find_kind(bool is_fat32, struct fat_layout *layout, struct error *err
     if (is_fat32)
         layout->kind = VOLUME_FAT32;
     else
-        layout->kind = layout->clusters <= CLUSTERS_MOST_12 ? VOLUME_FAT12 : VOLUME_FAT16;
-    if (layout->clusters > (is_fat32 ? CLUSTERS_MOST_32 : CLUSTERS_MOST_16))
+        layout->kind = layout->clusters <= FAT12_CLUSTERS_MOST ? VOLUME_FAT12 : VOLUME_FAT16;
+    if (layout->clusters > (is_fat32 ? FAT32_CLUSTERS_MOST : FAT16_CLUSTERS_MOST))
         return impossible(err, "more clusters than the kind can have");
     unsigned bits = layout->kind == VOLUME_FAT12 ? 12 : layout->kind == VOLUME_FAT16 ? 16 : 32;
     if (layout->table_size * 8 / bits < (uint64_t)layout->clusters + FAT_FIRST)
@@ -119,7 +96,7 @@ static int read_common(const uint8_t *sector, uint64_t medium_size, struct fat_l
     bool is_fat32 = table == 0;
     layout->sector_size = sector_size;
     layout->cluster_size = sector[BOOT_CLUSTER_SECTORS] * sector_size;
-    if (layout->cluster_size > CLUSTER_MOST)
+    if (layout->cluster_size > FAT_CLUSTER_MOST)
         return impossible(err, "clusters of more than 256 KiB");
     if (sectors == 0)
         sectors = get_le32(sector + BOOT_SECTORS_32);
@@ -153,7 +130,7 @@ int fat_layout_read(const uint8_t *sector, uint64_t medium_size, struct fat_layo
                     struct error *err)
 {
     struct fat_layout layout = {0};
-    if (!fat_probe(sector, 512))
+    if (!fat_probe(sector, BOOT_SIZE))
         return impossible(err, "it is none of FAT");
     int r = read_common(sector, medium_size, &layout, err);
     if (r != 0)
@@ -161,4 +138,14 @@ int fat_layout_read(const uint8_t *sector, uint64_t medium_size, struct fat_layo
     read_extension(sector, &layout);
     *ret = layout;
     return 0;
+}
+
+void fat_info_make(uint32_t free, uint32_t next, uint8_t ret[static BOOT_SIZE])
+{
+    memset(ret, 0, BOOT_SIZE);
+    put_le32(ret, INFO_LEAD);
+    put_le32(ret + INFO_AT, INFO_MAGIC);
+    put_le32(ret + INFO_AT + 4, free);
+    put_le32(ret + INFO_AT + 8, next);
+    put_le16(ret + BOOT_SIGNATURE, 0xAA55);
 }

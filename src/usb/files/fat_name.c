@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "utf16.h"
+
 enum { CASE_BASE = 0x08, CASE_EXTENSION = 0x10, BASE = 8, EXTENSION = 3, PLAIN_TRIES = 4 };
 
 static bool is_forbidden(uint16_t unit)
@@ -24,11 +26,11 @@ bool fat_name_may_be_shown(const uint16_t *units, unsigned length)
 
 int fat_name_check(const char *name, uint16_t units[static UNITS_MAX], struct error *err)
 {
-    int length = units_from_utf8(name, units);
+    int length = utf16_from_utf8(name, units, UNITS_MAX);
     if (length == -ENAMETOOLONG)
         return error_set(err, length, "the name is longer than 255 characters");
     if (length < 0)
-        return error_set(err, length, "the name is not UTF-8");
+        return error_set(err, -EINVAL, "the name is not UTF-8");
     if (length == 0 || units[length - 1] == '.' || units[length - 1] == ' ')
         return error_set(err, -EINVAL, "FAT keeps no name that is empty or ends with '.' or ' '");
     for (int i = 0; i < length; i++)
@@ -182,7 +184,7 @@ int fat_label_make(const struct code_page *page, const char *label, uint8_t ret[
                    struct error *err)
 {
     uint16_t units[UNITS_MAX];
-    int length = units_from_utf8(label, units);
+    int length = utf16_from_utf8(label, units, UNITS_MAX);
     if (length < 0 || length > 11)
         return error_set(err, -EINVAL, "a label of FAT has at most 11 characters");
     memset(ret, ' ', 11);
@@ -209,7 +211,6 @@ void fat_label_text(const struct code_page *page, const uint8_t label[static 11]
         uint16_t unit = code_page_unit(page, byte);
         units[i] = unit < 0x20 ? '_' : unit;
     }
-    if (!units_to_utf8(units, length, text))
-        text[0] = '\0';
+    utf8_from_utf16(units, length, text);
     snprintf(ret, size, "%s", text);
 }

@@ -9,11 +9,12 @@
 
 #include "fat_names.h"
 #include "times.h"
+#include "utf16.h"
 
 static bool is_journal_name(const uint16_t *units, unsigned length)
 {
     uint16_t name[UNITS_MAX];
-    int count = units_from_utf8("CLOCHE.JNL", name);
+    int count = utf16_from_utf8("CLOCHE.JNL", name, UNITS_MAX);
     return units_same(units, length, name, (unsigned)count);
 }
 
@@ -37,7 +38,7 @@ int fat_find(struct fat_volume *volume, struct fat_node *folder, const char *nam
     uint16_t units[UNITS_MAX];
     if (folder->type != NODE_FOLDER)
         return error_set(err, -ENOTDIR, "not a folder");
-    int length = units_from_utf8(name, units);
+    int length = utf16_from_utf8(name, units, UNITS_MAX);
     if (length == -ENAMETOOLONG)
         return error_set(err, length, "the name is longer than 255 characters");
     if (folder->removed || length < 0)

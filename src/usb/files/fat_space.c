@@ -1,5 +1,5 @@
 /* Which clusters are free: a bit for each, counted from the table before the first change. */
-#include "fat.h"
+#include "fat_layout.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -9,12 +9,7 @@
 #include <base/alloc.h>
 #include <block/bytes.h>
 
-enum {
-    COUNT_PIECE = 256 << 10, /* bytes of the table */
-    INFO_LEAD = 0x41615252,
-    INFO_MAGIC = 0x61417272,
-    INFO_AT = 484,
-};
+enum { COUNT_PIECE = 256 << 10 /* bytes of the table */ };
 
 static bool is_used(const struct fat_volume *volume, uint32_t cluster)
 {

@@ -5,6 +5,7 @@
 
 #include "exfat_check.h"
 #include "exfat_format.h"
+#include "fat_format.h"
 #include "kinds.h"
 
 enum { BOOT = 512 };
@@ -31,10 +32,8 @@ const char *volume_kind_name(enum volume_kind kind)
 
 int volume_format(struct medium *medium, const struct format_options *options, struct error *err)
 {
-    if (options->kind == VOLUME_EXFAT)
-        return exfat_format(medium, options, err);
-    return error_set(err, -EOPNOTSUPP, "volumes of %s are not formatted, only exfat",
-                     volume_kind_name(options->kind));
+    return options->kind == VOLUME_EXFAT ? exfat_format(medium, options, err)
+                                         : fat_format(medium, options, err);
 }
 
 int volume_check(struct medium *medium, const struct check_options *options, volume_finding found,
