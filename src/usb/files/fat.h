@@ -187,6 +187,8 @@ int fat_table_raw(struct medium *medium, const struct fat_layout *layout, uint32
 uint32_t fat_table_meaning(const struct fat_layout *layout, uint32_t value);
 uint32_t fat_table_word(const struct fat_layout *layout, uint32_t meaning);
 
+uint64_t fat_table_start(const struct fat_layout *layout, unsigned table);
+
 /* Within an update. Of count clusters each leads to the next, the last one to `last`. */
 int fat_table_link(struct medium *medium, const struct fat_layout *layout, uint32_t first,
                    uint32_t count, uint32_t last, struct error *err);
@@ -256,6 +258,18 @@ void fat_entry_set_first(const struct fat_layout *layout, uint8_t *raw, uint32_t
 int fat_slot_read(struct fat_volume *volume, struct fat_node *folder, uint32_t slot, uint8_t *raw,
                   uint64_t *ret_offset, struct error *err);
 
+/* A long name while its parts arrive. */
+struct fat_assembly {
+    unsigned next; /* the order of the part that must come; 0: the short entry */
+    bool begun;
+    uint8_t sum;
+    uint32_t first;
+};
+/* Slots one after the other, from those that are zeros in assembly on. True: this one ends a
+ * file's; then entry is complete but for its offset. */
+bool fat_take_slot(struct fat_volume *volume, struct fat_assembly *assembly, uint32_t slot,
+                   const uint8_t *raw, struct fat_entry *entry);
+
 /* The next file or folder from *slot on, which is moved behind it. 1, 0: no more. */
 int fat_folder_next(struct fat_volume *volume, struct fat_node *folder, uint32_t *slot,
                     struct fat_entry *ret_entry, struct error *err);
@@ -292,6 +306,8 @@ int fat_mount(struct medium *medium, const struct volume_options *options,
               struct volume **ret_volume, struct error *err);
 int fat_unmount(struct volume *volume, struct error *err);
 int fat_start_writing(struct fat_volume *volume, struct error *err);
+/* The same for a repair: neither a journal is made, nor is it marked as in use. */
+int fat_start_repair(struct fat_volume *volume, struct error *err);
 int fat_find_label(struct fat_volume *volume, uint32_t *ret_slot, uint8_t *raw,
                    uint64_t *ret_offset, struct error *err);
 

@@ -74,20 +74,12 @@ int fat_slot_read(struct fat_volume *volume, struct fat_node *folder, uint32_t s
 
 /* Reading entries. */
 
-/* A long name while its parts arrive. */
-struct assembly {
-    unsigned next; /* the order of the part that must come; 0: the short entry */
-    bool begun;
-    uint8_t sum;
-    uint32_t first;
-};
-
-static void take_long(struct assembly *assembly, const uint8_t *raw, uint32_t slot,
+static void take_long(struct fat_assembly *assembly, const uint8_t *raw, uint32_t slot,
                       struct fat_entry *entry)
 {
     unsigned order = raw[0] & 0xBF; /* without LONG_LAST */
     if (raw[0] & LONG_LAST) {
-        *assembly = (struct assembly){
+        *assembly = (struct fat_assembly){
             .begun = order >= 1 && order <= FAT_LONG_MOST,
             .next = order,
             .sum = raw[LONG_SUM],
@@ -117,7 +109,7 @@ static void take_long(struct assembly *assembly, const uint8_t *raw, uint32_t sl
         assembly->begun = false;
 }
 
-static bool has_its_long_name(const struct assembly *assembly, const uint8_t *raw,
+static bool has_its_long_name(const struct fat_assembly *assembly, const uint8_t *raw,
                               const struct fat_entry *entry)
 {
     return assembly->begun && assembly->next == 0 && assembly->sum == fat_short_sum(raw) &&
@@ -129,9 +121,8 @@ static bool is_dot(const uint8_t *raw)
     return memcmp(raw, ".          ", 11) == 0 || memcmp(raw, "..         ", 11) == 0;
 }
 
-/* Whether this slot ends a file's entries; then ret is complete. */
-static bool take_slot(struct fat_volume *volume, struct assembly *assembly, uint32_t slot,
-                      const uint8_t *raw, struct fat_entry *entry)
+bool fat_take_slot(struct fat_volume *volume, struct fat_assembly *assembly, uint32_t slot,
+                   const uint8_t *raw, struct fat_entry *entry)
 {
     uint8_t attributes = raw[ENTRY_ATTRIBUTES] & FAT_ATTRIBUTES;
     if (raw[0] != FAT_DELETED && attributes == FAT_LONG) {
@@ -154,14 +145,14 @@ static bool take_slot(struct fat_volume *volume, struct assembly *assembly, uint
 int fat_folder_next(struct fat_volume *volume, struct fat_node *folder, uint32_t *slot,
                     struct fat_entry *ret_entry, struct error *err)
 {
-    struct assembly assembly = {0};
+    struct fat_assembly assembly = {0};
     uint8_t raw[FAT_ENTRY];
     for (;;) {
         int r = fat_slot_read(volume, folder, *slot, raw, &ret_entry->offset, err);
         if (r <= 0 || raw[0] == 0)
             return r < 0 ? r : 0;
         uint32_t at = (*slot)++;
-        if (take_slot(volume, &assembly, at, raw, ret_entry))
+        if (fat_take_slot(volume, &assembly, at, raw, ret_entry))
             return 1;
     }
 }

@@ -138,11 +138,11 @@ static int choose_cluster(struct formatting *work, struct error *err)
     uint32_t most = least * FAT_CLUSTER_SECTORS_MOST;
     if (most > CLUSTER_USUAL_MOST)
         most = CLUSTER_USUAL_MOST;
-    while (cluster < most && (!lay_out(work, cluster) ||
-                              work->layout.clusters > most_of(work->layout.kind)))
+    while (cluster < most &&
+           (!lay_out(work, cluster) || work->layout.clusters > most_of(work->layout.kind)))
         cluster *= 2;
-    while (cluster > least && (!lay_out(work, cluster) ||
-                               work->layout.clusters < least_of(work->layout.kind)))
+    while (cluster > least &&
+           (!lay_out(work, cluster) || work->layout.clusters < least_of(work->layout.kind)))
         cluster /= 2;
     return lay_out(work, cluster) && fits(work) ? 0 : does_not_fit(work, cluster, err);
 }
@@ -158,8 +158,7 @@ static int use_cluster(struct formatting *work, uint32_t cluster, struct error *
     return lay_out(work, cluster) && fits(work) ? 0 : does_not_fit(work, cluster, err);
 }
 
-static int prepare(struct formatting *work, const struct format_options *options,
-                   struct error *err)
+static int prepare(struct formatting *work, const struct format_options *options, struct error *err)
 {
     uint32_t sector_size = medium_sector_size(work->medium);
     uint64_t size = medium_size(work->medium), sectors = size / sector_size;
@@ -167,9 +166,9 @@ static int prepare(struct formatting *work, const struct format_options *options
         return error_set(err, -EINVAL, "%s counts at most %u sectors %s it",
                          volume_kind_name(options->kind), UINT32_MAX,
                          sectors > UINT32_MAX ? "in" : "before");
-    uint32_t slots = options->kind == VOLUME_FAT32                      ? 0
+    uint32_t slots = options->kind == VOLUME_FAT32                     ? 0
                      : options->kind == VOLUME_FAT12 && size <= FLOPPY ? ROOT_SLOTS_FLOPPY
-                                                                        : ROOT_SLOTS;
+                                                                       : ROOT_SLOTS;
     work->hidden = (uint32_t)options->hidden;
     work->layout = (struct fat_layout){
         .kind = options->kind,
@@ -227,8 +226,8 @@ static int write_tables(struct formatting *work, struct error *err)
     size_t size = layout->kind == VOLUME_FAT12 ? 3 : layout->kind == VOLUME_FAT16 ? 4 : 12;
     if (layout->kind == VOLUME_FAT32)
         first[3] = first[7] = 0x0F;
-    int r = medium_zero_content(work->medium, layout->table_offset, TABLES * layout->table_size,
-                                err);
+    int r =
+        medium_zero_content(work->medium, layout->table_offset, TABLES * layout->table_size, err);
     for (unsigned table = 0; r == 0 && table < TABLES; table++)
         r = write_bytes(work, layout->table_offset + table * layout->table_size, first, size, err);
     return r;
@@ -242,10 +241,9 @@ static int write_root(struct formatting *work, struct error *err)
     uint8_t entry[FAT_ENTRY] = {0};
     memcpy(entry, work->label, sizeof(work->label));
     entry[ENTRY_ATTRIBUTES] = FAT_LABEL;
-    int r = medium_zero_content(work->medium, offset,
-                                fixed ? (uint64_t)layout->root_slots * FAT_ENTRY
-                                      : layout->cluster_size,
-                                err);
+    int r = medium_zero_content(
+        work->medium, offset,
+        fixed ? (uint64_t)layout->root_slots * FAT_ENTRY : layout->cluster_size, err);
     return r == 0 && work->has_label ? write_bytes(work, offset, entry, sizeof(entry), err) : r;
 }
 

@@ -24,7 +24,8 @@ bool fat_probe(const uint8_t *sector, size_t size)
     if (size < BOOT_SIZE)
         return false;
     uint32_t sector_size = get_le16(sector + BOOT_SECTOR_SIZE);
-    return is_power(sector_size, 512, 4096) && is_power(sector[BOOT_CLUSTER_SECTORS], 1, FAT_CLUSTER_SECTORS_MOST) &&
+    return is_power(sector_size, 512, 4096) &&
+           is_power(sector[BOOT_CLUSTER_SECTORS], 1, FAT_CLUSTER_SECTORS_MOST) &&
            get_le16(sector + BOOT_RESERVED) > 0 && sector[BOOT_TABLES] > 0 &&
            sector[BOOT_TABLES] <= TABLES_MOST && is_media(sector[BOOT_MEDIA]);
 }

@@ -163,6 +163,26 @@ int fat_create(struct fat_volume *volume, struct fat_node *folder, const char *n
     return r == 0 ? fat_node_of(volume, &made, ret, err) : r;
 }
 
+int fat_adopt(struct fat_volume *volume, struct fat_node *folder, const char *name, uint32_t first,
+              uint32_t size, struct error *err)
+{
+    struct fat_new_entry entry;
+    uint16_t units[UNITS_MAX];
+    uint64_t offset = 0;
+    int length = check_absent(volume, folder, name, units, err);
+    if (length < 0)
+        return length;
+    int r = fat_folder_prepare(volume, folder, units, (unsigned)length, &entry, err);
+    if (r != 0)
+        return r;
+    uint8_t *raw = entry.raw[entry.count - 1];
+    raw[ENTRY_ATTRIBUTES] = FAT_ARCHIVE;
+    set_times(volume, raw, clock_now());
+    fat_entry_set_first(&volume->layout, raw, first);
+    put_le32(raw + ENTRY_SIZE, size);
+    return write_new(volume, folder, &entry, 0, &offset, err);
+}
+
 /* Something that is about to go: its node, how many of its clusters go with the entry. */
 struct leaving {
     struct fat_entry entry;

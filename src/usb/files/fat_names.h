@@ -10,6 +10,9 @@ int fat_find(struct fat_volume *volume, struct fat_node *folder, const char *nam
 
 int fat_create(struct fat_volume *volume, struct fat_node *folder, const char *name,
                enum node_type type, struct fat_node **ret, struct error *err);
+/* A file of clusters that are a chain already, of `size` bytes: one update. */
+int fat_adopt(struct fat_volume *volume, struct fat_node *folder, const char *name, uint32_t first,
+              uint32_t size, struct error *err);
 int fat_remove(struct fat_volume *volume, struct fat_node *folder, const char *name,
                enum node_type type, struct error *err);
 int fat_rename(struct fat_volume *volume, struct fat_node *folder, const char *name,

@@ -272,6 +272,15 @@ int fat_start_writing(struct fat_volume *volume, struct error *err)
     return r;
 }
 
+int fat_start_repair(struct fat_volume *volume, struct error *err)
+{
+    if (volume->read_only)
+        return error_set(err, -EROFS, "the volume is read-only");
+    int r = fat_space_count(volume, err);
+    volume->started = r == 0;
+    return r;
+}
+
 int fat_unmount(struct volume *base, struct error *err)
 {
     struct fat_volume *volume = (struct fat_volume *)base;

@@ -119,7 +119,7 @@ static void put_word(const struct fat_layout *layout, uint32_t cluster, uint8_t 
     }
 }
 
-static uint64_t table_start(const struct fat_layout *layout, unsigned table)
+uint64_t fat_table_start(const struct fat_layout *layout, unsigned table)
 {
     return layout->table_offset + table * layout->table_size;
 }
@@ -129,7 +129,7 @@ int fat_table_raw(struct medium *medium, const struct fat_layout *layout, uint32
 {
     uint8_t bytes[4] = {0};
     size_t size = layout->kind == VOLUME_FAT32 ? 4 : 2;
-    uint64_t offset = table_start(layout, layout->active) + place(layout, cluster);
+    uint64_t offset = fat_table_start(layout, layout->active) + place(layout, cluster);
     int r = medium_read(medium, offset, bytes, size, err);
     if (r == 0)
         *ret_value = word_at(layout, cluster, bytes);
@@ -175,14 +175,14 @@ static int change(struct medium *medium, const struct fat_layout *layout, unsign
         uint64_t at = place(layout, cluster);
         size_t size = (size_t)(place(layout, cluster + part - 1) - at) +
                       (layout->kind == VOLUME_FAT32 ? 4 : 2);
-        r = medium_read(medium, table_start(layout, table) + at, piece, size, err);
+        r = medium_read(medium, fat_table_start(layout, table) + at, piece, size, err);
         for (uint32_t i = 0; r == 0 && i < part; i++) {
             bool leads = chain && done + i + 1 < count;
             put_word(layout, cluster + i, piece + (place(layout, cluster + i) - at),
                      leads ? cluster + i + 1 : end);
         }
         if (r == 0)
-            r = medium_write(medium, table_start(layout, table) + at, piece, size, err);
+            r = medium_write(medium, fat_table_start(layout, table) + at, piece, size, err);
     }
     return r;
 }
