@@ -317,6 +317,12 @@ int medium_settle(struct medium *medium, struct error *err)
     return r;
 }
 
+bool medium_rests(struct medium *medium, uint64_t now_ms)
+{
+    return atomic_load(&medium->changes) == medium->tick_changes &&
+           now_ms - medium->tick_ms >= MEDIUM_IDLE_MS;
+}
+
 int medium_tick(struct medium *medium, uint64_t now_ms, struct error *err)
 {
     if (medium->read_only || atomic_load(&medium->failed))

@@ -386,6 +386,12 @@ static int op_set_label(struct volume *volume, const char *label, struct error *
     return finish(of(volume), r);
 }
 
+static int op_rest(struct volume *volume, struct error *err)
+{
+    pthread_rwlock_wrlock(&of(volume)->lock);
+    return finish(of(volume), exfat_rest(of(volume), err));
+}
+
 const struct volume_ops exfat_ops = {
     .name = "exfat",
     .probe = exfat_probe,
@@ -407,4 +413,5 @@ const struct volume_ops exfat_ops = {
     .reserve = op_reserve,
     .wrote = op_wrote,
     .set_label = op_set_label,
+    .rest = op_rest,
 };

@@ -98,6 +98,7 @@ struct exfat_volume {
     struct nodes nodes;
     struct exfat_node *root;
     bool read_only, started;
+    bool marked; /* as in use, on the medium */
     atomic_bool damaged;
     bool dirty_before; /* when it was mounted, and not by us */
     uint8_t percent;
@@ -255,5 +256,7 @@ int exfat_mount(struct medium *medium, const struct volume_options *options,
                 struct volume **ret_volume, struct error *err);
 int exfat_unmount(struct volume *volume, struct error *err);
 int exfat_start_writing(struct exfat_volume *volume, struct error *err);
+/* Marks it as not in use until the next change; the lock is held to write. */
+int exfat_rest(struct exfat_volume *volume, struct error *err);
 
 #endif

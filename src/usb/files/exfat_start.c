@@ -404,25 +404,30 @@ static int use_journal(struct exfat_volume *volume, struct error *err)
                           volume->journal.size, err);
 }
 
+static int prepare_writing(struct exfat_volume *volume, struct error *err)
+{
+    int r = exfat_space_read(volume, err);
+    if (r == 0)
+        r = exfat_runs_load(volume, volume->root, UINT64_MAX, err);
+    return r == 0 ? use_journal(volume, err) : r;
+}
+
 int exfat_start_writing(struct exfat_volume *volume, struct error *err)
 {
-    if (volume->started)
+    if (volume->started && volume->marked)
         return 0;
     if (volume->read_only || volume->damaged)
         return error_set(err, -EROFS,
                          volume->damaged ? "the volume is damaged" : "the volume is read-only");
-    int r = exfat_space_read(volume, err);
-    if (r == 0)
-        r = exfat_runs_load(volume, volume->root, UINT64_MAX, err);
-    if (r == 0)
-        r = use_journal(volume, err);
+    int r = volume->started ? 0 : prepare_writing(volume, err);
+    volume->started |= r == 0;
     if (r == 0)
         r = exfat_begin(volume, 1, err);
     if (r == 0)
         r = exfat_finish(volume, write_flags(volume, true, err), err);
     if (r == 0)
         r = medium_settle(exfat_medium(volume), err);
-    volume->started = r == 0;
+    volume->marked = r == 0;
     return r;
 }
 
@@ -434,6 +439,15 @@ static int mark_clean(struct exfat_volume *volume, struct error *err)
     if (r == 0)
         r = exfat_finish(volume, write_flags(volume, volume->dirty_before, err), err);
     return r == 0 ? medium_settle(exfat_medium(volume), err) : r;
+}
+
+int exfat_rest(struct exfat_volume *volume, struct error *err)
+{
+    if (!volume->marked || volume->damaged)
+        return 0;
+    int r = mark_clean(volume, err);
+    volume->marked = r != 0;
+    return r;
 }
 
 int exfat_unmount(struct volume *volume, struct error *err)

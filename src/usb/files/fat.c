@@ -367,6 +367,12 @@ static int set_label(struct volume *base, const char *label, struct error *err)
     return unlock(volume, r);
 }
 
+static int rest(struct volume *base, struct error *err)
+{
+    pthread_rwlock_wrlock(&VOLUME(base)->lock);
+    return unlock(VOLUME(base), fat_rest(VOLUME(base), err));
+}
+
 const struct volume_ops fat_ops = {
     .name = "fat",
     .probe = fat_probe,
@@ -388,4 +394,5 @@ const struct volume_ops fat_ops = {
     .reserve = reserve,
     .wrote = wrote,
     .set_label = set_label,
+    .rest = rest,
 };

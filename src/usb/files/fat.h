@@ -140,6 +140,7 @@ struct fat_volume {
     struct nodes nodes;
     struct fat_node *root;
     bool read_only, started;
+    bool marked; /* as in use, on the medium */
     atomic_bool damaged;
     bool was_dirty; /* when it was mounted */
     bool ours;      /* ... by us, and the journal was believed */
@@ -306,7 +307,9 @@ int fat_mount(struct medium *medium, const struct volume_options *options,
               struct volume **ret_volume, struct error *err);
 int fat_unmount(struct volume *volume, struct error *err);
 int fat_start_writing(struct fat_volume *volume, struct error *err);
-/* The same for a repair: neither a journal is made, nor is it marked as in use. */
+/* Marks it as not in use until the next change; volume->lock is held to write. */
+int fat_rest(struct fat_volume *volume, struct error *err);
+/* Starting for a repair: neither a journal is made, nor is it marked as in use. */
 int fat_start_repair(struct fat_volume *volume, struct error *err);
 int fat_find_label(struct fat_volume *volume, uint32_t *ret_slot, uint8_t *raw,
                    uint64_t *ret_offset, struct error *err);

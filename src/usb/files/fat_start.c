@@ -261,14 +261,28 @@ int fat_start_writing(struct fat_volume *volume, struct error *err)
         return error_set(err, -EROFS, "the volume is read-only");
     if (volume->damaged)
         return error_set(err, -EROFS, "the volume is damaged: it takes no more writes");
-    if (volume->started)
+    if (volume->started && volume->marked)
         return 0;
-    int r = fat_space_count(volume, err);
-    if (r == 0)
+    int r = volume->started ? 0 : fat_space_count(volume, err);
+    if (r == 0 && !volume->started)
         r = open_journal(volume, err);
+    volume->started |= r == 0;
     if (r == 0)
         r = mark(volume, true, err);
-    volume->started = r == 0;
+    if (r == 0)
+        r = medium_settle(fat_medium(volume), err);
+    volume->marked = r == 0;
+    return r;
+}
+
+int fat_rest(struct fat_volume *volume, struct error *err)
+{
+    if (!volume->marked || volume->damaged || (volume->was_dirty && !volume->ours))
+        return 0;
+    int r = mark(volume, false, err);
+    if (r == 0)
+        r = medium_settle(fat_medium(volume), err);
+    volume->marked = r != 0;
     return r;
 }
 
@@ -277,7 +291,7 @@ int fat_start_repair(struct fat_volume *volume, struct error *err)
     if (volume->read_only)
         return error_set(err, -EROFS, "the volume is read-only");
     int r = fat_space_count(volume, err);
-    volume->started = r == 0;
+    volume->started = volume->marked = r == 0;
     return r;
 }
 

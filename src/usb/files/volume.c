@@ -20,3 +20,9 @@ int volume_mount(struct medium *medium, const struct volume_options *options,
             return kinds[i]->mount(medium, options, ret_volume, err);
     return r == 0 ? error_set(err, -EMEDIUMTYPE, "there is no volume that we know") : r;
 }
+
+int volume_tick(struct volume *volume, uint64_t now_ms, struct error *err)
+{
+    int r = medium_tick(volume->medium, now_ms, err);
+    return r == 0 && medium_rests(volume->medium, now_ms) ? volume->ops->rest(volume, err) : r;
+}

@@ -71,6 +71,9 @@ int medium_sync(struct medium *medium, struct error *err);
 enum { MEDIUM_COMMIT_MS = 1000, MEDIUM_IDLE_MS = 2000 };
 int medium_tick(struct medium *medium, uint64_t now_ms, struct error *err);
 
+/* Whether nothing was changed for MEDIUM_IDLE_MS, by the last medium_tick(). */
+bool medium_rests(struct medium *medium, uint64_t now_ms);
+
 /* Updates are numbered by what becomes durable together. Clusters that an update has freed may be
  * given away as content when it is durable, not before: else the power could bring the file back
  * with the content of another. Those that had metadata (of folders) may be given away when

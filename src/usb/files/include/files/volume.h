@@ -144,11 +144,18 @@ struct volume_ops {
                  struct error *err);
 
     int (*set_label)(struct volume *volume, const char *label, struct error *err);
+
+    /* Nothing was changed for a while: until the next change, what is on the medium says that the
+     * volume is not in use, so that other systems take it as it is when it is pulled out. */
+    int (*rest)(struct volume *volume, struct error *err);
 };
 
 /* Finds the kind by the medium's first sector and mounts. -EMEDIUMTYPE: none that we know. */
 int volume_mount(struct medium *medium, const struct volume_options *options,
                  struct volume **ret_volume, struct error *err);
+
+/* Called about once a second: medium_tick(), and rest() when it is time. */
+int volume_tick(struct volume *volume, uint64_t now_ms, struct error *err);
 
 /* The first member of every kind's volume. */
 struct volume {
