@@ -313,8 +313,33 @@ static int wrote(struct volume *base, struct node *file, uint64_t offset, uint64
     return unlock(VOLUME(base), r);
 }
 
-/* The label is an entry of the root folder. The boot sector's own copy stays: nobody reads it when
- * there is the entry. */
+/* The label is an entry of the root folder; in the boot sector and its copy there is another one,
+ * which nobody reads when there is the entry. Within an update. */
+static int write_boot_label(struct fat_volume *volume, const uint8_t *label, struct error *err)
+{
+    const struct fat_layout *layout = &volume->layout;
+    struct medium *medium = fat_medium(volume);
+    if (layout->label_offset == 0)
+        return 0;
+    int r = medium_write(medium, layout->label_offset, label, sizeof(layout->label), err);
+    if (r == 0 && layout->backup_offset != 0)
+        r = medium_write(medium, layout->backup_offset + layout->label_offset, label,
+                         sizeof(layout->label), err);
+    return r;
+}
+
+static int finish_label(struct fat_volume *volume, int r, const uint8_t *label, struct error *err)
+{
+    if (r == 0)
+        r = write_boot_label(volume, label, err);
+    r = fat_finish(volume, r, err);
+    if (r == 0)
+        memcpy(volume->layout.label, label, sizeof(volume->layout.label));
+    fat_index_free(volume->root->index);
+    volume->root->index = NULL;
+    return r;
+}
+
 static int write_label(struct fat_volume *volume, const uint8_t *label, struct error *err)
 {
     struct fat_new_entry entry = {.count = 1};
@@ -330,29 +355,28 @@ static int write_label(struct fat_volume *volume, const uint8_t *label, struct e
     raw[ENTRY_ATTRIBUTES] = FAT_LABEL;
     if (found == 0)
         memset(raw + ENTRY_CASE, 0, FAT_ENTRY - ENTRY_CASE);
-    r = fat_begin(volume, 6, err);
+    r = fat_begin(volume, 8, err);
     if (r != 0)
         return r;
-    r = fat_folder_write(volume, volume->root, &entry, &offset, err);
-    r = fat_finish(volume, r, err);
-    fat_index_free(volume->root->index);
-    volume->root->index = NULL;
-    return r;
+    r = found == 1 ? medium_write(fat_medium(volume), offset, raw, FAT_ENTRY, err)
+                   : fat_folder_write(volume, volume->root, &entry, &offset, err);
+    return finish_label(volume, r, label, err);
 }
 
 static int erase_label(struct fat_volume *volume, struct error *err)
 {
     struct fat_entry entry = {0};
     int r = fat_find_label(volume, &entry.slot, entry.raw, &entry.offset, err);
-    if (r <= 0)
+    if (r < 0)
         return r;
+    bool found = r == 1;
     entry.first = entry.slot;
-    r = fat_begin(volume, 4, err);
-    if (r == 0)
-        r = fat_finish(volume, fat_folder_erase(volume, volume->root, &entry, err), err);
-    fat_index_free(volume->root->index);
-    volume->root->index = NULL;
-    return r;
+    r = fat_begin(volume, 8, err);
+    if (r != 0)
+        return r;
+    if (found)
+        r = fat_folder_erase(volume, volume->root, &entry, err);
+    return finish_label(volume, r, (const uint8_t *)"NO NAME    ", err);
 }
 
 static int set_label(struct volume *base, const char *label, struct error *err)

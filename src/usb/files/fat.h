@@ -59,6 +59,7 @@ enum {
     ENTRY_FIRST_LOW = 26,
     ENTRY_SIZE = 28,
 };
+#define FAT_JOURNAL "CLOCHE.JNL"
 #define FAT_JOURNAL_SHORT "CLOCHE  JNL"
 #define FAT_SIZE_MOST UINT32_MAX /* bytes of a file */
 
@@ -83,7 +84,8 @@ struct fat_layout {
     uint32_t flags_offset;               /* of the byte whose bit 0 says dirty */
     uint32_t id;
     uint8_t label[11], media;
-    bool dirty; /* by the boot sector */
+    uint32_t label_offset; /* of the one in the boot sector; 0: it has none */
+    bool dirty;            /* by the boot sector */
 };
 
 int fat_layout_read(const uint8_t *sector, uint64_t medium_size, struct fat_layout *ret,
@@ -147,6 +149,7 @@ struct fat_volume {
 
     uint64_t journal_entry; /* offset of its entry; 0: there is none */
     uint32_t journal_first, journal_size;
+    bool journal_ours; /* its attributes are those that we give it */
 
     uint64_t *used; /* a bit a cluster: not to be given away; NULL: not counted yet */
     uint32_t free;  /* clusters that are free by the table */

@@ -45,8 +45,10 @@ static void read_extension(const uint8_t *sector, struct fat_layout *layout)
     layout->dirty = extension[0] & 1;
     if (extension[1] == 0x28 || extension[1] == 0x29)
         layout->id = get_le32(extension + 2);
-    if (extension[1] == 0x29)
+    if (extension[1] == 0x29) {
+        layout->label_offset = at + 6;
         memcpy(layout->label, extension + 6, sizeof(layout->label));
+    }
 }
 
 static int read_fat32(const uint8_t *sector, uint32_t reserved, struct fat_layout *layout,

@@ -14,7 +14,7 @@
 static bool is_journal_name(const uint16_t *units, unsigned length)
 {
     uint16_t name[UNITS_MAX];
-    int count = utf16_from_utf8("CLOCHE.JNL", name, UNITS_MAX);
+    int count = utf16_from_utf8(FAT_JOURNAL, name, UNITS_MAX);
     return units_same(units, length, name, (unsigned)count);
 }
 

@@ -10,6 +10,7 @@
 #include <base/clock.h>
 #include <block/bytes.h>
 
+#include "fat_names.h"
 #include "journal_file.h"
 #include "kinds.h"
 
@@ -86,6 +87,8 @@ static void find_journal(struct fat_volume *volume)
         volume->journal_first = first;
         volume->journal_size = size;
         volume->ours = raw[ENTRY_ATTRIBUTES] & FAT_ARCHIVE;
+        volume->journal_ours =
+            (raw[ENTRY_ATTRIBUTES] & (FAT_HIDDEN | FAT_SYSTEM)) == (FAT_HIDDEN | FAT_SYSTEM);
         return;
     }
 }
@@ -126,7 +129,8 @@ int fat_mount(struct medium *medium, const struct volume_options *options,
 static bool is_usable(struct fat_volume *volume)
 {
     uint32_t size = volume->layout.cluster_size, next;
-    if (volume->journal_size % size != 0 || volume->journal_size < MEDIUM_JOURNAL_LEAST ||
+    uint32_t least = journal_file_least(medium_sector_size(fat_medium(volume)));
+    if (volume->journal_size % size != 0 || volume->journal_size < least ||
         volume->journal_size > MEDIUM_JOURNAL_MOST)
         return false;
     uint32_t count = volume->journal_size / size;
@@ -186,7 +190,9 @@ static int make_file(struct fat_volume *volume, uint32_t first, uint32_t count, 
 static int make_journal(struct fat_volume *volume, struct error *err)
 {
     const struct fat_layout *layout = &volume->layout;
-    uint32_t size = journal_file_size(layout->size, layout->cluster_size), first, slot;
+    uint32_t size = journal_file_size(layout->size, layout->cluster_size,
+                                      medium_sector_size(fat_medium(volume)));
+    uint32_t first, slot;
     uint32_t count = size / layout->cluster_size;
     if (count > volume->free / JOURNAL_SHARE || fat_space_contiguous(volume, count, &first) != 0)
         return 0; /* there is no room for one */
@@ -203,6 +209,7 @@ static int make_journal(struct fat_volume *volume, struct error *err)
     return r == -ENOSPC ? 0 : r;
 }
 
+/* One that others have moved, so that it is not in one piece, makes way for a new one. */
 static int open_journal(struct fat_volume *volume, struct error *err)
 {
     if (volume->journal_entry == 0)
@@ -212,9 +219,11 @@ static int open_journal(struct fat_volume *volume, struct error *err)
         return medium_journal(fat_medium(volume),
                               fat_cluster_offset(&volume->layout, volume->journal_first),
                               volume->journal_size, err);
-    volume->damaged = damaged;
     volume->journal_entry = 0; /* a file like any other */
-    return 0;
+    bool gone =
+        volume->journal_ours && fat_remove(volume, volume->root, FAT_JOURNAL, NODE_FILE, NULL) == 0;
+    volume->damaged = damaged;
+    return gone ? make_journal(volume, err) : 0;
 }
 
 /* Whether it is in use. */
