@@ -316,12 +316,78 @@ static void the_power_may_go_at_any_write(void **state)
     }
 }
 
+/* Of a file's entry only; negative errno. */
+static int64_t told_size(struct mounted *mounted, const char *name)
+{
+    struct node *file = NULL;
+    struct node_facts facts = {0};
+    int r = mounted->ops->lookup(mounted->volume, mounted->root, name, &file, NULL);
+    if (r != 0)
+        return r;
+    assert_int_equal(mounted->ops->node_facts(mounted->volume, file, &facts, NULL), 0);
+    mounted->ops->node_drop(mounted->volume, file, 1);
+    return (int64_t)facts.size;
+}
+
+enum { LARGE = 4 << 20 /* bytes: more clusters than one update frees */ };
+
+/* Whatever the moment: the old state or the new one, and nothing is lost. */
+static void check_cut(struct recorder *after, const struct kind *kind, bool replaces)
+{
+    struct mounted m = mount_it(after);
+    int64_t large = told_size(&m, "large"), other = told_size(&m, "other");
+    if (replaces && other == -ENOENT)
+        assert_int_equal(large, 10);
+    else if (large != -ENOENT || replaces)
+        assert_int_equal(large, LARGE);
+    assert_true(other == 10 || large != LARGE);
+    put(&m, m.root, "made afterwards", 1);
+    assert_int_equal(told_size(&m, "cloche.del"), -ENOENT);
+    unmount_it(&m);
+    check_volume(after, kind);
+}
+
+/* "other" replaces it, or goes after it. */
+static void a_large_file_goes_at_once(void **state)
+{
+    const struct kind *kind = &kinds[2];
+    for (int replaces = 0; replaces < 2; replaces++) {
+        struct recorder *recorder = recorder_create(512, SECTORS);
+        struct recorder *after = recorder_create(512, SECTORS);
+        make_volume(recorder, kind);
+        struct mounted m = mount_it(recorder);
+        put(&m, m.root, "large", LARGE);
+        put(&m, m.root, "other", 10);
+        assert_int_equal(medium_settle(m.medium, NULL), 0);
+        recorder_start(recorder);
+        if (replaces) {
+            assert_int_equal(m.ops->rename(m.volume, m.root, "other", m.root, "large", true, NULL),
+                             0);
+        } else {
+            assert_int_equal(m.ops->remove(m.volume, m.root, "large", NODE_FILE, NULL), 0);
+            assert_int_equal(m.ops->remove(m.volume, m.root, "other", NODE_FILE, NULL), 0);
+        }
+        assert_int_equal(told_size(&m, "cloche.del"), -ENOENT);
+        unmount_it(&m);
+        check_volume(recorder, kind);
+        assert_true(recorder_moments(recorder) > 10);
+        for (size_t moment = 0; moment <= recorder_moments(recorder); moment++)
+            for (unsigned loss = 0; loss < 4; loss++) {
+                recorder_cut(recorder, moment, loss, (unsigned)moment, recorder_disk(after));
+                check_cut(after, kind, replaces);
+            }
+        recorder_destroy(after);
+        recorder_destroy(recorder);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(files_are_kept),
         cmocka_unit_test(what_was_removed_stays_while_it_is_held),
         cmocka_unit_test(the_power_may_go_at_any_write),
+        cmocka_unit_test(a_large_file_goes_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,8 @@
  *   fat_folder.c   entries of folders: reading, index, writing
  *   fat_start.c    mount, the first write, unmount
  *   fat_file.c     size and content of files
+ *   fat_names.c    create, rename
+ *   fat_leave.c    remove, and what a rename replaces
  *   fat_node.c     nodes: entries that are held
  *   fat.c          the operations, each with its lock
  *
@@ -293,6 +295,10 @@ struct fat_new_entry {
 /* Finds a short name and room, for which the folder may grow. */
 int fat_folder_prepare(struct fat_volume *volume, struct fat_node *folder, const uint16_t *name,
                        unsigned length, struct fat_new_entry *ret, struct error *err);
+/* The same, but not in slots that are to be used for something else. */
+int fat_folder_room_beside(struct fat_volume *volume, struct fat_node *folder, uint32_t count,
+                           uint32_t taken, uint32_t taken_count, uint32_t *ret_first,
+                           struct error *err);
 int fat_folder_room(struct fat_volume *volume, struct fat_node *folder, uint32_t count,
                     uint32_t *ret_first, struct error *err);
 /* Within an update; the index follows by fat_folder_added() and _removed() when it has ended. */
@@ -336,6 +342,8 @@ int fat_reserve(struct fat_volume *volume, struct fat_node *file, uint64_t offse
 int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, struct error *err);
 int fat_truncate(struct fat_volume *volume, struct fat_node *file, uint64_t size,
                  struct error *err);
+/* Whether one update can free all of its clusters. */
+bool fat_frees_at_once(struct fat_volume *volume, const struct fat_node *node);
 /* Frees so much of the chain, from its end on, that the rest can be freed by the update that
  * removes the entry: *ret_left clusters. In memory the node keeps them all. All of its runs are
  * loaded. */

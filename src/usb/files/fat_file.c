@@ -286,6 +286,13 @@ static int shrink(struct fat_volume *volume, struct fat_node *node, uint32_t kee
     return 0;
 }
 
+bool fat_frees_at_once(struct fat_volume *volume, const struct fat_node *node)
+{
+    unsigned sectors;
+    return clusters_within(volume, &node->runs, 0, node->linked, fat_table_most(volume), true,
+                           &sectors) == node->linked;
+}
+
 int fat_detach(struct fat_volume *volume, struct fat_node *node, uint32_t *ret_left,
                struct error *err)
 {

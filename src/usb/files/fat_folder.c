@@ -412,6 +412,25 @@ int fat_folder_room(struct fat_volume *volume, struct fat_node *folder, uint32_t
     return r;
 }
 
+int fat_folder_room_beside(struct fat_volume *volume, struct fat_node *folder, uint32_t count,
+                           uint32_t taken, uint32_t taken_count, uint32_t *ret_first,
+                           struct error *err)
+{
+    int r = index_build(volume, folder, err);
+    if (r != 0)
+        return r;
+    struct fat_index *index = folder->index;
+    uint32_t end = index->end, hint = index->hint;
+    use_slots(index, taken, taken_count, true);
+    if (taken + taken_count > end)
+        index->end = taken + taken_count;
+    r = fat_folder_room(volume, folder, count, ret_first, err);
+    use_slots(index, taken, taken_count, false);
+    index->end = end;
+    index->hint = hint;
+    return r;
+}
+
 /* Making entries. */
 
 static int find_short(struct fat_volume *volume, struct fat_node *folder, const uint16_t *name,

@@ -183,89 +183,6 @@ int fat_adopt(struct fat_volume *volume, struct fat_node *folder, const char *na
     return write_new(volume, folder, &entry, 0, &offset, err);
 }
 
-/* Something that is about to go: its node, how many of its clusters go with the entry. */
-struct leaving {
-    struct fat_entry entry;
-    struct fat_node *node; /* held */
-    uint32_t left;
-};
-
-static int prepare_to_leave(struct fat_volume *volume, struct leaving *leaving, struct error *err)
-{
-    int r = fat_node_of(volume, &leaving->entry, &leaving->node, err);
-    if (r != 0)
-        return r;
-    if (leaving->node->type == NODE_FOLDER)
-        r = fat_folder_is_empty(volume, leaving->node, err);
-    if (r == -ENOTEMPTY)
-        error_set(err, r, "the folder is not empty");
-    if (r == 0)
-        r = fat_runs_load(volume, leaving->node, UINT32_MAX, err);
-    if (r == 0)
-        r = fat_detach(volume, leaving->node, &leaving->left, err);
-    if (r != 0)
-        fat_node_drop(volume, leaving->node, 1);
-    return r;
-}
-
-/* Within an update. */
-static int write_leaving(struct fat_volume *volume, struct fat_node *folder,
-                         const struct leaving *leaving, struct error *err)
-{
-    int r = fat_folder_erase(volume, folder, &leaving->entry, err);
-    medium_barrier(fat_medium(volume));
-    if (r == 0)
-        r = fat_free_clusters(volume, leaving->node, 0, leaving->left, err);
-    volume->free += leaving->left;
-    return r;
-}
-
-static void has_left(struct fat_volume *volume, struct fat_node *folder, struct leaving *leaving)
-{
-    fat_folder_removed(volume, folder, &leaving->entry);
-    volume->held += leaving->left;
-    leaving->node->removed = true;
-    nodes_move(&volume->nodes, &leaving->node->node, NODE_NOWHERE);
-    fat_node_drop(volume, leaving->node, 1);
-}
-
-static int wrong_type(enum node_type is, struct error *err)
-{
-    return is == NODE_FOLDER ? error_set(err, -EISDIR, "it is a folder")
-                             : error_set(err, -ENOTDIR, "it is no folder");
-}
-
-static enum node_type type_of(const struct fat_entry *entry)
-{
-    return entry->raw[ENTRY_ATTRIBUTES] & FAT_FOLDER ? NODE_FOLDER : NODE_FILE;
-}
-
-int fat_remove(struct fat_volume *volume, struct fat_node *folder, const char *name,
-               enum node_type type, struct error *err)
-{
-    struct leaving leaving = {0};
-    int r = fat_find(volume, folder, name, &leaving.entry, err);
-    if (r != 0)
-        return r;
-    if (type_of(&leaving.entry) != type)
-        return wrong_type(type_of(&leaving.entry), err);
-    r = prepare_to_leave(volume, &leaving, err);
-    if (r != 0)
-        return r;
-    r = fat_begin(volume, fat_table_most(volume) + 4, err);
-    if (r == 0) {
-        r = write_leaving(volume, folder, &leaving, err);
-        r = fat_finish(volume, r, err);
-        if (r != 0)
-            volume->free -= leaving.left;
-    }
-    if (r == 0)
-        has_left(volume, folder, &leaving);
-    else
-        fat_node_drop(volume, leaving.node, 1);
-    return r;
-}
-
 /* Rename. */
 
 struct move {
@@ -274,7 +191,7 @@ struct move {
     struct fat_node *node; /* held */
     struct fat_new_entry made;
     bool replaces;
-    struct leaving leaving;
+    struct fat_leaving leaving;
     uint64_t offset; /* of its new entry */
 };
 
@@ -312,9 +229,9 @@ static int check_replaced(struct fat_volume *volume, struct move *move, bool rep
         return r;
     if (!replace)
         return error_set(err, -EEXIST, "there is one of the new name");
-    if (type_of(other) != move->node->type)
-        return wrong_type(type_of(other), err);
-    r = prepare_to_leave(volume, &move->leaving, err);
+    if (fat_entry_type(other) != move->node->type)
+        return fat_wrong_type(fat_entry_type(other), err);
+    r = fat_leave_prepare(volume, &move->leaving, err);
     move->replaces = r == 0;
     return r;
 }
@@ -334,6 +251,7 @@ static int write_parent(struct fat_volume *volume, const struct move *move, stru
 
 static int write_move(struct fat_volume *volume, struct move *move, struct error *err)
 {
+    uint32_t free = volume->free;
     int r = fat_begin(volume, fat_table_most(volume) + FAT_OTHER_SECTORS - 1, err);
     if (r != 0)
         return r;
@@ -344,11 +262,10 @@ static int write_move(struct fat_volume *volume, struct move *move, struct error
     if (r == 0)
         r = write_parent(volume, move, err);
     if (r == 0 && move->replaces)
-        r = write_leaving(volume, move->to, &move->leaving, err);
-    uint32_t left = r == 0 && move->replaces ? move->leaving.left : 0;
+        r = fat_leave_write(volume, move->to, &move->leaving, err);
     r = fat_finish(volume, r, err);
     if (r != 0)
-        volume->free -= left;
+        volume->free = free;
     return r;
 }
 
@@ -357,7 +274,7 @@ static void has_moved(struct fat_volume *volume, struct move *move)
     const uint8_t *raw = move->made.raw[move->made.count - 1];
     fat_folder_removed(volume, move->from, &move->entry);
     if (move->replaces)
-        has_left(volume, move->to, &move->leaving);
+        fat_leave_memory(volume, move->to, &move->leaving);
     fat_folder_added(volume, move->to, &move->made);
     memcpy(move->node->entry, raw, FAT_ENTRY);
     move->node->entry_offset = move->offset;
@@ -378,6 +295,8 @@ static int prepare_move(struct fat_volume *volume, struct move *move, const char
         r = check_replaced(volume, move, replace, units, (unsigned)length, err);
     if (r == 0)
         r = fat_folder_prepare(volume, move->to, units, (unsigned)length, &move->made, err);
+    if (r == 0 && move->replaces)
+        r = fat_leave_room(volume, &move->leaving, move->to, &move->made, err);
     if (r != 0)
         return r;
     uint8_t *raw = move->made.raw[move->made.count - 1], flags = raw[ENTRY_CASE];
@@ -401,6 +320,8 @@ int fat_rename(struct fat_volume *volume, struct fat_node *folder, const char *n
         r = write_move(volume, &move, err);
     if (r == 0)
         has_moved(volume, &move);
+    if (r == 0 && move.replaces)
+        fat_leave_finish(volume, &move.leaving);
     else if (move.replaces)
         fat_node_drop(volume, move.leaving.node, 1);
     fat_node_drop(volume, move.node, 1);

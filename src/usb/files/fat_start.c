@@ -275,13 +275,14 @@ int fat_start_writing(struct fat_volume *volume, struct error *err)
     int r = volume->started ? 0 : fat_space_count(volume, err);
     if (r == 0 && !volume->started)
         r = open_journal(volume, err);
+    bool first = !volume->started;
     volume->started |= r == 0;
     if (r == 0)
         r = mark(volume, true, err);
     if (r == 0)
         r = medium_settle(fat_medium(volume), err);
     volume->marked = r == 0;
-    return r;
+    return r == 0 && first ? fat_leave_resume(volume, err) : r;
 }
 
 int fat_rest(struct fat_volume *volume, struct error *err)
