@@ -31,11 +31,17 @@ int medium_open(struct block_device *device, const struct medium_options *option
     medium->read_only = options->read_only || device->read_only;
     medium->cache = cache_create(device, options->cache_size ? options->cache_size : CACHE_DEFAULT);
     medium->transaction = 1;
+    medium->recovered = MEDIUM_NO_JOURNAL;
     medium->first_sector = UINT64_MAX;
     pthread_mutex_init(&medium->update, NULL);
     pthread_mutex_init(&medium->commit, NULL);
     *ret_medium = medium;
     return 0;
+}
+
+void medium_cache(const struct medium *medium, struct cache_facts *ret_facts)
+{
+    cache_facts(medium->cache, ret_facts);
 }
 
 uint64_t medium_size(const struct medium *medium)
@@ -303,7 +309,13 @@ int medium_recover(struct medium *medium, uint64_t offset, uint64_t size,
     int r = journal_recover(medium->device, offset / medium->device->sector_size, size,
                             ret_recovery, err);
     cache_drop(medium->cache);
+    medium->recovered = *ret_recovery;
     return r;
+}
+
+enum medium_recovery medium_recovered(const struct medium *medium)
+{
+    return medium->recovered;
 }
 
 int medium_journal(struct medium *medium, uint64_t offset, uint64_t size, struct error *err)

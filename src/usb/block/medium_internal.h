@@ -71,6 +71,7 @@ struct medium {
     bool in_update;
 
     pthread_mutex_t commit;
+    enum medium_recovery recovered;
     bool has_journal;
     struct journal journal;
     struct list recorded; /* struct recorded; its pointers in touched belong to `update` */

@@ -65,23 +65,33 @@ static void read_label(struct exfat_volume *volume, char *ret, size_t size)
     snprintf(ret, size, "%s", text);
 }
 
-static int op_facts(struct volume *volume, struct volume_facts *ret_facts, struct error *err)
+static int read_facts(struct exfat_volume *exfat, bool with_free, struct volume_facts *ret_facts,
+                      struct error *err)
 {
-    struct exfat_volume *exfat = of(volume);
     pthread_rwlock_wrlock(&exfat->lock);
-    int r = exfat_space_read(exfat, err);
+    int r = with_free ? exfat_space_read(exfat, err) : 0;
     if (r == 0) {
         *ret_facts = (struct volume_facts){
             .kind = VOLUME_EXFAT,
             .id = exfat->layout.serial,
             .cluster_size = exfat->layout.cluster_size,
             .clusters = exfat->layout.clusters,
-            .clusters_free = exfat->free - exfat->held,
+            .clusters_free = with_free ? exfat->free - exfat->held : 0,
             .dirty = exfat->dirty_before,
         };
         read_label(exfat, ret_facts->label, sizeof(ret_facts->label));
     }
     return finish(exfat, r);
+}
+
+static int op_facts(struct volume *volume, struct volume_facts *ret_facts, struct error *err)
+{
+    return read_facts(of(volume), true, ret_facts, err);
+}
+
+static int op_identity(struct volume *volume, struct volume_facts *ret_facts, struct error *err)
+{
+    return read_facts(of(volume), false, ret_facts, err);
 }
 
 static struct node *op_root(struct volume *volume)
@@ -398,6 +408,7 @@ const struct volume_ops exfat_ops = {
     .mount = exfat_mount,
     .unmount = exfat_unmount,
     .facts = op_facts,
+    .identity = op_identity,
     .root = op_root,
     .lookup = op_lookup,
     .spelling = op_spelling,

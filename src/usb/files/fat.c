@@ -52,24 +52,34 @@ static int read_label(struct fat_volume *volume, struct volume_facts *facts, str
     return r < 0 ? r : 0;
 }
 
-static int facts(struct volume *base, struct volume_facts *ret_facts, struct error *err)
+static int read_facts(struct fat_volume *volume, bool with_free, struct volume_facts *ret_facts,
+                      struct error *err)
 {
-    struct fat_volume *volume = VOLUME(base);
     struct volume_facts facts = {0};
     pthread_rwlock_wrlock(&volume->lock);
-    int r = fat_space_count(volume, err);
+    int r = with_free ? fat_space_count(volume, err) : 0;
     if (r == 0)
         r = read_label(volume, &facts, err);
     facts.kind = volume->layout.kind;
     facts.id = volume->layout.id;
     facts.cluster_size = volume->layout.cluster_size;
     facts.clusters = volume->layout.clusters;
-    facts.clusters_free = volume->free - volume->held;
+    facts.clusters_free = with_free ? volume->free - volume->held : 0;
     facts.dirty = volume->was_dirty && !volume->ours;
     pthread_rwlock_unlock(&volume->lock);
     if (r == 0)
         *ret_facts = facts;
     return r;
+}
+
+static int facts(struct volume *base, struct volume_facts *ret_facts, struct error *err)
+{
+    return read_facts(VOLUME(base), true, ret_facts, err);
+}
+
+static int identity(struct volume *base, struct volume_facts *ret_facts, struct error *err)
+{
+    return read_facts(VOLUME(base), false, ret_facts, err);
 }
 
 static struct node *root(struct volume *base)
@@ -403,6 +413,7 @@ const struct volume_ops fat_ops = {
     .mount = fat_mount,
     .unmount = fat_unmount,
     .facts = facts,
+    .identity = identity,
     .root = root,
     .lookup = lookup,
     .spelling = spelling,

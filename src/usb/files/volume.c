@@ -8,6 +8,14 @@ enum { BOOT = 512 };
 
 static const struct volume_ops *const kinds[] = {&exfat_ops, &fat_ops};
 
+bool volume_is_known(const uint8_t *sector, size_t size)
+{
+    for (size_t i = 0; size >= BOOT && i < ARRAY_SIZE(kinds); i++)
+        if (kinds[i]->probe(sector, size))
+            return true;
+    return false;
+}
+
 int volume_mount(struct medium *medium, const struct volume_options *options,
                  struct volume **ret_volume, struct error *err)
 {

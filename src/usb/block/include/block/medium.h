@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include <base/error.h>
+#include <block/cache.h>
 #include <block/device.h>
 
 struct medium;
@@ -35,6 +36,9 @@ int medium_open(struct block_device *device, const struct medium_options *option
 
 /* Syncs, writes everything in place and closes. Nothing is said of a device that is gone. */
 int medium_close(struct medium *medium, struct error *err);
+
+/* Of metadata. */
+void medium_cache(const struct medium *medium, struct cache_facts *ret_facts);
 
 uint64_t medium_size(const struct medium *medium);        /* bytes */
 uint32_t medium_sector_size(const struct medium *medium); /* bytes */
@@ -100,6 +104,9 @@ enum medium_recovery {
 /* Before anything but reading was done. Everything in it is hostile. */
 int medium_recover(struct medium *medium, uint64_t offset, uint64_t size,
                    enum medium_recovery *ret_recovery, struct error *err);
+
+/* What that came to; MEDIUM_NO_JOURNAL when there was none of it. */
+enum medium_recovery medium_recovered(const struct medium *medium);
 
 /* From now on updates go through this journal, which is made anew: nothing may lead to its bytes
  * that is not a file of exactly these. The one update that makes that file may be the first to go

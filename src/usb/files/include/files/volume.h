@@ -97,6 +97,8 @@ struct volume_ops {
     int (*unmount)(struct volume *volume, struct error *err);
 
     int (*facts)(struct volume *volume, struct volume_facts *ret_facts, struct error *err);
+    /* The same but for clusters_free, which needs all of the table: that is 0. */
+    int (*identity)(struct volume *volume, struct volume_facts *ret_facts, struct error *err);
 
     /* Nodes. What is returned is held until node_drop() as many times. -ENOENT, -ENOTDIR,
      * -ENAMETOOLONG, -EINVAL (a name that the format cannot keep). */
@@ -156,6 +158,9 @@ int volume_mount(struct medium *medium, const struct volume_options *options,
 
 /* Called about once a second: medium_tick(), and rest() when it is time. */
 int volume_tick(struct volume *volume, uint64_t now_ms, struct error *err);
+
+/* Whether this first sector is that of a volume of a kind that we know. */
+bool volume_is_known(const uint8_t *sector, size_t size);
 
 /* The first member of every kind's volume. */
 struct volume {
