@@ -13,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "vm"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 
 from harness import main, test  # noqa: E402
-from sticks import device, modules, node  # noqa: E402
+from guest_sticks import device, modules, node  # noqa: E402
 
 PROBE = pathlib.Path(os.environ["BUILD"]) / "tests/unit/usb-probe"
 DRIVER = pathlib.Path("/sys/bus/usb/drivers/usb-storage")

@@ -1,118 +1,206 @@
-"""Volumes of images, mounted through FUSE doors by tests/usb/fuse_tool.c."""
+"""cloche-usb as its daemon starts it, and the stick model that it reads: for the tests of both."""
 
-import contextlib
+import array
+import ctypes
+import json
 import os
-import pathlib
-import select
 import signal
+import socket
 import subprocess
+import tempfile
+import threading
+import time
 
-from harness import BUILD, run, wait_for
+BUILD = os.environ.get("CLOCHE_BUILD", os.path.join(os.path.dirname(__file__), "../../build"))
+PROGRAM = os.environ.get("CLOCHE_USB", os.path.join(BUILD, "src/programs/cloche-usb"))
+MODEL = os.path.join(BUILD, "tests/unit/stick")
 
-TOOL = BUILD / "tests" / "unit" / "fuse-tool"
-KINDS = ("fat16", "fat32", "exfat")
-MIB = 1 << 20
-
-
-def make_image(path, kind, size=128 * MIB):
-    """An empty volume."""
-    with open(path, "wb") as image:
-        image.truncate(size)
-    if kind == "exfat":
-        run("mkfs.exfat", str(path))
-    else:
-        run("mkfs.vfat", "-F", kind[3:], "-s", "1" if kind == "fat32" else "8", str(path))
-    return path
+ENDED, FAILED, GONE = 0, 1, 3
 
 
-def check_image(path, kind):
-    """What the checker of others says of it."""
-    if kind == "exfat":
-        run("fsck.exfat", "-n", str(path))
-    else:
-        result = run("fsck.vfat", "-n", str(path))
-        assert "Dirty bit" not in result.out, result.out
+class Refused(Exception):
+    """What the process answered with an error."""
+
+    def __init__(self, failure):
+        super().__init__(failure["message"])
+        self.code = -failure["code"]
 
 
-class Door:
-    """A running fuse-tool. folder: the first mount."""
+class Model:
+    """A stick by USB/IP on loopback: tests/usb/stick_main.c."""
 
-    def __init__(self, image, *folders, **options):
-        self.image, self.folders = image, [pathlib.Path(folder) for folder in folders]
-        for folder in self.folders:
-            folder.mkdir(exist_ok=True)
-        argv = [str(TOOL)]
-        for name, value in options.items():
-            argv.append("--" + name.replace("_", "-"))
-            if value is not True:
-                argv.append(str(value))
-        self.process = subprocess.Popen([*argv, str(image), *map(str, self.folders)],
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
-        self.said = b""
-        self.wait_until_said("ready\n")
+    def __init__(self, *arguments):
+        self.process = subprocess.Popen([MODEL, *arguments], stdout=subprocess.PIPE)
+        self.port = int(self.process.stdout.readline())
 
-    @property
-    def folder(self):
-        return self.folders[0]
+    def connect(self):
+        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
 
-    def wait_until_said(self, text):
-        def heard():
-            while select.select([self.process.stdout], [], [], 0)[0]:
-                more = os.read(self.process.stdout.fileno(), 65536)
-                if not more:
-                    assert text.encode() in self.said, (self.said, self.process.stderr.read())
-                    break
-                self.said += more
-            return text.encode() in self.said
-        wait_for(heard, what=f"the door says {text!r}")
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
 
-    def pull(self):
-        self.process.send_signal(signal.SIGUSR1)
-        self.wait_for_gone = True
 
-    def end(self, code=0):
-        """Ends it as its owner does. What it said, and its log."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        out, log = self.process.communicate(timeout=60)
-        self.said += out
-        assert self.process.returncode == code, (self.process.returncode, self.said, log)
-        return self.said.decode(), log.decode()
+class Talk:
+    """A connection to the process."""
 
-    def kill(self):
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(path)
+        self.events = []
+        self.answers = {}
+        self.ids = 0
+        self.arrived = threading.Condition()
+        self.ended = False
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        data = b""
+        while True:
+            try:
+                piece = self.socket.recv(65536)
+            except OSError:
+                piece = b""
+            with self.arrived:
+                if not piece:
+                    self.ended = True
+                    self.arrived.notify_all()
+                    return
+                *lines, data = (data + piece).split(b"\n")
+                for line in lines:
+                    message = json.loads(line)
+                    if "event" in message:
+                        self.events.append(message["event"])
+                    else:
+                        self.answers[message["id"]] = message
+                self.arrived.notify_all()
+
+    def ask(self, what, fds=(), **parameters):
+        """Sends a request; its id."""
+        self.ids += 1
+        request = {"version": 1, "id": self.ids, what: parameters}
+        if fds:
+            request["fds"] = len(fds)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.socket.sendmsg([json.dumps(request).encode() + b"\n"], rights)
+        return self.ids
+
+    def answer(self, number, timeout=60):
+        with self.arrived:
+            if not self.arrived.wait_for(lambda: number in self.answers or self.ended, timeout):
+                raise TimeoutError(f"no answer to {number}")
+            if number not in self.answers:
+                raise ConnectionError("the process hung up")
+            message = self.answers.pop(number)
+        if "error" in message:
+            raise Refused(message["error"])
+        return message["result"]
+
+    def call(self, what, fds=(), timeout=60, **parameters):
+        result = self.answer(self.ask(what, fds, **parameters), timeout)
+        return result.get(what, result)
+
+    def wait_for(self, what, timeout=30, **members):
+        """The first event of this name with these members, taken out of the list."""
+        def find():
+            for event in self.events:
+                if what in event and all(event[what].get(k) == v for k, v in members.items()):
+                    return event
+            return None
+        with self.arrived:
+            self.arrived.wait_for(lambda: find() or self.ended, timeout)
+            event = find()
+            if not event:
+                raise TimeoutError(f"no event {what} {members}: {self.events}")
+            self.events.remove(event)
+        return event[what]
+
+    def close(self):
+        self.socket.close()
+
+
+class Process:
+    """cloche-usb with a socket in a folder of its own."""
+
+    def __init__(self, source, fd, *options):
+        self.folder = tempfile.TemporaryDirectory(prefix="cloche-test-usb-", dir="/var/tmp")
+        self.path = os.path.join(self.folder.name, "stick.sock")
+        self.log = open(os.path.join(self.folder.name, "log"), "w+b")
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(self.path)
+        listener.listen(4)
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [PROGRAM, "--listen", str(listener.fileno()), "--" + source, str(fd), *options],
+            pass_fds=(listener.fileno(), fd), stdin=subprocess.DEVNULL, stderr=self.log)
+        listener.close()
+
+    def talk(self):
+        return Talk(self.path)
+
+    def wait(self, timeout=30):
+        return self.process.wait(timeout)
+
+    def jailed(self):
+        """The process ID of the jailed one."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
+                children = file.read().split()
+            if children:
+                return int(children[0])
+            time.sleep(0.001)
+        raise TimeoutError("no jailed process")
+
+    def said(self):
+        self.log.flush()
+        with open(self.log.name, "rb") as file:
+            return file.read().decode()
+
+    def end(self):
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
-        for folder in self.folders:
-            while os.path.ismount(folder) or _is_dead(folder):
-                run("umount", "-l", str(folder))
-
-    def counts(self):
-        """At the end: a number by its name."""
-        line = [line for line in self.said.decode().splitlines() if line.startswith("counts:")][0]
-        words = line.split()[1:]
-        return {words[i]: int(words[i + 1]) for i in range(0, len(words), 2)}
+        self.process.wait()
+        self.log.close()
+        self.folder.cleanup()
 
 
-def _is_dead(folder):
+def serve(model, *options):
+    """cloche-usb over a connection to the model."""
+    with model.connect() as connection:
+        return Process("usbip", connection.fileno(), *options)
+
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check(value):
+    if value < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return value
+
+
+def mount_fuse(target, read_only=False):
+    """Mounts a FUSE connection and returns its descriptor."""
+    fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    options = f"fd={fd},rootmode=040000,user_id=0,group_id=0,allow_other,default_permissions"
+    flags = 2 | 4 | (1 if read_only else 0)  # MS_NOSUID, MS_NODEV, MS_RDONLY
     try:
-        os.stat(folder)
+        check(libc.mount(b"cloche-test", target.encode(), b"fuse.cloche-test", flags, options.encode()))
     except OSError:
-        return True
-    return False
+        os.close(fd)
+        raise
+    return fd
 
 
-@contextlib.contextmanager
-def door(scratch, kind, size=128 * MIB, folders=1, image=None, check=True, **options):
-    """A new volume (or `image`), mounted; at the end it is unmounted, and checked."""
-    if image is None:
-        image = make_image(scratch / f"{kind}.img", kind, size)
-    opened = Door(image, *(scratch / f"{kind}-{i}" for i in range(folders)), **options)
-    try:
-        yield opened
-        if opened.process.poll() is None:
-            opened.end()
-    finally:
-        opened.kill()
-    if check:
-        check_image(image, kind)
+def unmount(target):
+    check(libc.umount2(target.encode(), 2))  # MNT_DETACH
+
+
+def stop(process):
+    os.kill(process, signal.SIGKILL)

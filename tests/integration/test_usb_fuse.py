@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from harness import main, run, test, wait_for
-from sticks import KINDS, MIB, check_image, door, make_image
+from fuse_doors import KINDS, MIB, check_image, door, make_image
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4

@@ -8,7 +8,7 @@ import subprocess
 import threading
 
 from harness import main, run, test
-from sticks import KINDS, MIB, door
+from fuse_doors import KINDS, MIB, door
 
 
 def _content(seed, size):

@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 
 from harness import main, run, test
-from sticks import device, modules, node
+from guest_sticks import device, modules, node
 
 PROBE = pathlib.Path(os.environ["BUILD"]) / "tests/unit/usb-probe"
 SHARE = pathlib.Path("/share")
