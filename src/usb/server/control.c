@@ -120,8 +120,9 @@ static bool receive(struct server *server)
     size_t room = FDS_WAITING_MAX - connection->fds_count;
     size_t fds_count = room;
     buffer_reserve(&connection->in, READ_SIZE);
-    ssize_t n = socket_receive_now(connection->watch.fd, connection->in.data + connection->in.length,
-                                   READ_SIZE, connection->fds + connection->fds_count, &fds_count);
+    ssize_t n =
+        socket_receive_now(connection->watch.fd, connection->in.data + connection->in.length,
+                           READ_SIZE, connection->fds + connection->fds_count, &fds_count);
     if (n == -EAGAIN)
         return true;
     if (n <= 0)

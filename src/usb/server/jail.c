@@ -65,8 +65,8 @@ static int become_real_time(const struct server_options *options, struct error *
         return 0;
     struct sched_param priority = {.sched_priority = options->real_time};
     if (sched_setscheduler(0, SCHED_FIFO, &priority) < 0) {
-        int r = error_errno(err, errno, "jail: become real-time of priority %d",
-                            options->real_time);
+        int r =
+            error_errno(err, errno, "jail: become real-time of priority %d", options->real_time);
         error_hint(err, "it needs CAP_SYS_NICE, and with CONFIG_RT_GROUP_SCHED a cgroup that has "
                         "real-time runtime (cpu.rt_runtime_us)");
         return r;
@@ -113,8 +113,8 @@ static int enter_namespaces(int *ret_parent, struct error *err)
 static int enter_root(struct error *err)
 {
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        mount("cloche-usb", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
-              "size=4k,mode=555") < 0 ||
+        mount("cloche-usb", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,mode=555") <
+            0 ||
         chdir("/tmp") < 0)
         return error_errno(err, errno, "jail: make a root");
     return jail_change_root(err);
@@ -159,8 +159,7 @@ static int set_limits(const struct server_options *options, struct error *err)
         {RLIMIT_MSGQUEUE, "message queues", 0},
         {RLIMIT_NICE, "niceness", 0},
         {RLIMIT_RTPRIO, "real-time priority", 0},
-        {RLIMIT_MEMLOCK, "locked memory",
-         options->real_time ? options->memory + LOCKED_STACKS : 0},
+        {RLIMIT_MEMLOCK, "locked memory", options->real_time ? options->memory + LOCKED_STACKS : 0},
 #ifndef __SANITIZE_ADDRESS__ /* whose shadow is larger than any limit */
         {RLIMIT_DATA, "memory", options->memory},
 #endif
@@ -206,18 +205,30 @@ static const char *const allowed_calls[] = {
 static const char *const device_calls[] = {"pipe2", "timerfd_create", "timerfd_settime",
                                            "timerfd_settime64", "uname"};
 
-static const char *const image_calls[] = {"pread64", "pwrite64", "fdatasync", "fallocate", "fstat",
-                                          "fstat64"};
+static const char *const image_calls[] = {"pread64",   "pwrite64", "fdatasync",
+                                          "fallocate", "fstat",    "fstat64"};
 
 /* What libusb asks of usbfs for what transport_libusb.c does. */
 static const unsigned long device_requests[] = {
-    USBDEVFS_SUBMITURB,      USBDEVFS_DISCARDURB,       USBDEVFS_REAPURB,
-    USBDEVFS_REAPURBNDELAY,  USBDEVFS_CONTROL,          USBDEVFS_SETINTERFACE,
-    USBDEVFS_SETCONFIGURATION, USBDEVFS_CLAIMINTERFACE, USBDEVFS_RELEASEINTERFACE,
-    USBDEVFS_CLEAR_HALT,     USBDEVFS_RESET,            USBDEVFS_GET_CAPABILITIES,
-    USBDEVFS_GET_SPEED,      USBDEVFS_GETDRIVER,        USBDEVFS_DISCONNECT_CLAIM,
+    USBDEVFS_SUBMITURB,
+    USBDEVFS_DISCARDURB,
+    USBDEVFS_REAPURB,
+    USBDEVFS_REAPURBNDELAY,
+    USBDEVFS_CONTROL,
+    USBDEVFS_SETINTERFACE,
+    USBDEVFS_SETCONFIGURATION,
+    USBDEVFS_CLAIMINTERFACE,
+    USBDEVFS_RELEASEINTERFACE,
+    USBDEVFS_CLEAR_HALT,
+    USBDEVFS_RESET,
+    USBDEVFS_GET_CAPABILITIES,
+    USBDEVFS_GET_SPEED,
+    USBDEVFS_GETDRIVER,
+    USBDEVFS_DISCONNECT_CLAIM,
     USBDEVFS_IOCTL, /* detaches the kernel's driver */
-    USBDEVFS_ALLOC_STREAMS,  USBDEVFS_FREE_STREAMS,     USBDEVFS_CONNECTINFO,
+    USBDEVFS_ALLOC_STREAMS,
+    USBDEVFS_FREE_STREAMS,
+    USBDEVFS_CONNECTINFO,
 };
 
 static const unsigned long image_requests[] = {BLKGETSIZE64};

@@ -27,10 +27,10 @@ struct kind {
 #define MEMBER(name) offsetof(struct usb_stick_request, name)
 
 static const struct kind kinds[] = {
-    {MEMBER(status), job_status, 0, true, false},   {MEMBER(stats), job_stats, 0, false, false},
-    {MEMBER(mount), job_mount, 1, false, false},    {MEMBER(unmount), job_unmount, 0, false, false},
-    {MEMBER(sync), job_sync, 0, false, false},      {MEMBER(eject), job_eject, 0, false, false},
-    {MEMBER(format), job_format, 0, false, true},   {MEMBER(check), job_check, 0, false, true},
+    {MEMBER(status), job_status, 0, true, false}, {MEMBER(stats), job_stats, 0, false, false},
+    {MEMBER(mount), job_mount, 1, false, false},  {MEMBER(unmount), job_unmount, 0, false, false},
+    {MEMBER(sync), job_sync, 0, false, false},    {MEMBER(eject), job_eject, 0, false, false},
+    {MEMBER(format), job_format, 0, false, true}, {MEMBER(check), job_check, 0, false, true},
     {MEMBER(end), job_end, 0, false, false},
 };
 

@@ -68,10 +68,7 @@ static int close_and_tell(struct server *server, struct stick_mount *mount, cons
     _cleanup_error_ struct error own = ERROR_INIT;
     bool failed = mount->ended && mount->end == FUSE_DOOR_FAILED;
     int r = take_down(server, mount, &own);
-    tell_end(server, mount, reason,
-             r != 0   ? error_message(&own)
-             : failed ? mount->message
-                      : NULL);
+    tell_end(server, mount, reason, r != 0 ? error_message(&own) : failed ? mount->message : NULL);
     mount_free(mount);
     return r == 0 ? 0 : error_move(err, &own);
 }

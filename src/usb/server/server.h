@@ -147,7 +147,8 @@ struct server {
     enum source_state state;
     bool has_device;
     struct usb_stick_facts device;
-    struct usb_stick *stick; /* NULL: not open, or closed; used by its thread only, but for waking */
+    struct usb_stick
+        *stick; /* NULL: not open, or closed; used by its thread only, but for waking */
     struct block_device *disks[UNITS_MAX]; /* the device thread's: what was told of each unit */
     struct source_call *calls;
     bool is_closing; /* the device thread ends when its disks are back */
@@ -169,7 +170,7 @@ struct server {
 
     struct all_counts counts;
     uint64_t cache_hits, cache_misses; /* of volumes that are closed */
-    bool is_over; /* the control thread ends */
+    bool is_over;                      /* the control thread ends */
     enum server_end end;
 };
 

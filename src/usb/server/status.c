@@ -9,8 +9,10 @@
 #include "server.h"
 
 static const char *const speeds[] = {
-    [USB_LOW] = "low",     [USB_FULL] = "full",
-    [USB_HIGH] = "high",   [USB_SUPER] = "super",
+    [USB_LOW] = "low",
+    [USB_FULL] = "full",
+    [USB_HIGH] = "high",
+    [USB_SUPER] = "super",
     [USB_SUPER_PLUS] = "super-plus",
 };
 static const char *const tables[] = {

@@ -85,8 +85,7 @@ static void tell_unit(struct usb_stick *stick, unsigned unit, void *data)
     struct server *server = data;
     struct usb_unit_facts facts;
     usb_stick_unit(stick, unit, &facts);
-    struct block_device *disk =
-        facts.state == USB_UNIT_READY ? usb_stick_disk(stick, unit) : NULL;
+    struct block_device *disk = facts.state == USB_UNIT_READY ? usb_stick_disk(stick, unit) : NULL;
     bool is_new = disk && disk != server->disks[unit];
     server->disks[unit] = disk;
     source_unit(server, unit, &facts, is_new ? disk : NULL);

@@ -29,8 +29,8 @@ static int take_unmounted(struct job *job, uint32_t number, const char *doing,
 
 /* Format. */
 
-static int format(struct block_device *part, const struct usb_stick_format *wanted,
-                  uint64_t hidden, struct error *err)
+static int format(struct block_device *part, const struct usb_stick_format *wanted, uint64_t hidden,
+                  struct error *err)
 {
     const struct medium_options medium_options = {0};
     const struct format_options options = {

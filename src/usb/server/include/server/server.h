@@ -1,6 +1,6 @@
 /*
- * The process of one stick: it isolates itself, reads the stick, and does what is asked of it over its
- * socket (runtime-spec/usb.json). What is here is for the program cloche-usb.
+ * The process of one stick: it isolates itself, reads the stick, and does what is asked of it over
+ * its socket (runtime-spec/usb.json). What is here is for the program cloche-usb.
  */
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
@@ -19,13 +19,13 @@ enum server_kind { SERVER_DEVICE, SERVER_USBIP, SERVER_IMAGE };
 struct server_options {
     int listen; /* a listening Unix stream socket */
     enum server_kind kind;
-    int fd;             /* of the device, the connection to the USB/IP server, or the image */
-    const char *bus_id; /* USB/IP */
+    int fd;               /* of the device, the connection to the USB/IP server, or the image */
+    const char *bus_id;   /* USB/IP */
     uint32_t sector_size; /* of an image, bytes */
     bool read_only;       /* nothing is ever written, whatever is asked for */
     uid_t uid;
     gid_t gid;
-    int real_time;   /* priority of SCHED_FIFO; 0: none */
+    int real_time; /* priority of SCHED_FIFO; 0: none */
     bool has_cpus;
     cpu_set_t cpus;  /* the threads stay on these */
     uint64_t memory; /* bytes of data; more is not there to be had */
@@ -39,8 +39,9 @@ enum server_end {
 };
 
 /* Isolates this process as jail.c says; returns in a child of the one that called, which waits for
- * it and ends as it ends. The descriptors of the options are others afterwards, and all further ones
- * but 0 to 2 are closed. There is one thread, root. -EPERM: what the options ask for is not allowed.
+ * it and ends as it ends. The descriptors of the options are others afterwards, and all further
+ * ones but 0 to 2 are closed. There is one thread, root. -EPERM: what the options ask for is not
+ * allowed.
  */
 int server_isolate(struct server_options *options, struct error *err);
 
