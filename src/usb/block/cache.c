@@ -313,11 +313,15 @@ static void expected_is_here(struct block_request *request)
         }
         cache_put(run->blocks[i]);
     }
-    cache->expected--;
     pthread_cond_broadcast(&cache->brought);
     pthread_mutex_unlock(&cache->lock);
     block_buffer_free(device, run->data, run->size);
     free(run);
+    /* With the last one the cache may go. */
+    pthread_mutex_lock(&cache->lock);
+    cache->expected--;
+    pthread_cond_broadcast(&cache->brought);
+    pthread_mutex_unlock(&cache->lock);
 }
 
 /* Adds as many blocks from number on as are not there, with the lock held. */
