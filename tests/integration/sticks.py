@@ -4,16 +4,16 @@ import array
 import ctypes
 import json
 import os
-import signal
 import socket
 import subprocess
 import tempfile
 import threading
 import time
 
-BUILD = os.environ.get("CLOCHE_BUILD", os.path.join(os.path.dirname(__file__), "../../build"))
-PROGRAM = os.environ.get("CLOCHE_USB", os.path.join(BUILD, "src/programs/cloche-usb"))
-MODEL = os.path.join(BUILD, "tests/unit/stick")
+from harness import BUILD, PROGRAMS
+
+PROGRAM = str(PROGRAMS / "cloche-usb")
+MODEL = str(BUILD / "tests/unit/stick")
 
 ENDED, FAILED, GONE = 0, 1, 3
 
@@ -119,12 +119,26 @@ class Talk:
             self.events.remove(event)
         return event[what]
 
+    def ready(self, units=1, timeout=30):
+        """Waits until what the units have is known, and returns the status."""
+        deadline = time.monotonic() + timeout
+        while True:
+            status = self.call("status")
+            states = [unit["state"] for unit in status["units"]]
+            if len(states) >= units and not {"waiting", "reading"} & set(states):
+                return status
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not ready: {status}")
+            time.sleep(0.005)
+
     def close(self):
         self.socket.close()
 
 
 class Process:
     """cloche-usb with a socket in a folder of its own."""
+
+    program = PROGRAM
 
     def __init__(self, source, fd, *options):
         self.folder = tempfile.TemporaryDirectory(prefix="cloche-test-usb-", dir="/var/tmp")
@@ -200,7 +214,3 @@ def mount_fuse(target, read_only=False):
 
 def unmount(target):
     check(libc.umount2(target.encode(), 2))  # MNT_DETACH
-
-
-def stop(process):
-    os.kill(process, signal.SIGKILL)

@@ -207,6 +207,8 @@ static const char *const device_calls[] = {"pipe2", "timerfd_create", "timerfd_s
 
 static const char *const image_calls[] = {"pread64",   "pwrite64", "fdatasync",
                                           "fallocate", "fstat",    "fstat64"};
+/* How glibc does fstat(): of a descriptor alone. */
+static const char *const stat_calls[] = {"newfstatat", "fstatat64"};
 
 /* What libusb asks of usbfs for what transport_libusb.c does. */
 static const unsigned long device_requests[] = {
@@ -297,6 +299,12 @@ static int allow_kind(scmp_filter_ctx filter, enum server_kind kind)
         return r == 0 ? allow_requests(filter, device_requests, ARRAY_SIZE(device_requests)) : r;
     case SERVER_IMAGE:
         r = allow(filter, image_calls, ARRAY_SIZE(image_calls));
+        for (size_t i = 0; r == 0 && i < ARRAY_SIZE(stat_calls); i++) {
+            int call = seccomp_syscall_resolve_name(stat_calls[i]);
+            if (call >= 0)
+                r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1,
+                                     SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH));
+        }
         return r == 0 ? allow_requests(filter, image_requests, ARRAY_SIZE(image_requests)) : r;
     }
     return r;

@@ -29,7 +29,7 @@ void source_unit(struct server *server, unsigned number, const struct usb_unit_f
 
 void source_gone(struct server *server, const struct error *failure)
 {
-    struct usb_stick_said said = {.message = (char *)error_message(failure)};
+    struct usb_stick_said said = {.message = failure ? (char *)error_message(failure) : NULL};
     struct usb_stick_nothing nothing = {0};
     const struct usb_stick_event event = {
         .failed = failure ? &said : NULL,
