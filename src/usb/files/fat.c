@@ -110,8 +110,8 @@ static int spelling(struct volume *base, struct node *folder, const char *name,
     lock_to_read(VOLUME(base), NODE(folder));
     int r = fat_find(VOLUME(base), NODE(folder), name, &entry, err);
     unlock_read(VOLUME(base), NODE(folder));
-    if (r == 0 && !units_to_utf8(entry.name, entry.length, ret_name))
-        r = error_set(err, -ENOENT, "%s: there is none", name);
+    if (r == 0)
+        utf8_from_utf16(entry.name, entry.length, ret_name);
     return r;
 }
 
