@@ -60,7 +60,7 @@ static const char *find_parser(void)
     return NULL;
 }
 
-/* Nobody else loads profiles: not root of a user namespace. */
+/* The kernel takes profiles from nobody else: not from root of a user namespace. */
 static bool is_root_of_the_machine(void)
 {
     _cleanup_free_ char *map = NULL;
@@ -96,11 +96,8 @@ static void look_once(void)
     is_there = look();
 }
 
-/* The kernel takes profiles from the machine's root alone. */
-bool apparmor_is_there(const struct engine *engine)
+bool apparmor_is_there(void)
 {
-    if (engine->rootless)
-        return false;
     pthread_once(&once, look_once);
     return is_there;
 }
@@ -180,14 +177,14 @@ static bool is_wanted(const struct api_container_spec *spec)
            !spec->privileged;
 }
 
-int apparmor_load_default(const struct engine *engine, const struct api_container_spec *spec,
-                          const char **ret, struct error *err)
+int apparmor_load_default(const struct api_container_spec *spec, const char **ret,
+                          struct error *err)
 {
     static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     static bool loaded;
     int r = 0;
 
-    if (!is_wanted(spec) || !apparmor_is_there(engine)) {
+    if (!is_wanted(spec) || !apparmor_is_there()) {
         *ret = NULL;
         return 0;
     }

@@ -13,16 +13,14 @@
 
 #define APPARMOR_DEFAULT_PROFILE "cloche-default"
 
-struct engine;
-
 /* Whether the machine confines by AppArmor and this engine can load profiles, which root of a user
  * namespace cannot, as it was at the first call. */
-bool apparmor_is_there(const struct engine *engine);
+bool apparmor_is_there(void);
 
 /* *ret: the profile's name, a constant; NULL: the container goes without it, or it is not there.
  * Blocks until it is loaded; a failure is tried again by the next call. Processes that
  * run while it is unloaded are unconfined until they are started again. */
-int apparmor_load_default(const struct engine *engine, const struct api_container_spec *spec,
-                          const char **ret, struct error *err);
+int apparmor_load_default(const struct api_container_spec *spec, const char **ret,
+                          struct error *err);
 
 #endif

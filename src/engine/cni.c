@@ -5,10 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <base/alloc.h>
 #include <base/file.h>
@@ -16,167 +13,9 @@
 #include <base/loop.h>
 #include <base/text.h>
 
+#include "cni_child.h"
 #include "nameserver.h"
 #include "ports.h"
-
-enum {
-    CALLS_MAX = 16,     /* of plug-ins for one attachment, until the child itself hangs */
-    GRACE_SECONDS = 60, /* and for all the rest */
-    CHILD_SECONDS_MAX = 24 * 60 * 60,
-    FREE_PORT_TRIES = 256,
-};
-
-typedef void (*cni_answered)(const struct error *err, const struct cni_answer *answer, void *data);
-
-struct cni_call {
-    struct engine *engine;
-    int answer_fd;
-    cni_answered done;
-    void *data;
-};
-
-/* --- the child -------------------------------------------------------------------------------- */
-
-static void call_free(struct cni_call *call)
-{
-    close_fd(call->answer_fd);
-    free(call);
-}
-
-static int read_answer(const struct cni_call *call, struct cni_answer **ret, struct error *err)
-{
-    _cleanup_free_ char *text = NULL;
-    size_t length = 0;
-    int r = lseek(call->answer_fd, 0, SEEK_SET) < 0 ? -errno : 0;
-
-    if (r == 0)
-        r = file_read_fd(call->answer_fd, CNI_ANSWER_MAX, &text, &length, err);
-    if (r == 0)
-        r = cni_answer_parse(text, length, "answer", ret, err);
-    if (r == 0 && (*ret)->error) {
-        r = (*ret)->has_code && (*ret)->code < 0 ? (*ret)->code : -EIO;
-        error_set(err, r, "%s", (*ret)->error);
-        if ((*ret)->hint)
-            error_hint(err, "%s", (*ret)->hint);
-    }
-    return r;
-}
-
-static void on_ended(int status, void *data)
-{
-    struct cni_call *call = data;
-    _cleanup_cni_answer_ struct cni_answer *answer = NULL;
-    _cleanup_error_ struct error err = ERROR_INIT;
-    int r;
-
-    call->engine->image_calls--;
-    if (WIFSIGNALED(status))
-        r = error_set(&err, -ETIMEDOUT, "the plug-ins of a network do not answer");
-    else if (WEXITSTATUS(status))
-        r = error_set(&err, -EIO, "the child that calls plug-ins failed");
-    else
-        r = read_answer(call, &answer, &err);
-    engine_settle(&err, r);
-    for (size_t i = 0; answer && i < answer->warnings_count; i++)
-        log_warning("%s", answer->warnings[i]);
-    call->done(err.code ? &err : NULL, answer, call->data);
-    call_free(call);
-}
-
-static int request_file(const struct cni_request *request, int *ret, struct error *err)
-{
-    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
-    _cleanup_close_ int fd = memfd_create("request", MFD_CLOEXEC);
-
-    cni_request_write(request, &text);
-    int r = fd < 0 ? -errno : file_write_all(fd, text.data, text.length);
-    if (r == 0 && lseek(fd, 0, SEEK_SET) < 0)
-        r = -errno;
-    if (r < 0)
-        return error_errno(err, -r, "make a file in memory");
-    *ret = steal_fd(&fd);
-    return 0;
-}
-
-/* The next daemon has all attachments of the machine in one request. */
-static unsigned child_limit_ms(const struct cni_request *request)
-{
-    const uint64_t attachments =
-        request->attachments_count + request->remove_count + request->check_count;
-    const uint64_t seconds =
-        (uint64_t)request->time_limit_seconds * CALLS_MAX * attachments + GRACE_SECONDS;
-
-    return seconds < CHILD_SECONDS_MAX ? (unsigned)seconds * 1000 : CHILD_SECONDS_MAX * 1000;
-}
-
-static int spawn(struct cni_call *call, int request_fd, int netns_fd, unsigned limit_ms,
-                 struct error *err)
-{
-    const int fds[] = {request_fd, call->answer_fd, STDERR_FILENO, [CNI_NAMESPACE_FD] = netns_fd};
-    char *const argv[] = {(char *)"cloched", (char *)CNI_OPTION, NULL};
-    const struct process_spec spec = {
-        .path = "/proc/self/exe",
-        .argv = argv,
-        .fds = fds,
-        .fds_count = netns_fd >= 0 ? CNI_NAMESPACE_FD + 1 : CNI_NAMESPACE_FD,
-        .directory = "/",
-        .new_session = true,
-    };
-    struct process process;
-    int r = process_spawn(&spec, &process, err);
-
-    if (r == 0)
-        r = loop_watch_child(call->engine->loop, &process, limit_ms, on_ended, call, err);
-    return r;
-}
-
-static char *folder_of(const struct engine *engine)
-{
-    return xasprintf("%s/cni", engine->instance->root);
-}
-
-static char *conf_folder(const struct engine *engine)
-{
-    if (engine->cni && engine->cni->conf_folder)
-        return xstrdup(engine->cni->conf_folder);
-    return engine->instance->name[0] ? xasprintf("%s/cni/net.d", engine->instance->root)
-                                     : xstrdup("/etc/cni/net.d");
-}
-
-/* The request lacks only what the settings say. */
-static int run_child(struct engine *engine, struct cni_request *request, int netns_fd,
-                     cni_answered done, void *data, struct error *err)
-{
-    static char *folders[] = {(char *)"/opt/cni/bin", (char *)"/usr/lib/cni",
-                              (char *)"/usr/libexec/cni", NULL};
-    const struct cni_settings *settings = engine->cni;
-    struct cni_call *call = xnew(struct cni_call);
-    _cleanup_free_ char *conf = conf_folder(engine);
-    _cleanup_free_ char *folder = folder_of(engine);
-    _cleanup_free_ char *namespaces = xasprintf("%s/cni", engine->instance->run);
-    _cleanup_close_ int request_fd = -1;
-    const bool own = settings && settings->plugin_folders;
-
-    *call = (struct cni_call){engine, memfd_create("answer", MFD_CLOEXEC), done, data};
-    request->folder = folder;
-    request->namespaces = namespaces;
-    request->conf_folder = conf;
-    request->plugin_folders = own ? settings->plugin_folders : folders;
-    request->plugin_folders_count = own ? settings->plugin_folders_count : ARRAY_SIZE(folders) - 1;
-    request->time_limit_seconds = settings && settings->has_time_limit_seconds
-                                      ? settings->time_limit_seconds
-                                      : CNI_TIME_LIMIT;
-    int r = call->answer_fd < 0 ? error_errno(err, errno, "make a file in memory")
-                                : request_file(request, &request_fd, err);
-    if (r == 0)
-        r = spawn(call, request_fd, netns_fd, child_limit_ms(request), err);
-    if (r < 0) {
-        call_free(call);
-        return r;
-    }
-    engine->image_calls++;
-    return 0;
-}
 
 /* --- look ------------------------------------------------------------------------------------- */
 
@@ -209,7 +48,7 @@ int cni_look(struct engine *engine, const char *list, cni_done done, void *data,
     struct look_call *call = xnew(struct look_call);
 
     *call = (struct look_call){done, data};
-    int r = run_child(engine, &request, -1, on_looked, call, err);
+    int r = cni_run_child(engine, &request, -1, on_looked, call, err);
     if (r < 0)
         free(call);
     return r;
@@ -379,7 +218,7 @@ int cni_add(struct container *container, int netns_fd, cni_added done, void *dat
     plain.command = (char *)"add";
     plain.attachments = request->attachments;
     plain.attachments_count = request->attachments_count;
-    int r = run_child(container->engine, &plain, netns_fd, on_added, call, err);
+    int r = cni_run_child(container->engine, &plain, netns_fd, on_added, call, err);
     if (r < 0) {
         container_unref(container);
         free(call);
@@ -424,7 +263,7 @@ static void leave_names(struct container *container, char **names, struct leave_
         .command = (char *)"settle", .remove = names, .remove_count = strv_length(names)};
     _cleanup_error_ struct error err = ERROR_INIT;
 
-    if (run_child(container->engine, &request, -1, on_left, call, &err) < 0) {
+    if (cni_run_child(container->engine, &request, -1, on_left, call, &err) < 0) {
         log_failure(LOG_WARNING, &err, "networks of %.12s are not taken back", container->id);
         leave_done(call);
     }
@@ -524,7 +363,7 @@ int cni_connect(struct container *container, struct place *place, int netns_fd, 
 
     call->added = done;
     place->attached = true;
-    int r = run_child(container->engine, &request, netns_fd, on_place_added, call, err);
+    int r = cni_run_child(container->engine, &request, netns_fd, on_place_added, call, err);
     cni_attachment_free(attachments[0]);
     if (r < 0) {
         place->attached = false;
@@ -554,7 +393,7 @@ int cni_disconnect(struct container *container, struct place *place, cni_done do
     struct cni_request request = {.command = (char *)"settle", .remove = names, .remove_count = 1};
 
     call->left = done;
-    int r = run_child(container->engine, &request, -1, on_place_left, call, err);
+    int r = cni_run_child(container->engine, &request, -1, on_place_left, call, err);
     if (r < 0)
         place_call_free(call);
     else
@@ -589,7 +428,7 @@ static void on_settled(const struct error *err, const struct cni_answer *answer,
 
 void cni_settle(struct engine *engine)
 {
-    _cleanup_free_ char *folder = folder_of(engine);
+    _cleanup_free_ char *folder = cni_folder(engine);
     _cleanup_closedir_ DIR *dir = opendir(folder);
     struct cni_request request = {.command = (char *)"settle"};
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -607,7 +446,7 @@ void cni_settle(struct engine *engine)
         }
     }
     if (request.check_count + request.remove_count > 0 &&
-        run_child(engine, &request, -1, on_settled, NULL, &err) < 0)
+        cni_run_child(engine, &request, -1, on_settled, NULL, &err) < 0)
         log_failure(LOG_WARNING, &err, "networks of plug-ins are not settled");
     strv_free(request.check);
     strv_free(request.remove);
@@ -661,110 +500,4 @@ void cni_restore_place(struct place *place, const struct record_place *record)
     snprintf(place->endpoint_id, sizeof(place->endpoint_id), "%s",
              record->endpoint_id ? record->endpoint_id : "");
     place->held = place->attached = true;
-}
-
-/* --- ports ------------------------------------------------------------------------------------ */
-
-static bool has_port(const struct container *container, const struct net_publication *wanted)
-{
-    for (size_t i = 0; i < container->publications_count; i++) {
-        const struct net_publication *other = &container->publications[i];
-
-        if (other->protocol == wanted->protocol && other->host_port == wanted->host_port &&
-            (net_ip_is_any(&other->host_address) || net_ip_is_any(&wanted->host_address) ||
-             net_ip_equal(&other->host_address, &wanted->host_address)))
-            return true;
-    }
-    return false;
-}
-
-bool cni_has_port(void *data, const struct net_publication *wanted)
-{
-    const struct engine *engine = data;
-
-    for (size_t i = 0; i < engine->containers_count; i++) {
-        if (engine->containers[i]->ports_by_plugins && has_port(engine->containers[i], wanted))
-            return true;
-    }
-    return false;
-}
-
-static bool is_published(const struct engine *engine, const struct net_publication *wanted)
-{
-    for (size_t i = 0; i < engine->containers_count; i++) {
-        if (has_port(engine->containers[i], wanted))
-            return true;
-    }
-    return false;
-}
-
-/* A socket of that port, or -errno; port 0 becomes one that is free. */
-static int bind_port(struct net_publication *publication)
-{
-    const uint16_t port = htons(publication->host_port);
-    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = port};
-    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = port};
-    const bool is_v6 = publication->host_address.family == AF_INET6;
-    const int type = publication->protocol == NET_UDP ? SOCK_DGRAM : SOCK_STREAM;
-    _cleanup_close_ int fd = socket(is_v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC, 0);
-    struct sockaddr *address = is_v6 ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4;
-    socklen_t length = is_v6 ? sizeof(v6) : sizeof(v4);
-    const int reuse = port != 0; /* of one that is free nothing lingers */
-
-    v4.sin_addr = publication->host_address.v4;
-    if (is_v6)
-        v6.sin6_addr = publication->host_address.v6;
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse)) < 0 ||
-        bind(fd, address, length) < 0 || getsockname(fd, address, &length) < 0)
-        return -errno;
-    publication->host_port = ntohs(is_v6 ? v6.sin6_port : v4.sin_port);
-    return steal_fd(&fd);
-}
-
-static int take_port(const struct engine *engine, struct net_publication *wanted)
-{
-    _cleanup_close_ int fd = is_published(engine, wanted) ? -EADDRINUSE : bind_port(wanted);
-
-    return fd < 0 ? fd : 0;
-}
-
-/* The kernel does not know of those that plug-ins have: what it gives is kept until it gives
- * another one. */
-static int find_port(const struct engine *engine, struct net_publication *wanted)
-{
-    int fds[FREE_PORT_TRIES], r = -EADDRINUSE;
-    size_t count = 0;
-
-    while (r == -EADDRINUSE && count < ARRAY_SIZE(fds)) {
-        wanted->host_port = 0;
-        fds[count] = r = bind_port(wanted);
-        if (r < 0)
-            break;
-        count++;
-        r = is_published(engine, wanted) ? -EADDRINUSE : 0;
-    }
-    while (count > 0)
-        close(fds[--count]);
-    return r;
-}
-
-int cni_choose_port(struct engine *engine, struct net_publication *publication, struct error *err)
-{
-    const unsigned first = publication->host_port;
-    const unsigned last = publication->host_port_last ? publication->host_port_last : first;
-    char text[NET_IP_TEXT];
-    int r = -EADDRINUSE;
-
-    for (unsigned number = first; number <= last; number++) {
-        struct net_publication wanted = *publication;
-
-        wanted.host_port = (uint16_t)number;
-        r = number ? take_port(engine, &wanted) : find_port(engine, &wanted);
-        if (r == 0) {
-            publication->host_port = wanted.host_port;
-            return 0;
-        }
-    }
-    return error_set(err, r, "publish %s:%u: %s", net_ip_format(&publication->host_address, text),
-                     first, r == -EADDRINUSE ? "port is already allocated" : strerror(-r));
 }

@@ -224,8 +224,7 @@ static int write_process(struct exec_call *call, const struct user *user, struct
 
     if (run_fd < 0)
         return error_errno(err, errno, "open %s", call->run_path);
-    int r = apparmor_load_default(call->container->engine, call->container->effective,
-                                  &exec.apparmor, err);
+    int r = apparmor_load_default(call->container->effective, &exec.apparmor, err);
     if (r < 0)
         return r;
     bundle_write_process(call->container->effective, &exec, &text);

@@ -120,7 +120,7 @@ static int write_config(struct start_operation *start, int run_fd, const struct 
         bundle_has_limits(container->effective->resources, facts.limits, facts.limits_count))
         return engine_need_cgroups(container->engine,
                                    "limits (--memory, --cpus, --pids-limit and their like)", err);
-    int r = apparmor_load_default(container->engine, container->effective, &facts.apparmor, err);
+    int r = apparmor_load_default(container->effective, &facts.apparmor, err);
     if (r == 0)
         r = bundle_write_config(&facts, &config, err);
     return r < 0 ? r
@@ -168,7 +168,7 @@ static int write_check(const struct start_operation *start, int run_fd, const st
     _cleanup_buffer_ struct buffer process = BUFFER_INIT;
     struct bundle_exec exec = {
         .command = command, .linked = start->linked_environment, .user = user};
-    int r = command ? apparmor_load_default(container->engine, effective, &exec.apparmor, err) : 0;
+    int r = command ? apparmor_load_default(effective, &exec.apparmor, err) : 0;
 
     if (r < 0 || !command)
         return r;

@@ -127,7 +127,7 @@ struct api_system_info *system_info(struct engine *engine)
     info->bridge = xstrdup(instance->bridge);
     info->subnet = xstrdup(network ? network->record->subnet : "");
     info->storage_driver = xstrdup("overlay");
-    if (apparmor_is_there(engine))
+    if (apparmor_is_there())
         strv_append(&info->security_options, "apparmor");
     strv_append(&info->security_options, "seccomp");
     if (userns_is_default(engine))

@@ -50,9 +50,8 @@ static char *file_of(const struct instance *instance, const char *name)
     return xasprintf("%s/%s", instance->run, name);
 }
 
-static pid_t read_pid(const struct instance *instance)
+pid_t rootless_read_pid(const char *path)
 {
-    _cleanup_free_ char *path = file_of(instance, holder_file);
     _cleanup_free_ char *text = NULL;
     uint64_t pid = 0;
 
@@ -72,7 +71,7 @@ static pid_t find_holder(const struct instance *instance)
 
     if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0)
         return 0;
-    return read_pid(instance);
+    return rootless_read_pid(path);
 }
 
 static void raise_loopback(void)

@@ -6,6 +6,8 @@
 #ifndef CLOCHED_ROOTLESS_H
 #define CLOCHED_ROOTLESS_H
 
+#include <sys/types.h>
+
 #include <base/error.h>
 #include <base/instance.h>
 
@@ -17,6 +19,9 @@ int rootless_enter(const struct instance *instance, const char *libexec, char **
 
 /* Whether this process is where rootless_enter() leads. */
 bool rootless_is_inside(const struct instance *instance);
+
+/* The number in a file that says who holds something; 0: there is none. */
+pid_t rootless_read_pid(const char *path);
 
 /* Inside: holder and pasta end with the instance. Where there are none it is no error. */
 void rootless_end(const struct instance *instance);

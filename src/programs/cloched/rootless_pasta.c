@@ -6,6 +6,7 @@
  * outlives a keeper that was killed: the next one finds it by its number and its words.
  */
 #include "rootless_pasta.h"
+#include "rootless.h"
 #include "rootless_names.h"
 
 #include <errno.h>
@@ -28,7 +29,6 @@
 #include <base/text.h>
 
 enum {
-    PID_TEXT_MAX = 16,
     COMMAND_MAX = 16 * 1024,
     READY_MS = 5000,
     READY_STEP_MS = 10,
@@ -47,13 +47,8 @@ static char *pid_file(const struct instance *instance)
 static pid_t read_pid(const struct instance *instance)
 {
     _cleanup_free_ char *path = pid_file(instance);
-    _cleanup_free_ char *text = NULL;
-    uint64_t pid = 0;
 
-    if (file_read_at(AT_FDCWD, path, PID_TEXT_MAX, &text, NULL, NULL) < 0)
-        return 0;
-    text[strcspn(text, "\n")] = '\0';
-    return text_to_u64(text, 2, INT32_MAX, &pid) < 0 ? 0 : (pid_t)pid;
+    return rootless_read_pid(path);
 }
 
 /* It holds no lock: it is known by its last word, the holder, and by the file among the others. */
