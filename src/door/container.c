@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <string.h>
 
 #include <base/alloc.h>
@@ -349,12 +350,35 @@ static void write_wishes(struct json_writer *writer, const struct api_container_
     json_writer_object_end(writer);
 }
 
-void inspect_write_place(struct json_writer *writer, const struct api_container_endpoint *place)
+enum { SHORT_ID_DIGITS = 12 };
+
+static bool is_builtin(const char *network)
+{
+    return text_equal(network, "bridge") || text_equal(network, "host") ||
+           text_equal(network, "none");
+}
+
+/* Clients look for the short ID there, to see whether a container is on the network as they want it:
+ * before 1.45 dockerd has it among the aliases. */
+static void write_aliases(struct json_writer *writer, const struct api_container_endpoint *place,
+                          const char *id)
+{
+    char short_id[SHORT_ID_DIGITS + 1];
+    _cleanup_strv_ char **aliases = strv_copy(place->aliases);
+
+    snprintf(short_id, sizeof(short_id), "%s", id ? id : "");
+    if (id && !is_builtin(place->network) && !strv_contains(aliases, short_id))
+        strv_append(&aliases, short_id);
+    field_list(writer, "Aliases", aliases);
+}
+
+void inspect_write_place(struct json_writer *writer, const struct api_container_endpoint *place,
+                         const char *id)
 {
     field_object_begin(writer, place->network);
     write_wishes(writer, place);
     field_list(writer, "Links", place->links);
-    field_list(writer, "Aliases", place->aliases);
+    write_aliases(writer, place, id);
     field_text(writer, "MacAddress", place->mac_address);
     field_text(writer, "NetworkID", place->network_id);
     field_text(writer, "EndpointID", place->endpoint_id);
@@ -383,7 +407,7 @@ static void write_network(struct json_writer *writer, const struct api_container
     write_main_place(writer, network);
     field_object_begin(writer, "Networks");
     for (size_t i = 0; i < network->networks_count; i++)
-        inspect_write_place(writer, network->networks[i]);
+        inspect_write_place(writer, network->networks[i], container->id);
     json_writer_object_end(writer);
     json_writer_object_end(writer);
 }

@@ -25,8 +25,10 @@ void inspect_write_ports(struct json_writer *writer, const char *key, struct api
                          size_t count, bool active);
 /* "80/tcp" of what may be "80"; owned by the caller. */
 char *inspect_port_key(const char *port);
-/* A member: its place in the network of that name. */
-void inspect_write_place(struct json_writer *writer, const struct api_container_endpoint *place);
+/* A member: its place in the network of that name. id: of the container, which is among its names
+ * on networks that somebody made; NULL: not so in lists. */
+void inspect_write_place(struct json_writer *writer, const struct api_container_endpoint *place,
+                         const char *id);
 /* "ro,rslave"; owned by the caller. */
 char *inspect_bind_options(const struct api_bind *bind);
 

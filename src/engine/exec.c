@@ -371,6 +371,8 @@ static uint32_t exec_flags(const struct api_container_exec *how)
 {
     return (how->tty ? (uint32_t)MONITOR_EXEC_TTY : 0) |
            (how->stdin_ ? (uint32_t)MONITOR_EXEC_STDIN : 0) |
+           (how->has_stdout && !how->stdout_ ? (uint32_t)MONITOR_EXEC_NO_STDOUT : 0) |
+           (how->has_stderr && !how->stderr_ ? (uint32_t)MONITOR_EXEC_NO_STDERR : 0) |
            (how->detach ? (uint32_t)MONITOR_EXEC_DETACH : 0);
 }
 
@@ -431,6 +433,10 @@ void engine_exec_create(struct container *container, const struct api_exec_creat
         .has_tty = what->has_tty,
         .stdin_ = what->stdin_,
         .has_stdin = what->has_stdin,
+        .stdout_ = what->stdout_,
+        .has_stdout = what->has_stdout,
+        .stderr_ = what->stderr_,
+        .has_stderr = what->has_stderr,
         .env = what->env,
         .env_count = what->env_count,
         .user = what->user,

@@ -280,12 +280,18 @@ bool clients_exec_blocked(const struct monitor *monitor, const struct session *s
     return client && client->pending;
 }
 
+static bool wants(const struct client *client, enum stream stream)
+{
+    return client->flags &
+           (stream == STREAM_STDERR ? MONITOR_ATTACH_STDERR : MONITOR_ATTACH_STDOUT);
+}
+
 void clients_send_exec(struct monitor *monitor, struct session *session, enum stream stream,
                        const char *data, size_t length)
 {
     struct client *client = exec_client(monitor, session);
 
-    if (!client)
+    if (!client || !wants(client, stream))
         return; /* gone: its process runs on and may print */
     int r = send_direct(client, !session->tty, stream, data, length);
     if (r < 0) {
@@ -303,12 +309,6 @@ void clients_send_exec(struct monitor *monitor, struct session *session, enum st
 static struct client *next_after(const struct monitor *monitor, size_t count, struct client *next)
 {
     return monitor->clients_count == count ? next : monitor->clients;
-}
-
-static bool wants(const struct client *client, enum stream stream)
-{
-    return client->flags &
-           (stream == STREAM_STDERR ? MONITOR_ATTACH_STDERR : MONITOR_ATTACH_STDOUT);
 }
 
 void clients_bypass_log(struct monitor *monitor, enum stream stream, const char *data,

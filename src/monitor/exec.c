@@ -92,6 +92,13 @@ static void exec_free(struct monitor *monitor, struct session *session)
     free(session);
 }
 
+static uint32_t client_flags(const struct monitor_exec *exec)
+{
+    return (exec->flags & MONITOR_EXEC_STDIN ? (uint32_t)MONITOR_ATTACH_STDIN : 0) |
+           (exec->flags & MONITOR_EXEC_NO_STDOUT ? 0 : (uint32_t)MONITOR_ATTACH_STDOUT) |
+           (exec->flags & MONITOR_EXEC_NO_STDERR ? 0 : (uint32_t)MONITOR_ATTACH_STDERR);
+}
+
 int exec_start(struct monitor *monitor, uint32_t request, const struct monitor_exec *exec,
                int *stream, struct error *err)
 {
@@ -107,8 +114,7 @@ int exec_start(struct monitor *monitor, uint32_t request, const struct monitor_e
     if (r == 0)
         r = runtime_exec(monitor, session, &stdio, err);
     if (r == 0 && *stream >= 0)
-        r = client_add(monitor, CLIENT_EXEC, session,
-                       exec->flags & MONITOR_EXEC_STDIN ? MONITOR_ATTACH_STDIN : 0,
+        r = client_add(monitor, CLIENT_EXEC, session, client_flags(exec),
                        &(struct log_place){.until = UINT64_MAX}, steal_fd(stream), err);
     if (r == 0 && session->tty && monitor->clients && monitor->clients->session == session)
         client_set_detach(monitor->clients, &exec->detach);

@@ -26,6 +26,13 @@ def exec_streams_are_as_their_start_asks(instance, images):
     for start, told in ({"Tty": False}, b"\1\0\0\0\0\0\0\2hi"), ({"Tty": True}, b"hi"):
         answer = docker.raw(begin(start, Cmd=["printf", "hi"])[1], end=False)
         assert answer.endswith(b"\r\n\r\n" + told), answer
+    # Of what it says, the stream has what was asked for.
+    for attach, told in ((dict(AttachStdout=True, AttachStderr=False), b"\1\0\0\0\0\0\0\2hi"),
+                         (dict(AttachStdout=False, AttachStderr=True), b"\2\0\0\0\0\0\0\2no"),
+                         (dict(AttachStdout=False, AttachStderr=False), b"")):
+        session, request = begin({}, Tty=False, Cmd=["sh", "-c", "printf hi; printf no >&2; exit 3"], **attach)
+        assert docker.raw(request, end=False).endswith(b"\r\n\r\n" + told), attach
+        assert docker.ask("GET", f"/exec/{session}/json")[1]["ExitCode"] == 3
     # The keys end the stream, although its process goes on.
     session, request = begin({"Tty": True}, Cmd=["cat"], AttachStdin=True, DetachKeys="ctrl-x,q")
     with socket.socket(socket.AF_UNIX) as sock:
@@ -221,7 +228,16 @@ def commands_on_networks_volumes_and_the_rest(instance, images, scratch):
     assert [one["IPv4Address"] for one in network["Containers"].values()] == ["10.123.45.9/24"], network
     docker("run", "--rm", "--network", "mine", "small:1", "nslookup", "first")
     assert "has active endpoints" in docker("network", "rm", "mine", code=1).err
+    # docker-compose looks for its short ID there, and would connect it anew.
+    places = docker.ask("GET", "/containers/one/json")[1]["NetworkSettings"]["Networks"]
+    assert places["mine"]["Aliases"] == ["first", docker("ps", "-q").out.strip()], places
+    assert docker.ask("GET", "/networks/mine?scope=local")[0] == 200
+    assert docker.ask("GET", "/networks/mine?scope=swarm") == (404, {"message": "network mine not found"})
+    for kind in ("networks", "volumes", "images/json"):
+        assert docker.ask("GET", kind.join(("/", "?filters=%7B%22dangling%22%3A%5B%22x%22%5D%7D"))) == (
+            400, {"message": "invalid filter 'dangling=[x]'"}), kind
     docker("network", "connect", "bridge", "one")
+    assert docker.ask("GET", "/containers/one/json")[1]["NetworkSettings"]["Networks"]["bridge"]["Aliases"] is None
     docker("network", "disconnect", "mine", "one")
     assert "is not connected to network" in docker("network", "disconnect", "-f", "mine", "one", code=1).err
     assert docker("inspect", "-f", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}", "one").out == "bridge\n"

@@ -83,6 +83,19 @@ bool filters_of(struct exchange *exchange, const char *const *known, struct filt
     return true;
 }
 
+bool filters_flag(struct exchange *exchange, const struct filters *filters, const char *key,
+                  bool *ret, bool *ret_has)
+{
+    char **values = filters_get(filters, key);
+
+    *ret_has = values != NULL;
+    *ret = values && (text_equal(values[0], "true") || text_equal(values[0], "1"));
+    if (!values || *ret || text_equal(values[0], "false") || text_equal(values[0], "0"))
+        return true;
+    answer_fail(exchange, 400, "invalid filter '%s=[%s]'", key, values[0]);
+    return false;
+}
+
 /* ---- heads ---- */
 
 static const char *reason_of(unsigned status)

@@ -77,14 +77,6 @@ static void on_list(struct exchange *exchange, const struct rpc_outcome *outcome
     answer_json(exchange, 200, &out);
 }
 
-/* true, 1 or false, 0, as it is sent. */
-static bool parse_flag(char *const *values, bool *ret, bool *ret_has)
-{
-    *ret_has = values != NULL;
-    *ret = values && (text_equal(values[0], "true") || text_equal(values[0], "1"));
-    return !values || *ret || text_equal(values[0], "false") || text_equal(values[0], "0");
-}
-
 static bool image_filters(struct exchange *exchange, const struct filters *filters,
                           struct api_image_filters *ret)
 {
@@ -99,10 +91,8 @@ static bool image_filters(struct exchange *exchange, const struct filters *filte
     ret->label_count = strv_length(ret->label);
     ret->reference_count = strv_length(ret->reference);
     ret->has_until = until != NULL;
-    if (!parse_flag(filters_get(filters, "dangling"), &ret->dangling, &ret->has_dangling))
-        answer_fail(exchange, 400, "invalid filter 'dangling=[%s]'",
-                    filters_get(filters, "dangling")[0]);
-    else if (until && !docker_time_parse(until[0], &ret->until))
+    if (filters_flag(exchange, filters, "dangling", &ret->dangling, &ret->has_dangling) && until &&
+        !docker_time_parse(until[0], &ret->until))
         answer_fail(exchange, 400, "invalid time '%s' for filter 'until'", until[0]);
     return !exchange->ended;
 }
@@ -248,12 +238,9 @@ void docker_image_prune(struct exchange *exchange)
     bool dangling, has_dangling;
 
     if (!filters_of(exchange, known, &filters) ||
-        !docker_prune_filters(exchange, &filters, &wanted))
+        !docker_prune_filters(exchange, &filters, &wanted) ||
+        !filters_flag(exchange, &filters, "dangling", &dangling, &has_dangling))
         return;
-    if (!parse_flag(filters_get(&filters, "dangling"), &dangling, &has_dangling)) {
-        answer_fail(exchange, 400, "invalid filter 'dangling'");
-        return;
-    }
     call(exchange, "image.prune",
          &(struct api_image_prune){
              .all = has_dangling && !dangling, .has_all = true, .filters = &wanted},

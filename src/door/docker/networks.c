@@ -32,10 +32,9 @@ static void on_list(struct exchange *exchange, const struct rpc_outcome *outcome
     answer_json(exchange, 200, &out);
 }
 
-static void network_filters(const struct filters *filters, struct api_network_filters *ret)
+static bool network_filters(struct exchange *exchange, const struct filters *filters,
+                            struct api_network_filters *ret)
 {
-    char **dangling = filters_get(filters, "dangling");
-
     *ret = (struct api_network_filters){
         .driver = filters_get(filters, "driver"),
         .id = filters_get(filters, "id"),
@@ -44,8 +43,6 @@ static void network_filters(const struct filters *filters, struct api_network_fi
         .name = filters_get(filters, "name"),
         .scope = filters_get(filters, "scope"),
         .type = filters_get(filters, "type"),
-        .dangling = dangling && (text_equal(dangling[0], "true") || text_equal(dangling[0], "1")),
-        .has_dangling = dangling != NULL,
     };
     ret->driver_count = strv_length(ret->driver);
     ret->id_count = strv_length(ret->id);
@@ -54,6 +51,7 @@ static void network_filters(const struct filters *filters, struct api_network_fi
     ret->name_count = strv_length(ret->name);
     ret->scope_count = strv_length(ret->scope);
     ret->type_count = strv_length(ret->type);
+    return filters_flag(exchange, filters, "dangling", &ret->dangling, &ret->has_dangling);
 }
 
 void docker_network_list(struct exchange *exchange)
@@ -63,17 +61,24 @@ void docker_network_list(struct exchange *exchange)
     _cleanup_filters_ struct filters filters;
     struct api_network_filters wanted;
 
-    if (!filters_of(exchange, known, &filters))
+    if (!filters_of(exchange, known, &filters) ||
+        !network_filters(exchange, &filters, &wanted))
         return;
-    network_filters(&filters, &wanted);
     call(exchange, "network.list", &(struct api_network_list){.filters = &wanted}, on_list, NULL);
 }
 
 static void on_inspect(struct exchange *exchange, const struct rpc_outcome *outcome)
 {
+    const struct api_network_details *network = outcome->result;
+    const char *scope = target_text(&exchange->target, "scope");
     struct buffer out = BUFFER_INIT;
 
-    door_inspect_network(outcome->result, &out);
+    if (!text_empty(scope) && !text_equal(scope, network->scope)) {
+        answer_fail(exchange, 404, "network %s not found", exchange->words[0]);
+        return;
+    }
+
+    door_inspect_network(network, &out);
     answer_json(exchange, 200, &out);
 }
 
@@ -230,9 +235,10 @@ void docker_network_prune(struct exchange *exchange)
     struct api_network_filters wanted;
     struct api_prune_filters times;
 
-    if (!filters_of(exchange, known, &filters) || !docker_prune_filters(exchange, &filters, &times))
+    if (!filters_of(exchange, known, &filters) ||
+        !docker_prune_filters(exchange, &filters, &times) ||
+        !network_filters(exchange, &filters, &wanted))
         return;
-    network_filters(&filters, &wanted);
     wanted.until = times.until;
     wanted.has_until = times.has_until;
     call(exchange, "network.prune", &(struct api_network_prune){.filters = &wanted}, on_pruned,

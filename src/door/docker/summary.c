@@ -96,7 +96,7 @@ static void write_details(struct json_writer *writer,
     field_object_begin(writer, "NetworkSettings");
     field_object_begin(writer, "Networks");
     for (size_t i = 0; i < details->networks_count; i++)
-        inspect_write_place(writer, details->networks[i]);
+        inspect_write_place(writer, details->networks[i], NULL);
     json_writer_object_end(writer);
     json_writer_object_end(writer);
     json_writer_key(writer, "Mounts");

@@ -48,22 +48,20 @@ static void on_list(struct exchange *exchange, const struct rpc_outcome *outcome
     answer_json(exchange, 200, &out);
 }
 
-static void volume_filters(const struct filters *filters, struct api_volume_filters *ret)
+static bool volume_filters(struct exchange *exchange, const struct filters *filters,
+                           struct api_volume_filters *ret)
 {
-    char **dangling = filters_get(filters, "dangling");
-
     *ret = (struct api_volume_filters){
         .name = filters_get(filters, "name"),
         .driver = filters_get(filters, "driver"),
         .label = filters_get(filters, "label"),
         .label_not = filters_get(filters, "label!"),
-        .dangling = dangling && (text_equal(dangling[0], "true") || text_equal(dangling[0], "1")),
-        .has_dangling = dangling != NULL,
     };
     ret->name_count = strv_length(ret->name);
     ret->driver_count = strv_length(ret->driver);
     ret->label_count = strv_length(ret->label);
     ret->label_not_count = strv_length(ret->label_not);
+    return filters_flag(exchange, filters, "dangling", &ret->dangling, &ret->has_dangling);
 }
 
 void docker_volume_list(struct exchange *exchange)
@@ -72,9 +70,8 @@ void docker_volume_list(struct exchange *exchange)
     _cleanup_filters_ struct filters filters;
     struct api_volume_filters wanted;
 
-    if (!filters_of(exchange, known, &filters))
+    if (!filters_of(exchange, known, &filters) || !volume_filters(exchange, &filters, &wanted))
         return;
-    volume_filters(&filters, &wanted);
     call(exchange, "volume.list", &(struct api_volume_list){.filters = &wanted}, on_list, NULL);
 }
 
@@ -142,9 +139,8 @@ void docker_volume_prune(struct exchange *exchange)
     _cleanup_filters_ struct filters filters;
     struct api_volume_filters wanted;
 
-    if (!filters_of(exchange, known, &filters))
+    if (!filters_of(exchange, known, &filters) || !volume_filters(exchange, &filters, &wanted))
         return;
-    volume_filters(&filters, &wanted);
     char **all = filters_get(&filters, "all");
     const struct api_volume_prune how = {
         .all = !exchange_since(exchange, 42) ||
