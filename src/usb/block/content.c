@@ -130,7 +130,23 @@ int medium_read_content(struct medium *medium, uint64_t offset, void *data, size
 {
     if (!medium_within(medium, offset, size))
         return medium_beyond(offset, size, err);
-    return size > 0 ? move(medium, BLOCK_READ, offset, data, size, err) : 0;
+    uint8_t *to = data;
+    int r = 0;
+    for (size_t part = 0; r == 0 && size > 0; offset += part, to += part, size -= part) {
+        size_t gap = 0;
+        part = ahead_take(&medium->ahead, offset, to, size, &gap);
+        if (part > 0)
+            continue;
+        part = gap;
+        r = move(medium, BLOCK_READ, offset, to, part, err);
+    }
+    return r;
+}
+
+void medium_expect_content(struct medium *medium, uint64_t offset, uint64_t size)
+{
+    if (medium_within(medium, offset, size))
+        ahead_expect(&medium->ahead, offset, size);
 }
 
 int medium_write_content(struct medium *medium, uint64_t offset, const void *data, size_t size,
@@ -144,6 +160,7 @@ int medium_write_content(struct medium *medium, uint64_t offset, const void *dat
     r = move(medium, BLOCK_WRITE, offset, (uint8_t *)data, size, err);
     atomic_store(&medium->content_written, true);
     cache_patch(medium->cache, offset, data, size);
+    ahead_forget(&medium->ahead, offset, size);
     return r;
 }
 
@@ -178,6 +195,7 @@ int medium_discard(struct medium *medium, uint64_t offset, uint64_t size, struct
     if (!medium_within(medium, offset, size))
         return medium_beyond(offset, size, err);
     int r = medium_writable(medium, err);
+    ahead_forget(&medium->ahead, offset, size);
     while (r == 0 && first < end) {
         uint32_t part = end - first < DISCARD_MOST ? (uint32_t)(end - first) : DISCARD_MOST;
         r = block_discard(medium->device, first, part, err);

@@ -30,6 +30,7 @@ int medium_open(struct block_device *device, const struct medium_options *option
     medium->device = device;
     medium->read_only = options->read_only || device->read_only;
     medium->cache = cache_create(device, options->cache_size ? options->cache_size : CACHE_DEFAULT);
+    ahead_init(&medium->ahead, device);
     medium->transaction = 1;
     medium->recovered = MEDIUM_NO_JOURNAL;
     medium->first_sector = UINT64_MAX;
@@ -359,6 +360,7 @@ int medium_close(struct medium *medium, struct error *err)
     if (r == -ENODEV)
         r = 0;
     abandon(medium);
+    ahead_finish(&medium->ahead);
     cache_destroy(medium->cache);
     pthread_mutex_destroy(&medium->update);
     pthread_mutex_destroy(&medium->commit);

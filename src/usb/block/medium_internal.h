@@ -21,6 +21,7 @@
 #include <block/cache.h>
 #include <block/medium.h>
 
+#include "ahead.h"
 #include "journal.h"
 
 enum {
@@ -60,6 +61,7 @@ struct list {
 struct medium {
     struct block_device *device;
     struct cache *cache;
+    struct ahead ahead;
     bool read_only;
     atomic_int failed; /* negative errno: an update could not be made durable */
 

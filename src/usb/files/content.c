@@ -4,7 +4,13 @@
 #include <errno.h>
 #include <string.h>
 
-enum { EXTENTS = 16 };
+enum {
+    EXTENTS = 16,
+    IN_ORDER = 2, /* reads, from which on what follows is read ahead */
+    WINDOW_STEP = 128 << 10,
+    WINDOW = 512 << 10, /* bytes of that */
+    LARGE = WINDOW,     /* reads of so many bytes keep the device busy for themselves */
+};
 
 /* Moves up to `size` bytes at offset; returns how many, 0 at the end. */
 static int64_t move(struct volume *volume, struct node *file, uint64_t offset, uint8_t *data,
@@ -44,6 +50,49 @@ static int64_t move_all(struct volume *volume, struct node *file, uint64_t offse
     return (int64_t)done;
 }
 
+/* A read of [offset, end), of several in order: true, and what is to be read ahead by now. Half a
+ * window is left when the next one is asked for, so that requests are large. */
+static bool is_in_order(struct volume *volume, uint64_t number, uint64_t offset, uint64_t end,
+                        uint64_t *ret_from, uint64_t *ret_to)
+{
+    struct volume_streams *streams = &volume->streams;
+    unsigned at = 0;
+    pthread_mutex_lock(&streams->lock);
+    while (at < VOLUME_STREAMS && streams->items[at].number != number)
+        at++;
+    if (at == VOLUME_STREAMS)
+        at = streams->next++ % VOLUME_STREAMS;
+    struct volume_stream *stream = &streams->items[at];
+    bool follows = stream->number == number && stream->at == offset;
+    *stream = (struct volume_stream){
+        .number = number,
+        .at = end,
+        .reads = follows ? stream->reads + 1 : offset == 0,
+        .expected = follows ? stream->expected : 0,
+    };
+    bool wanted = stream->reads >= IN_ORDER && stream->expected < end + WINDOW / 2;
+    if (wanted) {
+        *ret_from = stream->expected > offset ? stream->expected : offset;
+        *ret_to = stream->expected = (end + WINDOW) / WINDOW_STEP * WINDOW_STEP;
+    }
+    pthread_mutex_unlock(&streams->lock);
+    return wanted;
+}
+
+static void read_ahead(struct volume *volume, struct node *file, const struct node_facts *facts,
+                       uint64_t offset, size_t size)
+{
+    struct extent extents[EXTENTS];
+    uint64_t from, to;
+    if (size >= LARGE || !is_in_order(volume, facts->number, offset, offset + size, &from, &to) ||
+        from >= to)
+        return;
+    int count = volume->ops->map(volume, file, from, to - from, extents, EXTENTS, NULL);
+    for (int i = 0; i < count; i++)
+        if (extents[i].offset != EXTENT_ZEROS)
+            medium_expect_content(volume->medium, extents[i].offset, extents[i].length);
+}
+
 int64_t volume_read(struct volume *volume, struct node *file, uint64_t offset, void *data,
                     size_t size, struct error *err)
 {
@@ -57,6 +106,7 @@ int64_t volume_read(struct volume *volume, struct node *file, uint64_t offset, v
         return 0;
     if (size > facts.size - offset)
         size = (size_t)(facts.size - offset);
+    read_ahead(volume, file, &facts, offset, size);
     return move_all(volume, file, offset, data, size, false, err);
 }
 

@@ -125,6 +125,8 @@ void medium_first(struct medium *medium, uint64_t offset);
  * medium before an update that ends later is. Not two writers at a time in one sector. */
 int medium_read_content(struct medium *medium, uint64_t offset, void *data, size_t size,
                         struct error *err);
+/* Says that this content will be read soon: starts to read what a bounded memory has room for. */
+void medium_expect_content(struct medium *medium, uint64_t offset, uint64_t size);
 int medium_write_content(struct medium *medium, uint64_t offset, const void *data, size_t size,
                          struct error *err);
 int medium_zero_content(struct medium *medium, uint64_t offset, uint64_t size, struct error *err);

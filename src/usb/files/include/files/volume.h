@@ -15,6 +15,7 @@
 #ifndef FILES_VOLUME_H
 #define FILES_VOLUME_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -162,10 +163,25 @@ int volume_tick(struct volume *volume, uint64_t now_ms, struct error *err);
 /* Whether this first sector is that of a volume of a kind that we know. */
 bool volume_is_known(const uint8_t *sector, size_t size);
 
+/* Files that are read from their beginning on, by content.c: where each one is. What follows is
+ * read ahead, in memory of the medium's. */
+enum { VOLUME_STREAMS = 8 };
+struct volume_stream {
+    uint64_t number, at; /* the file's; where the next read would be */
+    unsigned reads;      /* in order, so far */
+    uint64_t expected;   /* up to here it is read ahead */
+};
+struct volume_streams {
+    pthread_mutex_t lock;
+    unsigned next; /* which one makes way */
+    struct volume_stream items[VOLUME_STREAMS];
+};
+
 /* The first member of every kind's volume. */
 struct volume {
     const struct volume_ops *ops;
     struct medium *medium;
+    struct volume_streams streams; /* zeros at first */
 };
 
 /* Content through map, reserve and wrote. Returns how many bytes. */
