@@ -135,6 +135,7 @@ bool fat_take_slot(struct fat_volume *volume, struct fat_assembly *assembly, uin
     }
     entry->has_long = has_its_long_name(assembly, raw, entry);
     entry->first = entry->has_long ? assembly->first : slot;
+    assembly->begun = false;
     entry->slot = slot;
     memcpy(entry->raw, raw, FAT_ENTRY);
     if (!entry->has_long)
