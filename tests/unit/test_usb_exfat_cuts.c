@@ -232,6 +232,78 @@ static void the_first_write_survives(void **state)
     try_corpus(first, 4096, 0, SIZE, false); /* no room for a journal */
 }
 
+/* A file in more pieces than one update can free. */
+enum { LARGE_PIECES = 120 };
+
+static void make_large(struct world *world)
+{
+    world_mount(world);
+    assert_int_equal(world_create(world, "/large", NODE_FILE), 0);
+    assert_int_equal(world_create(world, "/between", NODE_FILE), 0);
+    assert_int_equal(world_create(world, "/other", NODE_FILE), 0);
+    write_some(world, "/other", 0, 10);
+    for (uint64_t i = 0; i < LARGE_PIECES; i++) {
+        write_some(world, "/large", i * 512, 512);
+        write_some(world, "/between", i * 512, 512);
+    }
+    assert_int_equal(medium_settle(world->medium, NULL), 0);
+}
+
+/* Negative: there is none. */
+static int64_t size_of(struct world *world, const char *path)
+{
+    struct node *node;
+    struct node_facts facts;
+    int r = world_look(world, path, &node);
+    if (r != 0)
+        return r;
+    assert_int_equal(exfat_ops.node_facts(world->volume, node, &facts, NULL), 0);
+    world_drop(world, node);
+    return (int64_t)facts.size;
+}
+
+/* The old state or the new one; and when something is written, nothing is left of what went. */
+static void look_at_large(const uint8_t *disk, bool replaces)
+{
+    struct world cut = world_of(disk, 512, SIZE / 512);
+    world_mount(&cut);
+    int64_t large = size_of(&cut, "/large"), other = size_of(&cut, "/other");
+    if (replaces && other < 0)
+        assert_int_equal(large, 10);
+    else if (large >= 0 || replaces)
+        assert_int_equal(large, LARGE_PIECES * 512);
+    assert_int_equal(world_create(&cut, "/made afterwards", NODE_FILE), 0);
+    assert_true(size_of(&cut, "/CLOCHE.DEL") < 0);
+    world_unmount(&cut);
+    assert_string_equal(world_findings(&cut), "");
+    world_finish(&cut);
+}
+
+static void a_large_file_goes_at_once(void **state)
+{
+    for (int replaces = 0; replaces < 2; replaces++) {
+        struct world world = world_make(512, SIZE / 512, 512);
+        uint8_t *disk = xmalloc(SIZE);
+        make_large(&world);
+        recorder_start(world.recorder);
+        if (replaces)
+            assert_int_equal(world_rename(&world, "/other", "/large", true), 0);
+        else
+            assert_int_equal(world_remove(&world, "/large", NODE_FILE), 0);
+        assert_true(size_of(&world, "/CLOCHE.DEL") < 0);
+        world_unmount(&world);
+        assert_string_equal(world_findings(&world), "");
+        for (size_t moment = 0; moment <= recorder_moments(world.recorder); moment++)
+            for (int loss = LOSS_NONE; loss <= LOSS_ALL; loss++) {
+                recorder_cut(world.recorder, moment, (enum recorder_loss)loss, (unsigned)moment,
+                             disk);
+                look_at_large(disk, replaces);
+            }
+        free(disk);
+        world_finish(&world);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -239,6 +311,7 @@ int main(void)
         cmocka_unit_test(files_and_folders_survive),
         cmocka_unit_test(pieces_survive),
         cmocka_unit_test(small_clusters_survive),
+        cmocka_unit_test(a_large_file_goes_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

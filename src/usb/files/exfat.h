@@ -204,6 +204,10 @@ int exfat_folder_is_empty(struct exfat_volume *volume, struct exfat_node *folder
 /* Where `count` entries may go, for which the folder may grow. */
 int exfat_folder_room(struct exfat_volume *volume, struct exfat_node *folder, unsigned count,
                       struct exfat_place *ret_place, struct error *err);
+/* The same, but not where other entries are to be (NULL: nowhere). */
+int exfat_folder_room_beside(struct exfat_volume *volume, struct exfat_node *folder, unsigned count,
+                             const struct exfat_place *taken, struct exfat_place *ret_place,
+                             struct error *err);
 /* Within an update; the index follows by _added() and _removed() when it has ended. */
 int exfat_folder_write(struct exfat_volume *volume, struct exfat_node *folder,
                        const struct exfat_place *place, const uint8_t *raw, struct error *err);
@@ -247,6 +251,8 @@ int exfat_create(struct exfat_volume *volume, struct exfat_node *folder, const c
                  enum node_type type, struct exfat_node **ret_node, struct error *err);
 int exfat_remove(struct exfat_volume *volume, struct exfat_node *folder, const char *name,
                  enum node_type type, struct error *err);
+/* Frees what was parked to be removed when the power went (exfat_change.c). */
+int exfat_remove_parked(struct exfat_volume *volume, struct error *err);
 int exfat_rename(struct exfat_volume *volume, struct exfat_node *folder, const char *name,
                  struct exfat_node *new_folder, const char *new_name, bool replace,
                  struct error *err);

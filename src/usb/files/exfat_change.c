@@ -11,7 +11,20 @@
 
 #include "utf16.h"
 
-enum { EXTRA_MOST = EXFAT_SET_READ - EXFAT_SET_LEAST };
+#define PARKED_NAME "CLOCHE.DEL"
+
+enum {
+    EXTRA_MOST = EXFAT_SET_READ - EXFAT_SET_LEAST,
+    PARKED_ENTRIES = 3,
+    PARKED_ATTRIBUTES = EXFAT_HIDDEN | EXFAT_SYSTEM,
+};
+
+/* The name of what is parked is gone already: what cannot be freed now is freed when the volume is
+ * next written to. */
+static void remove_parked(struct exfat_volume *volume)
+{
+    exfat_remove_parked(volume, NULL);
+}
 
 static bool is_folder(const struct exfat_set *set)
 {
@@ -142,9 +155,17 @@ static void extra_clusters(const struct exfat_volume *volume, const struct exfat
     }
 }
 
-/* What is to be removed, with all that is its. */
+/*
+ * What is to be removed, with all that is its. What one update can free goes with its name. A
+ * larger file is parked by that update: it becomes a hidden file of the root folder, so that its
+ * name is gone at once and as a whole. Then that one is removed, for which it becomes shorter by
+ * updates of its own. Where the power goes meanwhile, the next one to write to the volume goes on.
+ */
 struct doomed {
     struct exfat_entries entries;
+    bool parks;
+    struct exfat_place parked; /* owned */
+    struct exfat_set parked_set;
     struct exfat_node *node; /* held */
     struct exfat_runs extra; /* owned */
     struct exfat_set set;    /* before anything of it was freed: whoever holds it keeps that */
@@ -154,6 +175,7 @@ static void doomed_finish(struct exfat_volume *volume, struct doomed *doomed)
 {
     exfat_runs_finish(&doomed->extra);
     exfat_place_finish(&doomed->entries.place);
+    exfat_place_finish(&doomed->parked);
     if (doomed->node)
         exfat_node_drop(volume, doomed->node, 1);
     free(doomed);
@@ -162,29 +184,84 @@ static void doomed_finish(struct exfat_volume *volume, struct doomed *doomed)
 /* Sectors of the update that removes it; more are made free before it. */
 static unsigned doomed_sectors(const struct exfat_volume *volume, const struct doomed *doomed)
 {
+    if (doomed->parks)
+        return exfat_set_sectors(volume, doomed->node->place.count) +
+               exfat_set_sectors(volume, PARKED_ENTRIES) + 2;
     return exfat_set_sectors(volume, doomed->node->place.count) +
            exfat_free_sectors(volume, &doomed->node->runs, 0, doomed->node->linked) +
            exfat_free_sectors(volume, &doomed->extra, 0, doomed->extra.clusters);
 }
 
+static bool is_parked(const struct exfat_volume *volume, const struct exfat_node *folder,
+                      const struct exfat_set *set)
+{
+    char name[EXFAT_NAME_UNITS * 3 + 1];
+    utf8_from_utf16(set->name, set->name_length, name);
+    return folder == volume->root && strcmp(name, PARKED_NAME) == 0 &&
+           set->attributes == PARKED_ATTRIBUTES;
+}
+
+/* Entries of others cannot be parked with it. */
+static bool must_park(const struct exfat_volume *volume, const struct exfat_node *folder,
+                      const struct doomed *doomed)
+{
+    const struct exfat_node *node = doomed->node;
+    unsigned most = medium_update_most(exfat_medium(volume));
+    return node->type == NODE_FILE && doomed->extra.clusters == 0 &&
+           node->place.count == exfat_set_size(node->set.name_length) &&
+           exfat_free_sectors(volume, &node->runs, 0, node->linked) > most / 4 &&
+           !is_parked(volume, folder, &node->set);
+}
+
+/* Where it is parked: beside the entries that are to be made in `beside` (NULL: none are). Where
+ * there is no room, it becomes shorter under its own name. */
+static int find_parking(struct exfat_volume *volume, struct doomed *doomed,
+                        const struct exfat_node *beside, const struct exfat_place *place,
+                        struct error *err)
+{
+    unsigned most = medium_update_most(exfat_medium(volume));
+    int r = 0;
+    if (doomed->parks)
+        r = exfat_folder_room_beside(volume, volume->root, PARKED_ENTRIES,
+                                     beside == volume->root ? place : NULL, &doomed->parked, err);
+    if (r == -ENOSPC)
+        doomed->parks = false;
+    if (!doomed->parks)
+        return exfat_shrink(volume, doomed->node, 0, most / 4, err);
+    struct exfat_set *set = &doomed->parked_set;
+    *set = doomed->node->set;
+    set->attributes = PARKED_ATTRIBUTES;
+    set->entries = PARKED_ENTRIES;
+    set->name_length = (unsigned)utf16_from_utf8(PARKED_NAME, set->name, EXFAT_NAME_UNITS);
+    return r;
+}
+
 static int prepare_doomed(struct exfat_volume *volume, struct exfat_node *folder,
                           struct doomed *doomed, struct error *err)
 {
-    unsigned most = medium_update_most(exfat_medium(volume));
     extra_clusters(volume, &doomed->entries, &doomed->extra);
     doomed->node = exfat_node_of(volume, folder, &doomed->entries);
     int r = exfat_runs_load(volume, doomed->node, UINT64_MAX, err);
     if (r == 0 && doomed->node->type == NODE_FOLDER)
         r = exfat_folder_is_empty(volume, doomed->node, err);
     doomed->set = doomed->node->set;
-    return r == 0 ? exfat_shrink(volume, doomed->node, 0, most / 4, err) : r;
+    doomed->parks = r == 0 && must_park(volume, folder, doomed);
+    return r;
 }
 
 /* Within an update. */
 static int write_doomed(struct exfat_volume *volume, const struct doomed *doomed, struct error *err)
 {
     const struct exfat_node *node = doomed->node;
-    int r = exfat_folder_erase(volume, &node->place, err);
+    uint8_t raw[EXFAT_SET_MOST * EXFAT_ENTRY];
+    int r = 0;
+    if (doomed->parks) {
+        exfat_set_make(&doomed->parked_set, volume->upcase, raw);
+        r = exfat_folder_write(volume, volume->root, &doomed->parked, raw, err);
+        medium_barrier(exfat_medium(volume));
+        return r == 0 ? exfat_folder_erase(volume, &node->place, err) : r;
+    }
+    r = exfat_folder_erase(volume, &node->place, err);
     medium_barrier(exfat_medium(volume));
     if (r == 0)
         r = exfat_space_mark(volume, &node->runs, 0, node->linked, false, err);
@@ -193,11 +270,32 @@ static int write_doomed(struct exfat_volume *volume, const struct doomed *doomed
     return r;
 }
 
+/* It is a file of the root folder now. */
+static void has_parked(struct exfat_volume *volume, struct exfat_node *folder,
+                       struct doomed *doomed)
+{
+    struct exfat_node *node = doomed->node;
+    exfat_folder_removed(volume, folder, &node->place, &node->set);
+    exfat_folder_added(volume, volume->root, &doomed->parked, &doomed->parked_set);
+    exfat_place_finish(&node->place);
+    node->place = doomed->parked;
+    doomed->parked.offsets = NULL;
+    node->set = doomed->parked_set;
+    nodes_move(&volume->nodes, &node->node, node->place.offsets[0]);
+    nodes_hold(&volume->nodes, &volume->root->node);
+    node->parent = volume->root;
+    exfat_node_drop(volume, folder, 1);
+}
+
 /* The update has ended. Whoever holds the file keeps its clusters. */
 static void is_removed(struct exfat_volume *volume, struct exfat_node *folder,
                        struct doomed *doomed, uint64_t update)
 {
     struct exfat_node *node = doomed->node;
+    if (doomed->parks) {
+        has_parked(volume, folder, doomed);
+        return;
+    }
     exfat_folder_removed(volume, folder, &node->place, &node->set);
     exfat_place_finish(&node->place);
     volume->free += node->linked + doomed->extra.clusters;
@@ -226,6 +324,8 @@ int exfat_remove(struct exfat_volume *volume, struct exfat_node *folder, const c
                                   : error_set(err, -EISDIR, "%s is a folder", name);
     }
     if (r == 0)
+        r = find_parking(volume, doomed, NULL, NULL, err);
+    if (r == 0)
         r = exfat_begin(volume, doomed_sectors(volume, doomed), err);
     if (r == 0) {
         uint64_t update = medium_running(exfat_medium(volume));
@@ -233,8 +333,24 @@ int exfat_remove(struct exfat_volume *volume, struct exfat_node *folder, const c
         if (r == 0)
             is_removed(volume, folder, doomed, update);
     }
+    bool parked = r == 0 && doomed->parks;
     doomed_finish(volume, doomed);
+    if (parked)
+        remove_parked(volume);
     return r;
+}
+
+int exfat_remove_parked(struct exfat_volume *volume, struct error *err)
+{
+    uint16_t units[EXFAT_NAME_UNITS];
+    int length = utf16_from_utf8(PARKED_NAME, units, EXFAT_NAME_UNITS);
+    struct exfat_entries *entries = xnew(struct exfat_entries);
+    int r = exfat_folder_find(volume, volume->root, units, (unsigned)length, entries, NULL);
+    bool is_ours = r == 0 && is_parked(volume, volume->root, &entries->set);
+    if (r == 0)
+        exfat_place_finish(&entries->place);
+    free(entries);
+    return is_ours ? exfat_remove(volume, volume->root, PARKED_NAME, NODE_FILE, err) : 0;
 }
 
 /* Renaming. */
@@ -351,12 +467,17 @@ static int rename_found(struct exfat_volume *volume, struct renaming *work, cons
         r = find_doomed(volume, work, units, length, replace, err);
     if (r == 0)
         r = make_set(volume, work, units, length, err);
+    if (r == 0 && work->doomed)
+        r = find_parking(volume, work->doomed, work->to, &work->place, err);
     if (r == 0)
         r = write_renamed(volume, work, &update, err);
     if (r == 0)
         is_renamed(volume, work, update);
+    bool parked = r == 0 && work->doomed && work->doomed->parks;
     if (work->doomed)
         doomed_finish(volume, work->doomed);
+    if (parked)
+        remove_parked(volume);
     exfat_place_finish(&work->place);
     return r;
 }

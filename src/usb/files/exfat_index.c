@@ -268,6 +268,25 @@ int exfat_folder_room(struct exfat_volume *volume, struct exfat_node *folder, un
     return r;
 }
 
+int exfat_folder_room_beside(struct exfat_volume *volume, struct exfat_node *folder, unsigned count,
+                             const struct exfat_place *taken, struct exfat_place *ret_place,
+                             struct error *err)
+{
+    int r = build(volume, folder, err);
+    if (r != 0 || !taken)
+        return r == 0 ? exfat_folder_room(volume, folder, count, ret_place, err) : r;
+    struct exfat_index *index = folder->index;
+    uint32_t end = index->end, hint = index->hint;
+    use_entries(index, taken->position, taken->count, true);
+    if (taken->position + taken->count > end)
+        index->end = taken->position + taken->count;
+    r = exfat_folder_room(volume, folder, count, ret_place, err);
+    use_entries(index, taken->position, taken->count, false);
+    index->end = end;
+    index->hint = hint;
+    return r;
+}
+
 /* Behind the folder's end there may be anything: what is to be the end says so. */
 static int write_end(struct exfat_volume *volume, struct exfat_node *folder, uint32_t position,
                      struct error *err)

@@ -420,6 +420,7 @@ int exfat_start_writing(struct exfat_volume *volume, struct error *err)
         return error_set(err, -EROFS,
                          volume->damaged ? "the volume is damaged" : "the volume is read-only");
     int r = volume->started ? 0 : prepare_writing(volume, err);
+    bool first = !volume->started;
     volume->started |= r == 0;
     if (r == 0)
         r = exfat_begin(volume, 1, err);
@@ -428,7 +429,7 @@ int exfat_start_writing(struct exfat_volume *volume, struct error *err)
     if (r == 0)
         r = medium_settle(exfat_medium(volume), err);
     volume->marked = r == 0;
-    return r;
+    return r == 0 && first ? exfat_remove_parked(volume, err) : r;
 }
 
 static int mark_clean(struct exfat_volume *volume, struct error *err)
