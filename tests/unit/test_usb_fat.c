@@ -14,6 +14,7 @@
 #include <base/alloc.h>
 #include <block/bytes.h>
 #include <block/medium.h>
+#include <files/tools.h>
 #include <files/volume.h>
 
 #include "../usb/recorder.h"
@@ -381,6 +382,85 @@ static void a_large_file_goes_at_once(void **state)
     }
 }
 
+/* Check and repair. */
+
+static void count_finding(const struct finding *finding, void *data)
+{
+    (void)finding;
+    ++*(int *)data;
+}
+
+/* Findings that are left. */
+static int check_it(struct recorder *recorder, bool repair, int *ret_found)
+{
+    struct medium_options options = {0};
+    struct check_options check = {.repair = repair};
+    struct medium *medium = NULL;
+    *ret_found = 0;
+    assert_int_equal(medium_open(recorder_device(recorder), &options, &medium, NULL), 0);
+    int r = volume_check(medium, &check, count_finding, ret_found, NULL);
+    assert_int_equal(medium_close(medium, NULL), 0);
+    return r;
+}
+
+/* A lost chain, a file that leads nowhere, tables that differ, a wrong "..". */
+static void damage(struct recorder *recorder, const struct kind *kind)
+{
+    uint8_t *disk = recorder_disk(recorder);
+    unsigned root = kind->bits == 32 ? 0 : ROOT_SLOTS * 32 / 512;
+    uint8_t *at = disk + (RESERVED + 2 * (size_t)kind->table) * 512;
+    uint8_t *data = disk + (RESERVED + 2 * (size_t)kind->table + root) * 512;
+    for (unsigned i = 0; i < 16; i++, at += 32) {
+        if (memcmp(at, "LOST       ", 11) == 0)
+            at[0] = 0xE5;
+        if (memcmp(at, "NOWHERE    ", 11) == 0)
+            put_le16(at + 26, 0);
+        if (memcmp(at, "FOLDER     ", 11) == 0)
+            put_le16(data + ((size_t)get_le16(at + 26) - 2) * kind->cluster * 512 + 32 + 26, 77);
+    }
+    memset(disk + (RESERVED + kind->table) * 512 + 20, 0, 40);
+}
+
+/* Each repair is one update: after a power cut another one goes on. */
+static void a_repair_may_be_cut(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        struct recorder *recorder = recorder_create(512, SECTORS);
+        struct recorder *after = recorder_create(512, SECTORS);
+        struct node *folder = NULL;
+        int found;
+        make_volume(recorder, &kinds[i]);
+        struct mounted m = mount_it(recorder);
+        put(&m, m.root, "kept", 3000);
+        put(&m, m.root, "lost", 20000);
+        put(&m, m.root, "nowhere", 9000);
+        assert_int_equal(m.ops->create(m.volume, m.root, "folder", NODE_FOLDER, &folder, NULL), 0);
+        m.ops->node_drop(m.volume, folder, 1);
+        unmount_it(&m);
+        assert_int_equal(check_it(recorder, false, &found), 0);
+        assert_int_equal(found, 0);
+        damage(recorder, &kinds[i]);
+        recorder_start(recorder);
+        assert_int_equal(check_it(recorder, true, &found), 0);
+        assert_int_equal(found, 4);
+        for (size_t moment = 0; moment <= recorder_moments(recorder); moment++)
+            for (unsigned loss = 0; loss < 4; loss++) {
+                recorder_cut(recorder, moment, loss, (unsigned)moment, recorder_disk(after));
+                assert_int_equal(check_it(after, true, &found), 0);
+                assert_int_equal(check_it(after, false, &found), 0);
+                check_volume(after, &kinds[i]);
+                m = mount_it(after);
+                assert_int_equal(size_of(&m, m.root, "kept", 'k'), 3000);
+                assert_int_equal(size_of(&m, m.root, "nowhere", 'n'), 0);
+                assert_int_equal(m.ops->lookup(m.volume, m.root, "LOST.DIR", &folder, NULL), 0);
+                m.ops->node_drop(m.volume, folder, 1);
+                unmount_it(&m);
+            }
+        recorder_destroy(after);
+        recorder_destroy(recorder);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -388,6 +468,7 @@ int main(void)
         cmocka_unit_test(what_was_removed_stays_while_it_is_held),
         cmocka_unit_test(the_power_may_go_at_any_write),
         cmocka_unit_test(a_large_file_goes_at_once),
+        cmocka_unit_test(a_repair_may_be_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
