@@ -190,6 +190,10 @@ int fat_table_get(struct fat_volume *volume, uint32_t cluster, uint32_t *ret_nex
                   struct error *err);
 int fat_table_raw(struct medium *medium, const struct fat_layout *layout, uint32_t cluster,
                   uint32_t *ret_value, struct error *err);
+/* Of clusters one after the other, at most FAT_WORDS of them: what their entries mean. */
+enum { FAT_WORDS = 1024 };
+int fat_table_meanings(struct medium *medium, const struct fat_layout *layout, uint32_t first,
+                       uint32_t count, uint32_t *ret_meanings, struct error *err);
 uint32_t fat_table_meaning(const struct fat_layout *layout, uint32_t value);
 uint32_t fat_table_word(const struct fat_layout *layout, uint32_t meaning);
 

@@ -108,35 +108,50 @@ int fat_check_tables(struct fat_checking *check, struct error *err)
 
 /* Lost chains. */
 
-static int meaning_of(struct fat_checking *check, uint32_t cluster, uint32_t *ret_meaning,
-                      struct error *err)
+static int read_table(struct fat_checking *check, uint32_t first, uint32_t *ret_count,
+                      uint32_t *meanings, struct error *err)
 {
     const struct fat_layout *layout = &check->volume.layout;
-    uint32_t value = 0;
-    int r = fat_table_raw(fat_medium(&check->volume), layout, cluster, &value, err);
-    *ret_meaning = fat_table_meaning(layout, value);
-    return r;
+    uint32_t left = layout->clusters - (first - FAT_FIRST);
+    *ret_count = left < FAT_WORDS ? left : FAT_WORDS;
+    return fat_table_meanings(fat_medium(&check->volume), layout, first, *ret_count, meanings, err);
 }
 
-static bool is_lost(const struct fat_checking *check, uint32_t cluster, uint32_t meaning)
+/* Bits of clusters. */
+struct lost_bits {
+    uint8_t *lost;   /* owned: nothing leads to them from the root folder */
+    uint8_t *led_to; /* owned: another lost one does: those begin no chain */
+    bool any;
+};
+
+static void set_bit(uint8_t *bits, uint32_t cluster)
 {
-    return meaning != TABLE_FREE && meaning != TABLE_BAD && !fat_is_marked(check, cluster);
+    uint32_t bit = cluster - FAT_FIRST;
+    bits[bit / 8] |= (uint8_t)(1 << bit % 8);
 }
 
-/* Which clusters another lost one leads to: those begin no chain. */
-static int find_led_to(struct fat_checking *check, uint8_t *led_to, bool *ret_any,
-                       struct error *err)
+static bool has_bit(const uint8_t *bits, uint32_t cluster)
+{
+    uint32_t bit = cluster - FAT_FIRST;
+    return bits[bit / 8] >> bit % 8 & 1;
+}
+
+static int find_lost(struct fat_checking *check, struct lost_bits *bits, struct error *err)
 {
     const struct fat_layout *layout = &check->volume.layout;
+    uint32_t meanings[FAT_WORDS], count = 0;
     int r = 0;
-    for (uint32_t i = 0, meaning; r == 0 && i < layout->clusters; i++) {
-        r = meaning_of(check, i + FAT_FIRST, &meaning, err);
-        if (r != 0 || !is_lost(check, i + FAT_FIRST, meaning))
-            continue;
-        *ret_any = true;
-        uint32_t bit = meaning - FAT_FIRST;
-        if (fat_is_cluster(layout, meaning))
-            led_to[bit / 8] |= (uint8_t)(1 << bit % 8);
+    for (uint32_t first = FAT_FIRST; r == 0 && fat_is_cluster(layout, first); first += count) {
+        r = read_table(check, first, &count, meanings, err);
+        for (uint32_t i = 0; r == 0 && i < count; i++) {
+            if (meanings[i] == TABLE_FREE || meanings[i] == TABLE_BAD ||
+                fat_is_marked(check, first + i))
+                continue;
+            bits->any = true;
+            set_bit(bits->lost, first + i);
+            if (fat_is_cluster(layout, meanings[i]))
+                set_bit(bits->led_to, meanings[i]);
+        }
     }
     return r;
 }
@@ -170,17 +185,15 @@ static int take_lost(struct fat_checking *check, uint32_t first, struct error *e
 }
 
 /* First those that begin somewhere; what is left then are circles. */
-static int collect_lost(struct fat_checking *check, const uint8_t *led_to, struct error *err)
+static int collect_lost(struct fat_checking *check, const struct lost_bits *bits, struct error *err)
 {
+    const struct fat_layout *layout = &check->volume.layout;
     int r = 0;
     for (int round = 0; round < 2; round++)
-        for (uint32_t i = 0, meaning; r == 0 && i < check->volume.layout.clusters; i++) {
-            if (fat_is_marked(check, i + FAT_FIRST) || (round == 0 && led_to[i / 8] & 1 << i % 8))
-                continue;
-            r = meaning_of(check, i + FAT_FIRST, &meaning, err);
-            if (r == 0 && is_lost(check, i + FAT_FIRST, meaning))
-                r = take_lost(check, i + FAT_FIRST, err);
-        }
+        for (uint32_t at = FAT_FIRST; r == 0 && fat_is_cluster(layout, at); at++)
+            if (has_bit(bits->lost, at) && (round == 1 || !has_bit(bits->led_to, at)) &&
+                !fat_is_marked(check, at))
+                r = take_lost(check, at, err);
     return r;
 }
 
@@ -244,12 +257,13 @@ static int tell_lost(struct fat_checking *check, struct error *err)
 
 int fat_check_lost(struct fat_checking *check, struct error *err)
 {
-    uint8_t *led_to = xcalloc((size_t)check->volume.layout.clusters / 8 + 1, 1);
-    bool any = false;
-    int r = find_led_to(check, led_to, &any, err);
-    if (r == 0 && any)
-        r = collect_lost(check, led_to, err);
-    free(led_to);
+    size_t size = (size_t)check->volume.layout.clusters / 8 + 1;
+    struct lost_bits bits = {.lost = xcalloc(size, 1), .led_to = xcalloc(size, 1)};
+    int r = find_lost(check, &bits, err);
+    if (r == 0 && bits.any)
+        r = collect_lost(check, &bits, err);
+    free(bits.lost);
+    free(bits.led_to);
     return r == 0 && check->lost_count > 0 ? tell_lost(check, err) : r;
 }
 
@@ -257,12 +271,14 @@ int fat_check_lost(struct fat_checking *check, struct error *err)
 
 static int count_free(struct fat_checking *check, uint32_t *ret_free, struct error *err)
 {
-    uint32_t free = 0, meaning;
-    for (uint32_t i = 0; i < check->volume.layout.clusters; i++) {
-        int r = meaning_of(check, i + FAT_FIRST, &meaning, err);
+    const struct fat_layout *layout = &check->volume.layout;
+    uint32_t meanings[FAT_WORDS], count = 0, free = 0;
+    for (uint32_t first = FAT_FIRST; fat_is_cluster(layout, first); first += count) {
+        int r = read_table(check, first, &count, meanings, err);
         if (r != 0)
             return r;
-        free += meaning == TABLE_FREE;
+        for (uint32_t i = 0; i < count; i++)
+            free += meanings[i] == TABLE_FREE;
     }
     *ret_free = free;
     return 0;

@@ -136,6 +136,20 @@ int fat_table_raw(struct medium *medium, const struct fat_layout *layout, uint32
     return r;
 }
 
+int fat_table_meanings(struct medium *medium, const struct fat_layout *layout, uint32_t first,
+                       uint32_t count, uint32_t *ret_meanings, struct error *err)
+{
+    uint8_t bytes[FAT_WORDS * 4];
+    uint64_t at = place(layout, first);
+    size_t last = layout->kind == VOLUME_FAT32 ? 4 : 2;
+    size_t size = (size_t)(place(layout, first + count - 1) - at) + last;
+    int r = medium_read(medium, fat_table_start(layout, layout->active) + at, bytes, size, err);
+    for (uint32_t i = 0; r == 0 && i < count; i++)
+        ret_meanings[i] = fat_table_meaning(
+            layout, word_at(layout, first + i, bytes + (place(layout, first + i) - at)));
+    return r;
+}
+
 int fat_table_get(struct fat_volume *volume, uint32_t cluster, uint32_t *ret_next,
                   struct error *err)
 {
