@@ -324,12 +324,18 @@ int medium_journal(struct medium *medium, uint64_t offset, uint64_t size, struct
     int r = medium_writable(medium, err);
     if (r == 0)
         r = journal_place(medium, offset, size, err);
-    if (r == 0)
-        r = journal_make(&medium->journal, medium->device, offset / medium->device->sector_size,
-                         size, err);
+    if (r != 0)
+        return r;
+    /* A commit that is under way ends as it began. */
+    pthread_mutex_lock(&medium->commit);
+    pthread_mutex_lock(&medium->update);
+    r = journal_make(&medium->journal, medium->device, offset / medium->device->sector_size, size,
+                     err);
     if (r == 0)
         r = block_flush(medium->device, err);
     medium->has_journal = r == 0;
+    pthread_mutex_unlock(&medium->update);
+    pthread_mutex_unlock(&medium->commit);
     return r;
 }
 

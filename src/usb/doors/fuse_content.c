@@ -65,7 +65,7 @@ static void answer_attributes(fuse_req_t request, struct door_node *node)
         return;
     }
     door_attributes(door, &facts, &status);
-    fuse_reply_attr(request, &status, DOOR_BELIEF);
+    fuse_reply_attr(request, &status, atomic_load(&node->stale) > 0 ? 0 : DOOR_BELIEF);
 }
 
 void door_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
