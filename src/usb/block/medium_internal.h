@@ -68,8 +68,8 @@ struct medium {
     pthread_mutex_t update;
     struct list running; /* struct change */
     unsigned epoch;
-    uint64_t transaction;  /* number of the running one */
-    uint64_t first_sector; /* medium_first(): UINT64_MAX when there is none */
+    _Atomic uint64_t transaction; /* number of the running one */
+    uint64_t first_sector;        /* medium_first(): UINT64_MAX when there is none */
     bool in_update;
 
     pthread_mutex_t commit;

@@ -6,8 +6,8 @@
  *
  * Every thread waits for itself, and the kernel wakes one of them (EPOLLEXCLUSIVE). The descriptor
  * does not block, so that a thread that has answered looks for the next request without waiting,
- * and can be ended. There is no message for opening a file or folder: the kernel is told at the
- * first one that there never is.
+ * and can be ended. There is no message for opening a folder: the kernel is told at the first one
+ * that there never is.
  */
 #include "fuse_internal.h"
 
@@ -175,10 +175,34 @@ static void start(void *data, struct fuse_conn_info *conn)
     conn->max_background = BACKGROUND;
     conn->congestion_threshold = BACKGROUND * 3 / 4;
     /* What was changed by this mount is known to the kernel: that times are not its own is no
-     * reason to read anew. Without messages for opening, a file is made empty by SETATTR. */
+     * reason to read anew. A file is made empty by SETATTR, not by opening it. */
     conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC);
-    conn->want |= conn->capable & (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ |
-                                   FUSE_CAP_NO_OPEN_SUPPORT | FUSE_CAP_NO_OPENDIR_SUPPORT);
+    conn->want |= conn->capable &
+                  (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ | FUSE_CAP_NO_OPENDIR_SUPPORT);
+}
+
+/* What the kernel has of the content stays: it hears of what others change. */
+static void opened(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
+{
+    struct fuse_door *door = door_of(request);
+    struct door_node *node = door_node_of(door, ino);
+    if (!door_is_open(request))
+        return;
+    info->keep_cache = 1;
+    if (door_node_is_suspect(door, node)) {
+        fuse_reply_err(request, ESTALE);
+        return;
+    }
+    door_node_opened(door, node, 1);
+    if (fuse_reply_open(request, info) != 0)
+        door_node_opened(door, node, -1);
+}
+
+static void closed(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
+{
+    struct fuse_door *door = door_of(request);
+    door_node_opened(door, door_node_of(door, ino), -1);
+    fuse_reply_err(request, 0);
 }
 
 static void not_opened(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
@@ -220,7 +244,8 @@ static const struct fuse_lowlevel_ops operations = {
     .forget_multi = door_forget_many,
     .getattr = door_getattr,
     .setattr = door_setattr,
-    .open = not_opened,
+    .open = opened,
+    .release = closed,
     .opendir = not_opened,
     .create = door_create,
     .mkdir = door_mkdir,

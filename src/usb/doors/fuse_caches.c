@@ -5,9 +5,9 @@
  * name is believed only when it is spelt as it is on the medium, and what there is none of is never
  * believed. That leaves one case: a file is removed or renamed by another spelling, and its own one
  * is in the kernel's cache. It is told then, when the request is answered: within it, the kernel
- * holds the folder's lock, for which telling waits. Until it knows, whoever asks for attributes of
- * that file or makes it empty hears ESTALE, upon which the kernel looks the path up anew; that it
- * asks is seen to by not letting it believe attributes either that came with another spelling.
+ * holds the folder's lock, for which telling waits. Until it knows, whoever opens that file or
+ * asks for its attributes hears ESTALE, upon which the kernel looks the path up anew; that it asks
+ * is seen to by not letting it believe attributes either that came with another spelling.
  *
  * What other doors of the volume change, comes here too.
  *

@@ -65,7 +65,7 @@ static void answer_attributes(fuse_req_t request, struct door_node *node)
         return;
     }
     door_attributes(door, &facts, &status);
-    fuse_reply_attr(request, &status, atomic_load(&node->stale) > 0 ? 0 : DOOR_BELIEF);
+    fuse_reply_attr(request, &status, DOOR_BELIEF);
 }
 
 void door_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
@@ -73,7 +73,7 @@ void door_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *inf
     struct door_node *node = door_node_of(door_of(request), ino);
     if (!door_is_open(request))
         return;
-    if (atomic_load(&node->stale) > 0)
+    if (door_node_is_suspect(door_of(request), node))
         fuse_reply_err(request, ESTALE);
     else
         answer_attributes(request, node);
@@ -142,7 +142,7 @@ void door_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *status, int c
     unsigned what = 0;
     if (!door_is_writable(request))
         return;
-    if (changes & FUSE_SET_ATTR_SIZE && atomic_load(&node->stale) > 0) {
+    if (changes & FUSE_SET_ATTR_SIZE && door_node_is_suspect(door, node)) {
         fuse_reply_err(request, ESTALE);
         return;
     }

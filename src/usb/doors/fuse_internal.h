@@ -28,8 +28,10 @@
 struct door_node {
     struct node *node; /* held once */
     enum node_type type;
-    uint64_t lookups;  /* that the kernel has not forgotten */
-    atomic_uint stale; /* names that led to it are in the kernel's cache still, and are wrong */
+    uint64_t lookups; /* that the kernel has not forgotten */
+    unsigned stale;   /* names that led to it, which the kernel was not told to forget yet */
+    bool suspect;     /* ... and whoever asks for it may have found it by one of those */
+    unsigned opens;
     fuse_ino_t folder; /* where the kernel found it last, and by which name */
     char *name;        /* owned; NULL: the root */
     struct door_node *next;
@@ -37,6 +39,7 @@ struct door_node {
 
 struct door_nodes {
     pthread_mutex_t lock;
+    pthread_cond_t settled;
     struct door_node **buckets;
     size_t room, count;
     struct door_node root;
@@ -130,6 +133,11 @@ fuse_ino_t door_node_known(struct fuse_door *door, const struct node *node);
 /* Counts that a wrong name leads to it in the kernel's cache; NULL: the kernel does not know it. */
 struct door_node *door_node_stale(struct fuse_door *door, const struct node *node);
 void door_node_settled(struct fuse_door *door, struct door_node *node);
+/* Whether what is asked of a file may be meant for another one: then ESTALE makes the kernel look
+ * the path up anew. Who has opened it, means it. Waits until the kernel was told, a while at most.
+ */
+bool door_node_is_suspect(struct fuse_door *door, struct door_node *node);
+void door_node_opened(struct fuse_door *door, struct door_node *node, int change);
 
 /* fuse_caches.c */
 

@@ -126,10 +126,16 @@ void door_create(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t
         return;
     int r = make(door, parent, name, NODE_FILE, &entry, &err);
     info->keep_cache = 1;
-    if (r != 0)
+    if (r != 0) {
         door_fail(request, r, &err);
-    else if (fuse_reply_create(request, &entry, info) != 0)
-        door_node_forget(door, door_node_of(door, entry.ino), 1);
+        return;
+    }
+    struct door_node *node = door_node_of(door, entry.ino);
+    door_node_opened(door, node, 1);
+    if (fuse_reply_create(request, &entry, info) != 0) {
+        door_node_opened(door, node, -1);
+        door_node_forget(door, node, 1);
+    }
 }
 
 void door_mkdir(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode)
@@ -207,6 +213,8 @@ static int move(struct fuse_door *door, fuse_ino_t parent, const char *name, fus
     if (r == 0) {
         name_is_gone(door, parent, name, spelling, node);
         door_node_moved(door, node, new_parent, new_name);
+        if (!is_kept(new_name))
+            door_forget_name(door, new_parent, new_name, NULL);
         if (replaced && replaced != node)
             name_is_gone(door, new_parent, new_name, replaced_spelling, replaced);
         served_tell_changed(door->served, &door->neighbour, to);

@@ -1,11 +1,12 @@
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <base/alloc.h>
 
 #include "fuse_internal.h"
 
-enum { ROOM_FIRST = 64 };
+enum { ROOM_FIRST = 64, PATIENCE = 1 /* seconds */ };
 
 static size_t bucket(const struct door_nodes *nodes, const struct node *node)
 {
@@ -17,6 +18,7 @@ void door_nodes_init(struct fuse_door *door)
 {
     struct door_nodes *nodes = &door->nodes;
     pthread_mutex_init(&nodes->lock, NULL);
+    pthread_cond_init(&nodes->settled, NULL);
     nodes->room = ROOM_FIRST;
     nodes->buckets = xnew_array(struct door_node *, ROOM_FIRST);
     nodes->root.node = door->volume->ops->root(door->volume);
@@ -41,6 +43,7 @@ void door_nodes_finish(struct fuse_door *door)
     door->volume->ops->node_drop(door->volume, nodes->root.node, 1);
     free(nodes->buckets);
     pthread_mutex_destroy(&nodes->lock);
+    pthread_cond_destroy(&nodes->settled);
 }
 
 static void put_in(struct door_nodes *nodes, struct door_node *node)
@@ -97,6 +100,7 @@ struct door_node *door_node_take(struct fuse_door *door, struct node *node, enum
         put_in(nodes, found);
     }
     found->lookups++;
+    found->suspect = found->stale > 0;
     set_name(found, folder, name);
     pthread_mutex_unlock(&nodes->lock);
     if (had)
@@ -135,8 +139,10 @@ struct door_node *door_node_stale(struct fuse_door *door, const struct node *nod
         return NULL;
     pthread_mutex_lock(&door->nodes.lock);
     struct door_node *found = find(&door->nodes, node);
-    if (found)
+    if (found) {
         found->stale++;
+        found->suspect = true;
+    }
     pthread_mutex_unlock(&door->nodes.lock);
     return found;
 }
@@ -145,10 +151,37 @@ void door_node_settled(struct fuse_door *door, struct door_node *node)
 {
     pthread_mutex_lock(&door->nodes.lock);
     node->stale--;
+    pthread_cond_broadcast(&door->nodes.settled);
     bool last = take_out(&door->nodes, node);
     pthread_mutex_unlock(&door->nodes.lock);
     if (last)
         let_go(door, node);
+}
+
+bool door_node_is_suspect(struct fuse_door *door, struct door_node *node)
+{
+    struct timespec end;
+    int r = 0;
+    if (node->type != NODE_FILE)
+        return false; /* of a folder the kernel has one name only */
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += PATIENCE;
+    pthread_mutex_lock(&door->nodes.lock);
+    bool suspect = node->suspect && node->opens == 0;
+    while (suspect && node->stale > 0 && r == 0)
+        r = pthread_cond_timedwait(&door->nodes.settled, &door->nodes.lock, &end);
+    pthread_mutex_unlock(&door->nodes.lock);
+    return suspect;
+}
+
+void door_node_opened(struct fuse_door *door, struct door_node *node, int change)
+{
+    pthread_mutex_lock(&door->nodes.lock);
+    if (change > 0)
+        node->opens++;
+    else if (node->opens > 0)
+        node->opens--;
+    pthread_mutex_unlock(&door->nodes.lock);
 }
 
 void door_node_moved(struct fuse_door *door, const struct node *node, fuse_ino_t folder,
