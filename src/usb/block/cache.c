@@ -302,7 +302,6 @@ static void expected_is_here(struct block_request *request)
 {
     struct expected *run = request->owner;
     struct cache *cache = run->cache;
-    struct block_device *device = cache->device; /* lives on when the cache goes */
     pthread_mutex_lock(&cache->lock);
     for (size_t i = 0; i < run->count; i++) {
         if (request->result == 0) {
@@ -315,7 +314,7 @@ static void expected_is_here(struct block_request *request)
     }
     pthread_cond_broadcast(&cache->brought);
     pthread_mutex_unlock(&cache->lock);
-    block_buffer_free(device, run->data, run->size);
+    block_buffer_free(cache->device, run->data, run->size);
     free(run);
     /* With the last one the cache may go. */
     pthread_mutex_lock(&cache->lock);

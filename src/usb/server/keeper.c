@@ -87,7 +87,7 @@ static void tick(struct server *server)
         pthread_mutex_unlock(&server->lock);
         if (!volume)
             return;
-        int r = medium_tick(volume->medium, (uint64_t)clock_milliseconds(), &err);
+        int r = volume_tick(volume->volume, (uint64_t)clock_milliseconds(), &err);
         if (r != 0 && r != -ENODEV && r != -ENOMEDIUM && !volume->is_failed)
             log_failure(LOG_ERROR, &err, "volume %u: what was written could not be made durable",
                         volume->number);
