@@ -36,10 +36,10 @@ void source_gone(struct server *server, const struct error *failure)
         .gone = failure ? NULL : &nothing,
     };
     pthread_mutex_lock(&server->lock);
-    bool closing = server->is_closing;
+    bool ending = server->is_ending;
     server->state = SOURCE_GONE;
     pthread_mutex_unlock(&server->lock);
-    if (closing)
+    if (ending)
         return;
     if (failure)
         log_failure(LOG_ERROR, failure, "the stick cannot be served");

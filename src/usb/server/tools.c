@@ -277,7 +277,6 @@ int job_end(struct job *job, struct usb_stick_result *result, struct error *err)
     server->is_ending = true;
     while (server->jobs > 1) /* this one */
         pthread_cond_wait(&server->changed, &server->lock);
-    server->is_closing = true;
     pthread_mutex_unlock(&server->lock);
     keeper_stop(server);
     server->source->close(server);
