@@ -38,6 +38,10 @@ class Model:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
+    def wait_for_loss(self):
+        """Of a volatile one: until it has lost what was not flushed."""
+        assert self.process.stdout.readline() == b"lost\n"
+
     def end(self):
         self.process.kill()
         self.process.wait()

@@ -86,8 +86,13 @@ static const char *map(struct stick *stick)
         return strerror(errno);
     if (fd >= 0 &&
         mmap(stick->disk, stick->disk_size, PROT_READ | (options->read_only ? 0 : PROT_WRITE),
-             MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+             (options->is_volatile ? MAP_PRIVATE : MAP_SHARED) | MAP_FIXED, fd, 0) == MAP_FAILED)
         return strerror(errno);
+    if (fd >= 0 && options->is_volatile)
+        stick->kept = mmap(NULL, stick->disk_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (stick->kept == MAP_FAILED)
+        return strerror(errno);
+    stick->chance = options->chance;
     if (fd >= 0)
         close(fd);
     return NULL;
@@ -114,6 +119,27 @@ void stick_destroy(struct stick *stick)
 {
     munmap(stick->disk, stick->disk_size + SPARE);
     free(stick);
+}
+
+static void keep(struct stick *stick, bool all)
+{
+    uint32_t size = stick->options.sector_size;
+    for (uint64_t at = 0; stick->kept && at < stick->disk_size; at += size)
+        if (memcmp(stick->kept + at, stick->disk + at, size) != 0 &&
+            (all || rand_r(&stick->chance) & 1))
+            memcpy(stick->kept + at, stick->disk + at, size);
+}
+
+void stick_keep(struct stick *stick)
+{
+    keep(stick, true);
+}
+
+void stick_lose_power(struct stick *stick)
+{
+    keep(stick, false);
+    if (stick->kept)
+        memcpy(stick->disk, stick->kept, stick->disk_size);
 }
 
 uint8_t *stick_disk(struct stick *stick)

@@ -99,6 +99,8 @@ struct stick_options {
     unsigned units;       /* 0: 1 */
     bool read_only, fixed, uncached;
     unsigned version; /* of INQUIRY; 0: 6 (SPC-4) */
+    bool is_volatile; /* what was not flushed stays in memory, see stick_lose_power() */
+    unsigned chance;  /* the seed of what is lost */
 };
 
 struct stick;
@@ -113,6 +115,9 @@ void stick_list_faults(FILE *file);
 
 /* Until the other side closes. */
 void stick_serve(struct stick *stick, int fd);
+
+/* Of what was not flushed each sector is kept or lost, by chance. */
+void stick_lose_power(struct stick *stick);
 
 /* The disk's bytes; the same for all units. */
 uint8_t *stick_disk(struct stick *stick);

@@ -39,6 +39,8 @@ struct stick {
     struct stick_options options;
     uint8_t *disk;
     uint64_t disk_size;
+    uint8_t *kept; /* of a disk with a volatile cache: what the power leaves. Else NULL */
+    unsigned chance;
     struct fault faults[STICK_FAULT_COUNT];
     struct unit units[UNITS_MAX];
     struct stick_counts counts;
@@ -84,5 +86,8 @@ void stick_scsi(struct stick *stick, struct unit *unit, const uint8_t *cdb);
 void stick_scsi_out(struct stick *stick, struct unit *unit, const uint8_t *cdb);
 
 uint32_t stick_descriptor(struct stick *stick, uint16_t value, const uint8_t **ret_data);
+
+/* What was written is not lost with the power any more. */
+void stick_keep(struct stick *stick);
 
 #endif

@@ -18,21 +18,17 @@ static const char usage[] =
     "  --pretend N     sectors that it says it has\n"
     "  --sector-size N 512 to 4096\n"
     "  --units N       1 to 16\n"
+    "  --volatile SEED what was not flushed is lost, by chance, when the client goes\n"
     "  --read-only, --fixed, --uncached\n"
     "FAULT: NAME, NAME@N (with the N-th READ or WRITE), NAME@N+ (and all that follow)\n";
 
 static const struct option long_options[] = {
-    {"port", required_argument, NULL, 'p'},
-    {"image", required_argument, NULL, 'i'},
-    {"sectors", required_argument, NULL, 's'},
-    {"sector-size", required_argument, NULL, 'z'},
-    {"pretend", required_argument, NULL, 'P'},
-    {"units", required_argument, NULL, 'u'},
-    {"read-only", no_argument, NULL, 'r'},
-    {"fixed", no_argument, NULL, 'f'},
-    {"uncached", no_argument, NULL, 'c'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
+    {"port", required_argument, NULL, 'p'},     {"image", required_argument, NULL, 'i'},
+    {"sectors", required_argument, NULL, 's'},  {"sector-size", required_argument, NULL, 'z'},
+    {"pretend", required_argument, NULL, 'P'},  {"units", required_argument, NULL, 'u'},
+    {"volatile", required_argument, NULL, 'v'}, {"read-only", no_argument, NULL, 'r'},
+    {"fixed", no_argument, NULL, 'f'},          {"uncached", no_argument, NULL, 'c'},
+    {"help", no_argument, NULL, 'h'},           {0},
 };
 
 static int help(int code)
@@ -83,6 +79,10 @@ int main(int argc, char **argv)
         case 'u':
             options.units = (unsigned)number;
             break;
+        case 'v':
+            options.is_volatile = true;
+            options.chance = (unsigned)number;
+            break;
         case 'r':
             options.read_only = true;
             break;
@@ -112,6 +112,11 @@ int main(int argc, char **argv)
     for (int fd, one = 1; (fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0; close(fd)) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
         stick_serve(stick, fd);
+        if (options.is_volatile) {
+            stick_lose_power(stick);
+            puts("lost");
+            fflush(stdout);
+        }
     }
     return 0;
 }

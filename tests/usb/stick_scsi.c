@@ -273,6 +273,7 @@ static void medium_command(struct stick *stick, struct unit *unit, const uint8_t
     case 0x35:
     case 0x91:
         stick->counts.flushes++;
+        stick_keep(stick);
         if (stick_has(stick, STICK_NO_SYNC))
             fail(stick, unit, 5, 0x20, 0);
         break;
