@@ -32,6 +32,9 @@ void fetch_settings_init(struct fetch_settings *settings, const struct engine *e
         return;
     settings->proxy = xstrdup(registries->proxy);
     settings->patience = registries->has_patience_seconds ? registries->patience_seconds : 0;
+    settings->git_bytes = registries->git_bytes;
+    settings->git_files = registries->git_files;
+    settings->git_seconds = registries->git_seconds;
 }
 
 void fetch_settings_finish(struct fetch_settings *settings)
@@ -84,6 +87,12 @@ int fetch_repository(const struct fetch_settings *settings, const char *address,
     clone.proxy = wants_proxy(url) ? settings->proxy : NULL;
     clone.patience_seconds = settings->patience;
     clone.has_patience_seconds = settings->patience != 0;
+    clone.bytes = settings->git_bytes;
+    clone.has_bytes = settings->git_bytes != 0;
+    clone.files = settings->git_files;
+    clone.has_files = settings->git_files != 0;
+    clone.seconds = settings->git_seconds;
+    clone.has_seconds = settings->git_seconds != 0;
     spec.program = settings->program;
     spec.request = &request;
     spec.staging_fd = staging_fd;

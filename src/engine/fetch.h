@@ -15,8 +15,10 @@ bool fetch_is_git(const char *text);
 
 /* What a fetch needs of the engine, which may be configured anew meanwhile. */
 struct fetch_settings {
-    char *program, *proxy; /* owned; proxy NULL: none */
-    uint32_t patience;     /* seconds; 0: as it comes */
+    char *program, *proxy;         /* owned; proxy NULL: none */
+    uint32_t patience;             /* seconds; 0: as it comes */
+    uint64_t git_bytes, git_files; /* 0: as they come */
+    uint32_t git_seconds;
 };
 /* On the loop's thread. */
 void fetch_settings_init(struct fetch_settings *settings, const struct engine *engine);

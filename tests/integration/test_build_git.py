@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -399,6 +400,37 @@ def a_silent_server_is_given_up_and_a_build_can_be_cancelled(instance, images, s
         building.terminate()
         building.communicate()
         wait_for(lambda: run("pgrep", "-f", address, code=None).code == 1, what="git is gone")
+
+
+@test
+def repositories_have_limits_of_size_number_and_time(instance, images, scratch):
+    config = scratch / "cloched.conf"
+    config.write_text("{}")
+    config.chmod(0o600)
+    instance.env["CLOCHE_CONFIG"] = str(config)
+    root, repository = prepare(instance, images, scratch)
+    repository.commit({"Dockerfile": "FROM small:1\nCOPY . /got\n", "data": "x\n", "big": os.urandom(1500000).hex(),
+                       **{f"many/{number}": "y" for number in range(300)}})
+
+    def limited(address, **limits):
+        config.write_text(json.dumps({"registries": limits}))
+        os.kill(instance.daemon_pid(), signal.SIGHUP)
+        result = build(instance, address, code=None)
+        assert os.listdir(instance.root / "staging") == [], limits
+        return result
+
+    with git_daemon(root) as daemon:
+        address = f"{daemon}/shop.git"
+        for limits, problem in (({"gitBytes": 2 << 20}, "it is too large (gitBytes"),
+                                ({"gitFiles": 200}, "it has too many files (gitFiles")):
+            result = limited(address, **limits)
+            assert result.code == 1 and problem in result.err, (limits, result)
+        assert limited(address, gitBytes=64 << 20, gitFiles=2000).code == 0
+    with socket.socket() as silent:  # not for so long that it is given up for that
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        result = limited(f"git://127.0.0.1:{silent.getsockname()[1]}/x.git", gitSeconds=2)
+        assert result.code == 1 and "it takes too long (gitSeconds" in result.err, result
 
 
 @test

@@ -38,14 +38,14 @@
 
 enum {
     PATIENCE = 60,           /* seconds in which nothing comes and nothing grows */
-    GIT_SECONDS_MAX = 3600,  /* of all of it */
-    GIT_FILES_MAX = 1000000, /* with those of .git */
+    GIT_SECONDS_MAX = 3600,  /* of all of it, where nothing else is said */
+    GIT_FILES_MAX = 1000000, /* with those of .git, likewise */
     OUTPUT_MAX = 16 * 1024,  /* the last bytes of what git says */
     LOOK_INTERVAL = 1,       /* seconds between looks at the size, more where a look takes long */
     LOOK_PART = 10,          /* of the time may be spent on looking: one in so many */
     WORDS_MAX = 40,
 };
-#define GIT_BYTES_MAX (16ULL << 30) /* on the disk, with .git */
+#define GIT_BYTES_MAX (16ULL << 30) /* on the disk, with .git, likewise */
 
 static const char program[] = "/usr/bin/git";
 static const char place[] = "/staging/git";
@@ -55,6 +55,7 @@ struct clone {
     char *url; /* without user and password */
     char **environment;
     time_t begun, patience, grown; /* grown: when something came last */
+    time_t seconds_max;
     time_t next_look;
     uint64_t bytes;
     struct buffer output;
@@ -64,6 +65,7 @@ struct clone {
 /* nftw has no argument for its caller. */
 static struct {
     uint64_t bytes, files;
+    uint64_t bytes_max, files_max;
 } found;
 
 static time_t now(void)
@@ -78,21 +80,22 @@ static int count(const char *path, const struct stat *status, int type, struct F
 {
     found.bytes += (uint64_t)status->st_blocks * 512;
     found.files++;
-    return found.bytes > GIT_BYTES_MAX || found.files > GIT_FILES_MAX;
+    return found.bytes > found.bytes_max || found.files > found.files_max;
 }
 
 /* --- watching git ----------------------------------------------------------------------------- */
 
-static void look(struct clone *clone)
+static void look(struct clone *clone, bool at_end)
 {
     time_t started = now();
 
-    if (started < clone->next_look)
+    if (started < clone->next_look && !at_end)
         return;
-    memset(&found, 0, sizeof(found));
+    found.bytes = found.files = 0;
     if (nftw(place, count, 64, FTW_PHYS) == 1)
-        clone->problem = found.files > GIT_FILES_MAX ? "it has too many files (GIT_FILES_MAX)"
-                                                     : "it is too large (GIT_BYTES_MAX)";
+        clone->problem = found.files > found.files_max
+                             ? "it has too many files (gitFiles in cloched.conf)"
+                             : "it is too large (gitBytes in cloched.conf)";
     if (found.bytes > clone->bytes)
         clone->grown = now();
     clone->bytes = found.bytes;
@@ -102,8 +105,8 @@ static void look(struct clone *clone)
 
 static void check_time(struct clone *clone)
 {
-    if (now() - clone->begun > GIT_SECONDS_MAX)
-        clone->problem = "it takes longer than an hour (GIT_SECONDS_MAX)";
+    if (now() - clone->begun > clone->seconds_max)
+        clone->problem = "it takes too long (gitSeconds in cloched.conf)";
     else if (now() - clone->grown > clone->patience)
         clone->problem = "the server has said nothing for too long";
 }
@@ -135,10 +138,9 @@ static int watch(struct clone *clone, pid_t child, int fd)
         int n = poll(&output, 1, LOOK_INTERVAL * 1000);
         if (n > 0)
             more = take_output(clone, fd);
-        if (more) {
-            look(clone);
+        look(clone, !more);
+        if (more)
             check_time(clone);
-        }
     }
     if (clone->problem)
         kill(child, SIGKILL);
@@ -371,16 +373,20 @@ int registry_clone(const struct image_worker_clone *request, struct image_worker
                    struct error *err)
 {
     const struct jail jail = {.has_network = true, .has_staging = true, .has_programs = true};
-    const struct rlimit size = {GIT_BYTES_MAX, GIT_BYTES_MAX};
+    const uint64_t bytes_max = request->has_bytes ? request->bytes : GIT_BYTES_MAX;
+    const struct rlimit size = {bytes_max, bytes_max};
     struct clone clone = {
         .request = request,
         .begun = now(),
         .patience = request->has_patience_seconds ? request->patience_seconds : PATIENCE,
+        .seconds_max = request->has_seconds ? request->seconds : GIT_SECONDS_MAX,
         .environment = strv_copy(fixed_environment),
     };
     char *commit = NULL;
     int r = check_request(request, err);
 
+    found.bytes_max = bytes_max;
+    found.files_max = request->has_files ? request->files : GIT_FILES_MAX;
     if (r == 0)
         r = git_hide_secrets(request->url, request->proxy, &clone.url, &clone.environment, err);
     if (r == 0)
