@@ -358,8 +358,8 @@ static bool is_builtin(const char *network)
            text_equal(network, "none");
 }
 
-/* Clients look for the short ID there, to see whether a container is on the network as they want it:
- * before 1.45 dockerd has it among the aliases. */
+/* Clients look for the short ID there, to see whether a container is on the network as they want
+ * it: before 1.45 dockerd has it among the aliases. */
 static void write_aliases(struct json_writer *writer, const struct api_container_endpoint *place,
                           const char *id)
 {

@@ -169,7 +169,8 @@ static int may_connect(struct container *container, const struct network *networ
         return error_set(err, -EPERM, "endpoint with name %s already exists in network %s",
                          container->name, network->record->name);
     if (has_namesake(container, network))
-        return error_set(err, -EPERM, "the container is on another network with the name %s already",
+        return error_set(err, -EPERM,
+                         "the container is on another network with the name %s already",
                          network->record->name);
     if (container->places_count >= ENGINE_PLACES_MAX)
         return error_set(err, -ENOBUFS, "the container is on %d networks already",

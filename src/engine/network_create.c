@@ -214,8 +214,7 @@ void engine_network_create(struct engine *engine, const struct api_network_creat
 
     if (!text_equal(how->driver, "cni"))
         create(engine, how, done, data);
-    else if (check_name(engine, how, &err) < 0 ||
-             look_first(engine, how, done, data, &err) < 0)
+    else if (check_name(engine, how, &err) < 0 || look_first(engine, how, done, data, &err) < 0)
         done(&err, NULL, data);
 }
 

@@ -172,7 +172,8 @@ static size_t count_named(const struct engine *engine, const char *name)
     size_t count = 0;
 
     for (size_t i = 0; i < engine->networks_count; i++)
-        count += !engine->networks[i]->hidden && text_equal(engine->networks[i]->record->name, name);
+        count +=
+            !engine->networks[i]->hidden && text_equal(engine->networks[i]->record->name, name);
     return count;
 }
 
@@ -186,8 +187,8 @@ int network_find(struct engine *engine, const char *reference, struct network **
         size_t named = count_named(engine, reference);
 
         if (named > 1) {
-            error_set(err, -EINVAL, "network %s is ambiguous (%zu matches found on name)", reference,
-                      named);
+            error_set(err, -EINVAL, "network %s is ambiguous (%zu matches found on name)",
+                      reference, named);
             return error_hint(err, "name it by its ID (network ls)"), -EINVAL;
         }
         found = network_by_name(engine, reference);

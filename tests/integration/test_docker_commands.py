@@ -207,6 +207,7 @@ def commands_on_containers_and_their_files(instance, images, scratch):
     assert name == "one" and processor.endswith("%") and " / " in memory
     docker("export", "-o", str(scratch / "tar"), "one")
     assert docker("import", "-c", "CMD cat /tmp/there", str(scratch / "tar"), "made:1").out.startswith("sha256:")
+    assert docker("history", "--format", "{{.Comment}}", "made:1").out == "Imported from -\n"
     assert docker("run", "--rm", "made:1").out == "text\n"
     docker("commit", "-m", "words", "-c", "ENV A=b", "one", "made:2")
     assert docker("history", "--format", "{{.Comment}}", "made:2").out.startswith("words\n")

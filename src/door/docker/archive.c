@@ -255,17 +255,19 @@ void docker_image_import(struct exchange *exchange)
                                     ? NULL
                                     : xasprintf("%s%s%s", repository, text_empty(tag) ? "" : ":",
                                                 text_empty(tag) ? "" : tag);
-    const char *platform = target_text(target, "platform");
+    const char *platform = target_text(target, "platform"), *said = target_text(target, "message");
+    const char *source = target_text(target, "fromSrc");
+    _cleanup_free_ char *message =
+        text_empty(said) ? xasprintf("Imported from %s", source) : xstrdup(said);
     struct api_image_import how = {
         .name = name,
-        .message = (char *)(uintptr_t)target_text(target, "message"),
+        .message = message,
         .changes = changes,
         .changes_count = strv_length(changes),
         .platform = text_empty(platform) ? NULL : (char *)(uintptr_t)platform,
     };
 
     /* An address without a scheme is one of http, as docker has it. */
-    const char *source = target_text(target, "fromSrc");
     _cleanup_free_ char *url =
         text_equal(source, "-") ? NULL
                                 : xasprintf("%s%s", strstr(source, "://") ? "" : "http://", source);

@@ -34,8 +34,8 @@ bool filters_of(struct exchange *exchange, const char *const *known, struct filt
 /* Its values, or NULL. They stay the filters'. */
 char **filters_get(const struct filters *filters, const char *key);
 
-/* One that is true (1) or false (0). ret_has: whether it is there. false: it was answered that it is
- * something else. */
+/* One that is true (1) or false (0). ret_has: whether it is there. false: it was answered that it
+ * is something else. */
 bool filters_flag(struct exchange *exchange, const struct filters *filters, const char *key,
                   bool *ret, bool *ret_has);
 

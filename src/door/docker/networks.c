@@ -61,8 +61,7 @@ void docker_network_list(struct exchange *exchange)
     _cleanup_filters_ struct filters filters;
     struct api_network_filters wanted;
 
-    if (!filters_of(exchange, known, &filters) ||
-        !network_filters(exchange, &filters, &wanted))
+    if (!filters_of(exchange, known, &filters) || !network_filters(exchange, &filters, &wanted))
         return;
     call(exchange, "network.list", &(struct api_network_list){.filters = &wanted}, on_list, NULL);
 }

@@ -241,8 +241,8 @@ struct monitor_resize {
 
 enum {
     MONITOR_EXEC_TTY = 1 << 0,
-    MONITOR_EXEC_STDIN = 1 << 1,  /* the stream is forwarded; else stdin is /dev/null */
-    MONITOR_EXEC_DETACH = 1 << 2, /* no stream; stdout and stderr go nowhere */
+    MONITOR_EXEC_STDIN = 1 << 1,     /* the stream is forwarded; else stdin is /dev/null */
+    MONITOR_EXEC_DETACH = 1 << 2,    /* no stream; stdout and stderr go nowhere */
     MONITOR_EXEC_NO_STDOUT = 1 << 3, /* the stream is without it; nothing to monitors before */
     MONITOR_EXEC_NO_STDERR = 1 << 4,
 };
