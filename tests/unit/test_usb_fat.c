@@ -461,6 +461,47 @@ static void a_repair_may_be_cut(void **state)
     }
 }
 
+/* Reading ahead. */
+
+enum { STEP = 4096, STEPS = 256 };
+
+static void read_step(struct mounted *m, struct node *file, unsigned step, uint8_t letter)
+{
+    uint8_t data[STEP];
+    assert_int_equal(volume_read(m->volume, file, (uint64_t)step * STEP, data, STEP, NULL), STEP);
+    assert_int_equal(data[0], letter);
+    assert_int_equal(data[STEP - 1], letter);
+}
+
+static void what_is_read_in_order_is_read_ahead(void **state)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct node *file = NULL;
+    uint8_t other[STEP];
+    make_volume(recorder, &kinds[1]);
+    struct mounted m = mount_it(recorder);
+    put(&m, m.root, "read", STEP * STEPS);
+    assert_int_equal(m.ops->lookup(m.volume, m.root, "read", &file, NULL), 0);
+    uint64_t before = recorder_counts(recorder).reads;
+    for (unsigned i = 0; i < STEPS; i++)
+        read_step(&m, file, i, 'r');
+    assert_in_range(recorder_counts(recorder).reads - before, 1, 20);
+    before = recorder_counts(recorder).sectors_read;
+    for (unsigned i = 0; i < 20; i++)
+        read_step(&m, file, i * 77 % STEPS, 'r');
+    assert_int_equal(recorder_counts(recorder).sectors_read - before, 20 * STEP / 512);
+    memset(other, 'o', STEP);
+    for (unsigned i = 0; i < STEPS; i++) { /* what was read ahead is written to */
+        if (i % 8 == 0)
+            assert_int_equal(
+                volume_write(m.volume, file, (uint64_t)(i + 4) * STEP, other, STEP, NULL), STEP);
+        read_step(&m, file, i, i % 8 == 4 ? 'o' : 'r');
+    }
+    m.ops->node_drop(m.volume, file, 1);
+    unmount_it(&m);
+    recorder_destroy(recorder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -469,6 +510,7 @@ int main(void)
         cmocka_unit_test(the_power_may_go_at_any_write),
         cmocka_unit_test(a_large_file_goes_at_once),
         cmocka_unit_test(a_repair_may_be_cut),
+        cmocka_unit_test(what_is_read_in_order_is_read_ahead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
