@@ -76,8 +76,10 @@ static int send_two(const struct nbd *nbd, const void *head, size_t head_size, c
             continue;
         if (moved < 0)
             return gone(-1, err);
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < 2 && moved > 0; i++) {
             size_t part = (size_t)moved < parts[i].iov_len ? (size_t)moved : parts[i].iov_len;
+            if (part == 0)
+                continue;
             parts[i].iov_base = (uint8_t *)parts[i].iov_base + part;
             parts[i].iov_len -= part;
             moved -= (ssize_t)part;
