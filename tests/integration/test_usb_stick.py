@@ -13,8 +13,8 @@ import threading
 import time
 import zlib
 
-from harness import main, test
-from sticks import ENDED, GONE, Model, Process, Refused, Talk, mount_fuse, serve, unmount
+from harness import Skip, main, test
+from sticks import ENDED, FAILED, GONE, Model, Process, Refused, mount_fuse, serve, unmount
 
 MKFS = {
     "fat12": ["mkfs.vfat", "-F", "12", "-n", "TWELVE"],
@@ -526,6 +526,51 @@ def an_image_is_served_as_a_medium(scratch):
         talk.call("end")
         assert process.wait() == ENDED
     fsck(path, "exfat")
+
+
+def can_be_real_time():
+    """None: yes; else what the refusal names."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        return "real-time of priority 7"
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    child = subprocess.run(["sh", "-c", "ulimit -H -l unlimited"], stderr=subprocess.DEVNULL)
+    return "locked memory" if child.returncode else None
+
+
+@test
+def real_time_is_of_every_thread_or_refused(scratch):
+    path = make(scratch / "image", "exfat")
+    refusal = can_be_real_time()
+    model = Model("--image", path)
+    process = serve(model, "--real-time", "7", "--cpus", "0")
+    try:
+        if refusal:
+            assert process.wait() == FAILED
+            assert refusal in process.said(), process.said()
+            raise Skip(f"not allowed here ({refusal}), and refused as it should be")
+        talk = process.talk()
+        talk.ready()
+        with mounted(talk, scratch / "mount", volume=1):
+            (scratch / "mount" / "a").write_bytes(bytes(1 << 20))
+            jailed = process.jailed()
+            threads = [int(thread) for thread in os.listdir(f"/proc/{jailed}/task")]
+            assert len(threads) > 4, threads
+            for thread in threads:
+                assert os.sched_getscheduler(thread) == os.SCHED_FIFO
+                assert os.sched_getparam(thread).sched_priority == 7
+                assert os.sched_getaffinity(thread) == {0}
+            with open(f"/proc/{jailed}/status") as file:
+                locked = [line for line in file if line.startswith("VmLck:")][0]
+            assert int(locked.split()[1]) > 1000, locked
+        talk.wait_for("unmounted")
+        assert talk.call("check", volume=1)["left"] == 0
+        talk.call("end")
+        assert process.wait() == ENDED
+    finally:
+        process.end()
+        model.end()
 
 
 @test

@@ -20,40 +20,117 @@
 
 enum { ARGUMENTS = 6, PLACE = 512, LINE = 4096, BELOW_STACK = 16384 };
 
-#define CALLS(X)                                                                                   \
-    X(getpid)                                                                                      \
-    X(openat)                                                                                      \
-    X(openat2) X(mkdirat) X(mknodat) X(unlinkat) X(linkat) X(symlinkat) X(renameat2) X(readlinkat) \
-        X(faccessat) X(statx) X(fchmodat) X(fchownat) X(truncate) X(chdir) X(chroot) X(            \
-            open_by_handle_at) X(memfd_create) X(inotify_init1) X(fanotify_init) X(execve)         \
-            X(execveat) X(socket) X(socketpair) X(connect) X(bind) X(listen) X(kill) X(tgkill) X(  \
-                ptrace) X(process_vm_readv) X(process_vm_writev) X(pidfd_open) X(pidfd_getfd)      \
-                X(pidfd_send_signal) X(setns) X(unshare) X(clone) X(clone3) X(wait4) X(kcmp) X(    \
-                    add_key) X(request_key) X(keyctl) X(mount) X(umount2) X(pivot_root) X(fsopen)  \
-                    X(open_tree) X(move_mount) X(mount_setattr) X(bpf) X(userfaultfd)              \
-                        X(io_uring_setup) X(perf_event_open) X(init_module) X(finit_module)        \
-                            X(delete_module) X(kexec_load) X(reboot) X(swapon) X(sethostname) X(   \
-                                setdomainname) X(settimeofday) X(clock_settime) X(adjtimex)        \
-                                X(setuid) X(setgid) X(setgroups) X(capset) X(prctl) X(personality) \
-                                    X(prlimit64) X(sched_setscheduler) X(sched_setaffinity)        \
-                                        X(setpriority) X(mlockall) X(quotactl) X(acct) X(syslog)   \
-                                            X(shmget) X(semget) X(msgget) X(mq_open) X(mmap)       \
-                                                X(mprotect) X(ioctl) X(fcntl) X(dup) X(close)      \
-                                                    X(seccomp) X(vhangup) X(process_madvise) X(    \
-                                                        landlock_create_ruleset) X(timerfd_create) \
-                                                        X(signalfd4) X(splice) X(sendfile)         \
-                                                            X(copy_file_range) X(getdents64)       \
-                                                                X(setsid) X(setpgid) X(membarrier) \
-                                                                    X(migrate_pages) X(move_pages) \
-                                                                        X(set_mempolicy)
+#define CALL(name)                                                                                 \
+    {                                                                                              \
+#name, SYS_##name                                                                          \
+    }
 
 static const struct {
     const char *name;
     long number;
 } calls[] = {
-#define X(name) {#name, SYS_##name},
-    CALLS(X)
-#undef X
+    CALL(getpid),
+    CALL(openat),
+    CALL(openat2),
+    CALL(mkdirat),
+    CALL(mknodat),
+    CALL(unlinkat),
+    CALL(linkat),
+    CALL(symlinkat),
+    CALL(renameat2),
+    CALL(readlinkat),
+    CALL(faccessat),
+    CALL(statx),
+    CALL(fchmodat),
+    CALL(fchownat),
+    CALL(truncate),
+    CALL(chdir),
+    CALL(chroot),
+    CALL(open_by_handle_at),
+    CALL(inotify_init1),
+    CALL(fanotify_init),
+    CALL(execve),
+    CALL(execveat),
+    CALL(socket),
+    CALL(socketpair),
+    CALL(connect),
+    CALL(bind),
+    CALL(listen),
+    CALL(kill),
+    CALL(tgkill),
+    CALL(ptrace),
+    CALL(process_vm_writev),
+    CALL(pidfd_open),
+    CALL(pidfd_getfd),
+    CALL(pidfd_send_signal),
+    CALL(setns),
+    CALL(unshare),
+    CALL(clone),
+    CALL(clone3),
+    CALL(wait4),
+    CALL(kcmp),
+    CALL(request_key),
+    CALL(keyctl),
+    CALL(mount),
+    CALL(umount2),
+    CALL(pivot_root),
+    CALL(fsopen),
+    CALL(open_tree),
+    CALL(move_mount),
+    CALL(mount_setattr),
+    CALL(bpf),
+    CALL(userfaultfd),
+    CALL(perf_event_open),
+    CALL(init_module),
+    CALL(finit_module),
+    CALL(delete_module),
+    CALL(kexec_load),
+    CALL(reboot),
+    CALL(swapon),
+    CALL(sethostname),
+    CALL(settimeofday),
+    CALL(clock_settime),
+    CALL(adjtimex),
+    CALL(setuid),
+    CALL(setgid),
+    CALL(setgroups),
+    CALL(capset),
+    CALL(prctl),
+    CALL(personality),
+    CALL(prlimit64),
+    CALL(sched_setscheduler),
+    CALL(sched_setaffinity),
+    CALL(setpriority),
+    CALL(mlockall),
+    CALL(quotactl),
+    CALL(acct),
+    CALL(syslog),
+    CALL(shmget),
+    CALL(semget),
+    CALL(msgget),
+    CALL(mq_open),
+    CALL(mmap),
+    CALL(mprotect),
+    CALL(ioctl),
+    CALL(fcntl),
+    CALL(dup),
+    CALL(close),
+    CALL(seccomp),
+    CALL(vhangup),
+    CALL(process_madvise),
+    CALL(landlock_create_ruleset),
+    CALL(timerfd_create),
+    CALL(signalfd4),
+    CALL(splice),
+    CALL(sendfile),
+    CALL(copy_file_range),
+    CALL(getdents64),
+    CALL(setsid),
+    CALL(setpgid),
+    CALL(membarrier),
+    CALL(migrate_pages),
+    CALL(move_pages),
+    CALL(set_mempolicy),
 };
 
 static _Noreturn void fail(const char *what)

@@ -145,6 +145,21 @@ static int set_limit(int which, const char *name, uint64_t value, struct error *
     return 0;
 }
 
+/* All of it, and what will be mapped. */
+static int lock_memory(const struct server_options *options, struct error *err)
+{
+    uint64_t locked = options->real_time ? options->memory + LOCKED_STACKS : 0;
+    int r = set_limit(RLIMIT_MEMLOCK, "locked memory", locked, err);
+    if (r != 0) {
+        error_hint(err, "with --real-time all of its memory stays in memory: raise LimitMEMLOCK "
+                        "(RLIMIT_MEMLOCK), or ask for less by --memory");
+        return r;
+    }
+    if (options->real_time && mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
+        return error_errno(err, errno, "jail: keep all memory in memory");
+    return 0;
+}
+
 /* While it is root: some of the limits are above those that it has. */
 static int set_limits(const struct server_options *options, struct error *err)
 {
@@ -159,7 +174,6 @@ static int set_limits(const struct server_options *options, struct error *err)
         {RLIMIT_MSGQUEUE, "message queues", 0},
         {RLIMIT_NICE, "niceness", 0},
         {RLIMIT_RTPRIO, "real-time priority", 0},
-        {RLIMIT_MEMLOCK, "locked memory", options->real_time ? options->memory + LOCKED_STACKS : 0},
 #ifndef __SANITIZE_ADDRESS__ /* whose shadow is larger than any limit */
         {RLIMIT_DATA, "memory", options->memory},
 #endif
@@ -167,8 +181,8 @@ static int set_limits(const struct server_options *options, struct error *err)
     int r = 0;
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(limits); i++)
         r = set_limit(limits[i].which, limits[i].name, limits[i].value, err);
-    if (r == 0 && options->real_time && mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
-        r = error_errno(err, errno, "jail: keep all memory in memory");
+    if (r == 0)
+        r = lock_memory(options, err);
     return r;
 }
 
