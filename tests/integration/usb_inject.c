@@ -18,7 +18,7 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 
-enum { ARGUMENTS = 6, PLACE = 512, LINE = 4096, BELOW_STACK = 16384 };
+enum { ARGUMENTS = 6, PLACE = 512, LINE = 4096, BELOW_STACK = 4096 };
 
 #define CALL(name)                                                                                 \
     {                                                                                              \
