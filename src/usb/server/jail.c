@@ -215,9 +215,9 @@ static const char *const allowed_calls[] = {
     "brk", "munmap", "mremap", "madvise", "set_robust_list", "rseq", "rt_sigprocmask",
     "rt_sigaction", "rt_sigreturn", "getpid", "gettid", "getrandom", "exit", "exit_group"};
 
-/* libusb's own: events of its loop, and the kernel's version. */
-static const char *const device_calls[] = {"pipe2", "timerfd_create", "timerfd_settime",
-                                           "timerfd_settime64", "uname"};
+/* libusb's own: descriptors from their beginning, events of its loop, and the kernel's version. */
+static const char *const device_calls[] = {
+    "lseek", "pipe2", "timerfd_create", "timerfd_settime", "timerfd_settime64", "uname"};
 
 static const char *const image_calls[] = {"pread64",   "pwrite64", "fdatasync",
                                           "fallocate", "fstat",    "fstat64"};
