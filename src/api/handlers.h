@@ -192,4 +192,22 @@ void api_container_publish(struct rpc_request *request, const struct api_contain
 void api_container_unpublish(struct rpc_request *request, const struct api_container_ports *params,
                              void *context);
 
+/* usb.c */
+void api_usb_list(struct rpc_request *request, const struct api_usb_list *params, void *context);
+void api_usb_inspect(struct rpc_request *request, const struct api_usb_ref *params, void *context);
+void api_usb_attach(struct rpc_request *request, const struct api_usb_attach *params,
+                    void *context);
+void api_usb_detach(struct rpc_request *request, const struct api_usb_ref *params, void *context);
+void api_usb_eject(struct rpc_request *request, const struct api_usb_ref *params, void *context);
+void api_usb_stats(struct rpc_request *request, const struct api_usb_ref *params, void *context);
+void api_usb_format(struct rpc_request *request, const struct api_usb_format *params,
+                    void *context);
+void api_usb_check(struct rpc_request *request, const struct api_usb_check *params, void *context);
+void api_usb_policy_list(struct rpc_request *request, const struct api_empty *params,
+                         void *context);
+void api_usb_policy_add(struct rpc_request *request, const struct api_usb_policy_add *params,
+                        void *context);
+void api_usb_policy_remove(struct rpc_request *request, const struct api_usb_policy_ref *params,
+                           void *context);
+
 #endif

@@ -234,6 +234,17 @@ static void put_volume(struct json_writer *writer, const struct bundle_facts *fa
     put_user_bind(writer, mount, source, facts->users && bundle_is_mapped(mount));
 }
 
+/* Sticks are mounted on it while it runs; until then nobody writes into the image's folder, and
+ * nobody in the container can put something else in its place. */
+static void put_usb_folder(struct json_writer *writer, const char *target)
+{
+    char *const options[] = {
+        (char *)"ro",      (char *)"nosuid",    (char *)"nodev",   (char *)"noexec",
+        (char *)"private", (char *)"mode=0555", (char *)"size=4k", NULL};
+
+    put_mount(writer, "tmpfs", "no-usb-stick", target, options);
+}
+
 bool bundle_has_subpath(const struct api_mount *mount)
 {
     return text_equal(mount->type, "volume") && mount->volume_options &&
@@ -275,5 +286,7 @@ void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *
         else if (text_equal(mount->type, "tmpfs"))
             put_user_tmpfs(writer, mount);
     }
+    for (size_t i = 0; i < facts->effective->usb_storage_count; i++)
+        put_usb_folder(writer, facts->effective->usb_storage[i]->target);
     json_writer_array_end(writer);
 }

@@ -319,3 +319,42 @@ int cgroup_remove_parent(const char *parent, struct error *err)
         return error_set(err, -EBUSY, "cgroups named %s cannot be removed", parent);
     return 0;
 }
+
+/* --- processes of the engine's own ------------------------------------------------------------ */
+
+int cgroup_make_small(const char *parent, const char *name, uint64_t memory, struct error *err)
+{
+    bool v2 = cgroup_is_v2();
+    _cleanup_free_ char *limit = xasprintf("%llu", (unsigned long long)memory);
+
+    if (!parent)
+        return 0;
+    _cleanup_free_ char *path = cgroup_path("memory", parent, name);
+    cgroup_keep_parent(parent);
+    if (v2) {
+        _cleanup_free_ char *above = xasprintf("%s/%s", CGROUP_ROOT, parent);
+        (void)write_small(CGROUP_ROOT, "cgroup.subtree_control", "+memory", NULL);
+        (void)write_small(above, "cgroup.subtree_control", "+memory", NULL);
+    }
+    if (mkdir(path, 0755) < 0 && errno != EEXIST)
+        return error_errno(err, errno, "make the cgroup %s", path);
+    return write_small(path, v2 ? "memory.max" : "memory.limit_in_bytes", limit, err);
+}
+
+void cgroup_join_small(const char *parent, const char *name, int64_t pid)
+{
+    _cleanup_free_ char *text = xasprintf("%lld", (long long)pid);
+
+    if (!parent)
+        return;
+    _cleanup_free_ char *path = cgroup_path("memory", parent, name);
+    (void)write_small(path, "cgroup.procs", text, NULL);
+}
+
+void cgroup_drop_small(const char *parent, const char *name)
+{
+    if (!parent)
+        return;
+    _cleanup_free_ char *path = cgroup_path("memory", parent, name);
+    rmdir(path);
+}

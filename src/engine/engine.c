@@ -18,6 +18,7 @@
 #include "watchdog.h"
 #include "task.h"
 #include "transfer.h"
+#include "usb.h"
 #include "volume_mount.h"
 #include "volumes.h"
 
@@ -83,6 +84,8 @@ static int open_state(struct engine *engine, struct error *err)
     if (r == 0)
         r = volumes_migrate(store_database(engine->store), err);
     if (r == 0)
+        r = usb_migrate(store_database(engine->store), err);
+    if (r == 0)
         r = records_load(engine, err);
     if (r == 0)
         r = volumes_load(engine, err);
@@ -117,6 +120,8 @@ int engine_create(const struct engine_config *config, struct engine **ret, struc
     engine->on_event = config->on_event;
     engine->on_event_data = config->on_event_data;
     engine->cni = config->cni;
+    engine->usb_settings = config->usb;
+    engine->libexec = xstrdup(config->libexec);
     engine->cpus = count_cpus();
     engine->cgroup_v2 = cgroup_is_v2();
     engine->rootless = config->rootless;
@@ -131,8 +136,10 @@ int engine_create(const struct engine_config *config, struct engine **ret, struc
         engine_free(engine);
         return r;
     }
+    usb_open(engine);
     bring_up(engine);
     adopt_settle_all(engine);
+    usb_settle(engine);
     supervision_boot(engine);
     *ret = engine;
     return 0;
@@ -168,6 +175,7 @@ void engine_end(struct engine *engine)
     disk_destroy(steal_ptr(engine->disk));
     cgroup_drop_parent(engine->cgroup_parent);
     folders_release(engine->instance);
+    usb_end(engine, false);
     network_close(engine);
     loop_forget_children(engine->loop);
 }
@@ -182,8 +190,10 @@ void engine_free(struct engine *engine)
     network_free_all(engine);
     volumes_free(engine);
     engine_listed_free(engine->listed);
+    usb_free(engine);
     store_close(engine->store);
     error_finish(&engine->net_error);
+    free(engine->libexec);
     free(engine->monitor_program);
     free(engine->runtime_program);
     free(engine->image_program);

@@ -113,6 +113,15 @@ static struct api_event *new_volume_event(const char *action, const char *name)
     return event;
 }
 
+void event_usb(struct engine *engine, const char *action, const char *id,
+               const struct event_attribute *attributes)
+{
+    struct api_event *event = new_event("usb", action, id, NULL);
+
+    add_all(event, attributes);
+    tell(engine, event);
+}
+
 void event_volume(struct engine *engine, const char *action, const char *name)
 {
     tell(engine, new_volume_event(action, name));

@@ -37,6 +37,9 @@ void event_pruned(struct engine *engine, const char *type, uint64_t reclaimed);
 
 /* create and destroy. */
 void event_network(struct engine *engine, const struct network *network, const char *action);
+/* Of a USB device. */
+void event_usb(struct engine *engine, const char *action, const char *id,
+               const struct event_attribute *attributes);
 /* create and destroy. */
 void event_volume(struct engine *engine, const char *action, const char *name);
 /* mount and unmount, of each volume that the container has. */

@@ -17,6 +17,7 @@
 #include <schema/management.h>
 #include <schema/records.h>
 #include <schema/registries.h>
+#include <schema/usb_settings.h>
 #include <schema/userns.h>
 #include <store/snapshot.h>
 #include <store/staging.h>
@@ -83,9 +84,12 @@ struct engine {
     bool cgroup_kept;          /* disk thread: the instance's parent cgroup has been made */
     uv_timer_t adoption_timer;
     bool adoption_late;
-    struct registries_settings *registries; /* owned; NULL: none */
-    struct userns_settings *userns;         /* owned; NULL: none */
-    struct transfer *transfers;             /* under way; transfer.c */
+    struct registries_settings *registries;     /* owned; NULL: none */
+    struct userns_settings *userns;             /* owned; NULL: none */
+    struct usb *usb;                            /* usb.h */
+    struct usb_settings_settings *usb_settings; /* until usb has them; owned; NULL: none */
+    char *libexec;                              /* owned path */
+    struct transfer *transfers;                 /* under way; transfer.c */
     unsigned image_calls; /* of images.c and commit.c that use the store on other threads */
     unsigned archives;    /* of those: that are being loaded, saved or imported */
     struct task *tasks;   /* image workers under way (task.h) */

@@ -15,6 +15,7 @@
 #include "internal.h"
 #include "remove.h"
 #include "supervision.h"
+#include "usb.h"
 #include "watchdog.h"
 
 void container_started(struct container *container, int pid, int64_t started)
@@ -30,6 +31,7 @@ void container_started(struct container *container, int pid, int64_t started)
     record->has_exit_code = record->has_finished_at = record->has_oom_killed = false;
     record->paused = record->has_paused = false;
     supervision_restarted(container);
+    usb_container_started(container);
 }
 
 /* Why its last run could not be started, from its monitor's status file, which is in memory. Owned;
@@ -65,6 +67,7 @@ void container_restarting(struct container *container, const struct monitor_rest
     record->has_exit_code = record->has_finished_at = record->has_restart_count = true;
     event_container_died(container, how->exit_code, how->oom,
                          (int64_t)(how->finished - how->started));
+    usb_container_ended(container);
     exec_end_all(container);
     waiters_container_ended(container);
     container_unref(container);
@@ -190,6 +193,7 @@ void container_ended(struct container *container, const struct container_end *en
     tell_disconnected(container);
     if (!end->never_ran)
         event_container_volumes(container, "unmount");
+    usb_container_ended(container);
     network_release(container);
     container_drop_attachments(container);
     exec_end_all(container);

@@ -17,6 +17,7 @@
 #include "security.h"
 #include "spec.h"
 #include "supervision.h"
+#include "usb.h"
 
 /* --- what others check ------------------------------------------------------------------------ */
 
@@ -392,6 +393,8 @@ int spec_check(const struct api_container_spec *spec, unsigned cpus, struct erro
         r = check_security(spec, err);
     if (r == 0)
         r = devices_check(spec, err);
+    if (r == 0)
+        r = usb_spec_check(spec, err);
     if (r == 0)
         r = check_ulimits(spec, err);
     if (r == 0)

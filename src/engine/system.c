@@ -17,6 +17,7 @@
 #include "cgroup.h"
 #include "folders.h"
 #include "internal.h"
+#include "usb.h"
 #include "pause.h"
 #include "transfer.h"
 #include "remove.h"
@@ -267,6 +268,7 @@ static void remove_rest(struct removal *removal)
         removal_finish(removal);
         return;
     }
+    usb_end(engine, true);
     network_close(engine);
     removal->job.work = files_work;
     removal->job.done = files_done;

@@ -32,6 +32,7 @@
 #include <cni/cni.h>
 #include <engine/engine.h>
 #include <engine/garbage.h>
+#include <engine/usb.h>
 #include <engine/userns.h>
 #include <engine/registry.h>
 #include <rpc/loop.h>
@@ -170,6 +171,8 @@ static void on_hangup(uv_signal_t *handle, int number)
         log_failure(LOG_ERROR, &err, "the configuration stays as it was");
         return;
     }
+    if (engine_set_usb(daemon->engine, steal_ptr(config->file->usb), &err) < 0)
+        log_failure(LOG_ERROR, &err, "the rules for USB devices stay as they were");
     apply_door(daemon, steal_ptr(config->file->door));
     engine_set_registries(daemon->engine, steal_ptr(config->file->registries));
     engine_set_garbage(daemon->engine, steal_ptr(config->file->garbage));
@@ -412,6 +415,7 @@ static int start(struct daemon *daemon, struct error *err)
                                    .on_event = api_publish,
                                    .on_event_data = daemon->events,
                                    .cni = steal_ptr(daemon->config->file->cni),
+                                   .usb = steal_ptr(daemon->config->file->usb),
                                    .rootless = rootless_is_inside(&daemon->instance)};
 
     daemon->user_cgroup = rootless_cgroup_parent();
@@ -500,6 +504,8 @@ int main(int argc, char **argv)
 {
     if (argc > 1 && text_equal(argv[1], ENGINE_LOOK_OPTION))
         return engine_look();
+    if (argc > 1 && text_equal(argv[1], ENGINE_USB_PLACE_OPTION))
+        return engine_usb_place();
     if (argc > 1 && text_equal(argv[1], CNI_OPTION))
         return cni_child();
     struct daemon daemon = {.lock_fd = -1, .argv = argv};

@@ -20,6 +20,7 @@
 #include <schema/cni.h>
 #include <schema/image_worker.h>
 #include <schema/management.h>
+#include <schema/usb_settings.h>
 
 struct engine;
 struct container;
@@ -50,7 +51,8 @@ struct engine_config {
      * (api_event_free()). NULL: not told. */
     void (*on_event)(struct api_event *event, void *data);
     void *on_event_data;
-    struct cni_settings *cni;  /* taken over; NULL: none */
+    struct cni_settings *cni;          /* taken over; NULL: none */
+    struct usb_settings_settings *usb; /* taken over; NULL: none */
     bool rootless;             /* root of an ordinary user's namespaces: the machine is outside */
     const char *cgroup_parent; /* of the containers, without slashes at the ends; must outlive the
                                 * engine. NULL: they have no cgroups */

@@ -1,0 +1,468 @@
+/*
+ * What clients ask of USB devices.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/alloc.h>
+#include <base/text.h>
+#include <engine/usb.h>
+
+#include "usb_internal.h"
+#include "usb_url.h"
+
+enum { FINDINGS_MAX = 1000 };
+
+/* --- which ------------------------------------------------------------------------------------ */
+
+static bool is_meant(const struct stick *stick, const char *reference)
+{
+    return text_equal(stick->id, reference) || (stick->url && text_equal(stick->url, reference)) ||
+           (stick->identified && stick->identity.serial[0] &&
+            text_equal(stick->identity.serial, reference)) ||
+           (stick->identified && usb_device_fits(reference, &stick->identity));
+}
+
+static int find(struct engine *engine, const char *reference, struct stick **ret, struct error *err)
+{
+    const struct usb *usb = engine->usb;
+    struct stick *found = usb_stick_by_id(usb, reference);
+
+    for (size_t i = 0; !found && i < usb->sticks_count; i++) {
+        if (!is_meant(usb->sticks[i], reference))
+            continue;
+        for (size_t j = i + 1; j < usb->sticks_count; j++) {
+            if (is_meant(usb->sticks[j], reference))
+                return error_set(err, -EEXIST, "several USB devices are '%.128s': %s, %s ...",
+                                 reference, usb->sticks[i]->id, usb->sticks[j]->id);
+        }
+        found = usb->sticks[i];
+    }
+    if (!found) {
+        error_set(err, -ENOENT, "No such USB device: %.128s", reference);
+        error_hint(err, "See: cloche usb ls --all");
+        return -ENOENT;
+    }
+    *ret = found;
+    return 0;
+}
+
+/* --- descriptions ----------------------------------------------------------------------------- */
+
+static char *hex4(unsigned value)
+{
+    return xasprintf("%04x", value);
+}
+
+static void describe_identity(const struct usb_identity *identity, struct api_usb_stick *into)
+{
+    into->vendor = hex4(identity->vendor);
+    into->product = hex4(identity->product);
+    into->release = hex4(identity->release);
+    into->serial = xstrdup(identity->serial);
+    into->manufacturer = xstrdup(identity->manufacturer);
+    into->model = xstrdup(identity->model);
+    into->speed = xstrdup(identity->speed);
+    into->storage_only = identity->storage_only;
+    into->has_storage_only = true;
+    for (size_t i = 0; i < identity->classes_count; i++) {
+        uint32_t triple = identity->classes[i];
+        strv_take(&into->classes,
+                  xasprintf("%02x:%02x:%02x", triple >> 16, triple >> 8 & 0xff, triple & 0xff));
+    }
+    into->classes_count = identity->classes_count;
+}
+
+static void describe_volumes(const struct usb_stick_status *status, struct api_usb_stick *into)
+{
+    into->volumes = xnew_array(struct api_usb_volume *, status->volumes_count + 1);
+    for (size_t i = 0; i < status->volumes_count; i++) {
+        const struct usb_stick_volume *from = status->volumes[i];
+        struct api_usb_volume *volume = xnew(struct api_usb_volume);
+        volume->number = from->number;
+        volume->unit = from->unit;
+        volume->partition = from->partition;
+        volume->size = from->size;
+        volume->kind = xstrdup(from->kind);
+        volume->label = xstrdup(from->label);
+        volume->id = xstrdup(from->id);
+        into->volumes[into->volumes_count++] = volume;
+    }
+}
+
+static void describe_mounts(const struct stick *stick, struct api_usb_stick *into)
+{
+    for (const struct usb_place *place = stick->places; place; place = place->next) {
+        if (!place->placed)
+            continue;
+        struct api_usb_mount *mount = xnew(struct api_usb_mount);
+        mount->container = xstrdup(place->container);
+        mount->target = xstrdup(place->target);
+        mount->volume = place->volume;
+        mount->read_only = place->read_only;
+        into->mounts =
+            xrealloc(into->mounts, into->mounts_count + 1, sizeof(struct api_usb_mount *));
+        into->mounts[into->mounts_count++] = mount;
+    }
+}
+
+static struct api_usb_stick *describe(const struct stick *stick)
+{
+    struct api_usb_stick *made = xnew(struct api_usb_stick);
+
+    made->id = xstrdup(stick->id);
+    made->url = xstrdup(stick->url);
+    made->state = xstrdup(stick_state_names[stick->state]);
+    made->error = xstrdup(stick->error);
+    made->pid = stick->pid;
+    made->has_pid = stick->pid > 0;
+    if (stick->identified)
+        describe_identity(&stick->identity, made);
+    if (stick->status)
+        describe_volumes(stick->status, made);
+    describe_mounts(stick, made);
+    return made;
+}
+
+struct api_usb_sticks *engine_usb_list(struct engine *engine, bool all)
+{
+    const struct usb *usb = engine->usb;
+    struct api_usb_sticks *list = xnew(struct api_usb_sticks);
+
+    list->sticks = xnew_array(struct api_usb_stick *, usb->sticks_count + 1);
+    for (size_t i = 0; i < usb->sticks_count; i++) {
+        const struct stick *stick = usb->sticks[i];
+        if (all || stick->url || stick->identity.storage)
+            list->sticks[list->sticks_count++] = describe(stick);
+    }
+    return list;
+}
+
+int engine_usb_inspect(struct engine *engine, const char *reference, struct api_usb_stick **ret,
+                       struct error *err)
+{
+    struct stick *stick;
+    int r = find(engine, reference, &stick, err);
+
+    if (r == 0)
+        *ret = describe(stick);
+    return r;
+}
+
+/* --- attach, detach, eject -------------------------------------------------------------------- */
+
+struct asked {
+    engine_image_done done;
+    void *data;
+};
+
+static void tell_stick(struct stick *stick, const struct error *err, void *data)
+{
+    struct asked *asked = data;
+    _cleanup_api_usb_stick_ struct api_usb_stick *told = err ? NULL : describe(stick);
+
+    asked->done(err, told, asked->data);
+    free(asked);
+}
+
+static void tell_nothing(struct stick *stick, const struct error *err, void *data)
+{
+    const struct api_empty nothing = {0};
+    struct asked *asked = data;
+
+    asked->done(err, err ? NULL : &nothing, asked->data);
+    free(asked);
+}
+
+static int add_remote(struct usb *usb, const char *text, struct stick **ret, struct error *err)
+{
+    struct usb_url *url;
+    char id[USB_ID_MAX];
+    int r = usb_url_parse(text, &url, err);
+
+    if (r < 0)
+        return r;
+    _cleanup_free_ char *whole = usb_url_text(url);
+    usb_url_free(url);
+    for (size_t i = 0; i < usb->sticks_count; i++) {
+        if (usb->sticks[i]->url && text_equal(usb->sticks[i]->url, whole)) {
+            *ret = usb->sticks[i];
+            return 0;
+        }
+    }
+    snprintf(id, sizeof(id), "remote-%u", ++usb->remotes);
+    *ret = usb_stick_add(usb, id, whole);
+    return *ret ? 0 : error_set(err, -ENOBUFS, "more than %d USB devices", USB_STICKS_MAX);
+}
+
+void engine_usb_attach(struct engine *engine, const struct api_usb_attach *what,
+                       engine_image_done done, void *data)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct stick *stick = NULL;
+    int r = text_starts_with(what->stick, "usbip:")
+                ? add_remote(engine->usb, what->stick, &stick, &err)
+                : find(engine, what->stick, &stick, &err);
+
+    if (r == 0 && engine->removing)
+        r = error_set(&err, -EAGAIN, "the instance is being removed");
+    if (r == 0 && stick->ending)
+        r = error_set(&err, -EBUSY, "USB device %s is being let go of", stick->id);
+    if (r == 0 && !stick->url && !stick->identity.storage)
+        r = error_set(&err, -EINVAL, "USB device %s is no stick", stick->id);
+    if (r < 0) {
+        done(&err, NULL, data);
+        return;
+    }
+    struct asked *asked = xnew(struct asked);
+    *asked = (struct asked){done, data};
+    stick->wanted = true;
+    if (stick->state == STICK_READY) {
+        stick_record(stick);
+        tell_stick(stick, NULL, asked);
+        return;
+    }
+    if (stick->state == STICK_EJECTED || stick->state == STICK_FAILED) {
+        stick->state = STICK_IDLE;
+        stick->failures = 0;
+    }
+    stick_ref(stick);
+    stick_wait(stick, STICK_WAIT_READY, tell_stick, asked);
+    stick_settle(stick);
+    stick_unref(stick);
+}
+
+static void let_go(struct engine *engine, const char *reference, bool eject, engine_image_done done,
+                   void *data)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct stick *stick = NULL;
+    int r = find(engine, reference, &stick, &err);
+
+    if (r == 0 && !stick->pid && !stick->starting && !stick->url)
+        r = error_set(&err, -ENOTCONN, "USB device %s is not attached", stick->id);
+    if (r < 0) {
+        done(&err, NULL, data);
+        return;
+    }
+    struct asked *asked = xnew(struct asked);
+    *asked = (struct asked){done, data};
+    stick->wanted = false;
+    stick_ref(stick);
+    stick_wait(stick, STICK_WAIT_END, tell_nothing, asked);
+    if (eject)
+        stick_event(stick, "eject", NULL, NULL);
+    if (stick->pid || stick->starting)
+        stick_let_go(stick, eject);
+    else
+        stick_gone(stick);
+    stick_unref(stick);
+}
+
+void engine_usb_detach(struct engine *engine, const char *reference, engine_image_done done,
+                       void *data)
+{
+    let_go(engine, reference, false, done, data);
+}
+
+void engine_usb_eject(struct engine *engine, const char *reference, engine_image_done done,
+                      void *data)
+{
+    let_go(engine, reference, true, done, data);
+}
+
+/* --- what its process does -------------------------------------------------------------------- */
+
+struct stick_call {
+    struct stick_call *next;
+    struct stick *stick; /* a reference */
+    uint64_t id;
+    engine_usb_progress progress; /* or NULL */
+    struct api_usb_checked *checked;
+    engine_image_done done;
+    void *data;
+};
+
+static struct stick_call *call_new(struct stick *stick, engine_usb_progress progress,
+                                   engine_image_done done, void *data)
+{
+    struct stick_call *call = xnew(struct stick_call);
+
+    *call = (struct stick_call){.next = stick->calls,
+                                .stick = stick_ref(stick),
+                                .progress = progress,
+                                .done = done,
+                                .data = data};
+    stick->calls = call;
+    return call;
+}
+
+static void call_finish(struct stick_call *call, const struct error *err, const void *document)
+{
+    struct stick *stick = call->stick;
+
+    for (struct stick_call **at = &stick->calls; *at; at = &(*at)->next) {
+        if (*at == call) {
+            *at = call->next;
+            break;
+        }
+    }
+    call->done(err, err ? NULL : document, call->data);
+    api_usb_checked_free(call->checked);
+    free(call);
+    stick_unref(stick);
+}
+
+void stick_progress(struct stick *stick, const struct usb_stick_progress *progress)
+{
+    for (struct stick_call *call = stick->calls; call; call = call->next) {
+        if (call->id == progress->id && call->progress)
+            call->progress(progress->done, progress->total, call->data);
+    }
+}
+
+void stick_finding(struct stick *stick, const struct usb_stick_finding *finding)
+{
+    for (struct stick_call *call = stick->calls; call; call = call->next) {
+        struct api_usb_checked *checked = call->checked;
+        if (call->id != finding->id || !checked || checked->findings_count >= FINDINGS_MAX)
+            continue;
+        struct api_usb_finding *copy = xnew(struct api_usb_finding);
+        copy->what = xstrdup(finding->what);
+        copy->repaired = finding->repaired;
+        checked->findings[checked->findings_count++] = copy;
+    }
+}
+
+static int find_ready(struct engine *engine, const char *reference, struct stick **ret,
+                      struct error *err)
+{
+    int r = find(engine, reference, ret, err);
+
+    if (r == 0 && ((*ret)->state != STICK_READY || !(*ret)->link || (*ret)->ending))
+        return error_set(err, -ENOTCONN, "USB device %s is not ready: it is %s", (*ret)->id,
+                         stick_state_names[(*ret)->state]);
+    return r;
+}
+
+static void on_statistics(const struct error *err, const struct usb_stick_result *result,
+                          void *data)
+{
+    struct buffer text = BUFFER_INIT;
+    struct api_usb_statistics told = {0};
+
+    if (!err && result && result->stats)
+        usb_stick_stats_write(result->stats, &text);
+    else
+        buffer_append_text(&text, "{}");
+    told.statistics = buffer_steal(&text);
+    call_finish(data, err, &told);
+    free(told.statistics);
+}
+
+void engine_usb_statistics(struct engine *engine, const char *reference, engine_image_done done,
+                           void *data)
+{
+    struct usb_stick_nothing nothing = {0};
+    struct usb_stick_request request = {.stats = &nothing};
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct stick *stick;
+
+    if (find_ready(engine, reference, &stick, &err) < 0) {
+        done(&err, NULL, data);
+        return;
+    }
+    usb_link_request(stick->link, &request, -1, on_statistics, call_new(stick, NULL, done, data));
+}
+
+/* The volume that is meant when nobody says: the only one. */
+static int find_only(const struct stick *stick, uint32_t *ret, struct error *err)
+{
+    const struct usb_stick_status *status = stick->status;
+    _cleanup_buffer_ struct buffer numbers = BUFFER_INIT;
+
+    if (!status || !status->volumes_count)
+        return error_set(err, -ENOENT, "USB device %s has no volume", stick->id);
+    if (status->volumes_count == 1) {
+        *ret = status->volumes[0]->number;
+        return 0;
+    }
+    for (size_t i = 0; i < status->volumes_count; i++)
+        buffer_printf(&numbers, "%s%u", i ? ", " : "", status->volumes[i]->number);
+    error_set(err, -EINVAL, "USB device %s has several volumes", stick->id);
+    error_hint(err, "say which one, by --volume: %s", buffer_text(&numbers));
+    return -EINVAL;
+}
+
+static void on_formatted(const struct error *err, const struct usb_stick_result *result, void *data)
+{
+    const struct api_empty nothing = {0};
+    struct stick_call *call = data;
+
+    if (!err)
+        stick_ask_status(call->stick);
+    call_finish(call, err, &nothing);
+}
+
+void engine_usb_format(struct engine *engine, const struct api_usb_format *how,
+                       engine_usb_progress progress, engine_image_done done, void *data)
+{
+    struct usb_stick_format what = {.kind = how->kind,
+                                    .label = how->label,
+                                    .cluster_size = how->cluster_size,
+                                    .has_cluster_size = how->has_cluster_size,
+                                    .volume = how->volume,
+                                    .has_volume = true};
+    struct usb_stick_request request = {.format = &what};
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct stick *stick;
+    int r = find_ready(engine, how->stick, &stick, &err);
+
+    if (r == 0 && !how->has_volume && stick->status && !stick->status->volumes_count &&
+        stick->status->units_count == 1) { /* nothing is on it: all of it */
+        what.has_volume = false;
+        what.has_unit = true;
+        what.unit = stick->status->units[0]->number;
+    } else if (r == 0 && !how->has_volume) {
+        r = find_only(stick, &what.volume, &err);
+    }
+    if (r < 0) {
+        done(&err, NULL, data);
+        return;
+    }
+    struct stick_call *call = call_new(stick, progress, done, data);
+    call->id = usb_link_request(stick->link, &request, -1, on_formatted, call);
+}
+
+static void on_checked(const struct error *err, const struct usb_stick_result *result, void *data)
+{
+    struct stick_call *call = data;
+
+    if (!err && result && result->check)
+        call->checked->left = result->check->left;
+    call_finish(call, err, call->checked);
+}
+
+void engine_usb_check(struct engine *engine, const struct api_usb_check *how,
+                      engine_usb_progress progress, engine_image_done done, void *data)
+{
+    struct usb_stick_check what = {
+        .volume = how->volume, .repair = how->repair, .has_repair = true};
+    struct usb_stick_request request = {.check = &what};
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct stick *stick;
+    int r = find_ready(engine, how->stick, &stick, &err);
+
+    if (r == 0 && !how->has_volume)
+        r = find_only(stick, &what.volume, &err);
+    if (r < 0) {
+        done(&err, NULL, data);
+        return;
+    }
+    struct stick_call *call = call_new(stick, progress, done, data);
+    call->checked = xnew(struct api_usb_checked);
+    call->checked->findings = xnew_array(struct api_usb_finding *, FINDINGS_MAX + 1);
+    call->id = usb_link_request(stick->link, &request, -1, on_checked, call);
+}

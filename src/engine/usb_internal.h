@@ -1,0 +1,189 @@
+/*
+ * What the engine's files about USB share: usb.c (the table), usb_watch.c (what the kernel says of
+ * devices), usb_rules.c (the policy's rules), usb_stick.c (one device), usb_process.c (its
+ * process), usb_mounts.c (what of it is in containers), usb_calls.c (what clients ask for).
+ */
+#ifndef ENGINE_USB_INTERNAL_H
+#define ENGINE_USB_INTERNAL_H
+
+#include <schema/usb.h>
+#include <schema/usb_settings.h>
+
+#include "internal.h"
+#include "usb_identity.h"
+#include "usb_link.h"
+#include "usb_policy.h"
+
+enum {
+    USB_ID_MAX = 64,
+    USB_KEY_DIGITS = 8,
+    USB_STICKS_MAX = 128,
+    USB_RULES_MAX = 256, /* that were added */
+    USB_MEMORY = 128 * 1024 * 1024,
+};
+
+enum stick_state {
+    STICK_DENIED,
+    STICK_KERNEL, /* the kernel's drivers have it, or may */
+    STICK_IDLE,   /* allowed, and nobody wants it */
+    STICK_STARTING,
+    STICK_READY,
+    STICK_WAITING, /* its process has failed and is started again */
+    STICK_FAILED,
+    STICK_EJECTED, /* until it is pulled out */
+};
+
+struct usb_rule {
+    int64_t id;
+    struct api_usb_rule *rule; /* owned */
+};
+
+/* A volume in a container. */
+struct usb_place {
+    struct usb_place *next;
+    char container[CONTAINER_ID_DIGITS + 1];
+    pid_t pid; /* of its first process: of another one there is nothing mounted */
+    char *target;
+    uint32_t number; /* of cloche-usb; 0: it is not served yet */
+    uint32_t volume;
+    uint64_t device; /* st_dev; 0: not mounted yet */
+    bool read_only, placed;
+    bool failed; /* until something changes it is not tried again */
+};
+
+struct stick {
+    struct usb *usb;
+    unsigned references; /* the table's, and one per callback under way */
+    char id[USB_ID_MAX];
+    /* Of its files in RUN/usb and its cgroup: its own, since the process of one that was pulled out
+     * may still end when the next one has its place. */
+    char key[USB_ID_MAX + 1 + USB_KEY_DIGITS + 1];
+    char *url; /* of a remote one; owned */
+    struct usb_identity identity;
+    bool identified;
+    enum stick_state state;
+    char *error;     /* owned; NULL: none */
+    bool wanted;     /* by usb.attach */
+    bool gone;       /* from the table; the rest is of callbacks */
+    bool authorized; /* its interfaces were authorised for cloche-usb */
+
+    struct usb_link *link;
+    pid_t pid; /* 0: there is no process */
+    int pidfd;
+    uint64_t started;
+    bool child;         /* of ours: its end is told by that */
+    bool ending;        /* its process is to end */
+    bool eject;         /* and to let go of its medium before */
+    bool asked;         /* it was told so */
+    unsigned unplacing; /* children that unmount */
+    unsigned failures;
+    uint64_t running_since_ms;
+    uv_timer_t *timer; /* until the process is started again; or NULL */
+    struct starting *starting;
+    bool asking, ask_again;          /* for its status */
+    struct usb_stick_status *status; /* owned; NULL: not known yet */
+    struct usb_place *places;
+    struct stick_waiter *waiters; /* for ready, or for its end */
+    struct stick_call *calls;     /* format and check under way */
+};
+
+struct usb {
+    struct engine *engine;
+    char *program;
+    struct usb_settings_settings *settings; /* owned; NULL: none */
+    bool local;                             /* this machine's devices are looked at */
+    bool exclusive;
+    struct usb_rule *rules; /* that were added, in their order */
+    size_t rules_count;
+    struct stick **sticks; /* by place, remote ones last */
+    size_t sticks_count;
+    unsigned remotes; /* how many there have been */
+    int uevents_fd, devices_fd;
+    uv_poll_t *uevents;
+    bool looking, look_again;
+    unsigned errands; /* on other threads */
+    bool ending;
+};
+
+extern const char *const stick_state_names[];
+
+/* --- usb.c ------------------------------------------------------------------------------------ */
+
+char *usb_run_path(const struct usb *usb, const char *name, const char *suffix); /* owned */
+struct stick *stick_ref(struct stick *stick);
+void stick_unref(struct stick *stick);
+struct stick *usb_stick_by_id(const struct usb *usb, const char *id); /* or NULL */
+/* NULL: there are too many. */
+struct stick *usb_stick_add(struct usb *usb, const char *id, const char *url);
+
+/* --- usb_rules.c ------------------------------------------------------------------------------ */
+
+int usb_rules_load(struct usb *usb, struct error *err); /* blocks */
+void usb_rules_free(struct usb *usb);
+enum usb_verdict usb_judge(const struct usb *usb, const struct usb_identity *identity,
+                           const char *place);
+
+/* --- usb_watch.c ------------------------------------------------------------------------------ */
+
+/* Listens to uevents and looks at what is there. Blocks shortly. */
+void usb_watch_open(struct usb *usb);
+void usb_watch_close(struct usb *usb);
+/* Looks at all devices anew, on another thread. */
+void usb_watch_look(struct usb *usb);
+
+/* --- usb_stick.c ------------------------------------------------------------------------------ */
+
+/* What became of it by rules and wishes: starts its process, or lets go of it. */
+void stick_settle(struct stick *stick);
+void stick_settle_all(struct usb *usb);
+/* It was pulled out, or detached: out of the table. */
+void stick_gone(struct stick *stick);
+void stick_set_state(struct stick *stick, enum stick_state state, const char *error);
+void stick_event(const struct stick *stick, const char *action, const char *error,
+                 const char *container);
+
+/* err NULL: what was waited for has happened. */
+enum stick_wait { STICK_WAIT_READY, STICK_WAIT_END };
+typedef void (*stick_done)(struct stick *stick, const struct error *err, void *data);
+void stick_wait(struct stick *stick, enum stick_wait what, stick_done done, void *data);
+void stick_tell(struct stick *stick, enum stick_wait what, const struct error *err);
+/* Unmounts, ends the process, and tells who waits for that. */
+void stick_let_go(struct stick *stick, bool eject);
+/* Its process has ended, with this exit code; -1: nobody knows. */
+void stick_ended(struct stick *stick, int code);
+void stick_ask_status(struct stick *stick);
+extern const struct usb_link_handlers stick_link_handlers;
+
+/* --- usb_process.c ---------------------------------------------------------------------------- */
+
+/* Opens the device and starts cloche-usb with it; a failure comes by stick_start_failed(). */
+void stick_process_start(struct stick *stick);
+void stick_start_failed(struct stick *stick, const struct error *err);
+/* Asks it to end and kills it when it does not. The mounts are to be gone by then. */
+void stick_process_end(struct stick *stick);
+void stick_process_kill(struct stick *stick);
+/* What is left of it: link, record, socket, cgroup. */
+void stick_process_clear(struct stick *stick);
+/* An earlier daemon's: true when it lives and is spoken to. */
+bool stick_process_adopt(struct stick *stick, const struct usb_settings_record *record);
+void stick_process_forget(struct stick *stick); /* it goes on without us */
+/* For the next daemon. */
+void stick_record(const struct stick *stick);
+
+/* --- usb_mounts.c ----------------------------------------------------------------------------- */
+
+/* Mounts what is wanted and is not there yet. */
+void usb_mounts_settle(struct usb *usb);
+/* Takes all of its mounts out of containers. */
+void stick_unmount_all(struct stick *stick);
+void stick_unmounted(struct stick *stick, const struct usb_stick_unmounted *event);
+/* Whether a running container asks for this stick. */
+bool stick_is_wanted(const struct stick *stick);
+void place_free_all(struct stick *stick);
+
+/* --- usb_calls.c ------------------------------------------------------------------------------ */
+
+void stick_progress(struct stick *stick, const struct usb_stick_progress *progress);
+void stick_finding(struct stick *stick, const struct usb_stick_finding *finding);
+
+#endif

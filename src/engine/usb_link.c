@@ -1,0 +1,297 @@
+#include "usb_link.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/buffer.h>
+#include <base/socket.h>
+#include <base/text.h>
+
+enum { READ_BYTES = 64 * 1024, READS_AT_ONCE = 16 };
+
+struct request {
+    struct request *next;
+    uint64_t id;
+    usb_link_reply reply;
+    void *data;
+};
+
+/* A line that could not be sent yet. */
+struct waiting {
+    struct waiting *next;
+    char *text; /* owned */
+    size_t length, sent;
+    int fd; /* owned, until the first byte is sent */
+};
+
+struct usb_link {
+    int fd;
+    uv_poll_t poll;
+    const struct usb_link_handlers *handlers;
+    void *data;
+    uint64_t next_id;
+    struct request *requests;
+    unsigned requests_count;
+    struct waiting *waiting, **waiting_end;
+    struct buffer input;
+    unsigned calls;         /* of handlers and replies under way */
+    bool broken;            /* closed() has been called or is about to be */
+    bool closed, destroyed; /* freed when both */
+};
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+static void release(struct usb_link *link)
+{
+    if (link->calls || !link->closed || !link->destroyed)
+        return;
+    buffer_finish(&link->input);
+    free(link);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct usb_link *link = handle->data;
+
+    link->closed = true;
+    release(link);
+}
+
+static void drop_waiting(struct usb_link *link)
+{
+    while (link->waiting) {
+        struct waiting *first = link->waiting;
+        link->waiting = first->next;
+        close_fd(first->fd);
+        free(first->text);
+        free(first);
+    }
+    link->waiting_end = &link->waiting;
+}
+
+static void answer_all(struct usb_link *link, const struct error *err)
+{
+    while (link->requests) {
+        struct request *request = link->requests;
+        link->requests = request->next;
+        link->requests_count--;
+        if (request->reply)
+            request->reply(err, NULL, request->data);
+        free(request);
+    }
+}
+
+static void shut(struct usb_link *link, const struct error *err)
+{
+    if (link->fd < 0)
+        return;
+    uv_poll_stop(&link->poll);
+    uv_close((uv_handle_t *)&link->poll, on_closed);
+    close_fd(steal_fd(&link->fd));
+    drop_waiting(link);
+    link->calls++;
+    answer_all(link, err);
+    link->calls--;
+}
+
+static void lose(struct usb_link *link, const char *why)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (link->broken || link->destroyed)
+        return;
+    link->broken = true;
+    error_set(&err, -ENODEV, "the process of the stick has ended: %s", why);
+    shut(link, &err);
+    link->calls++;
+    if (!link->destroyed)
+        link->handlers->closed(why, link->data);
+    link->calls--;
+    release(link);
+}
+
+void usb_link_destroy(struct usb_link *link)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (!link)
+        return;
+    link->destroyed = true;
+    error_set(&err, -ECANCELED, "the stick is let go of");
+    shut(link, &err);
+    release(link);
+}
+
+/* --- what comes ------------------------------------------------------------------------------- */
+
+static void take_answer(struct usb_link *link, const struct usb_stick_message *message)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    for (struct request **at = &link->requests; *at; at = &(*at)->next) {
+        struct request *request = *at;
+        if (request->id != message->id)
+            continue;
+        *at = request->next;
+        link->requests_count--;
+        if (message->error) {
+            error_set(&err, message->error->code, "%s", message->error->message);
+            if (message->error->hint)
+                error_hint(&err, "%s", message->error->hint);
+        }
+        if (request->reply)
+            request->reply(message->error ? &err : NULL, message->result, request->data);
+        free(request);
+        return;
+    }
+}
+
+static int take_line(struct usb_link *link, const char *text, size_t length)
+{
+    _cleanup_usb_stick_message_ struct usb_stick_message *message = NULL;
+
+    if (usb_stick_message_parse(text, length, "message", &message, NULL) < 0)
+        return -EBADMSG;
+    if (message->event)
+        link->handlers->event(message->event, link->data);
+    else if (message->has_id)
+        take_answer(link, message);
+    return 0;
+}
+
+static int take_lines(struct usb_link *link)
+{
+    size_t from = 0;
+    int r = 0;
+
+    while (r == 0 && !link->destroyed) {
+        const char *start = link->input.data + from;
+        const char *end =
+            link->input.length > from ? memchr(start, '\n', link->input.length - from) : NULL;
+        if (!end)
+            break;
+        r = take_line(link, start, (size_t)(end - start));
+        from += (size_t)(end - start) + 1;
+    }
+    buffer_consume(&link->input, from);
+    return r == 0 && link->input.length > USB_LINK_LINE_MAX ? -EMSGSIZE : r;
+}
+
+/* 0: there is no more now. */
+static int read_some(struct usb_link *link)
+{
+    for (int i = 0; i < READS_AT_ONCE && !link->destroyed && link->fd >= 0; i++) {
+        buffer_reserve(&link->input, READ_BYTES);
+        ssize_t size = read(link->fd, link->input.data + link->input.length, READ_BYTES);
+        if (size < 0 && (errno == EAGAIN || errno == EINTR))
+            return 0;
+        if (size <= 0)
+            return size < 0 ? -errno : -EPIPE;
+        link->input.length += (size_t)size;
+        int r = take_lines(link);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* --- what goes -------------------------------------------------------------------------------- */
+
+static int flush(struct usb_link *link)
+{
+    while (link->waiting) {
+        struct waiting *first = link->waiting;
+        ssize_t size = socket_send_now(link->fd, first->text + first->sent,
+                                       first->length - first->sent, &first->fd, first->fd >= 0);
+        if (size == -EAGAIN || size == -EINTR)
+            return 0;
+        if (size < 0)
+            return (int)size;
+        close_fd(steal_fd(&first->fd));
+        first->sent += (size_t)size;
+        if (first->sent < first->length)
+            continue;
+        link->waiting = first->next;
+        if (!link->waiting)
+            link->waiting_end = &link->waiting;
+        free(first->text);
+        free(first);
+    }
+    return 0;
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events);
+
+static void watch(struct usb_link *link)
+{
+    if (link->fd >= 0)
+        uv_poll_start(&link->poll, UV_READABLE | (link->waiting ? UV_WRITABLE : 0), on_ready);
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events)
+{
+    struct usb_link *link = poll->data;
+
+    link->calls++;
+    int r = status < 0 ? status : read_some(link);
+    if (r == 0 && link->fd >= 0 && !link->destroyed)
+        r = flush(link);
+    link->calls--;
+    if (r < 0)
+        lose(link, strerror(-r));
+    else
+        watch(link);
+    release(link);
+}
+
+uint64_t usb_link_request(struct usb_link *link, struct usb_stick_request *request, int fd,
+                          usb_link_reply reply, void *data)
+{
+    struct waiting *line = xnew(struct waiting);
+    struct request *open = xnew(struct request);
+    struct buffer text = BUFFER_INIT;
+
+    request->version = 1;
+    request->id = ++link->next_id;
+    request->fds = fd >= 0;
+    request->has_fds = fd >= 0;
+    usb_stick_request_write(request, &text);
+    buffer_append_char(&text, '\n');
+    line->length = text.length;
+    line->text = buffer_steal(&text);
+    line->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+    *link->waiting_end = line;
+    link->waiting_end = &line->next;
+    open->id = request->id;
+    open->reply = reply;
+    open->data = data;
+    open->next = link->requests;
+    link->requests = open;
+    link->requests_count++;
+    watch(link);
+    return request->id;
+}
+
+int usb_link_connect(uv_loop_t *loop, const char *path, const struct usb_link_handlers *handlers,
+                     void *data, struct usb_link **ret, struct error *err)
+{
+    int fd = socket_connect_unix(path, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, err);
+
+    if (fd < 0)
+        return fd;
+    struct usb_link *link = xnew(struct usb_link);
+    link->fd = fd;
+    link->handlers = handlers;
+    link->data = data;
+    link->waiting_end = &link->waiting;
+    link->poll.data = link;
+    uv_poll_init(loop, &link->poll, fd);
+    watch(link);
+    *ret = link;
+    return 0;
+}

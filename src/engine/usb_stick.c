@@ -1,0 +1,492 @@
+/*
+ * One USB device: what it is by the policy's rules and by who wants it, and what its process says.
+ *
+ *     stick_settle        judged; somebody wants it: stick_process_start() (usb_process.c)
+ *     on_event, on_status its process tells of units and volumes
+ *     usb_mounts_settle   its volumes into containers (usb_mounts.c)
+ *     stick_let_go        out of them, then the process ends
+ *     stick_ended         started again, or done with
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <base/log.h>
+#include <base/text.h>
+
+#include "errand.h"
+#include "events.h"
+#include "usb_internal.h"
+#include "usb_sysfs.h"
+
+enum {
+    FAILURES_MAX = 5, /* one soon after the other: then it is given up */
+    AGAIN_MS = 200,   /* doubled each time */
+    SOUND_MS = 60 * 1000,
+    EXIT_GONE = 3, /* of cloche-usb */
+};
+
+const char *const stick_state_names[] = {
+    "denied", "kernel", "idle", "starting", "ready", "waiting", "failed", "ejected",
+};
+
+struct stick_waiter {
+    struct stick_waiter *next;
+    enum stick_wait what;
+    stick_done done;
+    void *data;
+};
+
+/* --- who waits -------------------------------------------------------------------------------- */
+
+void stick_wait(struct stick *stick, enum stick_wait what, stick_done done, void *data)
+{
+    struct stick_waiter *waiter = xnew(struct stick_waiter);
+
+    *waiter = (struct stick_waiter){stick->waiters, what, done, data};
+    stick->waiters = waiter;
+}
+
+void stick_tell(struct stick *stick, enum stick_wait what, const struct error *err)
+{
+    struct stick_waiter **at = &stick->waiters, *told = NULL;
+
+    while (*at) {
+        struct stick_waiter *waiter = *at;
+        if (waiter->what != what) {
+            at = &waiter->next;
+            continue;
+        }
+        *at = waiter->next;
+        waiter->next = told;
+        told = waiter;
+    }
+    while (told) {
+        struct stick_waiter *waiter = told;
+        told = waiter->next;
+        waiter->done(stick, err, waiter->data);
+        free(waiter);
+    }
+}
+
+/* --- states ----------------------------------------------------------------------------------- */
+
+void stick_event(const struct stick *stick, const char *action, const char *error,
+                 const char *container)
+{
+    char device[16] = "";
+
+    if (stick->identified)
+        snprintf(device, sizeof(device), "%04x:%04x", stick->identity.vendor,
+                 stick->identity.product);
+    event_usb(stick->usb->engine, action, stick->id,
+              (struct event_attribute[]){
+                  {"device", device},
+                  {"serial", stick->identity.serial[0] ? stick->identity.serial : NULL},
+                  {"url", stick->url},
+                  {"container", container},
+                  {"error", error},
+                  {NULL, NULL}});
+}
+
+void stick_set_state(struct stick *stick, enum stick_state state, const char *error)
+{
+    char *copy = xstrdup(error);
+
+    free(stick->error);
+    stick->error = copy;
+    if (stick->state == state)
+        return;
+    log_info("USB %s: %s%s%s", stick->id, stick_state_names[state], error ? ": " : "",
+             error ? error : "");
+    stick->state = state;
+    if (state == STICK_READY)
+        stick_event(stick, "ready", NULL, NULL);
+    else if (state == STICK_DENIED)
+        stick_event(stick, "denied", error, NULL);
+    else if (state == STICK_FAILED)
+        stick_event(stick, "failed", error, NULL);
+}
+
+/* The kernel's drivers get what they would have without usb.exclusive, or lose what cloche-usb had.
+ */
+struct handing {
+    uv_work_t work;
+    struct usb *usb;
+    char port[USB_PORT_MAX];
+    bool withdraw;
+};
+
+static void hand_work(uv_work_t *work)
+{
+    const struct handing *handing = work->data;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (handing->withdraw)
+        usb_sysfs_withdraw(handing->usb->devices_fd, handing->port);
+    else if (usb_sysfs_give_to_kernel(handing->usb->devices_fd, handing->port, &err) < 0)
+        log_failure(LOG_WARNING, &err, "USB %s is not given to the kernel", handing->port);
+}
+
+static void hand_done(uv_work_t *work, int status)
+{
+    struct handing *handing = work->data;
+
+    handing->usb->errands--;
+    free(handing);
+}
+
+static void hand_over(struct stick *stick, bool withdraw)
+{
+    struct usb *usb = stick->usb;
+
+    if (usb->devices_fd < 0 || stick->url || usb->ending)
+        return;
+    struct handing *handing = xnew(struct handing);
+    handing->usb = usb;
+    handing->work.data = handing;
+    handing->withdraw = withdraw;
+    snprintf(handing->port, sizeof(handing->port), "%s", stick->identity.port);
+    usb->errands++;
+    errand_run(usb->engine, &handing->work, hand_work, hand_done);
+}
+
+static void refuse(struct stick *stick, enum stick_state state, const char *why)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    stick_set_state(stick, state, why);
+    error_set(&err, -EACCES, "USB device %s: %s", stick->id, why);
+    error_hint(&err, "See: cloche usb policy ls");
+    stick_tell(stick, STICK_WAIT_READY, &err);
+    if (stick->pid || stick->starting)
+        stick_let_go(stick, false);
+}
+
+static void settle_allowed(struct stick *stick)
+{
+    if (stick->pid || stick->starting || stick->timer || stick->state == STICK_EJECTED ||
+        stick->state == STICK_FAILED)
+        return;
+    if (!stick->identity.configured && !stick->url)
+        return;
+    if (!stick->usb->exclusive && !stick->wanted && !stick_is_wanted(stick)) {
+        stick_set_state(stick, STICK_IDLE, NULL);
+        return;
+    }
+    stick_set_state(stick, STICK_STARTING, NULL);
+    stick_event(stick, "attach", NULL, NULL);
+    stick_process_start(stick);
+}
+
+void stick_settle(struct stick *stick)
+{
+    if (stick->gone || stick->usb->ending || (!stick->identified && !stick->url))
+        return;
+    _cleanup_free_ char *remote =
+        stick->url ? xasprintf("usbip:%s", stick->url + strlen("usbip://")) : NULL;
+    enum usb_verdict verdict = USB_ALLOW; /* who asked for a remote one may have it, so far */
+
+    if (stick->identified)
+        verdict = usb_judge(stick->usb, &stick->identity, remote ? remote : stick->id);
+    if (verdict == USB_ALLOW && (stick->state == STICK_DENIED || stick->state == STICK_KERNEL))
+        stick->state = STICK_IDLE;
+    if (verdict == USB_ALLOW || (stick->url && verdict == USB_KERNEL)) {
+        settle_allowed(stick);
+    } else if (verdict == USB_DENY) {
+        refuse(stick, STICK_DENIED,
+               stick->identity.storage && !stick->identity.storage_only
+                   ? "the policy denies it: it is more than a stick"
+                   : "the policy denies it");
+    } else if (stick->state != STICK_KERNEL) {
+        refuse(stick, STICK_KERNEL, "the policy leaves it to the kernel's drivers");
+        if (stick->usb->exclusive)
+            hand_over(stick, false);
+    }
+}
+
+void stick_settle_all(struct usb *usb)
+{
+    size_t count = usb->sticks_count;
+    struct stick **all = xnew_array(struct stick *, count + 1);
+
+    for (size_t i = 0; i < count; i++)
+        all[i] = stick_ref(usb->sticks[i]);
+    for (size_t i = 0; i < count; i++) {
+        stick_settle(all[i]);
+        stick_unref(all[i]);
+    }
+    free(all);
+    usb_mounts_settle(usb);
+}
+
+/* --- the process says ------------------------------------------------------------------------- */
+
+static void identify(struct stick *stick, const struct usb_stick_device *device)
+{
+    struct usb_identity *identity = &stick->identity;
+
+    if (!device || stick->identified || !stick->url)
+        return;
+    identity->vendor = device->vendor;
+    identity->product = device->product;
+    identity->release = device->release;
+    snprintf(identity->serial, sizeof(identity->serial), "%s", device->serial);
+    snprintf(identity->manufacturer, sizeof(identity->manufacturer), "%s", device->manufacturer);
+    snprintf(identity->model, sizeof(identity->model), "%s", device->model);
+    snprintf(identity->speed, sizeof(identity->speed), "%s", device->speed);
+    identity->classes[0] = text_equal(device->protocol, "uas") ? 0x080662 : 0x080650;
+    identity->classes_count = 1;
+    identity->storage = true;
+    stick->identified = true;
+    stick_settle(stick); /* the rules can only now be asked */
+}
+
+static bool is_settled(const struct usb_stick_status *status)
+{
+    if (!text_equal(status->state, "open"))
+        return false;
+    for (size_t i = 0; i < status->units_count; i++) {
+        if (text_equal(status->units[i]->state, "reading") ||
+            (text_equal(status->units[i]->state, "waiting") && !status->volumes_count))
+            return false;
+    }
+    return true;
+}
+
+static void take_status(struct stick *stick, const struct usb_stick_status *status)
+{
+    _cleanup_buffer_ struct buffer text = BUFFER_INIT;
+
+    usb_stick_status_free(steal_ptr(stick->status));
+    usb_stick_status_write(status, &text);
+    usb_stick_status_parse(text.data, text.length, "status", &stick->status, NULL);
+    identify(stick, status->device);
+    if (stick->ending || stick->gone || !is_settled(status))
+        return;
+    if (stick->state == STICK_STARTING || stick->state == STICK_WAITING) {
+        stick_set_state(stick, STICK_READY, NULL);
+        stick_tell(stick, STICK_WAIT_READY, NULL);
+    }
+    usb_mounts_settle(stick->usb);
+}
+
+static void on_status(const struct error *err, const struct usb_stick_result *result, void *data)
+{
+    struct stick *stick = data;
+
+    stick->asking = false;
+    if (!err && result && result->status && !stick->usb->ending)
+        take_status(stick, result->status);
+    if (!err && stick->ask_again)
+        stick_ask_status(stick);
+    stick_unref(stick);
+}
+
+void stick_ask_status(struct stick *stick)
+{
+    struct usb_stick_nothing nothing = {0};
+    struct usb_stick_request request = {.status = &nothing};
+
+    stick->ask_again = stick->asking;
+    if (stick->asking || !stick->link)
+        return;
+    stick->asking = true;
+    usb_link_request(stick->link, &request, -1, on_status, stick_ref(stick));
+}
+
+static void on_event(const struct usb_stick_event *event, void *data)
+{
+    struct stick *stick = data;
+
+    if (event->opened || event->ready || event->changed)
+        stick_ask_status(stick);
+    if (event->unmounted)
+        stick_unmounted(stick, event->unmounted);
+    if (event->failed)
+        stick_set_state(stick, stick->state, event->failed->message);
+    if (event->progress)
+        stick_progress(stick, event->progress);
+    if (event->finding)
+        stick_finding(stick, event->finding);
+    if (event->recovered)
+        log_info("USB %s: volume %u: its journal was %s", stick->id, event->recovered->volume,
+                 event->recovered->outcome);
+}
+
+/* A child's end says more; one that does not speak any more is no use. */
+static void on_closed(const char *why, void *data)
+{
+    struct stick *stick = data;
+
+    stick_ref(stick);
+    usb_link_destroy(steal_ptr(stick->link));
+    if (!stick->child) {
+        stick_process_kill(stick);
+        stick_ended(stick, -1);
+    } else if (!stick->ending) {
+        log_debug("USB %s: its process says nothing any more: %s", stick->id, why);
+        stick_process_kill(stick);
+    }
+    stick_unref(stick);
+}
+
+const struct usb_link_handlers stick_link_handlers = {.event = on_event, .closed = on_closed};
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+void stick_let_go(struct stick *stick, bool eject)
+{
+    stick->ending = true;
+    stick->eject = stick->eject || eject;
+    stick_unmount_all(stick);
+    stick_process_end(stick);
+}
+
+static void remove_from_table(struct stick *stick)
+{
+    struct usb *usb = stick->usb;
+
+    for (size_t i = 0; i < usb->sticks_count; i++) {
+        if (usb->sticks[i] != stick)
+            continue;
+        usb->sticks_count--;
+        memmove(&usb->sticks[i], &usb->sticks[i + 1],
+                (usb->sticks_count - i) * sizeof(struct stick *));
+        stick_event(stick, "gone", NULL, NULL);
+        stick_unref(stick);
+        return;
+    }
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void stop_timer(struct stick *stick)
+{
+    if (stick->timer)
+        uv_close((uv_handle_t *)steal_ptr(stick->timer), on_timer_closed);
+}
+
+void stick_gone(struct stick *stick)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (stick->gone)
+        return;
+    stick_ref(stick);
+    stick->gone = true;
+    stop_timer(stick);
+    error_set(&err, -ENODEV, "USB device %s is gone", stick->id);
+    stick_tell(stick, STICK_WAIT_READY, &err);
+    if (stick->pid || stick->starting)
+        stick_let_go(stick, false);
+    else
+        stick_tell(stick, STICK_WAIT_END, NULL);
+    remove_from_table(stick);
+    stick_unref(stick);
+}
+
+static void on_again(uv_timer_t *timer)
+{
+    struct stick *stick = timer->data;
+
+    stop_timer(stick);
+    if (!stick->gone && !stick->usb->ending)
+        stick_process_start(stick);
+}
+
+static void try_again(struct stick *stick, const char *why)
+{
+    stick_set_state(stick, STICK_WAITING, why);
+    stick->timer = xnew(uv_timer_t);
+    uv_timer_init(stick->usb->engine->loop, stick->timer);
+    stick->timer->data = stick;
+    uv_unref((uv_handle_t *)stick->timer);
+    uv_timer_start(stick->timer, on_again, (uint64_t)AGAIN_MS << stick->failures, 0);
+}
+
+static void give_up(struct stick *stick, const char *why)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    stick_set_state(stick, STICK_FAILED, why);
+    error_set(&err, -EIO, "USB device %s: %s", stick->id, why);
+    stick_tell(stick, STICK_WAIT_READY, &err);
+    if (stick->url)
+        stick_gone(stick);
+}
+
+/* Not wanted any more: as it was before it was, or as the policy wants it now. */
+static void put_down(struct stick *stick)
+{
+    stick->ending = stick->eject = stick->asked = false;
+    if (stick->url) {
+        stick_gone(stick);
+        return;
+    }
+    if (stick->state != STICK_DENIED && stick->state != STICK_KERNEL)
+        stick_set_state(stick, STICK_EJECTED, NULL); /* until it is plugged in again, or attached */
+    if (stick->state == STICK_KERNEL && stick->usb->exclusive)
+        hand_over(stick, false);
+}
+
+static void fail_or_again(struct stick *stick, int code)
+{
+    uint64_t now = uv_now(stick->usb->engine->loop);
+    _cleanup_free_ char *why =
+        stick->error ? xstrdup(stick->error)
+                     : xasprintf("its process ended with %d; the daemon's log may say why", code);
+
+    if (stick->running_since_ms && now - stick->running_since_ms >= SOUND_MS)
+        stick->failures = 0;
+    stick->failures++;
+    if (code == EXIT_GONE && stick->url)
+        stick_gone(stick);
+    else if (code == EXIT_GONE)
+        give_up(stick, "it does not answer any more, or is gone");
+    else if (stick->failures > FAILURES_MAX || code == EXIT_FAILURE)
+        give_up(stick, why);
+    else
+        try_again(stick, why);
+}
+
+void stick_ended(struct stick *stick, int code)
+{
+    bool withdraw = stick->authorized && stick->usb->exclusive;
+
+    stick_ref(stick);
+    stick_process_clear(stick);
+    stick_unmount_all(stick);
+    usb_stick_status_free(steal_ptr(stick->status));
+    stick->authorized = false;
+    if (withdraw && !stick->gone)
+        hand_over(stick, true);
+    if (!stick->gone && !stick->usb->ending) {
+        if (stick->ending)
+            put_down(stick);
+        else
+            fail_or_again(stick, code);
+    }
+    stick_tell(stick, STICK_WAIT_END, NULL);
+    stick_unref(stick);
+}
+
+void stick_start_failed(struct stick *stick, const struct error *err)
+{
+    stick_ref(stick);
+    stick_process_clear(stick);
+    if (!stick->gone && !stick->usb->ending) {
+        stick_set_state(stick, STICK_FAILED, error_message(err));
+        stick_tell(stick, STICK_WAIT_READY, err);
+        if (stick->url || stick->ending)
+            put_down(stick);
+    }
+    stick_tell(stick, STICK_WAIT_END, NULL);
+    stick_unref(stick);
+}
