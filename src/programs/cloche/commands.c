@@ -3,6 +3,7 @@
 #include <base/text.h>
 
 #include "commands.h"
+#include "usb.h"
 
 const struct command_group command_groups[] = {
     {"builder", "Manage what builds leave"},
@@ -11,6 +12,7 @@ const struct command_group command_groups[] = {
     {"network", "Manage networks"},
     {"rpc", "Use the management socket"},
     {"system", "Manage the engine"},
+    {"usb", "Manage USB sticks"},
     {"volume", "Manage volumes"},
     {NULL, NULL},
 };
@@ -122,6 +124,16 @@ const struct spelling spellings[] = {
     {"system", "info", &info_command},
     {"system", "prune", &system_prune_command},
     {"system", "remove", &system_remove_command},
+    {"usb", "attach", &usb_attach_command},
+    {"usb", "check", &usb_check_command},
+    {"usb", "detach", &usb_detach_command},
+    {"usb", "eject", &usb_eject_command},
+    {"usb", "format", &usb_format_command},
+    {"usb", "inspect", &usb_inspect_command},
+    {"usb", "ls", &usb_ls_command},
+    {"usb", "list", &usb_ls_command, .synonym = true},
+    {"usb", "policy", &usb_policy_command},
+    {"usb", "stats", &usb_stats_command},
     {"volume", "create", &volume_create_command},
     {"volume", "inspect", &volume_inspect_command},
     {"volume", "ls", &volume_ls_command},

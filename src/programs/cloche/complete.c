@@ -42,6 +42,18 @@ static void offer_volumes(struct completion *completion)
         offer(completion, list->volumes[i]->name, NULL);
 }
 
+static void offer_sticks(struct completion *completion)
+{
+    _cleanup_api_usb_sticks_ struct api_usb_sticks *list = NULL;
+    const struct api_usb_list params = {0};
+
+    if (!cli_connect_running(completion->cli) ||
+        cli_call(completion->cli, "usb.list", &params, &list, NULL) < 0)
+        return;
+    for (size_t i = 0; i < list->sticks_count; i++)
+        offer(completion, list->sticks[i]->id, list->sticks[i]->model);
+}
+
 /* Never starts a daemon: a key must not do that. */
 static void offer_containers(struct completion *completion, enum complete which)
 {
@@ -126,6 +138,9 @@ static void offer_values(struct completion *completion, enum complete what,
         break;
     case COMPLETE_VOLUMES:
         offer_volumes(completion);
+        break;
+    case COMPLETE_STICKS:
+        offer_sticks(completion);
         break;
     case COMPLETE_IMAGES:
         offer_images(completion);

@@ -31,6 +31,7 @@ enum complete {
     COMPLETE_IMAGES,
     COMPLETE_NETWORKS,
     COMPLETE_VOLUMES,
+    COMPLETE_STICKS,  /* USB sticks */
     COMPLETE_OBJECTS, /* containers and images */
     COMPLETE_COMMANDS,
     COMPLETE_METHODS,     /* of the management socket */

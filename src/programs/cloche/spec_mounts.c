@@ -40,6 +40,14 @@ const struct option mount_option_table[] = {
         .help = "Mount a file system in memory: /PATH[:OPTIONS]",
     },
     {
+        .name = "usb-storage",
+        .kind = OPTION_LIST,
+        .offset = offsetof(struct mount_options, usb_storage),
+        .argument = "list",
+        .help = "Mount a USB stick as long as it is there: /PATH[:ro][:usb=VENDOR:PRODUCT[:SERIAL],"
+                "label=NAME,port=PATTERN,exec,size=BYTES,bps=BYTES,iops=N]",
+    },
+    {
         .name = "volume",
         .short_name = 'v',
         .kind = OPTION_LIST,
@@ -382,6 +390,8 @@ int mounts_build(const struct mount_options *options, struct api_container_spec 
         if (r < 0)
             error_context(err, "invalid argument \"%s\" for \"--mount\" flag", *text);
     }
+    for (char **text = options->usb_storage; r >= 0 && text && *text; text++)
+        r = spec_add_usb_storage(spec, *text, err);
     if (r < 0)
         return r;
     for (char **text = options->tmpfs; text && *text; text++)
