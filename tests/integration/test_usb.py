@@ -1,0 +1,336 @@
+"""USB sticks in containers, by the daemon: remote ones by USB/IP, which the tests' stick model serves
+and cloche-usb has. (Sticks in ports of the machine: tests/vm/test_usb_engine.py.)"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+
+from harness import BUILD, Skip, main, run, test, wait_for
+
+MODEL = str(BUILD / "tests/unit/stick")
+PATH = "/media/stick"
+
+
+class Stick:
+    """A stick model with a file system on it."""
+
+    def __init__(self, *arguments, kind="vfat", size=32, files=()):
+        self.image = tempfile.NamedTemporaryFile(prefix="cloche-test-", dir="/var/tmp")
+        os.truncate(self.image.name, size << 20)
+        if kind == "vfat":
+            run("mkfs.vfat", "-n", "SHOP", self.image.name)
+            for name, text in files:
+                run("mcopy", "-i", self.image.name, "-", f"::{name}", input=text)
+        elif kind:
+            run("mkfs.exfat", "-L", "SHOP", self.image.name)
+        self.arguments = arguments
+        self.process = None
+        self.port = 0
+        self.plug_in()
+
+    def plug_in(self):
+        self.process = subprocess.Popen([MODEL, "--port", str(self.port), "--image", self.image.name, *self.arguments],
+                                        stdout=subprocess.PIPE)
+        self.port = int(self.process.stdout.readline())
+        self.process.stdout.close()
+
+    def pull_out(self):
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def url(self):
+        return f"usbip://127.0.0.1:{self.port}/1-1"
+
+    def read(self, name):
+        return run("mtype", "-i", self.image.name, f"::{name}").out
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.pull_out()
+        self.image.close()
+
+
+def need_fuse():
+    if not os.path.exists("/dev/fuse"):
+        raise Skip("no /dev/fuse")
+
+
+def attach(instance, stick):
+    return instance.cloche("usb", "attach", stick.url).out.strip()
+
+
+def sticks(instance):
+    return [json.loads(line) for line in instance.cloche("usb", "ls", "--format", "json").lines]
+
+
+def inspect(instance, name):
+    return json.loads(instance.cloche("usb", "inspect", name).out)[0]
+
+
+def processes(instance):
+    """Of cloche-usb, of this instance: by their records."""
+    return [json.loads(path.read_text())["pid"]
+            for path in instance.run_folder.glob("usb/remote*.json")]
+
+
+def start(instance, images, *options, name="shop"):
+    instance.cloche("load", "-q", "-i", images.small())
+    instance.cloche("run", "-d", "--name", name, *options, "small:1", "sleep", "1000")
+
+
+def sh(instance, command, name="shop", **options):
+    return instance.cloche("exec", name, "sh", "-c", command, **options)
+
+
+def is_there(instance, name="shop", path=PATH):
+    return "fuse" in sh(instance, f"grep ' {path} ' /proc/self/mountinfo | tail -n 1", name).out
+
+
+def appears(instance, name="shop", path=PATH):
+    wait_for(lambda: is_there(instance, name, path), what="the stick in the container")
+
+
+def vanishes(instance, name="shop", path=PATH):
+    wait_for(lambda: not is_there(instance, name, path), what="the stick gone from the container")
+
+
+@test
+def a_remote_stick_is_attached_listed_and_let_go_of(instance):
+    need_fuse()
+    with Stick(files=[("hello.txt", "hello\n")]) as stick:
+        name = attach(instance, stick)
+        assert name == "remote-1"
+        shown = inspect(instance, name)
+        assert shown["state"] == "ready" and shown["url"] == stick.url, shown
+        assert [(v["kind"], v["label"]) for v in shown["volumes"]] == [("fat16", "SHOP")] or \
+            shown["volumes"][0]["label"] == "SHOP", shown
+        assert [row["ID"] for row in sticks(instance)] == [name]
+        assert attach(instance, stick) == name  # it is there
+        pid, = processes(instance)
+        instance.cloche("usb", "detach", name)
+        assert sticks(instance) == []
+        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of its process")
+        assert "No such USB device" in instance.cloche("usb", "inspect", name, code=1).err
+
+
+@test
+def a_stick_comes_into_a_running_container_and_goes_with_detach(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH)
+    assert not is_there(instance) and sh(instance, f"ls {PATH}").out == ""
+    assert "Read-only" in sh(instance, f"touch {PATH}/x", code=1).err  # not into the container's own folder
+    with Stick(files=[("hello.txt", "hello\n")]) as stick:
+        name = attach(instance, stick)
+        appears(instance)
+        assert sh(instance, f"cat {PATH}/hello.txt").out == "hello\n"
+        sh(instance, f"mkdir {PATH}/sub && echo new > {PATH}/sub/new.txt && sync")
+        shown = inspect(instance, name)
+        assert [(m["target"], m["readOnly"]) for m in shown["mounts"]] == [(PATH, False)], shown
+        options = sh(instance, f"grep ' {PATH} fuse' /proc/self/mounts || grep ' {PATH} ' /proc/self/mounts").out
+        assert all(word in options for word in ("nosuid", "nodev", "noexec")), options
+        instance.cloche("usb", "detach", name)
+        vanishes(instance)
+        assert sh(instance, f"ls {PATH}").out == ""
+        assert stick.read("sub/new.txt") == "new\n"
+        run("fsck.vfat", "-n", stick.image.name)
+
+
+@test
+def a_stick_that_is_there_already_comes_into_a_container_that_starts(instance, images):
+    need_fuse()
+    with Stick(files=[("hello.txt", "hello\n")]) as stick:
+        attach(instance, stick)
+        start(instance, images, "--usb-storage", PATH + ":ro")
+        appears(instance)
+        assert sh(instance, f"cat {PATH}/hello.txt").out == "hello\n"
+        assert "Read-only" in sh(instance, f"touch {PATH}/x", code=1).err
+        instance.cloche("restart", "-t", "0", "shop")
+        appears(instance)
+        instance.cloche("rm", "-f", "shop")
+        wait_for(lambda: not inspect(instance, "remote-1").get("mounts"), what="the end of the mount")
+
+
+@test
+def a_stick_that_is_pulled_out_vanishes_and_comes_again(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH)
+    with Stick(files=[("hello.txt", "hello\n")]) as stick:
+        attach(instance, stick)
+        appears(instance)
+        stick.pull_out()
+        vanishes(instance)
+        assert sh(instance, f"ls {PATH}").out == ""
+        wait_for(lambda: sticks(instance) == [], what="the stick gone from the list")
+        stick.plug_in()
+        attach(instance, stick)
+        appears(instance)
+        assert sh(instance, f"cat {PATH}/hello.txt").out == "hello\n"
+
+
+@test
+def a_stick_lives_through_the_death_of_the_daemon(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH)
+    with Stick(files=[("hello.txt", "hello\n")]) as stick:
+        name = attach(instance, stick)
+        appears(instance)
+        before = processes(instance)
+        reader = instance.start("exec", "shop", "sh", "-c",
+                                f"exec 3< {PATH}/hello.txt; sleep 4; cat <&3")
+        time.sleep(0.5)
+        instance.kill_daemon()
+        assert inspect(instance, name)["state"] in ("starting", "ready")
+        wait_for(lambda: inspect(instance, name)["state"] == "ready", what="the stick taken over")
+        assert processes(instance) == before
+        assert [m["target"] for m in inspect(instance, name)["mounts"]] == [PATH]
+        assert is_there(instance) and reader.communicate(timeout=20)[0] in (b"hello\n", "hello\n")
+        instance.cloche("usb", "eject", name)
+        vanishes(instance)
+
+
+@test
+def a_process_that_dies_is_started_again(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH)
+    with Stick(files=[("hello.txt", "hello\n")]) as stick:
+        name = attach(instance, stick)
+        appears(instance)
+        before, = processes(instance)
+        os.kill(before, signal.SIGKILL)
+        wait_for(lambda: processes(instance) not in ([before], []), what="another process")
+        wait_for(lambda: inspect(instance, name).get("mounts"), what="the mount again")
+        assert sh(instance, f"cat {PATH}/hello.txt").out == "hello\n"
+        mounts = sh(instance, f"grep -c ' {PATH} .*fuse' /proc/self/mountinfo").out.strip()
+        assert mounts == "1", "a dead mount is left"
+
+
+@test
+def several_containers_have_a_stick_one_writes(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH, name="writer")
+    start(instance, images, "--usb-storage", PATH + ":ro", name="reader")
+    start(instance, images, "--usb-storage", PATH + ":label=OTHER", name="other")
+    start(instance, images, "--usb-storage", PATH + ":ro:usb=dead:beef", name="picky")
+    with Stick() as stick:
+        attach(instance, stick)
+        appears(instance, "writer")
+        appears(instance, "reader")
+        sh(instance, f"echo seen > {PATH}/x", "writer")
+        wait_for(lambda: sh(instance, f"cat {PATH}/x 2>/dev/null || true", "reader").out == "seen\n")
+        sh(instance, f"touch {PATH}/y", "reader", code=1)
+        assert not is_there(instance, "other") and not is_there(instance, "picky")
+
+
+@test
+def files_belong_to_the_user_of_the_container(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH, "--user", "1000:1001", name="user")
+    with Stick(files=[("hello.txt", "hello\n")]) as stick:
+        attach(instance, stick)
+        appears(instance, "user")
+        assert sh(instance, f"stat -c %u:%g {PATH}/hello.txt", "user").out == "1000:1001\n"
+        sh(instance, f"echo mine > {PATH}/mine", "user")
+
+
+@test
+def a_container_cannot_lead_a_stick_elsewhere(instance, images):
+    need_fuse()
+    start(instance, images, "--privileged", "--usb-storage", PATH)
+    sh(instance, f"umount {PATH} && rmdir {PATH} && ln -s /../../../../proc/1/root/tmp {PATH}")
+    with Stick() as stick:
+        attach(instance, stick)
+        time.sleep(1)
+        own = pathlib.Path("/proc/self/mountinfo").read_text()
+        assert "cloche-usb" not in own, "mounted outside"
+        wait_for(lambda: inspect(instance, "remote-1")["state"] == "ready")
+        instance.cloche("usb", "detach", "remote-1")
+        sh(instance, f"rm -f {PATH}; mkdir -p {PATH}")
+        assert sh(instance, "grep -c fuse /proc/self/mountinfo || true").out.strip() == "0"
+
+
+@test
+def rules_are_added_listed_and_kept(instance):
+    first = instance.cloche("usb", "policy", "--vendor", "0781", "add", "deny").out.strip()
+    second = instance.cloche("usb", "policy", "--class", "03", "--class", "08:06:50", "--last", "add", "kernel").out.strip()
+    rules = [json.loads(line) for line in instance.cloche("usb", "policy", "--format", "json", "ls").lines]
+    assert [(r["ID"], r["Action"], r["Devices"]) for r in rules[:2]] == [
+        (first, "deny", "vendor=0781"), (second, "kernel", "classes=03,08:06:50")], rules
+    assert [(r["ID"], r["Action"], r["From"]) for r in rules[2:]] == [
+        ("-", "allow", "default"), ("-", "kernel", "default")], rules
+    instance.kill_daemon()
+    assert instance.cloche("usb", "policy", "--format", "{{.ID}}", "ls").lines[:2] == [first, second]
+    assert instance.cloche("usb", "policy", "rm", first).out.strip() == first
+    assert "no rule" in instance.cloche("usb", "policy", "rm", first, code=1).err
+    assert "four hex digits" in instance.cloche("usb", "policy", "--vendor", "07zz", "add", "deny", code=1).err
+    assert instance.cloche("usb", "policy", "--format", "{{.ID}}", "ls").lines[0] == second
+
+
+@test
+def what_the_policy_denies_is_not_served(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH)
+    rule = instance.cloche("usb", "policy", "--port", "usbip:*", "add", "deny").out.strip()
+    with Stick() as stick:
+        refused = instance.cloche("usb", "attach", stick.url, code=1).err
+        assert "policy denies" in refused, refused
+        wait_for(lambda: sticks(instance) == [], what="nothing left of it")
+        assert not is_there(instance)
+        instance.cloche("usb", "policy", "rm", rule)
+        attach(instance, stick)
+        appears(instance)
+        instance.cloche("usb", "policy", "--storage-only", "add", "deny")
+        instance.cloche("usb", "policy", "--not-storage-only", "add", "deny")
+        vanishes(instance)
+
+
+@test
+def a_stick_is_formatted_and_checked(instance):
+    with Stick(kind=None) as stick:
+        name = attach(instance, stick)
+        assert "--yes" in instance.cloche("usb", "format", name, code=1).err
+        instance.cloche("usb", "format", "--yes", "--kind", "fat16", "--label", "NEW", name)
+        wait_for(lambda: [v["label"] for v in inspect(instance, name).get("volumes", [])] == ["NEW"])
+        assert instance.cloche("usb", "check", name).out == "all good\n"
+        assert json.loads(instance.cloche("usb", "check", "--format", "json", name).out)["left"] == 0
+        statistics = json.loads(instance.cloche("usb", "stats", "--format", "json", name).out)[0]
+        assert statistics["writes"]["bytes"] > 0, statistics
+        instance.cloche("usb", "detach", name)
+        run("fsck.vfat", "-n", stick.image.name)
+
+
+@test
+def what_cannot_be_had_is_said(instance):
+    assert "is wanted" in instance.cloche("usb", "attach", "usbip://127.0.0.1/", code=1).err
+    assert "connect to the USB/IP server" in instance.cloche("usb", "attach", "usbip://127.0.0.1:9/1-1", code=1).err
+    assert "No such USB device" in instance.cloche("usb", "eject", "1-1", code=1).err
+    assert "absolute" in instance.cloche("create", "--usb-storage", "here", "small:1", code=125).err
+    with Stick() as stick:
+        refused = instance.cloche("usb", "attach", stick.url.replace("1-1", "9-9"), code=1).err
+        assert "Error" in refused
+        assert sticks(instance) == []
+
+
+@test
+def events_tell_of_sticks(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH)
+    with Stick() as stick:
+        name = attach(instance, stick)
+        appears(instance)
+        instance.cloche("usb", "eject", name)
+        events = [json.loads(line) for line in
+                  instance.cloche("events", "--since", "10m", "--until", "0s", "--filter", "type=usb",
+                                  "--format", "json").lines]
+        actions = [event["Action"] for event in events]
+        assert actions == ["attach", "ready", "mount", "eject", "unmount", "gone"], actions
+
+
+if __name__ == "__main__":
+    main()
