@@ -223,7 +223,7 @@ static void on_placed(const struct error *err, uint64_t device, void *data)
         ask_unmount(stick, place ? place->number : 0);
     } else if (err) {
         fail(mounting, place, err);
-    } else if (!place) {
+    } else if (!place || place->failed) { /* it has ended meanwhile */
         unplace(stick, mounting->container, device);
     } else {
         place->device = device;

@@ -203,7 +203,7 @@ void stick_settle(struct stick *stick)
                    : "the policy denies it");
     } else if (stick->state != STICK_KERNEL) {
         refuse(stick, STICK_KERNEL, "the policy leaves it to the kernel's drivers");
-        if (stick->usb->exclusive)
+        if (stick->usb->exclusive && !stick->pid && !stick->starting) /* else when that has ended */
             hand_over(stick, false);
     }
 }
@@ -458,7 +458,7 @@ static void fail_or_again(struct stick *stick, int code)
 
 void stick_ended(struct stick *stick, int code)
 {
-    bool withdraw = stick->authorized && stick->usb->exclusive;
+    bool withdraw = stick->authorized && stick->usb->exclusive && stick->state != STICK_KERNEL;
 
     stick_ref(stick);
     stick_process_clear(stick);

@@ -245,8 +245,7 @@ int usb_sysfs_give_to_kernel(int devices_fd, const char *port, struct error *err
         if (!is_interface_of(entry->d_name, port))
             continue;
         r = authorize(devices_fd, entry->d_name, &changed, err);
-        if (changed)
-            strv_append(&names, entry->d_name);
+        strv_append(&names, entry->d_name);
     }
     for (size_t i = 0; r >= 0 && names && names[i]; i++)
         (void)write_word(AT_FDCWD, USB_PROBE, names[i], NULL); /* there may be no driver for it */
