@@ -79,6 +79,7 @@ class Gadget:
             (self.top / "configs/c.1" / function.name).unlink()
         for folder in (*self.functions, self.top / "configs/c.1", self.top / "strings/0x409", self.top):
             folder.rmdir()
+        subprocess.run(["umount", GADGETS.parent], check=True)
 
 
 def configure(instance, scratch, **settings):
