@@ -120,6 +120,7 @@ static struct api_usb_stick *describe(const struct stick *stick)
     made->has_pid = stick->pid > 0;
     if (stick->identified)
         describe_identity(&stick->identity, made);
+    made->has_storage_only &= !stick->url; /* the other interfaces of a remote one are not seen */
     if (stick->status)
         describe_volumes(stick->status, made);
     describe_mounts(stick, made);
