@@ -4,14 +4,12 @@
 
 #include <base/alloc.h>
 
-enum {
-    ROOM_FIRST = 64,
-    AGAIN_SHIFT = 56, /* of how many times a number was taken already */
-};
+enum { ROOM_FIRST = 64 };
+#define COUNTED_FROM (UINT64_C(1) << 63) /* no place is so large */
 
 void nodes_init(struct nodes *nodes)
 {
-    *nodes = (struct nodes){.room = ROOM_FIRST};
+    *nodes = (struct nodes){.room = ROOM_FIRST, .next_number = COUNTED_FROM};
     nodes->by_number = xnew_array(struct node *, ROOM_FIRST);
     nodes->by_place = xnew_array(struct node *, ROOM_FIRST);
     pthread_mutex_init(&nodes->lock, NULL);
@@ -29,8 +27,11 @@ static size_t slot(const struct nodes *nodes, uint64_t key)
     return (size_t)((key * UINT64_C(0x9E3779B97F4A7C15)) >> 32) & (nodes->room - 1);
 }
 
+/* What was removed is nowhere: nobody looks for it there. */
 static void link_place(struct nodes *nodes, struct node *node)
 {
+    if (node->place == NODE_NOWHERE)
+        return;
     struct node **at = &nodes->by_place[slot(nodes, node->place)];
     node->next_place = *at;
     *at = node;
@@ -45,6 +46,8 @@ static void link_number(struct nodes *nodes, struct node *node)
 
 static void unlink_place(struct nodes *nodes, struct node *node)
 {
+    if (node->place == NODE_NOWHERE)
+        return;
     struct node **at = &nodes->by_place[slot(nodes, node->place)];
     while (*at != node)
         at = &(*at)->next_place;
@@ -92,13 +95,10 @@ static bool is_taken(const struct nodes *nodes, uint64_t number)
     return node != NULL;
 }
 
-/* What a node that is not here yet would have. */
-static uint64_t free_number(const struct nodes *nodes, uint64_t place)
+/* Of what is at a place and has no node yet. */
+static uint64_t free_number(struct nodes *nodes, uint64_t place)
 {
-    uint64_t again = 0;
-    while (is_taken(nodes, place | again << AGAIN_SHIFT))
-        again++;
-    return place | again << AGAIN_SHIFT;
+    return is_taken(nodes, place) ? nodes->next_number++ : place;
 }
 
 struct node *nodes_find(struct nodes *nodes, uint64_t place)

@@ -2,9 +2,9 @@
  * The nodes that are held, by number and by where their entries are on the medium: one and the same
  * file has one node. A kind's own node begins with a struct node.
  *
- * The number comes from the place of the entry when the node is made, and stays when the entry
- * moves; where another node that moved away still has it, another one is taken. Any thread may
- * call; the table locks for itself.
+ * The number is the place of the entry when the node is made, and stays when the entry moves; where
+ * another node that moved away still has it, it is the next one of a counter. Any thread may call;
+ * the table locks for itself.
  */
 #ifndef FILES_NODES_H
 #define FILES_NODES_H
@@ -26,6 +26,7 @@ struct nodes {
     pthread_mutex_t lock;
     struct node **by_number, **by_place;
     size_t room, count;
+    uint64_t next_number; /* of those that are no places */
 };
 
 void nodes_init(struct nodes *nodes);
@@ -38,7 +39,7 @@ struct node *nodes_find(struct nodes *nodes, uint64_t place);
  */
 struct node *nodes_add(struct nodes *nodes, struct node *node, uint64_t place);
 
-/* The number of the file at a place: of its node, or what it would be. */
+/* The number of the file at a place: of its node, or one that no node has. */
 uint64_t nodes_number(struct nodes *nodes, uint64_t place);
 
 /* Its entry is somewhere else from now on. */
