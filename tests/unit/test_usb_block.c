@@ -279,6 +279,49 @@ static void the_power_may_go_at_any_write(void **state)
     recorder_destroy(recorder);
 }
 
+/* A sector that was being written as the power went cannot be read. */
+static void what_was_being_written_may_be_unreadable(void **state)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct acknowledged list[UPDATES];
+    size_t count = record_updates(recorder, list);
+    for (size_t moment = 0; moment <= recorder_moments(recorder); moment++) {
+        enum medium_recovery recovery;
+        uint64_t sector;
+        uint32_t sectors;
+        if (!recorder_last_write(recorder, moment, &sector, &sectors))
+            continue;
+        for (uint32_t i = 0; i < sectors; i++) {
+            struct recorder *after = recorder_create(512, SECTORS);
+            recorder_cut(recorder, moment - 1, LOSS_NONE, 0, recorder_disk(after));
+            recorder_spoil(after, sector + i, 1);
+            assert_int_equal(recover(after, &recovery), 0);
+            assert_int_not_equal(recovery, MEDIUM_DISCARDED);
+            assert_in_range(last_update(recorder_disk(after), UPDATES),
+                            acknowledged_at(list, count, moment - 1), UPDATES);
+            recorder_destroy(after);
+        }
+    }
+    recorder_destroy(recorder);
+}
+
+static void a_journal_with_bad_sectors_is_still_one(void **state)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct acknowledged list[UPDATES];
+    enum medium_recovery recovery;
+    record_updates(recorder, list);
+    recorder_spoil(recorder, JOURNAL + JOURNAL_SECTORS - 40, 40);
+    assert_int_equal(recover(recorder, &recovery), 0);
+    assert_int_equal(recovery, MEDIUM_NOTHING);
+    recorder_spoil(recorder, JOURNAL, 2); /* both headers */
+    assert_int_equal(recover(recorder, &recovery), 0);
+    assert_int_equal(recovery, MEDIUM_NO_JOURNAL);
+    recorder_spoil(recorder, JOURNAL, JOURNAL_SECTORS);
+    assert_int_equal(recover(recorder, &recovery), -EIO);
+    recorder_destroy(recorder);
+}
+
 /* The power goes again while what it left is recovered. */
 static void the_power_may_go_during_recovery(void **state)
 {
@@ -551,6 +594,8 @@ int main(void)
         cmocka_unit_test(a_block_that_cannot_be_read_is_asked_for_again),
         cmocka_unit_test(an_aborted_update_was_never_there),
         cmocka_unit_test(the_power_may_go_at_any_write),
+        cmocka_unit_test(what_was_being_written_may_be_unreadable),
+        cmocka_unit_test(a_journal_with_bad_sectors_is_still_one),
         cmocka_unit_test(the_power_may_go_during_recovery),
         cmocka_unit_test(what_others_wrote_since_stays),
         cmocka_unit_test(content_is_there_before_what_leads_to_it),

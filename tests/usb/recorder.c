@@ -18,6 +18,7 @@ struct recorder {
     struct block_device device; /* first */
     pthread_mutex_t lock;
     uint8_t *disk;
+    bool *spoiled;   /* a sector each; NULL: none */
     uint8_t *before; /* the disk as the log begins; NULL: nothing is kept */
     struct entry *entries;
     size_t count, room;
@@ -43,6 +44,14 @@ static void keep(struct recorder *recorder, const struct block_request *request)
     };
 }
 
+static bool is_spoiled(const struct recorder *recorder, const struct block_request *request)
+{
+    for (uint64_t i = 0; recorder->spoiled && i < request->count; i++)
+        if (recorder->spoiled[request->at + i])
+            return true;
+    return false;
+}
+
 static int carry_out(struct recorder *recorder, const struct block_request *request)
 {
     size_t size = (size_t)request->count * recorder->device.sector_size;
@@ -53,6 +62,8 @@ static int carry_out(struct recorder *recorder, const struct block_request *requ
         recorder->until_failure--;
     switch (request->operation) {
     case BLOCK_READ:
+        if (is_spoiled(recorder, request))
+            return -EIO;
         memcpy(request->data, at, size);
         recorder->counts.reads++;
         recorder->counts.sectors_read += request->count;
@@ -60,6 +71,8 @@ static int carry_out(struct recorder *recorder, const struct block_request *requ
     case BLOCK_WRITE:
         keep(recorder, request);
         memcpy(at, request->data, size);
+        if (recorder->spoiled)
+            memset(recorder->spoiled + request->at, 0, request->count * sizeof(bool));
         recorder->counts.writes++;
         recorder->counts.sectors_written += request->count;
         return 0;
@@ -95,6 +108,7 @@ static void destroy(struct block_device *device)
     struct recorder *recorder = (struct recorder *)device;
     forget_log(recorder);
     free(recorder->entries);
+    free(recorder->spoiled);
     free(recorder->disk);
     pthread_mutex_destroy(&recorder->lock);
     free(recorder);
@@ -207,6 +221,26 @@ void recorder_cut(const struct recorder *recorder, size_t moment, enum recorder_
         else if (loss == LOSS_TORN)
             write_torn(recorder, entry, &seed, ret_disk);
     }
+}
+
+void recorder_spoil(struct recorder *recorder, uint64_t sector, uint64_t count)
+{
+    pthread_mutex_lock(&recorder->lock);
+    if (!recorder->spoiled)
+        recorder->spoiled = xcalloc(recorder->device.sectors, sizeof(bool));
+    for (uint64_t i = 0; i < count; i++)
+        recorder->spoiled[sector + i] = true;
+    pthread_mutex_unlock(&recorder->lock);
+}
+
+bool recorder_last_write(const struct recorder *recorder, size_t moment, uint64_t *ret_sector,
+                         uint32_t *ret_count)
+{
+    if (moment == 0 || recorder->entries[moment - 1].flush)
+        return false;
+    *ret_sector = recorder->entries[moment - 1].sector;
+    *ret_count = recorder->entries[moment - 1].count;
+    return true;
 }
 
 void recorder_fail(struct recorder *recorder, int n, int error)

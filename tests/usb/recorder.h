@@ -35,6 +35,13 @@ enum recorder_loss {
 void recorder_cut(const struct recorder *recorder, size_t moment, enum recorder_loss loss,
                   unsigned seed, uint8_t *ret_disk);
 
+/* These cannot be read until they are written. */
+void recorder_spoil(struct recorder *recorder, uint64_t sector, uint64_t count);
+
+/* What was being written as the power went at this moment. False: nothing was. */
+bool recorder_last_write(const struct recorder *recorder, size_t moment, uint64_t *ret_sector,
+                         uint32_t *ret_count);
+
 /* From the n-th request on (0: the next one) every one fails with this error; n negative: none. */
 void recorder_fail(struct recorder *recorder, int n, int error);
 

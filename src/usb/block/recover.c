@@ -17,6 +17,8 @@
 #include <base/alloc.h>
 #include <block/bytes.h>
 
+enum { UNREADABLE_MOST = 128 }; /* sectors of a journal: a device that reads fewer is broken */
+
 /* One sector of one record. */
 struct image {
     uint64_t target;
@@ -36,6 +38,32 @@ struct recovery {
 static uint32_t sector_size(const struct recovery *recovery)
 {
     return recovery->device->sector_size;
+}
+
+/* Whether an error is of these sectors, and not of all there are. */
+static bool is_of_the_place(int r)
+{
+    return r != 0 && r != -ENODEV && r != -ENOMEDIUM;
+}
+
+/* Reads sectors of the journal. Those that were being written when the power went, and bad ones,
+ * cannot be read: they are zeros, and the sums end the records there. */
+static int read_part(struct recovery *recovery, uint32_t at, uint32_t count, unsigned *unreadable,
+                     struct error *err)
+{
+    uint8_t *data = recovery->data + (size_t)at * sector_size(recovery);
+    int r = block_read(recovery->device, recovery->first + at, count, data, err);
+    if (!is_of_the_place(r) || *unreadable == UNREADABLE_MOST)
+        return r;
+    if (err)
+        error_finish(err);
+    if (count == 1) {
+        memset(data, 0, sector_size(recovery));
+        (*unreadable)++;
+        return 0;
+    }
+    r = read_part(recovery, at, count / 2, unreadable, err);
+    return r == 0 ? read_part(recovery, at + count / 2, count - count / 2, unreadable, err) : r;
 }
 
 static bool header_is_ours(const struct recovery *recovery, const uint8_t *header)
@@ -186,7 +214,7 @@ static int compare(const struct recovery *recovery, struct error *err)
         const struct image *images = &recovery->images[i];
         count = same_target(recovery, i);
         int read = block_read(recovery->device, images->target, 1, now, err);
-        if (read == -ENODEV)
+        if (read != 0 && !is_of_the_place(read))
             r = read;
         else if (!is_chain(recovery, images, count) ||
                  (read == 0 && !is_untouched(recovery, images, count, now)))
@@ -228,7 +256,8 @@ static int work(struct recovery *recovery, enum medium_recovery *ret_recovery, s
 {
     *ret_recovery = MEDIUM_NO_JOURNAL;
     uint32_t sectors = (uint32_t)(recovery->size / sector_size(recovery));
-    int r = block_read(recovery->device, recovery->first, sectors, recovery->data, err);
+    unsigned unreadable = 0;
+    int r = read_part(recovery, 0, sectors, &unreadable, err);
     if (r != 0 || !find_header(recovery))
         return r;
     bool possible = read_records(recovery);
