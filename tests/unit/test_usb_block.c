@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <base/alloc.h>
@@ -408,6 +409,55 @@ static void content_is_there_before_what_leads_to_it(void **state)
     recorder_destroy(recorder);
 }
 
+/* Update i takes place i in a table, and then a folder of its own leads there. */
+static void take_and_lead(struct medium *medium, unsigned i, bool given_up)
+{
+    uint8_t value = (uint8_t)i;
+    assert_int_equal(medium_begin(medium, 2, NULL), 0);
+    assert_int_equal(medium_write(medium, i, &value, 1, NULL), 0);
+    medium_barrier(medium);
+    assert_int_equal(medium_write(medium, i * 512, &value, 1, NULL), 0);
+    medium_barrier(medium);
+    if (given_up)
+        assert_int_equal(medium_write(medium, i, "\xEE", 1, NULL), 0);
+    if (given_up)
+        medium_abort(medium);
+    else
+        medium_end(medium);
+}
+
+static void without_a_journal_the_order_of_updates_holds(void **state)
+{
+    enum { TAKEN = 12 };
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct medium *medium = open_medium(recorder_device(recorder));
+    uint8_t *disk = xmalloc(recorder_size(recorder));
+    recorder_start(recorder);
+    for (unsigned i = 1; i <= TAKEN; i++) {
+        take_and_lead(medium, i, true);
+        take_and_lead(medium, i, false);
+        if (i % 4 == 0)
+            assert_int_equal(medium_sync(medium, NULL), 0);
+    }
+    assert_int_equal(medium_close(medium, NULL), 0);
+    for (size_t moment = 0; moment <= recorder_moments(recorder); moment++)
+        for (unsigned seed = 0; seed < 12; seed++) {
+            recorder_cut(recorder, moment, seed % 4 == LOSS_TORN ? LOSS_CHANCE : seed % 4, seed,
+                         disk);
+            for (unsigned i = 1; i <= TAKEN; i++) {
+                if (disk[i * 512] != 0)
+                    assert_int_equal(disk[i], i);
+                if (i > 1 && disk[i] != 0)
+                    assert_int_equal(disk[(i - 1) * 512], i - 1);
+                assert_int_not_equal(disk[i], 0xEE);
+            }
+        }
+    for (unsigned i = 1; i <= TAKEN; i++)
+        assert_int_equal(recorder_disk(recorder)[i * 512], i);
+    free(disk);
+    recorder_destroy(recorder);
+}
+
 /* Metadata and content in one block of the cache. */
 static void content_beside_metadata_is_not_lost(void **state)
 {
@@ -599,6 +649,7 @@ int main(void)
         cmocka_unit_test(the_power_may_go_during_recovery),
         cmocka_unit_test(what_others_wrote_since_stays),
         cmocka_unit_test(content_is_there_before_what_leads_to_it),
+        cmocka_unit_test(without_a_journal_the_order_of_updates_holds),
         cmocka_unit_test(content_beside_metadata_is_not_lost),
         cmocka_unit_test(an_update_during_a_commit_is_in_the_next_one),
         cmocka_unit_test(after_an_error_nothing_is_written),

@@ -94,6 +94,7 @@ struct transaction {
     uint64_t number;
     uint64_t first_sector;
     struct list changes; /* with `after` in images */
+    struct list earlier;
     uint8_t **images;    /* owned, one a change */
 };
 
@@ -106,9 +107,10 @@ static void take(struct medium *medium, struct transaction *ret)
         .number = medium->transaction++,
         .first_sector = medium->first_sector,
         .changes = medium->running,
+        .earlier = medium->earlier,
         .images = xnew_array(uint8_t *, medium->running.count ? medium->running.count : 1),
     };
-    medium->running = (struct list){0};
+    medium->running = medium->earlier = (struct list){0};
     medium->first_sector = UINT64_MAX;
     medium->epoch = 0;
     for (size_t i = 0; i < ret->changes.count; i++) {
@@ -147,6 +149,8 @@ static void transaction_finish(struct transaction *transaction)
         free(transaction->images[i]);
     }
     free(transaction->images);
+    medium_forget_earlier(&transaction->earlier, 0);
+    list_finish(&transaction->earlier);
     list_finish(&transaction->changes);
 }
 
@@ -206,20 +210,34 @@ static int by_epoch(const void *a, const void *b)
     return left->epoch < right->epoch ? -1 : left->epoch > right->epoch;
 }
 
+/* What is to be written without a journal: each sector as it was at the end of each epoch that
+ * changed it, by epoch. Owned. */
+static struct epoch_item *items_by_epoch(const struct transaction *transaction, size_t *ret_count)
+{
+    size_t count = 0, most = transaction->changes.count + transaction->earlier.count;
+    struct epoch_item *items = xnew_array(struct epoch_item, most ? most : 1);
+    for (size_t i = 0; i < transaction->earlier.count; i++) {
+        const struct earlier *earlier = transaction->earlier.items[i];
+        items[count++] = (struct epoch_item){
+            earlier->epoch, {.sector = earlier->sector, .image = earlier->image}};
+    }
+    for (size_t i = 0; i < transaction->changes.count; i++) {
+        const struct change *change = transaction->changes.items[i];
+        items[count++] = (struct epoch_item){
+            change->epoch, {.sector = change->sector, .image = transaction->images[i]}};
+    }
+    qsort(items, count, sizeof(*items), by_epoch);
+    *ret_count = count;
+    return items;
+}
+
 /* Without a journal: in place, what is of one side of a barrier before what is of the other. */
 static int write_ordered(struct medium *medium, const struct transaction *transaction,
                          struct error *err)
 {
-    size_t count = transaction->changes.count;
-    struct epoch_item *items = xnew_array(struct epoch_item, count ? count : 1);
+    size_t count;
+    struct epoch_item *items = items_by_epoch(transaction, &count);
     struct recorded **sorted = xnew_array(struct recorded *, count ? count : 1);
-    for (size_t i = 0; i < count; i++) {
-        const struct change *change = transaction->changes.items[i];
-        items[i].epoch = change->epoch;
-        items[i].recorded =
-            (struct recorded){.sector = change->sector, .image = transaction->images[i]};
-    }
-    qsort(items, count, sizeof(*items), by_epoch);
     int r = atomic_load(&medium->content_written) ? flush(medium, err) : 0;
     for (size_t i = 0, run; r == 0 && i < count; i += run) {
         for (run = 0; i + run < count && items[i + run].epoch == items[i].epoch; run++)

@@ -127,6 +127,25 @@ static struct change **change_at(const struct medium *medium, struct cached *blo
     return &touched_of(block)->changes[sector % sectors_of_block(medium)];
 }
 
+/* Without a journal a sector is written as it was at the end of each epoch: else what it carries for
+ * one would be on the medium only with what a later one has changed. */
+static void keep_earlier(struct medium *medium, const struct change *change, const uint8_t *now)
+{
+    struct earlier *earlier = xnew(struct earlier);
+    *earlier = (struct earlier){change->sector, change->epoch,
+                                xmemdup(now, medium->device->sector_size)};
+    list_add(&medium->earlier, earlier);
+}
+
+void medium_forget_earlier(struct list *earlier, size_t count)
+{
+    while (earlier->count > count) {
+        struct earlier *last = earlier->items[--earlier->count];
+        free(last->image);
+        free(last);
+    }
+}
+
 /* Notes that the running update changes a sector of this block, which the caller has pinned. */
 static void note_change(struct medium *medium, struct cached *block, uint64_t sector)
 {
@@ -141,10 +160,15 @@ static void note_change(struct medium *medium, struct cached *block, uint64_t se
         change->sector = sector;
         change->block = block;
         change->before = xmemdup(now, size);
+        change->epoch = medium->epoch;
         list_add(&medium->running, change);
     }
-    if (!change->undo)
+    if (!change->undo) {
         change->undo = xmemdup(now, size);
+        change->undo_epoch = change->epoch;
+    }
+    if (change->epoch < medium->epoch && !medium->has_journal)
+        keep_earlier(medium, change, now);
     change->epoch = medium->epoch;
 }
 
@@ -210,7 +234,7 @@ int medium_begin(struct medium *medium, unsigned sectors, struct error *err)
         if (r != 0)
             return r;
         pthread_mutex_lock(&medium->update);
-        if (medium->running.count + sectors <= most)
+        if (medium->running.count + medium->earlier.count + sectors <= most)
             break;
         pthread_mutex_unlock(&medium->update);
         r = medium_commit(medium, err);
@@ -218,6 +242,7 @@ int medium_begin(struct medium *medium, unsigned sectors, struct error *err)
             return r;
     }
     medium->in_update = true;
+    medium->earlier_kept = medium->earlier.count;
     return 0;
 }
 
@@ -233,6 +258,7 @@ static void forget_undo(struct medium *medium)
 void medium_end(struct medium *medium)
 {
     forget_undo(medium);
+    medium_barrier(medium); /* to the next update */
     medium->in_update = false;
     atomic_fetch_add(&medium->changes, 1);
     pthread_mutex_unlock(&medium->update);
@@ -253,10 +279,12 @@ void medium_abort(struct medium *medium)
                 continue;
             }
             free(steal_ptr(change->undo));
+            change->epoch = change->undo_epoch;
         }
         medium->running.items[kept++] = change;
     }
     medium->running.count = kept;
+    medium_forget_earlier(&medium->earlier, medium->earlier_kept);
     medium->in_update = false;
     pthread_mutex_unlock(&medium->update);
 }
@@ -354,6 +382,8 @@ static void abandon(struct medium *medium)
         medium_change_free(change);
     }
     list_finish(&medium->running);
+    medium_forget_earlier(&medium->earlier, 0);
+    list_finish(&medium->earlier);
     medium_let_recorded_go(medium);
     list_finish(&medium->recorded);
 }

@@ -37,6 +37,15 @@ struct change {
     uint8_t *before;      /* the sector before the transaction; owned */
     uint8_t *undo;        /* before the update that runs; owned, NULL when that did not touch it */
     unsigned epoch;       /* of medium_barrier() */
+    unsigned undo_epoch;
+};
+
+/* What a sector of the running transaction was to be when an epoch ended, before a later one
+ * changed it again. Only without a journal. */
+struct earlier {
+    uint64_t sector;
+    unsigned epoch;
+    uint8_t *image; /* owned */
 };
 
 /* A sector whose newest recorded state is not in place. */
@@ -67,6 +76,8 @@ struct medium {
 
     pthread_mutex_t update;
     struct list running; /* struct change */
+    struct list earlier; /* struct earlier */
+    size_t earlier_kept; /* those of updates that have ended */
     unsigned epoch;
     _Atomic uint64_t transaction; /* number of the running one */
     uint64_t first_sector;        /* medium_first(): UINT64_MAX when there is none */
@@ -104,6 +115,9 @@ int medium_beyond(uint64_t offset, uint64_t size, struct error *err);
 /* One of the members of block->owner has become NULL: its pin goes. `update` is held. */
 void medium_let_go(struct cached *block);
 void medium_change_free(struct change *change);
+
+/* Forgets all earlier states but the first `count`. */
+void medium_forget_earlier(struct list *earlier, size_t count);
 
 /* Makes the running transaction durable. Neither lock is held. */
 int medium_commit(struct medium *medium, struct error *err);

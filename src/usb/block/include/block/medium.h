@@ -9,8 +9,8 @@
  * Metadata lives in the block cache. An update is what is written between begin and end: after a
  * power cut all of it is there or nothing. Updates become durable in order: together, after a
  * while, when they are many, or by medium_sync(). With a journal (medium_journal()) that holds
- * whenever the power goes; without one (the file system has no room for it) updates are written in
- * an order that the file system chooses by medium_barrier().
+ * whenever the power goes; without one (the file system has no room for it) updates are written one
+ * after the other, each in an order that the file system chooses by medium_barrier().
  */
 #ifndef BLOCK_MEDIUM_H
 #define BLOCK_MEDIUM_H
