@@ -458,6 +458,41 @@ static void without_a_journal_the_order_of_updates_holds(void **state)
     recorder_destroy(recorder);
 }
 
+/* More folders than the cache has blocks, and no rest in between. */
+static void changed_blocks_leave_room_in_the_cache(void **state)
+{
+    enum { PLACES = 400, LARGE = PLACES * 8 + 1024 };
+    struct recorder *recorder = recorder_create(512, LARGE);
+    struct medium *medium = open_medium(recorder_device(recorder)); /* 64 blocks at most */
+    assert_int_equal(medium_journal(medium, PLACES * CACHE_BLOCK, 1024 * 512, NULL), 0);
+    for (unsigned i = 0; i < PLACES; i++) {
+        uint64_t value;
+        assert_int_equal(medium_begin(medium, 1, NULL), 0);
+        assert_int_equal(medium_write(medium, (uint64_t)i * CACHE_BLOCK, &(uint64_t){i}, 8, NULL),
+                         0);
+        medium_end(medium);
+        assert_int_equal(medium_read(medium, (uint64_t)i / 2 * CACHE_BLOCK, &value, 8, NULL), 0);
+        assert_int_equal(value, i / 2);
+        if (i % 3 == 0)
+            assert_int_equal(medium_sync(medium, NULL), 0);
+    }
+    assert_int_equal(medium_close(medium, NULL), 0);
+    for (unsigned i = 0; i < PLACES; i++)
+        assert_int_equal(get_le64(recorder_disk(recorder) + (size_t)i * CACHE_BLOCK), i);
+    recorder_destroy(recorder);
+}
+
+static void a_device_of_more_blocks_than_have_numbers_is_refused(void **state)
+{
+    struct block_device device = {.sector_size = 512, .sectors = UINT64_C(1) << 47};
+    struct medium_options options = {.read_only = true};
+    struct medium *medium = NULL;
+    assert_int_equal(medium_open(&device, &options, &medium, NULL), -EFBIG);
+    device.sectors -= 64;
+    assert_int_equal(medium_open(&device, &options, &medium, NULL), 0);
+    assert_int_equal(medium_close(medium, NULL), 0);
+}
+
 /* Metadata and content in one block of the cache. */
 static void content_beside_metadata_is_not_lost(void **state)
 {
@@ -650,6 +685,8 @@ int main(void)
         cmocka_unit_test(what_others_wrote_since_stays),
         cmocka_unit_test(content_is_there_before_what_leads_to_it),
         cmocka_unit_test(without_a_journal_the_order_of_updates_holds),
+        cmocka_unit_test(changed_blocks_leave_room_in_the_cache),
+        cmocka_unit_test(a_device_of_more_blocks_than_have_numbers_is_refused),
         cmocka_unit_test(content_beside_metadata_is_not_lost),
         cmocka_unit_test(an_update_during_a_commit_is_in_the_next_one),
         cmocka_unit_test(after_an_error_nothing_is_written),

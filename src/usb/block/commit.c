@@ -61,7 +61,7 @@ void medium_let_recorded_go(struct medium *medium)
         struct recorded *recorded = medium->recorded.items[i];
         struct touched *touched = recorded->block->owner;
         touched->recorded[recorded->sector % sectors_of_block(medium)] = NULL;
-        medium_let_go(recorded->block);
+        medium_let_go(medium, recorded->block);
         free(recorded->image);
         free(recorded);
     }
@@ -131,7 +131,7 @@ static void become_recorded(struct medium *medium, struct transaction *transacti
         struct recorded *recorded = touched->recorded[at];
         if (recorded) {
             free(recorded->image);
-            medium_let_go(change->block);
+            medium_let_go(medium, change->block);
         } else {
             recorded = touched->recorded[at] = xnew(struct recorded);
             recorded->sector = change->sector;
@@ -274,12 +274,13 @@ static int commit_locked(struct medium *medium, struct error *err)
     int r = atomic_load(&medium->failed);
     if (r != 0)
         return error_set(err, r, "the medium takes no more writes after an error");
+    bool journalled = medium->has_journal;
     r = take_with_room(medium, &transaction, err);
     if (r != 0)
         return r;
     if (transaction.changes.count == 0)
         r = atomic_load(&medium->content_written) ? flush(medium, err) : 0;
-    else if (medium->has_journal)
+    else if (journalled)
         r = write_journalled(medium, &transaction, err);
     else
         r = write_ordered(medium, &transaction, err);
@@ -288,7 +289,7 @@ static int commit_locked(struct medium *medium, struct error *err)
     pthread_mutex_unlock(&medium->update);
     if (r == 0)
         atomic_store(&medium->committed, transaction.number);
-    if (!medium->has_journal && r == 0) {
+    if (!journalled && r == 0) {
         medium_let_recorded_go(medium);
         atomic_store(&medium->in_place, transaction.number);
     }

@@ -26,11 +26,17 @@ int medium_open(struct block_device *device, const struct medium_options *option
 {
     if (CACHE_BLOCK % device->sector_size != 0)
         return error_set(err, -EINVAL, "sectors of %u bytes", device->sector_size);
+    if (device->sectors / (CACHE_BLOCK / device->sector_size) >= CACHE_BLOCKS_MOST)
+        return error_set(err, -EFBIG, "%llu sectors are more than are managed",
+                         (unsigned long long)device->sectors);
+    struct cache_facts facts;
     struct medium *medium = xnew(struct medium);
     medium->device = device;
     medium->read_only = options->read_only || device->read_only;
     medium->cache = cache_create(device, options->cache_size ? options->cache_size : CACHE_DEFAULT);
     ahead_init(&medium->ahead, device);
+    cache_facts(medium->cache, &facts);
+    medium->pinned_most = facts.bytes_most / CACHE_BLOCK / PINNED_PART * (PINNED_PART - 1);
     medium->transaction = 1;
     medium->recovered = MEDIUM_NO_JOURNAL;
     medium->first_sector = UINT64_MAX;
@@ -104,27 +110,30 @@ void medium_expect(struct medium *medium, uint64_t offset, uint64_t size)
 
 /* Metadata: changing. The lock `update` is held. */
 
-static struct touched *touched_of(struct cached *block)
+static struct touched *touched_of(struct medium *medium, struct cached *block)
 {
-    if (!block->owner)
+    if (!block->owner) {
         block->owner = xnew(struct touched);
+        medium->pinned++;
+    }
     return block->owner;
 }
 
 /* One of its members has become NULL. */
-void medium_let_go(struct cached *block)
+void medium_let_go(struct medium *medium, struct cached *block)
 {
     struct touched *touched = block->owner;
     if (--touched->count == 0) {
+        medium->pinned--;
         block->owner = NULL;
         free(touched);
     }
     cache_put(block);
 }
 
-static struct change **change_at(const struct medium *medium, struct cached *block, uint64_t sector)
+static struct change **change_at(struct medium *medium, struct cached *block, uint64_t sector)
 {
-    return &touched_of(block)->changes[sector % sectors_of_block(medium)];
+    return &touched_of(medium, block)->changes[sector % sectors_of_block(medium)];
 }
 
 /* Without a journal a sector is written as it was at the end of each epoch: else what it carries for
@@ -155,7 +164,7 @@ static void note_change(struct medium *medium, struct cached *block, uint64_t se
     struct change *change = *at;
     if (!change) {
         *at = change = xnew(struct change);
-        touched_of(block)->count++;
+        touched_of(medium, block)->count++;
         cache_pin(block);
         change->sector = sector;
         change->block = block;
@@ -224,6 +233,16 @@ int medium_writable(struct medium *medium, struct error *err)
     return failed ? error_set(err, failed, "the medium takes no more writes after an error") : 0;
 }
 
+/* Whether the running transaction can take so many sectors more, and the cache so many blocks. The
+ * lock `update` is held. */
+static bool has_room(const struct medium *medium, unsigned sectors, unsigned most,
+                     bool *ret_is_cache_full)
+{
+    *ret_is_cache_full = medium->pinned > 0 && medium->pinned + sectors > medium->pinned_most;
+    return !*ret_is_cache_full &&
+           medium->running.count + medium->earlier.count + sectors <= most;
+}
+
 int medium_begin(struct medium *medium, unsigned sectors, struct error *err)
 {
     unsigned most = medium_update_most(medium);
@@ -234,10 +253,11 @@ int medium_begin(struct medium *medium, unsigned sectors, struct error *err)
         if (r != 0)
             return r;
         pthread_mutex_lock(&medium->update);
-        if (medium->running.count + medium->earlier.count + sectors <= most)
+        bool is_cache_full;
+        if (has_room(medium, sectors, most, &is_cache_full))
             break;
         pthread_mutex_unlock(&medium->update);
-        r = medium_commit(medium, err);
+        r = is_cache_full ? medium_settle(medium, err) : medium_commit(medium, err);
         if (r != 0)
             return r;
     }
@@ -274,7 +294,7 @@ void medium_abort(struct medium *medium)
             memcpy(sector_data(medium, change->block, change->sector), change->undo, size);
             if (memcmp(change->undo, change->before, size) == 0) {
                 *change_at(medium, change->block, change->sector) = NULL;
-                medium_let_go(change->block);
+                medium_let_go(medium, change->block);
                 medium_change_free(change);
                 continue;
             }
@@ -378,7 +398,7 @@ static void abandon(struct medium *medium)
     for (size_t i = 0; i < medium->running.count; i++) {
         struct change *change = medium->running.items[i];
         *change_at(medium, change->block, change->sector) = NULL;
-        medium_let_go(change->block);
+        medium_let_go(medium, change->block);
         medium_change_free(change);
     }
     list_finish(&medium->running);

@@ -27,6 +27,7 @@
 enum {
     CACHE_DEFAULT = 4 << 20,
     CHANGES_MOST = 2048, /* sectors of a transaction without a journal */
+    PINNED_PART = 4,     /* of the cache's blocks, one in so many is for readers */
     SECTORS_OF_BLOCK_MOST = CACHE_BLOCK / 512,
 };
 
@@ -74,7 +75,10 @@ struct medium {
     bool read_only;
     atomic_int failed; /* negative errno: an update could not be made durable */
 
+    size_t pinned_most; /* blocks that changes and recorded sectors may keep pinned */
+
     pthread_mutex_t update;
+    size_t pinned;       /* blocks that they do */
     struct list running; /* struct change */
     struct list earlier; /* struct earlier */
     size_t earlier_kept; /* those of updates that have ended */
@@ -85,7 +89,7 @@ struct medium {
 
     pthread_mutex_t commit;
     enum medium_recovery recovered;
-    bool has_journal;
+    atomic_bool has_journal;
     struct journal journal;
     struct list recorded; /* struct recorded; its pointers in touched belong to `update` */
 
@@ -113,7 +117,7 @@ bool medium_within(const struct medium *medium, uint64_t offset, uint64_t size);
 int medium_beyond(uint64_t offset, uint64_t size, struct error *err);
 
 /* One of the members of block->owner has become NULL: its pin goes. `update` is held. */
-void medium_let_go(struct cached *block);
+void medium_let_go(struct medium *medium, struct cached *block);
 void medium_change_free(struct change *change);
 
 /* Forgets all earlier states but the first `count`. */

@@ -17,6 +17,7 @@
 #include <block/device.h>
 
 enum { CACHE_BLOCK = 4096 };
+#define CACHE_BLOCKS_MOST ((UINT64_C(1) << 44) - 2) /* of a device: their numbers have 44 bits */
 
 struct cache;
 
