@@ -616,6 +616,85 @@ static void an_error_of_the_medium_ends_writing(void **state)
     ends_clean(&world);
 }
 
+enum { FLAGS = 106, IN_USE = 2 };
+
+static bool is_told_dirty(struct world *world)
+{
+    struct volume_facts facts;
+    assert_int_equal(exfat_ops.facts(world->volume, &facts, NULL), 0);
+    return facts.dirty;
+}
+
+/* Mounts, writes and unmounts. Returns whether it was told as left in use by others. */
+static bool write_once(struct world *world, const char *path)
+{
+    world_mount(world);
+    bool dirty = is_told_dirty(world);
+    assert_int_equal(world_create(world, path, NODE_FILE), 0);
+    world_unmount(world);
+    return dirty;
+}
+
+static void what_others_left_in_use_stays_so(void **state)
+{
+    struct world world = world_make(512, SMALL, 0);
+    uint8_t *disk = recorder_disk(world.recorder);
+    assert_false(write_once(&world, "/a"));
+    assert_int_equal(disk[FLAGS], 0);
+    disk[FLAGS] = IN_USE;
+    assert_true(write_once(&world, "/b"));
+    assert_int_equal(disk[FLAGS], IN_USE);
+    assert_true(write_once(&world, "/c"));
+    disk[FLAGS] = 0; /* checked */
+    assert_false(write_once(&world, "/d"));
+    world_mount(&world);
+    ends_clean(&world);
+}
+
+/* A volume as it is when the power goes, some time after it was written to. */
+static struct world pulled_out(bool synced)
+{
+    struct world world = world_make(512, SMALL, 0);
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/f", NODE_FILE), 0);
+    if (synced)
+        assert_int_equal(medium_sync(world.medium, NULL), 0);
+    struct world after = world_of(recorder_disk(world.recorder), 512, SMALL);
+    world_finish(&world);
+    return after;
+}
+
+static void what_we_left_in_use_is_ours(void **state)
+{
+    for (int synced = 0; synced < 2; synced++) {
+        struct world world = pulled_out(synced);
+        assert_int_equal(recorder_disk(world.recorder)[FLAGS], IN_USE);
+        assert_false(write_once(&world, "/b"));
+        assert_int_equal(recorder_disk(world.recorder)[FLAGS], 0);
+        world_mount(&world);
+        ends_clean(&world);
+    }
+}
+
+/* Others have written since: the mark is theirs, and it is so at the next mount, too. */
+static void a_journal_that_is_void_says_nothing_of_the_mark(void **state)
+{
+    struct world world = pulled_out(true);
+    world_mount(&world);
+    const struct exfat_layout layout = ((struct exfat_volume *)world.volume)->layout;
+    assert_int_equal(medium_recovered(world.medium), MEDIUM_REPLAYED);
+    world_finish(&world);
+    world = pulled_out(true);
+    recorder_disk(world.recorder)[exfat_offset(&layout, layout.root) + 511] = 0x5A;
+    for (int i = 0; i < 2; i++) {
+        world_mount(&world);
+        assert_int_equal(medium_recovered(world.medium), i == 0 ? MEDIUM_DISCARDED : MEDIUM_NOTHING);
+        assert_true(is_told_dirty(&world));
+        world_unmount(&world);
+    }
+    world_finish(&world);
+}
+
 static void steps_by_chance_agree_with_the_model(void **state)
 {
     random_steps(512, SMALL, 0, 1);
@@ -683,6 +762,9 @@ int main(void)
         cmocka_unit_test(a_deep_folder_is_reached),
         cmocka_unit_test(much_is_freed_in_parts),
         cmocka_unit_test(an_error_of_the_medium_ends_writing),
+        cmocka_unit_test(what_others_left_in_use_stays_so),
+        cmocka_unit_test(what_we_left_in_use_is_ours),
+        cmocka_unit_test(a_journal_that_is_void_says_nothing_of_the_mark),
         cmocka_unit_test(steps_by_chance_agree_with_the_model),
         cmocka_unit_test(the_power_goes_within_steps_by_chance),
     };

@@ -502,6 +502,51 @@ static void what_is_read_in_order_is_read_ahead(void **state)
     recorder_destroy(recorder);
 }
 
+enum { FLAGS_16 = 37, IN_USE = 1 };
+
+static bool is_told_dirty(struct mounted *mounted)
+{
+    struct volume_facts facts;
+    assert_int_equal(mounted->ops->facts(mounted->volume, &facts, NULL), 0);
+    return facts.dirty;
+}
+
+static bool write_once(struct recorder *recorder, const char *name)
+{
+    struct mounted m = mount_it(recorder);
+    bool dirty = is_told_dirty(&m);
+    put(&m, m.root, name, 10);
+    unmount_it(&m);
+    return dirty;
+}
+
+static void the_mark_of_being_in_use_is_its_owners(void **state)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct recorder *after = recorder_create(512, SECTORS);
+    uint8_t *disk = recorder_disk(recorder), *cut = recorder_disk(after);
+    make_volume(recorder, &kinds[1]);
+    assert_false(write_once(recorder, "a"));
+    assert_int_equal(disk[FLAGS_16], 0);
+    struct mounted m = mount_it(recorder);
+    put(&m, m.root, "b", 10);
+    assert_int_equal(medium_sync(m.medium, NULL), 0);
+    memcpy(cut, disk, recorder_size(recorder)); /* the power goes */
+    unmount_it(&m);
+    assert_int_equal(cut[FLAGS_16], IN_USE);
+    m = mount_it(after);
+    assert_false(is_told_dirty(&m));
+    unmount_it(&m); /* nothing was written, but it was ours */
+    assert_int_equal(cut[FLAGS_16], 0);
+    cut[FLAGS_16] = IN_USE; /* another system's */
+    assert_true(write_once(after, "c"));
+    assert_true(write_once(after, "d"));
+    assert_int_equal(cut[FLAGS_16], IN_USE);
+    check_volume(after, &kinds[1]);
+    recorder_destroy(after);
+    recorder_destroy(recorder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -511,6 +556,7 @@ int main(void)
         cmocka_unit_test(a_large_file_goes_at_once),
         cmocka_unit_test(a_repair_may_be_cut),
         cmocka_unit_test(what_is_read_in_order_is_read_ahead),
+        cmocka_unit_test(the_mark_of_being_in_use_is_its_owners),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,6 +93,7 @@ static int checkpoint(struct medium *medium, struct error *err)
 struct transaction {
     uint64_t number;
     uint64_t first_sector;
+    bool in_use;
     struct list changes; /* with `after` in images */
     struct list earlier;
     uint8_t **images;    /* owned, one a change */
@@ -106,6 +107,7 @@ static void take(struct medium *medium, struct transaction *ret)
     *ret = (struct transaction){
         .number = medium->transaction++,
         .first_sector = medium->first_sector,
+        .in_use = medium->in_use,
         .changes = medium->running,
         .earlier = medium->earlier,
         .images = xnew_array(uint8_t *, medium->running.count ? medium->running.count : 1),
@@ -165,6 +167,7 @@ static int record(struct medium *medium, const struct transaction *transaction, 
         memcpy(record.before + (size_t)i * size, change->before, size);
         memcpy(record.after + (size_t)i * size, transaction->images[i], size);
     }
+    record.in_use = transaction->in_use;
     journal_record_finish(&medium->journal, &record);
     int r = journal_append(&medium->journal, &record, err);
     block_buffer_free(medium->device, record.data, record.size);

@@ -48,6 +48,7 @@ static void make_header(const struct journal *journal, uint8_t *sector)
     put_le64(sector + HEADER_GENERATION, journal->generation);
     put_le64(sector + HEADER_SEQUENCE, journal->sequence);
     put_le64(sector + HEADER_POSITION, journal->position);
+    put_le32(sector + HEADER_FLAGS, journal->in_use ? HEADER_IN_USE : 0);
     put_le32(sector + HEADER_SUM, journal_sum(sector, sector_size, HEADER_SUM));
 }
 
@@ -75,13 +76,14 @@ void journal_restart(struct journal *journal)
 }
 
 int journal_make(struct journal *journal, struct block_device *device, uint64_t first,
-                 uint64_t size, struct error *err)
+                 uint64_t size, bool in_use, struct error *err)
 {
     *journal = (struct journal){
         .device = device,
         .first = first,
         .size = size,
         .sequence = 1,
+        .in_use = in_use,
     };
     if (getrandom(&journal->salt, sizeof(journal->salt), 0) != sizeof(journal->salt))
         return error_errno(err, errno, "random bytes for the journal");
@@ -123,7 +125,7 @@ void journal_record_finish(const struct journal *journal, struct journal_record 
     put_le64(data + RECORD_SALT, journal->salt);
     put_le64(data + RECORD_SEQUENCE, journal->sequence);
     put_le64(data + RECORD_SIZE, record->size);
-    put_le32(data + RECORD_COUNT, record->count);
+    put_le32(data + RECORD_COUNT, record->count | (record->in_use ? RECORD_IN_USE : 0));
     put_le32(data + RECORD_SUM, journal_sum(data, record->size, RECORD_SUM));
 }
 
@@ -140,5 +142,6 @@ int journal_append(struct journal *journal, const struct journal_record *record,
         return r;
     journal->position += record->size;
     journal->sequence++;
+    journal->in_use = record->in_use;
     return 0;
 }

@@ -19,6 +19,7 @@ struct journal {
     uint64_t generation; /* of the header written last */
     uint64_t sequence;   /* of the next record */
     uint64_t position;   /* of the next record: bytes from first on */
+    bool in_use;         /* as the last record says */
     bool header_due;     /* the header on the medium names records that do not matter any more */
 };
 
@@ -27,6 +28,7 @@ struct journal_record {
     uint8_t *data; /* owned: block_buffer_alloc() */
     uint64_t size;
     uint32_t count;
+    bool in_use; /* what the journal says from then on */
     uint8_t *before, *after; /* count sectors each, within data */
 };
 
@@ -37,7 +39,7 @@ bool journal_has_room(const struct journal *journal, uint32_t count);
 
 /* An empty journal: the headers are written, not flushed. */
 int journal_make(struct journal *journal, struct block_device *device, uint64_t first,
-                 uint64_t size, struct error *err);
+                 uint64_t size, bool in_use, struct error *err);
 
 void journal_record_start(const struct journal *journal, uint32_t count,
                           struct journal_record *ret_record);
@@ -53,7 +55,7 @@ int journal_write_header(struct journal *journal, struct error *err);
 
 /* Reads what is there (recover.c). */
 int journal_recover(struct block_device *device, uint64_t first, uint64_t size,
-                    enum medium_recovery *ret_recovery, struct error *err);
+                    enum medium_recovery *ret_recovery, bool *ret_in_use, struct error *err);
 
 /* Where things are in headers and records, in bytes. */
 enum {
@@ -68,19 +70,22 @@ enum {
     HEADER_SEQUENCE = 56,     /* 8: of the first record that matters */
     HEADER_POSITION = 64,     /* 8: where that is */
     HEADER_SUM = 72,          /* 4 */
-    HEADER_BYTES = 76,
+    HEADER_FLAGS = 76,        /* 4; 0 before there were any */
+    HEADER_BYTES = 80,
 
     RECORD_MAGIC = 0,     /* 8 */
     RECORD_SALT = 8,      /* 8 */
     RECORD_SEQUENCE = 16, /* 8 */
     RECORD_SIZE = 24,     /* 8 */
-    RECORD_COUNT = 32,    /* 4 */
+    RECORD_COUNT = 32,    /* 4; the highest bit: in use */
     RECORD_SUM = 36,      /* 4 */
     RECORD_TARGETS = 40,  /* 8 each */
 
     HEADERS = 2, /* sectors at the journal's start */
     JOURNAL_VERSION = 1,
 };
+#define HEADER_IN_USE 1u
+#define RECORD_IN_USE 0x80000000u
 #define JOURNAL_HEADER_MAGIC "CLOCHEJ1"
 #define JOURNAL_RECORD_MAGIC "CLOCHER1"
 

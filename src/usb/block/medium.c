@@ -263,6 +263,7 @@ int medium_begin(struct medium *medium, unsigned sectors, struct error *err)
     }
     medium->in_update = true;
     medium->earlier_kept = medium->earlier.count;
+    medium->in_use_before = medium->in_use;
     return 0;
 }
 
@@ -305,6 +306,7 @@ void medium_abort(struct medium *medium)
     }
     medium->running.count = kept;
     medium_forget_earlier(&medium->earlier, medium->earlier_kept);
+    medium->in_use = medium->in_use_before;
     medium->in_update = false;
     pthread_mutex_unlock(&medium->update);
 }
@@ -356,7 +358,8 @@ int medium_recover(struct medium *medium, uint64_t offset, uint64_t size,
     if (medium->read_only || journal_place(medium, offset, size, NULL) != 0)
         return 0;
     int r = journal_recover(medium->device, offset / medium->device->sector_size, size,
-                            ret_recovery, err);
+                            ret_recovery, &medium->was_in_use, err);
+    medium->in_use = medium->was_in_use;
     cache_drop(medium->cache);
     medium->recovered = *ret_recovery;
     return r;
@@ -365,6 +368,16 @@ int medium_recover(struct medium *medium, uint64_t offset, uint64_t size,
 enum medium_recovery medium_recovered(const struct medium *medium)
 {
     return medium->recovered;
+}
+
+bool medium_was_in_use(const struct medium *medium)
+{
+    return medium->was_in_use;
+}
+
+void medium_set_in_use(struct medium *medium, bool in_use)
+{
+    medium->in_use = in_use;
 }
 
 int medium_journal(struct medium *medium, uint64_t offset, uint64_t size, struct error *err)
@@ -378,7 +391,7 @@ int medium_journal(struct medium *medium, uint64_t offset, uint64_t size, struct
     pthread_mutex_lock(&medium->commit);
     pthread_mutex_lock(&medium->update);
     r = journal_make(&medium->journal, medium->device, offset / medium->device->sector_size, size,
-                     err);
+                     medium->in_use, err);
     if (r == 0)
         r = block_flush(medium->device, err);
     medium->has_journal = r == 0;

@@ -86,9 +86,11 @@ struct medium {
     _Atomic uint64_t transaction; /* number of the running one */
     uint64_t first_sector;        /* medium_first(): UINT64_MAX when there is none */
     bool in_update;
+    bool in_use, in_use_before; /* medium_set_in_use(): now, and before the update that runs */
 
     pthread_mutex_t commit;
     enum medium_recovery recovered;
+    bool was_in_use;
     atomic_bool has_journal;
     struct journal journal;
     struct list recorded; /* struct recorded; its pointers in touched belong to `update` */

@@ -31,6 +31,7 @@ struct recovery {
     uint64_t first, size; /* of the journal: sector, bytes */
     uint8_t *data;        /* all of the journal */
     uint64_t salt, sequence, position, generation;
+    bool in_use; /* as the newest header or record says */
     struct image *images;
     size_t count;
 };
@@ -95,9 +96,15 @@ static bool find_header(struct recovery *recovery)
         recovery->salt = get_le64(header + HEADER_SALT);
         recovery->sequence = get_le64(header + HEADER_SEQUENCE);
         recovery->position = get_le64(header + HEADER_POSITION);
+        recovery->in_use = get_le32(header + HEADER_FLAGS) & HEADER_IN_USE;
         found = true;
     }
     return found;
+}
+
+static uint32_t record_count(const uint8_t *record)
+{
+    return get_le32(record + RECORD_COUNT) & ~RECORD_IN_USE;
 }
 
 /* Whether the next record is here; its size and count are those of its own bytes then. */
@@ -109,7 +116,7 @@ static bool record_is_here(const struct recovery *recovery, const uint8_t *recor
         get_le64(record + RECORD_SEQUENCE) != recovery->sequence)
         return false;
     uint64_t size = get_le64(record + RECORD_SIZE);
-    uint32_t count = get_le32(record + RECORD_COUNT);
+    uint32_t count = record_count(record);
     return count > 0 && size <= room &&
            size == journal_front(count, sector_size(recovery)) +
                        2 * (uint64_t)count * sector_size(recovery) &&
@@ -125,7 +132,7 @@ static bool target_is_allowed(const struct recovery *recovery, uint64_t target)
 
 static bool add_record(struct recovery *recovery, const uint8_t *record, uint32_t order)
 {
-    uint32_t count = get_le32(record + RECORD_COUNT), size = sector_size(recovery);
+    uint32_t count = record_count(record), size = sector_size(recovery);
     const uint8_t *before = record + journal_front(count, size);
     const uint8_t *after = before + (size_t)count * size;
     recovery->images = xrealloc(recovery->images, recovery->count + count, sizeof(struct image));
@@ -157,6 +164,7 @@ static bool read_records(struct recovery *recovery)
             break;
         if (!add_record(recovery, record, order++))
             return false;
+        recovery->in_use = get_le32(record + RECORD_COUNT) & RECORD_IN_USE;
         recovery->position += get_le64(record + RECORD_SIZE);
         recovery->sequence++;
     }
@@ -246,6 +254,7 @@ static int empty(const struct recovery *recovery, struct error *err)
         .salt = recovery->salt,
         .generation = recovery->generation,
         .sequence = recovery->sequence,
+        .in_use = recovery->in_use,
     };
     journal_restart(&journal);
     int r = journal_write_header(&journal, err);
@@ -269,16 +278,18 @@ static int work(struct recovery *recovery, enum medium_recovery *ret_recovery, s
     if (r < 0)
         return r;
     *ret_recovery = r == 1 ? MEDIUM_REPLAYED : MEDIUM_DISCARDED;
+    recovery->in_use &= r == 1; /* nor is it ours any more */
     r = r == 1 ? carry_out(recovery, err) : 0;
     return r == 0 ? empty(recovery, err) : r;
 }
 
 int journal_recover(struct block_device *device, uint64_t first, uint64_t size,
-                    enum medium_recovery *ret_recovery, struct error *err)
+                    enum medium_recovery *ret_recovery, bool *ret_in_use, struct error *err)
 {
     struct recovery recovery = {.device = device, .first = first, .size = size};
     recovery.data = block_buffer_alloc(device, size);
     int r = work(&recovery, ret_recovery, err);
+    *ret_in_use = recovery.in_use;
     if (r != 0)
         error_context(err, "journal");
     block_buffer_free(device, recovery.data, size);

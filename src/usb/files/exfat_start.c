@@ -105,8 +105,8 @@ static int recover(struct exfat_volume *volume, struct error *err)
                        volume->journal.size, &recovery, err);
     if (r == 0 && recovery == MEDIUM_REPLAYED)
         r = exfat_layout_read(exfat_medium(volume), &volume->layout, err);
-    if (recovery == MEDIUM_REPLAYED || recovery == MEDIUM_NOTHING)
-        volume->dirty_before = false;
+    volume->dirty_before =
+        volume->layout.flags & EXFAT_DIRTY && !medium_was_in_use(exfat_medium(volume));
     forget_root(volume);
     find_journal(volume);
     forget_root(volume);
@@ -256,6 +256,17 @@ static int write_flags(struct exfat_volume *volume, bool dirty, struct error *er
     flags = (uint16_t)(dirty ? flags | EXFAT_DIRTY : flags & ~EXFAT_DIRTY);
     return exfat_write_flags(exfat_medium(volume), &volume->layout, flags,
                              (uint8_t)(used * 100 / volume->layout.clusters), err);
+}
+
+/* Says in one update whether the volume is in use. What others left so stays so. */
+static int mark(struct exfat_volume *volume, bool in_use, struct error *err)
+{
+    int r = exfat_begin(volume, 1, err);
+    if (r != 0)
+        return r;
+    if (!volume->dirty_before)
+        medium_set_in_use(exfat_medium(volume), in_use);
+    return exfat_finish(volume, write_flags(volume, in_use || volume->dirty_before, err), err);
 }
 
 static bool overlaps(const struct exfat_runs *runs, uint32_t first, uint64_t count)
@@ -423,9 +434,7 @@ int exfat_start_writing(struct exfat_volume *volume, struct error *err)
     bool first = !volume->started;
     volume->started |= r == 0;
     if (r == 0)
-        r = exfat_begin(volume, 1, err);
-    if (r == 0)
-        r = exfat_finish(volume, write_flags(volume, true, err), err);
+        r = mark(volume, true, err);
     if (r == 0)
         r = medium_settle(exfat_medium(volume), err);
     volume->marked = r == 0;
@@ -436,9 +445,7 @@ static int mark_clean(struct exfat_volume *volume, struct error *err)
 {
     int r = medium_settle(exfat_medium(volume), err);
     if (r == 0)
-        r = exfat_begin(volume, 1, err);
-    if (r == 0)
-        r = exfat_finish(volume, write_flags(volume, volume->dirty_before, err), err);
+        r = mark(volume, false, err);
     return r == 0 ? medium_settle(exfat_medium(volume), err) : r;
 }
 

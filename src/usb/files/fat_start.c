@@ -86,7 +86,6 @@ static void find_journal(struct fat_volume *volume)
         volume->journal_entry = offset;
         volume->journal_first = first;
         volume->journal_size = size;
-        volume->ours = raw[ENTRY_ATTRIBUTES] & FAT_ARCHIVE;
         volume->journal_ours =
             (raw[ENTRY_ATTRIBUTES] & (FAT_HIDDEN | FAT_SYSTEM)) == (FAT_HIDDEN | FAT_SYSTEM);
         return;
@@ -117,8 +116,7 @@ int fat_mount(struct medium *medium, const struct volume_options *options,
         return r;
     }
     volume->damaged = false;
-    volume->ours = volume->ours && volume->was_dirty &&
-                   (recovery == MEDIUM_REPLAYED || recovery == MEDIUM_NOTHING);
+    volume->ours = volume->was_dirty && medium_was_in_use(medium);
     *ret_volume = &volume->volume;
     return 0;
 }
@@ -244,7 +242,7 @@ static int mark_table(struct fat_volume *volume, bool dirty, struct error *err)
 static int mark(struct fat_volume *volume, bool dirty, struct error *err)
 {
     struct medium *medium = fat_medium(volume);
-    uint8_t flags, attributes;
+    uint8_t flags;
     int r = fat_begin(volume, fat_table_sectors(volume, 1, 1) + 4, err);
     if (r != 0)
         return r;
@@ -254,13 +252,8 @@ static int mark(struct fat_volume *volume, bool dirty, struct error *err)
         r = medium_write(medium, volume->layout.flags_offset, &flags, 1, err);
     if (r == 0)
         r = mark_table(volume, dirty, err);
-    uint64_t at = volume->journal_entry + ENTRY_ATTRIBUTES;
-    if (r == 0 && volume->journal_entry != 0 && (!volume->was_dirty || volume->ours)) {
-        r = medium_read(medium, at, &attributes, 1, err);
-        attributes = (uint8_t)(dirty ? attributes | FAT_ARCHIVE : attributes & ~FAT_ARCHIVE);
-        if (r == 0)
-            r = medium_write(medium, at, &attributes, 1, err);
-    }
+    if (!volume->was_dirty || volume->ours)
+        medium_set_in_use(medium, dirty);
     return fat_finish(volume, r, err);
 }
 
@@ -310,7 +303,7 @@ int fat_unmount(struct volume *base, struct error *err)
     struct fat_volume *volume = (struct fat_volume *)base;
     int r = 0;
     if (!volume->read_only && !volume->damaged && (volume->started || volume->ours)) {
-        r = fat_space_count(volume, err);
+        r = volume->started ? fat_space_count(volume, err) : fat_start_writing(volume, err);
         if (r == 0 && (!volume->was_dirty || volume->ours))
             r = mark(volume, false, err);
         if (r == 0)

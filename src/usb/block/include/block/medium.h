@@ -108,6 +108,13 @@ int medium_recover(struct medium *medium, uint64_t offset, uint64_t size,
 /* What that came to; MEDIUM_NO_JOURNAL when there was none of it. */
 enum medium_recovery medium_recovered(const struct medium *medium);
 
+/* The journal says whether its volume is in use by us: whose the file system's own mark of that is
+ * cannot be seen from the mark. It says so as of the update within which this is called; both are
+ * durable together. Without a journal there is nothing to do. */
+void medium_set_in_use(struct medium *medium, bool in_use);
+/* Whether the journal that was recovered said so; not when it was discarded. */
+bool medium_was_in_use(const struct medium *medium);
+
 /* From now on updates go through this journal, which is made anew: nothing may lead to its bytes
  * that is not a file of exactly these. The one update that makes that file may be the first to go
  * through it: where what leads to the journal is written in place first (medium_first), it holds
