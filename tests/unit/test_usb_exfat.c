@@ -254,6 +254,36 @@ static void a_loop_of_folders_ends(void **state)
     let_go(&made);
 }
 
+/* With what others have put there: boot code, and parameters of the maker. */
+static void the_backup_is_copied_as_it_is(void **state)
+{
+    struct made made = make(8192);
+    struct findings findings;
+    uint8_t *main = recorder_disk(made.recorder), *backup = main + (size_t)12 * 512;
+    uint32_t sum = 0;
+    memset(main + 130, 0xC3, 100);
+    memset(main + (size_t)9 * 512, 0x33, 48);
+    for (uint32_t i = 0; i < 11 * 512; i++)
+        if (i != 106 && i != 107 && i != 112)
+            sum = (sum << 31 | sum >> 1) + main[i];
+    for (uint32_t i = 0; i < 512; i += 4)
+        put_le32(main + (size_t)11 * 512 + i, sum);
+    memcpy(backup, main, (size_t)12 * 512);
+    main[72]++;
+    open_again(&made);
+    recorder_start(made.recorder);
+    assert_int_equal(check(&made, true, &findings), 0);
+    assert_int_equal(findings.count, 1);
+    assert_memory_equal(main + 113, backup + 113, (size_t)12 * 512 - 113);
+    uint8_t *cut = xmalloc(recorder_size(made.recorder));
+    for (size_t moment = 0; moment <= recorder_moments(made.recorder); moment++) {
+        recorder_cut(made.recorder, moment, LOSS_TORN, (unsigned)moment, cut);
+        assert_memory_equal(cut + (size_t)12 * 512, backup, (size_t)12 * 512);
+    }
+    free(cut);
+    let_go(&made);
+}
+
 static void a_volume_is_known_by_its_first_sector(void **state)
 {
     struct made made = make(8192);
@@ -303,6 +333,7 @@ int main(void)
         cmocka_unit_test(a_set_is_read_as_it_was_made),
         cmocka_unit_test(a_new_volume_has_nothing_to_find),
         cmocka_unit_test(the_backup_boot_region_stands_in),
+        cmocka_unit_test(the_backup_is_copied_as_it_is),
         cmocka_unit_test(damage_is_found_and_repaired),
         cmocka_unit_test(a_loop_of_folders_ends),
         cmocka_unit_test(a_volume_is_known_by_its_first_sector),

@@ -462,21 +462,32 @@ static int check_bitmap(struct checking *check, struct error *err)
     return r;
 }
 
+/* As its backup is, which stays untouched: whatever the power leaves of this, that one is whole. */
+static int write_main_region(struct checking *check, struct error *err)
+{
+    size_t size = (size_t)check->layout.sector_size * EXFAT_BOOT_SECTORS;
+    uint8_t *region = xmalloc(size);
+    int r = medium_read(check->medium, size, region, size, err);
+    if (r == 0)
+        r = medium_begin(check->medium, (unsigned)(size / medium_sector_size(check->medium)) + 1,
+                         err);
+    if (r == 0) {
+        r = medium_write(check->medium, 0, region, size, err);
+        if (r == 0)
+            medium_end(check->medium);
+        else
+            medium_abort(check->medium);
+    }
+    free(region);
+    return r;
+}
+
 static int check_boot(struct checking *check, struct error *err)
 {
-    struct exfat_layout *layout = &check->layout;
-    int r = 0;
-    if (layout->of_backup) {
-        say(check, check->options.repair, "the main boot region is broken");
-        if (check->options.repair) {
-            r = medium_begin(check->medium, 2 * EXFAT_BOOT_SECTORS, err);
-            if (r == 0) {
-                r = exfat_layout_write(check->medium, layout, err);
-                medium_end(check->medium);
-            }
-        }
-    }
-    return r;
+    if (!check->layout.of_backup)
+        return 0;
+    say(check, check->options.repair, "the main boot region is broken");
+    return check->options.repair ? write_main_region(check, err) : 0;
 }
 
 /* What was found is mended now. */
