@@ -14,6 +14,7 @@
 #include <base/alloc.h>
 #include <base/clock.h>
 #include <block/bytes.h>
+#include <files/tools.h>
 
 #include "../usb/exfat_world.h"
 #include "exfat.h"
@@ -695,6 +696,45 @@ static void a_journal_that_is_void_says_nothing_of_the_mark(void **state)
     world_finish(&world);
 }
 
+static void note(const struct finding *finding, void *data)
+{
+    if (strstr(finding->what, "journal"))
+        ++*(unsigned *)data;
+}
+
+static int check(struct world *world, bool repair, unsigned *ret_told)
+{
+    struct medium_options medium = {0};
+    struct check_options options = {.repair = repair};
+    *ret_told = 0;
+    assert_int_equal(medium_open(recorder_device(world->recorder), &medium, &world->medium, NULL),
+                     0);
+    int r = volume_check(world->medium, &options, note, ret_told, NULL);
+    assert_int_equal(medium_close(world->medium, NULL), 0);
+    return r;
+}
+
+static void a_check_recovers_the_journal_first(void **state)
+{
+    struct world world = pulled_out(true);
+    uint8_t *before = xmemdup(recorder_disk(world.recorder), recorder_size(world.recorder));
+    unsigned told;
+    assert_in_range(check(&world, false, &told), 1, 10);
+    assert_int_equal(told, 1);
+    assert_memory_equal(before, recorder_disk(world.recorder), recorder_size(world.recorder));
+    free(before);
+    assert_int_equal(check(&world, true, &told), 0);
+    assert_int_equal(told, 0);
+    assert_int_equal(check(&world, false, &told), 0);
+    assert_int_equal(recorder_disk(world.recorder)[FLAGS], 0);
+    struct node *node;
+    world_mount(&world);
+    assert_false(is_told_dirty(&world));
+    assert_int_equal(world_look(&world, "/f", &node), 0);
+    world_drop(&world, node);
+    ends_clean(&world);
+}
+
 static void steps_by_chance_agree_with_the_model(void **state)
 {
     random_steps(512, SMALL, 0, 1);
@@ -765,6 +805,7 @@ int main(void)
         cmocka_unit_test(what_others_left_in_use_stays_so),
         cmocka_unit_test(what_we_left_in_use_is_ours),
         cmocka_unit_test(a_journal_that_is_void_says_nothing_of_the_mark),
+        cmocka_unit_test(a_check_recovers_the_journal_first),
         cmocka_unit_test(steps_by_chance_agree_with_the_model),
         cmocka_unit_test(the_power_goes_within_steps_by_chance),
     };

@@ -53,8 +53,8 @@ int journal_append(struct journal *journal, const struct journal_record *record,
 void journal_restart(struct journal *journal);
 int journal_write_header(struct journal *journal, struct error *err);
 
-/* Reads what is there (recover.c). */
-int journal_recover(struct block_device *device, uint64_t first, uint64_t size,
+/* Reads what is there (recover.c); only_look: and writes nothing. */
+int journal_recover(struct block_device *device, uint64_t first, uint64_t size, bool only_look,
                     enum medium_recovery *ret_recovery, bool *ret_in_use, struct error *err);
 
 /* Where things are in headers and records, in bytes. */

@@ -351,18 +351,30 @@ static int journal_place(const struct medium *medium, uint64_t offset, uint64_t 
     return 0;
 }
 
-int medium_recover(struct medium *medium, uint64_t offset, uint64_t size,
+static int recover(struct medium *medium, uint64_t offset, uint64_t size, bool only_look,
                    enum medium_recovery *ret_recovery, struct error *err)
 {
     *ret_recovery = MEDIUM_NO_JOURNAL;
-    if (medium->read_only || journal_place(medium, offset, size, NULL) != 0)
+    if (journal_place(medium, offset, size, NULL) != 0)
         return 0;
-    int r = journal_recover(medium->device, offset / medium->device->sector_size, size,
+    int r = journal_recover(medium->device, offset / medium->device->sector_size, size, only_look,
                             ret_recovery, &medium->was_in_use, err);
     medium->in_use = medium->was_in_use;
     cache_drop(medium->cache);
     medium->recovered = *ret_recovery;
     return r;
+}
+
+int medium_recover(struct medium *medium, uint64_t offset, uint64_t size,
+                   enum medium_recovery *ret_recovery, struct error *err)
+{
+    return recover(medium, offset, size, medium->read_only, ret_recovery, err);
+}
+
+int medium_look(struct medium *medium, uint64_t offset, uint64_t size,
+                enum medium_recovery *ret_recovery, struct error *err)
+{
+    return recover(medium, offset, size, true, ret_recovery, err);
 }
 
 enum medium_recovery medium_recovered(const struct medium *medium)

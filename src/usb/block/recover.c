@@ -261,7 +261,8 @@ static int empty(const struct recovery *recovery, struct error *err)
     return r == 0 ? block_flush(recovery->device, err) : r;
 }
 
-static int work(struct recovery *recovery, enum medium_recovery *ret_recovery, struct error *err)
+static int work(struct recovery *recovery, bool only_look, enum medium_recovery *ret_recovery,
+                struct error *err)
 {
     *ret_recovery = MEDIUM_NO_JOURNAL;
     uint32_t sectors = (uint32_t)(recovery->size / sector_size(recovery));
@@ -274,6 +275,10 @@ static int work(struct recovery *recovery, enum medium_recovery *ret_recovery, s
         *ret_recovery = MEDIUM_NOTHING;
         return 0;
     }
+    if (only_look) {
+        *ret_recovery = MEDIUM_PENDING;
+        return 0;
+    }
     r = possible ? compare(recovery, err) : 0;
     if (r < 0)
         return r;
@@ -283,12 +288,12 @@ static int work(struct recovery *recovery, enum medium_recovery *ret_recovery, s
     return r == 0 ? empty(recovery, err) : r;
 }
 
-int journal_recover(struct block_device *device, uint64_t first, uint64_t size,
+int journal_recover(struct block_device *device, uint64_t first, uint64_t size, bool only_look,
                     enum medium_recovery *ret_recovery, bool *ret_in_use, struct error *err)
 {
     struct recovery recovery = {.device = device, .first = first, .size = size};
     recovery.data = block_buffer_alloc(device, size);
-    int r = work(&recovery, ret_recovery, err);
+    int r = work(&recovery, only_look, ret_recovery, err);
     *ret_in_use = recovery.in_use;
     if (r != 0)
         error_context(err, "journal");

@@ -96,13 +96,13 @@ static int recover(struct exfat_volume *volume, struct error *err)
     enum medium_recovery recovery = MEDIUM_NO_JOURNAL;
     volume->dirty_before = volume->layout.flags & EXFAT_DIRTY;
     find_journal(volume);
-    if (!volume->journal_place || volume->read_only) {
+    if (!volume->journal_place) {
         forget_root(volume);
         return 0;
     }
-    int r =
-        medium_recover(exfat_medium(volume), exfat_offset(&volume->layout, volume->journal.first),
-                       volume->journal.size, &recovery, err);
+    uint64_t at = exfat_offset(&volume->layout, volume->journal.first);
+    int r = (volume->read_only ? medium_look : medium_recover)(
+        exfat_medium(volume), at, volume->journal.size, &recovery, err);
     if (r == 0 && recovery == MEDIUM_REPLAYED)
         r = exfat_layout_read(exfat_medium(volume), &volume->layout, err);
     volume->dirty_before =
@@ -461,10 +461,13 @@ int exfat_rest(struct exfat_volume *volume, struct error *err)
 int exfat_unmount(struct volume *volume, struct error *err)
 {
     struct exfat_volume *exfat = (struct exfat_volume *)volume;
+    bool ours = exfat->layout.flags & EXFAT_DIRTY && !exfat->dirty_before;
     int r = 0;
-    if (exfat->started && !exfat->damaged)
+    if (ours && !exfat->read_only && !exfat->damaged)
+        r = exfat_start_writing(exfat, err); /* what a power cut left is settled */
+    if (r == 0 && exfat->started && !exfat->damaged)
         r = mark_clean(exfat, err);
-    else if (exfat->started)
+    else if (r == 0 && exfat->started)
         r = medium_settle(exfat_medium(exfat), err);
     volume_free(exfat);
     return r;

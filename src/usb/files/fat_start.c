@@ -101,9 +101,10 @@ int fat_mount(struct medium *medium, const struct volume_options *options,
     if (r != 0)
         return r;
     find_journal(volume);
-    if (volume->journal_entry != 0 && !options->read_only)
-        r = medium_recover(medium, fat_cluster_offset(&volume->layout, volume->journal_first),
-                           volume->journal_size, &recovery, err);
+    if (volume->journal_entry != 0)
+        r = (options->read_only ? medium_look : medium_recover)(
+            medium, fat_cluster_offset(&volume->layout, volume->journal_first),
+            volume->journal_size, &recovery, err);
     if (r == 0 && recovery == MEDIUM_REPLAYED) {
         destroy(volume);
         r = build(medium, options, &volume, err);

@@ -37,14 +37,41 @@ int volume_format(struct medium *medium, const struct format_options *options, s
                                          : fat_format(medium, options, err);
 }
 
-/* What a journal holds is brought back before anything is believed. What cannot be mounted is
- * looked at as it is. */
-static void recover(const struct volume_ops *ops, struct medium *medium)
+static bool is_of_the_device(int r)
 {
-    struct volume_options options = {0};
+    return r == -EIO || r == -ENODEV || r == -ENOMEDIUM || r == -ETIMEDOUT;
+}
+
+/* What a journal holds is brought back before anything is believed and repaired; who does not want
+ * that is told. What cannot be mounted is looked at as it is. Findings that are left. */
+static int recover(const struct volume_ops *ops, struct medium *medium, bool repair,
+                   volume_finding found, void *data, struct error *err)
+{
+    static const struct finding pending = {
+        .what = "the journal has updates that are not in place: repair brings them back"};
+    struct volume_options options = {.read_only = !repair};
     struct volume *volume;
-    if (ops->mount(medium, &options, &volume, NULL) == 0)
-        ops->unmount(volume, NULL);
+    _cleanup_error_ struct error why = ERROR_INIT;
+    int r = ops->mount(medium, &options, &volume, &why);
+    if (r == 0)
+        r = ops->unmount(volume, &why);
+    if (is_of_the_device(r))
+        return error_set(err, r, "recover the journal: %s", error_message(&why));
+    if (medium_recovered(medium) != MEDIUM_PENDING)
+        return 0;
+    found(&pending, data);
+    return 1;
+}
+
+static int check_one(const struct volume_ops *ops, struct medium *medium,
+                     const struct check_options *options, volume_finding found, void *data,
+                     struct error *err)
+{
+    int pending = recover(ops, medium, options->repair, found, data, err);
+    if (pending < 0)
+        return pending;
+    int r = (ops == &exfat_ops ? exfat_check : fat_check)(medium, options, found, data, err);
+    return r < 0 ? r : r + pending;
 }
 
 int volume_check(struct medium *medium, const struct check_options *options, volume_finding found,
@@ -55,11 +82,9 @@ int volume_check(struct medium *medium, const struct check_options *options, vol
                                        : medium_read(medium, 0, sector, sizeof(sector), err);
     bool exfat = r == 0 && exfat_ops.probe(sector, sizeof(sector));
     bool fat = r == 0 && !exfat && fat_ops.probe(sector, sizeof(sector));
-    if (options->repair && (exfat || fat))
-        recover(exfat ? &exfat_ops : &fat_ops, medium);
-    if (exfat)
-        return exfat_check(medium, options, found, data, err);
-    if (fat || (r == 0 && fat_check_has_backup(medium)))
+    if (exfat || fat)
+        return check_one(exfat ? &exfat_ops : &fat_ops, medium, options, found, data, err);
+    if (r == 0 && fat_check_has_backup(medium))
         return fat_check(medium, options, found, data, err);
     return r == 0 || r == -EMEDIUMTYPE
                ? error_set(err, -EMEDIUMTYPE, "there is no volume that we know")

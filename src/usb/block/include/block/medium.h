@@ -99,11 +99,17 @@ enum medium_recovery {
     MEDIUM_REPLAYED,  /* updates were brought back; whatever was read of the medium before is old */
     MEDIUM_DISCARDED, /* others have written since: it was emptied */
     MEDIUM_NO_JOURNAL, /* what is there is none, or not of this place */
+    MEDIUM_PENDING,    /* there are updates in it; nothing was written, as was asked for */
 };
 
-/* Before anything but reading was done. Everything in it is hostile. */
+/* Before anything but reading was done. Everything in it is hostile. On a medium that is read-only
+ * it is medium_look(). */
 int medium_recover(struct medium *medium, uint64_t offset, uint64_t size,
                    enum medium_recovery *ret_recovery, struct error *err);
+
+/* The same without writing anything. */
+int medium_look(struct medium *medium, uint64_t offset, uint64_t size,
+                enum medium_recovery *ret_recovery, struct error *err);
 
 /* What that came to; MEDIUM_NO_JOURNAL when there was none of it. */
 enum medium_recovery medium_recovered(const struct medium *medium);
