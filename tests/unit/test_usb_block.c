@@ -375,6 +375,75 @@ static void what_others_wrote_since_stays(void **state)
     recorder_destroy(recorder);
 }
 
+/* A disk with one record that is pending: the first 32 bytes of sector 3 become 1, 2, 3 ... */
+static struct recorder *pending_record(void)
+{
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct medium *medium = open_medium(recorder_device(recorder));
+    uint8_t entry[32];
+    assert_int_equal(medium_journal(medium, JOURNAL * 512, JOURNAL_SECTORS * 512, NULL), 0);
+    for (unsigned i = 0; i < sizeof(entry); i++)
+        entry[i] = (uint8_t)(i + 1);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(medium_begin(medium, 2, NULL), 0);
+        assert_int_equal(medium_write(medium, 3 * 512, entry, sizeof(entry), NULL), 0);
+        assert_int_equal(medium_write(medium, 4 * 512, entry, sizeof(entry), NULL), 0);
+        medium_end(medium);
+        assert_int_equal(medium_sync(medium, NULL), 0);
+        entry[0] = 0x55;
+    }
+    struct recorder *cut = recorder_create(512, SECTORS);
+    memcpy(recorder_disk(cut), recorder_disk(recorder), recorder_size(recorder));
+    assert_int_equal(medium_close(medium, NULL), 0);
+    recorder_destroy(recorder);
+    return cut;
+}
+
+/* Bytes that were there at some time, but not by any write of ours. */
+static void a_mix_that_no_write_leaves_is_anothers(void **state)
+{
+    enum { OF_NEWEST = 'n', OF_ZEROS = '0', OF_FIRST = '1' };
+    static const struct {
+        const char *bytes; /* of the first ones of sector 3 */
+        enum medium_recovery recovery;
+    } cases[] = {
+        {"0000000000000000", MEDIUM_REPLAYED}, {"nnnnnnnnnnnnnnnn", MEDIUM_REPLAYED},
+        {"1nnnnnnnnnnnnnnn", MEDIUM_REPLAYED}, {"nnnn000000000000", MEDIUM_REPLAYED},
+        {"0000nnnnnnnnnnnn", MEDIUM_REPLAYED}, {"nn000000nnnnnnnn", MEDIUM_REPLAYED},
+        {"0nnn0nnnnnnnnnnn", MEDIUM_DISCARDED}, {"n0n0n0n0n0n0n0n0", MEDIUM_DISCARDED},
+        {"10000000nnnnnnnn", MEDIUM_DISCARDED},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct recorder *cut = pending_record();
+        uint8_t *at = recorder_disk(cut) + 3 * 512;
+        enum medium_recovery recovery;
+        bool tail = cases[i].bytes[15] == OF_NEWEST;
+        for (unsigned j = 0; j < 32; j++) {
+            char of = j < 16 ? cases[i].bytes[j] : tail ? OF_NEWEST : OF_ZEROS;
+            uint8_t newest = j == 0 ? 0x55 : (uint8_t)(j + 1);
+            at[j] = of == OF_NEWEST ? newest : of == OF_FIRST ? (uint8_t)(j + 1) : 0;
+        }
+        assert_int_equal(recover(cut, &recovery), 0);
+        assert_int_equal(recovery, cases[i].recovery);
+        recorder_destroy(cut);
+    }
+}
+
+static void a_header_that_none_can_follow_is_none(void **state)
+{
+    struct recorder *cut = pending_record();
+    enum medium_recovery recovery;
+    for (unsigned i = 0; i < 2; i++) {
+        uint8_t *header = recorder_disk(cut) + (size_t)(JOURNAL + i) * 512;
+        put_le64(header + 48, UINT64_MAX);
+        put_le32(header + 72, 0);
+        put_le32(header + 72, crc32c(0, header, 512));
+    }
+    assert_int_equal(recover(cut, &recovery), 0);
+    assert_int_equal(recovery, MEDIUM_NO_JOURNAL);
+    recorder_destroy(cut);
+}
+
 static void content_is_there_before_what_leads_to_it(void **state)
 {
     struct recorder *recorder = recorder_create(512, SECTORS);
@@ -683,6 +752,8 @@ int main(void)
         cmocka_unit_test(a_journal_with_bad_sectors_is_still_one),
         cmocka_unit_test(the_power_may_go_during_recovery),
         cmocka_unit_test(what_others_wrote_since_stays),
+        cmocka_unit_test(a_mix_that_no_write_leaves_is_anothers),
+        cmocka_unit_test(a_header_that_none_can_follow_is_none),
         cmocka_unit_test(content_is_there_before_what_leads_to_it),
         cmocka_unit_test(without_a_journal_the_order_of_updates_holds),
         cmocka_unit_test(changed_blocks_leave_room_in_the_cache),

@@ -3,10 +3,10 @@
  * has written there since.
  *
  * A sector that a record names has had one state after another: before the first record, after it,
- * after the next one. When it was being written as the power went, some of its bytes are of one
- * state and some of another. A sector any byte of which is of no state, at its place, was written
- * by somebody else; then all records are old, and nothing is carried out. A sector that cannot be
- * read was being written.
+ * after the next one. When it was being written as the power went, its first or last bytes are of
+ * the newest state and the others of one before that. A sector that is anything else was written by
+ * somebody else; then all records are old, and nothing is carried out. A sector that cannot be read
+ * was being written.
  */
 #include "journal.h"
 
@@ -90,8 +90,8 @@ static bool find_header(struct recovery *recovery)
         if (!header_is_ours(recovery, header))
             continue;
         uint64_t generation = get_le64(header + HEADER_GENERATION);
-        if (found && generation < recovery->generation)
-            continue;
+        if (generation == UINT64_MAX || (found && generation < recovery->generation))
+            continue; /* nothing could follow it */
         recovery->generation = generation;
         recovery->salt = get_le64(header + HEADER_SALT);
         recovery->sequence = get_le64(header + HEADER_SEQUENCE);
@@ -193,23 +193,27 @@ static bool is_chain(const struct recovery *recovery, const struct image *images
     return true;
 }
 
-static bool is_of_a_state(const struct image *images, size_t count, size_t at, uint8_t byte)
+/* Whether `now` is what writing `after` over `before` may have left: all of one, or the first or
+ * last bytes of `after`, or both where recovery was cut off, too; between them `before`. */
+static bool is_mix(const uint8_t *before, const uint8_t *after, const uint8_t *now, size_t size)
 {
-    if (images[0].before[at] == byte)
-        return true;
-    for (size_t i = 0; i < count; i++)
-        if (images[i].after[at] == byte)
-            return true;
-    return false;
+    size_t first = 0, end = size;
+    while (first < size && now[first] == after[first])
+        first++;
+    while (end > first && now[end - 1] == after[end - 1])
+        end--;
+    return memcmp(now + first, before + first, end - first) == 0;
 }
 
+/* What is written in place is the newest state of all, over any one that was there. */
 static bool is_untouched(const struct recovery *recovery, const struct image *images, size_t count,
                          const uint8_t *now)
 {
-    for (size_t at = 0; at < sector_size(recovery); at++)
-        if (!is_of_a_state(images, count, at, now[at]))
-            return false;
-    return true;
+    const uint8_t *newest = images[count - 1].after;
+    for (size_t i = 0; i < count; i++)
+        if (is_mix(images[i].before, newest, now, sector_size(recovery)))
+            return true;
+    return false;
 }
 
 /* 1: every target is as these records left it. */
