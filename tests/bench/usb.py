@@ -19,12 +19,13 @@ def results(build, rounds):
     found = {}
     command = [sys.executable, SOURCE / "tests/vm/run_guest.py", build, "tiny",
                SOURCE / "tests/bench/usb_guest.py"]
-    guest = subprocess.run(command, env=dict(os.environ, CLOCHE_USB_ROUNDS=str(rounds)),
+    guest = subprocess.run(command, env=dict(os.environ, CLOCHE_USB_ROUNDS=str(rounds), CLOCHE_USB_STICK_MB="64"),
                            capture_output=True, text=True, check=False)
     for line in guest.stdout.splitlines():
         if line.startswith('# {"case"'):
             entry = json.loads(line[2:])
-            found.setdefault(entry["case"], {}).setdefault(entry["side"], []).append(entry["result"])
+            result = entry.get("result") or [entry["seconds"]]
+            found.setdefault(entry["case"], {}).setdefault(entry["side"], []).append(result)
     if guest.returncode != 0 or not found:
         sys.exit(guest.stdout + guest.stderr)
     return found
@@ -35,15 +36,16 @@ def main():
     parser.add_argument("--build", default=os.environ.get("CLOCHE_BUILD", SOURCE / "build"))
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    print(f"{'case':26} {'':8}" + "".join(f"{label:>12}" for label in LABELS))
+    print(f"{'case':26} {'':8}" + "".join(f"{label:>12}" for label in LABELS) + "   (files: seconds)")
     for case, sides in results(options.build, options.rounds).items():
         medians = {side: [statistics.median(values) for values in zip(*rounds)]
                    for side, rounds in sides.items()}
-        for side in ("cloche", "kernel"):
-            print(f"{case:26} {side:8}" + "".join(f"{value:12.1f}" for value in medians[side]))
         ratios = [theirs / ours for ours, theirs in zip(medians["cloche"], medians["kernel"])]
-        ratios[3] = 1 / ratios[3]
-        print(f"{'':26} {'ratio':8}" + "".join(f"{ratio:12.2f}" for ratio in ratios), flush=True)
+        if len(ratios) > 1:
+            ratios[3] = 1 / ratios[3]
+        for name, values in (*medians.items(), ("ratio", ratios)):
+            label = case if name == "cloche" else ""
+            print(f"{label:26} {name:8}" + "".join(f"{value:12.2f}" for value in values), flush=True)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def usb_options(work):
 
 
 def make_sticks(work):
-    for name, size in (("stick", 8 << 20), ("unit0", 4 << 20), ("unit1", 4 << 20)):
+    stick = int(os.environ.get("CLOCHE_USB_STICK_MB", "8")) << 20
+    for name, size in (("stick", stick), ("unit0", 4 << 20), ("unit1", 4 << 20)):
         pathlib.Path(f"{work}/share/{name}.img").write_bytes(os.urandom(size))
 
 
