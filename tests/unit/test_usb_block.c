@@ -407,9 +407,9 @@ static void a_mix_that_no_write_leaves_is_anothers(void **state)
         const char *bytes; /* of the first ones of sector 3 */
         enum medium_recovery recovery;
     } cases[] = {
-        {"0000000000000000", MEDIUM_REPLAYED}, {"nnnnnnnnnnnnnnnn", MEDIUM_REPLAYED},
-        {"1nnnnnnnnnnnnnnn", MEDIUM_REPLAYED}, {"nnnn000000000000", MEDIUM_REPLAYED},
-        {"0000nnnnnnnnnnnn", MEDIUM_REPLAYED}, {"nn000000nnnnnnnn", MEDIUM_REPLAYED},
+        {"0000000000000000", MEDIUM_REPLAYED},  {"nnnnnnnnnnnnnnnn", MEDIUM_REPLAYED},
+        {"1nnnnnnnnnnnnnnn", MEDIUM_REPLAYED},  {"nnnn000000000000", MEDIUM_REPLAYED},
+        {"0000nnnnnnnnnnnn", MEDIUM_REPLAYED},  {"nn000000nnnnnnnn", MEDIUM_REPLAYED},
         {"0nnn0nnnnnnnnnnn", MEDIUM_DISCARDED}, {"n0n0n0n0n0n0n0n0", MEDIUM_DISCARDED},
         {"10000000nnnnnnnn", MEDIUM_DISCARDED},
     };

@@ -689,7 +689,8 @@ static void a_journal_that_is_void_says_nothing_of_the_mark(void **state)
     recorder_disk(world.recorder)[exfat_offset(&layout, layout.root) + 511] = 0x5A;
     for (int i = 0; i < 2; i++) {
         world_mount(&world);
-        assert_int_equal(medium_recovered(world.medium), i == 0 ? MEDIUM_DISCARDED : MEDIUM_NOTHING);
+        assert_int_equal(medium_recovered(world.medium),
+                         i == 0 ? MEDIUM_DISCARDED : MEDIUM_NOTHING);
         assert_true(is_told_dirty(&world));
         world_unmount(&world);
     }

@@ -135,15 +135,15 @@ static void numbers_stay_different(void **state)
             char name[20];
             nodes[i] = create(&world, "tmp");
             snprintf(name, sizeof(name), "F%d", i);
-            assert_int_equal(world.ops->rename(world.volume, world.root, "tmp", world.root, name,
-                                               false, NULL),
-                             0);
+            assert_int_equal(
+                world.ops->rename(world.volume, world.root, "tmp", world.root, name, false, NULL),
+                0);
             if (i % 2 == 1) { /* what is read beside has no node */
                 world.ops->node_drop(world.volume, create(&world, "tmp"), 1);
                 read.count = 0;
-                assert_int_equal(world.ops->read_folder(world.volume, world.root, 0, take_number,
-                                                        &read, NULL),
-                                 0);
+                assert_int_equal(
+                    world.ops->read_folder(world.volume, world.root, 0, take_number, &read, NULL),
+                    0);
                 all_are_different(read.items, read.count);
                 assert_int_equal(
                     world.ops->remove(world.volume, world.root, "tmp", NODE_FILE, NULL), 0);

@@ -96,7 +96,7 @@ struct transaction {
     bool in_use;
     struct list changes; /* with `after` in images */
     struct list earlier;
-    uint8_t **images;    /* owned, one a change */
+    uint8_t **images; /* owned, one a change */
 };
 
 /* `update` is held: the next updates belong to the next transaction, and so does what they change
@@ -221,8 +221,8 @@ static struct epoch_item *items_by_epoch(const struct transaction *transaction, 
     struct epoch_item *items = xnew_array(struct epoch_item, most ? most : 1);
     for (size_t i = 0; i < transaction->earlier.count; i++) {
         const struct earlier *earlier = transaction->earlier.items[i];
-        items[count++] = (struct epoch_item){
-            earlier->epoch, {.sector = earlier->sector, .image = earlier->image}};
+        items[count++] = (struct epoch_item){earlier->epoch,
+                                             {.sector = earlier->sector, .image = earlier->image}};
     }
     for (size_t i = 0; i < transaction->changes.count; i++) {
         const struct change *change = transaction->changes.items[i];

@@ -28,7 +28,7 @@ struct journal_record {
     uint8_t *data; /* owned: block_buffer_alloc() */
     uint64_t size;
     uint32_t count;
-    bool in_use; /* what the journal says from then on */
+    bool in_use;             /* what the journal says from then on */
     uint8_t *before, *after; /* count sectors each, within data */
 };
 

@@ -136,13 +136,13 @@ static struct change **change_at(struct medium *medium, struct cached *block, ui
     return &touched_of(medium, block)->changes[sector % sectors_of_block(medium)];
 }
 
-/* Without a journal a sector is written as it was at the end of each epoch: else what it carries for
- * one would be on the medium only with what a later one has changed. */
+/* Without a journal a sector is written as it was at the end of each epoch: else what it carries
+ * for one would be on the medium only with what a later one has changed. */
 static void keep_earlier(struct medium *medium, const struct change *change, const uint8_t *now)
 {
     struct earlier *earlier = xnew(struct earlier);
-    *earlier = (struct earlier){change->sector, change->epoch,
-                                xmemdup(now, medium->device->sector_size)};
+    *earlier =
+        (struct earlier){change->sector, change->epoch, xmemdup(now, medium->device->sector_size)};
     list_add(&medium->earlier, earlier);
 }
 
@@ -239,8 +239,7 @@ static bool has_room(const struct medium *medium, unsigned sectors, unsigned mos
                      bool *ret_is_cache_full)
 {
     *ret_is_cache_full = medium->pinned > 0 && medium->pinned + sectors > medium->pinned_most;
-    return !*ret_is_cache_full &&
-           medium->running.count + medium->earlier.count + sectors <= most;
+    return !*ret_is_cache_full && medium->running.count + medium->earlier.count + sectors <= most;
 }
 
 int medium_begin(struct medium *medium, unsigned sectors, struct error *err)
