@@ -196,7 +196,7 @@ static void begin_write(struct door_thread *thread, struct node *node, uint64_t 
 {
     struct fuse_door *door = thread->door;
     thread->write_result =
-        served_write_begin(door->served, &thread->write, node, offset, size, &thread->write_error);
+        volume_write_begin(door->volume, &thread->write, node, offset, size, &thread->write_error);
     if (thread->write_result != 0)
         door_unuse(door, size);
 }
@@ -219,15 +219,12 @@ void door_write_begin(struct door_thread *thread, const struct fuse_buf *buffer)
 }
 
 /* Of what has its room. */
-static int write_content(struct fuse_door *door, struct node *node, uint64_t offset,
-                         const char *data, size_t size, struct error *err)
+static int write_content(struct fuse_door *door, const char *data, size_t size, struct error *err)
 {
     bool in_time = door_limit(door, &door->bytes, size);
-    int64_t count = in_time ? volume_write_reserved(door->volume, node, offset, data, size, err)
-                            : error_set(err, -EIO, "the door is being closed");
-    if (count >= 0 && (size_t)count < size)
-        count = error_set(err, -EIO, "the file became shorter meanwhile");
-    int r = served_write_end(door->served, &door_self->write, count < 0 ? (int)count : 0, err);
+    int r = in_time ? volume_write_content(door->volume, &door_self->write, data, err)
+                    : error_set(err, -EIO, "the door is being closed");
+    r = volume_write_end(door->volume, &door_self->write, r, err);
     if (r != 0)
         door_unuse(door, size);
     return r;
@@ -241,7 +238,7 @@ void door_write(fuse_req_t request, fuse_ino_t ino, const char *data, size_t siz
     _cleanup_error_ struct error err = ERROR_INIT;
     int r = door_self->write_result;
     if (r == 0)
-        r = write_content(door, node, (uint64_t)offset, data, size, &err);
+        r = write_content(door, data, size, &err);
     else
         error_move(&err, &door_self->write_error);
     if (r != 0) {

@@ -81,7 +81,7 @@ struct fuse_door {
 struct door_thread {
     struct fuse_door *door;
     uint8_t *memory, *content;
-    struct served_write write; /* the request is one, and has its room */
+    struct content_move write; /* the request is one, and has its room */
     int write_result;
     struct error write_error;
 };

@@ -1,16 +1,200 @@
-/* The content of files, for all kinds. */
-#include <files/volume.h>
+/*
+ * The content of files, for all kinds: where it is, by map, reserve and wrote, and who may move it
+ * at a time.
+ *
+ * Whoever moves content of a file, or cuts it, stands in the volume's list, in the order in which
+ * they came, until the end. Each waits for those before it that are in its way: between map and the
+ * last byte the clusters stay the file's, nobody reads what is not written yet, and no sector has
+ * two writers, of whom each puts back what was there before the other one.
+ */
+#include "content.h"
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 enum {
     EXTENTS = 16,
+    SECTOR_MOST = 4096,
+    OTHERS_NS = 100000,
     IN_ORDER = 2, /* reads, from which on what follows is read ahead */
     WINDOW_STEP = 128 << 10,
     WINDOW = 512 << 10, /* bytes of that */
     LARGE = WINDOW,     /* reads of so many bytes keep the device busy for themselves */
 };
+
+void volume_init(struct volume *volume, const struct volume_ops *ops, struct medium *medium)
+{
+    *volume = (struct volume){.ops = ops, .medium = medium};
+    pthread_mutex_init(&volume->streams.lock, NULL);
+    pthread_mutex_init(&volume->content_lock, NULL);
+    pthread_cond_init(&volume->content_moved, NULL);
+}
+
+void volume_finish(struct volume *volume)
+{
+    pthread_mutex_destroy(&volume->streams.lock);
+    pthread_mutex_destroy(&volume->content_lock);
+    pthread_cond_destroy(&volume->content_moved);
+}
+
+/* Who waits for whom. */
+
+static uint64_t end_of(const struct content_move *move)
+{
+    return move->size > UINT64_MAX - move->offset ? UINT64_MAX : move->offset + move->size;
+}
+
+static bool has_same_sector(const struct content_move *a, const struct content_move *b)
+{
+    uint64_t mask = ~(uint64_t)(SECTOR_MOST - 1);
+    return a->size > 0 && b->size > 0 && (a->offset & mask) <= ((end_of(b) - 1) & mask) &&
+           (b->offset & mask) <= ((end_of(a) - 1) & mask);
+}
+
+/* What is between them may become zeros, from the last sector of the first one on. */
+static bool meets_gap(const struct content_move *earlier, const struct content_move *later)
+{
+    return end_of(earlier) % SECTOR_MOST != 0 && end_of(earlier) < later->offset;
+}
+
+static bool is_in_the_way(const struct content_move *earlier, const struct content_move *later)
+{
+    if (earlier->file != later->file)
+        return false;
+    if (earlier->what == CONTENT_CUT || later->what == CONTENT_CUT)
+        return true;
+    if (earlier->what == CONTENT_READ && later->what == CONTENT_READ)
+        return false;
+    if (earlier->what == CONTENT_WRITE && later->what == CONTENT_WRITE &&
+        (earlier->state != CONTENT_MOVING || earlier->broken || earlier->cleans ||
+         meets_gap(earlier, later)))
+        return true;
+    return has_same_sector(earlier, later);
+}
+
+static bool must_wait(const struct volume *volume, const struct content_move *move)
+{
+    for (const struct content_move *at = volume->content; at != move; at = at->next)
+        if (is_in_the_way(at, move))
+            return true;
+    return false;
+}
+
+void volume_content_begin(struct volume *volume, struct content_move *move, struct node *file,
+                          enum content_what what, uint64_t offset, uint64_t size)
+{
+    *move = (struct content_move){.file = file, .what = what, .offset = offset, .size = size};
+    pthread_mutex_lock(&volume->content_lock);
+    struct content_move **last = &volume->content;
+    while (*last)
+        last = &(*last)->next;
+    *last = move;
+    while (must_wait(volume, move))
+        pthread_cond_wait(&volume->content_moved, &volume->content_lock);
+    move->state = what == CONTENT_WRITE ? CONTENT_TAKES_ROOM : CONTENT_MOVING;
+    pthread_mutex_unlock(&volume->content_lock);
+}
+
+void volume_content_end(struct volume *volume, struct content_move *move)
+{
+    pthread_mutex_lock(&volume->content_lock);
+    struct content_move **at = &volume->content;
+    while (*at != move)
+        at = &(*at)->next;
+    *at = move->next;
+    pthread_cond_broadcast(&volume->content_moved);
+    pthread_mutex_unlock(&volume->content_lock);
+}
+
+/* Who let go of a lock and takes it again at once would be before all who wait for it. */
+void volume_let_others(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = OTHERS_NS}, NULL);
+}
+
+/* Writes. */
+
+static bool is_other_write(const struct content_move *at, const struct content_move *write)
+{
+    return at != write && at->file == write->file && at->what == CONTENT_WRITE &&
+           at->state != CONTENT_WAITS;
+}
+
+/* One that must end first. */
+static bool has_earlier(const struct volume *volume, const struct content_move *write)
+{
+    for (const struct content_move *at = volume->content; at; at = at->next)
+        if (is_other_write(at, write) && at->state == CONTENT_MOVING && at->offset < write->offset)
+            return true;
+    return false;
+}
+
+/* What is behind it would be behind a gap. */
+static void has_failed(struct volume *volume, struct content_move *write)
+{
+    write->broken = write->cleans = true;
+    for (struct content_move *at = volume->content; at; at = at->next)
+        if (is_other_write(at, write) && at->offset > write->offset)
+            at->broken = true;
+}
+
+/* After a failure the last one gives back what was reserved: there is not what was to be there. */
+static void leave(struct volume *volume, struct content_move *write)
+{
+    struct content_move *other = NULL;
+    pthread_mutex_lock(&volume->content_lock);
+    if (write->cleans)
+        for (other = volume->content; other && !is_other_write(other, write);)
+            other = other->next;
+    if (other)
+        other->cleans = true;
+    pthread_mutex_unlock(&volume->content_lock);
+    if (write->cleans && !other)
+        volume->ops->unreserve(volume, write->file);
+    volume_content_end(volume, write);
+}
+
+int volume_write_begin(struct volume *volume, struct content_move *write, struct node *file,
+                       uint64_t offset, uint64_t size, struct error *err)
+{
+    if (size == 0 || offset > UINT64_MAX - size)
+        return error_set(err, -EINVAL, "a write of %llu bytes", (unsigned long long)size);
+    volume_content_begin(volume, write, file, CONTENT_WRITE, offset, size);
+    int r = volume->ops->reserve(volume, file, offset, size, err);
+    if (r != 0) {
+        leave(volume, write);
+        return r;
+    }
+    pthread_mutex_lock(&volume->content_lock);
+    write->state = CONTENT_MOVING;
+    pthread_cond_broadcast(&volume->content_moved);
+    pthread_mutex_unlock(&volume->content_lock);
+    return 0;
+}
+
+int volume_write_end(struct volume *volume, struct content_move *write, int r, struct error *err)
+{
+    pthread_mutex_lock(&volume->content_lock);
+    while (has_earlier(volume, write))
+        pthread_cond_wait(&volume->content_moved, &volume->content_lock);
+    if (r == 0 && write->broken)
+        r = error_set(err, -EIO, "what is before it could not be written");
+    if (r != 0)
+        has_failed(volume, write);
+    pthread_mutex_unlock(&volume->content_lock);
+    if (r == 0) {
+        r = volume->ops->wrote(volume, write->file, write->offset, write->size, err);
+        pthread_mutex_lock(&volume->content_lock);
+        if (r != 0)
+            has_failed(volume, write);
+        pthread_mutex_unlock(&volume->content_lock);
+    }
+    leave(volume, write);
+    return r;
+}
+
+/* Bytes. */
 
 /* Moves up to `size` bytes at offset; returns how many, 0 at the end. */
 static int64_t move(struct volume *volume, struct node *file, uint64_t offset, uint8_t *data,
@@ -93,8 +277,8 @@ static void read_ahead(struct volume *volume, struct node *file, const struct no
             medium_expect_content(volume->medium, extents[i].offset, extents[i].length);
 }
 
-int64_t volume_read(struct volume *volume, struct node *file, uint64_t offset, void *data,
-                    size_t size, struct error *err)
+static int64_t read_up_to_end(struct volume *volume, struct node *file, uint64_t offset, void *data,
+                              size_t size, struct error *err)
 {
     struct node_facts facts;
     int r = volume->ops->node_facts(volume, file, &facts, err);
@@ -110,23 +294,35 @@ int64_t volume_read(struct volume *volume, struct node *file, uint64_t offset, v
     return move_all(volume, file, offset, data, size, false, err);
 }
 
-int64_t volume_write_reserved(struct volume *volume, struct node *file, uint64_t offset,
-                              const void *data, size_t size, struct error *err)
+int64_t volume_read(struct volume *volume, struct node *file, uint64_t offset, void *data,
+                    size_t size, struct error *err)
 {
-    return move_all(volume, file, offset, (uint8_t *)data, size, true, err);
+    struct content_move read;
+    volume_content_begin(volume, &read, file, CONTENT_READ, offset, size);
+    int64_t moved = read_up_to_end(volume, file, offset, data, size, err);
+    volume_content_end(volume, &read);
+    return moved;
+}
+
+int volume_write_content(struct volume *volume, const struct content_move *write, const void *data,
+                         struct error *err)
+{
+    int64_t moved = move_all(volume, write->file, write->offset, (uint8_t *)data,
+                             (size_t)write->size, true, err);
+    if (moved >= 0 && (uint64_t)moved < write->size)
+        return error_set(err, -EIO, "there is less of the file than was reserved");
+    return moved < 0 ? (int)moved : 0;
 }
 
 int64_t volume_write(struct volume *volume, struct node *file, uint64_t offset, const void *data,
                      size_t size, struct error *err)
 {
+    struct content_move write;
     if (size == 0)
         return 0;
-    int r = volume->ops->reserve(volume, file, offset, size, err);
+    int r = volume_write_begin(volume, &write, file, offset, size, err);
     if (r != 0)
         return r;
-    int64_t moved = volume_write_reserved(volume, file, offset, data, size, err);
-    if (moved < 0)
-        return moved;
-    r = volume->ops->wrote(volume, file, offset, (uint64_t)moved, err);
-    return r == 0 ? moved : r;
+    r = volume_write_end(volume, &write, volume_write_content(volume, &write, data, err), err);
+    return r == 0 ? (int64_t)size : r;
 }

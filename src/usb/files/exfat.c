@@ -9,6 +9,7 @@
 #include <base/clock.h>
 #include <block/bytes.h>
 
+#include "content.h"
 #include "utf16.h"
 
 enum { LABEL_UNITS = 11 };
@@ -225,11 +226,9 @@ static int write_set(struct exfat_volume *volume, struct exfat_node *node,
     return r;
 }
 
-static int op_node_set(struct volume *volume, struct node *node, unsigned changes,
-                       const struct node_facts *facts, struct error *err)
+static int set(struct exfat_volume *exfat, struct exfat_node *changed, unsigned changes,
+               const struct node_facts *facts, struct error *err)
 {
-    struct exfat_volume *exfat = of(volume);
-    struct exfat_node *changed = node_of(node);
     int r = start_write(exfat, err);
     if (r == 0 && changed == exfat->root)
         r = error_set(err, -EPERM, "exFAT keeps nothing of its root folder");
@@ -246,6 +245,18 @@ static int op_node_set(struct volume *volume, struct node *node, unsigned change
         r = write_set(exfat, changed, &set, err);
     }
     return finish(exfat, r);
+}
+
+static int op_node_set(struct volume *volume, struct node *node, unsigned changes,
+                       const struct node_facts *facts, struct error *err)
+{
+    struct content_move cut;
+    if (!(changes & NODE_SIZE))
+        return set(of(volume), node_of(node), changes, facts, err);
+    volume_content_begin(volume, &cut, node, CONTENT_CUT, 0, 0);
+    int r = set(of(volume), node_of(node), changes, facts, err);
+    volume_content_end(volume, &cut);
+    return r;
 }
 
 static int op_read_folder(struct volume *volume, struct node *folder, uint64_t cookie,
@@ -330,12 +341,17 @@ static int op_map(struct volume *volume, struct node *file, uint64_t offset, uin
 static int op_reserve(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
                       struct error *err)
 {
-    int r = start_write(of(volume), err);
-    if (r == 0)
-        r = must_be(node_of(file), NODE_FILE, err);
-    if (r == 0)
-        r = exfat_reserve(of(volume), node_of(file), offset, length, err);
-    return finish(of(volume), r);
+    for (;;) {
+        int r = start_write(of(volume), err);
+        if (r == 0)
+            r = must_be(node_of(file), NODE_FILE, err);
+        if (r == 0)
+            r = exfat_reserve(of(volume), node_of(file), offset, length, err);
+        finish(of(volume), 0);
+        if (r != 1)
+            return r;
+        volume_let_others();
+    }
 }
 
 static int op_wrote(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
@@ -347,6 +363,13 @@ static int op_wrote(struct volume *volume, struct node *file, uint64_t offset, u
     if (r == 0 && length > 0)
         r = exfat_wrote(of(volume), node_of(file), offset + length, err);
     return finish(of(volume), r);
+}
+
+static void op_unreserve(struct volume *volume, struct node *file)
+{
+    pthread_rwlock_wrlock(&of(volume)->lock);
+    exfat_unreserve(of(volume), node_of(file));
+    finish(of(volume), 0);
 }
 
 static int find_label(struct exfat_volume *volume, struct error *err)
@@ -423,6 +446,7 @@ const struct volume_ops exfat_ops = {
     .map = op_map,
     .reserve = op_reserve,
     .wrote = op_wrote,
+    .unreserve = op_unreserve,
     .set_label = op_set_label,
     .rest = op_rest,
 };

@@ -238,10 +238,13 @@ int exfat_name_from(const char *name, uint16_t units[static EXFAT_NAME_UNITS], s
 /* exfat_file.c */
 int exfat_map(struct exfat_volume *volume, struct exfat_node *file, uint64_t offset,
               uint64_t length, struct extent *extents, size_t room, struct error *err);
+/* 1: there is more to be made zeros; the lock may be let go before it is called again. */
 int exfat_reserve(struct exfat_volume *volume, struct exfat_node *file, uint64_t offset,
                   uint64_t length, struct error *err);
 int exfat_wrote(struct exfat_volume *volume, struct exfat_node *file, uint64_t end,
                 struct error *err);
+/* What was taken for writes that did not come is given back. */
+void exfat_unreserve(struct exfat_volume *volume, struct exfat_node *file);
 /* The set's size is the new one; its other members are taken as they are. */
 int exfat_truncate(struct exfat_volume *volume, struct exfat_node *file, struct exfat_set *set,
                    struct error *err);

@@ -9,6 +9,8 @@
 
 #include <base/clock.h>
 
+#include "content.h"
+
 static bool is_reserved(const struct exfat_node *file)
 {
     return file->reserved_end > file->reserved_from;
@@ -102,6 +104,15 @@ static int take_up_to(struct exfat_volume *volume, struct exfat_node *file, uint
     return exfat_space_take(volume, want - have, near, &file->runs, err);
 }
 
+/* Bytes [from, to) are announced, too. */
+static void reserve(struct exfat_node *file, uint64_t from, uint64_t to)
+{
+    if (!is_reserved(file) || from < file->reserved_from)
+        file->reserved_from = from;
+    if (to > file->reserved_end)
+        file->reserved_end = to;
+}
+
 int exfat_reserve(struct exfat_volume *volume, struct exfat_node *file, uint64_t offset,
                   uint64_t length, struct error *err)
 {
@@ -114,16 +125,17 @@ int exfat_reserve(struct exfat_volume *volume, struct exfat_node *file, uint64_t
     if (r != 0)
         return r;
     if (is_reserved(file) && file->reserved_from <= written && file->reserved_end > written)
-        written = file->reserved_end; /* another write is under way */
-    if (offset > written)
-        r = zero(volume, file, written, offset, err);
-    if (r != 0)
-        return r;
-    uint64_t from = offset < written ? offset : written;
-    if (!is_reserved(file) || from < file->reserved_from)
-        file->reserved_from = from;
-    if (offset + length > file->reserved_end)
-        file->reserved_end = offset + length;
+        written = file->reserved_end; /* another write is under way, or the step before this one */
+    if (offset > written) {
+        uint64_t to = offset - written > CONTENT_STEP ? written + CONTENT_STEP : offset;
+        r = zero(volume, file, written, to, err);
+        if (r != 0)
+            return r;
+        reserve(file, written, to);
+        if (to < offset)
+            return 1;
+    }
+    reserve(file, offset < written ? offset : written, offset + length);
     return 0;
 }
 
@@ -146,10 +158,9 @@ int exfat_wrote(struct exfat_volume *volume, struct exfat_node *file, uint64_t e
     return r;
 }
 
-/* What was taken for writes that did not come. */
-static void forget_reserved(struct exfat_volume *volume, struct exfat_node *file)
+void exfat_unreserve(struct exfat_volume *volume, struct exfat_node *file)
 {
-    if (file->runs.clusters > file->linked) {
+    if (file->complete && file->runs.clusters > file->linked) {
         exfat_space_give_back(volume, &file->runs, file->linked);
         exfat_runs_cut(&file->runs, file->linked);
     }
@@ -178,7 +189,7 @@ int exfat_truncate(struct exfat_volume *volume, struct exfat_node *file, struct 
     int r = exfat_runs_load(volume, file, UINT64_MAX, err);
     if (r != 0)
         return r;
-    forget_reserved(volume, file);
+    exfat_unreserve(volume, file);
     if (set->size < file->set.size) {
         set->valid = set->valid < set->size ? set->valid : set->size;
         return shorten(volume, file, set, err);
@@ -188,6 +199,6 @@ int exfat_truncate(struct exfat_volume *volume, struct exfat_node *file, struct 
         r = exfat_link(volume, file, (uint32_t)exfat_clusters_for(&volume->layout, set->size), set,
                        err);
     if (r != 0)
-        forget_reserved(volume, file);
+        exfat_unreserve(volume, file);
     return r;
 }

@@ -208,6 +208,7 @@ static void volume_free(struct exfat_volume *volume)
     for (struct node *node; (node = nodes_any(&volume->nodes));)
         exfat_node_free((struct exfat_node *)node);
     nodes_finish(&volume->nodes);
+    volume_finish(&volume->volume);
     exfat_runs_finish(&volume->bitmap);
     pthread_rwlock_destroy(&volume->lock);
     free(volume->used);
@@ -224,7 +225,7 @@ int exfat_mount(struct medium *medium, const struct volume_options *options,
     if (r != 0)
         return r;
     struct exfat_volume *volume = xnew(struct exfat_volume);
-    volume->volume = (struct volume){.ops = &exfat_ops, .medium = medium};
+    volume_init(&volume->volume, &exfat_ops, medium);
     volume->layout = layout;
     volume->options = *options;
     volume->upcase = xnew(struct exfat_upcase);

@@ -7,6 +7,7 @@
 
 #include <block/bytes.h>
 
+#include "content.h"
 #include "fat_names.h"
 #include "kinds.h"
 #include "times.h"
@@ -211,18 +212,58 @@ static int set_entry(struct fat_volume *volume, struct fat_node *node, unsigned 
     return r == 0 ? fat_finish(volume, fat_entry_write(volume, node, err), err) : r;
 }
 
+static int check_set(const struct fat_volume *volume, const struct fat_node *node, unsigned changes,
+                     struct error *err)
+{
+    if ((changes & NODE_SIZE) && node->type == NODE_FOLDER)
+        return error_set(err, -EISDIR, "it is a folder");
+    if (node == volume->root)
+        return error_set(err, -EPERM, "the root folder of FAT has no times and attributes");
+    return 0;
+}
+
+/* In steps, between which others get their turn. */
+static int set_size(struct fat_volume *volume, struct fat_node *node, uint64_t size,
+                    struct error *err)
+{
+    int r;
+    for (bool first = true;; first = false) {
+        r = lock_to_write(volume, err);
+        if (r == 0)
+            r = check_set(volume, node, NODE_SIZE, err);
+        if (r == 0 && first)
+            fat_unreserve(volume, node);
+        if (r == 0)
+            r = fat_truncate(volume, node, size, err);
+        if (r < 0 && node->type == NODE_FILE)
+            fat_unreserve(volume, node);
+        unlock(volume, 0);
+        if (r != 1)
+            return r;
+        volume_let_others();
+    }
+}
+
+static int cut(struct fat_volume *volume, struct fat_node *node, uint64_t size, struct error *err)
+{
+    struct content_move cut;
+    volume_content_begin(&volume->volume, &cut, &node->node, CONTENT_CUT, 0, 0);
+    int r = set_size(volume, node, size, err);
+    volume_content_end(&volume->volume, &cut);
+    return r;
+}
+
 static int node_set(struct volume *base, struct node *node, unsigned changes,
                     const struct node_facts *facts, struct error *err)
 {
     struct fat_volume *volume = VOLUME(base);
-    int r = lock_to_write(volume, err);
-    if (r == 0 && (changes & NODE_SIZE) && NODE(node)->type == NODE_FOLDER)
-        r = error_set(err, -EISDIR, "it is a folder");
-    if (r == 0 && NODE(node) == volume->root)
-        r = error_set(err, -EPERM, "the root folder of FAT has no times and attributes");
-    if (r == 0 && (changes & NODE_SIZE))
-        r = fat_truncate(volume, NODE(node), facts->size, err);
-    if (r == 0 && (changes & ~(unsigned)NODE_SIZE))
+    int r = changes & NODE_SIZE ? cut(volume, NODE(node), facts->size, err) : 0;
+    if (r != 0 || changes == NODE_SIZE)
+        return r;
+    r = lock_to_write(volume, err);
+    if (r == 0)
+        r = check_set(volume, NODE(node), changes, err);
+    if (r == 0)
         r = set_entry(volume, NODE(node), changes, facts, err);
     return unlock(volume, r);
 }
@@ -306,10 +347,22 @@ static int reserve(struct volume *base, struct node *file, uint64_t offset, uint
 {
     if (NODE(file)->type != NODE_FILE)
         return error_set(err, -EISDIR, "it is a folder");
-    int r = lock_to_write(VOLUME(base), err);
-    if (r == 0)
-        r = fat_reserve(VOLUME(base), NODE(file), offset, length, err);
-    return unlock(VOLUME(base), r);
+    for (;;) {
+        int r = lock_to_write(VOLUME(base), err);
+        if (r == 0)
+            r = fat_reserve(VOLUME(base), NODE(file), offset, length, err);
+        unlock(VOLUME(base), 0);
+        if (r != 1)
+            return r;
+        volume_let_others();
+    }
+}
+
+static void unreserve(struct volume *base, struct node *file)
+{
+    pthread_rwlock_wrlock(&VOLUME(base)->lock);
+    fat_unreserve(VOLUME(base), NODE(file));
+    unlock(VOLUME(base), 0);
 }
 
 static int wrote(struct volume *base, struct node *file, uint64_t offset, uint64_t length,
@@ -428,6 +481,7 @@ const struct volume_ops fat_ops = {
     .map = map,
     .reserve = reserve,
     .wrote = wrote,
+    .unreserve = unreserve,
     .set_label = set_label,
     .rest = rest,
 };

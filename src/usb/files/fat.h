@@ -341,9 +341,13 @@ int fat_entry_write(struct fat_volume *volume, const struct fat_node *node, stru
 /* fat_file.c */
 int fat_map(struct fat_volume *volume, struct fat_node *file, uint64_t offset, uint64_t length,
             struct extent *extents, size_t room, struct error *err);
+/* 1: there is more to be made zeros; the lock may be let go before it is called again. */
 int fat_reserve(struct fat_volume *volume, struct fat_node *file, uint64_t offset, uint64_t length,
                 struct error *err);
+/* What was taken for writes that did not come is given back. */
+void fat_unreserve(struct fat_volume *volume, struct fat_node *file);
 int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, struct error *err);
+/* 1: as fat_reserve(). What was reserved is given back before it is called for the first time. */
 int fat_truncate(struct fat_volume *volume, struct fat_node *file, uint64_t size,
                  struct error *err);
 /* Whether one update can free all of its clusters. */

@@ -12,6 +12,8 @@
 #include <base/clock.h>
 #include <block/bytes.h>
 
+#include "content.h"
+
 static int load_all(struct fat_volume *volume, struct fat_node *file, struct error *err)
 {
     int r = fat_runs_load(volume, file, UINT32_MAX, err);
@@ -61,26 +63,47 @@ static int zero(struct fat_volume *volume, struct fat_node *file, uint64_t from,
     return 0;
 }
 
+/* Clusters in memory up to `bytes` of the file. */
+static int take_up_to(struct fat_volume *volume, struct fat_node *file, uint64_t bytes,
+                      struct error *err)
+{
+    uint32_t want = fat_clusters_of(&volume->layout, bytes), have = file->runs.clusters;
+    const struct run *last = file->runs.count ? &file->runs.items[file->runs.count - 1] : NULL;
+    uint32_t near = last ? last->first + last->count : 0;
+    return want > have ? fat_space_take(volume, want - have, near, &file->runs, err) : 0;
+}
+
 int fat_reserve(struct fat_volume *volume, struct fat_node *file, uint64_t offset, uint64_t length,
                 struct error *err)
 {
     if (length > FAT_SIZE_MOST || offset > FAT_SIZE_MOST - length)
         return error_set(err, -EFBIG, "a file of FAT has at most 4 GiB");
     int r = load_all(volume, file, err);
-    if (r != 0)
-        return r;
-    uint64_t end = offset + length, had = file->reserved_end;
-    uint32_t want = fat_clusters_of(&volume->layout, end), have = file->runs.clusters;
-    if (want > have) {
-        const struct run *last = file->runs.count ? &file->runs.items[file->runs.count - 1] : NULL;
-        uint32_t near = last ? last->first + last->count : 0;
-        r = fat_space_take(volume, want - have, near, &file->runs, err);
+    if (r == 0)
+        r = take_up_to(volume, file, offset + length, err);
+    uint64_t had = file->reserved_end;
+    if (r == 0 && offset > had) {
+        file->reserved_end = offset - had > CONTENT_STEP ? had + CONTENT_STEP : offset;
+        r = zero(volume, file, had, file->reserved_end, err);
         if (r != 0)
-            return r;
+            file->reserved_end = had;
+        else if (file->reserved_end < offset)
+            return 1;
     }
-    if (end > file->reserved_end)
-        file->reserved_end = end;
-    return offset > had ? zero(volume, file, had, offset, err) : 0;
+    if (r == 0 && offset + length > file->reserved_end)
+        file->reserved_end = offset + length;
+    return r;
+}
+
+void fat_unreserve(struct fat_volume *volume, struct fat_node *file)
+{
+    uint32_t keep_clusters = fat_clusters_of(&volume->layout, file->size);
+    keep_clusters = keep_clusters > file->linked ? keep_clusters : file->linked;
+    if (file->complete && file->runs.clusters > keep_clusters) {
+        fat_space_give_back(volume, &file->runs, keep_clusters);
+        runs_cut(&file->runs, keep_clusters);
+    }
+    file->reserved_end = file->size;
 }
 
 /* How many of the clusters [from, to) can be linked or freed within so many sectors; at least one.
@@ -356,7 +379,6 @@ int fat_truncate(struct fat_volume *volume, struct fat_node *file, uint64_t size
     if (r != 0)
         return r;
     if (size > file->size) {
-        file->reserved_end = file->size;
         r = fat_reserve(volume, file, size, 0, err);
         return r == 0 ? fat_wrote(volume, file, size, err) : r;
     }

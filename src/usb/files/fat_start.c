@@ -22,6 +22,7 @@ static void destroy(struct fat_volume *volume)
     while ((node = nodes_any(&volume->nodes)))
         fat_node_free((struct fat_node *)node);
     nodes_finish(&volume->nodes);
+    volume_finish(&volume->volume);
     pthread_rwlock_destroy(&volume->lock);
     free(volume->used);
     free(volume->freed);
@@ -51,7 +52,7 @@ static int build(struct medium *medium, const struct volume_options *options,
     if (r != 0)
         return r;
     struct fat_volume *volume = xnew(struct fat_volume);
-    volume->volume = (struct volume){&fat_ops, medium};
+    volume_init(&volume->volume, &fat_ops, medium);
     volume->layout = layout;
     volume->options = *options;
     volume->code_page = code_page;

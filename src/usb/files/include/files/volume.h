@@ -10,7 +10,8 @@
  * Names are UTF-8 here, compared by the volume's rules (case, up-case table). Times are nanoseconds
  * since 1970 in UTC; volumes that keep local time are read by volume_options.minutes_east.
  *
- * Any number of threads may call; the volume locks for itself (many readers, one writer).
+ * Any number of threads may call; the volume locks for itself (many readers, one writer). Content
+ * goes through volume_read() and volume_write*(), which see to it that a file is not cut meanwhile.
  */
 #ifndef FILES_VOLUME_H
 #define FILES_VOLUME_H
@@ -146,6 +147,9 @@ struct volume_ops {
     int (*wrote)(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
                  struct error *err);
 
+    /* What was reserved and not written is given back; nothing of the file is being written. */
+    void (*unreserve)(struct volume *volume, struct node *file);
+
     int (*set_label)(struct volume *volume, const char *label, struct error *err);
 
     /* Nothing was changed for a while: until the next change, what is on the medium says that the
@@ -177,21 +181,49 @@ struct volume_streams {
     struct volume_stream items[VOLUME_STREAMS];
 };
 
+/* Somebody who moves content of a file, or changes its size: content.c. */
+enum content_what { CONTENT_READ, CONTENT_WRITE, CONTENT_CUT };
+enum content_state { CONTENT_WAITS, CONTENT_TAKES_ROOM, CONTENT_MOVING };
+struct content_move {
+    struct content_move *next;
+    struct node *file;
+    enum content_what what;
+    enum content_state state;
+    uint64_t offset, size;
+    bool broken; /* one before it failed */
+    bool cleans; /* what was reserved goes with it */
+};
+
 /* The first member of every kind's volume. */
 struct volume {
     const struct volume_ops *ops;
     struct medium *medium;
-    struct volume_streams streams; /* zeros at first */
+    struct volume_streams streams;
+    pthread_mutex_t content_lock;
+    pthread_cond_t content_moved;
+    struct content_move *content; /* the list, first come first */
 };
+void volume_init(struct volume *volume, const struct volume_ops *ops, struct medium *medium);
+void volume_finish(struct volume *volume);
 
-/* Content through map, reserve and wrote. Returns how many bytes. */
+/* Content through map, reserve and wrote. Returns how many bytes. Any number of threads may be at
+ * one file: who reads does not see half of a write of 4 KiB that begins at such a number. */
 int64_t volume_read(struct volume *volume, struct node *file, uint64_t offset, void *data,
                     size_t size, struct error *err);
 int64_t volume_write(struct volume *volume, struct node *file, uint64_t offset, const void *data,
                      size_t size, struct error *err);
 
-/* What is between reserve and wrote. Less than size: not all of it is reserved any more. */
-int64_t volume_write_reserved(struct volume *volume, struct node *file, uint64_t offset,
-                              const void *data, size_t size, struct error *err);
+/* A write in parts. Several of a file may be under way together and end in any order; the file
+ * grows in the order of its bytes, since what is before its end has been written. Begin takes room
+ * for it, in the order in which it is called, and waits for those that touch a sector which this
+ * one touches, and for whoever changes the file's size; the content is moved after that; end waits
+ * for those before it in the file, and says that the content is there. r: how the content fared;
+ * returned, where it is an error. What is behind a write that failed fails with -EIO. End is called
+ * if begin returned 0. */
+int volume_write_begin(struct volume *volume, struct content_move *write, struct node *file,
+                       uint64_t offset, uint64_t size, struct error *err);
+int volume_write_content(struct volume *volume, const struct content_move *write, const void *data,
+                         struct error *err);
+int volume_write_end(struct volume *volume, struct content_move *write, int r, struct error *err);
 
 #endif

@@ -1,0 +1,371 @@
+/* src/usb/files: who moves the content of a file at a time. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <base/alloc.h>
+#include <files/tools.h>
+#include <files/volume.h>
+
+#include "../usb/recorder.h"
+
+/* A volume that tells in which order it hears of writes. */
+static uint64_t heard[8];
+static atomic_uint heard_count;
+
+static int reserve(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
+                   struct error *err)
+{
+    return offset >= 1 << 20 ? error_set(err, -ENOSPC, "full") : 0;
+}
+
+static int wrote(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
+                 struct error *err)
+{
+    heard[atomic_fetch_add(&heard_count, 1)] = offset;
+    return 0;
+}
+
+static atomic_uint given_back;
+
+static void unreserve(struct volume *volume, struct node *file)
+{
+    atomic_fetch_add(&given_back, 1);
+}
+
+static const struct volume_ops listening = {
+    .reserve = reserve, .wrote = wrote, .unreserve = unreserve};
+
+struct ending {
+    struct volume *volume;
+    struct content_move write;
+    int result;
+    atomic_bool ended;
+    pthread_t thread;
+};
+
+static void *end_write(void *data)
+{
+    struct ending *ending = data;
+    ending->result = volume_write_end(ending->volume, &ending->write, ending->result, NULL);
+    atomic_store(&ending->ended, true);
+    return NULL;
+}
+
+static void begin(struct ending *ending, struct volume *volume, void *file, uint64_t offset)
+{
+    *ending = (struct ending){.volume = volume};
+    assert_int_equal(volume_write_begin(volume, &ending->write, file, offset, 4096, NULL), 0);
+}
+
+static void start_end(struct ending *ending, int result)
+{
+    ending->result = result;
+    assert_int_equal(pthread_create(&ending->thread, NULL, end_write, ending), 0);
+}
+
+static void a_file_grows_in_the_order_of_its_bytes(void **state)
+{
+    struct volume volume;
+    volume_init(&volume, &listening, NULL);
+    struct ending first, second, third, other;
+    int file, another;
+    begin(&first, &volume, &file, 0);
+    begin(&second, &volume, &file, 8192);
+    begin(&third, &volume, &file, 16384);
+    begin(&other, &volume, &another, 4096);
+    start_end(&third, 0);
+    start_end(&second, 0);
+    start_end(&other, 0);
+    pthread_join(other.thread, NULL);
+    usleep(20000);
+    assert_false(atomic_load(&second.ended) || atomic_load(&third.ended));
+    assert_int_equal(heard_count, 1);
+    start_end(&first, 0);
+    pthread_join(first.thread, NULL);
+    pthread_join(second.thread, NULL);
+    pthread_join(third.thread, NULL);
+    assert_int_equal(heard_count, 4);
+    assert_true(heard[0] == 4096 && heard[1] == 0 && heard[2] == 8192 && heard[3] == 16384);
+    assert_true(first.result == 0 && second.result == 0 && third.result == 0);
+    volume_finish(&volume);
+}
+
+static void what_follows_a_failed_write_fails_too(void **state)
+{
+    struct volume volume;
+    volume_init(&volume, &listening, NULL);
+    struct ending first, second;
+    struct content_move write;
+    int file;
+    atomic_store(&heard_count, 0);
+    begin(&first, &volume, &file, 0);
+    begin(&second, &volume, &file, 8192);
+    start_end(&second, 0);
+    start_end(&first, -EIO);
+    pthread_join(first.thread, NULL);
+    pthread_join(second.thread, NULL);
+    assert_int_equal(first.result, -EIO);
+    assert_int_equal(second.result, -EIO);
+    assert_int_equal(heard_count, 0);
+    assert_int_equal(given_back, 1);
+    assert_int_equal(volume_write_begin(&volume, &write, (void *)&file, 1 << 20, 1, NULL), -ENOSPC);
+    assert_int_equal(volume_write_begin(&volume, &write, (void *)&file, UINT64_MAX, 2, NULL),
+                     -EINVAL);
+    begin(&first, &volume, &file, 0); /* nothing of those that failed is in its way */
+    assert_int_equal(volume_write_end(&volume, &first.write, 0, NULL), 0);
+    volume_finish(&volume);
+}
+
+static void *begin_again(void *data)
+{
+    struct ending *ending = data;
+    assert_int_equal(
+        volume_write_begin(ending->volume, &ending->write, ending->write.file, 50, 10, NULL), 0);
+    atomic_store(&ending->ended, true);
+    return NULL;
+}
+
+static void two_writes_are_never_in_one_sector(void **state)
+{
+    struct volume volume;
+    volume_init(&volume, &listening, NULL);
+    struct ending first, second = {.volume = &volume};
+    int file;
+    atomic_store(&heard_count, 0);
+    begin(&first, &volume, &file, 100);
+    second.write.file = (struct node *)&file;
+    assert_int_equal(pthread_create(&second.thread, NULL, begin_again, &second), 0);
+    usleep(20000);
+    assert_false(atomic_load(&second.ended));
+    assert_int_equal(volume_write_end(&volume, &first.write, 0, NULL), 0);
+    pthread_join(second.thread, NULL);
+    assert_int_equal(volume_write_end(&volume, &second.write, 0, NULL), 0);
+    volume_finish(&volume);
+}
+
+/* Volumes. What was on the disk before is in all clusters that nobody has written to. */
+
+enum { SECTORS = 40000, STALE = 0xEE, TIME = 60 /* seconds; what hangs is red */ };
+
+static const enum volume_kind kinds[] = {VOLUME_FAT16, VOLUME_EXFAT};
+
+struct world {
+    struct recorder *recorder;
+    struct medium *medium;
+    struct volume *volume;
+    struct node *root, *file;
+};
+
+static void open_medium(struct world *world)
+{
+    struct medium_options options = {0};
+    assert_int_equal(medium_open(recorder_device(world->recorder), &options, &world->medium, NULL),
+                     0);
+}
+
+static struct world make(enum volume_kind kind)
+{
+    struct world world = {.recorder = recorder_create(512, SECTORS)};
+    struct format_options format = {.kind = kind, .id = 7};
+    struct volume_options options = {0};
+    memset(recorder_disk(world.recorder), STALE, recorder_size(world.recorder));
+    open_medium(&world);
+    assert_int_equal(volume_format(world.medium, &format, NULL), 0);
+    assert_int_equal(volume_mount(world.medium, &options, &world.volume, NULL), 0);
+    world.root = world.volume->ops->root(world.volume);
+    assert_int_equal(
+        world.volume->ops->create(world.volume, world.root, "file", NODE_FILE, &world.file, NULL),
+        0);
+    return world;
+}
+
+static void found(const struct finding *finding, void *data)
+{
+    fail_msg("%s", finding->what);
+}
+
+static void ends_clean(struct world *world)
+{
+    struct check_options options = {0};
+    world->volume->ops->node_drop(world->volume, world->file, 1);
+    assert_int_equal(world->volume->ops->unmount(world->volume, NULL), 0);
+    assert_int_equal(medium_close(world->medium, NULL), 0);
+    open_medium(world);
+    assert_int_equal(volume_check(world->medium, &options, found, NULL, NULL), 0);
+    assert_int_equal(medium_close(world->medium, NULL), 0);
+    recorder_destroy(world->recorder);
+}
+
+static uint64_t size_of(struct world *world)
+{
+    struct node_facts facts;
+    assert_int_equal(world->volume->ops->node_facts(world->volume, world->file, &facts, NULL), 0);
+    return facts.size;
+}
+
+static int set_size(struct world *world, uint64_t size)
+{
+    struct node_facts facts = {.size = size};
+    return world->volume->ops->node_set(world->volume, world->file, NODE_SIZE, &facts, NULL);
+}
+
+static void are_all(struct world *world, uint64_t offset, size_t size, uint8_t wanted)
+{
+    uint8_t *back = xmalloc(size);
+    assert_int_equal(volume_read(world->volume, world->file, offset, back, size, NULL), size);
+    for (size_t i = 0; i < size; i++)
+        assert_int_equal(back[i], wanted);
+    free(back);
+}
+
+struct other {
+    struct world *world;
+    atomic_bool ended;
+    pthread_t thread;
+};
+
+static void *cut(void *data)
+{
+    struct other *other = data;
+    assert_int_equal(set_size(other->world, 0), 0);
+    atomic_store(&other->ended, true);
+    return NULL;
+}
+
+static void *look(void *data)
+{
+    struct other *other = data;
+    are_all(other->world, 0, 4096, 'w');
+    atomic_store(&other->ended, true);
+    return NULL;
+}
+
+static void waits_for_write(struct world *world, void *(*what)(void *data))
+{
+    struct other other = {.world = world};
+    struct content_move write;
+    uint8_t data[20000];
+    memset(data, 'w', sizeof(data));
+    assert_int_equal(volume_write_begin(world->volume, &write, world->file, 0, sizeof(data), NULL),
+                     0);
+    assert_int_equal(pthread_create(&other.thread, NULL, what, &other), 0);
+    usleep(20000);
+    assert_false(atomic_load(&other.ended));
+    int r = volume_write_content(world->volume, &write, data, NULL);
+    assert_int_equal(volume_write_end(world->volume, &write, r, NULL), 0);
+    pthread_join(other.thread, NULL);
+}
+
+/* The clusters of a write that is under way stay the file's, and nobody sees what was in them. */
+static void a_write_is_not_cut_or_seen_while_it_is_under_way(void **state)
+{
+    for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
+        struct world world = make(kinds[kind]);
+        assert_int_equal(set_size(&world, 20000), 0);
+        waits_for_write(&world, look);
+        assert_int_equal(size_of(&world), 20000);
+        waits_for_write(&world, cut);
+        assert_int_equal(size_of(&world), 0);
+        ends_clean(&world);
+    }
+}
+
+static void what_a_failed_write_left_is_never_seen(void **state)
+{
+    for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
+        struct world world = make(kinds[kind]);
+        uint8_t data[8192] = {0};
+        struct volume_facts before, after;
+        assert_int_equal(medium_settle(world.medium, NULL), 0);
+        assert_int_equal(world.volume->ops->facts(world.volume, &before, NULL), 0);
+        recorder_fail(world.recorder, 0, -EIO);
+        assert_int_equal(volume_write(world.volume, world.file, 0, data, sizeof(data), NULL), -EIO);
+        recorder_fail(world.recorder, -1, 0);
+        assert_int_equal(size_of(&world), 0);
+        assert_int_equal(world.volume->ops->facts(world.volume, &after, NULL), 0);
+        assert_int_equal(before.clusters_free, after.clusters_free);
+        assert_int_equal(volume_write(world.volume, world.file, 20000, "x", 1, NULL), 1);
+        are_all(&world, 0, 20000, 0);
+        ends_clean(&world);
+    }
+}
+
+/* More than is made zeros while the lock is held. */
+static void a_large_gap_is_zeros(void **state)
+{
+    enum { LARGE = 5000000 };
+    for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
+        struct world world = make(kinds[kind]);
+        assert_int_equal(volume_write(world.volume, world.file, LARGE, "x", 1, NULL), 1);
+        assert_int_equal(set_size(&world, 2 * LARGE), 0);
+        are_all(&world, 0, LARGE, 0);
+        are_all(&world, LARGE + 1, LARGE - 1, 0);
+        ends_clean(&world);
+    }
+}
+
+/* Each thread writes its pieces, which share sectors with those of others. */
+enum { THREADS = 4, ROUNDS = 60, PIECE = 1000 };
+
+struct worker {
+    struct world *world;
+    unsigned seed;
+    pthread_t thread;
+};
+
+static void *work(void *data)
+{
+    struct worker *worker = data;
+    uint8_t piece[PIECE];
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        uint64_t at = (uint64_t)(i * THREADS + worker->seed) * PIECE;
+        memset(piece, (int)('a' + worker->seed), sizeof(piece));
+        assert_int_equal(
+            volume_write(worker->world->volume, worker->world->file, at, piece, PIECE, NULL),
+            PIECE);
+    }
+    return NULL;
+}
+
+static void threads_do_not_lose_each_others_bytes(void **state)
+{
+    for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
+        struct world world = make(kinds[kind]);
+        struct worker workers[THREADS];
+        for (unsigned i = 0; i < THREADS; i++) {
+            workers[i] = (struct worker){.world = &world, .seed = i};
+            assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+        }
+        for (unsigned i = 0; i < THREADS; i++)
+            pthread_join(workers[i].thread, NULL);
+        for (unsigned i = 0; i < ROUNDS * THREADS; i++)
+            are_all(&world, (uint64_t)i * PIECE, PIECE, (uint8_t)('a' + i % THREADS));
+        ends_clean(&world);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_grows_in_the_order_of_its_bytes),
+        cmocka_unit_test(what_follows_a_failed_write_fails_too),
+        cmocka_unit_test(two_writes_are_never_in_one_sector),
+        cmocka_unit_test(a_write_is_not_cut_or_seen_while_it_is_under_way),
+        cmocka_unit_test(what_a_failed_write_left_is_never_seen),
+        cmocka_unit_test(a_large_gap_is_zeros),
+        cmocka_unit_test(threads_do_not_lose_each_others_bytes),
+    };
+    alarm(TIME);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
