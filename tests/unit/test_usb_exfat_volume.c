@@ -593,6 +593,38 @@ static void much_is_freed_in_parts(void **state)
     ends_clean(&world);
 }
 
+/* A rename that fails has done nothing to what it would have replaced. */
+static void what_cannot_be_replaced_stays_whole(void **state)
+{
+    enum { PIECES = 60 };
+    struct world world = world_make(SECTOR, 2 * SMALL, SECTOR);
+    struct volume_facts facts;
+    uint8_t data[SECTOR], back[SECTOR];
+    char name[16];
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/folder", NODE_FOLDER), 0);
+    for (unsigned i = 0; i < 5; i++) { /* of the 16 entries of its cluster 15 are used */
+        snprintf(name, sizeof(name), "/folder/%u", i);
+        assert_int_equal(world_create(&world, name, NODE_FILE), 0);
+    }
+    assert_int_equal(world_create(&world, "/other", NODE_FILE), 0);
+    for (unsigned i = 0; i < PIECES; i++) {
+        fill(data, sizeof(data), i);
+        assert_int_equal(world_write(&world, "/folder/3", i * SECTOR, data, SECTOR), 0);
+        assert_int_equal(world_write(&world, "/other", i * SECTOR, data, SECTOR), 0);
+    }
+    assert_int_equal(world_create(&world, "/all", NODE_FILE), 0);
+    assert_int_equal(exfat_ops.facts(world.volume, &facts, NULL), 0);
+    assert_int_equal(world_truncate(&world, "/all", facts.clusters_free * SECTOR), 0);
+    assert_int_equal(world_rename(&world, "/other", "/folder/3", true), -ENOSPC);
+    for (unsigned i = 0; i < PIECES; i++) {
+        fill(data, sizeof(data), i);
+        assert_int_equal(world_read(&world, "/folder/3", i * SECTOR, back, SECTOR), SECTOR);
+        assert_memory_equal(data, back, SECTOR);
+    }
+    ends_clean(&world);
+}
+
 /* After an error of the medium nothing is written, and nothing is lost of what was durable. */
 static void an_error_of_the_medium_ends_writing(void **state)
 {
@@ -802,6 +834,7 @@ int main(void)
         cmocka_unit_test(a_vendors_entry_goes_with_its_file),
         cmocka_unit_test(a_deep_folder_is_reached),
         cmocka_unit_test(much_is_freed_in_parts),
+        cmocka_unit_test(what_cannot_be_replaced_stays_whole),
         cmocka_unit_test(an_error_of_the_medium_ends_writing),
         cmocka_unit_test(what_others_left_in_use_stays_so),
         cmocka_unit_test(what_we_left_in_use_is_ours),

@@ -177,6 +177,14 @@ int exfat_shrink(struct exfat_volume *volume, struct exfat_node *node, uint32_t 
 /* The same, to the end, with the set that it has then. */
 int exfat_unlink(struct exfat_volume *volume, struct exfat_node *node, uint32_t keep,
                  const struct exfat_set *set, struct error *err);
+/* The first cluster from which on one update can free the rest by so many sectors. */
+uint32_t exfat_frees_from(const struct exfat_volume *volume, const struct exfat_node *node,
+                          unsigned sectors);
+/* Those before number `to`, to which no set leads any more, become free on the medium; by several
+ * updates where one is not enough: where the power goes meanwhile, the rest is lost until a check.
+ */
+int exfat_free_lost(struct exfat_volume *volume, const struct exfat_runs *runs, uint32_t to,
+                    struct error *err);
 unsigned exfat_free_sectors(const struct exfat_volume *volume, const struct exfat_runs *runs,
                             uint32_t from, uint32_t to);
 

@@ -252,3 +252,24 @@ int exfat_unlink(struct exfat_volume *volume, struct exfat_node *node, uint32_t 
     int r = exfat_shrink(volume, node, keep, most_sectors(volume, node), err);
     return r == 0 ? free_step(volume, node, keep, set, err) : r;
 }
+
+uint32_t exfat_frees_from(const struct exfat_volume *volume, const struct exfat_node *node,
+                          unsigned sectors)
+{
+    return free_down_to(volume, &node->runs, 0, node->linked, sectors);
+}
+
+int exfat_free_lost(struct exfat_volume *volume, const struct exfat_runs *runs, uint32_t to,
+                    struct error *err)
+{
+    unsigned most = medium_update_most(exfat_medium(volume));
+    int r = 0;
+    while (r == 0 && to > 0) {
+        uint32_t from = free_down_to(volume, runs, 0, to, most);
+        r = exfat_begin(volume, exfat_free_sectors(volume, runs, from, to), err);
+        if (r == 0)
+            r = exfat_finish(volume, exfat_space_mark(volume, runs, from, to, false, err), err);
+        to = from;
+    }
+    return r;
+}

@@ -160,14 +160,17 @@ static void extra_clusters(const struct exfat_volume *volume, const struct exfat
  * larger file is parked by that update: it becomes a hidden file of the root folder, so that its
  * name is gone at once and as a whole. Then that one is removed, for which it becomes shorter by
  * updates of its own. Where the power goes meanwhile, the next one to write to the volume goes on.
+ * What cannot be parked is lost by that update, and freed by and by: where the power goes, that is
+ * left to a check.
  */
 struct doomed {
     struct exfat_entries entries;
-    bool parks;
+    bool parks, was_parked;
     struct exfat_place parked; /* owned */
     struct exfat_set parked_set;
     struct exfat_node *node; /* held */
     struct exfat_runs extra; /* owned */
+    uint32_t left;           /* the first clusters, which are freed afterwards */
     struct exfat_set set;    /* before anything of it was freed: whoever holds it keeps that */
 };
 
@@ -181,15 +184,14 @@ static void doomed_finish(struct exfat_volume *volume, struct doomed *doomed)
     free(doomed);
 }
 
-/* Sectors of the update that removes it; more are made free before it. */
+/* Sectors of the update that removes it. */
 static unsigned doomed_sectors(const struct exfat_volume *volume, const struct doomed *doomed)
 {
     if (doomed->parks)
         return exfat_set_sectors(volume, doomed->node->place.count) +
                exfat_set_sectors(volume, PARKED_ENTRIES) + 2;
     return exfat_set_sectors(volume, doomed->node->place.count) +
-           exfat_free_sectors(volume, &doomed->node->runs, 0, doomed->node->linked) +
-           exfat_free_sectors(volume, &doomed->extra, 0, doomed->extra.clusters);
+           exfat_free_sectors(volume, &doomed->node->runs, doomed->left, doomed->node->linked);
 }
 
 static bool is_parked(const struct exfat_volume *volume, const struct exfat_node *folder,
@@ -202,24 +204,33 @@ static bool is_parked(const struct exfat_volume *volume, const struct exfat_node
 }
 
 /* Entries of others cannot be parked with it. */
-static bool must_park(const struct exfat_volume *volume, const struct exfat_node *folder,
-                      const struct doomed *doomed)
+static bool must_park(const struct exfat_volume *volume, const struct doomed *doomed)
 {
     const struct exfat_node *node = doomed->node;
     unsigned most = medium_update_most(exfat_medium(volume));
     return node->type == NODE_FILE && doomed->extra.clusters == 0 &&
            node->place.count == exfat_set_size(node->set.name_length) &&
            exfat_free_sectors(volume, &node->runs, 0, node->linked) > most / 4 &&
-           !is_parked(volume, folder, &node->set);
+           !doomed->was_parked;
 }
 
-/* Where it is parked: beside the entries that are to be made in `beside` (NULL: none are). Where
- * there is no room, it becomes shorter under its own name. */
+/* What goes with its set: what is parked itself has become shorter until that is all. */
+static int prepare_clusters(struct exfat_volume *volume, struct doomed *doomed, struct error *err)
+{
+    unsigned most = medium_update_most(exfat_medium(volume)) / 4;
+    int r = 0;
+    if (doomed->was_parked)
+        r = exfat_shrink(volume, doomed->node, 0, most, err);
+    else
+        doomed->left = exfat_frees_from(volume, doomed->node, most);
+    return r;
+}
+
+/* Where it is parked: beside the entries that are to be made in `beside` (NULL: none are). */
 static int find_parking(struct exfat_volume *volume, struct doomed *doomed,
                         const struct exfat_node *beside, const struct exfat_place *place,
                         struct error *err)
 {
-    unsigned most = medium_update_most(exfat_medium(volume));
     int r = 0;
     if (doomed->parks)
         r = exfat_folder_room_beside(volume, volume->root, PARKED_ENTRIES,
@@ -227,7 +238,7 @@ static int find_parking(struct exfat_volume *volume, struct doomed *doomed,
     if (r == -ENOSPC)
         doomed->parks = false;
     if (!doomed->parks)
-        return exfat_shrink(volume, doomed->node, 0, most / 4, err);
+        return prepare_clusters(volume, doomed, err);
     struct exfat_set *set = &doomed->parked_set;
     *set = doomed->node->set;
     set->attributes = PARKED_ATTRIBUTES;
@@ -245,7 +256,8 @@ static int prepare_doomed(struct exfat_volume *volume, struct exfat_node *folder
     if (r == 0 && doomed->node->type == NODE_FOLDER)
         r = exfat_folder_is_empty(volume, doomed->node, err);
     doomed->set = doomed->node->set;
-    doomed->parks = r == 0 && must_park(volume, folder, doomed);
+    doomed->was_parked = is_parked(volume, folder, &doomed->set);
+    doomed->parks = r == 0 && must_park(volume, doomed);
     return r;
 }
 
@@ -264,9 +276,7 @@ static int write_doomed(struct exfat_volume *volume, const struct doomed *doomed
     r = exfat_folder_erase(volume, &node->place, err);
     medium_barrier(exfat_medium(volume));
     if (r == 0)
-        r = exfat_space_mark(volume, &node->runs, 0, node->linked, false, err);
-    if (r == 0)
-        r = exfat_space_mark(volume, &doomed->extra, 0, doomed->extra.clusters, false, err);
+        r = exfat_space_mark(volume, &node->runs, doomed->left, node->linked, false, err);
     return r;
 }
 
@@ -289,7 +299,7 @@ static void has_parked(struct exfat_volume *volume, struct exfat_node *folder,
 
 /* The update has ended. Whoever holds the file keeps its clusters. */
 static void is_removed(struct exfat_volume *volume, struct exfat_node *folder,
-                       struct doomed *doomed, uint64_t update)
+                       struct doomed *doomed)
 {
     struct exfat_node *node = doomed->node;
     if (doomed->parks) {
@@ -300,12 +310,23 @@ static void is_removed(struct exfat_volume *volume, struct exfat_node *folder,
     exfat_place_finish(&node->place);
     volume->free += node->linked + doomed->extra.clusters;
     volume->held += node->linked;
-    exfat_space_freed(volume, &doomed->extra, 0, doomed->extra.clusters, update, false);
     node->linked = node->runs.clusters;
     node->set = doomed->set;
-    node->freed_by = update;
     node->removed = true;
     nodes_move(&volume->nodes, &node->node, NODE_NOWHERE);
+}
+
+/* To the rest nothing leads any more; what cannot be freed now is left to a check. */
+static void free_the_rest(struct exfat_volume *volume, struct doomed *doomed)
+{
+    struct exfat_node *node = doomed->node;
+    uint32_t extra = doomed->extra.clusters;
+    if (doomed->parks)
+        return;
+    if (exfat_free_lost(volume, &node->runs, doomed->left, NULL) == 0)
+        exfat_free_lost(volume, &doomed->extra, extra, NULL);
+    node->freed_by = medium_running(exfat_medium(volume));
+    exfat_space_freed(volume, &doomed->extra, 0, extra, node->freed_by, false);
 }
 
 int exfat_remove(struct exfat_volume *volume, struct exfat_node *folder, const char *name,
@@ -327,11 +348,11 @@ int exfat_remove(struct exfat_volume *volume, struct exfat_node *folder, const c
         r = find_parking(volume, doomed, NULL, NULL, err);
     if (r == 0)
         r = exfat_begin(volume, doomed_sectors(volume, doomed), err);
-    if (r == 0) {
-        uint64_t update = medium_running(exfat_medium(volume));
+    if (r == 0)
         r = exfat_finish(volume, write_doomed(volume, doomed, err), err);
-        if (r == 0)
-            is_removed(volume, folder, doomed, update);
+    if (r == 0) {
+        is_removed(volume, folder, doomed);
+        free_the_rest(volume, doomed);
     }
     bool parked = r == 0 && doomed->parks;
     doomed_finish(volume, doomed);
@@ -420,8 +441,7 @@ static int find_doomed(struct exfat_volume *volume, struct renaming *work, const
     return r == 0 ? prepare_doomed(volume, work->to, doomed, err) : r;
 }
 
-static int write_renamed(struct exfat_volume *volume, struct renaming *work, uint64_t *ret_update,
-                         struct error *err)
+static int write_renamed(struct exfat_volume *volume, struct renaming *work, struct error *err)
 {
     unsigned sectors = exfat_set_sectors(volume, work->place.count) +
                        exfat_set_sectors(volume, work->node->place.count) +
@@ -429,7 +449,6 @@ static int write_renamed(struct exfat_volume *volume, struct renaming *work, uin
     int r = exfat_begin(volume, sectors, err);
     if (r != 0)
         return r;
-    *ret_update = medium_running(exfat_medium(volume));
     r = exfat_folder_write(volume, work->to, &work->place, work->raw, err);
     medium_barrier(exfat_medium(volume));
     if (r == 0)
@@ -439,11 +458,11 @@ static int write_renamed(struct exfat_volume *volume, struct renaming *work, uin
     return exfat_finish(volume, r, err);
 }
 
-static void is_renamed(struct exfat_volume *volume, struct renaming *work, uint64_t update)
+static void is_renamed(struct exfat_volume *volume, struct renaming *work)
 {
     struct exfat_node *node = work->node;
     if (work->doomed)
-        is_removed(volume, work->to, work->doomed, update);
+        is_removed(volume, work->to, work->doomed);
     exfat_folder_removed(volume, work->from, &node->place, &node->set);
     exfat_folder_added(volume, work->to, &work->place, &work->set);
     exfat_place_finish(&node->place);
@@ -461,7 +480,6 @@ static void is_renamed(struct exfat_volume *volume, struct renaming *work, uint6
 static int rename_found(struct exfat_volume *volume, struct renaming *work, const uint16_t *units,
                         int length, bool replace, struct error *err)
 {
-    uint64_t update = 0;
     int r = check_ancestry(work, err);
     if (r == 0)
         r = find_doomed(volume, work, units, length, replace, err);
@@ -470,9 +488,11 @@ static int rename_found(struct exfat_volume *volume, struct renaming *work, cons
     if (r == 0 && work->doomed)
         r = find_parking(volume, work->doomed, work->to, &work->place, err);
     if (r == 0)
-        r = write_renamed(volume, work, &update, err);
+        r = write_renamed(volume, work, err);
     if (r == 0)
-        is_renamed(volume, work, update);
+        is_renamed(volume, work);
+    if (r == 0 && work->doomed)
+        free_the_rest(volume, work->doomed);
     bool parked = r == 0 && work->doomed && work->doomed->parks;
     if (work->doomed)
         doomed_finish(volume, work->doomed);
