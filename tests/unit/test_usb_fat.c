@@ -547,6 +547,68 @@ static void the_mark_of_being_in_use_is_its_owners(void **state)
     recorder_destroy(recorder);
 }
 
+/* Of what other systems find: what is lost is found, and nothing else. */
+static void find_lost(const struct finding *finding, void *data)
+{
+    if (!strstr(finding->what, "lost"))
+        fail_msg("%s", finding->what);
+}
+
+static void check_full_cut(struct recorder *after)
+{
+    struct check_options options = {0};
+    struct medium_options medium_options = {0};
+    struct medium *medium;
+    struct node *folder = NULL;
+    struct mounted m = mount_it(after);
+    struct node *root = m.root;
+    assert_int_equal(m.ops->lookup(m.volume, m.root, "sub", &folder, NULL), 0);
+    m.root = folder;
+    int64_t large = told_size(&m, "large"), other = told_size(&m, "other");
+    assert_int_equal(large, other == -ENOENT ? 10 : LARGE);
+    assert_int_equal(size_of(&m, folder, "large", other == -ENOENT ? 'o' : 'l'), large);
+    m.root = root;
+    m.ops->node_drop(m.volume, folder, 1);
+    unmount_it(&m);
+    assert_int_equal(medium_open(recorder_device(after), &medium_options, &medium, NULL), 0);
+    assert_true(volume_check(medium, &options, find_lost, NULL, NULL) >= 0);
+    assert_int_equal(medium_close(medium, NULL), 0);
+}
+
+/* No room in the root folder to park it: it is there as a whole, or not. */
+static void a_large_file_goes_at_once_where_the_root_is_full(void **state)
+{
+    const struct kind *kind = &kinds[1];
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct recorder *after = recorder_create(512, SECTORS);
+    struct node *folder = NULL, *file = NULL;
+    char name[16];
+    make_volume(recorder, kind);
+    struct mounted m = mount_it(recorder);
+    assert_int_equal(m.ops->create(m.volume, m.root, "sub", NODE_FOLDER, &folder, NULL), 0);
+    put(&m, folder, "large", LARGE);
+    put(&m, folder, "other", 10);
+    for (int i = 0; i < ROOT_SLOTS - 2; i++) {
+        snprintf(name, sizeof(name), "F%d", i);
+        put(&m, m.root, name, 0);
+    }
+    assert_int_equal(m.ops->create(m.volume, m.root, "MORE", NODE_FILE, &file, NULL), -ENOSPC);
+    assert_int_equal(medium_settle(m.medium, NULL), 0);
+    recorder_start(recorder);
+    assert_int_equal(m.ops->rename(m.volume, folder, "other", folder, "large", true, NULL), 0);
+    m.ops->node_drop(m.volume, folder, 1);
+    unmount_it(&m);
+    check_volume(recorder, kind);
+    assert_true(recorder_moments(recorder) > 10);
+    for (size_t moment = 0; moment <= recorder_moments(recorder); moment++) {
+        recorder_cut(recorder, moment, (enum recorder_loss)(moment % 4), (unsigned)moment,
+                     recorder_disk(after));
+        check_full_cut(after);
+    }
+    recorder_destroy(after);
+    recorder_destroy(recorder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -554,6 +616,7 @@ int main(void)
         cmocka_unit_test(what_was_removed_stays_while_it_is_held),
         cmocka_unit_test(the_power_may_go_at_any_write),
         cmocka_unit_test(a_large_file_goes_at_once),
+        cmocka_unit_test(a_large_file_goes_at_once_where_the_root_is_full),
         cmocka_unit_test(a_repair_may_be_cut),
         cmocka_unit_test(what_is_read_in_order_is_read_ahead),
         cmocka_unit_test(the_mark_of_being_in_use_is_its_owners),

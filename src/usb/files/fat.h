@@ -114,11 +114,12 @@ struct fat_index; /* of a folder: fat_folder.c */
 struct fat_node {
     struct node node; /* first */
     enum node_type type;
-    uint64_t entry_offset; /* of its short entry on the medium; none for the root */
+    uint64_t entry_offset; /* of its short entry on the medium; 0: it has none */
     uint8_t entry[FAT_ENTRY];
     uint32_t size;         /* bytes, of files */
     uint64_t reserved_end; /* bytes up to which writes were announced */
     bool removed;
+    bool stays; /* of what is removed: its clusters are not free on the medium */
 
     pthread_mutex_t lock; /* the members below, where volume->lock is held to read */
     uint32_t first;       /* cluster; 0: none, or the fixed root */
@@ -353,8 +354,8 @@ int fat_truncate(struct fat_volume *volume, struct fat_node *file, uint64_t size
 /* Whether one update can free all of its clusters. */
 bool fat_frees_at_once(struct fat_volume *volume, const struct fat_node *node);
 /* Frees so much of the chain, from its end on, that the rest can be freed by the update that
- * removes the entry: *ret_left clusters. In memory the node keeps them all. All of its runs are
- * loaded. */
+ * removes the entry, where it has one: *ret_left clusters. In memory the node keeps them all. All
+ * of its runs are loaded. */
 int fat_detach(struct fat_volume *volume, struct fat_node *node, uint32_t *ret_left,
                struct error *err);
 /* Within an update. */

@@ -334,7 +334,8 @@ int fat_detach(struct fat_volume *volume, struct fat_node *node, uint32_t *ret_l
         int r = fat_begin(volume, sectors + 4, err);
         if (r != 0)
             return r;
-        r = medium_write(fat_medium(volume), node->entry_offset, entry, FAT_ENTRY, err);
+        if (node->entry_offset != 0)
+            r = medium_write(fat_medium(volume), node->entry_offset, entry, FAT_ENTRY, err);
         medium_barrier(fat_medium(volume));
         if (r == 0)
             r = end_chain(volume, node, left - part, err);

@@ -4,7 +4,9 @@
  * What one update can free goes with its name. A larger file is parked by that update: it becomes a
  * hidden file of the root folder, so that its name is gone at once and as a whole. Then that one
  * becomes shorter by updates of its own until there is nothing left. Where the power goes
- * meanwhile, the next one to write to the volume goes on.
+ * meanwhile, the next one to write to the volume goes on. Where the root folder is full, nothing
+ * leads to the clusters from that update on, and they are freed by and by: where the power goes,
+ * what is left of them is left to a check.
  */
 #include <errno.h>
 #include <string.h>
@@ -54,11 +56,12 @@ int fat_leave_room(struct fat_volume *volume, struct fat_leaving *leaving,
     bool same = made && beside == volume->root;
     int r = fat_folder_room_beside(volume, volume->root, 1, same ? made->first : 0,
                                    same ? made->count : 0, &parked->first, err);
-    if (r == -ENOSPC) { /* the root folder is full: it becomes shorter under its own name */
-        leaving->parks = false;
-        return fat_detach(volume, leaving->node, &leaving->left, err);
-    }
     leaving->left = 0;
+    if (r == -ENOSPC) {
+        leaving->parks = false;
+        leaving->is_lost = true;
+        return 0;
+    }
     parked->count = 1;
     memcpy(raw, leaving->node->entry, FAT_ENTRY);
     memcpy(raw, PARKED_SHORT, 11);
@@ -110,6 +113,24 @@ static int free_parked(struct fat_volume *volume, struct fat_node *node,
     return 0;
 }
 
+/* Nothing leads to it any more: what cannot be freed now is left to a check. */
+static void free_lost(struct fat_volume *volume, struct fat_node *node)
+{
+    uint32_t left = 0;
+    node->entry_offset = 0;
+    int r = fat_detach(volume, node, &left, NULL);
+    if (r == 0)
+        r = fat_begin(volume, fat_table_most(volume) + 4, NULL);
+    if (r == 0) {
+        r = fat_free_clusters(volume, node, 0, left, NULL);
+        volume->free += left;
+        r = fat_finish(volume, r, NULL);
+        volume->free -= r == 0 ? 0 : left;
+        volume->held += r == 0 ? left : 0;
+    }
+    node->stays = r != 0;
+}
+
 /* The name is gone already: what cannot be freed now is freed when the volume is next written to.
  */
 static void free_what_is_parked(struct fat_volume *volume, struct fat_leaving *leaving)
@@ -122,7 +143,7 @@ static void free_what_is_parked(struct fat_volume *volume, struct fat_leaving *l
     entry.length = parked->length;
     memcpy(leaving->node->entry, parked->raw[0], FAT_ENTRY);
     leaving->node->entry_offset = leaving->parked_offset;
-    free_parked(volume, leaving->node, &entry, NULL);
+    leaving->node->stays = free_parked(volume, leaving->node, &entry, NULL) != 0;
 }
 
 void fat_leave_memory(struct fat_volume *volume, struct fat_node *folder,
@@ -138,6 +159,8 @@ void fat_leave_finish(struct fat_volume *volume, struct fat_leaving *leaving)
 {
     if (leaving->parks)
         free_what_is_parked(volume, leaving);
+    if (leaving->is_lost)
+        free_lost(volume, leaving->node);
     fat_node_drop(volume, leaving->node, 1);
 }
 

@@ -23,6 +23,7 @@ struct fat_leaving {
     struct fat_node *node; /* held */
     uint32_t left;         /* clusters that go with the entry */
     bool parks;            /* none do: the file is parked first */
+    bool is_lost;          /* none do: they are freed when nothing leads to them */
     struct fat_new_entry parked;
     uint64_t parked_offset;
 };

@@ -73,7 +73,7 @@ static void release(struct fat_volume *volume, struct fat_node *node)
         return;
     fat_space_give_back(volume, runs, node->linked);
     runs_cut(runs, node->linked);
-    if (node->removed && node->linked > 0) {
+    if (node->removed && !node->stays && node->linked > 0) {
         fat_space_freed(volume, runs, 0, node->linked, medium_running(fat_medium(volume)),
                         node->type == NODE_FOLDER);
         volume->held -= node->linked;
@@ -82,7 +82,7 @@ static void release(struct fat_volume *volume, struct fat_node *node)
 
 void fat_node_drop(struct fat_volume *volume, struct fat_node *node, uint64_t times)
 {
-    if (!nodes_drop(&volume->nodes, &node->node, times))
+    if (node == volume->root || !nodes_drop(&volume->nodes, &node->node, times))
         return;
     release(volume, node);
     fat_node_free(node);
