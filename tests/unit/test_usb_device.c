@@ -376,6 +376,8 @@ static const struct misbehaviour {
     {"phase-error", 0, 0, 1, 0, false},
     {"phase-error@1+", -EIO, -EIO, 2, 1, false},
     {"phase-error reset-stalls", 0, 0, 1, 1, false},
+    {"csw-first", 0, 0, 0, 0, false},
+    {"csw-first@1+", -EIO, 0, 0, 0, false},
     {"residue-lie", 0, 0, 0, 0, false},
     {"residue-lie@1+", -EIO, -EIO, 0, 0, false},
     {"residue-huge", 0, 0, 1, 0, false},
@@ -405,6 +407,7 @@ static const struct misbehaviour {
     {"descriptor-sense", -EIO, -EIO, 0, 0, false},
     {"aborted", 0, 0, 0, 0, false},
     {"aborted@1+", -EIO, -EIO, 0, 0, false},
+    {"deferred", 0, -EIO, 0, 0, false},
     {"bus-reset", 0, 0, 0, 0, false},
     {"bus-reset@1+", -EIO, -EIO, 0, 0, false},
     {"sense-junk", 0, 0, 0, 0, false},
@@ -517,6 +520,47 @@ static void a_flush_that_wants_data(void **state)
         wait_for(rig, rig->counts.recoveries == 1);
         finish(rig);
     }
+}
+
+/* What a write that was answered as good turns out to be is said by the next flush, whoever the unit
+ * tells first. */
+static void a_write_that_is_lost_fails_the_flush(void **state)
+{
+    static const struct {
+        const char *fault; /* of the second data command */
+        bool write;        /* what that is */
+        int result;
+    } cases[] = {
+        {"deferred@2", false, 0},
+        {"deferred@2", true, -EIO},
+        {"bus-reset@2", false, 0},
+        {"bus-reset@2", true, 0},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct rig *rig = start_ready(NULL, cases[i].fault);
+        struct block_device *disk = disk_of(rig, 0);
+        uint8_t data[512] = {1};
+        assert_int_equal(block_write(disk, 0, 1, data, NULL), 0);
+        assert_int_equal(cases[i].write ? block_write(disk, 1, 1, data, NULL)
+                                        : block_read(disk, 1, 1, data, NULL),
+                         cases[i].result);
+        assert_int_equal(block_flush(disk, NULL), -EIO);
+        assert_int_equal(block_flush(disk, NULL), 0);
+        finish(rig);
+    }
+}
+
+/* Nothing that was not flushed can be gone. */
+static void a_reset_without_writes_fails_no_flush(void **state)
+{
+    struct rig *rig = start_ready(NULL, "bus-reset@2");
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t data[512] = {1};
+    assert_int_equal(block_write(disk, 0, 1, data, NULL), 0);
+    assert_int_equal(block_flush(disk, NULL), 0);
+    assert_int_equal(block_read(disk, 1, 1, data, NULL), 0);
+    assert_int_equal(block_flush(disk, NULL), 0);
+    finish(rig);
 }
 
 static void a_stick_without_the_command_has_no_cache(void **state)
@@ -729,6 +773,8 @@ int main(void)
         cmocka_unit_test(faults_of_a_long_write),
         cmocka_unit_test(a_stick_that_is_pulled_out_answers_everybody),
         cmocka_unit_test(a_flush_that_wants_data),
+        cmocka_unit_test(a_write_that_is_lost_fails_the_flush),
+        cmocka_unit_test(a_reset_without_writes_fails_no_flush),
         cmocka_unit_test(a_stick_without_the_command_has_no_cache),
         cmocka_unit_test(sticks_that_become_ready),
         cmocka_unit_test(sticks_that_do_not),

@@ -47,6 +47,8 @@
     X(CUT_ANSWER, "usbip-cut")              /* half an answer, then the end */                     \
     X(MEDIUM_ERROR, "medium-error")         /* 3/11/00 */                                          \
     X(ABORTED, "aborted")                   /* B/00/06, with all of the data */                    \
+    X(DEFERRED, "deferred")                 /* 3/0C/00 of a write before, in deferred format */    \
+    X(CSW_FIRST, "csw-first")               /* in place of the data of a READ */                   \
     X(BUS_RESET, "bus-reset")               /* UNIT ATTENTION 6/29/00 */                           \
     X(MEDIUM_CHANGE, "medium-change")       /* 6/28/00: zeros from then on */                      \
     X(MEDIUM_GONE, "medium-gone")           /* 2/3A/00 from then on */                             \

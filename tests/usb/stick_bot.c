@@ -75,6 +75,10 @@ static void begin_data(struct stick *stick, bool host_in)
     }
     if (wrong_way)
         stick->status = 2;
+    if (host_in && stick_has(stick, STICK_CSW_FIRST)) {
+        end_command(stick);
+        return;
+    }
     stick->mute |= stick_has(stick, STICK_MUTE_DATA);
     stick->in_data = stick->answer_data;
     stick->in_left = host_in ? size : 0;

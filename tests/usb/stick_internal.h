@@ -22,6 +22,7 @@ struct unit {
     bool attention, absent, started;
     unsigned not_ready; /* answers */
     uint8_t key, code, qualifier;
+    bool deferred;
 };
 
 /* A bulk IN transfer that waits. */

@@ -95,7 +95,7 @@ static void sense(struct stick *stick, struct unit *unit, const uint8_t *cdb)
         put_be64(at + 12, 7);
         answer(stick, 20, cdb[4]);
     } else {
-        at[0] = 0x70;
+        at[0] = unit->deferred ? 0x71 : 0x70;
         at[2] = unit->key;
         at[7] = 10;
         at[12] = unit->code;
@@ -103,6 +103,7 @@ static void sense(struct stick *stick, struct unit *unit, const uint8_t *cdb)
         answer(stick, 18, cdb[4]);
     }
     unit->key = unit->code = unit->qualifier = 0;
+    unit->deferred = false;
 }
 
 static void capacity(struct stick *stick, const uint8_t *cdb, bool sixteen)
@@ -173,6 +174,10 @@ static void medium_fault(struct stick *stick, struct unit *unit)
 {
     if (stick_has(stick, STICK_MEDIUM_ERROR) || stick_has(stick, STICK_DESCRIPTOR_SENSE))
         fail(stick, unit, 3, 0x11, 0);
+    if (stick_has(stick, STICK_DEFERRED)) {
+        unit->deferred = true;
+        fail(stick, unit, 3, 0x0C, 0);
+    }
     if (stick_has(stick, STICK_BUS_RESET))
         fail(stick, unit, 6, 0x29, 0);
     if (stick_has(stick, STICK_MEDIUM_CHANGE)) {

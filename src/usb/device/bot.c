@@ -214,11 +214,16 @@ static const enum event events[] = {
     [USB_BABBLE] = BROKEN,   [USB_FAILED] = BROKEN,  [USB_GONE] = GONE,
 };
 
+static bool is_csw(const struct bot *bot, const uint8_t *csw, uint32_t size)
+{
+    return size == CSW_SIZE && memcmp(csw, "USBS", 4) == 0 && get_le32(csw + 4) == bot->tag;
+}
+
 /* 6.3: valid and meaningful. */
 static enum event look_at_csw(const struct bot *bot, const uint8_t *csw, uint32_t size)
 {
     uint32_t residue = get_le32(csw + 8);
-    if (size != CSW_SIZE || memcmp(csw, "USBS", 4) != 0 || get_le32(csw + 4) != bot->tag)
+    if (!is_csw(bot, csw, size))
         return BROKEN;
     if (csw[12] == 2)
         return PHASE_ERROR;
@@ -259,10 +264,23 @@ static void cbw_done(struct usb_transfer *transfer)
         end_phase(bot);
 }
 
+static void catch_csw(struct bot *bot, const struct usb_transfer *transfer)
+{
+    memcpy(bot->csw_data, transfer->data, CSW_SIZE);
+    bot->csw_caught = bot->data_short = true;
+}
+
+/* Some send it in place of all of the data. */
+static bool is_csw_instead(const struct bot *bot, const struct usb_transfer *transfer)
+{
+    return bot->current->direction == USB_DATA_IN && bot->current->moved == 0 &&
+           transfer->status == USB_DONE && transfer->actual < transfer->length &&
+           is_csw(bot, transfer->data, transfer->actual);
+}
+
 /* Behind a short one there may only be the CSW. */
 static void look_behind(struct bot *bot, const struct usb_transfer *transfer)
 {
-    const uint8_t *data = transfer->data;
     if (transfer->actual == 0 && transfer->status == USB_STALLED)
         bot->worst = bot->worst ? bot->worst : STALLED;
     else if (transfer->status == USB_TIMED_OUT || transfer->status == USB_GONE)
@@ -271,10 +289,8 @@ static void look_behind(struct bot *bot, const struct usb_transfer *transfer)
         return;
     else if (transfer->actual != CSW_SIZE || bot->csw_caught)
         note(bot, BROKEN);
-    else {
-        memcpy(bot->csw_data, data, CSW_SIZE);
-        bot->csw_caught = true;
-    }
+    else
+        catch_csw(bot, transfer);
 }
 
 static void give_data(struct bot *bot);
@@ -286,6 +302,9 @@ static void data_done(struct usb_transfer *transfer)
     bot->open--;
     if (bot->data_short) {
         look_behind(bot, transfer);
+    } else if (is_csw_instead(bot, transfer)) {
+        catch_csw(bot, transfer);
+        cancel_data(bot);
     } else if (!is_ours(bot, transfer)) {
         bot->current->moved += transfer->actual;
         if (transfer->status != USB_DONE) {

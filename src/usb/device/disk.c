@@ -98,7 +98,7 @@ void disk_take(struct disk *disk)
         } else if (unit->eject) {
             answer(request, -ENOMEDIUM);
         } else if (request->operation == BLOCK_FLUSH && unit->cannot_flush) {
-            answer(request, 0);
+            answer(request, requests_flushed(unit));
         } else {
             *unit->last = request;
             unit->last = &request->next;
@@ -121,6 +121,13 @@ void requests_answer(struct unit *unit, int result)
 {
     while (unit->first)
         answer_first(unit, result);
+}
+
+int requests_flushed(struct unit *unit)
+{
+    int r = unit->write_lost ? -EIO : 0;
+    unit->unflushed = unit->write_lost = false;
+    return r;
 }
 
 /* Sectors that one command may be about. */
@@ -193,8 +200,26 @@ static void moved(struct unit *unit, const struct usb_command *command)
     unit->progress += unit->moving;
     unit->tries = unit->attentions = 0;
     unit->patience_end = 0;
-    if (request->operation == BLOCK_FLUSH || unit->progress == request->count)
+    unit->unflushed |= request->operation == BLOCK_WRITE && unit->facts.caching;
+    if (request->operation == BLOCK_FLUSH)
+        answer_first(unit, requests_flushed(unit));
+    else if (unit->progress == request->count)
         answer_first(unit, 0);
+}
+
+/* A read has nothing to do with it. */
+static void write_lost(struct unit *unit)
+{
+    switch (unit->first->operation) {
+    case BLOCK_READ:
+        try_again(unit, &unit->attentions, ATTENTIONS, -EIO);
+        break;
+    case BLOCK_FLUSH:
+        answer_first(unit, requests_flushed(unit));
+        break;
+    default: /* the next flush says so, too */
+        answer_first(unit, -EIO);
+    }
 }
 
 static void refused(struct unit *unit)
@@ -202,7 +227,7 @@ static void refused(struct unit *unit)
     switch (unit->first->operation) {
     case BLOCK_FLUSH: /* no cache that it would know of */
         unit->cannot_flush = true;
-        answer_first(unit, 0);
+        answer_first(unit, requests_flushed(unit));
         break;
     case BLOCK_DISCARD:
         answer_first(unit, -EOPNOTSUPP);
@@ -220,6 +245,7 @@ void requests_done(struct unit *unit, const struct usb_command *command, enum ve
         moved(unit, command);
         break;
     case VERDICT_AGAIN:
+    case VERDICT_RESET:
         try_again(unit, &unit->attentions, ATTENTIONS, -EIO);
         break;
     case VERDICT_LOST:
@@ -246,6 +272,9 @@ void requests_done(struct unit *unit, const struct usb_command *command, enum ve
         break;
     case VERDICT_REFUSED:
         refused(unit);
+        break;
+    case VERDICT_WRITE_LOST:
+        write_lost(unit);
         break;
     case VERDICT_ERROR:
         answer_first(unit, -EIO);

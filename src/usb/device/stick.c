@@ -28,7 +28,13 @@ uint32_t stick_moved(const struct usb_stick *stick, const struct usb_command *co
 }
 
 /* SPC-4, annex on codes. */
-enum { CODE_NOT_READY = 0x04, CODE_CHANGED = 0x28, CODE_NO_MEDIUM = 0x3A, WANTS_START = 2 };
+enum {
+    CODE_NOT_READY = 0x04,
+    CODE_CHANGED = 0x28,
+    CODE_RESET = 0x29,
+    CODE_NO_MEDIUM = 0x3A,
+    WANTS_START = 2,
+};
 
 static enum verdict judge_sense(const struct scsi_sense *sense)
 {
@@ -44,7 +50,9 @@ static enum verdict judge_sense(const struct scsi_sense *sense)
     case SCSI_ILLEGAL_REQUEST:
         return VERDICT_REFUSED;
     case SCSI_UNIT_ATTENTION:
-        return sense->code == CODE_CHANGED ? VERDICT_CHANGED : VERDICT_AGAIN;
+        return sense->code == CODE_CHANGED ? VERDICT_CHANGED
+               : sense->code == CODE_RESET ? VERDICT_RESET
+                                           : VERDICT_AGAIN;
     case SCSI_DATA_PROTECT:
         return VERDICT_PROTECTED;
     case SCSI_MEDIUM_ERROR:
@@ -66,7 +74,7 @@ static enum verdict judge(const struct usb_command *command)
         !scsi_parse_sense(command->sense, command->sense_size, &sense))
         return VERDICT_LOST;
     /* A write before this one has failed, and nobody was told. */
-    return sense.deferred ? VERDICT_ERROR : judge_sense(&sense);
+    return sense.deferred ? VERDICT_WRITE_LOST : judge_sense(&sense);
 }
 
 static void lose(struct usb_stick *stick)

@@ -61,6 +61,7 @@ struct unit {
     int64_t due;          /* no command before; milliseconds */
     int64_t patience_end; /* 0: it is not waited for */
     unsigned tries, attentions;
+    unsigned changes; /* of the medium, since it was ready */
     bool wants_start, ejected;
 
     /* What it said. */
@@ -69,6 +70,8 @@ struct unit {
     struct scsi_limits limits;
     struct scsi_provisioning provisioning;
     bool modes_known, cannot_flush;
+    bool unflushed;  /* something was written since the last flush */
+    bool write_lost; /* ... and is not there: the next flush says so */
 
     struct disk *disk; /* of the medium that is in it; NULL: none */
     struct block_request *first, **last;
@@ -102,6 +105,8 @@ struct usb_stick {
 enum verdict {
     VERDICT_GOOD,
     VERDICT_AGAIN, /* at once: UNIT ATTENTION */
+    VERDICT_RESET, /* the same, and what its cache had may be gone */
+    VERDICT_WRITE_LOST, /* this command was not done, since a write before it has failed */
     VERDICT_LOST,  /* on its way, or aborted */
     VERDICT_LATE,
     VERDICT_WAIT, /* it becomes ready */
@@ -131,6 +136,8 @@ void requests_word(struct unit *unit, struct usb_command *command);
 void requests_done(struct unit *unit, const struct usb_command *command, enum verdict verdict,
                    int64_t now);
 void requests_answer(struct unit *unit, int result); /* all of them */
+/* What a flush is answered that the unit says is done. */
+int requests_flushed(struct unit *unit);
 
 /* stick.c: whether all of a command's data came or went. */
 uint32_t stick_moved(const struct usb_stick *stick, const struct usb_command *command);

@@ -26,7 +26,7 @@ static void set_state(struct unit *unit, enum usb_unit_state state, const char *
     unit->facts.state = state;
     snprintf(unit->facts.error, sizeof(unit->facts.error), "%s", why);
     unit->due = state == USB_UNIT_EMPTY ? clock_milliseconds() + unit->stick->options.look_ms : 0;
-    unit->tries = unit->attentions = 0;
+    unit->tries = unit->attentions = unit->changes = 0;
     unit->patience_end = 0;
     if (changed)
         tell(unit);
@@ -64,7 +64,8 @@ static int take_inquiry(struct unit *unit, const uint8_t *data, size_t size)
     struct usb_unit_facts *facts = &unit->facts;
     struct scsi_inquiry inquiry;
     /* Some say of every command that nothing of it came, and it did. */
-    unit->stick->residue_lies |= unit->stick->command.residue > 0 && size == SCSI_INQUIRY_SIZE;
+    unit->stick->residue_lies |=
+        unit->stick->command.residue == SCSI_INQUIRY_SIZE && size == SCSI_INQUIRY_SIZE;
     if (scsi_parse_inquiry(data, size, &inquiry) != 0)
         return -EPROTO;
     if (inquiry.qualifier != 0)
@@ -255,6 +256,7 @@ static void forget_medium(struct unit *unit)
     unit->facts.caching = true;
     unit->facts.discards = false;
     unit->modes_known = unit->cannot_flush = false;
+    unit->unflushed = unit->write_lost = false;
     unit->pages = 0;
     unit->limits = (struct scsi_limits){0};
     unit->provisioning = (struct scsi_provisioning){0};
@@ -305,6 +307,15 @@ static void taken(struct unit *unit, const struct usb_command *command)
         next_step(unit);
 }
 
+/* What was asked of the one before is not true of this one. */
+static void medium_changed(struct unit *unit)
+{
+    if (++unit->changes >= ATTENTIONS)
+        give_up(unit, "the medium changes again and again");
+    else if (unit->step > STEP_READY)
+        unit->step = STEP_READY;
+}
+
 static void step_done(struct unit *unit, const struct usb_command *command, enum verdict verdict,
                       int64_t now)
 {
@@ -313,9 +324,13 @@ static void step_done(struct unit *unit, const struct usb_command *command, enum
         taken(unit, command);
         break;
     case VERDICT_AGAIN:
-    case VERDICT_CHANGED:
+    case VERDICT_RESET:
+    case VERDICT_WRITE_LOST:
         if (++unit->attentions >= ATTENTIONS)
             step_failed(unit, "it wants attention again and again");
+        break;
+    case VERDICT_CHANGED:
+        medium_changed(unit);
         break;
     case VERDICT_LOST:
     case VERDICT_LATE:
@@ -359,10 +374,15 @@ static void word_eject(struct unit *unit, struct usb_command *command)
 /* Only what became of the flush counts. */
 static void eject_done(struct unit *unit, enum verdict verdict)
 {
-    if (verdict == VERDICT_AGAIN && ++unit->attentions < ATTENTIONS)
+    bool again = verdict == VERDICT_AGAIN || verdict == VERDICT_RESET;
+    bool lost = verdict == VERDICT_LOST || verdict == VERDICT_LATE;
+    if ((again && ++unit->attentions < ATTENTIONS) || (lost && ++unit->tries < TRIES))
         return;
     if (unit->eject == EJECT_FLUSH && verdict != VERDICT_GOOD && verdict != VERDICT_REFUSED)
         unit->eject_result = -EIO;
+    if (unit->eject == EJECT_FLUSH && requests_flushed(unit) != 0)
+        unit->eject_result = -EIO;
+    unit->tries = unit->attentions = 0;
     if (unit->eject++ < EJECT_STOP)
         return;
     unit->eject = EJECT_NONE;
@@ -416,9 +436,17 @@ enum work unit_word(struct unit *unit, struct usb_command *command, int64_t now)
     return WORK_LOOK;
 }
 
+/* Whatever it is told with: of writes that were answered as good, some are not there. */
+static void note_lost_writes(struct unit *unit, enum verdict verdict)
+{
+    unit->write_lost |= unit->disk && (verdict == VERDICT_WRITE_LOST ||
+                                       (verdict == VERDICT_RESET && unit->unflushed));
+}
+
 void unit_done(struct unit *unit, enum work work, const struct usb_command *command,
                enum verdict verdict, int64_t now)
 {
+    note_lost_writes(unit, verdict);
     switch (work) {
     case WORK_NONE:
         break;
