@@ -127,6 +127,33 @@ static void readers_find_their_blocks_while_others_evict(void **state)
     recorder_destroy(recorder);
 }
 
+static atomic_uint device_memories;
+
+static void *count_memory(struct block_device *device, size_t size)
+{
+    atomic_fetch_add(&device_memories, 1);
+    return NULL;
+}
+
+/* A device has few of them, which content and the journal need. */
+static void kept_blocks_take_none_of_the_devices_memory(void **state)
+{
+    struct recorder *recorder = recorder_create(512, 64 * 8);
+    struct block_device *device = recorder_device(recorder);
+    struct block_device_ops ops = *device->ops;
+    struct cache *cache = cache_create(device, 64 * CACHE_BLOCK);
+    struct cached *block;
+    ops.buffer_alloc = count_memory;
+    device->ops = &ops;
+    for (uint64_t i = 0; i < 64; i++) {
+        assert_int_equal(cache_get(cache, i, &block, NULL), 0);
+        cache_put(block);
+    }
+    assert_int_equal(atomic_load(&device_memories), 0);
+    cache_destroy(cache);
+    recorder_destroy(recorder);
+}
+
 static void a_block_that_cannot_be_read_is_asked_for_again(void **state)
 {
     struct recorder *recorder = recorder_create(512, 64);
@@ -745,6 +772,7 @@ int main(void)
         cmocka_unit_test(requests_beyond_the_end_do_not_reach_the_device),
         cmocka_unit_test(a_file_is_a_device),
         cmocka_unit_test(readers_find_their_blocks_while_others_evict),
+        cmocka_unit_test(kept_blocks_take_none_of_the_devices_memory),
         cmocka_unit_test(a_block_that_cannot_be_read_is_asked_for_again),
         cmocka_unit_test(an_aborted_update_was_never_there),
         cmocka_unit_test(the_power_may_go_at_any_write),

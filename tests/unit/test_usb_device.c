@@ -82,6 +82,31 @@ static void look(struct rig *rig)
     pthread_cond_broadcast(&rig->changed);
 }
 
+/* A machine that has memory for some transfers only. */
+static struct usb_transport_ops scarce_ops;
+static int (*submit_really)(struct usb_transport *transport, struct usb_transfer *transfer);
+static atomic_uint cbws, data_transfers;
+
+static int submit_sometimes(struct usb_transport *transport, struct usb_transfer *transfer)
+{
+    bool bulk = transfer->endpoint & 0x0F;
+    if (bulk && transfer->length == 31 && atomic_fetch_add(&cbws, 1) % 5 == 4)
+        return -ENOMEM;
+    if (bulk && transfer->length > 31 && atomic_fetch_add(&data_transfers, 1) % 3 == 0)
+        return -ENOMEM;
+    return submit_really(transport, transfer);
+}
+
+static void make_scarce(struct usb_transport *transport)
+{
+    scarce_ops = *transport->ops;
+    submit_really = scarce_ops.submit;
+    scarce_ops.submit = submit_sometimes;
+    transport->ops = &scarce_ops;
+}
+
+static bool memory_is_scarce; /* for those that are started next */
+
 static void *run_device(void *data)
 {
     struct rig *rig = data;
@@ -89,6 +114,8 @@ static void *run_device(void *data)
     struct usb_stick *stick = NULL;
     struct error err = ERROR_INIT;
     int r = usb_usbip_open(rig->fds[0], "1-1", 1000, &transport, &err);
+    if (r == 0 && memory_is_scarce)
+        make_scarce(transport);
     if (r == 0)
         r = usb_stick_open(transport, &quick, NULL, NULL, &stick, &err);
     pthread_mutex_lock(&rig->lock);
@@ -251,6 +278,26 @@ static void a_long_request_is_several_commands(void **state)
         data[i] = (uint8_t)(i / 512 + 3);
     assert_int_equal(block_write(disk, 0, SECTORS, data, NULL), 0);
     assert_memory_equal(data, stick_disk(rig->model), size);
+    free(data);
+    finish(rig);
+}
+
+static void a_machine_short_of_memory_does_it_with_fewer_transfers(void **state)
+{
+    memory_is_scarce = true;
+    struct rig *rig = start_ready(NULL, "");
+    memory_is_scarce = false;
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t *data = xmalloc(BIG);
+    assert_int_equal(block_read(disk, 0, BIG / 512, data, NULL), 0);
+    assert_memory_equal(data, stick_disk(rig->model), BIG);
+    memset(data, 0x5C, BIG);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(block_write(disk, 0, BIG / 512, data, NULL), 0);
+    assert_memory_equal(data, stick_disk(rig->model), BIG);
+    assert_int_equal(unit_of(rig, 0).state, USB_UNIT_READY);
+    assert_int_equal(counts_of(rig).recoveries, 0);
+    assert_true(atomic_load(&cbws) > 10);
     free(data);
     finish(rig);
 }
@@ -688,9 +735,9 @@ static void a_medium_that_is_taken_out_is_noticed(void **state)
     finish(rig);
 }
 
-static void ejecting_flushes_and_stops(void **state)
+static void eject_once(const char *fault, unsigned flushes)
 {
-    struct rig *rig = start_ready(NULL, "");
+    struct rig *rig = start_ready(NULL, fault);
     struct block_device *disk = disk_of(rig, 0);
     uint8_t data[512] = {1};
     assert_int_equal(block_write(disk, 0, 1, data, NULL), 0);
@@ -702,7 +749,30 @@ static void ejecting_flushes_and_stops(void **state)
     assert_int_equal(rig->ejected, 0);
     assert_int_equal(block_read(disk, 0, 1, data, NULL), -ENOMEDIUM);
     struct stick_counts counts = stick_counts(rig->model);
-    assert_true(counts.flushes == 1 && counts.allows == 1 && counts.stops == 1);
+    assert_true(counts.flushes == flushes && counts.allows == 1 && counts.stops == 1);
+    finish(rig);
+}
+
+static void ejecting_flushes_and_stops(void **state)
+{
+    eject_once("", 1);
+    eject_once("sync-lost", 2);
+}
+
+/* Half as large as it said first. */
+static void a_medium_that_changes_while_it_is_asked_is_asked_anew(void **state)
+{
+    struct rig *rig = start_ready(NULL, "change-early");
+    assert_int_equal(disk_of(rig, 0)->sectors, SECTORS / 2);
+    finish(rig);
+}
+
+/* Of a device that pads INQUIRY as it may, the residue of a WRITE counts. */
+static void a_padded_inquiry_is_no_lie(void **state)
+{
+    struct rig *rig = start_ready(NULL, "inquiry-padded residue-lie@1+");
+    uint8_t data[1024] = {1};
+    assert_int_equal(block_write(disk_of(rig, 0), 0, 2, data, NULL), -EIO);
     finish(rig);
 }
 
@@ -761,6 +831,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_stick_becomes_a_disk),
         cmocka_unit_test(a_long_request_is_several_commands),
+        cmocka_unit_test(a_machine_short_of_memory_does_it_with_fewer_transfers),
         cmocka_unit_test(sectors_of_4096_bytes),
         cmocka_unit_test(beyond_two_tebibytes),
         cmocka_unit_test(units_are_served_in_turn),
@@ -782,6 +853,8 @@ int main(void)
         cmocka_unit_test(descriptors_and_answers_of_chance),
         cmocka_unit_test(another_medium_is_another_disk),
         cmocka_unit_test(a_medium_that_is_taken_out_is_noticed),
+        cmocka_unit_test(a_medium_that_changes_while_it_is_asked_is_asked_anew),
+        cmocka_unit_test(a_padded_inquiry_is_no_lie),
         cmocka_unit_test(ejecting_flushes_and_stops),
         cmocka_unit_test(closing_answers_what_is_under_way),
         cmocka_unit_test(a_server_that_is_none_is_refused),

@@ -68,6 +68,9 @@
     X(CAPACITY_SHORT, "capacity-short") /* 5 bytes of answer */                                    \
     X(NO_MODES, "no-modes")             /* MODE SENSE is refused */                                \
     X(NO_SYNC, "no-sync")               /* SYNCHRONIZE CACHE is refused */                         \
+    X(SYNC_LOST, "sync-lost")           /* the first SYNCHRONIZE CACHE is aborted */               \
+    X(CHANGE_EARLY, "change-early")     /* 6/28/00 to MODE SENSE once: half as large from then */  \
+    X(INQUIRY_PADDED, "inquiry-padded") /* INQUIRY's residue is 5, though all came */              \
     X(INQUIRY_STALLS, "inquiry-stalls")                                                            \
     X(INQUIRY_JUNK, "inquiry-junk")                                                                \
     X(LUN_STALLS, "lun-stalls")     /* GET MAX LUN, as sticks of one unit may */                   \

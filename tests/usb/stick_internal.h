@@ -45,7 +45,7 @@ struct stick {
     struct fault faults[STICK_FAULT_COUNT];
     struct unit units[UNITS_MAX];
     struct stick_counts counts;
-    bool configured, wedged, dead, ended, changed;
+    bool configured, wedged, dead, ended, changed, changed_early;
 
     /* Bulk-only transport. */
     enum phase phase;

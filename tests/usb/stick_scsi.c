@@ -132,6 +132,12 @@ static void capacity(struct stick *stick, const uint8_t *cdb, bool sixteen)
 
 static void modes(struct stick *stick, struct unit *unit, const uint8_t *cdb, bool ten)
 {
+    if (stick_has(stick, STICK_CHANGE_EARLY) && !stick->changed_early) {
+        stick->changed_early = true;
+        stick->options.sectors /= 2;
+        fail(stick, unit, 6, 0x28, 0);
+        return;
+    }
     uint8_t *at = stick->answer;
     uint8_t protected = stick->options.read_only ? 0x80 : 0;
     uint8_t page = cdb[2] & 0x3F;
@@ -281,6 +287,8 @@ static void medium_command(struct stick *stick, struct unit *unit, const uint8_t
         stick_keep(stick);
         if (stick_has(stick, STICK_NO_SYNC))
             fail(stick, unit, 5, 0x20, 0);
+        else if (stick_has(stick, STICK_SYNC_LOST) && stick->counts.flushes == 1)
+            fail(stick, unit, 0x0B, 0, 6);
         break;
     case 0x42: /* UNMAP: its data say what */
         stick->out_size = get_be16(cdb + 7);

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <base/alloc.h>
@@ -71,7 +72,7 @@ void cache_destroy(struct cache *cache)
         pthread_cond_wait(&cache->brought, &cache->lock);
     pthread_mutex_unlock(&cache->lock);
     for (size_t i = 0; i < cache->count; i++) {
-        block_buffer_free(cache->device, cache->entries[i]->data, CACHE_BLOCK);
+        free(cache->entries[i]->data);
         free(cache->entries[i]);
     }
     pthread_mutex_destroy(&cache->lock);
@@ -184,7 +185,10 @@ static struct cached *evict(struct cache *cache)
 static struct cached *grow(struct cache *cache)
 {
     struct cached *cached = xnew(struct cached);
-    cached->data = block_buffer_alloc(cache->device, CACHE_BLOCK);
+    /* Devices have few pieces of memory of their own: these are for what is moved all the time. */
+    cached->data = aligned_alloc(CACHE_BLOCK, CACHE_BLOCK);
+    if (!cached->data)
+        abort();
     cache->entries[cache->count++] = cached;
     return cached;
 }

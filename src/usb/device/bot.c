@@ -45,6 +45,7 @@ enum event {
     FAILED,
     PHASE_ERROR,
     EMPTY, /* a packet of no bytes instead of a CSW */
+    NO_MEMORY, /* nothing was sent */
     BROKEN,
     LATE,
     GONE,
@@ -88,6 +89,7 @@ static enum event end_failed(struct bot *bot);
 static enum event recover(struct bot *bot);
 static enum event recover_late(struct bot *bot);
 static enum event end_gone(struct bot *bot);
+static enum event end_no_memory(struct bot *bot);
 
 /* Figures 1 and 2. What is not in the table does not happen in that state. */
 static const struct transition transitions[STATES][EVENTS] =
@@ -103,6 +105,7 @@ static const struct transition transitions[STATES][EVENTS] =
                 [PASSED] = {READY, end_good},
                 [FAILED] = {SENSE_DATA, ask_sense},
                 [PHASE_ERROR] = {READY, recover},
+                [NO_MEMORY] = {READY, end_no_memory},
                 [BROKEN] = {READY, recover},
                 [LATE] = {READY, recover_late},
                 [GONE] = {UNCONNECTED, end_gone},
@@ -137,6 +140,7 @@ static const struct transition transitions[STATES][EVENTS] =
                 [PASSED] = {READY, end_failed},
                 [FAILED] = {READY, end_failed},
                 [PHASE_ERROR] = {READY, recover},
+                [NO_MEMORY] = {READY, end_no_memory},
                 [BROKEN] = {READY, recover},
                 [LATE] = {READY, recover_late},
                 [GONE] = {UNCONNECTED, end_gone},
@@ -176,16 +180,16 @@ static void happens(struct bot *bot, enum event event)
 
 /* Transfers. */
 
-static bool submit(struct bot *bot, struct usb_transfer *transfer)
+/* NOTHING: it is under way. */
+static enum event submit(struct bot *bot, struct usb_transfer *transfer)
 {
     transfer->timeout_ms = bot->current->timeout_ms;
     transfer->owner = bot;
-    if (usb_transport_submit(bot->transport, transfer) != 0) {
-        bot->worst = GONE;
-        return false;
-    }
+    int r = usb_transport_submit(bot->transport, transfer);
+    if (r != 0)
+        return r == -ENODEV ? GONE : r == -ENOMEM ? NO_MEMORY : BROKEN;
     bot->open++;
-    return true;
+    return NOTHING;
 }
 
 static void cancel_data(struct bot *bot)
@@ -244,6 +248,8 @@ static void end_phase(struct bot *bot)
         happens(bot, MOVED);
 }
 
+static void give_data(struct bot *bot);
+
 /* Cancelled, since another had come to a bad end. */
 static bool is_ours(const struct bot *bot, const struct usb_transfer *transfer)
 {
@@ -260,6 +266,8 @@ static void cbw_done(struct usb_transfer *transfer)
         note(bot, events[transfer->status]);
     else if (transfer->status == USB_DONE && transfer->actual != CBW_SIZE)
         note(bot, BROKEN);
+    if (bot->worst == NOTHING && !bot->data_short)
+        give_data(bot); /* what there was no memory for */
     if (bot->open == 0)
         end_phase(bot);
 }
@@ -292,8 +300,6 @@ static void look_behind(struct bot *bot, const struct usb_transfer *transfer)
     else
         catch_csw(bot, transfer);
 }
-
-static void give_data(struct bot *bot);
 
 static void data_done(struct usb_transfer *transfer)
 {
@@ -337,8 +343,13 @@ static void give_data(struct bot *bot)
         transfer->length =
             left < bot->transport->max_transfer ? left : bot->transport->max_transfer;
         transfer->done = data_done;
-        if (!submit(bot, transfer)) {
-            cancel_all(bot);
+        enum event event = submit(bot, transfer);
+        if (event != NOTHING)
+            transfer->done = NULL;
+        if (event == NO_MEMORY && bot->open > 0)
+            break; /* when one of these has ended there may be some */
+        if (event != NOTHING) {
+            note(bot, event == NO_MEMORY ? BROKEN : event);
             return;
         }
         bot->data_given += transfer->length;
@@ -398,8 +409,9 @@ static enum event send_command(struct bot *bot)
     bot->counts.commands++;
     for (int i = 0; i < DEPTH; i++)
         bot->data[i].done = NULL;
-    if (!submit(bot, &bot->cbw))
-        return GONE;
+    enum event event = submit(bot, &bot->cbw);
+    if (event != NOTHING)
+        return event;
     give_data(bot);
     return NOTHING;
 }
@@ -407,8 +419,9 @@ static enum event send_command(struct bot *bot)
 static enum event ask_status(struct bot *bot)
 {
     memset(bot->csw_data, 0, CSW_SIZE);
-    if (!submit(bot, &bot->csw))
-        return GONE;
+    enum event event = submit(bot, &bot->csw);
+    if (event != NOTHING)
+        return event == NO_MEMORY ? BROKEN : event;
     usb_transport_flush(bot->transport);
     return NOTHING;
 }
@@ -462,6 +475,11 @@ static enum event end_failed(struct bot *bot)
     bot->command->sense_size = (uint8_t)bot->sense.moved;
     memcpy(bot->command->sense, bot->sense_data, bot->sense.moved);
     return end(bot, USB_COMMAND_FAILED);
+}
+
+static enum event end_no_memory(struct bot *bot)
+{
+    return end(bot, USB_COMMAND_NO_MEMORY);
 }
 
 static enum event end_gone(struct bot *bot)

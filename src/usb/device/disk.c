@@ -29,8 +29,10 @@ static void destroy(struct block_device *device)
 {
     struct disk *disk = (struct disk *)device;
     struct usb_stick *stick = disk->unit->stick;
-    atomic_store(&disk->returned, true);
+    pthread_mutex_lock(&stick->returning);
+    disk->returned = true;
     usb_stick_wake(stick);
+    pthread_mutex_unlock(&stick->returning);
 }
 
 static const struct block_device_ops disk_ops = {

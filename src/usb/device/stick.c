@@ -70,6 +70,8 @@ static enum verdict judge(const struct usb_command *command)
         return VERDICT_GOOD;
     if (command->outcome == USB_COMMAND_LATE)
         return VERDICT_LATE;
+    if (command->outcome == USB_COMMAND_NO_MEMORY)
+        return VERDICT_WAIT;
     if (command->outcome != USB_COMMAND_FAILED ||
         !scsi_parse_sense(command->sense, command->sense_size, &sense))
         return VERDICT_LOST;
@@ -139,15 +141,16 @@ static int next_timeout(const struct usb_stick *stick, int timeout_ms)
 /* Disks that were given back. */
 static void free_returned(struct usb_stick *stick)
 {
+    pthread_mutex_lock(&stick->returning);
     for (struct disk *next, *disk = stick->disks; disk; disk = next) {
         next = disk->next;
-        if (!atomic_load(&disk->returned))
+        if (!disk->returned)
             continue;
-        atomic_store(&disk->returned, false);
-        disk->given = false;
+        disk->returned = disk->given = false;
         if (disk->unit->disk != disk)
             disk_free(disk);
     }
+    pthread_mutex_unlock(&stick->returning);
 }
 
 static void look_at(struct usb_stick *stick, void *source)
@@ -265,6 +268,7 @@ static void free_stick(struct usb_stick *stick)
         close(stick->epoll);
     if (stick->wake >= 0)
         close(stick->wake);
+    pthread_mutex_destroy(&stick->returning);
     free(stick->answer);
     free(stick);
 }
@@ -279,6 +283,7 @@ int usb_stick_open(struct usb_transport *transport, const struct usb_stick_optio
     stick->data = data;
     stick->epoll = stick->wake = -1;
     stick->answer = xmalloc(ANSWER_SIZE);
+    pthread_mutex_init(&stick->returning, NULL);
     set_options(stick, options);
     int r = begin(stick, err);
     if (r != 0) {
@@ -302,6 +307,8 @@ void usb_stick_close(struct usb_stick *stick)
         usb_transport_dispatch(stick->transport);
     }
     lose(stick);
+    pthread_mutex_lock(&stick->returning); /* whoever gives a disk back has done so */
+    pthread_mutex_unlock(&stick->returning);
     for (struct disk *disk = stick->disks; disk; disk = disk->next)
         disk_take(disk);
     if (!gone)

@@ -3,6 +3,7 @@
 #ifndef USB_STICK_H
 #define USB_STICK_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include <block/queue.h>
@@ -49,7 +50,7 @@ struct disk {
     struct block_queue queue;
     bool given; /* somebody has it */
     int gone;   /* what requests are answered; 0: it is there */
-    atomic_bool returned;
+    bool returned; /* the stick's `returning` is held */
     struct disk *next;
 };
 
@@ -90,6 +91,7 @@ struct usb_stick {
     usb_unit_changed changed;
     void *data;
     int epoll, wake;
+    pthread_mutex_t returning; /* who gives a disk back has the stick until that is done */
     bool gone, residue_lies;
     struct unit units[UNITS_MAX];
     unsigned next; /* unit whose turn it is */

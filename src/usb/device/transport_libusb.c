@@ -137,7 +137,7 @@ static int submit(struct usb_transport *transport, struct usb_transfer *transfer
         if (control)
             free(handle->buffer);
         libusb_free_transfer(handle);
-        return errno_of(r) == -ENOMEM ? -ENOMEM : -ENODEV;
+        return errno_of(r);
     }
     transfer->backend = handle; /* its end comes from within collect() only */
     transfer->deadline = transfer->timeout_ms ? clock_milliseconds() + transfer->timeout_ms : 0;

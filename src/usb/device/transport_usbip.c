@@ -304,7 +304,7 @@ static bool take_submitted(struct usbip *usbip, const uint8_t *header)
 static bool take_unlinked(struct usbip *usbip, const uint8_t *header)
 {
     uint32_t number = get_be32(header + 4);
-    if (usbip->unlinks == 0)
+    if (usbip->unlinks == 0 || number == 0) /* which is no request's */
         return false;
     usbip->unlinks--;
     for (struct pending *pending = usbip->pendings; pending; pending = pending->next) {

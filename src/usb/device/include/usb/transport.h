@@ -69,7 +69,8 @@ struct usb_transport_ops {
     const char *name;
 
     /* Takes the transfer; it ends once, whatever happens, those of one endpoint in order. It may be
-     * put aside until flush. 0 or -errno (nothing was taken): -ENODEV, -ENOMEM. */
+     * put aside until flush. 0 or -errno (nothing was taken): -ENODEV; -ENOMEM, which others that
+     * end may change; -EIO and others. */
     int (*submit)(struct usb_transport *transport, struct usb_transfer *transfer);
 
     /* Asks for its end, which still comes; bounded, however deaf the device is. */
