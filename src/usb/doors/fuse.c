@@ -327,10 +327,20 @@ static int watch(const struct fuse_door *door)
     return poll;
 }
 
+/* Not of medium_buffer(): FUSE takes the pages of what it copies to and from, and memory that usbfs
+ * has mapped (VM_PFNMAP) has none that can be taken: EFAULT. */
+static uint8_t *new_memory(void)
+{
+    void *memory;
+    if (posix_memalign(&memory, PAGE, MEMORY) != 0)
+        abort();
+    return memory;
+}
+
 static void *work(void *data)
 {
     struct fuse_door *door = data;
-    uint8_t *memory = medium_buffer(door->volume->medium, MEMORY);
+    _cleanup_free_ uint8_t *memory = new_memory();
     struct door_thread thread = {
         .door = door,
         .memory = memory + PAGE - BEFORE_CONTENT,
@@ -351,7 +361,6 @@ static void *work(void *data)
         end_threads(door);
     }
     close(poll);
-    medium_buffer_free(door->volume->medium, memory, MEMORY);
     return NULL;
 }
 
