@@ -419,10 +419,11 @@ class _Fixtures:
     def take_back(self, failed):
         complaints = []
         for instance in self.instances:
-            complaints += instance.remove()
             log = instance.run_folder / "cloched.log"
-            if (failed or complaints) and log.exists():
-                note(f"--- {log}\n{_shorten(log.read_text(errors='replace'), 8000)}")
+            text = log.read_text(errors="replace") if log.exists() else ""
+            complaints += instance.remove()
+            if (failed or complaints) and text:
+                note(f"--- {log}\n{_shorten(text, 8000)}")
         if self.folder:
             if failed and os.environ.get("CLOCHE_TEST_KEEP"):
                 note(f"kept: {self.folder}")
