@@ -107,6 +107,7 @@ def read_small(folder):
 def remove_small(folder):
     for path in (folder / "small").iterdir():
         path.unlink()
+    (folder / "small").rmdir()
     os.sync()
 
 
