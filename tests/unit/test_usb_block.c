@@ -765,6 +765,33 @@ static void the_second_gpt_counts_when_the_first_is_broken(void **state)
     recorder_destroy(recorder);
 }
 
+static void tables_that_cannot_be_read_hide_no_others(void **state)
+{
+    static const uint64_t spoiled[] = {1, 2};
+    for (size_t i = 0; i < ARRAY_SIZE(spoiled); i++) {
+        struct recorder *recorder = recorder_create(512, 1000);
+        struct partitions found;
+        mbr_entry(recorder_disk(recorder), 0, 0xEE, 1, 999);
+        make_gpt(recorder_disk(recorder), 1, 2, 100);
+        make_gpt(recorder_disk(recorder), 999, 967, 200);
+        recorder_spoil(recorder, spoiled[i], 1);
+        assert_int_equal(partitions_read(recorder_device(recorder), no_volume, &found, NULL), 0);
+        assert_true(found.of_backup);
+        assert_int_equal(found.partitions[0].first, 200);
+        recorder_spoil(recorder, 999, 1);
+        assert_int_equal(partitions_read(recorder_device(recorder), no_volume, &found, NULL), -EIO);
+        recorder_destroy(recorder);
+    }
+    struct recorder *recorder = recorder_create(512, 1000);
+    struct partitions found;
+    mbr_entry(recorder_disk(recorder), 0, 0x0C, 10, 100);
+    mbr_entry(recorder_disk(recorder), 1, 0x0F, 200, 800);
+    recorder_spoil(recorder, 200, 1);
+    assert_int_equal(partitions_read(recorder_device(recorder), no_volume, &found, NULL), 0);
+    assert_true(found.count == 1 && found.skipped == 1);
+    recorder_destroy(recorder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -791,6 +818,7 @@ int main(void)
         cmocka_unit_test(after_an_error_nothing_is_written),
         cmocka_unit_test(logical_partitions_are_found_and_loops_end),
         cmocka_unit_test(the_second_gpt_counts_when_the_first_is_broken),
+        cmocka_unit_test(tables_that_cannot_be_read_hide_no_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,6 +25,12 @@ static void add(struct reading *reading, const struct partition *partition)
     found->partitions[found->count++] = *partition;
 }
 
+/* Whether an error is of these sectors, and not of all there are. */
+static bool is_of_the_place(int r)
+{
+    return r != 0 && r != -ENODEV && r != -ENOMEDIUM;
+}
+
 static int read_sector(struct reading *reading, uint64_t sector, struct error *err)
 {
     return block_read(reading->device, sector, 1, reading->sector, err);
@@ -76,9 +82,13 @@ static int read_logical(struct reading *reading, uint32_t extended, struct error
             reading->found->skipped++;
             return 0;
         }
-        int r = read_sector(reading, table, err);
+        int r = read_sector(reading, table, NULL);
+        if (is_of_the_place(r)) { /* those that were found are there */
+            reading->found->skipped++;
+            return 0;
+        }
         if (r != 0)
-            return r;
+            return error_errno(err, -r, "read the table at %llu", (unsigned long long)table);
         if (!is_table(reading->sector))
             return 0;
         uint64_t next = 0;
@@ -223,6 +233,22 @@ static int read_gpt(struct reading *reading, uint64_t at, struct error *err)
     return r;
 }
 
+/* The second one where the first is broken or cannot be read. 1: one of them is whole. */
+static int read_either_gpt(struct reading *reading, struct error *err)
+{
+    int r = read_gpt(reading, 1, err);
+    if (r == 1 || (r < 0 && !is_of_the_place(r)))
+        return r;
+    _cleanup_error_ struct error why = ERROR_INIT;
+    int second = read_gpt(reading, reading->device->sectors - 1, &why);
+    reading->found->of_backup = second == 1;
+    if (second == 1 && err)
+        error_finish(err);
+    if (second == 1 || r < 0)
+        return second == 1 ? 1 : r;
+    return second < 0 ? error_set(err, second, "%s", error_message(&why)) : 0;
+}
+
 static bool is_protective(const uint8_t *sector)
 {
     for (int i = 0; i < ENTRIES; i++)
@@ -240,11 +266,7 @@ static int read_tables(struct reading *reading, bool (*is_volume)(const uint8_t 
         return r;
     if (!is_protective(reading->sector))
         return read_mbr(reading, err);
-    r = reading->device->sectors > 2 ? read_gpt(reading, 1, err) : 0;
-    if (r == 0 && reading->device->sectors > 2) {
-        r = read_gpt(reading, reading->device->sectors - 1, err);
-        reading->found->of_backup = r == 1;
-    }
+    r = reading->device->sectors > 2 ? read_either_gpt(reading, err) : 0;
     /* Neither is whole: a disk whose one partition says only that it has some. */
     return r < 0 ? r : 0;
 }
