@@ -91,12 +91,16 @@ static void recover(struct recorder *recorder)
 {
     enum medium_recovery first, second;
     struct block_device *device = recorder_device(recorder);
-    if (journal_recover(device, JOURNAL_AT, JOURNAL_BYTES, &first, NULL) != 0)
+    bool in_use;
+    if (journal_recover(device, JOURNAL_AT, JOURNAL_BYTES, true, &first, &in_use, NULL) != 0 ||
+        recorder_counts(recorder).writes > 0)
+        abort();
+    if (journal_recover(device, JOURNAL_AT, JOURNAL_BYTES, false, &first, &in_use, NULL) != 0)
         abort();
     uint64_t writes = recorder_counts(recorder).writes;
     if ((first == MEDIUM_NOTHING || first == MEDIUM_NO_JOURNAL) && writes > 0)
         abort();
-    if (journal_recover(device, JOURNAL_AT, JOURNAL_BYTES, &second, NULL) != 0 ||
+    if (journal_recover(device, JOURNAL_AT, JOURNAL_BYTES, false, &second, &in_use, NULL) != 0 ||
         second == MEDIUM_REPLAYED || second == MEDIUM_DISCARDED)
         abort();
 }

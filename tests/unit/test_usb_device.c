@@ -569,8 +569,8 @@ static void a_flush_that_wants_data(void **state)
     }
 }
 
-/* What a write that was answered as good turns out to be is said by the next flush, whoever the unit
- * tells first. */
+/* What a write that was answered as good turns out to be is said by the next flush, whoever the
+ * unit tells first. */
 static void a_write_that_is_lost_fails_the_flush(void **state)
 {
     static const struct {

@@ -44,7 +44,7 @@ enum event {
     PASSED,      /* a CSW that is valid and meaningful */
     FAILED,
     PHASE_ERROR,
-    EMPTY, /* a packet of no bytes instead of a CSW */
+    EMPTY,     /* a packet of no bytes instead of a CSW */
     NO_MEMORY, /* nothing was sent */
     BROKEN,
     LATE,

@@ -48,8 +48,8 @@ struct disk {
     struct block_device device; /* first */
     struct unit *unit;
     struct block_queue queue;
-    bool given; /* somebody has it */
-    int gone;   /* what requests are answered; 0: it is there */
+    bool given;    /* somebody has it */
+    int gone;      /* what requests are answered; 0: it is there */
     bool returned; /* the stick's `returning` is held */
     struct disk *next;
 };
@@ -106,10 +106,10 @@ struct usb_stick {
 /* What the end of a command means. */
 enum verdict {
     VERDICT_GOOD,
-    VERDICT_AGAIN, /* at once: UNIT ATTENTION */
-    VERDICT_RESET, /* the same, and what its cache had may be gone */
+    VERDICT_AGAIN,      /* at once: UNIT ATTENTION */
+    VERDICT_RESET,      /* the same, and what its cache had may be gone */
     VERDICT_WRITE_LOST, /* this command was not done, since a write before it has failed */
-    VERDICT_LOST,  /* on its way, or aborted */
+    VERDICT_LOST,       /* on its way, or aborted */
     VERDICT_LATE,
     VERDICT_WAIT, /* it becomes ready */
     VERDICT_START,

@@ -26,7 +26,8 @@ struct partition {
 struct partitions {
     enum partition_table table;
     bool of_backup;   /* the first GUID table is broken, and what is told is of the second */
-    unsigned skipped; /* entries that cannot be: outside of the disk, or beyond PARTITIONS_MAX */
+    unsigned skipped; /* entries that cannot be: outside of the disk, or beyond PARTITIONS_MAX;
+                         logical tables that cannot be read */
     size_t count;
     struct partition partitions[PARTITIONS_MAX];
 };
