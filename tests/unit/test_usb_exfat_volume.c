@@ -625,6 +625,67 @@ static void what_cannot_be_replaced_stays_whole(void **state)
     ends_clean(&world);
 }
 
+/* The set of the journal in the root folder's first cluster; there is one at most. Its name is in
+ * the third entry. */
+static uint8_t *journal_set(struct world *world)
+{
+    static const char name[] = "C\0L\0O\0C\0H\0E\0.\0J\0N\0L";
+    uint8_t *disk = recorder_disk(world->recorder), *found = NULL;
+    uint64_t cluster = (uint64_t)SECTOR << disk[109];
+    uint8_t *root = disk + get_le32(disk + 88) * SECTOR + (get_le32(disk + 96) - 2) * cluster;
+    for (uint64_t at = 64; at < cluster; at += 32)
+        if (root[at] == 0xC1 && memcmp(root + at + 2, name, sizeof(name)) == 0) {
+            assert_null(found);
+            found = root + at - 64;
+        }
+    return found;
+}
+
+static void set_attributes(uint8_t *set, uint8_t attributes)
+{
+    uint16_t sum = 0;
+    set[4] = attributes;
+    for (unsigned i = 0; i < 96; i++)
+        if (i != 2 && i != 3)
+            sum = (uint16_t)((uint16_t)(sum << 15 | sum >> 1) + set[i]);
+    put_le16(set + 2, sum);
+}
+
+/* A file of that name which is not the journal: no two of one name. */
+static void there_is_one_file_of_the_journals_name(void **state)
+{
+    struct world world = world_make(SECTOR, SMALL, 0);
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/a", NODE_FILE), 0);
+    world_unmount(&world);
+    set_attributes(journal_set(&world), 0x20);
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/b", NODE_FILE), 0);
+    assert_false(medium_has_journal(world.medium));
+    world_unmount(&world);
+    assert_non_null(journal_set(&world));
+    world_fsck(&world);
+    world_mount(&world);
+    assert_int_equal(world_remove(&world, "/cloche.jnl", NODE_FILE), 0);
+    world_unmount(&world);
+    world_mount(&world);
+    assert_int_equal(world_create(&world, "/c", NODE_FILE), 0);
+    assert_true(medium_has_journal(world.medium));
+    ends_clean(&world);
+}
+
+static void clusters_within_a_sector_are_not_written(void **state)
+{
+    struct world small = world_make(SECTOR, SMALL, SECTOR);
+    struct world large = world_of(recorder_disk(small.recorder), 4096, SMALL / 8);
+    struct node *node;
+    world_mount(&large);
+    assert_int_equal(world_look(&large, "/a", &node), -ENOENT);
+    assert_int_equal(world_create(&large, "/a", NODE_FILE), -EROFS);
+    world_finish(&large);
+    world_finish(&small);
+}
+
 /* After an error of the medium nothing is written, and nothing is lost of what was durable. */
 static void an_error_of_the_medium_ends_writing(void **state)
 {
@@ -835,6 +896,8 @@ int main(void)
         cmocka_unit_test(a_deep_folder_is_reached),
         cmocka_unit_test(much_is_freed_in_parts),
         cmocka_unit_test(what_cannot_be_replaced_stays_whole),
+        cmocka_unit_test(there_is_one_file_of_the_journals_name),
+        cmocka_unit_test(clusters_within_a_sector_are_not_written),
         cmocka_unit_test(an_error_of_the_medium_ends_writing),
         cmocka_unit_test(what_others_left_in_use_stays_so),
         cmocka_unit_test(what_we_left_in_use_is_ours),

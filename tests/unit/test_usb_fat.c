@@ -609,6 +609,101 @@ static void a_large_file_goes_at_once_where_the_root_is_full(void **state)
     recorder_destroy(recorder);
 }
 
+/* The entry of the journal in the root folder's first sector; there is one at most. */
+static uint8_t *journal_entry(struct recorder *recorder, const struct kind *kind)
+{
+    uint8_t *root = recorder_disk(recorder) + (RESERVED + 2 * kind->table) * 512, *found = NULL;
+    for (unsigned at = 0; at < 512; at += 32)
+        if (memcmp(root + at, "CLOCHE  JNL", 11) == 0) {
+            assert_null(found);
+            found = root + at;
+        }
+    return found;
+}
+
+/* One of ours that others have made empty makes way; one that is theirs means that there is none.
+ */
+static void there_is_one_file_of_the_journals_name(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+        for (int theirs = 0; theirs < 2; theirs++) {
+            struct recorder *recorder = recorder_create(512, SECTORS);
+            make_volume(recorder, &kinds[i]);
+            struct mounted m = mount_it(recorder);
+            put(&m, m.root, "a", 10);
+            unmount_it(&m);
+            uint8_t *entry = journal_entry(recorder, &kinds[i]);
+            put_le16(entry + 20, 0);
+            put_le16(entry + 26, 0);
+            put_le32(entry + 28, 0);
+            if (theirs)
+                entry[11] = 0x20;
+            m = mount_it(recorder);
+            put(&m, m.root, "b", 10);
+            assert_int_equal(medium_has_journal(m.medium), !theirs);
+            unmount_it(&m);
+            assert_non_null(journal_entry(recorder, &kinds[i]));
+            m = mount_it(recorder);
+            put(&m, m.root, "c", 10);
+            assert_int_equal(medium_has_journal(m.medium), !theirs);
+            unmount_it(&m);
+            assert_non_null(journal_entry(recorder, &kinds[i]));
+            recorder_destroy(recorder);
+        }
+}
+
+/* Its entry is in a cluster that the root folder gets for it. */
+static void the_journal_is_found_where_the_root_has_grown_for_it(void **state)
+{
+    const struct kind *kind = &kinds[2];
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct recorder *after = recorder_create(512, SECTORS);
+    make_volume(recorder, kind);
+    uint8_t *root = recorder_disk(recorder) + (RESERVED + 2 * kind->table) * 512;
+    for (unsigned i = 0; i < 512 / 32; i++) {
+        memset(root + i * 32, ' ', 11);
+        root[i * 32] = (uint8_t)('A' + i);
+        root[i * 32 + 11] = 0x20;
+    }
+    recorder_start(recorder);
+    struct mounted m = mount_it(recorder);
+    put(&m, m.root, "kept", 3000);
+    assert_int_equal(medium_sync(m.medium, NULL), 0);
+    assert_true(medium_has_journal(m.medium));
+    size_t synced = recorder_moments(recorder);
+    unmount_it(&m);
+    recorder_cut(recorder, synced, LOSS_ALL, 1, recorder_disk(after));
+    m = mount_it(after);
+    assert_int_equal(size_of(&m, m.root, "kept", 'k'), 3000);
+    unmount_it(&m);
+    check_volume(after, kind);
+    recorder_destroy(after);
+    recorder_destroy(recorder);
+}
+
+/* By the second word of the table alone: it is not forgotten. */
+static void the_tables_marks_are_believed(void **state)
+{
+    for (size_t i = 1; i < ARRAY_SIZE(kinds); i++)
+        for (unsigned bit = 2; bit < 4; bit++) {
+            struct recorder *recorder = recorder_create(512, SECTORS);
+            struct volume_facts facts;
+            make_volume(recorder, &kinds[i]);
+            uint8_t *word = recorder_disk(recorder) + RESERVED * 512 + kinds[i].bits / 8;
+            uint8_t *high = word + kinds[i].bits / 8 - 1;
+            uint8_t mask = (uint8_t)(kinds[i].bits == 16 ? 0x10 << bit : 1 << bit);
+            *high &= (uint8_t)~mask;
+            struct mounted m = mount_it(recorder);
+            assert_int_equal(m.ops->identity(m.volume, &facts, NULL), 0);
+            assert_true(facts.dirty);
+            put(&m, m.root, "a", 10);
+            unmount_it(&m);
+            assert_int_equal(*high & mask, 0);
+            assert_int_equal(recorder_disk(recorder)[kinds[i].bits == 32 ? 65 : 37] & 1, 1);
+            recorder_destroy(recorder);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -617,6 +712,9 @@ int main(void)
         cmocka_unit_test(the_power_may_go_at_any_write),
         cmocka_unit_test(a_large_file_goes_at_once),
         cmocka_unit_test(a_large_file_goes_at_once_where_the_root_is_full),
+        cmocka_unit_test(there_is_one_file_of_the_journals_name),
+        cmocka_unit_test(the_journal_is_found_where_the_root_has_grown_for_it),
+        cmocka_unit_test(the_tables_marks_are_believed),
         cmocka_unit_test(a_repair_may_be_cut),
         cmocka_unit_test(what_is_read_in_order_is_read_ahead),
         cmocka_unit_test(the_mark_of_being_in_use_is_its_owners),

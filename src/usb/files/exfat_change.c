@@ -333,7 +333,7 @@ int exfat_remove(struct exfat_volume *volume, struct exfat_node *folder, const c
                  enum node_type type, struct error *err)
 {
     uint16_t units[EXFAT_NAME_UNITS];
-    int length = name_of(volume, folder, name, units, err);
+    int length = exfat_name_from(name, units, err);
     if (length < 0)
         return length == -EINVAL ? -ENOENT : length;
     struct doomed *doomed = xnew(struct doomed);

@@ -217,6 +217,14 @@ static void volume_free(struct exfat_volume *volume)
     free(volume);
 }
 
+/* Clusters that share a sector of the medium cannot be written one without the other. */
+static bool shares_sectors(const struct exfat_volume *volume)
+{
+    uint32_t sector = medium_sector_size(exfat_medium(volume));
+    return volume->layout.cluster_size % sector != 0 ||
+           exfat_offset(&volume->layout, EXFAT_FIRST_CLUSTER) % sector != 0;
+}
+
 int exfat_mount(struct medium *medium, const struct volume_options *options,
                 struct volume **ret_volume, struct error *err)
 {
@@ -234,7 +242,7 @@ int exfat_mount(struct medium *medium, const struct volume_options *options,
     nodes_init(&volume->nodes);
     volume->root = exfat_node_create(NULL, NODE_FOLDER);
     nodes_add(&volume->nodes, &volume->root->node, NODE_ROOT);
-    volume->read_only = options->read_only || medium_read_only(medium);
+    volume->read_only = options->read_only || medium_read_only(medium) || shares_sectors(volume);
     r = recover(volume, err);
     if (r == 0)
         r = read_root(volume, err);
@@ -354,6 +362,15 @@ static int write_unused(struct exfat_volume *volume, const struct exfat_place *r
     return r == 0 ? medium_settle(exfat_medium(volume), err) : r;
 }
 
+static void give_back(struct exfat_volume *volume, uint32_t first, uint64_t size)
+{
+    struct exfat_runs runs = {0};
+    exfat_runs_add(&runs, first, (uint32_t)exfat_clusters_for(&volume->layout, size));
+    exfat_space_give_back(volume, &runs, 0);
+    exfat_runs_finish(&runs);
+}
+
+/* The clusters stay the journal's, whatever becomes of its file: the medium writes to them. */
 static int write_journal(struct exfat_volume *volume, const struct exfat_place *place,
                          const struct exfat_set *set, const uint8_t *raw, struct error *err)
 {
@@ -380,11 +397,30 @@ static int write_journal(struct exfat_volume *volume, const struct exfat_place *
     return medium_settle(exfat_medium(volume), err);
 }
 
+/* No two sets of one name: one of ours that is of no use goes, one of others means no journal. */
+static bool name_is_free(struct exfat_volume *volume)
+{
+    struct exfat_entries *entries = xnew(struct exfat_entries);
+    uint16_t units[EXFAT_NAME_UNITS], ours = EXFAT_HIDDEN | EXFAT_SYSTEM;
+    bool damaged = volume->damaged;
+    int length = utf16_from_utf8(EXFAT_JOURNAL_NAME, units, EXFAT_NAME_UNITS);
+    int r = exfat_folder_find(volume, volume->root, units, (unsigned)length, entries, NULL);
+    exfat_place_finish(&entries->place);
+    if (r == 0 && (entries->set.attributes & (ours | EXFAT_FOLDER)) == ours)
+        r = exfat_remove(volume, volume->root, EXFAT_JOURNAL_NAME, NODE_FILE, NULL) == 0 ? -ENOENT
+                                                                                         : 0;
+    volume->damaged = damaged;
+    free(entries);
+    return r == -ENOENT;
+}
+
 static int make_journal(struct exfat_volume *volume, struct error *err)
 {
     uint8_t raw[EXFAT_SET_MOST * EXFAT_ENTRY];
     struct exfat_place room;
     uint32_t first = 0;
+    if (!name_is_free(volume))
+        return 0;
     uint64_t size = journal_size(volume);
     while (size >= journal_least(volume) &&
            exfat_space_contiguous(volume, (uint32_t)exfat_clusters_for(&volume->layout, size),
@@ -393,12 +429,16 @@ static int make_journal(struct exfat_volume *volume, struct error *err)
     if (size < journal_least(volume))
         return 0;
     int r = exfat_folder_room(volume, volume->root, JOURNAL_ROOM, &room, err);
-    if (r != 0)
+    if (r != 0) {
+        give_back(volume, first, size);
         return r;
+    }
     struct exfat_set set = journal_set(volume, first, size);
     struct exfat_place place = in_one_sector(volume, &room);
     exfat_set_make(&set, volume->upcase, raw);
     r = write_unused(volume, &room, &place, raw, err);
+    if (r != 0)
+        give_back(volume, first, size);
     if (r == 0)
         r = write_journal(volume, &place, &set, raw, err);
     exfat_place_finish(&room);

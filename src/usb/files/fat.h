@@ -152,7 +152,6 @@ struct fat_volume {
 
     uint64_t journal_entry; /* offset of its entry; 0: there is none */
     uint32_t journal_first, journal_size;
-    bool journal_ours; /* its attributes are those that we give it */
 
     uint64_t *used; /* a bit a cluster: not to be given away; NULL: not counted yet */
     uint32_t free;  /* clusters that are free by the table */

@@ -14,7 +14,13 @@
 #include "journal_file.h"
 #include "kinds.h"
 
-enum { BOOT = 512, CLEAN_16 = 0x8000, CLEAN_32 = 0x08000000 };
+enum {
+    BOOT = 512,
+    CLEAN_16 = 0x8000,
+    CLEAN_32 = 0x08000000,
+    SOUND_16 = 0x4000,
+    SOUND_32 = 0x04000000,
+};
 
 static void destroy(struct fat_volume *volume)
 {
@@ -34,6 +40,14 @@ static struct fat_node *make_root(const struct fat_layout *layout)
     uint8_t raw[FAT_ENTRY] = {[ENTRY_ATTRIBUTES] = FAT_FOLDER};
     fat_entry_set_first(layout, raw, layout->root_cluster);
     return fat_node_create(0, raw, layout);
+}
+
+/* What others say by the second word of the table, beside what is in the boot sector. */
+static bool table_says_dirty(struct medium *medium, const struct fat_layout *layout)
+{
+    uint32_t value, bits = layout->kind == VOLUME_FAT16 ? CLEAN_16 | SOUND_16 : CLEAN_32 | SOUND_32;
+    return layout->kind != VOLUME_FAT12 && fat_table_raw(medium, layout, 1, &value, NULL) == 0 &&
+           (value & bits) != bits;
 }
 
 /* By what is on the medium now. */
@@ -61,7 +75,7 @@ static int build(struct medium *medium, const struct volume_options *options,
     volume->read_only = options->read_only || medium_read_only(medium) ||
                         layout.data_offset % medium_sector_size(medium) != 0 ||
                         layout.cluster_size % medium_sector_size(medium) != 0;
-    volume->was_dirty = layout.dirty;
+    volume->was_dirty = layout.dirty || table_says_dirty(medium, &layout);
     pthread_rwlock_init(&volume->lock, NULL);
     nodes_init(&volume->nodes);
     volume->root = make_root(&layout);
@@ -83,12 +97,10 @@ static void find_journal(struct fat_volume *volume)
             continue;
         uint32_t first = fat_entry_first(&volume->layout, raw), size = get_le32(raw + ENTRY_SIZE);
         if (!fat_is_cluster(&volume->layout, first))
-            return;
+            continue;
         volume->journal_entry = offset;
         volume->journal_first = first;
         volume->journal_size = size;
-        volume->journal_ours =
-            (raw[ENTRY_ATTRIBUTES] & (FAT_HIDDEN | FAT_SYSTEM)) == (FAT_HIDDEN | FAT_SYSTEM);
         return;
     }
 }
@@ -187,24 +199,52 @@ static int make_file(struct fat_volume *volume, uint32_t first, uint32_t count, 
     return medium_sync(fat_medium(volume), err);
 }
 
+/* Clusters that are the journal's stay so, whatever becomes of its file: the medium writes to them.
+ */
+static int place_journal(struct fat_volume *volume, const struct runs *runs, struct error *err)
+{
+    const struct fat_layout *layout = &volume->layout;
+    uint32_t first = runs->items[0].first, slot;
+    int r = fat_folder_room(volume, volume->root, 1, &slot, err);
+    /* What leads to the journal is in no journal. */
+    if (r == 0)
+        r = medium_settle(fat_medium(volume), err);
+    if (r == 0)
+        r = medium_journal(fat_medium(volume), fat_cluster_offset(layout, first),
+                           (uint64_t)runs->clusters * layout->cluster_size, err);
+    if (r != 0) {
+        fat_space_give_back(volume, runs, 0);
+        return r;
+    }
+    return make_file(volume, first, runs->clusters, slot, err);
+}
+
+/* No two files of one name: one of ours that is of no use goes, one of others means no journal. */
+static bool name_is_free(struct fat_volume *volume)
+{
+    struct fat_entry entry;
+    bool damaged = volume->damaged;
+    int r = fat_find(volume, volume->root, FAT_JOURNAL, &entry, NULL);
+    uint8_t ours = FAT_HIDDEN | FAT_SYSTEM;
+    if (r == 0 && (entry.raw[ENTRY_ATTRIBUTES] & (ours | FAT_FOLDER)) == ours)
+        r = fat_remove(volume, volume->root, FAT_JOURNAL, NODE_FILE, NULL) == 0 ? -ENOENT : 0;
+    volume->damaged = damaged;
+    return r == -ENOENT;
+}
+
 static int make_journal(struct fat_volume *volume, struct error *err)
 {
     const struct fat_layout *layout = &volume->layout;
     uint32_t size = journal_file_size(layout->size, layout->cluster_size,
                                       medium_sector_size(fat_medium(volume)));
-    uint32_t first, slot;
+    uint32_t first;
     uint32_t count = size / layout->cluster_size;
-    if (count > volume->free / JOURNAL_SHARE || fat_space_contiguous(volume, count, &first) != 0)
+    if (!name_is_free(volume) || count > volume->free / JOURNAL_SHARE ||
+        fat_space_contiguous(volume, count, &first) != 0)
         return 0; /* there is no room for one */
     struct runs runs = {0};
     runs_add(&runs, first, count);
-    int r = fat_folder_room(volume, volume->root, 1, &slot, err);
-    if (r == 0)
-        r = medium_journal(fat_medium(volume), fat_cluster_offset(layout, first), size, err);
-    if (r == 0)
-        r = make_file(volume, first, count, slot, err);
-    if (r != 0)
-        fat_space_give_back(volume, &runs, 0);
+    int r = place_journal(volume, &runs, err);
     runs_finish(&runs);
     return r == -ENOSPC ? 0 : r;
 }
@@ -212,18 +252,14 @@ static int make_journal(struct fat_volume *volume, struct error *err)
 /* One that others have moved, so that it is not in one piece, makes way for a new one. */
 static int open_journal(struct fat_volume *volume, struct error *err)
 {
-    if (volume->journal_entry == 0)
-        return make_journal(volume, err);
     bool damaged = volume->damaged;
-    if (is_usable(volume))
+    if (volume->journal_entry != 0 && is_usable(volume))
         return medium_journal(fat_medium(volume),
                               fat_cluster_offset(&volume->layout, volume->journal_first),
                               volume->journal_size, err);
-    volume->journal_entry = 0; /* a file like any other */
-    bool gone =
-        volume->journal_ours && fat_remove(volume, volume->root, FAT_JOURNAL, NODE_FILE, NULL) == 0;
     volume->damaged = damaged;
-    return gone ? make_journal(volume, err) : 0;
+    volume->journal_entry = 0; /* a file like any other */
+    return make_journal(volume, err);
 }
 
 /* Whether it is in use. */
