@@ -110,10 +110,11 @@ struct exfat_volume {
     uint64_t journal_place;   /* offset of its set; 0: there is none */
     struct exfat_set journal; /* its set */
 
-    uint64_t *used; /* a bit a cluster: not to be given away; NULL: not read yet */
-    uint32_t free;  /* clusters that are free on the medium */
-    uint32_t held;  /* of these, taken in memory */
-    uint32_t next;  /* where to look for space */
+    uint64_t *used;     /* a bit a cluster: not to be given away; NULL: not read yet */
+    uint32_t free;      /* clusters that are free on the medium */
+    uint32_t held;      /* of these, taken in memory */
+    uint32_t next;      /* where to look for space */
+    uint32_t in_pieces; /* clusters for which there is no large piece to be looked for */
     struct exfat_freed *freed;
     size_t freed_count, freed_room;
 };

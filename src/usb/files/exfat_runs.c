@@ -88,18 +88,35 @@ static int add_next(struct exfat_volume *volume, struct exfat_runs *runs, uint32
                : 0;
 }
 
+/* Brent's: a chain that goes round comes back to the cluster that is kept, of which a later one is
+ * kept after twice as many steps. */
+struct round {
+    uint32_t kept, steps, most;
+};
+
+static bool goes_round(struct round *round, uint32_t next)
+{
+    if (next == round->kept)
+        return true;
+    if (round->steps++ == round->most)
+        *round = (struct round){.kept = next, .most = round->most * 2 + 1};
+    return false;
+}
+
 int exfat_chain_load(struct exfat_volume *volume, uint32_t first, uint64_t clusters,
                      struct exfat_runs *runs, struct error *err)
 {
     uint64_t root_most = (uint64_t)EXFAT_FOLDER_MOST >> volume->layout.cluster_shift;
     uint64_t most = clusters ? clusters : root_most;
+    struct round round = {0};
     uint32_t next = 0;
     int r;
     most = most ? most : 1;
     while ((r = next_of(volume, runs, first, &next, err)) == 0 && next != 0) {
         if (runs->clusters == most)
             return clusters ? 0 : exfat_damage(volume, err, "the root folder is too long");
-        r = add_next(volume, runs, next, err);
+        r = goes_round(&round, next) ? exfat_damage(volume, err, "a chain goes round")
+                                     : add_next(volume, runs, next, err);
         if (r != 0)
             return r;
     }

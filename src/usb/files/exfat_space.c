@@ -11,8 +11,9 @@
 #include <base/alloc.h>
 
 enum {
-    PIECE = 64 << 10,       /* bytes of the bitmap that are read at once */
-    CLUSTERS_MOST = 1 << 28 /* of which we keep a bit each: 32 MiB */
+    PIECE = 64 << 10,        /* bytes of the bitmap that are read at once */
+    CLUSTERS_MOST = 1 << 28, /* of which we keep a bit each: 32 MiB */
+    PIECES_PART = 64, /* of the clusters: how many are taken before all are looked at again */
 };
 
 static bool is_used(const struct exfat_volume *volume, uint32_t cluster)
@@ -149,6 +150,25 @@ static uint32_t find_piece(const struct exfat_volume *volume, uint32_t want, uin
     return best;
 }
 
+/* After all of it was looked through in vain, the next one will do, until much has changed: who
+ * takes space of a volume in pieces does not look through it once for each. */
+static uint32_t find_some(struct exfat_volume *volume, uint32_t want, uint32_t *ret_first)
+{
+    uint32_t end = end_of(volume);
+    if (volume->in_pieces == 0) {
+        uint32_t count = find_piece(volume, want, ret_first);
+        volume->in_pieces = count < want ? volume->layout.clusters / PIECES_PART : 0;
+        return count;
+    }
+    uint32_t at = next_free(volume, volume->next);
+    if (at == end)
+        at = next_free(volume, EXFAT_FIRST_CLUSTER);
+    uint32_t count = at < end ? free_from(volume, at, want) : 0;
+    volume->in_pieces -= count < volume->in_pieces ? count : volume->in_pieces;
+    *ret_first = at;
+    return count;
+}
+
 static void take(struct exfat_volume *volume, uint32_t first, uint32_t count)
 {
     set_used(volume, first, count, true);
@@ -178,7 +198,7 @@ static int take_pieces(struct exfat_volume *volume, uint32_t end, struct exfat_r
 {
     bool waited = false;
     while (runs->clusters < end) {
-        uint32_t first = 0, count = find_piece(volume, end - runs->clusters, &first);
+        uint32_t first = 0, count = find_some(volume, end - runs->clusters, &first);
         if (count > 0) {
             take(volume, first, count);
             exfat_runs_add(runs, first, count);

@@ -153,10 +153,11 @@ struct fat_volume {
     uint64_t journal_entry; /* offset of its entry; 0: there is none */
     uint32_t journal_first, journal_size;
 
-    uint64_t *used; /* a bit a cluster: not to be given away; NULL: not counted yet */
-    uint32_t free;  /* clusters that are free by the table */
-    uint32_t held;  /* of these, taken in memory */
-    uint32_t next;  /* where to look for space */
+    uint64_t *used;     /* a bit a cluster: not to be given away; NULL: not counted yet */
+    uint32_t free;      /* clusters that are free by the table */
+    uint32_t held;      /* of these, taken in memory */
+    uint32_t next;      /* where to look for space */
+    uint32_t in_pieces; /* clusters for which there is no large piece to be looked for */
     struct freed *freed;
     size_t freed_count, freed_room;
 };

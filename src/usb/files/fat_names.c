@@ -11,6 +11,10 @@
 #include "times.h"
 #include "utf16.h"
 
+enum {
+    FOLDERS_MOST = 1024
+}; /* one below the other, into which one is moved; ".." may go in circles */
+
 static bool is_journal_name(const uint16_t *units, unsigned length)
 {
     uint16_t name[UNITS_MAX];
@@ -204,7 +208,9 @@ static int check_not_below(struct fat_volume *volume, const struct fat_node *mov
         uint8_t raw[FAT_ENTRY];
         if (cluster == moved->first)
             return error_set(err, -EINVAL, "a folder does not go below itself");
-        if (steps > volume->layout.clusters || !fat_is_cluster(&volume->layout, cluster))
+        if (steps >= FOLDERS_MOST)
+            return error_set(err, -ELOOP, "folders more than %d deep", FOLDERS_MOST);
+        if (!fat_is_cluster(&volume->layout, cluster))
             return fat_damage(volume, err, "folders that lead up to no root");
         int r = medium_read(fat_medium(volume),
                             fat_cluster_offset(&volume->layout, cluster) + FAT_ENTRY, raw,

@@ -9,7 +9,10 @@
 #include <base/alloc.h>
 #include <block/bytes.h>
 
-enum { COUNT_PIECE = 256 << 10 /* bytes of the table */ };
+enum {
+    COUNT_PIECE = 256 << 10, /* bytes of the table */
+    PIECES_PART = 64, /* of the clusters: how many are taken before all are looked at again */
+};
 
 static bool is_used(const struct fat_volume *volume, uint32_t cluster)
 {
@@ -145,6 +148,25 @@ static uint32_t find_piece(const struct fat_volume *volume, uint32_t want, uint3
     return best;
 }
 
+/* After all of it was looked through in vain, the next one will do, until much has changed: who
+ * takes space of a volume in pieces does not look through it once for each. */
+static uint32_t find_some(struct fat_volume *volume, uint32_t want, uint32_t *ret_first)
+{
+    uint32_t end = volume->layout.clusters + FAT_FIRST;
+    if (volume->in_pieces == 0) {
+        uint32_t count = find_piece(volume, want, ret_first);
+        volume->in_pieces = count < want ? volume->layout.clusters / PIECES_PART : 0;
+        return count;
+    }
+    uint32_t at = next_free(volume, volume->next);
+    if (at == end)
+        at = next_free(volume, FAT_FIRST);
+    uint32_t count = at < end ? free_from(volume, at, want) : 0;
+    volume->in_pieces -= count < volume->in_pieces ? count : volume->in_pieces;
+    *ret_first = at;
+    return count;
+}
+
 static void take(struct fat_volume *volume, uint32_t first, uint32_t count)
 {
     set_used(volume, first, count, true);
@@ -186,7 +208,7 @@ int fat_space_take(struct fat_volume *volume, uint32_t want, uint32_t near, stru
     }
     while (runs->clusters - had < want) {
         uint32_t left = want - (runs->clusters - had), first = 0;
-        uint32_t count = find_piece(volume, left, &first);
+        uint32_t count = find_some(volume, left, &first);
         if (count > 0) {
             take(volume, first, count);
             runs_add(runs, first, count);

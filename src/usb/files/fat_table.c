@@ -257,6 +257,8 @@ int fat_table_link_runs(struct fat_volume *volume, const struct runs *runs, uint
 
 /* Chains. */
 
+enum { RUNS_MOST = 4 << 20 }; /* of one file; a stick may say that there are more */
+
 /* More than a file or folder can have is a loop, too. */
 static uint32_t chain_most(const struct fat_volume *volume, const struct fat_node *node)
 {
@@ -266,10 +268,26 @@ static uint32_t chain_most(const struct fat_volume *volume, const struct fat_nod
     return most < volume->layout.clusters ? most : volume->layout.clusters;
 }
 
+/* Brent's: a chain that goes round comes back to the cluster that is kept, of which a later one is
+ * kept after twice as many steps. */
+struct round {
+    uint32_t kept, steps, most;
+};
+
+static bool goes_round(struct round *round, uint32_t next)
+{
+    if (next == round->kept)
+        return true;
+    if (round->steps++ == round->most)
+        *round = (struct round){.kept = next, .most = round->most * 2 + 1};
+    return false;
+}
+
 int fat_runs_load(struct fat_volume *volume, struct fat_node *node, uint32_t clusters,
                   struct error *err)
 {
     uint32_t most = chain_most(volume, node);
+    struct round round = {0};
     if (node->first == 0)
         node->complete = true;
     while (!node->complete && node->runs.clusters < clusters) {
@@ -288,7 +306,9 @@ int fat_runs_load(struct fat_volume *volume, struct fat_node *node, uint32_t clu
         if (!fat_is_cluster(&volume->layout, next))
             return fat_damage(volume, err, "a chain from cluster %u leads to a %s cluster",
                               node->first, next == TABLE_BAD ? "bad" : "free");
-        if (node->runs.clusters >= most)
+        if (node->runs.count >= RUNS_MOST)
+            return error_set(err, -EFBIG, "a file in more than %d pieces", RUNS_MOST);
+        if (node->runs.clusters >= most || goes_round(&round, next))
             return fat_damage(volume, err, "a chain from cluster %u does not end", node->first);
         runs_add(&node->runs, next, 1);
     }
