@@ -351,10 +351,10 @@ void cgroup_join_small(const char *parent, const char *name, int64_t pid)
     (void)write_small(path, "cgroup.procs", text, NULL);
 }
 
-void cgroup_drop_small(const char *parent, const char *name)
+bool cgroup_drop_small(const char *parent, const char *name)
 {
     if (!parent)
-        return;
+        return true;
     _cleanup_free_ char *path = cgroup_path("memory", parent, name);
-    rmdir(path);
+    return rmdir(path) == 0 || errno == ENOENT;
 }

@@ -52,9 +52,10 @@ void cgroup_drop_parent(const char *parent);
 int cgroup_remove_parent(const char *parent, struct error *err);
 
 /* A cgroup of one process of the engine's own with a limit of memory (bytes), where there is a
- * controller for it; its process put into it (one write); and away with it, when it is empty. */
+ * controller for it; its process put into it (one write); and away with it, when it is empty:
+ * false where it is not. */
 int cgroup_make_small(const char *parent, const char *name, uint64_t memory, struct error *err);
 void cgroup_join_small(const char *parent, const char *name, int64_t pid);
-void cgroup_drop_small(const char *parent, const char *name);
+bool cgroup_drop_small(const char *parent, const char *name);
 
 #endif

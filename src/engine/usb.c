@@ -6,7 +6,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,7 +17,7 @@
 
 #include "usb_internal.h"
 
-enum { RECORD_MAX = 1024 * 1024, KILL_TIMEOUT_MS = 2000 };
+enum { RECORD_MAX = 1024 * 1024 };
 
 char *usb_run_path(const struct usb *usb, const char *name, const char *suffix)
 {
@@ -216,12 +215,9 @@ void usb_end(struct engine *engine, bool remove)
     for (size_t i = 0; i < usb->sticks_count; i++) {
         struct stick *stick = usb->sticks[i];
         if (remove)
-            stick_process_kill(stick);
-        if (remove && stick->pidfd >= 0) /* its cgroup goes next */
-            poll(&(struct pollfd){.fd = stick->pidfd, .events = POLLIN}, 1, KILL_TIMEOUT_MS);
-        stick_process_forget(stick);
-        if (remove)
-            stick_process_clear(stick);
+            stick_process_destroy(stick);
+        else
+            stick_process_forget(stick);
     }
 }
 

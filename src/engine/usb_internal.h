@@ -164,6 +164,8 @@ void stick_process_end(struct stick *stick);
 void stick_process_kill(struct stick *stick);
 /* What is left of it: link, record, socket, cgroup. */
 void stick_process_clear(struct stick *stick);
+/* Killed, waited for, cleared away. Blocks. */
+void stick_process_destroy(struct stick *stick);
 /* An earlier daemon's: true when it lives and is spoken to. */
 bool stick_process_adopt(struct stick *stick, const struct usb_settings_record *record);
 void stick_process_forget(struct stick *stick); /* it goes on without us */

@@ -36,6 +36,8 @@
 enum {
     CONNECT_TIMEOUT_MS = 10 * 1000,
     END_TIMEOUT_MS = 60 * 1000, /* for what is left to be written */
+    KILL_TIMEOUT_MS = 5000,
+    KILL_POLL_MS = 10,
     LISTEN_FD = 3,
     DEVICE_FD = 4,
 };
@@ -358,6 +360,21 @@ void stick_process_clear(struct stick *stick)
     unlink(record);
     unlink(path);
     cgroup_drop_small(stick->usb->engine->cgroup_parent, cgroup);
+}
+
+void stick_process_destroy(struct stick *stick)
+{
+    _cleanup_free_ char *cgroup = cgroup_name(stick);
+
+    stick_process_kill(stick);
+    if (stick->pidfd >= 0)
+        poll(&(struct pollfd){.fd = stick->pidfd, .events = POLLIN}, 1, KILL_TIMEOUT_MS);
+    /* The jailed process ends because the one that waits for it has ended, and later than that. */
+    for (int waited = 0;
+         waited < KILL_TIMEOUT_MS && !cgroup_drop_small(stick->usb->engine->cgroup_parent, cgroup);
+         waited += KILL_POLL_MS)
+        poll(NULL, 0, KILL_POLL_MS);
+    stick_process_clear(stick);
 }
 
 void stick_process_forget(struct stick *stick)
