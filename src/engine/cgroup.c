@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <base/file.h>
 #include <base/text.h>
 
@@ -22,9 +23,10 @@ enum {
     PROCS_MAX = 4 * 1024 * 1024, /* bytes of a cgroup.procs */
     STATE_MAX = 4096,
     WAIT_STEP_MS = 5,
-    FREEZE_STEPS = 400, /* 2 s */
-    KILL_STEPS = 1000,  /* 5 s */
-    DEPTH_MAX = 256,    /* nesting of cgroups that a container made */
+    FREEZE_MS = 10000,
+    REFREEZE_STEPS = 20, /* steps after which those that stand are let go on for a moment */
+    KILL_STEPS = 1000,   /* 5 s */
+    DEPTH_MAX = 256,     /* nesting of cgroups that a container made */
 };
 
 bool cgroup_is_v2(void)
@@ -97,6 +99,15 @@ char *cgroup_freezer_file(const char *parent, const char *id)
                      freezer->state);
 }
 
+/* Of v1 only: a process that forked meanwhile leaves it at FREEZING, and so does one that waits,
+ * uninterruptibly, for one that stands (freezer-subsystem.rst). */
+static void freeze_again(const char *path, int step)
+{
+    if (step % REFREEZE_STEPS == 0)
+        write_small(path, freezer_v1.control, freezer_v1.thawed, NULL);
+    write_small(path, freezer_v1.control, freezer_v1.frozen, NULL);
+}
+
 int cgroup_freeze(const char *parent, const char *id, bool freeze, struct error *err)
 {
     bool v2 = cgroup_is_v2();
@@ -107,17 +118,25 @@ int cgroup_freeze(const char *parent, const char *id, bool freeze, struct error 
     _cleanup_free_ char *path =
         xasprintf("%s/%s/%s", v2 ? CGROUP_ROOT : CGROUP_ROOT "/freezer", parent, id);
     int r = write_small(path, freezer->control, freeze ? freezer->frozen : freezer->thawed, err);
+    if (r == -ENODEV) /* removed after it was opened */
+        r = error_set(err, -ENOENT, "cgroup %s is gone", path);
     if (r < 0)
         return r;
-    for (int i = 0; i < FREEZE_STEPS; i++) {
+    int64_t end = clock_milliseconds() + FREEZE_MS;
+    for (int i = 1; clock_milliseconds() < end; i++) {
         _cleanup_free_ char *state = read_small(path, freezer->state, STATE_MAX);
         if (state && strstr(state, freeze ? freezer->is_frozen : freezer->is_thawed))
             return 0;
+        /* Its processes have ended, and who waited for that has removed it. */
+        if (!state && access(path, F_OK) < 0)
+            return error_set(err, -ENOENT, "cgroup %s is gone", path);
         wait_step();
+        if (freeze && !v2)
+            freeze_again(path, i);
     }
     write_small(path, freezer->control, freezer->thawed, NULL);
-    return error_set(err, -EBUSY, "the container's processes do not %s",
-                     freeze ? "freeze" : "thaw");
+    return error_set(err, -EBUSY, "the container's processes do not %s within %d s",
+                     freeze ? "freeze" : "thaw", FREEZE_MS / 1000);
 }
 
 /* --- killing and removing --------------------------------------------------------------------- */

@@ -30,7 +30,8 @@ char *cgroup_path(const char *hierarchy, const char *parent, const char *id);
 int cgroup_processes(const char *parent, const char *id, size_t most, int64_t **ret,
                      size_t *ret_count, struct error *err);
 
-/* Stops or resumes all processes; returns when the kernel says so. -EBUSY after two seconds. */
+/* Stops or resumes all processes; returns when the kernel says so. -EBUSY after ten
+ * seconds, -ENOENT when the cgroup is gone: all have ended. */
 int cgroup_freeze(const char *parent, const char *id, bool freeze, struct error *err);
 
 /* Kills every process of it, thaws it so that they die, waits for that, and removes the cgroups.

@@ -79,8 +79,11 @@ static void pause_frozen(uv_work_t *work, int status)
      * still for ever. */
     if (pause->pause && over)
         let_go(container);
-    if (pause->err.code == 0 && over)
+    if (over) { /* rather than what the freezer said of its cgroup, which is gone */
+        error_finish(&pause->err);
+        pause->err = (struct error)ERROR_INIT;
         not_running(container, &pause->err);
+    }
     if (pause->err.code < 0) {
         operation_finish(&pause->base, &pause->err, false);
         return;

@@ -33,7 +33,9 @@ def a_list_of_containers_tells_networks_mounts_and_exposed_ports(instance, image
     listed = docker.ask("GET", "/containers/json")[1][0]
     inspected = docker.ask("GET", "/containers/one/json")[1]
     assert listed["HostConfig"] == {"NetworkMode": "near"}, listed
-    assert listed["NetworkSettings"]["Networks"] == inspected["NetworkSettings"]["Networks"], listed
+    place = inspected["NetworkSettings"]["Networks"]["near"]
+    assert place.pop("Aliases") == [inspected["Id"][:12]], inspected
+    assert listed["NetworkSettings"]["Networks"] == {"near": {**place, "Aliases": None}}, listed
     assert listed["NetworkSettings"]["Networks"]["near"]["IPAddress"], listed
     assert listed["Mounts"] == inspected["Mounts"] and len(listed["Mounts"]) == 2, listed
     ports = sorted((port["PrivatePort"], port["Type"], port.get("PublicPort")) for port in listed["Ports"])

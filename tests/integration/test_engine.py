@@ -323,6 +323,33 @@ def commits(instance, images):
     assert list((instance.root / "staging").glob("*")) == []
 
 
+@contextlib.contextmanager
+def busy_machine(processes):
+    """So that what happens between two system calls of the daemon takes long."""
+    spinning = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+
+
+@test
+def what_ends_while_it_is_committed_or_paused_is_not_waited_for(instance, images):
+    load(instance, images)
+    with busy_machine(6):
+        for number in range(12):
+            name = f"short-{number}"
+            start(instance, name, command=("sh", "-c", "touch /x"))
+            instance.cloche("commit", name, f"short:{number}")
+            assert instance.cloche("run", "--rm", f"short:{number}", "ls", "/x").out == "/x\n"
+            start(instance, f"paused-{number}", command=("sh", "-c", "touch /x"))
+            paused = instance.cloche("pause", f"paused-{number}", code=None)
+            assert paused.code == 0 or "is not running" in paused.err, repr(paused)
+            instance.cloche("rm", "-f", name, f"paused-{number}")
+
+
 @test
 def a_commit_holds_what_the_container_did_and_nothing_else(instance, images, scratch):
     load(instance, images)
