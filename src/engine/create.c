@@ -17,6 +17,7 @@
 #include "namespace.h"
 #include "spec.h"
 #include "supervision.h"
+#include "usb.h"
 #include "userns.h"
 #include "volume_fill.h"
 
@@ -44,6 +45,8 @@ static int check(struct engine *engine, const struct api_container_spec *spec, s
 {
     int r = spec_check(spec, engine->cpus, err);
 
+    if (r == 0)
+        r = usb_spec_check_engine(engine, spec, err);
     if (r == 0 && spec->resources)
         r = cpusets_check(spec->resources, err);
     if (r == 0 && engine->removing)

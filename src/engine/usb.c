@@ -232,6 +232,7 @@ void usb_free(struct engine *engine)
     for (size_t i = 0; i < usb->sticks_count; i++)
         stick_unref(usb->sticks[i]);
     free(usb->sticks);
+    usb_devices_free(usb);
     usb_rules_free(usb);
     usb_settings_settings_free(usb->settings);
     close_fd(usb->devices_fd);

@@ -22,7 +22,10 @@ void usb_free(struct engine *engine);
 void usb_container_started(struct container *container);
 void usb_container_ended(struct container *container);
 
-/* usbStorage of a specification. -EINVAL. Pure. */
+/* usbStorage and usbDevices of a specification. -EINVAL. Pure. */
 int usb_spec_check(const struct api_container_spec *spec, struct error *err);
+/* -EOPNOTSUPP: this engine cannot pass devices. */
+int usb_spec_check_engine(const struct engine *engine, const struct api_container_spec *spec,
+                          struct error *err);
 
 #endif

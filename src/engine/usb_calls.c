@@ -108,6 +108,15 @@ static void describe_mounts(const struct stick *stick, struct api_usb_stick *int
     }
 }
 
+static void describe_passes(const struct stick *stick, struct api_usb_stick *into)
+{
+    for (const struct usb_pass *pass = stick->usb->passes; pass; pass = pass->next) {
+        if (pass->state == PASS_THERE && usb_pass_is_of(pass, stick))
+            strv_append(&into->passed_to, pass->container);
+    }
+    into->passed_to_count = strv_length(into->passed_to);
+}
+
 static struct api_usb_stick *describe(const struct stick *stick)
 {
     struct api_usb_stick *made = xnew(struct api_usb_stick);
@@ -124,6 +133,7 @@ static struct api_usb_stick *describe(const struct stick *stick)
     if (stick->status)
         describe_volumes(stick->status, made);
     describe_mounts(stick, made);
+    describe_passes(stick, made);
     return made;
 }
 

@@ -35,7 +35,9 @@ struct usb_identity {
     char serial[USB_TEXT_MAX], manufacturer[USB_TEXT_MAX], model[USB_TEXT_MAX];
     char speed[16];       /* Mbit/s */
     unsigned bus, device; /* numbers in /dev/bus/usb; 0: not known */
-    bool configured;      /* its interfaces are there */
+    /* Of its node; 0: not known. */
+    unsigned major_number, minor_number;
+    bool configured; /* its interfaces are there */
 };
 
 /* The part of it that descriptors say: a device descriptor and then its configurations, as the

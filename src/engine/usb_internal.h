@@ -1,7 +1,8 @@
 /*
  * What the engine's files about USB share: usb.c (the table), usb_watch.c (what the kernel says of
  * devices), usb_rules.c (the policy's rules), usb_stick.c (one device), usb_process.c (its
- * process), usb_mounts.c (what of it is in containers), usb_calls.c (what clients ask for).
+ * process), usb_mounts.c (what of it is in containers), usb_devices.c (itself in containers),
+ * usb_calls.c (what clients ask for).
  */
 #ifndef ENGINE_USB_INTERNAL_H
 #define ENGINE_USB_INTERNAL_H
@@ -49,6 +50,24 @@ struct usb_place {
     uint64_t device; /* st_dev; 0: not mounted yet */
     bool read_only, placed;
     bool failed; /* until something changes it is not tried again */
+};
+
+enum pass_state {
+    PASS_ADDING,
+    PASS_THERE,
+    PASS_REMOVING,
+    PASS_REFUSED, /* until something changes */
+    PASS_FAILED,  /* until it is plugged in again, or the container starts again */
+};
+
+/* A device itself in a container. */
+struct usb_pass {
+    struct usb_pass *next;
+    char container[CONTAINER_ID_DIGITS + 1];
+    pid_t pid; /* of its first process: another one has a /dev of its own */
+    char port[USB_PORT_MAX];
+    unsigned bus, device, major_number, minor_number;
+    enum pass_state state;
 };
 
 struct stick {
@@ -102,6 +121,9 @@ struct usb {
     uv_poll_t *uevents;
     bool looking, look_again;
     unsigned errands; /* on other threads */
+    bool looked;      /* what is there is known */
+    struct usb_pass *passes;
+    bool passes_loaded; /* what an earlier daemon has passed */
     bool ending;
 };
 
@@ -174,6 +196,8 @@ void stick_record(const struct stick *stick);
 
 /* --- usb_mounts.c ----------------------------------------------------------------------------- */
 
+/* It runs, and which process is its first is known. */
+bool usb_container_runs(const struct container *container);
 /* Mounts what is wanted and is not there yet. */
 void usb_mounts_settle(struct usb *usb);
 /* Takes all of its mounts out of containers. */
@@ -182,6 +206,28 @@ void stick_unmounted(struct stick *stick, const struct usb_stick_unmounted *even
 /* Whether a running container asks for this stick. */
 bool stick_is_wanted(const struct stick *stick);
 void place_free_all(struct stick *stick);
+
+/* --- usb_devices.c ---------------------------------------------------------------------------- */
+
+/* Devices themselves into containers that are to have them, and out again. */
+void usb_devices_settle(struct usb *usb);
+/* The container that has it, or is about to; or NULL. */
+const struct usb_pass *usb_devices_holder(const struct stick *stick);
+bool usb_pass_is_of(const struct usb_pass *pass, const struct stick *stick);
+void usb_devices_ended(struct usb *usb, const struct container *container);
+void usb_devices_free(struct usb *usb);
+
+/* --- usb_devices_run.c ------------------------------------------------------------------------ */
+
+/* Makes the node in the container and lets it be used, or takes both back. done comes once, later;
+ * not when this fails. err NULL: it is done. */
+typedef void (*usb_pass_done)(struct usb *usb, const struct usb_pass *pass, const struct error *err);
+int usb_pass_run(struct usb *usb, const struct usb_pass *pass, bool add, usb_pass_done done,
+                 struct error *err);
+
+/* What of it the next daemon is to know. */
+void usb_passes_record(const struct usb *usb, const struct container *container);
+void usb_passes_load(struct usb *usb, const struct container *container);
 
 /* --- usb_calls.c ------------------------------------------------------------------------------ */
 

@@ -65,7 +65,7 @@ static bool fits_stick(const struct api_usb_storage *storage, const struct stick
            (!storage->port || fnmatch(storage->port, stick->url ? stick->url : stick->id, 0) == 0);
 }
 
-static bool is_running(const struct container *container)
+bool usb_container_runs(const struct container *container)
 {
     return container->state == CONTAINER_RUNNING && container->link && container->record->pid > 0 &&
            !container->engine->adopting;
@@ -77,7 +77,7 @@ bool stick_is_wanted(const struct stick *stick)
 
     for (size_t i = 0; i < engine->containers_count; i++) {
         const struct container *container = engine->containers[i];
-        for (size_t j = 0; is_running(container) && j < container->effective->usb_storage_count;
+        for (size_t j = 0; usb_container_runs(container) && j < container->effective->usb_storage_count;
              j++) {
             if (fits_stick(container->effective->usb_storage[j], stick))
                 return true;
@@ -113,7 +113,7 @@ static bool somebody_writes(const struct stick *stick)
 
     for (size_t i = 0; i < engine->containers_count; i++) {
         const struct container *container = engine->containers[i];
-        for (size_t j = 0; is_running(container) && j < container->effective->usb_storage_count;
+        for (size_t j = 0; usb_container_runs(container) && j < container->effective->usb_storage_count;
              j++) {
             const struct api_usb_storage *storage = container->effective->usb_storage[j];
             if (!storage->read_only && fits_stick(storage, stick))
@@ -343,7 +343,7 @@ static void drop_stale(struct stick *stick)
         struct container *container = NULL;
         next = place->next;
         if (engine_find(stick->usb->engine, place->container, &container, NULL) == 0 &&
-            (!is_running(container) || container->record->pid == place->pid))
+            (!usb_container_runs(container) || container->record->pid == place->pid))
             continue;
         ask_unmount(stick, place->number);
         drop_place(stick, place);
@@ -360,7 +360,7 @@ void usb_mounts_settle(struct usb *usb)
         drop_stale(usb->sticks[i]);
     for (size_t i = 0; i < engine->containers_count; i++) {
         struct container *container = engine->containers[i];
-        for (size_t j = 0; is_running(container) && j < container->effective->usb_storage_count;
+        for (size_t j = 0; usb_container_runs(container) && j < container->effective->usb_storage_count;
              j++)
             settle_one(usb, container, container->effective->usb_storage[j]);
     }
@@ -444,7 +444,7 @@ void usb_container_started(struct container *container)
 {
     struct usb *usb = container->engine->usb;
 
-    if (usb && container->effective->usb_storage_count)
+    if (usb && (container->effective->usb_storage_count || container->effective->usb_devices_count))
         stick_settle_all(usb);
 }
 
@@ -452,6 +452,8 @@ void usb_container_ended(struct container *container)
 {
     struct usb *usb = container->engine->usb;
 
+    if (usb)
+        usb_devices_ended(usb, container);
     for (size_t i = 0; usb && i < usb->sticks_count; i++) {
         struct stick *stick = usb->sticks[i];
         struct usb_place *next;
@@ -470,11 +472,17 @@ void usb_container_ended(struct container *container)
 
 /* --- the specification ------------------------------------------------------------------------ */
 
+static int check_device(const char *text, struct error *err)
+{
+    uint16_t vendor, product;
+    const char *serial;
+
+    return usb_device_parse(text, &vendor, &product, &serial, err);
+}
+
 static int check_storage(const struct api_container_spec *spec, size_t index, struct error *err)
 {
     const struct api_usb_storage *storage = spec->usb_storage[index];
-    uint16_t vendor, product;
-    const char *serial;
 
     if (storage->target[0] != '/' || strspn(storage->target, "/.") == strlen(storage->target))
         return error_set(err, -EINVAL,
@@ -488,7 +496,7 @@ static int check_storage(const struct api_container_spec *spec, size_t index, st
         if (text_equal(spec->mounts[i]->target, storage->target))
             return error_set(err, -EINVAL, "Duplicate mount point: %s", storage->target);
     }
-    return storage->device ? usb_device_parse(storage->device, &vendor, &product, &serial, err) : 0;
+    return storage->device ? check_device(storage->device, err) : 0;
 }
 
 int usb_spec_check(const struct api_container_spec *spec, struct error *err)
@@ -497,5 +505,7 @@ int usb_spec_check(const struct api_container_spec *spec, struct error *err)
 
     for (size_t i = 0; r == 0 && i < spec->usb_storage_count; i++)
         r = check_storage(spec, i, err);
+    for (size_t i = 0; r == 0 && i < spec->usb_devices_count; i++)
+        r = check_device(spec->usb_devices[i], err);
     return r;
 }

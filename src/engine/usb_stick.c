@@ -166,6 +166,19 @@ static void refuse(struct stick *stick, enum stick_state state, const char *why)
         stick_let_go(stick, false);
 }
 
+/* Two cannot have it; who was first has it. */
+static void leave_passed(struct stick *stick)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    _cleanup_free_ char *why = xasprintf("container %.12s has the device itself (--device-usb)",
+                                         usb_devices_holder(stick)->container);
+
+    stick->wanted = false;
+    stick_set_state(stick, STICK_IDLE, why);
+    error_set(&err, -EBUSY, "USB device %s: %s", stick->id, why);
+    stick_tell(stick, STICK_WAIT_READY, &err);
+}
+
 static void settle_allowed(struct stick *stick)
 {
     if (stick->pid || stick->starting || stick->timer || stick->state == STICK_EJECTED ||
@@ -175,6 +188,10 @@ static void settle_allowed(struct stick *stick)
         return;
     if (!stick->usb->exclusive && !stick->wanted && !stick_is_wanted(stick)) {
         stick_set_state(stick, STICK_IDLE, NULL);
+        return;
+    }
+    if (usb_devices_holder(stick)) {
+        leave_passed(stick);
         return;
     }
     stick_set_state(stick, STICK_STARTING, NULL);
@@ -221,6 +238,7 @@ void stick_settle_all(struct usb *usb)
     }
     free(all);
     usb_mounts_settle(usb);
+    usb_devices_settle(usb);
 }
 
 /* --- the process says ------------------------------------------------------------------------- */
@@ -474,6 +492,7 @@ void stick_ended(struct stick *stick, int code)
             fail_or_again(stick, code);
     }
     stick_tell(stick, STICK_WAIT_END, NULL);
+    usb_devices_settle(stick->usb);
     stick_unref(stick);
 }
 

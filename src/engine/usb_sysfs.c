@@ -52,6 +52,16 @@ static unsigned read_number(int folder_fd, const char *name)
     return text_to_u64(text, 0, 999, &number) < 0 ? 0 : (unsigned)number;
 }
 
+/* "189:3" */
+static void read_node(int folder_fd, struct usb_identity *identity)
+{
+    char text[32], more;
+
+    read_text(folder_fd, "dev", text, sizeof(text));
+    if (sscanf(text, "%7u:%7u%c", &identity->major_number, &identity->minor_number, &more) != 2)
+        identity->major_number = identity->minor_number = 0;
+}
+
 int usb_identity_read(int devices_fd, const char *port, struct usb_identity *ret, struct error *err)
 {
     _cleanup_close_ int folder = openat(devices_fd, port, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -75,6 +85,7 @@ int usb_identity_read(int devices_fd, const char *port, struct usb_identity *ret
     read_text(folder, "speed", identity.speed, sizeof(identity.speed));
     identity.bus = read_number(folder, "busnum");
     identity.device = read_number(folder, "devnum");
+    read_node(folder, &identity);
     identity.configured = read_number(folder, "bConfigurationValue") > 0;
     *ret = identity;
     return 0;

@@ -92,6 +92,8 @@ static void look_done(uv_work_t *work, int status)
         drop_gone(usb, looking);
         for (size_t i = 0; i < looking->count; i++)
             take(usb, &looking->found[i]);
+        usb->looked = true;
+        usb_devices_settle(usb);
         if (usb->look_again)
             usb_watch_look(usb);
     }

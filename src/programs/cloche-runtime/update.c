@@ -174,6 +174,38 @@ static int take_resources(struct update_arguments *arguments, struct error *err)
     return file_read_at(AT_FDCWD, file, RESOURCES_MAX, &arguments->json, NULL, err);
 }
 
+static bool take_node_number(const char *text, uint32_t *ret)
+{
+    uint64_t number;
+
+    if (text_to_u64(text, 0, INT32_MAX, &number) < 0)
+        return false;
+    *ret = (uint32_t)number;
+    return true;
+}
+
+/* "c:189:3:/dev/bus/usb/001/004[:rw]": no node outside is looked at. */
+static int take_numbered(struct update_arguments *arguments, const char *text, char **parts,
+                         struct cloche_runtime_device *ret, struct error *err)
+{
+    size_t count = strv_length(parts);
+    struct cloche_runtime_device device = {0};
+
+    if (count < 4 || count > 5 || !take_node_number(parts[1], &device.major) ||
+        !take_node_number(parts[2], &device.minor) || parts[3][0] != '/')
+        return error_set(err, -EINVAL, "--device-add: '%s' is not TYPE:MAJOR:MINOR:PATH[:ACCESS]",
+                         text);
+    device.type = parts[0][0];
+    device.path = xstrdup(parts[3]);
+    strv_take(&arguments->device_texts, (char *)(uintptr_t)device.path);
+    if (count > 4) {
+        device.access = xstrdup(parts[4]);
+        strv_take(&arguments->device_texts, (char *)(uintptr_t)device.access);
+    }
+    *ret = device;
+    return 0;
+}
+
 /* "/dev/ttyUSB0[:/dev/ttyS0[:rw]]", as docker run --device takes it. */
 static int take_device(struct update_arguments *arguments, const char *text,
                        struct cloche_runtime_device *ret, struct error *err)
@@ -182,6 +214,8 @@ static int take_device(struct update_arguments *arguments, const char *text,
     _cleanup_strv_ char **parts = strv_split(text, ':');
     size_t count = strv_length(parts);
 
+    if (count && (text_equal(parts[0], "c") || text_equal(parts[0], "b")))
+        return take_numbered(arguments, text, parts, ret, err);
     if (count < 1 || count > 3 || parts[0][0] != '/')
         return error_set(err, -EINVAL, "--device-add: '%s' is not HOST_PATH[:PATH[:ACCESS]]", text);
     if (stat(parts[0], &status) < 0)
@@ -268,7 +302,8 @@ const struct command command_update = {
              "    [--memory-reservation BYTES] [--memory-swap BYTES] [--pids-limit N]\n"
              "    [--kernel-memory BYTES] [--kernel-memory-tcp BYTES]\n"
              "    [--l3-cache-schema TEXT] [--mem-bw-schema TEXT]\n"
-             "    [--device-add HOST_PATH[:PATH[:ACCESS]]]... [--device-remove PATH]...\n"
+             "    [--device-add HOST_PATH[:PATH[:ACCESS]]]...\n"
+             "    [--device-add TYPE:MAJOR:MINOR:PATH[:ACCESS]]... [--device-remove PATH]...\n"
              "    [--device-allow RULE]... [--device-deny RULE]... ID",
     .summary = "change limits and devices of a container",
     .main = update_main,

@@ -34,7 +34,8 @@ int resources_build(const struct resource_options *options, struct api_resources
 /* ---- what it may do and see: spec_isolation.c */
 
 struct isolation_options {
-    char **cap_add, **cap_drop, **devices, **device_rules, **security_opt, **sysctls, **ulimits;
+    char **cap_add, **cap_drop, **devices, **device_rules, **security_opt, **sysctls, **ulimits,
+        **usb_devices;
     const char *cgroup_parent, *cgroupns, *ipc, *isolation, *pid, *profile, *userns, *uts;
     struct option_number oom_score_adj;
     uint64_t shm_size; /* bytes */

@@ -81,6 +81,13 @@ const struct option isolation_option_table[] = {
         .help = "Let it use devices by number: \"c 1:3 rwm\"",
     },
     {
+        .name = "device-usb",
+        .kind = OPTION_LIST,
+        .offset = offsetof(struct isolation_options, usb_devices),
+        .argument = "list",
+        .help = "Give it a USB device whenever that is plugged in: VENDOR:PRODUCT[:SERIAL]",
+    },
+    {
         .name = "disable-content-trust",
         .kind = OPTION_FLAG,
         .offset = offsetof(struct isolation_options, unused),
@@ -333,6 +340,7 @@ int isolation_build(const struct isolation_options *options, struct api_containe
     spec_fill_list(&spec->cap_drop, &spec->cap_drop_count, options->cap_drop);
     spec_fill_list(&spec->device_cgroup_rules, &spec->device_cgroup_rules_count,
                    options->device_rules);
+    spec_fill_list(&spec->usb_devices, &spec->usb_devices_count, options->usb_devices);
     spec_fill_map(&spec->sysctls, options->sysctls);
     spec->privileged = spec->has_privileged = options->privileged;
     spec->cgroup_parent = xstrdup(options->cgroup_parent);
