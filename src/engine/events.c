@@ -122,15 +122,6 @@ void event_usb(struct engine *engine, const char *action, const char *id,
     tell(engine, event);
 }
 
-void event_usb_device(struct engine *engine, const char *action, const char *id,
-                      const struct event_attribute *attributes)
-{
-    struct api_event *event = new_event("usb-device", action, id, NULL);
-
-    add_all(event, attributes);
-    tell(engine, event);
-}
-
 void event_volume(struct engine *engine, const char *action, const char *name)
 {
     tell(engine, new_volume_event(action, name));

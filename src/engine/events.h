@@ -40,9 +40,6 @@ void event_network(struct engine *engine, const struct network *network, const c
 /* Of a USB device. */
 void event_usb(struct engine *engine, const char *action, const char *id,
                const struct event_attribute *attributes);
-/* The device itself in a container: add, remove, refused, failed. */
-void event_usb_device(struct engine *engine, const char *action, const char *id,
-                      const struct event_attribute *attributes);
 /* create and destroy. */
 void event_volume(struct engine *engine, const char *action, const char *name);
 /* mount and unmount, of each volume that the container has. */

@@ -94,14 +94,15 @@ static void record(struct usb *usb, const char *id)
 
 static void tell(struct usb *usb, const struct usb_pass *pass, const char *action, const char *why)
 {
+    _cleanup_free_ char *whole = xasprintf("device-%s", action);
     char node[32];
 
     snprintf(node, sizeof(node), "/dev/bus/usb/%03u/%03u", pass->bus, pass->device);
-    event_usb_device(usb->engine, action, pass->port,
-                     (struct event_attribute[]){{"container", pass->container},
-                                                {"node", node},
-                                                {"error", why},
-                                                {NULL, NULL}});
+    event_usb(usb->engine, whole, pass->port,
+              (struct event_attribute[]){{"container", pass->container},
+                                         {"node", node},
+                                         {"error", why},
+                                         {NULL, NULL}});
     if (why)
         log_warning("USB %s is not passed to container %.12s: %s", pass->port, pass->container,
                     why);
