@@ -1,10 +1,16 @@
 """The guest's USB sticks (run_guest.py, usb_options) and modules."""
 
+import itertools
+import json
+import os
 import pathlib
+import struct
 import subprocess
 import time
 
 DEVICES = pathlib.Path("/sys/bus/usb/devices")
+HAND = pathlib.Path("/share/hand")
+_numbers = itertools.count()
 
 
 def modules(*names):
@@ -27,3 +33,54 @@ def device(serial):
 def node(folder):
     return (f"/dev/bus/usb/{int((folder / 'busnum').read_text()):03d}/"
             f"{int((folder / 'devnum').read_text()):03d}")
+
+
+def ask_hand(*commands):
+    """QMP commands, carried out outside (hand.py)."""
+    ask = HAND / f"{next(_numbers)}.ask"
+    ask.with_suffix(".part").write_text(json.dumps(commands))
+    os.rename(ask.with_suffix(".part"), ask)
+    answer = ask.with_suffix(".answer")
+    for _ in range(600):
+        if answer.exists():
+            break
+        time.sleep(0.1)
+    answers = json.loads(answer.read_text())
+    assert all("return" in one for one in answers), answers
+
+
+def _add(**arguments):
+    return {"execute": "device_add", "arguments": arguments}
+
+
+def plug_in(serial, *disks):
+    """A stick with a unit for each of run_guest.py's later disks; with one, what goes over its port is in
+    /share/hand/SERIAL.pcap."""
+    name = serial.lower()
+    if len(disks) == 1:
+        ask_hand(_add(driver="usb-storage", id=name, bus="xhci.0", drive=disks[0], serial=serial, removable=True,
+                      pcap=f"{serial}.pcap"))
+        return
+    ask_hand(_add(driver="usb-bot", id=name, bus="xhci.0", serial=serial, attached=False),
+             *[_add(driver="scsi-hd", id=f"{name}-{lun}", bus=f"{name}.0", lun=lun, drive=disk)
+               for lun, disk in enumerate(disks)],
+             {"execute": "qom-set", "arguments": {"path": f"/machine/peripheral/{name}", "property": "attached",
+                                                  "value": True}})
+
+
+def pull_out(serial):
+    ask_hand({"execute": "device_del", "arguments": {"id": serial.lower()}})
+
+
+def command_blocks(path):
+    """The tags and commands of the command blocks (Bulk-Only Transport 1.0, 5.1) in a recording of usbmon's
+    packets (the kernel's Documentation/usb/usbmon.rst)."""
+    data = path.read_bytes()
+    at, found = 24, []  # behind the file's header
+    while at + 16 <= len(data):
+        length = struct.unpack_from("<I", data, at + 8)[0]
+        packet = data[at + 16:at + 16 + length]
+        if packet[8:9] == b"S" and packet[9] == 3 and packet[64:68] == b"USBC":
+            found.append((struct.unpack_from("<I", packet, 68)[0], packet[79]))
+        at += 16 + length
+    return found

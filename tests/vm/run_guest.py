@@ -13,6 +13,7 @@ import sys
 import tempfile
 
 import initramfs
+from hand import Hand
 import kernel as kernels
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -23,6 +24,7 @@ SYSTEMD_OPTIONS = ("systemd.unit=cloche-test.target systemd.show_status=no syste
 CGROUP_V1_OPTIONS = ("systemd.unified_cgroup_hierarchy=no "
                      "systemd.legacy_systemd_cgroup_controller=yes")
 DISK_SIZE = 512 << 20  # bytes; a hole until written
+LATER_DISKS, LATER_SIZE = ("later0", "later1"), 16 << 20
 BOOT_LIMIT = 1400  # seconds; meson's own limit is above
 FILE_MARK = "== "  # guest.py writes it, and the file's path, before the TAP of each file
 _RESULT = re.compile(r"(not ok|ok)\b *\d*(.*)")
@@ -42,8 +44,8 @@ def wants_sticks(tests):
 
 
 def usb_options(work):
-    """Sticks for test_usb.py, by their serial numbers: STICK; UNITS, with one unit of 4096-byte sectors
-    and one of which a sector cannot be read."""
+    """Sticks by their serial numbers: STICK; UNITS, with one unit of 4096-byte sectors and one of which a
+    sector cannot be read. And disks of sticks that are plugged in later (hand.py)."""
     share = f"{work}/share"
     return ["-device", "qemu-xhci,id=xhci",
             "-drive", f"if=none,id=stick,format=raw,file={share}/stick.img",
@@ -56,13 +58,20 @@ def usb_options(work):
                          "file.inject-error.0.event=read_aio,file.inject-error.0.sector=5000,"
                          "file.inject-error.0.errno=5,file.image.driver=file,"
                          f"file.image.filename={share}/unit1.img",
-            "-device", "scsi-hd,bus=units.0,lun=1,drive=unit1"]
+            "-device", "scsi-hd,bus=units.0,lun=1,drive=unit1",
+            *[word for name in LATER_DISKS for word in (
+                "-blockdev", f"driver=raw,node-name={name},file.driver=file,"
+                             f"file.filename={share}/hand/{name}.img")],
+            "-qmp", f"unix:{work}/qmp,server=on,wait=off"]
 
 
 def make_sticks(work):
     stick = int(os.environ.get("CLOCHE_USB_STICK_MB", "8")) << 20
     for name, size in (("stick", stick), ("unit0", 4 << 20), ("unit1", 4 << 20)):
         pathlib.Path(f"{work}/share/{name}.img").write_bytes(os.urandom(size))
+    os.mkdir(f"{work}/share/hand")
+    for name in LATER_DISKS:
+        pathlib.Path(f"{work}/share/hand/{name}.img").write_bytes(os.urandom(LATER_SIZE))
 
 
 def qemu_command(kernel, work, build, tests, first):
@@ -98,8 +107,9 @@ def boot(build, tests, work, first):
         disk.truncate(DISK_SIZE)
     subprocess.run(["mkfs.ext4", "-q", "-F", f"{work}/disk"], check=True)
     try:
-        subprocess.run(qemu_command(kernel, work, build, tests, first), stdin=subprocess.DEVNULL,
-                       timeout=BOOT_LIMIT, check=True)
+        with Hand(f"{work}/share/hand", f"{work}/qmp"):
+            subprocess.run(qemu_command(kernel, work, build, tests, first), stdin=subprocess.DEVNULL,
+                           timeout=BOOT_LIMIT, check=True)
     except subprocess.TimeoutExpired:
         print(f"# the guest did not end within {BOOT_LIMIT} s")
     try:

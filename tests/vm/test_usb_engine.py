@@ -1,13 +1,17 @@
-"""USB devices in ports of the machine, by the daemon: Linux's own gadgets behind dummy_hcd, which are
-plugged in and pulled out as a hand would do it. What is remote is in tests/integration/test_usb.py."""
+"""USB devices in ports of the machine, by the daemon: QEMU's sticks behind xhci, and Linux's own gadgets
+behind dummy_hcd, plugged in and pulled out as a hand would do it. What is remote is in
+tests/integration/test_usb.py."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import time
 
+from guest_sticks import HAND, command_blocks, modules, plug_in, pull_out
 from harness import main, note, run, test, wait_for
 
 PATH = "/media/stick"
@@ -15,11 +19,6 @@ GADGETS = pathlib.Path("/sys/kernel/config/usb_gadget")
 # Of a boot keyboard: HID 1.11, appendix B.1.
 KEYBOARD = bytes.fromhex("05010906a101050719e029e71500250175019508810295017508810195057501050819012905"
                          "9102950175039103950675081500256505071900296581 00c0".replace(" ", ""))
-
-
-def modules(*names):
-    for name in names:
-        subprocess.run(["modprobe", "-d", "/modules", name], check=True)
 
 
 def make_image(scratch, label="SHOP", files=(("hello.txt", "hello\n"),)):
@@ -54,7 +53,7 @@ class Gadget:
             (self.top / "configs/c.1" / function.name).symlink_to(function)
 
     def add_keyboard(self):
-        modules("usb_f_hid", "usbhid")
+        modules("usb_f_hid", "usbhid", "hid-generic")  # no udevd would load the last
         function = self.top / "functions/hid.0"
         function.mkdir()
         for name, value in (("protocol", "1"), ("subclass", "1"), ("report_length", "8")):
@@ -98,7 +97,7 @@ def devices(instance):
 
 def becomes(instance, state, serial="GADGET"):
     wait_for(lambda: devices(instance).get(serial, {}).get("State") == state, timeout=60,
-             what=f"the device {state}: {devices(instance)}")
+             what=f"{serial} {state}")
 
 
 def blocks():
@@ -120,6 +119,42 @@ def sh(instance, command, **options):
 
 def is_there(instance):
     return "fuse" in sh(instance, f"grep ' {PATH} ' /proc/self/mountinfo | tail -n 1").out
+
+
+def digest(instance, name):
+    return sh(instance, f"sha256sum < {PATH}/{name}").out.split()[0]
+
+
+@test
+def a_real_stick_is_ours_from_its_first_command(instance, images, scratch):
+    modules("fuse", "usb-storage", "sd_mod", "xhci_pci")
+    configure(instance, scratch, exclusive=True)
+    start(instance, images, "--usb-storage", PATH)
+    data = os.urandom(5 << 20)
+    (scratch / "data").write_bytes(data)
+    image = make_image(scratch)
+    run("mcopy", "-i", image, scratch / "data", "::data")
+    shutil.copy(image, HAND / "later0.img")
+    plug_in("FIRST", "later0")
+    wait_for(lambda: is_there(instance), timeout=60, what="the stick in the container")
+    assert digest(instance, "data") == hashlib.sha256(data).hexdigest()
+    sh(instance, f"cat {PATH}/data {PATH}/data > {PATH}/twice; rm {PATH}/hello.txt; sync")
+    note(devices(instance)["FIRST"])
+    instance.cloche("usb", "eject", "FIRST")
+    assert blocks() == [], "the kernel has it"
+    pull_out("FIRST")
+    # The kernel counts from 1 as well: had it had the stick first, they would begin anew.
+    tags = [tag for tag, _ in command_blocks(HAND / "FIRST.pcap")]
+    assert len(tags) > 10 and tags == list(range(1, len(tags) + 1)), tags
+    wait_for(lambda: "FIRST" not in devices(instance), timeout=60)
+    plug_in("FIRST", "later0")
+    wait_for(lambda: is_there(instance), timeout=60, what="the stick again")
+    assert digest(instance, "twice") == hashlib.sha256(data + data).hexdigest()
+    assert blocks() == []
+    pull_out("FIRST")  # without a word
+    wait_for(lambda: not is_there(instance), timeout=60, what="nothing left of it")
+    shutil.copy(HAND / "later0.img", image)
+    assert run("mtype", "-i", image, "::twice", text=False).out == data + data
 
 
 @test
