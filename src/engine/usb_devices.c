@@ -1,6 +1,6 @@
 /*
- * Devices themselves in containers (--device-usb): who is to have which, and the way there and back.
- * One change of a container at a time; when it is done, all is looked at again.
+ * Devices themselves in containers (--device-usb): who is to have which, and the way there and
+ * back. One change of a container at a time; when it is done, all is looked at again.
  *
  *     usb_devices_settle  compares what is plugged in with what containers ask for
  *     add, take_back      a child makes or removes the node (usb_devices_run.c)
@@ -99,10 +99,8 @@ static void tell(struct usb *usb, const struct usb_pass *pass, const char *actio
 
     snprintf(node, sizeof(node), "/dev/bus/usb/%03u/%03u", pass->bus, pass->device);
     event_usb(usb->engine, whole, pass->port,
-              (struct event_attribute[]){{"container", pass->container},
-                                         {"node", node},
-                                         {"error", why},
-                                         {NULL, NULL}});
+              (struct event_attribute[]){
+                  {"container", pass->container}, {"node", node}, {"error", why}, {NULL, NULL}});
     if (why)
         log_warning("USB %s is not passed to container %.12s: %s", pass->port, pass->container,
                     why);

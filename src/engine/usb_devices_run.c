@@ -167,8 +167,8 @@ static void append(struct usb_settings_passes *record, const struct usb_pass *pa
         .major = pass->major_number,
         .minor = pass->minor_number,
     };
-    record->devices = xrealloc(record->devices, record->devices_count + 1,
-                               sizeof(struct usb_settings_passed *));
+    record->devices =
+        xrealloc(record->devices, record->devices_count + 1, sizeof(struct usb_settings_passed *));
     record->devices[record->devices_count++] = passed;
 }
 

@@ -221,7 +221,8 @@ void usb_devices_free(struct usb *usb);
 
 /* Makes the node in the container and lets it be used, or takes both back. done comes once, later;
  * not when this fails. err NULL: it is done. */
-typedef void (*usb_pass_done)(struct usb *usb, const struct usb_pass *pass, const struct error *err);
+typedef void (*usb_pass_done)(struct usb *usb, const struct usb_pass *pass,
+                              const struct error *err);
 int usb_pass_run(struct usb *usb, const struct usb_pass *pass, bool add, usb_pass_done done,
                  struct error *err);
 

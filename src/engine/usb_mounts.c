@@ -77,8 +77,8 @@ bool stick_is_wanted(const struct stick *stick)
 
     for (size_t i = 0; i < engine->containers_count; i++) {
         const struct container *container = engine->containers[i];
-        for (size_t j = 0; usb_container_runs(container) && j < container->effective->usb_storage_count;
-             j++) {
+        for (size_t j = 0;
+             usb_container_runs(container) && j < container->effective->usb_storage_count; j++) {
             if (fits_stick(container->effective->usb_storage[j], stick))
                 return true;
         }
@@ -113,8 +113,8 @@ static bool somebody_writes(const struct stick *stick)
 
     for (size_t i = 0; i < engine->containers_count; i++) {
         const struct container *container = engine->containers[i];
-        for (size_t j = 0; usb_container_runs(container) && j < container->effective->usb_storage_count;
-             j++) {
+        for (size_t j = 0;
+             usb_container_runs(container) && j < container->effective->usb_storage_count; j++) {
             const struct api_usb_storage *storage = container->effective->usb_storage[j];
             if (!storage->read_only && fits_stick(storage, stick))
                 return true;
@@ -360,8 +360,8 @@ void usb_mounts_settle(struct usb *usb)
         drop_stale(usb->sticks[i]);
     for (size_t i = 0; i < engine->containers_count; i++) {
         struct container *container = engine->containers[i];
-        for (size_t j = 0; usb_container_runs(container) && j < container->effective->usb_storage_count;
-             j++)
+        for (size_t j = 0;
+             usb_container_runs(container) && j < container->effective->usb_storage_count; j++)
             settle_one(usb, container, container->effective->usb_storage[j]);
     }
 }
