@@ -49,23 +49,11 @@ def ask_hand(*commands):
     assert all("return" in one for one in answers), answers
 
 
-def _add(**arguments):
-    return {"execute": "device_add", "arguments": arguments}
-
-
-def plug_in(serial, *disks):
-    """A stick with a unit for each of run_guest.py's later disks; with one, what goes over its port is in
-    /share/hand/SERIAL.pcap."""
-    name = serial.lower()
-    if len(disks) == 1:
-        ask_hand(_add(driver="usb-storage", id=name, bus="xhci.0", drive=disks[0], serial=serial, removable=True,
-                      pcap=f"{serial}.pcap"))
-        return
-    ask_hand(_add(driver="usb-bot", id=name, bus="xhci.0", serial=serial, attached=False),
-             *[_add(driver="scsi-hd", id=f"{name}-{lun}", bus=f"{name}.0", lun=lun, drive=disk)
-               for lun, disk in enumerate(disks)],
-             {"execute": "qom-set", "arguments": {"path": f"/machine/peripheral/{name}", "property": "attached",
-                                                  "value": True}})
+def plug_in(serial, disk):
+    """A stick of one of run_guest.py's later disks. What goes over its port is in /share/hand/SERIAL.pcap."""
+    ask_hand({"execute": "device_add",
+              "arguments": {"driver": "usb-storage", "id": serial.lower(), "bus": "xhci.0", "drive": disk,
+                            "serial": serial, "removable": True, "pcap": f"{serial}.pcap"}})
 
 
 def pull_out(serial):

@@ -7,7 +7,7 @@ import pathlib
 import socket
 import threading
 
-ALLOWED = ("device_add", "device_del", "qom-set")
+ALLOWED = ("device_add", "device_del")
 PAUSE = 0.1  # seconds
 
 

@@ -24,7 +24,7 @@ SYSTEMD_OPTIONS = ("systemd.unit=cloche-test.target systemd.show_status=no syste
 CGROUP_V1_OPTIONS = ("systemd.unified_cgroup_hierarchy=no "
                      "systemd.legacy_systemd_cgroup_controller=yes")
 DISK_SIZE = 512 << 20  # bytes; a hole until written
-LATER_DISKS, LATER_SIZE = ("later0", "later1"), 16 << 20
+LATER_DISKS, LATER_SIZE = ("later0",), 16 << 20
 BOOT_LIMIT = 1400  # seconds; meson's own limit is above
 FILE_MARK = "== "  # guest.py writes it, and the file's path, before the TAP of each file
 _RESULT = re.compile(r"(not ok|ok)\b *\d*(.*)")
