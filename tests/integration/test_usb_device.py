@@ -25,13 +25,13 @@ class Machine:
         self.devices = BUS / "usb/devices"
         self.devices.mkdir(parents=True)
 
-    def plug_in(self, number, port="1-1", serial="S-1", configuration=CONFIGURATION):
+    def plug_in(self, number, port="1-1", serial="S-1", device=DEVICE, configuration=CONFIGURATION):
         folder = self.devices / port
         folder.mkdir()
         for name, text in (("serial", serial), ("busnum", "1"), ("devnum", str(number)),
                            ("dev", f"189:{number - 1}"), ("bConfigurationValue", "1"), ("speed", "480")):
             (folder / name).write_text(text + "\n")
-        (folder / "descriptors").write_bytes(DEVICE + configuration)
+        (folder / "descriptors").write_bytes(device + configuration)
 
     def pull_out(self, port="1-1"):
         run("rm", "-r", self.devices / port)
@@ -173,7 +173,7 @@ def the_policy_applies(instance, images, scratch):
 def a_stick_is_passed_or_served(instance, images, scratch):
     configure(instance, scratch)
     with Machine() as machine:
-        machine.plug_in(2, configuration=STICK)
+        machine.plug_in(2, device=DEVICE.replace(b"\xff", b"\0", 1), configuration=STICK)
         start(instance, images, "--device-usb", "1234:5678")
         wait_for(lambda: is_usable(instance, 2))
         assert "has the device itself" in instance.cloche("usb", "attach", "1-1", code=1).err
