@@ -3,8 +3,8 @@
 import json
 import pathlib
 
+from guest_sticks import modules
 from harness import main, test, wait_for
-from test_usb_engine import modules
 
 STICK = "46f4:0001:STICK"  # run_guest.py
 
@@ -43,7 +43,7 @@ def descriptor(instance, path):
 
 @test
 def a_device_is_read_in_a_container_and_replugged(instance, images, scratch):
-    modules("xhci_hcd", "xhci_pci")
+    modules("xhci_pci")
     place = wait_for(port, what="QEMU's stick")
     configure(instance, scratch)
     start(instance, images, "shop", "--device-usb", STICK)
