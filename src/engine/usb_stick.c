@@ -218,9 +218,10 @@ void stick_settle(struct stick *stick)
                stick->identity.storage && !stick->identity.storage_only
                    ? "the policy denies it: it is more than a stick"
                    : "the policy denies it");
-    } else if (stick->state != STICK_KERNEL) {
+    } else {
+        bool had = stick->state == STICK_KERNEL;
         refuse(stick, STICK_KERNEL, "the policy leaves it to the kernel's drivers");
-        if (stick->usb->exclusive && !stick->pid && !stick->starting) /* else when that has ended */
+        if (!had && stick->usb->exclusive && !stick->pid && !stick->starting) /* else when it ended */
             hand_over(stick, false);
     }
 }

@@ -201,6 +201,8 @@ def a_stick_that_is_a_keyboard_too_gets_nowhere(instance, images, scratch):
         wait_for(lambda: not is_there(instance), timeout=60)
         instance.cloche("usb", "policy", "--serial", "GADGET", "add", "kernel")
         wait_for(lambda: inputs() != before, timeout=60, what="the keyboard, since a rule gives it to the kernel")
+        refused = instance.cloche("usb", "attach", "GADGET", code=1).err
+        assert "leaves it to the kernel" in refused, refused
 
 
 @test
