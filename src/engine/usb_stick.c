@@ -221,7 +221,8 @@ void stick_settle(struct stick *stick)
     } else {
         bool had = stick->state == STICK_KERNEL;
         refuse(stick, STICK_KERNEL, "the policy leaves it to the kernel's drivers");
-        if (!had && stick->usb->exclusive && !stick->pid && !stick->starting) /* else when it ended */
+        if (!had && stick->usb->exclusive && !stick->pid &&
+            !stick->starting) /* else when it ended */
             hand_over(stick, false);
     }
 }

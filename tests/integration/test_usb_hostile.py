@@ -52,8 +52,8 @@ def suffer(scratch, name, *arguments):
     model = Model("--image", str(path), *arguments, name)
     process = serve(model)
     try:
-        talk = process.talk()
         try:
+            talk = process.talk()  # with the worst it has ended by now
             status = talk.ready(timeout=100)
             for volume in status["volumes"][:1]:
                 fd = mount_fuse(str(folder))

@@ -44,8 +44,7 @@ const struct option mount_option_table[] = {
         .kind = OPTION_LIST,
         .offset = offsetof(struct mount_options, usb_storage),
         .argument = "list",
-        .help = "Mount a USB stick as long as it is there: /PATH[:ro][:usb=VENDOR:PRODUCT[:SERIAL],"
-                "label=NAME,port=PATTERN,exec,size=BYTES,bps=BYTES,iops=N]",
+        .help = "Mount a USB stick as long as it is there: /PATH[:ro][:OPTION,...]",
     },
     {
         .name = "volume",
