@@ -156,30 +156,6 @@ static int find_object(struct cli *cli, const char *type, bool size, char *name,
     return r;
 }
 
-/* Appends the object to the array, or what the template makes of it. */
-static int show(const char *format, const char *json, bool first, struct buffer *out,
-                struct error *err)
-{
-    _cleanup_tree_arena_ struct tree_arena arena = TREE_ARENA_INIT;
-    yajl_val document;
-
-    int r = tree_parse(&arena, json, &document, err);
-    if (r < 0)
-        return r;
-    if (format && !text_equal(format, "json")) {
-        r = template_render(format, document, &arena, out, err);
-        buffer_append_char(out, '\n');
-        return r;
-    }
-    if (!first)
-        buffer_append_char(out, ',');
-    if (format)
-        tree_write(document, TREE_COMPACT, out);
-    else
-        tree_write_item(document, 1, out);
-    return 0;
-}
-
 static int run_typed(struct cli *cli, const struct inspect_options *options, const char *type,
                      char *const *operands)
 {
@@ -194,7 +170,7 @@ static int run_typed(struct cli *cli, const struct inspect_options *options, con
         _cleanup_error_ struct error err = ERROR_INIT;
         int r = find_object(cli, type, options->size, *operands, &json, &err);
         if (r >= 0)
-            r = show(options->format, buffer_text(&json), found++ == 0, &out, &err);
+            r = template_show(options->format, buffer_text(&json), found++ == 0, &out, &err);
         if (r < 0)
             code = cli_fail(&err);
     }

@@ -654,3 +654,26 @@ int template_render(const char *text, yajl_val document, struct tree_arena *aren
         return fail(&in, "unexpected {{%s}}", stop == STOP_END ? "end" : "else");
     return r;
 }
+
+int template_show(const char *format, const char *json, bool first, struct buffer *out,
+                  struct error *err)
+{
+    _cleanup_tree_arena_ struct tree_arena arena = TREE_ARENA_INIT;
+    yajl_val document;
+
+    int r = tree_parse(&arena, json, &document, err);
+    if (r < 0)
+        return r;
+    if (format && !text_equal(format, "json")) {
+        r = template_render(format, document, &arena, out, err);
+        buffer_append_char(out, '\n');
+        return r;
+    }
+    if (!first)
+        buffer_append_char(out, ',');
+    if (format)
+        tree_write(document, TREE_COMPACT, out);
+    else
+        tree_write_item(document, 1, out);
+    return 0;
+}

@@ -29,6 +29,11 @@ enum {
 int template_render(const char *text, yajl_val document, struct tree_arena *arena,
                     struct buffer *out, struct error *err);
 
+/* What inspect prints of one object, a JSON text: by the template and a new line; without one, or
+ * by "json", as an item of an array, with a comma before it unless it is the first. */
+int template_show(const char *format, const char *json, bool first, struct buffer *out,
+                  struct error *err);
+
 /* ---- between template.c and template_functions.c */
 
 struct template_call {

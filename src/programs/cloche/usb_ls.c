@@ -163,29 +163,6 @@ static const struct option inspect_table[] = {
 
 static const struct option_group inspect_groups[] = {{.options = inspect_table}, {.options = NULL}};
 
-static int show(const char *format, const char *json, bool first, struct buffer *out,
-                struct error *err)
-{
-    _cleanup_tree_arena_ struct tree_arena arena = TREE_ARENA_INIT;
-    yajl_val document;
-    int r = tree_parse(&arena, json, &document, err);
-
-    if (r < 0)
-        return r;
-    if (format && !text_equal(format, "json")) {
-        r = template_render(format, document, &arena, out, err);
-        buffer_append_char(out, '\n');
-        return r;
-    }
-    if (!first)
-        buffer_append_char(out, ',');
-    if (format)
-        tree_write(document, TREE_COMPACT, out);
-    else
-        tree_write_item(document, 1, out);
-    return 0;
-}
-
 typedef int (*ask_one)(struct cli *cli, char *reference, struct buffer *json, struct error *err);
 
 static int show_all(struct cli *cli, const struct inspect_options *options, ask_one ask,
@@ -202,7 +179,7 @@ static int show_all(struct cli *cli, const struct inspect_options *options, ask_
         _cleanup_error_ struct error err = ERROR_INIT;
         int r = ask(cli, *operands, &json, &err);
         if (r >= 0)
-            r = show(options->format, buffer_text(&json), found++ == 0, &out, &err);
+            r = template_show(options->format, buffer_text(&json), found++ == 0, &out, &err);
         if (r < 0)
             code = cli_fail(&err);
     }

@@ -9,7 +9,7 @@
 
 struct served_volume;
 
-/* The volume is borrowed and outlives it. medium_tick() is the owner's, not the doors'. */
+/* The volume is borrowed and outlives it. volume_tick() is the owner's, not the doors'. */
 struct served_volume *served_volume_create(struct volume *volume); /* never NULL */
 
 /* All doors must be closed. NULL is fine. */
