@@ -74,7 +74,9 @@ static void pause_frozen(uv_work_t *work, int status)
     struct pause_operation *pause = work->data;
     struct container *container = pause->base.container;
 
-    bool over = container->state != CONTAINER_RUNNING || pause->unwanted;
+    /* Its cgroup may be gone before we are told of its end. */
+    bool over =
+        container->state != CONTAINER_RUNNING || pause->unwanted || pause->err.code == -ENOENT;
     /* Or what was to die, or the next run, which the runtime is making in the same cgroup, stands
      * still for ever. */
     if (pause->pause && over)
