@@ -255,7 +255,6 @@ static int wait_for_start(const struct container *container, struct error *err)
 
     if (container->fifo_fd < 0)
         return 0;
-    listen_to_signals();
     do
         n = read(container->fifo_fd, &byte, 1);
     while (n < 0 && errno == EINTR);
@@ -290,6 +289,8 @@ static int wait_and_confine(struct container *container, struct workload *worklo
     bool early = filter_has_listener(filter);
     int r = 0;
 
+    if (container->fifo_fd >= 0) /* before `create` says that it is there */
+        listen_to_signals();
     if (early)
         r = workload_confine(workload, filter, filter_size, container->sync_fd, container->fifo_fd,
                              err);
