@@ -451,10 +451,12 @@ bool stick_process_adopt(struct stick *stick, const struct usb_settings_record *
     uint64_t started;
 
     stick->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)record->pid, 0U);
-    if (stick->pidfd < 0 || process_start_time((pid_t)record->pid, &started) < 0 ||
-        started != record->started ||
-        usb_link_connect(stick->usb->engine->loop, path, &stick_link_handlers, stick, &stick->link,
-                         NULL) < 0) {
+    bool is_it = stick->pidfd >= 0 && process_start_time((pid_t)record->pid, &started) == 0 &&
+                 started == record->started;
+    if (!is_it || usb_link_connect(stick->usb->engine->loop, path, &stick_link_handlers, stick,
+                                   &stick->link, NULL) < 0) {
+        if (is_it) /* out of reach */
+            stick_process_kill(stick);
         close_fd(stick->pidfd);
         stick->pidfd = -1;
         return false;

@@ -420,6 +420,15 @@ def another_daemon_comes_back_to_it(scratch):
         assert process.wait() == ENDED
 
 
+@test
+def it_ends_with_a_daemon_that_was_killed_before_it_had_said_anything(scratch):
+    path = make(scratch / "image", "exfat")
+    with stick("--image", path) as (_, process):
+        process.talk().close()
+        assert process.wait() == ENDED
+        assert "had said anything" in process.said()
+
+
 NONSENSE = [
     b"\n", b"{}\n", b"null\n", b"[" * 5000 + b"\n", b"\xff\xfe\x00\n", b"{\"version\":1}\n",
     b"{\"version\":2,\"id\":1,\"status\":{}}\n", b"{\"version\":1,\"id\":-1,\"status\":{}}\n",

@@ -127,6 +127,7 @@ static bool receive(struct server *server)
         return true;
     if (n <= 0)
         return false;
+    server->is_heard = true;
     connection->fds_count += fds_count;
     connection->in.length += (size_t)n;
     return take_lines(server);
@@ -240,9 +241,14 @@ static void handle(struct server *server, const struct watch *watch, uint32_t ev
     }
     if (good && server->connection.watch.fd >= 0)
         good = flush(server);
-    if (!good) {
-        flush(server); /* what is wrong with it */
-        disconnect(server);
+    if (good)
+        return;
+    flush(server); /* what is wrong with it */
+    disconnect(server);
+    if (!server->is_heard) {
+        log_info(
+            "the daemon went before it had said anything, and none will look for this process");
+        control_finish(server, SERVER_ENDED);
     }
 }
 

@@ -133,6 +133,7 @@ struct server {
     int epoll;
     struct watch listener, wake;
     struct connection connection; /* watch.fd -1: there is none */
+    bool is_heard;                /* by this process: anything at all */
     /* with the lock */
     uint64_t connection_number; /* 0: nobody is there */
     struct buffer outbox;
