@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 
 # One document to start from, in which no array is long enough for the bug.
 SEED = b'{"ociVersion":"1","process":{"cwd":"/","args":["a","b","c"]}}'
@@ -19,7 +20,7 @@ LUCK = range(1, 11)  # seeds of the fuzzer, until one finds it
 SECONDS_MAX = 100
 
 
-def run(target, dictionary, luck, seeds):
+def run(target, dictionary, luck, seeds, seconds=SECONDS_MAX):
     """Exit code and output of a bounded run from SEED alone, or from a corpus."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = [os.path.join(folder, 'corpus')]
@@ -31,7 +32,7 @@ def run(target, dictionary, luck, seeds):
                 file.write(SEED)
         words = [] if dictionary == 'none' else [f'-dict={dictionary}']
         result = subprocess.run(
-            [target, *words, f'-runs={RUNS}', f'-max_total_time={SECONDS_MAX}',
+            [target, *words, f'-runs={RUNS}', f'-max_total_time={seconds}',
              f'-seed={luck}', '-max_len=256', f'-artifact_prefix={folder}/', *corpus],
             capture_output=True, text=True, errors='replace', timeout=3 * SECONDS_MAX)
     return result.returncode, result.stderr
@@ -40,7 +41,9 @@ def run(target, dictionary, luck, seeds):
 def main(right, planted, dictionary, corpus=None, function='grow_array'):
     failed = False
     for luck in LUCK:
+        begun = time.monotonic()
         code, output = run(planted, dictionary, luck, corpus)
+        needed = time.monotonic() - begun
         found = (code != 0 and function in output and
                  ('heap-buffer-overflow' in output or (corpus and 'deadly signal' in output)))
         if found:
@@ -49,8 +52,8 @@ def main(right, planted, dictionary, corpus=None, function='grow_array'):
     if not found:
         print(''.join(f'# {line}\n' for line in output.splitlines()[-30:]))
         failed = True
-    code, output = run(right, dictionary, luck, corpus)
-    print(f'{"ok" if code == 0 else "not ok"} 2 - without it the same run finds nothing')
+    code, output = run(right, dictionary, luck, corpus, 5 + 2 * int(needed))
+    print(f'{"ok" if code == 0 else "not ok"} 2 - without it a run of twice that time finds nothing')
     if code != 0:
         print(''.join(f'# {line}\n' for line in output.splitlines()[-60:]))
         failed = True
