@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
@@ -263,9 +264,21 @@ static void on_mounted(const struct error *err, const struct usb_stick_result *r
     mounting_free(mounting);
 }
 
+/* As it is now: FAT does not say in which zone its times are. */
+static int32_t minutes_east(const struct usb *usb)
+{
+    time_t now = time(NULL);
+    struct tm parts;
+
+    if (usb->settings && usb->settings->has_minutes_east)
+        return usb->settings->minutes_east;
+    return localtime_r(&now, &parts) ? (int32_t)(parts.tm_gmtoff / 60) : 0;
+}
+
 static void request_mount(struct mounting *mounting, const struct api_usb_storage *storage,
                           uint32_t volume, int fuse_fd, uid_t uid, gid_t gid)
 {
+    const struct usb_settings_settings *settings = mounting->stick->usb->settings;
     struct usb_stick_mount what = {
         .volume = volume,
         .read_only = storage->read_only,
@@ -282,6 +295,9 @@ static void request_mount(struct mounting *mounting, const struct api_usb_storag
         .has_operations_per_second = storage->has_operations_per_second,
         .size_limit = storage->size_limit,
         .has_size_limit = storage->has_size_limit,
+        .minutes_east = minutes_east(mounting->stick->usb),
+        .has_minutes_east = true,
+        .codepage = settings ? settings->codepage : NULL,
     };
     struct usb_stick_request request = {.mount = &what};
 

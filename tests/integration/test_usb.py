@@ -273,6 +273,45 @@ def rules_are_added_listed_and_kept(instance):
 
 
 @test
+def times_and_short_names_are_read_as_the_settings_say(instance, images, scratch):
+    need_fuse()
+    settings = scratch / "cloched.conf"
+    settings.write_text(json.dumps({"usb": {"minutesEast": 330, "codepage": "cp866"}}))
+    settings.chmod(0o600)
+    instance.env["CLOCHE_CONFIG"] = str(settings)
+    with Stick() as stick:
+        old = scratch / "old"
+        old.write_text("old")
+        os.utime(old, (1_600_000_000, 1_600_000_000))
+        run("mcopy", "-m", "-i", stick.image.name, old, "::old", env=dict(os.environ, TZ="UTC-5:30"))
+        run("mcopy", "-i", stick.image.name, old, "::XYZ.TXT")
+        content = pathlib.Path(stick.image.name).read_bytes()
+        assert content.count(b"XYZ     TXT") == 1
+        with open(stick.image.name, "r+b") as image:  # as an old instrument would write it
+            image.seek(content.index(b"XYZ     TXT"))
+            image.write("ДОМ".encode("cp866"))
+        attach(instance, stick)
+        start(instance, images, "--usb-storage", PATH)
+        appears(instance)
+        assert sh(instance, f"stat -c %Y {PATH}/old").out == "1600000000\n"
+        assert sh(instance, f"cat {PATH}/ДОМ.TXT").out == "old"
+        sh(instance, f"echo new > {PATH}/new && touch -d @1500000000 {PATH}/new")
+        instance.cloche("usb", "eject", "remote-1")
+        run("mcopy", "-m", "-i", stick.image.name, "::new", scratch / "new", env=dict(os.environ, TZ="UTC-5:30"))
+        assert (scratch / "new").stat().st_mtime == 1_500_000_000
+
+
+@test
+def a_code_page_that_is_none_is_named(instance, scratch):
+    settings = scratch / "cloched.conf"
+    settings.write_text(json.dumps({"usb": {"codepage": "cp1"}}))
+    settings.chmod(0o600)
+    instance.env["CLOCHE_CONFIG"] = str(settings)
+    assert "usb.codepage" in instance.cloche("version", code=None).err
+    settings.write_text("{}")
+
+
+@test
 def what_the_policy_denies_is_not_served(instance, images):
     need_fuse()
     start(instance, images, "--usb-storage", PATH)

@@ -6,7 +6,10 @@ usage: make_tables.py OUTPUT.c
 
 import sys
 
-CODE_PAGES = ['cp437', 'cp850', 'cp852', 'cp866', 'cp1252']
+CODE_PAGES = [
+    'cp437', 'cp737', 'cp775', 'cp850', 'cp852', 'cp855', 'cp857', 'cp858', 'cp860', 'cp861',
+    'cp862', 'cp863', 'cp865', 'cp866', 'cp869', 'cp1250', 'cp1251', 'cp1252', 'cp1253', 'cp1254',
+    'cp1257']
 
 
 def upper(code):
