@@ -70,7 +70,7 @@ static void look(struct rig *rig)
         usb_stick_unit(rig->stick, i, &rig->units[i]);
         if (rig->wants_disk[i]) {
             rig->disks[i] = usb_stick_disk(rig->stick, i);
-            rig->wants_disk[i] = false;
+            rig->wants_disk[i] = !rig->disks[i]; /* not ready any more: when it is again */
         }
     }
     if (rig->wants_eject) {
@@ -107,6 +107,28 @@ static void make_scarce(struct usb_transport *transport)
 
 static bool memory_is_scarce; /* for those that are started next */
 
+/* Command blocks that a thread other than the device's submits. */
+static atomic_uint attended_commands;
+static bool attendance_is_counted;
+
+static int submit_counted(struct usb_transport *transport, struct usb_transfer *transfer)
+{
+    static _Thread_local bool is_device_thread;
+    if ((transfer->endpoint & 0x0F) == 0)
+        is_device_thread = true; /* the enumeration's */
+    else if (!is_device_thread && transfer->length == 31)
+        atomic_fetch_add(&attended_commands, 1);
+    return submit_really(transport, transfer);
+}
+
+static void count_attendance(struct usb_transport *transport)
+{
+    scarce_ops = *transport->ops;
+    submit_really = scarce_ops.submit;
+    scarce_ops.submit = submit_counted;
+    transport->ops = &scarce_ops;
+}
+
 static void *run_device(void *data)
 {
     struct rig *rig = data;
@@ -116,6 +138,8 @@ static void *run_device(void *data)
     int r = usb_usbip_open(rig->fds[0], "1-1", 1000, &transport, &err);
     if (r == 0 && memory_is_scarce)
         make_scarce(transport);
+    if (r == 0 && attendance_is_counted)
+        count_attendance(transport);
     if (r == 0)
         r = usb_stick_open(transport, &quick, NULL, NULL, &stick, &err);
     pthread_mutex_lock(&rig->lock);
@@ -299,6 +323,22 @@ static void a_machine_short_of_memory_does_it_with_fewer_transfers(void **state)
     assert_int_equal(counts_of(rig).recoveries, 0);
     assert_true(atomic_load(&cbws) > 10);
     free(data);
+    finish(rig);
+}
+
+static void who_waits_does_the_work(void **state)
+{
+    enum { READS = 200 };
+    attendance_is_counted = true;
+    struct rig *rig = start_ready(NULL, "");
+    attendance_is_counted = false;
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t data[512];
+    for (unsigned i = 0; i < READS; i++) {
+        assert_int_equal(block_read(disk, i, 1, data, NULL), 0);
+        assert_memory_equal(data, stick_disk(rig->model) + i * 512, 512);
+    }
+    assert_in_range(atomic_load(&attended_commands), READS / 2, READS);
     finish(rig);
 }
 
@@ -804,6 +844,27 @@ static void closing_answers_what_is_under_way(void **state)
     sem_destroy(&done);
 }
 
+static void *read_into_the_end(void *data)
+{
+    uint8_t sector[512];
+    int r = block_read(data, 0, 1, sector, NULL);
+    return (void *)(intptr_t)r;
+}
+
+static void closing_ends_an_attendance(void **state)
+{
+    struct rig *rig = start_ready(NULL, "mute-data@1+");
+    pthread_t reader;
+    void *result;
+    assert_int_equal(pthread_create(&reader, NULL, read_into_the_end, disk_of(rig, 0)), 0);
+    usleep(50000); /* it waits by then, or nearly so */
+    atomic_store(&rig->stop, true);
+    pthread_join(reader, &result);
+    assert_int_equal((intptr_t)result, -ENODEV);
+    rig->disks[0] = NULL;
+    finish(rig);
+}
+
 static void a_server_that_is_none_is_refused(void **state)
 {
     static const char *const answers[] = {"HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -832,6 +893,7 @@ int main(void)
         cmocka_unit_test(a_stick_becomes_a_disk),
         cmocka_unit_test(a_long_request_is_several_commands),
         cmocka_unit_test(a_machine_short_of_memory_does_it_with_fewer_transfers),
+        cmocka_unit_test(who_waits_does_the_work),
         cmocka_unit_test(sectors_of_4096_bytes),
         cmocka_unit_test(beyond_two_tebibytes),
         cmocka_unit_test(units_are_served_in_turn),
@@ -857,6 +919,7 @@ int main(void)
         cmocka_unit_test(a_padded_inquiry_is_no_lie),
         cmocka_unit_test(ejecting_flushes_and_stops),
         cmocka_unit_test(closing_answers_what_is_under_way),
+        cmocka_unit_test(closing_ends_an_attendance),
         cmocka_unit_test(a_server_that_is_none_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

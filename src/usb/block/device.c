@@ -38,9 +38,16 @@ void block_submit(struct block_device *device, struct block_request *request)
     device->whole->ops->submit(device->whole, request);
 }
 
+struct waiting {
+    sem_t done;
+    atomic_bool is_done;
+};
+
 static void wake(struct block_request *request)
 {
-    sem_post(request->owner);
+    struct waiting *waiting = request->owner;
+    atomic_store(&waiting->is_done, true);
+    sem_post(&waiting->done);
 }
 
 static const char *const operation_names[] = {
@@ -53,8 +60,9 @@ static const char *const operation_names[] = {
 static int submit_and_wait(struct block_device *device, enum block_operation operation,
                            uint64_t sector, uint32_t count, void *data, struct error *err)
 {
-    sem_t waiting;
-    sem_init(&waiting, 0, 0);
+    const struct block_device_ops *ops = device->whole->ops;
+    struct waiting waiting = {.is_done = false};
+    sem_init(&waiting.done, 0, 0);
     struct block_request request = {
         .operation = operation,
         .sector = sector,
@@ -62,11 +70,14 @@ static int submit_and_wait(struct block_device *device, enum block_operation ope
         .data = data,
         .done = wake,
         .owner = &waiting,
+        .attended = ops->attend != NULL,
     };
     block_submit(device, &request);
-    while (sem_wait(&waiting) != 0)
+    if (ops->attend && !atomic_load(&waiting.is_done))
+        ops->attend(device->whole, &waiting.is_done);
+    while (sem_wait(&waiting.done) != 0)
         ;
-    sem_destroy(&waiting);
+    sem_destroy(&waiting.done);
     if (request.result == 0)
         return 0;
     if (operation == BLOCK_FLUSH)

@@ -17,14 +17,24 @@ void block_queue_finish(struct block_queue *queue)
     queue->wake = -1;
 }
 
-void block_queue_put(struct block_queue *queue, struct block_request *request)
+bool block_queue_push(struct block_queue *queue, struct block_request *request)
 {
     struct block_request *newest = atomic_load_explicit(&queue->newest, memory_order_relaxed);
     do
         request->next = newest;
     while (!atomic_compare_exchange_weak_explicit(&queue->newest, &newest, request,
-                                                  memory_order_release, memory_order_relaxed));
-    if (!newest)
+                                                  memory_order_seq_cst, memory_order_relaxed));
+    return !newest;
+}
+
+bool block_queue_is_empty(const struct block_queue *queue)
+{
+    return !atomic_load(&queue->newest);
+}
+
+void block_queue_put(struct block_queue *queue, struct block_request *request)
+{
+    if (block_queue_push(queue, request))
         block_queue_wake(queue);
 }
 

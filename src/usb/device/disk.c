@@ -9,7 +9,17 @@
 
 static void submit(struct block_device *whole, struct block_request *request)
 {
-    block_queue_put(&((struct disk *)whole)->queue, request);
+    struct disk *disk = (struct disk *)whole;
+    struct usb_stick *stick = disk->unit->stick;
+    bool attended = request->attended; /* it may be done as soon as it is put */
+    bool first = block_queue_push(&disk->queue, request);
+    if (first && !attended && !atomic_load(&stick->awake) && !atomic_load(&stick->attended))
+        block_queue_wake(&disk->queue);
+}
+
+static void attend(struct block_device *whole, const atomic_bool *done)
+{
+    stick_attend(((struct disk *)whole)->unit->stick, done);
 }
 
 static void *buffer_alloc(struct block_device *device, size_t size)
@@ -37,6 +47,7 @@ static void destroy(struct block_device *device)
 
 static const struct block_device_ops disk_ops = {
     .submit = submit,
+    .attend = attend,
     .buffer_alloc = buffer_alloc,
     .buffer_free = buffer_free,
     .destroy = destroy,
@@ -60,7 +71,8 @@ struct disk *disk_create(struct unit *unit, struct error *err)
     };
     int r = block_queue_init(&disk->queue, err);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = disk};
-    if (r == 0 && epoll_ctl(stick->epoll, EPOLL_CTL_ADD, disk->queue.wake, &event) != 0)
+    if (r == 0 && (epoll_ctl(stick->epoll, EPOLL_CTL_ADD, disk->queue.wake, &event) != 0 ||
+                   epoll_ctl(stick->quiet, EPOLL_CTL_ADD, disk->queue.wake, &event) != 0))
         r = error_errno(err, errno, "watch for requests");
     if (r != 0) {
         block_queue_finish(&disk->queue);

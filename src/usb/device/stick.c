@@ -12,7 +12,7 @@
 
 #include "enumerate.h"
 
-enum { EVENTS = 8 };
+enum { EVENTS = 8, QUIET_MS = 50 };
 
 static const struct usb_stick_options defaults = {
     .command_ms = 30000,
@@ -88,24 +88,59 @@ static void lose(struct usb_stick *stick)
         disk->gone = -ENODEV;
 }
 
-static void schedule(struct usb_stick *stick);
+/* The command has ended. */
+static void settle(struct usb_stick *stick)
+{
+    struct usb_command *command = &stick->command;
+    struct unit *unit = stick->busy;
+    stick->busy = NULL;
+    stick->parked = false;
+    if (command->outcome == USB_COMMAND_GONE)
+        lose(stick);
+    else
+        unit_done(unit, stick->work, command, judge(command), clock_milliseconds());
+}
+
+/* Nothing but the answer to a request follows from it: no step, nobody who is told of a change. */
+static bool is_plain(const struct usb_stick *stick)
+{
+    bool plain = stick->work == WORK_REQUEST || stick->work == WORK_LOOK;
+    return plain && stick->command.outcome == USB_COMMAND_GOOD;
+}
 
 static void command_done(struct usb_command *command)
 {
     struct usb_stick *stick = command->owner;
-    struct unit *unit = stick->busy;
-    stick->busy = NULL;
-    if (command->outcome == USB_COMMAND_GONE) {
-        lose(stick);
+    if (stick->attendant_has_it && !is_plain(stick)) {
+        stick->parked = true;
         return;
     }
-    unit_done(unit, stick->work, command, judge(command), clock_milliseconds());
-    schedule(stick);
+    settle(stick);
+    stick_go_on(stick);
+}
+
+static void take_submitted(struct usb_stick *stick)
+{
+    for (struct disk *next, *disk = stick->disks; disk; disk = next) {
+        next = disk->next;
+        disk_take(disk);
+    }
+}
+
+bool stick_has_submitted(const struct usb_stick *stick)
+{
+    for (const struct disk *disk = stick->disks; disk; disk = disk->next)
+        if (!block_queue_is_empty(&disk->queue))
+            return true;
+    return false;
 }
 
 /* The next command, of the units in turn. */
-static void schedule(struct usb_stick *stick)
+void stick_go_on(struct usb_stick *stick)
 {
+    take_submitted(stick);
+    if (stick->busy || stick->gone)
+        return;
     int64_t now = clock_milliseconds();
     for (unsigned i = 0; i < stick->facts.units && !stick->busy && !stick->gone; i++) {
         struct unit *unit = &stick->units[stick->next];
@@ -118,8 +153,8 @@ static void schedule(struct usb_stick *stick)
             continue;
         stick->busy = unit;
         if (bot_submit(stick->bot, command) != 0) {
-            stick->busy = NULL;
-            lose(stick);
+            command->outcome = USB_COMMAND_GONE;
+            command_done(command);
         }
     }
 }
@@ -166,7 +201,6 @@ static void look_at(struct usb_stick *stick, void *source)
         if (disk != source)
             continue;
         block_queue_wait(&disk->queue);
-        disk_take(disk);
         return;
     }
 }
@@ -180,27 +214,78 @@ static bool is_over(const struct usb_stick *stick)
     return stick->gone;
 }
 
-int usb_stick_run(struct usb_stick *stick, int timeout_ms, struct error *err)
+/* Where an attendant is, or was a moment ago, the transport is its own to wait for. */
+static bool is_quiet(struct usb_stick *stick)
+{
+    bool lately = stick->attends != stick->attends_seen;
+    stick->attends_seen = stick->attends;
+    return atomic_load(&stick->attended) || (lately && !stick->busy);
+}
+
+/* Gives the stick away, sleeps, has it again. Events, or -errno. */
+static int sleep_until(struct usb_stick *stick, struct epoll_event *events, int timeout_ms)
+{
+    bool quiet = is_quiet(stick);
+    int timeout = next_timeout(stick, timeout_ms);
+    if (quiet && (timeout < 0 || timeout > QUIET_MS))
+        timeout = QUIET_MS;
+    atomic_store(&stick->awake, false);
+    if (stick_has_submitted(stick))
+        timeout = 0;
+    pthread_mutex_unlock(&stick->lock);
+    int count = epoll_wait(quiet ? stick->quiet : stick->epoll, events, EVENTS, timeout);
+    int r = count < 0 ? -errno : count;
+    pthread_mutex_lock(&stick->lock);
+    atomic_store(&stick->awake, true);
+    return r;
+}
+
+/* What the transport has; the attendant's is left to it. */
+static void serve_transport(struct usb_stick *stick, bool is_ready)
+{
+    struct usb_transport *transport = stick->transport;
+    if (atomic_load(&stick->attended)) {
+        if (transport->ops->expire)
+            transport->ops->expire(transport);
+    } else if (is_ready || usb_transport_timeout(transport) == 0) {
+        usb_transport_dispatch(transport);
+    }
+}
+
+/* With the lock. */
+static int run(struct usb_stick *stick, int timeout_ms, struct error *err)
 {
     struct epoll_event events[EVENTS];
-    schedule(stick);
+    bool transport = false;
+    if (stick->parked)
+        settle(stick);
+    stick_go_on(stick);
     if (is_over(stick))
         return error_set(err, -ENODEV, "the stick is gone");
-    int count = epoll_wait(stick->epoll, events, EVENTS, next_timeout(stick, timeout_ms));
-    if (count < 0 && errno != EINTR)
-        return error_errno(err, errno, "wait for the stick");
-    bool transport = false;
+    int count = sleep_until(stick, events, timeout_ms);
+    if (count < 0 && count != -EINTR)
+        return error_errno(err, -count, "wait for the stick");
     for (int i = 0; i < count; i++) {
         if (events[i].data.ptr == stick->transport)
             transport = true;
         else
             look_at(stick, events[i].data.ptr);
     }
-    schedule(stick);
-    if (transport || usb_transport_timeout(stick->transport) == 0)
-        usb_transport_dispatch(stick->transport);
-    schedule(stick);
+    if (stick->parked)
+        settle(stick);
+    stick_go_on(stick);
+    serve_transport(stick, transport);
+    stick_go_on(stick);
     return is_over(stick) ? error_set(err, -ENODEV, "the stick is gone") : 0;
+}
+
+int usb_stick_run(struct usb_stick *stick, int timeout_ms, struct error *err)
+{
+    pthread_mutex_lock(&stick->lock);
+    atomic_store(&stick->awake, true);
+    int r = run(stick, timeout_ms, err);
+    pthread_mutex_unlock(&stick->lock);
+    return r;
 }
 
 void usb_stick_wake(struct usb_stick *stick)
@@ -230,9 +315,11 @@ static int watch(struct usb_stick *stick, struct error *err)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = stick};
     stick->epoll = epoll_create1(EPOLL_CLOEXEC);
+    stick->quiet = epoll_create1(EPOLL_CLOEXEC);
     stick->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (stick->epoll < 0 || stick->wake < 0 ||
-        epoll_ctl(stick->epoll, EPOLL_CTL_ADD, stick->wake, &event) != 0)
+    if (stick->epoll < 0 || stick->quiet < 0 || stick->wake < 0 ||
+        epoll_ctl(stick->epoll, EPOLL_CTL_ADD, stick->wake, &event) != 0 ||
+        epoll_ctl(stick->quiet, EPOLL_CTL_ADD, stick->wake, &event) != 0)
         return error_errno(err, errno, "make the stick's loop");
     return usb_transport_watch(stick->transport, stick->epoll, stick->transport, err);
 }
@@ -266,11 +353,26 @@ static void free_stick(struct usb_stick *stick)
     usb_transport_destroy(stick->transport);
     if (stick->epoll >= 0)
         close(stick->epoll);
+    if (stick->quiet >= 0)
+        close(stick->quiet);
     if (stick->wake >= 0)
         close(stick->wake);
     pthread_mutex_destroy(&stick->returning);
+    pthread_mutex_destroy(&stick->lock);
+    pthread_cond_destroy(&stick->left);
     free(stick->answer);
     free(stick);
+}
+
+static void make_lock(struct usb_stick *stick)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&stick->lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    pthread_cond_init(&stick->left, NULL);
+    pthread_mutex_init(&stick->returning, NULL);
 }
 
 int usb_stick_open(struct usb_transport *transport, const struct usb_stick_options *options,
@@ -281,9 +383,9 @@ int usb_stick_open(struct usb_transport *transport, const struct usb_stick_optio
     stick->transport = transport;
     stick->changed = changed;
     stick->data = data;
-    stick->epoll = stick->wake = -1;
+    stick->epoll = stick->quiet = stick->wake = -1;
     stick->answer = xmalloc(ANSWER_SIZE);
-    pthread_mutex_init(&stick->returning, NULL);
+    make_lock(stick);
     set_options(stick, options);
     int r = begin(stick, err);
     if (r != 0) {
@@ -298,9 +400,13 @@ void usb_stick_close(struct usb_stick *stick)
 {
     if (!stick)
         return;
+    pthread_mutex_lock(&stick->lock);
     stick->changed = NULL;
     bool gone = stick->gone;
     stick->gone = true; /* nothing new */
+    stick_end_attendance(stick);
+    if (stick->parked)
+        settle(stick);
     while (stick->busy && !gone) {
         bot_cancel(stick->bot);
         stick->transport->ops->collect(stick->transport, 100);
@@ -313,6 +419,7 @@ void usb_stick_close(struct usb_stick *stick)
         disk_take(disk);
     if (!gone)
         usb_release(stick->transport, stick->facts.interface);
+    pthread_mutex_unlock(&stick->lock);
     free_stick(stick);
 }
 
@@ -325,11 +432,14 @@ const struct usb_stick_facts *usb_stick_facts(const struct usb_stick *stick)
 
 void usb_stick_unit(const struct usb_stick *stick, unsigned unit, struct usb_unit_facts *ret_facts)
 {
+    pthread_mutex_lock((pthread_mutex_t *)&stick->lock);
     *ret_facts = stick->units[unit].facts;
+    pthread_mutex_unlock((pthread_mutex_t *)&stick->lock);
 }
 
 void usb_stick_counts(const struct usb_stick *stick, struct usb_stick_counts *ret_counts)
 {
+    pthread_mutex_lock((pthread_mutex_t *)&stick->lock);
     const struct bot_counts *counts = bot_counts(stick->bot);
     *ret_counts = (struct usb_stick_counts){
         .commands = counts->commands,
@@ -337,21 +447,23 @@ void usb_stick_counts(const struct usb_stick *stick, struct usb_stick_counts *re
         .recoveries = counts->recoveries,
         .port_resets = counts->port_resets,
     };
+    pthread_mutex_unlock((pthread_mutex_t *)&stick->lock);
 }
 
 struct block_device *usb_stick_disk(struct usb_stick *stick, unsigned unit)
 {
+    pthread_mutex_lock(&stick->lock);
     struct disk *disk = stick->units[unit].disk;
-    if (!disk)
-        return NULL;
-    disk->given = true;
-    return &disk->device;
+    if (disk)
+        disk->given = true;
+    pthread_mutex_unlock(&stick->lock);
+    return disk ? &disk->device : NULL;
 }
 
-int usb_stick_eject(struct usb_stick *stick, unsigned unit, void (*done)(int result, void *data),
-                    void *data, struct error *err)
+static int begin_eject(struct unit *ejected, void (*done)(int result, void *data), void *data,
+                       struct error *err)
 {
-    struct unit *ejected = &stick->units[unit];
+    unsigned unit = ejected->number;
     if (!ejected->disk)
         return error_set(err, -ENOMEDIUM, "unit %u has no medium to be ejected", unit);
     if (ejected->eject)
@@ -361,4 +473,13 @@ int usb_stick_eject(struct usb_stick *stick, unsigned unit, void (*done)(int res
     ejected->eject_done = done;
     ejected->eject_data = data;
     return 0;
+}
+
+int usb_stick_eject(struct usb_stick *stick, unsigned unit, void (*done)(int result, void *data),
+                    void *data, struct error *err)
+{
+    pthread_mutex_lock(&stick->lock);
+    int r = begin_eject(&stick->units[unit], done, data, err);
+    pthread_mutex_unlock(&stick->lock);
+    return r;
 }

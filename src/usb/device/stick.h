@@ -91,6 +91,17 @@ struct usb_stick {
     usb_unit_changed changed;
     void *data;
     int epoll, wake;
+    int quiet; /* an epoll descriptor as well, without the transport's */
+    /* Whoever has it has the stick: the device thread while it is awake, or the attendant, who
+     * works on its own request in that thread's place (attend.c). Neither sleeps with it but in
+     * what the transport says waits. */
+    pthread_mutex_t lock; /* recursive */
+    pthread_cond_t left;  /* by the attendant */
+    /* Somebody looks into the queues before going to sleep: nobody need be woken for them. */
+    atomic_bool awake, attended;
+    bool attendant_has_it; /* the lock, now */
+    bool parked;           /* the command has ended in a way that is the device thread's matter */
+    uint64_t attends, attends_seen;
     pthread_mutex_t returning; /* who gives a disk back has the stick until that is done */
     bool gone, residue_lies;
     struct unit units[UNITS_MAX];
@@ -140,6 +151,15 @@ void requests_done(struct unit *unit, const struct usb_command *command, enum ve
 void requests_answer(struct unit *unit, int result); /* all of them */
 /* What a flush is answered that the unit says is done. */
 int requests_flushed(struct unit *unit);
+
+/* attend.c: block_device_ops.attend of a disk. */
+void stick_attend(struct usb_stick *stick, const atomic_bool *done);
+/* With the lock: nobody attends any more. */
+void stick_end_attendance(struct usb_stick *stick);
+
+/* stick.c, with the lock: takes what was submitted, begins what can be begun. */
+void stick_go_on(struct usb_stick *stick);
+bool stick_has_submitted(const struct usb_stick *stick); /* in the queues */
 
 /* stick.c: whether all of a command's data came or went. */
 uint32_t stick_moved(const struct usb_stick *stick, const struct usb_command *command);

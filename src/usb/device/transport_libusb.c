@@ -1,20 +1,21 @@
+/*
+ * libusb opens the device, reads what it is, claims it and has its memory. No transfer is libusb's:
+ * its events are never handled, and what is reaped is usbfs.c's alone.
+ */
 #include <usb/libusb.h>
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
 #include <unistd.h>
 
 #include <libusb.h>
 
 #include <base/alloc.h>
-#include <base/clock.h>
-#include <block/bytes.h>
+
+#include "usbfs.h"
 
 enum { BEST_TRANSFER = 64 << 10, MEMORIES_MAX = 64 };
-enum { LATE = -1 }; /* as a deadline: it has passed */
 
 /* Memory that the kernel's controller reads and writes itself. */
 struct memory {
@@ -24,12 +25,10 @@ struct memory {
 
 struct local {
     struct usb_transport transport; /* first */
-    int fd, epoll;
-    void *epoll_data;
+    struct usbfs urbs;
     libusb_context *context;
     libusb_device_handle *handle;
-    struct usb_transfer *flying; /* under way */
-    pthread_mutex_t lock;        /* of the memories */
+    pthread_mutex_t lock; /* of the memories */
     struct memory memories[MEMORIES_MAX];
 };
 
@@ -61,117 +60,39 @@ static int errno_of(int error)
     }
 }
 
-static enum usb_status status_of(enum libusb_transfer_status status)
-{
-    switch (status) {
-    case LIBUSB_TRANSFER_COMPLETED:
-        return USB_DONE;
-    case LIBUSB_TRANSFER_STALL:
-        return USB_STALLED;
-    case LIBUSB_TRANSFER_TIMED_OUT:
-        return USB_TIMED_OUT;
-    case LIBUSB_TRANSFER_CANCELLED:
-        return USB_CANCELLED;
-    case LIBUSB_TRANSFER_OVERFLOW:
-        return USB_BABBLE;
-    case LIBUSB_TRANSFER_NO_DEVICE:
-        return USB_GONE;
-    default:
-        return USB_FAILED;
-    }
-}
-
-static void LIBUSB_CALL ended(struct libusb_transfer *handle)
-{
-    struct usb_transfer *transfer = handle->user_data;
-    bool control = handle->type == LIBUSB_TRANSFER_TYPE_CONTROL;
-    uint32_t actual = handle->actual_length > 0 ? (uint32_t)handle->actual_length : 0;
-    if (actual > transfer->length)
-        actual = transfer->length;
-    if (control && (transfer->endpoint & 0x80) && actual > 0)
-        memcpy(transfer->data, handle->buffer + LIBUSB_CONTROL_SETUP_SIZE, actual);
-    enum usb_status status = status_of(handle->status);
-    if (status == USB_CANCELLED && transfer->deadline == LATE)
-        status = USB_TIMED_OUT;
-    if (control)
-        free(handle->buffer);
-    libusb_free_transfer(handle);
-    transfer->backend = NULL;
-    struct usb_transfer **at = &local_of(transfer->transport)->flying;
-    while (*at != transfer)
-        at = &(*at)->next;
-    *at = transfer->next;
-    usb_transport_end(transfer->transport, transfer, status, actual);
-}
-
-/* A buffer of setup and data, freed when it has ended. */
-static void fill_control(struct local *local, struct libusb_transfer *handle,
-                         struct usb_transfer *transfer)
-{
-    const struct usb_setup *setup = &transfer->setup;
-    uint8_t *buffer = xmalloc(LIBUSB_CONTROL_SETUP_SIZE + transfer->length);
-    buffer[0] = setup->request_type;
-    buffer[1] = setup->request;
-    put_le16(buffer + 2, setup->value);
-    put_le16(buffer + 4, setup->index);
-    put_le16(buffer + 6, (uint16_t)transfer->length);
-    if (!(transfer->endpoint & 0x80) && transfer->length > 0)
-        memcpy(buffer + LIBUSB_CONTROL_SETUP_SIZE, transfer->data, transfer->length);
-    libusb_fill_control_transfer(handle, local->handle, buffer, ended, transfer, 0);
-}
-
 static int submit(struct usb_transport *transport, struct usb_transfer *transfer)
 {
-    struct local *local = local_of(transport);
-    struct libusb_transfer *handle = libusb_alloc_transfer(0);
-    bool control = (transfer->endpoint & 0x0F) == 0;
-    if (!handle)
-        return -ENOMEM;
-    if (control)
-        fill_control(local, handle, transfer);
-    else
-        libusb_fill_bulk_transfer(handle, local->handle, transfer->endpoint, transfer->data,
-                                  (int)transfer->length, ended, transfer, 0);
-    int r = libusb_submit_transfer(handle);
-    if (r != 0) {
-        if (control)
-            free(handle->buffer);
-        libusb_free_transfer(handle);
-        return errno_of(r);
-    }
-    transfer->backend = handle; /* its end comes from within collect() only */
-    transfer->deadline = transfer->timeout_ms ? clock_milliseconds() + transfer->timeout_ms : 0;
-    transfer->next = local->flying;
-    local->flying = transfer;
-    return 0;
+    return usbfs_submit(&local_of(transport)->urbs, transfer);
 }
 
 static void cancel(struct usb_transport *transport, struct usb_transfer *transfer)
 {
-    if (transfer->backend)
-        libusb_cancel_transfer(transfer->backend);
-}
-
-/* libusb would set its timer anew for each transfer, a system call each. */
-static void cancel_late(struct local *local)
-{
-    int64_t now = clock_milliseconds();
-    for (struct usb_transfer *transfer = local->flying; transfer; transfer = transfer->next) {
-        if (transfer->deadline <= 0 || transfer->deadline > now)
-            continue;
-        transfer->deadline = LATE;
-        libusb_cancel_transfer(transfer->backend);
-    }
+    usbfs_cancel(&local_of(transport)->urbs, transfer);
 }
 
 static void collect(struct usb_transport *transport, int timeout_ms)
 {
-    struct local *local = local_of(transport);
-    struct timeval timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
-    if (timeout_ms < 0)
-        timeout = (struct timeval){60, 0};
-    libusb_handle_events_timeout_completed(local->context, &timeout, NULL);
-    cancel_late(local);
+    usbfs_collect(&local_of(transport)->urbs, timeout_ms);
+}
+
+static void wait_for_end(struct usb_transport *transport, int timeout_ms)
+{
+    usbfs_wait(&local_of(transport)->urbs);
+}
+
+static void expire(struct usb_transport *transport)
+{
+    usbfs_expire(&local_of(transport)->urbs);
+}
+
+static int watch(struct usb_transport *transport, int epoll, void *data, struct error *err)
+{
+    return usbfs_watch(&local_of(transport)->urbs, epoll, data, err);
+}
+
+static int next_timeout(struct usb_transport *transport)
+{
+    return usbfs_next_timeout(&local_of(transport)->urbs);
 }
 
 static int set_configuration(struct usb_transport *transport, uint8_t value)
@@ -244,51 +165,9 @@ static bool buffer_free(struct usb_transport *transport, void *buffer, size_t si
     return found;
 }
 
-/* The device's own descriptor is the one that matters; libusb has some for its timers. */
-static void LIBUSB_CALL add_fd(int fd, short events, void *data)
-{
-    struct local *local = data;
-    struct epoll_event event = {.events = (uint32_t)events, .data.ptr = local->epoll_data};
-    epoll_ctl(local->epoll, EPOLL_CTL_ADD, fd, &event);
-}
-
-static void LIBUSB_CALL remove_fd(int fd, void *data)
-{
-    epoll_ctl(((struct local *)data)->epoll, EPOLL_CTL_DEL, fd, NULL);
-}
-
-static int watch(struct usb_transport *transport, int epoll, void *data, struct error *err)
-{
-    struct local *local = local_of(transport);
-    const struct libusb_pollfd **fds = libusb_get_pollfds(local->context);
-    if (!fds)
-        return error_set(err, -EIO, "watch the device: libusb has no descriptors");
-    local->epoll = epoll;
-    local->epoll_data = data;
-    for (int i = 0; fds[i]; i++)
-        add_fd(fds[i]->fd, fds[i]->events, local);
-    libusb_free_pollfds(fds);
-    libusb_set_pollfd_notifiers(local->context, add_fd, remove_fd, local);
-    return 0;
-}
-
-static int next_timeout(struct usb_transport *transport)
-{
-    const struct usb_transfer *transfer = local_of(transport)->flying;
-    int64_t first = INT64_MAX;
-    for (; transfer; transfer = transfer->next)
-        if (transfer->deadline > 0 && transfer->deadline < first)
-            first = transfer->deadline;
-    if (first == INT64_MAX)
-        return -1;
-    int64_t left = first - clock_milliseconds();
-    return left > 0 ? (int)left : 0;
-}
-
 static void destroy(struct usb_transport *transport)
 {
     struct local *local = local_of(transport);
-    libusb_set_pollfd_notifiers(local->context, NULL, NULL, NULL);
     for (int i = 0; i < MEMORIES_MAX; i++)
         if (local->memories[i].data)
             libusb_dev_mem_free(local->handle, local->memories[i].data, local->memories[i].size);
@@ -296,7 +175,7 @@ static void destroy(struct usb_transport *transport)
         libusb_close(local->handle);
     libusb_exit(local->context);
     pthread_mutex_destroy(&local->lock);
-    close(local->fd);
+    close(local->urbs.fd);
     free(local);
 }
 
@@ -305,6 +184,8 @@ static const struct usb_transport_ops local_ops = {
     .submit = submit,
     .cancel = cancel,
     .collect = collect,
+    .wait = wait_for_end,
+    .expire = expire,
     .set_configuration = set_configuration,
     .set_alternate = set_alternate,
     .clear_halt = clear_halt,
@@ -353,8 +234,7 @@ int usb_libusb_open(int fd, struct usb_transport **ret_transport, struct error *
     local->transport.ops = &local_ops;
     local->transport.speed = speed_of(handle);
     local->transport.max_transfer = BEST_TRANSFER;
-    local->fd = fd;
-    local->epoll = -1;
+    usbfs_init(&local->urbs, fd);
     local->context = context;
     local->handle = handle;
     pthread_mutex_init(&local->lock, NULL);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -50,7 +51,7 @@ struct usbip {
     struct usb_transport transport; /* first */
     int fd, epoll;
     void *epoll_data;
-    uint32_t events;
+    _Atomic uint32_t events; /* what is waited for; 0: nothing, it is gone */
     uint32_t device, number;
     bool gone;
     struct message *messages, **messages_last;
@@ -423,6 +424,14 @@ static void collect(struct usb_transport *transport, int timeout_ms)
     flush(transport);
 }
 
+static void wait_for_more(struct usb_transport *transport, int timeout_ms)
+{
+    struct usbip *usbip = usbip_of(transport);
+    struct pollfd watched = {.fd = usbip->fd, .events = (short)atomic_load(&usbip->events)};
+    if (watched.events)
+        poll(&watched, 1, timeout_ms);
+}
+
 static int next_timeout(struct usb_transport *transport)
 {
     int64_t first = 0;
@@ -474,6 +483,7 @@ static const struct usb_transport_ops usbip_ops = {
     .cancel = cancel,
     .flush = flush,
     .collect = collect,
+    .wait = wait_for_more,
     .reset = reset,
     .watch = watch,
     .next_timeout = next_timeout,

@@ -82,12 +82,20 @@ static void submit(struct block_device *whole, struct block_request *request)
         .count = request->count,
         .data = request->data,
         .done = done,
+        .attended = request->attended,
     };
     below->above = request;
     below->counts = counts_of(counted->counts, request->operation);
     below->sector_size = counted->device.sector_size;
     below->begun = now();
     block_submit(counted->below, &below->request);
+}
+
+static void attend(struct block_device *whole, const atomic_bool *done)
+{
+    struct block_device *below = ((struct counted *)whole)->below->whole;
+    if (below->ops->attend)
+        below->ops->attend(below, done);
 }
 
 static void *buffer_alloc(struct block_device *device, size_t size)
@@ -111,6 +119,7 @@ static void destroy(struct block_device *device)
 
 static const struct block_device_ops counted_ops = {
     .submit = submit,
+    .attend = attend,
     .buffer_alloc = buffer_alloc,
     .buffer_free = buffer_free,
     .destroy = destroy,

@@ -3,13 +3,15 @@
  * of a stick (usb/disk.h), a part of another block device (block/partitions.h), a file
  * (block/file.h).
  *
- * Requests may be submitted from any thread; they are done in any order, each on the thread of its
- * device, which must not wait for another one. Order comes from waiting: a flush that is submitted
+ * Requests may be submitted from any thread; they are done in any order, by the thread of their
+ * device or by one that waits for a request of its own meanwhile (attend). Neither may wait for
+ * another request from within. Order comes from waiting: a flush that is submitted
  * after a write was done makes that write durable.
  */
 #ifndef BLOCK_DEVICE_H
 #define BLOCK_DEVICE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,10 +31,11 @@ struct block_request {
     uint32_t count;  /* sectors, at least 1 but for BLOCK_FLUSH */
     void *data;      /* count sectors; borrowed until done */
 
-    /* On the device's thread, once, after result was set; the request may be submitted again or
-     * freed from within. */
+    /* Once, after result was set, on the device's thread or on one that attends to it, never on two
+     * at a time; the request may be submitted again or freed from within. */
     void (*done)(struct block_request *request);
-    void *owner; /* the submitter's */
+    void *owner;   /* the submitter's */
+    bool attended; /* block_device_ops.attend is called as soon as it is submitted */
 
     /* 0, or: -EIO (the medium), -ENODEV (the device is gone; so for all later ones), -EROFS,
      * -ENOMEDIUM, -ETIMEDOUT (given up after retries), -EINVAL (beyond the end), -EOPNOTSUPP
@@ -48,8 +51,14 @@ struct block_device;
 
 struct block_device_ops {
     /* Takes the request, which block_submit() has checked; goes by request->at. Never blocks, and
-     * never calls done on another thread than the device's. */
+     * never calls done from within. */
     void (*submit)(struct block_device *whole, struct block_request *request);
+
+    /* Whoever has submitted an attended request and has nothing to do until then: does the device's
+     * work on this thread instead of its own, which spares two changes of threads. Comes back when
+     * *done is set, by the request's callback, or when the device's thread does the work itself.
+     * Not on the device's thread. NULL as a member: the device's thread does all. */
+    void (*attend)(struct block_device *whole, const atomic_bool *done);
 
     /* Memory that the device moves without a copy: page-aligned, or NULL when there is none left
      * (any other memory works, too, more slowly). Any thread. NULL as a member: there is none. */

@@ -21,8 +21,11 @@ struct block_queue {
 int block_queue_init(struct block_queue *queue, struct error *err);
 void block_queue_finish(struct block_queue *queue); /* must be empty */
 
-/* Any thread. */
-void block_queue_put(struct block_queue *queue, struct block_request *request);
+/* Any thread. True: there was nothing before, so that the thread is to be woken. This and
+ * block_queue_is_empty() are in one order with all other sequentially consistent operations. */
+bool block_queue_push(struct block_queue *queue, struct block_request *request);
+bool block_queue_is_empty(const struct block_queue *queue);
+void block_queue_put(struct block_queue *queue, struct block_request *request); /* push and wake */
 
 /* The one thread: everything that was put, oldest first, linked by next; NULL when there is
  * nothing. */

@@ -2,9 +2,9 @@
  * What carries transfers to one device and back: libusb, USB/IP over TCP, a model in the same
  * process.
  *
- * All functions belong to the device thread, which also gets all callbacks, from
- * within usb_transport_dispatch() only. Nothing blocks but what says so; and that takes in what
- * comes meanwhile, whose callbacks run in the next dispatch.
+ * All functions belong to one thread at a time, the one that has the stick; it also gets all
+ * callbacks, from within usb_transport_dispatch() only. Nothing blocks but what says so; and that
+ * takes in what comes meanwhile, whose callbacks run in the next dispatch.
  */
 #ifndef USB_TRANSPORT_H
 #define USB_TRANSPORT_H
@@ -82,6 +82,14 @@ struct usb_transport_ops {
     /* Waits for something to come, at most timeout_ms; takes it in, ends what has had its time.
      * Ends transfers by usb_transport_end(), runs no callbacks. */
     void (*collect)(struct usb_transport *transport, int timeout_ms);
+
+    /* The one function that is called while others may be, on another thread, but for collect and
+     * itself: sleeps until there is something for the collect(0) that follows it. It may come back
+     * for nothing; it does when expire has ended a transfer, and without expire after timeout_ms.
+     * NULL: the device thread waits for all. */
+    void (*wait)(struct usb_transport *transport, int timeout_ms);
+    /* Asks for the end of transfers that have had their time. NULL: collect does. */
+    void (*expire)(struct usb_transport *transport);
 
     /* These wait, up to some seconds: 0, -ENODEV, -EIO, -ETIMEDOUT. NULL: the standard request over
      * endpoint 0 is all there is to it. */

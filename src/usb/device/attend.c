@@ -1,0 +1,79 @@
+/*
+ * The attendant: a thread that waits for its own request does the stick's work meanwhile, while the
+ * device thread sleeps. A command then changes threads no more than its transfers end.
+ *
+ * It takes an idle stick only, and gives it up when its request is done, or when a command has
+ * ended in a way that others must hear of: that one is parked, for the device thread. Whatever is
+ * left then, the device thread is woken for.
+ */
+#include "stick.h"
+
+enum { ATTEND_MS = 50 }; /* a transport that cannot be woken looks at its time-outs so often */
+
+static void wait_in_place(struct usb_stick *stick)
+{
+    int timeout = usb_transport_timeout(stick->transport);
+    if (timeout < 0 || timeout > ATTEND_MS)
+        timeout = ATTEND_MS;
+    stick->attendant_has_it = false;
+    pthread_mutex_unlock(&stick->lock);
+    stick->transport->ops->wait(stick->transport, timeout);
+    pthread_mutex_lock(&stick->lock);
+    stick->attendant_has_it = true;
+}
+
+/* With the lock, and the stick idle. */
+static void work(struct usb_stick *stick, const atomic_bool *done)
+{
+    atomic_store(&stick->attended, true);
+    stick->attends++;
+    stick->attendant_has_it = true;
+    stick_go_on(stick);
+    while (!atomic_load(done) && stick->busy && !stick->parked && !stick->gone) {
+        if (!stick->transport->ended)
+            wait_in_place(stick);
+        usb_transport_dispatch(stick->transport);
+        stick_go_on(stick);
+    }
+    stick->attendant_has_it = false;
+    atomic_store(&stick->attended, false);
+    pthread_cond_broadcast(&stick->left);
+}
+
+void stick_end_attendance(struct usb_stick *stick)
+{
+    while (atomic_load(&stick->attended)) {
+        bot_cancel(stick->bot);
+        pthread_cond_wait(&stick->left, &stick->lock);
+    }
+}
+
+static bool is_free(const struct usb_stick *stick)
+{
+    return stick->transport->ops->wait && !stick->busy && !stick->gone &&
+           !atomic_load(&stick->attended);
+}
+
+/* Something that the device thread must be awake for. */
+static bool has_rest(const struct usb_stick *stick)
+{
+    for (unsigned i = 0; i < stick->facts.units; i++)
+        if (stick->units[i].first)
+            return true;
+    return stick->busy || stick_has_submitted(stick);
+}
+
+void stick_attend(struct usb_stick *stick, const atomic_bool *done)
+{
+    bool has_it = pthread_mutex_trylock(&stick->lock) == 0, is_seen = false;
+    if (has_it && is_free(stick)) {
+        work(stick, done);
+        is_seen = !has_rest(stick);
+    } else if (has_it) {
+        is_seen = stick->busy && !stick->parked; /* the command's end wakes who looks */
+    }
+    if (!is_seen && !atomic_load(&stick->awake) && !atomic_load(&stick->attended))
+        usb_stick_wake(stick);
+    if (has_it)
+        pthread_mutex_unlock(&stick->lock);
+}

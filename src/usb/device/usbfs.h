@@ -1,0 +1,28 @@
+/* Transfers of one device by usbfs, the kernel's own interface (linux/usbdevice_fs.h). */
+#ifndef USB_USBFS_H
+#define USB_USBFS_H
+
+#include <usb/transport.h>
+
+struct usbdevfs_urb;
+
+struct usbfs {
+    int fd;    /* of /dev/bus/usb/BBB/DDD, borrowed */
+    int epoll; /* -1: nobody watches */
+    bool gone;
+    struct usb_transfer *flying, **flying_last; /* under way, oldest first */
+    struct usbdevfs_urb *reaped;                /* by usbfs_wait(); NULL: nothing */
+};
+
+void usbfs_init(struct usbfs *usbfs, int fd);
+
+/* As the operations of a transport that have these names. */
+int usbfs_submit(struct usbfs *usbfs, struct usb_transfer *transfer);
+void usbfs_cancel(struct usbfs *usbfs, struct usb_transfer *transfer);
+void usbfs_collect(struct usbfs *usbfs, int timeout_ms);
+void usbfs_wait(struct usbfs *usbfs);
+void usbfs_expire(struct usbfs *usbfs);
+int usbfs_watch(struct usbfs *usbfs, int epoll, void *data, struct error *err);
+int usbfs_next_timeout(const struct usbfs *usbfs);
+
+#endif
