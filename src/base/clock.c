@@ -25,6 +25,11 @@ int64_t clock_milliseconds(void)
     return clock_read(CLOCK_MONOTONIC, 1000);
 }
 
+int64_t clock_ticks(void)
+{
+    return clock_read(CLOCK_MONOTONIC_COARSE, 1000);
+}
+
 /* Decimal digits, as many as there is room for. */
 static char *put_digits(char *at, int64_t value, int count)
 {

@@ -188,6 +188,7 @@ int main(int argc, char **argv)
     probe.command = argv + at;
     bool talks = strcmp(argv[at], "facts") == 0 || strcmp(argv[at], "idle") == 0;
     int r = open_device(argv[1], &transport, &err);
+    if (r == 0 && getenv("MT")) transport->max_transfer = (uint32_t)atoi(getenv("MT")); /*TMP*/
     if (r == 0)
         r = usb_stick_open(transport, NULL, talks ? tell : NULL, NULL, &probe.stick, &err);
     if (r != 0) {

@@ -160,12 +160,14 @@ static int run_one(struct block_device *disk, const struct timing *timing, int64
     int r = 0;
 
     memset(data, 'x', timing->size);
+    int64_t at = nanoseconds();
     for (unsigned i = 0; r == 0 && i < timing->count; i++) {
-        int64_t at = nanoseconds();
+        int64_t begun = at;
         uint64_t sector = place(timing, i, disk->sectors * disk->sector_size) / disk->sector_size;
         r = timing->write ? block_write(disk, sector, sectors, data, err)
                           : block_read(disk, sector, sectors, data, err);
-        times[i] = nanoseconds() - at;
+        at = nanoseconds();
+        times[i] = at - begun;
     }
     block_buffer_free(disk, data, timing->size);
     return r;
@@ -206,8 +208,9 @@ static void *kernel_lane(void *data)
     if (posix_memalign(&buffer, PAGE, timing->size) != 0)
         abort();
     memset(buffer, 'x', timing->size);
+    int64_t at = nanoseconds();
     while ((number = atomic_fetch_add(&course->next, 1)) < timing->count) {
-        int64_t at = nanoseconds();
+        int64_t begun = at;
         off_t offset = (off_t)place(timing, number, course->whole);
         ssize_t n = timing->write ? pwrite(course->fd, buffer, timing->size, offset)
                                   : pread(course->fd, buffer, timing->size, offset);
@@ -215,7 +218,8 @@ static void *kernel_lane(void *data)
             atomic_store(&course->failed, n < 0 ? errno : EIO);
             break;
         }
-        course->times[number] = nanoseconds() - at;
+        at = nanoseconds();
+        course->times[number] = at - begun;
     }
     free(buffer);
     return NULL;

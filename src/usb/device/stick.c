@@ -98,7 +98,7 @@ static void settle(struct usb_stick *stick)
     if (command->outcome == USB_COMMAND_GONE)
         lose(stick);
     else
-        unit_done(unit, stick->work, command, judge(command), clock_milliseconds());
+        unit_done(unit, stick->work, command, judge(command), clock_ticks());
 }
 
 /* Nothing but the answer to a request follows from it: no step, nobody who is told of a change. */
@@ -141,7 +141,7 @@ void stick_go_on(struct usb_stick *stick)
     take_submitted(stick);
     if (stick->busy || stick->gone)
         return;
-    int64_t now = clock_milliseconds();
+    int64_t now = clock_ticks();
     for (unsigned i = 0; i < stick->facts.units && !stick->busy && !stick->gone; i++) {
         struct unit *unit = &stick->units[stick->next];
         struct usb_command *command = &stick->command;
@@ -161,7 +161,7 @@ void stick_go_on(struct usb_stick *stick)
 
 static int next_timeout(const struct usb_stick *stick, int timeout_ms)
 {
-    int64_t now = clock_milliseconds(), first = timeout_ms < 0 ? INT_MAX : timeout_ms;
+    int64_t now = clock_ticks(), first = timeout_ms < 0 ? INT_MAX : timeout_ms;
     int transport = usb_transport_timeout(stick->transport);
     if (transport >= 0 && transport < first)
         first = transport;

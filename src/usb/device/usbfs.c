@@ -12,9 +12,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <time.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <block/bytes.h>
 
 enum { SETUP = 8 };
@@ -26,15 +26,6 @@ struct flight {
     uint8_t *setup;          /* with its data; NULL: no control transfer */
     struct usbdevfs_urb urb; /* last: it could have packets behind it */
 };
-
-/* Milliseconds. Good to a tick, which is good enough for time-outs; read without asking the
- * hardware, which an emulated one makes dear. */
-static int64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
-    return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
-}
 
 static enum usb_status status_of(int status)
 {
@@ -141,7 +132,7 @@ int usbfs_submit(struct usbfs *usbfs, struct usb_transfer *transfer)
         return r;
     }
     transfer->backend = flight;
-    transfer->deadline = transfer->timeout_ms ? now() + transfer->timeout_ms : 0;
+    transfer->deadline = transfer->timeout_ms ? clock_ticks() + transfer->timeout_ms : 0;
     transfer->next = NULL;
     *usbfs->flying_last = transfer;
     usbfs->flying_last = &transfer->next;
@@ -157,9 +148,9 @@ void usbfs_cancel(struct usbfs *usbfs, struct usb_transfer *transfer)
 
 void usbfs_expire(struct usbfs *usbfs)
 {
-    int64_t time = now();
+    int64_t now = clock_ticks();
     for (struct usb_transfer *transfer = usbfs->flying; transfer; transfer = transfer->next) {
-        if (transfer->deadline <= 0 || transfer->deadline > time)
+        if (transfer->deadline <= 0 || transfer->deadline > now)
             continue;
         transfer->deadline = LATE;
         usbfs_cancel(usbfs, transfer);
@@ -208,6 +199,6 @@ int usbfs_next_timeout(const struct usbfs *usbfs)
             first = transfer->deadline;
     if (first == INT64_MAX)
         return -1;
-    int64_t left = first - now();
+    int64_t left = first - clock_ticks();
     return left > 0 ? (int)left : 0;
 }

@@ -215,7 +215,7 @@ static const char *const allowed_calls[] = {
     "brk", "munmap", "mremap", "madvise", "set_robust_list", "rseq", "rt_sigprocmask",
     "rt_sigaction", "rt_sigreturn", "getpid", "gettid", "getrandom", "exit", "exit_group"};
 
-/* libusb's own: descriptors from their beginning, events of its loop, and the kernel's version. */
+/* libusb's own: descriptors from their beginning, what its loop would need, and the kernel's version. */
 static const char *const device_calls[] = {
     "lseek", "pipe2", "timerfd_create", "timerfd_settime", "timerfd_settime64", "uname"};
 
@@ -224,7 +224,7 @@ static const char *const image_calls[] = {"pread64",   "pwrite64", "fdatasync",
 /* How glibc does fstat(): of a descriptor alone. */
 static const char *const stat_calls[] = {"newfstatat", "fstatat64"};
 
-/* What libusb asks of usbfs for what transport_libusb.c does. */
+/* What usbfs.c, and libusb for transport_libusb.c, ask of usbfs. */
 static const unsigned long device_requests[] = {
     USBDEVFS_SUBMITURB,
     USBDEVFS_DISCARDURB,

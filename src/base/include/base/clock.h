@@ -11,6 +11,9 @@
 
 int64_t clock_now(void);          /* nanoseconds since 1970 (CLOCK_REALTIME) */
 int64_t clock_milliseconds(void); /* CLOCK_MONOTONIC, for deadlines */
+/* The same, behind it by up to a tick (10 ms): for time-outs that are looked at again and again. It
+ * is read from memory also where the other one is a system call that asks hardware. */
+int64_t clock_ticks(void);
 
 /* "2026-11-20T10:00:00.123456789Z". Owned by the caller. */
 char *clock_format(int64_t nanoseconds);
