@@ -14,11 +14,14 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 LABELS = ("p50 us", "p99 us", "p99.9 us", "MB/s")
 
 
-def results(build, rounds):
+PARTS = {"raw": ["usb_raw_guest.py"], "files": ["usb_guest.py"], "all": ["usb_raw_guest.py", "usb_guest.py"]}
+
+
+def results(build, rounds, part):
     """case -> side -> a list of results, one a round."""
     found = {}
     command = [sys.executable, SOURCE / "tests/vm/run_guest.py", build, "tiny",
-               SOURCE / "tests/bench/usb_guest.py"]
+               *(SOURCE / "tests/bench" / name for name in PARTS[part])]
     guest = subprocess.run(command, env=dict(os.environ, CLOCHE_USB_ROUNDS=str(rounds), CLOCHE_USB_STICK_MB="64"),
                            capture_output=True, text=True, check=False)
     for line in guest.stdout.splitlines():
@@ -35,16 +38,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", default=os.environ.get("CLOCHE_BUILD", SOURCE / "build"))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--part", choices=PARTS, default="all")
     options = parser.parse_args()
-    print(f"{'case':26} {'':8}" + "".join(f"{label:>12}" for label in LABELS) + "   (files: seconds)")
-    for case, sides in results(options.build, options.rounds).items():
+    print(f"{'case':26} {'':8}" + "".join(f"{label:>12}" for label in LABELS) + "   (one figure: seconds)")
+    for case, sides in results(options.build, options.rounds, options.part).items():
         medians = {side: [statistics.median(values) for values in zip(*rounds)]
                    for side, rounds in sides.items()}
-        ratios = [theirs / ours for ours, theirs in zip(medians["cloche"], medians["kernel"])]
+        first, second = medians  # ours and the kernel's; with a journal and without
+        ratios = [theirs / ours for ours, theirs in zip(medians[first], medians[second])]
         if len(ratios) > 1:
             ratios[3] = 1 / ratios[3]
         for name, values in (*medians.items(), ("ratio", ratios)):
-            label = case if name == "cloche" else ""
+            label = case if name == first else ""
             print(f"{label:26} {name:8}" + "".join(f"{value:12.2f}" for value in values), flush=True)
 
 

@@ -1,10 +1,8 @@
-"""In the guest: the host stack and the kernel's usb-storage on one stick of QEMU's, in turn. Prints a
-JSON document a measurement; usb.py boots the guest and makes the table."""
+"""In the guest: files on one stick of QEMU's, by the host stack and by the kernel's usb-storage and file systems, in
+turn. Prints a JSON document a measurement; usb.py boots the guest and makes the table."""
 
-import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import time
@@ -13,63 +11,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "vm"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 
 from harness import main, test  # noqa: E402
-from guest_sticks import device, modules, node  # noqa: E402
+from guest_sticks import device, node  # noqa: E402
 from sticks import Process, mount_fuse, unmount  # noqa: E402
-
-PROBE = pathlib.Path(os.environ["BUILD"]) / "tests/unit/usb-probe"
-DRIVER = pathlib.Path("/sys/bus/usb/drivers/usb-storage")
-ROUNDS = int(pathlib.Path("/share/rounds").read_text()) if pathlib.Path("/share/rounds").exists() else 1
-CASES = (("read 4K", 4096, 400, ()), ("read 64K", 65536, 120, ()), ("read 1M", 1 << 20, 24, ()),
-         ("write 4K", 4096, 400, ("write",)), ("write 64K", 65536, 120, ("write",)),
-         ("write 1M", 1 << 20, 24, ("write",)),
-         ("random read 4K", 4096, 400, ("random",)),
-         ("random read 4K, depth 8", 4096, 400, ("random", "depth", "8")),
-         ("random write 4K, depth 8", 4096, 400, ("write", "random", "depth", "8")))
-_LINE = re.compile(r"p50 ([\d.]+) us, p99 ([\d.]+) us, p99.9 ([\d.]+) us, ([\d.]+) MB/s")
-
-
-def measure(target, size, count, words):
-    out = subprocess.run([PROBE, target, "time", str(size), str(count), *words], check=True,
-                         capture_output=True, text=True, timeout=300).stdout
-    return [float(text) for text in _LINE.search(out).groups()]
-
-
-def kernel_disk(folder):
-    """The kernel's driver for sticks takes the stick. Returns its disk."""
-    (DRIVER / "bind").write_text(f"{folder.name}:1.0")
-    for _ in range(200):
-        disks = list((folder / f"{folder.name}:1.0").glob("host*/target*/*/block/sd*"))
-        if disks and int((disks[0] / "size").read_text()):
-            return pathlib.Path("/dev") / disks[0].name
-        time.sleep(0.05)
-    raise AssertionError("no disk of the kernel's")
-
-
-def kernel_lets_go(folder):
-    (DRIVER / "unbind").write_text(f"{folder.name}:1.0")
-
-
-@test
-def raw_beside_the_kernel():
-    folder = device("STICK")
-    ours = node(folder)
-    measure(ours, 4096, 10, ())  # no driver had it before
-    modules("sd_mod", "usb_storage")
-    pathlib.Path("/sys/module/usb_storage/parameters/delay_use").write_text("0")
-    modprobed = DRIVER / f"{folder.name}:1.0"
-    if modprobed.exists():
-        kernel_lets_go(folder)
-    for _ in range(ROUNDS):
-        for name, size, count, words in CASES:
-            for side in ("cloche", "kernel"):
-                target = ours if side == "cloche" else kernel_disk(folder)
-                result = measure(target, size, count, words)
-                if side == "kernel":
-                    kernel_lets_go(folder)
-                print("# " + json.dumps({"case": name, "side": side, "result": result}), flush=True)
-
+from usb_sides import ROUNDS, have_kernels_driver, kernel_disk, kernel_lets_go, tell  # noqa: E402
 
 SMALL, LARGE = 300, 24 << 20
+FILE_SYSTEMS = ("vfat", "exfat", "nls_utf8", "nls_ascii", "fuse")
 
 
 def flush_caches():
@@ -150,9 +97,7 @@ class Ours:
 @test
 def files_beside_the_kernel(scratch):
     folder = device("STICK")
-    modules("sd_mod", "usb_storage", "vfat", "exfat", "nls_utf8", "nls_ascii", "fuse")
-    if (DRIVER / f"{folder.name}:1.0").exists():
-        kernel_lets_go(folder)
+    have_kernels_driver(folder, *FILE_SYSTEMS)
     target = scratch / "stick"
     target.mkdir()
     for kind in ("vfat", "exfat"):
@@ -167,9 +112,40 @@ def files_beside_the_kernel(scratch):
                             flush_caches()
                             done[action.__name__] = timed(action, target)
                 for name, seconds in done.items():
-                    print("# " + json.dumps({"case": f"{kind}, {name.replace('_', ' ')} files",
-                                             "side": "cloche" if side is Ours else "kernel",
-                                             "seconds": seconds}), flush=True)
+                    tell(f"{kind}, {name.replace('_', ' ')} files", "cloche" if side is Ours else "kernel",
+                         seconds=seconds)
+
+
+def change_metadata(folder):
+    (folder / "names").mkdir()
+    for number in range(SMALL):
+        (folder / f"names/{number}").touch()
+    for number in range(SMALL):
+        (folder / f"names/{number}").rename(folder / f"names/other {number}")
+    os.sync()
+    for path in (folder / "names").iterdir():
+        path.unlink()
+    os.sync()
+
+
+@test
+def metadata_journalled_and_not(scratch):
+    """A file of somebody else's that has the journal's name keeps the journal away (cloche-journal(5))."""
+    folder = device("STICK")
+    have_kernels_driver(folder, *FILE_SYSTEMS)
+    target = scratch / "stick"
+    target.mkdir()
+    for kind in ("vfat", "exfat"):
+        for _ in range(ROUNDS):
+            for journal in (True, False):
+                subprocess.run([f"mkfs.{kind}", kernel_disk(folder)], check=True, capture_output=True)
+                kernel_lets_go(folder)
+                if not journal:
+                    with Kernel(folder, kind, target):
+                        (target / "CLOCHE.JNL").write_text("somebody else's")
+                with Ours(folder, kind, target):
+                    seconds = timed(change_metadata, target)
+                tell(f"{kind}, {3 * SMALL} names", "journal" if journal else "none", seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ static void look(struct rig *rig)
 }
 
 /* A machine that has memory for some transfers only. */
-static struct usb_transport_ops scarce_ops;
+static struct usb_transport_ops replaced_ops;
 static int (*submit_really)(struct usb_transport *transport, struct usb_transfer *transfer);
 static atomic_uint cbws, data_transfers;
 
@@ -97,15 +97,19 @@ static int submit_sometimes(struct usb_transport *transport, struct usb_transfer
     return submit_really(transport, transfer);
 }
 
-static void make_scarce(struct usb_transport *transport)
+/* ... or for none that are long. */
+static atomic_uint longest;
+
+static int submit_short(struct usb_transport *transport, struct usb_transfer *transfer)
 {
-    scarce_ops = *transport->ops;
-    submit_really = scarce_ops.submit;
-    scarce_ops.submit = submit_sometimes;
-    transport->ops = &scarce_ops;
+    if (transfer->length > 40000)
+        return -ENOMEM;
+    if (transfer->length > atomic_load(&longest))
+        atomic_store(&longest, transfer->length);
+    return submit_really(transport, transfer);
 }
 
-static bool memory_is_scarce; /* for those that are started next */
+static bool memory_is_scarce, memory_is_in_pieces; /* for those that are started next */
 
 /* Command blocks that a thread other than the device's submits. */
 static atomic_uint attended_commands;
@@ -121,12 +125,13 @@ static int submit_counted(struct usb_transport *transport, struct usb_transfer *
     return submit_really(transport, transfer);
 }
 
-static void count_attendance(struct usb_transport *transport)
+static void replace_submit(struct usb_transport *transport,
+                           int (*by)(struct usb_transport *, struct usb_transfer *))
 {
-    scarce_ops = *transport->ops;
-    submit_really = scarce_ops.submit;
-    scarce_ops.submit = submit_counted;
-    transport->ops = &scarce_ops;
+    replaced_ops = *transport->ops;
+    submit_really = replaced_ops.submit;
+    replaced_ops.submit = by;
+    transport->ops = &replaced_ops;
 }
 
 static void *run_device(void *data)
@@ -137,9 +142,11 @@ static void *run_device(void *data)
     struct error err = ERROR_INIT;
     int r = usb_usbip_open(rig->fds[0], "1-1", 1000, &transport, &err);
     if (r == 0 && memory_is_scarce)
-        make_scarce(transport);
+        replace_submit(transport, submit_sometimes);
+    if (r == 0 && memory_is_in_pieces)
+        replace_submit(transport, submit_short);
     if (r == 0 && attendance_is_counted)
-        count_attendance(transport);
+        replace_submit(transport, submit_counted);
     if (r == 0)
         r = usb_stick_open(transport, &quick, NULL, NULL, &stick, &err);
     pthread_mutex_lock(&rig->lock);
@@ -322,6 +329,24 @@ static void a_machine_short_of_memory_does_it_with_fewer_transfers(void **state)
     assert_int_equal(unit_of(rig, 0).state, USB_UNIT_READY);
     assert_int_equal(counts_of(rig).recoveries, 0);
     assert_true(atomic_load(&cbws) > 10);
+    free(data);
+    finish(rig);
+}
+
+static void a_machine_without_long_pieces_moves_short_ones(void **state)
+{
+    memory_is_in_pieces = true;
+    struct rig *rig = start_ready(NULL, "");
+    memory_is_in_pieces = false;
+    struct block_device *disk = disk_of(rig, 0);
+    uint8_t *data = xmalloc(BIG);
+    assert_int_equal(block_read(disk, 0, BIG / 512, data, NULL), 0);
+    assert_memory_equal(data, stick_disk(rig->model), BIG);
+    memset(data, 0x5C, BIG);
+    assert_int_equal(block_write(disk, 0, BIG / 512, data, NULL), 0);
+    assert_memory_equal(data, stick_disk(rig->model), BIG);
+    assert_int_equal(counts_of(rig).recoveries, 0);
+    assert_in_range(atomic_load(&longest), 16 << 10, 40000);
     free(data);
     finish(rig);
 }
@@ -893,6 +918,7 @@ int main(void)
         cmocka_unit_test(a_stick_becomes_a_disk),
         cmocka_unit_test(a_long_request_is_several_commands),
         cmocka_unit_test(a_machine_short_of_memory_does_it_with_fewer_transfers),
+        cmocka_unit_test(a_machine_without_long_pieces_moves_short_ones),
         cmocka_unit_test(who_waits_does_the_work),
         cmocka_unit_test(sectors_of_4096_bytes),
         cmocka_unit_test(beyond_two_tebibytes),

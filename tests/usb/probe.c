@@ -30,11 +30,15 @@ static const char usage[] =
     "  facts                  what it says of itself\n"
     "  read                   all of it to stdout\n"
     "  write                  stdin to its start, and flush\n"
+    "  first                  its first bytes, and how long they took from opening the device on\n"
     "  time SIZE COUNT [write] [random] [depth N]\n"
     "                         COUNT reads or writes of SIZE bytes: percentiles, rate\n"
     "  idle SECONDS           says when a unit's state changes\n";
 
+enum { FIRST = 4096 };
+
 struct probe {
+    int64_t begun; /* nanoseconds */
     struct usb_stick *stick;
     struct block_device *disk;
     unsigned unit;
@@ -95,6 +99,24 @@ static int copy(struct block_device *disk, bool write, struct error *err)
     return r;
 }
 
+static int64_t nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * CLOCK_SECOND + now.tv_nsec;
+}
+
+static int read_first(const struct probe *probe, struct error *err)
+{
+    struct block_device *disk = probe->disk;
+    void *data = block_buffer_alloc(disk, FIRST);
+    int r = block_read(disk, 0, FIRST / disk->sector_size, data, err);
+    if (r == 0)
+        printf("first byte after %.2f ms\n", (double)(nanoseconds() - probe->begun) / 1e6);
+    block_buffer_free(disk, data, FIRST);
+    return r;
+}
+
 static void *work(void *data)
 {
     struct probe *probe = data;
@@ -106,6 +128,8 @@ static void *work(void *data)
         r = timing_parse(command + 1, &timing)
                 ? timing_run(probe->disk, &timing, &err)
                 : error_set(&err, -EINVAL, "time SIZE COUNT [write] [random] [depth N]");
+    else if (strcmp(command[0], "first") == 0)
+        r = read_first(probe, &err);
     else if (strcmp(command[0], "facts") != 0)
         r = copy(probe->disk, strcmp(command[0], "write") == 0, &err);
     if (r != 0)
@@ -187,8 +211,8 @@ int main(int argc, char **argv)
         return time_kernel(argv);
     probe.command = argv + at;
     bool talks = strcmp(argv[at], "facts") == 0 || strcmp(argv[at], "idle") == 0;
+    probe.begun = nanoseconds();
     int r = open_device(argv[1], &transport, &err);
-    if (r == 0 && getenv("MT")) transport->max_transfer = (uint32_t)atoi(getenv("MT")); /*TMP*/
     if (r == 0)
         r = usb_stick_open(transport, NULL, talks ? tell : NULL, NULL, &probe.stick, &err);
     if (r != 0) {

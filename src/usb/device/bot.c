@@ -14,6 +14,7 @@
 #include "wire.h"
 
 enum { CBW_SIZE = 31, CSW_SIZE = 13, DEPTH = 16 };
+enum { PIECE_LEAST = 16 << 10 }; /* the machine has memory for that much in one, or for nothing */
 enum { REQUEST_RESET = 0xFF, REQUEST_MAX_LUN = 0xFE, UNITS_MAX = 16 };
 
 /* Commands in a row that were lost: then the port is reset, then the device is given up. */
@@ -70,6 +71,7 @@ struct bot {
     unsigned open;       /* under way */
     enum event worst;    /* of them; NOTHING: all is well */
     uint32_t data_given; /* bytes submitted */
+    uint32_t piece;      /* bytes of one transfer, at most */
     bool data_short;     /* the device has no more of it */
     bool csw_caught;     /* it came where data were expected */
 };
@@ -329,6 +331,20 @@ static void data_done(struct usb_transfer *transfer)
         end_phase(bot);
 }
 
+/* Of what is left as much as there is memory for. */
+static enum event submit_piece(struct bot *bot, struct usb_transfer *transfer, uint32_t left)
+{
+    for (;;) {
+        transfer->length = left < bot->piece ? left : bot->piece;
+        enum event event = submit(bot, transfer);
+        if (event != NO_MEMORY || transfer->length <= PIECE_LEAST)
+            return event;
+        bot->piece = transfer->length / 2 / PIECE_LEAST * PIECE_LEAST;
+        if (bot->piece < PIECE_LEAST)
+            bot->piece = PIECE_LEAST;
+    }
+}
+
 /* As many transfers as are free and needed. */
 static void give_data(struct bot *bot)
 {
@@ -340,10 +356,8 @@ static void give_data(struct bot *bot)
             continue;
         transfer->endpoint = command->direction == USB_DATA_IN ? bot->in : bot->out;
         transfer->data = (uint8_t *)command->data + bot->data_given;
-        transfer->length =
-            left < bot->transport->max_transfer ? left : bot->transport->max_transfer;
         transfer->done = data_done;
-        enum event event = submit(bot, transfer);
+        enum event event = submit_piece(bot, transfer, left);
         if (event != NOTHING)
             transfer->done = NULL;
         if (event == NO_MEMORY && bot->open > 0)
@@ -404,6 +418,7 @@ static enum event send_command(struct bot *bot)
     word_cbw(bot);
     bot->worst = NOTHING;
     bot->data_given = 0;
+    bot->piece = bot->transport->max_transfer;
     bot->data_short = bot->csw_caught = false;
     bot->current->moved = bot->current->residue = 0;
     bot->counts.commands++;

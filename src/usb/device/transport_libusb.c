@@ -15,7 +15,9 @@
 
 #include "usbfs.h"
 
-enum { BEST_TRANSFER = 64 << 10, MEMORIES_MAX = 64 };
+/* Each transfer's end wakes a thread, so that one for a whole command is best. Where the controller
+ * wants its memory in one piece there may be none that is as large. */
+enum { BEST_TRANSFER = 1 << 20, BEST_IN_ONE_PIECE = 64 << 10, MEMORIES_MAX = 64 };
 
 /* Memory that the kernel's controller reads and writes itself. */
 struct memory {
@@ -233,7 +235,7 @@ int usb_libusb_open(int fd, struct usb_transport **ret_transport, struct error *
     struct local *local = xnew(struct local);
     local->transport.ops = &local_ops;
     local->transport.speed = speed_of(handle);
-    local->transport.max_transfer = BEST_TRANSFER;
+    local->transport.max_transfer = usbfs_scatters(fd) ? BEST_TRANSFER : BEST_IN_ONE_PIECE;
     usbfs_init(&local->urbs, fd);
     local->context = context;
     local->handle = handle;

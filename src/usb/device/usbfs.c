@@ -105,6 +105,13 @@ static uint8_t *word_setup(const struct usb_transfer *transfer)
     return buffer;
 }
 
+bool usbfs_scatters(int fd)
+{
+    uint32_t capabilities = 0;
+    return ioctl(fd, USBDEVFS_GET_CAPABILITIES, &capabilities) == 0 &&
+           (capabilities & USBDEVFS_CAP_BULK_SCATTER_GATHER);
+}
+
 void usbfs_init(struct usbfs *usbfs, int fd)
 {
     *usbfs = (struct usbfs){.fd = fd, .epoll = -1};

@@ -14,6 +14,9 @@ struct usbfs {
     struct usbdevfs_urb *reaped;                /* by usbfs_wait(); NULL: nothing */
 };
 
+/* Whether the controller takes memory of several pieces for one transfer. */
+bool usbfs_scatters(int fd);
+
 void usbfs_init(struct usbfs *usbfs, int fd);
 
 /* As the operations of a transport that have these names. */
