@@ -109,6 +109,26 @@ static int submit_short(struct usb_transport *transport, struct usb_transfer *tr
     return submit_really(transport, transfer);
 }
 
+/* An attendant that is slow to notice what it has waited for. */
+static atomic_bool is_waiting, waited_at_the_end;
+static void (*wait_really)(struct usb_transport *transport, int timeout_ms);
+static void (*destroy_really)(struct usb_transport *transport);
+
+static void wait_longer(struct usb_transport *transport, int timeout_ms)
+{
+    atomic_store(&is_waiting, true);
+    wait_really(transport, timeout_ms);
+    usleep(1500000); /* longer than closing takes */
+    atomic_store(&is_waiting, false);
+}
+
+static void destroy_at_last(struct usb_transport *transport)
+{
+    atomic_store(&waited_at_the_end, atomic_load(&is_waiting));
+    destroy_really(transport);
+}
+
+static bool attendance_is_slow;
 static bool memory_is_scarce, memory_is_in_pieces; /* for those that are started next */
 
 /* Command blocks that a thread other than the device's submits. */
@@ -134,6 +154,16 @@ static void replace_submit(struct usb_transport *transport,
     transport->ops = &replaced_ops;
 }
 
+static void replace_wait(struct usb_transport *transport)
+{
+    replaced_ops = *transport->ops;
+    wait_really = replaced_ops.wait;
+    destroy_really = replaced_ops.destroy;
+    replaced_ops.wait = wait_longer;
+    replaced_ops.destroy = destroy_at_last;
+    transport->ops = &replaced_ops;
+}
+
 static void *run_device(void *data)
 {
     struct rig *rig = data;
@@ -145,6 +175,8 @@ static void *run_device(void *data)
         replace_submit(transport, submit_sometimes);
     if (r == 0 && memory_is_in_pieces)
         replace_submit(transport, submit_short);
+    if (r == 0 && attendance_is_slow)
+        replace_wait(transport);
     if (r == 0 && attendance_is_counted)
         replace_submit(transport, submit_counted);
     if (r == 0)
@@ -878,16 +910,19 @@ static void *read_into_the_end(void *data)
 
 static void closing_ends_an_attendance(void **state)
 {
+    attendance_is_slow = true;
     struct rig *rig = start_ready(NULL, "mute-data@1+");
+    attendance_is_slow = false;
     pthread_t reader;
     void *result;
     assert_int_equal(pthread_create(&reader, NULL, read_into_the_end, disk_of(rig, 0)), 0);
-    usleep(50000); /* it waits by then, or nearly so */
+    wait_for(rig, atomic_load(&is_waiting));
     atomic_store(&rig->stop, true);
     pthread_join(reader, &result);
     assert_int_equal((intptr_t)result, -ENODEV);
     rig->disks[0] = NULL;
     finish(rig);
+    assert_false(atomic_load(&waited_at_the_end));
 }
 
 static void a_server_that_is_none_is_refused(void **state)
