@@ -12,7 +12,7 @@
 
 #include "enumerate.h"
 
-enum { EVENTS = 8, QUIET_MS = 50 };
+enum { EVENTS = 8, QUIET_MS = 50, TURNS = 64 };
 
 static const struct usb_stick_options defaults = {
     .command_ms = 30000,
@@ -247,8 +247,10 @@ static void serve_transport(struct usb_stick *stick, bool is_ready)
     if (atomic_load(&stick->attended)) {
         if (transport->ops->expire)
             transport->ops->expire(transport);
-    } else if (is_ready || usb_transport_timeout(transport) == 0) {
-        usb_transport_dispatch(transport);
+    } else if (is_ready || stick->busy || usb_transport_timeout(transport) == 0) {
+        /* What is submitted from within has often ended already. */
+        for (int i = 0; i < TURNS && usb_transport_dispatch(transport); i++)
+            ;
     }
 }
 

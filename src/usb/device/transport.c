@@ -49,14 +49,16 @@ void usb_transport_end(struct usb_transport *transport, struct usb_transfer *tra
     transport->ended_last = &transfer->next;
 }
 
-void usb_transport_dispatch(struct usb_transport *transport)
+bool usb_transport_dispatch(struct usb_transport *transport)
 {
     transport->ops->collect(transport, 0);
+    bool any = transport->ended != NULL;
     while (transport->ended) {
         struct usb_transfer *transfer = transport->ended;
         transport->ended = transfer->next;
         transfer->done(transfer);
     }
+    return any;
 }
 
 int usb_transport_timeout(struct usb_transport *transport)

@@ -128,8 +128,8 @@ int usb_transport_watch(struct usb_transport *transport, int epoll, void *data, 
 void usb_transport_destroy(struct usb_transport *transport); /* NULL is fine */
 
 /* Something of its descriptors is ready, or the time of usb_transport_timeout() has come: callbacks
- * run. */
-void usb_transport_dispatch(struct usb_transport *transport);
+ * run. False: there was nothing. */
+bool usb_transport_dispatch(struct usb_transport *transport);
 int usb_transport_timeout(struct usb_transport *transport); /* ms; -1: none */
 
 /* Transports only: the transfer is over; its callback runs in the next dispatch. */
