@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include <block/waiting.h>
+
 void ahead_init(struct ahead *ahead, struct block_device *device)
 {
     ahead->device = device;
@@ -134,8 +136,10 @@ size_t ahead_take(struct ahead *ahead, uint64_t offset, uint8_t *data, size_t si
     struct ahead_piece *piece;
     size_t part = 0;
     pthread_mutex_lock(&ahead->lock);
-    while ((piece = find(ahead, offset)) && piece->state == AHEAD_PENDING)
+    while ((piece = find(ahead, offset)) && piece->state == AHEAD_PENDING) {
+        block_will_wait();
         pthread_cond_wait(&ahead->came, &ahead->lock);
+    }
     if (piece) {
         size_t at = (size_t)(offset - piece->offset);
         part = (size_t)piece->size - at;

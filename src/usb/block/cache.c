@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/waiting.h>
 
 enum {
     READY = 1 << 0,
@@ -257,6 +258,7 @@ static bool wait_for(struct cache *cache, struct cached *cached, uint64_t number
             break;
         if (word & READY)
             return true;
+        block_will_wait();
         pthread_cond_wait(&cache->brought, &cache->lock);
     }
     cache_put(cached);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/waiting.h>
 
 #include "medium_internal.h"
 
@@ -311,7 +312,7 @@ static int failed_by(struct medium *medium, int r)
 
 int medium_commit(struct medium *medium, struct error *err)
 {
-    pthread_mutex_lock(&medium->commit);
+    block_lock(&medium->commit);
     int r = failed_by(medium, commit_locked(medium, err));
     pthread_mutex_unlock(&medium->commit);
     return r;
@@ -325,7 +326,7 @@ int medium_sync(struct medium *medium, struct error *err)
 /* Commits and puts everything in place; the medium is as any other system would have left it. */
 int medium_settle(struct medium *medium, struct error *err)
 {
-    pthread_mutex_lock(&medium->commit);
+    block_lock(&medium->commit);
     int r = commit_locked(medium, err);
     if (r == 0)
         r = checkpoint(medium, err);

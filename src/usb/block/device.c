@@ -5,6 +5,11 @@
 #include <stdlib.h>
 
 #include <base/alloc.h>
+#include <block/waiting.h>
+
+enum { SOON = 64 << 10 }; /* bytes that are moved before others could take over */
+
+_Thread_local void (*block_before_waiting)(void);
 
 bool block_within(const struct block_device *device, uint64_t sector, uint64_t count)
 {
@@ -89,22 +94,29 @@ static int submit_and_wait(struct block_device *device, enum block_operation ope
 int block_read(struct block_device *device, uint64_t sector, uint32_t count, void *data,
                struct error *err)
 {
+    if ((uint64_t)count * device->sector_size > SOON)
+        block_will_wait();
     return submit_and_wait(device, BLOCK_READ, sector, count, data, err);
 }
 
 int block_write(struct block_device *device, uint64_t sector, uint32_t count, const void *data,
                 struct error *err)
 {
+    if ((uint64_t)count * device->sector_size > SOON)
+        block_will_wait();
     return submit_and_wait(device, BLOCK_WRITE, sector, count, (void *)data, err);
 }
 
 int block_discard(struct block_device *device, uint64_t sector, uint32_t count, struct error *err)
 {
+    block_will_wait();
     return submit_and_wait(device, BLOCK_DISCARD, sector, count, NULL, err);
 }
 
 int block_flush(struct block_device *device, struct error *err)
 {
+    if (device->flushes && !device->read_only)
+        block_will_wait();
     return submit_and_wait(device, BLOCK_FLUSH, 0, 0, NULL, err);
 }
 

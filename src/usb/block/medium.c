@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/waiting.h>
 
 #include "medium_internal.h"
 
@@ -251,7 +252,7 @@ int medium_begin(struct medium *medium, unsigned sectors, struct error *err)
         int r = medium_writable(medium, err);
         if (r != 0)
             return r;
-        pthread_mutex_lock(&medium->update);
+        block_lock(&medium->update);
         bool is_cache_full;
         if (has_room(medium, sectors, most, &is_cache_full))
             break;

@@ -1,13 +1,14 @@
 /*
  * A FUSE door: the threads, and how it begins and ends.
  *
- * Main flow of a thread: wait for a request -> read it -> wait as the limits say -> answer it
- * (fuse_names.c, fuse_content.c) -> tell the kernel what it must forget (fuse_caches.c).
+ * Main flow of a thread: take the turn -> wait for a request -> read it -> wait as the limits say
+ * -> answer it (fuse_names.c, fuse_content.c) -> tell the kernel what it must forget
+ * (fuse_caches.c).
  *
- * Every thread waits for itself, and the kernel wakes one of them (EPOLLEXCLUSIVE). The descriptor
- * does not block, so that a thread that has answered looks for the next request without waiting,
- * and can be ended. There is no message for opening a folder: the kernel is told at the first one
- * that there never is.
+ * One thread has the turn to wait for requests and to read them. It keeps it while it answers, so
+ * that a program that asks for one thing after the other wakes one and the same thread, and gives
+ * it away before it waits for anything (block/waiting.h): then the next one goes on. There is no
+ * message for opening a folder: the kernel is told at the first one that there never is.
  */
 #include "fuse_internal.h"
 
@@ -24,6 +25,7 @@
 #include <base/alloc.h>
 #include <base/clock.h>
 #include <base/log.h>
+#include <block/waiting.h>
 
 enum {
     PAGE = 4096,
@@ -83,6 +85,7 @@ bool door_limit(struct fuse_door *door, struct rate *rate, uint64_t amount)
     if (end > now)
         atomic_fetch_add(&door->delayed, 1);
     for (; now < end && !atomic_load(&door->ending); now = nanoseconds()) {
+        door_let_others();
         struct timespec wait = {(end - now) / CLOCK_SECOND, (end - now) % CLOCK_SECOND};
         struct pollfd wake = {.fd = door->wake, .events = POLLIN};
         ppoll(&wake, 1, &wait, NULL);
@@ -303,28 +306,46 @@ static void answer(struct door_thread *thread, const struct fuse_buf *buffer)
 /* Reads and answers what there is. 0: nothing, for now; negative: nothing any more. */
 static int answer_next(struct door_thread *thread)
 {
-    struct fuse_door *door = thread->door;
     struct fuse_buf buffer = {.mem = thread->memory};
-    pthread_mutex_lock(&door->order);
-    int r = fuse_session_receive_buf(door->session, &buffer);
+    int r = fuse_session_receive_buf(thread->door->session, &buffer);
     if (r > 0 && opcode_of(&buffer) == FUSE_WRITE)
         door_write_begin(thread, &buffer);
-    pthread_mutex_unlock(&door->order);
     if (r > 0)
         answer(thread, &buffer);
     return r == -EAGAIN || r == -EINTR ? 0 : r > 0 ? 1 : r == 0 ? -ENODEV : r;
 }
 
-static int watch(const struct fuse_door *door)
+void door_let_others(void)
 {
-    int poll = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE};
-    epoll_ctl(poll, EPOLL_CTL_ADD, fuse_session_fd(door->session), &event);
-    event.events = EPOLLIN | EPOLLEXCLUSIVE | EPOLLET;
-    epoll_ctl(poll, EPOLL_CTL_ADD, door->work, &event);
-    event.events = EPOLLIN;
-    epoll_ctl(poll, EPOLL_CTL_ADD, door->wake, &event);
-    return poll;
+    if (!door_self || !door_self->has_turn)
+        return;
+    door_self->has_turn = false;
+    pthread_mutex_unlock(&door_self->door->turn);
+}
+
+static void take_turn(struct door_thread *thread)
+{
+    if (thread->has_turn)
+        return;
+    pthread_mutex_lock(&thread->door->turn);
+    thread->has_turn = true;
+}
+
+/* What the thread that has the turn waits for. A descriptor that cannot be watched cannot be read
+ * either, which each thread tries before it waits for the first time. */
+static int watch(struct fuse_door *door, struct error *err)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    door->poll = epoll_create1(EPOLL_CLOEXEC);
+    int r = door->poll < 0 ? -1 : 0;
+    if (r == 0) {
+        epoll_ctl(door->poll, EPOLL_CTL_ADD, fuse_session_fd(door->session), &event);
+        r = epoll_ctl(door->poll, EPOLL_CTL_ADD, door->wake, &event);
+    }
+    event.events = EPOLLIN | EPOLLET;
+    if (r == 0)
+        r = epoll_ctl(door->poll, EPOLL_CTL_ADD, door->work, &event);
+    return r == 0 ? 0 : error_errno(err, errno, "watch a FUSE connection");
 }
 
 /* Not of medium_buffer(): FUSE takes the pages of what it copies to and from, and memory that usbfs
@@ -348,11 +369,18 @@ static void *work(void *data)
         .write_error = ERROR_INIT,
     };
     struct epoll_event event;
-    int r = 0, poll = watch(door);
     door_self = &thread;
-    while (!atomic_load(&door->ending) && (r = answer_next(&thread)) >= 0)
-        if (r == 0 && epoll_wait(poll, &event, 1, -1) == 1)
-            door_tell_kernel(door);
+    block_before_waiting = door_let_others;
+    take_turn(&thread);
+    int r = answer_next(&thread);
+    while (!atomic_load(&door->ending) && r >= 0) {
+        take_turn(&thread);
+        epoll_wait(door->poll, &event, 1, -1);
+        door_tell_kernel(door);
+        if (thread.has_turn)
+            r = answer_next(&thread);
+    }
+    door_let_others();
     if (!atomic_load(&door->ending)) {
         if (r == -ENODEV)
             door_ended(door, FUSE_DOOR_UNMOUNTED, "it was unmounted, or its connection aborted");
@@ -360,7 +388,6 @@ static void *work(void *data)
             door_ended(door, FUSE_DOOR_FAILED, "read requests: %s", strerror(-r));
         end_threads(door);
     }
-    close(poll);
     return NULL;
 }
 
@@ -423,13 +450,14 @@ static void release(struct fuse_door *door)
     served_leave(door->served, &door->neighbour);
     if (door->session)
         fuse_session_destroy(door->session);
-    pthread_mutex_destroy(&door->order);
+    pthread_mutex_destroy(&door->turn);
     door_caches_finish(door);
     door_nodes_finish(door);
     rate_finish(&door->bytes);
     rate_finish(&door->operations);
     close_fd(door->wake);
     close_fd(door->work);
+    close_fd(door->poll);
     free(door->threads);
     free(door);
 }
@@ -443,9 +471,10 @@ int fuse_door_open(struct served_volume *served, int fd, const struct fuse_door_
     door->options = *options;
     door->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     door->work = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    door->poll = -1;
     rate_init(&door->bytes, options->bytes_per_second);
     rate_init(&door->operations, options->operations_per_second);
-    pthread_mutex_init(&door->order, NULL);
+    pthread_mutex_init(&door->turn, NULL);
     door_nodes_init(door);
     door_caches_init(door);
     int r = check_options(&door->options, err);
@@ -454,6 +483,8 @@ int fuse_door_open(struct served_volume *served, int fd, const struct fuse_door_
     if (r == 0)
         r = open_session(door, fd, err);
     bool is_taken = r == 0;
+    if (r == 0)
+        r = watch(door, err);
     if (r == 0) {
         served_join(served, &door->neighbour);
         r = start_threads(door, err);

@@ -127,6 +127,7 @@ void door_tell_kernel(struct fuse_door *door)
 {
     struct forgotten *all, *next;
     while (has_work(door) && pthread_mutex_trylock(&door->forgetting) == 0) {
+        door_let_others();
         for (all = take(door); all; all = next) {
             next = all->next;
             if (!atomic_load(&door->quiet))

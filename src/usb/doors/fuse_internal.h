@@ -65,7 +65,8 @@ struct fuse_door {
     int wake;        /* eventfd, readable once the threads are to end */
     int work;        /* eventfd, counts what the kernel must forget */
     bool write_back; /* the kernel gathers what is written, and knows the sizes of files best */
-    pthread_mutex_t order; /* held from the reading of a request until a write has its room */
+    int poll;        /* epoll: of the thread that has the turn */
+    pthread_mutex_t turn; /* to read requests; a write keeps it until its place is taken */
     atomic_bool ending, quiet, gone, told, warned;
     pthread_t *threads;
     unsigned thread_count;
@@ -80,6 +81,7 @@ struct fuse_door {
 /* A thread of a door, and its memory: a request, whose content begins at a page. */
 struct door_thread {
     struct fuse_door *door;
+    bool has_turn;
     uint8_t *memory, *content;
     struct content_move write; /* the request is one, and has its room */
     int write_result;
@@ -105,6 +107,8 @@ static inline fuse_ino_t door_ino(const struct fuse_door *door, const struct doo
 /* fuse.c */
 void door_ended(struct fuse_door *door, enum fuse_door_end end, const char *format, ...)
     _printf_(3, 4);
+/* Gives away the turn to read requests, if this thread has it: before it waits. */
+void door_let_others(void);
 /* Waits as the limit says. False: the door is being closed. */
 bool door_limit(struct fuse_door *door, struct rate *rate, uint64_t amount);
 /* Answers with an error of the volume: a negative errno as Linux' own file systems have it. */

@@ -168,8 +168,10 @@ bool door_node_is_suspect(struct fuse_door *door, struct door_node *node)
     end.tv_sec += PATIENCE;
     pthread_mutex_lock(&door->nodes.lock);
     bool suspect = node->suspect && node->opens == 0;
-    while (suspect && node->stale > 0 && r == 0)
+    while (suspect && node->stale > 0 && r == 0) {
+        door_let_others();
         r = pthread_cond_timedwait(&door->nodes.settled, &door->nodes.lock, &end);
+    }
     pthread_mutex_unlock(&door->nodes.lock);
     return suspect;
 }

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <block/waiting.h>
+
 enum {
     EXTENTS = 16,
     SECTOR_MOST = 4096,
@@ -90,8 +92,10 @@ void volume_content_begin(struct volume *volume, struct content_move *move, stru
     while (*last)
         last = &(*last)->next;
     *last = move;
-    while (must_wait(volume, move))
+    while (must_wait(volume, move)) {
+        block_will_wait();
         pthread_cond_wait(&volume->content_moved, &volume->content_lock);
+    }
     move->state = what == CONTENT_WRITE ? CONTENT_TAKES_ROOM : CONTENT_MOVING;
     pthread_mutex_unlock(&volume->content_lock);
 }
@@ -110,6 +114,7 @@ void volume_content_end(struct volume *volume, struct content_move *move)
 /* Who let go of a lock and takes it again at once would be before all who wait for it. */
 void volume_let_others(void)
 {
+    block_will_wait();
     nanosleep(&(struct timespec){.tv_nsec = OTHERS_NS}, NULL);
 }
 
@@ -176,8 +181,10 @@ int volume_write_begin(struct volume *volume, struct content_move *write, struct
 int volume_write_end(struct volume *volume, struct content_move *write, int r, struct error *err)
 {
     pthread_mutex_lock(&volume->content_lock);
-    while (has_earlier(volume, write))
+    while (has_earlier(volume, write)) {
+        block_will_wait();
         pthread_cond_wait(&volume->content_moved, &volume->content_lock);
+    }
     if (r == 0 && write->broken)
         r = error_set(err, -EIO, "what is before it could not be written");
     if (r != 0)

@@ -8,6 +8,7 @@
 #include <base/alloc.h>
 #include <base/clock.h>
 #include <block/bytes.h>
+#include <block/waiting.h>
 
 #include "content.h"
 #include "utf16.h"
@@ -26,12 +27,12 @@ static struct exfat_node *node_of(struct node *node)
 
 static void start_read(struct exfat_volume *volume)
 {
-    pthread_rwlock_rdlock(&volume->lock);
+    block_lock_to_read(&volume->lock);
 }
 
 static int start_write(struct exfat_volume *volume, struct error *err)
 {
-    pthread_rwlock_wrlock(&volume->lock);
+    block_lock_to_write(&volume->lock);
     return exfat_start_writing(volume, err);
 }
 
@@ -69,7 +70,7 @@ static void read_label(struct exfat_volume *volume, char *ret, size_t size)
 static int read_facts(struct exfat_volume *exfat, bool with_free, struct volume_facts *ret_facts,
                       struct error *err)
 {
-    pthread_rwlock_wrlock(&exfat->lock);
+    block_lock_to_write(&exfat->lock);
     int r = with_free ? exfat_space_read(exfat, err) : 0;
     if (r == 0) {
         *ret_facts = (struct volume_facts){
@@ -156,7 +157,7 @@ static void op_node_hold(struct volume *volume, struct node *node)
 
 static void op_node_drop(struct volume *volume, struct node *node, uint64_t times)
 {
-    pthread_rwlock_wrlock(&of(volume)->lock);
+    block_lock_to_write(&of(volume)->lock);
     exfat_node_drop(of(volume), node_of(node), times);
     finish(of(volume), 0);
 }
@@ -367,7 +368,7 @@ static int op_wrote(struct volume *volume, struct node *file, uint64_t offset, u
 
 static void op_unreserve(struct volume *volume, struct node *file)
 {
-    pthread_rwlock_wrlock(&of(volume)->lock);
+    block_lock_to_write(&of(volume)->lock);
     exfat_unreserve(of(volume), node_of(file));
     finish(of(volume), 0);
 }
@@ -421,7 +422,7 @@ static int op_set_label(struct volume *volume, const char *label, struct error *
 
 static int op_rest(struct volume *volume, struct error *err)
 {
-    pthread_rwlock_wrlock(&of(volume)->lock);
+    block_lock_to_write(&of(volume)->lock);
     return finish(of(volume), exfat_rest(of(volume), err));
 }
 

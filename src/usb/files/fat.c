@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <block/bytes.h>
+#include <block/waiting.h>
 
 #include "content.h"
 #include "fat_names.h"
@@ -18,7 +19,7 @@
 
 static void lock_to_read(struct fat_volume *volume, struct fat_node *node)
 {
-    pthread_rwlock_rdlock(&volume->lock);
+    block_lock_to_read(&volume->lock);
     pthread_mutex_lock(&node->lock);
 }
 
@@ -31,7 +32,7 @@ static void unlock_read(struct fat_volume *volume, struct fat_node *node)
 /* Holds the lock when it returns, whatever it returns. */
 static int lock_to_write(struct fat_volume *volume, struct error *err)
 {
-    pthread_rwlock_wrlock(&volume->lock);
+    block_lock_to_write(&volume->lock);
     return fat_start_writing(volume, err);
 }
 
@@ -57,7 +58,7 @@ static int read_facts(struct fat_volume *volume, bool with_free, struct volume_f
                       struct error *err)
 {
     struct volume_facts facts = {0};
-    pthread_rwlock_wrlock(&volume->lock);
+    block_lock_to_write(&volume->lock);
     int r = with_free ? fat_space_count(volume, err) : 0;
     if (r == 0)
         r = read_label(volume, &facts, err);
@@ -123,7 +124,7 @@ static void node_hold(struct volume *base, struct node *node)
 
 static void node_drop(struct volume *base, struct node *node, uint64_t times)
 {
-    pthread_rwlock_wrlock(&VOLUME(base)->lock);
+    block_lock_to_write(&VOLUME(base)->lock);
     fat_node_drop(VOLUME(base), NODE(node), times);
     pthread_rwlock_unlock(&VOLUME(base)->lock);
 }
@@ -360,7 +361,7 @@ static int reserve(struct volume *base, struct node *file, uint64_t offset, uint
 
 static void unreserve(struct volume *base, struct node *file)
 {
-    pthread_rwlock_wrlock(&VOLUME(base)->lock);
+    block_lock_to_write(&VOLUME(base)->lock);
     fat_unreserve(VOLUME(base), NODE(file));
     unlock(VOLUME(base), 0);
 }
@@ -456,7 +457,7 @@ static int set_label(struct volume *base, const char *label, struct error *err)
 
 static int rest(struct volume *base, struct error *err)
 {
-    pthread_rwlock_wrlock(&VOLUME(base)->lock);
+    block_lock_to_write(&VOLUME(base)->lock);
     return unlock(VOLUME(base), fat_rest(VOLUME(base), err));
 }
 
