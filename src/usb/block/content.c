@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/waiting.h>
 
 #include "medium_internal.h"
 
@@ -38,6 +39,11 @@ static int move_sectors(struct medium *medium, enum block_operation operation, u
     struct block_request requests[REQUESTS];
     sem_t waiting;
     int r = 0;
+    if (count <= most) /* one request: whoever waits for it may do the device's work */
+        return operation == BLOCK_READ
+                   ? block_read(medium->device, sector, (uint32_t)count, data, err)
+                   : block_write(medium->device, sector, (uint32_t)count, data, err);
+    block_will_wait();
     sem_init(&waiting, 0, 0);
     while (r == 0 && count > 0) {
         unsigned started = 0;

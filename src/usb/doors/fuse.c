@@ -29,9 +29,10 @@
 
 enum {
     PAGE = 4096,
-    HEADER = 4096,       /* bytes that libfuse wants beside the content of a request */
-    BEFORE_CONTENT = 80, /* of a WRITE: struct fuse_in_header, struct fuse_write_in */
-    MEMORY = PAGE + FUSE_DOOR_REQUEST + HEADER,
+    HEADER = 4096,        /* bytes that libfuse wants beside the content of a request */
+    BEFORE_CONTENT = 80,  /* of a WRITE: struct fuse_in_header, struct fuse_write_in */
+    GATHERED = 256 << 10, /* bytes of small writes that are answered together */
+    MEMORY = PAGE + GATHERED + FUSE_DOOR_REQUEST + HEADER,
     BACKGROUND = 32, /* requests that the kernel has under way for read-ahead and write-back */
     THREADS_MOST = 64,
     LIMITED_PART = 10, /* with a limit, a request takes at most such a part of a second */
@@ -303,16 +304,65 @@ static void answer(struct door_thread *thread, const struct fuse_buf *buffer)
     door_tell_kernel(door);
 }
 
+static void answer_writes(struct door_thread *thread)
+{
+    door_writes_move(thread);
+    for (unsigned i = 0; i < thread->write_count; i++) {
+        thread->write = &thread->writes[i];
+        answer(thread, &thread->write->buffer);
+    }
+    thread->write_count = 0;
+}
+
+/* Small writes that come one after the other are answered together. Returns as reading does: of the
+ * first request that is none of them, which *buffer is. */
+static int gather_writes(struct door_thread *thread, struct fuse_buf *buffer)
+{
+    struct fuse_door *door = thread->door;
+    size_t used = 0;
+    int r = 1;
+    while (r > 0 && opcode_of(buffer) == FUSE_WRITE && door_write_begin(thread, buffer) == 0) {
+        used += (buffer->size + 7) / 8 * 8;
+        *buffer = (struct fuse_buf){.mem = thread->memory + used};
+        r = 0;
+        if (thread->has_turn && thread->write_count < CONTENT_PIECES && used < GATHERED &&
+            door_write_is_small(&thread->writes[thread->write_count - 1]))
+            r = fuse_session_receive_buf(door->session, buffer);
+        else
+            break;
+    }
+    return r;
+}
+
+/* What came behind writes: its place is that of any other request, whose answer may need the rest
+ * of the memory. */
+static void move_to_front(struct door_thread *thread, struct fuse_buf *buffer)
+{
+    memmove(thread->memory, buffer->mem, buffer->size);
+    buffer->mem = thread->memory;
+}
+
+static bool nothing_came(int r)
+{
+    return r == 0 || r == -EAGAIN || r == -EINTR;
+}
+
 /* Reads and answers what there is. 0: nothing, for now; negative: nothing any more. */
 static int answer_next(struct door_thread *thread)
 {
     struct fuse_buf buffer = {.mem = thread->memory};
     int r = fuse_session_receive_buf(thread->door->session, &buffer);
-    if (r > 0 && opcode_of(&buffer) == FUSE_WRITE)
-        door_write_begin(thread, &buffer);
+    if (r == 0)
+        return -ENODEV;
+    while (r > 0 && opcode_of(&buffer) == FUSE_WRITE) {
+        r = gather_writes(thread, &buffer);
+        answer_writes(thread);
+        if (r > 0)
+            move_to_front(thread, &buffer);
+    }
     if (r > 0)
         answer(thread, &buffer);
-    return r == -EAGAIN || r == -EINTR ? 0 : r > 0 ? 1 : r == 0 ? -ENODEV : r;
+    return r > 0 ? 1 : nothing_came(r) ? 0 : r;
 }
 
 void door_let_others(void)
@@ -366,7 +416,6 @@ static void *work(void *data)
         .door = door,
         .memory = memory + PAGE - BEFORE_CONTENT,
         .content = memory + PAGE,
-        .write_error = ERROR_INIT,
     };
     struct epoll_event event;
     door_self = &thread;

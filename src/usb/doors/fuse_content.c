@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/fuse.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -191,43 +192,99 @@ void door_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
     fuse_reply_buf(request, (char *)door_self->content, (size_t)count);
 }
 
-static void begin_write(struct door_thread *thread, struct node *node, uint64_t offset,
-                        uint64_t size)
+bool door_write_is_small(const struct door_write *write)
 {
-    struct fuse_door *door = thread->door;
-    thread->write_result =
-        volume_write_begin(door->volume, &thread->write, node, offset, size, &thread->write_error);
-    if (thread->write_result != 0)
-        door_unuse(door, size);
+    return write->result == 0 && write->move.size <= CONTENT_PIECE;
 }
 
-void door_write_begin(struct door_thread *thread, const struct fuse_buf *buffer)
+static int begin_write(struct fuse_door *door, struct door_write *write, struct node *node,
+                       uint64_t offset, uint64_t size, bool alone)
 {
-    struct fuse_door *door = thread->door;
-    const struct fuse_in_header *header = buffer->mem;
-    const struct fuse_write_in *write = (const struct fuse_write_in *)(header + 1);
-    if (buffer->size < sizeof(*header) + sizeof(*write))
-        thread->write_result = -EINVAL;
-    else if (atomic_load(&door->gone))
-        thread->write_result = -ENODEV;
-    else if (door->options.read_only)
-        thread->write_result = -EROFS;
-    else if (!door_use(door, write->size))
-        thread->write_result = -ENOSPC;
-    else
-        begin_write(thread, door_node_of(door, header->nodeid)->node, write->offset, write->size);
-}
-
-/* Of what has its room. */
-static int write_content(struct fuse_door *door, const char *data, size_t size, struct error *err)
-{
-    bool in_time = door_limit(door, &door->bytes, size);
-    int r = in_time ? volume_write_content(door->volume, &door_self->write, data, err)
-                    : error_set(err, -EIO, "the door is being closed");
-    r = volume_write_end(door->volume, &door_self->write, r, err);
+    if (!door_use(door, size))
+        return -ENOSPC;
+    int r = alone
+                ? volume_write_begin(door->volume, &write->move, node, offset, size, &write->error)
+                : volume_write_try(door->volume, &write->move, node, offset, size, &write->error);
     if (r != 0)
         door_unuse(door, size);
     return r;
+}
+
+int door_write_begin(struct door_thread *thread, const struct fuse_buf *buffer)
+{
+    struct fuse_door *door = thread->door;
+    const struct fuse_in_header *header = buffer->mem;
+    const struct fuse_write_in *in = (const struct fuse_write_in *)(header + 1);
+    struct door_write *write = &thread->writes[thread->write_count];
+    *write = (struct door_write){.buffer = *buffer, .data = in + 1, .error = ERROR_INIT};
+    if (buffer->size < sizeof(*header) + sizeof(*in) ||
+        buffer->size - sizeof(*header) - sizeof(*in) < in->size)
+        write->result = -EINVAL;
+    else if (atomic_load(&door->gone))
+        write->result = -ENODEV;
+    else if (door->options.read_only)
+        write->result = -EROFS;
+    else
+        write->result = begin_write(door, write, door_node_of(door, header->nodeid)->node,
+                                    in->offset, in->size, thread->write_count == 0);
+    if (write->result == -EAGAIN && thread->write_count > 0)
+        return -EAGAIN;
+    thread->write_count++;
+    return 0;
+}
+
+/* Of one file: in the order of its bytes, in which it grows. */
+static int by_file(const void *a, const void *b)
+{
+    const struct content_move *left = &((const struct door_write *)a)->move,
+                              *right = &((const struct door_write *)b)->move;
+    uintptr_t left_file = (uintptr_t)left->file, right_file = (uintptr_t)right->file;
+    if (left_file != right_file)
+        return left_file < right_file ? -1 : 1;
+    return left->offset < right->offset ? -1 : left->offset > right->offset;
+}
+
+/* Of those that have their room; others are not moved. */
+static void move_small(struct fuse_door *door, struct door_thread *thread)
+{
+    struct content_piece pieces[CONTENT_PIECES];
+    struct door_write *of[CONTENT_PIECES];
+    size_t count = 0;
+    for (unsigned i = 0; i < thread->write_count; i++) {
+        struct door_write *write = &thread->writes[i];
+        if (!door_write_is_small(write))
+            continue;
+        of[count] = write;
+        pieces[count++] =
+            (struct content_piece){.write = &write->move, .data = write->data, .error = ERROR_INIT};
+    }
+    volume_write_pieces(door->volume, pieces, count);
+    for (size_t i = 0; i < count; i++) {
+        of[i]->result = pieces[i].result;
+        of[i]->moved = true;
+        error_move(&of[i]->error, &pieces[i].error);
+    }
+}
+
+void door_writes_move(struct door_thread *thread)
+{
+    struct fuse_door *door = thread->door;
+    uint64_t bytes = 0;
+    qsort(thread->writes, thread->write_count, sizeof(thread->writes[0]), by_file);
+    for (unsigned i = 0; i < thread->write_count; i++)
+        bytes += thread->writes[i].result == 0 ? thread->writes[i].move.size : 0;
+    bool in_time = door_limit(door, &door->bytes, bytes);
+    if (in_time)
+        move_small(door, thread);
+    for (unsigned i = 0; i < thread->write_count; i++) {
+        struct door_write *write = &thread->writes[i];
+        if (write->result != 0 || write->moved)
+            continue;
+        write->moved = true;
+        write->result =
+            in_time ? volume_write_content(door->volume, &write->move, write->data, &write->error)
+                    : error_set(&write->error, -EIO, "the door is being closed");
+    }
 }
 
 void door_write(fuse_req_t request, fuse_ino_t ino, const char *data, size_t size, off_t offset,
@@ -236,11 +293,14 @@ void door_write(fuse_req_t request, fuse_ino_t ino, const char *data, size_t siz
     struct fuse_door *door = door_of(request);
     struct node *node = door_node_of(door, ino)->node;
     _cleanup_error_ struct error err = ERROR_INIT;
-    int r = door_self->write_result;
-    if (r == 0)
-        r = write_content(door, data, size, &err);
-    else
-        error_move(&err, &door_self->write_error);
+    struct door_write *write = door_self->write;
+    int r = write->result;
+    error_move(&err, &write->error);
+    if (write->moved) {
+        r = volume_write_end(door->volume, &write->move, r, &err);
+        if (r != 0)
+            door_unuse(door, size);
+    }
     if (r != 0) {
         if (door->write_back)
             door_forget_file(door, node);

@@ -78,14 +78,24 @@ struct fuse_door {
     _Atomic uint64_t used; /* of options.size_limit */
 };
 
+/* A WRITE that was read. */
+struct door_write {
+    struct fuse_buf buffer;
+    const void *data;
+    struct content_move move; /* has its room, if result is 0 */
+    int result;
+    struct error error;
+    bool moved; /* its content is there */
+};
+
 /* A thread of a door, and its memory: a request, whose content begins at a page. */
 struct door_thread {
     struct fuse_door *door;
     bool has_turn;
     uint8_t *memory, *content;
-    struct content_move write; /* the request is one, and has its room */
-    int write_result;
-    struct error write_error;
+    struct door_write writes[CONTENT_PIECES]; /* small ones, answered together */
+    unsigned write_count;
+    struct door_write *write; /* the one that is answered */
 };
 extern _Thread_local struct door_thread *door_self;
 
@@ -179,8 +189,14 @@ void door_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t off
                       struct fuse_file_info *info);
 
 /* fuse_content.c */
-/* The first part of a WRITE, in the order in which the kernel asks; the request itself follows. */
-void door_write_begin(struct door_thread *thread, const struct fuse_buf *buffer);
+/* The first part of a WRITE, in the order in which the kernel asks: it becomes the last one of
+ * thread->writes. Behind others it must be one that waits for nothing: else -EAGAIN, and nothing
+ * has changed. */
+int door_write_begin(struct door_thread *thread, const struct fuse_buf *buffer);
+/* Moves the content of all of them, and puts them in the order in which they are to be answered. */
+void door_writes_move(struct door_thread *thread);
+/* Whether more may be gathered behind it. */
+bool door_write_is_small(const struct door_write *write);
 void door_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info);
 void door_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *status, int changes,
                   struct fuse_file_info *info);

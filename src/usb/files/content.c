@@ -21,8 +21,11 @@ enum {
     OTHERS_NS = 100000,
     IN_ORDER = 2, /* reads, from which on what follows is read ahead */
     WINDOW_STEP = 128 << 10,
-    WINDOW = 512 << 10, /* bytes of that */
-    LARGE = WINDOW,     /* reads of so many bytes keep the device busy for themselves */
+    WINDOW = 512 << 10,   /* bytes of that */
+    LARGE = WINDOW,       /* reads of so many bytes keep the device busy for themselves */
+    SMALL = 64 << 10,     /* files, or beginnings of such, that may be read one after the other */
+    SMALL_GAP = 16 << 10, /* between them on the medium: more of it would be read for nothing */
+    SMALL_WINDOW = 256 << 10,
 };
 
 void volume_init(struct volume *volume, const struct volume_ops *ops, struct medium *medium)
@@ -83,15 +86,38 @@ static bool must_wait(const struct volume *volume, const struct content_move *mo
     return false;
 }
 
-void volume_content_begin(struct volume *volume, struct content_move *move, struct node *file,
-                          enum content_what what, uint64_t offset, uint64_t size)
+/* The lock is held. Where the one before it is. */
+static struct content_move **stand_last(struct volume *volume, struct content_move *move,
+                                        struct node *file, enum content_what what, uint64_t offset,
+                                        uint64_t size)
 {
-    *move = (struct content_move){.file = file, .what = what, .offset = offset, .size = size};
-    pthread_mutex_lock(&volume->content_lock);
     struct content_move **last = &volume->content;
+    *move = (struct content_move){.file = file, .what = what, .offset = offset, .size = size};
     while (*last)
         last = &(*last)->next;
     *last = move;
+    return last;
+}
+
+bool volume_content_try(struct volume *volume, struct content_move *move, struct node *file,
+                        enum content_what what, uint64_t offset, uint64_t size)
+{
+    pthread_mutex_lock(&volume->content_lock);
+    struct content_move **at = stand_last(volume, move, file, what, offset, size);
+    bool free = !must_wait(volume, move);
+    if (free)
+        move->state = what == CONTENT_WRITE ? CONTENT_TAKES_ROOM : CONTENT_MOVING;
+    else
+        *at = NULL;
+    pthread_mutex_unlock(&volume->content_lock);
+    return free;
+}
+
+void volume_content_begin(struct volume *volume, struct content_move *move, struct node *file,
+                          enum content_what what, uint64_t offset, uint64_t size)
+{
+    pthread_mutex_lock(&volume->content_lock);
+    stand_last(volume, move, file, what, offset, size);
     while (must_wait(volume, move)) {
         block_will_wait();
         pthread_cond_wait(&volume->content_moved, &volume->content_lock);
@@ -160,13 +186,9 @@ static void leave(struct volume *volume, struct content_move *write)
     volume_content_end(volume, write);
 }
 
-int volume_write_begin(struct volume *volume, struct content_move *write, struct node *file,
-                       uint64_t offset, uint64_t size, struct error *err)
+static int take_room(struct volume *volume, struct content_move *write, struct error *err)
 {
-    if (size == 0 || offset > UINT64_MAX - size)
-        return error_set(err, -EINVAL, "a write of %llu bytes", (unsigned long long)size);
-    volume_content_begin(volume, write, file, CONTENT_WRITE, offset, size);
-    int r = volume->ops->reserve(volume, file, offset, size, err);
+    int r = volume->ops->reserve(volume, write->file, write->offset, write->size, err);
     if (r != 0) {
         leave(volume, write);
         return r;
@@ -176,6 +198,34 @@ int volume_write_begin(struct volume *volume, struct content_move *write, struct
     pthread_cond_broadcast(&volume->content_moved);
     pthread_mutex_unlock(&volume->content_lock);
     return 0;
+}
+
+static int check_size(uint64_t offset, uint64_t size, struct error *err)
+{
+    if (size == 0 || offset > UINT64_MAX - size)
+        return error_set(err, -EINVAL, "a write of %llu bytes", (unsigned long long)size);
+    return 0;
+}
+
+int volume_write_begin(struct volume *volume, struct content_move *write, struct node *file,
+                       uint64_t offset, uint64_t size, struct error *err)
+{
+    int r = check_size(offset, size, err);
+    if (r != 0)
+        return r;
+    volume_content_begin(volume, write, file, CONTENT_WRITE, offset, size);
+    return take_room(volume, write, err);
+}
+
+int volume_write_try(struct volume *volume, struct content_move *write, struct node *file,
+                     uint64_t offset, uint64_t size, struct error *err)
+{
+    int r = check_size(offset, size, err);
+    if (r != 0)
+        return r;
+    if (!volume_content_try(volume, write, file, CONTENT_WRITE, offset, size))
+        return -EAGAIN;
+    return take_room(volume, write, err);
 }
 
 int volume_write_end(struct volume *volume, struct content_move *write, int r, struct error *err)
@@ -203,6 +253,27 @@ int volume_write_end(struct volume *volume, struct content_move *write, int r, s
 
 /* Bytes. */
 
+/* A file's first bytes are read. Files that were written one after the other are next to each other
+ * on the medium, and are often read one after the other: then what is behind them is read ahead,
+ * whosever it is. What is of no file yet is forgotten when it becomes content. */
+static void expect_neighbours(struct volume *volume, uint64_t at, uint64_t size)
+{
+    struct volume_streams *streams = &volume->streams;
+    uint64_t from, to = 0, end = at + size, whole = medium_size(volume->medium);
+    pthread_mutex_lock(&streams->lock);
+    bool follows = at >= streams->small_end && at - streams->small_end <= SMALL_GAP;
+    streams->small_reads = follows ? streams->small_reads + 1 : 1;
+    streams->small_end = end;
+    if (!follows || streams->small_expected < end)
+        streams->small_expected = at;
+    from = streams->small_expected;
+    if (streams->small_reads > IN_ORDER && from < end + SMALL_WINDOW / 2)
+        to = streams->small_expected = end + SMALL_WINDOW < whole ? end + SMALL_WINDOW : whole;
+    pthread_mutex_unlock(&streams->lock);
+    if (from < to)
+        medium_expect_content(volume->medium, from, to - from);
+}
+
 /* Moves up to `size` bytes at offset; returns how many, 0 at the end. */
 static int64_t move(struct volume *volume, struct node *file, uint64_t offset, uint8_t *data,
                     size_t size, bool write, struct error *err)
@@ -210,6 +281,8 @@ static int64_t move(struct volume *volume, struct node *file, uint64_t offset, u
     struct extent extents[EXTENTS];
     int count = volume->ops->map(volume, file, offset, size, extents, EXTENTS, err);
     int64_t moved = 0;
+    if (!write && offset == 0 && size <= SMALL && count > 0 && extents[0].offset != EXTENT_ZEROS)
+        expect_neighbours(volume, extents[0].offset, extents[0].length);
     for (int i = 0; i < count; i++) {
         size_t part = (size_t)extents[i].length;
         int r = 0;
@@ -275,8 +348,8 @@ static void read_ahead(struct volume *volume, struct node *file, const struct no
 {
     struct extent extents[EXTENTS];
     uint64_t from, to;
-    if (size >= LARGE || !is_in_order(volume, facts->number, offset, offset + size, &from, &to) ||
-        from >= to)
+    if (size >= LARGE || offset + size >= facts->size ||
+        !is_in_order(volume, facts->number, offset, offset + size, &from, &to) || from >= to)
         return;
     int count = volume->ops->map(volume, file, from, to - from, extents, EXTENTS, NULL);
     for (int i = 0; i < count; i++)

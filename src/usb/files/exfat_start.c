@@ -235,6 +235,7 @@ int exfat_mount(struct medium *medium, const struct volume_options *options,
     struct exfat_volume *volume = xnew(struct exfat_volume);
     volume_init(&volume->volume, &exfat_ops, medium);
     volume->layout = layout;
+    volume->volume.cluster_size = layout.cluster_size;
     volume->options = *options;
     volume->upcase = xnew(struct exfat_upcase);
     exfat_upcase_recommended(volume->upcase);

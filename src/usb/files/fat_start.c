@@ -68,6 +68,7 @@ static int build(struct medium *medium, const struct volume_options *options,
     struct fat_volume *volume = xnew(struct fat_volume);
     volume_init(&volume->volume, &fat_ops, medium);
     volume->layout = layout;
+    volume->volume.cluster_size = layout.cluster_size;
     volume->options = *options;
     volume->code_page = code_page;
     /* Content and tables that share a sector of the medium cannot be written one without the other.

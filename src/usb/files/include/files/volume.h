@@ -179,6 +179,9 @@ struct volume_streams {
     pthread_mutex_t lock;
     unsigned next; /* which one makes way */
     struct volume_stream items[VOLUME_STREAMS];
+    /* Small files that are next to each other. Bytes of the medium. */
+    unsigned small_reads;
+    uint64_t small_end, small_expected;
 };
 
 /* Somebody who moves content of a file, or changes its size: content.c. */
@@ -198,6 +201,7 @@ struct content_move {
 struct volume {
     const struct volume_ops *ops;
     struct medium *medium;
+    uint32_t cluster_size; /* bytes */
     struct volume_streams streams;
     pthread_mutex_t content_lock;
     pthread_cond_t content_moved;
@@ -225,5 +229,22 @@ int volume_write_begin(struct volume *volume, struct content_move *write, struct
 int volume_write_content(struct volume *volume, const struct content_move *write, const void *data,
                          struct error *err);
 int volume_write_end(struct volume *volume, struct content_move *write, int r, struct error *err);
+
+/* As begin, but -EAGAIN where it would wait for another one. Who has begun writes that have not
+ * ended, waits for no other in between. */
+int volume_write_try(struct volume *volume, struct content_move *write, struct node *file,
+                     uint64_t offset, uint64_t size, struct error *err);
+
+/* The content of several writes, of any files: what is next to each other on the medium goes there
+ * at once. result and error: how each fared. */
+struct content_piece {
+    struct content_move *write;
+    const void *data;
+    int result;
+    struct error error;
+    uint64_t at, length; /* of content_gather.c: bytes on the medium */
+};
+enum { CONTENT_PIECES = 32, CONTENT_PIECE = 64 << 10 /* bytes of a write, at most */ };
+void volume_write_pieces(struct volume *volume, struct content_piece *pieces, size_t count);
 
 #endif
