@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -285,7 +286,7 @@ static void what_a_failed_write_left_is_never_seen(void **state)
 {
     for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
         struct world world = make(kinds[kind]);
-        uint8_t data[8192] = {0};
+        static const uint8_t data[128 << 10]; /* too large to be gathered */
         struct volume_facts before, after;
         assert_int_equal(medium_settle(world.medium, NULL), 0);
         assert_int_equal(world.volume->ops->facts(world.volume, &before, NULL), 0);
@@ -298,6 +299,110 @@ static void what_a_failed_write_left_is_never_seen(void **state)
         assert_int_equal(volume_write(world.volume, world.file, 20000, "x", 1, NULL), 1);
         are_all(&world, 0, 20000, 0);
         ends_clean(&world);
+    }
+}
+
+static struct node *make_file(struct world *world, unsigned number)
+{
+    char name[16];
+    struct node *file;
+    snprintf(name, sizeof(name), "small%u", number);
+    assert_int_equal(
+        world->volume->ops->create(world->volume, world->root, name, NODE_FILE, &file, NULL), 0);
+    return file;
+}
+
+enum { SMALL_FILES = 100, SMALL_SIZE = 4000 };
+
+static void small_files_are_written_and_read_in_few_requests(void **state)
+{
+    for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
+        struct world world = make(kinds[kind]);
+        struct node *files[SMALL_FILES];
+        uint8_t data[SMALL_SIZE], back[SMALL_SIZE];
+        assert_int_equal(medium_settle(world.medium, NULL), 0);
+        struct recorder_counts before = recorder_counts(world.recorder);
+        for (unsigned i = 0; i < SMALL_FILES; i++) {
+            struct content_move write;
+            struct content_piece piece = {.write = &write, .data = data};
+            memset(data, (int)i + 1, sizeof(data));
+            files[i] = make_file(&world, i);
+            assert_int_equal(
+                volume_write_begin(world.volume, &write, files[i], 0, sizeof(data), NULL), 0);
+            volume_write_pieces(world.volume, &piece, 1);
+            assert_int_equal(volume_write_end(world.volume, &write, piece.result, NULL), 0);
+        }
+        assert_int_equal(medium_settle(world.medium, NULL), 0);
+        struct recorder_counts written = recorder_counts(world.recorder);
+        assert_true(written.writes - before.writes < SMALL_FILES / 4);
+        for (unsigned i = 0; i < SMALL_FILES; i++) {
+            memset(data, (int)i + 1, sizeof(data));
+            assert_int_equal(volume_read(world.volume, files[i], 0, back, sizeof(back), NULL),
+                             sizeof(back));
+            assert_memory_equal(back, data, sizeof(back));
+            world.volume->ops->node_drop(world.volume, files[i], 1);
+        }
+        assert_true(recorder_counts(world.recorder).reads - written.reads < SMALL_FILES / 4);
+        ends_clean(&world);
+    }
+}
+
+/* What was gathered is in nobody's way: read, cut, written again, and of a file that is gone. */
+static void what_is_gathered_is_as_if_it_were_written(void **state)
+{
+    for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
+        struct world world = make(kinds[kind]);
+        uint8_t data[8192];
+        memset(data, 1, sizeof(data));
+        assert_int_equal(volume_write(world.volume, world.file, 0, data, sizeof(data), NULL),
+                         sizeof(data));
+        are_all(&world, 0, sizeof(data), 1);
+        memset(data, 2, sizeof(data));
+        assert_int_equal(volume_write(world.volume, world.file, 4096, data, 4096, NULL), 4096);
+        assert_int_equal(volume_write(world.volume, world.file, 100, data, 7, NULL), 7);
+        are_all(&world, 0, 100, 1);
+        are_all(&world, 100, 7, 2);
+        are_all(&world, 107, 4096 - 107, 1);
+        are_all(&world, 4096, 4096, 2);
+        assert_int_equal(set_size(&world, 10), 0);
+        assert_int_equal(set_size(&world, 8192), 0);
+        are_all(&world, 10, 8192 - 10, 0);
+        /* Its clusters may become a folder's at once. */
+        assert_int_equal(volume_write(world.volume, world.file, 0, data, sizeof(data), NULL),
+                         sizeof(data));
+        assert_int_equal(set_size(&world, 0), 0);
+        for (unsigned i = 0; i < 300; i++)
+            world.volume->ops->node_drop(world.volume, make_file(&world, i), 1);
+        ends_clean(&world);
+    }
+}
+
+static void gathered_content_that_is_lost_is_told_and_led_to_by_nothing(void **state)
+{
+    for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
+        struct world world = make(kinds[kind]);
+        uint8_t data[4096] = {0};
+        assert_int_equal(medium_settle(world.medium, NULL), 0);
+        assert_int_equal(volume_write(world.volume, world.file, 0, data, sizeof(data), NULL),
+                         sizeof(data));
+        recorder_fail(world.recorder, 0, -EIO);
+        assert_int_equal(medium_sync(world.medium, NULL), -EIO);
+        recorder_fail(world.recorder, -1, 0);
+        assert_int_equal(volume_write(world.volume, world.file, 0, data, sizeof(data), NULL), -EIO);
+        world.volume->ops->node_drop(world.volume, world.file, 1);
+        world.volume->ops->unmount(world.volume, NULL);
+        medium_close(world.medium, NULL);
+        open_medium(&world);
+        struct volume_options options = {.read_only = true};
+        assert_int_equal(volume_mount(world.medium, &options, &world.volume, NULL), 0);
+        world.root = world.volume->ops->root(world.volume);
+        assert_int_equal(
+            world.volume->ops->lookup(world.volume, world.root, "file", &world.file, NULL), 0);
+        assert_int_equal(size_of(&world), 0);
+        world.volume->ops->node_drop(world.volume, world.file, 1);
+        assert_int_equal(world.volume->ops->unmount(world.volume, NULL), 0);
+        assert_int_equal(medium_close(world.medium, NULL), 0);
+        recorder_destroy(world.recorder);
     }
 }
 
@@ -363,6 +468,9 @@ int main(void)
         cmocka_unit_test(two_writes_are_never_in_one_sector),
         cmocka_unit_test(a_write_is_not_cut_or_seen_while_it_is_under_way),
         cmocka_unit_test(what_a_failed_write_left_is_never_seen),
+        cmocka_unit_test(small_files_are_written_and_read_in_few_requests),
+        cmocka_unit_test(what_is_gathered_is_as_if_it_were_written),
+        cmocka_unit_test(gathered_content_that_is_lost_is_told_and_led_to_by_nothing),
         cmocka_unit_test(a_large_gap_is_zeros),
         cmocka_unit_test(threads_do_not_lose_each_others_bytes),
     };

@@ -272,6 +272,14 @@ static int take_with_room(struct medium *medium, struct transaction *ret, struct
     return 0;
 }
 
+int medium_failed_by(struct medium *medium, int r)
+{
+    int none = 0;
+    if (r < 0)
+        atomic_compare_exchange_strong(&medium->failed, &none, r == -ENODEV ? -ENODEV : -EIO);
+    return r;
+}
+
 static int commit_locked(struct medium *medium, struct error *err)
 {
     struct transaction transaction;
@@ -282,7 +290,10 @@ static int commit_locked(struct medium *medium, struct error *err)
     r = take_with_room(medium, &transaction, err);
     if (r != 0)
         return r;
-    if (transaction.changes.count == 0)
+    r = behind_write(medium, err);
+    if (r != 0)
+        ;
+    else if (transaction.changes.count == 0)
         r = atomic_load(&medium->content_written) ? flush(medium, err) : 0;
     else if (journalled)
         r = write_journalled(medium, &transaction, err);
@@ -301,19 +312,10 @@ static int commit_locked(struct medium *medium, struct error *err)
     return r;
 }
 
-/* An update that is lost must not be followed by one that builds on it. */
-static int failed_by(struct medium *medium, int r)
-{
-    int none = 0;
-    if (r < 0)
-        atomic_compare_exchange_strong(&medium->failed, &none, r == -ENODEV ? -ENODEV : -EIO);
-    return r;
-}
-
 int medium_commit(struct medium *medium, struct error *err)
 {
     block_lock(&medium->commit);
-    int r = failed_by(medium, commit_locked(medium, err));
+    int r = medium_failed_by(medium, commit_locked(medium, err));
     pthread_mutex_unlock(&medium->commit);
     return r;
 }
@@ -335,7 +337,7 @@ int medium_settle(struct medium *medium, struct error *err)
         if (r == 0)
             r = flush(medium, err);
     }
-    failed_by(medium, r);
+    medium_failed_by(medium, r);
     pthread_mutex_unlock(&medium->commit);
     return r;
 }

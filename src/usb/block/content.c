@@ -137,7 +137,7 @@ int medium_read_content(struct medium *medium, uint64_t offset, void *data, size
     if (!medium_within(medium, offset, size))
         return medium_beyond(offset, size, err);
     uint8_t *to = data;
-    int r = 0;
+    int r = behind_settle(medium, offset, size, err);
     for (size_t part = 0; r == 0 && size > 0; offset += part, to += part, size -= part) {
         size_t gap = 0;
         part = ahead_take(&medium->ahead, offset, to, size, &gap);
@@ -152,7 +152,19 @@ int medium_read_content(struct medium *medium, uint64_t offset, void *data, size
 void medium_expect_content(struct medium *medium, uint64_t offset, uint64_t size)
 {
     if (medium_within(medium, offset, size))
-        ahead_expect(&medium->ahead, offset, size);
+        behind_expect(medium, offset, size);
+}
+
+static int write_now(struct medium *medium, uint64_t offset, const void *data, size_t size,
+                     struct error *err)
+{
+    int r = behind_settle(medium, offset, size, err);
+    if (r == 0)
+        r = move(medium, BLOCK_WRITE, offset, (uint8_t *)data, size, err);
+    atomic_store(&medium->content_written, true);
+    cache_patch(medium->cache, offset, data, size);
+    ahead_forget(&medium->ahead, offset, size);
+    return r;
 }
 
 int medium_write_content(struct medium *medium, uint64_t offset, const void *data, size_t size,
@@ -163,22 +175,22 @@ int medium_write_content(struct medium *medium, uint64_t offset, const void *dat
     int r = medium_writable(medium, err);
     if (r != 0 || size == 0)
         return r;
-    r = move(medium, BLOCK_WRITE, offset, (uint8_t *)data, size, err);
-    atomic_store(&medium->content_written, true);
-    cache_patch(medium->cache, offset, data, size);
-    ahead_forget(&medium->ahead, offset, size);
-    return r;
+    uint32_t sector_size = medium->device->sector_size;
+    return size <= BEHIND_PIECE && offset % sector_size == 0 && size % sector_size == 0
+               ? behind_keep(medium, offset, data, size, err)
+               : write_now(medium, offset, data, size, err);
 }
 
 int medium_zero_content(struct medium *medium, uint64_t offset, uint64_t size, struct error *err)
 {
     size_t most = size < ZEROS_AT_ONCE ? (size_t)size : ZEROS_AT_ONCE;
     uint8_t *zeros = block_buffer_alloc(medium->device, ZEROS_AT_ONCE);
-    int r = 0;
+    int r = medium_within(medium, offset, size) ? medium_writable(medium, err)
+                                                : medium_beyond(offset, size, err);
     memset(zeros, 0, most);
     for (uint64_t done = 0; r == 0 && done < size; done += most) {
         size_t part = size - done < most ? (size_t)(size - done) : most;
-        r = medium_write_content(medium, offset + done, zeros, part, err);
+        r = write_now(medium, offset + done, zeros, part, err);
     }
     block_buffer_free(medium->device, zeros, ZEROS_AT_ONCE);
     return r;
@@ -201,6 +213,8 @@ int medium_discard(struct medium *medium, uint64_t offset, uint64_t size, struct
     if (!medium_within(medium, offset, size))
         return medium_beyond(offset, size, err);
     int r = medium_writable(medium, err);
+    if (r == 0)
+        r = behind_settle(medium, offset, size, err);
     ahead_forget(&medium->ahead, offset, size);
     while (r == 0 && first < end) {
         uint32_t part = end - first < DISCARD_MOST ? (uint32_t)(end - first) : DISCARD_MOST;

@@ -36,6 +36,7 @@ int medium_open(struct block_device *device, const struct medium_options *option
     medium->read_only = options->read_only || device->read_only;
     medium->cache = cache_create(device, options->cache_size ? options->cache_size : CACHE_DEFAULT);
     ahead_init(&medium->ahead, device);
+    behind_init(&medium->behind);
     cache_facts(medium->cache, &facts);
     medium->pinned_most = facts.bytes_most / CACHE_BLOCK / PINNED_PART * (PINNED_PART - 1);
     medium->transaction = 1;
@@ -198,11 +199,14 @@ int medium_write(struct medium *medium, uint64_t offset, const void *data, size_
     if (!medium_within(medium, offset, size))
         return medium_beyond(offset, size, err);
     const uint8_t *from = data;
+    int r = behind_settle(medium, offset, size, err); /* content of a file that is gone */
+    if (r != 0)
+        return r;
     while (size > 0) {
         struct cached *block;
         size_t at = offset % CACHE_BLOCK;
         size_t part = CACHE_BLOCK - at < size ? CACHE_BLOCK - at : size;
-        int r = cache_get(medium->cache, offset / CACHE_BLOCK, &block, err);
+        r = cache_get(medium->cache, offset / CACHE_BLOCK, &block, err);
         if (r != 0)
             return r;
         write_block(medium, block, at, from, part);
@@ -442,6 +446,7 @@ int medium_close(struct medium *medium, struct error *err)
         r = 0;
     abandon(medium);
     ahead_finish(&medium->ahead);
+    behind_finish(medium);
     cache_destroy(medium->cache);
     pthread_mutex_destroy(&medium->update);
     pthread_mutex_destroy(&medium->commit);

@@ -22,6 +22,7 @@
 #include <block/medium.h>
 
 #include "ahead.h"
+#include "behind.h"
 #include "journal.h"
 
 enum {
@@ -72,6 +73,7 @@ struct medium {
     struct block_device *device;
     struct cache *cache;
     struct ahead ahead;
+    struct behind behind;
     bool read_only;
     atomic_int failed; /* negative errno: an update could not be made durable */
 
@@ -124,6 +126,9 @@ void medium_change_free(struct change *change);
 
 /* Forgets all earlier states but the first `count`. */
 void medium_forget_earlier(struct list *earlier, size_t count);
+
+/* An update that is lost must not be followed by one that builds on it. Returns r. */
+int medium_failed_by(struct medium *medium, int r);
 
 /* Makes the running transaction durable. Neither lock is held. */
 int medium_commit(struct medium *medium, struct error *err);
