@@ -388,20 +388,28 @@ static void say_heading(struct build *build)
         build_say(&build->output, 0, "Step %zu/%u : %s\n", i + 1, plan->total, plan->heading[i]);
 }
 
+/* kind: as docker says it of a squashed image; NULL: it is none. */
+static void tell_image(struct build *build, const char *kind)
+{
+    struct api_build_aux aux = {.id = build->image_id};
+    const struct api_build_message message = {.id = (char *)(uintptr_t)kind, .aux = &aux};
+
+    if (!build->output.quiet)
+        build_tell(&build->output, &message);
+}
+
 static void say_end(struct build *build)
 {
     struct build_output *output = &build->output;
-    struct api_build_aux aux = {.id = build->image_id};
-    struct api_build_message message = {.aux = &aux};
     const struct build_plan *plan = build->plan;
 
     if (output->quiet) {
         _cleanup_free_ char *line = xasprintf("%s\n", build->image_id);
-        message = (struct api_build_message){.stream = line};
+        const struct api_build_message message = {.stream = line};
         build_tell(output, &message);
         return;
     }
-    build_tell(output, &message);
+    tell_image(build, build->how->squash ? "moby.image.id" : NULL);
     if (plan->unused_arguments_count) {
         _cleanup_free_ char *names = strv_join(plan->unused_arguments, " ");
         build_say(output, output->count,
@@ -437,6 +445,12 @@ static int build_all(struct build *build, struct error *err)
         !build->plan->stages[build->plan->stages_count - 1]->image &&
         !build->plan->stages[build->plan->stages_count - 1]->has_stage)
         return error_set(err, -EINVAL, "No image was generated. Is your Dockerfile empty?");
+    if (build->how->squash) {
+        tell_image(build, NULL);
+        r = build_squash(build, err);
+        if (r < 0)
+            return error_context(err, "squash the layers"), r;
+    }
     return store_build_seal(build->engine->store, build->image_id, build->how->names, &build->names,
                             err);
 }

@@ -152,6 +152,12 @@ void builds_cancel(struct engine *engine);
 /* All steps of a stage, whose parents are done. */
 int build_stage(struct build_work *work, struct error *err);
 
+/* --- build_squash.c -----------------------------------------------------------------------------
+ */
+
+/* build->image_id becomes the image in which all that the last stage added is one layer. */
+int build_squash(struct build *build, struct error *err);
+
 /* --- build_files.c: COPY, ADD, WORKDIR ----------------------------------------------------------
  */
 

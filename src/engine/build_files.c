@@ -26,7 +26,7 @@ static int open_root(struct build *build, const char *image_id, struct passing_r
     if (r < 0)
         return r;
     memcpy(root->id, id, sizeof(id));
-    return store_snapshot_mount(root->store, root->id, true, NULL, &root->mount_fd, err);
+    return store_snapshot_mount_image(root->store, root->id, &root->mount_fd, err);
 }
 
 static void close_root(struct passing_root *root)

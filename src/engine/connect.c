@@ -296,6 +296,8 @@ static int connect_apply(struct change_operation *change)
 
     if (r == 0)
         r = may_connect(container, network, &change->err);
+    if (r == 0)
+        r = place_check_aliases(network->record->name, change->endpoint, &change->err);
     if (r == 0 && change->endpoint)
         r = linked_check(change->endpoint->links, &change->err);
     if (r == 0 && change->endpoint)

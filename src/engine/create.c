@@ -14,6 +14,7 @@
 #include "internal.h"
 #include "look.h"
 #include "names.h"
+#include "place.h"
 #include "namespace.h"
 #include "spec.h"
 #include "supervision.h"
@@ -460,6 +461,12 @@ void container_create(struct engine *engine, const struct api_container_spec *sp
         return;
     }
     places_plan(creation->container);
+    if (places_check(creation->container, &err) < 0) {
+        engine_fail(done, data, &err);
+        container_unref(creation->container);
+        free(creation);
+        return;
+    }
     places_write(creation->container);
     creation->store = engine->store;
     creation->warnings = warnings_for(spec);

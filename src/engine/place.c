@@ -193,6 +193,32 @@ void places_plan(struct container *container)
     places_resolve(container);
 }
 
+int place_check_aliases(const char *network, const struct api_endpoint *wanted, struct error *err)
+{
+    if (!wanted || wanted->aliases_count == 0 ||
+        (!network_is_builtin(network) && !text_equal(network, "default")))
+        return 0;
+    return error_set(err, -EINVAL,
+                     "network-scoped alias is supported only for containers in user defined "
+                     "networks");
+}
+
+/* By name also of networks that it will have no place on; places know what an ID stands for. */
+int places_check(const struct container *container, struct error *err)
+{
+    const struct api_endpoints *networks = container->spec->networks;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && networks && i < networks->count; i++)
+        r = place_check_aliases(networks->keys[i], networks->values[i], err);
+    for (size_t i = 0; r == 0 && i < container->places_count; i++) {
+        const struct place *place = container->places[i];
+        if (place->network)
+            r = place_check_aliases(place->network->record->name, place->wanted, err);
+    }
+    return r;
+}
+
 void places_resolve(struct container *container)
 {
     for (size_t i = 0; i < container->places_count; i++)

@@ -114,6 +114,16 @@ static void fill_registries(const struct registries_settings *settings,
     }
 }
 
+static const char *no_cgroups(const struct engine *engine)
+{
+    if (!engine->rootless)
+        return "there are no cgroups: no limits, no pause";
+    if (!cgroup_is_v2())
+        return "there are no cgroups: no limits, no pause: an ordinary user has them on cgroup v2 alone";
+    return "there are no cgroups: no limits, no pause: the user's systemd has given none; a daemon that "
+           "starts when no container runs asks it again";
+}
+
 struct api_system_info *system_info(struct engine *engine)
 {
     struct api_system_info *info = xnew(struct api_system_info);
@@ -139,7 +149,7 @@ struct api_system_info *system_info(struct engine *engine)
     info->pid = getpid();
     info->has_pid = true;
     if (!engine->cgroup_parent)
-        strv_append(&info->warnings, "there are no cgroups: no limits, no pause");
+        strv_append(&info->warnings, no_cgroups(engine));
     if (engine->net_error.code) {
         strv_take(&info->warnings,
                   xasprintf("there is no network: %s", error_message(&engine->net_error)));

@@ -103,8 +103,8 @@ static int compose(const struct store_step *step, const struct store_image *pare
     return 0;
 }
 
-static int record_step(struct store *store, const struct store_step *step, const char *id,
-                       struct error *err)
+int build_record_step(struct store *store, const struct store_step *step, const char *id,
+                      struct error *err)
 {
     char boot[64];
     int r = read_boot(boot, err);
@@ -161,7 +161,7 @@ static int install_step(struct store *store, struct store_staging *staging,
     };
     r = image_install(staging ? staging : &none, &install, err);
     if (r == 0)
-        r = record_step(store, step, id, err);
+        r = build_record_step(store, step, id, err);
     if (r == 0)
         r = store_build_hold(store, step->build, id, err);
     if (r == 0)

@@ -178,26 +178,35 @@ static int walk(struct changes *changes, const struct level *level, const char *
     return r < 0 ? r : 0;
 }
 
-/* The layers of the container's image, highest first. */
+static int open_layer(struct store *store, const char *name, struct changes *changes,
+                      struct level *level, struct error *err)
+{
+    int fd = open_folder(store->layers_fd, name);
+
+    if (fd < 0)
+        return error_errno(err, errno, "open layer %s", name);
+    level->lower_fds[level->lower_count++] = fd;
+    changes->open++;
+    return 0;
+}
+
+/* The engine's, and those of the container's image, highest first. */
 static int open_layers(struct store *store, const char *container, struct changes *changes,
                        struct level *level, struct error *err)
 {
-    _cleanup_store_statement_ struct store_statement *statement = NULL;
-    int r = store_db_query(store->db, &statement, err,
-                           "SELECT layer FROM snapshot_layer WHERE container = ?"
-                           " ORDER BY position DESC",
-                           "t", container);
+    _cleanup_strv_ char **layers = NULL;
+    _cleanup_free_ char *first = NULL;
+    int r = snapshot_layers(store, container, &layers, err);
 
-    level->lower_fds = xnew_array(int, STORE_LAYERS_MAX + 1);
-    while (r >= 0 && level->lower_count < STORE_LAYERS_MAX &&
-           (r = store_statement_step(statement, err)) > 0) {
-        int fd = open_folder(store->layers_fd, store_statement_text(statement, 0));
-        if (fd < 0)
-            return error_errno(err, errno, "open layer %s", store_statement_text(statement, 0));
-        level->lower_fds[level->lower_count++] = fd;
-        changes->open++;
-    }
-    return r < 0 ? r : 0;
+    if (r == 0)
+        r = engine_layer_for(store, layers, container, &first, err);
+    if (r < 0)
+        return r;
+    level->lower_fds = xnew_array(int, strv_length(layers) + 1);
+    r = open_layer(store, first, changes, level, err);
+    for (size_t i = 0; r == 0 && layers && layers[i]; i++)
+        r = open_layer(store, layers[i], changes, level, err);
+    return r;
 }
 
 int store_snapshot_changes(struct store *store, const char *container, struct store_change **ret,

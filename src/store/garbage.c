@@ -79,7 +79,8 @@ static int collect_layers(struct store *store, char ***trash, struct error *err)
     if (!dir)
         return error_errno(err, errno, "list %s/layers", store->root);
     while ((entry = readdir(dir))) {
-        if (is_dots(entry->d_name) || text_equal(entry->d_name, STORE_EMPTY_LAYER))
+        if (is_dots(entry->d_name) || text_equal(entry->d_name, STORE_EMPTY_LAYER) ||
+            text_equal(entry->d_name, STORE_ENGINE_LAYER))
             continue;
         int r = row_exists(store, layer_is_known, entry->d_name, err);
         if (r < 0)

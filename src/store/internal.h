@@ -8,6 +8,7 @@
 
 #include <base/error.h>
 #include <schema/image_worker.h>
+#include <store/build.h>
 #include <store/db.h>
 #include <store/snapshot.h>
 #include <store/store.h>
@@ -17,6 +18,9 @@
 
 /* An empty folder in ROOT/layers, for images without layers: overlay wants at least one. */
 #define STORE_EMPTY_LAYER "0"
+
+/* One in ROOT/layers that containers have over their image's. */
+#define STORE_ENGINE_LAYER "engine"
 
 enum { DIGEST_TEXT_SIZE = 7 + 64 + 1 }; /* "sha256:" HEX NUL */
 
@@ -115,6 +119,9 @@ int build_open(struct store *store, struct error *err);
 /* What is named so becomes durable, if it is a step that is not. -ENOENT: there is none. Not under
  * a lock. */
 int build_seal_named(struct store *store, const char *name, struct error *err);
+/* Inside a transaction: of an image that was installed without documents. */
+int build_record_step(struct store *store, const struct store_step *step, const char *id,
+                      struct error *err);
 int build_parent(struct store *store, const char *id, char **ret, struct error *err);
 int build_has_children(struct store *store, const char *id, struct error *err);
 /* Inside a transaction: the step `parent`, and those it stands on, as long as nothing else does. */
@@ -151,6 +158,15 @@ int disk_mount(struct store *store, const char *container, struct error *err);
 void disk_unmount(struct store *store,
                   const char *container); /* does nothing where there is none */
 void disk_unmount_all(struct store *store);
+
+/* snapshot.c: names of the folders of the image's layers, highest first; appends to *ret. */
+int snapshot_layers(struct store *store, const char *container, char ***ret, struct error *err);
+
+/* engine_layer.c: makes what is missing of the layer that containers have over their image's; its
+ * name, relative to ROOT/layers, for an image with these layers, highest first. Owned. */
+int engine_layer_open(struct store *store, struct error *err);
+int engine_layer_for(struct store *store, char *const *layers, const char *container, char **ret,
+                     struct error *err);
 
 /* overlay.c: a detached overlay mount. layers: folder names under ROOT/layers, highest first;
  * container: the folder under ROOT/containers with upper/ and work/; users: as of

@@ -107,7 +107,7 @@ int store_snapshot_prepare(struct store *store, const char *image_id, const char
 /* Highest first, as overlay wants them. It refuses a layer that comes twice (ELOOP), as empty ones
  * often do in what BuildKit makes: the highest place stands for all, since whatever the layer has
  * or hides it has and hides there, too. */
-static int read_layers(struct store *store, const char *container, char ***ret, struct error *err)
+int snapshot_layers(struct store *store, const char *container, char ***ret, struct error *err)
 {
     _cleanup_store_statement_ struct store_statement *statement = NULL;
     int r = store_db_query(store->db, &statement, err,
@@ -118,7 +118,7 @@ static int read_layers(struct store *store, const char *container, char ***ret, 
     while (r >= 0 && (r = store_statement_step(statement, err)) > 0)
         if (!strv_contains(*ret, store_statement_text(statement, 0)))
             strv_append(ret, store_statement_text(statement, 0));
-    return r;
+    return r < 0 ? r : 0;
 }
 
 int store_snapshot_limit(struct store *store, const char *container, uint64_t bytes,
@@ -144,21 +144,48 @@ static int mount_limited(struct store *store, char *const *layers, const char *c
     return r;
 }
 
+/* first: over those of the image; NULL: none. */
+static int mount_layers(struct store *store, const char *container, const char *first,
+                        char *const *layers, bool passing, const struct store_users *users,
+                        int *ret_fd, struct error *err)
+{
+    _cleanup_strv_ char **all = NULL;
+
+    if (first)
+        strv_append(&all, first);
+    for (; layers && *layers; layers++)
+        strv_append(&all, *layers);
+    if (!all) /* an image without layers */
+        strv_append(&all, STORE_EMPTY_LAYER);
+    if (disk_is_limited(store, container))
+        return mount_limited(store, all, container, passing, users, ret_fd, err);
+    return overlay_mount(store, all, container, passing, users, ret_fd, err);
+}
+
 int store_snapshot_mount(struct store *store, const char *container, bool passing,
                          const struct store_users *users, int *ret_fd, struct error *err)
+{
+    _cleanup_strv_ char **layers = NULL;
+    _cleanup_free_ char *first = NULL;
+    int r = check_id(container, err);
+
+    if (r == 0)
+        r = snapshot_layers(store, container, &layers, err);
+    if (r == 0)
+        r = engine_layer_for(store, layers, container, &first, err);
+    return r < 0 ? r
+                 : mount_layers(store, container, first, layers, passing, users, ret_fd, err);
+}
+
+int store_snapshot_mount_image(struct store *store, const char *container, int *ret_fd,
+                               struct error *err)
 {
     _cleanup_strv_ char **layers = NULL;
     int r = check_id(container, err);
 
     if (r == 0)
-        r = read_layers(store, container, &layers, err);
-    if (r < 0)
-        return r;
-    if (!layers) /* an image without layers, or no such snapshot */
-        strv_append(&layers, STORE_EMPTY_LAYER);
-    if (disk_is_limited(store, container))
-        return mount_limited(store, layers, container, passing, users, ret_fd, err);
-    return overlay_mount(store, layers, container, passing, users, ret_fd, err);
+        r = snapshot_layers(store, container, &layers, err);
+    return r < 0 ? r : mount_layers(store, container, NULL, layers, true, NULL, ret_fd, err);
 }
 
 int store_snapshot_open_upper(struct store *store, const char *container, int *ret_fd,

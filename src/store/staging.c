@@ -44,6 +44,11 @@ void store_staging_free(struct store_staging *staging)
     free(staging);
 }
 
+int store_layers_fd(const struct store *store)
+{
+    return store->layers_fd;
+}
+
 int store_content_fd(const struct store *store)
 {
     return store->content_fd;

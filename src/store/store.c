@@ -84,6 +84,8 @@ static int open_folders(struct store *store, struct error *err)
     if (r == 0 && mkdirat(store->layers_fd, STORE_EMPTY_LAYER, 0755) < 0 && errno != EEXIST)
         r = error_errno(err, errno, "create %s/layers/" STORE_EMPTY_LAYER, store->root);
     if (r == 0)
+        r = engine_layer_open(store, err);
+    if (r == 0)
         r = open_folder(store, "containers", &store->containers_fd, err);
     if (r == 0)
         r = open_folder(store, "staging", &store->staging_fd, err);

@@ -10,6 +10,7 @@ import os
 import re
 import tarfile
 
+from dockers import Docker as Client
 from engines import Docker
 from harness import main, note, test
 
@@ -290,10 +291,10 @@ def difference(ours, theirs):
 
 
 @contextlib.contextmanager
-def both(instance, images, scratch, unique):
+def both(instance, images, scratch, unique, *options):
     """dockerd, a context, and what is wrong so far."""
     docker = Docker(scratch, images, unique,
-                    ["--cgroup-parent", f"/{unique}", "--storage-driver", "overlay2"])
+                    ["--cgroup-parent", f"/{unique}", "--storage-driver", "overlay2", *options])
     wrong = []
     try:
         instance.cloche("load", "-i", images.docker_archive(BASE))
@@ -363,6 +364,61 @@ def the_same_is_ignored(instance, images, scratch, unique):
         for name, text in IGNORES.items():
             (context / ".dockerignore").write_text(text)
             compare(instance, docker, context, name, [], wrong)
+
+
+SQUASHED = {
+    "added": "RUN echo 1 > /1 && echo gone > /gone\nENV A=1\nRUN echo 2 > /2 && rm /gone\nLABEL a=b",
+    "removed": "RUN rm /bin/yes && rm -r /home\nRUN mkdir /home && echo new > /home/new\nRUN rm /home/new",
+    "replaced": "RUN rm -r /home && echo file > /home\nRUN rm /home && mkdir -m 711 /home && chown 5:6 /home\nRUN echo a > /tmp/a\nRUN rm -r /tmp; ln -s home /tmp",
+    "back": "RUN cp /etc/passwd /kept && rm /etc/passwd\nRUN mv /kept /etc/passwd && ln /etc/passwd /etc/other",
+    "deep": "COPY tree /a/tree\nCOPY tree /a/b/tree\nRUN rm -r /a/tree/deep && mkdir /a/tree/deep && echo x > /a/tree/deep/x\nRUN chmod 700 /a/b && mkfifo /a/b/fifo",
+    "stages": "FROM small:1 AS one\nRUN echo 1 > /1; echo 2 > /2\nFROM one\nRUN rm /1\nCOPY --from=one /2 /3\nRUN rm /2",
+    "scratch": "FROM scratch\nCOPY tree /\nCOPY one /one\nENV A=1",
+}
+
+
+def top_layer(saved):
+    """How many layers there are, what is in the uppermost but folders, and the comment of the history's last entry."""
+    with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
+        manifest = json.load(tar.extractfile("manifest.json"))[0]
+        history = json.load(tar.extractfile(manifest["Config"]))["history"]
+        with tarfile.open(fileobj=tar.extractfile(manifest["Layers"][-1])) as layer:
+            names = {entry.name.removeprefix("./") for entry in layer if not entry.isdir()}
+    return len(manifest["Layers"]), names, re.sub("sha256:[0-9a-f]{64}", "X", history[-1]["comment"])
+
+
+def without_hidden(names, opaque):
+    """dockerd names all that a folder no longer has, where we say that it has nothing of before."""
+    return {name for name in names if not (os.path.basename(name).startswith(".wh.") and os.path.dirname(name) in opaque)}
+
+
+@test
+def squashed_images_are_the_same(instance, images, scratch, unique):
+    with both(instance, images, scratch, unique, "--experimental") as (docker, context, wrong):
+        for name, text in SQUASHED.items():
+            write_dockerfile(context, text)
+            compare(instance, docker, context, name, ["--squash"], wrong)
+            if wrong:
+                return
+            ours = top_layer(instance.cloche("save", f"built:{name}", text=False).out)
+            theirs = top_layer(docker("save", f"built:{name}", text=False).out)
+            opaque = {os.path.dirname(path) for path in ours[1] if path.endswith("/.wh..wh..opq")}
+            ours, theirs = ((count, without_hidden(names, opaque), comment) for count, names, comment in (ours, theirs))
+            if ours != theirs:
+                wrong.append(f"{name}: layers\n  ours {ours}\n  docker's {theirs}")
+        # What adds no file fails there.
+        write_dockerfile(context, "ENV A=1")
+        instance.cloche("build", "--squash", "-t", "built:nothing", context)
+        assert instance.cloche("run", "--rm", "built:nothing", "sh", "-c", "echo $A").out == "1\n"
+        # Through the door, which says that it can; the steps are those of before.
+        client = Client(instance)
+        assert client.ask("GET", "/info")[1]["ExperimentalBuild"] is True
+        write_dockerfile(context, SQUASHED["stages"])
+        client.env["DOCKER_BUILDKIT"] = "0"
+        out = client("build", "--squash", "-t", "built:door", context).out
+        assert "Using cache" in out, out
+        layers = [len(client.ask("GET", f"/images/{name}/json")[1]["RootFS"]["Layers"]) for name in (BASE, "built:door")]
+        assert layers[1] == layers[0] + 2, layers
 
 
 if __name__ == "__main__":

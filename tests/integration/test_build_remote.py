@@ -146,8 +146,7 @@ def contexts_and_archives_from_servers(instance, images, scratch):
         whole = post(instance, f"/v1.41/build?t=built:4&remote={quoted}")
         assert "Successfully tagged built:4" in whole, whole
         assert shell(instance, "cat /data", image="built:4") == "from a server\n"
-        for query, message in (("squash=1", "squash is only supported with experimental mode"),
-                               ("isolation=hyperv", "Unsupported isolation"), ("ulimits=[7]", "ulimits: "),
+        for query, message in (("isolation=hyperv", "Unsupported isolation"), ("ulimits=[7]", "ulimits: "),
                                ("remote=nowhere", "could not be recognized as URL")):
             assert message in post(instance, f"/v1.41/build?{query}"), query
         limits = urllib.parse.quote('[{"Name":"nofile","Soft":77,"Hard":78}]')

@@ -233,7 +233,6 @@ def what_changes_the_meaning_is_not_left_out_in_silence(instance, images):
             ("POST", "/networks/create", {"Name": "net", "ConfigOnly": True}, 501),
             ("POST", "/networks/create", {"Name": "net", "ConfigFrom": {"Network": "other"}}, 501),
             ("POST", "/networks/create", {"Name": "netx", "ConfigFrom": {"Network": ""}}, 201),
-            ("POST", "/build?squash=1", None, 400),
             ("POST", '/build?outputs=[{"Type":"local"}]', None, 501),
             ("GET", "/images/search?term=x&limit=101", None, 400),
             ("GET", "/images/search?term=x&" + filters(stars="many"), None, 400),

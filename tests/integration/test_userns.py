@@ -73,6 +73,7 @@ def a_container_has_users_of_its_own(instance, images, scratch):
         for path in ("/", "/etc", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/dev/shm", "/dev/mqueue",
                      "/temporary", "/bin/sh"):
             assert inside(f"stat -c %u:%g {path}") == ["0:0"], path
+        assert inside("stat -c '%a %u %g' /.dockerenv; readlink /etc/mtab") == ["755 0 0", "/proc/mounts"]
         assert inside("touch /made && chown 7:8 /made && stat -c %u:%g /made; echo more >>/etc/hosts") == ["7:8"]
         assert owner(upper(instance, "one") / "made") == (7, 8)
         pid = details(instance, "one")["state"]["pid"]

@@ -53,11 +53,24 @@ def what_is_limited(engine):
     return cgroup
 
 
+def begins_without(engine, user):
+    """Nobody delegates a cgroup yet. The first daemon that finds no container when somebody does gets one."""
+    assert "the user's systemd has given none" in engine.cloche("info").out
+    engine.cloche("run", "-d", "--name", "early", "small:1", "sleep", "1000")
+    start_systemd_of(user)
+    engine.kill_daemon()
+    assert "the user's systemd has given none" in engine.cloche("info").out
+    assert engine.inspect("early")["State"]["Running"]
+    engine.cloche("rm", "-f", "early")
+    engine.kill_daemon()
+    assert "no cgroups" not in engine.cloche("info").out
+    assert cgroup_of(engine.holder()) == cgroup_of(engine.daemon_pid()), cgroup_of(engine.holder())
+
+
 @test
 def limits_of_an_ordinary_user(images, scratch):
     with FirstUser(scratch) as user:
         user.runtime_folder = pathlib.Path("/run/user/1000")
-        start_systemd_of(user)
         engine = Engine(user)
         archive = user.home / "small.tar"
         shutil.copy(images.docker_archive(), archive)
@@ -66,7 +79,9 @@ def limits_of_an_ordinary_user(images, scratch):
             # The first daemon waits for the kernel's modules, which takes long here.
             wait_for(lambda: engine.cloche("version", code=None).code == 0, timeout=200, what="the daemon is ready")
             engine.cloche("load", "-i", archive)
+            begins_without(engine, user)
             cgroup = what_is_limited(engine)
+            assert "no cgroups" not in engine.cloche("info").out
             # The next daemon, from elsewhere, comes to the same place.
             place = cgroup_of(engine.daemon_pid())
             assert place == cgroup.parents[1] / "engine"

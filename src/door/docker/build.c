@@ -317,10 +317,6 @@ static bool check_unbuilt(struct exchange *exchange)
 {
     static const char *const lists[] = {"outputs"};
 
-    if (target_flag(&exchange->target, "squash")) {
-        answer_fail(exchange, 400, "squash is only supported with experimental mode");
-        return false;
-    }
     for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
         const char *text = target_text(&exchange->target, lists[i]);
         if (text_empty(text) || text_equal(text, "null") || text_equal(text, "[]"))
@@ -362,6 +358,8 @@ void docker_build(struct exchange *exchange)
         .has_no_cache = true,
         .pull = target_flag(target, "pull"),
         .has_pull = true,
+        .squash = target_flag(target, "squash"),
+        .has_squash = true,
         .quiet = target_flag(target, "q"),
         .has_quiet = true,
         .keep_containers = is_false(exchange, "rm"),

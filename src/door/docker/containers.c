@@ -185,7 +185,7 @@ void docker_container_start(struct exchange *exchange)
     const struct api_container_ref which = {.container = exchange->words[0]};
 
     if (!text_empty(target_text(&exchange->target, "checkpoint"))) {
-        answer_fail(exchange, 400, "checkpoint is only supported in experimental mode");
+        answer_fail(exchange, 400, "checkpoints of containers are not supported");
         return;
     }
     call(exchange, "container.start", &which, done_changed, NULL);

@@ -149,7 +149,7 @@ static void write_head(struct exchange *exchange, unsigned status, const char *t
     buffer_printf(out, "Api-Version: 1.%d\r\n", DOCKER_API_MAX);
     if (type)
         buffer_printf(out, "Content-Type: %s\r\n", type);
-    buffer_append_text(out, "Docker-Experimental: false\r\nOstype: linux\r\n"
+    buffer_append_text(out, "Docker-Experimental: true\r\nOstype: linux\r\n"
                             "Server: Cloche/" CLOCHE_VERSION " (linux)\r\n");
     write_date(out);
     buffer_append(out, exchange->connection->headers.data, exchange->connection->headers.length);

@@ -37,7 +37,7 @@ static void write_component(struct json_writer *writer, const struct api_system_
     field_text(writer, "Os", version->os);
     field_text(writer, "Arch", version->arch);
     field_text(writer, "KernelVersion", version->kernel_version);
-    field_text(writer, "Experimental", "false");
+    field_text(writer, "Experimental", "true");
     field_text(writer, "BuildTime", "");
     json_writer_object_end(writer);
     json_writer_object_end(writer);
@@ -65,6 +65,7 @@ static void on_version(struct exchange *exchange, const struct rpc_outcome *outc
     field_text(writer, "Os", version->os);
     field_text(writer, "Arch", version->arch);
     field_text(writer, "KernelVersion", version->kernel_version);
+    field_boolean(writer, "Experimental", true);
     field_text(writer, "BuildTime", "");
     json_writer_object_end(writer);
     answer_json(exchange, 200, &out);
@@ -118,7 +119,7 @@ static void write_abilities(struct json_writer *writer)
     field_boolean(writer, "KernelMemoryTCP", false);
     field_boolean(writer, "OomKillDisable", true);
     field_boolean(writer, "Debug", false);
-    field_boolean(writer, "ExperimentalBuild", false);
+    field_boolean(writer, "ExperimentalBuild", true);
     field_boolean(writer, "LiveRestoreEnabled", true);
 }
 

@@ -18,7 +18,7 @@
 #include <dockerfile/change.h>
 #include <image/descriptors.h>
 
-#include "entry.h"
+#include "commit.h"
 #include "flush.h"
 #include "follow.h"
 #include "limits.h"
@@ -26,18 +26,6 @@
 #include "whiteout.h"
 #include "worker.h"
 #include "write.h"
-
-struct commit {
-    struct tar_sink sink; /* first: the sink is the commit */
-    int blob_fd, upper_fd;
-    uint64_t written, flushed; /* bytes of the blob */
-    struct follow *follow;
-    struct tar_writer writer;
-    struct entry_links links;
-    struct entry_data data;
-    size_t entries;
-    bool own; /* mount points of the runtime belong to it, too */
-};
 
 static int write_blob(struct tar_sink *sink, const void *data, size_t length, struct error *err)
 {
@@ -60,8 +48,7 @@ static int write_entry(struct commit *commit, struct archive_entry *entry, struc
     return r;
 }
 
-/* An empty regular file, as whiteouts are in layers. */
-static int write_mark(struct commit *commit, const char *folder, const char *prefix,
+int commit_write_mark(struct commit *commit, const char *folder, const char *prefix,
                       const char *name, struct error *err)
 {
     const struct stat status = {.st_mode = S_IFREG | 0600};
@@ -173,35 +160,43 @@ static int open_and_write_folder(struct commit *commit, int folder_fd, const cha
     return write_folder(commit, fd, path, depth, err);
 }
 
+int commit_write_file(struct commit *commit, int folder_fd, const char *name, const char *path,
+                      const struct stat *status, struct error *err)
+{
+    int r = 0;
+
+    if (whiteout_is_name(name))
+        return error_set(err, -EINVAL, "%s: names that begin with .wh. cannot be in a layer", path);
+    if (S_ISREG(status->st_mode))
+        r = write_file(commit, folder_fd, name, path, err);
+    else if (S_ISLNK(status->st_mode))
+        r = write_symlink(commit, folder_fd, name, path, status, err);
+    else if (!S_ISSOCK(status->st_mode)) /* a socket without its server is of no use */
+        r = write_node(commit, path, status, err);
+    if (r < 0)
+        error_context(err, "%s", path);
+    return r;
+}
+
 static int write_item(struct commit *commit, int folder_fd, const char *folder, const char *name,
                       int depth, struct error *err)
 {
     _cleanup_free_ char *path = xasprintf("%s%s%s", folder, folder[0] ? "/" : "", name);
     struct stat status;
-    int r = 0;
 
     if (fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
     if (!commit->own && is_mount_point(folder_fd, name, path, &status))
         return 0;
     if (whiteout_is_device(&status))
-        return write_mark(commit, folder, WHITEOUT_PREFIX, name, err);
-    if (whiteout_is_name(name))
-        return error_set(err, -EINVAL, "%s: names that begin with .wh. cannot be in a layer", path);
-    if (S_ISDIR(status.st_mode))
+        return commit_write_mark(commit, folder, WHITEOUT_PREFIX, name, err);
+    if (S_ISDIR(status.st_mode) && !whiteout_is_name(name))
         return open_and_write_folder(commit, folder_fd, name, path, depth + 1, err);
-    if (S_ISREG(status.st_mode))
-        r = write_file(commit, folder_fd, name, path, err);
-    else if (S_ISLNK(status.st_mode))
-        r = write_symlink(commit, folder_fd, name, path, &status, err);
-    else if (!S_ISSOCK(status.st_mode)) /* a socket without its server is of no use */
-        r = write_node(commit, path, &status, err);
-    if (r < 0)
-        error_context(err, "%s", path);
-    return r;
+    return commit_write_file(commit, folder_fd, name, path, &status, err);
 }
 
-static int write_folder_header(struct commit *commit, int fd, const char *path, struct error *err)
+int commit_write_folder(struct commit *commit, int fd, const char *path, bool opaque,
+                        struct error *err)
 {
     struct stat status;
 
@@ -214,9 +209,7 @@ static int write_folder_header(struct commit *commit, int fd, const char *path, 
         return error_context(err, "%s", path), r;
     }
     r = write_entry(commit, entry, err);
-    if (r == 0 && whiteout_is_opaque(fd))
-        r = write_mark(commit, path, "", WHITEOUT_OPAQUE, err);
-    return r;
+    return r == 0 && opaque ? commit_write_mark(commit, path, "", WHITEOUT_OPAQUE, err) : r;
 }
 
 /* Sorted, so that the same changes give the same digest. */
@@ -224,7 +217,7 @@ static int write_folder(struct commit *commit, int fd, const char *path, int dep
                         struct error *err)
 {
     struct dirent **names = NULL;
-    int r = write_folder_header(commit, fd, path, err);
+    int r = commit_write_folder(commit, fd, path, whiteout_is_opaque(fd), err);
 
     if (r < 0)
         return r;
@@ -244,13 +237,14 @@ static int write_folder(struct commit *commit, int fd, const char *path, int dep
     return r;
 }
 
-static int write_layer(struct commit *commit, int upper_fd, struct error *err)
+static int write_layer(struct commit *commit, struct error *err)
 {
     int r = tar_writer_open(&commit->writer, &commit->sink, err);
 
     if (r < 0)
         return r;
-    r = write_folder(commit, upper_fd, "", 0, err);
+    r = commit->merged ? merge_write(commit, commit->source_fd, commit->merged, err)
+                       : write_folder(commit, commit->source_fd, "", 0, err);
     if (r == 0)
         r = tar_writer_close(&commit->writer, err);
     tar_writer_abort(&commit->writer);
@@ -261,7 +255,7 @@ static void *make_tar(void *data)
 {
     struct commit *commit = data;
     _cleanup_error_ struct error err = ERROR_INIT;
-    int r = write_layer(commit, commit->upper_fd, &err);
+    int r = write_layer(commit, &err);
 
     follow_end(commit->follow, r, &err);
     return NULL;
@@ -291,16 +285,15 @@ static int open_blob(struct commit *commit, int staging_fd, struct error *err)
 }
 
 /* *ret_empty: there is nothing but the root in it. */
-static int make_layer(int upper_fd, bool own, bool *ret_empty, struct image_worker_layer **ret,
+static int make_layer(const struct commit *what, bool *ret_empty, struct image_worker_layer **ret,
                       struct error *err)
 {
     struct load load = {.staging_fd = IMAGE_FD_STAGING};
     struct commit *commit = xnew(struct commit);
 
+    *commit = *what;
     commit->sink.write = write_blob;
     commit->data.step = "pack the changes";
-    commit->own = own;
-    commit->upper_fd = upper_fd;
     int r = open_blob(commit, load.staging_fd, err);
     commit->follow = follow_create(commit->blob_fd);
     if (r == 0)
@@ -318,8 +311,9 @@ static int make_layer(int upper_fd, bool own, bool *ret_empty, struct image_work
 
 int commit_folder(int upper_fd, bool own, struct image_worker_layer **ret, struct error *err)
 {
+    const struct commit what = {.source_fd = upper_fd, .own = own};
     bool empty = false;
-    int r = make_layer(upper_fd, own, &empty, ret, err);
+    int r = make_layer(&what, &empty, ret, err);
 
     if (r == 0 && empty) {
         image_worker_layer_free(*ret);
@@ -349,12 +343,13 @@ int worker_commit(const struct image_worker_commit *request, struct image_worker
                   struct error *err)
 {
     struct image_worker_result *result = xnew(struct image_worker_result);
+    const struct commit what = {.source_fd = IMAGE_FD_SOURCE, .merged = request->merged};
     bool empty;
     int r = commit_changes(request->changes, request->config, result, err);
 
     if (r == 0)
         r = request->step ? commit_folder(IMAGE_FD_SOURCE, false, &result->layer, err)
-                          : make_layer(IMAGE_FD_SOURCE, false, &empty, &result->layer, err);
+                          : make_layer(&what, &empty, &result->layer, err);
 
     if (r < 0)
         image_worker_result_free(result);

@@ -105,7 +105,7 @@ static const struct option build_table[] = {
     FLAG("rm", rm, "Remove the containers of RUN (default true)"),
     LIST("security-opt", security, "strings", "Security options of what RUN starts"),
     BYTES("shm-size", 0, shm_size, "Size of /dev/shm of what RUN starts"),
-    FLAG("squash", squash, "Refused: layers stay what they are"),
+    FLAG("squash", squash, "Make one layer of all that the build adds"),
     {
         .name = "tag",
         .short_name = 't',
@@ -204,6 +204,7 @@ static int make_request(const struct build_options *options, struct api_build_ru
         text_equal(options->network, "default") ? NULL : xstrdup(options->network);
     request->no_cache = request->has_no_cache = options->no_cache;
     request->pull = request->has_pull = options->pull;
+    request->squash = request->has_squash = options->squash;
     request->quiet = request->has_quiet = options->quiet;
     request->keep_containers = request->has_keep_containers = !options->rm;
     request->remove_failed = request->has_remove_failed = options->force_rm;
@@ -472,8 +473,6 @@ static int write_id(const char *path, const char *id, struct error *err)
 
 static int check_options(const struct build_options *options, struct error *err)
 {
-    if (options->squash)
-        return error_set(err, -EOPNOTSUPP, "--squash is not supported: layers stay what they are");
     if (!text_empty(options->isolation) && !text_equal(options->isolation, "default"))
         return error_set(err, -EOPNOTSUPP, "invalid isolation (%s) on linux: only default is known",
                          options->isolation);

@@ -268,7 +268,7 @@ int rootless_enter(const struct instance *instance, const char *libexec, char **
     if (lock < 0 || flock(lock, LOCK_EX) < 0)
         return error_errno(err, errno, "lock %s", path);
     holder = find_holder(instance);
-    rootless_cgroup_enter(instance, libexec, holder != 0);
+    rootless_cgroup_enter(instance, libexec, holder);
     if (holder == 0)
         r = make_holder(instance, &holder, err);
     if (r == 0)

@@ -10,6 +10,7 @@
  */
 #include "rootless_cgroup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -73,15 +74,15 @@ static int run_helper(char *const *argv, char *answer, size_t size, struct error
     return r;
 }
 
-/* A scope with this process in it. Owned by the caller, without a slash in front. */
-static int ask_for_scope(const struct instance *instance, const char *libexec, char **ret,
-                         struct error *err)
+/* A scope with the process in it. Owned by the caller, without a slash in front. */
+static int ask_for_scope(const struct instance *instance, const char *libexec, pid_t process,
+                         char **ret, struct error *err)
 {
     const char *dash = instance->name[0] ? "-" : "";
     _cleanup_free_ char *program = xasprintf("%s/cloche-runtime-systemd", libexec);
     _cleanup_free_ char *unit =
-        xasprintf("cloche%s%s-%d.scope", dash, instance->name, (int)getpid());
-    _cleanup_free_ char *pid = xasprintf("%d", (int)getpid());
+        xasprintf("cloche%s%s-%d.scope", dash, instance->name, (int)process);
+    _cleanup_free_ char *pid = xasprintf("%d", (int)process);
     char answer[PATH_BYTES_MAX];
     char *const argv[] = {
         program, (char *)"--user", (char *)"start", unit, (char *)"app.slice", pid, NULL};
@@ -150,36 +151,63 @@ static int settle(const char *scope, struct error *err)
     return 0;
 }
 
+/* A holder from before there was a scope: it keeps it alive from now on. Only systemd can take it
+ * from where it is to what is the user's. */
+static int take_holder_along(const struct instance *instance, const char *libexec, pid_t holder,
+                             const char *scope, struct error *err)
+{
+    _cleanup_free_ char *passing = NULL, *pid = xasprintf("%d", (int)holder);
+    _cleanup_free_ char *engine = xasprintf("%s/engine", scope);
+    int r = ask_for_scope(instance, libexec, holder, &passing, err);
+
+    return r < 0 ? r : write_to(engine, "cgroup.procs", pid, err);
+}
+
 static int enter(const struct instance *instance, const char *libexec, const char *recorded,
-                 struct error *err)
+                 pid_t holder, struct error *err)
 {
     _cleanup_free_ char *path = record_path(instance);
     _cleanup_free_ char *scope = NULL;
 
     if (recorded && settle(recorded, NULL) == 0)
         return 0;
-    int r = ask_for_scope(instance, libexec, &scope, err);
+    int r = ask_for_scope(instance, libexec, getpid(), &scope, err);
     if (r == 0)
         r = settle(recorded ? recorded : scope, err);
+    if (r == 0 && !recorded && holder)
+        r = take_holder_along(instance, libexec, holder, scope, err);
     if (r == 0 && !recorded)
         r = file_replace_at(AT_FDCWD, path, scope, strlen(scope), 0600, err);
     return r;
 }
 
-void rootless_cgroup_enter(const struct instance *instance, const char *libexec, bool holder_lives)
+/* Their folders are in the holder's mounts alone; where they cannot be seen they may be there. */
+static bool has_containers(const struct instance *instance, pid_t holder)
 {
-    _cleanup_free_ char *recorded = holder_lives ? read_record(instance) : NULL;
+    _cleanup_free_ char *path = xasprintf("/proc/%d/root%s/containers", (int)holder, instance->run);
+    _cleanup_closedir_ DIR *folder = opendir(path);
+    const struct dirent *entry;
+
+    while (folder && (entry = readdir(folder)))
+        if (!text_equal(entry->d_name, ".") && !text_equal(entry->d_name, ".."))
+            return true;
+    return !folder;
+}
+
+void rootless_cgroup_enter(const struct instance *instance, const char *libexec, pid_t holder)
+{
+    _cleanup_free_ char *recorded = holder ? read_record(instance) : NULL;
     _cleanup_error_ struct error err = ERROR_INIT;
 
     unsetenv(variable);
     /* Containers that have none would have to get one. */
-    if (!is_v2() || (holder_lives && !recorded))
+    if (!is_v2() || (holder && !recorded && has_containers(instance, holder)))
         return;
-    if (!holder_lives) {
+    if (!holder) {
         _cleanup_free_ char *path = record_path(instance);
         unlink(path);
     }
-    if (enter(instance, libexec, recorded, &err) < 0) {
+    if (enter(instance, libexec, recorded, holder, &err) < 0) {
         unsetenv(variable);
         log_failure(LOG_WARNING, &err,
                     "containers have no limits, and are not paused: there is no delegated cgroup");

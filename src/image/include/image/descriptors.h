@@ -13,8 +13,8 @@ enum image_descriptor {
     IMAGE_FD_CONTROL,     /* stream socket: request in, messages out (image-worker.json) */
     IMAGE_FD_STAGING,     /* load, commit, pull, import, verify: folder for the result; populate:
                              ROOT/volumes */
-    IMAGE_FD_SOURCE,      /* save, push: the store's blobs; commit: the container's upper folder;
-    verify: the layer's */
+    IMAGE_FD_SOURCE,      /* save, push: the store's blobs; commit: the container's upper folder, or
+    with merged that of all layers; verify: the layer's */
     IMAGE_FD_TREE,        /* pack, place, stat, populate: a pidfd, a mount or a folder */
     IMAGE_FD_TARGET,      /* copy: the mounted root that is written to */
     IMAGE_FD_UPPER,       /* copy: its upper folder */

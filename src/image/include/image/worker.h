@@ -31,7 +31,8 @@ struct image_worker_spec {
     int staging_fd; /* load, commit, pull, import, verify: where the result goes; populate:
                          ROOT/volumes */
     int content_fd; /* save, push: ROOT/content/sha256 */
-    int upper_fd;   /* commit, copy: the container's upper folder; verify: the layer's folder */
+    int upper_fd;   /* commit, copy: the container's upper folder, or with merged ROOT/layers;
+                         verify: the layer's folder */
     int source_fd;  /* copy: a folder, or a detached mount */
     int target_fd;  /* copy: a detached mount */
     int tree_fd;    /* pack, place, stat, populate: what request->...->tree->kind says */

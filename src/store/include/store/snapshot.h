@@ -53,6 +53,11 @@ int store_snapshot_limit(struct store *store, const char *container, uint64_t by
 int store_snapshot_mount(struct store *store, const char *container, bool passing,
                          const struct store_users *users, int *ret_fd, struct error *err);
 
+/* As passing, of what is no container: without the layer that the engine adds to those of an image
+ * for /.dockerenv, /etc/mtab and the files that it mounts in /etc. */
+int store_snapshot_mount_image(struct store *store, const char *container, int *ret_fd,
+                               struct error *err);
+
 /* The upper folder, opened for reading, for a commit; the caller's. Of a limited one the file
  * system stays mounted below ROOT/containers/ID until the snapshot is mounted again or goes. */
 int store_snapshot_open_upper(struct store *store, const char *container, int *ret_fd,

@@ -69,5 +69,6 @@ int store_save_prepare(struct store *store, char *const *names, struct image_wor
 void store_save_finish(struct store *store, struct image_worker_request *request);
 
 int store_content_fd(const struct store *store); /* ROOT/content/sha256, borrowed */
+int store_layers_fd(const struct store *store);  /* ROOT/layers, borrowed */
 
 #endif
