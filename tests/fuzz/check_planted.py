@@ -45,7 +45,8 @@ def main(right, planted, dictionary, corpus=None, function='grow_array'):
         code, output = run(planted, dictionary, luck, corpus)
         needed = time.monotonic() - begun
         found = (code != 0 and function in output and
-                 ('heap-buffer-overflow' in output or (corpus and 'deadly signal' in output)))
+                 ('heap-buffer-overflow' in output or
+                  (corpus and ('deadly signal' in output or 'AddressSanitizer: SEGV' in output))))
         if found:
             break
     print(f'{"ok" if found else "not ok"} 1 - the planted bug is found')

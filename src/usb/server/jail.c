@@ -212,6 +212,7 @@ static const char *const allowed_calls[] = {
     "eventfd2", "clock_gettime", "clock_gettime64", "gettimeofday", "restart_syscall", "futex",
     "futex_time64", "sched_yield",
     /* memory, threads, the end */
+    "memfd_create", "ftruncate", "ftruncate64", /* of rings */
     "brk", "munmap", "mremap", "madvise", "set_robust_list", "rseq", "rt_sigprocmask",
     "rt_sigaction", "rt_sigreturn", "getpid", "gettid", "getrandom", "exit", "exit_group"};
 
@@ -250,7 +251,7 @@ static const unsigned long device_requests[] = {
 static const unsigned long image_requests[] = {BLKGETSIZE64};
 
 /* Of fcntl: what doors set on their descriptors. */
-static const scmp_datum_t descriptor_words[] = {F_GETFL, F_SETFL, F_GETFD, F_SETFD};
+static const scmp_datum_t descriptor_words[] = {F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_ADD_SEALS};
 
 static int allow(scmp_filter_ctx filter, const char *const *calls, size_t count)
 {

@@ -31,6 +31,7 @@ static const struct kind kinds[] = {
     {MEMBER(mount), job_mount, 1, false, false},  {MEMBER(unmount), job_unmount, 0, false, false},
     {MEMBER(sync), job_sync, 0, false, false},    {MEMBER(eject), job_eject, 0, false, false},
     {MEMBER(format), job_format, 0, false, true}, {MEMBER(check), job_check, 0, false, true},
+    {MEMBER(block), job_block, 1, false, false},  {MEMBER(unblock), job_unblock, 0, false, false},
     {MEMBER(end), job_end, 0, false, false},
 };
 

@@ -125,12 +125,15 @@ static void *keep(void *data)
     while (!server->keeper_ends) {
         int unit = changed_unit(server);
         struct stick_volume *ended = volume_to_reap(server);
-        bool ticks = unit < 0 && !ended && wait_for_work(server, due);
+        int block = block_to_reap(server);
+        bool ticks = unit < 0 && !ended && block < 0 && wait_for_work(server, due);
         pthread_mutex_unlock(&server->lock);
         if (unit >= 0)
             follow(server, (unsigned)unit);
         else if (ended)
             reap(server, ended);
+        else if (block >= 0)
+            block_reap(server, (unsigned)block);
         if (ticks)
             tick(server);
         if (clock_milliseconds() >= due)

@@ -11,6 +11,7 @@
  *     units.c     partitions and volumes of a medium
  *     volumes.c   who has which volume, how it is opened and closed
  *     mounts.c    doors of FUSE
+ *     blocks.c    whole units as block devices: doors of NBD, CUSE, rings
  *     tools.c     format, check
  *     status.c    what is told of all this
  *     counted.c   a block device that counts
@@ -28,7 +29,10 @@
 #include <base/buffer.h>
 #include <base/watch.h>
 #include <block/partitions.h>
+#include <doors/cuse.h>
 #include <doors/fuse.h>
+#include <doors/nbd.h>
+#include <doors/ring.h>
 #include <files/tools.h>
 #include <schema/usb.h>
 #include <server/server.h>
@@ -99,6 +103,27 @@ struct stick_volume {
     struct stick_mount *mounts;
 };
 
+enum block_door_kind { BLOCK_DOOR_NBD, BLOCK_DOOR_CUSE, BLOCK_DOOR_RING };
+
+/* A unit that is given out as a block device. */
+struct stick_block {
+    uint32_t number;
+    unsigned unit;
+    struct server *server;
+    enum block_door_kind kind;
+    struct block_device *part; /* the whole medium; owned */
+    bool read_only;
+    union {
+        struct nbd_door *nbd;
+        struct cuse_door *cuse;
+        struct ring_door *ring;
+    };
+    bool ended;      /* of itself; the keeper closes it */
+    bool is_closing; /* somebody does */
+    int result;      /* with ended */
+    char *message;
+};
+
 struct server_unit {
     struct usb_unit_facts facts;
     struct block_device *fresh; /* a medium that the keeper has not seen yet */
@@ -108,6 +133,8 @@ struct server_unit {
 
     struct block_device *medium; /* counted; the keeper's */
     bool is_read;                /* partitions are known */
+    bool is_taken;               /* unit_take() */
+    struct stick_block *block;   /* NULL: it is not given out */
     enum partition_table table;
     char *error; /* why they are not */
 };
@@ -166,7 +193,7 @@ struct server {
     struct server_unit units[UNITS_MAX];
     unsigned unit_count;
     struct stick_volume *volumes;
-    uint32_t last_volume, last_mount;
+    uint32_t last_volume, last_mount, last_block;
     unsigned mount_count;
 
     struct all_counts counts;
@@ -214,6 +241,8 @@ int job_eject(struct job *job, struct usb_stick_result *result, struct error *er
 int job_format(struct job *job, struct usb_stick_result *result, struct error *err);
 int job_check(struct job *job, struct usb_stick_result *result, struct error *err);
 int job_stats(struct job *job, struct usb_stick_result *result, struct error *err);
+int job_block(struct job *job, struct usb_stick_result *result, struct error *err);
+int job_unblock(struct job *job, struct usb_stick_result *result, struct error *err);
 int job_end(struct job *job, struct usb_stick_result *result, struct error *err);
 
 /* source.c */
@@ -271,6 +300,12 @@ int volume_close(struct server *server, struct stick_volume *volume, struct erro
 struct stick_volume *volume_from(struct server *server, uint32_t number, int unit);
 void volume_free(struct stick_volume *volume);
 
+/* Takes all volumes of a unit, none of which is mounted, or nothing. While they are taken its
+ * medium stays. */
+int unit_take(struct server *server, unsigned unit, const char *doing, struct error *err);
+/* lost: they are not what they were. */
+void unit_give(struct server *server, unsigned unit, bool lost);
+
 /* mounts.c: of the one who has taken the volume. */
 
 /* Closes a mount; the volume with its last one. */
@@ -281,7 +316,18 @@ int mounts_close(struct server *server, struct stick_volume *volume, const char 
 /* The keeper: those that ended of themselves. */
 void mounts_reap(struct server *server, struct stick_volume *volume);
 
+/* blocks.c */
+
+/* Closes the unit's block device, if it has one; reason NULL: without the event. Waits for others
+ * that do. The unit's partitions are read anew by the keeper. */
+int block_close(struct server *server, unsigned unit, const char *reason, struct error *err);
+/* A unit whose block device has ended of itself; -1: none has. With the lock. */
+int block_to_reap(const struct server *server);
+void block_reap(struct server *server, unsigned unit); /* the keeper */
+
 /* status.c */
+
+void status_of_block(const struct stick_block *block, struct usb_stick_blocked *blocked);
 
 void status_fill(struct server *server, struct usb_stick_status *status);
 void status_of_mount(const struct stick_mount *mount, struct usb_stick_mounted *mounted);

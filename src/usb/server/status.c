@@ -133,6 +133,37 @@ static void fill_mounts(const struct server *server, struct usb_stick_status *st
         }
 }
 
+static const char *const door_names[] = {
+    [BLOCK_DOOR_NBD] = "nbd",
+    [BLOCK_DOOR_CUSE] = "cuse",
+    [BLOCK_DOOR_RING] = "ring",
+};
+
+void status_of_block(const struct stick_block *block, struct usb_stick_blocked *blocked)
+{
+    blocked->block = block->number;
+    blocked->unit = block->unit;
+    blocked->door = xstrdup(door_names[block->kind]);
+    blocked->read_only = block->read_only;
+    blocked->sector_size = block->part->sector_size;
+    blocked->sectors = block->part->sectors;
+    blocked->flushes = block->part->flushes;
+    blocked->discards = block->part->discards;
+}
+
+/* With the lock. */
+static void fill_blocks(const struct server *server, struct usb_stick_status *status)
+{
+    status->blocks = xnew_array(struct usb_stick_blocked *, server->unit_count + 1);
+    for (unsigned i = 0; i < server->unit_count; i++) {
+        if (!server->units[i].block)
+            continue;
+        struct usb_stick_blocked *told = xnew(struct usb_stick_blocked);
+        status_of_block(server->units[i].block, told);
+        status->blocks[status->blocks_count++] = told;
+    }
+}
+
 void status_fill(struct server *server, struct usb_stick_status *status)
 {
     size_t volumes = 0;
@@ -148,6 +179,7 @@ void status_fill(struct server *server, struct usb_stick_status *status)
     for (const struct stick_volume *volume = server->volumes; volume; volume = volume->next)
         status->volumes[status->volumes_count++] = volume_of(volume);
     fill_mounts(server, status);
+    fill_blocks(server, status);
     pthread_mutex_unlock(&server->lock);
 }
 

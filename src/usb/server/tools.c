@@ -63,50 +63,13 @@ static int format_volume(struct job *job, struct error *err)
     return r;
 }
 
-/* Takes all of a unit's volumes, or none. */
-static int take_unit(struct job *job, unsigned unit, struct error *err)
-{
-    struct server *server = job->server;
-    int r = 0;
-    pthread_mutex_lock(&server->lock);
-    struct stick_volume *first = volume_from(server, 0, (int)unit);
-    if (unit >= server->unit_count || !server->units[unit].is_read)
-        r = error_set(err, -ENOMEDIUM, "unit %u has no medium that is ready", unit);
-    for (struct stick_volume *volume = first; r == 0 && volume;
-         volume = volume_from(server, volume->number + 1, (int)unit))
-        if (volume->medium || volume->busy || volume->lost || server->units[unit].is_ejecting)
-            r = error_set(err, -EBUSY, "volume %u of unit %u is mounted or busy", volume->number,
-                          unit);
-    for (struct stick_volume *volume = first; r == 0 && volume;
-         volume = volume_from(server, volume->number + 1, (int)unit)) {
-        volume->busy = "format";
-        volume->is_lengthy = true;
-    }
-    pthread_mutex_unlock(&server->lock);
-    return r;
-}
-
-/* lost: they are not what they were. */
-static void give_unit(struct job *job, unsigned unit, bool lost)
-{
-    struct server *server = job->server;
-    pthread_mutex_lock(&server->lock);
-    for (struct stick_volume *volume = volume_from(server, 0, (int)unit); volume;
-         volume = volume_from(server, volume->number + 1, (int)unit)) {
-        volume->busy = NULL;
-        volume->lost = volume->lost || lost;
-    }
-    pthread_cond_broadcast(&server->changed);
-    pthread_mutex_unlock(&server->lock);
-}
-
 /* While a volume of it is taken its medium stays. A unit always has one: without a table it is the
  * whole, and where nothing but a broken table is, that is said. */
 static int format_unit(struct job *job, struct error *err)
 {
     const struct usb_stick_format *wanted = job->request->format;
     struct block_device *whole;
-    int r = take_unit(job, wanted->unit, err);
+    int r = unit_take(job->server, wanted->unit, "format", err);
     if (r != 0)
         return r;
     struct block_device *medium = job->server->units[wanted->unit].medium;
@@ -115,7 +78,7 @@ static int format_unit(struct job *job, struct error *err)
         r = format(whole, wanted, 0, err);
         block_device_destroy(whole);
     }
-    give_unit(job, wanted->unit, true);
+    unit_give(job->server, wanted->unit, true);
     keeper_rescan(job->server, wanted->unit);
     return r;
 }
@@ -208,7 +171,7 @@ int job_check(struct job *job, struct usb_stick_result *result, struct error *er
 
 static int close_unit(struct server *server, unsigned unit, struct error *err)
 {
-    int r = 0;
+    int r = block_close(server, unit, "ejected", err);
     for (uint32_t number = 1; r == 0; number++) {
         pthread_mutex_lock(&server->lock);
         struct stick_volume *volume = volume_from(server, number, (int)unit);

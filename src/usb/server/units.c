@@ -119,9 +119,10 @@ static void drop_volume(struct server *server, struct stick_volume *volume, cons
     volume_free(volume);
 }
 
-/* Nobody takes any of its volumes any more. With the lock. */
+/* Nobody takes it or any of its volumes any more. With the lock. */
 static struct stick_volume *lose_volumes(struct server *server, unsigned unit)
 {
+    server->units[unit].is_read = false;
     struct stick_volume *first = volume_from(server, 0, (int)unit);
     for (struct stick_volume *volume = first; volume;
          volume = volume_from(server, volume->number + 1, (int)unit))
@@ -135,14 +136,19 @@ void unit_drop(struct server *server, unsigned number, const char *reason, bool 
     for (;;) {
         pthread_mutex_lock(&server->lock);
         struct stick_volume *volume = lose_volumes(server, number);
+        while (unit->is_taken && !unit->block)
+            pthread_cond_wait(&server->changed, &server->lock);
+        bool is_given_out = unit->block;
         pthread_mutex_unlock(&server->lock);
-        if (!volume)
+        if (is_given_out)
+            block_close(server, number, reason, NULL);
+        else if (volume)
+            drop_volume(server, volume, reason);
+        else
             break;
-        drop_volume(server, volume, reason);
     }
     pthread_mutex_lock(&server->lock);
     struct block_device *medium = with_medium ? steal_ptr(unit->medium) : NULL;
-    unit->is_read = false;
     free(steal_ptr(unit->error));
     pthread_mutex_unlock(&server->lock);
     block_device_destroy(medium);

@@ -145,6 +145,51 @@ void volume_free(struct stick_volume *volume)
     free(volume);
 }
 
+/* With the lock. */
+static int may_take_unit(struct server *server, unsigned unit, struct error *err)
+{
+    if (unit >= server->unit_count || !server->units[unit].is_read)
+        return error_set(err, -ENOMEDIUM, "unit %u has no medium that is ready", unit);
+    if (server->units[unit].block)
+        return error_set(err, -EBUSY, "unit %u is given out as a block device", unit);
+    if (server->units[unit].is_ejecting || server->units[unit].is_taken)
+        return error_set(err, -EBUSY, "unit %u is busy, or being ejected", unit);
+    for (struct stick_volume *volume = volume_from(server, 0, (int)unit); volume;
+         volume = volume_from(server, volume->number + 1, (int)unit))
+        if (volume->medium || volume->busy || volume->lost)
+            return error_set(err, -EBUSY, "volume %u of unit %u is mounted or busy", volume->number,
+                             unit);
+    return 0;
+}
+
+int unit_take(struct server *server, unsigned unit, const char *doing, struct error *err)
+{
+    pthread_mutex_lock(&server->lock);
+    int r = may_take_unit(server, unit, err);
+    if (r == 0)
+        server->units[unit].is_taken = true;
+    for (struct stick_volume *volume = r == 0 ? volume_from(server, 0, (int)unit) : NULL; volume;
+         volume = volume_from(server, volume->number + 1, (int)unit)) {
+        volume->busy = doing;
+        volume->is_lengthy = true;
+    }
+    pthread_mutex_unlock(&server->lock);
+    return r;
+}
+
+void unit_give(struct server *server, unsigned unit, bool lost)
+{
+    pthread_mutex_lock(&server->lock);
+    server->units[unit].is_taken = false;
+    for (struct stick_volume *volume = volume_from(server, 0, (int)unit); volume;
+         volume = volume_from(server, volume->number + 1, (int)unit)) {
+        volume->busy = NULL;
+        volume->lost = volume->lost || lost;
+    }
+    pthread_cond_broadcast(&server->changed);
+    pthread_mutex_unlock(&server->lock);
+}
+
 int job_sync(struct job *job, struct usb_stick_result *result, struct error *err)
 {
     struct server *server = job->server;

@@ -3,14 +3,17 @@
  * begins with requests, or to a client that negotiates first (fixed newstyle: nbd-client, qemu,
  * libnbd). Everything that is read from the socket is hostile.
  *
- * The door answers with a thread of its own, one request after the other.
+ * The door has two threads: one takes requests, of which many may be under way, one answers them.
  */
 #ifndef DOORS_NBD_H
 #define DOORS_NBD_H
 
 #include <block/device.h>
 
-enum { NBD_DOOR_REQUEST = 32 << 20 }; /* bytes that one request moves at most */
+enum {
+    NBD_DOOR_REQUEST = 32 << 20, /* bytes that one request moves at most, and all under way */
+    NBD_DOOR_DEPTH = 64,         /* requests under way */
+};
 
 struct nbd_door;
 
@@ -29,7 +32,7 @@ struct nbd_door_options {
 int nbd_door_open(struct block_device *device, int fd, const struct nbd_door_options *options,
                   struct nbd_door **ret_door, struct error *err);
 
-/* The request under way is done, the socket is closed. NULL is fine. Not on the door's thread. */
+/* The requests under way are done, the socket is closed. NULL is fine. Not on the door's thread. */
 void nbd_door_close(struct nbd_door *door);
 
 /* What the door's thread does, on the caller's; fd stays the caller's. */
