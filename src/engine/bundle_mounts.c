@@ -245,6 +245,17 @@ static void put_usb_folder(struct json_writer *writer, const char *target)
     put_mount(writer, "tmpfs", "no-usb-stick", target, options);
 }
 
+/* Folders in which the sockets of rings come and go. */
+static void put_usb_rings(struct json_writer *writer, const struct bundle_facts *facts)
+{
+    for (size_t i = 0; i < facts->effective->usb_blocks_count; i++) {
+        const struct api_usb_block *block = facts->effective->usb_blocks[i];
+        _cleanup_free_ char *place = xasprintf("%s/usb-ring.%zu", facts->bundle, i);
+        if (text_equal(block->via, "ring"))
+            put_bind(writer, place, block->target, true);
+    }
+}
+
 bool bundle_has_subpath(const struct api_mount *mount)
 {
     return text_equal(mount->type, "volume") && mount->volume_options &&
@@ -288,5 +299,6 @@ void bundle_put_mounts(struct json_writer *writer, const struct bundle_context *
     }
     for (size_t i = 0; i < facts->effective->usb_storage_count; i++)
         put_usb_folder(writer, facts->effective->usb_storage[i]->target);
+    put_usb_rings(writer, facts);
     json_writer_array_end(writer);
 }

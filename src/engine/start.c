@@ -143,6 +143,18 @@ static int make_run_folder(const char *path, int *ret_fd, struct error *err)
     return 0;
 }
 
+/* Where the sockets of USB rings come and go: bundle_mounts.c binds them. */
+static int make_ring_folders(const struct api_container_spec *effective, int run_fd,
+                             struct error *err)
+{
+    for (size_t i = 0; i < effective->usb_blocks_count; i++) {
+        _cleanup_free_ char *name = xasprintf("usb-ring.%zu", i);
+        if (text_equal(effective->usb_blocks[i]->via, "ring") && mkdirat(run_fd, name, 0755) < 0)
+            return error_errno(err, errno, "create %s", name);
+    }
+    return 0;
+}
+
 /* A runtime whose monitor was killed may have got as far as its own record before it was killed,
  * too, after everybody looked for what it left. */
 static int forget_earlier_run(const struct container *container, struct error *err)
@@ -202,6 +214,8 @@ static int prepare(struct start_operation *start, struct error *err)
         r = forget_earlier_run(container, err);
     if (r == 0)
         r = make_run_folder(run_path, &run_fd, err);
+    if (r == 0)
+        r = make_ring_folders(container->effective, run_fd, err);
     if (r == 0)
         r = store_snapshot_mount(
             container->engine->store, container->id, container->effective->auto_remove,

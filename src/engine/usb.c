@@ -44,6 +44,7 @@ void stick_unref(struct stick *stick)
     if (--stick->references)
         return;
     place_free_all(stick);
+    usb_given_free_all(stick);
     usb_stick_status_free(stick->status);
     free(stick->error);
     free(stick->url);
@@ -134,6 +135,7 @@ static void adopt(struct usb *usb, const char *name, const struct usb_settings_r
     stick->authorized = record->authorized;
     stick->wanted = record->wanted;
     take_places(stick, record);
+    usb_blocks_adopt(stick, record);
     if (stick_process_adopt(stick, record)) {
         log_info("the stick at %s is taken over with its process", stick->id);
         return;

@@ -108,6 +108,23 @@ static void describe_mounts(const struct stick *stick, struct api_usb_stick *int
     }
 }
 
+static void describe_blocks(const struct stick *stick, struct api_usb_stick *into)
+{
+    for (const struct usb_given *given = stick->given; given; given = given->next) {
+        if (!given->placed)
+            continue;
+        struct api_usb_given *made = xnew(struct api_usb_given);
+        made->container = xstrdup(given->container);
+        made->target = xstrdup(given->target);
+        made->unit = given->unit;
+        made->via = xstrdup(usb_via_names[given->via]);
+        made->read_only = given->read_only;
+        into->blocks =
+            xrealloc(into->blocks, into->blocks_count + 1, sizeof(struct api_usb_given *));
+        into->blocks[into->blocks_count++] = made;
+    }
+}
+
 static void describe_passes(const struct stick *stick, struct api_usb_stick *into)
 {
     for (const struct usb_pass *pass = stick->usb->passes; pass; pass = pass->next) {
@@ -133,6 +150,7 @@ static struct api_usb_stick *describe(const struct stick *stick)
     if (stick->status)
         describe_volumes(stick->status, made);
     describe_mounts(stick, made);
+    describe_blocks(stick, made);
     describe_passes(stick, made);
     return made;
 }

@@ -95,9 +95,8 @@ static void record(struct usb *usb, const char *id)
 static void tell(struct usb *usb, const struct usb_pass *pass, const char *action, const char *why)
 {
     _cleanup_free_ char *whole = xasprintf("device-%s", action);
-    char node[32];
+    const char *node = pass->node;
 
-    snprintf(node, sizeof(node), "/dev/bus/usb/%03u/%03u", pass->bus, pass->device);
     event_usb(usb->engine, whole, pass->port,
               (struct event_attribute[]){
                   {"container", pass->container}, {"node", node}, {"error", why}, {NULL, NULL}});
@@ -238,6 +237,7 @@ static struct usb_pass *make(struct usb *usb, const struct container *container,
 
     *pass = (struct usb_pass){
         .next = usb->passes,
+        .type = 'c',
         .pid = (pid_t)container->record->pid,
         .bus = stick->identity.bus,
         .device = stick->identity.device,
@@ -247,6 +247,7 @@ static struct usb_pass *make(struct usb *usb, const struct container *container,
     };
     snprintf(pass->container, sizeof(pass->container), "%s", container->id);
     snprintf(pass->port, sizeof(pass->port), "%s", stick->identity.port);
+    snprintf(pass->node, sizeof(pass->node), "/dev/bus/usb/%03u/%03u", pass->bus, pass->device);
     usb->passes = pass;
     return pass;
 }
@@ -333,19 +334,32 @@ void usb_devices_ended(struct usb *usb, const struct container *container)
 
 /* --- the specification ------------------------------------------------------------------------ */
 
+static bool wants_nodes(const struct api_container_spec *spec)
+{
+    for (size_t i = 0; i < spec->usb_blocks_count; i++) {
+        if (!text_equal(spec->usb_blocks[i]->via, "ring"))
+            return true;
+    }
+    return false;
+}
+
 int usb_spec_check_engine(const struct engine *engine, const struct api_container_spec *spec,
                           struct error *err)
 {
-    if (!spec->usb_devices_count)
+    const char *option = spec->usb_devices_count ? "--device-usb" : "--usb-block";
+
+    if (!spec->usb_devices_count && !wants_nodes(spec))
         return 0;
     if (engine->rootless)
         return error_set(err, -EOPNOTSUPP,
-                         "--device-usb needs the machine's root: an engine of an ordinary user "
-                         "cannot make nodes of devices");
-    if (!engine->usb->local) {
+                         "%s needs the machine's root: an engine of an ordinary user cannot make "
+                         "nodes of devices",
+                         option);
+    if (spec->usb_devices_count && !engine->usb->local) {
         error_set(err, -EOPNOTSUPP,
                   "--device-usb: this instance does not look at the machine's USB devices");
         return error_hint(err, "it does with a section usb in its cloched.conf(5)");
     }
-    return engine_need_cgroups(engine, "devices (--device-usb)", err);
+    return engine_need_cgroups(
+        engine, spec->usb_devices_count ? "devices (--device-usb)" : "devices (--usb-block)", err);
 }

@@ -86,18 +86,19 @@ static void on_ended(int status, void *data)
 /* An option of `cloche-runtime update` and its value. Owned. */
 static char *option_of(const struct usb_pass *pass, enum step step, const char **ret_name)
 {
-    _cleanup_free_ char *path = xasprintf("/dev/bus/usb/%03u/%03u", pass->bus, pass->device);
+    const char *access = pass->read_only ? "r" : "rw";
 
     if (step == STEP_ADD) {
         *ret_name = "--device-add";
-        return xasprintf("c:%u:%u:%s:rw", pass->major_number, pass->minor_number, path);
+        return xasprintf("%c:%u:%u:%s:%s", pass->type, pass->major_number, pass->minor_number,
+                         pass->node, access);
     }
     if (step == STEP_REMOVE) {
         *ret_name = "--device-remove";
-        return steal_ptr(path);
+        return xstrdup(pass->node);
     }
     *ret_name = "--device-deny";
-    return xasprintf("c %u:%u rw", pass->major_number, pass->minor_number);
+    return xasprintf("%c %u:%u %s", pass->type, pass->major_number, pass->minor_number, access);
 }
 
 static int run(struct passing *passing, enum step step, struct error *err)
@@ -215,6 +216,7 @@ void usb_passes_load(struct usb *usb, const struct container *container)
         struct usb_pass *pass = xnew(struct usb_pass);
         *pass = (struct usb_pass){
             .next = usb->passes,
+            .type = 'c',
             .pid = (pid_t)record->pid,
             .bus = passed->bus,
             .device = passed->device,
@@ -224,6 +226,7 @@ void usb_passes_load(struct usb *usb, const struct container *container)
         };
         snprintf(pass->container, sizeof(pass->container), "%s", container->id);
         snprintf(pass->port, sizeof(pass->port), "%.*s", USB_PORT_MAX - 1, passed->port);
+        snprintf(pass->node, sizeof(pass->node), "/dev/bus/usb/%03u/%03u", pass->bus, pass->device);
         usb->passes = pass;
     }
 }

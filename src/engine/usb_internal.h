@@ -52,6 +52,24 @@ struct usb_place {
     bool failed; /* until something changes it is not tried again */
 };
 
+enum usb_via { USB_VIA_NBD, USB_VIA_CUSE, USB_VIA_RING };
+
+/* A unit as a block device in a container. */
+struct usb_given {
+    struct usb_given *next;
+    char container[CONTAINER_ID_DIGITS + 1];
+    pid_t pid; /* of its first process */
+    char *target;
+    enum usb_via via;
+    uint32_t unit;
+    uint32_t number; /* of cloche-usb; 0: it is not given out yet */
+    uint32_t index;  /* of the kernel's NBD devices */
+    unsigned major_number, minor_number;
+    bool read_only, placed;
+    bool connected; /* the kernel's NBD device is */
+    bool failed;    /* until something changes it is not tried again */
+};
+
 enum pass_state {
     PASS_ADDING,
     PASS_THERE,
@@ -60,9 +78,14 @@ enum pass_state {
     PASS_FAILED,  /* until it is plugged in again, or the container starts again */
 };
 
+enum { USB_NODE_MAX = 256 };
+
 /* A device itself in a container. */
 struct usb_pass {
     struct usb_pass *next;
+    char type; /* of its node: b, c */
+    bool read_only;
+    char node[USB_NODE_MAX]; /* its path */
     char container[CONTAINER_ID_DIGITS + 1];
     pid_t pid; /* of its first process: another one has a /dev of its own */
     char port[USB_PORT_MAX];
@@ -102,6 +125,7 @@ struct stick {
     bool asking, ask_again;          /* for its status */
     struct usb_stick_status *status; /* owned; NULL: not known yet */
     struct usb_place *places;
+    struct usb_given *given;
     struct stick_waiter *waiters; /* for ready, or for its end */
     struct stick_call *calls;     /* format and check under way */
 };
@@ -206,6 +230,40 @@ void stick_unmounted(struct stick *stick, const struct usb_stick_unmounted *even
 /* Whether a running container asks for this stick. */
 bool stick_is_wanted(const struct stick *stick);
 void place_free_all(struct stick *stick);
+
+/* Whether it is the one that is asked for by device and place; NULL: any. */
+bool stick_fits(const struct stick *stick, const char *device, const char *port);
+
+/* --- usb_blocks.c ----------------------------------------------------------------------------- */
+
+/* Gives out what is wanted and is not there yet. */
+void usb_blocks_settle(struct usb *usb);
+/* Whether a running container asks for all of this stick. */
+bool stick_is_wanted_whole(const struct stick *stick);
+/* Takes the stick's devices out of containers. */
+void stick_take_blocks(struct stick *stick);
+void stick_unblocked(struct stick *stick, const struct usb_stick_unblocked *event);
+void usb_blocks_ended(struct usb *usb, const struct container *container);
+int usb_blocks_check(const struct api_container_spec *spec, struct error *err);
+/* For the next daemon, and from an earlier one. *ret_count pointers; owned. */
+struct usb_settings_given **usb_blocks_record(const struct stick *stick, size_t *ret_count);
+void usb_given_free_all(struct stick *stick);
+void usb_blocks_adopt(struct stick *stick, const struct usb_settings_record *record);
+
+/* --- usb_blocks_kernel.c ---------------------------------------------------------------------- */
+
+extern const char *const usb_via_names[];
+/* nbd or cuse, what the kernel has. wanted: NULL, or what it is to be. -EOPNOTSUPP. */
+int usb_via_choose(const char *wanted, enum usb_via *ret, struct error *err);
+/* A device of the kernel's on this connected socket. Does not wait. */
+int usb_nbd_connect(int fd, const struct usb_stick_blocked *blocked, uint32_t *ret_index,
+                    struct error *err);
+void usb_nbd_disconnect(uint32_t index);
+/* A name that no device has, and a descriptor for it. */
+int usb_cuse_open(char *ret_name, size_t size, struct error *err);
+/* MAJOR:MINOR of a file of sysfs. */
+int usb_device_number(const char *path, unsigned *ret_major, unsigned *ret_minor,
+                      struct error *err);
 
 /* --- usb_devices.c ---------------------------------------------------------------------------- */
 

@@ -60,10 +60,15 @@ void place_free_all(struct stick *stick)
 
 /* --- which ------------------------------------------------------------------------------------ */
 
+bool stick_fits(const struct stick *stick, const char *device, const char *port)
+{
+    return (!device || usb_device_fits(device, &stick->identity)) &&
+           (!port || fnmatch(port, stick->url ? stick->url : stick->id, 0) == 0);
+}
+
 static bool fits_stick(const struct api_usb_storage *storage, const struct stick *stick)
 {
-    return (!storage->device || usb_device_fits(storage->device, &stick->identity)) &&
-           (!storage->port || fnmatch(storage->port, stick->url ? stick->url : stick->id, 0) == 0);
+    return stick_fits(stick, storage->device, storage->port);
 }
 
 bool usb_container_runs(const struct container *container)
@@ -84,7 +89,7 @@ bool stick_is_wanted(const struct stick *stick)
                 return true;
         }
     }
-    return false;
+    return stick_is_wanted_whole(stick);
 }
 
 /* The first that has files, and the label that is asked for. */
@@ -380,6 +385,7 @@ void usb_mounts_settle(struct usb *usb)
              usb_container_runs(container) && j < container->effective->usb_storage_count; j++)
             settle_one(usb, container, container->effective->usb_storage[j]);
     }
+    usb_blocks_settle(usb);
 }
 
 /* --- out of it -------------------------------------------------------------------------------- */
@@ -432,6 +438,7 @@ void stick_unmount_all(struct stick *stick)
         take_out(stick, stick->places);
         drop_place(stick, stick->places);
     }
+    stick_take_blocks(stick);
     stick_record(stick);
 }
 
@@ -460,7 +467,8 @@ void usb_container_started(struct container *container)
 {
     struct usb *usb = container->engine->usb;
 
-    if (usb && (container->effective->usb_storage_count || container->effective->usb_devices_count))
+    if (usb && (container->effective->usb_storage_count ||
+                container->effective->usb_devices_count || container->effective->usb_blocks_count))
         stick_settle_all(usb);
 }
 
@@ -468,8 +476,10 @@ void usb_container_ended(struct container *container)
 {
     struct usb *usb = container->engine->usb;
 
-    if (usb)
+    if (usb) {
         usb_devices_ended(usb, container);
+        usb_blocks_ended(usb, container);
+    }
     for (size_t i = 0; usb && i < usb->sticks_count; i++) {
         struct stick *stick = usb->sticks[i];
         struct usb_place *next;
@@ -523,5 +533,5 @@ int usb_spec_check(const struct api_container_spec *spec, struct error *err)
         r = check_storage(spec, i, err);
     for (size_t i = 0; r == 0 && i < spec->usb_devices_count; i++)
         r = check_device(spec->usb_devices[i], err);
-    return r;
+    return r == 0 ? usb_blocks_check(spec, err) : r;
 }

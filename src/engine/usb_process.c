@@ -437,12 +437,16 @@ void stick_record(const struct stick *stick)
     if (!stick->pid)
         return;
     record.mounts = placed_of(stick, &record.mounts_count);
+    record.blocks = usb_blocks_record(stick, &record.blocks_count);
     usb_settings_record_write(&record, &text);
     if (file_replace_at(AT_FDCWD, path, text.data, text.length, 0600, &err) < 0)
         log_failure(LOG_ERROR, &err, "the next daemon will not know the stick at %s", stick->id);
     for (size_t i = 0; i < record.mounts_count; i++)
         usb_settings_placed_free(record.mounts[i]);
     free(record.mounts);
+    for (size_t i = 0; i < record.blocks_count; i++)
+        usb_settings_given_free(record.blocks[i]);
+    free(record.blocks);
 }
 
 bool stick_process_adopt(struct stick *stick, const struct usb_settings_record *record)

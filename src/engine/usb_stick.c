@@ -326,6 +326,8 @@ static void on_event(const struct usb_stick_event *event, void *data)
         stick_ask_status(stick);
     if (event->unmounted)
         stick_unmounted(stick, event->unmounted);
+    if (event->unblocked)
+        stick_unblocked(stick, event->unblocked);
     if (event->failed)
         stick_set_state(stick, stick->state, event->failed->message);
     if (event->progress)

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 
-from harness import BUILD, PROGRAMS
+from harness import BUILD, PROGRAMS, run
 
 PROGRAM = str(PROGRAMS / "cloche-usb")
 MODEL = str(BUILD / "tests/unit/stick")
@@ -218,3 +218,60 @@ def mount_fuse(target, read_only=False):
 
 def unmount(target):
     check(libc.umount2(target.encode(), 2))  # MNT_DETACH
+
+
+# By the daemon.
+
+class Stick:
+    """A stick model with a file system on it."""
+
+    def __init__(self, *arguments, kind="vfat", size=32, files=()):
+        self.image = tempfile.NamedTemporaryFile(prefix="cloche-test-", dir="/var/tmp")
+        os.truncate(self.image.name, size << 20)
+        if kind == "vfat":
+            run("mkfs.vfat", "-n", "SHOP", self.image.name)
+            for name, text in files:
+                run("mcopy", "-i", self.image.name, "-", f"::{name}", input=text)
+        elif kind:
+            run("mkfs.exfat", "-L", "SHOP", self.image.name)
+        self.arguments = arguments
+        self.process = None
+        self.port = 0
+        self.plug_in()
+
+    def plug_in(self):
+        self.process = subprocess.Popen([MODEL, "--port", str(self.port), "--image", self.image.name, *self.arguments],
+                                        stdout=subprocess.PIPE)
+        self.port = int(self.process.stdout.readline())
+        self.process.stdout.close()
+
+    def pull_out(self):
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def url(self):
+        return f"usbip://127.0.0.1:{self.port}/1-1"
+
+    def read(self, name):
+        return run("mtype", "-i", self.image.name, f"::{name}").out
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.pull_out()
+        self.image.close()
+
+
+def attach(instance, stick):
+    return instance.cloche("usb", "attach", stick.url).out.strip()
+
+
+def inspect(instance, name):
+    return json.loads(instance.cloche("usb", "inspect", name).out)[0]
+
+
+def start(instance, images, *options, name="shop"):
+    instance.cloche("load", "-q", "-i", images.small())
+    instance.cloche("run", "-d", "--name", name, *options, "small:1", "sleep", "1000")

@@ -5,56 +5,12 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import tempfile
 import time
 
-from harness import BUILD, Skip, main, run, test, wait_for
+from harness import Skip, main, run, test, wait_for
+from sticks import Stick, attach, inspect, start
 
-MODEL = str(BUILD / "tests/unit/stick")
 PATH = "/media/stick"
-
-
-class Stick:
-    """A stick model with a file system on it."""
-
-    def __init__(self, *arguments, kind="vfat", size=32, files=()):
-        self.image = tempfile.NamedTemporaryFile(prefix="cloche-test-", dir="/var/tmp")
-        os.truncate(self.image.name, size << 20)
-        if kind == "vfat":
-            run("mkfs.vfat", "-n", "SHOP", self.image.name)
-            for name, text in files:
-                run("mcopy", "-i", self.image.name, "-", f"::{name}", input=text)
-        elif kind:
-            run("mkfs.exfat", "-L", "SHOP", self.image.name)
-        self.arguments = arguments
-        self.process = None
-        self.port = 0
-        self.plug_in()
-
-    def plug_in(self):
-        self.process = subprocess.Popen([MODEL, "--port", str(self.port), "--image", self.image.name, *self.arguments],
-                                        stdout=subprocess.PIPE)
-        self.port = int(self.process.stdout.readline())
-        self.process.stdout.close()
-
-    def pull_out(self):
-        self.process.kill()
-        self.process.wait()
-
-    @property
-    def url(self):
-        return f"usbip://127.0.0.1:{self.port}/1-1"
-
-    def read(self, name):
-        return run("mtype", "-i", self.image.name, f"::{name}").out
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.pull_out()
-        self.image.close()
 
 
 def need_fuse():
@@ -62,27 +18,14 @@ def need_fuse():
         raise Skip("no /dev/fuse")
 
 
-def attach(instance, stick):
-    return instance.cloche("usb", "attach", stick.url).out.strip()
-
-
 def sticks(instance):
     return [json.loads(line) for line in instance.cloche("usb", "ls", "--format", "json").lines]
-
-
-def inspect(instance, name):
-    return json.loads(instance.cloche("usb", "inspect", name).out)[0]
 
 
 def processes(instance):
     """Of cloche-usb, of this instance: by their records."""
     return [json.loads(path.read_text())["pid"]
             for path in instance.run_folder.glob("usb/remote*.json")]
-
-
-def start(instance, images, *options, name="shop"):
-    instance.cloche("load", "-q", "-i", images.small())
-    instance.cloche("run", "-d", "--name", name, *options, "small:1", "sleep", "1000")
 
 
 def sh(instance, command, name="shop", **options):

@@ -71,7 +71,7 @@ int spec_add_port(struct api_container_spec *spec, const char *text, struct erro
 /* ---- mounts: spec_mounts.c */
 
 struct mount_options {
-    char **mounts, **storage_opt, **tmpfs, **usb_storage, **volumes, **volumes_from;
+    char **mounts, **storage_opt, **tmpfs, **usb_block, **usb_storage, **volumes, **volumes_from;
     const char *volume_driver;
     bool read_only;
 };
@@ -90,6 +90,8 @@ int spec_add_mount(struct api_container_spec *spec, const char *text, struct err
 
 /* --usb-storage, appended to spec->usb_storage: spec_usb.c */
 int spec_add_usb_storage(struct api_container_spec *spec, const char *text, struct error *err);
+/* --usb-block, the same way. */
+int spec_add_usb_block(struct api_container_spec *spec, const char *text, struct error *err);
 
 /* ---- who looks after it: spec_supervision.c */
 

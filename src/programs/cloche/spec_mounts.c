@@ -40,6 +40,13 @@ const struct option mount_option_table[] = {
         .help = "Mount a file system in memory: /PATH[:OPTIONS]",
     },
     {
+        .name = "usb-block",
+        .kind = OPTION_LIST,
+        .offset = offsetof(struct mount_options, usb_block),
+        .argument = "list",
+        .help = "Give it a USB stick as a block device: /dev/NAME[:ro][:OPTION,...]",
+    },
+    {
         .name = "usb-storage",
         .kind = OPTION_LIST,
         .offset = offsetof(struct mount_options, usb_storage),
@@ -389,6 +396,8 @@ int mounts_build(const struct mount_options *options, struct api_container_spec 
         if (r < 0)
             error_context(err, "invalid argument \"%s\" for \"--mount\" flag", *text);
     }
+    for (char **text = options->usb_block; r >= 0 && text && *text; text++)
+        r = spec_add_usb_block(spec, *text, err);
     for (char **text = options->usb_storage; r >= 0 && text && *text; text++)
         r = spec_add_usb_storage(spec, *text, err);
     if (r < 0)
