@@ -1,13 +1,18 @@
-/* src/usb/doors: limits. */
+/* src/usb/doors: limits, and requests of block doors that are under way together. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <base/clock.h>
+#include <doors/nbd.h>
 
+#include "nbd_protocol.h"
 #include "rate.h"
 
 static void a_rate_makes_those_wait_who_come_later(void **state)
@@ -30,10 +35,67 @@ static void a_rate_makes_those_wait_who_come_later(void **state)
     rate_finish(&rate);
 }
 
+enum { TOGETHER = 16, SECTOR = 512 };
+
+/* A device that answers when it has so many requests, the last one first. */
+struct patient {
+    struct block_device device; /* first */
+    struct block_request *held[TOGETHER];
+    unsigned count;
+};
+
+static void hold(struct block_device *device, struct block_request *request)
+{
+    struct patient *patient = (struct patient *)device;
+    memset(request->data, (int)request->at, SECTOR);
+    patient->held[patient->count++] = request;
+    if (patient->count < TOGETHER)
+        return;
+    while (patient->count > 0) {
+        struct block_request *last = patient->held[--patient->count];
+        last->result = 0;
+        last->done(last);
+    }
+}
+
+static void many_requests_of_nbd_are_under_way_and_done_in_any_order(void **state)
+{
+    static const struct block_device_ops ops = {.submit = hold};
+    struct patient patient = {
+        .device = {.ops = &ops, .whole = &patient.device, .sector_size = SECTOR, .sectors = 64}};
+    const struct nbd_door_options options = {0};
+    const struct timeval patience = {.tv_sec = 20};
+    struct nbd_door *door;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    assert_int_equal(nbd_door_open(&patient.device, pair[1], &options, &door, NULL), 0);
+    for (unsigned i = 0; i < TOGETHER; i++) {
+        uint8_t request[NBD_REQUEST_SIZE] = {0};
+        nbd_put32(request, NBD_REQUEST_MAGIC);
+        nbd_put16(request + 6, NBD_READ);
+        nbd_put64(request + 8, 1000 + i);
+        nbd_put64(request + 16, (uint64_t)i * SECTOR);
+        nbd_put32(request + 24, SECTOR);
+        assert_int_equal(write(pair[0], request, sizeof(request)), sizeof(request));
+    }
+    for (unsigned i = TOGETHER; i-- > 0;) {
+        uint8_t reply[NBD_REPLY_SIZE + SECTOR];
+        assert_int_equal(recv(pair[0], reply, sizeof(reply), MSG_WAITALL), sizeof(reply));
+        assert_int_equal(nbd_get32(reply + 4), 0);
+        assert_int_equal(nbd_get64(reply + 8), 1000 + i);
+        assert_int_equal(reply[NBD_REPLY_SIZE], i);
+        assert_int_equal(reply[sizeof(reply) - 1], i);
+    }
+    close(pair[0]);
+    nbd_door_close(door);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_rate_makes_those_wait_who_come_later),
+        cmocka_unit_test(many_requests_of_nbd_are_under_way_and_done_in_any_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
