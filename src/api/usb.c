@@ -2,6 +2,7 @@
  * usb.*: devices, sticks and who may have them.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include <base/alloc.h>
 #include <engine/usb.h>
@@ -77,25 +78,71 @@ void api_usb_stats(struct rpc_request *request, const struct api_usb_ref *which,
         engine_usb_statistics(api->engine, which->stick, api_done_document, request);
 }
 
+struct stick_request {
+    struct rpc_request *request;
+    struct stick_call *call;
+};
+
 static void on_progress(uint64_t done, uint64_t total, void *data)
 {
-    api_tell_progress(data, NULL, "working", done, total);
+    struct stick_request *asked = data;
+
+    rpc_request_progress(asked->request, done, total, "steps", NULL);
+}
+
+static void on_done(const struct error *err, const void *document, void *data)
+{
+    struct stick_request *asked = data;
+
+    rpc_request_on_cancel(asked->request, NULL, NULL);
+    api_done_document(err, document, asked->request);
+    free(asked);
+}
+
+/* Nobody waits for the answer any more: it is ended, and answers into the void. */
+static void on_unwanted(struct rpc_request *request, void *data)
+{
+    struct stick_request *asked = data;
+
+    engine_usb_cancel(asked->call);
+}
+
+static struct stick_request *asked_new(struct rpc_request *request)
+{
+    struct stick_request *asked = xnew(struct stick_request);
+
+    asked->request = request;
+    return asked;
+}
+
+/* call NULL: asked is gone. */
+static void follow(struct rpc_request *request, struct stick_request *asked,
+                   struct stick_call *call)
+{
+    if (!call)
+        return;
+    asked->call = call;
+    rpc_request_on_cancel(request, on_unwanted, asked);
 }
 
 void api_usb_format(struct rpc_request *request, const struct api_usb_format *how, void *context)
 {
     struct api *api = context;
 
-    if (may_ask(request, api))
-        engine_usb_format(api->engine, how, on_progress, api_done_document, request);
+    if (!may_ask(request, api))
+        return;
+    struct stick_request *asked = asked_new(request);
+    follow(request, asked, engine_usb_format(api->engine, how, on_progress, on_done, asked));
 }
 
 void api_usb_check(struct rpc_request *request, const struct api_usb_check *how, void *context)
 {
     struct api *api = context;
 
-    if (may_ask(request, api))
-        engine_usb_check(api->engine, how, on_progress, api_done_document, request);
+    if (!may_ask(request, api))
+        return;
+    struct stick_request *asked = asked_new(request);
+    follow(request, asked, engine_usb_check(api->engine, how, on_progress, on_done, asked));
 }
 
 void api_usb_policy_list(struct rpc_request *request, const struct api_empty *nothing,

@@ -25,6 +25,20 @@ static bool is_meant(const struct stick *stick, const char *reference)
            (stick->identified && usb_device_fits(reference, &stick->identity));
 }
 
+static int none_found(const struct engine *engine, const char *reference, struct error *err)
+{
+    error_set(err, -ENOENT, "No such USB device: %.128s", reference);
+    if (engine->rootless)
+        error_hint(err, "The engine of an ordinary user does not have the machine's USB devices; "
+                        "it serves remote sticks (usbip://HOST/BUSID)");
+    else if (!engine->usb->local)
+        error_hint(err, "This instance does not look at the machine's USB devices: it does with a "
+                        "section usb in its cloched.conf(5)");
+    else
+        error_hint(err, "See: cloche usb ls --all");
+    return -ENOENT;
+}
+
 static int find(struct engine *engine, const char *reference, struct stick **ret, struct error *err)
 {
     const struct usb *usb = engine->usb;
@@ -40,11 +54,8 @@ static int find(struct engine *engine, const char *reference, struct stick **ret
         }
         found = usb->sticks[i];
     }
-    if (!found) {
-        error_set(err, -ENOENT, "No such USB device: %.128s", reference);
-        error_hint(err, "See: cloche usb ls --all");
-        return -ENOENT;
-    }
+    if (!found)
+        return none_found(engine, reference, err);
     *ret = found;
     return 0;
 }
@@ -435,7 +446,7 @@ static void on_formatted(const struct error *err, const struct usb_stick_result 
     call_finish(call, err, &nothing);
 }
 
-void engine_usb_format(struct engine *engine, const struct api_usb_format *how,
+struct stick_call *engine_usb_format(struct engine *engine, const struct api_usb_format *how,
                        engine_usb_progress progress, engine_image_done done, void *data)
 {
     struct usb_stick_format what = {.kind = how->kind,
@@ -459,10 +470,11 @@ void engine_usb_format(struct engine *engine, const struct api_usb_format *how,
     }
     if (r < 0) {
         done(&err, NULL, data);
-        return;
+        return NULL;
     }
     struct stick_call *call = call_new(stick, progress, done, data);
     call->id = usb_link_request(stick->link, &request, -1, on_formatted, call);
+    return call;
 }
 
 static void on_checked(const struct error *err, const struct usb_stick_result *result, void *data)
@@ -474,7 +486,7 @@ static void on_checked(const struct error *err, const struct usb_stick_result *r
     call_finish(call, err, call->checked);
 }
 
-void engine_usb_check(struct engine *engine, const struct api_usb_check *how,
+struct stick_call *engine_usb_check(struct engine *engine, const struct api_usb_check *how,
                       engine_usb_progress progress, engine_image_done done, void *data)
 {
     struct usb_stick_check what = {
@@ -488,10 +500,20 @@ void engine_usb_check(struct engine *engine, const struct api_usb_check *how,
         r = find_only(stick, &what.volume, &err);
     if (r < 0) {
         done(&err, NULL, data);
-        return;
+        return NULL;
     }
     struct stick_call *call = call_new(stick, progress, done, data);
     call->checked = xnew(struct api_usb_checked);
     call->checked->findings = xnew_array(struct api_usb_finding *, FINDINGS_MAX + 1);
     call->id = usb_link_request(stick->link, &request, -1, on_checked, call);
+    return call;
+}
+
+void engine_usb_cancel(struct stick_call *call)
+{
+    struct usb_stick_cancel what = {.request = call->id};
+    struct usb_stick_request request = {.cancel = &what};
+
+    if (call->stick->link)
+        usb_link_request(call->stick->link, &request, -1, NULL, NULL);
 }

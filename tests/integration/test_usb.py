@@ -287,6 +287,45 @@ def a_stick_is_formatted_and_checked(instance):
         run("fsck.vfat", "-n", stick.image.name)
 
 
+def fill(stick, count):
+    """Folders: a check reads each."""
+    with tempfile.TemporaryDirectory(prefix="cloche-test-", dir="/var/tmp") as folder:
+        names = [os.path.join(folder, str(number)) for number in range(count)]
+        for name in names:
+            os.mkdir(name)
+        run("mcopy", "-i", stick.image.name, "-s", *names, "::")
+
+
+@test
+def a_check_shows_how_far_it_is_and_ctrl_c_ends_it(instance):
+    with Stick("--slow", "50") as stick:
+        fill(stick, 200)
+        name = attach(instance, stick)
+        with instance.terminal("usb", "check", name) as terminal:
+            terminal.expect(r"Checking  \[[#.]{24}\] +\d+%")
+            told = instance.cloche("usb", "check", name, code=1).err  # no terminal
+            assert "busy" in told and "%" not in told, told
+            terminal.send("\x03")
+            assert terminal.wait() == -signal.SIGINT
+        wait_for(lambda: "busy" not in instance.cloche("usb", "format", "--yes", name, code=None).err,
+                 what="the check's end")
+        with instance.terminal("usb", "format", "--yes", "--kind", "fat16", name) as terminal:
+            assert terminal.wait() == 0
+
+
+@test
+def detaching_does_not_wait_for_a_check(instance):
+    with Stick("--slow", "200") as stick:
+        fill(stick, 500)
+        name = attach(instance, stick)
+        with instance.terminal("usb", "check", name) as terminal:
+            terminal.expect(r"\d+%")
+            instance.cloche("usb", "detach", name)
+            terminal.expect("cancelled")
+            assert terminal.wait() == 1
+        assert sticks(instance) == []
+
+
 @test
 def what_cannot_be_had_is_said(instance):
     assert "is wanted" in instance.cloche("usb", "attach", "usbip://127.0.0.1/", code=1).err

@@ -368,6 +368,105 @@ def process_of_damage(talk, path):
     fsck(path, "exfat")
 
 
+def fill(path, kind, count):
+    """A volume whose check takes many reads: folders, and a file in each."""
+    make(path, kind, 256 << 20)
+    with image(path) as process:
+        talk = process.talk()
+        talk.ready()
+        with mounted(talk, path.parent / "fill", volume=1):
+            for number in range(count):
+                (path.parent / f"fill/{number}").mkdir()
+                (path.parent / f"fill/{number}/file").write_bytes(b"x")
+        talk.wait_for("unmounted")
+    return str(path)
+
+
+def steps_of(talk, number):
+    with talk.arrived:
+        told = [event["progress"] for event in talk.events if event.get("progress", {}).get("id") == number]
+    return [(step["done"], step["total"]) for step in told]
+
+
+@test
+def how_far_a_check_is_is_told(scratch):
+    for kind in ("fat32", "exfat"):
+        path = fill(scratch / kind, kind, 60)
+        with stick("--image", path, "--slow", "10") as (_, process):
+            talk = process.talk()
+            talk.ready()
+            number = talk.ask("check", volume=1)
+            assert talk.answer(number) == {"check": {"findings": 0, "left": 0}}
+            steps = steps_of(talk, number)
+            assert len(steps) >= 3 and steps == sorted(steps), steps
+            assert len({total for _, total in steps}) == 1 and all(done <= total for done, total in steps), steps
+            assert steps[0][0] < steps[-1][0], steps
+
+
+@test
+def a_check_that_is_cancelled_ends_at_once_and_another_one_may_begin(scratch):
+    path = fill(scratch / "image", "exfat", 60)
+    with stick("--image", path, "--slow", "50") as (_, process):
+        talk = process.talk()
+        talk.ready()
+        number = talk.ask("check", volume=1, repair=True)
+        talk.wait_for("progress", id=number)
+        refused(errno.ENOENT, talk.call, "cancel", request=number + 1000)
+        talk.call("cancel", request=number)
+        refused(errno.ECANCELED, talk.answer, number)
+        refused(errno.ENOENT, talk.call, "cancel", request=number)
+        (volume,) = talk.call("status")["volumes"]
+        assert volume["kind"] == "exfat" and "busy" not in volume, volume
+        with mounted(talk, scratch / "mount", volume=1):
+            assert len(os.listdir(scratch / "mount")) == 60
+        talk.wait_for("unmounted")
+    fsck(path, "exfat")
+
+
+@test
+def a_format_that_is_cancelled_leaves_no_file_system(scratch):
+    path = make(scratch / "image", "fat32", 1 << 30)
+    with stick("--image", path, "--slow", "50") as (_, process):
+        talk = process.talk()
+        talk.ready()
+        number = talk.ask("format", volume=1, kind="fat32", clusterSize=512)
+        talk.wait_for("progress", id=number)
+        talk.call("cancel", request=number)
+        refused(errno.ECANCELED, talk.answer, number)
+        (volume,) = talk.call("status")["volumes"]
+        assert volume["kind"] == "unknown", volume
+        talk.call("format", volume=1, kind="exfat")
+    fsck(path, "exfat")
+
+
+@test
+def the_end_does_not_wait_for_a_check(scratch):
+    path = fill(scratch / "image", "exfat", 60)
+    with stick("--image", path, "--slow", "100") as (_, process):
+        talk = process.talk()
+        talk.ready()
+        number = talk.ask("check", volume=1)
+        talk.wait_for("progress", id=number)
+        end = talk.ask("end")
+        refused(errno.ECANCELED, talk.answer, number)
+        talk.answer(end)
+        assert process.wait() == ENDED
+
+
+@test
+def a_stick_that_answers_no_command_is_given_up_before_a_slow_write(scratch):
+    path = make(scratch / "image", "fat32", 1 << 30)
+    with stick("--image", path, "mute-csw@30+") as (_, other):
+        slow = other.talk()
+        slow.ready()
+        number = slow.ask("format", volume=1, kind="fat32", clusterSize=512)
+        slow.wait_for("progress", id=number)
+        with stick("mute") as (_, process):
+            (unit,) = process.talk().ready(timeout=120)["units"]
+            assert unit["state"] == "failed" and "no answer" in unit["error"], unit
+        assert number not in slow.answers, "commands have the same time now and then"
+
+
 @test
 def a_whole_medium_is_formatted_whatever_partitions_it_had(scratch):
     path = make_mbr(scratch / "image", 64 << 20, (0x0C, 2048, 32768), (7, 34816, 65536))

@@ -58,6 +58,7 @@
     X(WRITE_PROTECT, "write-protect")       /* 7/27/00, though MODE SENSE says it is not */        \
     /* From the beginning. */                                                                      \
     X(NO_MEDIUM, "no-medium")                                                                      \
+    X(MUTE, "mute")                   /* answers no command at all */                              \
     X(ATTENTION, "unit-attention")    /* 6/29/00 to the first command */                           \
     X(BECOMES_READY, "becomes-ready") /* 2/04/01 five times */                                     \
     X(NEEDS_START, "needs-start")     /* 2/04/02 until START STOP UNIT */                          \
@@ -106,6 +107,7 @@ struct stick_options {
     unsigned version; /* of INQUIRY; 0: 6 (SPC-4) */
     bool is_volatile; /* what was not flushed stays in memory, see stick_lose_power() */
     unsigned chance;  /* the seed of what is lost */
+    unsigned slow_ms; /* that each READ and WRITE takes */
 };
 
 struct stick;

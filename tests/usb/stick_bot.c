@@ -121,6 +121,7 @@ static struct result take_cbw(struct stick *stick, const uint8_t *data, uint32_t
         return (struct result){.status = -EPIPE};
     }
     memcpy(stick->cbw, data, CBW_SIZE);
+    stick->mute |= stick->faults[STICK_MUTE].active;
     stick->counts.commands++;
     stick->unit = data[13];
     stick->host_length = get_le32(data + 8);

@@ -19,6 +19,7 @@ static const char usage[] =
     "  --sector-size N 512 to 4096\n"
     "  --units N       1 to 16\n"
     "  --volatile SEED what was not flushed is lost, by chance, when the client goes\n"
+    "  --slow MS       that each READ and WRITE takes\n"
     "  --read-only, --fixed, --uncached\n"
     "FAULT: NAME, NAME@N (with the N-th READ or WRITE), NAME@N+ (and all that follow)\n";
 
@@ -28,7 +29,8 @@ static const struct option long_options[] = {
     {"pretend", required_argument, NULL, 'P'},  {"units", required_argument, NULL, 'u'},
     {"volatile", required_argument, NULL, 'v'}, {"read-only", no_argument, NULL, 'r'},
     {"fixed", no_argument, NULL, 'f'},          {"uncached", no_argument, NULL, 'c'},
-    {"help", no_argument, NULL, 'h'},           {0},
+    {"help", no_argument, NULL, 'h'},           {"slow", required_argument, NULL, 'S'},
+    {0},
 };
 
 static int help(int code)
@@ -72,6 +74,9 @@ int main(int argc, char **argv)
             break;
         case 'P':
             options.pretended = number;
+            break;
+        case 'S':
+            options.slow_ms = (unsigned)number;
             break;
         case 'z':
             options.sector_size = (uint32_t)number;

@@ -1,5 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../../src/usb/device/wire.h"
 #include "stick_internal.h"
@@ -208,6 +209,8 @@ static void move(struct stick *stick, struct unit *unit, bool write, uint64_t se
         fail(stick, unit, 7, 0x27, 0);
         return;
     }
+    if (stick->options.slow_ms)
+        usleep(stick->options.slow_ms * 1000);
     medium_fault(stick, unit);
     if (stick->status != 0)
         return;

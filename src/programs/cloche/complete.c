@@ -54,6 +54,67 @@ static void offer_sticks(struct completion *completion)
         offer(completion, list->sticks[i]->id, list->sticks[i]->model);
 }
 
+/* What a rule, or a container, names a device by. */
+static void offer_of_device(struct completion *completion, enum complete which,
+                            const struct api_usb_stick *device)
+{
+    _cleanup_free_ char *both =
+        device->vendor && device->product ? xasprintf("%s:%s", device->vendor, device->product)
+                                          : NULL;
+    const char *word = which == COMPLETE_USB_DEVICES    ? both
+                       : which == COMPLETE_USB_VENDORS  ? device->vendor
+                       : which == COMPLETE_USB_PRODUCTS ? device->product
+                       : which == COMPLETE_USB_SERIALS  ? device->serial
+                                                        : device->id;
+
+    if (!text_empty(word))
+        offer(completion, word, device->model);
+}
+
+static void offer_devices(struct completion *completion, enum complete which)
+{
+    _cleanup_api_usb_sticks_ struct api_usb_sticks *list = NULL;
+    const struct api_usb_list params = {.all = true, .has_all = true};
+
+    if (!cli_connect_running(completion->cli) ||
+        cli_call(completion->cli, "usb.list", &params, &list, NULL) < 0)
+        return;
+    for (size_t i = 0; i < list->sticks_count; i++)
+        offer_of_device(completion, which, list->sticks[i]);
+}
+
+static void offer_rules(struct completion *completion)
+{
+    _cleanup_api_usb_policy_ struct api_usb_policy *policy = NULL;
+    const struct api_empty params = {0};
+
+    if (!cli_connect_running(completion->cli) ||
+        cli_call(completion->cli, "usb.policyList", &params, &policy, NULL) < 0)
+        return;
+    for (size_t i = 0; i < policy->rules_count; i++) {
+        const struct api_usb_numbered_rule *rule = policy->rules[i];
+        _cleanup_free_ char *id = rule->has_id ? xasprintf("%lld", (long long)rule->id) : NULL;
+        if (id)
+            offer(completion, id, rule->rule->action);
+    }
+}
+
+/* usb policy ls|add ACTION|rm ID [ID...] */
+static void offer_policy(struct completion *completion, const char *verb, int operands)
+{
+    if (operands == 0) {
+        offer(completion, "ls", "List the rules");
+        offer(completion, "add", "Add a rule");
+        offer(completion, "rm", "Remove rules that were added");
+    } else if (text_equal(verb, "add") && operands == 1) {
+        offer(completion, "allow", "Cloche may serve it when it is a stick");
+        offer(completion, "kernel", "The kernel's drivers may have it");
+        offer(completion, "deny", "Nobody gets it");
+    } else if (text_equal(verb, "rm")) {
+        offer_rules(completion);
+    }
+}
+
 /* Never starts a daemon: a key must not do that. */
 static void offer_containers(struct completion *completion, enum complete which)
 {
@@ -142,6 +203,13 @@ static void offer_values(struct completion *completion, enum complete what,
     case COMPLETE_STICKS:
         offer_sticks(completion);
         break;
+    case COMPLETE_USB_DEVICES:
+    case COMPLETE_USB_VENDORS:
+    case COMPLETE_USB_PRODUCTS:
+    case COMPLETE_USB_SERIALS:
+    case COMPLETE_USB_PORTS:
+        offer_devices(completion, what);
+        break;
     case COMPLETE_IMAGES:
         offer_images(completion);
         break;
@@ -161,7 +229,8 @@ static void offer_values(struct completion *completion, enum complete what,
     case COMPLETE_METHODS:
     case COMPLETE_METHOD_CALL:
     case COMPLETE_SUBSCRIBE:
-        break; /* depends on the words before: see offer_call() */
+    case COMPLETE_USB_POLICY:
+        break; /* depends on the words before: see complete_command_line() */
     case COMPLETE_CHOICES:
     case COMPLETE_EXAMPLES:
         for (; choices && *choices; choices++)
@@ -266,6 +335,8 @@ static void complete_command_line(struct completion *completion, const struct co
     else if (many && command->complete >= COMPLETE_METHODS &&
              command->complete <= COMPLETE_SUBSCRIBE)
         offer_call(completion, command->complete, socket, first);
+    else if (command->complete == COMPLETE_USB_POLICY)
+        offer_policy(completion, first, operands);
     else if (many)
         offer_values(completion, command->complete, NULL);
 }

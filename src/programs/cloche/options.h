@@ -31,7 +31,13 @@ enum complete {
     COMPLETE_IMAGES,
     COMPLETE_NETWORKS,
     COMPLETE_VOLUMES,
-    COMPLETE_STICKS,  /* USB sticks */
+    COMPLETE_STICKS,      /* USB sticks */
+    COMPLETE_USB_DEVICES, /* any, as VENDOR:PRODUCT */
+    COMPLETE_USB_VENDORS, /* of the devices that there are, as the next ones */
+    COMPLETE_USB_PRODUCTS,
+    COMPLETE_USB_SERIALS,
+    COMPLETE_USB_PORTS,
+    COMPLETE_USB_POLICY, /* the words of usb policy */
     COMPLETE_OBJECTS, /* containers and images */
     COMPLETE_COMMANDS,
     COMPLETE_METHODS,     /* of the management socket */

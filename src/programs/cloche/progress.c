@@ -4,10 +4,14 @@
 
 #include <base/alloc.h>
 #include <base/text.h>
+#include <schema/rpc.h>
 
 #include "progress.h"
 
-enum { PATIENCE_SECONDS_10TH = 3 }; /* what is done by then needs no line */
+enum {
+    PATIENCE_SECONDS_10TH = 3, /* what is done by then needs no line */
+    BAR_WIDTH = 24,
+};
 
 void progress_start(struct progress *progress, const char *what, int fd, bool quiet)
 {
@@ -29,6 +33,27 @@ static double seconds_since(const struct timespec *started)
     return (double)(now.tv_sec - started->tv_sec) + (double)(now.tv_nsec - started->tv_nsec) / 1e9;
 }
 
+void progress_take(const struct rpc_progress *told, void *context)
+{
+    struct progress *progress = context;
+
+    progress->steps_done = told->done;
+    progress->steps = told->has_total && told->done <= told->total ? told->total : 0;
+}
+
+/* "  [######........]  42%", or nothing. */
+static void show_bar(const struct progress *progress)
+{
+    if (!progress->steps)
+        return;
+    double part = (double)progress->steps_done / (double)progress->steps;
+    int full = (int)(part * BAR_WIDTH);
+    fputs("  [", stderr);
+    for (int i = 0; i < BAR_WIDTH; i++)
+        fputc(i < full ? '#' : '.', stderr);
+    fprintf(stderr, "] %3d%%", (int)(part * 100));
+}
+
 void progress_tick(void *context)
 {
     static const char *const turns[] = {"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"};
@@ -42,9 +67,11 @@ void progress_tick(void *context)
     off_t position = progress->fd >= 0 ? lseek(progress->fd, 0, SEEK_CUR) : 0;
     _cleanup_free_ char *done = position > 0 ? text_from_size((uint64_t)position) : NULL;
     _cleanup_free_ char *total = progress->total ? text_from_size(progress->total) : NULL;
-    fprintf(stderr, "\r\033[K%s %s%s%s%s%s  %.1fs", turns[progress->turns++ % ARRAY_SIZE(turns)],
+    fprintf(stderr, "\r\033[K%s %s%s%s%s%s", turns[progress->turns++ % ARRAY_SIZE(turns)],
             progress->what, done ? "  " : "", done ? done : "", done && total ? "/" : "",
-            done && total ? total : "", seconds);
+            done && total ? total : "");
+    show_bar(progress);
+    fprintf(stderr, "  %.1fs", seconds);
     fflush(stderr);
     progress->shown = true;
 }

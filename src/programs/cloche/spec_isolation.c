@@ -86,6 +86,7 @@ const struct option isolation_option_table[] = {
         .offset = offsetof(struct isolation_options, usb_devices),
         .argument = "list",
         .help = "Give it a USB device whenever that is plugged in: VENDOR:PRODUCT[:SERIAL]",
+        .complete = COMPLETE_USB_DEVICES,
     },
     {
         .name = "disable-content-trust",

@@ -51,6 +51,7 @@ static const struct option policy_table[] = {
         .offset = offsetof(struct policy_options, port),
         .argument = "pattern",
         .help = "add: where it is plugged in, as in \"1-4.*\"; \"usbip:*\" for remote ones",
+        .complete = COMPLETE_USB_PORTS,
     },
     {
         .name = "product",
@@ -58,6 +59,7 @@ static const struct option policy_table[] = {
         .offset = offsetof(struct policy_options, product),
         .argument = "hex",
         .help = "add: its product, in four digits",
+        .complete = COMPLETE_USB_PRODUCTS,
     },
     {
         .name = "serial",
@@ -65,6 +67,7 @@ static const struct option policy_table[] = {
         .offset = offsetof(struct policy_options, serial),
         .argument = "pattern",
         .help = "add: its serial number",
+        .complete = COMPLETE_USB_SERIALS,
     },
     {
         .name = "storage-only",
@@ -78,6 +81,7 @@ static const struct option policy_table[] = {
         .offset = offsetof(struct policy_options, vendor),
         .argument = "hex",
         .help = "add: its vendor, in four digits",
+        .complete = COMPLETE_USB_VENDORS,
     },
     {.name = NULL},
 };
@@ -209,5 +213,6 @@ const struct command usb_policy_command = {
     .values_size = sizeof(struct policy_options),
     .minimum_operands = 1,
     .maximum_operands = -1,
+    .complete = COMPLETE_USB_POLICY,
     .run = run,
 };

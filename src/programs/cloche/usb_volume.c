@@ -7,6 +7,7 @@
 
 #include <base/alloc.h>
 #include <base/text.h>
+#include <rpc/client.h>
 #include <schema/management.h>
 
 #include "cli.h"
@@ -16,6 +17,23 @@
 #include "usb.h"
 
 static const char *const kinds[] = {"fat12", "fat16", "fat32", "exfat", NULL};
+
+/* The daemon ends what nobody waits for: whoever interrupts this program cancels it. */
+static int call_shown(struct cli *cli, const char *what, bool quiet, const char *method,
+                      const void *params, void *ret_result, struct error *err)
+{
+    struct progress progress;
+
+    progress_start(&progress, what, -1, quiet);
+    if (progress.what)
+        rpc_client_on_progress(cli->client, progress_take, &progress);
+    int r =
+        cli_call_with_fd(cli, method, params, ret_result, -1, progress_tick, &progress, err);
+    if (cli->client)
+        rpc_client_on_progress(cli->client, NULL, NULL);
+    progress_end(&progress);
+    return r;
+}
 
 /* ---- format */
 
@@ -108,16 +126,13 @@ static int run_format(struct cli *cli, const void *values, char *const *operands
         .has_cluster_size = options->cluster.set,
     };
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct progress progress;
     bool go;
 
     if (cli_connect(cli, &err) < 0 || confirm(operands[0], options->yes, &go, &err) < 0)
         return cli_fail(&err);
     if (!go)
         return EXIT_DONE;
-    progress_start(&progress, "Formatting", -1, options->quiet);
-    int r = cli_call_with_fd(cli, "usb.format", &params, NULL, -1, progress_tick, &progress, &err);
-    progress_end(&progress);
+    int r = call_shown(cli, "Formatting", options->quiet, "usb.format", &params, NULL, &err);
     return r < 0 ? cli_fail(&err) : EXIT_DONE;
 }
 
@@ -213,14 +228,11 @@ static int run_check(struct cli *cli, const void *values, char *const *operands)
     };
     _cleanup_api_usb_checked_ struct api_usb_checked *checked = NULL;
     _cleanup_error_ struct error err = ERROR_INIT;
-    struct progress progress;
 
     if (cli_connect(cli, &err) < 0)
         return cli_fail(&err);
-    progress_start(&progress, "Checking", -1, options->quiet);
-    int r =
-        cli_call_with_fd(cli, "usb.check", &params, &checked, -1, progress_tick, &progress, &err);
-    progress_end(&progress);
+    int r = call_shown(cli, options->repair ? "Repairing" : "Checking", options->quiet,
+                       "usb.check", &params, &checked, &err);
     if (r < 0 || (r = print_checked(options, checked, &err)) < 0)
         return cli_fail(&err);
     return checked->left ? EXIT_FAILED : EXIT_DONE;

@@ -212,6 +212,7 @@ static void moved(struct unit *unit, const struct usb_command *command)
         return;
     }
     unit->progress += unit->moving;
+    unit->has_moved = true;
     unit->tries = unit->attentions = 0;
     unit->patience_end = 0;
     unit->unflushed |= request->operation == BLOCK_WRITE && unit->facts.caching;

@@ -64,6 +64,7 @@ struct unit {
     unsigned tries, attentions;
     unsigned changes; /* of the medium, since it was ready */
     bool wants_start, ejected;
+    bool has_moved; /* something of this medium was read or written */
 
     /* What it said. */
     uint8_t version;

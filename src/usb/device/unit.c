@@ -11,7 +11,17 @@
 #include <base/clock.h>
 
 enum { SPC_3 = 5, NEVER = -1 };
-enum { STEP_MS = 10000 }; /* for commands that move next to nothing */
+/* For commands that move next to nothing, and the first that read of a medium; and for INQUIRY, which no medium is needed for (SPC-4,
+ * 6.4): its last try has as long as the others, for a device that is slow to begin with. */
+enum { STEP_MS = 5000, INQUIRY_MS = 2000 };
+
+static uint32_t patience_of(const struct unit *unit)
+{
+    bool first = unit->step == STEP_INQUIRY && unit->tries + 1 < TRIES;
+    if (unit->eject || (unit->first && (unit->has_moved || unit->first->operation != BLOCK_READ)))
+        return UINT32_MAX;
+    return unit->facts.state != USB_UNIT_READY && first ? INQUIRY_MS : STEP_MS;
+}
 
 static void tell(struct unit *unit)
 {
@@ -240,6 +250,7 @@ static void become_ready(struct unit *unit)
     if (unit->limits.unmap == 0)
         unit->provisioning.unmap = false;
     facts->discards &= unit->provisioning.unmap || unit->provisioning.write_same;
+    unit->has_moved = false;
     unit->disk = disk_create(unit, &err);
     if (unit->disk)
         set_state(unit, USB_UNIT_READY, "");
@@ -333,9 +344,12 @@ static void step_done(struct unit *unit, const struct usb_command *command, enum
         medium_changed(unit);
         break;
     case VERDICT_LOST:
-    case VERDICT_LATE:
         if (++unit->tries >= TRIES)
-            step_failed(unit, verdict == VERDICT_LATE ? "no answer" : "the answer is lost");
+            step_failed(unit, "the answer is lost");
+        break;
+    case VERDICT_LATE:
+        if (++unit->tries >= (steps[unit->step].needed ? TRIES : 1))
+            step_failed(unit, "no answer");
         break;
     case VERDICT_START:
         unit->wants_start = true;
@@ -415,8 +429,9 @@ enum work unit_word(struct unit *unit, struct usb_command *command, int64_t now)
         command->timeout_ms *= FLUSH_FACTOR;
         return WORK_START;
     }
-    if (!unit->first && !unit->eject && command->timeout_ms > STEP_MS)
-        command->timeout_ms = STEP_MS;
+    uint32_t patience = patience_of(unit);
+    if (command->timeout_ms > patience)
+        command->timeout_ms = patience;
     if (state != USB_UNIT_READY) {
         memset(unit->stick->answer, 0, ANSWER_SIZE);
         steps[unit->step].word(command, unit->stick->answer);

@@ -18,6 +18,7 @@
 
 #include "exfat_layout.h"
 #include "exfat_set.h"
+#include "steps.h"
 #include "utf16.h"
 
 enum {
@@ -50,6 +51,7 @@ struct checking {
     struct exfat_layout layout;
     uint8_t *marks; /* a bit a cluster */
     uint64_t marked;
+    struct steps steps; /* clusters: of the folders, then of the bitmap */
     struct chain bitmap;
     uint64_t bitmap_size;
     bool has_upcase;
@@ -83,8 +85,6 @@ static void mark(struct checking *check, uint32_t cluster)
     uint32_t bit = cluster - EXFAT_FIRST_CLUSTER;
     check->marks[bit / 8] |= (uint8_t)(1 << bit % 8);
     check->marked++;
-    if (check->options.progress && check->marked % 4096 == 0)
-        check->options.progress(check->marked, check->layout.clusters, check->options.data);
 }
 
 /* The next cluster; 0: the chain is at its end, or what follows is none. */
@@ -107,7 +107,8 @@ static int mark_chain(struct checking *check, uint32_t first, bool contiguous, u
     int r = 0;
     while (r == 0 && sound < wanted && cluster && !is_marked(check, cluster)) {
         mark(check, cluster);
-        if (++sound < wanted)
+        r = steps_take(&check->steps, 1, err);
+        if (++sound < wanted && r == 0)
             r = follow(check, contiguous, cluster, &cluster, err);
     }
     *ret_sound = sound;
@@ -353,6 +354,9 @@ static int check_folder(struct checking *check, const struct folder *folder, str
     struct walk walk = walk_of(check, &folder->chain);
     int r;
     while ((r = next_entry(&walk, &entries->offsets[0], err)) == 1) {
+        r = steps_take(&check->steps, 0, err);
+        if (r < 0)
+            break;
         r = medium_read(check->medium, entries->offsets[0], entries->data, EXFAT_ENTRY, err);
         if (r < 0 || entries->data[0] == EXFAT_END_OF_FOLDER)
             break;
@@ -445,7 +449,10 @@ static int check_bitmap(struct checking *check, struct error *err)
         count = check->layout.clusters - from;
         count = count < room ? count : room;
         count = count < BITS_AT_ONCE ? count : BITS_AT_ONCE;
-        r = check_bits(check, exfat_offset(&check->layout, cluster) + at, from, count, &found, err);
+        r = steps_take(&check->steps, count, err);
+        if (r == 0)
+            r = check_bits(check, exfat_offset(&check->layout, cluster) + at, from, count, &found,
+                           err);
         at += count / 8;
         if (r == 0 && at == size) {
             r = follow(check, false, cluster, &cluster, err);
@@ -521,9 +528,16 @@ int exfat_check(struct medium *medium, const struct check_options *options, volu
         return error_set(err, -EFBIG, "more clusters than are looked at: %u",
                          check.layout.clusters);
     check.marks = xcalloc((size_t)check.layout.clusters / 8 + 1, 1);
+    check.steps = (struct steps){
+        .progress = options->progress,
+        .data = options->data,
+        .total = (uint64_t)check.layout.clusters * 2,
+    };
     r = check_boot(&check, err);
     if (r == 0)
         r = check_folders(&check, err);
+    if (r == 0)
+        r = steps_reach(&check.steps, check.layout.clusters, err);
     if (r == 0)
         r = check_bitmap(&check, err);
     if (r == 0)

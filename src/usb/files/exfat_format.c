@@ -16,6 +16,7 @@
 #include "exfat_layout.h"
 #include "exfat_set.h"
 #include "exfat_upcase.h"
+#include "steps.h"
 #include "utf16.h"
 
 enum {
@@ -25,11 +26,13 @@ enum {
     SMALL = 64 << 20,
     CLUSTER_MOST = 32 << 20,
     SECTORS_OF_UPDATE = 64,
+    ZEROED_AT_ONCE = 1 << 20, /* bytes: what is cancelled ends soon */
     LABEL_UNITS = 11,
 };
 
 struct formatting {
     struct medium *medium;
+    struct steps steps; /* bytes that are zeroed */
     struct exfat_layout layout;
     uint8_t *upcase;
     size_t upcase_size;
@@ -137,6 +140,18 @@ static int write_bytes(struct formatting *work, uint64_t offset, const uint8_t *
     return r;
 }
 
+static int zero(struct formatting *work, uint64_t offset, uint64_t size, struct error *err)
+{
+    int r = 0;
+    for (uint64_t done = 0, part; r == 0 && done < size; done += part) {
+        part = size - done < ZEROED_AT_ONCE ? size - done : ZEROED_AT_ONCE;
+        r = medium_zero_content(work->medium, offset + done, part, err);
+        if (r == 0)
+            r = steps_take(&work->steps, part, err);
+    }
+    return r;
+}
+
 /* A chain of clusters that follow one another, in the table; entries 0 and 1 are the media's
  * (4.1.1). */
 static int write_fat(struct formatting *work, struct error *err)
@@ -151,7 +166,7 @@ static int write_fat(struct formatting *work, struct error *err)
                     cluster == layout->root - 1 || cluster == layout->root;
         put_le32(words + (size_t)cluster * 4, last ? EXFAT_END : cluster + 1);
     }
-    int r = medium_zero_content(work->medium, layout->fat, layout->fat_size, err);
+    int r = zero(work, layout->fat, layout->fat_size, err);
     if (r == 0)
         r = write_bytes(work, layout->fat, words, (size_t)count * 4, err);
     free(words);
@@ -167,7 +182,7 @@ static int write_bitmap(struct formatting *work, struct error *err)
     uint8_t *bits = xcalloc(1, size);
     for (uint32_t i = 0; i < used; i++)
         bits[i / 8] |= (uint8_t)(1 << i % 8);
-    int r = medium_zero_content(work->medium, offset,
+    int r = zero(work, offset,
                                 (uint64_t)work->bitmap_clusters << layout->cluster_shift, err);
     if (r == 0)
         r = write_bytes(work, offset, bits, size, err);
@@ -179,7 +194,7 @@ static int write_upcase(struct formatting *work, struct error *err)
 {
     const struct exfat_layout *layout = &work->layout;
     uint64_t offset = exfat_offset(layout, EXFAT_FIRST_CLUSTER + work->bitmap_clusters);
-    int r = medium_zero_content(work->medium, offset,
+    int r = zero(work, offset,
                                 (uint64_t)work->upcase_clusters << layout->cluster_shift, err);
     return r == 0 ? write_bytes(work, offset, work->upcase, work->upcase_size, err) : r;
 }
@@ -202,16 +217,20 @@ static int write_root(struct formatting *work, struct error *err)
     put_le32(upcase + 4, exfat_upcase_sum(work->upcase, work->upcase_size));
     put_le32(upcase + 20, EXFAT_FIRST_CLUSTER + work->bitmap_clusters);
     put_le64(upcase + 24, work->upcase_size);
-    int r = medium_zero_content(work->medium, offset, layout->cluster_size, err);
+    int r = zero(work, offset, layout->cluster_size, err);
     return r == 0 ? write_bytes(work, offset, entries, sizeof(entries), err) : r;
+}
+
+static uint64_t boots_of(const struct exfat_layout *layout)
+{
+    return (uint64_t)2 * EXFAT_BOOT_SECTORS * layout->sector_size;
 }
 
 /* What was there before is no volume any more, of any kind: neither its first sectors nor the
  * backup of FAT32. */
 static int wipe(struct formatting *work, struct error *err)
 {
-    int r = medium_zero_content(work->medium, 0,
-                                (uint64_t)2 * EXFAT_BOOT_SECTORS * work->layout.sector_size, err);
+    int r = zero(work, 0, boots_of(&work->layout), err);
     return r == 0 ? medium_sync(work->medium, err) : r;
 }
 
@@ -227,6 +246,9 @@ static int write_boot(struct formatting *work, struct error *err)
 
 static int format(struct formatting *work, struct error *err)
 {
+    uint32_t clusters = work->bitmap_clusters + work->upcase_clusters + 1; /* of the root folder */
+    work->steps.total = boots_of(&work->layout) + work->layout.fat_size +
+                        ((uint64_t)clusters << work->layout.cluster_shift);
     int r = wipe(work, err);
     if (r == 0)
         r = write_fat(work, err);
@@ -243,7 +265,10 @@ static int format(struct formatting *work, struct error *err)
 
 int exfat_format(struct medium *medium, const struct format_options *options, struct error *err)
 {
-    struct formatting work = {.medium = medium};
+    struct formatting work = {
+        .medium = medium,
+        .steps = {.progress = options->progress, .data = options->data},
+    };
     int length = options->label ? utf16_from_utf8(options->label, work.label, LABEL_UNITS) : 0;
     if (length < 0)
         return error_set(err, -EINVAL, "no label of an exFAT volume: at most %d letters",

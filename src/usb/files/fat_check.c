@@ -21,7 +21,6 @@
 enum {
     CLEAN_16 = 0xC000, /* entry 1: it was unmounted, and no error was met */
     CLEAN_32 = 0x0C000000,
-    PROGRESS_STEP = 4096,
 };
 
 static void tell(struct fat_checking *check, bool repaired, const char *format, va_list args)
@@ -75,9 +74,6 @@ static void mark(struct fat_checking *check, uint32_t cluster)
 {
     uint32_t bit = cluster - FAT_FIRST;
     check->marks[bit / 8] |= (uint8_t)(1 << bit % 8);
-    check->marked++;
-    if (check->options.progress && check->marked % PROGRESS_STEP == 0)
-        check->options.progress(check->marked, check->volume.layout.clusters, check->options.data);
 }
 
 int fat_mark_chain(struct fat_checking *check, uint32_t first, uint32_t wanted,
@@ -89,7 +85,9 @@ int fat_mark_chain(struct fat_checking *check, uint32_t first, uint32_t wanted,
     while (ret->sound < wanted && fat_is_cluster(layout, cluster) &&
            !fat_is_marked(check, cluster)) {
         uint32_t value = 0;
-        int r = fat_table_raw(fat_medium(&check->volume), layout, cluster, &value, err);
+        int r = steps_take(&check->steps, 1, err);
+        if (r == 0)
+            r = fat_table_raw(fat_medium(&check->volume), layout, cluster, &value, err);
         if (r != 0) {
             runs_finish(&ret->runs);
             return r;
@@ -221,16 +219,33 @@ static int check_marks(struct fat_checking *check, struct error *err)
     return fat_repair_end(check, r);
 }
 
-static int check_all(struct fat_checking *check, struct error *err)
+/* Parts that look at every cluster: tables, folders, lost chains, the number of free ones. */
+static int check_parts(struct fat_checking *check, struct error *err)
 {
-    check->marks = xcalloc((size_t)check->volume.layout.clusters / 8 + 1, 1);
+    uint64_t part = check->volume.layout.clusters;
+    check->steps = (struct steps){
+        .progress = check->options.progress,
+        .data = check->options.data,
+        .total = part * 4,
+    };
     int r = fat_check_tables(check, err);
+    if (r == 0)
+        r = steps_reach(&check->steps, part, err);
     if (r == 0)
         r = fat_check_folders(check, err);
     if (r == 0)
+        r = steps_reach(&check->steps, part * 2, err);
+    if (r == 0)
         r = fat_check_lost(check, err);
     if (r == 0)
-        r = fat_check_info(check, err);
+        r = steps_reach(&check->steps, part * 3, err);
+    return r == 0 ? fat_check_info(check, err) : r;
+}
+
+static int check_all(struct fat_checking *check, struct error *err)
+{
+    check->marks = xcalloc((size_t)check->volume.layout.clusters / 8 + 1, 1);
+    int r = check_parts(check, err);
     if (r == 0)
         r = check_marks(check, err);
     if (r == 0 && check->options.repair)

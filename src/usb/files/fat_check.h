@@ -6,6 +6,7 @@
 #include <files/tools.h>
 
 #include "fat.h"
+#include "steps.h"
 
 int fat_check(struct medium *medium, const struct check_options *options, volume_finding found,
               void *data, struct error *err);
@@ -21,9 +22,9 @@ struct fat_checking {
     struct fat_volume volume; /* not mounted: for what reads and writes by layout and code page */
     struct check_options options;
     volume_finding found;
-    void *data;
+    void *data; /* of found */
     uint8_t *marks; /* a bit a cluster: something leads to it */
-    uint64_t marked;
+    struct steps steps; /* clusters, once for each part that looks at all of them */
     int left; /* findings that were not repaired */
 
     struct lost_chain *lost; /* owned: to become files */

@@ -438,6 +438,9 @@ static int check_slots(struct walk *walk, struct item *item, struct error *err)
     uint8_t raw[FAT_ENTRY];
     int r = 0;
     for (; r == 0 && slot_at(walk, slot, &item->offset); slot++) {
+        r = steps_take(&walk->check->steps, 0, err);
+        if (r != 0)
+            break;
         r = medium_read(fat_medium(&walk->check->volume), item->offset, raw, FAT_ENTRY, err);
         if (r != 0 || raw[0] == 0)
             break;

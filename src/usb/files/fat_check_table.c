@@ -65,7 +65,9 @@ static int compare(struct fat_checking *check, unsigned table, struct error *err
     int r = 0;
     for (uint64_t at = 0; r == 0 && at < size; at += PIECE) {
         size_t part = size - at < PIECE ? (size_t)(size - at) : PIECE;
-        r = medium_read(medium, fat_table_start(layout, layout->active) + at, right, part, err);
+        r = steps_take(&check->steps, part * 8 / bits, err);
+        if (r == 0)
+            r = medium_read(medium, fat_table_start(layout, layout->active) + at, right, part, err);
         if (r == 0)
             r = medium_read(medium, fat_table_start(layout, table) + at, other, part, err);
         if (r != 0 || memcmp(right, other, part) == 0)
@@ -114,7 +116,10 @@ static int read_table(struct fat_checking *check, uint32_t first, uint32_t *ret_
     const struct fat_layout *layout = &check->volume.layout;
     uint32_t left = layout->clusters - (first - FAT_FIRST);
     *ret_count = left < FAT_WORDS ? left : FAT_WORDS;
-    return fat_table_meanings(fat_medium(&check->volume), layout, first, *ret_count, meanings, err);
+    int r = steps_take(&check->steps, *ret_count, err);
+    return r == 0 ? fat_table_meanings(fat_medium(&check->volume), layout, first, *ret_count,
+                                       meanings, err)
+                  : r;
 }
 
 /* Bits of clusters. */
@@ -211,7 +216,9 @@ static int adopt(struct fat_checking *check, struct fat_volume *volume, struct e
         const struct lost_chain *lost = &check->lost[done];
         char name[16];
         snprintf(name, sizeof(name), "FILE%04u.CHK", number);
-        r = fat_adopt(volume, (struct fat_node *)base, name, lost->first, lost->clusters * size,
+        r = steps_take(&check->steps, 0, err);
+        if (r == 0)
+            r = fat_adopt(volume, (struct fat_node *)base, name, lost->first, lost->clusters * size,
                       err);
         done += r == 0;
         r = r == -EEXIST ? 0 : r;

@@ -14,6 +14,7 @@
 #include <block/bytes.h>
 
 #include "fat_layout.h"
+#include "steps.h"
 
 enum {
     RESERVED_32 = 32, /* where FAT32's boot sectors and their copies are */
@@ -23,6 +24,7 @@ enum {
     FLOPPY = 2880 << 10, /* bytes */
     EXFAT_BOOTS = 24,    /* sectors where exFAT keeps both of its boot regions */
     SECTORS_OF_UPDATE = 64,
+    ZEROED_AT_ONCE = 1 << 20, /* bytes: what is cancelled ends soon */
     /* Systems count the limits of the kinds in different ways: nobody comes near (FAT
      * specification, 3.5). */
     MARGIN = 16,
@@ -32,6 +34,7 @@ enum {
 
 struct formatting {
     struct medium *medium;
+    struct steps steps; /* bytes that are zeroed */
     struct fat_layout layout;
     uint32_t reserved, hidden; /* sectors */
     uint8_t label[11];
@@ -204,21 +207,43 @@ static int write_bytes(struct formatting *work, uint64_t offset, const uint8_t *
     return r;
 }
 
-/* What was there before is no volume any more, of any kind: neither its first sectors nor the
- * copies of them that FAT32 and exFAT keep. */
-static int wipe(struct formatting *work, struct error *err)
+static int zero(struct formatting *work, uint64_t offset, uint64_t size, struct error *err)
 {
-    const struct fat_layout *layout = &work->layout;
+    int r = 0;
+    for (uint64_t done = 0, part; r == 0 && done < size; done += part) {
+        part = size - done < ZEROED_AT_ONCE ? size - done : ZEROED_AT_ONCE;
+        r = medium_zero_content(work->medium, offset + done, part, err);
+        if (r == 0)
+            r = steps_take(&work->steps, part, err);
+    }
+    return r;
+}
+
+/* The first sectors, and the copies of them that FAT32 and exFAT keep. */
+static uint64_t wiped_of(const struct fat_layout *layout)
+{
     uint64_t size = (uint64_t)EXFAT_BOOTS * layout->sector_size;
     if (size < layout->table_offset)
         size = layout->table_offset;
-    if (size > layout->size)
-        size = layout->size;
-    int r = medium_zero_content(work->medium, 0, size, err);
+    return size < layout->size ? size : layout->size;
+}
+
+/* FAT32's root folder has a cluster of its own. */
+static uint64_t root_of(const struct fat_layout *layout)
+{
+    return layout->kind == VOLUME_FAT32 ? layout->cluster_size
+                                        : (uint64_t)layout->root_slots * FAT_ENTRY;
+}
+
+/* What was there before is no volume any more, of any kind. */
+static int wipe(struct formatting *work, struct error *err)
+{
+    const struct fat_layout *layout = &work->layout;
+    int r = zero(work, 0, wiped_of(layout), err);
     return r == 0 ? medium_sync(work->medium, err) : r;
 }
 
-/* Entries 0 and 1 are the media's and the end's; FAT32's root folder has a cluster of its own. */
+/* Entries 0 and 1 are the media's and the end's, the next one that of FAT32's root folder. */
 static int write_tables(struct formatting *work, struct error *err)
 {
     const struct fat_layout *layout = &work->layout;
@@ -227,7 +252,7 @@ static int write_tables(struct formatting *work, struct error *err)
     if (layout->kind == VOLUME_FAT32)
         first[3] = first[7] = 0x0F;
     int r =
-        medium_zero_content(work->medium, layout->table_offset, TABLES * layout->table_size, err);
+        zero(work, layout->table_offset, TABLES * layout->table_size, err);
     for (unsigned table = 0; r == 0 && table < TABLES; table++)
         r = write_bytes(work, layout->table_offset + table * layout->table_size, first, size, err);
     return r;
@@ -241,9 +266,7 @@ static int write_root(struct formatting *work, struct error *err)
     uint8_t entry[FAT_ENTRY] = {0};
     memcpy(entry, work->label, sizeof(work->label));
     entry[ENTRY_ATTRIBUTES] = FAT_LABEL;
-    int r = medium_zero_content(
-        work->medium, offset,
-        fixed ? (uint64_t)layout->root_slots * FAT_ENTRY : layout->cluster_size, err);
+    int r = zero(work, offset, root_of(layout), err);
     return r == 0 && work->has_label ? write_bytes(work, offset, entry, sizeof(entry), err) : r;
 }
 
@@ -324,8 +347,13 @@ static int write_boot(struct formatting *work, struct error *err)
 
 int fat_format(struct medium *medium, const struct format_options *options, struct error *err)
 {
-    struct formatting work = {.medium = medium};
+    struct formatting work = {
+        .medium = medium,
+        .steps = {.progress = options->progress, .data = options->data},
+    };
     int r = prepare(&work, options, err);
+    work.steps.total =
+        wiped_of(&work.layout) + TABLES * work.layout.table_size + root_of(&work.layout);
     if (r == 0)
         r = wipe(&work, err);
     if (r == 0)

@@ -16,12 +16,36 @@ static int job_status(struct job *job, struct usb_stick_result *result, struct e
     return 0;
 }
 
+/* Only who has asked may. */
+static int job_cancel(struct job *job, struct usb_stick_result *result, struct error *err)
+{
+    uint64_t id = job->request->cancel->request;
+    struct server *server = job->server;
+    (void)result;
+    pthread_mutex_lock(&server->lock);
+    struct job *meant = server->cancellable;
+    while (meant && (meant->connection != job->connection || meant->request->id != id))
+        meant = meant->next;
+    if (meant)
+        meant->is_cancelled = true;
+    pthread_mutex_unlock(&server->lock);
+    return meant ? 0
+                 : error_set(err, -ENOENT, "no request %llu is under way that can be cancelled",
+                             (unsigned long long)id);
+}
+
+void jobs_cancel(struct server *server)
+{
+    for (struct job *job = server->cancellable; job; job = job->next)
+        job->is_cancelled = true;
+}
+
 struct kind {
     size_t member; /* of the request */
     int (*run)(struct job *job, struct usb_stick_result *result, struct error *err);
     size_t fds;
     bool is_quick;      /* never waits, and needs no thread */
-    bool is_background; /* takes long, and time from nobody who has a deadline */
+    bool is_background; /* takes long, and time from nobody who has a deadline; can be cancelled */
 };
 
 #define MEMBER(name) offsetof(struct usb_stick_request, name)
@@ -32,7 +56,7 @@ static const struct kind kinds[] = {
     {MEMBER(sync), job_sync, 0, false, false},    {MEMBER(eject), job_eject, 0, false, false},
     {MEMBER(format), job_format, 0, false, true}, {MEMBER(check), job_check, 0, false, true},
     {MEMBER(block), job_block, 1, false, false},  {MEMBER(unblock), job_unblock, 0, false, false},
-    {MEMBER(end), job_end, 0, false, false},
+    {MEMBER(cancel), job_cancel, 0, true, false}, {MEMBER(end), job_end, 0, false, false},
 };
 
 /* NULL: none, or several. */
@@ -68,6 +92,22 @@ static void run(struct job *job)
     usb_stick_result_free(result);
 }
 
+/* It is under way no more. */
+static void forget(struct job *job)
+{
+    struct server *server = job->server;
+    pthread_mutex_lock(&server->lock);
+    for (struct job **at = &server->cancellable; *at; at = &(*at)->next) {
+        if (*at != job)
+            continue;
+        *at = job->next;
+        break;
+    }
+    server->jobs--;
+    pthread_cond_broadcast(&server->changed);
+    pthread_mutex_unlock(&server->lock);
+}
+
 static void *work(void *data)
 {
     struct job *job = data;
@@ -79,11 +119,8 @@ static void *work(void *data)
     run(job);
     if (ends)
         control_finish(server, SERVER_ENDED);
+    forget(job);
     job_free(job);
-    pthread_mutex_lock(&server->lock);
-    server->jobs--;
-    pthread_cond_broadcast(&server->changed);
-    pthread_mutex_unlock(&server->lock);
     return NULL;
 }
 
@@ -121,17 +158,18 @@ static int start(struct job *job, struct error *err)
     bool ending = server->is_ending, full = server->jobs >= JOBS_MAX;
     if (!ending && !full)
         server->jobs++;
+    if (!ending && !full && kind_of(job->request)->is_background) {
+        job->next = server->cancellable;
+        server->cancellable = job;
+    }
     pthread_mutex_unlock(&server->lock);
     if (ending)
         return error_set(err, -ESHUTDOWN, "the stick is being let go of");
     if (full)
         return error_set(err, -EAGAIN, "%d requests are under way, no more fit in", JOBS_MAX);
     int r = thread_start(work, job, NULL, err);
-    if (r != 0) {
-        pthread_mutex_lock(&server->lock);
-        server->jobs--;
-        pthread_mutex_unlock(&server->lock);
-    }
+    if (r != 0)
+        forget(job);
     return r;
 }
 

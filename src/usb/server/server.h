@@ -168,7 +168,8 @@ struct server {
 
     /* jobs.c */
     unsigned jobs;
-    bool is_ending; /* no new ones */
+    struct job *cancellable; /* those under way that can be cancelled */
+    bool is_ending;          /* no new ones */
 
     /* source.c, stick.c */
     const struct source_ops *source;
@@ -220,11 +221,13 @@ void control_tell_unit(struct server *server, unsigned unit, bool is_ready);
 /* jobs.c */
 
 struct job {
+    struct job *next; /* of the cancellable ones */
     struct server *server;
     uint64_t connection;
     struct usb_stick_request *request; /* owned */
     int fds[FDS_MAX];                  /* owned; -1: taken, or none */
     size_t fds_count;
+    _Atomic bool is_cancelled;
 };
 
 /* Takes request and descriptors over. */
@@ -232,6 +235,9 @@ void job_begin(struct server *server, uint64_t connection, struct usb_stick_requ
                const int *fds, size_t fds_count);
 /* A thread of a size that fits, that is not waited for where ret_thread is NULL. */
 int thread_start(void *(*run)(void *data), void *data, pthread_t *ret_thread, struct error *err);
+
+/* All of them end as soon as they can. With the lock. */
+void jobs_cancel(struct server *server);
 
 /* What jobs do: 0 with what is to be said in *result, or -errno. */
 int job_mount(struct job *job, struct usb_stick_result *result, struct error *err);

@@ -27,17 +27,45 @@ static int take_unmounted(struct job *job, uint32_t number, const char *doing,
     return 0;
 }
 
+/* How far it is. */
+
+struct telling {
+    struct job *job;
+    uint64_t findings;
+    int64_t told; /* ms; 0: nothing yet */
+};
+
+static bool tell_progress(uint64_t done, uint64_t total, void *data)
+{
+    struct telling *telling = data;
+    struct usb_stick_progress told = {
+        .id = telling->job->request->id,
+        .done = done,
+        .total = total,
+    };
+    const struct usb_stick_event event = {.progress = &told};
+    int64_t now = clock_milliseconds();
+    if (telling->told == 0 || now - telling->told >= PROGRESS_MS) {
+        telling->told = now;
+        control_tell(telling->job->server, &event);
+    }
+    return !telling->job->is_cancelled;
+}
+
 /* Format. */
 
-static int format(struct block_device *part, const struct usb_stick_format *wanted, uint64_t hidden,
+static int format(struct job *job, struct block_device *part, const struct usb_stick_format *wanted, uint64_t hidden,
                   struct error *err)
 {
     const struct medium_options medium_options = {0};
+    struct telling telling = {.job = job};
     const struct format_options options = {
         .kind = (enum volume_kind)volume_kind_parse(wanted->kind),
         .label = wanted->label,
         .cluster_size = wanted->cluster_size,
         .hidden = hidden,
+        .progress = tell_progress,
+        .data = &telling,
     };
     struct medium *medium;
     if (part->read_only)
@@ -46,6 +74,8 @@ static int format(struct block_device *part, const struct usb_stick_format *want
     if (r != 0)
         return r;
     r = volume_format(medium, &options, err);
+    if (r == -ECANCELED)
+        error_hint(err, "there is no file system on it any more: format it again");
     int closed = medium_close(medium, r == 0 ? err : NULL);
     return r == 0 ? closed : r;
 }
@@ -57,7 +87,7 @@ static int format_volume(struct job *job, struct error *err)
     int r = take_unmounted(job, wanted->volume, "format", &volume, err);
     if (r != 0)
         return r;
-    r = format(volume->part, wanted, volume->partition.first, err);
+    r = format(job, volume->part, wanted, volume->partition.first, err);
     unit_identify(job->server, volume);
     volume_give(job->server, volume);
     return r;
@@ -75,7 +105,7 @@ static int format_unit(struct job *job, struct error *err)
     struct block_device *medium = job->server->units[wanted->unit].medium;
     r = block_part(medium, 0, medium->sectors, &whole, err);
     if (r == 0) {
-        r = format(whole, wanted, 0, err);
+        r = format(job, whole, wanted, 0, err);
         block_device_destroy(whole);
     }
     unit_give(job->server, wanted->unit, true);
@@ -94,49 +124,27 @@ int job_format(struct job *job, struct usb_stick_result *result, struct error *e
 
 /* Check. */
 
-struct checking {
-    struct job *job;
-    uint64_t findings;
-    int64_t told; /* ms */
-};
-
 static void tell_finding(const struct finding *finding, void *data)
 {
-    struct checking *checking = data;
+    struct telling *telling = data;
     struct usb_stick_finding told = {
-        .id = checking->job->request->id,
+        .id = telling->job->request->id,
         .what = (char *)finding->what,
         .repaired = finding->repaired,
     };
     const struct usb_stick_event event = {.finding = &told};
-    if (checking->findings++ < FINDINGS_TOLD)
-        control_tell(checking->job->server, &event);
+    if (telling->findings++ < FINDINGS_TOLD)
+        control_tell(telling->job->server, &event);
 }
 
-static void tell_progress(uint64_t done, uint64_t total, void *data)
+static int check(struct telling *telling, struct block_device *part, struct error *err)
 {
-    struct checking *checking = data;
-    struct usb_stick_progress told = {
-        .id = checking->job->request->id,
-        .done = done,
-        .total = total,
-    };
-    const struct usb_stick_event event = {.progress = &told};
-    int64_t now = clock_milliseconds();
-    if (now - checking->told < PROGRESS_MS)
-        return;
-    checking->told = now;
-    control_tell(checking->job->server, &event);
-}
-
-static int check(struct checking *checking, struct block_device *part, struct error *err)
-{
-    bool repair = checking->job->request->check->repair;
+    bool repair = telling->job->request->check->repair;
     const struct medium_options medium_options = {.read_only = !repair};
     const struct check_options options = {
         .repair = repair,
         .progress = tell_progress,
-        .data = checking,
+        .data = telling,
     };
     struct medium *medium;
     if (repair && part->read_only)
@@ -144,25 +152,25 @@ static int check(struct checking *checking, struct block_device *part, struct er
     int r = medium_open(part, &medium_options, &medium, err);
     if (r != 0)
         return r;
-    r = volume_check(medium, &options, tell_finding, checking, err);
+    r = volume_check(medium, &options, tell_finding, telling, err);
     int closed = medium_close(medium, r >= 0 ? err : NULL);
     return r >= 0 && closed < 0 ? closed : r;
 }
 
 int job_check(struct job *job, struct usb_stick_result *result, struct error *err)
 {
-    struct checking checking = {.job = job, .told = clock_milliseconds()};
+    struct telling telling = {.job = job};
     struct stick_volume *volume;
     int r = take_unmounted(job, job->request->check->volume, "check", &volume, err);
     if (r != 0)
         return r;
-    r = check(&checking, volume->part, err);
+    r = check(&telling, volume->part, err);
     unit_identify(job->server, volume);
     volume_give(job->server, volume);
     if (r < 0)
         return r;
     result->check = xnew(struct usb_stick_checked);
-    result->check->findings = checking.findings;
+    result->check->findings = telling.findings;
     result->check->left = (uint64_t)r;
     return 0;
 }
@@ -238,6 +246,7 @@ int job_end(struct job *job, struct usb_stick_result *result, struct error *err)
     (void)err;
     pthread_mutex_lock(&server->lock);
     server->is_ending = true;
+    jobs_cancel(server);
     while (server->jobs > 1) /* this one */
         pthread_cond_wait(&server->changed, &server->lock);
     pthread_mutex_unlock(&server->lock);
