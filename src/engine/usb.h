@@ -24,7 +24,7 @@ void usb_container_ended(struct container *container);
 
 /* usbStorage and usbDevices of a specification. -EINVAL. Pure. */
 int usb_spec_check(const struct api_container_spec *spec, struct error *err);
-/* -EOPNOTSUPP: this engine cannot pass devices. */
+/* -EOPNOTSUPP: this engine has no sticks, or cannot pass devices. */
 int usb_spec_check_engine(const struct engine *engine, const struct api_container_spec *spec,
                           struct error *err);
 

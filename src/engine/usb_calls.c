@@ -29,8 +29,7 @@ static int none_found(const struct engine *engine, const char *reference, struct
 {
     error_set(err, -ENOENT, "No such USB device: %.128s", reference);
     if (engine->rootless)
-        error_hint(err, "The engine of an ordinary user does not have the machine's USB devices; "
-                        "it serves remote sticks (usbip://HOST/BUSID)");
+        error_hint(err, "The engine of an ordinary user has no USB devices: ask the machine's");
     else if (!engine->usb->local)
         error_hint(err, "This instance does not look at the machine's USB devices: it does with a "
                         "section usb in its cloched.conf(5)");
@@ -242,10 +241,12 @@ void engine_usb_attach(struct engine *engine, const struct api_usb_attach *what,
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     struct stick *stick = NULL;
-    int r = text_starts_with(what->stick, "usbip:")
-                ? add_remote(engine->usb, what->stick, &stick, &err)
-                : find(engine, what->stick, &stick, &err);
+    bool remote = text_starts_with(what->stick, "usbip:");
+    int r = remote ? usb_check_root(engine, "remote sticks", &err) : 0;
 
+    if (r == 0)
+        r = remote ? add_remote(engine->usb, what->stick, &stick, &err)
+                   : find(engine, what->stick, &stick, &err);
     if (r == 0 && engine->removing)
         r = error_set(&err, -EAGAIN, "the instance is being removed");
     if (r == 0 && stick->ending)

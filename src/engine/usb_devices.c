@@ -343,18 +343,28 @@ static bool wants_nodes(const struct api_container_spec *spec)
     return false;
 }
 
+int usb_check_root(const struct engine *engine, const char *what, struct error *err)
+{
+    if (!engine->rootless)
+        return 0;
+    error_set(err, -EOPNOTSUPP,
+              "%s: that needs the machine's root: an engine of an ordinary user has neither USB "
+              "devices nor a network of its own to reach remote ones",
+              what);
+    return error_hint(err, "ask the engine of the machine");
+}
+
 int usb_spec_check_engine(const struct engine *engine, const struct api_container_spec *spec,
                           struct error *err)
 {
-    const char *option = spec->usb_devices_count ? "--device-usb" : "--usb-block";
+    int r = spec->usb_storage_count ? usb_check_root(engine, "--usb-storage", err) : 0;
 
-    if (!spec->usb_devices_count && !wants_nodes(spec))
-        return 0;
-    if (engine->rootless)
-        return error_set(err, -EOPNOTSUPP,
-                         "%s needs the machine's root: an engine of an ordinary user cannot make "
-                         "nodes of devices",
-                         option);
+    if (r == 0 && spec->usb_devices_count)
+        r = usb_check_root(engine, "--device-usb", err);
+    if (r == 0 && spec->usb_blocks_count)
+        r = usb_check_root(engine, "--usb-block", err);
+    if (r < 0 || (!spec->usb_devices_count && !wants_nodes(spec)))
+        return r;
     if (spec->usb_devices_count && !engine->usb->local) {
         error_set(err, -EOPNOTSUPP,
                   "--device-usb: this instance does not look at the machine's USB devices");

@@ -275,6 +275,9 @@ bool usb_pass_is_of(const struct usb_pass *pass, const struct stick *stick);
 void usb_devices_ended(struct usb *usb, const struct container *container);
 void usb_devices_free(struct usb *usb);
 
+/* -EOPNOTSUPP: what is asked for is nothing for the engine of an ordinary user. */
+int usb_check_root(const struct engine *engine, const char *what, struct error *err);
+
 /* --- usb_devices_run.c ------------------------------------------------------------------------ */
 
 /* Makes the node in the container and lets it be used, or takes both back. done comes once, later;

@@ -298,8 +298,8 @@ def fill(stick, count):
 
 @test
 def a_check_shows_how_far_it_is_and_ctrl_c_ends_it(instance):
-    with Stick("--slow", "50") as stick:
-        fill(stick, 200)
+    with Stick("--slow", "250") as stick:
+        fill(stick, 500)
         name = attach(instance, stick)
         with instance.terminal("usb", "check", name) as terminal:
             terminal.expect(r"Checking  \[[#.]{24}\] +\d+%")
