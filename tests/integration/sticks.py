@@ -1,9 +1,11 @@
 """cloche-usb as its daemon starts it, and the stick model that it reads: for the tests of both."""
 
 import array
+import contextlib
 import ctypes
 import json
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -144,7 +146,8 @@ class Process:
 
     program = PROGRAM
 
-    def __init__(self, source, fd, *options):
+    def __init__(self, source, fd, *options, under=()):
+        """under: a program, and its arguments, that executes it."""
         self.folder = tempfile.TemporaryDirectory(prefix="cloche-test-usb-", dir="/var/tmp")
         self.path = os.path.join(self.folder.name, "stick.sock")
         self.log = open(os.path.join(self.folder.name, "log"), "w+b")
@@ -153,7 +156,7 @@ class Process:
         listener.listen(4)
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [PROGRAM, "--listen", str(listener.fileno()), "--" + source, str(fd), *options],
+            [*under, PROGRAM, "--listen", str(listener.fileno()), "--" + source, str(fd), *options],
             pass_fds=(listener.fileno(), fd), stdin=subprocess.DEVNULL, stderr=self.log)
         listener.close()
 
@@ -187,10 +190,64 @@ class Process:
         self.folder.cleanup()
 
 
-def serve(model, *options):
+def serve(model, *options, under=()):
     """cloche-usb over a connection to the model."""
     with model.connect() as connection:
-        return Process("usbip", connection.fileno(), *options)
+        return Process("usbip", connection.fileno(), *options, under=under)
+
+
+# What the filter refuses in everyday work, and what comes of it: glibc makes threads by clone(2) then; libfuse
+# wants to see that the descriptors 0 to 2 are in use, and they are.
+REFUSED = ("clone3(", 'openat(AT_FDCWD, "/dev/null", O_RDWR)')
+
+
+def refused_calls(process_of, folder):
+    """Everything that a stick's user does, under strace: the calls that the filter refused, but for REFUSED.
+    process_of(under) starts the process; its first volume is made anew."""
+    trace = folder / "trace"
+    process = process_of(("strace", "-f", "-qq", "-o", str(trace)))
+    mount = folder / "traced"
+    mount.mkdir()
+    try:
+        talk = process.talk()
+        talk.ready()
+        for kind in ("fat16", "exfat"):
+            volume = talk.call("status")["volumes"][0]["number"]
+            talk.call("format", volume=volume, kind=kind, label="TRACED")
+            fd = mount_fuse(str(mount))
+            talk.call("mount", [fd], volume=volume)
+            os.close(fd)
+            use_files(mount)
+            talk.call("sync")
+            talk.call("stats")
+            unmount(str(mount))
+            talk.wait_for("unmounted")
+            talk.call("check", volume=volume, repair=True)
+        with contextlib.suppress(Refused):  # an image cannot
+            talk.call("eject")
+        talk.call("end", timeout=120)
+        process.wait()
+    finally:
+        process.end()
+    lines = trace.read_text().splitlines()
+    assert len(lines) > 500 and any("epoll_wait" in line for line in lines), len(lines)
+    return [line for line in lines if re.search(r"= -1 (EPERM|ENOSYS) ", line)
+            and not any(known in line for known in (*REFUSED, "<... clone3 resumed>"))]
+
+
+def use_files(folder):
+    (folder / "file").write_bytes(os.urandom(1 << 20))
+    assert len((folder / "file").read_bytes()) == 1 << 20
+    (folder / "folder").mkdir()
+    os.rename(folder / "file", folder / "folder/moved")
+    os.truncate(folder / "folder/moved", 100)
+    os.utime(folder / "folder/moved", (1e9, 1e9))
+    os.statvfs(folder)
+    with open(folder / "folder/moved", "rb") as file:
+        os.fsync(file.fileno())
+    (folder / "folder/moved").unlink()
+    assert os.listdir(folder / "folder") == []
+    (folder / "folder").rmdir()
 
 
 libc = ctypes.CDLL(None, use_errno=True)

@@ -6,10 +6,11 @@ import errno
 import os
 import re
 import select
+import shutil
 import subprocess
 
 from harness import BUILD, Skip, main, test
-from sticks import Model, serve
+from sticks import Model, Process, refused_calls, serve
 
 INJECT = str(BUILD / "tests/integration/usb_inject")
 AT_FDCWD = "n:-100"
@@ -192,6 +193,25 @@ def without_the_filter_nothing_outside_is_reached_either():
         model.end()
         if secret > 0:
             libc.syscall(250, 3, secret)  # keyctl, KEYCTL_REVOKE
+
+
+@test
+def nothing_that_it_needs_is_refused(scratch):
+    if not shutil.which("strace"):
+        raise Skip("no strace")
+    path = scratch / "image"
+    with open(path, "wb") as file:
+        file.truncate(32 << 20)
+    model = Model("--image", str(path))
+    try:
+        denied = refused_calls(lambda under: serve(model, under=under), scratch)
+        assert not denied, denied
+    finally:
+        model.end()
+    (scratch / "of-image").mkdir()
+    with open(path, "r+b") as file:
+        denied = refused_calls(lambda under: Process("image", file.fileno(), under=under), scratch / "of-image")
+    assert not denied, denied
 
 
 @test

@@ -28,6 +28,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include <jail/root.h>
 
@@ -214,7 +215,7 @@ static const char *const allowed_calls[] = {
     /* memory, threads, the end */
     "memfd_create", "ftruncate", "ftruncate64", /* of rings */
     "brk", "munmap", "mremap", "madvise", "set_robust_list", "rseq", "rt_sigprocmask",
-    "rt_sigaction", "rt_sigreturn", "getpid", "gettid", "getrandom", "exit", "exit_group"};
+    "rt_sigaction", "rt_sigreturn", "getpid", "gettid", "getuid", "getrandom", "exit", "exit_group"};
 
 /* libusb's own: descriptors from their beginning, what its loop would need, and the kernel's version. */
 static const char *const device_calls[] = {
@@ -342,6 +343,7 @@ static int filter_calls(enum server_kind kind, struct error *err)
 int server_isolate(struct server_options *options, struct error *err)
 {
     int parent = -1;
+    tzset(); /* else gmtime_r(3) reads /etc/localtime, later */
     int r = keep_descriptors(options, err);
     if (r == 0)
         r = become_real_time(options, err);
