@@ -162,25 +162,41 @@ static void on_child_ended(int status, void *data)
     free(watched);
 }
 
+static void add_option(char ***argv, const char *name, char *value)
+{
+    strv_append(argv, name);
+    strv_take(argv, value);
+}
+
+static char **arguments_of(const struct stick *stick, const struct starting *starting)
+{
+    const struct usb_settings_settings *settings = stick->usb->settings;
+    char **argv = NULL;
+
+    strv_append(&argv, "cloche-usb");
+    add_option(&argv, "--listen", xasprintf("%d", LISTEN_FD));
+    add_option(&argv, starting->url ? "--usbip" : "--device", xasprintf("%d", DEVICE_FD));
+    if (starting->url)
+        add_option(&argv, "--bus-id", xstrdup(starting->url->bus_id));
+    if (settings && settings->has_real_time)
+        add_option(&argv, "--real-time", xasprintf("%u", settings->real_time));
+    if (settings && settings->has_real_time) /* all of it is locked, and must fit the cgroup */
+        add_option(&argv, "--memory", xasprintf("%llu", (unsigned long long)memory_of(stick->usb)));
+    if (settings && settings->cpus)
+        add_option(&argv, "--cpus", xstrdup(settings->cpus));
+    return argv;
+}
+
 static int spawn(struct stick *stick, const struct starting *starting, int listen_fd,
                  struct error *err)
 {
-    char *const local[] = {(char *)"cloche-usb", (char *)"--listen", (char *)"3",
-                           (char *)"--device",   (char *)"4",        NULL};
-    char *const remote[] = {(char *)"cloche-usb",
-                            (char *)"--listen",
-                            (char *)"3",
-                            (char *)"--usbip",
-                            (char *)"4",
-                            (char *)"--bus-id",
-                            starting->url ? starting->url->bus_id : NULL,
-                            NULL};
+    _cleanup_strv_ char **argv = arguments_of(stick, starting);
     char *const environment[] = {NULL};
     const int fds[] = {-1, -1,
                        STDERR_FILENO, [LISTEN_FD] = listen_fd, [DEVICE_FD] = starting->device_fd};
     const struct process_spec spec = {
         .path = stick->usb->program,
-        .argv = starting->url ? remote : local,
+        .argv = argv,
         .environment = environment,
         .fds = fds,
         .fds_count = ARRAY_SIZE(fds),

@@ -250,6 +250,17 @@ def use_files(folder):
     (folder / "folder").rmdir()
 
 
+def can_be_real_time(priority):
+    """None: yes; else what the refusal names."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        return f"real-time of priority {priority}"
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    child = subprocess.run(["sh", "-c", "ulimit -H -l unlimited"], stderr=subprocess.DEVNULL)
+    return "locked memory" if child.returncode else None
+
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 

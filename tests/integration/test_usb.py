@@ -7,8 +7,8 @@ import pathlib
 import signal
 import time
 
-from harness import Skip, main, run, test, wait_for
-from sticks import Stick, attach, inspect, start
+from harness import BUILD, Skip, main, run, test, wait_for
+from sticks import Stick, attach, can_be_real_time, inspect, start
 
 PATH = "/media/stick"
 
@@ -324,6 +324,43 @@ def detaching_does_not_wait_for_a_check(instance):
             terminal.expect("cancelled")
             assert terminal.wait() == 1
         assert sticks(instance) == []
+
+
+def configure(instance, scratch, **settings):
+    """Before its daemon is started."""
+    path = scratch / "cloched.conf"
+    path.write_text(json.dumps({"usb": settings}))
+    path.chmod(0o600)
+    instance.env["CLOCHE_CONFIG"] = str(path)
+
+
+@test
+def processes_of_sticks_stay_on_the_processors_of_the_configuration(instance, scratch):
+    one = max(os.sched_getaffinity(0))
+    configure(instance, scratch, cpus=str(one))
+    with Stick() as stick:
+        attach(instance, stick)
+        pid, = processes(instance)
+        jailed, = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for thread in os.listdir(f"/proc/{jailed}/task"):
+            assert os.sched_getaffinity(int(thread)) == {one}, thread
+
+
+@test
+def processes_of_sticks_are_real_time_where_the_configuration_says_so(instance, scratch):
+    configure(instance, scratch, realTime=10)
+    with Stick() as stick:
+        refusal = can_be_real_time(10)
+        if refusal:
+            assert "ended with 1" in instance.cloche("usb", "attach", stick.url, code=1).err
+            log = (instance.run_folder / "cloched.log").read_text()
+            assert refusal in log, log
+            return
+        attach(instance, stick)
+        pid, = processes(instance)
+        jailed, = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        assert os.sched_getscheduler(int(jailed)) == os.SCHED_FIFO
+        assert "VmLck:\t       0" not in pathlib.Path(f"/proc/{jailed}/status").read_text()
 
 
 @test

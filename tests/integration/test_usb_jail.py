@@ -196,6 +196,22 @@ def without_the_filter_nothing_outside_is_reached_either():
 
 
 @test
+def only_its_medium_is_asked_as_a_device(scratch):
+    size = "n:0x80081272 h:0000000000000000"  # BLKGETSIZE64
+    path = scratch / "image"
+    with open(path, "wb") as file:
+        file.truncate(1 << 20)
+    with open(path, "r+b") as file:
+        process = Process("image", file.fileno())
+    try:
+        process.talk().ready()
+        of_listener, of_medium = inject(process.jailed(), "keep", [f"ioctl n:3 {size}", f"ioctl n:4 {size}"])
+        assert of_listener == -errno.EPERM and of_medium == -errno.ENOTTY, (of_listener, of_medium)
+    finally:
+        process.end()
+
+
+@test
 def nothing_that_it_needs_is_refused(scratch):
     if not shutil.which("strace"):
         raise Skip("no strace")
@@ -216,7 +232,8 @@ def nothing_that_it_needs_is_refused(scratch):
 
 @test
 def nothing_is_left_to_it():
-    model, process = jailed_stick()
+    model = Model()
+    process = serve(model, under=("setpriv", "--groups", "1,2"))
     try:
         process.talk().ready()
         jailed = process.jailed()
@@ -240,6 +257,7 @@ def nothing_is_left_to_it():
         assert {"ro", "nosuid", "nodev", "noexec"} <= set(mount.split()[5].split(",")), mount
         with open(f"/proc/{jailed}/limits") as file:
             limits = file.read()
+        assert os.stat(f"/proc/{jailed}/environ").st_uid == 0, "it can be traced"
         for limit in "Max core file size +0 +0", "Max open files +128 +128", "Max processes +256 +256":
             assert re.search(limit, limits), limits
         names = [os.readlink(f"/proc/{jailed}/fd/{fd}") for fd in os.listdir(f"/proc/{jailed}/fd")]

@@ -14,7 +14,7 @@ import time
 import zlib
 
 from harness import main, test
-from sticks import ENDED, FAILED, GONE, Model, Process, Refused, mount_fuse, serve, unmount
+from sticks import ENDED, FAILED, GONE, Model, Process, Refused, can_be_real_time, mount_fuse, serve, unmount
 
 MKFS = {
     "fat12": ["mkfs.vfat", "-F", "12", "-n", "TWELVE"],
@@ -636,21 +636,10 @@ def an_image_is_served_as_a_medium(scratch):
     fsck(path, "exfat")
 
 
-def can_be_real_time():
-    """None: yes; else what the refusal names."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except PermissionError:
-        return "real-time of priority 7"
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    child = subprocess.run(["sh", "-c", "ulimit -H -l unlimited"], stderr=subprocess.DEVNULL)
-    return "locked memory" if child.returncode else None
-
-
 @test
 def real_time_is_of_every_thread_or_refused(scratch):
     path = make(scratch / "image", "exfat")
-    refusal = can_be_real_time()
+    refusal = can_be_real_time(7)
     model = Model("--image", path)
     process = serve(model, "--real-time", "7", "--cpus", "0")
     try:
