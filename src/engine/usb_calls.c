@@ -47,9 +47,12 @@ static int find(struct engine *engine, const char *reference, struct stick **ret
         if (!is_meant(usb->sticks[i], reference))
             continue;
         for (size_t j = i + 1; j < usb->sticks_count; j++) {
-            if (is_meant(usb->sticks[j], reference))
-                return error_set(err, -EEXIST, "several USB devices are '%.128s': %s, %s ...",
-                                 reference, usb->sticks[i]->id, usb->sticks[j]->id);
+            if (!is_meant(usb->sticks[j], reference))
+                continue;
+            error_set(err, -EEXIST, "several USB devices are '%.128s': %s, %s ...", reference,
+                      usb->sticks[i]->id, usb->sticks[j]->id);
+            error_hint(err, "name one by its ID");
+            return -EEXIST;
         }
         found = usb->sticks[i];
     }
@@ -251,8 +254,11 @@ void engine_usb_attach(struct engine *engine, const struct api_usb_attach *what,
         r = error_set(&err, -EAGAIN, "the instance is being removed");
     if (r == 0 && stick->ending)
         r = error_set(&err, -EBUSY, "USB device %s is being let go of", stick->id);
-    if (r == 0 && !stick->url && !stick->identity.storage)
+    if (r == 0 && !stick->url && !stick->identity.storage) {
         r = error_set(&err, -EINVAL, "USB device %s is no stick", stick->id);
+        error_hint(&err, "A container gets the device itself with: cloche run --device-usb %04x:%04x",
+                   stick->identity.vendor, stick->identity.product);
+    }
     if (r < 0) {
         done(&err, NULL, data);
         return;
@@ -377,15 +383,35 @@ void stick_finding(struct stick *stick, const struct usb_stick_finding *finding)
     }
 }
 
+/* What makes it ready. */
+static const struct {
+    const char *text;
+    bool attach;
+} state_hints[] = {
+    [STICK_DENIED] = {"See: cloche usb policy ls", false},
+    [STICK_KERNEL] = {"See: cloche usb policy ls", false},
+    [STICK_IDLE] = {"Have it served: ", true},
+    [STICK_STARTING] = {"Wait for it: ", true},
+    [STICK_READY] = {"It is being let go of", false},
+    [STICK_WAITING] = {"Wait for it: ", true},
+    [STICK_FAILED] = {"Try again: ", true},
+    [STICK_EJECTED] = {"Plug it in again, or: ", true},
+};
+
 static int find_ready(struct engine *engine, const char *reference, struct stick **ret,
                       struct error *err)
 {
     int r = find(engine, reference, ret, err);
 
-    if (r == 0 && ((*ret)->state != STICK_READY || !(*ret)->link || (*ret)->ending))
-        return error_set(err, -ENOTCONN, "USB device %s is not ready: it is %s", (*ret)->id,
-                         stick_state_names[(*ret)->state]);
-    return r;
+    if (r < 0 || ((*ret)->state == STICK_READY && (*ret)->link && !(*ret)->ending))
+        return r;
+    enum stick_state state = (*ret)->state;
+    bool attach = state_hints[state].attach;
+    error_set(err, -ENOTCONN, "USB device %s is not ready: it is %s", (*ret)->id,
+              (*ret)->ending ? "ending" : stick_state_names[state]);
+    error_hint(err, "%s%s%s", state_hints[state].text, attach ? "cloche usb attach " : "",
+               attach ? (*ret)->id : "");
+    return -ENOTCONN;
 }
 
 static void on_statistics(const struct error *err, const struct usb_stick_result *result,

@@ -118,6 +118,7 @@ def plugged_in(instance, scratch):
     instance.env["CLOCHE_CONFIG"] = str(path)
     daemon = instance.start_daemon()
     subprocess.run(["mkfs.vfat", "-n", "SHOP", HAND / "later0.img"], check=True, capture_output=True)
+    wait_for(lambda: instance.cloche("usb", "ls").out.count(" ready ") == 2, timeout=120, what="the guest's own sticks")
     for number in range(ROUNDS + 1):
         serial = f"READY{number}"
         listener, before = uevents(), schedstat(daemon)
@@ -130,20 +131,19 @@ def plugged_in(instance, scratch):
                     begun = time.time()
             time.sleep(0.0005)
         listener.close()
-        records = []
         wait_for(lambda: any(f'"{serial}"' in line for line in instance.cloche("usb", "ls", "--format", "json").lines
                              if '"ready"' in line), timeout=120, what=f"{serial} ready")
         records = [json.loads(line) for line in instance.cloche(
             "events", "--since", "10m", "--until", "0s", "--filter", "type=usb", "--format", "json").lines]
-        ready = [record for record in records if record["Action"] == "ready"][-1]["timeNano"] / 1e9
-        (record,) = instance.run_folder.glob("usb/*.json")
-        pid = json.loads(record.read_text())["pid"]
+        ready = [record["timeNano"] / 1e9 for record in records
+                 if record["Action"] == "ready" and record["Actor"]["Attributes"].get("serial") == serial][-1]
+        pid = json.loads(instance.cloche("usb", "inspect", serial).out)[0]["pid"]
         child = int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
         tell(case="attach to ready", side="cloche", result=[(ready - begun) * 1000, schedstat(pid) + schedstat(child)],
              commands=len(command_blocks(HAND / f"{serial}.pcap")))
         instance.cloche("usb", "eject", serial)
         pull_out(serial)
-        wait_for(lambda: not instance.cloche("usb", "ls", "--format", "json").out, timeout=60)
+        wait_for(lambda: serial not in instance.cloche("usb", "ls", "--format", "json").out, timeout=60)
         assert before < schedstat(daemon)
 
 

@@ -215,6 +215,67 @@ def rules_are_added_listed_and_kept(instance):
     assert instance.cloche("usb", "policy", "--format", "{{.ID}}", "ls").lines[0] == second
 
 
+def offered(instance, *words):
+    return {line.split("\t")[0] for line in instance.cloche("__complete", *words).lines}
+
+
+@test
+def words_of_usb_are_completed(instance):
+    assert offered(instance, "usb", "policy", "") == {"ls", "add", "rm"}
+    assert offered(instance, "usb", "policy", "add", "") == {"allow", "kernel", "deny"}
+    assert offered(instance, "usb", "policy", "add", "deny", "") == set()
+    rule = instance.cloche("usb", "policy", "--serial", "X", "add", "deny").out.strip()
+    assert offered(instance, "usb", "policy", "rm", "") == {rule}
+    assert {"exfat", "fat32"} <= offered(instance, "usb", "format", "--kind", "")
+    with Stick() as stick:
+        name = attach(instance, stick)
+        row = sticks(instance)[0]
+        vendor, product = row["Device"].split(":")
+        for command in ("check", "detach", "eject", "format", "inspect", "stats", "attach"):
+            assert offered(instance, "usb", command, "r") == {name}, command
+        for option, word in (("vendor", vendor), ("product", product), ("serial", row["Serial"]), ("port", name)):
+            assert offered(instance, "usb", "policy", f"--{option}", "") == {word}, option
+        assert offered(instance, "run", "--device-usb", "") == {row["Device"]}
+
+
+@test
+def everything_is_told_as_json_and_by_templates(instance):
+    with Stick() as stick:
+        name = attach(instance, stick)
+        serial = sticks(instance)[0]["Serial"]
+        show = lambda *words, code=0: instance.cloche("usb", *words, code=code).out
+        assert show("ls", "--format", "{{.ID}} {{.State}}") == f"{name} ready\n"
+        assert show("ls", "--format", "table {{.ID}}\t{{.Serial}}").split() == ["ID", "SERIAL", name, serial]
+        assert show("ls", "-q") == f"{name}\n"
+        assert show("inspect", "--format", "{{.state}} {{(index .volumes 0).kind}}", serial).startswith("ready fat")
+        assert json.loads(show("stats", "--format", "json", name))[0]["commands"] > 0
+        assert int(show("stats", "--format", "{{.commands}}", name)) > 0
+        assert show("check", "--format", "{{.left}} left", name) == "0 left\n"
+        assert json.loads(show("check", "--format", "json", name))["findings"] == []
+        assert show("policy", "--format", "{{.Action}}", "ls").split() == ["allow", "kernel"]
+        for words in (("ls",), ("policy", "ls"), ("inspect", name), ("stats", name), ("check", name)):
+            assert "template" in instance.cloche("usb", *words, "--format", "{{.x", code=None).err, words
+
+
+@test
+def what_is_wrong_comes_with_what_to_do(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH)
+    with Stick() as stick, Stick() as other:
+        attach(instance, stick)
+        attach(instance, other)
+        appears(instance)
+        serial = sticks(instance)[0]["Serial"]
+        refused = instance.cloche("usb", "inspect", serial, code=1).err
+        assert "several USB devices" in refused and "by its ID" in refused, refused
+        mounted, = [row["ID"] for row in sticks(instance) if row["Mounts"]]
+        for words in (("format", "--yes", mounted), ("check", mounted)):
+            refused = instance.cloche("usb", *words, code=1).err
+            assert "is mounted" in refused and "cloche usb ls" in refused, refused
+        refused = instance.cloche("usb", "check", "--volume", "9", mounted, code=1).err
+        assert "no volume 9" in refused, refused
+
+
 @test
 def times_and_short_names_are_read_as_the_settings_say(instance, images, scratch):
     need_fuse()

@@ -8,6 +8,7 @@ import subprocess
 
 from harness import main, run, test
 from guest_sticks import device, modules, node
+from sticks import Process, refused_calls
 
 PROBE = pathlib.Path(os.environ["BUILD"]) / "tests/unit/usb-probe"
 SHARE = pathlib.Path("/share")
@@ -62,6 +63,17 @@ def it_is_quick():
     for size, count in 2 * ((4096, 300), (65536, 100), (131072, 50), (1048576, 20)):
         print("#", run(PROBE, node(device("STICK")), "time", str(size), str(count),
                        timeout=120).out.strip(), flush=True)
+
+
+@test
+def nothing_that_a_stick_needs_is_refused_by_its_jail(scratch):
+    modules("fuse")
+    fd = os.open(node(device("STICK")), os.O_RDWR)
+    try:
+        denied = refused_calls(lambda under: Process("device", fd, under=under), scratch)
+    finally:
+        os.close(fd)
+    assert not denied, denied
 
 
 @test

@@ -21,7 +21,9 @@ static int take_unmounted(struct job *job, uint32_t number, const char *doing,
         return r;
     if (volume->medium) {
         volume_give(job->server, volume);
-        return error_set(err, -EBUSY, "volume %u is mounted", number);
+        error_set(err, -EBUSY, "volume %u is mounted", number);
+        error_hint(err, "stop the containers that have it: cloche usb ls shows them");
+        return -EBUSY;
     }
     *ret_volume = volume;
     return 0;
