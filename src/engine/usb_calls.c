@@ -256,7 +256,8 @@ void engine_usb_attach(struct engine *engine, const struct api_usb_attach *what,
         r = error_set(&err, -EBUSY, "USB device %s is being let go of", stick->id);
     if (r == 0 && !stick->url && !stick->identity.storage) {
         r = error_set(&err, -EINVAL, "USB device %s is no stick", stick->id);
-        error_hint(&err, "A container gets the device itself with: cloche run --device-usb %04x:%04x",
+        error_hint(&err,
+                   "A container gets the device itself with: cloche run --device-usb %04x:%04x",
                    stick->identity.vendor, stick->identity.product);
     }
     if (r < 0) {
@@ -474,7 +475,8 @@ static void on_formatted(const struct error *err, const struct usb_stick_result 
 }
 
 struct stick_call *engine_usb_format(struct engine *engine, const struct api_usb_format *how,
-                       engine_usb_progress progress, engine_image_done done, void *data)
+                                     engine_usb_progress progress, engine_image_done done,
+                                     void *data)
 {
     struct usb_stick_format what = {.kind = how->kind,
                                     .label = how->label,
@@ -514,7 +516,8 @@ static void on_checked(const struct error *err, const struct usb_stick_result *r
 }
 
 struct stick_call *engine_usb_check(struct engine *engine, const struct api_usb_check *how,
-                      engine_usb_progress progress, engine_image_done done, void *data)
+                                    engine_usb_progress progress, engine_image_done done,
+                                    void *data)
 {
     struct usb_stick_check what = {
         .volume = how->volume, .repair = how->repair, .has_repair = true};

@@ -38,6 +38,7 @@ enum {
     END_TIMEOUT_MS = 60 * 1000, /* for what is left to be written */
     KILL_TIMEOUT_MS = 5000,
     KILL_POLL_MS = 10,
+    LOCKED_LEAST = 32 * 1024 * 1024, /* that cloche-usb takes */
     LISTEN_FD = 3,
     DEVICE_FD = 4,
 };
@@ -180,7 +181,7 @@ static char **arguments_of(const struct stick *stick, const struct starting *sta
         add_option(&argv, "--bus-id", xstrdup(starting->url->bus_id));
     if (settings && settings->has_real_time)
         add_option(&argv, "--real-time", xasprintf("%u", settings->real_time));
-    if (settings && settings->has_real_time) /* all of it is locked, and must fit the cgroup */
+    if (settings && settings->has_real_time && memory_of(stick->usb) >= LOCKED_LEAST)
         add_option(&argv, "--memory", xasprintf("%llu", (unsigned long long)memory_of(stick->usb)));
     if (settings && settings->cpus)
         add_option(&argv, "--cpus", xstrdup(settings->cpus));

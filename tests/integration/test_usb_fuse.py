@@ -451,6 +451,27 @@ def doors_of_one_volume_hear_of_each_other(scratch):
 
 
 @test
+def a_file_that_is_open_becomes_longer_by_another_door(scratch):
+    """As the log of one container that another follows. The first door is the one with write-back."""
+    for kind in KINDS:
+        with door(scratch, kind, folders=2) as stick:
+            one, two = stick.folders
+            (one / "log").write_bytes(b"begun\n")
+            expected = b"begun\n"
+            with open(one / "log", "rb", buffering=0) as file, open(two / "log", "ab", buffering=0) as log:
+                assert file.read() == expected
+                for size in (1, 10, 4096 - 17, 1, 4096, 9000, 3):
+                    more = os.urandom(size)
+                    log.write(more)
+                    os.fsync(log.fileno())
+                    wait_for(lambda: os.fstat(file.fileno()).st_size == len(expected) + size, what=f"{size} more")
+                    assert file.read() == more, size
+                    expected += more
+                assert os.pread(file.fileno(), 1 << 20, 0) == expected
+            assert (one / "log").read_bytes() == (two / "log").read_bytes() == expected
+
+
+@test
 def a_mapping_of_a_file_is_written(scratch):
     import mmap
     for kind in KINDS:

@@ -24,12 +24,18 @@ static const char usage[] =
     "FAULT: NAME, NAME@N (with the N-th READ or WRITE), NAME@N+ (and all that follow)\n";
 
 static const struct option long_options[] = {
-    {"port", required_argument, NULL, 'p'},     {"image", required_argument, NULL, 'i'},
-    {"sectors", required_argument, NULL, 's'},  {"sector-size", required_argument, NULL, 'z'},
-    {"pretend", required_argument, NULL, 'P'},  {"units", required_argument, NULL, 'u'},
-    {"volatile", required_argument, NULL, 'v'}, {"read-only", no_argument, NULL, 'r'},
-    {"fixed", no_argument, NULL, 'f'},          {"uncached", no_argument, NULL, 'c'},
-    {"help", no_argument, NULL, 'h'},           {"slow", required_argument, NULL, 'S'},
+    {"port", required_argument, NULL, 'p'},
+    {"image", required_argument, NULL, 'i'},
+    {"sectors", required_argument, NULL, 's'},
+    {"sector-size", required_argument, NULL, 'z'},
+    {"pretend", required_argument, NULL, 'P'},
+    {"units", required_argument, NULL, 'u'},
+    {"volatile", required_argument, NULL, 'v'},
+    {"read-only", no_argument, NULL, 'r'},
+    {"fixed", no_argument, NULL, 'f'},
+    {"uncached", no_argument, NULL, 'c'},
+    {"help", no_argument, NULL, 'h'},
+    {"slow", required_argument, NULL, 'S'},
     {0},
 };
 

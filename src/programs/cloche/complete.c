@@ -58,9 +58,9 @@ static void offer_sticks(struct completion *completion)
 static void offer_of_device(struct completion *completion, enum complete which,
                             const struct api_usb_stick *device)
 {
-    _cleanup_free_ char *both =
-        device->vendor && device->product ? xasprintf("%s:%s", device->vendor, device->product)
-                                          : NULL;
+    _cleanup_free_ char *both = device->vendor && device->product
+                                    ? xasprintf("%s:%s", device->vendor, device->product)
+                                    : NULL;
     const char *word = which == COMPLETE_USB_DEVICES    ? both
                        : which == COMPLETE_USB_VENDORS  ? device->vendor
                        : which == COMPLETE_USB_PRODUCTS ? device->product

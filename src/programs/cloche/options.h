@@ -38,7 +38,7 @@ enum complete {
     COMPLETE_USB_SERIALS,
     COMPLETE_USB_PORTS,
     COMPLETE_USB_POLICY, /* the words of usb policy */
-    COMPLETE_OBJECTS, /* containers and images */
+    COMPLETE_OBJECTS,    /* containers and images */
     COMPLETE_COMMANDS,
     COMPLETE_METHODS,     /* of the management socket */
     COMPLETE_METHOD_CALL, /* one, and its parameters */

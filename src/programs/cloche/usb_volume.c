@@ -27,8 +27,7 @@ static int call_shown(struct cli *cli, const char *what, bool quiet, const char 
     progress_start(&progress, what, -1, quiet);
     if (progress.what)
         rpc_client_on_progress(cli->client, progress_take, &progress);
-    int r =
-        cli_call_with_fd(cli, method, params, ret_result, -1, progress_tick, &progress, err);
+    int r = cli_call_with_fd(cli, method, params, ret_result, -1, progress_tick, &progress, err);
     if (cli->client)
         rpc_client_on_progress(cli->client, NULL, NULL);
     progress_end(&progress);
@@ -231,8 +230,8 @@ static int run_check(struct cli *cli, const void *values, char *const *operands)
 
     if (cli_connect(cli, &err) < 0)
         return cli_fail(&err);
-    int r = call_shown(cli, options->repair ? "Repairing" : "Checking", options->quiet,
-                       "usb.check", &params, &checked, &err);
+    int r = call_shown(cli, options->repair ? "Repairing" : "Checking", options->quiet, "usb.check",
+                       &params, &checked, &err);
     if (r < 0 || (r = print_checked(options, checked, &err)) < 0)
         return cli_fail(&err);
     return checked->left ? EXIT_FAILED : EXIT_DONE;

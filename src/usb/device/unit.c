@@ -11,8 +11,9 @@
 #include <base/clock.h>
 
 enum { SPC_3 = 5, NEVER = -1 };
-/* For commands that move next to nothing, and the first that read of a medium; and for INQUIRY, which no medium is needed for (SPC-4,
- * 6.4): its last try has as long as the others, for a device that is slow to begin with. */
+/* For commands that move next to nothing, and the first that read of a medium; and for INQUIRY,
+ * which no medium is needed for (SPC-4, 6.4): its last try has as long as the others, for a device
+ * that is slow to begin with. */
 enum { STEP_MS = 5000, INQUIRY_MS = 2000 };
 
 static uint32_t patience_of(const struct unit *unit)

@@ -9,7 +9,9 @@
  * asks for its attributes hears ESTALE, upon which the kernel looks the path up anew; that it asks
  * is seen to by not letting it believe attributes either that came with another spelling.
  *
- * What other doors of the volume change, comes here too.
+ * What other doors of the volume change, comes here too. With write-back the kernel keeps the size
+ * of a file that is open, whatever it is asked to forget; but data that are stored behind it make
+ * the file longer, and so the last byte of one is. That one is shorter, it cannot be told.
  *
  * One thread at a time tells, so that others are left to answer what the kernel may have to wait
  * for.
@@ -22,12 +24,14 @@
 
 #include <base/alloc.h>
 
-static void add(struct fuse_door *door, fuse_ino_t ino, const char *name, struct door_node *stale)
+static void add(struct fuse_door *door, fuse_ino_t ino, const char *name, struct door_node *stale,
+                struct node *longer)
 {
     size_t length = strlen(name);
     struct forgotten *forgotten = xcalloc(1, sizeof(*forgotten) + length + 1);
     forgotten->ino = ino;
     forgotten->stale = stale;
+    forgotten->longer = longer;
     memcpy(forgotten->name, name, length);
     pthread_mutex_lock(&door->forget_lock);
     *door->forget_end = forgotten;
@@ -39,7 +43,7 @@ static void add(struct fuse_door *door, fuse_ino_t ino, const char *name, struct
 void door_forget_name(struct fuse_door *door, fuse_ino_t folder, const char *name,
                       const struct node *node)
 {
-    add(door, folder, name, door_node_stale(door, node));
+    add(door, folder, name, door_node_stale(door, node), NULL);
 }
 
 /* With write-back the kernel keeps the size that it knows until it has forgotten the name, too. */
@@ -48,15 +52,21 @@ void door_forget_file(struct fuse_door *door, const struct node *node)
     fuse_ino_t ino = door_node_known(door, node), folder = 0;
     if (ino == 0)
         return;
-    add(door, ino, "", NULL);
+    add(door, ino, "", NULL, NULL);
     _cleanup_free_ char *name = door->write_back ? door_node_name(door, node, &folder) : NULL;
     if (name)
-        add(door, folder, name, NULL);
+        add(door, folder, name, NULL, NULL);
 }
 
 static void hear_changed(struct neighbour *neighbour, struct node *node)
 {
-    door_forget_file((struct fuse_door *)neighbour, node);
+    struct fuse_door *door = (struct fuse_door *)neighbour;
+    fuse_ino_t ino = door->write_back ? door_node_known(door, node) : 0;
+    door_forget_file(door, node);
+    if (ino == 0 || ino == FUSE_ROOT_ID)
+        return;
+    door->volume->ops->node_hold(door->volume, node);
+    add(door, ino, "", NULL, node);
 }
 
 static void hear_name_changed(struct neighbour *neighbour, struct node *folder, const char *name)
@@ -65,8 +75,8 @@ static void hear_name_changed(struct neighbour *neighbour, struct node *folder, 
     fuse_ino_t ino = door_node_known(door, folder);
     if (ino == 0)
         return;
-    add(door, ino, name, NULL);
-    add(door, ino, "", NULL);
+    add(door, ino, name, NULL, NULL);
+    add(door, ino, "", NULL, NULL);
 }
 
 void door_caches_init(struct fuse_door *door)
@@ -98,6 +108,8 @@ static bool has_work(struct fuse_door *door)
 
 static void settle(struct fuse_door *door, struct forgotten *forgotten)
 {
+    if (forgotten->longer)
+        door->volume->ops->node_drop(door->volume, forgotten->longer, 1);
     if (forgotten->stale)
         door_node_settled(door, forgotten->stale);
     free(forgotten);
@@ -113,11 +125,26 @@ void door_caches_finish(struct fuse_door *door)
     pthread_mutex_destroy(&door->forgetting);
 }
 
+/* The byte may be believed: it is the one that is there. */
+static void tell_size(struct fuse_door *door, const struct forgotten *forgotten)
+{
+    struct node_facts facts;
+    uint8_t byte;
+    struct fuse_bufvec last = FUSE_BUFVEC_INIT(1);
+    last.buf[0].mem = &byte;
+    if (door->volume->ops->node_facts(door->volume, forgotten->longer, &facts, NULL) == 0 &&
+        facts.type == NODE_FILE && facts.size > 0 &&
+        volume_read(door->volume, forgotten->longer, facts.size - 1, &byte, 1, NULL) == 1)
+        fuse_lowlevel_notify_store(door->session, forgotten->ino, (off_t)facts.size - 1, &last, 0);
+}
+
 /* What it does not know any more, it answers with an error: nothing is to be done then. */
 static void tell(struct fuse_door *door, const struct forgotten *forgotten)
 {
     size_t length = strlen(forgotten->name);
-    if (length > 0)
+    if (forgotten->longer)
+        tell_size(door, forgotten);
+    else if (length > 0)
         fuse_lowlevel_notify_inval_entry(door->session, forgotten->ino, forgotten->name, length);
     else
         fuse_lowlevel_notify_inval_inode(door->session, forgotten->ino, 0, 0);

@@ -50,6 +50,7 @@ struct forgotten {
     struct forgotten *next;
     fuse_ino_t ino;
     struct door_node *stale; /* its count goes down then; NULL: nobody's */
+    struct node *longer;     /* held: how long it is, is told in place of that; or NULL */
     char name[];             /* in the folder `ino`; "": attributes and content of `ino` */
 };
 

@@ -182,8 +182,7 @@ static int write_bitmap(struct formatting *work, struct error *err)
     uint8_t *bits = xcalloc(1, size);
     for (uint32_t i = 0; i < used; i++)
         bits[i / 8] |= (uint8_t)(1 << i % 8);
-    int r = zero(work, offset,
-                                (uint64_t)work->bitmap_clusters << layout->cluster_shift, err);
+    int r = zero(work, offset, (uint64_t)work->bitmap_clusters << layout->cluster_shift, err);
     if (r == 0)
         r = write_bytes(work, offset, bits, size, err);
     free(bits);
@@ -194,8 +193,7 @@ static int write_upcase(struct formatting *work, struct error *err)
 {
     const struct exfat_layout *layout = &work->layout;
     uint64_t offset = exfat_offset(layout, EXFAT_FIRST_CLUSTER + work->bitmap_clusters);
-    int r = zero(work, offset,
-                                (uint64_t)work->upcase_clusters << layout->cluster_shift, err);
+    int r = zero(work, offset, (uint64_t)work->upcase_clusters << layout->cluster_shift, err);
     return r == 0 ? write_bytes(work, offset, work->upcase, work->upcase_size, err) : r;
 }
 

@@ -22,10 +22,10 @@ struct fat_checking {
     struct fat_volume volume; /* not mounted: for what reads and writes by layout and code page */
     struct check_options options;
     volume_finding found;
-    void *data; /* of found */
-    uint8_t *marks; /* a bit a cluster: something leads to it */
+    void *data;         /* of found */
+    uint8_t *marks;     /* a bit a cluster: something leads to it */
     struct steps steps; /* clusters, once for each part that looks at all of them */
-    int left; /* findings that were not repaired */
+    int left;           /* findings that were not repaired */
 
     struct lost_chain *lost; /* owned: to become files */
     size_t lost_count, lost_room;

@@ -219,7 +219,7 @@ static int adopt(struct fat_checking *check, struct fat_volume *volume, struct e
         r = steps_take(&check->steps, 0, err);
         if (r == 0)
             r = fat_adopt(volume, (struct fat_node *)base, name, lost->first, lost->clusters * size,
-                      err);
+                          err);
         done += r == 0;
         r = r == -EEXIST ? 0 : r;
     }

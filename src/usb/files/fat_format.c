@@ -251,8 +251,7 @@ static int write_tables(struct formatting *work, struct error *err)
     size_t size = layout->kind == VOLUME_FAT12 ? 3 : layout->kind == VOLUME_FAT16 ? 4 : 12;
     if (layout->kind == VOLUME_FAT32)
         first[3] = first[7] = 0x0F;
-    int r =
-        zero(work, layout->table_offset, TABLES * layout->table_size, err);
+    int r = zero(work, layout->table_offset, TABLES * layout->table_size, err);
     for (unsigned table = 0; r == 0 && table < TABLES; table++)
         r = write_bytes(work, layout->table_offset + table * layout->table_size, first, size, err);
     return r;

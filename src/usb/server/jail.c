@@ -215,7 +215,8 @@ static const char *const allowed_calls[] = {
     /* memory, threads, the end */
     "memfd_create", "ftruncate", "ftruncate64", /* of rings */
     "brk", "munmap", "mremap", "madvise", "set_robust_list", "rseq", "rt_sigprocmask",
-    "rt_sigaction", "rt_sigreturn", "getpid", "gettid", "getuid", "getrandom", "exit", "exit_group"};
+    "rt_sigaction", "rt_sigreturn", "getpid", "gettid", "getuid", "getrandom", "exit",
+    "exit_group"};
 
 /* libusb's own: descriptors from their beginning, what its loop would need, and the kernel's version. */
 static const char *const device_calls[] = {

@@ -56,8 +56,8 @@ static bool tell_progress(uint64_t done, uint64_t total, void *data)
 
 /* Format. */
 
-static int format(struct job *job, struct block_device *part, const struct usb_stick_format *wanted, uint64_t hidden,
-                  struct error *err)
+static int format(struct job *job, struct block_device *part, const struct usb_stick_format *wanted,
+                  uint64_t hidden, struct error *err)
 {
     const struct medium_options medium_options = {0};
     struct telling telling = {.job = job};

@@ -33,12 +33,13 @@ struct stick_call;
 /* done of total steps, whatever these are. */
 typedef void (*engine_usb_progress)(uint64_t done, uint64_t total, void *data);
 struct stick_call *engine_usb_format(struct engine *engine, const struct api_usb_format *how,
-                       engine_usb_progress progress, engine_image_done done,
-                       void *data); /* api_empty */
+                                     engine_usb_progress progress, engine_image_done done,
+                                     void *data); /* api_empty */
 struct stick_call *engine_usb_check(struct engine *engine, const struct api_usb_check *how,
-                      engine_usb_progress progress, engine_image_done done,
-                      void *data); /* api_usb_checked */
-/* Asks for its early end, before done was called: that comes with -ECANCELED, or as it would have. */
+                                    engine_usb_progress progress, engine_image_done done,
+                                    void *data); /* api_usb_checked */
+/* Asks for its early end, before done was called: that comes with -ECANCELED, or as it would have.
+ */
 void engine_usb_cancel(struct stick_call *call);
 
 struct api_usb_policy *engine_usb_policy(struct engine *engine); /* owned by the caller */

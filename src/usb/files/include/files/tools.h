@@ -10,10 +10,10 @@ typedef bool (*volume_progress)(uint64_t done, uint64_t total, void *data);
 
 struct format_options {
     enum volume_kind kind;
-    const char *label;     /* NULL: none */
-    uint32_t cluster_size; /* bytes; 0: by the volume's size */
-    uint32_t id;           /* 0: by chance */
-    uint64_t hidden;       /* sectors before the volume on its disk */
+    const char *label;        /* NULL: none */
+    uint32_t cluster_size;    /* bytes; 0: by the volume's size */
+    uint32_t id;              /* 0: by chance */
+    uint64_t hidden;          /* sectors before the volume on its disk */
     volume_progress progress; /* NULL: nobody looks */
     void *data;               /* of progress */
 };
