@@ -118,7 +118,8 @@ def plugged_in(instance, scratch):
     instance.env["CLOCHE_CONFIG"] = str(path)
     daemon = instance.start_daemon()
     subprocess.run(["mkfs.vfat", "-n", "SHOP", HAND / "later0.img"], check=True, capture_output=True)
-    wait_for(lambda: instance.cloche("usb", "ls").out.count(" ready ") == 2, timeout=120, what="the guest's own sticks")
+    wait_for(lambda: not {"idle", "starting"} & set(instance.cloche("usb", "ls", "--format", "{{.State}}").lines),
+             timeout=120, what="the guest's own sticks")
     for number in range(ROUNDS + 1):
         serial = f"READY{number}"
         listener, before = uevents(), schedstat(daemon)

@@ -226,7 +226,8 @@ def nothing_that_it_needs_is_refused(scratch):
         model.end()
     (scratch / "of-image").mkdir()
     with open(path, "r+b") as file:
-        denied = refused_calls(lambda under: Process("image", file.fileno(), under=under), scratch / "of-image")
+        denied = refused_calls(lambda under: Process("image", file.fileno(), under=under), scratch / "of-image",
+                               eject=False)
     assert not denied, denied
 
 

@@ -70,7 +70,7 @@ def nothing_that_a_stick_needs_is_refused_by_its_jail(scratch):
     modules("fuse")
     fd = os.open(node(device("STICK")), os.O_RDWR)
     try:
-        denied = refused_calls(lambda under: Process("device", fd, under=under), scratch)
+        denied = refused_calls(lambda under: Process("device", fd, under=under), scratch, eject=False)
     finally:
         os.close(fd)
     assert not denied, denied
