@@ -7,7 +7,7 @@ import pathlib
 import signal
 import time
 
-from harness import BUILD, Skip, main, run, test, wait_for
+from harness import Skip, main, run, test, wait_for
 from sticks import Stick, attach, can_be_real_time, inspect, start
 
 PATH = "/media/stick"
