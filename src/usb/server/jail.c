@@ -218,7 +218,8 @@ static const char *const allowed_calls[] = {
     "rt_sigaction", "rt_sigreturn", "getpid", "gettid", "getuid", "getrandom", "exit",
     "exit_group"};
 
-/* libusb's own: descriptors from their beginning, what its loop would need, and the kernel's version. */
+/* libusb's own: descriptors from their beginning, what its loop would need, and the kernel's
+ * version. */
 static const char *const device_calls[] = {
     "lseek", "pipe2", "timerfd_create", "timerfd_settime", "timerfd_settime64", "uname"};
 
