@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -66,15 +67,36 @@ static int compare(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-static void print_times(const struct timing *timing, int64_t *times, int64_t begun)
+/* How often the process has waited: unlike times, that is the same on a busy machine. */
+static long waits(void)
 {
-    double seconds = (double)(nanoseconds() - begun) / 1e9;
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_nvcsw;
+}
+
+struct begun {
+    int64_t at;
+    long waits;
+};
+
+static struct begun begin(void)
+{
+    return (struct begun){nanoseconds(), waits()};
+}
+
+static void print_times(const struct timing *timing, int64_t *times, const struct begun *begun)
+{
+    double seconds = (double)(nanoseconds() - begun->at) / 1e9;
+    double each = (double)(waits() - begun->waits) / timing->count;
 
     qsort(times, timing->count, sizeof(*times), compare);
-    printf("%u: p50 %.1f us, p99 %.1f us, p99.9 %.1f us, %.2f MB/s\n", timing->size,
-           (double)times[timing->count / 2] / 1e3, (double)times[timing->count * 99ULL / 100] / 1e3,
+    printf("%u: p50 %.1f us, p99 %.1f us, p99.9 %.1f us, %.2f MB/s, %.2f waits each\n",
+           timing->size, (double)times[timing->count / 2] / 1e3,
+           (double)times[timing->count * 99ULL / 100] / 1e3,
            (double)times[timing->count * 999ULL / 1000] / 1e3,
-           (double)timing->size * timing->count / seconds / 1e6);
+           (double)timing->size * timing->count / seconds / 1e6, each);
 }
 
 struct lane {
@@ -175,7 +197,8 @@ static int run_one(struct block_device *disk, const struct timing *timing, int64
 
 int timing_run(struct block_device *disk, const struct timing *timing, struct error *err)
 {
-    int64_t *times = xcalloc(timing->count, sizeof(*times)), begun = nanoseconds();
+    int64_t *times = xcalloc(timing->count, sizeof(*times));
+    struct begun begun = begin();
     int r;
 
     if (timing->size % disk->sector_size != 0 || timing->size > disk->sectors * disk->sector_size)
@@ -184,7 +207,7 @@ int timing_run(struct block_device *disk, const struct timing *timing, struct er
         r = timing->depth > 1 ? run_lanes(disk, timing, times, err)
                               : run_one(disk, timing, times, err);
     if (r == 0)
-        print_times(timing, times, begun);
+        print_times(timing, times, &begun);
     free(times);
     return r;
 }
@@ -236,7 +259,7 @@ int timing_run_kernel(const char *path, const struct timing *timing, struct erro
         return error_errno(err, errno, "open %s", path);
     course.whole = (uint64_t)lseek(course.fd, 0, SEEK_END);
     course.times = xcalloc(timing->count, sizeof(*course.times));
-    int64_t begun = nanoseconds();
+    struct begun begun = begin();
     if (depth == 1) {
         kernel_lane(&course);
     } else {
@@ -247,7 +270,7 @@ int timing_run_kernel(const char *path, const struct timing *timing, struct erro
     }
     int failed = atomic_load(&course.failed);
     if (failed == 0)
-        print_times(timing, course.times, begun);
+        print_times(timing, course.times, &begun);
     free(course.times);
     close(course.fd);
     return failed == 0 ? 0 : error_errno(err, failed, "%s", path);
