@@ -22,7 +22,7 @@ def results(build, rounds, part):
     found = {}
     command = [sys.executable, SOURCE / "tests/vm/run_guest.py", build, "tiny",
                *(SOURCE / "tests/bench" / name for name in PARTS[part])]
-    guest = subprocess.run(command, env=dict(os.environ, CLOCHE_USB_ROUNDS=str(rounds), CLOCHE_USB_STICK_MB="64"),
+    guest = subprocess.run(command, env=dict(os.environ, CLOCHE_USB_ROUNDS=str(rounds), CLOCHE_USB_STICK_MB="128"),
                            capture_output=True, text=True, check=False)
     for line in guest.stdout.splitlines():
         if line.startswith('# {"case"'):

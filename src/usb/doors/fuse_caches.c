@@ -7,7 +7,9 @@
  * is in the kernel's cache. It is told then, when the request is answered: within it, the kernel
  * holds the folder's lock, for which telling waits. Until it knows, whoever opens that file or
  * asks for its attributes hears ESTALE, upon which the kernel looks the path up anew; that it asks
- * is seen to by not letting it believe attributes either that came with another spelling.
+ * is seen to by not letting it believe attributes either of a file that it has found by another
+ * spelling, and by taking from it those that it has before the request is answered. That needs no
+ * lock of the kernel's.
  *
  * What other doors of the volume change, comes here too. With write-back the kernel keeps the size
  * of a file that is open, whatever it is asked to forget; but data that are stored behind it make
@@ -44,6 +46,13 @@ void door_forget_name(struct fuse_door *door, fuse_ino_t folder, const char *nam
                       const struct node *node)
 {
     add(door, folder, name, door_node_stale(door, node), NULL);
+}
+
+void door_doubt(struct fuse_door *door, const struct node *node)
+{
+    fuse_ino_t ino = door_node_known(door, node);
+    if (ino != 0 && !atomic_load(&door->quiet))
+        fuse_lowlevel_notify_inval_inode(door->session, ino, -1, 0);
 }
 
 /* With write-back the kernel keeps the size that it knows until it has forgotten the name, too. */

@@ -66,7 +66,7 @@ static void answer_attributes(fuse_req_t request, struct door_node *node)
         return;
     }
     door_attributes(door, &facts, &status);
-    fuse_reply_attr(request, &status, DOOR_BELIEF);
+    fuse_reply_attr(request, &status, door_belief(node));
 }
 
 void door_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)

@@ -28,9 +28,10 @@
 struct door_node {
     struct node *node; /* held once */
     enum node_type type;
-    uint64_t lookups; /* that the kernel has not forgotten */
-    unsigned stale;   /* names that led to it, which the kernel was not told to forget yet */
-    bool suspect;     /* ... and whoever asks for it may have found it by one of those */
+    uint64_t lookups;     /* that the kernel has not forgotten */
+    unsigned stale;       /* names that led to it, which the kernel was not told to forget yet */
+    bool suspect;         /* ... and whoever asks for it may have found it by one of those */
+    atomic_bool misspelt; /* the kernel has looked it up by another spelling, too */
     unsigned opens;
     fuse_ino_t folder; /* where the kernel found it last, and by which name */
     char *name;        /* owned; NULL: the root */
@@ -154,11 +155,20 @@ void door_node_settled(struct fuse_door *door, struct door_node *node);
 bool door_node_is_suspect(struct fuse_door *door, struct door_node *node);
 void door_node_opened(struct fuse_door *door, struct door_node *node, int change);
 
+/* Seconds that the kernel may believe its attributes. Where a file was found by two spellings and
+ * is removed by one of them, it must ask before it believes in the other one. */
+static inline double door_belief(const struct door_node *node)
+{
+    return atomic_load(&node->misspelt) ? 0 : DOOR_BELIEF;
+}
+
 /* fuse_caches.c */
 
 /* A name in a folder that led to this node (NULL: nobody asks) until a moment ago. */
 void door_forget_name(struct fuse_door *door, fuse_ino_t folder, const char *name,
                       const struct node *node);
+/* The kernel asks before it believes its attributes of a file; at once, also within a request. */
+void door_doubt(struct fuse_door *door, const struct node *node);
 /* The file is another one than the kernel knows: size, content. */
 void door_forget_file(struct fuse_door *door, const struct node *node);
 void door_caches_init(struct fuse_door *door);

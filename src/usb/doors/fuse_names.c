@@ -46,9 +46,12 @@ static int fill_entry(struct fuse_door *door, struct node *node, fuse_ino_t pare
         door->volume->ops->node_drop(door->volume, node, 1);
         return r;
     }
+    struct door_node *taken = door_node_take(door, node, facts.type, parent, name);
+    if (!believed)
+        atomic_store(&taken->misspelt, true);
     *ret_entry = (struct fuse_entry_param){
-        .ino = door_ino(door, door_node_take(door, node, facts.type, parent, name)),
-        .attr_timeout = believed ? DOOR_BELIEF : 0,
+        .ino = door_ino(door, taken),
+        .attr_timeout = door_belief(taken),
         .entry_timeout = believed ? DOOR_BELIEF : 0,
     };
     door_attributes(door, &facts, &ret_entry->attr);
@@ -157,8 +160,10 @@ static void name_is_gone(struct fuse_door *door, fuse_ino_t parent, const char *
                          const char *spelling, struct node *node)
 {
     struct node *folder = door_node_of(door, parent)->node;
-    if (strcmp(name, spelling) != 0)
+    if (strcmp(name, spelling) != 0) {
         door_forget_name(door, parent, spelling, node);
+        door_doubt(door, node);
+    }
     served_tell_name(door->served, &door->neighbour, folder, spelling);
     served_tell_changed(door->served, &door->neighbour, node);
 }
