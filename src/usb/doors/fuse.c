@@ -308,7 +308,7 @@ static void answer_writes(struct door_thread *thread)
 {
     door_writes_move(thread);
     for (unsigned i = 0; i < thread->write_count; i++) {
-        thread->write = &thread->writes[i];
+        thread->write = thread->ordered[i];
         answer(thread, &thread->write->buffer);
     }
     thread->write_count = 0;

@@ -236,8 +236,8 @@ int door_write_begin(struct door_thread *thread, const struct fuse_buf *buffer)
 /* Of one file: in the order of its bytes, in which it grows. */
 static int by_file(const void *a, const void *b)
 {
-    const struct content_move *left = &((const struct door_write *)a)->move,
-                              *right = &((const struct door_write *)b)->move;
+    const struct content_move *left = &(*(struct door_write *const *)a)->move,
+                              *right = &(*(struct door_write *const *)b)->move;
     uintptr_t left_file = (uintptr_t)left->file, right_file = (uintptr_t)right->file;
     if (left_file != right_file)
         return left_file < right_file ? -1 : 1;
@@ -270,9 +270,11 @@ void door_writes_move(struct door_thread *thread)
 {
     struct fuse_door *door = thread->door;
     uint64_t bytes = 0;
-    qsort(thread->writes, thread->write_count, sizeof(thread->writes[0]), by_file);
-    for (unsigned i = 0; i < thread->write_count; i++)
+    for (unsigned i = 0; i < thread->write_count; i++) {
+        thread->ordered[i] = &thread->writes[i];
         bytes += thread->writes[i].result == 0 ? thread->writes[i].move.size : 0;
+    }
+    qsort(thread->ordered, thread->write_count, sizeof(thread->ordered[0]), by_file);
     bool in_time = door_limit(door, &door->bytes, bytes);
     if (in_time)
         move_small(door, thread);

@@ -84,7 +84,7 @@ struct fuse_door {
 struct door_write {
     struct fuse_buf buffer;
     const void *data;
-    struct content_move move; /* has its room, if result is 0 */
+    struct content_move move; /* has its room, if result is 0; stays where it is */
     int result;
     struct error error;
     bool moved; /* its content is there */
@@ -95,7 +95,8 @@ struct door_thread {
     struct fuse_door *door;
     bool has_turn;
     uint8_t *memory, *content;
-    struct door_write writes[CONTENT_PIECES]; /* small ones, answered together */
+    struct door_write writes[CONTENT_PIECES];   /* small ones, answered together */
+    struct door_write *ordered[CONTENT_PIECES]; /* ... in this order */
     unsigned write_count;
     struct door_write *write; /* the one that is answered */
 };
@@ -204,7 +205,7 @@ void door_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t off
  * thread->writes. Behind others it must be one that waits for nothing: else -EAGAIN, and nothing
  * has changed. */
 int door_write_begin(struct door_thread *thread, const struct fuse_buf *buffer);
-/* Moves the content of all of them, and puts them in the order in which they are to be answered. */
+/* Moves the content of all of them, and says in which order they are to be answered. */
 void door_writes_move(struct door_thread *thread);
 /* Whether more may be gathered behind it. */
 bool door_write_is_small(const struct door_write *write);
