@@ -135,7 +135,9 @@ void medium_first(struct medium *medium, uint64_t offset);
 
 /* The content of files. Past the cache of metadata; waits until it has been moved. data may be of
  * medium_buffer(), which is fastest. Content is durable after medium_sync(), and it is on the
- * medium before an update that ends later is. Not two writers at a time in one sector. */
+ * medium before an update that ends later is. Small pieces are gathered first: when these cannot be
+ * written, medium_sync() fails, and the medium takes no more writes. Not two writers at a time in
+ * one sector. */
 int medium_read_content(struct medium *medium, uint64_t offset, void *data, size_t size,
                         struct error *err);
 /* Says that this content will be read soon: starts to read what a bounded memory has room for. */
