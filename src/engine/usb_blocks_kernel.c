@@ -8,6 +8,8 @@
 #include <linux/genetlink.h>
 #include <linux/nbd-netlink.h>
 #include <linux/nbd.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,25 +182,62 @@ static int exchange(struct talk *talk, const struct nlmsghdr *message)
     return r < 0 ? -errno : 0;
 }
 
-static int open_talk(struct talk *talk, struct error *err)
+/* NBD answers in the machine's own network namespace only, where a daemon need not be. */
+static void *open_outside(void *data)
+{
+    _cleanup_close_ int namespace_fd = open("/proc/1/ns/net", O_RDONLY | O_CLOEXEC);
+    int *fd = data;
+
+    if (namespace_fd >= 0 && setns(namespace_fd, CLONE_NEWNET) == 0)
+        *fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC);
+    return NULL;
+}
+
+/* In a thread of its own, whose namespace goes with it. */
+static struct mnl_socket *open_socket(bool outside)
+{
+    pthread_t thread;
+    int fd = -1;
+
+    if (!outside)
+        return mnl_socket_open2(NETLINK_GENERIC, SOCK_CLOEXEC);
+    if (pthread_create(&thread, NULL, open_outside, &fd) != 0)
+        return NULL;
+    pthread_join(thread, NULL);
+    return fd < 0 ? NULL : mnl_socket_fdopen(fd);
+}
+
+static int find_family(struct talk *talk, bool outside)
 {
     char buffer[MESSAGE_MAX];
     struct nlmsghdr *message;
 
-    *talk = (struct talk){.socket = mnl_socket_open2(NETLINK_GENERIC, SOCK_CLOEXEC)};
-    if (!talk->socket || mnl_socket_bind(talk->socket, 0, MNL_SOCKET_AUTOPID) < 0) {
-        int r = error_errno(err, errno, "open a netlink socket");
-        if (talk->socket)
-            mnl_socket_close(talk->socket);
-        return r;
-    }
+    *talk = (struct talk){.socket = open_socket(outside)};
+    if (!talk->socket || mnl_socket_bind(talk->socket, 0, MNL_SOCKET_AUTOPID) < 0)
+        return -errno;
     message = begin(buffer, GENL_ID_CTRL, CTRL_CMD_GETFAMILY, 1);
     mnl_attr_put_strz(message, CTRL_ATTR_FAMILY_NAME, NBD_GENL_FAMILY_NAME);
     int r = exchange(talk, message);
-    if (r == 0 && !talk->family)
-        r = -ENOENT;
-    if (r < 0)
+    return r == 0 && !talk->family ? -ENOENT : r;
+}
+
+static void close_talk(struct talk *talk)
+{
+    if (talk->socket)
         mnl_socket_close(talk->socket);
+    talk->socket = NULL;
+}
+
+static int open_talk(struct talk *talk, struct error *err)
+{
+    int r = find_family(talk, false);
+
+    if (r == -ENOENT) {
+        close_talk(talk);
+        r = find_family(talk, true);
+    }
+    if (r < 0)
+        close_talk(talk);
     return r < 0 ? error_errno(err, -r, "find the kernel's NBD") : 0;
 }
 
@@ -224,7 +263,7 @@ int usb_nbd_connect(int fd, const struct usb_stick_blocked *blocked, uint32_t *r
     mnl_attr_nest_end(message, item);
     mnl_attr_nest_end(message, sockets);
     r = exchange(&talk, message);
-    mnl_socket_close(talk.socket);
+    close_talk(&talk);
     if (r < 0)
         return error_errno(err, -r, "connect a device of the kernel's NBD");
     *ret_index = talk.index;
@@ -241,5 +280,5 @@ void usb_nbd_disconnect(uint32_t index)
     struct nlmsghdr *message = begin(buffer, talk.family, NBD_CMD_DISCONNECT, NBD_GENL_VERSION);
     mnl_attr_put_u32(message, NBD_ATTR_INDEX, index);
     exchange(&talk, message);
-    mnl_socket_close(talk.socket);
+    close_talk(&talk);
 }

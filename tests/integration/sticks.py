@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import json
 import os
+import pathlib
 import re
 import socket
 import subprocess
@@ -15,7 +16,8 @@ import time
 from harness import BUILD, PROGRAMS, run
 
 PROGRAM = str(PROGRAMS / "cloche-usb")
-MODEL = str(BUILD / "tests/unit/stick")
+# The guest of tests/vm has the programs in a folder of its own, all else where it was built.
+MODEL = str((pathlib.Path(os.environ["BUILD"]) if "CLOCHE_GUEST" in os.environ else BUILD) / "tests/unit/stick")
 
 ENDED, FAILED, GONE = 0, 1, 3
 

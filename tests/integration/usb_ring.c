@@ -1,6 +1,6 @@
 /*
- * A program with libcloche-usb: usb-ring PATH moves sectors in every way there is; usb-ring PATH hold
- * reads until the stick is gone. Says "ok" or what is wrong.
+ * A program with libcloche-usb: usb-ring PATH moves sectors in every way there is; usb-ring PATH
+ * hold reads until the stick is gone. Says "ok" or what is wrong.
  */
 #include <cloche/usb.h>
 
@@ -67,7 +67,8 @@ static void move_all_ways(struct cloche_usb *usb, const struct cloche_usb_info *
     size_t size, all = PIECE * PIECES;
     uint8_t *data = cloche_usb_data(usb, &size), *own = malloc(all);
     uint64_t end = info->sectors * info->sector_size;
-    struct cloche_usb_request outside = {.operation = CLOCHE_USB_READ, .length = PIECE, .data = own};
+    struct cloche_usb_request outside = {
+        .operation = CLOCHE_USB_READ, .length = PIECE, .data = own};
     for (size_t i = 0; i < all; i++)
         data[i] = pattern(i);
     move_many(usb, CLOCHE_USB_WRITE);

@@ -115,7 +115,7 @@ int block_close(struct server *server, unsigned unit, const char *reason, struct
     int r = block->read_only ? 0 : block_flush(block->part, &own);
     if (r == -ENODEV || r == -ENOMEDIUM) /* whoever wrote was told */
         r = 0;
-    const char *error = r != 0                        ? error_message(&own)
+    const char *error = r != 0                         ? error_message(&own)
                         : text_equal(reason, "failed") ? block->message
                                                        : NULL;
     if (reason)
