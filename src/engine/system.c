@@ -119,8 +119,10 @@ static const char *no_cgroups(const struct engine *engine)
     if (!engine->rootless)
         return "there are no cgroups: no limits, no pause";
     if (!cgroup_is_v2())
-        return "there are no cgroups: no limits, no pause: an ordinary user has them on cgroup v2 alone";
-    return "there are no cgroups: no limits, no pause: the user's systemd has given none; a daemon that "
+        return "there are no cgroups: no limits, no pause: an ordinary user has them on cgroup v2 "
+               "alone";
+    return "there are no cgroups: no limits, no pause: the user's systemd has given none; a daemon "
+           "that "
            "starts when no container runs asks it again";
 }
 

@@ -47,7 +47,8 @@ static int make_layer(int parent_fd, const char *name, const struct stat *etc, s
 
     if (r < 0)
         return r;
-    _cleanup_close_ int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_close_ int fd =
+        openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return error_errno(err, errno, "open %s", name);
     r = make_folder(fd, "etc", etc, err);

@@ -173,8 +173,7 @@ int store_snapshot_mount(struct store *store, const char *container, bool passin
         r = snapshot_layers(store, container, &layers, err);
     if (r == 0)
         r = engine_layer_for(store, layers, container, &first, err);
-    return r < 0 ? r
-                 : mount_layers(store, container, first, layers, passing, users, ret_fd, err);
+    return r < 0 ? r : mount_layers(store, container, first, layers, passing, users, ret_fd, err);
 }
 
 int store_snapshot_mount_image(struct store *store, const char *container, int *ret_fd,

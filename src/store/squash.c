@@ -50,9 +50,8 @@ static int compose(const struct store_image *image, const struct store_image *pa
                    const char *diff_id, struct buffer *out, struct error *err)
 {
     _cleanup_oci_image_configuration_ struct oci_image_configuration *config = NULL;
-    _cleanup_free_ char *comment = parent
-                                       ? xasprintf("merge %s to %s", image->id, parent->id)
-                                       : xasprintf("create new from %s", image->id);
+    _cleanup_free_ char *comment = parent ? xasprintf("merge %s to %s", image->id, parent->id)
+                                          : xasprintf("create new from %s", image->id);
     int r = oci_image_configuration_parse(image->config_text, strlen(image->config_text), image->id,
                                           &config, err);
 

@@ -1,6 +1,6 @@
 /*
- * A layer in the making, as a tar: what a commit of one folder (commit.c) and of several layers that
- * become one (merge.c) have in common.
+ * A layer in the making, as a tar: what a commit of one folder (commit.c) and of several layers
+ * that become one (merge.c) have in common.
  */
 #ifndef IMAGE_COMMIT_H
 #define IMAGE_COMMIT_H
@@ -20,14 +20,14 @@ struct follow;
 struct commit {
     struct tar_sink sink; /* first: the sink is the commit */
     int blob_fd;
-    int source_fd;            /* the folder; with merged: that of all layers */
+    int source_fd;             /* the folder; with merged: that of all layers */
     uint64_t written, flushed; /* bytes of the blob */
     struct follow *follow;
     struct tar_writer writer;
     struct entry_links links;
     struct entry_data data;
     size_t entries;
-    bool own; /* mount points of the runtime belong to it, too */
+    bool own;                                 /* mount points of the runtime belong to it, too */
     const struct image_worker_merged *merged; /* NULL: it is one folder */
 };
 

@@ -1,8 +1,9 @@
 /*
  * Several layers become one that does to those below what they did together. Their folders are
  * walked side by side: of each name the highest layer's is the one that is seen, and folders of the
- * same name are one, down to the first that hides those below it. What the layers only hid from each
- * other leaves no trace: a whiteout or an opaque mark is written where there is something below.
+ * same name are one, down to the first that hides those below it. What the layers only hid from
+ * each other leaves no trace: a whiteout or an opaque mark is written where there is something
+ * below.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -81,7 +82,8 @@ static int look(const struct stack *stack, const char *name, struct seen *seen, 
         if (S_ISDIR(status.st_mode)) {
             r = stack_add(&seen->folders, stack->fds[i], name, err);
             if (r == 0)
-                seen->folders.hides = whiteout_is_opaque(seen->folders.fds[seen->folders.count - 1]);
+                seen->folders.hides =
+                    whiteout_is_opaque(seen->folders.fds[seen->folders.count - 1]);
         } else if (seen->folders.count == 0 && whiteout_is_device(&status)) {
             seen->whiteout = true;
         } else if (seen->folders.count == 0) {

@@ -52,10 +52,10 @@ int store_build_find(struct store *store, int64_t build, const char *key, char *
                      struct error *err);
 
 /* Squashing: image `id`, which a build made of `parent` (NULL: of nothing), with all that it added
- * as one layer. First the names of the folders in ROOT/layers, highest first: *ret_layers that become
- * one, *ret_below those of the parent. Owned. Both images are held. */
-int store_squash_layers(struct store *store, const char *id, const char *parent,
-                        char ***ret_layers, char ***ret_below, struct error *err);
+ * as one layer. First the names of the folders in ROOT/layers, highest first: *ret_layers that
+ * become one, *ret_below those of the parent. Owned. Both images are held. */
+int store_squash_layers(struct store *store, const char *id, const char *parent, char ***ret_layers,
+                        char ***ret_below, struct error *err);
 /* layer is in staging. *ret_id is owned: an image as store_build_step() makes one, whose parent no
  * inspection shows. */
 int store_build_squash(struct store *store, struct store_staging *staging, int64_t build,
