@@ -31,6 +31,19 @@ struct stream_call {
     bool tty;
 };
 
+/* The same, where the log begins in what a monitor cannot read. */
+struct attach_call {
+    uv_work_t work;
+    struct container *container; /* a reference */
+    struct monitor_attach how;
+    int older_fd;   /* all but the newest file; -1: the monitor reads the log itself */
+    uint64_t inode; /* of the newest */
+    int client_fd;  /* -1: none */
+    engine_done done;
+    void *data;
+    struct error err;
+};
+
 static int stream_pair(int *ret_client_fd, int *ret_monitor_fd, struct error *err)
 {
     int pair[2];
@@ -72,6 +85,13 @@ static struct stream_call *new_call(engine_done done, void *data, int client_fd,
 
     *call = (struct stream_call){done, data, client_fd, tty};
     return call;
+}
+
+static uint64_t inode_of(int fd)
+{
+    struct stat status;
+
+    return fstat(fd, &status) < 0 ? 0 : status.st_ino;
 }
 
 /* --- attach ----------------------------------------------------------------------------------- */
@@ -140,38 +160,157 @@ static int keep_attachment(struct container *container, int fd, const struct mon
     return 0;
 }
 
-void engine_container_attach(struct container *container, const struct api_container_attach *how,
-                             engine_done done, void *data)
+static void ask_to_attach(const struct container *container, const struct monitor_attach *how,
+                          int monitor_fd, struct stream_call *call)
+{
+    bool old = link_version(container->link) < MONITOR_PROTOCOL_VERSION;
+
+    link_request(container->link, MONITOR_ATTACH, how, old ? MONITOR_ATTACH_SIZE_1 : sizeof(*how),
+                 &monitor_fd, 1, on_stream_reply, call);
+}
+
+static void attach(struct container *container, const struct monitor_attach *how, engine_done done,
+                   void *data)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     _cleanup_close_ int client_fd = -1;
     _cleanup_close_ int monitor_fd = -1;
-    struct monitor_attach attach = {.flags = attach_flags(how)};
     bool tty = container->effective->tty;
 
-    if (tty)
-        detach_parse(how->detach_keys, &attach.detach, &err);
-    if (!err.code && container->state == CONTAINER_RESTARTING)
-        error_set(&err, -EBUSY, "Container %s is restarting, wait until the container is running",
-                  container->id);
-    if (!err.code && container_is_paused(container))
-        error_set(&err, -EBUSY, "container %s is paused, unpause the container before attach",
-                  container->id);
-    if (err.code < 0 || stream_pair(&client_fd, &monitor_fd, &err) < 0) {
+    if (stream_pair(&client_fd, &monitor_fd, &err) < 0) {
         engine_fail(done, data, &err);
     } else if (container->link) {
         event_container(container, "attach", NULL);
-        bool old = link_version(container->link) < MONITOR_PROTOCOL_VERSION;
-        link_request(container->link, MONITOR_ATTACH, &attach,
-                     old ? MONITOR_ATTACH_SIZE_1 : sizeof(attach), &monitor_fd, 1, on_stream_reply,
-                     new_call(done, data, steal_fd(&client_fd), tty));
-    } else if (keep_attachment(container, monitor_fd, &attach, &err) < 0) {
+        ask_to_attach(container, how, monitor_fd, new_call(done, data, steal_fd(&client_fd), tty));
+    } else if (keep_attachment(container, monitor_fd, how, &err) < 0) {
         engine_fail(done, data, &err);
     } else {
         monitor_fd = -1;
         event_container(container, "attach", NULL);
         give_stream(done, data, steal_fd(&client_fd), tty);
     }
+}
+
+/* --- with a log whose older files are packed --- */
+
+static void attach_call_free(struct attach_call *call)
+{
+    container_unref(call->container);
+    close_fd(call->older_fd);
+    error_finish(&call->err);
+    free(call);
+}
+
+static int find_older(struct attach_call *call, struct error *err)
+{
+    const struct container *container = call->container;
+    _cleanup_free_ char *path = container_root_path(container, "log");
+    _cleanup_free_ char *folder = container_root_path(container, NULL);
+    const struct logfile_place oldest = {0, 0};
+    struct logfile_set set;
+    bool apart = false;
+    int r = logfile_set_open(path, container->engine->logpack_program, folder, &set, err);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i + 1 < set.count; i++)
+        apart = apart || set.apart[i];
+    if (apart) {
+        call->inode = inode_of(set.fds[set.count - 1]);
+        call->older_fd = logfile_set_join_older(&set, &oldest, err);
+        r = call->older_fd < 0 ? call->older_fd : 0;
+    }
+    logfile_set_close(&set);
+    return r;
+}
+
+static void find_older_work(uv_work_t *work)
+{
+    struct attach_call *call = work->data;
+
+    engine_settle(&call->err, find_older(call, &call->err));
+}
+
+/* A monitor of an earlier build gives what it can read itself. */
+static void on_before_reply(const struct link_message *message, void *data)
+{
+    struct attach_call *call = data;
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    if (message->type != MONITOR_OK && link_error(message, &err) == -EBADMSG)
+        attach(call->container, &call->how, call->done, call->data);
+    else if (message->type != MONITOR_OK)
+        engine_fail(call->done, call->data, &err);
+    else
+        give_stream(call->done, call->data, steal_fd(&call->client_fd),
+                    call->container->effective->tty);
+    close_fd(call->client_fd);
+    attach_call_free(call);
+}
+
+static void attach_with_older(struct attach_call *call)
+{
+    const struct monitor_attach_before where = {.attach = call->how, .inode = call->inode};
+    _cleanup_close_ int monitor_fd = -1;
+
+    if (stream_pair(&call->client_fd, &monitor_fd, &call->err) < 0) {
+        engine_fail(call->done, call->data, &call->err);
+        attach_call_free(call);
+        return;
+    }
+    const int fds[] = {monitor_fd, call->older_fd};
+    event_container(call->container, "attach", NULL);
+    link_request(call->container->link, MONITOR_ATTACH, &where, sizeof(where), fds, 2,
+                 on_before_reply, call);
+}
+
+static void find_older_done(uv_work_t *work, int status)
+{
+    struct attach_call *call = work->data;
+
+    if (call->err.code == 0 && call->older_fd >= 0 && call->container->link) {
+        attach_with_older(call);
+        return;
+    }
+    if (call->err.code < 0)
+        engine_fail(call->done, call->data, &call->err);
+    else
+        attach(call->container, &call->how, call->done, call->data);
+    attach_call_free(call);
+}
+
+void engine_container_attach(struct container *container, const struct api_container_attach *how,
+                             engine_done done, void *data)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    const struct link *link = container->link;
+    struct monitor_attach wanted = {.flags = attach_flags(how)};
+
+    if (container->effective->tty)
+        detach_parse(how->detach_keys, &wanted.detach, &err);
+    if (!err.code && container->state == CONTAINER_RESTARTING)
+        error_set(&err, -EBUSY, "Container %s is restarting, wait until the container is running",
+                  container->id);
+    if (!err.code && container_is_paused(container))
+        error_set(&err, -EBUSY, "container %s is paused, unpause the container before attach",
+                  container->id);
+    if (err.code < 0) {
+        engine_fail(done, data, &err);
+        return;
+    }
+    if (!how->logs || !link || link_version(link) < MONITOR_PROTOCOL_VERSION) {
+        attach(container, &wanted, done, data);
+        return;
+    }
+    struct attach_call *call = xnew(struct attach_call);
+    *call = (struct attach_call){.container = container_ref(container),
+                                 .how = wanted,
+                                 .older_fd = -1,
+                                 .client_fd = -1,
+                                 .done = done,
+                                 .data = data};
+    call->work.data = call;
+    uv_queue_work(container->engine->loop, &call->work, find_older_work, find_older_done);
 }
 
 /* --- logs ------------------------------------------------------------------------------------- */
@@ -308,13 +447,6 @@ static void on_follow_reply(const struct link_message *message, void *data)
         give_file(call);
     }
     free(follow);
-}
-
-static uint64_t inode_of(int fd)
-{
-    struct stat status;
-
-    return fstat(fd, &status) < 0 ? 0 : status.st_ino;
 }
 
 /* What is wanted of the monitor: to follow, or to send what lies in several files. One of version 1

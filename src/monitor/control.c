@@ -21,6 +21,7 @@ struct message {
     union {
         char bytes[MONITOR_MESSAGE_MAX - sizeof(struct monitor_header)];
         struct monitor_attach attach;
+        struct monitor_attach_before attach_before;
         struct monitor_follow follow;
         struct monitor_policy policy;
         struct monitor_signal signal;
@@ -209,17 +210,29 @@ static int on_start(struct monitor *monitor, const struct message *message, int 
     return r;
 }
 
+static bool is_attach_before(const struct monitor_header *header)
+{
+    return header->type == MONITOR_ATTACH && header->version >= 2 &&
+           header->length == sizeof(struct monitor_attach_before);
+}
+
 static int on_attach(struct monitor *monitor, const struct message *message, int *fd,
                      struct error *err)
 {
     uint32_t flags = message->attach.flags;
     struct log_place at = {.until = UINT64_MAX};
+    bool before = fd[1] >= 0;
 
     if (!monitor->log.file)
         return error_set(err, -EIO, "there is no log");
-    at.file = flags & MONITOR_ATTACH_LOGS ? container_log_find(&monitor->log, 0)
-                                          : log_file_ref(monitor->log.file);
+    if (before != is_attach_before(&message->header))
+        return error_set(err, -EBADMSG, "an attach request is malformed");
+    at.file = flags & MONITOR_ATTACH_LOGS
+                  ? container_log_find(&monitor->log, before ? message->attach_before.inode : 0)
+                  : log_file_ref(monitor->log.file);
     at.offset = flags & MONITOR_ATTACH_LOGS ? 0 : at.file->size;
+    if (before)
+        at.file = container_log_before(at.file, steal_fd(&fd[1]));
     int r = client_add(monitor, CLIENT_ATTACH, &monitor->container, flags, &at, steal_fd(fd), err);
     log_file_unref(at.file);
     if (r >= 0)
@@ -319,7 +332,7 @@ static const struct request {
 } requests[] = {
     [MONITOR_HELLO] = {on_hello, 0, NO_FD},
     [MONITOR_START] = {on_start, sizeof(struct monitor_policy), NO_FD, 2, true, 0},
-    [MONITOR_ATTACH] = {on_attach, sizeof(struct monitor_attach), ONE_FD, 2, true,
+    [MONITOR_ATTACH] = {on_attach, sizeof(struct monitor_attach), ONE_OR_TWO_FDS, 2, true,
                         MONITOR_ATTACH_SIZE_1},
     [MONITOR_FOLLOW] = {on_follow, sizeof(struct monitor_follow), ONE_OR_TWO_FDS, 2, true,
                         MONITOR_FOLLOW_SIZE_1},
@@ -352,7 +365,7 @@ static int check_message(const struct message *message, size_t received, size_t 
         return error_set(err, -ENOSYS, "request %u is newer than version %u", header->type,
                          header->version);
     size_t length = before ? request->length_before : request->length;
-    if (header->length != length || header->request == 0)
+    if ((header->length != length && !is_attach_before(header)) || header->request == 0)
         return error_set(err, -EBADMSG, "request %u is malformed", header->type);
     static const size_t least[] = {[ONE_FD] = 1, [ONE_OR_TWO_FDS] = 1};
     static const size_t most[] = {[ONE_FD] = 1, [PERHAPS_FD] = 1, [ONE_OR_TWO_FDS] = 2};

@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import sqlite3
 import time
 
@@ -568,6 +569,26 @@ def packed(instance, name, files):
     wait_for(lambda: log_files(instance, name) == wanted, what=f"{wanted} {log_files(instance, name)}")
 
 
+def attached_with_logs(instance, name, count):
+    """So many lines of what a client of docker's gets that attaches with the log."""
+    text, rest = b"", b""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(60)
+        sock.connect(str(instance.run_folder / "docker.sock"))
+        sock.sendall(f"POST /v1.41/containers/{name}/attach?logs=1&stream=1&stdout=1 HTTP/1.1\r\nHost: d\r\n"
+                     "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode())
+        while b"\r\n\r\n" not in rest:
+            rest += sock.recv(65536)
+        assert rest.startswith(b"HTTP/1.1 101"), rest
+        rest = rest.partition(b"\r\n\r\n")[2]
+        while text.count(b"\n") < count:
+            while len(rest) < 8 or len(rest) < 8 + int.from_bytes(rest[4:8], "big"):
+                rest += sock.recv(65536)
+            length = 8 + int.from_bytes(rest[4:8], "big")
+            text, rest = text + rest[8:length], rest[length:]
+    return text.decode().splitlines()
+
+
 @test
 def full_files_of_a_log_are_packed_and_read_all_the_same(instance, images):
     load(instance, images)
@@ -600,6 +621,8 @@ def full_files_of_a_log_are_packed_and_read_all_the_same(instance, images):
             got = [following.stdout.readline().decode().rstrip("\n") for _ in wanted]
             assert got == wanted
             following.kill()
+    # So does who attaches with what is in the log.
+    assert attached_with_logs(instance, "box", len(lines)) == lines
     assert not list(log.parent.glob("log.packing"))
     # What a monitor that was killed has left is packed by the next one, from its beginning.
     instance.cloche("stop", "-t", "0", "box")

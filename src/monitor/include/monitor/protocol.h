@@ -208,6 +208,14 @@ struct monitor_attach {
 
 enum { MONITOR_ATTACH_SIZE_1 = 4 }; /* of struct monitor_attach in version 1 */
 
+/* With MONITOR_ATTACH_LOGS the log may begin in what monitors cannot read: a second descriptor has
+ * everything before the file with this inode. A monitor that does not know it yet answers -EBADMSG.
+ */
+struct monitor_attach_before {
+    struct monitor_attach attach;
+    uint64_t inode;
+};
+
 enum { MONITOR_FOLLOW_NOT = 1 << 0 }; /* only what is there now */
 
 /* The stream receives the log's bytes from a place on, as they are, through rotations and restarts,
