@@ -114,6 +114,7 @@ struct stick {
     int pidfd;
     uint64_t started;
     bool child;         /* of ours: its end is told by that */
+    bool adopted;       /* of an earlier daemon's; a reference, until it has ended */
     bool ending;        /* its process is to end */
     bool eject;         /* and to let go of its medium before */
     bool asked;         /* it was told so */

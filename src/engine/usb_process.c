@@ -362,6 +362,16 @@ static void on_timer_closed(uv_handle_t *handle)
     free(handle);
 }
 
+/* Callers have a reference of their own. */
+static void drop_adopted(struct stick *stick)
+{
+    bool adopted = stick->adopted;
+
+    stick->adopted = false;
+    if (adopted)
+        stick_unref(stick);
+}
+
 void stick_process_clear(struct stick *stick)
 {
     _cleanup_free_ char *record = usb_run_path(stick->usb, stick->key, ".json");
@@ -377,6 +387,7 @@ void stick_process_clear(struct stick *stick)
     unlink(record);
     unlink(path);
     cgroup_drop_small(stick->usb->engine->cgroup_parent, cgroup);
+    drop_adopted(stick);
 }
 
 void stick_process_destroy(struct stick *stick)
@@ -401,6 +412,7 @@ void stick_process_forget(struct stick *stick)
         uv_close((uv_handle_t *)steal_ptr(stick->timer), on_timer_closed);
     if (stick->pidfd >= 0)
         close_fd(steal_fd(&stick->pidfd));
+    drop_adopted(stick);
 }
 
 /* --- the next daemon -------------------------------------------------------------------------- */
@@ -482,6 +494,8 @@ bool stick_process_adopt(struct stick *stick, const struct usb_settings_record *
         stick->pidfd = -1;
         return false;
     }
+    stick_ref(stick);
+    stick->adopted = true;
     stick->pid = (pid_t)record->pid;
     stick->started = started;
     stick->state = STICK_STARTING;

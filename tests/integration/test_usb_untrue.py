@@ -1,0 +1,120 @@
+"""The daemon beside a process of a stick that is not what it was: a program of the test in the place of
+cloche-usb, which says what a hostile stick would have it say, or nothing."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+from harness import PROGRAMS, main, run, test, wait_for
+from test_usb_device import Machine, configure
+
+UNIT = {"number": 0, "state": "ready", "vendor": "V", "product": "P", "revision": "1", "serial": "S", "sectorSize": 512,
+        "sectors": 65536, "removable": True, "writeProtected": False, "caching": False, "discards": False,
+        "table": "none"}
+VOLUME = {"number": 1, "unit": 0, "partition": 0, "start": 0, "size": 33554432, "kind": "fat16", "label": "SHOP"}
+STATUS = {"state": "open", "units": [UNIT], "volumes": [VOLUME], "mounts": []}
+LISTEN = 3
+# What a test adds: tell(request, say) is asked first; True: it has answered itself.
+PROGRAM = """#!/usr/bin/python3
+import json, os, socket, sys, time
+STATUS = json.loads({status!r})
+def tell(request, say, result): return False
+{more}
+listener = socket.socket(fileno=3)
+listener.setblocking(True)
+while True:
+    connection, _ = listener.accept()
+    def say(**message):
+        connection.sendall(json.dumps(dict(version=1, **message)).encode() + b"\\n")
+    file = connection.makefile()
+    for line in file:
+        request = json.loads(line)
+        def result(what=None):
+            say(id=request["id"], result=what or {{}})
+        if tell(request, say, result):
+            continue
+        result({{"status": STATUS}} if "status" in request else None)
+        if "end" in request:
+            sys.exit(0)
+"""
+
+
+def program(scratch, more="", status=None):
+    path = scratch / "cloche-usb"
+    path.write_text(PROGRAM.format(status=json.dumps(status or STATUS), more=more))
+    path.chmod(0o755)
+    return path
+
+
+@contextlib.contextmanager
+def attached(instance, scratch, more="", status=None, attach=True):
+    """A remote stick that is this program; its server only accepts."""
+    folder = scratch / "libexec"
+    folder.mkdir(exist_ok=True)
+    for path in PROGRAMS.iterdir():
+        if path.name != "cloche-usb" and not (folder / path.name).exists():
+            (folder / path.name).symlink_to(path)
+    program(folder, more, status)
+    instance.env["CLOCHE_LIBEXEC"] = str(folder)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"usbip://127.0.0.1:{server.getsockname()[1]}/1-1"
+        yield instance.cloche("usb", "attach", url).out.strip() if attach else url
+
+
+def inspect(instance, name):
+    return json.loads(instance.cloche("usb", "inspect", name).out)[0]
+
+
+@contextlib.contextmanager
+def left_behind(instance, scratch, port, more="", mounts=()):
+    """A process that an earlier daemon has started for what is in the port."""
+    folder = instance.run_folder / "usb"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(folder / f"{port}.abcdef01.sock"))
+    listener.listen()
+    os.set_inheritable(listener.fileno(), True)
+    process = subprocess.Popen(["sh", "-c", f"exec {program(scratch, more)} 3<&{listener.fileno()}"], close_fds=False)
+    started = int(pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
+    (folder / f"{port}.abcdef01.json").write_text(json.dumps(
+        {"version": 1, "id": port, "pid": process.pid, "started": started, "bus": 1, "device": 2, "mounts": list(mounts)}))
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        listener.close()
+
+
+@test
+def what_is_pulled_out_while_its_process_goes_on_is_remembered(instance, scratch):
+    configure(instance, scratch)
+    with Machine():
+        daemon = instance.start_daemon()
+        instance.kill_daemon()
+        heard = scratch / "heard"
+        more = f"""
+def tell(request, say, result):
+    if "end" in request:
+        for i in range(200):
+            say(event={{"changed": {{"unit": 0}}}})
+            say(event={{"failed": {{"message": "x" * 100}}}})
+        open({str(heard)!r}, "w")
+        time.sleep(0.5)
+        sys.exit(0)
+    return False
+"""
+        with left_behind(instance, scratch, "1-1", more) as process:
+            daemon = instance.start_daemon()
+            wait_for(heard.exists, what="the end that it is asked for, as nothing is in the port")
+            process.wait(timeout=20)
+            wait_for(lambda: not list((instance.run_folder / "usb").glob("1-1*")), what="the end of its record")
+            assert instance.cloche("usb", "ls").out and instance.daemon_pid() == daemon, "the daemon has died"
+
+
+if __name__ == "__main__":
+    main()
