@@ -294,7 +294,11 @@ void unit_identify(struct server *server, struct stick_volume *volume);
  * what is told meanwhile, static. */
 int volume_take(struct server *server, uint32_t number, const char *doing, bool is_lengthy,
                 struct stick_volume **ret_volume, struct error *err);
-/* The same for one that is known to be there: as long as it takes. */
+/* The unit's next one from this number on, though it is being ejected; what is lost is the keeper's
+ * to close. NULL: there is none. -EBUSY. */
+int volume_take_next(struct server *server, uint32_t number, unsigned unit, const char *doing,
+                     struct stick_volume **ret_volume, struct error *err);
+/* The keeper, for one that is there: as long as it takes. Nobody else lets one go. */
 void volume_take_over(struct server *server, struct stick_volume *volume, const char *doing);
 void volume_give(struct server *server, struct stick_volume *volume);
 int volume_open(struct server *server, struct stick_volume *volume,

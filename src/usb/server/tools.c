@@ -183,15 +183,11 @@ static int close_unit(struct server *server, unsigned unit, struct error *err)
 {
     int r = block_close(server, unit, "ejected", err);
     for (uint32_t number = 1; r == 0; number++) {
-        pthread_mutex_lock(&server->lock);
-        struct stick_volume *volume = volume_from(server, number, (int)unit);
-        if (volume && volume->busy && volume->is_lengthy)
-            r = error_set(err, -EBUSY, "volume %u is busy: %s", volume->number, volume->busy);
-        pthread_mutex_unlock(&server->lock);
-        if (!volume || r != 0)
+        struct stick_volume *volume;
+        r = volume_take_next(server, number, unit, "unmount", &volume, err);
+        if (r != 0 || !volume)
             break;
         number = volume->number;
-        volume_take_over(server, volume, "unmount");
         r = mounts_close(server, volume, "ejected", err);
         volume_give(server, volume);
     }

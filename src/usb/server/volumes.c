@@ -52,6 +52,34 @@ int volume_take(struct server *server, uint32_t number, const char *doing, bool 
     return r;
 }
 
+int volume_take_next(struct server *server, uint32_t number, unsigned unit, const char *doing,
+                     struct stick_volume **ret_volume, struct error *err)
+{
+    struct stick_volume *volume;
+    int r = 0;
+    pthread_mutex_lock(&server->lock);
+    for (;;) {
+        volume = volume_from(server, number, (int)unit);
+        while (volume && volume->lost)
+            volume = volume_from(server, volume->number + 1, (int)unit);
+        if (!volume || !volume->busy)
+            break;
+        if (volume->is_lengthy) {
+            r = error_set(err, -EBUSY, "volume %u is busy: %s", volume->number, volume->busy);
+            break;
+        }
+        pthread_cond_wait(&server->changed, &server->lock);
+    }
+    if (r == 0 && volume) {
+        volume->busy = doing;
+        volume->is_lengthy = false;
+    }
+    pthread_mutex_unlock(&server->lock);
+    if (r == 0)
+        *ret_volume = volume;
+    return r;
+}
+
 void volume_take_over(struct server *server, struct stick_volume *volume, const char *doing)
 {
     pthread_mutex_lock(&server->lock);
