@@ -111,6 +111,17 @@ void stick_set_state(struct stick *stick, enum stick_state state, const char *er
         stick_event(stick, "failed", error, NULL);
 }
 
+static void on_timer_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void stop_timer(struct stick *stick)
+{
+    if (stick->timer)
+        uv_close((uv_handle_t *)steal_ptr(stick->timer), on_timer_closed);
+}
+
 /* The kernel's drivers get what they would have without usb.exclusive, or lose what cloche-usb had.
  */
 struct handing {
@@ -164,6 +175,10 @@ static void refuse(struct stick *stick, enum stick_state state, const char *why)
     stick_tell(stick, STICK_WAIT_READY, &err);
     if (stick->pid || stick->starting)
         stick_let_go(stick, false);
+    else
+        stop_timer(stick); /* it is not started again */
+    if (stick->url && !stick->pid && !stick->starting)
+        stick_gone(stick);
 }
 
 /* Two cannot have it; who was first has it. */
@@ -194,8 +209,10 @@ static void settle_allowed(struct stick *stick)
         leave_passed(stick);
         return;
     }
-    stick_set_state(stick, STICK_STARTING, NULL);
-    stick_event(stick, "attach", NULL, NULL);
+    if (stick->state != STICK_WAITING) {
+        stick_set_state(stick, STICK_STARTING, NULL);
+        stick_event(stick, "attach", NULL, NULL);
+    }
     stick_process_start(stick);
 }
 
@@ -384,17 +401,6 @@ static void remove_from_table(struct stick *stick)
     }
 }
 
-static void on_timer_closed(uv_handle_t *handle)
-{
-    free(handle);
-}
-
-static void stop_timer(struct stick *stick)
-{
-    if (stick->timer)
-        uv_close((uv_handle_t *)steal_ptr(stick->timer), on_timer_closed);
-}
-
 void stick_gone(struct stick *stick)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -419,8 +425,10 @@ static void on_again(uv_timer_t *timer)
     struct stick *stick = timer->data;
 
     stop_timer(stick);
-    if (!stick->gone && !stick->usb->ending)
-        stick_process_start(stick);
+    stick_ref(stick);
+    if (stick->state == STICK_WAITING)
+        stick_settle(stick); /* somebody else may have it by now, or nobody wants it any more */
+    stick_unref(stick);
 }
 
 static void try_again(struct stick *stick, const char *why)

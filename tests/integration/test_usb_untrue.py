@@ -116,5 +116,31 @@ def tell(request, say, result):
             assert instance.cloche("usb", "ls").out and instance.daemon_pid() == daemon, "the daemon has died"
 
 
+DEVICE = {"vendor": 0x1234, "product": 0x5678, "release": 1, "manufacturer": "M", "model": "P", "serial": "S",
+          "interface": 0, "protocol": "bot", "speed": "480"}
+
+
+@test
+def what_is_denied_while_it_waits_is_not_started_again(instance, scratch):
+    starts = scratch / "starts"
+    more = f"""
+open({str(starts)!r}, "a").write("x")
+def tell(request, say, result):
+    if "status" in request:
+        result({{"status": STATUS}})
+        time.sleep(0.3)
+        os._exit(7)
+"""
+    with attached(instance, scratch, more, dict(STATUS, device=DEVICE)):
+        wait_for(lambda: len(starts.read_text()) == 3, what="the second start again")
+        wait_for(lambda: [json.loads(line)["State"] for line in instance.cloche("usb", "ls", "--format", "json").lines]
+                 == ["waiting"], what="the pause before the third")
+        instance.cloche("usb", "policy", "--vendor", "1234", "add", "deny")
+        number = len(starts.read_text())
+        time.sleep(3)
+        assert len(starts.read_text()) == number, "started though it is denied"
+        assert instance.cloche("usb", "ls", "-q").out == ""
+
+
 if __name__ == "__main__":
     main()
