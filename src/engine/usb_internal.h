@@ -206,7 +206,7 @@ extern const struct usb_link_handlers stick_link_handlers;
 /* Opens the device and starts cloche-usb with it; a failure comes by stick_start_failed(). */
 void stick_process_start(struct stick *stick);
 void stick_start_failed(struct stick *stick, const struct error *err);
-/* Asks it to end and kills it when it does not. The mounts are to be gone by then. */
+/* Asks it to end when the mounts are gone, and kills it when it does not, or they do not go. */
 void stick_process_end(struct stick *stick);
 void stick_process_kill(struct stick *stick);
 /* What is left of it: link, record, socket, cgroup. */

@@ -347,10 +347,12 @@ void stick_process_end(struct stick *stick)
     struct usb_stick_eject all = {0};
     struct usb_stick_request request = {.eject = &all};
 
-    if (stick->unplacing || stick->asked || !stick->pid)
+    if (stick->asked || !stick->pid)
+        return;
+    watch_end(stick); /* also of what the containers' file systems make of unmounting */
+    if (stick->unplacing)
         return;
     stick->asked = true;
-    watch_end(stick);
     if (stick->eject && stick->link)
         usb_link_request(stick->link, &request, -1, on_ejected, stick_ref(stick));
     else
