@@ -47,6 +47,7 @@ void stick_unref(struct stick *stick)
     usb_given_free_all(stick);
     usb_stick_status_free(stick->status);
     free(stick->error);
+    free(stick->amiss);
     free(stick->url);
     free(stick);
 }

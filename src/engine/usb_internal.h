@@ -118,6 +118,7 @@ struct stick {
     bool ending;        /* its process is to end */
     bool eject;         /* and to let go of its medium before */
     bool asked;         /* it was told so */
+    char *amiss;        /* owned; what first went wrong with that; NULL: nothing */
     unsigned unplacing; /* children that unmount */
     unsigned failures;
     uint64_t running_since_ms;
@@ -196,6 +197,8 @@ void stick_wait(struct stick *stick, enum stick_wait what, stick_done done, void
 void stick_tell(struct stick *stick, enum stick_wait what, const struct error *err);
 /* Unmounts, ends the process, and tells who waits for that. */
 void stick_let_go(struct stick *stick, bool eject);
+/* Said to those who wait for the end; the first stays. */
+void stick_goes_amiss(struct stick *stick, const char *what);
 /* Its process has ended, with this exit code; -1: nobody knows. */
 void stick_ended(struct stick *stick, int code);
 void stick_ask_status(struct stick *stick);

@@ -306,6 +306,7 @@ static void on_late(uv_timer_t *timer)
 
     log_warning("USB %s: its process does not end and is killed", stick->id);
     uv_timer_stop(timer);
+    stick_goes_amiss(stick, "its process did not end and was killed");
     stick_process_kill(stick);
 }
 
@@ -335,8 +336,10 @@ static void on_ejected(const struct error *err, const struct usb_stick_result *r
 {
     struct stick *stick = data;
 
-    if (err && !stick->usb->ending)
+    if (err && !stick->usb->ending) {
         log_failure(LOG_WARNING, err, "USB %s", stick->id);
+        stick_goes_amiss(stick, error_message(err));
+    }
     if (!stick->usb->ending)
         ask_end(stick);
     stick_unref(stick);

@@ -385,6 +385,24 @@ void stick_let_go(struct stick *stick, bool eject)
     stick_process_end(stick);
 }
 
+void stick_goes_amiss(struct stick *stick, const char *what)
+{
+    if (!stick->amiss)
+        stick->amiss = xstrdup(what);
+}
+
+static void tell_end(struct stick *stick)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    _cleanup_free_ char *amiss = steal_ptr(stick->amiss);
+
+    if (amiss) {
+        error_set(&err, -EIO, "USB device %s is let go of, but: %s", stick->id, amiss);
+        error_hint(&err, "what was written last may not be on it: see cloche usb check");
+    }
+    stick_tell(stick, STICK_WAIT_END, amiss ? &err : NULL);
+}
+
 static void remove_from_table(struct stick *stick)
 {
     struct usb *usb = stick->usb;
@@ -455,7 +473,11 @@ static void give_up(struct stick *stick, const char *why)
 /* Not wanted any more: as it was before it was, or as the policy wants it now. */
 static void put_down(struct stick *stick)
 {
+    _cleanup_error_ struct error err = ERROR_INIT;
+
     stick->ending = stick->eject = stick->asked = false;
+    error_set(&err, -ECANCELED, "USB device %s was let go of meanwhile", stick->id);
+    stick_tell(stick, STICK_WAIT_READY, &err);
     if (stick->url) {
         stick_gone(stick);
         return;
@@ -497,13 +519,15 @@ void stick_ended(struct stick *stick, int code)
     stick->authorized = false;
     if (withdraw && !stick->gone)
         hand_over(stick, true);
+    if (stick->ending && code > 0 && code != EXIT_GONE)
+        stick_goes_amiss(stick, "its process ended in failure; the daemon's log may say why");
+    tell_end(stick);
     if (!stick->gone && !stick->usb->ending) {
         if (stick->ending)
             put_down(stick);
         else
             fail_or_again(stick, code);
     }
-    stick_tell(stick, STICK_WAIT_END, NULL);
     usb_devices_settle(stick->usb);
     stick_unref(stick);
 }

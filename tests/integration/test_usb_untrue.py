@@ -142,5 +142,45 @@ def tell(request, say, result):
         assert instance.cloche("usb", "ls", "-q").out == ""
 
 
+@test
+def an_eject_that_failed_is_told_so(instance, scratch):
+    more = """
+def tell(request, say, result):
+    if "eject" not in request:
+        return False
+    say(id=request["id"], error={"code": -16, "message": "volume 1 is busy: check"})
+    return True
+"""
+    with attached(instance, scratch, more) as name:
+        failed = instance.cloche("usb", "eject", name, code=1).err
+        assert "volume 1 is busy: check" in failed, failed
+        assert instance.cloche("usb", "ls", "-q").out == ""
+
+
+@test
+def a_process_that_fails_at_its_end_is_told_of(instance, scratch):
+    more = """
+def tell(request, say, result):
+    if "end" in request:
+        os._exit(1)
+"""
+    with attached(instance, scratch, more) as name:
+        assert "ended in failure" in instance.cloche("usb", "detach", name, code=1).err
+
+
+@test
+def who_waits_for_a_stick_hears_that_it_was_let_go_of(instance, scratch):
+    more = """
+def tell(request, say, result):
+    return "status" in request
+"""
+    with attached(instance, scratch, more, attach=False) as url:
+        waits = instance.start("usb", "attach", url)
+        wait_for(lambda: instance.cloche("usb", "ls", "-q").lines, what="the stick")
+        time.sleep(0.5)
+        instance.cloche("usb", "detach", "remote-1")
+        assert b"let go of" in waits.communicate(timeout=20)[1]
+
+
 if __name__ == "__main__":
     main()
