@@ -11,7 +11,7 @@ import subprocess
 import time
 
 from harness import PROGRAMS, main, run, test, wait_for
-from test_usb_device import Machine, configure
+from test_usb_device import DEVICE as DESCRIPTOR, STICK, Machine, configure
 
 UNIT = {"number": 0, "state": "ready", "vendor": "V", "product": "P", "revision": "1", "serial": "S", "sectorSize": 512,
         "sectors": 65536, "removable": True, "writeProtected": False, "caching": False, "discards": False,
@@ -174,12 +174,17 @@ def who_waits_for_a_stick_hears_that_it_was_let_go_of(instance, scratch):
 def tell(request, say, result):
     return "status" in request
 """
-    with attached(instance, scratch, more, attach=False) as url:
-        waits = instance.start("usb", "attach", url)
-        wait_for(lambda: instance.cloche("usb", "ls", "-q").lines, what="the stick")
-        time.sleep(0.5)
-        instance.cloche("usb", "detach", "remote-1")
-        assert b"let go of" in waits.communicate(timeout=20)[1]
+    configure(instance, scratch)
+    with Machine() as machine:
+        machine.plug_in(2, device=DESCRIPTOR.replace(b"\xff", b"\0", 1), configuration=STICK)
+        instance.start_daemon()
+        instance.kill_daemon()
+        with left_behind(instance, scratch, "1-1", more):
+            instance.start_daemon()
+            waits = instance.start("usb", "attach", "1-1")
+            time.sleep(0.5)
+            instance.cloche("usb", "detach", "1-1")
+            assert b"let go of" in waits.communicate(timeout=20)[1]
 
 
 if __name__ == "__main__":
