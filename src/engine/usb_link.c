@@ -12,7 +12,13 @@
 #include <base/socket.h>
 #include <base/text.h>
 
-enum { READ_BYTES = 64 * 1024, READS_AT_ONCE = 16 };
+enum {
+    READ_BYTES = 64 * 1024,
+    READS_AT_ONCE = 4,
+    SECOND_MS = 1000,
+    BYTES_A_SECOND = 16 << 20, /* a process that says more is not what it was */
+    MESSAGES_A_SECOND = 4096,  /* the findings of a check are 1000 */
+};
 
 struct request {
     struct request *next;
@@ -39,6 +45,8 @@ struct usb_link {
     unsigned requests_count;
     struct waiting *waiting, **waiting_end;
     struct buffer input;
+    uint64_t second_ms; /* when this second began, in which came: */
+    size_t bytes, messages;
     unsigned calls;         /* of handlers and replies under way */
     bool broken;            /* closed() has been called or is about to be */
     bool closed, destroyed; /* freed when both */
@@ -164,6 +172,20 @@ static int take_line(struct usb_link *link, const char *text, size_t length)
     return 0;
 }
 
+/* What each costs the loop is the other end's to choose. */
+static bool is_too_much(struct usb_link *link, size_t bytes, size_t messages)
+{
+    uint64_t now = uv_now(link->poll.loop);
+
+    if (now - link->second_ms >= SECOND_MS) {
+        link->second_ms = now;
+        link->bytes = link->messages = 0;
+    }
+    link->bytes += bytes;
+    link->messages += messages;
+    return link->bytes > BYTES_A_SECOND || link->messages > MESSAGES_A_SECOND;
+}
+
 static int take_lines(struct usb_link *link)
 {
     size_t from = 0;
@@ -175,7 +197,9 @@ static int take_lines(struct usb_link *link)
             link->input.length > from ? memchr(start, '\n', link->input.length - from) : NULL;
         if (!end)
             break;
-        r = take_line(link, start, (size_t)(end - start));
+        r = is_too_much(link, (size_t)(end - start), 1)
+                ? -ENOBUFS
+                : take_line(link, start, (size_t)(end - start));
         from += (size_t)(end - start) + 1;
     }
     buffer_consume(&link->input, from);

@@ -444,20 +444,21 @@ void stick_unmount_all(struct stick *stick)
 
 void stick_unmounted(struct stick *stick, const struct usb_stick_unmounted *event)
 {
-    for (struct usb_place *place = stick->places; place; place = place->next) {
-        if (place->number != event->mount)
-            continue;
-        take_out(stick, place);
-        if (event->error)
-            log_warning("USB %s: volume %u: %s", stick->id, event->volume, event->error);
-        if (text_equal(event->reason, "gone") || text_equal(event->reason, "ejected")) {
-            drop_place(stick, place);
-        } else { /* by the container itself, or for a reason that stays */
-            place->placed = false;
-            place->failed = true;
-            place->number = 0;
-        }
-        break;
+    struct usb_place *place = stick->places;
+
+    while (place && place->number != event->mount)
+        place = place->next;
+    if (!place || event->mount == 0) /* 0: of what is not served yet */
+        return;
+    take_out(stick, place);
+    if (event->error)
+        log_warning("USB %s: volume %u: %s", stick->id, event->volume, event->error);
+    if (text_equal(event->reason, "gone") || text_equal(event->reason, "ejected")) {
+        drop_place(stick, place);
+    } else { /* by the container itself, or for a reason that stays */
+        place->placed = false;
+        place->failed = true;
+        place->number = 0;
     }
     stick_record(stick);
     stick_ask_status(stick);

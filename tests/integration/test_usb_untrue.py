@@ -5,12 +5,11 @@ import contextlib
 import json
 import os
 import pathlib
-import signal
 import socket
 import subprocess
 import time
 
-from harness import PROGRAMS, main, run, test, wait_for
+from harness import PROGRAMS, main, test, wait_for
 from test_usb_device import DEVICE as DESCRIPTOR, STICK, Machine, configure
 
 UNIT = {"number": 0, "state": "ready", "vendor": "V", "product": "P", "revision": "1", "serial": "S", "sectorSize": 512,
@@ -64,10 +63,6 @@ def attached(instance, scratch, more="", status=None, attach=True):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"usbip://127.0.0.1:{server.getsockname()[1]}/1-1"
         yield instance.cloche("usb", "attach", url).out.strip() if attach else url
-
-
-def inspect(instance, name):
-    return json.loads(instance.cloche("usb", "inspect", name).out)[0]
 
 
 @contextlib.contextmanager
@@ -185,6 +180,25 @@ def tell(request, say, result):
             time.sleep(0.5)
             instance.cloche("usb", "detach", "1-1")
             assert b"let go of" in waits.communicate(timeout=20)[1]
+
+
+@test
+def a_process_that_says_too_much_is_ended(instance, scratch):
+    """It would have the daemon read and write without end."""
+    more = """
+def tell(request, say, result):
+    if "stats" not in request:
+        return False
+    line = json.dumps({"version": 1, "event": {"unmounted": {"mount": 0, "volume": 1, "reason": "gone"}}}).encode() + b"\\n"
+    for i in range(200):
+        connection.sendall(line * 500)
+    time.sleep(1000)
+"""
+    with attached(instance, scratch, more) as name:
+        pid = json.loads(next(instance.run_folder.glob("usb/remote*.json")).read_text())["pid"]
+        talker = instance.start("usb", "stats", name)
+        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), what="its end")
+        assert talker.wait(timeout=20) == 1
 
 
 if __name__ == "__main__":
