@@ -171,6 +171,7 @@ static int make_file_system(const struct api_usb_storage *storage, const char *s
 struct mounting {
     struct stick *stick;         /* a reference */
     struct container *container; /* a reference */
+    pid_t pid;                   /* of its first process: it may be another one by the answer */
     char *target;
     int namespace_fd, mount_fd;
 };
@@ -183,6 +184,14 @@ static void mounting_free(struct mounting *mounting)
     stick_unref(mounting->stick);
     free(mounting->target);
     free(mounting);
+}
+
+static struct usb_place *place_of(const struct mounting *mounting)
+{
+    struct usb_place *place =
+        find_place(mounting->stick, mounting->container->id, mounting->target);
+
+    return place && place->pid == mounting->pid ? place : NULL;
 }
 
 static void ask_unmount(struct stick *stick, uint32_t number)
@@ -223,7 +232,7 @@ static void on_placed(const struct error *err, uint64_t device, void *data)
 {
     struct mounting *mounting = data;
     struct stick *stick = mounting->stick;
-    struct usb_place *place = find_place(stick, mounting->container->id, mounting->target);
+    struct usb_place *place = place_of(mounting);
 
     if (stick->usb->ending) { /* the next daemon finds no record of it: the mount is given up */
         ask_unmount(stick, place ? place->number : 0);
@@ -247,7 +256,7 @@ static void on_mounted(const struct error *err, const struct usb_stick_result *r
 {
     struct mounting *mounting = data;
     struct stick *stick = mounting->stick;
-    struct usb_place *place = find_place(stick, mounting->container->id, mounting->target);
+    struct usb_place *place = place_of(mounting);
     _cleanup_error_ struct error own = ERROR_INIT;
 
     if (!place || stick->usb->ending) {
@@ -319,8 +328,12 @@ static void begin(struct stick *stick, struct container *container,
     uid_t uid;
     gid_t gid;
 
-    *mounting = (struct mounting){stick_ref(stick), container_ref(container),
-                                  xstrdup(storage->target), -1, -1};
+    *mounting = (struct mounting){stick_ref(stick),
+                                  container_ref(container),
+                                  (pid_t)container->record->pid,
+                                  xstrdup(storage->target),
+                                  -1,
+                                  -1};
     snprintf(place->container, sizeof(place->container), "%s", container->id);
     place->pid = (pid_t)container->record->pid;
     place->target = xstrdup(storage->target);
