@@ -94,7 +94,7 @@ void stick_event(const struct stick *stick, const char *action, const char *erro
 
 void stick_set_state(struct stick *stick, enum stick_state state, const char *error)
 {
-    char *copy = xstrdup(error);
+    char *copy = text_make_harmless(xstrdup(error), ""); /* the process may have said it */
 
     free(stick->error);
     stick->error = copy;
@@ -262,6 +262,14 @@ void stick_settle_all(struct usb *usb)
 
 /* --- the process says ------------------------------------------------------------------------- */
 
+static void take_text(char *ret, size_t size, const char *text)
+{
+    _cleanup_free_ char *harmless = text_make_harmless(xstrdup(text), "");
+
+    snprintf(ret, size, "%s", harmless);
+    text_make_harmless(ret, ""); /* where it was cut */
+}
+
 static void identify(struct stick *stick, const struct usb_stick_device *device)
 {
     struct usb_identity *identity = &stick->identity;
@@ -271,10 +279,10 @@ static void identify(struct stick *stick, const struct usb_stick_device *device)
     identity->vendor = device->vendor;
     identity->product = device->product;
     identity->release = device->release;
-    snprintf(identity->serial, sizeof(identity->serial), "%s", device->serial);
-    snprintf(identity->manufacturer, sizeof(identity->manufacturer), "%s", device->manufacturer);
-    snprintf(identity->model, sizeof(identity->model), "%s", device->model);
-    snprintf(identity->speed, sizeof(identity->speed), "%s", device->speed);
+    take_text(identity->serial, sizeof(identity->serial), device->serial);
+    take_text(identity->manufacturer, sizeof(identity->manufacturer), device->manufacturer);
+    take_text(identity->model, sizeof(identity->model), device->model);
+    take_text(identity->speed, sizeof(identity->speed), device->speed);
     identity->classes[0] = text_equal(device->protocol, "uas") ? 0x080662 : 0x080650;
     identity->classes_count = 1;
     identity->storage = true;

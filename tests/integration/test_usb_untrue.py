@@ -201,5 +201,14 @@ def tell(request, say, result):
         assert talker.wait(timeout=20) == 1
 
 
+@test
+def what_it_says_of_itself_does_nothing_to_a_terminal(instance, scratch):
+    device = dict(DEVICE, serial="\x1b]0;x\x07S", model="P\u202ex", manufacturer="é" * 2000)
+    with attached(instance, scratch, status=dict(STATUS, device=device)) as name:
+        shown = json.loads(instance.cloche("usb", "inspect", name).out)[0]
+        assert shown["serial"] == " ]0;x S" and "\u202e" not in shown["model"], shown
+        assert "\x1b" not in instance.cloche("usb", "ls").out
+
+
 if __name__ == "__main__":
     main()

@@ -111,6 +111,8 @@ static char **row_of(const struct api_usb_stick *stick)
     row[9] = xstrdup(or_empty(stick->url));
     row[10] = strv_join(stick->classes, ",");
     row[11] = xstrdup(or_empty(stick->speed));
+    for (size_t i = 0; i < ARRAY_SIZE(fields) && row[i]; i++)
+        text_make_harmless(row[i], "");
     return row;
 }
 
