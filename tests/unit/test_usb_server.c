@@ -113,11 +113,46 @@ static void what_is_lost_is_left_to_the_keeper(void **state)
     server_destroy(server);
 }
 
+static void what_is_not_lengthy_any_more_is_waited_for(void **state)
+{
+    struct server *server = server_create();
+    struct stick_volume volume = {.number = 1}, *taken;
+
+    server->volumes = &volume;
+    assert_int_equal(volume_take(server, 1, "check", true, &taken, NULL), 0);
+    assert_int_equal(volume_take(server, 1, "mount", false, &taken, NULL), -EBUSY);
+    volume_give(server, &volume);
+    assert_false(volume.is_lengthy); /* the keeper, which ticks, does not say what it is */
+    assert_int_equal(unit_take(server, 0, "format", NULL), 0);
+    unit_give(server, 0, false);
+    assert_false(volume.is_lengthy);
+    server_destroy(server);
+}
+
+static void a_unit_without_volumes_that_is_formatted_is_not_ejected(void **state)
+{
+    struct server *server = server_create();
+    struct usb_stick_eject unit = {.unit = 0, .has_unit = true};
+    struct usb_stick_request request = {.eject = &unit};
+    struct asked eject = {.server = server, .run = job_eject, .request = &request};
+
+    assert_int_equal(unit_take(server, 0, "format", NULL), 0);
+    assert_int_equal(unit_take(server, 0, "format", NULL), -EBUSY);
+    begin(&eject);
+    assert_int_equal(end(&eject), -EBUSY);
+    unit_give(server, 0, false);
+    begin(&eject);
+    assert_int_equal(end(&eject), 0);
+    server_destroy(server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_volume_that_goes_while_it_is_waited_for_is_not_touched),
         cmocka_unit_test(what_is_lost_is_left_to_the_keeper),
+        cmocka_unit_test(what_is_not_lengthy_any_more_is_waited_for),
+        cmocka_unit_test(a_unit_without_volumes_that_is_formatted_is_not_ejected),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -182,6 +182,10 @@ int job_check(struct job *job, struct usb_stick_result *result, struct error *er
 static int close_unit(struct server *server, unsigned unit, struct error *err)
 {
     int r = block_close(server, unit, "ejected", err);
+    pthread_mutex_lock(&server->lock);
+    if (r == 0 && server->units[unit].is_taken && !server->units[unit].block)
+        r = error_set(err, -EBUSY, "unit %u is busy", unit);
+    pthread_mutex_unlock(&server->lock);
     for (uint32_t number = 1; r == 0; number++) {
         struct stick_volume *volume;
         r = volume_take_next(server, number, unit, "unmount", &volume, err);

@@ -94,6 +94,7 @@ void volume_give(struct server *server, struct stick_volume *volume)
 {
     pthread_mutex_lock(&server->lock);
     volume->busy = NULL;
+    volume->is_lengthy = false;
     pthread_cond_broadcast(&server->changed);
     pthread_mutex_unlock(&server->lock);
 }
@@ -212,6 +213,7 @@ void unit_give(struct server *server, unsigned unit, bool lost)
     for (struct stick_volume *volume = volume_from(server, 0, (int)unit); volume;
          volume = volume_from(server, volume->number + 1, (int)unit)) {
         volume->busy = NULL;
+        volume->is_lengthy = false;
         volume->lost = volume->lost || lost;
     }
     pthread_cond_broadcast(&server->changed);
