@@ -114,6 +114,10 @@ static const struct {
     CALL(dup),
     CALL(fcntl),
     CALL(move_pages),
+    CALL(nanosleep),
+    CALL(clock_nanosleep),
+    CALL(shutdown),
+    CALL(lseek),
 };
 
 static _Noreturn void fail(const char *what)

@@ -30,6 +30,8 @@ struct local {
     struct usbfs urbs;
     libusb_context *context;
     libusb_device_handle *handle;
+    int (*reset)(void *data); /* NULL: libusb does */
+    void *reset_data;
     pthread_mutex_t lock; /* of the memories */
     struct memory memories[MEMORIES_MAX];
 };
@@ -129,7 +131,16 @@ static int release(struct usb_transport *transport, uint8_t interface)
 
 static int reset(struct usb_transport *transport)
 {
-    return errno_of(libusb_reset_device(local_of(transport)->handle));
+    struct local *local = local_of(transport);
+    return local->reset ? local->reset(local->reset_data)
+                        : errno_of(libusb_reset_device(local->handle));
+}
+
+void usb_libusb_reset_by(struct usb_transport *transport, int (*reset_it)(void *data), void *data)
+{
+    struct local *local = local_of(transport);
+    local->reset = reset_it;
+    local->reset_data = data;
 }
 
 static void *buffer_alloc(struct usb_transport *transport, size_t size)

@@ -2,6 +2,7 @@
  * Self-isolation of a stick's process, in this order:
  *
  *   descriptors   the socket and the device; 0 to 2; no others
+ *   the device    without the kernel's drivers, and without the right to attach them (device.c)
  *   real time     where it is asked for: the scheduler's class, the processors, memory that stays
  *   namespaces    mount, network, IPC, host name and process IDs of its own, and a session keyring;
  *                 the process goes on as PID 1 of the new one, and its parent only waits for it
@@ -26,6 +27,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -35,6 +37,7 @@
 #include "server.h"
 
 enum { FD_LISTEN = 3, FD_DEVICE, FD_COUNT, FD_HIGH = 64 };
+enum { WAIT_ALIVE, WAIT_DEVICE, WAIT_HELP, WAIT_COUNT }; /* of the process that waits */
 enum {
     DESCRIPTORS = 128,
     THREADS = 256, /* of all processes of the user: doors have some each, requests one */
@@ -76,12 +79,20 @@ static int become_real_time(const struct server_options *options, struct error *
 }
 
 /* Takes the exit status of the jailed process over; does not return. alive: a pipe's end, held by
- * this process as long as it lives. */
-static _Noreturn void wait_for_child(pid_t child, int alive)
+ * this process as long as it lives. help: -1, or where the jailed process asks for what only this
+ * one may do. */
+static _Noreturn void wait_for_child(pid_t child, int alive, int help, uint32_t interfaces)
 {
     int status = 0;
-    syscall(SYS_close_range, 0U, (unsigned)alive - 1, 0U);
-    syscall(SYS_close_range, (unsigned)alive + 1, ~0U, 0U);
+    dup3(alive, WAIT_ALIVE, O_CLOEXEC);
+    dup3(FD_DEVICE, WAIT_DEVICE, O_CLOEXEC);
+    if (help >= 0)
+        dup3(help, WAIT_HELP, O_CLOEXEC);
+    else
+        close(WAIT_DEVICE);
+    syscall(SYS_close_range, (unsigned)WAIT_COUNT, ~0U, 0U);
+    if (help >= 0)
+        device_help(child, WAIT_HELP, WAIT_DEVICE, interfaces);
     while (waitpid(child, &status, 0) < 0 && errno == EINTR)
         ;
     if (WIFSIGNALED(status)) {
@@ -92,19 +103,25 @@ static _Noreturn void wait_for_child(pid_t child, int alive)
 }
 
 /* ret_parent: reads as ended when the process that waits is gone. */
-static int enter_namespaces(int *ret_parent, struct error *err)
+static int enter_namespaces(struct server_options *options, uint32_t interfaces, int *ret_parent,
+                            struct error *err)
 {
-    int ends[2];
+    int ends[2], help[2] = {-1, -1};
     if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID) < 0)
         return error_errno(err, errno, "jail: make namespaces");
     if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
         return error_errno(err, errno, "jail: make a pipe");
+    if (options->kind == SERVER_DEVICE &&
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, help) < 0)
+        return error_errno(err, errno, "jail: make a socket");
     pid_t child = fork();
     if (child < 0)
         return error_errno(err, errno, "jail: fork");
     if (child > 0)
-        wait_for_child(child, ends[1]);
+        wait_for_child(child, ends[1], help[0], interfaces);
     close(ends[1]);
+    close_fd(help[0]);
+    options->help = help[1];
     *ret_parent = ends[0];
     if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL, 0, 0, 0) < 0 && errno != ENOSYS)
         return error_errno(err, errno, "jail: make a session keyring");
@@ -228,7 +245,8 @@ static const char *const image_calls[] = {"pread64",   "pwrite64", "fdatasync",
 /* How glibc does fstat(): of a descriptor alone. */
 static const char *const stat_calls[] = {"newfstatat", "fstatat64"};
 
-/* What usbfs.c, and libusb for transport_libusb.c, ask of usbfs. */
+/* What usbfs.c, and libusb for transport_libusb.c, ask of usbfs. Not what has the kernel look at the
+ * stick itself: see device.c. */
 static const unsigned long device_requests[] = {
     USBDEVFS_SUBMITURB,
     USBDEVFS_DISCARDURB,
@@ -236,16 +254,12 @@ static const unsigned long device_requests[] = {
     USBDEVFS_REAPURBNDELAY,
     USBDEVFS_CONTROL,
     USBDEVFS_SETINTERFACE,
-    USBDEVFS_SETCONFIGURATION,
     USBDEVFS_CLAIMINTERFACE,
     USBDEVFS_RELEASEINTERFACE,
     USBDEVFS_CLEAR_HALT,
-    USBDEVFS_RESET,
     USBDEVFS_GET_CAPABILITIES,
     USBDEVFS_GET_SPEED,
     USBDEVFS_GETDRIVER,
-    USBDEVFS_DISCONNECT_CLAIM,
-    USBDEVFS_IOCTL, /* detaches the kernel's driver */
     USBDEVFS_ALLOC_STREAMS,
     USBDEVFS_FREE_STREAMS,
     USBDEVFS_CONNECTINFO,
@@ -345,12 +359,15 @@ static int filter_calls(enum server_kind kind, struct error *err)
 int server_isolate(struct server_options *options, struct error *err)
 {
     int parent = -1;
+    uint32_t interfaces = 0;
     tzset(); /* else gmtime_r(3) reads /etc/localtime, later */
     int r = keep_descriptors(options, err);
+    if (r == 0 && options->kind == SERVER_DEVICE)
+        r = device_confine(options->fd, &interfaces, err);
     if (r == 0)
         r = become_real_time(options, err);
     if (r == 0)
-        r = enter_namespaces(&parent, err);
+        r = enter_namespaces(options, interfaces, &parent, err);
     if (r == 0)
         r = enter_root(err);
     if (r == 0)

@@ -6,6 +6,7 @@
  *     control.c   the socket: lines in, lines out, one connection
  *     jobs.c      requests, a thread for each that may wait
  *     source.c    where units come from: stick.c (the device thread), or an image
+ *     device.c    what of a device only the process outside the jail may do
  *     keeper.c    the thread that follows what happens to the units, once a second looks after what
  *                 is mounted
  *     units.c     partitions and volumes of a medium
@@ -272,6 +273,15 @@ void source_unit(struct server *server, unsigned unit, const struct usb_unit_fac
                  struct block_device *medium);
 /* The stick is gone, or could not be opened (failure). */
 void source_gone(struct server *server, const struct error *failure);
+
+/* device.c */
+
+/* Bits of the interfaces that may be claimed. Before anything of the device is used. */
+int device_confine(int fd, uint32_t *ret_interfaces, struct error *err);
+/* Resets the device when the child asks for it by this socket, until that is closed. */
+void device_help(pid_t child, int help, int fd, uint32_t interfaces);
+/* Has it reset; data: the other end of the socket. 0 or -errno. */
+int device_reset(void *help);
 
 /* keeper.c */
 

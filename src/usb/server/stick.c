@@ -73,7 +73,10 @@ static int open_transport(struct server *server, struct usb_transport **ret_tran
     if (options->kind == SERVER_USBIP)
         return usb_usbip_open(options->fd, options->bus_id, IMPORT_MS, ret_transport, err);
 #ifdef HAVE_LIBUSB
-    return usb_libusb_open(options->fd, ret_transport, err);
+    int r = usb_libusb_open(options->fd, ret_transport, err);
+    if (r == 0)
+        usb_libusb_reset_by(*ret_transport, device_reset, (int *)(uintptr_t)&options->help);
+    return r;
 #else
     return error_set(err, -ENOTSUP, "built without libusb, only sticks by USB/IP are served");
 #endif

@@ -8,5 +8,7 @@
  * no sysfs is looked at. Claiming an interface takes it from a driver of the kernel's, which does
  * not get it back. */
 int usb_libusb_open(int fd, struct usb_transport **ret_transport, struct error *err);
+/* Who resets it, where the one who has it open may not: 0 or -errno. data is kept. */
+void usb_libusb_reset_by(struct usb_transport *transport, int (*reset)(void *data), void *data);
 
 #endif

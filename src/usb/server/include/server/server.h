@@ -29,6 +29,7 @@ struct server_options {
     bool has_cpus;
     cpu_set_t cpus;  /* the threads stay on these */
     uint64_t memory; /* bytes of data; more is not there to be had */
+    int help;        /* of server_isolate(): to the process that waits; of a device */
 };
 
 /* How a process ends. */
