@@ -228,7 +228,7 @@ static const char *const allowed_calls[] = {
     /* waiting */
     "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "poll", "ppoll", "ppoll_time64",
     "eventfd2", "clock_gettime", "clock_gettime64", "gettimeofday", "restart_syscall", "futex",
-    "futex_time64", "sched_yield",
+    "futex_time64", "sched_yield", "nanosleep", "clock_nanosleep", "clock_nanosleep_time64",
     /* memory, threads, the end */
     "memfd_create", "ftruncate", "ftruncate64", /* of rings */
     "brk", "munmap", "mremap", "madvise", "set_robust_list", "rseq", "rt_sigprocmask",
@@ -245,24 +245,14 @@ static const char *const image_calls[] = {"pread64",   "pwrite64", "fdatasync",
 /* How glibc does fstat(): of a descriptor alone. */
 static const char *const stat_calls[] = {"newfstatat", "fstatat64"};
 
-/* What usbfs.c, and libusb for transport_libusb.c, ask of usbfs. Not what has the kernel look at the
- * stick itself: see device.c. */
+/* What usbfs.c, and libusb for transport_libusb.c, ask of usbfs. Not what has the kernel look at
+ * the stick itself: see device.c. */
 static const unsigned long device_requests[] = {
-    USBDEVFS_SUBMITURB,
-    USBDEVFS_DISCARDURB,
-    USBDEVFS_REAPURB,
-    USBDEVFS_REAPURBNDELAY,
-    USBDEVFS_CONTROL,
-    USBDEVFS_SETINTERFACE,
-    USBDEVFS_CLAIMINTERFACE,
-    USBDEVFS_RELEASEINTERFACE,
-    USBDEVFS_CLEAR_HALT,
-    USBDEVFS_GET_CAPABILITIES,
-    USBDEVFS_GET_SPEED,
-    USBDEVFS_GETDRIVER,
-    USBDEVFS_ALLOC_STREAMS,
-    USBDEVFS_FREE_STREAMS,
-    USBDEVFS_CONNECTINFO,
+    USBDEVFS_SUBMITURB,        USBDEVFS_DISCARDURB,       USBDEVFS_REAPURB,
+    USBDEVFS_REAPURBNDELAY,    USBDEVFS_CONTROL,          USBDEVFS_SETINTERFACE,
+    USBDEVFS_CLAIMINTERFACE,   USBDEVFS_RELEASEINTERFACE, USBDEVFS_CLEAR_HALT,
+    USBDEVFS_GET_CAPABILITIES, USBDEVFS_GET_SPEED,        USBDEVFS_GETDRIVER,
+    USBDEVFS_ALLOC_STREAMS,    USBDEVFS_FREE_STREAMS,     USBDEVFS_CONNECTINFO,
 };
 
 static const unsigned long image_requests[] = {BLKGETSIZE64};
