@@ -261,7 +261,7 @@ def nothing_is_left_to_it():
         with open(f"/proc/{jailed}/limits") as file:
             limits = file.read()
         assert os.stat(f"/proc/{jailed}/environ").st_uid == 0, "it can be traced"
-        for limit in "Max core file size +0 +0", "Max open files +128 +128", "Max processes +256 +256":
+        for limit in "Max core file size +0 +0", "Max open files +512 +512", "Max processes +256 +256":
             assert re.search(limit, limits), limits
         names = [os.readlink(f"/proc/{jailed}/fd/{fd}") for fd in os.listdir(f"/proc/{jailed}/fd")]
         others = [name for name in names if not name.startswith(("anon_inode:", "socket:"))]

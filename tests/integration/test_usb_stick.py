@@ -104,6 +104,21 @@ def fails(code, function, *arguments):
 
 
 @test
+def as_many_mounts_as_there_may_be(scratch):
+    path = make(scratch / "image", "fat16")
+    run("mcopy", "-i", path, __file__, "::here")
+    with image(path) as process, contextlib.ExitStack() as stack:
+        talk = process.talk()
+        talk.ready()
+        for i in range(32):
+            stack.enter_context(mounted(talk, scratch / f"mount{i}", volume=1))
+        for i in range(32):
+            assert (scratch / f"mount{i}/here").stat().st_size == os.stat(__file__).st_size
+        refused(errno.EMFILE, stack.enter_context, mounted(talk, scratch / "more", volume=1))
+        assert len(talk.call("status")["mounts"]) == 32
+
+
+@test
 def a_stick_says_what_it_is(scratch):
     path = make(scratch / "image", "exfat")
     with stick("--image", path) as (_, process):

@@ -39,7 +39,7 @@
 enum { FD_LISTEN = 3, FD_DEVICE, FD_COUNT, FD_HIGH = 64 };
 enum { WAIT_ALIVE, WAIT_DEVICE, WAIT_HELP, WAIT_COUNT }; /* of the process that waits */
 enum {
-    DESCRIPTORS = 128,
+    DESCRIPTORS = 512, /* a mount has four, and what it shares with others */
     THREADS = 256, /* of all processes of the user: doors have some each, requests one */
     LOCKED_STACKS = 16 << 20,
 };
