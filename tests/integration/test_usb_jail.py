@@ -157,6 +157,11 @@ def every_call_that_reaches_out_is_refused_by_the_filter():
                  if result != -errno.EPERM]
         assert not wrong, wrong
         assert inject(process.jailed(), "keep", ["clone3 n:0 n:0"]) == [-errno.ENOSYS]
+        # The daemon's log, and a number of which the kernel takes the lower half.
+        log = [f"{call} n:{fd} {words}" for fd in (2, 0x100000002)
+               for call, words in (("shutdown", "n:2"), ("fcntl", "n:4 n:0x800"), ("lseek", "n:0 n:0"))]
+        assert inject(process.jailed(), "keep", log) == [-errno.EPERM] * 6
+        assert inject(process.jailed(), "keep", ["fcntl n:3 n:4 n:0x800"]) == [0]
         pause = f"clock_nanosleep n:0 n:0 h:{'00' * 16} n:0"  # else nobody lets others go first (files/content.c)
         assert inject(process.jailed(), "keep", [pause]) == [0]
         assert talk.call("status")["state"] == "open"

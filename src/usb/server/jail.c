@@ -40,7 +40,7 @@ enum { FD_LISTEN = 3, FD_DEVICE, FD_COUNT, FD_HIGH = 64 };
 enum { WAIT_ALIVE, WAIT_DEVICE, WAIT_HELP, WAIT_COUNT }; /* of the process that waits */
 enum {
     DESCRIPTORS = 512, /* a mount has four, and what it shares with others */
-    THREADS = 256, /* of all processes of the user: doors have some each, requests one */
+    THREADS = 256,     /* of all processes of the user: doors have some each, requests one */
     LOCKED_STACKS = 16 << 20,
 };
 
@@ -223,8 +223,8 @@ static int forbid_more(int parent, struct error *err)
 /* Everything else fails with EPERM. Names that an architecture lacks are skipped. */
 static const char *const allowed_calls[] = {
     /* the socket, the connection to a USB/IP server, doors */
-    "accept4", "recvfrom", "recvmsg", "sendto", "sendmsg", "shutdown", "read", "write", "readv",
-    "writev", "close",
+    "accept4", "recvfrom", "recvmsg", "sendto", "sendmsg", "read", "write", "readv", "writev",
+    "close",
     /* waiting */
     "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "poll", "ppoll", "ppoll_time64",
     "eventfd2", "clock_gettime", "clock_gettime64", "gettimeofday", "restart_syscall", "futex",
@@ -237,8 +237,8 @@ static const char *const allowed_calls[] = {
 
 /* libusb's own: descriptors from their beginning, what its loop would need, and the kernel's
  * version. */
-static const char *const device_calls[] = {
-    "lseek", "pipe2", "timerfd_create", "timerfd_settime", "timerfd_settime64", "uname"};
+static const char *const device_calls[] = {"pipe2", "timerfd_create", "timerfd_settime",
+                                           "timerfd_settime64", "uname"};
 
 static const char *const image_calls[] = {"pread64",   "pwrite64", "fdatasync",
                                           "fallocate", "fstat",    "fstat64"};
@@ -258,7 +258,8 @@ static const unsigned long device_requests[] = {
 static const unsigned long image_requests[] = {BLKGETSIZE64};
 
 /* Of fcntl: what doors set on their descriptors. */
-static const scmp_datum_t descriptor_words[] = {F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_ADD_SEALS};
+static const scmp_datum_t set_flags = F_SETFL;
+static const scmp_datum_t descriptor_words[] = {F_GETFL, F_GETFD, F_SETFD, F_ADD_SEALS};
 
 static int allow(scmp_filter_ctx filter, const char *const *calls, size_t count)
 {
@@ -281,6 +282,23 @@ static int allow_requests(scmp_filter_ctx filter, const unsigned long *requests,
     return r;
 }
 
+/* Not of 0 to 2, which are open files of the daemon, too: its log would end, or be written over. A
+ * filter compares all 64 bits of an argument of which the kernel takes 32, so that "from 3 on" is
+ * said by what the number must be. */
+static int allow_on_own(scmp_filter_ctx filter, int call, const scmp_datum_t *word)
+{
+    struct scmp_arg_cmp compared[2] = {SCMP_A0(SCMP_CMP_EQ, FD_LISTEN)};
+    unsigned count = 1;
+    if (word)
+        compared[count++] = SCMP_A1(SCMP_CMP_EQ, *word);
+    int r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, count, compared);
+    for (scmp_datum_t first = FD_DEVICE; r == 0 && first < DESCRIPTORS; first *= 2) {
+        compared[0] = SCMP_A0(SCMP_CMP_MASKED_EQ, ~(first - 1), first);
+        r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, count, compared);
+    }
+    return r;
+}
+
 /* Memory that can be executed is what the program came with. Threads and no processes: glibc falls
  * back to clone when clone3, whose flags a filter cannot see, is not there. Signals are for itself
  * (abort); of scheduling, a thread may give up what it has, and set its name. */
@@ -297,6 +315,10 @@ static int allow_some(scmp_filter_ctx filter)
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(descriptor_words); i++)
         r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
                              SCMP_A1(SCMP_CMP_EQ, descriptor_words[i]));
+    if (r == 0)
+        r = allow_on_own(filter, SCMP_SYS(fcntl), &set_flags);
+    if (r == 0)
+        r = allow_on_own(filter, SCMP_SYS(shutdown), NULL);
     if (r == 0)
         r = seccomp_rule_add(
             filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
@@ -318,6 +340,8 @@ static int allow_kind(scmp_filter_ctx filter, enum server_kind kind)
         break;
     case SERVER_DEVICE:
         r = allow(filter, device_calls, ARRAY_SIZE(device_calls));
+        if (r == 0)
+            r = allow_on_own(filter, SCMP_SYS(lseek), NULL);
         return r == 0 ? allow_requests(filter, device_requests, ARRAY_SIZE(device_requests)) : r;
     case SERVER_IMAGE:
         r = allow(filter, image_calls, ARRAY_SIZE(image_calls));
