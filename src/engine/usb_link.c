@@ -280,15 +280,15 @@ uint64_t usb_link_request(struct usb_link *link, struct usb_stick_request *reque
     struct request *open = xnew(struct request);
     struct buffer text = BUFFER_INIT;
 
+    line->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
     request->version = 1;
     request->id = ++link->next_id;
-    request->fds = fd >= 0;
-    request->has_fds = fd >= 0;
+    request->fds = line->fd >= 0; /* without what could not be copied it is refused */
+    request->has_fds = line->fd >= 0;
     usb_stick_request_write(request, &text);
     buffer_append_char(&text, '\n');
     line->length = text.length;
     line->text = buffer_steal(&text);
-    line->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
     *link->waiting_end = line;
     link->waiting_end = &line->next;
     open->id = request->id;
@@ -297,6 +297,10 @@ uint64_t usb_link_request(struct usb_link *link, struct usb_stick_request *reque
     open->next = link->requests;
     link->requests = open;
     link->requests_count++;
+    if (link->fd < 0) /* it is being lost: this is answered with the others */
+        drop_waiting(link);
+    else if (link->requests_count > USB_LINK_REQUESTS_MAX) /* it does not answer: it ends, later */
+        shutdown(link->fd, SHUT_RDWR);
     watch(link);
     return request->id;
 }

@@ -12,7 +12,7 @@
 
 enum {
     USB_LINK_LINE_MAX = 1 << 20,  /* bytes of a message */
-    USB_LINK_REQUESTS_MAX = 1024, /* that are not answered */
+    USB_LINK_REQUESTS_MAX = 1024, /* that are not answered: with more the other end is lost */
 };
 
 struct usb_link;
