@@ -103,7 +103,7 @@ static void take_places(struct stick *stick, const struct usb_settings_record *r
         place->volume = placed->volume;
         place->device = placed->device;
         place->read_only = placed->read_only;
-        place->placed = true;
+        place->placed = !placed->begun;
         place->next = stick->places;
         stick->places = place;
     }

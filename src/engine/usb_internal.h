@@ -47,7 +47,7 @@ struct usb_place {
     char *target;
     uint32_t number; /* of cloche-usb; 0: it is not served yet */
     uint32_t volume;
-    uint64_t device; /* st_dev; 0: not mounted yet */
+    uint64_t device; /* st_dev; 0: it is nowhere in the container */
     bool read_only, placed;
     bool failed; /* until something changes it is not tried again */
 };
@@ -115,6 +115,7 @@ struct stick {
     uint64_t started;
     bool child;         /* of ours: its end is told by that */
     bool adopted;       /* of an earlier daemon's; a reference, until it has ended */
+    bool swept;         /* ... and what that had begun is taken back */
     bool ending;        /* its process is to end */
     bool eject;         /* and to let go of its medium before */
     bool asked;         /* it was told so */
@@ -231,6 +232,9 @@ void usb_mounts_settle(struct usb *usb);
 /* Takes all of its mounts out of containers. */
 void stick_unmount_all(struct stick *stick);
 void stick_unmounted(struct stick *stick, const struct usb_stick_unmounted *event);
+/* Mounts that an earlier daemon had begun, or does not know of: its process has just said what it
+ * has. */
+void stick_sweep(struct stick *stick);
 /* Whether a running container asks for this stick. */
 bool stick_is_wanted(const struct stick *stick);
 void place_free_all(struct stick *stick);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
@@ -172,6 +173,7 @@ struct mounting {
     struct stick *stick;         /* a reference */
     struct container *container; /* a reference */
     pid_t pid;                   /* of its first process: it may be another one by the answer */
+    uint64_t device;             /* of the mount; 0: not known yet */
     char *target;
     int namespace_fd, mount_fd;
 };
@@ -203,6 +205,17 @@ static void ask_unmount(struct stick *stick, uint32_t number)
         usb_link_request(stick->link, &request, -1, NULL, NULL);
 }
 
+/* Without asking the file system, which may not answer (statx(2), AT_STATX_DONT_SYNC). 0: unknown.
+ */
+static uint64_t device_of(int mount_fd)
+{
+    struct statx status;
+
+    return statx(mount_fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &status) < 0
+               ? 0
+               : makedev(status.stx_dev_major, status.stx_dev_minor);
+}
+
 /* Not tried again before something changes: the place stays in the way. */
 static void fail(struct mounting *mounting, struct usb_place *place, const struct error *err)
 {
@@ -214,6 +227,8 @@ static void fail(struct mounting *mounting, struct usb_place *place, const struc
         place->placed = false;
         ask_unmount(mounting->stick, place->number);
         place->number = 0;
+        place->device = 0;
+        stick_record(mounting->stick);
     }
 }
 
@@ -237,6 +252,8 @@ static void on_placed(const struct error *err, uint64_t device, void *data)
     if (stick->usb->ending) { /* the next daemon finds no record of it: the mount is given up */
         ask_unmount(stick, place ? place->number : 0);
     } else if (err) {
+        unplace(stick, mounting->container,
+                mounting->device); /* it may have been killed behind it */
         fail(mounting, place, err);
     } else if (!place || place->failed) { /* it has ended meanwhile */
         unplace(stick, mounting->container, device);
@@ -270,6 +287,8 @@ static void on_mounted(const struct error *err, const struct usb_stick_result *r
     if (!err && own.code == 0) {
         place->number = result->mount->mount;
         place->read_only = result->mount->read_only;
+        place->device = mounting->device = device_of(mounting->mount_fd);
+        stick_record(stick);
         if (usb_place_mount(stick->usb->engine, mounting->namespace_fd, mounting->mount_fd,
                             mounting->target, on_placed, mounting, &own) >= 0)
             return;
@@ -331,6 +350,7 @@ static void begin(struct stick *stick, struct container *container,
     *mounting = (struct mounting){stick_ref(stick),
                                   container_ref(container),
                                   (pid_t)container->record->pid,
+                                  0,
                                   xstrdup(storage->target),
                                   -1,
                                   -1};
@@ -422,7 +442,7 @@ static void unplace(struct stick *stick, struct container *container, uint64_t d
     uid_t uid;
     gid_t gid;
 
-    if (usb_place_open(container, &namespace_fd, &uid, &gid, &err) < 0)
+    if (device == 0 || usb_place_open(container, &namespace_fd, &uid, &gid, &err) < 0)
         return; /* it went with its namespace */
     stick->unplacing++;
     if (usb_place_unmount(stick->usb->engine, namespace_fd, device, on_unplaced, stick_ref(stick),
@@ -437,12 +457,13 @@ static void take_out(struct stick *stick, const struct usb_place *place)
 {
     struct container *container = NULL;
 
-    if (!place->placed)
+    if (place->device == 0)
         return;
     if (engine_find(stick->usb->engine, place->container, &container, NULL) == 0 &&
         container->record->pid == place->pid)
         unplace(stick, container, place->device);
-    stick_event(stick, "unmount", NULL, place->container);
+    if (place->placed)
+        stick_event(stick, "unmount", NULL, place->container);
 }
 
 void stick_unmount_all(struct stick *stick)
@@ -472,9 +493,37 @@ void stick_unmounted(struct stick *stick, const struct usb_stick_unmounted *even
         place->placed = false;
         place->failed = true;
         place->number = 0;
+        place->device = 0;
     }
     stick_record(stick);
     stick_ask_status(stick);
+}
+
+static bool is_place(const struct stick *stick, uint32_t number)
+{
+    for (const struct usb_place *place = stick->places; place; place = place->next) {
+        if (place->number == number)
+            return true;
+    }
+    return false;
+}
+
+void stick_sweep(struct stick *stick)
+{
+    struct usb_place *next;
+
+    for (struct usb_place *place = stick->places; place; place = next) {
+        next = place->next;
+        if (place->placed || place->failed)
+            continue;
+        take_out(stick, place);
+        drop_place(stick, place);
+    }
+    for (size_t i = 0; i < stick->status->mounts_count; i++) {
+        if (!is_place(stick, stick->status->mounts[i]->mount))
+            ask_unmount(stick, stick->status->mounts[i]->mount);
+    }
+    stick_record(stick);
 }
 
 void usb_container_started(struct container *container)

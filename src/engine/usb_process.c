@@ -428,7 +428,7 @@ static struct usb_settings_placed **placed_of(const struct stick *stick, size_t 
     size_t count = 0;
 
     for (const struct usb_place *place = stick->places; place; place = place->next) {
-        if (!place->placed)
+        if (place->device == 0)
             continue;
         struct usb_settings_placed *placed = xnew(struct usb_settings_placed);
         *placed = (struct usb_settings_placed){
@@ -439,6 +439,8 @@ static struct usb_settings_placed **placed_of(const struct stick *stick, size_t 
             .device = place->device,
             .volume = place->volume,
             .read_only = place->read_only,
+            .begun = !place->placed,
+            .has_begun = true,
         };
         list = xrealloc(list, count + 1, sizeof(struct usb_settings_placed *));
         list[count++] = placed;

@@ -309,6 +309,10 @@ static void take_status(struct stick *stick, const struct usb_stick_status *stat
     usb_stick_status_free(steal_ptr(stick->status));
     usb_stick_status_write(status, &text);
     usb_stick_status_parse(text.data, text.length, "status", &stick->status, NULL);
+    if (stick->adopted && !stick->swept) {
+        stick->swept = true;
+        stick_sweep(stick);
+    }
     identify(stick, status->device);
     if (stick->ending || stick->gone || !is_settled(status))
         return;

@@ -210,5 +210,26 @@ def what_it_says_of_itself_does_nothing_to_a_terminal(instance, scratch):
         assert "\x1b" not in instance.cloche("usb", "ls").out
 
 
+@test
+def a_mount_of_which_nobody_knows_is_ended(instance, scratch):
+    configure(instance, scratch)
+    with Machine() as machine:
+        machine.plug_in(2, device=DESCRIPTOR.replace(b"\xff", b"\0", 1), configuration=STICK)
+        instance.start_daemon()
+        instance.kill_daemon()
+        heard = scratch / "heard"
+        more = f"""
+STATUS["mounts"] = [dict(mount=n, volume=1, readOnly=False, kind="fat16", label="SHOP") for n in (3, 4, 5)]
+def tell(request, say, result):
+    if "unmount" in request:
+        open({str(heard)!r}, "a").write(str(request["unmount"]["mount"]))
+"""
+        places = [{"number": number, "container": "0" * 64, "pid": 1, "target": "/x", "device": 99, "volume": 1,
+                   "readOnly": False, "begun": begun} for number, begun in ((4, False), (5, True))]
+        with left_behind(instance, scratch, "1-1", more, places):
+            instance.start_daemon()
+            wait_for(lambda: heard.exists() and {"3", "5"} <= set(heard.read_text()), what="both unmounted")
+
+
 if __name__ == "__main__":
     main()
