@@ -147,8 +147,9 @@ struct usb {
     int uevents_fd, devices_fd;
     uv_poll_t *uevents;
     bool looking, look_again;
-    unsigned errands; /* on other threads */
-    bool looked;      /* what is there is known */
+    unsigned errands;       /* on other threads */
+    struct usb_turn *turns; /* those of usb_turns.h, the oldest first */
+    bool looked;            /* what is there is known */
     struct usb_pass *passes;
     bool passes_loaded; /* what an earlier daemon has passed */
     bool ending;

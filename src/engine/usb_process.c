@@ -31,6 +31,7 @@
 #include "errand.h"
 #include "usb_internal.h"
 #include "usb_sysfs.h"
+#include "usb_turns.h"
 #include "usb_url.h"
 
 enum {
@@ -256,7 +257,6 @@ static void open_done(uv_work_t *work, int status)
     struct starting *starting = work->data;
     struct stick *stick = starting->stick;
 
-    stick->usb->errands--;
     stick->starting = NULL;
     stick->authorized = starting->authorized;
     if (starting->err.code == 0 && (stick->ending || stick->gone || stick->usb->ending))
@@ -288,8 +288,7 @@ void stick_process_start(struct stick *stick)
         return;
     }
     stick->starting = starting;
-    stick->usb->errands++;
-    errand_run(stick->usb->engine, &starting->work, open_work, open_done);
+    usb_turn_run(stick->usb, starting->port, &starting->work, open_work, open_done);
 }
 
 /* --- its end ---------------------------------------------------------------------------------- */

@@ -21,6 +21,7 @@
 #include "events.h"
 #include "usb_internal.h"
 #include "usb_sysfs.h"
+#include "usb_turns.h"
 
 enum {
     FAILURES_MAX = 5, /* one soon after the other: then it is given up */
@@ -146,7 +147,6 @@ static void hand_done(uv_work_t *work, int status)
 {
     struct handing *handing = work->data;
 
-    handing->usb->errands--;
     free(handing);
 }
 
@@ -161,8 +161,7 @@ static void hand_over(struct stick *stick, bool withdraw)
     handing->work.data = handing;
     handing->withdraw = withdraw;
     snprintf(handing->port, sizeof(handing->port), "%s", stick->identity.port);
-    usb->errands++;
-    errand_run(usb->engine, &handing->work, hand_work, hand_done);
+    usb_turn_run(usb, handing->port, &handing->work, hand_work, hand_done);
 }
 
 static void refuse(struct stick *stick, enum stick_state state, const char *why)
@@ -520,17 +519,24 @@ static void fail_or_again(struct stick *stick, int code)
         try_again(stick, why);
 }
 
+/* Nobody has its interfaces now: while they are authorised the kernel's drivers get them when any
+ * other program resets the device. */
+static void withdraw(struct stick *stick)
+{
+    bool wanted = stick->authorized && stick->usb->exclusive && stick->state != STICK_KERNEL;
+
+    stick->authorized = false;
+    if (wanted && !stick->gone)
+        hand_over(stick, true);
+}
+
 void stick_ended(struct stick *stick, int code)
 {
-    bool withdraw = stick->authorized && stick->usb->exclusive && stick->state != STICK_KERNEL;
-
     stick_ref(stick);
     stick_process_clear(stick);
     stick_unmount_all(stick);
     usb_stick_status_free(steal_ptr(stick->status));
-    stick->authorized = false;
-    if (withdraw && !stick->gone)
-        hand_over(stick, true);
+    withdraw(stick);
     if (stick->ending && code > 0 && code != EXIT_GONE)
         stick_goes_amiss(stick, "its process ended in failure; the daemon's log may say why");
     tell_end(stick);
@@ -548,6 +554,7 @@ void stick_start_failed(struct stick *stick, const struct error *err)
 {
     stick_ref(stick);
     stick_process_clear(stick);
+    withdraw(stick);
     if (!stick->gone && !stick->usb->ending) {
         stick_set_state(stick, STICK_FAILED, error_message(err));
         stick_tell(stick, STICK_WAIT_READY, err);

@@ -20,67 +20,7 @@
 #include <base/clock.h>
 #include <usb/disk.h>
 
-#include "../usb/stick.h"
-
-enum { PATIENCE = 20000, BIG = 1 << 20, SECTORS = 8192 };
-
-/* A model in a thread, the stack's device thread, and the test. */
-struct rig {
-    struct stick *model;
-    int fds[2];
-    pthread_t server, device;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    struct usb_stick *stick; /* of the device thread, but for wake */
-    int opened;              /* result; 1: not yet */
-    char message[256];
-    bool over, wants_disk[16], wants_eject;
-    atomic_bool stop;
-    int ejected; /* 1: not yet */
-    struct usb_stick_facts facts;
-    struct usb_unit_facts units[16];
-    struct usb_stick_counts counts;
-    struct block_device *disks[16];
-};
-
-static const struct usb_stick_options quick = {
-    .command_ms = 300,
-    .recovery_ms = 300,
-    .patience_ms = 1500,
-    .look_ms = 30,
-};
-
-static void *serve(void *data)
-{
-    struct rig *rig = data;
-    stick_serve(rig->model, rig->fds[1]);
-    shutdown(rig->fds[1], SHUT_RDWR);
-    return NULL;
-}
-
-static void eject_done(int result, void *data)
-{
-    ((struct rig *)data)->ejected = result; /* the lock is held */
-}
-
-/* With the lock. */
-static void look(struct rig *rig)
-{
-    for (unsigned i = 0; i < rig->facts.units; i++) {
-        usb_stick_unit(rig->stick, i, &rig->units[i]);
-        if (rig->wants_disk[i]) {
-            rig->disks[i] = usb_stick_disk(rig->stick, i);
-            rig->wants_disk[i] = !rig->disks[i]; /* not ready any more: when it is again */
-        }
-    }
-    if (rig->wants_eject) {
-        int r = usb_stick_eject(rig->stick, 0, eject_done, rig, NULL);
-        rig->ejected = r ? r : 1;
-        rig->wants_eject = false;
-    }
-    usb_stick_counts(rig->stick, &rig->counts);
-    pthread_cond_broadcast(&rig->changed);
-}
+#include "../usb/rig.h"
 
 /* A machine that has memory for some transfers only. */
 static struct usb_transport_ops replaced_ops;
@@ -128,12 +68,8 @@ static void destroy_at_last(struct usb_transport *transport)
     destroy_really(transport);
 }
 
-static bool attendance_is_slow;
-static bool memory_is_scarce, memory_is_in_pieces; /* for those that are started next */
-
 /* Command blocks that a thread other than the device's submits. */
 static atomic_uint attended_commands;
-static bool attendance_is_counted;
 
 static int submit_counted(struct usb_transport *transport, struct usb_transfer *transfer)
 {
@@ -164,143 +100,28 @@ static void replace_wait(struct usb_transport *transport)
     transport->ops = &replaced_ops;
 }
 
-static void *run_device(void *data)
+static void make_scarce(struct usb_transport *transport)
 {
-    struct rig *rig = data;
-    struct usb_transport *transport = NULL;
-    struct usb_stick *stick = NULL;
-    struct error err = ERROR_INIT;
-    int r = usb_usbip_open(rig->fds[0], "1-1", 1000, &transport, &err);
-    if (r == 0 && memory_is_scarce)
-        replace_submit(transport, submit_sometimes);
-    if (r == 0 && memory_is_in_pieces)
-        replace_submit(transport, submit_short);
-    if (r == 0 && attendance_is_slow)
-        replace_wait(transport);
-    if (r == 0 && attendance_is_counted)
-        replace_submit(transport, submit_counted);
-    if (r == 0)
-        r = usb_stick_open(transport, &quick, NULL, NULL, &stick, &err);
-    pthread_mutex_lock(&rig->lock);
-    rig->opened = r;
-    rig->stick = stick;
-    snprintf(rig->message, sizeof(rig->message), "%s", error_message(&err));
-    if (r == 0)
-        rig->facts = *usb_stick_facts(stick);
-    pthread_cond_broadcast(&rig->changed);
-    pthread_mutex_unlock(&rig->lock);
-    error_finish(&err);
-    while (r == 0 && !atomic_load(&rig->stop)) {
-        /* The callback of an eject runs within: the lock is held where it is set. */
-        r = usb_stick_run(stick, 5, NULL);
-        pthread_mutex_lock(&rig->lock);
-        look(rig);
-        rig->over = r != 0;
-        pthread_mutex_unlock(&rig->lock);
-    }
-    if (stick)
-        usb_stick_close(stick);
-    return NULL;
+    replace_submit(transport, submit_sometimes);
 }
 
-/* faults: separated by spaces. */
-static struct rig *start(const struct stick_options *options, const char *faults)
+static void make_short(struct usb_transport *transport)
 {
-    struct rig *rig = xnew(struct rig);
-    struct stick_options usual = {.sectors = SECTORS};
-    const char *error = NULL;
-    char *text = xstrdup(faults), *rest = text;
-    rig->model = stick_create(options ? options : &usual, &error);
-    assert_non_null(rig->model);
-    for (char *name; (name = strtok_r(rest, " ", &rest));)
-        assert_true(stick_add_fault(rig->model, name));
-    free(text);
-    uint8_t *disk = stick_disk(rig->model);
-    for (size_t i = 0; i < BIG; i++)
-        disk[i] = (uint8_t)(i / 512 * 7 + i);
-    pthread_mutex_init(&rig->lock, NULL);
-    pthread_cond_init(&rig->changed, NULL);
-    rig->opened = rig->ejected = 1;
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, rig->fds), 0);
-    assert_int_equal(pthread_create(&rig->server, NULL, serve, rig), 0);
-    assert_int_equal(pthread_create(&rig->device, NULL, run_device, rig), 0);
-    return rig;
+    replace_submit(transport, submit_short);
 }
 
-/* Until it holds; fails after a while. */
-#define wait_for(rig, what)                                                                        \
-    do {                                                                                           \
-        int64_t until = clock_milliseconds() + PATIENCE;                                           \
-        pthread_mutex_lock(&(rig)->lock);                                                          \
-        while (!(what) && clock_milliseconds() < until) {                                          \
-            struct timespec at;                                                                    \
-            clock_gettime(CLOCK_REALTIME, &at);                                                    \
-            at.tv_sec++;                                                                           \
-            pthread_cond_timedwait(&(rig)->changed, &(rig)->lock, &at);                            \
-        }                                                                                          \
-        bool holds = (what);                                                                       \
-        pthread_mutex_unlock(&(rig)->lock);                                                        \
-        if (!holds)                                                                                \
-            fail_msg("%s: not within %d ms", #what, PATIENCE);                                     \
-    } while (0)
-
-static struct block_device *disk_of(struct rig *rig, unsigned unit)
+static void make_counted(struct usb_transport *transport)
 {
-    wait_for(rig, rig->units[unit].state == USB_UNIT_READY);
-    pthread_mutex_lock(&rig->lock);
-    rig->wants_disk[unit] = true;
-    pthread_mutex_unlock(&rig->lock);
-    wait_for(rig, !rig->wants_disk[unit]);
-    assert_non_null(rig->disks[unit]);
-    return rig->disks[unit];
-}
-
-static struct usb_unit_facts unit_of(struct rig *rig, unsigned unit)
-{
-    pthread_mutex_lock(&rig->lock);
-    struct usb_unit_facts facts = rig->units[unit];
-    pthread_mutex_unlock(&rig->lock);
-    return facts;
-}
-
-static struct usb_stick_counts counts_of(struct rig *rig)
-{
-    pthread_mutex_lock(&rig->lock);
-    struct usb_stick_counts counts = rig->counts;
-    pthread_mutex_unlock(&rig->lock);
-    return counts;
-}
-
-static struct rig *start_ready(const struct stick_options *options, const char *faults)
-{
-    struct rig *rig = start(options, faults);
-    wait_for(rig, rig->opened != 1);
-    if (rig->opened != 0)
-        fail_msg("%s: %s", faults, rig->message);
-    return rig;
-}
-
-static void finish(struct rig *rig)
-{
-    for (int i = 0; i < 16; i++)
-        block_device_destroy(rig->disks[i]);
-    atomic_store(&rig->stop, true);
-    pthread_join(rig->device, NULL);
-    pthread_join(rig->server, NULL);
-    close(rig->fds[1]);
-    stick_destroy(rig->model);
-    pthread_mutex_destroy(&rig->lock);
-    pthread_cond_destroy(&rig->changed);
-    free(rig);
+    replace_submit(transport, submit_counted);
 }
 
 /* The good ones. */
 
 static void a_stick_becomes_a_disk(void **state)
 {
-    struct rig *rig = start_ready(NULL, "");
-    struct block_device *disk = disk_of(rig, 0);
-    struct usb_unit_facts unit = unit_of(rig, 0);
+    struct rig *rig = rig_start_ready(NULL, "");
+    struct block_device *disk = rig_disk(rig, 0);
+    struct usb_unit_facts unit = rig_unit(rig, 0);
     uint8_t *data = xmalloc(BIG);
     assert_int_equal(rig->facts.vendor, 0x46F4);
     assert_string_equal(rig->facts.model, "Model stick");
@@ -321,18 +142,18 @@ static void a_stick_becomes_a_disk(void **state)
     assert_int_equal(stick_disk(rig->model)[51200], 0);
     assert_int_equal(stick_disk(rig->model)[51200 + 4096], 0xA5);
     assert_int_equal(block_read(disk, SECTORS - 1, 1, data, NULL), 0);
-    assert_int_equal(counts_of(rig).recoveries, 0);
+    assert_int_equal(rig_counts(rig).recoveries, 0);
     struct stick_counts counts = stick_counts(rig->model);
     assert_true(counts.flushes == 1 && counts.discards == 1 && counts.port_resets == 0);
     free(data);
-    finish(rig);
+    rig_finish(rig);
 }
 
 /* Longer than one command, and than all transfers in flight. */
 static void a_long_request_is_several_commands(void **state)
 {
-    struct rig *rig = start_ready(NULL, "");
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(NULL, "");
+    struct block_device *disk = rig_disk(rig, 0);
     size_t size = (size_t)SECTORS * 512;
     uint8_t *data = xmalloc(size);
     assert_int_equal(block_read(disk, 0, SECTORS, data, NULL), 0);
@@ -342,15 +163,15 @@ static void a_long_request_is_several_commands(void **state)
     assert_int_equal(block_write(disk, 0, SECTORS, data, NULL), 0);
     assert_memory_equal(data, stick_disk(rig->model), size);
     free(data);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void a_machine_short_of_memory_does_it_with_fewer_transfers(void **state)
 {
-    memory_is_scarce = true;
-    struct rig *rig = start_ready(NULL, "");
-    memory_is_scarce = false;
-    struct block_device *disk = disk_of(rig, 0);
+    rig_adjust = make_scarce;
+    struct rig *rig = rig_start_ready(NULL, "");
+    rig_adjust = NULL;
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t *data = xmalloc(BIG);
     assert_int_equal(block_read(disk, 0, BIG / 512, data, NULL), 0);
     assert_memory_equal(data, stick_disk(rig->model), BIG);
@@ -358,106 +179,106 @@ static void a_machine_short_of_memory_does_it_with_fewer_transfers(void **state)
     for (int i = 0; i < 6; i++)
         assert_int_equal(block_write(disk, 0, BIG / 512, data, NULL), 0);
     assert_memory_equal(data, stick_disk(rig->model), BIG);
-    assert_int_equal(unit_of(rig, 0).state, USB_UNIT_READY);
-    assert_int_equal(counts_of(rig).recoveries, 0);
+    assert_int_equal(rig_unit(rig, 0).state, USB_UNIT_READY);
+    assert_int_equal(rig_counts(rig).recoveries, 0);
     assert_true(atomic_load(&cbws) > 10);
     free(data);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void a_machine_without_long_pieces_moves_short_ones(void **state)
 {
-    memory_is_in_pieces = true;
-    struct rig *rig = start_ready(NULL, "");
-    memory_is_in_pieces = false;
-    struct block_device *disk = disk_of(rig, 0);
+    rig_adjust = make_short;
+    struct rig *rig = rig_start_ready(NULL, "");
+    rig_adjust = NULL;
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t *data = xmalloc(BIG);
     assert_int_equal(block_read(disk, 0, BIG / 512, data, NULL), 0);
     assert_memory_equal(data, stick_disk(rig->model), BIG);
     memset(data, 0x5C, BIG);
     assert_int_equal(block_write(disk, 0, BIG / 512, data, NULL), 0);
     assert_memory_equal(data, stick_disk(rig->model), BIG);
-    assert_int_equal(counts_of(rig).recoveries, 0);
+    assert_int_equal(rig_counts(rig).recoveries, 0);
     assert_in_range(atomic_load(&longest), 16 << 10, 40000);
     free(data);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void who_waits_does_the_work(void **state)
 {
     enum { READS = 200 };
-    attendance_is_counted = true;
-    struct rig *rig = start_ready(NULL, "");
-    attendance_is_counted = false;
-    struct block_device *disk = disk_of(rig, 0);
+    rig_adjust = make_counted;
+    struct rig *rig = rig_start_ready(NULL, "");
+    rig_adjust = NULL;
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t data[512];
     for (unsigned i = 0; i < READS; i++) {
         assert_int_equal(block_read(disk, i, 1, data, NULL), 0);
         assert_memory_equal(data, stick_disk(rig->model) + i * 512, 512);
     }
     assert_in_range(atomic_load(&attended_commands), READS / 2, READS);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void sectors_of_4096_bytes(void **state)
 {
     struct stick_options options = {.sector_size = 4096, .sectors = 1024, .fixed = true};
-    struct rig *rig = start_ready(&options, "");
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(&options, "");
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t data[8192];
     assert_int_equal(disk->sector_size, 4096);
     assert_int_equal(disk->sectors, 1024);
     assert_int_equal(block_read(disk, 3, 2, data, NULL), 0);
     assert_memory_equal(data, stick_disk(rig->model) + 3 * 4096, sizeof(data));
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void beyond_two_tebibytes(void **state)
 {
     struct stick_options options = {.sectors = SECTORS, .pretended = UINT64_C(3) << 32};
-    struct rig *rig = start_ready(&options, "");
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(&options, "");
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t data[512];
     assert_int_equal(disk->sectors, UINT64_C(3) << 32);
     assert_int_equal(block_read(disk, (UINT64_C(3) << 32) - 1, 1, data, NULL), 0);
     assert_int_equal(block_flush(disk, NULL), 0);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void units_are_served_in_turn(void **state)
 {
     struct stick_options options = {.sectors = SECTORS, .units = 3};
-    struct rig *rig = start_ready(&options, "");
+    struct rig *rig = rig_start_ready(&options, "");
     uint8_t data[512];
     assert_int_equal(rig->facts.units, 3);
     for (unsigned i = 0; i < 3; i++)
-        assert_int_equal(block_read(disk_of(rig, i), i, 1, data, NULL), 0);
+        assert_int_equal(block_read(rig_disk(rig, i), i, 1, data, NULL), 0);
     assert_memory_equal(data, stick_disk(rig->model) + 1024, 512);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void a_protected_stick_is_read_only(void **state)
 {
     struct stick_options options = {.sectors = SECTORS, .read_only = true};
-    struct rig *rig = start_ready(&options, "");
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(&options, "");
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t data[512] = {0};
-    assert_true(unit_of(rig, 0).write_protected && disk->read_only);
+    assert_true(rig_unit(rig, 0).write_protected && disk->read_only);
     assert_int_equal(block_write(disk, 0, 1, data, NULL), -EROFS);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void an_old_stick_is_asked_little(void **state)
 {
     struct stick_options options = {.sectors = SECTORS, .version = 2, .uncached = true};
-    struct rig *rig = start_ready(&options, "lun-stalls no-modes");
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(&options, "lun-stalls no-modes");
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t data[512];
-    assert_false(unit_of(rig, 0).discards);
+    assert_false(rig_unit(rig, 0).discards);
     assert_true(disk->flushes); /* nobody says that it has no cache */
     assert_int_equal(block_read(disk, 0, 1, data, NULL), 0);
     assert_int_equal(block_discard(disk, 0, 1, NULL), -EOPNOTSUPP);
-    finish(rig);
+    rig_finish(rig);
 }
 
 enum { THREADS = 4, ROUNDS = 300 };
@@ -485,8 +306,8 @@ static void *read_and_write(void *data)
 
 static void many_threads_submit(void **state)
 {
-    struct rig *rig = start_ready(NULL, "");
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(NULL, "");
+    struct block_device *disk = rig_disk(rig, 0);
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, read_and_write, disk), 0);
@@ -496,7 +317,7 @@ static void many_threads_submit(void **state)
         if (fault)
             fail_msg("%s", (char *)fault);
     }
-    finish(rig);
+    rig_finish(rig);
 }
 
 /* Faults of one command: what the request comes to, and how. recoveries and port resets: at least.
@@ -565,8 +386,8 @@ static const struct misbehaviour {
 /* A fault that did not fire would let everything through. */
 static void misbehave(const struct misbehaviour *what, bool write, uint32_t count)
 {
-    struct rig *rig = start_ready(NULL, what->fault);
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(NULL, what->fault);
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t *data = xmalloc(BIG);
     struct error err = ERROR_INIT;
     int64_t begun = clock_milliseconds();
@@ -588,14 +409,14 @@ static void misbehave(const struct misbehaviour *what, bool write, uint32_t coun
     else if (!strchr(what->fault, '+') && r != -ENOMEDIUM)
         assert_int_equal(block_read(disk, 0, 1, data, NULL), 0);
     usleep(20000); /* the counts come with the next turn */
-    struct usb_stick_counts counts = counts_of(rig);
+    struct usb_stick_counts counts = rig_counts(rig);
     if (counts.recoveries < what->recoveries || counts.port_resets < what->port_resets)
         fail_msg("%s: %u recoveries, %u resets of the port", what->fault, counts.recoveries,
                  counts.port_resets);
     if (what->recoveries == 0 && counts.recoveries > 0 && strncmp(what->fault, "babble", 6) != 0)
         fail_msg("%s: recovered, where nothing was to be", what->fault);
     free(data);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static bool concerns(const struct misbehaviour *what, bool write)
@@ -640,8 +461,8 @@ static void faults_of_a_long_write(void **state)
 
 static void a_stick_that_is_pulled_out_answers_everybody(void **state)
 {
-    struct rig *rig = start_ready(NULL, "disconnect");
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(NULL, "disconnect");
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t *data = xmalloc(BIG);
     assert_int_equal(block_read(disk, 0, BIG / 512, data, NULL), -ENODEV);
     assert_int_equal(block_read(disk, 0, 1, data, NULL), -ENODEV);
@@ -651,7 +472,7 @@ static void a_stick_that_is_pulled_out_answers_everybody(void **state)
     block_device_destroy(disk);
     rig->disks[0] = NULL;
     wait_for(rig, rig->over);
-    finish(rig);
+    rig_finish(rig);
 }
 
 /* Cases 2 and 3: of a command without data. */
@@ -659,10 +480,10 @@ static void a_flush_that_wants_data(void **state)
 {
     static const char *const faults[] = {"case-2", "case-3"};
     for (int i = 0; i < 2; i++) {
-        struct rig *rig = start_ready(NULL, faults[i]);
-        assert_int_equal(block_flush(disk_of(rig, 0), NULL), 0);
+        struct rig *rig = rig_start_ready(NULL, faults[i]);
+        assert_int_equal(block_flush(rig_disk(rig, 0), NULL), 0);
         wait_for(rig, rig->counts.recoveries == 1);
-        finish(rig);
+        rig_finish(rig);
     }
 }
 
@@ -681,8 +502,8 @@ static void a_write_that_is_lost_fails_the_flush(void **state)
         {"bus-reset@2", true, 0},
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        struct rig *rig = start_ready(NULL, cases[i].fault);
-        struct block_device *disk = disk_of(rig, 0);
+        struct rig *rig = rig_start_ready(NULL, cases[i].fault);
+        struct block_device *disk = rig_disk(rig, 0);
         uint8_t data[512] = {1};
         assert_int_equal(block_write(disk, 0, 1, data, NULL), 0);
         assert_int_equal(cases[i].write ? block_write(disk, 1, 1, data, NULL)
@@ -690,31 +511,31 @@ static void a_write_that_is_lost_fails_the_flush(void **state)
                          cases[i].result);
         assert_int_equal(block_flush(disk, NULL), -EIO);
         assert_int_equal(block_flush(disk, NULL), 0);
-        finish(rig);
+        rig_finish(rig);
     }
 }
 
 /* Nothing that was not flushed can be gone. */
 static void a_reset_without_writes_fails_no_flush(void **state)
 {
-    struct rig *rig = start_ready(NULL, "bus-reset@2");
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(NULL, "bus-reset@2");
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t data[512] = {1};
     assert_int_equal(block_write(disk, 0, 1, data, NULL), 0);
     assert_int_equal(block_flush(disk, NULL), 0);
     assert_int_equal(block_read(disk, 1, 1, data, NULL), 0);
     assert_int_equal(block_flush(disk, NULL), 0);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void a_stick_without_the_command_has_no_cache(void **state)
 {
-    struct rig *rig = start_ready(NULL, "no-sync");
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(NULL, "no-sync");
+    struct block_device *disk = rig_disk(rig, 0);
     assert_int_equal(block_flush(disk, NULL), 0);
     assert_int_equal(block_flush(disk, NULL), 0);
     assert_int_equal(stick_counts(rig->model).flushes, 1);
-    finish(rig);
+    rig_finish(rig);
 }
 
 /* From the beginning. */
@@ -724,11 +545,11 @@ static void sticks_that_become_ready(void **state)
     static const char *const faults[] = {"unit-attention", "becomes-ready", "needs-start",
                                          "string-junk",    "lun-lie",       "residue-always"};
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
-        struct rig *rig = start(NULL, faults[i]);
+        struct rig *rig = rig_start(NULL, faults[i]);
         uint8_t data[512];
-        assert_int_equal(block_read(disk_of(rig, 0), 0, 1, data, NULL), 0);
+        assert_int_equal(block_read(rig_disk(rig, 0), 0, 1, data, NULL), 0);
         assert_memory_equal(data, stick_disk(rig->model), 512);
-        finish(rig);
+        rig_finish(rig);
     }
 }
 
@@ -747,10 +568,10 @@ static void sticks_that_do_not(void **state)
         {"inquiry-stalls", "INQUIRY: refused", USB_UNIT_FAILED},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct rig *rig = start_ready(NULL, cases[i].fault);
+        struct rig *rig = rig_start_ready(NULL, cases[i].fault);
         wait_for(rig, rig->units[0].state == cases[i].state);
-        assert_string_equal(unit_of(rig, 0).error, cases[i].why);
-        finish(rig);
+        assert_string_equal(rig_unit(rig, 0).error, cases[i].why);
+        rig_finish(rig);
     }
 }
 
@@ -775,19 +596,19 @@ static void descriptors_that_lie_are_refused(void **state)
          -EPROTO},
         {"no-endpoints",
          "device 46f4:0001 has no interface for mass storage that is spoken here (SCSI by "
-         "bulk-only transport)",
+         "bulk-only transport or UAS)",
          -ENOTSUP},
         {"keyboard",
          "device 46f4:0001 has no interface for mass storage that is spoken here (SCSI by "
-         "bulk-only transport)",
+         "bulk-only transport or UAS)",
          -ENOTSUP},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct rig *rig = start(NULL, cases[i].fault);
+        struct rig *rig = rig_start(NULL, cases[i].fault);
         wait_for(rig, rig->opened != 1);
         assert_string_equal(rig->message, cases[i].message);
         assert_int_equal(rig->opened, cases[i].result);
-        finish(rig);
+        rig_finish(rig);
     }
 }
 
@@ -795,9 +616,9 @@ static void descriptors_and_answers_of_chance(void **state)
 {
     for (unsigned i = 0; i < 60; i++) {
         srand(i);
-        struct rig *rig = start(NULL, i % 2 ? "random" : "inquiry-junk sense-junk");
+        struct rig *rig = rig_start(NULL, i % 2 ? "random" : "inquiry-junk sense-junk");
         wait_for(rig, rig->opened != 1 && (rig->opened < 0 || rig->units[0].state));
-        finish(rig);
+        rig_finish(rig);
     }
 }
 
@@ -805,49 +626,49 @@ static void descriptors_and_answers_of_chance(void **state)
 
 static void another_medium_is_another_disk(void **state)
 {
-    struct rig *rig = start_ready(NULL, "medium-change@2");
-    struct block_device *old = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(NULL, "medium-change@2");
+    struct block_device *old = rig_disk(rig, 0);
     uint8_t data[512], zeros[512] = {0};
     assert_int_equal(block_read(old, 1, 1, data, NULL), 0);
     assert_int_equal(block_read(old, 1, 1, data, NULL), -ENOMEDIUM);
     assert_int_equal(block_read(old, 1, 1, data, NULL), -ENOMEDIUM);
     rig->disks[0] = NULL;
-    struct block_device *new = disk_of(rig, 0);
+    struct block_device *new = rig_disk(rig, 0);
     assert_ptr_not_equal(old, new);
     assert_int_equal(block_read(new, 1, 1, data, NULL), 0);
     assert_memory_equal(data, zeros, 512);
     assert_int_equal(block_read(old, 1, 1, data, NULL), -ENOMEDIUM);
     block_device_destroy(old);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void a_medium_that_is_taken_out_is_noticed(void **state)
 {
-    struct rig *rig = start_ready(NULL, "medium-gone@2");
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(NULL, "medium-gone@2");
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t data[512];
     assert_int_equal(block_read(disk, 0, 1, data, NULL), 0);
     assert_int_equal(block_read(disk, 0, 1, data, NULL), -ENOMEDIUM);
     wait_for(rig, rig->units[0].state == USB_UNIT_EMPTY);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void eject_once(const char *fault, unsigned flushes)
 {
-    struct rig *rig = start_ready(NULL, fault);
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(NULL, fault);
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t data[512] = {1};
     assert_int_equal(block_write(disk, 0, 1, data, NULL), 0);
     pthread_mutex_lock(&rig->lock);
     rig->wants_eject = true;
     pthread_mutex_unlock(&rig->lock);
     wait_for(rig, rig->units[0].state == USB_UNIT_EMPTY);
-    assert_string_equal(unit_of(rig, 0).error, "ejected");
+    assert_string_equal(rig_unit(rig, 0).error, "ejected");
     assert_int_equal(rig->ejected, 0);
     assert_int_equal(block_read(disk, 0, 1, data, NULL), -ENOMEDIUM);
     struct stick_counts counts = stick_counts(rig->model);
     assert_true(counts.flushes == flushes && counts.allows == 1 && counts.stops == 1);
-    finish(rig);
+    rig_finish(rig);
 }
 
 static void ejecting_flushes_and_stops(void **state)
@@ -859,18 +680,18 @@ static void ejecting_flushes_and_stops(void **state)
 /* Half as large as it said first. */
 static void a_medium_that_changes_while_it_is_asked_is_asked_anew(void **state)
 {
-    struct rig *rig = start_ready(NULL, "change-early");
-    assert_int_equal(disk_of(rig, 0)->sectors, SECTORS / 2);
-    finish(rig);
+    struct rig *rig = rig_start_ready(NULL, "change-early");
+    assert_int_equal(rig_disk(rig, 0)->sectors, SECTORS / 2);
+    rig_finish(rig);
 }
 
 /* Of a device that pads INQUIRY as it may, the residue of a WRITE counts. */
 static void a_padded_inquiry_is_no_lie(void **state)
 {
-    struct rig *rig = start_ready(NULL, "inquiry-padded residue-lie@1+");
+    struct rig *rig = rig_start_ready(NULL, "inquiry-padded residue-lie@1+");
     uint8_t data[1024] = {1};
-    assert_int_equal(block_write(disk_of(rig, 0), 0, 2, data, NULL), -EIO);
-    finish(rig);
+    assert_int_equal(block_write(rig_disk(rig, 0), 0, 2, data, NULL), -EIO);
+    rig_finish(rig);
 }
 
 static void wake(struct block_request *request)
@@ -880,8 +701,8 @@ static void wake(struct block_request *request)
 
 static void closing_answers_what_is_under_way(void **state)
 {
-    struct rig *rig = start_ready(NULL, "mute-data@1+");
-    struct block_device *disk = disk_of(rig, 0);
+    struct rig *rig = rig_start_ready(NULL, "mute-data@1+");
+    struct block_device *disk = rig_disk(rig, 0);
     uint8_t data[512];
     sem_t done;
     sem_init(&done, 0, 0);
@@ -914,19 +735,19 @@ static void *read_to_the_end(void *data)
 
 static void closing_ends_an_attendance(void **state)
 {
-    attendance_is_slow = true;
-    struct rig *rig = start_ready(NULL, "");
-    attendance_is_slow = false;
+    rig_adjust = replace_wait;
+    struct rig *rig = rig_start_ready(NULL, "");
+    rig_adjust = NULL;
     pthread_t reader;
     void *result;
-    disk_of(rig, 0);
+    rig_disk(rig, 0);
     assert_int_equal(pthread_create(&reader, NULL, read_to_the_end, rig), 0);
     wait_for(rig, atomic_load(&is_waiting));
     atomic_store(&rig->stop, true);
     pthread_join(reader, &result);
     assert_true((intptr_t)result == 0 || (intptr_t)result == -ENODEV);
     rig->disks[0] = NULL;
-    finish(rig);
+    rig_finish(rig);
     assert_false(atomic_load(&waited_at_the_end));
 }
 

@@ -22,7 +22,7 @@
 #include "timing.h"
 
 static const char usage[] =
-    "usage: probe DEVICE [UNIT] COMMAND\n"
+    "usage: probe [--command-ms N] DEVICE [UNIT] COMMAND\n"
     "DEVICE: /dev/bus/usb/BBB/DDD, or the port of a USB/IP server of this machine and BUS-ID: "
     "3240/1-1;\n"
     "        or a block device of the kernel's, for `time` only\n"
@@ -147,8 +147,8 @@ static void tell(struct usb_stick *stick, unsigned unit, void *data)
     static const char *const states[] = {"waiting", "ready", "empty", "failed"};
     struct usb_unit_facts facts;
     usb_stick_unit(stick, unit, &facts);
-    printf("unit %u: %s, \"%s\" \"%s\" \"%s\", %llu sectors of %u bytes%s%s%s%s%s\n", unit,
-           states[facts.state], facts.vendor, facts.product, facts.revision,
+    printf("unit %u: %s, \"%s\" \"%s\" \"%s\" \"%s\", %llu sectors of %u bytes%s%s%s%s%s\n", unit,
+           states[facts.state], facts.vendor, facts.product, facts.revision, facts.name,
            (unsigned long long)facts.sectors, facts.sector_size,
            facts.removable ? ", removable" : "", facts.write_protected ? ", write-protected" : "",
            facts.caching ? ", cache" : "", facts.error[0] ? ": " : "", facts.error);
@@ -200,7 +200,13 @@ int main(int argc, char **argv)
     struct usb_transport *transport = NULL;
     struct probe probe = {0};
     struct error err = ERROR_INIT;
+    struct usb_stick_options options = {0};
     int at = 2;
+    if (argc > 2 && strcmp(argv[1], "--command-ms") == 0) {
+        options.command_ms = (uint32_t)atoi(argv[2]);
+        argv += 2;
+        argc -= 2;
+    }
     if (argc > at && argv[at][0] >= '0' && argv[at][0] <= '9')
         probe.unit = (unsigned)atoi(argv[at++]);
     if (argc <= at) {
@@ -214,17 +220,21 @@ int main(int argc, char **argv)
     probe.begun = nanoseconds();
     int r = open_device(argv[1], &transport, &err);
     if (r == 0)
-        r = usb_stick_open(transport, NULL, talks ? tell : NULL, NULL, &probe.stick, &err);
+        r = usb_stick_open(transport, &options, talks ? tell : NULL, NULL, &probe.stick, &err);
     if (r != 0) {
         fprintf(stderr, "probe: %s\n", error_message(&err));
         return 1;
     }
     const struct usb_stick_facts *facts = usb_stick_facts(probe.stick);
     if (talks)
-        printf("%04x:%04x \"%s\" \"%s\" \"%s\", %u units, by %s\n", facts->vendor, facts->product,
-               facts->manufacturer, facts->model, facts->serial, facts->units,
-               transport->ops->name);
+        printf("%04x:%04x \"%s\" \"%s\" \"%s\", %u units, by %s, %s\n", facts->vendor,
+               facts->product, facts->manufacturer, facts->model, facts->serial, facts->units,
+               transport->ops->name, facts->protocol == USB_PROTOCOL_UAS ? "UAS" : "bulk-only");
     r = run(&probe, strcmp(argv[at], "idle") == 0 && argc > at + 1 ? atoi(argv[at + 1]) : 0);
+    struct usb_stick_counts counts;
+    usb_stick_counts(probe.stick, &counts);
+    if (strcmp(argv[at], "time") == 0)
+        printf("recoveries %u, resets of the port %u\n", counts.recoveries, counts.port_resets);
     usb_stick_close(probe.stick);
     return r ? 1 : 0;
 }

@@ -108,6 +108,7 @@ struct stick *stick_create(const struct stick_options *options, const char **ret
     stick->options.sector_size = options->sector_size ? options->sector_size : 512;
     stick->options.sectors = options->sectors ? options->sectors : 2048;
     stick->options.version = options->version ? options->version : 6;
+    stick_uas_reset(stick, stick->options.uas_only);
     *ret_error = map(stick);
     if (!*ret_error)
         return stick;
@@ -257,15 +258,35 @@ static void reply(struct server *server, uint32_t number, bool in, const struct 
         send_all(server);
 }
 
+static void take_urb(struct stick *stick, unsigned i)
+{
+    memmove(stick->urbs + i, stick->urbs + i + 1,
+            (--stick->urb_count - i) * sizeof(stick->urbs[0]));
+}
+
+/* The oldest of its endpoint. */
+static bool is_next(const struct stick *stick, unsigned i)
+{
+    for (unsigned j = 0; j < i; j++)
+        if (stick->urbs[j].endpoint == stick->urbs[i].endpoint)
+            return false;
+    return true;
+}
+
 static void serve_waiting(struct server *server)
 {
     struct stick *stick = server->stick;
     struct result result;
-    while (stick->urb_count > 0 && !stick->ended &&
-           stick_in(stick, stick->urbs[0].length, &result)) {
-        struct urb urb = stick->urbs[0];
-        memmove(stick->urbs, stick->urbs + 1, --stick->urb_count * sizeof(urb));
-        reply(server, urb.number, true, &result);
+    for (unsigned i = 0; i < stick->urb_count && !stick->ended;) {
+        struct urb urb = stick->urbs[i];
+        bool done = is_next(stick, i) &&
+                    (stick->uas.on ? stick_uas_in(stick, urb.endpoint, urb.length, &result)
+                                   : stick_in(stick, urb.length, &result));
+        if (done) {
+            take_urb(stick, i);
+            reply(server, urb.number, true, &result);
+        }
+        i = done ? 0 : i + 1; /* others may have something now */
     }
 }
 
@@ -286,9 +307,10 @@ static bool submitted(struct server *server, const uint8_t *header)
         struct result result = stick_control(stick, setup, data, length);
         reply(server, number, in, &result);
     } else if (in) {
-        stick->urbs[stick->urb_count++] = (struct urb){number, length};
+        stick->urbs[stick->urb_count++] = (struct urb){number, length, (uint8_t)(0x80 | endpoint)};
     } else {
-        struct result result = stick_out(stick, data, length);
+        struct result result = stick->uas.on ? stick_uas_out(stick, (uint8_t)endpoint, data, length)
+                                             : stick_out(stick, data, length);
         if (result.status != -EINPROGRESS)
             reply(server, number, false, &result);
     }
@@ -310,8 +332,7 @@ static bool unlinked(struct server *server, const uint8_t *header)
     for (unsigned i = 0; i < stick->urb_count; i++) {
         if (stick->urbs[i].number != victim)
             continue;
-        memmove(stick->urbs + i, stick->urbs + i + 1,
-                (--stick->urb_count - i) * sizeof(stick->urbs[0]));
+        take_urb(stick, i);
         break;
     }
     return give(server, answer, USBIP_HEADER);
@@ -387,6 +408,7 @@ void stick_serve(struct stick *stick, int fd)
     stick->urb_count = 0;
     stick->ended = false;
     stick_bulk_reset(stick);
+    stick_uas_reset(stick, stick->options.uas_only);
     free(server->input);
     free(server);
 }

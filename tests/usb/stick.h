@@ -1,6 +1,6 @@
 /*
- * A USB stick in user space: a USB/IP server of one device, bulk-only transport, SCSI disks over
- * memory or an image. It keeps to the specifications, but for the faults it is told to have.
+ * A USB stick in user space: a USB/IP server of one device, bulk-only transport or UAS, SCSI disks
+ * over memory or an image. It keeps to the specifications, but for the faults it is told to have.
  */
 #ifndef TESTS_USB_STICK_H
 #define TESTS_USB_STICK_H
@@ -56,9 +56,23 @@
     X(SENSE_STALLS, "sense-stalls")         /* the same, REQUEST SENSE fails, too */               \
     X(DESCRIPTOR_SENSE, "descriptor-sense") /* medium errors in descriptor format */               \
     X(WRITE_PROTECT, "write-protect")       /* 7/27/00, though MODE SENSE says it is not */        \
+    /* UAS only; there the ones above of CBW and CSW are of information units. */                  \
+    X(IU_REFUSED, "iu-refused")   /* a response: it is none */                                     \
+    X(READY_WRONG, "ready-wrong") /* for data that go the other way */                             \
+    X(READY_TWICE, "ready-twice")                                                                  \
+    X(UNIT_BUSY, "unit-busy") /* status BUSY */                                                    \
+    X(SET_FULL, "set-full")   /* status TASK SET FULL */                                           \
+    X(UAS_LOST, "uas-lost")   /* never answered */                                                 \
     /* From the beginning. */                                                                      \
     X(NO_MEDIUM, "no-medium")                                                                      \
-    X(MUTE, "mute")                   /* answers no command at all */                              \
+    X(MUTE, "mute")                           /* answers no command at all */                      \
+    X(REORDER, "reorder")                     /* UAS: the newest first */                          \
+    X(ABORT_REFUSED, "abort-refused")         /* UAS: ABORT TASK is not known */                   \
+    X(FUNCTIONS_REFUSED, "functions-refused") /* nor LOGICAL UNIT RESET */                         \
+    X(FUNCTIONS_MUTE, "functions-mute")       /* not answered */                                   \
+    X(UAS_MUTE, "uas-mute")                   /* UAS answers nothing */                            \
+    X(PIPES_LIE, "pipes-lie") /* UAS: data out is said to be an endpoint towards the host */       \
+    X(PIPES_NONE, "pipes-none")                                                                    \
     X(ATTENTION, "unit-attention")    /* 6/29/00 to the first command */                           \
     X(BECOMES_READY, "becomes-ready") /* 2/04/01 five times */                                     \
     X(NEEDS_START, "needs-start")     /* 2/04/02 until START STOP UNIT */                          \
@@ -105,6 +119,9 @@ struct stick_options {
     unsigned units;       /* 0: 1 */
     bool read_only, fixed, uncached;
     unsigned version; /* of INQUIRY; 0: 6 (SPC-4) */
+    bool uas;         /* knows it as setting 1, beside bulk-only transport */
+    bool uas_only;    /* ... as setting 0 */
+    uint16_t absent;  /* bit n: there is no unit n; of REPORT LUNS */
     bool is_volatile; /* what was not flushed stays in memory, see stick_lose_power() */
     unsigned chance;  /* the seed of what is lost */
     unsigned slow_ms; /* that each READ and WRITE takes */
@@ -133,6 +150,8 @@ uint8_t *stick_disk(struct stick *stick);
 struct stick_counts {
     unsigned commands, data_commands, class_resets, port_resets, cleared_halts, flushes, discards,
         starts, stops, allows;
+    unsigned functions;    /* of task management */
+    unsigned most_at_once; /* commands of UAS */
 };
 struct stick_counts stick_counts(const struct stick *stick);
 

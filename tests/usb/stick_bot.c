@@ -96,7 +96,7 @@ static void begin_data(struct stick *stick, bool host_in)
     stick->phase = host_in ? PHASE_DATA_IN : PHASE_DATA_OUT;
 }
 
-static bool is_data_command(uint8_t operation)
+bool stick_is_data_command(uint8_t operation)
 {
     return operation == 0x28 || operation == 0x2A || operation == 0x88 || operation == 0x8A;
 }
@@ -110,7 +110,7 @@ static bool is_cbw(const struct stick *stick, const uint8_t *data, uint32_t leng
 static struct result take_cbw(struct stick *stick, const uint8_t *data, uint32_t length)
 {
     struct result result = {.actual = length};
-    stick->data_command = length == CBW_SIZE && is_data_command(data[15]);
+    stick->data_command = length == CBW_SIZE && stick_is_data_command(data[15]);
     stick->counts.data_commands += stick->data_command;
     if (stick_has(stick, STICK_DEAD)) {
         stick->dead = true;

@@ -13,6 +13,19 @@ static const uint8_t configuration[] = {
     7, 5, EP_OUT, 2, 0, 2, 0,           /* */
 };
 
+static const uint8_t uas_setting[] = {
+    9, 4,    0,          1, 4, 8, 6, 0x62, 0, /* setting 1: UAS, SCSI */
+    7, 5,    EP_COMMAND, 2, 0, 2, 0,          /* */
+    4, 0x24, 1,          0,                   /* command pipe */
+    7, 5,    EP_STATUS,  2, 0, 2, 0,          /* */
+    4, 0x24, 2,          0,                   /* status */
+    7, 5,    EP_IN,      2, 0, 2, 0,          /* */
+    4, 0x24, 3,          0,                   /* data in */
+    7, 5,    EP_OUT,     2, 0, 2, 0,          /* */
+    4, 0x24, 4,          0,                   /* data out */
+};
+
+enum { SETTING_AT = 3, PIPES_AT = 9 + 7, PIPE_STEP = 7 + 4 };
 enum { INTERFACE_AT = 9, ENDPOINT_AT = 18 };
 
 static uint32_t string(uint8_t index, uint8_t *at)
@@ -59,6 +72,27 @@ static uint32_t spoil_configuration(const struct stick *stick, uint8_t *at)
     return size;
 }
 
+/* Behind what is there; how many bytes there are then. */
+static uint32_t add_uas(const struct stick *stick, uint8_t *at, uint32_t size)
+{
+    bool only = stick->options.uas_only;
+    if (!only && !stick->options.uas)
+        return size;
+    uint8_t *to = at + (only ? INTERFACE_AT : size);
+    memcpy(to, uas_setting, sizeof(uas_setting));
+    to[SETTING_AT] = !only;
+    for (unsigned i = 0; i < 4; i++) {
+        uint8_t *pipe = to + PIPES_AT + i * PIPE_STEP;
+        if (stick_has(stick, STICK_PIPES_NONE))
+            pipe[1] = 0x25;
+        if (stick_has(stick, STICK_PIPES_LIE))
+            pipe[2] = (uint8_t)(i < 2 ? i + 1 : 6 - i);
+    }
+    size = (uint32_t)(to + sizeof(uas_setting) - at);
+    at[2] = (uint8_t)size;
+    return size;
+}
+
 uint32_t stick_descriptor(struct stick *stick, uint16_t value, const uint8_t **ret_data)
 {
     uint8_t *at = stick->answer;
@@ -77,6 +111,8 @@ uint32_t stick_descriptor(struct stick *stick, uint16_t value, const uint8_t **r
     case 2:
         memcpy(at, configuration, sizeof(configuration));
         size = (value & 0xFF) == 0 ? spoil_configuration(stick, at) : 0;
+        if (size > 0)
+            size = add_uas(stick, at, size);
         break;
     case 3:
         size = string((uint8_t)value, at);
@@ -114,6 +150,9 @@ struct result stick_control(struct stick *stick, const uint8_t *setup, const uin
         stick->in_halted = stick->out_halted = false;
         return result;
     case 0x010B: /* SET_INTERFACE */
+        stick_bulk_reset(stick);
+        stick->in_halted = stick->out_halted = false;
+        stick_uas_reset(stick, stick->options.uas_only || value == 1);
         return result;
     case 0x0201: /* CLEAR_FEATURE(ENDPOINT_HALT): 5.3.4 keeps them until reset recovery */
         stick->counts.cleared_halts++;
@@ -121,6 +160,10 @@ struct result stick_control(struct stick *stick, const uint8_t *setup, const uin
             stick->in_halted = stick->wedged;
         else if (index == EP_OUT)
             stick->out_halted = stick->wedged;
+        else if (index == EP_STATUS)
+            stick->uas.status_halted = false;
+        else if (index == EP_COMMAND)
+            stick->uas.command_halted = false;
         else
             return stall();
         return result;
@@ -132,6 +175,7 @@ struct result stick_control(struct stick *stick, const uint8_t *setup, const uin
         return result;
     case 0x2303: /* the port's SET_FEATURE(PORT_RESET) */
         stick->counts.port_resets++;
+        stick_uas_reset(stick, stick->options.uas_only);
         stick_bulk_reset(stick);
         stick->in_halted = stick->out_halted = false;
         return result;

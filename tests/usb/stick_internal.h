@@ -1,5 +1,5 @@
 /* The stick's parts: stick.c serves, stick_control.c knows endpoint 0, stick_bot.c the bulk
- * endpoints, stick_scsi.c commands. */
+ * endpoints, stick_uas.c those of UAS, stick_scsi.c commands. */
 #ifndef TESTS_USB_STICK_INTERNAL_H
 #define TESTS_USB_STICK_INTERNAL_H
 
@@ -9,7 +9,8 @@
 
 enum { UNITS_MAX = 16, URBS_MAX = 64, ANSWER_MAX = 4096, CBW_SIZE = 31, CSW_SIZE = 13 };
 
-enum { EP_IN = 0x81, EP_OUT = 0x02 };
+enum { EP_IN = 0x81, EP_OUT = 0x02, EP_STATUS = 0x83, EP_COMMAND = 0x04 };
+enum { TASKS_MAX = 64, IU_MAX = 64, COMMAND_IU_SIZE = 32 };
 
 enum phase { PHASE_CBW, PHASE_DATA_IN, PHASE_DATA_OUT, PHASE_CSW };
 
@@ -28,6 +29,26 @@ struct unit {
 /* A bulk IN transfer that waits. */
 struct urb {
     uint32_t number, length;
+    uint8_t endpoint;
+};
+
+/* What waits for the status pipe. */
+struct iu {
+    uint8_t data[IU_MAX];
+    uint32_t size;
+};
+
+/* UAS: commands are taken as they come and carried out one after the other. */
+struct uas_model {
+    bool on; /* its setting is chosen */
+    bool status_halted, command_halted, mute;
+    uint8_t tasks[TASKS_MAX][COMMAND_IU_SIZE]; /* that wait, the oldest first */
+    unsigned task_count;
+    bool busy;
+    uint8_t task[COMMAND_IU_SIZE]; /* that is carried out */
+    struct iu ius[TASKS_MAX];
+    unsigned iu_count;
+    struct iu given; /* the last of them */
 };
 
 struct result {
@@ -65,6 +86,8 @@ struct stick {
     uint8_t *out_data;
     uint32_t answer_size, out_size;
 
+    struct uas_model uas;
+
     struct urb urbs[URBS_MAX];
     unsigned urb_count;
 };
@@ -79,6 +102,13 @@ struct result stick_control(struct stick *stick, const uint8_t *setup, const uin
 struct result stick_out(struct stick *stick, const uint8_t *data, uint32_t length);
 /* False: not yet. */
 bool stick_in(struct stick *stick, uint32_t length, struct result *ret_result);
+bool stick_is_data_command(uint8_t operation);
+
+struct result stick_uas_out(struct stick *stick, uint8_t endpoint, const uint8_t *data,
+                            uint32_t length);
+bool stick_uas_in(struct stick *stick, uint8_t endpoint, uint32_t length,
+                  struct result *ret_result);
+void stick_uas_reset(struct stick *stick, bool on);
 void stick_bulk_reset(struct stick *stick);
 
 /* Sets status, answer and out of the stick. */

@@ -20,6 +20,7 @@ static const char usage[] =
     "  --units N       1 to 16\n"
     "  --volatile SEED what was not flushed is lost, by chance, when the client goes\n"
     "  --slow MS       that each READ and WRITE takes\n"
+    "  --uas           knows UAS beside bulk-only transport; --uas-only: nothing else\n"
     "  --read-only, --fixed, --uncached\n"
     "FAULT: NAME, NAME@N (with the N-th READ or WRITE), NAME@N+ (and all that follow)\n";
 
@@ -34,6 +35,8 @@ static const struct option long_options[] = {
     {"read-only", no_argument, NULL, 'r'},
     {"fixed", no_argument, NULL, 'f'},
     {"uncached", no_argument, NULL, 'c'},
+    {"uas", no_argument, NULL, 'a'},
+    {"uas-only", no_argument, NULL, 'A'},
     {"help", no_argument, NULL, 'h'},
     {"slow", required_argument, NULL, 'S'},
     {0},
@@ -93,6 +96,12 @@ int main(int argc, char **argv)
         case 'v':
             options.is_volatile = true;
             options.chance = (unsigned)number;
+            break;
+        case 'a':
+            options.uas = true;
+            break;
+        case 'A':
+            options.uas_only = true;
             break;
         case 'r':
             options.read_only = true;

@@ -310,6 +310,20 @@ static void medium_command(struct stick *stick, struct unit *unit, const uint8_t
     }
 }
 
+static void report_luns(struct stick *stick, const uint8_t *cdb)
+{
+    uint32_t size = 8;
+    memset(stick->answer, 0, 8 + 8 * UNITS_MAX);
+    for (unsigned i = 0; i < stick->options.units; i++) {
+        if (stick->options.absent & 1U << i)
+            continue;
+        stick->answer[size + 1] = (uint8_t)i;
+        size += 8;
+    }
+    put_be32(stick->answer, size - 8);
+    answer(stick, size, get_be32(cdb + 6));
+}
+
 void stick_scsi(struct stick *stick, struct unit *unit, const uint8_t *cdb)
 {
     switch (cdb[0]) {
@@ -323,11 +337,7 @@ void stick_scsi(struct stick *stick, struct unit *unit, const uint8_t *cdb)
         sense(stick, unit, cdb);
         break;
     case 0xA0: /* REPORT LUNS */
-        memset(stick->answer, 0, 8 + 8 * stick->options.units);
-        put_be32(stick->answer, 8 * stick->options.units);
-        for (unsigned i = 0; i < stick->options.units; i++)
-            stick->answer[9 + 8 * i] = (uint8_t)i;
-        answer(stick, 8 + 8 * stick->options.units, get_be32(cdb + 6));
+        report_luns(stick, cdb);
         break;
     case 0x1B:
         start_stop(stick, unit, cdb);

@@ -56,19 +56,36 @@ def plug_in(serial, disk):
                             "serial": serial, "removable": True, "pcap": f"{serial}.pcap"}})
 
 
+def plug_in_units(serial, disks, driver="usb-bot"):
+    """A stick of several units: later disks and the sizes of their sectors."""
+    name = serial.lower()
+    bus = {"driver": driver, "id": name, "bus": "xhci.0", "serial": serial}
+    units = [{"driver": "scsi-hd", "id": f"{name}-{lun}", "bus": f"{name}.0", "lun": lun, "drive": disk,
+              "logical_block_size": size, "physical_block_size": size} for lun, (disk, size) in enumerate(disks)]
+    ask_hand(*[{"execute": "device_add", "arguments": arguments} for arguments in (bus, *units)],
+             # QEMU's manual: it is not plugged in before it has its units.
+             {"execute": "qom-set", "arguments": {"path": f"/machine/peripheral/{name}", "property": "attached",
+                                                  "value": True}})
+
+
 def pull_out(serial):
     ask_hand({"execute": "device_del", "arguments": {"id": serial.lower()}})
 
 
-def command_blocks(path):
-    """The tags and commands of the command blocks (Bulk-Only Transport 1.0, 5.1) in a recording of usbmon's
-    packets (the kernel's Documentation/usb/usbmon.rst)."""
+def packets(path):
+    """Of a recording of usbmon's packets (the kernel's Documentation/usb/usbmon.rst), those of bulk endpoints:
+    "S" or "C" (submitted, completed), the endpoint's address, data."""
     data = path.read_bytes()
-    at, found = 24, []  # behind the file's header
+    at = 24  # behind the file's header
     while at + 16 <= len(data):
         length = struct.unpack_from("<I", data, at + 8)[0]
         packet = data[at + 16:at + 16 + length]
-        if packet[8:9] == b"S" and packet[9] == 3 and packet[64:68] == b"USBC":
-            found.append((struct.unpack_from("<I", packet, 68)[0], packet[79]))
+        if packet[9] == 3:
+            yield chr(packet[8]), packet[10], packet[64:]
         at += 16 + length
-    return found
+
+
+def command_blocks(path):
+    """The tags and commands of the command blocks (Bulk-Only Transport 1.0, 5.1)."""
+    return [(struct.unpack_from("<I", data, 4)[0], data[15])
+            for kind, _, data in packets(path) if kind == "S" and data[:4] == b"USBC"]

@@ -7,7 +7,7 @@ import pathlib
 import socket
 import threading
 
-ALLOWED = ("device_add", "device_del")
+ALLOWED = ("device_add", "device_del", "qom-set")
 PAUSE = 0.1  # seconds
 
 

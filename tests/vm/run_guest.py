@@ -24,7 +24,8 @@ SYSTEMD_OPTIONS = ("systemd.unit=cloche-test.target systemd.show_status=no syste
 CGROUP_V1_OPTIONS = ("systemd.unified_cgroup_hierarchy=no "
                      "systemd.legacy_systemd_cgroup_controller=yes")
 DISK_SIZE = 512 << 20  # bytes; a hole until written
-LATER_DISKS, LATER_SIZE = ("later0",), 16 << 20
+UAS_STICKS = {"UAS": "xhci", "UASHIGH": "ehci"}  # serial number -> controller
+LATER_DISKS, LATER_SIZE = ("later0", "later1", "later2", "later3"), 16 << 20
 BOOT_LIMIT = 1400  # seconds; meson's own limit is above
 FILE_MARK = "== "  # guest.py writes it, and the file's path, before the TAP of each file
 _RESULT = re.compile(r"(not ok|ok)\b *\d*(.*)")
@@ -47,7 +48,7 @@ def usb_options(work):
     """Sticks by their serial numbers: STICK; UNITS, with one unit of 4096-byte sectors and one of which a
     sector cannot be read. And disks of sticks that are plugged in later (hand.py)."""
     share = f"{work}/share"
-    return ["-device", "qemu-xhci,id=xhci",
+    return ["-device", "qemu-xhci,id=xhci,p2=8,p3=8",
             "-drive", f"if=none,id=stick,format=raw,file={share}/stick.img",
             "-device", "usb-storage,bus=xhci.0,drive=stick,serial=STICK,removable=on",
             "-device", "usb-bot,bus=xhci.0,id=units,serial=UNITS",
@@ -59,16 +60,42 @@ def usb_options(work):
                          "file.inject-error.0.errno=5,file.image.driver=file,"
                          f"file.image.filename={share}/unit1.img",
             "-device", "scsi-hd,bus=units.0,lun=1,drive=unit1",
+            *uas_options(share),
+            # Commands wait for up to a second.
+            "-object", "throttle-group,id=slow,x-iops-total=1,x-iops-total-max=4",
+            "-blockdev", "driver=throttle,node-name=slow0,throttle-group=slow,file.driver=raw,"
+                         f"file.file.driver=file,file.file.filename={share}/slow.img",
+            "-device", "usb-storage,bus=xhci.0,drive=slow0,serial=SLOW,removable=on",
             *[word for name in LATER_DISKS for word in (
                 "-blockdev", f"driver=raw,node-name={name},file.driver=file,"
                              f"file.filename={share}/hand/{name}.img")],
             "-qmp", f"unix:{work}/qmp,server=on,wait=off"]
 
 
+def uas_options(share):
+    """UAS: two units, a sector of the second cannot be read, at SuperSpeed (UAS, with streams); the same
+    at high speed (UASHIGH). What goes over their ports is in /share/SERIAL.pcap."""
+    found = ["-device", "usb-ehci,id=ehci"]
+    for serial, bus in UAS_STICKS.items():
+        name = serial.lower()
+        found += ["-device", f"usb-uas,bus={bus}.0,id={name},serial={serial},pcap={share}/{serial}.pcap",
+                  "-drive", f"if=none,id={name}0,format=raw,file={share}/{name}0.img",
+                  "-device", f"scsi-hd,bus={name}.0,lun=0,drive={name}0",
+                  "-blockdev", f"driver=raw,node-name={name}1,file.driver=blkdebug,"
+                               "file.inject-error.0.event=read_aio,file.inject-error.0.sector=5000,"
+                               "file.inject-error.0.errno=5,file.image.driver=file,"
+                               f"file.image.filename={share}/{name}1.img",
+                  "-device", f"scsi-hd,bus={name}.0,lun=1,drive={name}1"]
+    return found
+
+
 def make_sticks(work):
     stick = int(os.environ.get("CLOCHE_USB_STICK_MB", "8")) << 20
-    for name, size in (("stick", stick), ("unit0", 4 << 20), ("unit1", 4 << 20)):
+    for name, size in (("stick", stick), ("unit0", 4 << 20), ("unit1", 4 << 20), ("slow", 1 << 20)):
         pathlib.Path(f"{work}/share/{name}.img").write_bytes(os.urandom(size))
+    for serial in UAS_STICKS:
+        for unit in (0, 1):
+            pathlib.Path(f"{work}/share/{serial.lower()}{unit}.img").write_bytes(os.urandom(4 << 20))
     os.mkdir(f"{work}/share/hand")
     for name in LATER_DISKS:
         pathlib.Path(f"{work}/share/hand/{name}.img").write_bytes(os.urandom(LATER_SIZE))

@@ -6,7 +6,7 @@ import os
 import pathlib
 import subprocess
 
-from harness import main, run, test
+from harness import main, note, run, test
 from guest_sticks import device, modules, node
 from sticks import Process, refused_calls
 
@@ -55,6 +55,17 @@ def an_error_of_the_medium_is_no_data():
                             capture_output=True)
     assert result.returncode != 0 and b"Input/output error" in result.stderr, result.stderr
     assert (SHARE / "unit1.img").read_bytes().startswith(result.stdout)
+
+
+@test
+def a_command_that_takes_too_long_is_recovered_from():
+    """It waits in a bucket of QEMU's, the stick is reset (Bulk-Only Transport 1.0, 5.3.4), and does the next."""
+    out = run(PROBE, "--command-ms", "300", node(device("SLOW")), "time", "4096", "8", timeout=120).out
+    note(out)
+    recoveries = int(out.split("recoveries ")[1].split(",")[0])
+    assert recoveries > 0, out
+    read = run(PROBE, node(device("SLOW")), "time", "65536", "4", timeout=120).out
+    assert "recoveries 0" in read, read
 
 
 @test

@@ -10,16 +10,20 @@
 
 enum { ATTEND_MS = 50 }; /* a transport that cannot be woken looks at its time-outs so often */
 
-static void wait_in_place(struct usb_stick *stick)
+/* False: nothing is under way that would end. */
+static bool wait_in_place(struct usb_stick *stick)
 {
     int timeout = usb_transport_timeout(stick->transport);
-    if (timeout < 0 || timeout > ATTEND_MS)
+    if (timeout < 0)
+        return false;
+    if (timeout > ATTEND_MS)
         timeout = ATTEND_MS;
     stick->attendant_has_it = false;
     pthread_mutex_unlock(&stick->lock);
     stick->transport->ops->wait(stick->transport, timeout);
     pthread_mutex_lock(&stick->lock);
     stick->attendant_has_it = true;
+    return true;
 }
 
 /* With the lock, and the stick idle. */
@@ -29,9 +33,10 @@ static void work(struct usb_stick *stick, const atomic_bool *done)
     stick->attends++;
     stick->attendant_has_it = true;
     stick_go_on(stick);
-    while (!atomic_load(done) && stick->busy && !stick->parked && !stick->gone) {
-        if (!stick->transport->ended)
-            wait_in_place(stick);
+    while (!atomic_load(done) && stick->flying > 0 && !stick->parked && !stick->gone &&
+           !stick->falls_back) {
+        if (!stick->transport->ended && !wait_in_place(stick))
+            break;
         usb_transport_dispatch(stick->transport);
         stick_go_on(stick);
     }
@@ -43,24 +48,32 @@ static void work(struct usb_stick *stick, const atomic_bool *done)
 void stick_end_attendance(struct usb_stick *stick)
 {
     while (atomic_load(&stick->attended)) {
-        bot_cancel(stick->bot);
+        stick->carrier.ops->cancel(stick->carrier.data);
         pthread_cond_wait(&stick->left, &stick->lock);
     }
 }
 
 static bool is_free(const struct usb_stick *stick)
 {
-    return stick->transport->ops->wait && !stick->busy && !stick->gone &&
-           !atomic_load(&stick->attended);
+    return stick->transport->ops->wait && stick->flying == 0 && !stick->falls_back &&
+           !stick->gone && !atomic_load(&stick->attended);
 }
 
 /* Something that the device thread must be awake for. */
 static bool has_rest(const struct usb_stick *stick)
 {
     for (unsigned i = 0; i < stick->facts.units; i++)
-        if (stick->units[i].first)
+        if (unit_has_requests(&stick->units[i]))
             return true;
-    return stick->busy || stick_has_submitted(stick);
+    return stick->flying > 0 || stick->falls_back || stick_has_submitted(stick);
+}
+
+/* The carrier takes further commands; what ends them is somebody else's already. */
+static void begin_beside(struct usb_stick *stick)
+{
+    stick->attendant_has_it = true;
+    stick_go_on(stick);
+    stick->attendant_has_it = false;
 }
 
 void stick_attend(struct usb_stick *stick, const atomic_bool *done)
@@ -70,7 +83,9 @@ void stick_attend(struct usb_stick *stick, const atomic_bool *done)
         work(stick, done);
         is_seen = !has_rest(stick);
     } else if (has_it) {
-        is_seen = stick->busy && !stick->parked; /* the command's end wakes who looks */
+        if (stick->flying > 0 && stick->flying < stick->carrier.depth && !stick->gone)
+            begin_beside(stick);
+        is_seen = stick->flying > 0 && !stick->parked; /* the command's end wakes who looks */
     }
     if (!is_seen && !atomic_load(&stick->awake) && !atomic_load(&stick->attended))
         usb_stick_wake(stick);

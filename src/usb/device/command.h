@@ -13,6 +13,8 @@ enum usb_outcome {
     USB_COMMAND_FAILED,    /* the unit says so; sense says why, where sense_size is not 0 */
     USB_COMMAND_BROKEN,    /* it was lost on its way; the way is there again */
     USB_COMMAND_LATE,      /* the same, since nothing came in time */
+    USB_COMMAND_SWEPT,     /* the same, and for another one's sake: it may be sent again */
+    USB_COMMAND_BUSY,      /* the unit does not take it now */
     USB_COMMAND_NO_MEMORY, /* it was not sent: the machine has none left for transfers now */
     USB_COMMAND_GONE,      /* there is no device any more; so for all that follow */
 };

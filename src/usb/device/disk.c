@@ -120,21 +120,52 @@ void disk_take(struct disk *disk)
     }
 }
 
-static void answer_first(struct unit *unit, int result)
+static struct block_request *first_waiting(struct unit *unit)
 {
     struct block_request *request = unit->first;
     unit->first = request->next;
     if (!unit->first)
         unit->last = &unit->first;
-    unit->progress = unit->tries = unit->attentions = 0;
-    unit->patience_end = 0;
+    return request;
+}
+
+void requests_take(struct lane *lane)
+{
+    lane->request = first_waiting(lane->unit);
+    lane->progress = lane->tries = lane->attentions = 0;
+    lane->due = lane->patience_end = 0;
+    lane->doomed = 0;
+}
+
+static void answer_lane(struct lane *lane, int result)
+{
+    struct block_request *request = lane->request;
+    lane->request = NULL;
     answer(request, result);
 }
 
 void requests_answer(struct unit *unit, int result)
 {
+    for (unsigned i = 0; i < LANES_MAX; i++) {
+        struct lane *lane = &unit->lanes[i];
+        if (lane->request && lane->flying)
+            lane->doomed = result;
+        else if (lane->request)
+            answer_lane(lane, result);
+    }
     while (unit->first)
-        answer_first(unit, result);
+        answer(first_waiting(unit), result);
+}
+
+void requests_doom(struct lane *lane)
+{
+    answer_lane(lane, lane->doomed);
+}
+
+/* What a flush makes durable has ended before; where both use the unit's memory, too. */
+bool request_is_alone(const struct block_request *request)
+{
+    return request->operation == BLOCK_FLUSH || request->operation == BLOCK_DISCARD;
 }
 
 int requests_flushed(struct unit *unit)
@@ -158,123 +189,129 @@ static uint32_t sectors_max(const struct unit *unit, enum block_operation operat
                                                                  : UINT16_MAX;
 }
 
-void requests_word(struct unit *unit, struct usb_command *command)
+void requests_word(struct lane *lane)
 {
-    const struct block_request *request = unit->first;
+    struct unit *unit = lane->unit;
+    struct usb_command *command = &lane->command;
+    const struct block_request *request = lane->request;
     uint32_t size = unit->facts.sector_size, most = sectors_max(unit, request->operation);
-    uint32_t left = request->count - unit->progress;
-    uint64_t sector = request->at + unit->progress;
-    uint8_t *data = (uint8_t *)request->data + (size_t)unit->progress * size;
-    unit->moving = left < most ? left : most;
+    uint32_t left = request->count - lane->progress;
+    uint64_t sector = request->at + lane->progress;
+    uint8_t *data = (uint8_t *)request->data + (size_t)lane->progress * size;
+    lane->moving = left < most ? left : most;
     switch (request->operation) {
     case BLOCK_READ:
-        scsi_read(command, sector, unit->moving, size, data);
+        scsi_read(command, sector, lane->moving, size, data);
         break;
     case BLOCK_WRITE:
-        scsi_write(command, sector, unit->moving, size, data);
+        scsi_write(command, sector, lane->moving, size, data);
         break;
     case BLOCK_FLUSH:
         scsi_synchronize_cache(command, unit->facts.sectors > UINT32_MAX);
         command->timeout_ms *= FLUSH_FACTOR;
         break;
     case BLOCK_DISCARD:
-        memset(unit->stick->answer, 0, ANSWER_SIZE);
+        memset(unit->answer, 0, ANSWER_SIZE);
         if (unit->provisioning.unmap)
-            scsi_unmap(command, sector, unit->moving, unit->stick->answer);
+            scsi_unmap(command, sector, lane->moving, unit->answer);
         else
-            scsi_write_same_unmap(command, sector, unit->moving, size, unit->stick->answer);
+            scsi_write_same_unmap(command, sector, lane->moving, size, unit->answer);
         command->timeout_ms *= FLUSH_FACTOR;
         break;
     }
 }
 
 /* Another try, or the end of it. */
-static void try_again(struct unit *unit, unsigned *tries, unsigned most, int result)
+static void try_again(struct lane *lane, unsigned *tries, unsigned most, int result)
 {
     if (++*tries >= most)
-        answer_first(unit, result);
+        answer_lane(lane, result);
 }
 
-static void wait_for_it(struct unit *unit, int64_t now)
+static void wait_for_it(struct lane *lane, int64_t now)
 {
-    if (!unit->patience_end)
-        unit->patience_end = now + unit->stick->options.patience_ms;
-    unit->due = now + WAIT_MS;
-    if (now >= unit->patience_end)
-        answer_first(unit, -ETIMEDOUT);
+    if (!lane->patience_end)
+        lane->patience_end = now + lane->unit->stick->options.patience_ms;
+    lane->due = now + WAIT_MS;
+    if (now >= lane->patience_end)
+        answer_lane(lane, -ETIMEDOUT);
 }
 
-static void moved(struct unit *unit, const struct usb_command *command)
+static void moved(struct lane *lane)
 {
-    const struct block_request *request = unit->first;
+    struct unit *unit = lane->unit;
+    const struct usb_command *command = &lane->command;
+    const struct block_request *request = lane->request;
     if (stick_moved(unit->stick, command) != command->length) {
-        try_again(unit, &unit->tries, TRIES, -EIO);
+        try_again(lane, &lane->tries, TRIES, -EIO);
         return;
     }
-    unit->progress += unit->moving;
     unit->has_moved = true;
-    unit->tries = unit->attentions = 0;
-    unit->patience_end = 0;
+    lane->progress += lane->moving;
+    lane->tries = lane->attentions = 0;
+    lane->due = lane->patience_end = 0;
     unit->unflushed |= request->operation == BLOCK_WRITE && unit->facts.caching;
     if (request->operation == BLOCK_FLUSH)
-        answer_first(unit, requests_flushed(unit));
-    else if (unit->progress == request->count)
-        answer_first(unit, 0);
+        answer_lane(lane, requests_flushed(unit));
+    else if (lane->progress == request->count)
+        answer_lane(lane, 0);
 }
 
 /* A read has nothing to do with it. */
-static void write_lost(struct unit *unit)
+static void write_lost(struct lane *lane)
 {
-    switch (unit->first->operation) {
+    struct unit *unit = lane->unit;
+    switch (lane->request->operation) {
     case BLOCK_READ:
-        try_again(unit, &unit->attentions, ATTENTIONS, -EIO);
+        try_again(lane, &lane->attentions, ATTENTIONS, -EIO);
         break;
     case BLOCK_FLUSH:
-        answer_first(unit, requests_flushed(unit));
+        answer_lane(lane, requests_flushed(unit));
         break;
     default: /* the next flush says so, too */
-        answer_first(unit, -EIO);
+        answer_lane(lane, -EIO);
     }
 }
 
-static void refused(struct unit *unit)
+static void refused(struct lane *lane)
 {
-    switch (unit->first->operation) {
+    struct unit *unit = lane->unit;
+    switch (lane->request->operation) {
     case BLOCK_FLUSH: /* no cache that it would know of */
         unit->cannot_flush = true;
-        answer_first(unit, requests_flushed(unit));
+        answer_lane(lane, requests_flushed(unit));
         break;
     case BLOCK_DISCARD:
-        answer_first(unit, -EOPNOTSUPP);
+        answer_lane(lane, -EOPNOTSUPP);
         break;
     default:
-        answer_first(unit, -EIO);
+        answer_lane(lane, -EIO);
     }
 }
 
-void requests_done(struct unit *unit, const struct usb_command *command, enum verdict verdict,
-                   int64_t now)
+void requests_done(struct lane *lane, enum verdict verdict, int64_t now)
 {
+    struct unit *unit = lane->unit;
     switch (verdict) {
     case VERDICT_GOOD:
-        moved(unit, command);
+        moved(lane);
         break;
     case VERDICT_AGAIN:
     case VERDICT_RESET:
-        try_again(unit, &unit->attentions, ATTENTIONS, -EIO);
+        try_again(lane, &lane->attentions, ATTENTIONS, -EIO);
         break;
     case VERDICT_LOST:
-        try_again(unit, &unit->tries, TRIES, -EIO);
+        try_again(lane, &lane->tries, TRIES, -EIO);
         break;
     case VERDICT_LATE:
-        try_again(unit, &unit->tries, TRIES, -ETIMEDOUT);
+        try_again(lane, &lane->tries, TRIES, -ETIMEDOUT);
         break;
     case VERDICT_START:
         unit->wants_start = true;
-        wait_for_it(unit, now);
+        wait_for_it(lane, now);
         break;
     case VERDICT_WAIT:
-        wait_for_it(unit, now);
+        wait_for_it(lane, now);
         break;
     case VERDICT_EMPTY:
         unit_lose_medium(unit, USB_UNIT_EMPTY, -ENOMEDIUM, "no medium");
@@ -283,16 +320,16 @@ void requests_done(struct unit *unit, const struct usb_command *command, enum ve
         unit_lose_medium(unit, USB_UNIT_WAITING, -ENOMEDIUM, "another medium");
         break;
     case VERDICT_PROTECTED:
-        answer_first(unit, -EROFS);
+        answer_lane(lane, -EROFS);
         break;
     case VERDICT_REFUSED:
-        refused(unit);
+        refused(lane);
         break;
     case VERDICT_WRITE_LOST:
-        write_lost(unit);
+        write_lost(lane);
         break;
     case VERDICT_ERROR:
-        answer_first(unit, -EIO);
+        answer_lane(lane, -EIO);
         break;
     }
 }

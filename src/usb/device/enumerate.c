@@ -8,8 +8,8 @@
 
 enum { GET_DESCRIPTOR = 6, GET_CONFIGURATION = 8, REQUEST_MS = 2000 };
 
-/* Mass Storage Class Overview: class, subclass "SCSI transparent", protocols. */
-enum { CLASS_STORAGE = 8, SUBCLASS_SCSI = 6, PROTOCOL_BULK_ONLY = 0x50 };
+/* Mass Storage Class Overview: class, subclass "SCSI transparent". */
+enum { CLASS_STORAGE = 8, SUBCLASS_SCSI = 6 };
 
 static int get_descriptor(struct usb_transport *transport, enum usb_descriptor_type type,
                           uint8_t index, uint16_t language, void *data, uint16_t size)
@@ -47,31 +47,72 @@ static int read_configuration(struct usb_transport *transport, uint8_t index,
 }
 
 /* One bulk endpoint each way. */
-static bool find_endpoints(const struct usb_setting *setting, struct usb_found *found)
+static bool find_bot(const struct usb_setting *setting, struct usb_found_bot *ret_bot)
 {
-    found->in = found->out = 0;
+    struct usb_found_bot bot = {.alternate = setting->alternate};
     for (unsigned i = 0; i < setting->endpoint_count; i++) {
         const struct usb_endpoint *endpoint = &setting->endpoints[i];
-        uint8_t *place = endpoint->address & 0x80 ? &found->in : &found->out;
+        uint8_t *place = endpoint->address & 0x80 ? &bot.in : &bot.out;
         if (endpoint->kind == USB_BULK && *place == 0)
             *place = endpoint->address;
     }
-    return found->in && found->out;
+    if (!bot.in || !bot.out)
+        return false;
+    *ret_bot = bot;
+    return true;
 }
 
-static bool find_storage(const struct usb_configuration *configuration, struct usb_found *found)
+/* UAS 5.3.3: four bulk endpoints that say which pipe each is, and have its direction. At SuperSpeed
+ * all but that for commands have streams. */
+static bool find_uas(const struct usb_setting *setting, enum usb_speed speed,
+                     struct usb_found_uas *ret_uas)
 {
+    struct usb_found_uas uas = {.alternate = setting->alternate};
+    uint8_t *const places[] = {
+        [USB_PIPE_COMMAND] = &uas.command,
+        [USB_PIPE_STATUS] = &uas.status,
+        [USB_PIPE_IN] = &uas.in,
+        [USB_PIPE_OUT] = &uas.out,
+    };
+    uint8_t bits = speed < USB_SUPER ? 0 : 16;
+    for (unsigned i = 0; i < setting->endpoint_count; i++) {
+        const struct usb_endpoint *endpoint = &setting->endpoints[i];
+        bool in = endpoint->pipe == USB_PIPE_STATUS || endpoint->pipe == USB_PIPE_IN;
+        if (endpoint->pipe == USB_PIPE_NONE)
+            continue;
+        if (endpoint->kind != USB_BULK || in != !!(endpoint->address & 0x80))
+            return false;
+        *places[endpoint->pipe] = endpoint->address;
+        if (endpoint->pipe != USB_PIPE_COMMAND && endpoint->stream_bits < bits)
+            bits = endpoint->stream_bits;
+    }
+    uas.stream_bits = bits;
+    if (!uas.command || !uas.status || !uas.in || !uas.out || (speed >= USB_SUPER && bits == 0))
+        return false;
+    *ret_uas = uas;
+    return true;
+}
+
+/* Both protocols as settings of one interface. */
+static bool find_storage(const struct usb_configuration *configuration, enum usb_speed speed,
+                         struct usb_found *found)
+{
+    bool any = false;
+    *found = (struct usb_found){.configuration = configuration->value};
     for (unsigned i = 0; i < configuration->setting_count; i++) {
         const struct usb_setting *setting = &configuration->settings[i];
         if (setting->class != CLASS_STORAGE || setting->subclass != SUBCLASS_SCSI ||
-            setting->protocol != PROTOCOL_BULK_ONLY || !find_endpoints(setting, found))
+            (any && setting->interface != found->interface))
             continue;
-        found->configuration = configuration->value;
-        found->interface = setting->interface;
-        found->alternate = setting->alternate;
-        return true;
+        bool is_bot = setting->protocol == USB_PROTOCOL_BULK_ONLY && !found->bot.in &&
+                      find_bot(setting, &found->bot);
+        bool is_uas = setting->protocol == USB_PROTOCOL_UAS && !found->uas.command &&
+                      find_uas(setting, speed, &found->uas);
+        if (is_bot || is_uas)
+            found->interface = setting->interface;
+        any |= is_bot || is_uas;
     }
-    return false;
+    return any;
 }
 
 /* What it says is worth nothing for what we do: a string that cannot be read is none. */
@@ -113,10 +154,7 @@ static int configure(struct usb_transport *transport, const struct usb_found *fo
     if (r < 0)
         return error_errno(err, -r, "set configuration %u", found->configuration);
     r = usb_claim(transport, found->interface);
-    if (r < 0)
-        return error_errno(err, -r, "claim interface %u", found->interface);
-    r = found->alternate ? usb_set_alternate(transport, found->interface, found->alternate) : 0;
-    return r < 0 ? error_errno(err, -r, "choose setting %u", found->alternate) : 0;
+    return r < 0 ? error_errno(err, -r, "claim interface %u", found->interface) : 0;
 }
 
 int usb_enumerate(struct usb_transport *transport, struct usb_stick_facts *ret_facts,
@@ -128,13 +166,13 @@ int usb_enumerate(struct usb_transport *transport, struct usb_stick_facts *ret_f
     int r = read_device(transport, &device, err);
     for (uint8_t i = 0; r == 0 && !found && i < device.configurations; i++) {
         r = read_configuration(transport, i, configuration, err);
-        found = r == 0 && find_storage(configuration, ret_found);
+        found = r == 0 && find_storage(configuration, transport->speed, ret_found);
     }
     free(configuration);
     if (r == 0 && !found)
         r = error_set(err, -ENOTSUP,
                       "device %04x:%04x has no interface for mass storage that is "
-                      "spoken here (SCSI by bulk-only transport)",
+                      "spoken here (SCSI by bulk-only transport or UAS)",
                       device.vendor, device.product);
     if (r == 0)
         r = configure(transport, ret_found, err);
@@ -145,7 +183,6 @@ int usb_enumerate(struct usb_transport *transport, struct usb_stick_facts *ret_f
         .product = device.product,
         .release = device.release,
         .interface = ret_found->interface,
-        .protocol = PROTOCOL_BULK_ONLY,
         .speed = transport->speed,
     };
     read_strings(transport, &device, ret_facts);

@@ -70,8 +70,10 @@ static enum verdict judge(const struct usb_command *command)
         return VERDICT_GOOD;
     if (command->outcome == USB_COMMAND_LATE)
         return VERDICT_LATE;
-    if (command->outcome == USB_COMMAND_NO_MEMORY)
+    if (command->outcome == USB_COMMAND_NO_MEMORY || command->outcome == USB_COMMAND_BUSY)
         return VERDICT_WAIT;
+    if (command->outcome == USB_COMMAND_SWEPT)
+        return VERDICT_AGAIN;
     if (command->outcome != USB_COMMAND_FAILED ||
         !scsi_parse_sense(command->sense, command->sense_size, &sense))
         return VERDICT_LOST;
@@ -88,34 +90,54 @@ static void lose(struct usb_stick *stick)
         disk->gone = -ENODEV;
 }
 
-/* The command has ended. */
-static void settle(struct usb_stick *stick)
+static void land(struct lane *lane)
 {
-    struct usb_command *command = &stick->command;
-    struct unit *unit = stick->busy;
-    stick->busy = NULL;
-    stick->parked = false;
-    if (command->outcome == USB_COMMAND_GONE)
-        lose(stick);
+    lane->flying = false;
+    lane->unit->flying--;
+    lane->unit->stick->flying--;
+}
+
+/* The command has ended. */
+static void settle(struct lane *lane)
+{
+    land(lane);
+    if (lane->command.outcome == USB_COMMAND_GONE)
+        lose(lane->unit->stick);
     else
-        unit_done(unit, stick->work, command, judge(command), clock_ticks());
+        unit_done(lane, judge(&lane->command), clock_ticks());
+}
+
+static void settle_parked(struct usb_stick *stick)
+{
+    for (unsigned i = 0; i < UNITS_MAX && stick->parked > 0; i++) {
+        for (unsigned j = 0; j < LANES_MAX; j++) {
+            struct lane *lane = &stick->units[i].lanes[j];
+            if (!lane->parked)
+                continue;
+            lane->parked = false;
+            stick->parked--;
+            settle(lane);
+        }
+    }
 }
 
 /* Nothing but the answer to a request follows from it: no step, nobody who is told of a change. */
-static bool is_plain(const struct usb_stick *stick)
+static bool is_plain(const struct lane *lane)
 {
-    bool plain = stick->work == WORK_REQUEST || stick->work == WORK_LOOK;
-    return plain && stick->command.outcome == USB_COMMAND_GOOD;
+    bool plain = lane->work == WORK_REQUEST || lane->work == WORK_LOOK;
+    return plain && lane->command.outcome == USB_COMMAND_GOOD;
 }
 
 static void command_done(struct usb_command *command)
 {
-    struct usb_stick *stick = command->owner;
-    if (stick->attendant_has_it && !is_plain(stick)) {
-        stick->parked = true;
+    struct lane *lane = command->owner;
+    struct usb_stick *stick = lane->unit->stick;
+    if (stick->attendant_has_it && !is_plain(lane)) {
+        lane->parked = true;
+        stick->parked++;
         return;
     }
-    settle(stick);
+    settle(lane);
     stick_go_on(stick);
 }
 
@@ -135,28 +157,78 @@ bool stick_has_submitted(const struct usb_stick *stick)
     return false;
 }
 
-/* The next command, of the units in turn. */
+/* False: there is nothing to be sent by it, or not now. */
+static bool send(struct lane *lane, int64_t now, bool *full)
+{
+    struct unit *unit = lane->unit;
+    struct usb_stick *stick = unit->stick;
+    struct usb_command *command = &lane->command;
+    if (lane->flying)
+        return false;
+    command->unit = unit->lun;
+    command->timeout_ms = stick->options.command_ms;
+    command->done = command_done;
+    lane->work = unit_word(lane, now);
+    if (lane->work == WORK_NONE)
+        return false;
+    lane->flying = true;
+    unit->flying++;
+    stick->flying++;
+    int r = stick->carrier.ops->submit(stick->carrier.data, command);
+    if (r == 0)
+        return true;
+    *full = true;
+    if (r == -EBUSY || r == -EPROTONOSUPPORT) {
+        land(lane);
+        stick->falls_back |= r == -EPROTONOSUPPORT;
+        return false;
+    }
+    command->outcome = USB_COMMAND_GONE;
+    command_done(command);
+    return false;
+}
+
+static bool send_next(struct unit *unit, int64_t now, bool *full)
+{
+    for (unsigned i = 0; i < LANES_MAX && !*full; i++)
+        if (send(&unit->lanes[i], now, full))
+            return true;
+    return false;
+}
+
+/* The next commands, of the units in turn. */
 void stick_go_on(struct usb_stick *stick)
 {
-    take_submitted(stick);
-    if (stick->busy || stick->gone)
-        return;
     int64_t now = clock_ticks();
-    for (unsigned i = 0; i < stick->facts.units && !stick->busy && !stick->gone; i++) {
-        struct unit *unit = &stick->units[stick->next];
-        struct usb_command *command = &stick->command;
-        stick->next = (stick->next + 1) % stick->facts.units;
-        command->unit = unit->number;
-        command->timeout_ms = stick->options.command_ms;
-        stick->work = unit_word(unit, command, now);
-        if (stick->work == WORK_NONE)
-            continue;
-        stick->busy = unit;
-        if (bot_submit(stick->bot, command) != 0) {
-            command->outcome = USB_COMMAND_GONE;
-            command_done(command);
+    take_submitted(stick);
+    stick->again = true;
+    if (stick->scheduling)
+        return;
+    stick->scheduling = true;
+    while (stick->again) {
+        bool full = stick->falls_back;
+        stick->again = false;
+        for (unsigned idle = 0; idle < stick->facts.units && !full && !stick->gone &&
+                                stick->flying < stick->carrier.depth;) {
+            struct unit *unit = &stick->units[stick->next];
+            stick->next = (stick->next + 1) % stick->facts.units;
+            idle = send_next(unit, now, &full) ? 0 : idle + 1;
         }
     }
+    stick->scheduling = false;
+}
+
+/* UAS has failed. */
+static void fall_back(struct usb_stick *stick)
+{
+    if (!stick->falls_back || stick->gone || atomic_load(&stick->attended) ||
+        !stick->carrier.ops->is_quiet(stick->carrier.data))
+        return;
+    stick->falls_back = false;
+    if (carrier_fall_back(&stick->carrier) == 0)
+        stick->facts.protocol = stick->carrier.ops->protocol;
+    else
+        lose(stick);
 }
 
 static int next_timeout(const struct usb_stick *stick, int timeout_ms)
@@ -165,8 +237,12 @@ static int next_timeout(const struct usb_stick *stick, int timeout_ms)
     int transport = usb_transport_timeout(stick->transport);
     if (transport >= 0 && transport < first)
         first = transport;
-    for (unsigned i = 0; i < stick->facts.units && !stick->busy && !stick->gone; i++) {
+    if (stick->falls_back && !stick->gone)
+        return 0;
+    for (unsigned i = 0; i < stick->facts.units && !stick->gone; i++) {
         int64_t due = unit_due(&stick->units[i]);
+        if (due <= now && stick->flying > 0)
+            continue; /* it is looked at when that has ended */
         if (due >= 0 && due - now < first)
             first = due > now ? due - now : 0;
     }
@@ -211,7 +287,7 @@ static bool is_over(const struct usb_stick *stick)
     for (const struct disk *disk = stick->disks; disk; disk = disk->next)
         if (disk->given)
             return false;
-    return stick->gone;
+    return stick->gone && stick->flying == 0;
 }
 
 /* Where an attendant is, or was a moment ago, the transport is its own to wait for. */
@@ -219,7 +295,7 @@ static bool is_quiet(struct usb_stick *stick)
 {
     bool lately = stick->attends != stick->attends_seen;
     stick->attends_seen = stick->attends;
-    return atomic_load(&stick->attended) || (lately && !stick->busy);
+    return atomic_load(&stick->attended) || (lately && stick->flying == 0);
 }
 
 /* Gives the stick away, sleeps, has it again. Events, or -errno. */
@@ -247,7 +323,7 @@ static void serve_transport(struct usb_stick *stick, bool is_ready)
     if (atomic_load(&stick->attended)) {
         if (transport->ops->expire)
             transport->ops->expire(transport);
-    } else if (is_ready || stick->busy || usb_transport_timeout(transport) == 0) {
+    } else if (is_ready || stick->flying > 0 || usb_transport_timeout(transport) == 0) {
         /* What is submitted from within has often ended already. */
         for (int i = 0; i < TURNS && usb_transport_dispatch(transport); i++)
             ;
@@ -259,8 +335,8 @@ static int run(struct usb_stick *stick, int timeout_ms, struct error *err)
 {
     struct epoll_event events[EVENTS];
     bool transport = false;
-    if (stick->parked)
-        settle(stick);
+    settle_parked(stick);
+    fall_back(stick);
     stick_go_on(stick);
     if (is_over(stick))
         return error_set(err, -ENODEV, "the stick is gone");
@@ -273,8 +349,7 @@ static int run(struct usb_stick *stick, int timeout_ms, struct error *err)
         else
             look_at(stick, events[i].data.ptr);
     }
-    if (stick->parked)
-        settle(stick);
+    settle_parked(stick);
     stick_go_on(stick);
     serve_transport(stick, transport);
     stick_go_on(stick);
@@ -326,6 +401,15 @@ static int watch(struct usb_stick *stick, struct error *err)
     return usb_transport_watch(stick->transport, stick->epoll, stick->transport, err);
 }
 
+static void begin_unit(struct usb_stick *stick, uint8_t lun)
+{
+    uint8_t number = (uint8_t)stick->facts.units++;
+    struct unit *unit = &stick->units[number];
+    unit_init(unit, stick, number);
+    unit->lun = lun;
+    unit->answer = xmalloc(ANSWER_SIZE);
+}
+
 static int begin(struct usb_stick *stick, struct error *err)
 {
     struct usb_found found;
@@ -334,16 +418,16 @@ static int begin(struct usb_stick *stick, struct error *err)
         r = usb_enumerate(stick->transport, &stick->facts, &found, err);
     if (r != 0)
         return r;
-    stick->bot = bot_create(stick->transport, found.interface, found.in, found.out,
-                            stick->options.recovery_ms);
-    int units = bot_units(stick->bot);
-    if (units < 0)
-        return error_set(err, units, "the stick is gone");
-    stick->facts.units = (unsigned)units;
-    for (uint8_t i = 0; i < units; i++)
-        unit_init(&stick->units[i], stick, i);
-    stick->command.owner = stick;
-    stick->command.done = command_done;
+    uint16_t units;
+    r = carrier_open(&stick->carrier, stick->transport, &found, stick->options.recovery_ms, &units);
+    if (r != 0)
+        return error_set(err, r,
+                         r == -ENODEV ? "the stick is gone"
+                                      : "the device answers none of its protocols");
+    stick->facts.protocol = stick->carrier.ops->protocol;
+    for (uint8_t lun = 0; lun < UNITS_MAX; lun++)
+        if (units & 1U << lun)
+            begin_unit(stick, lun);
     return 0;
 }
 
@@ -351,7 +435,7 @@ static void free_stick(struct usb_stick *stick)
 {
     while (stick->disks)
         disk_free(stick->disks);
-    bot_destroy(stick->bot);
+    carrier_finish(&stick->carrier);
     usb_transport_destroy(stick->transport);
     if (stick->epoll >= 0)
         close(stick->epoll);
@@ -362,7 +446,8 @@ static void free_stick(struct usb_stick *stick)
     pthread_mutex_destroy(&stick->returning);
     pthread_mutex_destroy(&stick->lock);
     pthread_cond_destroy(&stick->left);
-    free(stick->answer);
+    for (unsigned i = 0; i < UNITS_MAX; i++)
+        free(stick->units[i].answer);
     free(stick);
 }
 
@@ -386,7 +471,6 @@ int usb_stick_open(struct usb_transport *transport, const struct usb_stick_optio
     stick->changed = changed;
     stick->data = data;
     stick->epoll = stick->quiet = stick->wake = -1;
-    stick->answer = xmalloc(ANSWER_SIZE);
     make_lock(stick);
     set_options(stick, options);
     int r = begin(stick, err);
@@ -407,10 +491,10 @@ void usb_stick_close(struct usb_stick *stick)
     bool gone = stick->gone;
     stick->gone = true; /* nothing new */
     stick_end_attendance(stick);
-    if (stick->parked)
-        settle(stick);
-    while (stick->busy && !gone) {
-        bot_cancel(stick->bot);
+    settle_parked(stick);
+    const struct carrier *carrier = &stick->carrier;
+    while (stick->flying > 0 || !carrier->ops->is_quiet(carrier->data)) {
+        carrier->ops->cancel(carrier->data);
         stick->transport->ops->collect(stick->transport, 100);
         usb_transport_dispatch(stick->transport);
     }
@@ -442,12 +526,12 @@ void usb_stick_unit(const struct usb_stick *stick, unsigned unit, struct usb_uni
 void usb_stick_counts(const struct usb_stick *stick, struct usb_stick_counts *ret_counts)
 {
     pthread_mutex_lock((pthread_mutex_t *)&stick->lock);
-    const struct bot_counts *counts = bot_counts(stick->bot);
+    struct bot_counts counts = carrier_counts(&stick->carrier);
     *ret_counts = (struct usb_stick_counts){
-        .commands = counts->commands,
-        .failed = counts->failed,
-        .recoveries = counts->recoveries,
-        .port_resets = counts->port_resets,
+        .commands = counts.commands,
+        .failed = counts.failed,
+        .recoveries = counts.recoveries,
+        .port_resets = counts.port_resets,
     };
     pthread_mutex_unlock((pthread_mutex_t *)&stick->lock);
 }

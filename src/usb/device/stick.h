@@ -9,10 +9,11 @@
 #include <block/queue.h>
 #include <usb/disk.h>
 
-#include "bot.h"
+#include "carrier.h"
 #include "scsi.h"
 
 enum { UNITS_MAX = 16, ANSWER_SIZE = 4096, COMMAND_MAX = 1 << 20 };
+enum { LANES_MAX = 8 }; /* commands of a unit at once */
 enum { TRIES = 3, ATTENTIONS = 8, WAIT_MS = 100, FLUSH_FACTOR = 2 };
 
 /* What a unit's command is for. */
@@ -32,6 +33,7 @@ enum step {
     STEP_CAPACITY_16,
     STEP_PAGES,
     STEP_SERIAL,
+    STEP_NAMES,
     STEP_LIMITS,
     STEP_PROVISIONING,
     STEP_MODES_6,
@@ -54,13 +56,28 @@ struct disk {
     struct disk *next;
 };
 
+/* A place for a command of a unit. */
+struct lane {
+    struct unit *unit;
+    struct usb_command command;
+    enum work work;
+    bool flying; /* the command is under way, or parked */
+    bool parked; /* it has ended in a way that is the device thread's matter */
+
+    struct block_request *request; /* that it is for, until it is answered; NULL: none */
+    uint32_t progress, moving;     /* sectors of it: done, of the command */
+    unsigned tries, attentions;
+    int64_t due, patience_end; /* milliseconds; 0: it is not waited for */
+    int doomed; /* what the request is answered once the command has ended; 0: what that says */
+};
+
 struct unit {
     struct usb_stick *stick;
-    uint8_t number;
+    uint8_t number, lun;
     struct usb_unit_facts facts;
     enum step step;
     int64_t due;          /* no command before; milliseconds */
-    int64_t patience_end; /* 0: it is not waited for */
+    int64_t patience_end; /* 0: it is not waited for; of steps, as the next ones */
     unsigned tries, attentions;
     unsigned changes; /* of the medium, since it was ready */
     bool wants_start, ejected;
@@ -75,9 +92,11 @@ struct unit {
     bool unflushed;  /* something was written since the last flush */
     bool write_lost; /* ... and is not there: the next flush says so */
 
-    struct disk *disk; /* of the medium that is in it; NULL: none */
-    struct block_request *first, **last;
-    uint32_t progress, moving; /* sectors of the first one: done, of the command */
+    struct disk *disk;                   /* of the medium that is in it; NULL: none */
+    struct block_request *first, **last; /* that wait for a lane */
+    struct lane lanes[LANES_MAX];
+    unsigned flying; /* of them */
+    uint8_t *answer; /* ANSWER_SIZE; of commands that are alone */
     enum eject eject;
     int eject_result;
     void (*eject_done)(int result, void *data);
@@ -86,7 +105,7 @@ struct unit {
 
 struct usb_stick {
     struct usb_transport *transport;
-    struct bot *bot;
+    struct carrier carrier;
     struct usb_stick_options options;
     struct usb_stick_facts facts;
     usb_unit_changed changed;
@@ -101,7 +120,7 @@ struct usb_stick {
     /* Somebody looks into the queues before going to sleep: nobody need be woken for them. */
     atomic_bool awake, attended;
     bool attendant_has_it; /* the lock, now */
-    bool parked;           /* the command has ended in a way that is the device thread's matter */
+    unsigned parked;       /* lanes that are */
     uint64_t attends, attends_seen;
     pthread_mutex_t returning; /* who gives a disk back has the stick until that is done */
     bool gone, residue_lies;
@@ -109,10 +128,9 @@ struct usb_stick {
     unsigned next; /* unit whose turn it is */
     struct disk *disks;
 
-    struct usb_command command;
-    struct unit *busy; /* whose command is under way */
-    enum work work;
-    uint8_t *answer; /* ANSWER_SIZE */
+    unsigned flying; /* commands under way */
+    bool scheduling, again;
+    bool falls_back; /* the carrier has failed */
 };
 
 /* What the end of a command means. */
@@ -134,10 +152,11 @@ enum verdict {
 
 /* unit.c */
 void unit_init(struct unit *unit, struct usb_stick *stick, uint8_t number);
-/* Words the next command, where there is one to be sent now; WORK_NONE: there is none. */
-enum work unit_word(struct unit *unit, struct usb_command *command, int64_t now);
-void unit_done(struct unit *unit, enum work work, const struct usb_command *command,
-               enum verdict verdict, int64_t now);
+/* Words the next command, where there is one to be sent now by this lane; WORK_NONE: there is none.
+ */
+enum work unit_word(struct lane *lane, int64_t now);
+void unit_done(struct lane *lane, enum verdict verdict, int64_t now);
+bool unit_has_requests(const struct unit *unit);
 /* When it wants to be asked again; -1: not of its own. */
 int64_t unit_due(const struct unit *unit);
 void unit_lose_medium(struct unit *unit, enum usb_unit_state state, int result, const char *why);
@@ -146,10 +165,13 @@ void unit_lose_medium(struct unit *unit, enum usb_unit_state state, int result, 
 struct disk *disk_create(struct unit *unit, struct error *err);
 void disk_free(struct disk *disk);
 void disk_take(struct disk *disk); /* what was submitted becomes requests of the unit */
-void requests_word(struct unit *unit, struct usb_command *command);
-void requests_done(struct unit *unit, const struct usb_command *command, enum verdict verdict,
-                   int64_t now);
-void requests_answer(struct unit *unit, int result); /* all of them */
+/* Beside it there may be no other command of the unit. */
+bool request_is_alone(const struct block_request *request);
+void requests_take(struct lane *lane); /* the first that waits */
+void requests_word(struct lane *lane);
+void requests_done(struct lane *lane, enum verdict verdict, int64_t now);
+void requests_answer(struct unit *unit, int result); /* all; those under way when they have ended */
+void requests_doom(struct lane *lane);               /* its command has ended */
 /* What a flush is answered that the unit says is done. */
 int requests_flushed(struct unit *unit);
 

@@ -147,6 +147,22 @@ int usb_release(struct usb_transport *transport, uint8_t interface)
     return transport->ops->release ? transport->ops->release(transport, interface) : 0;
 }
 
+int usb_alloc_streams(struct usb_transport *transport, uint16_t count, const uint8_t *endpoints,
+                      unsigned endpoint_count)
+{
+    if (!transport->ops->alloc_streams)
+        return -ENOTSUP;
+    int r = transport->ops->alloc_streams(transport, count, endpoints, endpoint_count);
+    return r == 0 ? -ENOTSUP : r > count ? count : r;
+}
+
+void usb_free_streams(struct usb_transport *transport, const uint8_t *endpoints,
+                      unsigned endpoint_count)
+{
+    if (transport->ops->free_streams)
+        transport->ops->free_streams(transport, endpoints, endpoint_count);
+}
+
 int usb_reset(struct usb_transport *transport)
 {
     return transport->ops->reset(transport);

@@ -129,6 +129,21 @@ static int release(struct usb_transport *transport, uint8_t interface)
     return errno_of(libusb_release_interface(local_of(transport)->handle, interface));
 }
 
+static int alloc_streams(struct usb_transport *transport, uint16_t count, const uint8_t *endpoints,
+                         unsigned endpoint_count)
+{
+    int r = libusb_alloc_streams(local_of(transport)->handle, count, (unsigned char *)endpoints,
+                                 (int)endpoint_count);
+    return r == LIBUSB_ERROR_NOT_SUPPORTED ? -ENOTSUP : r < 0 ? errno_of(r) : r;
+}
+
+static void free_streams(struct usb_transport *transport, const uint8_t *endpoints,
+                         unsigned endpoint_count)
+{
+    libusb_free_streams(local_of(transport)->handle, (unsigned char *)endpoints,
+                        (int)endpoint_count);
+}
+
 static int reset(struct usb_transport *transport)
 {
     struct local *local = local_of(transport);
@@ -204,6 +219,8 @@ static const struct usb_transport_ops local_ops = {
     .clear_halt = clear_halt,
     .claim = claim,
     .release = release,
+    .alloc_streams = alloc_streams,
+    .free_streams = free_streams,
     .reset = reset,
     .buffer_alloc = buffer_alloc,
     .buffer_free = buffer_free,

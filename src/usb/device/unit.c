@@ -16,12 +16,19 @@ enum { SPC_3 = 5, NEVER = -1 };
  * that is slow to begin with. */
 enum { STEP_MS = 5000, INQUIRY_MS = 2000 };
 
-static uint32_t patience_of(const struct unit *unit)
+/* request: NULL: it is the unit's own command. */
+static uint32_t patience_of(const struct unit *unit, const struct block_request *request)
 {
     bool first = unit->step == STEP_INQUIRY && unit->tries + 1 < TRIES;
-    if (unit->eject || (unit->first && (unit->has_moved || unit->first->operation != BLOCK_READ)))
+    if (request ? unit->has_moved || request->operation != BLOCK_READ : unit->eject != EJECT_NONE)
         return UINT32_MAX;
     return unit->facts.state != USB_UNIT_READY && first ? INQUIRY_MS : STEP_MS;
+}
+
+static void limit(struct usb_command *command, uint32_t patience)
+{
+    if (command->timeout_ms > patience)
+        command->timeout_ms = patience;
 }
 
 static void tell(struct unit *unit)
@@ -48,6 +55,11 @@ void unit_init(struct unit *unit, struct usb_stick *stick, uint8_t number)
     unit->stick = stick;
     unit->number = number;
     unit->last = &unit->first;
+    for (unsigned i = 0; i < LANES_MAX; i++) {
+        struct lane *lane = &unit->lanes[i];
+        lane->unit = unit;
+        lane->command.owner = lane;
+    }
 }
 
 void unit_lose_medium(struct unit *unit, enum usb_unit_state state, int result, const char *why)
@@ -74,9 +86,6 @@ static int take_inquiry(struct unit *unit, const uint8_t *data, size_t size)
 {
     struct usb_unit_facts *facts = &unit->facts;
     struct scsi_inquiry inquiry;
-    /* Some say of every command that nothing of it came, and it did. */
-    unit->stick->residue_lies |=
-        unit->stick->command.residue == SCSI_INQUIRY_SIZE && size == SCSI_INQUIRY_SIZE;
     if (scsi_parse_inquiry(data, size, &inquiry) != 0)
         return -EPROTO;
     if (inquiry.qualifier != 0)
@@ -137,6 +146,7 @@ static int take_pages(struct unit *unit, const uint8_t *data, size_t size)
 {
     static const enum scsi_page pages[STEPS] = {
         [STEP_SERIAL] = SCSI_PAGE_SERIAL,
+        [STEP_NAMES] = SCSI_PAGE_NAMES,
         [STEP_LIMITS] = SCSI_PAGE_LIMITS,
         [STEP_PROVISIONING] = SCSI_PAGE_PROVISIONING,
     };
@@ -155,6 +165,13 @@ static int take_serial(struct unit *unit, const uint8_t *data, size_t size)
 {
     if (!scsi_parse_serial(data, size, unit->facts.serial, sizeof(unit->facts.serial)))
         unit->facts.serial[0] = '\0';
+    return 0;
+}
+
+static int take_names(struct unit *unit, const uint8_t *data, size_t size)
+{
+    if (!scsi_parse_name(data, size, unit->facts.name, sizeof(unit->facts.name)))
+        unit->facts.name[0] = '\0';
     return 0;
 }
 
@@ -207,6 +224,7 @@ static void word_ready(struct usb_command *command, void *data)
     }
 WORD_PAGE(word_pages, SCSI_PAGE_LIST)
 WORD_PAGE(word_serial, SCSI_PAGE_SERIAL)
+WORD_PAGE(word_names, SCSI_PAGE_NAMES)
 WORD_PAGE(word_limits, SCSI_PAGE_LIMITS)
 WORD_PAGE(word_provisioning, SCSI_PAGE_PROVISIONING)
 
@@ -224,6 +242,7 @@ static const struct {
                           take_capacity16, false},
     [STEP_PAGES] = {"INQUIRY, list of pages", wants_pages, word_pages, take_pages, false},
     [STEP_SERIAL] = {"INQUIRY, page 80", wants_page, word_serial, take_serial, false},
+    [STEP_NAMES] = {"INQUIRY, page 83", wants_page, word_names, take_names, false},
     [STEP_LIMITS] = {"INQUIRY, page B0", wants_page, word_limits, take_limits, false},
     [STEP_PROVISIONING] = {"INQUIRY, page B2", wants_page, word_provisioning, take_provisioning,
                            false},
@@ -306,9 +325,13 @@ static void wait_for_it(struct unit *unit, int64_t now)
 static void taken(struct unit *unit, const struct usb_command *command)
 {
     size_t size = stick_moved(unit->stick, command);
-    if (unit->step == STEP_INQUIRY)
+    if (unit->step == STEP_INQUIRY) {
         size = command->moved;
-    int r = steps[unit->step].take(unit, unit->stick->answer, size);
+        /* Some say of every command that nothing of it came, and it did. */
+        unit->stick->residue_lies |=
+            command->residue == SCSI_INQUIRY_SIZE && size == SCSI_INQUIRY_SIZE;
+    }
+    int r = steps[unit->step].take(unit, unit->answer, size);
     if (r == -ENODEV)
         give_up(unit, "there is no unit of that number");
     else if (r == -ENOTSUP)
@@ -417,30 +440,60 @@ static void look_done(struct unit *unit, enum verdict verdict, int64_t now)
         unit_lose_medium(unit, USB_UNIT_WAITING, -ENOMEDIUM, "another medium");
 }
 
-enum work unit_word(struct unit *unit, struct usb_command *command, int64_t now)
+/* A command beside which there may be no other is under way, or waits for being it. */
+static bool has_alone(const struct unit *unit)
 {
-    enum usb_unit_state state = unit->facts.state;
-    if (state == USB_UNIT_FAILED || unit->ejected)
-        return WORK_NONE;
-    bool idle = state == USB_UNIT_READY && !unit->first && !unit->eject;
-    if (now < unit->due && (idle || state != USB_UNIT_READY || unit->patience_end))
-        return WORK_NONE;
+    for (unsigned i = 0; i < LANES_MAX; i++) {
+        const struct lane *lane = &unit->lanes[i];
+        if (lane->request ? request_is_alone(lane->request) : lane->flying)
+            return true;
+    }
+    return false;
+}
+
+/* In its lanes. */
+static bool has_requests(const struct unit *unit)
+{
+    for (unsigned i = 0; i < LANES_MAX; i++)
+        if (unit->lanes[i].request)
+            return true;
+    return false;
+}
+
+bool unit_has_requests(const struct unit *unit)
+{
+    return unit->first || has_requests(unit);
+}
+
+static enum work word_request(struct lane *lane, int64_t now)
+{
+    struct unit *unit = lane->unit;
+    if (lane->request) {
+        if (now < lane->due || (request_is_alone(lane->request) && unit->flying > 0))
+            return WORK_NONE;
+    } else {
+        if (has_alone(unit) || (request_is_alone(unit->first) && has_requests(unit)))
+            return WORK_NONE;
+        requests_take(lane);
+    }
+    requests_word(lane);
+    limit(&lane->command, patience_of(unit, lane->request));
+    return WORK_REQUEST;
+}
+
+/* What is alone, and no request's. */
+static enum work word_own(struct unit *unit, struct usb_command *command)
+{
     if (unit->wants_start) {
         scsi_start_stop(command, true, false);
         command->timeout_ms *= FLUSH_FACTOR;
         return WORK_START;
     }
-    uint32_t patience = patience_of(unit);
-    if (command->timeout_ms > patience)
-        command->timeout_ms = patience;
-    if (state != USB_UNIT_READY) {
-        memset(unit->stick->answer, 0, ANSWER_SIZE);
-        steps[unit->step].word(command, unit->stick->answer);
+    limit(command, patience_of(unit, NULL));
+    if (unit->facts.state != USB_UNIT_READY) {
+        memset(unit->answer, 0, ANSWER_SIZE);
+        steps[unit->step].word(command, unit->answer);
         return WORK_STEP;
-    }
-    if (unit->first) {
-        requests_word(unit, command);
-        return WORK_REQUEST;
     }
     if (unit->eject) {
         word_eject(unit, command);
@@ -452,6 +505,21 @@ enum work unit_word(struct unit *unit, struct usb_command *command, int64_t now)
     return WORK_LOOK;
 }
 
+enum work unit_word(struct lane *lane, int64_t now)
+{
+    struct unit *unit = lane->unit;
+    bool ready = unit->facts.state == USB_UNIT_READY;
+    if (unit->facts.state == USB_UNIT_FAILED || unit->ejected)
+        return WORK_NONE;
+    if (ready && !unit->wants_start && (lane->request || unit->first))
+        return word_request(lane, now);
+    if (unit->flying > 0 || (has_requests(unit) && !unit->wants_start))
+        return WORK_NONE;
+    if (now < unit->due && (!ready || (!unit->eject && !unit->wants_start)))
+        return WORK_NONE;
+    return word_own(unit, &lane->command);
+}
+
 /* Whatever it is told with: of writes that were answered as good, some are not there. */
 static void note_lost_writes(struct unit *unit, enum verdict verdict)
 {
@@ -459,22 +527,26 @@ static void note_lost_writes(struct unit *unit, enum verdict verdict)
                                        (verdict == VERDICT_RESET && unit->unflushed));
 }
 
-void unit_done(struct unit *unit, enum work work, const struct usb_command *command,
-               enum verdict verdict, int64_t now)
+void unit_done(struct lane *lane, enum verdict verdict, int64_t now)
 {
+    struct unit *unit = lane->unit;
+    if (lane->request && lane->doomed) {
+        requests_doom(lane);
+        return;
+    }
     note_lost_writes(unit, verdict);
-    switch (work) {
+    switch (lane->work) {
     case WORK_NONE:
         break;
     case WORK_STEP:
-        step_done(unit, command, verdict, now);
+        step_done(unit, &lane->command, verdict, now);
         break;
     case WORK_START:
         unit->wants_start = false;
         break;
     case WORK_REQUEST:
         unit->due = now + unit->stick->options.look_ms;
-        requests_done(unit, command, verdict, now);
+        requests_done(lane, verdict, now);
         break;
     case WORK_LOOK:
         look_done(unit, verdict, now);
@@ -488,8 +560,16 @@ void unit_done(struct unit *unit, enum work work, const struct usb_command *comm
 int64_t unit_due(const struct unit *unit)
 {
     enum usb_unit_state state = unit->facts.state;
+    int64_t first = INT64_MAX;
     if (state == USB_UNIT_FAILED || unit->ejected)
         return NEVER;
+    for (unsigned i = 0; i < LANES_MAX; i++) {
+        const struct lane *lane = &unit->lanes[i];
+        if (lane->request && !lane->flying && lane->due < first)
+            first = lane->due;
+    }
+    if (unit->flying > 0 || first != INT64_MAX)
+        return first == INT64_MAX ? NEVER : first;
     if (state == USB_UNIT_READY && !unit->first && !unit->eject && !unit->facts.removable)
         return NEVER;
     return unit->due;

@@ -26,8 +26,6 @@ static const char *const source_states[] = {
     [SOURCE_GONE] = "gone",
 };
 
-enum { PROTOCOL_UAS = 0x62 };
-
 static struct usb_stick_device *device_of(const struct usb_stick_facts *facts)
 {
     struct usb_stick_device *device = xnew(struct usb_stick_device);
@@ -38,7 +36,7 @@ static struct usb_stick_device *device_of(const struct usb_stick_facts *facts)
     device->model = xstrdup(facts->model);
     device->serial = xstrdup(facts->serial);
     device->interface = facts->interface;
-    device->protocol = xstrdup(facts->protocol == PROTOCOL_UAS ? "uas" : "bulk-only");
+    device->protocol = xstrdup(facts->protocol == USB_PROTOCOL_UAS ? "uas" : "bulk-only");
     device->speed = xstrdup(speeds[facts->speed]);
     return device;
 }
@@ -70,6 +68,7 @@ static struct usb_stick_unit *unit_of(const struct server_unit *unit, unsigned n
     told->product = xstrdup(facts->product);
     told->revision = xstrdup(facts->revision);
     told->serial = xstrdup(facts->serial);
+    told->name = facts->name[0] ? xstrdup(facts->name) : NULL;
     if (facts->state == USB_UNIT_READY) {
         told->sector_size = facts->sector_size;
         told->sectors = facts->sectors;

@@ -11,10 +11,13 @@
 /* A stick whose interface is claimed, with its units. Device thread. */
 struct usb_stick;
 
+/* How commands reach it. */
+enum usb_protocol { USB_PROTOCOL_BULK_ONLY = 0x50, USB_PROTOCOL_UAS = 0x62 };
+
 struct usb_stick_facts {
     uint16_t vendor, product, release;               /* release: BCD */
     char manufacturer[128], model[128], serial[128]; /* UTF-8, printable; "" where it says none */
-    uint8_t interface, protocol;                     /* 0x50 bulk-only */
+    uint8_t interface, protocol;                     /* enum usb_protocol */
     enum usb_speed speed;
     unsigned units; /* 1 to 16 */
 };
@@ -30,6 +33,7 @@ struct usb_unit_facts {
     enum usb_unit_state state;
     char vendor[9], product[17], revision[5]; /* of INQUIRY, printable, without spaces at the end */
     char serial[33];                          /* of the unit's own page; "": none */
+    char name[65];                            /* that is its only in the world; "": none */
     bool removable, write_protected, caching, discards;
     uint32_t sector_size;
     uint64_t sectors;

@@ -101,6 +101,14 @@ struct usb_transport_ops {
     int (*claim)(struct usb_transport *transport, uint8_t interface);
     int (*release)(struct usb_transport *transport, uint8_t interface);
 
+    /* Of these bulk endpoints: how many streams they have from now on, at most count; until
+     * free_streams, which is called before a reset or another setting. -ENOTSUP, -ENOMEM, -ENODEV,
+     * -EIO. These wait. NULL: there are no streams. */
+    int (*alloc_streams)(struct usb_transport *transport, uint16_t count, const uint8_t *endpoints,
+                         unsigned endpoint_count);
+    void (*free_streams)(struct usb_transport *transport, const uint8_t *endpoints,
+                         unsigned endpoint_count);
+
     /* The port; configuration and claims are as before afterwards. Waits. */
     int (*reset)(struct usb_transport *transport);
 
@@ -145,6 +153,11 @@ int usb_set_alternate(struct usb_transport *transport, uint8_t interface, uint8_
 int usb_clear_halt(struct usb_transport *transport, uint8_t endpoint);
 int usb_claim(struct usb_transport *transport, uint8_t interface);
 int usb_release(struct usb_transport *transport, uint8_t interface);
+/* At least 1, or -errno. */
+int usb_alloc_streams(struct usb_transport *transport, uint16_t count, const uint8_t *endpoints,
+                      unsigned endpoint_count);
+void usb_free_streams(struct usb_transport *transport, const uint8_t *endpoints,
+                      unsigned endpoint_count);
 int usb_reset(struct usb_transport *transport);
 
 /* fd: a connected stream to a USB/IP server, taken over; bus_id is imported ("1-1"). Waits for the
