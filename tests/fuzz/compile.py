@@ -39,7 +39,8 @@ def main(clang, *arguments):
     others = [word for word in arguments if word not in sources and word not in flags]
     folder = output.parent / "objects"
     folder.mkdir(exist_ok=True)
-    objects = [compiled(clang, flags, source, folder) for source in sources]
+    of_compiler = [flag for flag in flags if not flag.startswith("-Wl,")]
+    objects = [compiled(clang, of_compiler, source, folder) for source in sources]
     subprocess.run([clang, *flags, *objects, *others], check=True)
 
 
