@@ -3,7 +3,6 @@ behind dummy_hcd, plugged in and pulled out as a hand would do it. What is remot
 tests/integration/test_usb.py."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ import shutil
 import subprocess
 import time
 
-from guest_sticks import HAND, command_blocks, device, modules, node, plug_in, plug_in_units, pull_out
+from guest_sticks import HAND, command_blocks, modules, plug_in, pull_out
 from harness import main, note, run, test, wait_for
 
 PATH = "/media/stick"
@@ -88,17 +87,6 @@ def configure(instance, scratch, **settings):
     path.write_text(json.dumps({"usb": settings}))
     path.chmod(0o600)
     instance.env["CLOCHE_CONFIG"] = str(path)
-
-
-def reset(serial):
-    """USBDEVFS_RESET, as any program of root may ask for."""
-    with open(node(device(serial)), "wb") as file:
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(file, 0x5514)
-
-
-def authorized(serial):
-    return {path.read_text().strip() for path in device(serial).glob("*:*/authorized")}
 
 
 def devices(instance):
@@ -216,55 +204,6 @@ def a_stick_that_is_a_keyboard_too_gets_nowhere(instance, images, scratch):
         wait_for(lambda: inputs() != before, timeout=60, what="the keyboard, since a rule gives it to the kernel")
         refused = instance.cloche("usb", "attach", "GADGET", code=1).err
         assert "leaves it to the kernel" in refused, refused
-
-
-@test
-def units_of_one_stick_and_their_sectors(instance, images, scratch):
-    modules("fuse", "usb-storage", "sd_mod", "xhci_pci")
-    configure(instance, scratch, exclusive=True)
-    start(instance, images, "--usb-storage", PATH)
-    for name, sectors in (("LARGE", "4096"), ("SMALL", "512")):
-        image = scratch / f"{name}.img"
-        image.write_bytes(b"")
-        os.truncate(image, 16 << 20)
-        run("mkfs.vfat", "-n", name, "-S", sectors, image)
-    # A tool of its own for the large ones, which mtools does not know.
-    run("mcopy", "-i", scratch / "SMALL.img", "-", "::hello.txt", input="small\n")
-    shutil.copy(scratch / "LARGE.img", HAND / "later1.img")
-    shutil.copy(scratch / "SMALL.img", HAND / "later2.img")
-    plug_in_units("SEVERAL", [("later1", 4096), ("later2", 512), ("later3", 512)])
-    becomes(instance, "ready", "SEVERAL")
-    found = json.loads(instance.cloche("usb", "inspect", "SEVERAL").out)
-    note(json.dumps(found))
-    units = (found[0] if isinstance(found, list) else found)["Status"]["units"]
-    assert [unit["sectorSize"] for unit in units] == [4096, 512, 512], units
-    assert all(unit["name"] for unit in units), units
-    wait_for(lambda: is_there(instance), timeout=60, what="the stick in the container")
-    data = os.urandom(300000)
-    (scratch / "data").write_bytes(data)
-    note(sh(instance, f"find {PATH}; grep {PATH} /proc/self/mountinfo").out)
-    assert blocks() == []
-    pull_out("SEVERAL")
-    wait_for(lambda: not is_there(instance), timeout=60, what="nothing left of it")
-
-
-@test
-def a_reset_by_another_program_does_not_give_it_to_the_kernel(instance, images, scratch):
-    modules("fuse", "usb-storage", "sd_mod", "dummy_hcd")
-    configure(instance, scratch, exclusive=True)
-    start(instance, images, "--usb-storage", PATH)
-    with Gadget(make_image(scratch)):
-        wait_for(lambda: is_there(instance), timeout=60, what="the stick in the container")
-        for _ in range(3):
-            reset("GADGET")
-            time.sleep(1)
-        note(str(devices(instance)))
-        wait_for(lambda: devices(instance)["GADGET"]["State"] in ("ready", "failed"), timeout=90,
-                 what="an end of it")
-        state = devices(instance)["GADGET"]["State"]
-        wait_for(lambda: blocks() == [], timeout=60, what="the kernel without it")
-        if state == "failed":
-            wait_for(lambda: authorized("GADGET") == {"0"}, what="its interfaces withdrawn")
 
 
 @test
