@@ -57,7 +57,7 @@ static int connect_to(const char *text, struct usb_transport **transport, struct
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
         return error_errno(err, errno, "connect to %s", text);
-    return usb_usbip_open(fd, *end == '/' ? end + 1 : "1-1", 5000, transport, err);
+    return usb_usbip_open(fd, *end == '/' ? end + 1 : "1-1", 30000, transport, err);
 }
 
 static int open_device(const char *text, struct usb_transport **transport, struct error *err)

@@ -6,7 +6,7 @@
 #include "scsi.h"
 #include "uas.h"
 
-enum { UNITS_TRIES = 3 };
+enum { UNITS_TRIES = 4 }; /* the last one after a reset of the port */
 
 static int submit_bot(void *data, struct usb_command *command)
 {

@@ -370,13 +370,16 @@ int uas_submit(struct uas *uas, struct usb_command *command)
         return -ENODEV;
     if (uas->state == UAS_FAILED)
         return -EPROTONOSUPPORT;
-    for (unsigned i = 0; i < uas->depth && !task; i++)
-        if (uas->tasks[i].state == TASK_FREE)
-            task = &uas->tasks[i];
+    for (unsigned i = 0; i < uas->depth && !task; i++) {
+        unsigned at = (uas->newest + 1 + i) % uas->depth; /* a tag rests as long as it can */
+        if (uas->tasks[at].state == TASK_FREE)
+            task = &uas->tasks[at];
+    }
     if (!task || uas->state != UAS_WORKING || uas_tasks_under_way(uas) >= uas->room)
         return -EBUSY;
     command->sense_size = 0;
     command->moved = command->residue = 0;
+    uas->newest = (unsigned)(task - uas->tasks);
     task->command = command;
     task->deadline = clock_ticks() + command->timeout_ms;
     uas_task_happens(task, TASK_SUBMIT);

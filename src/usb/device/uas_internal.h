@@ -92,6 +92,7 @@ struct uas {
 
     enum uas_state state;
     struct task tasks[UAS_TASKS_MAX];
+    unsigned newest;     /* of them: that was given out last */
     struct task *victim; /* that is being aborted */
     unsigned lost;       /* commands in a row */
     struct function function;
