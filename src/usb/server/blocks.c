@@ -118,9 +118,9 @@ int block_close(struct server *server, unsigned unit, const char *reason, struct
     const char *error = r != 0                         ? error_message(&own)
                         : text_equal(reason, "failed") ? block->message
                                                        : NULL;
-    if (reason)
-        tell_end(block, reason, error);
     give_back(server, block);
+    if (reason) /* whoever hears of it may have it again */
+        tell_end(block, reason, error);
     block_free(block);
     return r == 0 ? 0 : error_move(err, &own);
 }
