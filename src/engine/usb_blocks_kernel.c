@@ -190,21 +190,31 @@ static void *open_outside(void *data)
 
     if (namespace_fd >= 0 && setns(namespace_fd, CLONE_NEWNET) == 0)
         *fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC);
+    if (*fd < 0)
+        *fd = -errno;
     return NULL;
 }
 
 /* In a thread of its own, whose namespace goes with it. */
-static struct mnl_socket *open_socket(bool outside)
+static int open_socket(bool outside, struct mnl_socket **ret)
 {
     pthread_t thread;
     int fd = -1;
 
-    if (!outside)
-        return mnl_socket_open2(NETLINK_GENERIC, SOCK_CLOEXEC);
-    if (pthread_create(&thread, NULL, open_outside, &fd) != 0)
-        return NULL;
-    pthread_join(thread, NULL);
-    return fd < 0 ? NULL : mnl_socket_fdopen(fd);
+    if (!outside) {
+        *ret = mnl_socket_open2(NETLINK_GENERIC, SOCK_CLOEXEC);
+        return *ret ? 0 : -errno;
+    }
+    int r = -pthread_create(&thread, NULL, open_outside, &fd);
+    if (r == 0)
+        pthread_join(thread, NULL);
+    if (r < 0 || fd < 0)
+        return r < 0 ? r : fd;
+    *ret = mnl_socket_fdopen(fd);
+    if (*ret)
+        return 0;
+    close_fd(fd);
+    return -ENOMEM;
 }
 
 static int find_family(struct talk *talk, bool outside)
@@ -212,12 +222,15 @@ static int find_family(struct talk *talk, bool outside)
     char buffer[MESSAGE_MAX];
     struct nlmsghdr *message;
 
-    *talk = (struct talk){.socket = open_socket(outside)};
-    if (!talk->socket || mnl_socket_bind(talk->socket, 0, MNL_SOCKET_AUTOPID) < 0)
+    *talk = (struct talk){.family = 0};
+    int r = open_socket(outside, &talk->socket);
+    if (r < 0)
+        return r;
+    if (mnl_socket_bind(talk->socket, 0, MNL_SOCKET_AUTOPID) < 0)
         return -errno;
     message = begin(buffer, GENL_ID_CTRL, CTRL_CMD_GETFAMILY, 1);
     mnl_attr_put_strz(message, CTRL_ATTR_FAMILY_NAME, NBD_GENL_FAMILY_NAME);
-    int r = exchange(talk, message);
+    r = exchange(talk, message);
     return r == 0 && !talk->family ? -ENOENT : r;
 }
 
