@@ -10,6 +10,7 @@ import pathlib
 import struct
 import subprocess
 
+import harness
 from guest_sticks import modules
 from harness import main, run, test, wait_for
 from sticks import Stick, attach, inspect, start
@@ -58,12 +59,12 @@ def a_container_has_a_stick_as_a_block_device_of_nbd(instance, images):
         size = sh(instance, "dd if=/dev/usbblk0 bs=1M 2>/dev/null | sha256sum").out.split()[0]
         assert size == hashlib.sha256(content).hexdigest()
         sh(instance, "dd if=/dev/zero of=/dev/usbblk0 bs=4k count=4 seek=512 conv=fsync 2>/dev/null")
-        sh(instance, "echo through | dd of=/dev/usbblk0 bs=512 seek=4100 conv=sync,fsync 2>/dev/null")
+        sh(instance, "echo through | dd of=/dev/usbblk0 bs=512 seek=5000 conv=sync,fsync 2>/dev/null")
         node, = (path for path in pathlib.Path("/sys/block").glob("nbd*") if int((path / "size").read_text()))
         assert not list(node.glob("nbd*p*")), "the kernel has read the partition table"
         assert (node / "queue/logical_block_size").read_text() == "512\n"
         after = pathlib.Path(stick.image.name).read_bytes()
-        assert after[2 * MIB:2 * MIB + 16384] == bytes(16384) and after[4100 * 512:4100 * 512 + 8] == b"through\n"
+        assert after[2 * MIB:2 * MIB + 16384] == bytes(16384) and after[5000 * 512:5000 * 512 + 8] == b"through\n"
         instance.cloche("usb", "eject", name)
         wait_for(lambda: sh(instance, "ls /dev").out.count("usbblk") == 0, what="the node gone")
         wait_for(lambda: not int((node / "size").read_text()) or not (node / "pid").exists(), what="the device disconnected")
@@ -169,7 +170,5 @@ def a_container_has_a_stick_as_a_character_device_of_cuse(instance, images):
 
 
 if __name__ == "__main__":
-    # The kernel's NBD is spoken to in the machine's own network namespace, and the guest is all ours.
-    os.environ["CLOCHE_TEST_NAMESPACES"] = "0"
-    run("ip", "link", "set", "lo", "up")
+    harness._CLONE_NEWNET = 0  # the kernel's NBD is spoken to in the machine's own network namespace
     main()
