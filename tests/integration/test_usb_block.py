@@ -331,6 +331,7 @@ def a_container_has_a_whole_stick_through_a_ring(instance, images, scratch):
         assert ring_program(scratch, ring_folder(instance, scratch)).out == "ok\n"
         one.pull_out()
         wait_for(lambda: instance.cloche("exec", "shop", "ls", "/run/stick").out == "", what="the socket gone")
+        wait_for(lambda: not instance.cloche("usb", "ls", "--format", "json").lines, what="the stick gone from the list")
         one.plug_in()
         name = attach(instance, one)
         wait_for(lambda: inspect(instance, name).get("blocks"), what="the block device in the container again")

@@ -68,6 +68,7 @@ def a_container_has_a_stick_as_a_block_device_of_nbd(instance, images):
         instance.cloche("usb", "eject", name)
         wait_for(lambda: sh(instance, "ls /dev").out.count("usbblk") == 0, what="the node gone")
         wait_for(lambda: not int((node / "size").read_text()) or not (node / "pid").exists(), what="the device disconnected")
+        wait_for(lambda: not instance.cloche("usb", "ls", "--format", "json").lines, what="the stick gone from the list")
         stick.plug_in()
         name = attach(instance, stick)
         assert given(instance, name)["via"] == "nbd"
@@ -87,6 +88,7 @@ def an_nbd_stick_that_is_pulled_out_or_whose_process_dies_is_gone(instance, imag
         stick.pull_out()
         wait_for(lambda: sh(instance, "ls /dev").out.count("usbblk") == 0, what="the node gone")
         wait_for(lambda: not list(pathlib.Path("/sys/block").glob("nbd*/pid")), what="the device disconnected")
+        wait_for(lambda: not instance.cloche("usb", "ls", "--format", "json").lines, what="the stick gone from the list")
         stick.plug_in()
         name = attach(instance, stick)
         given(instance, name)
