@@ -69,6 +69,7 @@ def a_container_has_a_stick_as_a_block_device_of_nbd(instance, images):
         wait_for(lambda: sh(instance, "ls /dev").out.count("usbblk") == 0, what="the node gone")
         wait_for(lambda: not int((node / "size").read_text()) or not (node / "pid").exists(), what="the device disconnected")
         wait_for(lambda: not instance.cloche("usb", "ls", "--format", "json").lines, what="the stick gone from the list")
+        stick.pull_out()
         stick.plug_in()
         name = attach(instance, stick)
         assert given(instance, name)["via"] == "nbd"
