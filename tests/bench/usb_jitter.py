@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """How late reads from a stick come while all processors are busy, with cloche-usb as usual and real-time, in turn in one
-boot of the guest (tests/vm); and from the uevent of a stick that is plugged in to its being ready. Under emulation only
-the ratios mean something."""
+boot of the guest (tests/vm). Under emulation only the ratios mean something."""
 
 import argparse
 import json
@@ -12,7 +11,7 @@ import subprocess
 import sys
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
-LABELS = {"jitter": ("p50 us", "p99 us", "p99.9 us", "worst us"), "attach to ready": ("wall ms", "CPU ms")}
+LABELS = ("p50 us", "p99 us", "p99.9 us", "worst us")
 
 
 def results(build, rounds):
@@ -37,7 +36,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args()
     for case, sides in results(options.build, options.rounds).items():
-        print(f"{case:26}" + "".join(f"{label:>12}" for label in LABELS[case]))
+        print(f"{case:26}" + "".join(f"{label:>12}" for label in LABELS))
         for side, rounds in sides.items():
             print(f"  {side:24}" + "".join(f"{statistics.median(values):12.1f}" for values in zip(*rounds)))
 
