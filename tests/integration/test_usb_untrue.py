@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 
-from harness import PROGRAMS, main, test, wait_for
+from harness import PROGRAMS, main, only, test, wait_for
 from test_usb_device import DEVICE as DESCRIPTOR, STICK, Machine, configure
 
 UNIT = {"number": 0, "state": "ready", "vendor": "V", "product": "P", "revision": "1", "serial": "S", "sectorSize": 512,
@@ -112,7 +112,7 @@ def tell(request, say, result):
 
 
 DEVICE = {"vendor": 0x1234, "product": 0x5678, "release": 1, "manufacturer": "M", "model": "P", "serial": "S",
-          "interface": 0, "protocol": "bot", "speed": "480"}
+          "interface": 0, "protocol": "bulk-only", "speed": "high"}
 
 
 @test
@@ -230,6 +230,11 @@ def tell(request, say, result):
             instance.start_daemon()
             wait_for(lambda: heard.exists() and {"3", "5"} <= set(heard.read_text()), what="both unmounted")
 
+
+only(what_is_pulled_out_while_its_process_goes_on_is_remembered, what_is_denied_while_it_waits_is_not_started_again,
+     an_eject_that_failed_is_told_so, a_process_that_fails_at_its_end_is_told_of,
+     who_waits_for_a_stick_hears_that_it_was_let_go_of, a_process_that_says_too_much_is_ended,
+     what_it_says_of_itself_does_nothing_to_a_terminal, a_mount_of_which_nobody_knows_is_ended)
 
 if __name__ == "__main__":
     main()
