@@ -148,9 +148,12 @@ void api_usb_check(struct rpc_request *request, const struct api_usb_check *how,
 void api_usb_policy_list(struct rpc_request *request, const struct api_empty *nothing,
                          void *context)
 {
+    _cleanup_api_usb_policy_ struct api_usb_policy *policy = NULL;
     struct api *api = context;
-    _cleanup_api_usb_policy_ struct api_usb_policy *policy = engine_usb_policy(api->engine);
 
+    if (!may_ask(request, api))
+        return;
+    policy = engine_usb_policy(api->engine);
     rpc_reply(request, policy, NULL, 0);
 }
 
@@ -159,7 +162,8 @@ void api_usb_policy_add(struct rpc_request *request, const struct api_usb_policy
 {
     struct api *api = context;
 
-    engine_usb_policy_add(api->engine, what, api_done_document, request);
+    if (may_ask(request, api))
+        engine_usb_policy_add(api->engine, what, api_done_document, request);
 }
 
 void api_usb_policy_remove(struct rpc_request *request, const struct api_usb_policy_ref *which,
@@ -167,5 +171,6 @@ void api_usb_policy_remove(struct rpc_request *request, const struct api_usb_pol
 {
     struct api *api = context;
 
-    engine_usb_policy_remove(api->engine, which->id, api_done_document, request);
+    if (may_ask(request, api))
+        engine_usb_policy_remove(api->engine, which->id, api_done_document, request);
 }
