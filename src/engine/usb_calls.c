@@ -17,10 +17,16 @@ enum { FINDINGS_MAX = 1000 };
 
 /* --- which ------------------------------------------------------------------------------------ */
 
+/* A stick says itself what its serial number is. */
+static bool is_place(const char *reference)
+{
+    return usb_is_port(reference) || text_starts_with(reference, "remote-");
+}
+
 static bool is_meant(const struct stick *stick, const char *reference)
 {
     return text_equal(stick->id, reference) || (stick->url && text_equal(stick->url, reference)) ||
-           (stick->identified && stick->identity.serial[0] &&
+           (stick->identified && stick->identity.serial[0] && !is_place(reference) &&
             text_equal(stick->identity.serial, reference)) ||
            (stick->identified && usb_device_fits(reference, &stick->identity));
 }

@@ -231,10 +231,18 @@ def tell(request, say, result):
             wait_for(lambda: heard.exists() and {"3", "5"} <= set(heard.read_text()), what="both unmounted")
 
 
+@test
+def a_serial_number_is_no_place(instance, scratch):
+    with attached(instance, scratch, status=dict(STATUS, device=dict(DEVICE, serial="1-2"))):
+        assert "No such USB device" in instance.cloche("usb", "inspect", "1-2", code=1).err
+        assert json.loads(instance.cloche("usb", "inspect", "1234:5678:1-2").out)[0]["serial"] == "1-2"
+
+
 only(what_is_pulled_out_while_its_process_goes_on_is_remembered, what_is_denied_while_it_waits_is_not_started_again,
      an_eject_that_failed_is_told_so, a_process_that_fails_at_its_end_is_told_of,
      who_waits_for_a_stick_hears_that_it_was_let_go_of, a_process_that_says_too_much_is_ended,
-     what_it_says_of_itself_does_nothing_to_a_terminal, a_mount_of_which_nobody_knows_is_ended)
+     what_it_says_of_itself_does_nothing_to_a_terminal, a_mount_of_which_nobody_knows_is_ended,
+     a_serial_number_is_no_place)
 
 if __name__ == "__main__":
     main()
