@@ -16,7 +16,7 @@ from guest_sticks import modules
 from harness import BUILD, main, note, only, test, wait_for
 from test_usb_engine import PATH, Gadget, blocks, configure, devices, inputs, is_there, make_image, sh, start
 
-INJECT = str(BUILD / "tests/integration/usb_inject")
+INJECT = f"{os.environ.get('BUILD', BUILD)}/tests/integration/usb_inject"  # the guest has a copy of the programs only
 DEVICE = 4
 PIDFD_GETFD = 438
 # linux/usbdevice_fs.h, 64 bits.
