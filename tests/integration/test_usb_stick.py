@@ -14,7 +14,8 @@ import time
 import zlib
 
 from harness import main, test
-from sticks import ENDED, FAILED, GONE, Model, Process, Refused, can_be_real_time, mount_fuse, serve, unmount
+from sticks import (ENDED, FAILED, GONE, MODEL, Model, Process, Refused, can_be_real_time, mount_fuse, serve,
+                    unmount)
 
 MKFS = {
     "fat12": ["mkfs.vfat", "-F", "12", "-n", "TWELVE"],
@@ -116,6 +117,35 @@ def as_many_mounts_as_there_may_be(scratch):
             assert (scratch / f"mount{i}/here").stat().st_size == os.stat(__file__).st_size
         refused(errno.EMFILE, stack.enter_context, mounted(talk, scratch / "more", volume=1))
         assert len(talk.call("status")["mounts"]) == 32
+
+
+@test
+def who_is_held_up_by_a_limit_holds_up_nobody_else(scratch):
+    path = make(scratch / "image", "fat16")
+    run("mcopy", "-i", path, MODEL, "::file")
+    content = pathlib.Path(MODEL).read_bytes()[:100_000]
+    with image(path) as process:
+        talk = process.talk()
+        talk.ready()
+        with mounted(talk, scratch / "slow", volume=1, bytesPerSecond=40_000), mounted(talk, scratch / "other", volume=1):
+            took = {}
+
+            def write():
+                begun = time.monotonic()
+                fd = os.open(scratch / "slow/file", os.O_WRONLY)
+                os.write(fd, content)
+                os.fsync(fd)
+                os.close(fd)
+                took["write"] = time.monotonic() - begun
+
+            writer = threading.Thread(target=write)
+            writer.start()
+            time.sleep(0.3)
+            begun = time.monotonic()
+            assert (scratch / "other/file").read_bytes()[:100_000] == content
+            took["read"] = time.monotonic() - begun
+            writer.join()
+            assert took["read"] < took["write"] / 2, took
 
 
 @test

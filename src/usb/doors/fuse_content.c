@@ -210,9 +210,18 @@ static int begin_write(struct fuse_door *door, struct door_write *write, struct 
     return r;
 }
 
+/* Before it takes its place, for which requests of other doors would wait as long. */
+static bool pay(struct fuse_door *door, uint64_t bytes)
+{
+    return door_limit(door, &door->operations, 1) && door_limit(door, &door->bytes, bytes);
+}
+
 int door_write_begin(struct door_thread *thread, const struct fuse_buf *buffer)
 {
     struct fuse_door *door = thread->door;
+    bool limited = door->operations.per_second || door->bytes.per_second;
+    if (limited && thread->write_count > 0)
+        return -EAGAIN; /* those that have their places would wait with it */
     const struct fuse_in_header *header = buffer->mem;
     const struct fuse_write_in *in = (const struct fuse_write_in *)(header + 1);
     struct door_write *write = &thread->writes[thread->write_count];
@@ -224,6 +233,8 @@ int door_write_begin(struct door_thread *thread, const struct fuse_buf *buffer)
         write->result = -ENODEV;
     else if (door->options.read_only)
         write->result = -EROFS;
+    else if (!pay(door, in->size))
+        write->result = error_set(&write->error, -EIO, "the door is being closed");
     else
         write->result = begin_write(door, write, door_node_of(door, header->nodeid)->node,
                                     in->offset, in->size, thread->write_count == 0);
@@ -269,23 +280,17 @@ static void move_small(struct fuse_door *door, struct door_thread *thread)
 void door_writes_move(struct door_thread *thread)
 {
     struct fuse_door *door = thread->door;
-    uint64_t bytes = 0;
-    for (unsigned i = 0; i < thread->write_count; i++) {
+    for (unsigned i = 0; i < thread->write_count; i++)
         thread->ordered[i] = &thread->writes[i];
-        bytes += thread->writes[i].result == 0 ? thread->writes[i].move.size : 0;
-    }
     qsort(thread->ordered, thread->write_count, sizeof(thread->ordered[0]), by_file);
-    bool in_time = door_limit(door, &door->bytes, bytes);
-    if (in_time)
-        move_small(door, thread);
+    move_small(door, thread);
     for (unsigned i = 0; i < thread->write_count; i++) {
         struct door_write *write = &thread->writes[i];
         if (write->result != 0 || write->moved)
             continue;
         write->moved = true;
         write->result =
-            in_time ? volume_write_content(door->volume, &write->move, write->data, &write->error)
-                    : error_set(&write->error, -EIO, "the door is being closed");
+            volume_write_content(door->volume, &write->move, write->data, &write->error);
     }
 }
 
