@@ -53,7 +53,7 @@ def main(right, planted, dictionary, corpus=None, function='grow_array'):
     if not found:
         print(''.join(f'# {line}\n' for line in output.splitlines()[-30:]))
         failed = True
-    code, output = run(right, dictionary, luck, corpus, 5 + 2 * int(needed))
+    code, output = run(right, dictionary, luck, corpus, 2 + 2 * int(needed))
     print(f'{"ok" if code == 0 else "not ok"} 2 - without it a run of twice that time finds nothing')
     if code != 0:
         print(''.join(f'# {line}\n' for line in output.splitlines()[-60:]))

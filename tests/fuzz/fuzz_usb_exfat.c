@@ -7,7 +7,8 @@
  * The input is the volume, piece by piece: where a piece begins (2 bytes, in steps of 32), how long
  * it is (2 bytes), its bytes, over a volume that was formatted. The first byte: 1 keeps the sums of
  * the boot region as they come, else they are made right; 2 likewise for those of entry sets in the
- * root folder's first cluster.
+ * root folder's first cluster; 4 for that of the up-case table. 8: sectors of 4096 bytes. A piece
+ * at 0xFFFF is none: it is what is done to the volume (usb_files_program.h).
  */
 #include <errno.h>
 #include <stdint.h>
@@ -23,19 +24,24 @@
 #include "exfat_layout.h"
 #include "exfat_set.h"
 #include "exfat_upcase.h"
+#include "usb_files_program.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum {
-    SECTORS = 2048,
+    SIZE = 1 << 20,
     BOOT_SUMS = 1,
     SET_SUMS = 2,
+    UPCASE_SUM = 4,
+    LARGE_SECTORS = 8,
+    CLUSTER = 4096,
+    PROGRAM = 0xFFFF,
     DEPTH_MOST = 3,
     NAMES_MOST = 24,
     EXTENTS = 16,
 };
 
-static uint8_t *formatted; /* once */
+static uint8_t *formatted[2]; /* once each: small sectors, large ones */
 
 static struct medium *open_medium(struct recorder *recorder)
 {
@@ -46,17 +52,26 @@ static struct medium *open_medium(struct recorder *recorder)
     return medium;
 }
 
-static void format_once(void)
+static const uint8_t *formatted_once(uint32_t sector_size)
 {
+    uint8_t **made = &formatted[sector_size == 4096];
     struct format_options options = {.kind = VOLUME_EXFAT, .label = "fuzz", .id = 1};
-    struct recorder *recorder = recorder_create(512, SECTORS);
+    if (*made)
+        return *made;
+    struct recorder *recorder = recorder_create(sector_size, SIZE / sector_size);
     struct medium *medium = open_medium(recorder);
     if (exfat_format(medium, &options, NULL) != 0 || medium_close(medium, NULL) != 0)
         abort();
-    formatted = malloc(SECTORS * 512);
-    memcpy(formatted, recorder_disk(recorder), SECTORS * 512);
+    *made = malloc(SIZE);
+    memcpy(*made, recorder_disk(recorder), SIZE);
     recorder_destroy(recorder);
+    return *made;
 }
+
+static struct {
+    const uint8_t *data;
+    size_t size;
+} program;
 
 static void fill(uint8_t *disk, const uint8_t *data, size_t size)
 {
@@ -65,21 +80,43 @@ static void fill(uint8_t *disk, const uint8_t *data, size_t size)
         data += 4;
         size -= 4;
         length = length < size ? length : size;
-        if (at < SECTORS * 512)
-            memcpy(disk + at, data, length < SECTORS * 512 - at ? length : SECTORS * 512 - at);
+        if (at == PROGRAM * 32) {
+            program.data = data;
+            program.size = length;
+        }
+        if (at < SIZE)
+            memcpy(disk + at, data, length < SIZE - at ? length : SIZE - at);
         data += length;
         size -= length;
     }
 }
 
-static void make_boot_right(uint8_t *disk)
+static void make_boot_right(uint8_t *disk, uint32_t sector_size)
 {
     uint32_t sum = 0;
-    for (uint32_t i = 0; i < 11 * 512; i++)
+    for (uint32_t i = 0; i < 11 * sector_size; i++)
         if (i != 106 && i != 107 && i != 112)
             sum = (sum << 31 | sum >> 1) + disk[i];
-    for (uint32_t i = 0; i < 512; i += 4)
-        put_le32(disk + 11 * 512 + i, sum);
+    for (uint32_t i = 0; i < sector_size; i += 4)
+        put_le32(disk + 11 * sector_size + i, sum);
+}
+
+/* Where a cluster begins as the boot sector says; SIZE: not on the volume. */
+static uint64_t cluster_at(const uint8_t *disk, uint32_t sector_size, uint32_t cluster)
+{
+    uint64_t at = (uint64_t)get_le32(disk + 88) * sector_size + ((uint64_t)cluster - 2) * CLUSTER;
+    return cluster >= 2 && at <= SIZE - CLUSTER ? at : SIZE;
+}
+
+/* The table is where its entry says, without regard to a chain. */
+static void make_upcase_right(uint8_t *disk, uint32_t sector_size, uint8_t *root)
+{
+    for (uint8_t *entry = root; entry < root + CLUSTER; entry += EXFAT_ENTRY) {
+        uint64_t at = cluster_at(disk, sector_size, get_le32(entry + 20));
+        uint64_t size = get_le64(entry + 24);
+        if (entry[0] == EXFAT_UPCASE && at < SIZE && size <= SIZE - at)
+            put_le32(entry + 4, exfat_upcase_sum(disk + at, size));
+    }
 }
 
 static void make_sets_right(uint8_t *root, size_t entries)
@@ -184,6 +221,11 @@ static void change(struct volume *volume, const char *some)
     exfat_ops.node_drop(volume, folder, 1);
 }
 
+static int64_t met(int64_t r)
+{
+    return r;
+}
+
 static void first_name(struct volume *volume, char *ret_name)
 {
     struct names *names = calloc(1, sizeof(*names));
@@ -204,6 +246,7 @@ static void use(struct recorder *recorder)
         walk(volume, exfat_ops.root(volume), 0);
         first_name(volume, name);
         change(volume, name);
+        run_program(volume, program.data, program.size, met);
         walk(volume, exfat_ops.root(volume), 0);
         exfat_ops.unmount(volume, NULL);
     }
@@ -212,11 +255,11 @@ static void use(struct recorder *recorder)
 }
 
 /* On a copy. */
-static void use_copy(const uint8_t *disk)
+static void use_copy(const uint8_t *disk, uint32_t sector_size)
 {
-    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct recorder *recorder = recorder_create(sector_size, SIZE / sector_size);
     struct counts before, after;
-    memcpy(recorder_disk(recorder), disk, SECTORS * 512);
+    memcpy(recorder_disk(recorder), disk, SIZE);
     bool sound = check(recorder, false, &before) == 0;
     use(recorder);
     if (sound && check(recorder, false, &after) != 0)
@@ -224,24 +267,30 @@ static void use_copy(const uint8_t *disk)
     recorder_destroy(recorder);
 }
 
+static void make_sums_right(uint8_t *disk, uint32_t sector_size, uint8_t kept)
+{
+    uint64_t root = cluster_at(disk, sector_size, get_le32(disk + 96));
+    if (!(kept & BOOT_SUMS))
+        make_boot_right(disk, sector_size);
+    if (!(kept & SET_SUMS) && root < SIZE)
+        make_sets_right(disk + root, CLUSTER / EXFAT_ENTRY);
+    if (!(kept & UPCASE_SUM) && root < SIZE)
+        make_upcase_right(disk, sector_size, disk + root);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct counts first, second;
-    if (!formatted)
-        format_once();
     if (size == 0)
         return 0;
-    struct recorder *recorder = recorder_create(512, SECTORS);
+    uint32_t sector_size = data[0] & LARGE_SECTORS ? 4096 : 512;
+    struct recorder *recorder = recorder_create(sector_size, SIZE / sector_size);
     uint8_t *disk = recorder_disk(recorder);
-    memcpy(disk, formatted, SECTORS * 512);
+    memcpy(disk, formatted_once(sector_size), SIZE);
+    program.size = 0;
     fill(disk, data + 1, size - 1);
-    if (!(data[0] & BOOT_SUMS))
-        make_boot_right(disk);
-    uint64_t heap = (uint64_t)get_le32(disk + 88) * 512;
-    uint64_t root = heap + (uint64_t)(get_le32(disk + 96) - 2) * 4096;
-    if (!(data[0] & SET_SUMS) && heap < SECTORS * 512 && root < SECTORS * 512 - 4096)
-        make_sets_right(disk + root, 4096 / EXFAT_ENTRY);
-    use_copy(disk);
+    make_sums_right(disk, sector_size, data[0]);
+    use_copy(disk, sector_size);
     int r = check(recorder, true, &first);
     if (r >= 0 && check(recorder, false, &second) != second.all)
         abort();

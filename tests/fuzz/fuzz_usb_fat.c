@@ -5,9 +5,10 @@
  * and a second check finds nothing that the first one could have repaired.
  *
  * The volume has some files and folders; the input is what is different, piece by piece. The first
- * byte is the kind (0, 1, 2). A piece: 0, where it begins (2 bytes, in steps of 32), how long it is
- * (2 bytes), its bytes; or 1, a cluster (2 bytes) and what the tables say of it (4 bytes); or 2,
- * the same in the second table only.
+ * byte is the kind (0 to 4; the last two have sectors of 2048 and 4096 bytes). A piece: 0, where it
+ * begins (2 bytes, in steps of 32), how long it is (2 bytes), its bytes; or 1, a cluster (2 bytes)
+ * and what the tables say of it (4 bytes); or 2, the same in the second table only. A piece that
+ * begins at 0xFFFF is none: it is what is done to the volume (usb_files_program.h).
  */
 #include <errno.h>
 #include <stdint.h>
@@ -22,24 +23,30 @@
 #include "fat.h"
 #include "fat_layout.h"
 #include "kinds.h"
+#include "usb_files_program.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum {
-    KINDS = 3,
+    KINDS = 5,
     DEPTH_MOST = 3,
     NAMES_MOST = 24,
     EXTENTS = 16,
     PIECE = 5,
     WORD = 7,
+    PROGRAM = 0xFFFF,
 };
 
 struct kind {
     unsigned sectors, table, root; /* sectors; root: of the fixed root folder */
     enum volume_kind kind;
+    unsigned sector_size;
 };
 static const struct kind kinds[KINDS] = {
-    {1024, 4, 4, VOLUME_FAT12}, {4400, 18, 8, VOLUME_FAT16}, {1200, 10, 0, VOLUME_FAT32}};
+    {1024, 4, 4, VOLUME_FAT12, 512},  {4400, 18, 8, VOLUME_FAT16, 512},
+    {1200, 10, 0, VOLUME_FAT32, 512}, {300, 1, 1, VOLUME_FAT12, 2048},
+    {200, 1, 0, VOLUME_FAT32, 4096},
+};
 
 static uint8_t *made[KINDS]; /* once */
 static bool damaged;         /* something was, on the way */
@@ -59,11 +66,11 @@ static void make_empty(uint8_t *disk, const struct kind *kind)
     bool wide = kind->kind == VOLUME_FAT32;
     unsigned reserved = wide ? 8 : 1;
     memcpy(disk, "\xEB\x3C\x90", 3);
-    put_le16(disk + BOOT_SECTOR_SIZE, 512);
+    put_le16(disk + BOOT_SECTOR_SIZE, (uint16_t)kind->sector_size);
     disk[BOOT_CLUSTER_SECTORS] = 1;
     put_le16(disk + BOOT_RESERVED, (uint16_t)reserved);
     disk[BOOT_TABLES] = 2;
-    put_le16(disk + BOOT_ROOT_SLOTS, (uint16_t)(kind->root * 16));
+    put_le16(disk + BOOT_ROOT_SLOTS, (uint16_t)(kind->root * kind->sector_size / 32));
     put_le16(disk + BOOT_SECTORS_16, (uint16_t)kind->sectors);
     disk[BOOT_MEDIA] = 0xF8;
     put_le16(disk + (wide ? BOOT_TABLE_SECTORS_32 : BOOT_TABLE_SECTORS_16), (uint16_t)kind->table);
@@ -72,11 +79,11 @@ static void make_empty(uint8_t *disk, const struct kind *kind)
         put_le32(disk + BOOT_ROOT_CLUSTER, 2);
         put_le16(disk + BOOT_INFO, FAT_INFO_SECTOR);
         put_le16(disk + BOOT_BACKUP, FAT_BACKUP_SECTOR);
-        fat_info_make(UINT32_MAX, UINT32_MAX, disk + 512);
-        memcpy(disk + (size_t)FAT_BACKUP_SECTOR * 512, disk, 512);
+        fat_info_make(UINT32_MAX, UINT32_MAX, disk + kind->sector_size);
+        memcpy(disk + (size_t)FAT_BACKUP_SECTOR * kind->sector_size, disk, 512);
     }
     for (unsigned table = 0; table < 2; table++) {
-        uint8_t *at = disk + (size_t)(reserved + table * kind->table) * 512;
+        uint8_t *at = disk + (size_t)(reserved + table * kind->table) * kind->sector_size;
         memset(at, 0xFF, kind->kind == VOLUME_FAT12 ? 3 : wide ? 12 : 4);
         at[0] = 0xF8;
         if (wide)
@@ -125,8 +132,9 @@ static void fill(struct volume *volume)
 
 static void make(unsigned which)
 {
-    size_t size = (size_t)kinds[which].sectors * 512;
-    struct recorder *recorder = recorder_create(512, kinds[which].sectors);
+    uint32_t sector_size = kinds[which].sector_size;
+    size_t size = (size_t)kinds[which].sectors * sector_size;
+    struct recorder *recorder = recorder_create(sector_size, kinds[which].sectors);
     struct volume_options options = {0};
     struct volume *volume;
     make_empty(recorder_disk(recorder), &kinds[which]);
@@ -143,16 +151,22 @@ static void make(unsigned which)
 
 /* The input. */
 
+static struct {
+    const uint8_t *data;
+    size_t size;
+} program;
+
 static void put_word(uint8_t *disk, const struct kind *kind, uint32_t cluster, uint32_t value,
                      unsigned first_table)
 {
     unsigned reserved = kind->kind == VOLUME_FAT32 ? 8 : 1;
     for (unsigned table = first_table; table < 2; table++) {
-        uint8_t *at = disk + (size_t)(reserved + table * kind->table) * 512;
+        uint8_t *at = disk + (size_t)(reserved + table * kind->table) * kind->sector_size;
         if (kind->kind == VOLUME_FAT32)
-            put_le32(at + (size_t)(cluster % (kind->table * 128)) * 4, value);
+            put_le32(at + (size_t)(cluster % (kind->table * kind->sector_size / 4)) * 4, value);
         else if (kind->kind == VOLUME_FAT16)
-            put_le16(at + (size_t)(cluster % (kind->table * 256)) * 2, (uint16_t)value);
+            put_le16(at + (size_t)(cluster % (kind->table * kind->sector_size / 2)) * 2,
+                     (uint16_t)value);
         else {
             at += (cluster % 1000) + (cluster % 1000) / 2;
             put_le16(at, (uint16_t)(cluster % 2 ? (get_le16(at) & 0xF) | value << 4
@@ -163,7 +177,7 @@ static void put_word(uint8_t *disk, const struct kind *kind, uint32_t cluster, u
 
 static void change_disk(uint8_t *disk, const struct kind *kind, const uint8_t *data, size_t size)
 {
-    size_t disk_size = (size_t)kind->sectors * 512;
+    size_t disk_size = (size_t)kind->sectors * kind->sector_size;
     while (size >= WORD) {
         if (data[0] % 3 > 0) {
             put_word(disk, kind, get_le16(data + 1), get_le32(data + 3), data[0] % 3 - 1);
@@ -175,7 +189,10 @@ static void change_disk(uint8_t *disk, const struct kind *kind, const uint8_t *d
         data += PIECE;
         size -= PIECE;
         length = length < size ? length : size;
-        if (at < disk_size)
+        if (at == PROGRAM * 32) {
+            program.data = data;
+            program.size = length;
+        } else if (at < disk_size)
             memcpy(disk + at, data, length < disk_size - at ? length : disk_size - at);
         data += length;
         size -= length;
@@ -305,6 +322,7 @@ static void use(struct recorder *recorder)
         walk(volume, fat_ops.root(volume), 0);
         first_name(volume, name);
         change(volume, name);
+        run_program(volume, program.data, program.size, met);
         walk(volume, fat_ops.root(volume), 0);
         fat_ops.unmount(volume, NULL);
     }
@@ -313,11 +331,11 @@ static void use(struct recorder *recorder)
 }
 
 /* On a copy: what was sound stays so. */
-static void use_copy(const uint8_t *disk, unsigned sectors)
+static void use_copy(const uint8_t *disk, const struct kind *kind)
 {
-    struct recorder *recorder = recorder_create(512, sectors);
+    struct recorder *recorder = recorder_create(kind->sector_size, kind->sectors);
     struct counts before, after;
-    memcpy(recorder_disk(recorder), disk, (size_t)sectors * 512);
+    memcpy(recorder_disk(recorder), disk, recorder_size(recorder));
     bool sound = check(recorder, false, &before) == 0;
     damaged = false;
     use(recorder);
@@ -326,7 +344,7 @@ static void use_copy(const uint8_t *disk, unsigned sectors)
     recorder_destroy(recorder);
 }
 
-static void repair(struct recorder *recorder, unsigned sectors)
+static void repair(struct recorder *recorder, const struct kind *kind)
 {
     struct counts first, second;
     int r = check(recorder, true, &first);
@@ -335,7 +353,7 @@ static void repair(struct recorder *recorder, unsigned sectors)
     if (r >= 0 && second.all > first.all - first.repaired)
         abort();
     if (r == 0)
-        use_copy(recorder_disk(recorder), sectors);
+        use_copy(recorder_disk(recorder), kind);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -346,12 +364,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct kind *kind = &kinds[which];
     if (!made[which])
         make(which);
-    struct recorder *recorder = recorder_create(512, kind->sectors);
+    struct recorder *recorder = recorder_create(kind->sector_size, kind->sectors);
     uint8_t *disk = recorder_disk(recorder);
-    memcpy(disk, made[which], (size_t)kind->sectors * 512);
+    memcpy(disk, made[which], recorder_size(recorder));
+    program.size = 0;
     change_disk(disk, kind, data + 1, size - 1);
-    use_copy(disk, kind->sectors);
-    repair(recorder, kind->sectors);
+    use_copy(disk, kind);
+    repair(recorder, kind);
     recorder_destroy(recorder);
     return 0;
 }

@@ -27,14 +27,14 @@ static const char usage[] =
     "doors. Ends by SIGTERM or when all doors have ended. SIGUSR1: the device is gone.\n"
     "  --read-only  --uid N  --gid N  --file-mode MODE  --folder-mode MODE  --threads N\n"
     "  --bytes-per-second N  --operations-per-second N  --size-limit N  --cache BYTES\n"
-    "  --read-ahead KIB  --write-through  --speed BYTES_PER_SECOND\n";
+    "  --read-ahead KIB  --write-through  --speed BYTES_PER_SECOND  --sector-size N\n";
 
 enum { DOORS_MOST = 8 };
 
 struct tool {
     struct fuse_door_options options;
     struct medium_options medium_options;
-    unsigned read_ahead;
+    unsigned read_ahead, sector_size;
     uint64_t speed;
     const char *image;
     struct medium *medium;
@@ -127,7 +127,7 @@ static int open_device(const struct tool *tool, struct pulled **ret, struct erro
     int fd = open(tool->image, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (fd < 0)
         return error_errno(err, errno, "open %s", tool->image);
-    int r = block_file_open(fd, 512, read_only, &file, err);
+    int r = block_file_open(fd, tool->sector_size, read_only, &file, err);
     if (r != 0)
         return r;
     struct pulled *pulled = calloc(1, sizeof(*pulled));
@@ -264,6 +264,7 @@ static const struct option long_options[] = {
     {"read-ahead", required_argument, NULL, 'a'},
     {"speed", required_argument, NULL, 'S'},
     {"write-through", no_argument, NULL, 'w'},
+    {"sector-size", required_argument, NULL, 'k'},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -309,6 +310,9 @@ static void take_option(struct tool *tool, int option)
     case 'w':
         options->write_through = true;
         break;
+    case 'k':
+        tool->sector_size = (unsigned)number;
+        break;
     case 'S':
         tool->speed = number;
         break;
@@ -320,7 +324,7 @@ static void take_option(struct tool *tool, int option)
 
 int main(int argc, char **argv)
 {
-    struct tool tool = {.options.ended = say_end};
+    struct tool tool = {.options.ended = say_end, .sector_size = 512};
     struct error err = ERROR_INIT;
     sigset_t signals;
     int option;
