@@ -18,6 +18,7 @@ SEED = b'{"ociVersion":"1","process":{"cwd":"/","args":["a","b","c"]}}'
 RUNS = 60000
 LUCK = range(1, 11)  # seeds of the fuzzer, until one finds it
 SECONDS_MAX = 100
+SIGNS = 'deadly signal', 'AddressSanitizer: SEGV', 'runtime error'  # of a target that begins with a corpus
 
 
 def run(target, dictionary, luck, seeds, seconds=SECONDS_MAX):
@@ -46,7 +47,7 @@ def main(right, planted, dictionary, corpus=None, function='grow_array'):
         needed = time.monotonic() - begun
         found = (code != 0 and function in output and
                  ('heap-buffer-overflow' in output or
-                  (corpus and ('deadly signal' in output or 'AddressSanitizer: SEGV' in output))))
+                  (corpus and any(sign in output for sign in SIGNS))))
         if found:
             break
     print(f'{"ok" if found else "not ok"} 1 - the planted bug is found')
