@@ -241,6 +241,58 @@ static void damage_is_found_and_repaired(void **state)
     let_go(&made);
 }
 
+/* What the bitmap, sets, chains and the boot region may have; each is repaired by an update. */
+static void damage_much(struct made *made)
+{
+    uint32_t first = made->layout.root + 1;
+    struct exfat_set one = sample_set("one", first, 9000), two = sample_set("two", first + 1, 5000);
+    struct exfat_set far = sample_set("far", made->layout.clusters, 100000);
+    struct exfat_set kept = sample_set("kept", first + 60, 4096);
+    put_set(made, 0, &one);
+    put_set(made, 3, &two);
+    put_set(made, 6, &far);
+    put_set(made, 9, &kept);
+    root_of(made)[(3 + 12) * EXFAT_ENTRY] = EXFAT_NAME;
+    recorder_disk(made->recorder)[exfat_offset(&made->layout, 2) + 100] = 0x10;
+    memset(recorder_disk(made->recorder) + exfat_offset(&made->layout, first + 60), 'k', 4096);
+    recorder_disk(made->recorder)[12 * 512 + 72]++; /* the backup of the boot region */
+}
+
+/* From wherever the power went, another repair goes on, and what was whole stays whole. */
+static void a_repair_may_be_cut(void **state)
+{
+    struct made made = make(4096);
+    struct findings findings;
+    damage_much(&made);
+    open_again(&made);
+    assert_in_range(check(&made, false, &findings), 4, 9);
+    recorder_start(made.recorder);
+    assert_int_equal(check(&made, true, &findings), 0);
+    assert_int_equal(medium_close(made.medium, NULL), 0);
+    assert_true(recorder_moments(made.recorder) > 5);
+    uint64_t kept = exfat_offset(&made.layout, made.layout.root + 61);
+    for (size_t moment = 0; moment <= recorder_moments(made.recorder); moment++)
+        for (int loss = LOSS_NONE; loss <= LOSS_ALL; loss++) {
+            struct made after = {.recorder = recorder_create(512, 4096)};
+            struct medium_options options = {0};
+            const uint8_t *disk = recorder_disk(after.recorder);
+            recorder_cut(made.recorder, moment, (enum recorder_loss)loss, (unsigned)moment,
+                         recorder_disk(after.recorder));
+            assert_int_equal(
+                medium_open(recorder_device(after.recorder), &options, &after.medium, NULL), 0);
+            assert_int_equal(check(&after, true, &findings), 0);
+            assert_int_equal(check(&after, false, &findings), 0);
+            assert_string_equal(findings.text, "");
+            for (unsigned i = 0; i < 4096; i++)
+                assert_int_equal(disk[kept + i], 'k');
+            let_go(&after);
+        }
+    assert_int_equal(medium_open(recorder_device(made.recorder), &(struct medium_options){0},
+                                 &made.medium, NULL),
+                     0);
+    let_go(&made);
+}
+
 /* A folder that has itself in it is looked at once. */
 static void a_loop_of_folders_ends(void **state)
 {
@@ -335,6 +387,7 @@ int main(void)
         cmocka_unit_test(the_backup_boot_region_stands_in),
         cmocka_unit_test(the_backup_is_copied_as_it_is),
         cmocka_unit_test(damage_is_found_and_repaired),
+        cmocka_unit_test(a_repair_may_be_cut),
         cmocka_unit_test(a_loop_of_folders_ends),
         cmocka_unit_test(a_volume_is_known_by_its_first_sector),
         cmocka_unit_test(what_cannot_be_formatted_is_refused),

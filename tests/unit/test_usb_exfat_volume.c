@@ -16,7 +16,7 @@
 #include <block/bytes.h>
 #include <files/tools.h>
 
-#include "../usb/exfat_world.h"
+#include "../usb/volume_world.h"
 #include "exfat.h"
 
 enum { SECTOR = 512, SMALL = 4096 /* sectors */ };
@@ -37,7 +37,7 @@ static void fill(uint8_t *data, size_t size, unsigned seed)
 
 static void a_file_is_there_after_a_remount(void **state)
 {
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     uint8_t data[9000], back[9000];
     fill(data, sizeof(data), 3);
     world_mount(&world);
@@ -57,7 +57,7 @@ static void a_file_is_there_after_a_remount(void **state)
 
 static void what_was_not_written_is_zeros(void **state)
 {
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     uint8_t back[20000], zeros[20000] = {0};
     world_mount(&world);
     assert_int_equal(world_create(&world, "/f", NODE_FILE), 0);
@@ -79,7 +79,7 @@ static void what_was_not_written_is_zeros(void **state)
 /* Two files that grow in turn: their clusters do not follow one another. */
 static void chains_are_made_and_cut(void **state)
 {
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     uint8_t data[4096], back[4096];
     struct node *node;
     world_mount(&world);
@@ -108,7 +108,7 @@ static void chains_are_made_and_cut(void **state)
 
 static void a_removed_file_lives_while_it_is_held(void **state)
 {
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     struct volume_facts before, after;
     struct node_facts facts;
     struct node *node;
@@ -135,7 +135,7 @@ static void a_removed_file_lives_while_it_is_held(void **state)
 
 static void names_move_and_replace(void **state)
 {
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     char back[2];
     world_mount(&world);
     assert_int_equal(world_create(&world, "/d", NODE_FOLDER), 0);
@@ -163,7 +163,7 @@ static void names_move_and_replace(void **state)
 
 static void a_full_disk_stays_whole(void **state)
 {
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     struct volume_facts facts;
     uint8_t data[64 << 10];
     int r = 0;
@@ -189,7 +189,7 @@ static void a_full_disk_stays_whole(void **state)
 static void a_folder_of_many(void **state)
 {
     enum { MANY = 100000 };
-    struct world world = world_make(SECTOR, 128 << 10, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, 128 << 10, 0);
     char name[64];
     struct node *folder;
     struct node_facts before, after;
@@ -217,7 +217,7 @@ static void a_folder_of_many(void **state)
 
 static void times_and_attributes_are_kept(void **state)
 {
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     struct node *node;
     struct node_facts facts =
                           {
@@ -257,7 +257,7 @@ static void times_and_attributes_are_kept(void **state)
 /* What we do not know. */
 static void foreign_things_are_respected(void **state)
 {
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     uint8_t *disk = recorder_disk(world.recorder);
     uint8_t *root =
         disk + (uint64_t)get_le32(disk + 88) * 512 + (uint64_t)(get_le32(disk + 96) - 2) * 4096;
@@ -282,7 +282,7 @@ static void foreign_things_are_respected(void **state)
 /* An entry of a vendor that has a cluster: it stays with its file, and goes with it. */
 static void a_vendors_entry_goes_with_its_file(void **state)
 {
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     uint8_t *disk = recorder_disk(world.recorder), raw[EXFAT_SET_MOST * EXFAT_ENTRY];
     uint8_t *heap = disk + (uint64_t)get_le32(disk + 88) * 512;
     uint32_t root = get_le32(disk + 96), cluster = root + 2;
@@ -510,7 +510,7 @@ static void step(struct model *model, struct world *world)
 static void random_steps(uint32_t sector, uint64_t sectors, uint32_t cluster, unsigned seed)
 {
     struct model *model = xnew(struct model);
-    struct world world = world_make(sector, sectors, cluster);
+    struct world world = world_make(VOLUME_EXFAT, sector, sectors, cluster);
     model->seed = seed;
     world_mount(&world);
     for (unsigned i = 0; i < 1200; i++) {
@@ -535,7 +535,7 @@ static void random_steps(uint32_t sector, uint64_t sectors, uint32_t cluster, un
 static void a_deep_folder_is_reached(void **state)
 {
     enum { DEPTH = 300 };
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     struct node *at, *next;
     world_mount(&world);
     at = exfat_ops.root(world.volume);
@@ -560,7 +560,7 @@ static void a_deep_folder_is_reached(void **state)
 /* More pieces than one update can free where the journal is a small one. */
 static void much_is_freed_in_parts(void **state)
 {
-    struct world world = world_make(SECTOR, 2 * SMALL, SECTOR);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, 2 * SMALL, SECTOR);
     struct volume_facts before, after;
     struct node *node;
     uint8_t data[SECTOR], back[SECTOR];
@@ -597,7 +597,7 @@ static void much_is_freed_in_parts(void **state)
 static void what_cannot_be_replaced_stays_whole(void **state)
 {
     enum { PIECES = 60 };
-    struct world world = world_make(SECTOR, 2 * SMALL, SECTOR);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, 2 * SMALL, SECTOR);
     struct volume_facts facts;
     uint8_t data[SECTOR], back[SECTOR];
     char name[16];
@@ -654,7 +654,7 @@ static void set_attributes(uint8_t *set, uint8_t attributes)
 /* A file of that name which is not the journal: no two of one name. */
 static void there_is_one_file_of_the_journals_name(void **state)
 {
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     world_mount(&world);
     assert_int_equal(world_create(&world, "/a", NODE_FILE), 0);
     world_unmount(&world);
@@ -676,8 +676,8 @@ static void there_is_one_file_of_the_journals_name(void **state)
 
 static void clusters_within_a_sector_are_not_written(void **state)
 {
-    struct world small = world_make(SECTOR, SMALL, SECTOR);
-    struct world large = world_of(recorder_disk(small.recorder), 4096, SMALL / 8);
+    struct world small = world_make(VOLUME_EXFAT, SECTOR, SMALL, SECTOR);
+    struct world large = world_of(VOLUME_EXFAT, recorder_disk(small.recorder), 4096, SMALL / 8);
     struct node *node;
     world_mount(&large);
     assert_int_equal(world_look(&large, "/a", &node), -ENOENT);
@@ -689,7 +689,7 @@ static void clusters_within_a_sector_are_not_written(void **state)
 /* After an error of the medium nothing is written, and nothing is lost of what was durable. */
 static void an_error_of_the_medium_ends_writing(void **state)
 {
-    struct world world = world_make(SECTOR, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, SECTOR, SMALL, 0);
     world_mount(&world);
     assert_int_equal(world_create(&world, "/f", NODE_FILE), 0);
     assert_int_equal(world_write(&world, "/f", 0, "kept", 4), 0);
@@ -731,7 +731,7 @@ static bool write_once(struct world *world, const char *path)
 
 static void what_others_left_in_use_stays_so(void **state)
 {
-    struct world world = world_make(512, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, 512, SMALL, 0);
     uint8_t *disk = recorder_disk(world.recorder);
     assert_false(write_once(&world, "/a"));
     assert_int_equal(disk[FLAGS], 0);
@@ -748,12 +748,12 @@ static void what_others_left_in_use_stays_so(void **state)
 /* A volume as it is when the power goes, some time after it was written to. */
 static struct world pulled_out(bool synced)
 {
-    struct world world = world_make(512, SMALL, 0);
+    struct world world = world_make(VOLUME_EXFAT, 512, SMALL, 0);
     world_mount(&world);
     assert_int_equal(world_create(&world, "/f", NODE_FILE), 0);
     if (synced)
         assert_int_equal(medium_sync(world.medium, NULL), 0);
-    struct world after = world_of(recorder_disk(world.recorder), 512, SMALL);
+    struct world after = world_of(VOLUME_EXFAT, recorder_disk(world.recorder), 512, SMALL);
     world_finish(&world);
     return after;
 }
@@ -841,7 +841,7 @@ static void steps_by_chance_agree_with_the_model(void **state)
 static void cuts_within_steps(uint32_t sector, uint64_t sectors, uint32_t cluster, unsigned seed)
 {
     struct model *model = xnew(struct model);
-    struct world world = world_make(sector, sectors, cluster);
+    struct world world = world_make(VOLUME_EXFAT, sector, sectors, cluster);
     uint8_t *disk = xmalloc(sectors * sector);
     model->seed = seed;
     world_mount(&world);
@@ -857,7 +857,7 @@ static void cuts_within_steps(uint32_t sector, uint64_t sectors, uint32_t cluste
     for (size_t moment = 0; moment <= recorder_moments(world.recorder); moment++) {
         enum recorder_loss loss = (enum recorder_loss)chance(model, 4);
         recorder_cut(world.recorder, moment, loss, model->seed, disk);
-        struct world cut = world_of(disk, sector, sectors);
+        struct world cut = world_of(VOLUME_EXFAT, disk, sector, sectors);
         world_mount(&cut);
         free(world_list(&cut));
         world_unmount(&cut);

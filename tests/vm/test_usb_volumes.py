@@ -45,7 +45,7 @@ MORE = KINDS + [
     ("exfat", 64, 512, ("mkfs.exfat", "-c", "1M")),
     ("exfat", 64, 512, ("mkfs.exfat", "-b", "1M", "--pack-bitmap")),
     ("exfat", 16, 512, ("format", "exfat", "cluster=512")),
-    ("exfat", 300, 512, ("format", "exfat", "cluster=33554432")),
+    ("exfat", 300, 512, ("format", "exfat", "cluster=2097152")),
 ]
 NAMES = ["a", "B.TXT", "lower.txt", "MiXed.Dat", "read me.txt", "no-extension-and-long", "größe.txt",
          "日本語 名前.txt", "smile 😀", ".hidden", "dots.in.a.name.tar.gz", "A~1", "a+b=[c],d;e.f", "UPPER",
