@@ -404,6 +404,8 @@ static void list_folder(struct world *world, const char *path, char ***lines, si
                          0);
         world_drop(world, node);
         for (unsigned i = 0; i < listing->count; i++) {
+            if (strcmp(listing->names[i], "CLOCHE.DEL") == 0)
+                continue;
             char *child = xasprintf("%s/%s", path, listing->names[i]);
             list_one(world, child, lines, count);
             free(child);

@@ -45,7 +45,8 @@ int64_t node_read(struct world *world, struct node *node, uint64_t offset, void 
 void world_drop(struct world *world, struct node *node);
 
 /* Everything there is, one line each: path, size, sum of the content, attributes, and the time of
- * change where that was set to one before 2001; the label. Owned. */
+ * change where that was set to one before 2001; the label. What was removed and
+ * is still being freed is not there. Owned. */
 char *world_list(struct world *world);
 
 #endif
