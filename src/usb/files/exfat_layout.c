@@ -43,15 +43,19 @@ bool exfat_probe(const uint8_t *sector, size_t size)
            sector[SIGNATURE + 1] == 0xAA;
 }
 
-/* 3.4, figure 1: without the bytes that change while the volume is in use. */
-static uint32_t add_to_sum(uint32_t sum, const uint8_t *sector, size_t size, bool first)
+static uint32_t add_to_sum(uint32_t sum, const uint8_t *bytes, size_t size)
 {
-    for (size_t i = 0; i < size; i++) {
-        if (first && (i == FLAGS || i == FLAGS + 1 || i == PERCENT))
-            continue;
-        sum = (sum << 31 | sum >> 1) + sector[i];
-    }
+    for (size_t i = 0; i < size; i++)
+        sum = (sum << 31 | sum >> 1) + bytes[i];
     return sum;
+}
+
+/* 3.4, figure 1: without the bytes that change while the volume is in use. */
+static uint32_t region_sum(const uint8_t *region, size_t sector_size)
+{
+    uint32_t sum = add_to_sum(0, region, FLAGS);
+    sum = add_to_sum(sum, region + FLAGS + 2, PERCENT - (FLAGS + 2));
+    return add_to_sum(sum, region + PERCENT + 1, CHECKSUM_SECTOR * sector_size - (PERCENT + 1));
 }
 
 static int damaged(struct error *err, const char *what)
@@ -125,7 +129,6 @@ static void take_over(const uint8_t *sector, struct exfat_layout *layout)
 static int read_region(struct medium *medium, uint64_t at, uint32_t size, uint8_t *region,
                        struct exfat_layout *ret_layout, struct error *err)
 {
-    uint32_t sum = 0;
     int r = medium_read(medium, at, region, (size_t)size * EXFAT_BOOT_SECTORS, err);
     if (r != 0)
         return r;
@@ -138,8 +141,7 @@ static int read_region(struct medium *medium, uint64_t at, uint32_t size, uint8_
         r = check_places(region, medium_size(medium), err);
     if (r != 0)
         return r;
-    for (uint32_t i = 0; i < CHECKSUM_SECTOR; i++)
-        sum = add_to_sum(sum, region + (size_t)i * size, size, i == 0);
+    uint32_t sum = region_sum(region, size);
     for (uint32_t i = 0; i < size; i += 4)
         if (get_le32(region + (size_t)CHECKSUM_SECTOR * size + i) != sum)
             return damaged(err, "the checksum is wrong");
@@ -194,14 +196,13 @@ static void make_boot_sector(const struct exfat_layout *layout, uint8_t *sector)
 
 int exfat_layout_write(struct medium *medium, const struct exfat_layout *layout, struct error *err)
 {
-    uint32_t size = layout->sector_size, sum = 0;
+    uint32_t size = layout->sector_size;
     size_t region_size = (size_t)size * EXFAT_BOOT_SECTORS;
     uint8_t *region = xcalloc(EXFAT_BOOT_SECTORS, size);
     make_boot_sector(layout, region);
     for (uint32_t i = EXTENDED_FIRST; i <= EXTENDED_LAST; i++)
         put_le32(region + (size_t)(i + 1) * size - 4, EXTENDED_SIGNATURE);
-    for (uint32_t i = 0; i < CHECKSUM_SECTOR; i++)
-        sum = add_to_sum(sum, region + (size_t)i * size, size, i == 0);
+    uint32_t sum = region_sum(region, size);
     for (uint32_t i = 0; i < size; i += 4)
         put_le32(region + (size_t)CHECKSUM_SECTOR * size + i, sum);
     int r = medium_write(medium, 0, region, region_size, err);

@@ -30,13 +30,20 @@ enum {
     NO_FAT_CHAIN = 1 << 1,
 };
 
+/* Each byte's addition waits for the rotation of all before it: an instruction each, and no more
+ * than one byte at once. */
+static uint16_t add_to_sum(uint16_t sum, const uint8_t *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        sum = (uint16_t)((uint16_t)(sum << 15 | sum >> 1) + bytes[i]);
+    return sum;
+}
+
 uint16_t exfat_set_sum(const uint8_t *entries, unsigned count)
 {
-    uint16_t sum = 0;
-    for (size_t i = 0; i < (size_t)count * EXFAT_ENTRY; i++)
-        if (i != SUM && i != SUM + 1)
-            sum = (uint16_t)((uint16_t)(sum << 15 | sum >> 1) + entries[i]);
-    return sum;
+    size_t behind = SUM + sizeof(uint16_t);
+    uint16_t sum = add_to_sum(0, entries, SUM);
+    return add_to_sum(sum, entries + behind, (size_t)count * EXFAT_ENTRY - behind);
 }
 
 uint16_t exfat_name_hash(const struct exfat_upcase *upcase, const uint16_t *name, unsigned length)
