@@ -255,7 +255,7 @@ static void damage_much(struct made *made)
     root_of(made)[(3 + 12) * EXFAT_ENTRY] = EXFAT_NAME;
     recorder_disk(made->recorder)[exfat_offset(&made->layout, 2) + 100] = 0x10;
     memset(recorder_disk(made->recorder) + exfat_offset(&made->layout, first + 60), 'k', 4096);
-    recorder_disk(made->recorder)[12 * 512 + 72]++; /* the backup of the boot region */
+    recorder_disk(made->recorder)[72]++; /* the boot region, which has a backup */
 }
 
 /* From wherever the power went, another repair goes on, and what was whole stays whole. */
