@@ -125,7 +125,7 @@ MKFS = [
 
 
 def size_of(text):
-    scale = {"K": 1 << 10, "M": 1 << 20}.get(text[-1])
+    scale = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}.get(text[-1])
     return int(text[:-1]) * scale if scale else int(text)
 
 
@@ -150,6 +150,67 @@ def volumes_of_mkfs_are_read_and_written(scratch):
         volume.tool("rm", "/folder of theirs/OURS.BIN")
         volume.tool("rmdir", "/folder of theirs")
         volume.fsck()
+        os.unlink(volume.path)
+
+
+MKFS_EXFAT = [
+    ("3M", ("-c", 512)), ("8M", ()), ("64M", ("-c", "4K", "-L", "Größe 日本語")), ("64M", ("-b", "4M")),
+    ("200M", ("--pack-bitmap",)), ("2G", ("-c", "32M")), ("40G", ()), ("3T", ("-c", "32M")),
+]
+FORMATS_EXFAT = [
+    ("1M", 512, ()), ("8M", 512, ("cluster=512", "label=Größe 日本語", "id=0xCAFE0123")), ("8M", 1024, ()),
+    ("16M", 2048, ("cluster=2048",)), ("64M", 4096, ()), ("2G", 512, ("cluster=33554432",)),
+    ("3T", 512, ("cluster=33554432",)), ("3T", 4096, ("cluster=33554432",)),
+]
+
+
+def use_exfat(volume, options):
+    """Files and folders, and one that is larger than FAT could have."""
+    data = some_bytes(90001, 2)
+    volume.tool("mkdir", "/folder of ours")
+    volume.put("/folder of ours/ä file of öurs.bin", data)
+    volume.tool("mv", "/folder of ours/ä file of öurs.bin", "/moved.bin")
+    large = volume.path.stat().st_size // 8
+    volume.put("/large", b"begins")
+    volume.tool("truncate", "/large", large)
+    volume.fsck_exfat()
+    assert volume.cat("/moved.bin") == data, options
+    facts = volume.facts()
+    assert facts["kind"] == "exfat", facts
+    free = int(facts["free"])
+    volume.tool("rm", "/large")
+    assert int(volume.facts()["free"]) > free, options
+    volume.tool("rm", "/moved.bin")
+    volume.tool("rmdir", "/folder of ours")
+    volume.fsck_exfat()
+
+
+@test
+def volumes_of_mkfs_exfat_are_read_and_written(scratch):
+    for size, options in MKFS_EXFAT:
+        volume = Volume(scratch, size_of(size))
+        run("mkfs.exfat", *options, volume.path)
+        volume.check()
+        if "-L" in options:
+            assert volume.facts()["label"] == options[-1], volume.facts()
+        use_exfat(volume, options)
+        os.unlink(volume.path)
+
+
+@test
+def what_we_format_as_exfat_others_take(scratch):
+    for size, sector_size, options in FORMATS_EXFAT:
+        volume = Volume(scratch, size_of(size), sector_size)
+        volume.patch(0, some_bytes(65536, 3))
+        volume.tool("format", "exfat", *options)
+        volume.fsck_exfat()
+        said = run("dump.exfat", volume.path).out
+        wanted = dict(word.split("=") for word in options)
+        if "label" in wanted:
+            assert f"{wanted['label']}" in said and "0xcafe0123" in said.lower(), said
+        if "cluster" in wanted:
+            assert wanted["cluster"] in said, said
+        use_exfat(volume, options)
         os.unlink(volume.path)
 
 
@@ -614,9 +675,7 @@ def operations_by_chance_on_exfat(scratch):
         model = run_by_chance(volume, seed, 400, scratch)
         for path in random.Random(seed).sample(model.files(), min(10, len(model.files()))):
             assert volume.cat(path) == model.entries[path], (seed, path)
-        if sector_size == 512:
-            volume.fsck_exfat()
-        volume.check()
+        volume.fsck_exfat()
         os.unlink(volume.path)
 
 
