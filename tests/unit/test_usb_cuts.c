@@ -611,8 +611,9 @@ static void format_over(enum volume_kind from, enum volume_kind to)
         medium_open(recorder_device(world.recorder), &medium_options, &world.medium, NULL), 0);
     assert_int_equal(volume_format(world.medium, &options, NULL), 0);
     assert_int_equal(medium_close(world.medium, NULL), 0);
-    size_t moments = recorder_moments(world.recorder), step = everything() ? 1 : 1 + moments / 24;
-    for (size_t moment = 0; moment <= moments; moment += moments - moment < 8 ? 1 : step)
+    size_t moments = recorder_moments(world.recorder), last = sectors > 60000 ? 3 : 8;
+    size_t step = everything() ? 1 : 1 + moments / (last * 3);
+    for (size_t moment = 0; moment <= moments; moment += moments - moment < last ? 1 : step)
         for (int loss = LOSS_NONE; loss <= LOSS_ALL; loss++) {
             recorder_cut(world.recorder, moment, (enum recorder_loss)loss, (unsigned)moment, disk);
             is_new = is_old_or_new(disk, &world, old, "label NEW\n");

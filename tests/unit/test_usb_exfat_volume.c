@@ -494,7 +494,7 @@ static void compare(struct model *model, struct world *world)
     unsigned lines = 0;
     for (const char *at = list; *at; at++)
         lines += *at == '\n';
-    assert_int_equal(lines, model->count);
+    assert_int_equal(lines, model->count + 1); /* and the label */
     free(list);
 }
 
