@@ -72,6 +72,13 @@ static void judge(struct usb_identity *identity, size_t interfaces_from)
             identity->storage_only && identity->classes[i] >> 16 == USB_CLASS_STORAGE;
 }
 
+void usb_identity_set_classes(struct usb_identity *identity, const uint32_t *classes, size_t count)
+{
+    identity->classes_count = count < USB_CLASSES_MAX ? count : USB_CLASSES_MAX;
+    memcpy(identity->classes, classes, identity->classes_count * sizeof(classes[0]));
+    judge(identity, 0);
+}
+
 int usb_identity_parse(const uint8_t *descriptors, size_t size, struct usb_identity *ret,
                        struct error *err)
 {

@@ -45,6 +45,9 @@ struct usb_identity {
 int usb_identity_parse(const uint8_t *descriptors, size_t size, struct usb_identity *ret,
                        struct error *err);
 
+/* classes, as a device that is reached from elsewhere has them. */
+void usb_identity_set_classes(struct usb_identity *identity, const uint32_t *classes, size_t count);
+
 /* Whether a text is the name of a device ("1-1.4") there, or of a bus ("usb1"). */
 bool usb_is_port(const char *name);
 bool usb_is_bus(const char *name);

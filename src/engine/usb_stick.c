@@ -282,9 +282,7 @@ static void identify(struct stick *stick, const struct usb_stick_device *device)
     take_text(identity->manufacturer, sizeof(identity->manufacturer), device->manufacturer);
     take_text(identity->model, sizeof(identity->model), device->model);
     take_text(identity->speed, sizeof(identity->speed), device->speed);
-    identity->classes[0] = text_equal(device->protocol, "uas") ? 0x080662 : 0x080650;
-    identity->classes_count = 1;
-    identity->storage = true;
+    usb_identity_set_classes(identity, device->classes, device->classes_count);
     stick->identified = true;
     stick_settle(stick); /* the rules can only now be asked */
 }

@@ -316,6 +316,18 @@ def a_code_page_that_is_none_is_named(instance, scratch):
 
 
 @test
+def remote_sticks_are_judged_by_all_of_their_interfaces(instance, scratch):
+    need_fuse()
+    configure(instance, scratch, exclusive=True)
+    with Stick() as stick, Stick("also-keyboard") as keyboard:
+        assert inspect(instance, attach(instance, stick))["State"] == "ready"
+        assert "more than a stick" in instance.cloche("usb", "attach", keyboard.url, code=1).err
+        instance.cloche("usb", "policy", "add", "--serial", "0123456789AB", "allow")
+        shown = inspect(instance, attach(instance, keyboard))
+        assert shown["State"] == "ready" and shown["Classes"] == ["08:06:50", "03:01:01"], shown
+
+
+@test
 def what_the_policy_denies_is_not_served(instance, images):
     need_fuse()
     start(instance, images, "--usb-storage", PATH)

@@ -101,6 +101,7 @@
     X(LENGTH_ZERO, "length-zero")   /* a descriptor of 0 bytes */                                  \
     X(NO_ENDPOINTS, "no-endpoints")                                                                \
     X(KEYBOARD, "keyboard") /* no mass storage at all */                                           \
+    X(ALSO_KEYBOARD, "also-keyboard") /* as a second interface */                                  \
     X(STRING_JUNK, "string-junk")                                                                  \
     X(RANDOM, "random") /* descriptors of chance */
 

@@ -72,6 +72,19 @@ static uint32_t spoil_configuration(const struct stick *stick, uint8_t *at)
     return size;
 }
 
+static uint32_t add_keyboard(uint8_t *at, uint32_t size)
+{
+    static const uint8_t keyboard[] = {
+        9, 4, 1,    0, 1, 3, 1,  1, 0, /* HID, boot, keyboard */
+        7, 5, 0x83, 3, 8, 0, 10,       /* interrupt */
+    };
+    memcpy(at + size, keyboard, sizeof(keyboard));
+    size += (uint32_t)sizeof(keyboard);
+    at[2] = (uint8_t)size;
+    at[4] = 2;
+    return size;
+}
+
 /* Behind what is there; how many bytes there are then. */
 static uint32_t add_uas(const struct stick *stick, uint8_t *at, uint32_t size)
 {
@@ -113,6 +126,8 @@ uint32_t stick_descriptor(struct stick *stick, uint16_t value, const uint8_t **r
         size = (value & 0xFF) == 0 ? spoil_configuration(stick, at) : 0;
         if (size > 0)
             size = add_uas(stick, at, size);
+        if (size > 0 && stick_has(stick, STICK_ALSO_KEYBOARD))
+            size = add_keyboard(at, size);
         break;
     case 3:
         size = string((uint8_t)value, at);

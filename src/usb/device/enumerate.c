@@ -93,6 +93,30 @@ static bool find_uas(const struct usb_setting *setting, enum usb_speed speed,
     return true;
 }
 
+static int note_class(struct usb_stick_facts *facts, uint8_t class, uint8_t subclass,
+                      uint8_t protocol, struct error *err)
+{
+    uint32_t triple = (uint32_t)class << 16 | (uint32_t)subclass << 8 | protocol;
+    for (unsigned i = 0; i < facts->class_count; i++)
+        if (facts->classes[i] == triple)
+            return 0;
+    if (facts->class_count == USB_CLASSES_SAID_MAX)
+        return error_set(err, -EPROTO, "more than %d kinds of interfaces", USB_CLASSES_SAID_MAX);
+    facts->classes[facts->class_count++] = triple;
+    return 0;
+}
+
+static int note_classes(struct usb_stick_facts *facts,
+                        const struct usb_configuration *configuration, struct error *err)
+{
+    int r = 0;
+    for (unsigned i = 0; r == 0 && i < configuration->setting_count; i++) {
+        const struct usb_setting *setting = &configuration->settings[i];
+        r = note_class(facts, setting->class, setting->subclass, setting->protocol, err);
+    }
+    return r;
+}
+
 /* Both protocols as settings of one interface. */
 static bool find_storage(const struct usb_configuration *configuration, enum usb_speed speed,
                          struct usb_found *found)
@@ -163,10 +187,16 @@ int usb_enumerate(struct usb_transport *transport, struct usb_stick_facts *ret_f
     struct usb_device_descriptor device;
     struct usb_configuration *configuration = xnew(struct usb_configuration);
     bool found = false;
+    *ret_facts = (struct usb_stick_facts){0};
     int r = read_device(transport, &device, err);
-    for (uint8_t i = 0; r == 0 && !found && i < device.configurations; i++) {
+    if (r == 0 && device.class != 0)
+        r = note_class(ret_facts, device.class, device.subclass, device.protocol, err);
+    for (uint8_t i = 0; r == 0 && i < device.configurations; i++) {
         r = read_configuration(transport, i, configuration, err);
-        found = r == 0 && find_storage(configuration, transport->speed, ret_found);
+        if (r == 0)
+            r = note_classes(ret_facts, configuration, err);
+        if (r == 0 && !found)
+            found = find_storage(configuration, transport->speed, ret_found);
     }
     free(configuration);
     if (r == 0 && !found)
@@ -178,13 +208,11 @@ int usb_enumerate(struct usb_transport *transport, struct usb_stick_facts *ret_f
         r = configure(transport, ret_found, err);
     if (r != 0)
         return r == -EPIPE || r == -EIO || r == -ETIMEDOUT ? -EPROTO : r;
-    *ret_facts = (struct usb_stick_facts){
-        .vendor = device.vendor,
-        .product = device.product,
-        .release = device.release,
-        .interface = ret_found->interface,
-        .speed = transport->speed,
-    };
+    ret_facts->vendor = device.vendor;
+    ret_facts->product = device.product;
+    ret_facts->release = device.release;
+    ret_facts->interface = ret_found->interface;
+    ret_facts->speed = transport->speed;
     read_strings(transport, &device, ret_facts);
     return 0;
 }

@@ -38,6 +38,9 @@ static struct usb_stick_device *device_of(const struct usb_stick_facts *facts)
     device->interface = facts->interface;
     device->protocol = xstrdup(facts->protocol == USB_PROTOCOL_UAS ? "uas" : "bulk-only");
     device->speed = xstrdup(speeds[facts->speed]);
+    device->classes = xnew_array(uint32_t, facts->class_count);
+    memcpy(device->classes, facts->classes, facts->class_count * sizeof(facts->classes[0]));
+    device->classes_count = facts->class_count;
     return device;
 }
 

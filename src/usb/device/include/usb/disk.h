@@ -11,6 +11,8 @@
 /* A stick whose interface is claimed, with its units. Device thread. */
 struct usb_stick;
 
+enum { USB_CLASSES_SAID_MAX = 32 };
+
 /* How commands reach it. */
 enum usb_protocol { USB_PROTOCOL_BULK_ONLY = 0x50, USB_PROTOCOL_UAS = 0x62 };
 
@@ -20,6 +22,10 @@ struct usb_stick_facts {
     uint8_t interface, protocol;                     /* enum usb_protocol */
     enum usb_speed speed;
     unsigned units; /* 1 to 16 */
+    /* Class, subclass and protocol (0xCCSSPP) of all interfaces of all configurations, and its own
+     * unless that is 0, without repeats. */
+    uint32_t classes[USB_CLASSES_SAID_MAX];
+    unsigned class_count;
 };
 
 enum usb_unit_state {
