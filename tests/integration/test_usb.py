@@ -320,11 +320,11 @@ def remote_sticks_are_judged_by_all_of_their_interfaces(instance, scratch):
     need_fuse()
     configure(instance, scratch, exclusive=True)
     with Stick() as stick, Stick("also-keyboard") as keyboard:
-        assert inspect(instance, attach(instance, stick))["State"] == "ready"
+        assert inspect(instance, attach(instance, stick))["state"] == "ready"
         assert "more than a stick" in instance.cloche("usb", "attach", keyboard.url, code=1).err
         instance.cloche("usb", "policy", "add", "--serial", "0123456789AB", "allow")
         shown = inspect(instance, attach(instance, keyboard))
-        assert shown["State"] == "ready" and shown["Classes"] == ["08:06:50", "03:01:01"], shown
+        assert shown["state"] == "ready" and shown["classes"] == ["08:06:50", "03:01:01"], shown
 
 
 @test
