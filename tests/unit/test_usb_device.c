@@ -642,6 +642,19 @@ static void another_medium_is_another_disk(void **state)
     rig_finish(rig);
 }
 
+static void a_unit_of_another_size_is_another_disk(void **state)
+{
+    struct rig *rig = rig_start_ready(NULL, "capacity-changed@2");
+    struct block_device *old = rig_disk(rig, 0);
+    uint8_t data[512];
+    assert_int_equal(block_read(old, 1, 1, data, NULL), 0);
+    assert_int_equal(block_read(old, 1, 1, data, NULL), -ENOMEDIUM);
+    rig->disks[0] = NULL;
+    assert_int_equal(rig_disk(rig, 0)->sectors, SECTORS / 2);
+    block_device_destroy(old);
+    rig_finish(rig);
+}
+
 static void a_medium_that_is_taken_out_is_noticed(void **state)
 {
     struct rig *rig = rig_start_ready(NULL, "medium-gone@2");
@@ -801,6 +814,7 @@ int main(void)
         cmocka_unit_test(descriptors_that_lie_are_refused),
         cmocka_unit_test(descriptors_and_answers_of_chance),
         cmocka_unit_test(another_medium_is_another_disk),
+        cmocka_unit_test(a_unit_of_another_size_is_another_disk),
         cmocka_unit_test(a_medium_that_is_taken_out_is_noticed),
         cmocka_unit_test(a_medium_that_changes_while_it_is_asked_is_asked_anew),
         cmocka_unit_test(a_padded_inquiry_is_no_lie),

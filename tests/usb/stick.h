@@ -51,6 +51,7 @@
     X(CSW_FIRST, "csw-first")               /* in place of the data of a READ */                   \
     X(BUS_RESET, "bus-reset")               /* UNIT ATTENTION 6/29/00 */                           \
     X(MEDIUM_CHANGE, "medium-change")       /* 6/28/00: zeros from then on */                      \
+    X(CAPACITY_CHANGED, "capacity-changed") /* 6/2A/09: half as large from then on */              \
     X(MEDIUM_GONE, "medium-gone")           /* 2/3A/00 from then on */                             \
     X(SENSE_JUNK, "sense-junk")             /* the command fails and the sense data are chance */  \
     X(SENSE_STALLS, "sense-stalls")         /* the same, REQUEST SENSE fails, too */               \
@@ -100,7 +101,7 @@
     X(NESTED, "nested")             /* a configuration in a configuration */                       \
     X(LENGTH_ZERO, "length-zero")   /* a descriptor of 0 bytes */                                  \
     X(NO_ENDPOINTS, "no-endpoints")                                                                \
-    X(KEYBOARD, "keyboard") /* no mass storage at all */                                           \
+    X(KEYBOARD, "keyboard")           /* no mass storage at all */                                 \
     X(ALSO_KEYBOARD, "also-keyboard") /* as a second interface */                                  \
     X(STRING_JUNK, "string-junk")                                                                  \
     X(RANDOM, "random") /* descriptors of chance */

@@ -191,6 +191,10 @@ static void medium_fault(struct stick *stick, struct unit *unit)
         stick->changed = true;
         fail(stick, unit, 6, 0x28, 0);
     }
+    if (stick_has(stick, STICK_CAPACITY_CHANGED)) {
+        stick->options.sectors /= 2;
+        fail(stick, unit, 6, 0x2A, 9);
+    }
     if (stick_has(stick, STICK_MEDIUM_GONE)) {
         unit->absent = true;
         fail(stick, unit, 2, 0x3A, 0);

@@ -32,9 +32,29 @@ enum {
     CODE_NOT_READY = 0x04,
     CODE_CHANGED = 0x28,
     CODE_RESET = 0x29,
+    CODE_PARAMETERS = 0x2A,
     CODE_NO_MEDIUM = 0x3A,
+    CODE_OPERATING = 0x3F,
     WANTS_START = 2,
+    CAPACITY_CHANGED = 9, /* of CODE_PARAMETERS */
+    OTHER_INQUIRY = 3,    /* of CODE_OPERATING: INQUIRY data have changed */
 };
+
+static enum verdict judge_attention(const struct scsi_sense *sense)
+{
+    switch (sense->code) {
+    case CODE_CHANGED:
+        return VERDICT_CHANGED;
+    case CODE_RESET:
+        return VERDICT_RESET;
+    case CODE_PARAMETERS: /* what was known of it is wrong: it is looked at anew */
+        return sense->qualifier == CAPACITY_CHANGED ? VERDICT_CHANGED : VERDICT_AGAIN;
+    case CODE_OPERATING:
+        return sense->qualifier == OTHER_INQUIRY ? VERDICT_CHANGED : VERDICT_AGAIN;
+    default:
+        return VERDICT_AGAIN;
+    }
+}
 
 static enum verdict judge_sense(const struct scsi_sense *sense)
 {
@@ -50,9 +70,7 @@ static enum verdict judge_sense(const struct scsi_sense *sense)
     case SCSI_ILLEGAL_REQUEST:
         return VERDICT_REFUSED;
     case SCSI_UNIT_ATTENTION:
-        return sense->code == CODE_CHANGED ? VERDICT_CHANGED
-               : sense->code == CODE_RESET ? VERDICT_RESET
-                                           : VERDICT_AGAIN;
+        return judge_attention(sense);
     case SCSI_DATA_PROTECT:
         return VERDICT_PROTECTED;
     case SCSI_MEDIUM_ERROR:
