@@ -26,13 +26,35 @@ static const char *const fault_names[] = {
 #undef X
 };
 
+static bool note(struct stick *stick, enum stick_fault fault, bool is_now)
+{
+    if (is_now)
+        atomic_fetch_add(&stick->fired[fault], 1);
+    return is_now;
+}
+
+bool stick_always_has(struct stick *stick, enum stick_fault fault)
+{
+    return note(stick, fault, stick->faults[fault].active);
+}
+
 bool stick_has(const struct stick *stick, enum stick_fault fault)
 {
     const struct fault *found = &stick->faults[fault];
-    if (!found->active || fault >= STICK_NO_MEDIUM)
-        return found->active;
-    return stick->data_command && stick->counts.data_commands >= found->first &&
-           stick->counts.data_commands <= found->last;
+    bool is_now = found->active;
+    if (is_now && fault < STICK_NO_MEDIUM)
+        is_now = stick->data_command && stick->counts.data_commands >= found->first &&
+                 stick->counts.data_commands <= found->last;
+    return note((struct stick *)stick, fault, is_now);
+}
+
+unsigned stick_fired(const struct stick *stick, const char *text)
+{
+    size_t length = strcspn(text, "@ ");
+    for (int i = 0; i < STICK_FAULT_COUNT; i++)
+        if (strlen(fault_names[i]) == length && memcmp(fault_names[i], text, length) == 0)
+            return atomic_load(&stick->fired[i]);
+    return 0;
 }
 
 bool stick_add_fault(struct stick *stick, const char *text)

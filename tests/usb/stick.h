@@ -137,6 +137,8 @@ void stick_destroy(struct stick *stick);
 /* "NAME", "NAME@N": with the N-th data command, "NAME@N+": with that and all that follow.
  * False: there is none of that name. */
 bool stick_add_fault(struct stick *stick, const char *text);
+/* How often it was met, by the same text, of which the first counts. Any thread. */
+unsigned stick_fired(const struct stick *stick, const char *text);
 void stick_list_faults(FILE *file);
 
 /* Until the other side closes. */

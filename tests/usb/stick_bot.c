@@ -32,7 +32,7 @@ static void put_csw(struct stick *stick, uint32_t residue, uint8_t status)
         csw[12] = 2;
     if (stick_has(stick, STICK_RESIDUE_LIE))
         put_le32(csw + 8, stick->host_length / 2);
-    if (stick->faults[STICK_RESIDUE_ALWAYS].active)
+    if (stick_always_has(stick, STICK_RESIDUE_ALWAYS))
         put_le32(csw + 8, stick->host_length);
     if (stick->faults[STICK_INQUIRY_PADDED].active && stick->cbw[15] == 0x12)
         put_le32(csw + 8, 5);

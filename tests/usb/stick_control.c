@@ -184,7 +184,7 @@ struct result stick_control(struct stick *stick, const uint8_t *setup, const uin
         return result;
     case 0x21FF: /* Bulk-Only Mass Storage Reset */
         stick->counts.class_resets++;
-        if (stick->faults[STICK_RESET_STALLS].active)
+        if (stick_always_has(stick, STICK_RESET_STALLS))
             return stall();
         stick_bulk_reset(stick);
         return result;

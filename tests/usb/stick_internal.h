@@ -3,6 +3,7 @@
 #ifndef TESTS_USB_STICK_INTERNAL_H
 #define TESTS_USB_STICK_INTERNAL_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 
 #include "stick.h"
@@ -64,6 +65,7 @@ struct stick {
     uint8_t *kept; /* of a disk with a volatile cache: what the power leaves. Else NULL */
     unsigned chance;
     struct fault faults[STICK_FAULT_COUNT];
+    atomic_uint fired[STICK_FAULT_COUNT]; /* times */
     struct unit units[UNITS_MAX];
     struct stick_counts counts;
     bool configured, wedged, dead, ended, changed, changed_early;
@@ -94,6 +96,7 @@ struct stick {
 
 /* A fault from the beginning, or one of the data command that is under way. */
 bool stick_has(const struct stick *stick, enum stick_fault fault);
+bool stick_always_has(struct stick *stick, enum stick_fault fault); /* whatever the command */
 
 /* Endpoint 0. data: of the host; the answer's is the stick's. */
 struct result stick_control(struct stick *stick, const uint8_t *setup, const uint8_t *data,
