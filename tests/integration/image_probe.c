@@ -110,7 +110,7 @@ static int probe_enter(struct probe *probe)
 {
     _cleanup_free_ char *target = xasprintf("%s/staging", probe->root); /* any folder */
     int fd = -1;
-    int r = store_snapshot_mount(probe->store, probe->arguments[0], false, NULL, &fd, &probe->err);
+    int r = store_snapshot_mount_image(probe->store, probe->arguments[0], &fd, &probe->err);
 
     if (r < 0)
         return r;

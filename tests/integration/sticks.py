@@ -204,6 +204,20 @@ REFUSED = ("clone3(", 'openat(AT_FDCWD, "/dev/null", O_RDWR)', 'openat(AT_FDCWD,
            'openat(AT_FDCWD, "/dev", O_RDONLY', 'readlink("/proc/self/fd/4"', 'statfs("/sys"')
 
 
+def whole_calls(lines):
+    """Of strace -f: what another thread's calls came between is one line again."""
+    begun, whole = {}, []
+    for line in lines:
+        thread = line.split()[0]
+        if line.endswith("<unfinished ...>"):
+            begun[thread] = line.removesuffix("<unfinished ...>")
+        elif "<... " in line:
+            whole.append(begun.pop(thread, thread + " ") + line.split("resumed>", 1)[-1])
+        else:
+            whole.append(line)
+    return whole
+
+
 def refused_calls(process_of, folder, eject=True):
     """Everything that a stick's user does, under strace: the calls that the filter refused, but for REFUSED.
     process_of(under) starts the process; its first volume is made anew."""
@@ -232,10 +246,10 @@ def refused_calls(process_of, folder, eject=True):
         process.wait()
     finally:
         process.end()
-    lines = trace.read_text().splitlines()
+    lines = whole_calls(trace.read_text().splitlines())
     assert len(lines) > 500 and any("epoll_wait" in line for line in lines), len(lines)
     return [line for line in lines if re.search(r"= -1 (EPERM|ENOSYS) ", line)
-            and not any(known in line for known in (*REFUSED, "<... clone3 resumed>"))]
+            and not any(known in line for known in REFUSED)]
 
 
 def use_files(folder):

@@ -99,14 +99,14 @@ class Store:
         return [line for line in self.probe("list").lines if not line.endswith(" host:latest")]
 
     def files(self):
-        """Everything but the database and the image host."""
+        """Everything but the database, the image host and the engine's own layer."""
         found = []
         for folder in ("content/sha256", "staging", "containers"):
             path = self.root / folder
             found += [f"{folder}/{name}" for name in os.listdir(path)] if path.is_dir() else []
         layers = self.root / "layers"
         found += [f"layers/{name}" for name in os.listdir(layers)
-                  if name not in ("0", "1")] if layers.is_dir() else []
+                  if name not in ("0", "1", "engine")] if layers.is_dir() else []
         return sorted(found)
 
 

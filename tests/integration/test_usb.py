@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import tempfile
 import time
 
 from harness import Skip, main, run, test, wait_for

@@ -73,7 +73,7 @@ def a_container_has_a_stick_as_a_block_device_of_nbd(instance, images):
         stick.plug_in()
         name = attach(instance, stick)
         assert given(instance, name)["via"] == "nbd"
-        instance.cloche("rm", "-f", "-t", "0", "shop")
+        instance.cloche("rm", "-f", "shop")
         wait_for(lambda: not inspect(instance, name).get("blocks"), what="the block device back")
         assert not (node / "pid").exists()
 
