@@ -19,6 +19,7 @@ enum {
     AGAIN_MS = 100, /* before a program that has ended is started again; doubled each time */
     AGAIN_MAX_MS = 30 * 1000,
     SOUND_MS = 10 * 1000, /* who lives this long has ended for another reason than the last time */
+    SLOW_MS = 100,        /* that the daemon waits for one that does not read fast enough */
     PROGRAM_FDS = HELPER_LISTEN_FD + 1,
     ANSWER_MAX = 256,     /* bytes */
     ANSWERS_AT_ONCE = 64, /* before others have their turn */
@@ -223,6 +224,10 @@ void helper_send(struct helper *helper, const void *message, size_t size, const 
         return;
     bool waited = outbox_waits(&helper->outbox);
     int r = outbox_send(&helper->outbox, helper->fd, message, size, fds, count);
+    /* One that is told of more than may wait reads meanwhile, on a busy machine slowly; one that
+     * stands still is met here once. */
+    while (r == -ENOBUFS && outbox_drain(&helper->outbox, helper->fd, SLOW_MS) == 0)
+        r = outbox_send(&helper->outbox, helper->fd, message, size, fds, count);
     if (r < 0) { /* what it misses it is told with all the rest when we come again */
         log_warning("%s does not read: %s", helper->kind->name, strerror(-r));
         helper->failed = true;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,6 +81,19 @@ int outbox_flush(struct outbox *outbox, int socket_fd)
         message_free(message);
     }
     return 0;
+}
+
+int outbox_drain(struct outbox *outbox, int socket_fd, int timeout_ms)
+{
+    struct pollfd poll_fd = {.fd = socket_fd, .events = POLLOUT};
+    const struct outbox_message *first = outbox->first;
+    int r = poll(&poll_fd, 1, timeout_ms);
+
+    if (r < 0)
+        return -errno;
+    if (r > 0)
+        r = outbox_flush(outbox, socket_fd);
+    return r == 0 && outbox->first == first ? -ETIMEDOUT : r;
 }
 
 bool outbox_waits(const struct outbox *outbox)

@@ -33,6 +33,10 @@ int outbox_send(struct outbox *outbox, int socket_fd, const void *data, size_t s
 /* Sends what waits, as far as the socket takes it. */
 int outbox_flush(struct outbox *outbox, int socket_fd);
 
+/* Waits until the socket takes something of what waits, at most timeout_ms, and sends that.
+ * -ETIMEDOUT: it takes nothing. */
+int outbox_drain(struct outbox *outbox, int socket_fd, int timeout_ms);
+
 /* Whether somebody has to call outbox_flush() when the socket can be written. */
 bool outbox_waits(const struct outbox *outbox);
 

@@ -51,7 +51,7 @@ FILTERED = ("attach the kernel's driver", "attach the keyboard's", "detach the k
 
 
 def jailed(instance):
-    record, = instance.run_folder.glob("usb/[0-9]*.json")
+    record = instance.run_folder / "usb" / (devices(instance)["GADGET"]["ID"] + ".json")
     outer = int(re.search(r'"pid":(\d+)', record.read_text())[1])
     return int(pathlib.Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
 
