@@ -4,6 +4,7 @@ somebody else speaks through it: calls are made in its name, with its system cal
 import contextlib
 import ctypes
 import errno
+import json
 import os
 import pathlib
 import re
@@ -51,8 +52,9 @@ FILTERED = ("attach the kernel's driver", "attach the keyboard's", "detach the k
 
 
 def jailed(instance):
-    record = instance.run_folder / "usb" / (devices(instance)["GADGET"]["ID"] + ".json")
-    outer = int(re.search(r'"pid":(\d+)', record.read_text())[1])
+    place = devices(instance)["GADGET"]["ID"]
+    records = [json.loads(path.read_text()) for path in instance.run_folder.glob("usb/[0-9]*.json")]
+    outer, = [record["pid"] for record in records if record["id"] == place]
     return int(pathlib.Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
 
 
