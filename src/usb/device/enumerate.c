@@ -96,7 +96,7 @@ static bool find_uas(const struct usb_setting *setting, enum usb_speed speed,
 static int note_class(struct usb_stick_facts *facts, uint8_t class, uint8_t subclass,
                       uint8_t protocol, struct error *err)
 {
-    uint32_t triple = (uint32_t)class << 16 | (uint32_t)subclass << 8 | protocol;
+    uint32_t triple = (uint32_t) class << 16 | (uint32_t)subclass << 8 | protocol;
     for (unsigned i = 0; i < facts->class_count; i++)
         if (facts->classes[i] == triple)
             return 0;
