@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Compiles and links a fuzz target as `clang ARGUMENT...` would, but shares the objects of sources that
-several targets compile alike: they are in `objects` beside OUTPUT, named by what the preprocessor made
+several targets compile alike: they are in `fuzz-objects` beside OUTPUT's folder (in which the fuzzer
+looks for inputs), named by what the preprocessor made
 of the source and by the other arguments.
 
 usage: compile.py CLANG ARGUMENT... -o OUTPUT
@@ -37,7 +38,7 @@ def main(clang, *arguments):
     sources = [word for word in arguments if word.endswith(".c")]
     flags = [word for word in arguments if re.match(r"-(?!l|o$)", word)]
     others = [word for word in arguments if word not in sources and word not in flags]
-    folder = output.parent / "objects"
+    folder = output.parent.parent / "fuzz-objects"
     folder.mkdir(exist_ok=True)
     of_compiler = [flag for flag in flags if not flag.startswith("-Wl,")]
     objects = [compiled(clang, of_compiler, source, folder) for source in sources]
