@@ -71,6 +71,8 @@ def begins_without(engine, user):
 def limits_of_an_ordinary_user(images, scratch):
     with FirstUser(scratch) as user:
         user.runtime_folder = pathlib.Path("/run/user/1000")
+        user.runtime_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        user.own(user.runtime_folder)
         engine = Engine(user)
         archive = user.home / "small.tar"
         shutil.copy(images.docker_archive(), archive)
