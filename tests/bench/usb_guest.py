@@ -93,6 +93,8 @@ def remove_many(folder):
 
 def change_names(folder):
     """Nothing but metadata, made durable now and then."""
+    folder = folder / "names"  # FAT's root has room for some hundred only
+    folder.mkdir()
     root = os.open(folder, os.O_RDONLY)
     for number in range(NAMES):
         os.close(os.open(f"{folder}/name{number}", os.O_WRONLY | os.O_CREAT))
