@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Compiles and links a fuzz target as `clang ARGUMENT...` would, but shares the objects of sources that
 several targets compile alike: they are in `fuzz-objects` beside OUTPUT's folder (in which the fuzzer
-looks for inputs), named by what the preprocessor made
-of the source and by the other arguments.
+looks for inputs), named by what the preprocessor made of the source and by the other arguments.
 
 usage: compile.py CLANG ARGUMENT... -o OUTPUT
 """

@@ -37,6 +37,27 @@ void usb_transport_destroy(struct usb_transport *transport)
         transport->ops->destroy(transport);
 }
 
+enum usb_status usb_status_of_urb(int status)
+{
+    switch (status) {
+    case 0:
+    case -EREMOTEIO: /* short, where somebody minds */
+        return USB_DONE;
+    case -EPIPE:
+        return USB_STALLED;
+    case -EOVERFLOW:
+        return USB_BABBLE;
+    case -ENOENT:
+    case -ECONNRESET:
+        return USB_CANCELLED;
+    case -ENODEV:
+    case -ESHUTDOWN:
+        return USB_GONE;
+    default:
+        return USB_FAILED;
+    }
+}
+
 void usb_transport_end(struct usb_transport *transport, struct usb_transfer *transfer,
                        enum usb_status status, uint32_t actual)
 {

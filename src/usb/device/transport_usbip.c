@@ -256,32 +256,11 @@ static void cancel(struct usb_transport *transport, struct usb_transfer *transfe
 
 /* Receiving. */
 
-static enum usb_status status_of(int32_t status)
-{
-    switch (status) {
-    case 0:
-    case -EREMOTEIO: /* short, where the server minds */
-        return USB_DONE;
-    case -EPIPE:
-        return USB_STALLED;
-    case -EOVERFLOW:
-        return USB_BABBLE;
-    case -ENOENT:
-    case -ECONNRESET:
-        return USB_CANCELLED;
-    case -ENODEV:
-    case -ESHUTDOWN:
-        return USB_GONE;
-    default:
-        return USB_FAILED;
-    }
-}
-
 /* RET_SUBMIT. False: a lie. */
 static bool take_submitted(struct usbip *usbip, const uint8_t *header)
 {
     uint32_t number = get_be32(header + 4), actual = get_be32(header + 24);
-    enum usb_status status = status_of((int32_t)get_be32(header + 20));
+    enum usb_status status = usb_status_of_urb((int32_t)get_be32(header + 20));
     struct pending *pending = usbip->pendings;
     while (pending && pending->number != number)
         pending = pending->next;

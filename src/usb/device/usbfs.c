@@ -27,27 +27,6 @@ struct flight {
     struct usbdevfs_urb urb; /* last: it could have packets behind it */
 };
 
-static enum usb_status status_of(int status)
-{
-    switch (status) {
-    case 0:
-    case -EREMOTEIO: /* short, where somebody minds */
-        return USB_DONE;
-    case -EPIPE:
-        return USB_STALLED;
-    case -EOVERFLOW:
-        return USB_BABBLE;
-    case -ENOENT:
-    case -ECONNRESET:
-        return USB_CANCELLED;
-    case -ENODEV:
-    case -ESHUTDOWN:
-        return USB_GONE;
-    default:
-        return USB_FAILED;
-    }
-}
-
 static void unlink_flying(struct usbfs *usbfs, const struct usb_transfer *transfer)
 {
     struct usb_transfer **at = &usbfs->flying;
@@ -77,7 +56,7 @@ static void end(struct usbfs *usbfs, struct flight *flight, enum usb_status stat
 
 static void end_urb(struct usbfs *usbfs, struct usbdevfs_urb *urb)
 {
-    end(usbfs, urb->usercontext, status_of(urb->status), urb->actual_length);
+    end(usbfs, urb->usercontext, usb_status_of_urb(urb->status), urb->actual_length);
 }
 
 /* The kernel has given everything back before it says so. */

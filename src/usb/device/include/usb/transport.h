@@ -140,6 +140,8 @@ void usb_transport_destroy(struct usb_transport *transport); /* NULL is fine */
 bool usb_transport_dispatch(struct usb_transport *transport);
 int usb_transport_timeout(struct usb_transport *transport); /* ms; -1: none */
 
+/* Transports only: what the status of Linux's URBs means, which USB/IP sends as it is. */
+enum usb_status usb_status_of_urb(int status);
 /* Transports only: the transfer is over; its callback runs in the next dispatch. */
 void usb_transport_end(struct usb_transport *transport, struct usb_transfer *transfer,
                        enum usb_status status, uint32_t actual);
