@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 #include <image/descriptors.h>
 
 #include "blob.h"
+#include "lanes.h"
 #include "pull.h"
 #include "worker.h"
 
@@ -25,9 +25,6 @@ struct layers {
     struct staged_layer *layers;
     size_t *wanted; /* places of those that are to be fetched */
     size_t wanted_count;
-    pthread_mutex_t mutex; /* guards what follows */
-    size_t taken;
-    struct error failure; /* the first one */
 };
 
 /* ---- what is there ---- */
@@ -228,62 +225,27 @@ static int take_layer(struct layers *layers, size_t place, struct http_lane *lan
     return 0;
 }
 
-static bool next_place(struct layers *layers, size_t *ret)
-{
-    pthread_mutex_lock(&layers->mutex);
-    bool more = layers->taken < layers->wanted_count && !layers->failure.code;
-    if (more)
-        *ret = layers->wanted[layers->taken++];
-    pthread_mutex_unlock(&layers->mutex);
-    return more;
-}
-
-static void note_failure(struct layers *layers, struct error *err)
-{
-    pthread_mutex_lock(&layers->mutex);
-    if (!layers->failure.code)
-        error_move(&layers->failure, err);
-    layers->pull->session.stop = true;
-    pthread_mutex_unlock(&layers->mutex);
-}
-
-static void *take_layers(void *data)
+static int take_wanted(void *data, size_t place, struct http_lane *lane, struct error *err)
 {
     struct layers *layers = data;
-    _cleanup_http_lane_ struct http_lane *lane =
-        http_lane_create(&layers->pull->session.endpoint->settings);
-    size_t place;
 
-    while (next_place(layers, &place)) {
-        _cleanup_error_ struct error err = ERROR_INIT;
-        if (take_layer(layers, place, lane, &err) < 0)
-            note_failure(layers, &err);
-    }
-    return NULL;
+    return take_layer(layers, layers->wanted[place], lane, err);
 }
 
-static size_t thread_count(const struct layers *layers)
+static int take_layers(struct layers *layers, struct error *err)
 {
     const struct image_worker_pull *request = layers->pull->request;
-    size_t most = request->has_parallel ? request->parallel : PULL_PARALLEL;
+    const struct lanes lanes = {
+        .session = &layers->pull->session,
+        .count = layers->wanted_count,
+        .most = request->has_parallel ? request->parallel : PULL_PARALLEL,
+        .take = take_wanted,
+        .data = layers,
+    };
 
-    return layers->wanted_count < most ? layers->wanted_count : most;
-}
-
-/* This thread is the first of them. */
-static void run_threads(struct layers *layers)
-{
-    size_t count = thread_count(layers), started = 0;
-    _cleanup_free_ pthread_t *threads = xnew_array(pthread_t, count + 1);
-
-    for (size_t i = count; i < layers->wanted_count; i++)
+    for (size_t i = lanes.most; i < layers->wanted_count; i++)
         tell(layers->manifest->layers[layers->wanted[i]]->digest, "Waiting");
-    while (started + 1 < count && pthread_create(&threads[started], NULL, take_layers, layers) == 0)
-        started++;
-    if (count)
-        take_layers(layers);
-    for (size_t i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
+    return lanes_run(&lanes, err);
 }
 
 static void copy_twins(struct layers *layers)
@@ -312,18 +274,12 @@ int pull_layers(struct pull *pull, const struct oci_image_manifest *manifest,
         .wanted = xnew_array(size_t, manifest->layers_count + 1),
     };
 
-    pthread_mutex_init(&layers.mutex, NULL);
     pull->session.stop = false;
     int r = sort_out(&layers, err);
-    if (r == 0) {
-        run_threads(&layers);
-        r = layers.failure.code;
-        if (r < 0)
-            error_move(err, &layers.failure);
-    }
+    if (r == 0)
+        r = take_layers(&layers, err);
     if (r == 0)
         copy_twins(&layers);
-    pthread_mutex_destroy(&layers.mutex);
     free(layers.wanted);
     return r;
 }

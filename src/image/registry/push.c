@@ -15,6 +15,7 @@
 #include <image/descriptors.h>
 #include <schema/oci_image.h>
 
+#include "lanes.h"
 #include "limits.h"
 #include "manifest.h"
 #include "push.h"
@@ -30,9 +31,6 @@ struct layers {
     struct push *push;
     const struct image_worker_saved_image *image;
     struct push_blob *blobs; /* one a layer */
-    pthread_mutex_t mutex;   /* guards what follows */
-    size_t taken;
-    struct error failure;
 };
 
 /* ---- blobs ---- */
@@ -100,9 +98,9 @@ static bool is_plain(const char *media_type)
     return !text_ends_with(media_type, "gzip") && !text_ends_with(media_type, "zstd");
 }
 
-static int push_layer(struct layers *layers, size_t place, struct http_lane *lane,
-                      struct error *err)
+static int push_layer(void *data, size_t place, struct http_lane *lane, struct error *err)
 {
+    struct layers *layers = data;
     const struct image_worker_layer *layer = layers->image->layers[place];
     struct push_blob *blob = &layers->blobs[place];
     int r = open_blob(layers->push, layer->blob, blob, err);
@@ -116,40 +114,6 @@ static int push_layer(struct layers *layers, size_t place, struct http_lane *lan
     return r < 0 ? error_context(err, "layer %.19s", layer->blob), r : 0;
 }
 
-static bool next_place(struct layers *layers, size_t *ret)
-{
-    pthread_mutex_lock(&layers->mutex);
-    bool more = layers->taken < layers->image->layers_count && !layers->failure.code;
-    if (more)
-        *ret = layers->taken++;
-    pthread_mutex_unlock(&layers->mutex);
-    return more;
-}
-
-static void note_failure(struct layers *layers, struct error *err)
-{
-    pthread_mutex_lock(&layers->mutex);
-    if (!layers->failure.code)
-        error_move(&layers->failure, err);
-    layers->push->session.stop = true;
-    pthread_mutex_unlock(&layers->mutex);
-}
-
-static void *push_some(void *data)
-{
-    struct layers *layers = data;
-    _cleanup_http_lane_ struct http_lane *lane =
-        http_lane_create(&layers->push->session.endpoint->settings);
-    size_t place;
-
-    while (next_place(layers, &place)) {
-        _cleanup_error_ struct error err = ERROR_INIT;
-        if (push_layer(layers, place, lane, &err) < 0)
-            note_failure(layers, &err);
-    }
-    return NULL;
-}
-
 static void tell(const struct layers *layers, size_t place, const char *step)
 {
     char item[13] = "";
@@ -161,20 +125,19 @@ static void tell(const struct layers *layers, size_t place, const char *step)
 static int push_layers(struct layers *layers, struct error *err)
 {
     const struct image_worker_push *request = layers->push->request;
-    size_t most = request->has_parallel ? request->parallel : PUSH_PARALLEL, started = 0;
-    size_t count = layers->image->layers_count < most ? layers->image->layers_count : most;
-    _cleanup_free_ pthread_t *threads = xnew_array(pthread_t, count + 1);
+    const struct lanes lanes = {
+        .session = &layers->push->session,
+        .count = layers->image->layers_count,
+        .most = request->has_parallel ? request->parallel : PUSH_PARALLEL,
+        .take = push_layer,
+        .data = layers,
+    };
 
-    for (size_t i = 0; i < layers->image->layers_count; i++)
+    for (size_t i = 0; i < lanes.count; i++)
         tell(layers, i, "Preparing");
-    for (size_t i = count; i < layers->image->layers_count; i++)
+    for (size_t i = lanes.most; i < lanes.count; i++)
         tell(layers, i, "Waiting");
-    while (started + 1 < count && pthread_create(&threads[started], NULL, push_some, layers) == 0)
-        started++;
-    push_some(layers);
-    for (size_t i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
-    return layers->failure.code ? error_move(err, &layers->failure) : 0;
+    return lanes_run(&lanes, err);
 }
 
 /* ---- the manifest ---- */
@@ -324,13 +287,11 @@ static int push_to(struct push *push, const struct endpoint *endpoint,
 
     for (size_t i = 0; i < image->layers_count; i++)
         layers.blobs[i].fd = -1;
-    pthread_mutex_init(&layers.mutex, NULL);
     session_use(&push->session, endpoint, scope);
     push->session.stop = false;
     int r = push_layers(&layers, err);
     if (r == 0)
         r = push_documents(&layers, pushed, err);
-    pthread_mutex_destroy(&layers.mutex);
     free(layers.blobs);
     return r;
 }

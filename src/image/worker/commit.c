@@ -39,79 +39,21 @@ static int write_blob(struct tar_sink *sink, const void *data, size_t length, st
     return follow_grown(commit->follow, length) ? 0 : error_set(err, -ECANCELED, "given up");
 }
 
-static int write_entry(struct commit *commit, struct archive_entry *entry, struct error *err)
-{
-    int r = tar_writer_entry(&commit->writer, entry, err);
-
-    commit->entries++;
-    archive_entry_free(entry);
-    return r;
-}
-
 int commit_write_mark(struct commit *commit, const char *folder, const char *prefix,
                       const char *name, struct error *err)
 {
-    const struct stat status = {.st_mode = S_IFREG | 0600};
     _cleanup_free_ char *path = xasprintf("%s%s%s%s", folder, folder[0] ? "/" : "", prefix, name);
-    struct archive_entry *entry = entry_new(path, &status);
 
-    archive_entry_set_size(entry, 0);
-    return write_entry(commit, entry, err);
+    return entries_write_empty(&commit->entries, path, err);
 }
 
-static int write_file(struct commit *commit, int folder_fd, const char *name, const char *path,
-                      struct error *err)
-{
-    _cleanup_close_ int fd =
-        openat(folder_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    struct stat status;
-
-    if (fd < 0 && (errno == ENOENT || errno == ELOOP))
-        return 0;
-    if (fd < 0 || fstat(fd, &status) < 0)
-        return error_errno(err, errno, "open");
-    if (!S_ISREG(status.st_mode))
-        return 0;
-    struct archive_entry *entry = entry_new(path, &status);
-    const char *first = entry_links_find(&commit->links, &status, path);
-    if (first) {
-        archive_entry_copy_hardlink(entry, first);
-        return write_entry(commit, entry, err);
-    }
-    archive_entry_set_size(entry, status.st_size);
-    int r = entry_add_xattrs(entry, fd, err);
-    if (r < 0) {
-        archive_entry_free(entry);
-        return r;
-    }
-    r = write_entry(commit, entry, err);
-    return r < 0 ? r
-                 : entry_write_data(&commit->data, &commit->writer, fd, (uint64_t)status.st_size,
-                                    err);
-}
-
-static int write_symlink(struct commit *commit, int folder_fd, const char *name, const char *path,
-                         const struct stat *status, struct error *err)
-{
-    char target[PATH_LENGTH_MAX + 1];
-    ssize_t n = readlinkat(folder_fd, name, target, sizeof(target) - 1);
-
-    if (n < 0)
-        return errno == ENOENT ? 0 : error_errno(err, errno, "read the link");
-    target[n] = '\0';
-    struct archive_entry *entry = entry_new(path, status);
-    archive_entry_copy_symlink(entry, target);
-    return write_entry(commit, entry, err);
-}
-
-static int write_node(struct commit *commit, const char *path, const struct stat *status,
-                      struct error *err)
-{
-    struct archive_entry *entry = entry_new(path, status);
-
-    archive_entry_set_rdev(entry, status->st_rdev);
-    return write_entry(commit, entry, err);
-}
+/* A folder while it is walked through. */
+struct folder {
+    struct commit *commit;
+    int fd;
+    const char *path; /* in the layer */
+    int depth;
+};
 
 static int write_folder(struct commit *commit, int fd, const char *path, int depth,
                         struct error *err);
@@ -147,35 +89,12 @@ static bool is_mount_point(int folder_fd, const char *name, const char *path,
     return false;
 }
 
-static int open_and_write_folder(struct commit *commit, int folder_fd, const char *name,
-                                 const char *path, int depth, struct error *err)
-{
-    _cleanup_close_ int fd =
-        openat(folder_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-    if (fd < 0)
-        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP
-                   ? 0
-                   : error_errno(err, errno, "open");
-    return write_folder(commit, fd, path, depth, err);
-}
-
 int commit_write_file(struct commit *commit, int folder_fd, const char *name, const char *path,
                       const struct stat *status, struct error *err)
 {
-    int r = 0;
-
     if (whiteout_is_name(name))
         return error_set(err, -EINVAL, "%s: names that begin with .wh. cannot be in a layer", path);
-    if (S_ISREG(status->st_mode))
-        r = write_file(commit, folder_fd, name, path, err);
-    else if (S_ISLNK(status->st_mode))
-        r = write_symlink(commit, folder_fd, name, path, status, err);
-    else if (!S_ISSOCK(status->st_mode)) /* a socket without its server is of no use */
-        r = write_node(commit, path, status, err);
-    if (r < 0)
-        error_context(err, "%s", path);
-    return r;
+    return entries_write_file(&commit->entries, folder_fd, name, path, status, err);
 }
 
 static int write_item(struct commit *commit, int folder_fd, const char *folder, const char *name,
@@ -190,64 +109,49 @@ static int write_item(struct commit *commit, int folder_fd, const char *folder, 
         return 0;
     if (whiteout_is_device(&status))
         return commit_write_mark(commit, folder, WHITEOUT_PREFIX, name, err);
-    if (S_ISDIR(status.st_mode) && !whiteout_is_name(name))
-        return open_and_write_folder(commit, folder_fd, name, path, depth + 1, err);
-    return commit_write_file(commit, folder_fd, name, path, &status, err);
+    if (!S_ISDIR(status.st_mode) || whiteout_is_name(name))
+        return commit_write_file(commit, folder_fd, name, path, &status, err);
+    _cleanup_close_ int fd = entries_open_folder(folder_fd, name, err);
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : fd;
+    return write_folder(commit, fd, path, depth + 1, err);
 }
 
 int commit_write_folder(struct commit *commit, int fd, const char *path, bool opaque,
                         struct error *err)
 {
-    struct stat status;
+    int r = entries_write_folder(&commit->entries, fd, path, err);
 
-    if (fstat(fd, &status) < 0)
-        return error_errno(err, errno, "%s", path);
-    struct archive_entry *entry = entry_new(path[0] ? path : "./", &status);
-    int r = entry_add_xattrs(entry, fd, err);
-    if (r < 0) {
-        archive_entry_free(entry);
-        return error_context(err, "%s", path), r;
-    }
-    r = write_entry(commit, entry, err);
     return r == 0 && opaque ? commit_write_mark(commit, path, "", WHITEOUT_OPAQUE, err) : r;
 }
 
-/* Sorted, so that the same changes give the same digest. */
+static int write_below(void *data, const char *name, struct error *err)
+{
+    const struct folder *folder = data;
+
+    return write_item(folder->commit, folder->fd, folder->path, name, folder->depth, err);
+}
+
 static int write_folder(struct commit *commit, int fd, const char *path, int depth,
                         struct error *err)
 {
-    struct dirent **names = NULL;
+    struct folder folder = {commit, fd, path, depth};
     int r = commit_write_folder(commit, fd, path, whiteout_is_opaque(fd), err);
 
-    if (r < 0)
-        return r;
-    if (depth > PATH_DEPTH_MAX)
-        return error_set(err, -ENAMETOOLONG, "%.200s...: more than %d folders deep", path,
-                         PATH_DEPTH_MAX);
-    int count = scandirat(fd, ".", &names, NULL, alphasort);
-    if (count < 0)
-        return error_errno(err, errno, "list %s", path);
-    for (int i = 0; i < count; i++) {
-        const char *name = names[i]->d_name;
-        if (r == 0 && !text_equal(name, ".") && !text_equal(name, ".."))
-            r = write_item(commit, fd, path, name, depth, err);
-        free(names[i]);
-    }
-    free(names);
-    return r;
+    return r < 0 ? r : entries_list(fd, path, depth, write_below, &folder, err);
 }
 
 static int write_layer(struct commit *commit, struct error *err)
 {
-    int r = tar_writer_open(&commit->writer, &commit->sink, err);
+    int r = tar_writer_open(&commit->entries.writer, &commit->sink, err);
 
     if (r < 0)
         return r;
     r = commit->merged ? merge_write(commit, commit->source_fd, commit->merged, err)
                        : write_folder(commit, commit->source_fd, "", 0, err);
     if (r == 0)
-        r = tar_writer_close(&commit->writer, err);
-    tar_writer_abort(&commit->writer);
+        r = tar_writer_close(&commit->entries.writer, err);
+    tar_writer_abort(&commit->entries.writer);
     return r;
 }
 
@@ -293,18 +197,18 @@ static int make_layer(const struct commit *what, bool *ret_empty, struct image_w
 
     *commit = *what;
     commit->sink.write = write_blob;
-    commit->data.step = "pack the changes";
+    commit->entries.data.step = "pack the changes";
     int r = open_blob(commit, load.staging_fd, err);
     commit->follow = follow_create(commit->blob_fd);
     if (r == 0)
         r = take_layer(&load, commit, err);
     if (r == 0)
         *ret = load_report_layer(&load.layers[0]);
-    *ret_empty = commit->entries == 1;
+    *ret_empty = commit->entries.count == 1;
     load_finish(&load);
     follow_destroy(commit->follow);
     close_fd(commit->blob_fd);
-    entry_links_finish(&commit->links);
+    entries_finish(&commit->entries);
     free(commit);
     return r;
 }

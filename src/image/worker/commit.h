@@ -23,10 +23,7 @@ struct commit {
     int source_fd;             /* the folder; with merged: that of all layers */
     uint64_t written, flushed; /* bytes of the blob */
     struct follow *follow;
-    struct tar_writer writer;
-    struct entry_links links;
-    struct entry_data data;
-    size_t entries;
+    struct entries entries;
     bool own;                                 /* mount points of the runtime belong to it, too */
     const struct image_worker_merged *merged; /* NULL: it is one folder */
 };

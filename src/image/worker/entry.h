@@ -5,6 +5,7 @@
 #ifndef IMAGE_ENTRY_H
 #define IMAGE_ENTRY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
@@ -13,13 +14,6 @@
 #include "table.h"
 #include "write.h"
 
-/* Owner, mode and time (in seconds) only: names of users are this machine's. The caller's
- * (archive_entry_free()). */
-struct archive_entry *entry_new(const char *path, const struct stat *status);
-
-/* user.* and the capabilities of the open file, but not overlayfs' own notes. */
-int entry_add_xattrs(struct archive_entry *entry, int fd, struct error *err);
-
 /* Files that have several names, by their first path in the tar. */
 struct entry_link;
 struct entry_links {
@@ -27,10 +21,6 @@ struct entry_links {
     size_t count;
     struct table places;
 };
-/* The path that the file already has in the tar, or NULL: then this one is noted. */
-const char *entry_links_find(struct entry_links *links, const struct stat *status,
-                             const char *path);
-void entry_links_finish(struct entry_links *links);
 
 enum { ENTRY_DATA_BLOCK = 256 * 1024 };
 struct entry_data {
@@ -38,8 +28,34 @@ struct entry_data {
     uint64_t bytes;   /* so far */
     char block[ENTRY_DATA_BLOCK];
 };
-/* Exactly size bytes of fd, as the entry's header says: what is missing is zeros. */
-int entry_write_data(struct entry_data *data, struct tar_writer *writer, int fd, uint64_t size,
-                     struct error *err);
+
+/* A tar under way. */
+struct entries {
+    struct tar_writer writer;
+    struct entry_links links;
+    struct entry_data data;
+    size_t count;    /* of entries */
+    bool owner_root; /* whoever owns the files */
+};
+void entries_finish(
+    struct entries *entries); /* what is known of links; the writer is the caller's */
+
+/* An empty regular file of this name that only root may read. */
+int entries_write_empty(struct entries *entries, const char *path, struct error *err);
+/* Whatever is no folder; status is that of folder_fd/name. What has vanished is left out, and so
+ * are sockets, which are of no use without their servers. Content is as long as the header says:
+ * cut, or filled up with zeros. */
+int entries_write_file(struct entries *entries, int folder_fd, const char *name, const char *path,
+                       const struct stat *status, struct error *err);
+/* The entry of the folder alone. path "": the root. */
+int entries_write_folder(struct entries *entries, int fd, const char *path, struct error *err);
+
+/* -ENOENT: it has vanished, or is a folder no more. */
+int entries_open_folder(int folder_fd, const char *name, struct error *err);
+/* Each name in the folder, sorted, so that the same files give the same tar. Ends at the first
+ * error. path, depth: of the folder, for the message that it is too deep. */
+typedef int (*entries_visit)(void *data, const char *name, struct error *err);
+int entries_list(int fd, const char *path, int depth, entries_visit visit, void *data,
+                 struct error *err);
 
 #endif

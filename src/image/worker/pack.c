@@ -21,10 +21,7 @@
 
 struct pack {
     struct tar_sink sink; /* first: the sink is the pack */
-    struct tar_writer writer;
-    bool owner_root;
-    struct entry_links links;
-    struct entry_data data;
+    struct entries entries;
 };
 
 static int write_out(struct tar_sink *sink, const void *data, size_t length, struct error *err)
@@ -34,153 +31,48 @@ static int write_out(struct tar_sink *sink, const void *data, size_t length, str
     return r < 0 ? error_errno(err, -r, "write the archive") : 0;
 }
 
-static struct archive_entry *new_entry(const struct pack *pack, const char *path,
-                                       const struct stat *status)
-{
-    struct stat as = *status;
-
-    if (pack->owner_root)
-        as.st_uid = as.st_gid = 0;
-    return entry_new(path, &as);
-}
-
-static int write_entry(struct pack *pack, struct archive_entry *entry, struct error *err)
-{
-    int r = tar_writer_entry(&pack->writer, entry, err);
-
-    archive_entry_free(entry);
-    return r;
-}
-
-static int write_file(struct pack *pack, int folder_fd, const char *name, const char *path,
-                      struct error *err)
-{
-    _cleanup_close_ int fd =
-        openat(folder_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    struct stat status;
-
-    if (fd < 0 && (errno == ENOENT || errno == ELOOP))
-        return 0;
-    if (fd < 0 || fstat(fd, &status) < 0)
-        return error_errno(err, errno, "open");
-    if (!S_ISREG(status.st_mode))
-        return 0;
-    struct archive_entry *entry = new_entry(pack, path, &status);
-    const char *first = entry_links_find(&pack->links, &status, path);
-    if (first) {
-        archive_entry_copy_hardlink(entry, first);
-        return write_entry(pack, entry, err);
-    }
-    archive_entry_set_size(entry, status.st_size);
-    int r = entry_add_xattrs(entry, fd, err);
-    if (r < 0) {
-        archive_entry_free(entry);
-        return r;
-    }
-    r = write_entry(pack, entry, err);
-    return r < 0 ? r
-                 : entry_write_data(&pack->data, &pack->writer, fd, (uint64_t)status.st_size, err);
-}
-
-static int write_symlink(struct pack *pack, int folder_fd, const char *name, const char *path,
-                         const struct stat *status, struct error *err)
-{
-    char target[PATH_LENGTH_MAX + 1];
-    ssize_t n = readlinkat(folder_fd, name, target, sizeof(target) - 1);
-
-    if (n < 0)
-        return errno == ENOENT ? 0 : error_errno(err, errno, "read the link");
-    target[n] = '\0';
-    struct archive_entry *entry = new_entry(pack, path, status);
-    archive_entry_copy_symlink(entry, target);
-    return write_entry(pack, entry, err);
-}
-
-static int write_node(struct pack *pack, const char *path, const struct stat *status,
-                      struct error *err)
-{
-    struct archive_entry *entry = new_entry(pack, path, status);
-
-    archive_entry_set_rdev(entry, status->st_rdev);
-    return write_entry(pack, entry, err);
-}
+/* A folder while it is walked through. */
+struct folder {
+    struct pack *pack;
+    int fd;
+    const char *path; /* in the archive */
+    int depth;
+};
 
 static int write_folder(struct pack *pack, int fd, const char *path, int depth, struct error *err);
-
-static int open_and_write_folder(struct pack *pack, int folder_fd, const char *name,
-                                 const char *path, int depth, struct error *err)
-{
-    _cleanup_close_ int fd =
-        openat(folder_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-    if (fd < 0)
-        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP
-                   ? 0
-                   : error_errno(err, errno, "open");
-    return write_folder(pack, fd, path, depth, err);
-}
 
 /* name in folder_fd, as `path` in the archive. */
 static int write_item(struct pack *pack, int folder_fd, const char *name, const char *path,
                       int depth, struct error *err)
 {
     struct stat status;
-    int r = 0;
 
     if (fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
-    if (S_ISDIR(status.st_mode))
-        return open_and_write_folder(pack, folder_fd, name, path, depth + 1, err);
-    if (S_ISREG(status.st_mode))
-        r = write_file(pack, folder_fd, name, path, err);
-    else if (S_ISLNK(status.st_mode))
-        r = write_symlink(pack, folder_fd, name, path, &status, err);
-    else if (!S_ISSOCK(status.st_mode)) /* a socket without its server is of no use */
-        r = write_node(pack, path, &status, err);
-    if (r < 0)
-        error_context(err, "%s", path);
-    return r;
+    if (!S_ISDIR(status.st_mode))
+        return entries_write_file(&pack->entries, folder_fd, name, path, &status, err);
+    _cleanup_close_ int fd = entries_open_folder(folder_fd, name, err);
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : fd;
+    return write_folder(pack, fd, path, depth + 1, err);
 }
 
-static int write_folder_header(struct pack *pack, int fd, const char *path, struct error *err)
+static int write_below(void *data, const char *name, struct error *err)
 {
-    struct stat status;
+    const struct folder *folder = data;
+    const char *path = folder->path;
+    _cleanup_free_ char *below =
+        xasprintf("%s%s%s", path, !path[0] || text_ends_with(path, "/") ? "" : "/", name);
 
-    if (fstat(fd, &status) < 0)
-        return error_errno(err, errno, "%s", path);
-    struct archive_entry *entry = new_entry(pack, path[0] ? path : "./", &status);
-    int r = entry_add_xattrs(entry, fd, err);
-    if (r < 0) {
-        archive_entry_free(entry);
-        return error_context(err, "%s", path), r;
-    }
-    return write_entry(pack, entry, err);
+    return write_item(folder->pack, folder->fd, name, below, folder->depth, err);
 }
 
 static int write_folder(struct pack *pack, int fd, const char *path, int depth, struct error *err)
 {
-    struct dirent **names = NULL;
-    int r = write_folder_header(pack, fd, path, err);
+    struct folder folder = {pack, fd, path, depth};
+    int r = entries_write_folder(&pack->entries, fd, path, err);
 
-    if (r < 0)
-        return r;
-    if (depth > PATH_DEPTH_MAX)
-        return error_set(err, -ENAMETOOLONG, "%.200s...: more than %d folders deep", path,
-                         PATH_DEPTH_MAX);
-    int count = scandirat(fd, ".", &names, NULL, alphasort);
-    if (count < 0)
-        return error_errno(err, errno, "list %s", path);
-    for (int i = 0; i < count; i++) {
-        const char *name = names[i]->d_name;
-        if (r == 0 && !text_equal(name, ".") && !text_equal(name, "..")) {
-            _cleanup_free_ char *below =
-                xasprintf("%s%s%s", path, !path[0] || text_ends_with(path, "/") ? "" : "/", name);
-            r = write_item(pack, fd, name, below, depth, err);
-        }
-        free(names[i]);
-    }
-    free(names);
-    return r;
+    return r < 0 ? r : entries_list(fd, path, depth, write_below, &folder, err);
 }
 
 static int write_place(struct pack *pack, const struct place *place, const char *name,
@@ -198,13 +90,13 @@ static int write_place(struct pack *pack, const struct place *place, const char 
 static int pack_place(struct pack *pack, const struct place *place, const char *name,
                       struct error *err)
 {
-    int r = tar_writer_open(&pack->writer, &pack->sink, err);
+    int r = tar_writer_open(&pack->entries.writer, &pack->sink, err);
 
     if (r == 0)
         r = write_place(pack, place, name, err);
     if (r == 0)
-        r = tar_writer_close(&pack->writer, err);
-    tar_writer_abort(&pack->writer);
+        r = tar_writer_close(&pack->entries.writer, err);
+    tar_writer_abort(&pack->entries.writer);
     return r;
 }
 
@@ -218,11 +110,11 @@ int worker_pack(const struct image_worker_pack *request, struct image_worker_res
         return r;
     struct pack *pack = xnew(struct pack);
     pack->sink.write = write_out;
-    pack->owner_root = request->owner_root;
-    pack->data.step = "pack";
+    pack->entries.owner_root = request->owner_root;
+    pack->entries.data.step = "pack";
     r = pack_place(pack, &place, request->name ? request->name : place.name, err);
-    uint64_t bytes = pack->data.bytes;
-    entry_links_finish(&pack->links);
+    uint64_t bytes = pack->entries.data.bytes;
+    entries_finish(&pack->entries);
     free(pack);
     if (r < 0)
         return r;
