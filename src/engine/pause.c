@@ -109,7 +109,8 @@ static void pause_work(uv_work_t *work)
 
 static int check_pause(const struct container *container, bool pause, struct error *err)
 {
-    if (container->state != CONTAINER_RUNNING)
+    /* What was killed and has not ended yet would not end while it stands still. */
+    if (container->state != CONTAINER_RUNNING || (pause && container->watchdog))
         return not_running(container, err);
     if (container_is_paused(container) == pause)
         return error_set(err, -EBUSY, "Container %s is %s paused", container->name,

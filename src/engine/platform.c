@@ -50,6 +50,20 @@ static bool is_word(const char *text)
                                   "0123456789_-.") == length;
 }
 
+/* As Go names them. */
+static bool is_architecture(const char *word)
+{
+    static const char *const known[] = {
+        "386",    "amd64",    "arm",   "arm64",   "loong64", "mips",  "mipsle",
+        "mips64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x", "wasm",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+        if (text_equal(word, known[i]))
+            return true;
+    return false;
+}
+
 int platform_parse(const char *text, struct image_worker_platform **ret, struct error *err)
 {
     _cleanup_strv_ char **parts = text_empty(text) ? NULL : strv_split(text, '/');
@@ -74,6 +88,12 @@ int platform_parse(const char *text, struct image_worker_platform **ret, struct 
                                 : count < 2 && !only_architecture ? own.variant
                                                                   : NULL);
     normalize(platform);
+    if (only_architecture && !is_architecture(platform->architecture)) {
+        image_worker_platform_free(platform);
+        return error_set(err, -EINVAL,
+                         "\"%.100s\": unknown operating system or architecture: invalid argument",
+                         text);
+    }
     *ret = platform;
     return 0;
 }

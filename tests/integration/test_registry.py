@@ -94,6 +94,12 @@ def plain_and_zstd_layers_and_the_platform_of_an_index(instance, scratch):
         assert image_ids(instance)[f"{liar.name}/x:latest"] == made[other].id
         refused = instance.cloche("pull", "--platform", "linux/s390x", f"{liar.name}/x", code=1)
         assert "no matching manifest for linux/s390x" in refused.err, refused
+        before = len(liar.requests)
+        refused = instance.cloche("pull", "--platform", "foobar", f"{liar.name}/x", code=1)
+        assert '"foobar": unknown operating system or architecture' in refused.err, refused
+        assert len(liar.requests) == before, "nobody is asked for what cannot be"
+        instance.cloche("pull", "--platform", "aarch64" if other == "arm64" else "x86_64", f"{liar.name}/x")
+        assert image_ids(instance)[f"{liar.name}/x:latest"] == made[other].id
 
 
 @test

@@ -3,6 +3,7 @@
 that they hold when it, or a monitor, dies."""
 
 import contextlib
+import ctypes
 import gzip
 import json
 import os
@@ -639,6 +640,34 @@ def full_files_of_a_log_are_packed_and_read_all_the_same(instance, images):
     assert "cannot be unpacked" in instance.cloche("logs", "box", code=1).err
     assert instance.cloche("logs", "--tail", "10", "box").lines == lines[-10:]
     instance.cloche("rm", "-f", "box")
+
+
+def trace(pid):
+    """From now on its end waits for us, and so does that of the init of its PID namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+    assert libc.ptrace(0x4206, pid, None, None) == 0, os.strerror(ctypes.get_errno())  # PTRACE_SEIZE
+
+
+@test
+def what_was_killed_is_not_paused(instance, images):
+    """Or it would stand still before its end, and whoever waits for that wait for ever."""
+    load(instance, images)
+    instance.start_daemon()
+    create(instance, "box", "sh", "-c", "sleep 1000 & wait")
+    init = state(instance, "box")["Pid"]
+    children = pathlib.Path(f"/proc/{init}/task/{init}/children")
+    wait_for(lambda: children.read_text().split())
+    child = int(children.read_text().split()[0])
+    trace(child)
+    killing = instance.start("kill", "box")
+    wait_for(lambda: instance.cloche("events", "--since", "1m", "--until", "0s", "-f", "event=kill", "-f",
+                                     "container=box").out)
+    assert state(instance, "box")["Running"], "it cannot end yet"
+    assert "is not running" in instance.cloche("pause", "box", code=1).err
+    assert not state(instance, "box")["Paused"]
+    os.waitpid(child, 0x40000000)  # __WALL
+    assert killing.wait() == 0 and state(instance, "box")["ExitCode"] == 137
 
 
 @test
