@@ -123,5 +123,7 @@ struct image_worker_registry *endpoints_of(const struct registries_settings *set
     registry->has_patience_seconds = settings->has_patience_seconds;
     registry->attempts = settings->attempts;
     registry->has_attempts = settings->has_attempts;
+    registry->pause_milliseconds = settings->pause_milliseconds;
+    registry->has_pause_milliseconds = settings->has_pause_milliseconds;
     return registry;
 }

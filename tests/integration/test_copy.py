@@ -51,27 +51,25 @@ def stalled_copy(instance, container, *words):
 @test
 def a_copy_that_nobody_goes_on_with_gives_way_to_a_start(instance, images, scratch):
     """One that goes on, however slowly, is waited for."""
-    container = stopped(instance, images)
     (scratch / "big").write_bytes(os.urandom(8 << 20))
-    instance.cloche("cp", scratch / "big", f"{container}:/big")
-    copy = stalled_copy(instance, container)
-    instance.cloche("start", container)
-    copy.stdout.read()
-    assert copy.wait() == 1 and "nothing of the copy was read or written" in copy.stderr.read().decode()
-    instance.cloche("rm", "-f", container)
-
-    container = stopped(instance, images)
-    instance.cloche("cp", scratch / "big", f"{container}:/big")
-    copy = stalled_copy(instance, container)
-    start = subprocess.Popen([program("cloche"), "start", container], stdout=subprocess.DEVNULL,
-                             env={**os.environ, **instance.env})
+    containers = {name: stopped(instance, images) for name in ("stalled", "slow")}
+    copies, starts = {}, {}
+    for name, container in containers.items():
+        instance.cloche("cp", scratch / "big", f"{container}:/big")
+        copies[name] = stalled_copy(instance, container)
+        starts[name] = subprocess.Popen([program("cloche"), "start", container], stdout=subprocess.DEVNULL,
+                                        env={**os.environ, **instance.env})
     for _ in range(14):  # seconds, more than one that does not go on has
         time.sleep(1)
-        copy.stdout.read(200_000)
-    assert start.poll() is None, "it waits for the copy"
-    rest = copy.stdout.read()
-    assert copy.wait() == 0 and len(rest) > 4 << 20 and start.wait() == 0
-    instance.cloche("rm", "-f", container)
+        copies["slow"].stdout.read(200_000)
+    assert starts["slow"].poll() is None, "it waits for the copy"
+    assert starts["stalled"].wait() == 0
+    copies["stalled"].stdout.read()
+    assert copies["stalled"].wait() == 1
+    assert "nothing of the copy was read or written" in copies["stalled"].stderr.read().decode()
+    rest = copies["slow"].stdout.read()
+    assert copies["slow"].wait() == 0 and len(rest) > 4 << 20 and starts["slow"].wait() == 0
+    instance.cloche("rm", "-f", *containers.values())
 
 
 @test

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Registries that lie, hang, truncate, or send what nobody should believe."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -34,7 +35,7 @@ def refuse(instance, liar, *words, name="x"):
 
 
 def quick(instance, scratch, attempts=2, **more):
-    config(instance, scratch, patienceSeconds=1, attempts=attempts, **more)
+    config(instance, scratch, **{"patienceSeconds": 1, "attempts": attempts, "pauseMilliseconds": 20, **more})
 
 
 def break_off(liar, handler, body, length):
@@ -141,7 +142,7 @@ def what_another_registry_left_is_thrown_away(instance, scratch):
         instance.cloche("pull", "-q", f"{liar.name}/x")
         # The same from a mirror, in one pull.
         instance.cloche("rmi", f"{liar.name}/x")
-        config(instance, scratch, patienceSeconds=1, attempts=2, hosts={
+        quick(instance, scratch, hosts={
             liar.name: {"mirrors": [f"http://{evil.name}"], "url": f"http://{liar.name}"}})
         instance.cloche("rpc", "call", "system.shutdown")
         wait_for(lambda: not instance.processes())
@@ -153,11 +154,13 @@ def what_another_registry_left_is_thrown_away(instance, scratch):
 @test
 def a_server_that_refuses_ranges_is_asked_for_all_of_it(instance, scratch):
     quick(instance, scratch)
-    for status in (416, 400, 403, 501, 206):
-        with Liar(image(seed=status)) as liar:
+    pulls = {}
+    with contextlib.ExitStack() as stack:
+        for status in (416, 400, 403, 501, 206):
+            liar = stack.enter_context(Liar(image(seed=status)))
             layer = liar.image.layers[0]["digest"]
 
-            def answer(handler, digest, body):
+            def answer(handler, digest, body, liar=liar, layer=layer, status=status):
                 if digest != layer or len(liar.blob_requests(layer)) > 2:
                     return False
                 if handler.headers.get("Range"): # 206: without a word on what comes
@@ -166,7 +169,9 @@ def a_server_that_refuses_ranges_is_asked_for_all_of_it(instance, scratch):
                     break_off(liar, handler, body, 2 * MEBIBYTE)
                 return True
             liar.hooks["blob"] = answer
-            instance.cloche("pull", "-q", f"{liar.name}/x")
+            pulls[status] = (liar, layer, instance.start("pull", "-q", f"{liar.name}/x"))
+        for status, (liar, layer, pull) in pulls.items():
+            assert pull.wait() == 0, (status, pull.stderr.read())
             assert ["Range" in headers for _, _, headers in liar.blob_requests(layer)] == \
                 [False, True, False], status
 
@@ -279,21 +284,26 @@ def a_silent_server_is_given_up(instance, scratch):
 
 @test
 def a_busy_server_is_asked_again_and_not_for_ever(instance, scratch):
-    quick(instance, scratch, attempts=3)
+    quick(instance, scratch, attempts=3, pauseMilliseconds=100)
     with Liar(image(1000)) as liar:
-        busy = [429, 503]
+        busy, seen = [429, 503], []
 
         def answer(handler, *words):
+            seen.append(time.monotonic())
             if not busy:
                 return False
-            liar.send(handler, busy.pop(), b"{}", Retry_After="1")
+            status = busy.pop()
+            liar.send(handler, status, b"{}", **({"Retry_After": "1"} if status != 500 else {}))
             return True
         liar.hooks["manifest"] = answer
         instance.cloche("pull", "-q", f"{liar.name}/y")
         instance.cloche("rmi", f"{liar.name}/y")
+        assert seen[1] - seen[0] >= 1 and seen[2] - seen[1] >= 1, seen
         busy += [500] * 9
+        seen.clear()
         refuse(instance, liar, "status 500")
         assert len(busy) == 6, busy
+        assert seen[1] - seen[0] >= 0.1 and seen[2] - seen[1] >= 0.2, f"the second pause is twice the first: {seen}"
 
 
 @test

@@ -120,7 +120,9 @@ bool session_is_passing(int code)
 int session_pause(const struct session *session, unsigned attempt, uint64_t retry_after,
                   struct error *err)
 {
-    uint64_t left = PAUSE_MILLISECONDS;
+    uint64_t left = session->registry->has_pause_milliseconds
+                        ? session->registry->pause_milliseconds
+                        : PAUSE_MILLISECONDS;
 
     for (unsigned i = 1; i < attempt && left < PAUSE_MAX_MILLISECONDS; i++)
         left *= 2;
@@ -129,11 +131,13 @@ int session_pause(const struct session *session, unsigned attempt, uint64_t retr
                                                            : PAUSE_MAX_MILLISECONDS;
     if (left > PAUSE_MAX_MILLISECONDS)
         left = PAUSE_MAX_MILLISECONDS;
-    for (; left; left -= left < PAUSE_STEP_MILLISECONDS ? left : PAUSE_STEP_MILLISECONDS) {
-        const struct timespec pause = {0, PAUSE_STEP_MILLISECONDS * 1000000L};
+    while (left) {
+        uint64_t step = left < PAUSE_STEP_MILLISECONDS ? left : PAUSE_STEP_MILLISECONDS;
+        const struct timespec pause = {0, (long)step * 1000000};
         if (session->stop)
             return error_set(err, -ECANCELED, "given up");
         clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+        left -= step;
     }
     return 0;
 }
