@@ -102,6 +102,7 @@ def mistakes_on_the_command_line_are_named(instance):
     fails(125, "--no-healthcheck conflicts", "run", "--no-healthcheck", "--health-cmd", "true", "x")
     fails(125, "cannot specify both --restart and --rm", "run", "--rm", "--restart", "always", "x")
     fails(125, "cannot specify both --attach and --detach", "run", "-d", "-a", "stdout", "x")
+    fails(125, "invalid label '=x': empty name", "run", "-l", "=x", "x")
     fails(125, "invalid containerPort: x", "run", "-p", "80:x", "x")
     fails(125, "open /nothing: No such file", "run", "--env-file", "/nothing", "x")
     fails(1, "'cloche run' requires at least 1 argument", "run")

@@ -265,6 +265,9 @@ static int build_labels(const struct spec_options *options, struct api_container
             return r;
         spec_fill_map(&spec->labels, lines);
     }
+    for (char **label = options->labels; label && *label; label++)
+        if (text_empty(*label) || (*label)[0] == '=')
+            return error_set(err, -EINVAL, "invalid label '%s': empty name", *label);
     spec_fill_map(&spec->labels, options->labels);
     return 0;
 }
