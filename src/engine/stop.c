@@ -44,7 +44,7 @@ static void on_kill_reply(const struct link_message *message, void *data)
     if (!err.code && ends_pause(call->container, call->signal))
         container_end_pause(call->container);
     if (!err.code && call->signal == SIGKILL) {
-        engine_container_wait(call->container, "not-running", call->done, call->data);
+        waiters_add_killer(call->container, call->done, call->data);
     } else {
         result.err = err.code ? &err : NULL;
         call->done(&result, call->data);

@@ -8,8 +8,9 @@
 #include <base/text.h>
 
 #include "internal.h"
+#include "watchdog.h"
 
-enum wait_condition { WAIT_NOT_RUNNING, WAIT_NEXT_EXIT, WAIT_REMOVED, WAIT_EXEC };
+enum wait_condition { WAIT_NOT_RUNNING, WAIT_KILLED, WAIT_NEXT_EXIT, WAIT_REMOVED, WAIT_EXEC };
 
 struct engine_waiter {
     struct engine_waiter *next;
@@ -59,7 +60,8 @@ static void answer_container(struct engine_waiter *waiter)
 
 static bool holds_already(const struct container *container, enum wait_condition condition)
 {
-    return condition == WAIT_NOT_RUNNING && !container_is_active(container);
+    return (condition == WAIT_NOT_RUNNING || condition == WAIT_KILLED) &&
+           !container_is_active(container);
 }
 
 static enum wait_condition condition_by_name(const char *name)
@@ -69,12 +71,11 @@ static enum wait_condition condition_by_name(const char *name)
     return text_equal(name, "removed") ? WAIT_REMOVED : WAIT_NOT_RUNNING;
 }
 
-struct engine_waiter *engine_container_wait(struct container *container, const char *condition,
-                                            engine_done done, void *data)
+static struct engine_waiter *wait_for_end(struct container *container, enum wait_condition wanted,
+                                          engine_done done, void *data)
 {
     struct engine_result result = ENGINE_RESULT_INIT;
     _cleanup_error_ struct error err = ERROR_INIT;
-    enum wait_condition wanted = condition_by_name(condition);
 
     if (holds_already(container, wanted)) {
         result.exit_code = container->record->exit_code;
@@ -97,6 +98,17 @@ struct engine_waiter *engine_container_wait(struct container *container, const c
     container->waiters = waiter;
     container->waiters_count++;
     return waiter;
+}
+
+struct engine_waiter *engine_container_wait(struct container *container, const char *condition,
+                                            engine_done done, void *data)
+{
+    return wait_for_end(container, condition_by_name(condition), done, data);
+}
+
+void waiters_add_killer(struct container *container, engine_done done, void *data)
+{
+    wait_for_end(container, WAIT_KILLED, done, data);
 }
 
 struct engine_waiter *engine_exec_wait(struct engine *engine, const char *exec_id, engine_done done,
@@ -178,16 +190,39 @@ void waiters_exec_ended(struct engine *engine, const struct exec_session *sessio
         ;
 }
 
-static void drop(struct engine_waiter *waiter)
+static void fail(struct engine_waiter *waiter, const struct error *err)
 {
-    _cleanup_error_ struct error err = ERROR_INIT;
     engine_done done = waiter->done;
     void *data = waiter->data;
 
-    error_set(&err, -EAGAIN, "the daemon ends");
     waiter_unlink(waiter);
     waiter_free(waiter);
-    engine_fail(done, data, &err);
+    engine_fail(done, data, err);
+}
+
+static bool fail_one_killer(struct container *container, const struct error *err)
+{
+    for (struct engine_waiter *waiter = container->waiters; waiter; waiter = waiter->next) {
+        if (waiter->condition == WAIT_KILLED) {
+            fail(waiter, err);
+            return true;
+        }
+    }
+    return false;
+}
+
+void waiters_kill_failed(struct container *container, const struct error *err)
+{
+    while (fail_one_killer(container, err))
+        ;
+}
+
+static void drop(struct engine_waiter *waiter)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+
+    error_set(&err, -EAGAIN, "the daemon ends");
+    fail(waiter, &err);
 }
 
 void waiters_drop_all(struct engine *engine)

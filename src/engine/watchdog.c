@@ -73,6 +73,7 @@ static void give_up(struct container *container)
     log_warning("%s", error_message(&err));
     if (current && (stop_is_kind(current->kind) || current->kind == &remove_operation_kind))
         operation_finish(current, &err, false);
+    waiters_kill_failed(container, &err);
 }
 
 static void on_answer(const struct link_message *message, void *data)

@@ -14,4 +14,9 @@ void watchdog_start(struct container *container, int32_t timeout_ms);
 /* It has ended; or the daemon ends. */
 void watchdog_stop(struct container *container);
 
+/* Told of its end as engine_container_wait() tells, or that it does not end though it was killed.
+ */
+void waiters_add_killer(struct container *container, engine_done done, void *data);
+void waiters_kill_failed(struct container *container, const struct error *err);
+
 #endif

@@ -650,8 +650,8 @@ def trace(pid):
 
 
 @test
-def what_was_killed_is_not_paused(instance, images):
-    """Or it would stand still before its end, and whoever waits for that wait for ever."""
+def what_was_killed_and_does_not_end_is_told_and_not_paused(instance, images):
+    """Or it would stand still before its end. Whoever waits for that is told when it does not come."""
     load(instance, images)
     instance.start_daemon()
     create(instance, "box", "sh", "-c", "sleep 1000 & wait")
@@ -666,8 +666,11 @@ def what_was_killed_is_not_paused(instance, images):
     assert state(instance, "box")["Running"], "it cannot end yet"
     assert "is not running" in instance.cloche("pause", "box", code=1).err
     assert not state(instance, "box")["Paused"]
+    assert "a process of it does not react" in killing.communicate()[1].decode() and killing.returncode == 1
+    assert state(instance, "box")["Running"]
     os.waitpid(child, 0x40000000)  # __WALL
-    assert killing.wait() == 0 and state(instance, "box")["ExitCode"] == 137
+    instance.cloche("wait", "box")
+    assert state(instance, "box")["ExitCode"] == 137
 
 
 @test
