@@ -68,6 +68,7 @@ struct disk *disk_create(struct unit *unit, struct error *err)
         .read_only = facts->write_protected,
         .flushes = facts->caching,
         .discards = facts->discards,
+        .lost = &disk->gone,
     };
     int r = block_queue_init(&disk->queue, err);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = disk};

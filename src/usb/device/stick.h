@@ -50,9 +50,9 @@ struct disk {
     struct block_device device; /* first */
     struct unit *unit;
     struct block_queue queue;
-    bool given;    /* somebody has it */
-    int gone;      /* what requests are answered; 0: it is there */
-    bool returned; /* the stick's `returning` is held */
+    bool given;      /* somebody has it */
+    atomic_int gone; /* what requests are answered; 0: it is there */
+    bool returned;   /* the stick's `returning` is held */
     struct disk *next;
 };
 

@@ -50,8 +50,8 @@ struct block_request {
 struct block_device;
 
 struct block_device_ops {
-    /* Takes the request, which block_submit() has checked; goes by request->at. Never blocks, and
-     * never calls done from within. */
+    /* Takes the request, which block_submit() has checked; goes by request->at. Never blocks; calls
+     * done from within only where a read need not reach the device (block/stream.h). */
     void (*submit)(struct block_device *whole, struct block_request *request);
 
     /* Whoever has submitted an attended request and has nothing to do until then: does the device's
@@ -82,10 +82,12 @@ struct block_device {
     bool read_only;
     bool flushes; /* BLOCK_FLUSH reaches the medium; without it, it is done at once */
     bool discards;
+    const atomic_int *lost; /* not 0 once all requests are answered with that; NULL: not known */
 };
 
 /* Any thread. What the device cannot do is done at once, by the caller's thread: -EINVAL beyond the
- * end, -EROFS, -EOPNOTSUPP, and BLOCK_FLUSH (0) where the device has nothing to flush. */
+ * end, -EROFS, -EOPNOTSUPP, and BLOCK_FLUSH (0) where the device has nothing to flush; so are reads
+ * of what a stream has in memory. */
 void block_submit(struct block_device *device, struct block_request *request);
 
 /* Submits and waits. Not on the device's thread. err names operation and sector. */
