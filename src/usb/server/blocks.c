@@ -60,6 +60,7 @@ static void close_door(struct stick_block *block)
 
 static void block_free(struct stick_block *block)
 {
+    block_device_destroy(block->stream);
     block_device_destroy(block->part);
     free(block->message);
     free(block);
@@ -161,13 +162,13 @@ static int open_door(struct job *job, struct stick_block *block, struct error *e
     int fd = steal_fd(&job->fds[0]);
     switch (block->kind) {
     case BLOCK_DOOR_NBD:
-        return nbd_door_open(block->part, fd, &nbd, &block->nbd, err);
+        return nbd_door_open(block->stream, fd, &nbd, &block->nbd, err);
     case BLOCK_DOOR_CUSE:
-        return cuse_door_open(block->part, fd, &cuse, &block->cuse, err);
+        return cuse_door_open(block->stream, fd, &cuse, &block->cuse, err);
     case BLOCK_DOOR_RING:
         break;
     }
-    return ring_door_open(block->part, fd, &ring, &block->ring, err);
+    return ring_door_open(block->stream, fd, &ring, &block->ring, err);
 }
 
 static enum block_door_kind kind_of(const char *door)
@@ -189,6 +190,7 @@ static int make(struct job *job, unsigned unit, struct stick_block **ret_block, 
     block->unit = unit;
     block->kind = kind_of(wanted->door);
     block->part = part;
+    block->stream = block_stream_create(part);
     block->read_only = wanted->read_only || part->read_only;
     r = open_door(job, block, err);
     if (r != 0)

@@ -30,6 +30,7 @@
 #include <base/buffer.h>
 #include <base/watch.h>
 #include <block/partitions.h>
+#include <block/stream.h>
 #include <doors/cuse.h>
 #include <doors/fuse.h>
 #include <doors/nbd.h>
@@ -112,7 +113,8 @@ struct stick_block {
     unsigned unit;
     struct server *server;
     enum block_door_kind kind;
-    struct block_device *part; /* the whole medium; owned */
+    struct block_device *part;   /* the whole medium; owned */
+    struct block_device *stream; /* the same, read ahead: what the door has; owned */
     bool read_only;
     union {
         struct nbd_door *nbd;
