@@ -10,7 +10,7 @@ enum { UAS_TASKS_MAX = 15 };
 
 /* Of a command. */
 enum task_state {
-    TASK_FREE,
+    TASK_FREE = 1,
     TASK_SENT,   /* the device has it, or gets it */
     TASK_MOVING, /* its data are under way */
     TASK_MOVED,
@@ -50,7 +50,7 @@ struct task {
 
 /* Of the device. */
 enum uas_state {
-    UAS_UNCONNECTED,
+    UAS_UNCONNECTED = 1,
     UAS_WORKING,
     UAS_ABORTING,       /* ABORT TASK is under way */
     UAS_RESETTING_UNIT, /* LOGICAL UNIT RESET is */
