@@ -3,6 +3,7 @@
 #include "../usb/rig.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
@@ -276,6 +277,93 @@ static void one_that_says_nothing_by_uas_is_not_spoken_to_by_it(void **state)
     rig_finish(rig);
 }
 
+/* Who has the turn sleeps in the transport's wait, and nobody else is in it or collects meanwhile
+ * (usb/transport.h). */
+static struct usb_transport_ops replaced_ops;
+static const struct usb_transport_ops *real_ops;
+static atomic_uint waiting, waits, intrusions;
+
+static void wait_alone(struct usb_transport *transport, int timeout_ms)
+{
+    if (atomic_fetch_add(&waiting, 1) > 0)
+        atomic_fetch_add(&intrusions, 1);
+    atomic_fetch_add(&waits, 1);
+    real_ops->wait(transport, timeout_ms);
+    sched_yield(); /* others have time to come */
+    atomic_fetch_sub(&waiting, 1);
+}
+
+static void collect_alone(struct usb_transport *transport, int timeout_ms)
+{
+    if (atomic_load(&waiting) > 0)
+        atomic_fetch_add(&intrusions, 1);
+    real_ops->collect(transport, timeout_ms);
+}
+
+static void watch_turns(struct usb_transport *transport)
+{
+    real_ops = transport->ops;
+    replaced_ops = *real_ops;
+    replaced_ops.wait = wait_alone;
+    replaced_ops.collect = collect_alone;
+    transport->ops = &replaced_ops;
+}
+
+enum { ATTENDANTS = 6, ROUNDS = 200 };
+
+struct attendant {
+    struct block_device *disk;
+    unsigned number;
+    const char *fault; /* NULL: none */
+    pthread_t thread;
+};
+
+/* In sectors of its own. */
+static void *read_and_write(void *data)
+{
+    struct attendant *attendant = data;
+    unsigned seed = attendant->number;
+    uint8_t bytes[8 * 512], back[8 * 512];
+    for (int i = 0; i < ROUNDS && !attendant->fault; i++) {
+        uint64_t sector = attendant->number * 512 + (unsigned)rand_r(&seed) % 500;
+        uint32_t count = 1 + (unsigned)rand_r(&seed) % 8;
+        memset(bytes, rand_r(&seed), count * 512);
+        if (block_write(attendant->disk, sector, count, bytes, NULL) != 0 ||
+            block_read(attendant->disk, sector, count, back, NULL) != 0)
+            attendant->fault = "an error";
+        else if (memcmp(bytes, back, count * 512) != 0)
+            attendant->fault = "other bytes";
+        else if (i % 50 == 0 && block_flush(attendant->disk, NULL) != 0)
+            attendant->fault = "no flush";
+    }
+    return NULL;
+}
+
+static void several_threads_attend_in_turn(void **state)
+{
+    struct attendant attendants[ATTENDANTS];
+    rig_adjust = watch_turns;
+    struct rig *rig = rig_start_ready(&both, "");
+    rig_adjust = NULL;
+    struct block_device *disk = rig_disk(rig, 0);
+    for (unsigned i = 0; i < ATTENDANTS; i++) {
+        attendants[i] = (struct attendant){.disk = disk, .number = i};
+        assert_int_equal(
+            pthread_create(&attendants[i].thread, NULL, read_and_write, &attendants[i]), 0);
+    }
+    for (unsigned i = 0; i < ATTENDANTS; i++) {
+        pthread_join(attendants[i].thread, NULL);
+        if (attendants[i].fault)
+            fail_msg("%s", attendants[i].fault);
+    }
+    assert_int_equal(rig->facts.protocol, USB_PROTOCOL_UAS);
+    assert_int_equal(atomic_load(&intrusions), 0);
+    assert_true(atomic_load(&waits) > 0);
+    assert_in_range(stick_counts(rig->model).most_at_once, 2, ATTENDANTS);
+    assert_int_equal(rig_counts(rig).recoveries, 0);
+    rig_finish(rig);
+}
+
 static void pulled_out_it_answers_everybody(void **state)
 {
     struct rig *rig = rig_start_ready(&both, "disconnect@5");
@@ -315,6 +403,7 @@ int main(void)
         cmocka_unit_test(others_are_done_though_one_is_lost),
         cmocka_unit_test(one_that_keeps_failing_is_spoken_to_by_bulk_only_transport),
         cmocka_unit_test(one_that_says_nothing_by_uas_is_not_spoken_to_by_it),
+        cmocka_unit_test(several_threads_attend_in_turn),
         cmocka_unit_test(pulled_out_it_answers_everybody),
         cmocka_unit_test(closing_answers_what_is_under_way),
     };
