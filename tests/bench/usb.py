@@ -11,7 +11,8 @@ import subprocess
 import sys
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
-LABELS = ("p50 us", "p99 us", "p99.9 us", "MB/s")
+LABELS = ("p50 us", "p99 us", "p99.9 us", "MB/s", "waits")
+RATE = 3  # of these: more is better
 
 
 PARTS = {"raw": ["usb_raw_guest.py"], "files": ["usb_guest.py"], "all": ["usb_raw_guest.py", "usb_guest.py"]}
@@ -34,6 +35,14 @@ def results(build, rounds, part):
     return found
 
 
+def ratio(column, ours, theirs):
+    """The median of the rounds' own ratios: both sides of a round had the same neighbours."""
+    def of(pair):
+        mine, other = (results[column] for results in pair)
+        return mine / other if column == RATE else other / mine if mine else float("nan")
+    return statistics.median(map(of, zip(ours, theirs)))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", default=os.environ.get("CLOCHE_BUILD", SOURCE / "build"))
@@ -45,9 +54,7 @@ def main():
         medians = {side: [statistics.median(values) for values in zip(*rounds)]
                    for side, rounds in sides.items()}
         first, second = medians  # ours and the kernel's; with a journal and without
-        ratios = [theirs / ours for ours, theirs in zip(medians[first], medians[second])]
-        if len(ratios) > 1:
-            ratios[3] = 1 / ratios[3]
+        ratios = [ratio(column, sides[first], sides[second]) for column in range(len(medians[first]))]
         for name, values in (*medians.items(), ("ratio", ratios)):
             label = case if name == first else ""
             print(f"{label:26} {name:8}" + "".join(f"{value:12.2f}" for value in values), flush=True)

@@ -14,54 +14,70 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "vm"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 
 from harness import main, test  # noqa: E402
-from guest_sticks import device, node  # noqa: E402
+from guest_sticks import ask_hand, device, node  # noqa: E402
 from usb_sides import ROUNDS, have_kernels_driver, kernel_disk, kernel_lets_go, tell  # noqa: E402
 
 PROBE = pathlib.Path("/run/usb-probe")  # in memory: starting it over 9p costs tens of milliseconds
-CASES = (("read 4K", 4096, 400, ()), ("read 64K", 65536, 120, ()), ("read 1M", 1 << 20, 24, ()),
-         ("write 4K", 4096, 400, ("write",)), ("write 64K", 65536, 120, ("write",)),
+PAIR = {"PAIRA": "later0", "PAIRB": "later1"}  # serial numbers -> disks
+CASES = (("read 4K", 4096, 200, ()), ("read 64K", 65536, 100, ()), ("read 1M", 1 << 20, 24, ()),
+         ("write 4K", 4096, 200, ("write",)), ("write 64K", 65536, 100, ("write",)),
          ("write 1M", 1 << 20, 24, ("write",)),
-         ("random read 4K", 4096, 400, ("random",)),
+         ("read 4K, ahead", 4096, 1000, ("ahead",)), ("read 64K, ahead", 65536, 200, ("ahead",)),
+         ("random read 4K", 4096, 200, ("random",)),
          ("random read 4K, depth 8", 4096, 400, ("random", "depth", "8")),
          ("random write 4K, depth 8", 4096, 400, ("write", "random", "depth", "8")))
-_LINE = re.compile(r"p50 ([\d.]+) us, p99 ([\d.]+) us, p99.9 ([\d.]+) us, ([\d.]+) MB/s")
+_LINE = re.compile(r"^(\w+) \d+: p50 ([\d.]+) us, p99 ([\d.]+) us, p99.9 ([\d.]+) us, ([\d.]+) MB/s, ([\d.]+) waits",
+                   re.MULTILINE)
 
 
 # Size and count of what dd reads beside the probe.
-DD_CASES = (("dd 4K", 4096, 400), ("dd 64K", 65536, 120), ("dd 1M", 1 << 20, 24))
+DD_CASES = (("dd 4K", 4096, 1000), ("dd 64K", 65536, 500), ("dd 1M", 1 << 20, 100))
 _DD = re.compile(r"copied, ([\d.e-]+) s")
 _FIRST = re.compile(r"first byte after ([\d.]+) ms")
 
 
-def measure(target, size, count, words):
-    out = subprocess.run([PROBE, target, "time", str(size), str(count), *words], check=True,
-                         capture_output=True, text=True, timeout=300).stdout
-    return [float(text) for text in _LINE.search(out).groups()]
+def measure(target, size, count, *words):
+    """Pairs of a side and its figures, a round each."""
+    out = subprocess.run([PROBE, target, "time", str(size), str(count), *map(str, words)], check=True,
+                         capture_output=True, text=True, timeout=600).stdout
+    return [(side, [float(text) for text in texts]) for side, *texts in _LINE.findall(out)]
+
+
+def have_probe():
+    shutil.copy(pathlib.Path(os.environ["BUILD"]) / "tests/unit/usb-probe", PROBE)
 
 
 def start():
     """Its folder in sysfs, its node; no driver has it."""
     folder = device("STICK")
-    shutil.copy(pathlib.Path(os.environ["BUILD"]) / "tests/unit/usb-probe", PROBE)
-    measure(node(folder), 4096, 10, ())
+    have_probe()
+    measure(node(folder), 4096, 10)
     have_kernels_driver(folder)
     return folder, node(folder)
 
 
-def both(folder, ours, action):
-    """action(side, target) for each side."""
-    for side in ("cloche", "kernel"):
-        action(side, ours if side == "cloche" else kernel_disk(folder))
-        if side == "kernel":
-            kernel_lets_go(folder)
+def plug_in_pair():
+    """Two of the same kind: their folders."""
+    ask_hand(*[{"execute": "device_add",
+                "arguments": {"driver": "usb-storage", "id": serial.lower(), "bus": "xhci.0", "drive": disk,
+                              "serial": serial, "removable": True}} for serial, disk in PAIR.items()])
+    folders = [device(serial) for serial in PAIR]
+    for folder in folders:
+        have_kernels_driver(folder)
+    return folders
 
 
 @test
 def raw_beside_the_kernel():
-    folder, ours = start()
-    for _ in range(ROUNDS):
+    """One stick is ours and one the kernel's, then the other way round; short rounds of both in turn, by one process."""
+    have_probe()
+    one, other = plug_in_pair()
+    for ours, theirs in ((one, other), (other, one)):
+        disk = kernel_disk(theirs)
         for name, size, count, words in CASES:
-            both(folder, ours, lambda side, target: tell(name, side, result=measure(target, size, count, words)))
+            for side, figures in measure(node(ours), size, count, *words, "rounds", ROUNDS, "beside", disk):
+                tell(name, side, result=figures)
+        kernel_lets_go(theirs)
 
 
 def run_dd(target, size, count):
@@ -74,15 +90,14 @@ def run_dd(target, size, count):
 
 @test
 def the_probe_beside_dd():
-    """The same reads; neither counts what comes before the first and after the last."""
+    """The same reads on one stick; neither counts what comes before the first and after the last."""
     folder, ours = start()
     for _ in range(ROUNDS):
         for name, size, count in DD_CASES:
-            def action(side, target):
-                seconds = (run_dd(target, size, count) if side == "kernel"
-                           else size * count / 1e6 / measure(target, size, count, ())[3])
-                tell(name, side, seconds=seconds)
-            both(folder, ours, action)
+            _, figures = measure(ours, size, count)[0]
+            tell(name, "cloche", seconds=size * count / 1e6 / figures[3])
+            tell(name, "kernel", seconds=run_dd(kernel_disk(folder), size, count))
+            kernel_lets_go(folder)
 
 
 @test

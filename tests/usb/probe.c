@@ -31,8 +31,9 @@ static const char usage[] =
     "  read                   all of it to stdout\n"
     "  write                  stdin to its start, and flush\n"
     "  first                  its first bytes, and how long they took from opening the device on\n"
-    "  time SIZE COUNT [write] [random] [depth N]\n"
-    "                         COUNT reads or writes of SIZE bytes: percentiles, rate\n"
+    "  time SIZE COUNT [write] [random] [depth N] [ahead] [rounds N] [beside PATH]\n"
+    "                         COUNT reads or writes of SIZE bytes: percentiles, rate; ahead: as\n"
+    "                         doors read; beside: a block device of the kernel's in turn\n"
     "  idle SECONDS           says when a unit's state changes\n";
 
 enum { FIRST = 4096 };
@@ -127,7 +128,7 @@ static void *work(void *data)
     if (strcmp(command[0], "time") == 0)
         r = timing_parse(command + 1, &timing)
                 ? timing_run(probe->disk, &timing, &err)
-                : error_set(&err, -EINVAL, "time SIZE COUNT [write] [random] [depth N]");
+                : error_set(&err, -EINVAL, "time: what, see --help");
     else if (strcmp(command[0], "first") == 0)
         r = read_first(probe, &err);
     else if (strcmp(command[0], "facts") != 0)
