@@ -95,6 +95,7 @@ void usbfs_init(struct usbfs *usbfs, int fd)
 {
     *usbfs = (struct usbfs){.fd = fd, .epoll = -1};
     usbfs->flying_last = &usbfs->flying;
+    place_init(&usbfs->place, NULL);
 }
 
 int usbfs_submit(struct usbfs *usbfs, struct usb_transfer *transfer)
@@ -146,8 +147,18 @@ void usbfs_expire(struct usbfs *usbfs)
 void usbfs_wait(struct usbfs *usbfs)
 {
     void *urb = NULL;
-    if (ioctl(usbfs->fd, USBDEVFS_REAPURB, &urb) == 0)
-        usbfs->reaped = urb;
+    int r = -1;
+    bool counts = place_counts(&usbfs->place), slept = false;
+    if (counts) {
+        r = ioctl(usbfs->fd, USBDEVFS_REAPURBNDELAY, &urb);
+        slept = r != 0 && errno == EAGAIN;
+    }
+    if (!counts || slept)
+        r = ioctl(usbfs->fd, USBDEVFS_REAPURB, &urb);
+    if (r != 0)
+        return;
+    usbfs->reaped = urb;
+    place_note(&usbfs->place, slept);
 }
 
 void usbfs_collect(struct usbfs *usbfs, int timeout_ms)

@@ -4,6 +4,8 @@
 
 #include <usb/transport.h>
 
+#include "place.h"
+
 struct usbdevfs_urb;
 
 struct usbfs {
@@ -12,6 +14,7 @@ struct usbfs {
     bool gone;
     struct usb_transfer *flying, **flying_last; /* under way, oldest first */
     struct usbdevfs_urb *reaped;                /* by usbfs_wait(); NULL: nothing */
+    struct place place;                         /* of who waits */
 };
 
 /* Whether the controller takes memory of several pieces for one transfer. */
