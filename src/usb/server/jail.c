@@ -335,14 +335,26 @@ static int allow_some(scmp_filter_ctx filter)
     return r;
 }
 
-static int allow_kind(scmp_filter_ctx filter, enum server_kind kind)
+/* A thread, for itself: device/place.c. Not where --cpus says where it is to stay. */
+static int allow_places(scmp_filter_ctx filter)
+{
+    const struct scmp_arg_cmp own = SCMP_A0(SCMP_CMP_EQ, 0);
+    int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(sched_getaffinity), 1, own);
+    if (r == 0)
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(sched_setaffinity), 1, own);
+    return r;
+}
+
+static int allow_kind(scmp_filter_ctx filter, const struct server_options *options)
 {
     int r = 0;
-    switch (kind) {
+    switch (options->kind) {
     case SERVER_USBIP:
         break;
     case SERVER_DEVICE:
         r = allow(filter, device_calls, ARRAY_SIZE(device_calls));
+        if (r == 0 && !options->has_cpus)
+            r = allow_places(filter);
         if (r == 0)
             r = allow_on_own(filter, SCMP_SYS(lseek), NULL);
         return r == 0 ? allow_requests(filter, device_requests, ARRAY_SIZE(device_requests)) : r;
@@ -359,14 +371,14 @@ static int allow_kind(scmp_filter_ctx filter, enum server_kind kind)
     return r;
 }
 
-static int filter_calls(enum server_kind kind, struct error *err)
+static int filter_calls(const struct server_options *options, struct error *err)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int r = filter ? allow(filter, allowed_calls, ARRAY_SIZE(allowed_calls)) : -ENOMEM;
     if (r == 0)
         r = allow_some(filter);
     if (r == 0)
-        r = allow_kind(filter, kind);
+        r = allow_kind(filter, options);
     if (r == 0)
         r = seccomp_load(filter);
     seccomp_release(filter);
@@ -393,5 +405,5 @@ int server_isolate(struct server_options *options, struct error *err)
         r = become_user(options, err);
     if (r == 0)
         r = forbid_more(parent, err);
-    return r == 0 ? filter_calls(options->kind, err) : r;
+    return r == 0 ? filter_calls(options, err) : r;
 }
