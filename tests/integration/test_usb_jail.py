@@ -113,6 +113,7 @@ ATTEMPTS = [
     ("take capabilities", f"capset h:2205082000000000 h:{'ff' * 24}", RIGHTS),
     ("raise limits", f"prlimit64 n:0 n:7 h:{'ff' * 16} n:0", RIGHTS),
     ("become real-time", "sched_setscheduler n:0 n:1 h:63000000", RIGHTS),
+    ("choose processors", f"sched_setaffinity n:9999 n:8 h:{'ff' * 8}", {errno.ESRCH} | RIGHTS),
     ("become important", "setpriority n:0 n:0 n:-20", RIGHTS),
     ("keep memory", "mlockall n:1", RIGHTS | {errno.ENOMEM}),
     ("a message queue", "mq_open s:x n:0x42 n:0600 n:0", {errno.EMFILE}),

@@ -114,19 +114,30 @@ static void where_all_are_alike_it_is_left_alone(void **state)
     struct place place;
     start(&place, 0, -1, 7);
     carry_out(&place, 1000);
-    assert_in_range(moves, 2, 3);
+    assert_in_range(moves, 2, 8);
     moves = 0;
     carry_out(&place, 100000);
     assert_in_range(moves, 0, 30);
     assert_false(place_counts(&place));
 }
 
+/* All are slept for but here, where a third is not: still the best. */
+static void the_best_of_bad_ones_is_gone_to(void **state)
+{
+    struct place place;
+    start(&place, 0, -1, 7);
+    for (int i = 0; i < 200; i++)
+        place_note(&place, processor != 1 || i % 3 != 0);
+    assert_int_equal(place.state, PLACE_RESTING);
+    assert_int_equal(processor, 1);
+}
+
 static void only_allowed_processors_are_gone_to(void **state)
 {
     struct place place;
     start(&place, 3, 0, 0x28); /* 3 and 5; go() looks */
-    carry_out(&place, 1000);
-    assert_int_equal(moves, 1);
+    carry_out(&place, 300);
+    assert_in_range(moves, 1, 2);
     start(&place, 3, 0, 0); /* it may not even ask */
     carry_out(&place, 1000);
     assert_int_equal(moves, 0);
@@ -138,8 +149,9 @@ static void who_cannot_be_moved_is_not_asked_to_for_ever(void **state)
     start(&place, 0, 1, 3);
     is_stubborn = true;
     carry_out(&place, 2000);
-    assert_int_equal(moves, 1);
-    assert_int_equal(place.state, PLACE_RESTING);
+    assert_in_range(moves, 1, 4);
+    carry_out(&place, 100000);
+    assert_in_range(moves, 1, 12);
 }
 
 /* The calling thread's own functions. */
@@ -164,6 +176,7 @@ int main(void)
         cmocka_unit_test(who_is_moved_again_and_again_goes_back_seldom),
         cmocka_unit_test(where_ends_are_told_may_change),
         cmocka_unit_test(where_all_are_alike_it_is_left_alone),
+        cmocka_unit_test(the_best_of_bad_ones_is_gone_to),
         cmocka_unit_test(only_allowed_processors_are_gone_to),
         cmocka_unit_test(who_cannot_be_moved_is_not_asked_to_for_ever),
         cmocka_unit_test(a_thread_goes_to_a_processor_and_is_as_free_as_before),

@@ -92,6 +92,9 @@ def the_kernel_is_not_made_to_read_the_stick(instance, images, scratch):
             assert results["claim the keyboard"] == -errno.EACCES, results
         kept = inject(instance, "keep", [ioctl(SETCONFIGURATION, word(1)), ioctl(RESET)])
         assert kept == [-errno.EPERM] * 2, kept
+        # Where it waits for transfers is its own choice, for nobody else.
+        places = inject(instance, "keep", [f"sched_setaffinity n:{thread} n:8 h:{'ff' * 8}" for thread in (0, 1)])
+        assert places == [0, -errno.EPERM], places
         assert blocks() == []
         # Its own work goes on.
         sh(instance, f"echo more > {PATH}/more && cat {PATH}/more {PATH}/hello.txt")

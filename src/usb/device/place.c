@@ -5,8 +5,9 @@
 
 /* Ends of transfers. A command has three: who is in the right place sleeps for one of them, or for
  * none where the device is slow to nothing. */
-enum { WINDOW = 48, GOOD_PART = 2, CHECK = 1024, REST_FIRST = 8192, REST_MOST = 1 << 24 };
-enum { BAD_WINDOWS = 3 };
+enum { WINDOW_FIRST = 8, WINDOW = 24, CHECK = 1024, INTERVAL_MOST = 8192 };
+enum { REST_FIRST = 1024, REST_MOST = 1 << 24 };
+enum { GOOD_PART = 500, BAD_WINDOWS = 3 }; /* of a thousand */
 
 static int where_really(void)
 {
@@ -48,12 +49,13 @@ static void learn(struct place *place)
 {
     place->state = PLACE_LEARNING;
     place->tried = 0;
+    place->best_part = UINT32_MAX;
     begin_window(place);
 }
 
 void place_init(struct place *place, const struct place_ops *ops)
 {
-    *place = (struct place){.ops = ops ? ops : &real_ops};
+    *place = (struct place){.ops = ops ? ops : &real_ops, .window = WINDOW_FIRST};
     learn(place);
 }
 
@@ -61,11 +63,6 @@ bool place_counts(const struct place *place)
 {
     return place->state == PLACE_LEARNING ||
            (place->state == PLACE_FOUND && place->ends >= CHECK - WINDOW);
-}
-
-static bool is_good(const struct place *place)
-{
-    return place->sleeps <= WINDOW / GOOD_PART;
 }
 
 static void rest(struct place *place)
@@ -78,11 +75,21 @@ static void rest(struct place *place)
     place->rest = place->rest_ends;
 }
 
-/* To one that was not tried; where there is none, it is not worth it. */
+static void stay(struct place *place)
+{
+    place->state = PLACE_FOUND;
+    place->ends = place->sleeps = place->bad = 0;
+    place->until = place->interval = WINDOW;
+}
+
+/* To one that was not tried. Where there is none, to the best of them, and no more of it for now.
+ */
 static void try_another(struct place *place)
 {
     uint64_t left = place->ops->allowed() & ~place->tried;
     if (left == 0) {
+        if (place->best != place->here)
+            place->ops->go(place->best);
         rest(place);
         return;
     }
@@ -96,19 +103,23 @@ static void try_another(struct place *place)
 static void note_learning(struct place *place, bool slept)
 {
     place->sleeps += slept;
-    if (++place->ends < WINDOW)
+    if (++place->ends < place->window)
         return;
+    unsigned part = place->sleeps * 1000 / place->ends;
     int now = place->ops->where();
+    place->window = WINDOW;
     if (now < 0 || now >= PLACE_PROCESSORS) {
         rest(place);
     } else if (now != place->here) {
         begin_window(place); /* it was moved, or is another thread */
-    } else if (is_good(place)) {
-        place->state = PLACE_FOUND;
-        place->ends = place->sleeps = place->bad = 0;
-        place->until = place->interval = WINDOW;
+    } else if (part <= GOOD_PART) {
+        stay(place);
     } else {
         place->tried |= UINT64_C(1) << now;
+        if (part < place->best_part) {
+            place->best = now;
+            place->best_part = part;
+        }
         try_another(place);
     }
 }
@@ -120,7 +131,7 @@ static void look_after(struct place *place)
         place->interval = WINDOW;
     } else {
         place->ops->go(place->here);
-        place->interval = place->interval < REST_FIRST ? place->interval * 2 : REST_FIRST;
+        place->interval = place->interval < INTERVAL_MOST ? place->interval * 2 : INTERVAL_MOST;
     }
     place->until = place->interval;
 }
@@ -134,7 +145,8 @@ static void note_found(struct place *place, bool slept)
     if (++place->ends < CHECK)
         return;
     bool is_there = place->ops->where() == place->here;
-    place->bad = is_there && !is_good(place) ? place->bad + 1 : 0;
+    bool is_good = place->sleeps <= WINDOW * GOOD_PART / 1000;
+    place->bad = is_there && !is_good ? place->bad + 1 : 0;
     place->ends = place->sleeps = 0;
     if (place->bad >= BAD_WINDOWS)
         learn(place);

@@ -31,8 +31,11 @@ struct place {
     const struct place_ops *ops;
     enum place_state state;
     int here;                 /* LEARNING: where the window began; FOUND: where it is best */
-    uint64_t tried;           /* LEARNING: bit n: processor n was */
     unsigned ends, sleeps;    /* of the window */
+    unsigned window;          /* LEARNING: ends that it has */
+    uint64_t tried;           /* LEARNING: bit n: processor n was */
+    int best;                 /* LEARNING: of these */
+    unsigned best_part;       /* how many of a thousand ends were slept for there */
     unsigned rest, rest_ends; /* RESTING: ends until it learns anew; how many that was last */
     unsigned until, interval; /* FOUND: ends until it is looked whether the thread is there */
     unsigned bad;             /* FOUND: windows in a row */

@@ -43,7 +43,8 @@ static void set_state(struct unit *unit, enum usb_unit_state state, const char *
     bool changed = unit->facts.state != state;
     unit->facts.state = state;
     snprintf(unit->facts.error, sizeof(unit->facts.error), "%s", why);
-    unit->due = state == USB_UNIT_EMPTY ? clock_ticks() + unit->stick->options.look_ms : 0;
+    bool is_looked_at = state == USB_UNIT_EMPTY || state == USB_UNIT_READY;
+    unit->due = is_looked_at ? clock_ticks() + unit->stick->options.look_ms : 0;
     unit->tries = unit->attentions = unit->changes = 0;
     unit->patience_end = 0;
     if (changed)

@@ -161,20 +161,45 @@ void usbfs_wait(struct usbfs *usbfs)
     place_note(&usbfs->place, slept);
 }
 
-void usbfs_collect(struct usbfs *usbfs, int timeout_ms)
+/* One that has ended. False: there is none, and errno says why. */
+static bool reap(struct usbfs *usbfs)
 {
     void *urb = NULL;
-    int r;
+    if (ioctl(usbfs->fd, USBDEVFS_REAPURBNDELAY, &urb) != 0)
+        return false;
+    end_urb(usbfs, urb);
+    return true;
+}
+
+/* Where none has, waits for one. As above. */
+static bool reap_or_wait(struct usbfs *usbfs, int timeout_ms)
+{
+    bool waits = timeout_ms != 0 && !usbfs->gone, found = reap(usbfs);
+    if (found && waits)
+        place_note(&usbfs->place, false);
+    if (found || !waits || errno != EAGAIN)
+        return found;
+    poll(&(struct pollfd){.fd = usbfs->fd, .events = POLLOUT}, 1, timeout_ms);
+    found = reap(usbfs);
+    if (found)
+        place_note(&usbfs->place, true);
+    return found;
+}
+
+void usbfs_collect(struct usbfs *usbfs, int timeout_ms)
+{
     if (usbfs->reaped) {
         end_urb(usbfs, usbfs->reaped);
         usbfs->reaped = NULL;
         return; /* what else there is, the next one finds */
     }
-    if (timeout_ms != 0 && !usbfs->gone)
-        poll(&(struct pollfd){.fd = usbfs->fd, .events = POLLOUT}, 1, timeout_ms);
-    while ((r = ioctl(usbfs->fd, USBDEVFS_REAPURBNDELAY, &urb)) == 0)
-        end_urb(usbfs, urb);
-    if (errno == ENODEV)
+    bool more = reap_or_wait(usbfs, timeout_ms);
+    int why = more ? 0 : errno;
+    while (more && usbfs->flying) {
+        more = reap(usbfs);
+        why = more ? 0 : errno;
+    }
+    if (why == ENODEV)
         lose(usbfs);
     usbfs_expire(usbfs);
 }
