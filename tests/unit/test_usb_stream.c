@@ -299,6 +299,7 @@ static void it_goes_when_what_is_on_its_way_has_come(void **state)
     assert_int_equal(slow->count, 1);
     assert_int_equal(pthread_create(&thread, NULL, destroy, slow->stream), 0);
     usleep(20000); /* else it may have waited for nothing */
+    assert_int_equal(pthread_tryjoin_np(thread, NULL), EBUSY);
     carry_out_all(slow);
     pthread_join(thread, NULL);
     slow->stream = NULL;
