@@ -106,6 +106,7 @@ static void print_times(const struct timing *timing, const char *side, int64_t *
            (double)times[timing->count * 99ULL / 100] / 1e3,
            (double)times[timing->count * 999ULL / 1000] / 1e3,
            (double)timing->size * timing->count / seconds / 1e6, each);
+    fflush(stdout);
 }
 
 struct lane {

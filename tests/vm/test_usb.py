@@ -4,6 +4,7 @@ kernel's for sticks is there."""
 import hashlib
 import os
 import pathlib
+import re
 import subprocess
 
 from harness import main, note, run, test
@@ -76,6 +77,35 @@ def it_is_quick():
     for size, count in 2 * ((4096, 300), (65536, 100), (131072, 50), (1048576, 20)):
         print("#", run(PROBE, node(device("STICK")), "time", str(size), str(count),
                        timeout=120).out.strip(), flush=True)
+
+
+def processors_of(controller):
+    """Those that its interrupts were told on."""
+    lines = pathlib.Path("/proc/interrupts").read_text().splitlines()
+    counts = [line.split()[1:1 + len(lines[0].split())] for line in lines if controller in line]
+    return {number for row in counts for number, count in enumerate(row) if int(count) > 0}
+
+
+@test
+def who_waits_goes_where_the_controllers_interrupts_are():
+    """It begins where it must sleep for every transfer, and may go elsewhere later; the scheduler would leave it."""
+    path = node(device("STICK"))
+    run(PROBE, path, "time", "4096", "10", timeout=60)
+    everywhere, told = os.sched_getaffinity(0), processors_of("xhci")
+    wrong = everywhere - told
+    assert told and wrong, f"{told} of {everywhere}"
+    probe = subprocess.Popen([PROBE, path, "time", "4096", "300", "rounds", "6"], stdout=subprocess.PIPE, text=True,
+                             preexec_fn=lambda: os.sched_setaffinity(0, wrong))
+    waits = []
+    for line in probe.stdout:
+        note(line.strip())
+        found = re.search(r"([\d.]+) waits each", line)
+        waits += [float(found[1])] if found else []
+        if len(waits) == 1:
+            for thread in pathlib.Path(f"/proc/{probe.pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), everywhere)
+    assert probe.wait(timeout=60) == 0
+    assert len(waits) == 6 and min(waits[3:]) * 1.5 < waits[0], waits
 
 
 @test
