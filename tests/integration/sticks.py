@@ -200,7 +200,7 @@ def serve(model, *options, under=()):
 
 # What the filter refuses in everyday work, and what comes of it: glibc makes threads by clone(2) then; libfuse
 # wants to see that the descriptors 0 to 2 are in use, and they are; libusb looks where the devices are, and has one.
-REFUSED = ("clone3(", 'openat(AT_FDCWD, "/dev/null", O_RDWR)', 'openat(AT_FDCWD, "/dev/bus/usb", O_RDONLY',
+REFUSED = ("clone3(", 'openat(AT_FDCWD, "/dev/null", O_RDWR', 'openat(AT_FDCWD, "/dev/bus/usb", O_RDONLY',
            'openat(AT_FDCWD, "/dev", O_RDONLY', 'readlink("/proc/self/fd/4"', 'statfs("/sys"')
 
 
