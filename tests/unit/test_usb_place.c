@@ -81,6 +81,10 @@ static void who_was_moved_goes_back(void **state)
     processor = 0;
     carry_out(&place, 20);
     assert_int_equal(processor, 1);
+    processor = 0;
+    for (int i = 0; i < 100; i++)
+        place_look(&place); /* who does not wait, too */
+    assert_int_equal(processor, 1);
 }
 
 /* It is not fought for. */

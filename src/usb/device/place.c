@@ -136,12 +136,17 @@ static void look_after(struct place *place)
     place->until = place->interval;
 }
 
+void place_look(struct place *place)
+{
+    if (place->state == PLACE_FOUND && --place->until == 0)
+        look_after(place);
+}
+
 /* Now and then: whether it is still right. */
 static void note_found(struct place *place, bool slept)
 {
     place->sleeps += slept && place_counts(place);
-    if (--place->until == 0)
-        look_after(place);
+    place_look(place);
     if (++place->ends < CHECK)
         return;
     bool is_there = place->ops->where() == place->here;

@@ -47,6 +47,9 @@ void place_init(struct place *place, const struct place_ops *ops);
 /* Whether place_note() wants to be told how the next end is waited for. */
 bool place_counts(const struct place *place);
 
+/* This thread takes in ends, however it heard of them. May move it. */
+void place_look(struct place *place);
+
 /* A transfer's end was waited for by this thread; slept: it had not come. May move the thread. */
 void place_note(struct place *place, bool slept);
 

@@ -147,18 +147,12 @@ void usbfs_expire(struct usbfs *usbfs)
 void usbfs_wait(struct usbfs *usbfs)
 {
     void *urb = NULL;
-    int r = -1;
-    bool counts = place_counts(&usbfs->place), slept = false;
-    if (counts) {
-        r = ioctl(usbfs->fd, USBDEVFS_REAPURBNDELAY, &urb);
-        slept = r != 0 && errno == EAGAIN;
-    }
-    if (!counts || slept)
-        r = ioctl(usbfs->fd, USBDEVFS_REAPURB, &urb);
-    if (r != 0)
+    bool is_there =
+        place_counts(&usbfs->place) && ioctl(usbfs->fd, USBDEVFS_REAPURBNDELAY, &urb) == 0;
+    if (!is_there && ioctl(usbfs->fd, USBDEVFS_REAPURB, &urb) != 0)
         return;
     usbfs->reaped = urb;
-    place_note(&usbfs->place, slept);
+    place_note(&usbfs->place, !is_there);
 }
 
 /* One that has ended. False: there is none, and errno says why. */
@@ -194,6 +188,8 @@ void usbfs_collect(struct usbfs *usbfs, int timeout_ms)
         return; /* what else there is, the next one finds */
     }
     bool more = reap_or_wait(usbfs, timeout_ms);
+    if (more && timeout_ms == 0)
+        place_look(&usbfs->place);
     int why = more ? 0 : errno;
     while (more && usbfs->flying) {
         more = reap(usbfs);
