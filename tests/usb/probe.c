@@ -126,9 +126,8 @@ static void *work(void *data)
     int r = 0;
     struct timing timing;
     if (strcmp(command[0], "time") == 0)
-        r = timing_parse(command + 1, &timing)
-                ? timing_run(probe->disk, &timing, &err)
-                : error_set(&err, -EINVAL, "time: what, see --help");
+        r = timing_parse(command + 1, &timing) ? timing_run(probe->disk, &timing, &err)
+                                               : error_set(&err, -EINVAL, "time: what, see --help");
     else if (strcmp(command[0], "first") == 0)
         r = read_first(probe, &err);
     else if (strcmp(command[0], "facts") != 0)

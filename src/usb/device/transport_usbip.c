@@ -18,7 +18,7 @@
 #include <base/alloc.h>
 #include <base/clock.h>
 
-#include "usbip.h"
+#include "usbip_import.h"
 #include "wire.h"
 
 enum {
@@ -469,14 +469,6 @@ static const struct usb_transport_ops usbip_ops = {
     .destroy = destroy,
 };
 
-static enum usb_speed speed_of(uint32_t speed)
-{
-    static const enum usb_speed speeds[] = {
-        [1] = USB_LOW, [2] = USB_FULL, [3] = USB_HIGH, [5] = USB_SUPER, [6] = USB_SUPER_PLUS,
-    };
-    return speed < sizeof(speeds) / sizeof(speeds[0]) ? speeds[speed] : USB_HIGH;
-}
-
 int usb_usbip_open(int fd, const char *bus_id, unsigned timeout_ms,
                    struct usb_transport **ret_transport, struct error *err)
 {
@@ -489,7 +481,7 @@ int usb_usbip_open(int fd, const char *bus_id, unsigned timeout_ms,
     const uint8_t *device = answer + USBIP_OPERATION;
     struct usbip *usbip = xnew(struct usbip);
     usbip->transport.ops = &usbip_ops;
-    usbip->transport.speed = speed_of(get_be32(device + USBIP_DEVICE_SPEED));
+    usbip->transport.speed = usbip_speed(get_be32(device + USBIP_DEVICE_SPEED));
     usbip->transport.max_transfer = BEST_TRANSFER;
     usbip->fd = fd;
     usbip->epoll = -1;

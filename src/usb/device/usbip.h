@@ -2,10 +2,6 @@
 #ifndef USB_USBIP_H
 #define USB_USBIP_H
 
-#include <stdint.h>
-
-#include <base/error.h>
-
 enum {
     USBIP_VERSION = 0x0111,
     USBIP_REQ_DEVLIST = 0x8005,
@@ -26,9 +22,5 @@ enum {
     USBIP_RET_UNLINK = 4,
     USBIP_HEADER = 48, /* bytes of each of these four */
 };
-
-/* answer: USBIP_OPERATION + USBIP_DEVICE bytes. Waits, at most timeout_ms. */
-int usbip_import(int fd, const char *bus_id, unsigned timeout_ms, uint8_t *answer,
-                 struct error *err);
 
 #endif

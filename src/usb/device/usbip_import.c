@@ -1,5 +1,5 @@
 /* The first words on a connection to a USB/IP server: a device is asked for. */
-#include "usbip.h"
+#include "usbip_import.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -52,4 +52,12 @@ int usbip_import(int fd, const char *bus_id, unsigned timeout_ms, uint8_t *answe
                          get_be32(answer + 4));
     r = exchange(fd, POLLIN, answer + USBIP_OPERATION, USBIP_DEVICE, deadline);
     return r == 0 ? 0 : error_errno(err, -r, "import %s from the USB/IP server", bus_id);
+}
+
+enum usb_speed usbip_speed(uint32_t speed)
+{
+    static const enum usb_speed speeds[] = {
+        [1] = USB_LOW, [2] = USB_FULL, [3] = USB_HIGH, [5] = USB_SUPER, [6] = USB_SUPER_PLUS,
+    };
+    return speed < sizeof(speeds) / sizeof(speeds[0]) ? speeds[speed] : USB_HIGH;
 }
