@@ -102,6 +102,7 @@ static const struct {
     CALL(capset),
     CALL(prlimit64),
     CALL(sched_setscheduler),
+    CALL(sched_setaffinity),
     CALL(setpriority),
     CALL(mlockall),
     CALL(mq_open),
