@@ -18,6 +18,8 @@ enum { REQUEST_RESET = 0xFF, REQUEST_MAX_LUN = 0xFE, UNITS_MAX = 16 };
 /* Commands in a row that were lost: then the port is reset, then the device is given up. */
 enum { LOST_RESET_PORT = 3, LOST_GIVE_UP = 9 };
 
+struct transition TRANSITION(bot, enum bot_event);
+
 static enum bot_event configure(struct bot *bot);
 static enum bot_event send_command(struct bot *bot);
 static enum bot_event clear_and_ask_status(struct bot *bot);
@@ -30,7 +32,7 @@ static enum bot_event end_gone(struct bot *bot);
 static enum bot_event end_no_memory(struct bot *bot);
 
 /* Figures 1 and 2. What is not in the table does not happen in that state. */
-static const struct TRANSITION(bot, enum bot_event) transitions[BOT_STATES][BOT_EVENTS] = {
+static const struct transition transitions[BOT_STATES][BOT_EVENTS] = {
     [BOT_ATTACHED] =
         {[BOT_CONFIGURE] = {BOT_CONFIGURED, configure}, [BOT_GONE] = {BOT_UNCONNECTED, NULL}},
     [BOT_CONFIGURED] = {[BOT_START] = {BOT_READY, NULL}, [BOT_GONE] = {BOT_UNCONNECTED, NULL}},

@@ -7,7 +7,8 @@
 #ifndef USB_TRANSITIONS_H
 #define USB_TRANSITIONS_H
 
-/* A place in the table of a `struct MACHINE`, which has a member `state`. */
+/* struct transition TRANSITION(...): a place in the table of a `struct MACHINE`, which has a member
+ * `state`. */
 #define TRANSITION(MACHINE, EVENT)                                                                 \
     {                                                                                              \
         unsigned next;                                                                             \

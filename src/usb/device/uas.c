@@ -13,6 +13,8 @@
 
 #include "transitions.h"
 
+struct transition TRANSITION(task, enum task_event);
+
 static enum task_event send_command(struct task *task);
 static enum task_event give_data(struct task *task);
 static enum task_event call_back(struct task *task);
@@ -28,53 +30,52 @@ static enum task_event end_gone(struct task *task);
 
 /* What is not in the table does not happen, or changes nothing: an answer to a task that has been
  * given up, a second end. */
-static const struct TRANSITION(task, enum task_event)
-    transitions[TASK_STATES][TASK_EVENTS] =
-        {
-            [TASK_FREE] = {[TASK_SUBMIT] = {TASK_SENT, send_command}},
-            [TASK_SENT] =
-                {
-                    [TASK_READY] = {TASK_MOVING, give_data},
-                    [TASK_DATA] = {TASK_MOVING, NULL},
-                    [TASK_ANSWER] = {TASK_ANSWERED, call_back},
-                    [TASK_BROKEN] = {TASK_STRAYED, call_back_broken},
-                    [TASK_LATE] = {TASK_STRAYED, call_back_late},
-                    [TASK_NO_MEMORY] = {TASK_ANSWERED, call_back_unsent},
-                    [TASK_SWEEP] = {TASK_ANSWERED, call_back_swept},
-                    [TASK_GONE] = {TASK_ANSWERED, call_back_gone},
-                },
-            [TASK_MOVING] =
-                {
-                    [TASK_READY] = {TASK_STRAYED, call_back_broken}, /* once is enough */
-                    [TASK_DATA_IN] = {TASK_MOVED, NULL},
-                    [TASK_ANSWER] = {TASK_ANSWERED, call_back},
-                    [TASK_BROKEN] = {TASK_STRAYED, call_back_broken},
-                    [TASK_LATE] = {TASK_STRAYED, call_back_late},
-                    [TASK_NO_MEMORY] = {TASK_STRAYED, call_back_unsent},
-                    [TASK_SWEEP] = {TASK_ANSWERED, call_back_swept},
-                    [TASK_GONE] = {TASK_ANSWERED, call_back_gone},
-                },
-            [TASK_MOVED] =
-                {
-                    [TASK_READY] = {TASK_STRAYED, call_back_broken},
-                    [TASK_ANSWER] = {TASK_ANSWERED, call_back},
-                    [TASK_BROKEN] = {TASK_STRAYED, call_back_broken},
-                    [TASK_LATE] = {TASK_STRAYED, call_back_late},
-                    [TASK_SWEEP] = {TASK_ANSWERED, call_back_swept},
-                    [TASK_GONE] = {TASK_ANSWERED, call_back_gone},
-                },
-            [TASK_ANSWERED] =
-                {
-                    [TASK_BROKEN] = {TASK_ANSWERED, spoil},
-                    [TASK_GONE] = {TASK_ANSWERED, call_back_gone},
-                    [TASK_ENDED] = {TASK_FREE, end_answered},
-                },
-            [TASK_STRAYED] =
-                {
-                    [TASK_GONE] = {TASK_ANSWERED, call_back_gone},
-                    [TASK_ENDED] = {TASK_LOST, lose},
-                },
-            [TASK_LOST] = {[TASK_GONE] = {TASK_FREE, end_gone}},
+static const struct transition transitions[TASK_STATES][TASK_EVENTS] =
+    {
+        [TASK_FREE] = {[TASK_SUBMIT] = {TASK_SENT, send_command}},
+        [TASK_SENT] =
+            {
+                [TASK_READY] = {TASK_MOVING, give_data},
+                [TASK_DATA] = {TASK_MOVING, NULL},
+                [TASK_ANSWER] = {TASK_ANSWERED, call_back},
+                [TASK_BROKEN] = {TASK_STRAYED, call_back_broken},
+                [TASK_LATE] = {TASK_STRAYED, call_back_late},
+                [TASK_NO_MEMORY] = {TASK_ANSWERED, call_back_unsent},
+                [TASK_SWEEP] = {TASK_ANSWERED, call_back_swept},
+                [TASK_GONE] = {TASK_ANSWERED, call_back_gone},
+            },
+        [TASK_MOVING] =
+            {
+                [TASK_READY] = {TASK_STRAYED, call_back_broken}, /* once is enough */
+                [TASK_DATA_IN] = {TASK_MOVED, NULL},
+                [TASK_ANSWER] = {TASK_ANSWERED, call_back},
+                [TASK_BROKEN] = {TASK_STRAYED, call_back_broken},
+                [TASK_LATE] = {TASK_STRAYED, call_back_late},
+                [TASK_NO_MEMORY] = {TASK_STRAYED, call_back_unsent},
+                [TASK_SWEEP] = {TASK_ANSWERED, call_back_swept},
+                [TASK_GONE] = {TASK_ANSWERED, call_back_gone},
+            },
+        [TASK_MOVED] =
+            {
+                [TASK_READY] = {TASK_STRAYED, call_back_broken},
+                [TASK_ANSWER] = {TASK_ANSWERED, call_back},
+                [TASK_BROKEN] = {TASK_STRAYED, call_back_broken},
+                [TASK_LATE] = {TASK_STRAYED, call_back_late},
+                [TASK_SWEEP] = {TASK_ANSWERED, call_back_swept},
+                [TASK_GONE] = {TASK_ANSWERED, call_back_gone},
+            },
+        [TASK_ANSWERED] =
+            {
+                [TASK_BROKEN] = {TASK_ANSWERED, spoil},
+                [TASK_GONE] = {TASK_ANSWERED, call_back_gone},
+                [TASK_ENDED] = {TASK_FREE, end_answered},
+            },
+        [TASK_STRAYED] =
+            {
+                [TASK_GONE] = {TASK_ANSWERED, call_back_gone},
+                [TASK_ENDED] = {TASK_LOST, lose},
+            },
+        [TASK_LOST] = {[TASK_GONE] = {TASK_FREE, end_gone}},
 };
 
 void uas_task_happens(struct task *task, enum task_event event)

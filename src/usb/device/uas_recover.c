@@ -13,6 +13,8 @@
 /* Commands in a row that were lost: then the port is reset, then there is another way, or none. */
 enum { LOST_RESET_PORT = 3, LOST_FAIL = 6, LOST_GIVE_UP = 9 };
 
+struct transition TRANSITION(uas, enum uas_event);
+
 static enum uas_event abort_task(struct uas *uas);
 static enum uas_event end_victim(struct uas *uas);
 static enum uas_event reset_unit(struct uas *uas);
@@ -21,31 +23,29 @@ static enum uas_event drain(struct uas *uas);
 static enum uas_event reset_port(struct uas *uas);
 static enum uas_event fail(struct uas *uas);
 
-static const struct TRANSITION(uas, enum uas_event)
-    transitions[UAS_STATES][UAS_EVENTS] =
+static const struct transition transitions[UAS_STATES][UAS_EVENTS] = {
+    [UAS_WORKING] =
+        {[UAS_STRAYED] = {UAS_ABORTING, abort_task}, [UAS_GONE] = {UAS_UNCONNECTED, NULL}},
+    [UAS_ABORTING] =
         {
-            [UAS_WORKING] =
-                {[UAS_STRAYED] = {UAS_ABORTING, abort_task}, [UAS_GONE] = {UAS_UNCONNECTED, NULL}},
-            [UAS_ABORTING] =
-                {
-                    [UAS_DONE] = {UAS_WORKING, end_victim},
-                    [UAS_REFUSED] = {UAS_RESETTING_UNIT, reset_unit},
-                    [UAS_TOO_MUCH] = {UAS_DRAINING, drain},
-                    [UAS_GONE] = {UAS_UNCONNECTED, NULL},
-                },
-            [UAS_RESETTING_UNIT] =
-                {
-                    [UAS_DONE] = {UAS_WORKING, sweep_unit},
-                    [UAS_REFUSED] = {UAS_DRAINING, drain},
-                    [UAS_GONE] = {UAS_UNCONNECTED, NULL},
-                },
-            [UAS_DRAINING] =
-                {
-                    [UAS_DRAINED] = {UAS_WORKING, reset_port},
-                    [UAS_GONE] = {UAS_UNCONNECTED, NULL},
-                },
-            /* The action of DRAINED went wrong. */
-            [UAS_FAILED] = {[UAS_GONE] = {UAS_UNCONNECTED, NULL}},
+            [UAS_DONE] = {UAS_WORKING, end_victim},
+            [UAS_REFUSED] = {UAS_RESETTING_UNIT, reset_unit},
+            [UAS_TOO_MUCH] = {UAS_DRAINING, drain},
+            [UAS_GONE] = {UAS_UNCONNECTED, NULL},
+        },
+    [UAS_RESETTING_UNIT] =
+        {
+            [UAS_DONE] = {UAS_WORKING, sweep_unit},
+            [UAS_REFUSED] = {UAS_DRAINING, drain},
+            [UAS_GONE] = {UAS_UNCONNECTED, NULL},
+        },
+    [UAS_DRAINING] =
+        {
+            [UAS_DRAINED] = {UAS_WORKING, reset_port},
+            [UAS_GONE] = {UAS_UNCONNECTED, NULL},
+        },
+    /* The action of DRAINED went wrong. */
+    [UAS_FAILED] = {[UAS_GONE] = {UAS_UNCONNECTED, NULL}},
 };
 
 void uas_happens(struct uas *uas, enum uas_event event)
