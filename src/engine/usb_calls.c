@@ -94,6 +94,50 @@ static void describe_identity(const struct usb_identity *identity, struct api_us
     into->classes_count = identity->classes_count;
 }
 
+static char *said(const char *text)
+{
+    return text ? text_make_harmless(xstrdup(text), "") : NULL;
+}
+
+static struct api_usb_unit *describe_unit(const struct usb_stick_unit *from)
+{
+    struct api_usb_unit *unit = xnew(struct api_usb_unit);
+
+    *unit = (struct api_usb_unit){
+        .number = from->number,
+        .interface = from->interface,
+        .has_interface = from->has_interface,
+        .protocol = said(from->protocol),
+        .state = said(from->state),
+        .error = said(from->error),
+        .vendor = said(from->vendor),
+        .product = said(from->product),
+        .revision = said(from->revision),
+        .serial = said(from->serial),
+        .name = said(from->name),
+        .sector_size = from->sector_size,
+        .has_sector_size = true,
+        .sectors = from->sectors,
+        .has_sectors = true,
+        .removable = from->removable,
+        .has_removable = true,
+        .write_protected = from->write_protected,
+        .has_write_protected = true,
+        .caching = from->caching,
+        .has_caching = true,
+        .discards = from->discards,
+        .has_discards = true,
+    };
+    return unit;
+}
+
+static void describe_units(const struct usb_stick_status *status, struct api_usb_stick *into)
+{
+    into->units = xnew_array(struct api_usb_unit *, status->units_count + 1);
+    for (size_t i = 0; i < status->units_count; i++)
+        into->units[into->units_count++] = describe_unit(status->units[i]);
+}
+
 static void describe_volumes(const struct usb_stick_status *status, struct api_usb_stick *into)
 {
     into->volumes = xnew_array(struct api_usb_volume *, status->volumes_count + 1);
@@ -166,8 +210,10 @@ static struct api_usb_stick *describe(const struct stick *stick)
     if (stick->identified)
         describe_identity(&stick->identity, made);
     made->has_storage_only &= !stick->url; /* the other interfaces of a remote one are not seen */
-    if (stick->status)
+    if (stick->status) {
+        describe_units(stick->status, made);
         describe_volumes(stick->status, made);
+    }
     describe_mounts(stick, made);
     describe_blocks(stick, made);
     describe_passes(stick, made);

@@ -173,7 +173,7 @@ static bool is_wanted(const struct container *container, const struct stick *sti
 {
     const struct api_container_spec *spec = container->effective;
 
-    if (stick->url || !stick->identified || !stick->identity.configured ||
+    if (stick->url || !stick->identified || !stick->identity.configuration ||
         !stick->identity.major_number)
         return false;
     for (size_t i = 0; i < spec->usb_devices_count; i++) {

@@ -13,6 +13,7 @@ enum {
     DESCRIPTOR_CONFIGURATION = 2,
     DESCRIPTOR_INTERFACE = 4,
     DEVICE_BYTES = 18,
+    CONFIGURATION_BYTES = 9,
     INTERFACE_BYTES = 9,
 };
 
@@ -40,9 +41,40 @@ static int add_class(struct usb_identity *identity, const uint8_t *bytes, struct
     return 0;
 }
 
+static void note_storage(struct usb_identity *identity, uint8_t configuration)
+{
+    size_t count = identity->storage_configurations_count;
+
+    if (configuration == 0 || count == USB_CONFIGURATIONS_SEEN_MAX ||
+        (count > 0 && identity->storage_configurations[count - 1] == configuration))
+        return;
+    identity->storage_configurations[identity->storage_configurations_count++] = configuration;
+}
+
+uint8_t usb_identity_wants(const struct usb_identity *identity)
+{
+    for (size_t i = 0; i < identity->storage_configurations_count; i++) {
+        if (identity->storage_configurations[i] == identity->configuration)
+            return 0;
+    }
+    return identity->storage_configurations_count ? identity->storage_configurations[0] : 0;
+}
+
+/* An interface, within a configuration of this value. */
+static int add_interface(struct usb_identity *identity, const uint8_t *at, uint8_t configuration,
+                         struct error *err)
+{
+    int r = add_class(identity, at + 5, err);
+
+    if (r == 0 && is_storage((uint32_t)at[5] << 16 | (uint32_t)at[6] << 8 | at[7]))
+        note_storage(identity, configuration);
+    return r;
+}
+
 static int parse_configurations(const uint8_t *at, size_t size, struct usb_identity *identity,
                                 struct error *err)
 {
+    uint8_t configuration = 0;
     int r = 0;
 
     while (r == 0 && size > 0) {
@@ -50,8 +82,10 @@ static int parse_configurations(const uint8_t *at, size_t size, struct usb_ident
             return error_set(err, -EBADMSG, "a descriptor is longer than what is there");
         if (at[1] == DESCRIPTOR_INTERFACE && at[0] < INTERFACE_BYTES)
             return error_set(err, -EBADMSG, "an interface descriptor is too short");
+        if (at[1] == DESCRIPTOR_CONFIGURATION)
+            configuration = at[0] < CONFIGURATION_BYTES ? 0 : at[5];
         if (at[1] == DESCRIPTOR_INTERFACE)
-            r = add_class(identity, at + 5, err);
+            r = add_interface(identity, at, configuration, err);
         size -= at[0];
         at += at[0];
     }

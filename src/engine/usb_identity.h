@@ -18,6 +18,7 @@ enum {
     USB_CLASSES_MAX = 32,  /* different ones of a device: more make it none of ours */
     USB_UEVENT_MAX = 8192, /* bytes of a message */
     USB_DESCRIPTORS_MAX = 64 * 1024,
+    USB_CONFIGURATIONS_SEEN_MAX = 8,
     USB_CLASS_STORAGE = 0x08,
     USB_CLASS_HUB = 0x09,
 };
@@ -37,13 +38,21 @@ struct usb_identity {
     unsigned bus, device; /* numbers in /dev/bus/usb; 0: not known */
     /* Of its node; 0: not known. */
     unsigned major_number, minor_number;
-    bool configured; /* its interfaces are there */
+    uint8_t configuration; /* that the kernel has set; 0: none, its interfaces are not there */
+    /* Those with mass storage that cloche-usb can use, in their order; others are not seen. */
+    uint8_t storage_configurations[USB_CONFIGURATIONS_SEEN_MAX];
+    size_t storage_configurations_count;
 };
 
 /* The part of it that descriptors say: a device descriptor and then its configurations, as the
  * file `descriptors` has them. -EBADMSG: they make no sense. */
 int usb_identity_parse(const uint8_t *descriptors, size_t size, struct usb_identity *ret,
                        struct error *err);
+
+/* The configuration that is to be set for cloche-usb; 0: the one that is set will do, or none
+ * would.
+ */
+uint8_t usb_identity_wants(const struct usb_identity *identity);
 
 /* classes, as a device that is reached from elsewhere has them. */
 void usb_identity_set_classes(struct usb_identity *identity, const uint32_t *classes, size_t count);

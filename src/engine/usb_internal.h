@@ -108,6 +108,7 @@ struct stick {
     bool wanted;     /* by usb.attach */
     bool gone;       /* from the table; the rest is of callbacks */
     bool authorized; /* its interfaces were authorised for cloche-usb */
+    uint8_t chosen;  /* by the kernel: the configuration before ours; 0: ours is not another */
 
     struct usb_link *link;
     pid_t pid; /* 0: there is no process */

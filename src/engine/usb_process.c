@@ -53,6 +53,8 @@ struct starting {
     char *cgroup; /* its name; owned */
     uint64_t memory;
     bool check_unused;
+    uint8_t configuration; /* to be set before; 0: none */
+    char *record;          /* of usb_sysfs_configure(); owned */
     int device_fd;
     bool authorized;
     struct error err;
@@ -124,6 +126,9 @@ static int open_local(struct starting *starting, int devices_fd, struct error *e
 
     if (starting->check_unused)
         r = usb_sysfs_check_unused(devices_fd, starting->port, err);
+    if (r >= 0 && starting->configuration)
+        r = usb_sysfs_configure(devices_fd, starting->port, starting->configuration,
+                                starting->record, err);
     if (r >= 0)
         r = usb_sysfs_authorize_storage(devices_fd, starting->port, &starting->authorized, err);
     if (r >= 0)
@@ -248,6 +253,7 @@ static void starting_free(struct starting *starting)
     error_finish(&starting->err);
     usb_url_free(starting->url);
     free(starting->cgroup);
+    free(starting->record);
     stick_unref(starting->stick);
     free(starting);
 }
@@ -282,6 +288,11 @@ void stick_process_start(struct stick *stick)
     starting->bus = stick->identity.bus;
     starting->device = stick->identity.device;
     snprintf(starting->port, sizeof(starting->port), "%s", stick->identity.port);
+    starting->configuration = usb_identity_wants(&stick->identity);
+    if (starting->configuration && !stick->chosen)
+        stick->chosen = stick->identity.configuration;
+    if (!stick->usb->exclusive)
+        starting->record = usb_run_path(stick->usb, "exclusive", ".json");
     if (stick->url && usb_url_parse(stick->url, &starting->url, &err) < 0) {
         starting_free(starting);
         stick_start_failed(stick, &err);

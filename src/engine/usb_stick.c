@@ -130,16 +130,26 @@ struct handing {
     struct usb *usb;
     char port[USB_PORT_MAX];
     bool withdraw;
+    uint8_t configuration; /* that the kernel had chosen; 0: that is set */
 };
 
 static void hand_work(uv_work_t *work)
 {
     const struct handing *handing = work->data;
+    _cleanup_free_ char *record =
+        handing->usb->exclusive ? NULL : usb_run_path(handing->usb, "exclusive", ".json");
     _cleanup_error_ struct error err = ERROR_INIT;
+    int fd = handing->usb->devices_fd, r = 0;
 
-    if (handing->withdraw)
-        usb_sysfs_withdraw(handing->usb->devices_fd, handing->port);
-    else if (usb_sysfs_give_to_kernel(handing->usb->devices_fd, handing->port, &err) < 0)
+    if (handing->withdraw) {
+        usb_sysfs_withdraw(fd, handing->port);
+        return;
+    }
+    if (handing->configuration)
+        r = usb_sysfs_configure(fd, handing->port, handing->configuration, record, &err);
+    if (r >= 0)
+        r = usb_sysfs_give_to_kernel(fd, handing->port, &err);
+    if (r < 0)
         log_failure(LOG_WARNING, &err, "USB %s is not given to the kernel", handing->port);
 }
 
@@ -160,6 +170,10 @@ static void hand_over(struct stick *stick, bool withdraw)
     handing->usb = usb;
     handing->work.data = handing;
     handing->withdraw = withdraw;
+    if (!withdraw) {
+        handing->configuration = stick->chosen;
+        stick->chosen = 0;
+    }
     snprintf(handing->port, sizeof(handing->port), "%s", stick->identity.port);
     usb_turn_run(usb, handing->port, &handing->work, hand_work, hand_done);
 }
@@ -198,7 +212,7 @@ static void settle_allowed(struct stick *stick)
     if (stick->pid || stick->starting || stick->timer || stick->state == STICK_EJECTED ||
         stick->state == STICK_FAILED)
         return;
-    if (!stick->identity.configured && !stick->url)
+    if (!stick->identity.configuration && !stick->url)
         return;
     if (!stick->usb->exclusive && !stick->wanted && !stick_is_wanted(stick)) {
         stick_set_state(stick, STICK_IDLE, NULL);
@@ -237,7 +251,7 @@ void stick_settle(struct stick *stick)
     } else {
         bool had = stick->state == STICK_KERNEL;
         refuse(stick, STICK_KERNEL, "the policy leaves it to the kernel's drivers");
-        if (!had && stick->usb->exclusive && !stick->pid &&
+        if (!had && (stick->usb->exclusive || stick->chosen) && !stick->pid &&
             !stick->starting) /* else when it ended */
             hand_over(stick, false);
     }
@@ -493,7 +507,7 @@ static void put_down(struct stick *stick)
     }
     if (stick->state != STICK_DENIED && stick->state != STICK_KERNEL)
         stick_set_state(stick, STICK_EJECTED, NULL); /* until it is plugged in again, or attached */
-    if (stick->state == STICK_KERNEL && stick->usb->exclusive)
+    if (stick->state == STICK_KERNEL && (stick->usb->exclusive || stick->chosen))
         hand_over(stick, false);
 }
 

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,7 +87,7 @@ int usb_identity_read(int devices_fd, const char *port, struct usb_identity *ret
     identity.bus = read_number(folder, "busnum");
     identity.device = read_number(folder, "devnum");
     read_node(folder, &identity);
-    identity.configured = read_number(folder, "bConfigurationValue") > 0;
+    identity.configuration = (uint8_t)read_number(folder, "bConfigurationValue");
     *ret = identity;
     return 0;
 }
@@ -272,6 +273,88 @@ void usb_sysfs_withdraw(int devices_fd, const char *port)
         if (is_interface_of(entry->d_name, port))
             (void)write_word(devices_fd, path, "0", NULL);
     }
+}
+
+static bool is_unauthorized(int devices_fd, const char *name)
+{
+    _cleanup_free_ char *path = xasprintf("%s/authorized", name);
+    char now[8];
+
+    return read_line(devices_fd, path, now, sizeof(now)) && text_equal(now, "0");
+}
+
+/* Of the bus but for this device; owned. */
+static char **unauthorized_beside(int devices_fd, const char *port)
+{
+    _cleanup_closedir_ DIR *dir = list(devices_fd, ".");
+    size_t bus = strcspn(port, "-") + 1;
+    char **names = NULL;
+
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        if (strncmp(entry->d_name, port, bus) == 0 && strchr(entry->d_name, ':') &&
+            !is_interface_of(entry->d_name, port) && is_unauthorized(devices_fd, entry->d_name))
+            strv_append(&names, entry->d_name);
+    }
+    return names;
+}
+
+/* What was plugged in meanwhile is the kernel's, as always. */
+static void give_new(int devices_fd, const char *port, char *const *before)
+{
+    _cleanup_strv_ char **now = unauthorized_beside(devices_fd, port);
+
+    for (size_t i = 0; now && now[i]; i++) {
+        bool changed;
+        if (!strv_contains(before, now[i]) && authorize(devices_fd, now[i], &changed, NULL) == 0)
+            (void)write_word(AT_FDCWD, USB_PROBE, now[i], NULL);
+    }
+}
+
+static int set_configuration(int devices_fd, const char *port, uint8_t value, struct error *err)
+{
+    _cleanup_free_ char *path = xasprintf("%s/bConfigurationValue", port);
+    _cleanup_free_ char *word = xasprintf("%u", value);
+
+    return write_word(devices_fd, path, word, err);
+}
+
+/* The bus is closed for as long as it takes. */
+static int configure_apart(int devices_fd, const char *port, uint8_t value, const char *record_path,
+                           struct error *err)
+{
+    _cleanup_usb_settings_exclusive_ struct usb_settings_exclusive *record =
+        read_record(record_path);
+    _cleanup_strv_ char **before = unauthorized_beside(devices_fd, port);
+    _cleanup_free_ char *bus = xasprintf("usb%.*s", (int)strcspn(port, "-"), port);
+    _cleanup_free_ char *path = xasprintf("%s/interface_authorized_default", bus);
+    char was[8];
+
+    if (!read_line(devices_fd, path, was, sizeof(was)))
+        return error_set(err, -ENOTSUP, "this kernel cannot keep its drivers off interfaces");
+    if (text_equal(was, "0"))
+        return set_configuration(devices_fd, port, value, err);
+    json_string_map_set(&record->buses, bus, was);
+    int r = write_record(record, record_path, err);
+    if (r >= 0)
+        r = write_word(devices_fd, path, "0", err);
+    if (r >= 0)
+        r = set_configuration(devices_fd, port, value, err);
+    usb_sysfs_restore(devices_fd, record_path);
+    give_new(devices_fd, port, before);
+    return r;
+}
+
+int usb_sysfs_configure(int devices_fd, const char *port, uint8_t value, const char *record_path,
+                        struct error *err)
+{
+    static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+
+    pthread_mutex_lock(&one_at_a_time);
+    int r = record_path ? configure_apart(devices_fd, port, value, record_path, err)
+                        : set_configuration(devices_fd, port, value, err);
+    pthread_mutex_unlock(&one_at_a_time);
+    return r < 0 ? error_context(err, "set configuration %u of the USB device at %s", value, port)
+                 : r;
 }
 
 /* --- nodes ------------------------------------------------------------------------------------ */

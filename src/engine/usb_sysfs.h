@@ -25,6 +25,13 @@ void usb_sysfs_scan(int devices_fd, struct usb_identity **ret, size_t *ret_count
 int usb_sysfs_exclude(int devices_fd, const char *record_path, struct error *err);
 void usb_sysfs_restore(int devices_fd, const char *record_path);
 
+/* Sets another configuration, without that a driver of the kernel's is looked for for its
+ * interfaces: none of them is authorised afterwards. record_path: NULL where the bus is closed by
+ * usb_sysfs_exclude(); else what the bus was is kept in this file meanwhile. Waits for the device.
+ */
+int usb_sysfs_configure(int devices_fd, const char *port, uint8_t value, const char *record_path,
+                        struct error *err);
+
 /* The device's interfaces may be used: those of mass storage only, without that a driver is looked
  * for (a driver is not looked for by authorising, which this relies on); or all, with the kernel's
  * drivers. ret_changed: some were not before. */

@@ -68,13 +68,13 @@ static void drop_gone(struct usb *usb, const struct looking *looking)
 static void take(struct usb *usb, const struct usb_identity *identity)
 {
     struct stick *stick = usb_stick_by_id(usb, identity->port);
-    bool configured = identity->configured;
+    bool configured = identity->configuration != 0;
 
     if (!stick)
         stick = usb_stick_add(usb, identity->port, NULL);
     if (!stick)
         return;
-    bool changed = !stick->identified || stick->identity.configured != configured;
+    bool changed = !stick->identified || (stick->identity.configuration != 0) != configured;
     stick->identity = *identity;
     stick->identified = true;
     if (changed)
@@ -183,6 +183,10 @@ void usb_watch_open(struct usb *usb)
     if (usb->devices_fd < 0 || usb->uevents_fd < 0) {
         log_failure(LOG_WARNING, &err, "USB devices are not seen");
         return;
+    }
+    if (!usb->exclusive) {
+        _cleanup_free_ char *record = usb_run_path(usb, "exclusive", ".json");
+        usb_sysfs_restore(usb->devices_fd, record); /* as a daemon that was killed has left it */
     }
     usb->uevents = xnew(uv_poll_t);
     usb->uevents->data = usb;

@@ -22,7 +22,7 @@ static void both_settings_are_read_and_uas_is_chosen(void **state)
         struct rig *rig = rig_start_ready(kinds[i], "");
         struct block_device *disk = rig_disk(rig, 0);
         uint8_t *data = xmalloc(BIG);
-        assert_int_equal(rig->facts.protocol, USB_PROTOCOL_UAS);
+        assert_int_equal(rig->facts.interfaces[0].protocol, USB_PROTOCOL_UAS);
         assert_int_equal(rig->facts.units, 1);
         assert_string_equal(rig_unit(rig, 0).serial, "UNIT-0001");
         assert_int_equal(block_read(disk, 0, BIG / 512, data, NULL), 0);
@@ -47,7 +47,7 @@ static void what_lies_about_its_pipes_is_not_spoken_to_by_uas(void **state)
     for (int i = 0; i < 2; i++) {
         struct rig *rig = rig_start_ready(&both, lies[i]);
         rig_disk(rig, 0);
-        assert_int_equal(rig->facts.protocol, USB_PROTOCOL_BULK_ONLY);
+        assert_int_equal(rig->facts.interfaces[0].protocol, USB_PROTOCOL_BULK_ONLY);
         rig_finish(rig);
         rig = rig_start(&only, lies[i]);
         wait_for(rig, rig->opened != 1);
@@ -242,7 +242,7 @@ static void others_are_done_though_one_is_lost(void **state)
         if (end_batch(submit_batch(disk, BLOCK_READ, data, 32), 0) != PIECES)
             fail_msg("%s: some failed", faults[i]);
         assert_memory_equal(data, stick_disk(rig->model), BIG);
-        assert_int_equal(rig->facts.protocol, USB_PROTOCOL_UAS);
+        assert_int_equal(rig->facts.interfaces[0].protocol, USB_PROTOCOL_UAS);
         free(data);
         rig_finish(rig);
     }
@@ -257,7 +257,7 @@ static void one_that_keeps_failing_is_spoken_to_by_bulk_only_transport(void **st
     for (unsigned i = 0; i < 6 && r != 0; i++)
         r = block_read(disk, i, 1, data, NULL);
     assert_int_equal(r, 0);
-    wait_for(rig, usb_stick_facts(rig->stick)->protocol == USB_PROTOCOL_BULK_ONLY);
+    wait_for(rig, usb_stick_facts(rig->stick)->interfaces[0].protocol == USB_PROTOCOL_BULK_ONLY);
     memset(data, 0x77, sizeof(data));
     assert_int_equal(block_write(disk, 9, 1, data, NULL), 0);
     assert_memory_equal(stick_disk(rig->model) + 9 * 512, data, 512);
@@ -268,7 +268,7 @@ static void one_that_says_nothing_by_uas_is_not_spoken_to_by_it(void **state)
 {
     struct rig *rig = rig_start_ready(&both, "uas-mute");
     uint8_t data[512];
-    assert_int_equal(rig->facts.protocol, USB_PROTOCOL_BULK_ONLY);
+    assert_int_equal(rig->facts.interfaces[0].protocol, USB_PROTOCOL_BULK_ONLY);
     assert_int_equal(block_read(rig_disk(rig, 0), 0, 1, data, NULL), 0);
     rig_finish(rig);
     rig = rig_start(&only, "uas-mute");

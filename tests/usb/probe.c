@@ -67,7 +67,8 @@ static int open_device(const char *text, struct usb_transport **transport, struc
         return connect_to(text, transport, err);
 #ifdef HAVE_LIBUSB
     int fd = open(text, O_RDWR | O_CLOEXEC);
-    return fd < 0 ? error_errno(err, errno, "open %s", text) : usb_libusb_open(fd, transport, err);
+    return fd < 0 ? error_errno(err, errno, "open %s", text)
+                  : usb_libusb_open(fd, 0, transport, err);
 #else
     return error_set(err, -ENOTSUP, "built without libusb");
 #endif
@@ -229,7 +230,8 @@ int main(int argc, char **argv)
     if (talks)
         printf("%04x:%04x \"%s\" \"%s\" \"%s\", %u units, by %s, %s\n", facts->vendor,
                facts->product, facts->manufacturer, facts->model, facts->serial, facts->units,
-               transport->ops->name, facts->protocol == USB_PROTOCOL_UAS ? "UAS" : "bulk-only");
+               transport->ops->name,
+               facts->interfaces[0].protocol == USB_PROTOCOL_UAS ? "UAS" : "bulk-only");
     r = run(&probe, strcmp(argv[at], "idle") == 0 && argc > at + 1 ? atoi(argv[at + 1]) : 0);
     struct usb_stick_counts counts;
     usb_stick_counts(probe.stick, &counts);

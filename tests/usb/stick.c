@@ -57,8 +57,27 @@ unsigned stick_fired(const struct stick *stick, const char *text)
     return 0;
 }
 
+struct stick *stick_interface(struct stick *stick, unsigned number)
+{
+    return number == 0                          ? stick
+           : number < stick->options.interfaces ? stick->interfaces[number]
+                                                : NULL;
+}
+
+struct stick *stick_of_endpoint(struct stick *stick, uint8_t endpoint)
+{
+    unsigned number = endpoint & 0x0F;
+    unsigned later = number < LATER_ENDPOINTS ? 0 : 1 + (number - LATER_ENDPOINTS) / 2;
+    struct stick *found = stick_interface(stick, later);
+    return found ? found : stick;
+}
+
 bool stick_add_fault(struct stick *stick, const char *text)
 {
+    if (text[0] >= '0' && text[0] <= '9' && text[1] == ':') {
+        struct stick *one = stick_interface(stick, (unsigned)(text[0] - '0'));
+        return one && stick_add_fault(one, text + 2);
+    }
     size_t length = strcspn(text, "@");
     struct fault fault = {.active = true, .first = 1, .last = 1};
     if (text[length]) {
@@ -130,8 +149,15 @@ struct stick *stick_create(const struct stick_options *options, const char **ret
     stick->options.sector_size = options->sector_size ? options->sector_size : 512;
     stick->options.sectors = options->sectors ? options->sectors : 2048;
     stick->options.version = options->version ? options->version : 6;
+    stick->options.interfaces = options->interfaces ? options->interfaces : 1;
+    stick->options.configurations = options->configurations ? options->configurations : 1;
     stick_uas_reset(stick, stick->options.uas_only);
-    *ret_error = map(stick);
+    *ret_error = stick->options.interfaces > INTERFACES_MAX ? "too many interfaces" : map(stick);
+    struct stick_options others = stick->options;
+    others.interfaces = 1;
+    others.image = NULL;
+    for (unsigned i = 1; !*ret_error && i < stick->options.interfaces; i++)
+        stick->interfaces[i] = stick_create(&others, ret_error);
     if (!*ret_error)
         return stick;
     free(stick);
@@ -140,6 +166,8 @@ struct stick *stick_create(const struct stick_options *options, const char **ret
 
 void stick_destroy(struct stick *stick)
 {
+    for (unsigned i = 1; i < stick->options.interfaces; i++)
+        stick_destroy(stick->interfaces[i]);
     munmap(stick->disk, stick->disk_size + SPARE);
     free(stick);
 }
@@ -256,6 +284,9 @@ static bool give(struct server *server, const void *data, size_t size)
 static void reply(struct server *server, uint32_t number, bool in, const struct result *result)
 {
     struct stick *stick = server->stick;
+    bool is_answer = result->data == stick->answer;
+    for (unsigned i = 1; i < stick->options.interfaces; i++)
+        is_answer |= result->data == stick->interfaces[i]->answer;
     if (server->replies == REPLIES)
         send_all(server);
     uint8_t *header = server->headers[server->replies];
@@ -276,7 +307,7 @@ static void reply(struct server *server, uint32_t number, bool in, const struct 
         give(server, data, stick->ended ? result->actual / 2 : result->actual);
     }
     server->replies++;
-    if (in && result->actual > sizeof(server->small[0]) && result->data == stick->answer)
+    if (in && result->actual > sizeof(server->small[0]) && is_answer)
         send_all(server);
 }
 
@@ -301,9 +332,11 @@ static void serve_waiting(struct server *server)
     struct result result;
     for (unsigned i = 0; i < stick->urb_count && !stick->ended;) {
         struct urb urb = stick->urbs[i];
-        bool done = is_next(stick, i) &&
-                    (stick->uas.on ? stick_uas_in(stick, urb.endpoint, urb.length, &result)
-                                   : stick_in(stick, urb.length, &result));
+        bool is_key = urb.endpoint == EP_STATUS && !stick->uas.on; /* nobody presses one */
+        bool done =
+            is_next(stick, i) && !is_key &&
+            (stick->uas.on ? stick_uas_in(stick, urb.endpoint, urb.length, &result)
+                           : stick_in(stick_of_endpoint(stick, urb.endpoint), urb.length, &result));
         if (done) {
             take_urb(stick, i);
             reply(server, urb.number, true, &result);
@@ -331,8 +364,11 @@ static bool submitted(struct server *server, const uint8_t *header)
     } else if (in) {
         stick->urbs[stick->urb_count++] = (struct urb){number, length, (uint8_t)(0x80 | endpoint)};
     } else {
+        struct stick *one = stick_of_endpoint(stick, (uint8_t)endpoint);
+        if (one->dead)
+            return true;
         struct result result = stick->uas.on ? stick_uas_out(stick, (uint8_t)endpoint, data, length)
-                                             : stick_out(stick, data, length);
+                                             : stick_out(one, data, length);
         if (result.status != -EINPROGRESS)
             reply(server, number, false, &result);
     }
@@ -429,7 +465,8 @@ void stick_serve(struct stick *stick, int fd)
     send_all(server);
     stick->urb_count = 0;
     stick->ended = false;
-    stick_bulk_reset(stick);
+    for (unsigned i = 0; i < stick->options.interfaces; i++)
+        stick_bulk_reset(stick_interface(stick, i));
     stick_uas_reset(stick, stick->options.uas_only);
     free(server->input);
     free(server);

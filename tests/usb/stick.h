@@ -84,6 +84,7 @@
     X(CAPACITY_SHORT, "capacity-short") /* 5 bytes of answer */                                    \
     X(NO_MODES, "no-modes")             /* MODE SENSE is refused */                                \
     X(NO_SYNC, "no-sync")               /* SYNCHRONIZE CACHE is refused */                         \
+    X(NO_PREVENT, "no-prevent")         /* PREVENT ALLOW MEDIUM REMOVAL is refused */              \
     X(SYNC_LOST, "sync-lost")           /* the first SYNCHRONIZE CACHE is aborted */               \
     X(CHANGE_EARLY, "change-early")     /* 6/28/00 to MODE SENSE once: half as large from then */  \
     X(INQUIRY_PADDED, "inquiry-padded") /* INQUIRY's residue is 5, though all came */              \
@@ -101,8 +102,9 @@
     X(NESTED, "nested")             /* a configuration in a configuration */                       \
     X(LENGTH_ZERO, "length-zero")   /* a descriptor of 0 bytes */                                  \
     X(NO_ENDPOINTS, "no-endpoints")                                                                \
-    X(KEYBOARD, "keyboard")           /* no mass storage at all */                                 \
-    X(ALSO_KEYBOARD, "also-keyboard") /* as a second interface */                                  \
+    X(SWAPPED, "configurations-swapped") /* once one is set it says that the other is; of two */   \
+    X(KEYBOARD, "keyboard")              /* no mass storage at all */                              \
+    X(ALSO_KEYBOARD, "also-keyboard")    /* as a second interface */                               \
     X(STRING_JUNK, "string-junk")                                                                  \
     X(RANDOM, "random") /* descriptors of chance */
 
@@ -114,11 +116,13 @@ enum stick_fault {
 };
 
 struct stick_options {
-    const char *image;    /* NULL: memory */
-    uint32_t sector_size; /* 0: 512 */
-    uint64_t sectors;     /* of memory; 0: 2048 */
-    uint64_t pretended;   /* sectors it says it has; what is behind the others reads as zeros */
-    unsigned units;       /* 0: 1 */
+    const char *image;       /* NULL: memory */
+    uint32_t sector_size;    /* 0: 512 */
+    uint64_t sectors;        /* of memory; 0: 2048 */
+    uint64_t pretended;      /* sectors it says it has; what is behind the others reads as zeros */
+    unsigned units;          /* of each interface; 0: 1 */
+    unsigned interfaces;     /* of mass storage, each with disks of its own; 0: 1 */
+    unsigned configurations; /* 0: 1; 2: storage is in the second, the first is a keyboard */
     bool read_only, fixed, uncached;
     unsigned version; /* of INQUIRY; 0: 6 (SPC-4) */
     bool uas;         /* knows it as setting 1, beside bulk-only transport */
@@ -134,8 +138,8 @@ struct stick;
 struct stick *stick_create(const struct stick_options *options, const char **ret_error);
 void stick_destroy(struct stick *stick);
 
-/* "NAME", "NAME@N": with the N-th data command, "NAME@N+": with that and all that follow.
- * False: there is none of that name. */
+/* "NAME", "NAME@N": with the N-th data command, "NAME@N+": with that and all that follow. "I:" in
+ * front of it: of interface I, from 0. False: there is none of that name. */
 bool stick_add_fault(struct stick *stick, const char *text);
 /* How often it was met, by the same text, of which the first counts. Any thread. */
 unsigned stick_fired(const struct stick *stick, const char *text);
@@ -147,13 +151,17 @@ void stick_serve(struct stick *stick, int fd);
 /* Of what was not flushed each sector is kept or lost, by chance. */
 void stick_lose_power(struct stick *stick);
 
-/* The disk's bytes; the same for all units. */
+/* One of its interfaces, which is served with the whole; 0: the stick itself. */
+struct stick *stick_interface(struct stick *stick, unsigned number);
+
+/* The disk's bytes; the same for all units of an interface. */
 uint8_t *stick_disk(struct stick *stick);
 
 /* What the host has done so far; not while it is being served by another thread. */
 struct stick_counts {
     unsigned commands, data_commands, class_resets, port_resets, cleared_halts, flushes, discards,
-        starts, stops, allows;
+        starts, stops, allows, prevents;
+    uint64_t last_sector;  /* the first one of the last READ or WRITE */
     unsigned functions;    /* of task management */
     unsigned most_at_once; /* commands of UAS */
 };

@@ -72,11 +72,22 @@ static uint32_t spoil_configuration(const struct stick *stick, uint8_t *at)
     return size;
 }
 
+/* Of a boot keyboard: HID 1.11, appendix B.1. */
+static const uint8_t report[] = {
+    0x05, 0x01, 0x09, 0x06, 0xA1, 0x01, 0x05, 0x07, 0x19, 0xE0, 0x29, 0xE7, 0x15, 0x00, 0x25, 0x01,
+    0x75, 0x01, 0x95, 0x08, 0x81, 0x02, 0x95, 0x01, 0x75, 0x08, 0x81, 0x01, 0x95, 0x05, 0x75, 0x01,
+    0x05, 0x08, 0x19, 0x01, 0x29, 0x05, 0x91, 0x02, 0x95, 0x01, 0x75, 0x03, 0x91, 0x03, 0x95, 0x06,
+    0x75, 0x08, 0x15, 0x00, 0x25, 0x65, 0x05, 0x07, 0x19, 0x00, 0x29, 0x65, 0x81, 0x00, 0xC0,
+};
+
 static uint32_t add_keyboard(uint8_t *at, uint32_t size)
 {
     static const uint8_t keyboard[] = {
-        9, 4, 1,    0, 1, 3, 1,  1, 0, /* HID, boot, keyboard */
-        7, 5, 0x83, 3, 8, 0, 10,       /* interrupt */
+        9, 4,    1,    0, 1, 3, 1,    1,
+        0, /* HID, boot, keyboard */
+        9, 0x21, 0x11, 1, 0, 1, 0x22, sizeof(report),
+        0,                          /* HID 1.11, 6.2.1 */
+        7, 5,    0x83, 3, 8, 0, 10, /* interrupt */
     };
     memcpy(at + size, keyboard, sizeof(keyboard));
     size += (uint32_t)sizeof(keyboard);
@@ -106,6 +117,49 @@ static uint32_t add_uas(const struct stick *stick, uint8_t *at, uint32_t size)
     return size;
 }
 
+/* Of the second and later interfaces. */
+static uint32_t add_interfaces(const struct stick *stick, uint8_t *at, uint32_t size)
+{
+    for (unsigned i = 1; i < stick->options.interfaces; i++) {
+        uint8_t *to = at + size;
+        memcpy(to, configuration + INTERFACE_AT, sizeof(configuration) - INTERFACE_AT);
+        to[2] = (uint8_t)i;
+        to[9 + 2] = (uint8_t)(0x80 | (LATER_ENDPOINTS + 2 * (i - 1)));
+        to[9 + 7 + 2] = (uint8_t)(LATER_ENDPOINTS + 2 * (i - 1) + 1);
+        size += (uint32_t)(sizeof(configuration) - INTERFACE_AT);
+    }
+    at[2] = stick->options.interfaces > 1 ? (uint8_t)size : at[2];
+    at[4] = stick->options.interfaces > 1 ? (uint8_t)stick->options.interfaces : at[4];
+    return size;
+}
+
+/* A keyboard and nothing else. */
+static uint32_t describe_keyboard(uint8_t *at)
+{
+    memcpy(at, configuration, INTERFACE_AT);
+    uint32_t size = add_keyboard(at, INTERFACE_AT);
+    at[INTERFACE_AT + 2] = 0;
+    at[4] = 1;
+    return size;
+}
+
+static uint32_t describe_configuration(const struct stick *stick, unsigned index, uint8_t *at)
+{
+    bool two = stick->options.configurations == 2;
+    if (two && stick_has(stick, STICK_SWAPPED) && stick->configuration)
+        index ^= 1;
+    if (index >= stick->options.configurations)
+        return 0;
+    if (two && index == 0)
+        return describe_keyboard(at);
+    memcpy(at, configuration, sizeof(configuration));
+    at[5] = (uint8_t)(index + 1);
+    uint32_t size = spoil_configuration(stick, at);
+    size = add_uas(stick, at, size);
+    size = add_interfaces(stick, at, size);
+    return stick_has(stick, STICK_ALSO_KEYBOARD) ? add_keyboard(at, size) : size;
+}
+
 uint32_t stick_descriptor(struct stick *stick, uint16_t value, const uint8_t **ret_data)
 {
     uint8_t *at = stick->answer;
@@ -118,16 +172,13 @@ uint32_t stick_descriptor(struct stick *stick, uint16_t value, const uint8_t **r
         memcpy(at, device, size = sizeof(device));
         if (stick_has(stick, STICK_DEVICE_MANY))
             at[17] = 255;
+        else
+            at[17] = (uint8_t)stick->options.configurations;
         if (stick_has(stick, STICK_DEVICE_SHORT))
             size = 8;
         break;
     case 2:
-        memcpy(at, configuration, sizeof(configuration));
-        size = (value & 0xFF) == 0 ? spoil_configuration(stick, at) : 0;
-        if (size > 0)
-            size = add_uas(stick, at, size);
-        if (size > 0 && stick_has(stick, STICK_ALSO_KEYBOARD))
-            size = add_keyboard(at, size);
+        size = describe_configuration(stick, value & 0xFF, at);
         break;
     case 3:
         size = string((uint8_t)value, at);
@@ -146,6 +197,15 @@ static struct result stall(void)
     return (struct result){.status = -EPIPE};
 }
 
+static void reset_interfaces(struct stick *stick)
+{
+    for (unsigned i = 0; i < stick->options.interfaces; i++) {
+        struct stick *one = stick_interface(stick, i);
+        stick_bulk_reset(one);
+        one->in_halted = one->out_halted = false;
+    }
+}
+
 struct result stick_control(struct stick *stick, const uint8_t *setup, const uint8_t *data,
                             uint32_t length)
 {
@@ -153,6 +213,7 @@ struct result stick_control(struct stick *stick, const uint8_t *setup, const uin
     uint16_t value = (uint16_t)(setup[2] | setup[3] << 8);
     uint16_t index = (uint16_t)(setup[4] | setup[5] << 8);
     struct result result = {.data = stick->answer};
+    struct stick *one;
     switch (request) {
     case 0x8006: /* GET_DESCRIPTOR */
         result.actual = stick_descriptor(stick, value, &result.data);
@@ -160,9 +221,22 @@ struct result stick_control(struct stick *stick, const uint8_t *setup, const uin
             return stall();
         break;
     case 0x0009: /* SET_CONFIGURATION */
-        stick->configured = value == 1;
-        stick_bulk_reset(stick);
-        stick->in_halted = stick->out_halted = false;
+        stick->configuration = (uint8_t)value;
+        reset_interfaces(stick);
+        return result;
+    case 0x8008: /* GET_CONFIGURATION */
+        stick->answer[0] = stick->configuration;
+        if (stick_has(stick, STICK_SWAPPED) && stick->configuration)
+            stick->answer[0] ^= 3;
+        result.actual = 1;
+        break;
+    case 0x8106: /* GET_DESCRIPTOR of an interface: the keyboard's report */
+        if (value >> 8 != 0x22)
+            return stall();
+        memcpy(stick->answer, report, sizeof(report));
+        result.actual = sizeof(report);
+        break;
+    case 0x210A: /* SET_IDLE */
         return result;
     case 0x010B: /* SET_INTERFACE */
         stick_bulk_reset(stick);
@@ -171,10 +245,11 @@ struct result stick_control(struct stick *stick, const uint8_t *setup, const uin
         return result;
     case 0x0201: /* CLEAR_FEATURE(ENDPOINT_HALT): 5.3.4 keeps them until reset recovery */
         stick->counts.cleared_halts++;
-        if (index == EP_IN)
-            stick->in_halted = stick->wedged;
-        else if (index == EP_OUT)
-            stick->out_halted = stick->wedged;
+        one = stick_of_endpoint(stick, (uint8_t)index);
+        if (index == EP_IN || (one != stick && index & 0x80))
+            one->in_halted = one->wedged;
+        else if (index == EP_OUT || one != stick)
+            one->out_halted = one->wedged;
         else if (index == EP_STATUS)
             stick->uas.status_halted = false;
         else if (index == EP_COMMAND)
@@ -183,22 +258,24 @@ struct result stick_control(struct stick *stick, const uint8_t *setup, const uin
             return stall();
         return result;
     case 0x21FF: /* Bulk-Only Mass Storage Reset */
-        stick->counts.class_resets++;
-        if (stick_always_has(stick, STICK_RESET_STALLS))
+        one = stick_interface(stick, index);
+        if (!one)
             return stall();
-        stick_bulk_reset(stick);
+        one->counts.class_resets++;
+        if (stick_always_has(one, STICK_RESET_STALLS))
+            return stall();
+        stick_bulk_reset(one);
         return result;
     case 0x2303: /* the port's SET_FEATURE(PORT_RESET) */
         stick->counts.port_resets++;
         stick_uas_reset(stick, stick->options.uas_only);
-        stick_bulk_reset(stick);
-        stick->in_halted = stick->out_halted = false;
+        reset_interfaces(stick);
         return result;
     case 0xA1FE: /* GET MAX LUN */
-        if (stick_has(stick, STICK_LUN_STALLS))
+        one = stick_interface(stick, index);
+        if (!one || stick_has(one, STICK_LUN_STALLS))
             return stall();
-        stick->answer[0] =
-            (uint8_t)(stick_has(stick, STICK_LUN_LIE) ? 200 : stick->options.units - 1);
+        stick->answer[0] = (uint8_t)(stick_has(one, STICK_LUN_LIE) ? 200 : one->options.units - 1);
         result.actual = 1;
         break;
     default:

@@ -11,6 +11,7 @@
 enum { UNITS_MAX = 16, URBS_MAX = 64, ANSWER_MAX = 4096, CBW_SIZE = 31, CSW_SIZE = 13 };
 
 enum { EP_IN = 0x81, EP_OUT = 0x02, EP_STATUS = 0x83, EP_COMMAND = 0x04 };
+enum { INTERFACES_MAX = 4, LATER_ENDPOINTS = 5 }; /* two for each interface behind the first */
 enum { TASKS_MAX = 64, IU_MAX = 64, COMMAND_IU_SIZE = 32 };
 
 enum phase { PHASE_CBW, PHASE_DATA_IN, PHASE_DATA_OUT, PHASE_CSW };
@@ -68,7 +69,8 @@ struct stick {
     atomic_uint fired[STICK_FAULT_COUNT]; /* times */
     struct unit units[UNITS_MAX];
     struct stick_counts counts;
-    bool configured, wedged, dead, ended, changed, changed_early;
+    uint8_t configuration; /* that is set */
+    bool wedged, dead, ended, changed, changed_early;
 
     /* Bulk-only transport. */
     enum phase phase;
@@ -92,6 +94,9 @@ struct stick {
 
     struct urb urbs[URBS_MAX];
     unsigned urb_count;
+
+    /* Those behind the first, which speak bulk-only transport. */
+    struct stick *interfaces[INTERFACES_MAX];
 };
 
 /* A fault from the beginning, or one of the data command that is under way. */
@@ -118,6 +123,9 @@ void stick_bulk_reset(struct stick *stick);
 void stick_scsi(struct stick *stick, struct unit *unit, const uint8_t *cdb);
 /* The data of the command have come. */
 void stick_scsi_out(struct stick *stick, struct unit *unit, const uint8_t *cdb);
+
+/* Whose it is. */
+struct stick *stick_of_endpoint(struct stick *stick, uint8_t endpoint);
 
 uint32_t stick_descriptor(struct stick *stick, uint16_t value, const uint8_t **ret_data);
 

@@ -17,7 +17,9 @@ static const char usage[] =
     "  --sectors N     of memory\n"
     "  --pretend N     sectors that it says it has\n"
     "  --sector-size N 512 to 4096\n"
-    "  --units N       1 to 16\n"
+    "  --units N       1 to 16, of each interface\n"
+    "  --interfaces N  1 to 4; those behind the first have memory\n"
+    "  --configurations 2  the first is a keyboard\n"
     "  --volatile SEED what was not flushed is lost, by chance, when the client goes\n"
     "  --slow MS       that each READ and WRITE takes\n"
     "  --uas           knows UAS beside bulk-only transport; --uas-only: nothing else\n"
@@ -31,6 +33,8 @@ static const struct option long_options[] = {
     {"sector-size", required_argument, NULL, 'z'},
     {"pretend", required_argument, NULL, 'P'},
     {"units", required_argument, NULL, 'u'},
+    {"interfaces", required_argument, NULL, 'I'},
+    {"configurations", required_argument, NULL, 'C'},
     {"volatile", required_argument, NULL, 'v'},
     {"read-only", no_argument, NULL, 'r'},
     {"fixed", no_argument, NULL, 'f'},
@@ -92,6 +96,12 @@ int main(int argc, char **argv)
             break;
         case 'u':
             options.units = (unsigned)number;
+            break;
+        case 'I':
+            options.interfaces = (unsigned)number;
+            break;
+        case 'C':
+            options.configurations = (unsigned)number;
             break;
         case 'v':
             options.is_volatile = true;

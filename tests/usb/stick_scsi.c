@@ -207,6 +207,7 @@ static void move(struct stick *stick, struct unit *unit, bool write, uint64_t se
                  uint64_t count)
 {
     uint32_t size = (uint32_t)count * stick->options.sector_size;
+    stick->counts.last_sector = sector;
     if (!range(stick, unit, sector, count))
         return;
     if (write && (stick->options.read_only || stick_has(stick, STICK_WRITE_PROTECT))) {
@@ -348,6 +349,9 @@ void stick_scsi(struct stick *stick, struct unit *unit, const uint8_t *cdb)
         break;
     case 0x1E:
         stick->counts.allows += (cdb[4] & 1) == 0;
+        stick->counts.prevents += cdb[4] & 1;
+        if (stick_has(stick, STICK_NO_PREVENT))
+            fail(stick, unit, 5, 0x20, 0);
         break;
     default:
         if (ready(stick, unit))

@@ -34,7 +34,7 @@ static void work(struct usb_stick *stick, const atomic_bool *done)
     stick->attendant_has_it = true;
     stick_go_on(stick);
     while (!atomic_load(done) && stick->flying > 0 && !stick->parked && !stick->gone &&
-           !stick->falls_back) {
+           !stick_falls_back(stick)) {
         if (!stick->transport->ended && !wait_in_place(stick))
             break;
         usb_transport_dispatch(stick->transport);
@@ -48,14 +48,17 @@ static void work(struct usb_stick *stick, const atomic_bool *done)
 void stick_end_attendance(struct usb_stick *stick)
 {
     while (atomic_load(&stick->attended)) {
-        stick->carrier.ops->cancel(stick->carrier.data);
+        for (unsigned i = 0; i < stick->facts.interface_count; i++) {
+            const struct carrier *carrier = &stick->channels[i].carrier;
+            carrier->ops->cancel(carrier->data);
+        }
         pthread_cond_wait(&stick->left, &stick->lock);
     }
 }
 
 static bool is_free(const struct usb_stick *stick)
 {
-    return stick->transport->ops->wait && stick->flying == 0 && !stick->falls_back &&
+    return stick->transport->ops->wait && stick->flying == 0 && !stick_falls_back(stick) &&
            !stick->gone && !atomic_load(&stick->attended);
 }
 
@@ -65,10 +68,10 @@ static bool has_rest(const struct usb_stick *stick)
     for (unsigned i = 0; i < stick->facts.units; i++)
         if (unit_has_requests(&stick->units[i]))
             return true;
-    return stick->flying > 0 || stick->falls_back || stick_has_submitted(stick);
+    return stick->flying > 0 || stick_falls_back(stick) || stick_has_submitted(stick);
 }
 
-/* The carrier takes further commands; what ends them is somebody else's already. */
+/* An interface takes further commands; what ends them is somebody else's already. */
 static void begin_beside(struct usb_stick *stick)
 {
     stick->attendant_has_it = true;
@@ -76,16 +79,18 @@ static void begin_beside(struct usb_stick *stick)
     stick->attendant_has_it = false;
 }
 
-void stick_attend(struct usb_stick *stick, const atomic_bool *done)
+void stick_attend(const struct unit *unit, const atomic_bool *done)
 {
+    struct usb_stick *stick = unit->stick;
+    const struct channel *channel = unit->channel;
     bool has_it = pthread_mutex_trylock(&stick->lock) == 0, is_seen = false;
     if (has_it && is_free(stick)) {
         work(stick, done);
         is_seen = !has_rest(stick);
     } else if (has_it) {
-        if (stick->flying > 0 && stick->flying < stick->carrier.depth && !stick->gone)
+        if (stick->flying > 0 && channel->flying < channel->carrier.depth && !stick->gone)
             begin_beside(stick);
-        is_seen = stick->flying > 0 && !stick->parked; /* the command's end wakes who looks */
+        is_seen = channel->flying > 0 && !stick->parked; /* the command's end wakes who looks */
     }
     if (!is_seen && !atomic_load(&stick->awake) && !atomic_load(&stick->attended))
         usb_stick_wake(stick);

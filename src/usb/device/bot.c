@@ -208,12 +208,13 @@ static enum bot_event recover_as(struct bot *bot, enum usb_outcome outcome)
     bot->lost++;
     if (bot->lost >= LOST_GIVE_UP)
         return BOT_GONE;
-    int r = bot->lost % LOST_RESET_PORT ? reset_recovery(bot) : -EIO;
-    if (r < 0 && r != -ENODEV) {
+    bool shared = bot->transport->shared; /* then it is tried again without the port's */
+    int r = bot->lost % LOST_RESET_PORT || shared ? reset_recovery(bot) : -EIO;
+    if (r < 0 && r != -ENODEV && !shared) {
         bot->counts.port_resets++;
         r = usb_reset(bot->transport);
     }
-    return r < 0 ? BOT_GONE : end(bot, outcome);
+    return r == -ENODEV || (r < 0 && !shared) ? BOT_GONE : end(bot, outcome);
 }
 
 static enum bot_event recover(struct bot *bot)

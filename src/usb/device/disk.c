@@ -19,7 +19,7 @@ static void submit(struct block_device *whole, struct block_request *request)
 
 static void attend(struct block_device *whole, const atomic_bool *done)
 {
-    stick_attend(((struct disk *)whole)->unit->stick, done);
+    stick_attend(((struct disk *)whole)->unit, done);
 }
 
 static void *buffer_alloc(struct block_device *device, size_t size)
@@ -243,7 +243,7 @@ static void moved(struct lane *lane)
     struct unit *unit = lane->unit;
     const struct usb_command *command = &lane->command;
     const struct block_request *request = lane->request;
-    if (stick_moved(unit->stick, command) != command->length) {
+    if (stick_moved(unit->channel, command) != command->length) {
         try_again(lane, &lane->tries, TRIES, -EIO);
         return;
     }

@@ -18,15 +18,22 @@ struct usb_found_uas {
 };
 
 struct usb_found {
-    uint8_t configuration, interface;
+    uint8_t interface;
     struct usb_found_bot bot; /* at least one of both */
     struct usb_found_uas uas;
 };
 
-/* Reads the descriptors over endpoint 0, sets the configuration and claims the interface, whose
- * setting is the caller's to choose. facts->protocol is still 0. Waits. -ENODEV, -EPROTO, -ENOTSUP
- * as usb_stick_open(). */
+struct usb_found_all {
+    uint8_t configuration;
+    unsigned count; /* at least 1 */
+    struct usb_found interfaces[USB_INTERFACES_SERVED_MAX];
+};
+
+/* Reads the descriptors (of a device of this machine those that the kernel has read, over endpoint
+ * 0 else), sets the configuration where the machine has not, and claims the interfaces of mass
+ * storage, whose settings are the caller's to choose. Waits. -ENODEV, -EPROTO, -ENOTSUP as
+ * usb_stick_open(). */
 int usb_enumerate(struct usb_transport *transport, struct usb_stick_facts *ret_facts,
-                  struct usb_found *ret_found, struct error *err);
+                  struct usb_found_all *ret_found, struct error *err);
 
 #endif

@@ -2,104 +2,14 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <base/alloc.h>
 #include <base/clock.h>
 
-#include "enumerate.h"
+enum { EVENTS = 8, QUIET_MS = 50, TURNS = 64, GET_STATUS_MS = 1000 };
 
-enum { EVENTS = 8, QUIET_MS = 50, TURNS = 64 };
-
-static const struct usb_stick_options defaults = {
-    .command_ms = 30000,
-    .recovery_ms = 5000,
-    .patience_ms = 30000,
-    .look_ms = 1000,
-};
-
-uint32_t stick_moved(const struct usb_stick *stick, const struct usb_command *command)
-{
-    uint32_t said = command->length - command->residue;
-    return stick->residue_lies || command->moved < said ? command->moved : said;
-}
-
-/* SPC-4, annex on codes. */
-enum {
-    CODE_NOT_READY = 0x04,
-    CODE_CHANGED = 0x28,
-    CODE_RESET = 0x29,
-    CODE_PARAMETERS = 0x2A,
-    CODE_NO_MEDIUM = 0x3A,
-    CODE_OPERATING = 0x3F,
-    WANTS_START = 2,
-    CAPACITY_CHANGED = 9, /* of CODE_PARAMETERS */
-    OTHER_INQUIRY = 3,    /* of CODE_OPERATING: INQUIRY data have changed */
-};
-
-static enum verdict judge_attention(const struct scsi_sense *sense)
-{
-    switch (sense->code) {
-    case CODE_CHANGED:
-        return VERDICT_CHANGED;
-    case CODE_RESET:
-        return VERDICT_RESET;
-    case CODE_PARAMETERS: /* what was known of it is wrong: it is looked at anew */
-        return sense->qualifier == CAPACITY_CHANGED ? VERDICT_CHANGED : VERDICT_AGAIN;
-    case CODE_OPERATING:
-        return sense->qualifier == OTHER_INQUIRY ? VERDICT_CHANGED : VERDICT_AGAIN;
-    default:
-        return VERDICT_AGAIN;
-    }
-}
-
-static enum verdict judge_sense(const struct scsi_sense *sense)
-{
-    switch (sense->key) {
-    case SCSI_RECOVERED:
-        return VERDICT_GOOD;
-    case SCSI_NOT_READY:
-        if (sense->code == CODE_NO_MEDIUM)
-            return VERDICT_EMPTY;
-        if (sense->code == CODE_NOT_READY && sense->qualifier == WANTS_START)
-            return VERDICT_START;
-        return VERDICT_WAIT;
-    case SCSI_ILLEGAL_REQUEST:
-        return VERDICT_REFUSED;
-    case SCSI_UNIT_ATTENTION:
-        return judge_attention(sense);
-    case SCSI_DATA_PROTECT:
-        return VERDICT_PROTECTED;
-    case SCSI_MEDIUM_ERROR:
-    case SCSI_HARDWARE_ERROR:
-        return VERDICT_ERROR;
-    default: /* aborted, and what has no meaning for disks */
-        return VERDICT_LOST;
-    }
-}
-
-static enum verdict judge(const struct usb_command *command)
-{
-    struct scsi_sense sense;
-    if (command->outcome == USB_COMMAND_GOOD)
-        return VERDICT_GOOD;
-    if (command->outcome == USB_COMMAND_LATE)
-        return VERDICT_LATE;
-    if (command->outcome == USB_COMMAND_NO_MEMORY || command->outcome == USB_COMMAND_BUSY)
-        return VERDICT_WAIT;
-    if (command->outcome == USB_COMMAND_SWEPT)
-        return VERDICT_AGAIN;
-    if (command->outcome != USB_COMMAND_FAILED ||
-        !scsi_parse_sense(command->sense, command->sense_size, &sense))
-        return VERDICT_LOST;
-    /* A write before this one has failed, and nobody was told. */
-    return sense.deferred ? VERDICT_WRITE_LOST : judge_sense(&sense);
-}
-
-static void lose(struct usb_stick *stick)
+void stick_lose(struct usb_stick *stick)
 {
     stick->gone = true;
     for (unsigned i = 0; i < stick->facts.units; i++)
@@ -108,10 +18,34 @@ static void lose(struct usb_stick *stick)
         disk->gone = -ENODEV;
 }
 
+/* One of several interfaces answers nothing any more, or all have gone. */
+static void lose_channel(struct channel *channel)
+{
+    struct usb_stick *stick = channel->stick;
+    struct usb_setup get_status = {0x80, 0, 0, 0, 2};
+    uint8_t status[2];
+    unsigned left = 0;
+    if (channel->gone || stick->gone)
+        return;
+    channel->gone = true;
+    for (unsigned i = 0; i < stick->facts.interface_count; i++)
+        left += !stick->channels[i].gone;
+    stick->transport->shared = left > 1;
+    if (left == 0 || usb_control(stick->transport, &get_status, status, GET_STATUS_MS) == -ENODEV) {
+        stick_lose(stick);
+        return;
+    }
+    for (unsigned i = 0; i < stick->facts.units; i++)
+        if (stick->units[i].channel == channel)
+            unit_lose_medium(&stick->units[i], USB_UNIT_FAILED, -ENODEV,
+                             "its interface answers nothing any more");
+}
+
 static void land(struct lane *lane)
 {
     lane->flying = false;
     lane->unit->flying--;
+    lane->unit->channel->flying--;
     lane->unit->stick->flying--;
 }
 
@@ -119,13 +53,16 @@ static void land(struct lane *lane)
 static void settle(struct lane *lane)
 {
     land(lane);
-    if (lane->command.outcome == USB_COMMAND_GONE)
-        lose(lane->unit->stick);
-    else
+    if (lane->command.outcome == USB_COMMAND_GONE) {
+        lose_channel(lane->unit->channel);
+        if (lane->request) /* another one was told first */
+            requests_doom(lane);
+    } else {
         unit_done(lane, judge(&lane->command), clock_ticks());
+    }
 }
 
-static void settle_parked(struct usb_stick *stick)
+void stick_settle_parked(struct usb_stick *stick)
 {
     for (unsigned i = 0; i < UNITS_MAX && stick->parked > 0; i++) {
         for (unsigned j = 0; j < LANES_MAX; j++) {
@@ -176,9 +113,10 @@ bool stick_has_submitted(const struct usb_stick *stick)
 }
 
 /* False: there is nothing to be sent by it, or not now. */
-static bool send(struct lane *lane, int64_t now, bool *full)
+static bool send(struct lane *lane, int64_t now)
 {
     struct unit *unit = lane->unit;
+    struct channel *channel = unit->channel;
     struct usb_stick *stick = unit->stick;
     struct usb_command *command = &lane->command;
     if (lane->flying)
@@ -191,14 +129,15 @@ static bool send(struct lane *lane, int64_t now, bool *full)
         return false;
     lane->flying = true;
     unit->flying++;
+    channel->flying++;
     stick->flying++;
-    int r = stick->carrier.ops->submit(stick->carrier.data, command);
+    int r = channel->carrier.ops->submit(channel->carrier.data, command);
     if (r == 0)
         return true;
-    *full = true;
+    channel->is_full = true;
     if (r == -EBUSY || r == -EPROTONOSUPPORT) {
         land(lane);
-        stick->falls_back |= r == -EPROTONOSUPPORT;
+        channel->falls_back |= r == -EPROTONOSUPPORT;
         return false;
     }
     command->outcome = USB_COMMAND_GONE;
@@ -206,12 +145,23 @@ static bool send(struct lane *lane, int64_t now, bool *full)
     return false;
 }
 
-static bool send_next(struct unit *unit, int64_t now, bool *full)
+static bool send_next(struct unit *unit, int64_t now)
 {
-    for (unsigned i = 0; i < LANES_MAX && !*full; i++)
-        if (send(&unit->lanes[i], now, full))
+    const struct channel *channel = unit->channel;
+    for (unsigned i = 0; i < LANES_MAX && !channel->is_full && !channel->gone &&
+                         channel->flying < channel->carrier.depth;
+         i++)
+        if (send(&unit->lanes[i], now))
             return true;
     return false;
+}
+
+bool stick_falls_back(const struct usb_stick *stick)
+{
+    bool any = false;
+    for (unsigned i = 0; i < stick->facts.interface_count; i++)
+        any |= stick->channels[i].falls_back;
+    return any;
 }
 
 /* The next commands, of the units in turn. */
@@ -224,29 +174,30 @@ void stick_go_on(struct usb_stick *stick)
         return;
     stick->scheduling = true;
     while (stick->again) {
-        bool full = stick->falls_back;
         stick->again = false;
-        for (unsigned idle = 0; idle < stick->facts.units && !full && !stick->gone &&
-                                stick->flying < stick->carrier.depth;) {
+        for (unsigned i = 0; i < stick->facts.interface_count; i++)
+            stick->channels[i].is_full = stick->channels[i].falls_back;
+        for (unsigned idle = 0; idle < stick->facts.units && !stick->gone;) {
             struct unit *unit = &stick->units[stick->next];
             stick->next = (stick->next + 1) % stick->facts.units;
-            idle = send_next(unit, now, &full) ? 0 : idle + 1;
+            idle = send_next(unit, now) ? 0 : idle + 1;
         }
     }
     stick->scheduling = false;
 }
 
 /* UAS has failed. */
-static void fall_back(struct usb_stick *stick)
+static void fall_back(struct channel *channel)
 {
-    if (!stick->falls_back || stick->gone || atomic_load(&stick->attended) ||
-        !stick->carrier.ops->is_quiet(stick->carrier.data))
+    struct usb_stick *stick = channel->stick;
+    if (!channel->falls_back || channel->gone || stick->gone || atomic_load(&stick->attended) ||
+        !channel->carrier.ops->is_quiet(channel->carrier.data))
         return;
-    stick->falls_back = false;
-    if (carrier_fall_back(&stick->carrier) == 0)
-        stick->facts.protocol = stick->carrier.ops->protocol;
+    channel->falls_back = false;
+    if (carrier_fall_back(&channel->carrier) == 0)
+        channel->facts->protocol = channel->carrier.ops->protocol;
     else
-        lose(stick);
+        lose_channel(channel);
 }
 
 static int next_timeout(const struct usb_stick *stick, int timeout_ms)
@@ -255,11 +206,12 @@ static int next_timeout(const struct usb_stick *stick, int timeout_ms)
     int transport = usb_transport_timeout(stick->transport);
     if (transport >= 0 && transport < first)
         first = transport;
-    if (stick->falls_back && !stick->gone)
+    if (stick_falls_back(stick) && !stick->gone)
         return 0;
     for (unsigned i = 0; i < stick->facts.units && !stick->gone; i++) {
-        int64_t due = unit_due(&stick->units[i]);
-        if (due <= now && stick->flying > 0)
+        const struct unit *unit = &stick->units[i];
+        int64_t due = unit_due(unit);
+        if (due <= now && unit->channel->flying > 0)
             continue; /* it is looked at when that has ended */
         if (due >= 0 && due - now < first)
             first = due > now ? due - now : 0;
@@ -353,8 +305,9 @@ static int run(struct usb_stick *stick, int timeout_ms, struct error *err)
 {
     struct epoll_event events[EVENTS];
     bool transport = false;
-    settle_parked(stick);
-    fall_back(stick);
+    stick_settle_parked(stick);
+    for (unsigned i = 0; i < stick->facts.interface_count; i++)
+        fall_back(&stick->channels[i]);
     stick_go_on(stick);
     if (is_over(stick))
         return error_set(err, -ENODEV, "the stick is gone");
@@ -367,7 +320,7 @@ static int run(struct usb_stick *stick, int timeout_ms, struct error *err)
         else
             look_at(stick, events[i].data.ptr);
     }
-    settle_parked(stick);
+    stick_settle_parked(stick);
     stick_go_on(stick);
     serve_transport(stick, transport);
     stick_go_on(stick);
@@ -392,141 +345,6 @@ void usb_stick_wake(struct usb_stick *stick)
     errno = saved;
 }
 
-/* Opening and closing. */
-
-static void set_options(struct usb_stick *stick, const struct usb_stick_options *options)
-{
-    static const struct usb_stick_options none;
-    const struct usb_stick_options *wanted = options ? options : &none;
-    stick->options = (struct usb_stick_options){
-        .command_ms = wanted->command_ms ? wanted->command_ms : defaults.command_ms,
-        .recovery_ms = wanted->recovery_ms ? wanted->recovery_ms : defaults.recovery_ms,
-        .patience_ms = wanted->patience_ms ? wanted->patience_ms : defaults.patience_ms,
-        .look_ms = wanted->look_ms ? wanted->look_ms : defaults.look_ms,
-    };
-}
-
-static int watch(struct usb_stick *stick, struct error *err)
-{
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = stick};
-    stick->epoll = epoll_create1(EPOLL_CLOEXEC);
-    stick->quiet = epoll_create1(EPOLL_CLOEXEC);
-    stick->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (stick->epoll < 0 || stick->quiet < 0 || stick->wake < 0 ||
-        epoll_ctl(stick->epoll, EPOLL_CTL_ADD, stick->wake, &event) != 0 ||
-        epoll_ctl(stick->quiet, EPOLL_CTL_ADD, stick->wake, &event) != 0)
-        return error_errno(err, errno, "make the stick's loop");
-    return usb_transport_watch(stick->transport, stick->epoll, stick->transport, err);
-}
-
-static void begin_unit(struct usb_stick *stick, uint8_t lun)
-{
-    uint8_t number = (uint8_t)stick->facts.units++;
-    struct unit *unit = &stick->units[number];
-    unit_init(unit, stick, number);
-    unit->lun = lun;
-    unit->answer = xmalloc(ANSWER_SIZE);
-}
-
-static int begin(struct usb_stick *stick, struct error *err)
-{
-    struct usb_found found;
-    int r = watch(stick, err);
-    if (r == 0)
-        r = usb_enumerate(stick->transport, &stick->facts, &found, err);
-    if (r != 0)
-        return r;
-    uint16_t units;
-    r = carrier_open(&stick->carrier, stick->transport, &found, stick->options.recovery_ms, &units);
-    if (r != 0)
-        return error_set(err, r,
-                         r == -ENODEV ? "the stick is gone"
-                                      : "the device answers none of its protocols");
-    stick->facts.protocol = stick->carrier.ops->protocol;
-    for (uint8_t lun = 0; lun < UNITS_MAX; lun++)
-        if (units & 1U << lun)
-            begin_unit(stick, lun);
-    return 0;
-}
-
-static void free_stick(struct usb_stick *stick)
-{
-    while (stick->disks)
-        disk_free(stick->disks);
-    carrier_finish(&stick->carrier);
-    usb_transport_destroy(stick->transport);
-    if (stick->epoll >= 0)
-        close(stick->epoll);
-    if (stick->quiet >= 0)
-        close(stick->quiet);
-    if (stick->wake >= 0)
-        close(stick->wake);
-    pthread_mutex_destroy(&stick->returning);
-    pthread_mutex_destroy(&stick->lock);
-    pthread_cond_destroy(&stick->left);
-    for (unsigned i = 0; i < UNITS_MAX; i++)
-        free(stick->units[i].answer);
-    free(stick);
-}
-
-static void make_lock(struct usb_stick *stick)
-{
-    pthread_mutexattr_t attributes;
-    pthread_mutexattr_init(&attributes);
-    pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
-    pthread_mutex_init(&stick->lock, &attributes);
-    pthread_mutexattr_destroy(&attributes);
-    pthread_cond_init(&stick->left, NULL);
-    pthread_mutex_init(&stick->returning, NULL);
-}
-
-int usb_stick_open(struct usb_transport *transport, const struct usb_stick_options *options,
-                   usb_unit_changed changed, void *data, struct usb_stick **ret_stick,
-                   struct error *err)
-{
-    struct usb_stick *stick = xnew(struct usb_stick);
-    stick->transport = transport;
-    stick->changed = changed;
-    stick->data = data;
-    stick->epoll = stick->quiet = stick->wake = -1;
-    make_lock(stick);
-    set_options(stick, options);
-    int r = begin(stick, err);
-    if (r != 0) {
-        free_stick(stick);
-        return r;
-    }
-    *ret_stick = stick;
-    return 0;
-}
-
-void usb_stick_close(struct usb_stick *stick)
-{
-    if (!stick)
-        return;
-    pthread_mutex_lock(&stick->lock);
-    stick->changed = NULL;
-    bool gone = stick->gone;
-    stick->gone = true; /* nothing new */
-    stick_end_attendance(stick);
-    settle_parked(stick);
-    const struct carrier *carrier = &stick->carrier;
-    while (stick->flying > 0 || !carrier->ops->is_quiet(carrier->data)) {
-        carrier->ops->cancel(carrier->data);
-        stick->transport->ops->collect(stick->transport, 100);
-        usb_transport_dispatch(stick->transport);
-    }
-    lose(stick);
-    pthread_mutex_lock(&stick->returning); /* whoever gives a disk back has done so */
-    pthread_mutex_unlock(&stick->returning);
-    for (struct disk *disk = stick->disks; disk; disk = disk->next)
-        disk_take(disk);
-    if (!gone)
-        usb_release(stick->transport, stick->facts.interface);
-    pthread_mutex_unlock(&stick->lock);
-    free_stick(stick);
-}
-
 /* What it is. */
 
 const struct usb_stick_facts *usb_stick_facts(const struct usb_stick *stick)
@@ -544,13 +362,14 @@ void usb_stick_unit(const struct usb_stick *stick, unsigned unit, struct usb_uni
 void usb_stick_counts(const struct usb_stick *stick, struct usb_stick_counts *ret_counts)
 {
     pthread_mutex_lock((pthread_mutex_t *)&stick->lock);
-    struct bot_counts counts = carrier_counts(&stick->carrier);
-    *ret_counts = (struct usb_stick_counts){
-        .commands = counts.commands,
-        .failed = counts.failed,
-        .recoveries = counts.recoveries,
-        .port_resets = counts.port_resets,
-    };
+    *ret_counts = (struct usb_stick_counts){0};
+    for (unsigned i = 0; i < stick->facts.interface_count; i++) {
+        struct bot_counts counts = carrier_counts(&stick->channels[i].carrier);
+        ret_counts->commands += counts.commands;
+        ret_counts->failed += counts.failed;
+        ret_counts->recoveries += counts.recoveries;
+        ret_counts->port_resets += counts.port_resets;
+    }
     pthread_mutex_unlock((pthread_mutex_t *)&stick->lock);
 }
 
@@ -562,6 +381,12 @@ struct block_device *usb_stick_disk(struct usb_stick *stick, unsigned unit)
         disk->given = true;
     pthread_mutex_unlock(&stick->lock);
     return disk ? &disk->device : NULL;
+}
+
+void usb_stick_hold(struct usb_stick *stick, unsigned unit, bool held)
+{
+    atomic_store(&stick->units[unit].held, held);
+    usb_stick_wake(stick);
 }
 
 static int begin_eject(struct unit *ejected, void (*done)(int result, void *data), void *data,

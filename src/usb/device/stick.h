@@ -1,5 +1,5 @@
-/* A stick's parts: stick.c the device thread, unit.c what becomes of a unit, disk.c its requests.
- */
+/* A stick's parts: stick.c the device thread, stick_open.c its beginning and end, judge.c what an
+ * end means, unit.c what becomes of a unit, disk.c its requests. */
 #ifndef USB_STICK_H
 #define USB_STICK_H
 
@@ -23,6 +23,7 @@ enum work {
     WORK_START,   /* START STOP UNIT, since it wants that */
     WORK_REQUEST, /* the first of its requests */
     WORK_LOOK,    /* is the medium still there? */
+    WORK_LOCK,    /* the medium in, or no more */
     WORK_EJECT,
 };
 
@@ -44,6 +45,17 @@ enum step {
 enum eject { EJECT_NONE, EJECT_FLUSH, EJECT_ALLOW, EJECT_STOP };
 
 struct unit;
+
+/* An interface of mass storage: its own state machine over the device's transport. */
+struct channel {
+    struct usb_stick *stick;
+    struct carrier carrier;
+    struct usb_interface_facts *facts;
+    unsigned flying; /* commands under way */
+    bool falls_back; /* the carrier has failed */
+    bool is_full;    /* it takes no more in this round */
+    bool gone, residue_lies;
+};
 
 /* A medium as a block device. */
 struct disk {
@@ -73,6 +85,7 @@ struct lane {
 
 struct unit {
     struct usb_stick *stick;
+    struct channel *channel;
     uint8_t number, lun;
     struct usb_unit_facts facts;
     enum step step;
@@ -95,8 +108,11 @@ struct unit {
     struct disk *disk;                   /* of the medium that is in it; NULL: none */
     struct block_request *first, **last; /* that wait for a lane */
     struct lane lanes[LANES_MAX];
-    unsigned flying; /* of them */
-    uint8_t *answer; /* ANSWER_SIZE; of commands that are alone */
+    unsigned flying;      /* of them */
+    uint8_t *answer;      /* ANSWER_SIZE; of commands that are alone */
+    atomic_bool held;     /* somebody writes */
+    bool locked, locking; /* the medium is locked in; is about to be */
+    bool cannot_lock;
     enum eject eject;
     int eject_result;
     void (*eject_done)(int result, void *data);
@@ -105,7 +121,7 @@ struct unit {
 
 struct usb_stick {
     struct usb_transport *transport;
-    struct carrier carrier;
+    struct channel channels[USB_INTERFACES_SERVED_MAX]; /* facts.interface_count */
     struct usb_stick_options options;
     struct usb_stick_facts facts;
     usb_unit_changed changed;
@@ -123,14 +139,13 @@ struct usb_stick {
     unsigned parked;       /* lanes that are */
     uint64_t attends, attends_seen;
     pthread_mutex_t returning; /* who gives a disk back has the stick until that is done */
-    bool gone, residue_lies;
+    bool gone;
     struct unit units[UNITS_MAX];
     unsigned next; /* unit whose turn it is */
     struct disk *disks;
 
     unsigned flying; /* commands under way */
     bool scheduling, again;
-    bool falls_back; /* the carrier has failed */
 };
 
 /* What the end of a command means. */
@@ -150,8 +165,11 @@ enum verdict {
     VERDICT_ERROR,   /* of the medium or the unit */
 };
 
+/* judge.c */
+enum verdict judge(const struct usb_command *command);
+
 /* unit.c */
-void unit_init(struct unit *unit, struct usb_stick *stick, uint8_t number);
+void unit_init(struct unit *unit, struct channel *channel, uint8_t number, uint8_t lun);
 /* Words the next command, where there is one to be sent now by this lane; WORK_NONE: there is none.
  */
 enum work unit_word(struct lane *lane, int64_t now);
@@ -159,6 +177,7 @@ void unit_done(struct lane *lane, enum verdict verdict, int64_t now);
 bool unit_has_requests(const struct unit *unit);
 /* When it wants to be asked again; -1: not of its own. */
 int64_t unit_due(const struct unit *unit);
+bool unit_is_locked(const struct unit *unit); /* or is about to be, or no more to be */
 void unit_lose_medium(struct unit *unit, enum usb_unit_state state, int result, const char *why);
 
 /* disk.c */
@@ -176,15 +195,18 @@ void requests_doom(struct lane *lane);               /* its command has ended */
 int requests_flushed(struct unit *unit);
 
 /* attend.c: block_device_ops.attend of a disk. */
-void stick_attend(struct usb_stick *stick, const atomic_bool *done);
+void stick_attend(const struct unit *unit, const atomic_bool *done);
 /* With the lock: nobody attends any more. */
 void stick_end_attendance(struct usb_stick *stick);
 
 /* stick.c, with the lock: takes what was submitted, begins what can be begun. */
 void stick_go_on(struct usb_stick *stick);
 bool stick_has_submitted(const struct usb_stick *stick); /* in the queues */
+bool stick_falls_back(const struct usb_stick *stick);    /* some interface does */
+void stick_settle_parked(struct usb_stick *stick);
+void stick_lose(struct usb_stick *stick); /* all of it is gone */
 
-/* stick.c: whether all of a command's data came or went. */
-uint32_t stick_moved(const struct usb_stick *stick, const struct usb_command *command);
+/* judge.c: bytes of a command's data that came or went. */
+uint32_t stick_moved(const struct channel *channel, const struct usb_command *command);
 
 #endif

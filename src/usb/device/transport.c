@@ -186,5 +186,7 @@ void usb_free_streams(struct usb_transport *transport, const uint8_t *endpoints,
 
 int usb_reset(struct usb_transport *transport)
 {
+    if (transport->shared)
+        return -EBUSY;
     return transport->ops->reset(transport);
 }

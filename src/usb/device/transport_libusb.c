@@ -7,17 +7,22 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <libusb.h>
 
 #include <base/alloc.h>
+#include <block/bytes.h>
 
 #include "usbfs.h"
 
 /* Each transfer's end wakes a thread, so that one for a whole command is best. Where the controller
  * wants its memory in one piece there may be none that is as large. */
 enum { BEST_TRANSFER = 1 << 20, BEST_IN_ONE_PIECE = 64 << 10, MEMORIES_MAX = 64 };
+
+/* bcdUSB, idVendor, idProduct, bcdDevice: USB 2.0, table 9-8. */
+static const uint8_t wide_fields[] = {2, 8, 10, 12};
 
 /* Memory that the kernel's controller reads and writes itself. */
 struct memory {
@@ -113,6 +118,26 @@ static int set_alternate(struct usb_transport *transport, uint8_t interface, uin
 static int clear_halt(struct usb_transport *transport, uint8_t endpoint)
 {
     return errno_of(libusb_clear_halt(local_of(transport)->handle, endpoint));
+}
+
+/* usbfs has the device descriptor's numbers in the machine's byte order, all else as it came. */
+static int descriptors(struct usb_transport *transport, uint8_t *data, size_t size)
+{
+    int fd = local_of(transport)->urbs.fd;
+    size_t got = 0;
+    ssize_t n = lseek(fd, 0, SEEK_SET) < 0 ? -1 : 1;
+    while (n > 0 && got < size) {
+        n = read(fd, data + got, size - got);
+        got += n > 0 ? (size_t)n : 0;
+    }
+    if (n < 0)
+        return -errno;
+    for (size_t at = 0; at < sizeof(wide_fields) && wide_fields[at] + 2U <= got; at++) {
+        uint16_t number;
+        memcpy(&number, data + wide_fields[at], 2);
+        put_le16(data + wide_fields[at], number);
+    }
+    return (int)got;
 }
 
 /* Not back to a driver of the kernel's afterwards, which would look at what is on the stick. */
@@ -217,6 +242,7 @@ static const struct usb_transport_ops local_ops = {
     .set_configuration = set_configuration,
     .set_alternate = set_alternate,
     .clear_halt = clear_halt,
+    .descriptors = descriptors,
     .claim = claim,
     .release = release,
     .alloc_streams = alloc_streams,
@@ -245,7 +271,8 @@ static enum usb_speed speed_of(libusb_device_handle *handle)
     }
 }
 
-int usb_libusb_open(int fd, struct usb_transport **ret_transport, struct error *err)
+int usb_libusb_open(int fd, uint8_t configuration, struct usb_transport **ret_transport,
+                    struct error *err)
 {
     libusb_context *context = NULL;
     libusb_device_handle *handle = NULL;
@@ -263,6 +290,7 @@ int usb_libusb_open(int fd, struct usb_transport **ret_transport, struct error *
     struct local *local = xnew(struct local);
     local->transport.ops = &local_ops;
     local->transport.speed = speed_of(handle);
+    local->transport.configuration = configuration;
     local->transport.max_transfer = usbfs_scatters(fd) ? BEST_TRANSFER : BEST_IN_ONE_PIECE;
     usbfs_init(&local->urbs, fd);
     local->context = context;

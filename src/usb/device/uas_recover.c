@@ -200,15 +200,23 @@ static enum uas_event fail(struct uas *uas)
 }
 
 /* The setting is the first one again after it, and there are no streams. */
+/* Where others use the device, too, its interface alone. */
+static int reset_for_all(struct uas *uas)
+{
+    if (uas->transport->shared)
+        return usb_set_alternate(uas->transport, uas->interface, uas->found.alternate);
+    uas->counts.port_resets++;
+    return usb_reset(uas->transport);
+}
+
 static enum uas_event reset_port(struct uas *uas)
 {
     uint8_t setting = uas->found.alternate;
     bool enough = uas->lost >= LOST_FAIL;
     if (uas->lost >= LOST_GIVE_UP)
         return UAS_GONE;
-    uas->counts.port_resets++;
     uas_free_streams(uas);
-    int r = usb_reset(uas->transport);
+    int r = reset_for_all(uas);
     if (r != 0)
         return UAS_GONE;
     if (enough && uas->may_fail)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <base/alloc.h>
 #include <base/clock.h>
 
 enum { SPC_3 = 5, NEVER = -1 };
@@ -51,10 +52,13 @@ static void set_state(struct unit *unit, enum usb_unit_state state, const char *
         tell(unit);
 }
 
-void unit_init(struct unit *unit, struct usb_stick *stick, uint8_t number)
+void unit_init(struct unit *unit, struct channel *channel, uint8_t number, uint8_t lun)
 {
-    unit->stick = stick;
+    unit->stick = channel->stick;
+    unit->channel = channel;
     unit->number = number;
+    unit->lun = lun;
+    unit->answer = xmalloc(ANSWER_SIZE);
     unit->last = &unit->first;
     for (unsigned i = 0; i < LANES_MAX; i++) {
         struct lane *lane = &unit->lanes[i];
@@ -68,7 +72,8 @@ void unit_lose_medium(struct unit *unit, enum usb_unit_state state, int result, 
     struct disk *disk = unit->disk;
     unit->disk = NULL;
     unit->step = STEP_READY;
-    unit->wants_start = false;
+    unit->wants_start = unit->locked = unit->cannot_lock = false;
+    atomic_store(&unit->held, false);
     if (disk)
         disk->gone = result;
     requests_answer(unit, result);
@@ -325,11 +330,11 @@ static void wait_for_it(struct unit *unit, int64_t now)
 
 static void taken(struct unit *unit, const struct usb_command *command)
 {
-    size_t size = stick_moved(unit->stick, command);
+    size_t size = stick_moved(unit->channel, command);
     if (unit->step == STEP_INQUIRY) {
         size = command->moved;
         /* Some say of every command that nothing of it came, and it did. */
-        unit->stick->residue_lies |=
+        unit->channel->residue_lies |=
             command->residue == SCSI_INQUIRY_SIZE && size == SCSI_INQUIRY_SIZE;
     }
     int r = steps[unit->step].take(unit, unit->answer, size);
@@ -430,6 +435,40 @@ static void eject_done(struct unit *unit, enum verdict verdict)
     unit->eject_done(unit->eject_result, unit->eject_data);
 }
 
+/* Locking in: SPC-4, 6.18. */
+
+static bool wants_lock(const struct unit *unit)
+{
+    return unit->facts.state == USB_UNIT_READY && unit->facts.removable && !unit->cannot_lock &&
+           !unit->eject && atomic_load(&unit->held) != unit->locked;
+}
+
+bool unit_is_locked(const struct unit *unit)
+{
+    bool locked = unit->locked && !unit->cannot_lock && unit->facts.state == USB_UNIT_READY;
+    for (unsigned i = 0; i < LANES_MAX; i++)
+        locked |= unit->lanes[i].flying && unit->lanes[i].work == WORK_LOCK;
+    return locked;
+}
+
+/* Many sticks do not know the command, and nothing depends on it. */
+static void lock_done(struct unit *unit, enum verdict verdict)
+{
+    bool again = verdict == VERDICT_AGAIN || verdict == VERDICT_RESET;
+    bool lost = verdict == VERDICT_LOST || verdict == VERDICT_LATE || verdict == VERDICT_WAIT;
+    if ((again && ++unit->attentions < ATTENTIONS) || (lost && ++unit->tries < TRIES))
+        return;
+    unit->tries = unit->attentions = 0;
+    if (verdict == VERDICT_GOOD)
+        unit->locked = unit->locking;
+    else if (verdict == VERDICT_EMPTY)
+        unit_lose_medium(unit, USB_UNIT_EMPTY, -ENOMEDIUM, "no medium");
+    else if (verdict == VERDICT_CHANGED)
+        unit_lose_medium(unit, USB_UNIT_WAITING, -ENOMEDIUM, "another medium");
+    else
+        unit->cannot_lock = true;
+}
+
 /* What is to be done. */
 
 static void look_done(struct unit *unit, enum verdict verdict, int64_t now)
@@ -482,6 +521,14 @@ static enum work word_request(struct lane *lane, int64_t now)
     return WORK_REQUEST;
 }
 
+static enum work word_lock(struct unit *unit, struct usb_command *command)
+{
+    unit->locking = atomic_load(&unit->held);
+    scsi_prevent_removal(command, unit->locking);
+    limit(command, STEP_MS);
+    return WORK_LOCK;
+}
+
 /* What is alone, and no request's. */
 static enum work word_own(struct unit *unit, struct usb_command *command)
 {
@@ -512,6 +559,8 @@ enum work unit_word(struct lane *lane, int64_t now)
     bool ready = unit->facts.state == USB_UNIT_READY;
     if (unit->facts.state == USB_UNIT_FAILED || unit->ejected)
         return WORK_NONE;
+    if (ready && !unit->wants_start && !lane->request && wants_lock(unit) && !has_alone(unit))
+        return word_lock(unit, &lane->command);
     if (ready && !unit->wants_start && (lane->request || unit->first))
         return word_request(lane, now);
     if (unit->flying > 0 || (has_requests(unit) && !unit->wants_start))
@@ -536,6 +585,8 @@ void unit_done(struct lane *lane, enum verdict verdict, int64_t now)
         return;
     }
     note_lost_writes(unit, verdict);
+    if (verdict == VERDICT_RESET)
+        unit->locked = false;
     switch (lane->work) {
     case WORK_NONE:
         break;
@@ -551,6 +602,9 @@ void unit_done(struct lane *lane, enum verdict verdict, int64_t now)
         break;
     case WORK_LOOK:
         look_done(unit, verdict, now);
+        break;
+    case WORK_LOCK:
+        lock_done(unit, verdict);
         break;
     case WORK_EJECT:
         eject_done(unit, verdict);
@@ -571,6 +625,8 @@ int64_t unit_due(const struct unit *unit)
     }
     if (unit->flying > 0 || first != INT64_MAX)
         return first == INT64_MAX ? NEVER : first;
+    if (wants_lock(unit))
+        return clock_ticks();
     if (state == USB_UNIT_READY && !unit->first && !unit->eject && !unit->facts.removable)
         return NEVER;
     return unit->due;

@@ -60,6 +60,8 @@ static void close_door(struct stick_block *block)
 
 static void block_free(struct stick_block *block)
 {
+    if (!block->read_only)
+        source_hold(block->server, block->unit, false);
     block_device_destroy(block->stream);
     block_device_destroy(block->part);
     free(block->message);
@@ -192,6 +194,8 @@ static int make(struct job *job, unsigned unit, struct stick_block **ret_block, 
     block->part = part;
     block->stream = block_stream_create(part);
     block->read_only = wanted->read_only || part->read_only;
+    if (!block->read_only)
+        source_hold(job->server, unit, true);
     r = open_door(job, block, err);
     if (r != 0)
         block_free(block);

@@ -44,8 +44,11 @@ static long read_attribute(int folder, const char *interface, const char *name)
 }
 
 /* As the kernel knows it, of the configuration that it has chosen. "1-4:1.0" is an interface. */
-static int find_storage(int fd, uint32_t *ret_interfaces, struct error *err)
+static int find_storage(int fd, uint32_t *ret_interfaces, uint8_t *ret_configuration,
+                        struct error *err)
 {
+    _cleanup_free_ char *configuration = NULL;
+    uint64_t value;
     struct stat status;
     uint32_t found = 0;
     if (fstat(fd, &status) < 0 || !S_ISCHR(status.st_mode))
@@ -63,6 +66,13 @@ static int find_storage(int fd, uint32_t *ret_interfaces, struct error *err)
         if (number >= 0 && number < INTERFACES)
             found |= UINT32_C(1) << number;
     }
+    if (file_read_at(dirfd(dir), "bConfigurationValue", ATTRIBUTE_MAX, &configuration, NULL, err) <
+        0)
+        return error_context(err, "jail: which configuration is set");
+    configuration[strcspn(configuration, "\n")] = '\0';
+    if (text_to_u64(configuration, 1, UINT8_MAX, &value) < 0)
+        return error_set(err, -ENODEV, "jail: the device has no configuration");
+    *ret_configuration = (uint8_t)value;
     *ret_interfaces = found;
     return 0;
 }
@@ -80,9 +90,9 @@ static int detach(int fd, unsigned interface, struct error *err)
     return 0;
 }
 
-int device_confine(int fd, uint32_t *ret_interfaces, struct error *err)
+int device_confine(int fd, uint32_t *ret_interfaces, uint8_t *ret_configuration, struct error *err)
 {
-    int r = find_storage(fd, ret_interfaces, err);
+    int r = find_storage(fd, ret_interfaces, ret_configuration, err);
     for (unsigned i = 0; r == 0 && i < INTERFACES; i++)
         if (*ret_interfaces & UINT32_C(1) << i)
             r = detach(fd, i, err);

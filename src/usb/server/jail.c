@@ -392,7 +392,7 @@ int server_isolate(struct server_options *options, struct error *err)
     tzset(); /* else gmtime_r(3) reads /etc/localtime, later */
     int r = keep_descriptors(options, err);
     if (r == 0 && options->kind == SERVER_DEVICE)
-        r = device_confine(options->fd, &interfaces, err);
+        r = device_confine(options->fd, &interfaces, &options->configuration, err);
     if (r == 0)
         r = become_real_time(options, err);
     if (r == 0)

@@ -100,8 +100,8 @@ struct stick_volume {
     struct medium *medium; /* NULL: it is not mounted */
     struct volume *volume;
     struct served_volume *served;
-    bool read_only;
-    bool is_failed; /* it was said that its updates do not become durable */
+    bool read_only, holds; /* holds: its unit, by source_hold() */
+    bool is_failed;        /* it was said that its updates do not become durable */
     struct stick_mount *mounts;
 };
 
@@ -115,7 +115,7 @@ struct stick_block {
     enum block_door_kind kind;
     struct block_device *part;   /* the whole medium; owned */
     struct block_device *stream; /* the same, read ahead: what the door has; owned */
-    bool read_only;
+    bool read_only;              /* else its unit is held */
     union {
         struct nbd_door *nbd;
         struct cuse_door *cuse;
@@ -137,6 +137,7 @@ struct server_unit {
     struct block_device *medium; /* counted; the keeper's */
     bool is_read;                /* partitions are known */
     bool is_taken;               /* unit_take() */
+    unsigned holders;            /* source_hold() */
     struct stick_block *block;   /* NULL: it is not given out */
     enum partition_table table;
     char *error; /* why they are not */
@@ -261,6 +262,9 @@ struct source_ops {
     int (*open)(struct server *server, struct error *err);
     /* Waits until the unit has let go of its medium. -EOPNOTSUPP: it cannot. */
     int (*eject)(struct server *server, unsigned unit, struct error *err);
+    /* While it is held the unit keeps its medium, where it can. With the lock. NULL: it always
+     * does. */
+    void (*hold)(struct server *server, unsigned unit, bool held);
     void (*counts)(struct server *server, struct usb_stick_counts *ret_counts);
     /* Every medium was given back. Waits until nothing is left. */
     void (*close)(struct server *server);
@@ -273,13 +277,16 @@ extern const struct source_ops image_source;
  * keeper destroys. */
 void source_unit(struct server *server, unsigned unit, const struct usb_unit_facts *facts,
                  struct block_device *medium);
+/* Somebody begins to write on the unit's medium, or has ended that. */
+void source_hold(struct server *server, unsigned unit, bool begins);
 /* The stick is gone, or could not be opened (failure). */
 void source_gone(struct server *server, const struct error *failure);
 
 /* device.c */
 
-/* Bits of the interfaces that may be claimed. Before anything of the device is used. */
-int device_confine(int fd, uint32_t *ret_interfaces, struct error *err);
+/* Bits of the interfaces that may be claimed, and the configuration that they are of. Before
+ * anything of the device is used. */
+int device_confine(int fd, uint32_t *ret_interfaces, uint8_t *ret_configuration, struct error *err);
 /* Resets the device when the child asks for it by this socket, until that is closed. */
 void device_help(pid_t child, int help, int fd, uint32_t interfaces);
 /* Has it reset; data: the other end of the socket. 0 or -errno. */

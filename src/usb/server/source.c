@@ -27,6 +27,17 @@ void source_unit(struct server *server, unsigned number, const struct usb_unit_f
     block_device_destroy(unseen);
 }
 
+void source_hold(struct server *server, unsigned number, bool begins)
+{
+    struct server_unit *unit = &server->units[number];
+    pthread_mutex_lock(&server->lock);
+    bool was_held = unit->holders > 0;
+    unit->holders += begins ? 1 : -1U;
+    if (server->source->hold && was_held != (unit->holders > 0))
+        server->source->hold(server, number, unit->holders > 0);
+    pthread_mutex_unlock(&server->lock);
+}
+
 void source_gone(struct server *server, const struct error *failure)
 {
     struct usb_stick_said said = {.message = failure ? (char *)error_message(failure) : NULL};

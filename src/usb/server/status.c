@@ -26,6 +26,11 @@ static const char *const source_states[] = {
     [SOURCE_GONE] = "gone",
 };
 
+static const char *protocol_name(uint8_t protocol)
+{
+    return protocol == USB_PROTOCOL_UAS ? "uas" : "bulk-only";
+}
+
 static struct usb_stick_device *device_of(const struct usb_stick_facts *facts)
 {
     struct usb_stick_device *device = xnew(struct usb_stick_device);
@@ -35,8 +40,8 @@ static struct usb_stick_device *device_of(const struct usb_stick_facts *facts)
     device->manufacturer = xstrdup(facts->manufacturer);
     device->model = xstrdup(facts->model);
     device->serial = xstrdup(facts->serial);
-    device->interface = facts->interface;
-    device->protocol = xstrdup(facts->protocol == USB_PROTOCOL_UAS ? "uas" : "bulk-only");
+    device->interface = facts->interfaces[0].number;
+    device->protocol = xstrdup(protocol_name(facts->interfaces[0].protocol));
     device->speed = xstrdup(speeds[facts->speed]);
     device->classes = xnew_array(uint32_t, facts->class_count);
     memcpy(device->classes, facts->classes, facts->class_count * sizeof(facts->classes[0]));
@@ -57,6 +62,19 @@ static const char *unit_state(const struct server_unit *unit)
         break;
     }
     return "failed";
+}
+
+/* Which interface's it is. */
+static void tell_interface(const struct usb_stick_facts *device, struct usb_stick_unit *told)
+{
+    for (unsigned i = 0; i < device->interface_count; i++) {
+        const struct usb_interface_facts *facts = &device->interfaces[i];
+        if (told->number < facts->first_unit || told->number >= facts->first_unit + facts->units)
+            continue;
+        told->interface = facts->number;
+        told->has_interface = true;
+        told->protocol = xstrdup(protocol_name(facts->protocol));
+    }
 }
 
 static struct usb_stick_unit *unit_of(const struct server_unit *unit, unsigned number)
@@ -175,8 +193,11 @@ void status_fill(struct server *server, struct usb_stick_status *status)
     status->state = xstrdup(source_states[server->state]);
     status->device = server->has_device ? device_of(&server->device) : NULL;
     status->units = xnew_array(struct usb_stick_unit *, server->unit_count + 1);
-    for (unsigned i = 0; i < server->unit_count; i++)
-        status->units[status->units_count++] = unit_of(&server->units[i], i);
+    for (unsigned i = 0; i < server->unit_count; i++) {
+        struct usb_stick_unit *unit = unit_of(&server->units[i], i);
+        tell_interface(&server->device, unit);
+        status->units[status->units_count++] = unit;
+    }
     status->volumes = xnew_array(struct usb_stick_volume *, volumes + 1);
     for (const struct stick_volume *volume = server->volumes; volume; volume = volume->next)
         status->volumes[status->volumes_count++] = volume_of(volume);

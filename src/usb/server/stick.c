@@ -73,7 +73,7 @@ static int open_transport(struct server *server, struct usb_transport **ret_tran
     if (options->kind == SERVER_USBIP)
         return usb_usbip_open(options->fd, options->bus_id, IMPORT_MS, ret_transport, err);
 #ifdef HAVE_LIBUSB
-    int r = usb_libusb_open(options->fd, ret_transport, err);
+    int r = usb_libusb_open(options->fd, options->configuration, ret_transport, err);
     if (r == 0)
         usb_libusb_reset_by(*ret_transport, device_reset, (int *)(uintptr_t)&options->help);
     return r;
@@ -194,6 +194,12 @@ static int stick_eject(struct server *server, unsigned unit, struct error *err)
     return call(server, &eject);
 }
 
+static void stick_hold(struct server *server, unsigned unit, bool held)
+{
+    if (server->stick)
+        usb_stick_hold(server->stick, unit, held);
+}
+
 static void run_counts(struct usb_stick *stick, struct source_call *call)
 {
     usb_stick_counts(stick, &call->counts);
@@ -231,6 +237,7 @@ static void stick_close(struct server *server)
 const struct source_ops stick_source = {
     .open = stick_open,
     .eject = stick_eject,
+    .hold = stick_hold,
     .counts = stick_counts,
     .close = stick_close,
 };

@@ -56,9 +56,10 @@ static bool tell_progress(uint64_t done, uint64_t total, void *data)
 
 /* Format. */
 
-static int format(struct job *job, struct block_device *part, const struct usb_stick_format *wanted,
-                  uint64_t hidden, struct error *err)
+static int format(struct job *job, unsigned unit, struct block_device *part, uint64_t hidden,
+                  struct error *err)
 {
+    const struct usb_stick_format *wanted = job->request->format;
     const struct medium_options medium_options = {0};
     struct telling telling = {.job = job};
     const struct format_options options = {
@@ -75,10 +76,12 @@ static int format(struct job *job, struct block_device *part, const struct usb_s
     int r = medium_open(part, &medium_options, &medium, err);
     if (r != 0)
         return r;
+    source_hold(job->server, unit, true);
     r = volume_format(medium, &options, err);
     if (r == -ECANCELED)
         error_hint(err, "there is no file system on it any more: format it again");
     int closed = medium_close(medium, r == 0 ? err : NULL);
+    source_hold(job->server, unit, false);
     return r == 0 ? closed : r;
 }
 
@@ -89,7 +92,7 @@ static int format_volume(struct job *job, struct error *err)
     int r = take_unmounted(job, wanted->volume, "format", &volume, err);
     if (r != 0)
         return r;
-    r = format(job, volume->part, wanted, volume->partition.first, err);
+    r = format(job, volume->unit, volume->part, volume->partition.first, err);
     unit_identify(job->server, volume);
     volume_give(job->server, volume);
     return r;
@@ -107,7 +110,7 @@ static int format_unit(struct job *job, struct error *err)
     struct block_device *medium = job->server->units[wanted->unit].medium;
     r = block_part(medium, 0, medium->sectors, &whole, err);
     if (r == 0) {
-        r = format(job, whole, wanted, 0, err);
+        r = format(job, wanted->unit, whole, 0, err);
         block_device_destroy(whole);
     }
     unit_give(job->server, wanted->unit, true);
@@ -139,8 +142,10 @@ static void tell_finding(const struct finding *finding, void *data)
         control_tell(telling->job->server, &event);
 }
 
-static int check(struct telling *telling, struct block_device *part, struct error *err)
+static int check(struct telling *telling, const struct stick_volume *volume, struct error *err)
 {
+    struct server *server = telling->job->server;
+    struct block_device *part = volume->part;
     bool repair = telling->job->request->check->repair;
     const struct medium_options medium_options = {.read_only = !repair};
     const struct check_options options = {
@@ -154,8 +159,12 @@ static int check(struct telling *telling, struct block_device *part, struct erro
     int r = medium_open(part, &medium_options, &medium, err);
     if (r != 0)
         return r;
+    if (repair)
+        source_hold(server, volume->unit, true);
     r = volume_check(medium, &options, tell_finding, telling, err);
     int closed = medium_close(medium, r >= 0 ? err : NULL);
+    if (repair)
+        source_hold(server, volume->unit, false);
     return r >= 0 && closed < 0 ? closed : r;
 }
 
@@ -166,7 +175,7 @@ int job_check(struct job *job, struct usb_stick_result *result, struct error *er
     int r = take_unmounted(job, job->request->check->volume, "check", &volume, err);
     if (r != 0)
         return r;
-    r = check(&telling, volume->part, err);
+    r = check(&telling, volume, err);
     unit_identify(job->server, volume);
     volume_give(job->server, volume);
     if (r < 0)

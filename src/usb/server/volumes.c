@@ -130,11 +130,16 @@ int volume_open(struct server *server, struct stick_volume *volume,
     int r = medium_open(volume->part, &medium_options, &medium, err);
     if (r != 0)
         return r;
+    if (!read_only)
+        source_hold(server, volume->unit, true);
     r = volume_mount(medium, &volume_options, &opened, err);
     if (r != 0) {
         medium_close(medium, NULL);
+        if (!read_only)
+            source_hold(server, volume->unit, false);
         return error_context(err, "volume %u", volume->number);
     }
+    volume->holds = !read_only;
     tell_recovery(server, volume, medium_recovered(medium));
     pthread_mutex_lock(&server->lock);
     volume->medium = medium;
@@ -164,6 +169,9 @@ int volume_close(struct server *server, struct stick_volume *volume, struct erro
     volume->served = NULL;
     pthread_mutex_unlock(&server->lock);
     int closed = medium_close(medium, r == 0 ? err : NULL);
+    if (volume->holds)
+        source_hold(server, volume->unit, false);
+    volume->holds = false;
     return r == 0 ? closed : r;
 }
 

@@ -8,10 +8,10 @@
 #include <block/device.h>
 #include <usb/transport.h>
 
-/* A stick whose interface is claimed, with its units. Device thread. */
+/* A stick whose interfaces of mass storage are claimed, with their units. Device thread. */
 struct usb_stick;
 
-enum { USB_CLASSES_SAID_MAX = 32 };
+enum { USB_CLASSES_SAID_MAX = 32, USB_INTERFACES_SERVED_MAX = 8 };
 
 /* How commands reach it. */
 enum usb_protocol { USB_PROTOCOL_BULK_ONLY = 0x50, USB_PROTOCOL_UAS = 0x62 };
@@ -19,9 +19,13 @@ enum usb_protocol { USB_PROTOCOL_BULK_ONLY = 0x50, USB_PROTOCOL_UAS = 0x62 };
 struct usb_stick_facts {
     uint16_t vendor, product, release;               /* release: BCD */
     char manufacturer[128], model[128], serial[128]; /* UTF-8, printable; "" where it says none */
-    uint8_t interface, protocol;                     /* enum usb_protocol */
     enum usb_speed speed;
-    unsigned units; /* 1 to 16 */
+    unsigned units;           /* 1 to 16, of all interfaces, numbered on from one to the next */
+    unsigned interface_count; /* of mass storage; at least 1 */
+    struct usb_interface_facts {
+        uint8_t number, protocol;   /* enum usb_protocol */
+        unsigned first_unit, units; /* 0 units: there was no number left for them */
+    } interfaces[USB_INTERFACES_SERVED_MAX];
     /* Class, subclass and protocol (0xCCSSPP) of all interfaces of all configurations, and its own
      * unless that is 0, without repeats. */
     uint32_t classes[USB_CLASSES_SAID_MAX];
@@ -72,6 +76,10 @@ void usb_stick_unit(const struct usb_stick *stick, unsigned unit, struct usb_uni
  * block_device_destroy(), from any thread, before the stick is closed. Device thread; requests may
  * come from any. */
 struct block_device *usb_stick_disk(struct usb_stick *stick, unsigned unit);
+
+/* Any thread. While it is held a medium that can be taken out is locked in, where the unit can lock
+ * it (PREVENT ALLOW MEDIUM REMOVAL). One that is lost is not held any more. */
+void usb_stick_hold(struct usb_stick *stick, unsigned unit, bool held);
 
 /* After the requests that are there: flushes, stops the unit and lets go of its medium; result: 0
  * or what the flush came to. Device thread; done from within usb_stick_run(). -ENOMEDIUM: there is

@@ -60,6 +60,9 @@ struct usb_transport {
     const struct usb_transport_ops *ops;
     enum usb_speed speed;
     uint32_t max_transfer; /* bytes of one bulk transfer that is moved best */
+    bool shared; /* several interfaces are served: no one of them resets the port of all */
+    /* That the machine has chosen, and which stays; 0: there is nobody else who chooses. */
+    uint8_t configuration;
 
     /* Of transport.c: ended, their callbacks are still to run. Oldest first. */
     struct usb_transfer *ended, **ended_last;
@@ -96,6 +99,10 @@ struct usb_transport_ops {
     int (*set_configuration)(struct usb_transport *transport, uint8_t value);
     int (*set_alternate)(struct usb_transport *transport, uint8_t interface, uint8_t alternate);
     int (*clear_halt)(struct usb_transport *transport, uint8_t endpoint);
+
+    /* The device descriptor and the configurations behind it, as the machine has read them once;
+     * bytes, or -errno. NULL: the device is asked. */
+    int (*descriptors)(struct usb_transport *transport, uint8_t *data, size_t size);
 
     /* NULL: there is nothing to it. */
     int (*claim)(struct usb_transport *transport, uint8_t interface);
@@ -160,7 +167,7 @@ int usb_alloc_streams(struct usb_transport *transport, uint16_t count, const uin
                       unsigned endpoint_count);
 void usb_free_streams(struct usb_transport *transport, const uint8_t *endpoints,
                       unsigned endpoint_count);
-int usb_reset(struct usb_transport *transport);
+int usb_reset(struct usb_transport *transport); /* -EBUSY: it is shared */
 
 /* fd: a connected stream to a USB/IP server, taken over; bus_id is imported ("1-1"). Waits for the
  * answer, at most timeout_ms. */

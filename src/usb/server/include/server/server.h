@@ -19,10 +19,11 @@ enum server_kind { SERVER_DEVICE, SERVER_USBIP, SERVER_IMAGE };
 struct server_options {
     int listen; /* a listening Unix stream socket */
     enum server_kind kind;
-    int fd;               /* of the device, the connection to the USB/IP server, or the image */
-    const char *bus_id;   /* USB/IP */
-    uint32_t sector_size; /* of an image, bytes */
-    bool read_only;       /* nothing is ever written, whatever is asked for */
+    int fd;                /* of the device, the connection to the USB/IP server, or the image */
+    const char *bus_id;    /* USB/IP */
+    uint8_t configuration; /* of server_isolate(): that the kernel has set; of a device */
+    uint32_t sector_size;  /* of an image, bytes */
+    bool read_only;        /* nothing is ever written, whatever is asked for */
     uid_t uid;
     gid_t gid;
     int real_time; /* priority of SCHED_FIFO; 0: none */
