@@ -30,6 +30,9 @@ static void read_descriptors(const uint8_t *data, size_t size)
     look(identity.classes_count <= USB_CLASSES_MAX);
     for (size_t i = 0; i < identity.classes_count; i++)
         other = other || identity.classes[i] >> 16 != USB_CLASS_STORAGE;
+    look(identity.storage_configurations_count <= USB_CONFIGURATIONS_SEEN_MAX &&
+         (identity.storage || identity.storage_configurations_count == 0) &&
+         (usb_identity_wants(&identity) == 0) == (identity.storage_configurations_count == 0));
     look(!identity.storage_only || (identity.storage && !other && !identity.hub));
 }
 

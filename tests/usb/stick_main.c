@@ -21,6 +21,8 @@ static const char usage[] =
     "  --interfaces N  1 to 4; those behind the first have memory\n"
     "  --configurations 2  the first is a keyboard\n"
     "  --volatile SEED what was not flushed is lost, by chance, when the client goes\n"
+    "  --count         says how often it was told to keep its medium and to let go of it, when the "
+    "client goes\n"
     "  --slow MS       that each READ and WRITE takes\n"
     "  --uas           knows UAS beside bulk-only transport; --uas-only: nothing else\n"
     "  --read-only, --fixed, --uncached\n"
@@ -43,6 +45,7 @@ static const struct option long_options[] = {
     {"uas-only", no_argument, NULL, 'A'},
     {"help", no_argument, NULL, 'h'},
     {"slow", required_argument, NULL, 'S'},
+    {"count", no_argument, NULL, 'n'},
     {0},
 };
 
@@ -72,6 +75,7 @@ int main(int argc, char **argv)
 {
     struct stick_options options = {0};
     uint16_t port = 0;
+    bool counts = false;
     const char *error;
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         unsigned long long number = optarg ? strtoull(optarg, NULL, 0) : 0;
@@ -87,6 +91,9 @@ int main(int argc, char **argv)
             break;
         case 'P':
             options.pretended = number;
+            break;
+        case 'n':
+            counts = true;
             break;
         case 'S':
             options.slow_ms = (unsigned)number;
@@ -142,6 +149,11 @@ int main(int argc, char **argv)
     for (int fd, one = 1; (fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0; close(fd)) {
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
         stick_serve(stick, fd);
+        if (counts) {
+            struct stick_counts told = stick_counts(stick);
+            printf("prevents %u, allows %u\n", told.prevents, told.allows);
+            fflush(stdout);
+        }
         if (options.is_volatile) {
             stick_lose_power(stick);
             puts("lost");
