@@ -56,12 +56,14 @@ def plug_in(serial, disk):
                             "serial": serial, "removable": True, "pcap": f"{serial}.pcap"}})
 
 
-def plug_in_units(serial, disks, driver="usb-bot"):
-    """A stick of several units: later disks and the sizes of their sectors."""
+def plug_in_units(serial, disks, driver="usb-bot", names=()):
+    """A stick of several units: later disks and the sizes of their sectors; their names in the world (page 83)."""
     name = serial.lower()
     bus = {"driver": driver, "id": name, "bus": "xhci.0", "serial": serial}
     units = [{"driver": "scsi-hd", "id": f"{name}-{lun}", "bus": f"{name}.0", "lun": lun, "drive": disk,
               "logical_block_size": size, "physical_block_size": size} for lun, (disk, size) in enumerate(disks)]
+    for unit, number in zip(units, names):
+        unit["wwn"] = number
     ask_hand(*[{"execute": "device_add", "arguments": arguments} for arguments in (bus, *units)],
              # QEMU's manual: it is not plugged in before it has its units.
              {"execute": "qom-set", "arguments": {"path": f"/machine/peripheral/{name}", "property": "attached",

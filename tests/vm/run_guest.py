@@ -132,6 +132,8 @@ def boot(build, tests, work, first):
         pathlib.Path(f"{work}/share/rounds").write_text(os.environ["CLOCHE_USB_ROUNDS"])
     if "CLOCHE_USB_VOLUMES" in os.environ:  # of test_usb_volumes.py
         pathlib.Path(f"{work}/share/volumes").write_text(os.environ["CLOCHE_USB_VOLUMES"])
+    if "CLOCHE_USB_FAULTS" in os.environ:  # of test_usb_hostile_guest.py
+        pathlib.Path(f"{work}/share/faults").touch()
     with open(f"{work}/disk", "wb") as disk:
         disk.truncate(DISK_SIZE)
     subprocess.run(["mkfs.ext4", "-q", "-F", f"{work}/disk"], check=True)

@@ -32,25 +32,30 @@ def make_image(scratch, label="SHOP", files=(("hello.txt", "hello\n"),)):
 
 
 class Gadget:
-    """A stick, also one that is a keyboard, too."""
+    """A stick, also one that is a keyboard, too. more: images of further interfaces. later: its storage is in
+    configuration 2, and configuration 1 is the keyboard alone."""
 
-    def __init__(self, image, serial="GADGET", keyboard=False):
+    def __init__(self, image, serial="GADGET", keyboard=False, more=(), later=False):
         modules("dummy_hcd", "libcomposite", "usb_f_mass_storage")
         if not GADGETS.parent.is_mount():
             subprocess.run(["mount", "-t", "configfs", "none", GADGETS.parent], check=True)
         self.top = GADGETS / serial
-        self.functions = [self.top / "functions/mass_storage.0"]
-        for folder in (self.top, self.top / "strings/0x409", self.top / "configs/c.1", self.functions[0]):
+        self.configurations = [self.top / f"configs/c.{number}" for number in range(1, 3 if later else 2)]
+        self.functions = [self.top / f"functions/mass_storage.{number}" for number in range(1 + len(more))]
+        for folder in (self.top, self.top / "strings/0x409", *self.configurations, *self.functions):
             folder.mkdir()
         (self.top / "idVendor").write_text("0x1d6b")
         (self.top / "idProduct").write_text("0x0104")
         (self.top / "strings/0x409/serialnumber").write_text(serial)
-        (self.functions[0] / "lun.0/removable").write_text("1")
-        (self.functions[0] / "lun.0/file").write_text(str(image))
-        if keyboard:
+        for function, file in zip(self.functions, (image, *more)):
+            (function / "lun.0/removable").write_text("1")
+            (function / "lun.0/file").write_text(str(file))
+        if keyboard or later:
             self.add_keyboard()
-        for function in self.functions:
-            (self.top / "configs/c.1" / function.name).symlink_to(function)
+        self.links = [(self.configurations[0 if "hid" in function.name else -1] / function.name, function)
+                      for function in self.functions]
+        for link, function in self.links:
+            link.symlink_to(function)
 
     def add_keyboard(self):
         modules("usb_f_hid", "usbhid", "hid-generic")  # no udevd would load the last
@@ -74,9 +79,9 @@ class Gadget:
 
     def __exit__(self, *_):
         self.pull_out()
-        for function in self.functions:
-            (self.top / "configs/c.1" / function.name).unlink()
-        for folder in (*self.functions, self.top / "configs/c.1", self.top / "strings/0x409", self.top):
+        for link, _ in self.links:
+            link.unlink()
+        for folder in (*self.functions, *self.configurations, self.top / "strings/0x409", self.top):
             folder.rmdir()
         subprocess.run(["umount", GADGETS.parent], check=True)
 
