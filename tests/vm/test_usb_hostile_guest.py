@@ -90,10 +90,13 @@ class Slot:
         instance.cloche("run", "-d", "--name", self.container, "--usb-storage", f"{PLACE}:port={self.name}", "small:1",
                         "sleep", "10000")
         self.pid = int(instance.cloche("inspect", "-f", "{{.State.Pid}}", self.container).out)
+        self.failure = None
         self.folder = pathlib.Path(f"/proc/{self.pid}/root{PLACE}")
 
     def is_mounted(self):
-        return f" {PLACE} " in pathlib.Path(f"/proc/{self.pid}/mountinfo").read_text()
+        """Over the empty folder that is there without a stick."""
+        lines = pathlib.Path(f"/proc/{self.pid}/mountinfo").read_text().splitlines()
+        return any(f" {PLACE} " in line and " - fuse" in line for line in lines)
 
     def write(self):
         """Files until an error; whether there was none."""
@@ -103,7 +106,8 @@ class Slot:
                     file.write(bytes([number]) * SIZE)
                     os.fsync(file.fileno())
             return True
-        except OSError:
+        except OSError as failure:
+            self.failure = failure
             return False
 
     def suffer(self, fault):
@@ -140,7 +144,7 @@ class Slot:
         shutil.copy(self.pristine, self.image)
         with Plugged("--image", str(self.image), port=self.port):
             wait_for(self.is_mounted, timeout=60, what=f"the next stick in {self.container}")
-            assert self.write(), "the next stick is not written"
+            assert self.write(), f"the next stick is not written: {self.failure}"
         wait_for(lambda: not self.is_mounted(), timeout=60)
         names = subprocess.run(["mdir", "-b", "-i", self.image, "::"], check=True, stdout=subprocess.PIPE, text=True).stdout
         assert all(f"file{number}" in names.lower() for number in range(FILES)), names

@@ -10,7 +10,7 @@ import shutil
 
 from guest_sticks import HAND, device, modules, node, plug_in_units, pull_out
 from guest_vhci import Plugged
-from harness import main, only, run, test, wait_for
+from harness import main, note, only, run, test, wait_for
 from test_usb_engine import PATH, Gadget, becomes, blocks, configure, devices, inputs, is_there, make_image, sh, start
 
 USBDEVFS_RESET = 0x5514  # linux/usbdevice_fs.h
@@ -118,6 +118,8 @@ def units_of_all_sizes_of_sectors_come_at_once(instance, images, scratch):
         run("mkfs.vfat", "-S", size, "-n", label, image)
         shutil.copy(image, HAND / f"{disk}.img")
     plug_in_units("MANY", [("later0", 512), ("later1", 4096)], names=wwns)
+    becomes(instance, "ready", "MANY")
+    note(stick(instance, "MANY"))
     for name in "small", "large":
         wait_for(lambda: "fuse" in sh(instance, f"grep ' /media/{name} ' /proc/self/mountinfo | tail -n 1").out, timeout=60,
                  what=name)
