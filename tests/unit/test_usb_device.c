@@ -351,7 +351,7 @@ static void sticks_that_do_not(void **state)
         {"capacity-odd", "READ CAPACITY(10): the answer is not as it must be", USB_UNIT_FAILED},
         {"capacity-short", "READ CAPACITY(10): the answer is not as it must be", USB_UNIT_FAILED},
         {"capacity-huge", "READ CAPACITY(16): it does not say how large it is", USB_UNIT_FAILED},
-        {"inquiry-stalls", "INQUIRY: refused", USB_UNIT_FAILED},
+        {"inquiry-stalls", "INQUIRY: refused (5/20/00)", USB_UNIT_FAILED},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct rig *rig = rig_start_ready(NULL, cases[i].fault);

@@ -319,6 +319,16 @@ static void step_failed(struct unit *unit, const char *why)
         next_step(unit);
 }
 
+static void step_refused(struct unit *unit, const struct usb_command *command)
+{
+    struct scsi_sense sense;
+    char why[64] = "refused";
+    if (scsi_parse_sense(command->sense, command->sense_size, &sense))
+        snprintf(why, sizeof(why), "refused (%X/%02X/%02X)", sense.key, sense.code,
+                 sense.qualifier);
+    step_failed(unit, why);
+}
+
 static void wait_for_it(struct unit *unit, int64_t now)
 {
     if (!unit->patience_end)
@@ -392,7 +402,7 @@ static void step_done(struct unit *unit, const struct usb_command *command, enum
         unit_lose_medium(unit, USB_UNIT_EMPTY, -ENOMEDIUM, "no medium");
         break;
     default:
-        step_failed(unit, "refused");
+        step_refused(unit, command);
     }
 }
 
