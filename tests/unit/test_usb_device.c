@@ -329,7 +329,8 @@ static void many_threads_submit(void **state)
 static void sticks_that_become_ready(void **state)
 {
     static const char *const faults[] = {"unit-attention", "becomes-ready", "needs-start",
-                                         "string-junk",    "lun-lie",       "residue-always"};
+                                         "ready-refused",  "string-junk",   "lun-lie",
+                                         "residue-always"};
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
         struct rig *rig = rig_start(NULL, faults[i]);
         uint8_t data[512];

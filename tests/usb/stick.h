@@ -78,6 +78,7 @@
     X(BECOMES_READY, "becomes-ready") /* 2/04/01 five times */                                     \
     X(NEEDS_START, "needs-start")     /* 2/04/02 until START STOP UNIT */                          \
     X(NEVER_READY, "never-ready")     /* 2/04/01 for ever */                                       \
+    X(READY_REFUSED, "ready-refused") /* 5/25/00 to the first TEST UNIT READY */                   \
     X(CAPACITY_NONE, "capacity-none")                                                              \
     X(CAPACITY_HUGE, "capacity-huge")   /* 2^64 sectors */                                         \
     X(CAPACITY_ODD, "capacity-odd")     /* sectors of 520 bytes */                                 \

@@ -22,7 +22,7 @@ struct fault {
 };
 
 struct unit {
-    bool attention, absent, started;
+    bool attention, absent, started, refused;
     unsigned not_ready; /* answers */
     uint8_t key, code, qualifier;
     bool deferred;

@@ -268,6 +268,10 @@ static void medium_command(struct stick *stick, struct unit *unit, const uint8_t
 {
     switch (cdb[0]) {
     case 0x00:
+        if (stick_has(stick, STICK_READY_REFUSED) && !unit->refused) {
+            unit->refused = true;
+            fail(stick, unit, 5, 0x25, 0);
+        }
         break;
     case 0x1A:
         modes(stick, unit, cdb, false);

@@ -401,6 +401,12 @@ static void step_done(struct unit *unit, const struct usb_command *command, enum
     case VERDICT_EMPTY:
         unit_lose_medium(unit, USB_UNIT_EMPTY, -ENOMEDIUM, "no medium");
         break;
+    case VERDICT_REFUSED:
+        /* QEMU's units behind the first say LOGICAL UNIT NOT SUPPORTED in place of their first
+         * UNIT ATTENTION. */
+        if (unit->step != STEP_READY || ++unit->tries >= TRIES)
+            step_refused(unit, command);
+        break;
     default:
         step_refused(unit, command);
     }
