@@ -10,7 +10,6 @@ from harness import wait_for
 from sticks import Model
 
 VHCI = pathlib.Path("/sys/devices/platform/vhci_hcd.0")
-PORTS = 8  # those of high speed
 REQUEST, ANSWER, BUS_ID, PATH = 8, 8, 32, 256
 IMPORT, VERSION = 0x8003, 0x0111
 _lock = threading.Lock()

@@ -11,7 +11,7 @@ import threading
 import time
 
 from guest_sticks import modules
-from guest_vhci import PORTS, Plugged, bus
+from guest_vhci import Plugged, bus
 from harness import main, note, only, test, wait_for
 from sticks import MODEL
 from test_usb_engine import blocks, configure
@@ -19,13 +19,12 @@ from test_usb_engine import blocks, configure
 PLACE = "/media/stick"
 ALL = pathlib.Path("/share/faults")  # run_guest.py: all of them, not only those below
 FILES, SIZE = 6, 60_000
+SLOTS = 4  # at once
 # Of each kind some: what usbfs, the kernel's own enumeration and the controller make of it. The others are in vm-more.
 CHOSEN = """
-babble disconnect dead stall-data stall-cbw stall-csw stall-csw-twice short-csw long-csw empty-csw wrong-tag phase-error
-short-data short-silent csw-first case-4 case-9 mute-data reset-stalls usbip-cut usbip-number medium-gone medium-change
-bus-reset aborted sense-stalls capacity-huge inquiry-stalls lun-lie becomes-ready unit-attention no-medium device-short
-total-lie endpoint-lie length-zero no-endpoints keyboard also-keyboard string-junk random
-disconnect@20 stall-data@20 babble@20 phase-error@20+ medium-gone@20 write-protect@20 dead@20
+dead babble disconnect stall-data stall-cbw stall-csw-twice short-csw phase-error@20+ usbip-cut short-silent
+medium-gone@20 medium-change@20 write-protect@20 disconnect@20 capacity-huge inquiry-stalls lun-lie becomes-ready
+device-short total-lie length-zero keyboard also-keyboard string-junk
 """.split()
 WHILE_WRITING = "disconnect dead stall-data wrong-tag medium-error usbip-cut usbip-number usbip-length medium-gone " \
                 "medium-change write-protect sense-junk babble short-silent phase-error aborted reset-stalls".split()
@@ -145,6 +144,7 @@ class Slot:
         with Plugged("--image", str(self.image), port=self.port):
             wait_for(self.is_mounted, timeout=60, what=f"the next stick in {self.container}")
             assert self.write(), f"the next stick is not written: {self.failure}"
+            self.instance.cloche("usb", "eject", self.name)  # what is in the journal alone others do not see
         wait_for(lambda: not self.is_mounted(), timeout=60)
         names = subprocess.run(["mdir", "-b", "-i", self.image, "::"], check=True, stdout=subprocess.PIPE, text=True).stdout
         assert all(f"file{number}" in names.lower() for number in range(FILES)), names
@@ -174,7 +174,7 @@ def no_misbehaviour_of_a_stick_in_a_port_does_harm(instance, images, scratch):
     names = faults()
     daemon = Daemon(instance)
     try:
-        slots = [Slot(instance, scratch, daemon, port) for port in range(PORTS)]
+        slots = [Slot(instance, scratch, daemon, port) for port in range(SLOTS)]
         slots[0].is_good()
         inputs = sorted(path.name for path in pathlib.Path("/sys/class/input").glob("input*"))
         descriptors = len(os.listdir(f"/proc/{pid}/fd"))
