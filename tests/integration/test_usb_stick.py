@@ -338,8 +338,10 @@ def a_stick_that_is_pulled_out_while_it_is_written_ends_everything(scratch):
                 try:
                     with open(scratch / "mount" / "long", "wb") as file:
                         while True:
-                            file.write(bytes(65536))
-                            os.fsync(file.fileno())
+                            file.seek(0)  # however fast, it does not become full
+                            for _ in range(16):
+                                file.write(bytes(65536))
+                                os.fsync(file.fileno())
                 except OSError as failure:
                     failures.append(failure.errno)
 
