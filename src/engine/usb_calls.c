@@ -291,29 +291,66 @@ static int add_remote(struct usb *usb, const char *text, struct stick **ret, str
     return *ret ? 0 : error_set(err, -ENOBUFS, "more than %d USB devices", USB_STICKS_MAX);
 }
 
-void engine_usb_attach(struct engine *engine, const struct api_usb_attach *what,
-                       engine_image_done done, void *data)
+static int find_to_attach(struct engine *engine, const char *reference, struct stick **ret,
+                          struct error *err)
+{
+    bool remote = text_starts_with(reference, "usbip:");
+    int r = remote ? usb_check_root(engine, "remote sticks", err) : 0;
+
+    if (r == 0 && (engine->removing || engine->usb->ending))
+        r = error_set(err, -EAGAIN, "the instance is being removed");
+    if (r == 0)
+        r = remote ? add_remote(engine->usb, reference, ret, err)
+                   : find(engine, reference, ret, err);
+    if (r == 0 && !(*ret)->url && !(*ret)->identity.storage) {
+        r = error_set(err, -EINVAL, "USB device %s is no stick", (*ret)->id);
+        error_hint(err,
+                   "A container gets the device itself with: cloche run --device-usb %04x:%04x",
+                   (*ret)->identity.vendor, (*ret)->identity.product);
+    }
+    return r;
+}
+
+/* One that is being let go of is attached when that is over. */
+struct again {
+    struct engine *engine;
+    char *reference; /* owned */
+    engine_image_done done;
+    void *data;
+};
+
+static void attach(struct engine *engine, const char *reference, engine_image_done done,
+                   void *data);
+
+static void attach_again(struct stick *stick, const struct error *err, void *data)
+{
+    struct again *again = data;
+
+    attach(again->engine, again->reference, again->done, again->data);
+    free(again->reference);
+    free(again);
+}
+
+static void attach_later(struct stick *stick, const char *reference, engine_image_done done,
+                         void *data)
+{
+    struct again *again = xnew(struct again);
+
+    *again = (struct again){stick->usb->engine, xstrdup(reference), done, data};
+    stick_wait(stick, STICK_WAIT_END, attach_again, again);
+}
+
+static void attach(struct engine *engine, const char *reference, engine_image_done done, void *data)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
     struct stick *stick = NULL;
-    bool remote = text_starts_with(what->stick, "usbip:");
-    int r = remote ? usb_check_root(engine, "remote sticks", &err) : 0;
 
-    if (r == 0)
-        r = remote ? add_remote(engine->usb, what->stick, &stick, &err)
-                   : find(engine, what->stick, &stick, &err);
-    if (r == 0 && engine->removing)
-        r = error_set(&err, -EAGAIN, "the instance is being removed");
-    if (r == 0 && stick->ending)
-        r = error_set(&err, -EBUSY, "USB device %s is being let go of", stick->id);
-    if (r == 0 && !stick->url && !stick->identity.storage) {
-        r = error_set(&err, -EINVAL, "USB device %s is no stick", stick->id);
-        error_hint(&err,
-                   "A container gets the device itself with: cloche run --device-usb %04x:%04x",
-                   stick->identity.vendor, stick->identity.product);
-    }
-    if (r < 0) {
+    if (find_to_attach(engine, reference, &stick, &err) < 0) {
         done(&err, NULL, data);
+        return;
+    }
+    if (stick->ending) {
+        attach_later(stick, reference, done, data);
         return;
     }
     struct asked *asked = xnew(struct asked);
@@ -332,6 +369,12 @@ void engine_usb_attach(struct engine *engine, const struct api_usb_attach *what,
     stick_wait(stick, STICK_WAIT_READY, tell_stick, asked);
     stick_settle(stick);
     stick_unref(stick);
+}
+
+void engine_usb_attach(struct engine *engine, const struct api_usb_attach *what,
+                       engine_image_done done, void *data)
+{
+    attach(engine, what->stick, done, data);
 }
 
 static void let_go(struct engine *engine, const char *reference, bool eject, engine_image_done done,

@@ -453,11 +453,12 @@ void stick_gone(struct stick *stick)
     stop_timer(stick);
     error_set(&err, -ENODEV, "USB device %s is gone", stick->id);
     stick_tell(stick, STICK_WAIT_READY, &err);
-    if (stick->pid || stick->starting)
+    bool has_process = stick->pid || stick->starting;
+    if (has_process)
         stick_let_go(stick, false);
-    else
-        stick_tell(stick, STICK_WAIT_END, NULL);
     remove_from_table(stick);
+    if (!has_process)
+        tell_end(stick);
     stick_unref(stick);
 }
 
@@ -551,13 +552,13 @@ void stick_ended(struct stick *stick, int code)
     withdraw(stick);
     if (stick->ending && code > 0 && code != EXIT_GONE)
         stick_goes_amiss(stick, "its process ended in failure; the daemon's log may say why");
-    tell_end(stick);
     if (!stick->gone && !stick->usb->ending) {
         if (stick->ending)
             put_down(stick);
         else
             fail_or_again(stick, code);
     }
+    tell_end(stick); /* who waits for it may attach it anew */
     usb_devices_settle(stick->usb);
     stick_unref(stick);
 }

@@ -182,6 +182,47 @@ def tell(request, say, result):
             assert b"let go of" in waits.communicate(timeout=20)[1]
 
 
+SLOW_TO_END = """
+def tell(request, say, result):
+    if "end" in request:
+        time.sleep(1.5)
+        sys.exit(0)
+"""
+
+
+def is_ending(instance, name):
+    return "it is ending" in instance.cloche("usb", "stats", name, code=None).err
+
+
+@test
+def an_attach_waits_for_the_end_of_what_was_there(instance, scratch):
+    with attached(instance, scratch, SLOW_TO_END) as name:
+        url = json.loads(instance.cloche("usb", "inspect", name).out)[0]["url"]
+        leaves = instance.start("usb", "detach", name)
+        wait_for(lambda: is_ending(instance, name))
+        assert instance.cloche("usb", "attach", url).out == "remote-2\n"
+        assert leaves.wait(timeout=20) == 0
+        shown, = [json.loads(line) for line in instance.cloche("usb", "ls", "--format", "json").lines]
+        assert shown["ID"] == "remote-2" and shown["State"] == "ready", shown
+
+
+@test
+def an_attach_of_a_local_stick_waits_for_the_end_of_its_process(instance, scratch):
+    configure(instance, scratch)
+    with Machine() as machine:
+        machine.plug_in(2, device=DESCRIPTOR.replace(b"\xff", b"\0", 1), configuration=STICK)
+        instance.start_daemon()
+        instance.kill_daemon()
+        with left_behind(instance, scratch, "1-1", SLOW_TO_END) as process:
+            instance.start_daemon()
+            instance.cloche("usb", "attach", "1-1")
+            leaves = instance.start("usb", "detach", "1-1")
+            wait_for(lambda: is_ending(instance, "1-1"))
+            failed = instance.cloche("usb", "attach", "1-1", code=1).err  # there is no such device in truth
+            assert leaves.wait(timeout=20) == 0 and "let go of" not in failed, failed
+            process.wait(timeout=20)
+
+
 @test
 def a_process_that_says_too_much_is_ended(instance, scratch):
     """It would have the daemon read and write without end."""
@@ -240,7 +281,8 @@ def a_serial_number_is_no_place(instance, scratch):
 
 only(what_is_pulled_out_while_its_process_goes_on_is_remembered, what_is_denied_while_it_waits_is_not_started_again,
      an_eject_that_failed_is_told_so, a_process_that_fails_at_its_end_is_told_of,
-     who_waits_for_a_stick_hears_that_it_was_let_go_of, a_process_that_says_too_much_is_ended,
+     who_waits_for_a_stick_hears_that_it_was_let_go_of, an_attach_waits_for_the_end_of_what_was_there,
+     an_attach_of_a_local_stick_waits_for_the_end_of_its_process, a_process_that_says_too_much_is_ended,
      what_it_says_of_itself_does_nothing_to_a_terminal, a_mount_of_which_nobody_knows_is_ended,
      a_serial_number_is_no_place)
 
