@@ -102,6 +102,10 @@ CHILD_CODE static int child_main(void *data)
         if (getppid() != child->parent_pid)
             _exit(127);
     }
+    child->step = "join its cgroups";
+    for (int i = 0; i < spec->cgroups_count; i++)
+        if (write(spec->cgroups[i], "0", 1) != 1)
+            goto fail;
     child->step = "enter the working directory";
     if (spec->directory && chdir(spec->directory) < 0)
         goto fail;

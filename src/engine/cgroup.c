@@ -341,39 +341,103 @@ int cgroup_remove_parent(const char *parent, struct error *err)
 
 /* --- processes of the engine's own ------------------------------------------------------------ */
 
-int cgroup_make_small(const char *parent, const char *name, uint64_t memory, struct error *err)
+/* With v2 there is one folder, that of the first. */
+static const char *const small_hierarchies[CGROUP_SMALL_FILES] = {"memory", "pids", "cpu"};
+
+enum { CPU_PERIOD_US = 100 * 1000 };
+
+static void let_parents_limit(const char *parent)
+{
+    static const char *const controllers[] = {"+memory", "+pids", "+cpu"};
+    _cleanup_free_ char *above = xasprintf("%s/%s", CGROUP_ROOT, parent);
+
+    for (size_t i = 0; i < ARRAY_SIZE(controllers); i++) {
+        (void)write_small(CGROUP_ROOT, "cgroup.subtree_control", controllers[i], NULL);
+        (void)write_small(above, "cgroup.subtree_control", controllers[i], NULL);
+    }
+}
+
+static int make_small_folder(const char *path, struct error *err)
+{
+    return mkdir(path, 0755) < 0 && errno != EEXIST
+               ? error_errno(err, errno, "make the cgroup %s", path)
+               : 0;
+}
+
+static void limit_tasks(const char *path, const struct cgroup_small *limits)
+{
+    _cleanup_free_ char *tasks = xasprintf("%u", limits->tasks);
+
+    (void)write_small(path, "pids.max", tasks, NULL);
+}
+
+static void limit_processors(const char *path, const struct cgroup_small *limits, bool v2)
+{
+    unsigned quota = limits->processors * CPU_PERIOD_US;
+    _cleanup_free_ char *text =
+        v2 ? xasprintf("%u %u", quota, CPU_PERIOD_US) : xasprintf("%u", quota);
+
+    if (limits->processors)
+        (void)write_small(path, v2 ? "cpu.max" : "cpu.cfs_quota_us", text, NULL);
+}
+
+int cgroup_make_small(const char *parent, const char *name, const struct cgroup_small *limits,
+                      struct error *err)
 {
     bool v2 = cgroup_is_v2();
-    _cleanup_free_ char *limit = xasprintf("%llu", (unsigned long long)memory);
+    _cleanup_free_ char *memory = xasprintf("%llu", (unsigned long long)limits->memory);
 
     if (!parent)
         return 0;
     _cleanup_free_ char *path = cgroup_path("memory", parent, name);
+    _cleanup_free_ char *tasks = cgroup_path("pids", parent, name);
+    _cleanup_free_ char *processors = cgroup_path("cpu", parent, name);
     cgroup_keep_parent(parent);
-    if (v2) {
-        _cleanup_free_ char *above = xasprintf("%s/%s", CGROUP_ROOT, parent);
-        (void)write_small(CGROUP_ROOT, "cgroup.subtree_control", "+memory", NULL);
-        (void)write_small(above, "cgroup.subtree_control", "+memory", NULL);
-    }
-    if (mkdir(path, 0755) < 0 && errno != EEXIST)
-        return error_errno(err, errno, "make the cgroup %s", path);
-    return write_small(path, v2 ? "memory.max" : "memory.limit_in_bytes", limit, err);
+    if (v2)
+        let_parents_limit(parent);
+    int r = make_small_folder(path, err);
+    if (r == 0)
+        r = write_small(path, v2 ? "memory.max" : "memory.limit_in_bytes", memory, err);
+    if (r == 0 && make_small_folder(tasks, NULL) == 0)
+        limit_tasks(tasks, limits);
+    if (r == 0 && limits->processors && make_small_folder(processors, NULL) == 0)
+        limit_processors(processors, limits, v2);
+    return r;
 }
 
-void cgroup_join_small(const char *parent, const char *name, int64_t pid)
+int cgroup_open_small(const char *parent, const char *name, int ret_fds[CGROUP_SMALL_FILES])
 {
-    _cleanup_free_ char *text = xasprintf("%lld", (long long)pid);
+    bool v2 = cgroup_is_v2();
+    int count = 0;
 
-    if (!parent)
-        return;
-    _cleanup_free_ char *path = cgroup_path("memory", parent, name);
-    (void)write_small(path, "cgroup.procs", text, NULL);
+    for (int i = 0; parent && i < (v2 ? 1 : CGROUP_SMALL_FILES); i++) {
+        _cleanup_free_ char *folder = cgroup_path(small_hierarchies[i], parent, name);
+        _cleanup_free_ char *path = xasprintf("%s/%s", folder, v2 ? "cgroup.procs" : "tasks");
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        if (fd >= 0)
+            ret_fds[count++] = fd;
+    }
+    return count;
 }
 
 bool cgroup_drop_small(const char *parent, const char *name)
 {
-    if (!parent)
-        return true;
-    _cleanup_free_ char *path = cgroup_path("memory", parent, name);
-    return rmdir(path) == 0 || errno == ENOENT;
+    bool v2 = cgroup_is_v2(), all = true;
+
+    for (int i = 0; parent && i < (v2 ? 1 : CGROUP_SMALL_FILES); i++) {
+        _cleanup_free_ char *path = cgroup_path(small_hierarchies[i], parent, name);
+        all &= rmdir(path) == 0 || errno == ENOENT || errno == ENOTDIR;
+    }
+    return all;
+}
+
+void cgroup_sweep_small(const char *parent, const char *prefix)
+{
+    for (int i = 0; parent && i < (cgroup_is_v2() ? 1 : CGROUP_SMALL_FILES); i++) {
+        _cleanup_free_ char *path = cgroup_path(small_hierarchies[i], parent, ".");
+        _cleanup_closedir_ DIR *dir = opendir(path);
+        for (struct dirent *entry; dir && (entry = readdir(dir));)
+            if (text_starts_with(entry->d_name, prefix))
+                (void)unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);
+    }
 }

@@ -52,11 +52,24 @@ void cgroup_drop_parent(const char *parent);
 /* Removes the empty parent cgroups of the instance. */
 int cgroup_remove_parent(const char *parent, struct error *err);
 
-/* A cgroup of one process of the engine's own with a limit of memory (bytes), where there is a
- * controller for it; its process put into it (one write); and away with it, when it is empty:
- * false where it is not. */
-int cgroup_make_small(const char *parent, const char *name, uint64_t memory, struct error *err);
-void cgroup_join_small(const char *parent, const char *name, int64_t pid);
+/* What a process of the engine's own may have at most. */
+struct cgroup_small {
+    uint64_t memory; /* bytes */
+    uint32_t tasks;
+    uint32_t processors; /* so much of their time; 0: as all others have */
+};
+
+enum { CGROUP_SMALL_FILES = 3 };
+
+/* Its cgroup, where there are any; tasks and processors where there are controllers for them. */
+int cgroup_make_small(const char *parent, const char *name, const struct cgroup_small *limits,
+                      struct error *err);
+/* The files by which a process that is about to be executed joins it (base/process.h). Returns how
+ * many there are; the descriptors are the caller's. */
+int cgroup_open_small(const char *parent, const char *name, int ret_fds[CGROUP_SMALL_FILES]);
+/* False: it is not empty. */
 bool cgroup_drop_small(const char *parent, const char *name);
+/* Removes those that are empty, and whose name begins so. */
+void cgroup_sweep_small(const char *parent, const char *prefix);
 
 #endif

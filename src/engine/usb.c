@@ -197,7 +197,9 @@ void usb_open(struct engine *engine)
         log_failure(LOG_ERROR, &err, "there is no USB");
     if (r < 0)
         usb->local = false;
+    usb_room_open(usb);
     adopt_all(usb);
+    usb_room_sweep(usb);
     if (usb->local)
         usb_watch_open(usb);
 }
@@ -215,6 +217,7 @@ void usb_end(struct engine *engine, bool remove)
         return;
     usb->ending = true;
     usb_watch_close(usb);
+    usb_pulse_stop(usb);
     for (size_t i = 0; i < usb->sticks_count; i++) {
         struct stick *stick = usb->sticks[i];
         if (remove)

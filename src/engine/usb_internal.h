@@ -1,8 +1,8 @@
 /*
  * What the engine's files about USB share: usb.c (the table), usb_watch.c (what the kernel says of
  * devices), usb_rules.c (the policy's rules), usb_stick.c (one device), usb_process.c (its
- * process), usb_mounts.c (what of it is in containers), usb_devices.c (itself in containers),
- * usb_calls.c (what clients ask for).
+ * process), usb_pulse.c (whether that lives), usb_mounts.c (what of it is in containers),
+ * usb_devices.c (itself in containers), usb_calls.c (what clients ask for).
  */
 #ifndef ENGINE_USB_INTERNAL_H
 #define ENGINE_USB_INTERNAL_H
@@ -21,6 +21,7 @@ enum {
     USB_STICKS_MAX = 128,
     USB_RULES_MAX = 256, /* that were added */
     USB_MEMORY = 128 * 1024 * 1024,
+    USB_USERS = 256, /* that processes of sticks run as; more than sticks, as some still end */
 };
 
 enum stick_state {
@@ -114,6 +115,7 @@ struct stick {
     pid_t pid; /* 0: there is no process */
     int pidfd;
     uint64_t started;
+    uint32_t user;      /* its own; 0: none */
     bool child;         /* of ours: its end is told by that */
     bool adopted;       /* of an earlier daemon's; a reference, until it has ended */
     bool swept;         /* ... and what that had begun is taken back */
@@ -152,7 +154,11 @@ struct usb {
     struct usb_turn *turns; /* those of usb_turns.h, the oldest first */
     bool looked;            /* what is there is known */
     struct usb_pass *passes;
-    bool passes_loaded; /* what an earlier daemon has passed */
+    bool passes_loaded;   /* what an earlier daemon has passed */
+    uv_timer_t *pulse;    /* or NULL */
+    uint32_t users_first; /* 0: there are none */
+    unsigned users_next;
+    bool users[USB_USERS]; /* that somebody has */
     bool ending;
 };
 
@@ -209,6 +215,7 @@ extern const struct usb_link_handlers stick_link_handlers;
 
 /* --- usb_process.c ---------------------------------------------------------------------------- */
 
+uint64_t usb_memory(const struct usb *usb); /* bytes that it may have */
 /* Opens the device and starts cloche-usb with it; a failure comes by stick_start_failed(). */
 void stick_process_start(struct stick *stick);
 void stick_start_failed(struct stick *stick, const struct error *err);
@@ -224,6 +231,27 @@ bool stick_process_adopt(struct stick *stick, const struct usb_settings_record *
 void stick_process_forget(struct stick *stick); /* it goes on without us */
 /* For the next daemon. */
 void stick_record(const struct stick *stick);
+
+/* --- usb_room.c ------------------------------------------------------------------------------- */
+
+void usb_room_open(struct usb *usb);
+uint32_t usb_room_new_user(struct usb *usb);
+void usb_room_take_user(struct usb *usb, uint32_t user); /* an earlier daemon's */
+void usb_room_drop_user(struct usb *usb, uint32_t user);
+/* Of its cgroup; owned. */
+char *usb_room_name(const struct stick *stick);
+int usb_room_make(const struct usb *usb, const char *name, struct error *err); /* any thread */
+/* As soon as nothing is in it. */
+void usb_room_drop(struct usb *usb, const struct stick *stick);
+void usb_room_sweep(struct usb *usb); /* what an earlier daemon has left */
+
+/* --- usb_pulse.c ------------------------------------------------------------------------------ */
+
+unsigned usb_patience(const struct usb *usb); /* seconds for an answer */
+/* Asks processes of which something is in containers whether they live, as long as there are any.
+ */
+void usb_pulse_start(struct usb *usb);
+void usb_pulse_stop(struct usb *usb);
 
 /* --- usb_mounts.c ----------------------------------------------------------------------------- */
 

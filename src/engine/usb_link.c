@@ -16,6 +16,8 @@ enum {
     READ_BYTES = 64 * 1024,
     READS_AT_ONCE = 4,
     SECOND_MS = 1000,
+    WAITING_TIMES = 4, /* the patience with what may have to wait for the stick */
+    HANDLES = 2,
     BYTES_A_SECOND = 16 << 20, /* a process that says more is not what it was */
     MESSAGES_A_SECOND = 4096,  /* the findings of a check are 1000 */
 };
@@ -23,6 +25,8 @@ enum {
 struct request {
     struct request *next;
     uint64_t id;
+    bool is_limited;
+    unsigned seconds; /* that are left for the answer, if so */
     usb_link_reply reply;
     void *data;
 };
@@ -38,6 +42,8 @@ struct waiting {
 struct usb_link {
     int fd;
     uv_poll_t poll;
+    uv_timer_t clock; /* of seconds, while there are open requests */
+    unsigned patience;
     const struct usb_link_handlers *handlers;
     void *data;
     uint64_t next_id;
@@ -47,16 +53,17 @@ struct usb_link {
     struct buffer input;
     uint64_t second_ms; /* when this second began, in which came: */
     size_t bytes, messages;
-    unsigned calls;         /* of handlers and replies under way */
-    bool broken;            /* closed() has been called or is about to be */
-    bool closed, destroyed; /* freed when both */
+    unsigned calls;  /* of handlers and replies under way */
+    bool broken;     /* closed() has been called or is about to be */
+    unsigned closed; /* handles */
+    bool destroyed;  /* freed then, when all of them are closed, too */
 };
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
 static void release(struct usb_link *link)
 {
-    if (link->calls || !link->closed || !link->destroyed)
+    if (link->calls || link->closed < HANDLES || !link->destroyed)
         return;
     buffer_finish(&link->input);
     free(link);
@@ -66,7 +73,7 @@ static void on_closed(uv_handle_t *handle)
 {
     struct usb_link *link = handle->data;
 
-    link->closed = true;
+    link->closed++;
     release(link);
 }
 
@@ -100,6 +107,7 @@ static void shut(struct usb_link *link, const struct error *err)
         return;
     uv_poll_stop(&link->poll);
     uv_close((uv_handle_t *)&link->poll, on_closed);
+    uv_close((uv_handle_t *)&link->clock, on_closed);
     close_fd(steal_fd(&link->fd));
     drop_waiting(link);
     link->calls++;
@@ -107,18 +115,21 @@ static void shut(struct usb_link *link, const struct error *err)
     link->calls--;
 }
 
-static void lose(struct usb_link *link, const char *why)
+static void lose(struct usb_link *link, const char *why, bool is_late)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
 
     if (link->broken || link->destroyed)
         return;
     link->broken = true;
-    error_set(&err, -ENODEV, "the process of the stick has ended: %s", why);
+    if (is_late)
+        error_set(&err, -ETIMEDOUT, "the process of the stick %s", why);
+    else
+        error_set(&err, -ENODEV, "the process of the stick has ended: %s", why);
     shut(link, &err);
     link->calls++;
     if (!link->destroyed)
-        link->handlers->closed(why, link->data);
+        link->handlers->closed(why, is_late, link->data);
     link->calls--;
     release(link);
 }
@@ -267,11 +278,67 @@ static void on_ready(uv_poll_t *poll, int status, int events)
         r = flush(link);
     link->calls--;
     if (r < 0)
-        lose(link, strerror(-r));
+        lose(link, strerror(-r), false);
     else
         watch(link);
     release(link);
 }
+
+/* --- what does not come ----------------------------------------------------------------------- */
+
+static unsigned seconds_for(const struct usb_link *link, const struct usb_stick_request *request)
+{
+    if (request->format || request->check || request->eject || request->end)
+        return 0;
+    return request->status || request->cancel ? link->patience : link->patience * WAITING_TIMES;
+}
+
+static bool is_open(const struct usb_link *link)
+{
+    return link->fd >= 0 && !link->destroyed;
+}
+
+/* Seconds are counted and not looked up: while all of the machine stood still, there were none. */
+static void on_second(uv_timer_t *clock)
+{
+    struct usb_link *link = clock->data;
+    bool is_late = false;
+
+    link->calls++;
+    for (struct request *request = link->requests; request; request = request->next)
+        is_late |= request->seconds && --request->seconds == 0;
+    int r = is_late ? read_some(link) : 0; /* it may have come by now */
+    is_late = false;
+    for (struct request *request = is_open(link) ? link->requests : NULL; request;
+         request = request->next)
+        is_late |= request->seconds == 0 && request->is_limited;
+    link->calls--;
+    if (r < 0)
+        lose(link, strerror(-r), false);
+    else if (is_late)
+        lose(link, "does not answer", true);
+    else if (is_open(link) && !link->requests)
+        uv_timer_stop(clock);
+    release(link);
+}
+
+static void count_seconds(struct usb_link *link)
+{
+    if (is_open(link) && !uv_is_active((uv_handle_t *)&link->clock))
+        uv_timer_start(&link->clock, on_second, SECOND_MS, SECOND_MS);
+}
+
+void usb_link_hurry(struct usb_link *link, uint64_t id, unsigned seconds)
+{
+    for (struct request *request = link->requests; request; request = request->next) {
+        if (request->id != id || (request->is_limited && request->seconds <= seconds))
+            continue;
+        request->seconds = seconds;
+        request->is_limited = true;
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------- */
 
 uint64_t usb_link_request(struct usb_link *link, struct usb_stick_request *request, int fd,
                           usb_link_reply reply, void *data)
@@ -292,6 +359,8 @@ uint64_t usb_link_request(struct usb_link *link, struct usb_stick_request *reque
     *link->waiting_end = line;
     link->waiting_end = &line->next;
     open->id = request->id;
+    open->seconds = seconds_for(link, request);
+    open->is_limited = open->seconds > 0;
     open->reply = reply;
     open->data = data;
     open->next = link->requests;
@@ -302,11 +371,13 @@ uint64_t usb_link_request(struct usb_link *link, struct usb_stick_request *reque
     else if (link->requests_count > USB_LINK_REQUESTS_MAX) /* it does not answer: it ends, later */
         shutdown(link->fd, SHUT_RDWR);
     watch(link);
+    count_seconds(link);
     return request->id;
 }
 
-int usb_link_connect(uv_loop_t *loop, const char *path, const struct usb_link_handlers *handlers,
-                     void *data, struct usb_link **ret, struct error *err)
+int usb_link_connect(uv_loop_t *loop, const char *path, unsigned patience,
+                     const struct usb_link_handlers *handlers, void *data, struct usb_link **ret,
+                     struct error *err)
 {
     int fd = socket_connect_unix(path, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, err);
 
@@ -318,6 +389,10 @@ int usb_link_connect(uv_loop_t *loop, const char *path, const struct usb_link_ha
     link->data = data;
     link->waiting_end = &link->waiting;
     link->poll.data = link;
+    link->patience = patience;
+    link->clock.data = link;
+    uv_timer_init(loop, &link->clock);
+    uv_unref((uv_handle_t *)&link->clock);
     uv_poll_init(loop, &link->poll, fd);
     watch(link);
     *ret = link;

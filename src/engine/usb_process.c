@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -39,7 +40,7 @@ enum {
     END_TIMEOUT_MS = 60 * 1000, /* for what is left to be written */
     KILL_TIMEOUT_MS = 5000,
     KILL_POLL_MS = 10,
-    LOCKED_LEAST = 32 * 1024 * 1024, /* that cloche-usb takes */
+    MEMORY_LEAST = 32 * 1024 * 1024, /* that cloche-usb takes */
     LISTEN_FD = 3,
     DEVICE_FD = 4,
 };
@@ -51,7 +52,6 @@ struct starting {
     char port[USB_PORT_MAX];
     unsigned bus, device;
     char *cgroup; /* its name; owned */
-    uint64_t memory;
     bool check_unused;
     uint8_t configuration; /* to be set before; 0: none */
     char *record;          /* of usb_sysfs_configure(); owned */
@@ -60,12 +60,7 @@ struct starting {
     struct error err;
 };
 
-static char *cgroup_name(const struct stick *stick)
-{
-    return xasprintf("usb-%s", stick->key);
-}
-
-static uint64_t memory_of(const struct usb *usb)
+uint64_t usb_memory(const struct usb *usb)
 {
     return usb->settings && usb->settings->has_memory ? usb->settings->memory : USB_MEMORY;
 }
@@ -140,14 +135,13 @@ static void open_work(uv_work_t *work)
 {
     struct starting *starting = work->data;
     const struct usb *usb = starting->stick->usb;
-    const char *parent = usb->engine->cgroup_parent;
     int r = starting->url ? reach(starting->url, &starting->err)
                           : open_local(starting, usb->devices_fd, &starting->err);
 
     if (r >= 0)
         starting->device_fd = r;
     if (r >= 0)
-        r = cgroup_make_small(parent, starting->cgroup, starting->memory, &starting->err);
+        r = usb_room_make(usb, starting->cgroup, &starting->err);
     engine_settle(&starting->err, r < 0 ? r : 0);
 }
 
@@ -178,17 +172,20 @@ static void add_option(char ***argv, const char *name, char *value)
 static char **arguments_of(const struct stick *stick, const struct starting *starting)
 {
     const struct usb_settings_settings *settings = stick->usb->settings;
+    uint64_t set = usb_memory(stick->usb), memory = set < MEMORY_LEAST ? MEMORY_LEAST : set;
     char **argv = NULL;
 
     strv_append(&argv, "cloche-usb");
+    add_option(&argv, "--uid", xasprintf("%u", stick->user));
+    add_option(&argv, "--gid", xasprintf("%u", stick->user));
     add_option(&argv, "--listen", xasprintf("%d", LISTEN_FD));
     add_option(&argv, starting->url ? "--usbip" : "--device", xasprintf("%d", DEVICE_FD));
     if (starting->url)
         add_option(&argv, "--bus-id", xstrdup(starting->url->bus_id));
     if (settings && settings->has_real_time)
         add_option(&argv, "--real-time", xasprintf("%u", settings->real_time));
-    if (settings && settings->has_real_time && memory_of(stick->usb) >= LOCKED_LEAST)
-        add_option(&argv, "--memory", xasprintf("%llu", (unsigned long long)memory_of(stick->usb)));
+    if (settings && settings->has_memory)
+        add_option(&argv, "--memory", xasprintf("%" PRIu64, memory));
     if (settings && settings->cpus)
         add_option(&argv, "--cpus", xstrdup(settings->cpus));
     return argv;
@@ -201,18 +198,25 @@ static int spawn(struct stick *stick, const struct starting *starting, int liste
     char *const environment[] = {NULL};
     const int fds[] = {-1, -1,
                        STDERR_FILENO, [LISTEN_FD] = listen_fd, [DEVICE_FD] = starting->device_fd};
+    int cgroups[CGROUP_SMALL_FILES];
+    int cgroups_count =
+        cgroup_open_small(stick->usb->engine->cgroup_parent, starting->cgroup, cgroups);
     const struct process_spec spec = {
         .path = stick->usb->program,
         .argv = argv,
         .environment = environment,
         .fds = fds,
         .fds_count = ARRAY_SIZE(fds),
+        .cgroups = cgroups,
+        .cgroups_count = cgroups_count,
         .directory = "/",
         .new_session = true,
     };
     struct process process;
 
     int r = process_spawn(&spec, &process, err);
+    while (cgroups_count > 0)
+        close_fd(cgroups[--cgroups_count]);
     if (r < 0)
         return r;
     struct watched *watched = xnew(struct watched);
@@ -223,8 +227,18 @@ static int spawn(struct stick *stick, const struct starting *starting, int liste
     stick->running_since_ms = uv_now(stick->usb->engine->loop);
     if (process_start_time(process.pid, &stick->started) < 0)
         stick->started = 0;
-    cgroup_join_small(stick->usb->engine->cgroup_parent, starting->cgroup, process.pid);
     return loop_watch_child(stick->usb->engine->loop, &process, 0, on_child_ended, watched, err);
+}
+
+static int connect_to_process(struct stick *stick, const char *path, struct error *err)
+{
+    struct usb *usb = stick->usb;
+    int r = usb_link_connect(usb->engine->loop, path, usb_patience(usb), &stick_link_handlers,
+                             stick, &stick->link, err);
+
+    if (r == 0)
+        usb_pulse_start(usb);
+    return r;
 }
 
 static int launch(struct stick *stick, const struct starting *starting, struct error *err)
@@ -236,8 +250,7 @@ static int launch(struct stick *stick, const struct starting *starting, struct e
     listen_fd = socket_listen_unix(path, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0600, err);
     if (listen_fd < 0)
         return listen_fd;
-    int r = usb_link_connect(stick->usb->engine->loop, path, &stick_link_handlers, stick,
-                             &stick->link, err);
+    int r = connect_to_process(stick, path, err);
     if (r == 0)
         r = spawn(stick, starting, listen_fd, err);
     if (r < 0)
@@ -282,8 +295,8 @@ void stick_process_start(struct stick *stick)
     starting->stick = stick_ref(stick);
     starting->device_fd = -1;
     starting->work.data = starting;
-    starting->cgroup = cgroup_name(stick);
-    starting->memory = memory_of(stick->usb);
+    starting->cgroup = usb_room_name(stick);
+    stick->user = usb_room_new_user(stick->usb);
     starting->check_unused = true;
     starting->bus = stick->identity.bus;
     starting->device = stick->identity.device;
@@ -391,7 +404,6 @@ void stick_process_clear(struct stick *stick)
 {
     _cleanup_free_ char *record = usb_run_path(stick->usb, stick->key, ".json");
     _cleanup_free_ char *path = usb_run_path(stick->usb, stick->key, ".sock");
-    _cleanup_free_ char *cgroup = cgroup_name(stick);
 
     usb_link_destroy(steal_ptr(stick->link));
     if (stick->timer)
@@ -401,13 +413,15 @@ void stick_process_clear(struct stick *stick)
     stick->pid = 0;
     unlink(record);
     unlink(path);
-    cgroup_drop_small(stick->usb->engine->cgroup_parent, cgroup);
+    usb_room_drop(stick->usb, stick);
+    usb_room_drop_user(stick->usb, stick->user);
+    stick->user = 0;
     drop_adopted(stick);
 }
 
 void stick_process_destroy(struct stick *stick)
 {
-    _cleanup_free_ char *cgroup = cgroup_name(stick);
+    _cleanup_free_ char *cgroup = usb_room_name(stick);
 
     stick_process_kill(stick);
     if (stick->pidfd >= 0)
@@ -469,6 +483,8 @@ void stick_record(const struct stick *stick)
         .id = (char *)(uintptr_t)stick->id,
         .url = stick->url,
         .pid = stick->pid,
+        .user = stick->user,
+        .has_user = true,
         .started = stick->started,
         .bus = stick->identity.bus,
         .device = stick->identity.device,
@@ -503,8 +519,7 @@ bool stick_process_adopt(struct stick *stick, const struct usb_settings_record *
     stick->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)record->pid, 0U);
     bool is_it = stick->pidfd >= 0 && process_start_time((pid_t)record->pid, &started) == 0 &&
                  started == record->started;
-    if (!is_it || usb_link_connect(stick->usb->engine->loop, path, &stick_link_handlers, stick,
-                                   &stick->link, NULL) < 0) {
+    if (!is_it || connect_to_process(stick, path, NULL) < 0) {
         if (is_it) /* out of reach */
             stick_process_kill(stick);
         close_fd(stick->pidfd);
@@ -515,6 +530,8 @@ bool stick_process_adopt(struct stick *stick, const struct usb_settings_record *
     stick->adopted = true;
     stick->pid = (pid_t)record->pid;
     stick->started = started;
+    stick->user = record->user;
+    usb_room_take_user(stick->usb, stick->user);
     stick->state = STICK_STARTING;
     stick->running_since_ms = uv_now(stick->usb->engine->loop);
     stick_ask_status(stick);

@@ -380,11 +380,16 @@ static void on_event(const struct usb_stick_event *event, void *data)
 }
 
 /* A child's end says more; one that does not speak any more is no use. */
-static void on_closed(const char *why, void *data)
+static void on_closed(const char *why, bool is_late, void *data)
 {
     struct stick *stick = data;
 
     stick_ref(stick);
+    if (is_late) {
+        log_warning("USB %s: its process %s and is killed", stick->id, why);
+        stick_set_state(stick, stick->state, "its process does not answer");
+        stick_goes_amiss(stick, "its process did not answer and was killed");
+    }
     usb_link_destroy(steal_ptr(stick->link));
     if (!stick->child) {
         stick_process_kill(stick);

@@ -18,6 +18,8 @@ struct process_spec {
     const int *fds;           /* fds[i] becomes descriptor i in the child; -1: /dev/null. All others
                                * are closed */
     int fds_count;            /* at least 3 */
+    const int *cgroups;       /* files of cgroups (tasks, cgroup.procs) that it joins */
+    int cgroups_count;
     const char *directory;    /* working directory; NULL: the caller's */
     bool new_session;         /* setsid() */
     int parent_death_signal;  /* PR_SET_PDEATHSIG, 0: none */

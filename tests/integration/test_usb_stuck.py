@@ -1,0 +1,148 @@
+"""The process of a stick that does not go on, while containers wait for it: nobody waits for ever."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import time
+
+from harness import main, only, run, test, wait_for
+from sticks import Stick, attach, inspect, start
+from test_usb import PATH, appears, configure, need_fuse, processes
+from test_usb_untrue import attached
+
+
+def jailed(pid):
+    child, = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
+def state(process):
+    return pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def reader(instance, name="shop"):
+    """The container's cat."""
+    main_process = instance.cloche("inspect", "--format", "{{.State.Pid}}", name).out.strip()
+    space = os.readlink(f"/proc/{main_process}/ns/pid")
+    def find():
+        for path in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if (path / "comm").read_text() == "cat\n" and os.readlink(path / "ns/pid") == space:
+                    return int(path.name)
+            except OSError:
+                continue
+        return None
+    return wait_for(find, what="a reader")
+
+
+def cannot_be_killed(process):
+    """cloche-usb has read its request: then it waits in the kernel, whatever comes."""
+    os.kill(process, signal.SIGKILL)
+    time.sleep(0.5)
+    return state(process) == "D"
+
+
+@contextlib.contextmanager
+def stick_in(instance, images):
+    """A stick in a container, with a file in a folder that nobody has looked into."""
+    start(instance, images, "--usb-storage", PATH)
+    with Stick() as stick:
+        run("mmd", "-i", stick.image.name, "::sub")
+        run("mcopy", "-i", stick.image.name, "-", "::sub/file", input="here")
+        attach(instance, stick)
+        appears(instance)
+        try:
+            yield stick
+        finally:
+            stick.process.send_signal(signal.SIGCONT)
+
+
+def read_in_vain(instance, stick):
+    """Reads, of a stick that does not go on, and then its process does not either: the processes of both."""
+    stick.process.send_signal(signal.SIGSTOP)
+    read = instance.start("exec", "shop", "cat", f"{PATH}/sub/file")
+    process = reader(instance)
+    time.sleep(1)
+    pid, = processes(instance)
+    os.kill(jailed(pid), signal.SIGSTOP)
+    return read, process, pid
+
+
+@test
+def who_reads_from_a_process_that_stands_still_hears_of_it(instance, images, scratch):
+    need_fuse()
+    configure(instance, scratch, answerSeconds=4)
+    with stick_in(instance, images) as stick:
+        read, _, before = read_in_vain(instance, stick)
+        assert read.wait(timeout=60) != 0
+        stick.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: not os.path.exists(f"/proc/{before}"), what="the end of the process")
+        assert "does not answer" in (instance.run_folder / "cloched.log").read_text()
+        wait_for(lambda: inspect(instance, "remote-1")["state"] == "ready", what="another one")
+        appears(instance)
+
+
+@test
+def a_container_whose_stick_stands_still_is_removed(instance, images, scratch):
+    need_fuse()
+    configure(instance, scratch, answerSeconds=3600)
+    with stick_in(instance, images) as stick:
+        read, process, _ = read_in_vain(instance, stick)
+        assert cannot_be_killed(process)
+        instance.cloche("rm", "-f", "shop")
+        read.wait(timeout=20)
+        assert not os.path.exists(f"/proc/{process}")
+
+
+# It says that it lives, and answers nothing but the first message of FUSE.
+DEAF = """
+import array, struct, threading
+listener = socket.socket(fileno=3)
+listener.setblocking(True)
+connection, _ = listener.accept()
+def answer(number, result):
+    connection.sendall(json.dumps(dict(version=1, id=number, result=result)).encode() + b"\\n")
+held = []
+while True:
+    data, rights, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(16))
+    if not data:
+        sys.exit(0)
+    for _, _, content in rights:
+        held.append(struct.unpack("i", content[:4])[0])
+    for line in data.splitlines():
+        request = json.loads(line)
+        if "status" in request:
+            answer(request["id"], {"status": STATUS})
+        elif "mount" in request:
+            hello = os.read(held[-1], 1 << 20)
+            unique = struct.unpack_from("Q", hello, 8)[0]
+            init = struct.pack("IIIIHHII", 7, 31, 0, 0, 12, 9, 65536, 1) + bytes(32)
+            os.write(held[-1], struct.pack("IiQ", 16 + len(init), 0, unique) + init)
+            threading.Thread(target=lambda: [os.read(held[-1], 1 << 20) for _ in range(100)], daemon=True).start()
+            answer(request["id"], {"mount": dict(mount=1, volume=1, readOnly=False, kind="fat16", label="SHOP")})
+        elif "end" in request:
+            sys.exit(0)
+"""
+
+
+@test
+def a_container_whose_stick_answers_nobody_is_removed(instance, images, scratch):
+    need_fuse()
+    with attached(instance, scratch, DEAF):
+        start(instance, images, "--usb-storage", PATH)
+        appears(instance)
+        read = instance.start("exec", "shop", "cat", f"{PATH}/x")
+        process = reader(instance)
+        time.sleep(1)
+        assert cannot_be_killed(process)
+        instance.cloche("rm", "-f", "shop", timeout=120)
+        read.wait(timeout=20)
+        assert not os.path.exists(f"/proc/{process}")
+
+
+only(who_reads_from_a_process_that_stands_still_hears_of_it, a_container_whose_stick_stands_still_is_removed,
+     a_container_whose_stick_answers_nobody_is_removed)
+
+if __name__ == "__main__":
+    main()
