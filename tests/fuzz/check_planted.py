@@ -18,7 +18,7 @@ SEED = b'{"ociVersion":"1","process":{"cwd":"/","args":["a","b","c"]}}'
 RUNS = 60000
 LUCK = range(1, 11)  # seeds of the fuzzer, until one finds it
 SECONDS_MAX = 100
-SIGNS = 'deadly signal', 'AddressSanitizer: SEGV', 'runtime error'  # of a target that begins with a corpus
+SIGNS = 'deadly signal', 'AddressSanitizer: SEGV', 'AddressSanitizer: heap-', 'runtime error'  # of a target that begins with a corpus
 
 
 def run(target, dictionary, luck, seeds, seconds=SECONDS_MAX):

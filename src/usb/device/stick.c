@@ -377,8 +377,12 @@ struct block_device *usb_stick_disk(struct usb_stick *stick, unsigned unit)
 {
     pthread_mutex_lock(&stick->lock);
     struct disk *disk = stick->units[unit].disk;
-    if (disk)
+    pthread_mutex_lock(&stick->returning);
+    if (disk) {
         disk->given = true;
+        disk->returned = false; /* it is had again before that was seen */
+    }
+    pthread_mutex_unlock(&stick->returning);
     pthread_mutex_unlock(&stick->lock);
     return disk ? &disk->device : NULL;
 }
