@@ -26,6 +26,39 @@
 
 #include <base/alloc.h>
 
+enum { SPARES_AT_ONCE = 2 };
+
+static struct forgotten **bucket_of(struct fuse_door *door, const struct forgotten *forgotten)
+{
+    uint64_t hash = forgotten->ino;
+    for (const char *at = forgotten->name; *at; at++)
+        hash = hash * 31 + (uint8_t)*at;
+    hash *= UINT64_C(0x9E3779B97F4A7C15);
+    return &door->forget_buckets[(size_t)(hash >> 32) % DOOR_FORGOTTEN_BUCKETS];
+}
+
+/* It is to be told already. With the lock. */
+static bool is_there(struct fuse_door *door, const struct forgotten *wanted)
+{
+    const struct forgotten *at = *bucket_of(door, wanted);
+    while (at && (at->ino != wanted->ino || at->longer != wanted->longer ||
+                  strcmp(at->name, wanted->name) != 0))
+        at = at->same;
+    return at != NULL;
+}
+
+static void settle(struct fuse_door *door, struct forgotten *forgotten);
+
+/* What nobody waits for need not be told twice, and where there is too much of it all is forgotten
+ * in place of that. Else it is in the list. With the lock. */
+static bool need_not(struct fuse_door *door, const struct forgotten *forgotten)
+{
+    if (forgotten->stale)
+        return false;
+    door->forget_all |= door->forget_count >= DOOR_FORGOTTEN;
+    return door->forget_count >= DOOR_FORGOTTEN || is_there(door, forgotten);
+}
+
 static void add(struct fuse_door *door, fuse_ino_t ino, const char *name, struct door_node *stale,
                 struct node *longer)
 {
@@ -36,10 +69,41 @@ static void add(struct fuse_door *door, fuse_ino_t ino, const char *name, struct
     forgotten->longer = longer;
     memcpy(forgotten->name, name, length);
     pthread_mutex_lock(&door->forget_lock);
-    *door->forget_end = forgotten;
-    door->forget_end = &forgotten->next;
+    bool is_known = need_not(door, forgotten);
+    if (!is_known) {
+        struct forgotten **bucket = bucket_of(door, forgotten);
+        forgotten->same = *bucket;
+        *bucket = forgotten;
+        *door->forget_end = forgotten;
+        door->forget_end = &forgotten->next;
+        door->forget_count++;
+    }
     pthread_mutex_unlock(&door->forget_lock);
+    if (is_known)
+        settle(door, forgotten);
     eventfd_write(door->work, 1);
+}
+
+bool door_caches_are_full(struct fuse_door *door)
+{
+    pthread_mutex_lock(&door->forget_lock);
+    bool full = door->forget_count >= (size_t)2 * DOOR_FORGOTTEN;
+    pthread_mutex_unlock(&door->forget_lock);
+    return full;
+}
+
+void door_forget_spare(struct fuse_door *door)
+{
+    fuse_ino_t folder = 0;
+    pthread_mutex_lock(&door->forget_lock);
+    bool is_behind = door->forget_count >= DOOR_FORGOTTEN / 2;
+    pthread_mutex_unlock(&door->forget_lock);
+    for (int i = 0; i < SPARES_AT_ONCE && !is_behind; i++) {
+        _cleanup_free_ char *name = door_nodes_spare(door, &folder);
+        if (!name)
+            return;
+        add(door, folder, name, NULL, NULL);
+    }
 }
 
 void door_forget_name(struct fuse_door *door, fuse_ino_t folder, const char *name,
@@ -97,20 +161,24 @@ void door_caches_init(struct fuse_door *door)
     door->neighbour.name_changed = hear_name_changed;
 }
 
-static struct forgotten *take(struct fuse_door *door)
+static struct forgotten *take(struct fuse_door *door, bool *ret_all)
 {
     pthread_mutex_lock(&door->forget_lock);
-    struct forgotten *all = door->forget;
+    struct forgotten *list = door->forget;
+    *ret_all = door->forget_all;
+    door->forget_all = false;
     door->forget = NULL;
     door->forget_end = &door->forget;
+    door->forget_count = 0;
+    memset(door->forget_buckets, 0, sizeof(door->forget_buckets));
     pthread_mutex_unlock(&door->forget_lock);
-    return all;
+    return list;
 }
 
 static bool has_work(struct fuse_door *door)
 {
     pthread_mutex_lock(&door->forget_lock);
-    bool has = door->forget != NULL;
+    bool has = door->forget != NULL || door->forget_all;
     pthread_mutex_unlock(&door->forget_lock);
     return has;
 }
@@ -135,16 +203,16 @@ void door_caches_finish(struct fuse_door *door)
 }
 
 /* The byte may be believed: it is the one that is there. */
-static void tell_size(struct fuse_door *door, const struct forgotten *forgotten)
+static void tell_size(struct fuse_door *door, fuse_ino_t ino, struct node *node)
 {
     struct node_facts facts;
     uint8_t byte;
     struct fuse_bufvec last = FUSE_BUFVEC_INIT(1);
     last.buf[0].mem = &byte;
-    if (door->volume->ops->node_facts(door->volume, forgotten->longer, &facts, NULL) == 0 &&
+    if (door->volume->ops->node_facts(door->volume, node, &facts, NULL) == 0 &&
         facts.type == NODE_FILE && facts.size > 0 &&
-        volume_read(door->volume, forgotten->longer, facts.size - 1, &byte, 1, NULL) == 1)
-        fuse_lowlevel_notify_store(door->session, forgotten->ino, (off_t)facts.size - 1, &last, 0);
+        volume_read(door->volume, node, facts.size - 1, &byte, 1, NULL) == 1)
+        fuse_lowlevel_notify_store(door->session, ino, (off_t)facts.size - 1, &last, 0);
 }
 
 /* What it does not know any more, it answers with an error: nothing is to be done then. */
@@ -152,24 +220,53 @@ static void tell(struct fuse_door *door, const struct forgotten *forgotten)
 {
     size_t length = strlen(forgotten->name);
     if (forgotten->longer)
-        tell_size(door, forgotten);
+        tell_size(door, forgotten->ino, forgotten->longer);
     else if (length > 0)
         fuse_lowlevel_notify_inval_entry(door->session, forgotten->ino, forgotten->name, length);
     else
         fuse_lowlevel_notify_inval_inode(door->session, forgotten->ino, 0, 0);
 }
 
+static void tell_known(struct fuse_door *door, struct door_known *known)
+{
+    if (!atomic_load(&door->quiet)) {
+        fuse_lowlevel_notify_inval_entry(door->session, known->folder, known->name,
+                                         strlen(known->name));
+        fuse_lowlevel_notify_inval_inode(door->session, known->ino, 0, 0);
+        if (door->write_back)
+            tell_size(door, known->ino, known->node);
+    }
+    door->volume->ops->node_drop(door->volume, known->node, 1);
+    free(known->name);
+}
+
+static void tell_all(struct fuse_door *door)
+{
+    struct door_known *list;
+    ssize_t count;
+    for (size_t bucket = 0; (count = door_nodes_known(door, bucket, &list)) >= 0; bucket++) {
+        for (ssize_t i = 0; i < count; i++)
+            tell_known(door, &list[i]);
+        free(list);
+    }
+    if (!atomic_load(&door->quiet))
+        fuse_lowlevel_notify_inval_inode(door->session, FUSE_ROOT_ID, 0, 0);
+}
+
 void door_tell_kernel(struct fuse_door *door)
 {
-    struct forgotten *all, *next;
+    struct forgotten *list, *next;
+    bool all;
     while (has_work(door) && pthread_mutex_trylock(&door->forgetting) == 0) {
         door_let_others();
-        for (all = take(door); all; all = next) {
-            next = all->next;
+        for (list = take(door, &all); list; list = next) {
+            next = list->next;
             if (!atomic_load(&door->quiet))
-                tell(door, all);
-            settle(door, all);
+                tell(door, list);
+            settle(door, list);
         }
+        if (all)
+            tell_all(door);
         pthread_mutex_unlock(&door->forgetting);
     }
 }

@@ -33,6 +33,7 @@ struct door_node {
     bool suspect;         /* ... and whoever asks for it may have found it by one of those */
     atomic_bool misspelt; /* the kernel has looked it up by another spelling, too */
     unsigned opens;
+    bool spared;       /* the kernel was asked to forget it, or is to be */
     fuse_ino_t folder; /* where the kernel found it last, and by which name */
     char *name;        /* owned; NULL: the root */
     struct door_node *next;
@@ -43,12 +44,19 @@ struct door_nodes {
     pthread_cond_t settled;
     struct door_node **buckets;
     size_t room, count;
+    size_t hand; /* the bucket of which the kernel is asked to forget the nodes next */
     struct door_node root;
 };
 
+/* Doors know so many nodes in all, a fair part of them each, before their kernels are asked to
+ * forget some; and never more than twice as many. */
+enum { DOOR_NODES = 64 << 10, DOOR_NODES_FAIR = DOOR_NODES / 32 };
+/* What kernels are still to be told, of each door, is so much at most. */
+enum { DOOR_FORGOTTEN = 4096, DOOR_FORGOTTEN_BUCKETS = 256 };
+
 /* Something that the kernel must forget. */
 struct forgotten {
-    struct forgotten *next;
+    struct forgotten *next, *same; /* of a bucket */
     fuse_ino_t ino;
     struct door_node *stale; /* its count goes down then; NULL: nobody's */
     struct node *longer;     /* held: how long it is, is told in place of that; or NULL */
@@ -75,6 +83,9 @@ struct fuse_door {
 
     pthread_mutex_t forget_lock, forgetting; /* of the list; of the one who tells the kernel */
     struct forgotten *forget, **forget_end;
+    struct forgotten *forget_buckets[DOOR_FORGOTTEN_BUCKETS];
+    size_t forget_count;
+    bool forget_all; /* all that it knows, since there was too much */
 
     _Atomic uint64_t requests, bytes_read, bytes_written, failed, delayed;
     _Atomic uint64_t used; /* of options.size_limit */
@@ -155,6 +166,19 @@ void door_node_settled(struct fuse_door *door, struct door_node *node);
  */
 bool door_node_is_suspect(struct fuse_door *door, struct door_node *node);
 void door_node_opened(struct fuse_door *door, struct door_node *node, int change);
+/* There is no room for another one. node NULL: whichever. */
+bool door_nodes_are_full(struct fuse_door *door, const struct node *node);
+/* Where and by which name the kernel knows a node that it should forget, since there are too many;
+ * owned. NULL: there is none. */
+char *door_nodes_spare(struct fuse_door *door, fuse_ino_t *ret_folder);
+/* What the kernel knows, one bucket after the other. *ret_list: owned, with the names and a hold of
+ * each node; -1: there are no more buckets. */
+struct door_known {
+    fuse_ino_t ino, folder;
+    struct node *node;
+    char *name;
+};
+ssize_t door_nodes_known(struct fuse_door *door, size_t bucket, struct door_known **ret_list);
 
 /* Seconds that the kernel may believe its attributes. Where a file was found by two spellings and
  * is removed by one of them, it must ask before it believes in the other one. */
@@ -172,6 +196,10 @@ void door_forget_name(struct fuse_door *door, fuse_ino_t folder, const char *nam
 void door_doubt(struct fuse_door *door, const struct node *node);
 /* The file is another one than the kernel knows: size, content. */
 void door_forget_file(struct fuse_door *door, const struct node *node);
+/* The kernel is to forget a few nodes where there are too many. */
+void door_forget_spare(struct fuse_door *door);
+/* So much is to be told already that nothing is begun of which more must be told. */
+bool door_caches_are_full(struct fuse_door *door);
 void door_caches_init(struct fuse_door *door);
 /* Nothing is told any more, and nobody is at it. The threads are still there, since the kernel may
  * wait for them before it answers. */

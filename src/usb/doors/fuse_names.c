@@ -41,7 +41,9 @@ static int fill_entry(struct fuse_door *door, struct node *node, fuse_ino_t pare
                       struct error *err)
 {
     struct node_facts facts;
-    int r = door->volume->ops->node_facts(door->volume, node, &facts, err);
+    int r = door_nodes_are_full(door, node)
+                ? error_set(err, -ENFILE, "too many files are known")
+                : door->volume->ops->node_facts(door->volume, node, &facts, err);
     if (r != 0) {
         door->volume->ops->node_drop(door->volume, node, 1);
         return r;
@@ -111,6 +113,8 @@ static int make(struct fuse_door *door, fuse_ino_t parent, const char *name, enu
     struct node *folder = door_node_of(door, parent)->node, *node;
     if (is_journal(parent, name))
         return error_set(err, -EPERM, "%s is the journal's name", name);
+    if (door_nodes_are_full(door, NULL))
+        return error_set(err, -ENFILE, "too many files are known");
     int r = door->volume->ops->create(door->volume, folder, name, type, &node, err);
     if (r == 0)
         r = fill_entry(door, node, parent, name, is_kept(name), ret_entry, err);
@@ -177,7 +181,7 @@ static void remove_name(fuse_req_t request, fuse_ino_t parent, const char *name,
     char spelling[VOLUME_NAME_MAX + 1];
     if (!door_is_writable(request))
         return;
-    int r = find(door, parent, name, &node, spelling, &err);
+    int r = door_caches_are_full(door) ? -EBUSY : find(door, parent, name, &node, spelling, &err);
     if (r == 0) {
         r = door->volume->ops->remove(door->volume, folder, name, type, &err);
         if (r == 0)
@@ -208,6 +212,8 @@ static int move(struct fuse_door *door, fuse_ino_t parent, const char *name, fus
     struct node *node, *replaced = NULL, *to = door_node_of(door, new_parent)->node;
     if (is_journal(new_parent, new_name))
         return error_set(err, -EPERM, "%s is the journal's name", new_name);
+    if (door_caches_are_full(door))
+        return error_set(err, -EBUSY, "the kernel is behind with forgetting");
     int r = find(door, parent, name, &node, spelling, err);
     if (r != 0)
         return r;

@@ -6,7 +6,9 @@
 
 #include "fuse_internal.h"
 
-enum { ROOM_FIRST = 64, PATIENCE = 1 /* seconds */ };
+enum { ROOM_FIRST = 64, PATIENCE = 1 /* seconds */, BUCKETS_LOOKED_AT = 16 };
+
+static _Atomic size_t all; /* of all doors */
 
 static size_t bucket(const struct door_nodes *nodes, const struct node *node)
 {
@@ -40,6 +42,7 @@ void door_nodes_finish(struct fuse_door *door)
             next = node->next;
             let_go(door, node);
         }
+    atomic_fetch_sub(&all, nodes->count);
     door->volume->ops->node_drop(door->volume, nodes->root.node, 1);
     free(nodes->buckets);
     pthread_mutex_destroy(&nodes->lock);
@@ -98,13 +101,17 @@ struct door_node *door_node_take(struct fuse_door *door, struct node *node, enum
         found->node = node;
         found->type = type;
         put_in(nodes, found);
+        atomic_fetch_add(&all, 1);
     }
     found->lookups++;
+    found->spared = false;
     found->suspect = found->stale > 0;
     set_name(found, folder, name);
     pthread_mutex_unlock(&nodes->lock);
     if (had)
         door->volume->ops->node_drop(door->volume, node, 1);
+    else
+        door_forget_spare(door);
     return found;
 }
 
@@ -118,6 +125,7 @@ static bool take_out(struct door_nodes *nodes, struct door_node *node)
         at = &(*at)->next;
     *at = node->next;
     nodes->count--;
+    atomic_fetch_sub(&all, 1);
     return true;
 }
 
@@ -218,4 +226,64 @@ fuse_ino_t door_node_known(struct fuse_door *door, const struct node *node)
     const struct door_node *found = find(nodes, node);
     pthread_mutex_unlock(&nodes->lock);
     return (fuse_ino_t)(uintptr_t)found;
+}
+
+bool door_nodes_are_full(struct fuse_door *door, const struct node *node)
+{
+    return atomic_load(&all) >= (size_t)2 * DOOR_NODES &&
+           (!node || door_node_known(door, node) == 0);
+}
+
+/* A folder only when it must be: who works in it does not know any more where that is. */
+static struct door_node *spare_of(struct door_nodes *nodes, bool also_folders)
+{
+    struct door_node *node = nodes->buckets[nodes->hand];
+    for (; node; node = node->next) {
+        if (node->opens > 0 || node->stale > 0 || (node->type != NODE_FILE && !also_folders))
+            continue;
+        if (!node->spared)
+            return node;
+        node->spared = false; /* the kernel needs it; the next time round */
+    }
+    return NULL;
+}
+
+char *door_nodes_spare(struct fuse_door *door, fuse_ino_t *ret_folder)
+{
+    struct door_nodes *nodes = &door->nodes;
+    size_t known = atomic_load(&all);
+    char *name = NULL;
+    if (known <= DOOR_NODES)
+        return NULL;
+    pthread_mutex_lock(&nodes->lock);
+    for (int i = 0; i < BUCKETS_LOOKED_AT && !name && nodes->count > DOOR_NODES_FAIR; i++) {
+        struct door_node *node = spare_of(nodes, known > DOOR_NODES / 2 * 3);
+        if (!node) {
+            nodes->hand = (nodes->hand + 1) & (nodes->room - 1);
+            continue;
+        }
+        node->spared = true;
+        name = xstrdup(node->name);
+        *ret_folder = node->folder;
+    }
+    pthread_mutex_unlock(&nodes->lock);
+    return name;
+}
+
+ssize_t door_nodes_known(struct fuse_door *door, size_t at, struct door_known **ret_list)
+{
+    struct door_nodes *nodes = &door->nodes;
+    ssize_t count = 0;
+    *ret_list = NULL;
+    pthread_mutex_lock(&nodes->lock);
+    for (struct door_node *node = at < nodes->room ? nodes->buckets[at] : NULL; node;
+         node = node->next) {
+        *ret_list = xrealloc(*ret_list, (size_t)count + 1, sizeof(**ret_list));
+        door->volume->ops->node_hold(door->volume, node->node);
+        (*ret_list)[count++] = (struct door_known){door_ino(door, node), node->folder, node->node,
+                                                   xstrdup(node->name)};
+    }
+    bool is_over = at >= nodes->room;
+    pthread_mutex_unlock(&nodes->lock);
+    return is_over ? -1 : count;
 }
