@@ -487,37 +487,3 @@ void usb_blocks_adopt(struct stick *stick, const struct usb_settings_record *rec
         stick->given = given;
     }
 }
-
-/* --- the specification ------------------------------------------------------------------------ */
-
-static int check(const struct api_container_spec *spec, size_t index, struct error *err)
-{
-    const struct api_usb_block *block = spec->usb_blocks[index];
-    bool is_ring = text_equal(block->via, "ring");
-    uint16_t vendor, product;
-    const char *serial;
-
-    if (block->target[0] != '/' || strspn(block->target, "/.") == strlen(block->target))
-        return error_set(err, -EINVAL,
-                         "invalid --usb-block: '%s' is no absolute path below the root",
-                         block->target);
-    if (!is_ring && (!text_starts_with(block->target, "/dev/") || strchr(block->target, ':') ||
-                     !block->target[strlen("/dev/")]))
-        return error_set(err, -EINVAL,
-                         "invalid --usb-block: '%s' is no path below /dev, where its node is to be",
-                         block->target);
-    for (size_t i = 0; i < index; i++) {
-        if (text_equal(spec->usb_blocks[i]->target, block->target))
-            return error_set(err, -EINVAL, "Duplicate block device: %s", block->target);
-    }
-    return block->device ? usb_device_parse(block->device, &vendor, &product, &serial, err) : 0;
-}
-
-int usb_blocks_check(const struct api_container_spec *spec, struct error *err)
-{
-    int r = 0;
-
-    for (size_t i = 0; r == 0 && i < spec->usb_blocks_count; i++)
-        r = check(spec, i, err);
-    return r;
-}

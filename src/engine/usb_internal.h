@@ -1,8 +1,10 @@
 /*
  * What the engine's files about USB share: usb.c (the table), usb_watch.c (what the kernel says of
  * devices), usb_rules.c (the policy's rules), usb_stick.c (one device), usb_process.c (its
- * process), usb_pulse.c (whether that lives), usb_mounts.c (what of it is in containers),
- * usb_devices.c (itself in containers), usb_calls.c (what clients ask for).
+ * process), usb_room.c (what that has for itself), usb_record.c (for the next daemon), usb_pulse.c
+ * (whether it lives), usb_ending.c (its end), usb_mounts.c, usb_fuse.c and usb_blocks.c (what of it
+ * is in containers), usb_devices.c (itself in containers), usb_find.c and usb_calls.c (what clients
+ * ask for).
  */
 #ifndef ENGINE_USB_INTERNAL_H
 #define ENGINE_USB_INTERNAL_H
@@ -193,8 +195,6 @@ void usb_watch_look(struct usb *usb);
 /* What became of it by rules and wishes: starts its process, or lets go of it. */
 void stick_settle(struct stick *stick);
 void stick_settle_all(struct usb *usb);
-/* It was pulled out, or detached: out of the table. */
-void stick_gone(struct stick *stick);
 void stick_set_state(struct stick *stick, enum stick_state state, const char *error);
 void stick_event(const struct stick *stick, const char *action, const char *error,
                  const char *container);
@@ -204,21 +204,29 @@ enum stick_wait { STICK_WAIT_READY, STICK_WAIT_END };
 typedef void (*stick_done)(struct stick *stick, const struct error *err, void *data);
 void stick_wait(struct stick *stick, enum stick_wait what, stick_done done, void *data);
 void stick_tell(struct stick *stick, enum stick_wait what, const struct error *err);
+void stick_ask_status(struct stick *stick);
+extern const struct usb_link_handlers stick_link_handlers;
+
+/* --- usb_ending.c ----------------------------------------------------------------------------- */
+
 /* Unmounts, ends the process, and tells who waits for that. */
 void stick_let_go(struct stick *stick, bool eject);
+/* It was pulled out, or detached: out of the table. */
+void stick_gone(struct stick *stick);
 /* Said to those who wait for the end; the first stays. */
 void stick_goes_amiss(struct stick *stick, const char *what);
 /* Its process has ended, with this exit code; -1: nobody knows. */
 void stick_ended(struct stick *stick, int code);
-void stick_ask_status(struct stick *stick);
-extern const struct usb_link_handlers stick_link_handlers;
+void stick_start_failed(struct stick *stick, const struct error *err);
+void stick_stop_timer(struct stick *stick); /* until it is started again */
+/* The kernel's drivers get it, or (withdraw) lose what was authorised for cloche-usb. */
+void stick_hand_over(struct stick *stick, bool withdraw);
 
 /* --- usb_process.c ---------------------------------------------------------------------------- */
 
 uint64_t usb_memory(const struct usb *usb); /* bytes that it may have */
 /* Opens the device and starts cloche-usb with it; a failure comes by stick_start_failed(). */
 void stick_process_start(struct stick *stick);
-void stick_start_failed(struct stick *stick, const struct error *err);
 /* Asks it to end when the mounts are gone, and kills it when it does not, or they do not go. */
 void stick_process_end(struct stick *stick);
 void stick_process_kill(struct stick *stick);
@@ -229,6 +237,9 @@ void stick_process_destroy(struct stick *stick);
 /* An earlier daemon's: true when it lives and is spoken to. */
 bool stick_process_adopt(struct stick *stick, const struct usb_settings_record *record);
 void stick_process_forget(struct stick *stick); /* it goes on without us */
+
+/* --- usb_record.c ----------------------------------------------------------------------------- */
+
 /* For the next daemon. */
 void stick_record(const struct stick *stick);
 
@@ -282,7 +293,6 @@ bool stick_is_wanted_whole(const struct stick *stick);
 void stick_take_blocks(struct stick *stick);
 void stick_unblocked(struct stick *stick, const struct usb_stick_unblocked *event);
 void usb_blocks_ended(struct usb *usb, const struct container *container);
-int usb_blocks_check(const struct api_container_spec *spec, struct error *err);
 /* For the next daemon, and from an earlier one. *ret_count pointers; owned. */
 struct usb_settings_given **usb_blocks_record(const struct stick *stick, size_t *ret_count);
 void usb_given_free_all(struct stick *stick);
@@ -328,6 +338,12 @@ int usb_pass_run(struct usb *usb, const struct usb_pass *pass, bool add, usb_pas
 /* What of it the next daemon is to know. */
 void usb_passes_record(const struct usb *usb, const struct container *container);
 void usb_passes_load(struct usb *usb, const struct container *container);
+
+/* --- usb_find.c ------------------------------------------------------------------------------- */
+
+/* By its name, URL, serial number, or VENDOR:PRODUCT[:SERIAL]. -ENOENT, -EEXIST. */
+int usb_find(struct engine *engine, const char *reference, struct stick **ret, struct error *err);
+struct api_usb_stick *usb_describe(const struct stick *stick); /* owned */
 
 /* --- usb_calls.c ------------------------------------------------------------------------------ */
 

@@ -9,27 +9,23 @@
  * that takes it out itself does not get it again before its next start.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <base/alloc.h>
-#include <base/file.h>
 #include <base/log.h>
 #include <base/text.h>
 
 #include "usb.h"
 #include "usb_internal.h"
+#include "usb_fuse.h"
 #include "usb_place.h"
 
-enum { READ_AHEAD_KIB = 4096 }; /* doors/fuse.h of src/usb says why */
+enum { PROGRAM_MODE = 0755 }; /* FAT does not say what is a program */
 
 static struct usb_place *find_place(const struct stick *stick, const char *container,
                                     const char *target)
@@ -130,43 +126,6 @@ static bool somebody_writes(const struct stick *stick)
     return false;
 }
 
-/* --- a FUSE file system ----------------------------------------------------------------------- */
-
-static int set(int context, const char *key, const char *value)
-{
-    return fsconfig(context, FSCONFIG_SET_STRING, key, value, 0);
-}
-
-/* Owned by the machine's root, whoever the container's root is; all its users may use it as far as
- * modes say. */
-static int make_file_system(const struct api_usb_storage *storage, const char *source,
-                            int *ret_fuse_fd, int *ret_mount_fd, struct error *err)
-{
-    _cleanup_close_ int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-    _cleanup_close_ int context = fuse < 0 ? -1 : fsopen("fuse", FSOPEN_CLOEXEC);
-    char number[16];
-    unsigned attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
-                          (storage->exec ? 0 : MOUNT_ATTR_NOEXEC) |
-                          (storage->read_only ? MOUNT_ATTR_RDONLY : 0);
-
-    if (fuse < 0)
-        return error_errno(err, errno, "open /dev/fuse");
-    snprintf(number, sizeof(number), "%d", fuse);
-    if (context < 0 || set(context, "source", source) < 0 || set(context, "fd", number) < 0 ||
-        set(context, "rootmode", "40000") < 0 || set(context, "user_id", "0") < 0 ||
-        set(context, "group_id", "0") < 0 ||
-        fsconfig(context, FSCONFIG_SET_FLAG, "allow_other", NULL, 0) < 0 ||
-        fsconfig(context, FSCONFIG_SET_FLAG, "default_permissions", NULL, 0) < 0 ||
-        fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-        return error_errno(err, errno, "make a FUSE file system");
-    int mount = fsmount(context, FSMOUNT_CLOEXEC, attributes);
-    if (mount < 0)
-        return error_errno(err, errno, "make a FUSE file system");
-    *ret_mount_fd = mount;
-    *ret_fuse_fd = steal_fd(&fuse);
-    return 0;
-}
-
 /* --- into the container ----------------------------------------------------------------------- */
 
 struct mounting {
@@ -205,17 +164,6 @@ static void ask_unmount(struct stick *stick, uint32_t number)
         usb_link_request(stick->link, &request, -1, NULL, NULL);
 }
 
-/* Without asking the file system, which may not answer (statx(2), AT_STATX_DONT_SYNC). 0: unknown.
- */
-static uint64_t device_of(int mount_fd)
-{
-    struct statx status;
-
-    return statx(mount_fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &status) < 0
-               ? 0
-               : makedev(status.stx_dev_major, status.stx_dev_minor);
-}
-
 /* Not tried again before something changes: the place stays in the way. */
 static void fail(struct mounting *mounting, struct usb_place *place, const struct error *err)
 {
@@ -230,15 +178,6 @@ static void fail(struct mounting *mounting, struct usb_place *place, const struc
         place->device = 0;
         stick_record(mounting->stick);
     }
-}
-
-static void raise_read_ahead(uint64_t device)
-{
-    _cleanup_free_ char *path =
-        xasprintf("/sys/class/bdi/%u:%u/read_ahead_kb", major(device), minor(device));
-    _cleanup_free_ char *value = xasprintf("%d", READ_AHEAD_KIB);
-
-    (void)file_write_existing_at(AT_FDCWD, path, value, strlen(value), NULL);
 }
 
 static void unplace(struct stick *stick, struct container *container, uint64_t device);
@@ -260,7 +199,7 @@ static void on_placed(const struct error *err, uint64_t device, void *data)
     } else {
         place->device = device;
         place->placed = true;
-        raise_read_ahead(device);
+        usb_fuse_read_ahead(device);
         stick_record(stick);
         log_info("USB %s: volume %u is at %s of container %.12s%s", stick->id, place->volume,
                  place->target, place->container, place->read_only ? ", read-only" : "");
@@ -287,7 +226,7 @@ static void on_mounted(const struct error *err, const struct usb_stick_result *r
     if (!err && own.code == 0) {
         place->number = result->mount->mount;
         place->read_only = result->mount->read_only;
-        place->device = mounting->device = device_of(mounting->mount_fd);
+        place->device = mounting->device = usb_fuse_device(mounting->mount_fd);
         stick_record(stick);
         if (usb_place_mount(stick->usb->engine, mounting->namespace_fd, mounting->mount_fd,
                             mounting->target, on_placed, mounting, &own) >= 0)
@@ -328,6 +267,8 @@ static void request_mount(struct mounting *mounting, const struct api_usb_storag
         .has_operations_per_second = storage->has_operations_per_second,
         .size_limit = storage->size_limit,
         .has_size_limit = storage->has_size_limit,
+        .file_mode = storage->exec ? PROGRAM_MODE : 0,
+        .has_file_mode = storage->exec,
         .minutes_east = minutes_east(mounting->stick->usb),
         .has_minutes_east = true,
         .codepage = settings ? settings->codepage : NULL,
@@ -362,8 +303,10 @@ static void begin(struct stick *stick, struct container *container,
     place->next = stick->places;
     stick->places = place;
     int r = usb_place_open(container, &mounting->namespace_fd, &uid, &gid, &err);
-    if (r >= 0)
-        r = make_file_system(storage, "cloche-usb", &fuse_fd, &mounting->mount_fd, &err);
+    if (r >= 0) {
+        _cleanup_free_ char *source = usb_fuse_source(stick);
+        r = usb_fuse_make(storage, source, &fuse_fd, &mounting->mount_fd, &err);
+    }
     if (r >= 0) {
         request_mount(mounting, storage, volume->number, fuse_fd, uid, gid);
         return;
@@ -438,6 +381,7 @@ static void on_unplaced(const struct error *err, uint64_t device, void *data)
 static void unplace(struct stick *stick, struct container *container, uint64_t device)
 {
     _cleanup_close_ int namespace_fd = -1;
+    _cleanup_free_ char *source = usb_fuse_source(stick);
     _cleanup_error_ struct error err = ERROR_INIT;
     uid_t uid;
     gid_t gid;
@@ -445,8 +389,8 @@ static void unplace(struct stick *stick, struct container *container, uint64_t d
     if (device == 0 || usb_place_open(container, &namespace_fd, &uid, &gid, &err) < 0)
         return; /* it went with its namespace */
     stick->unplacing++;
-    if (usb_place_unmount(stick->usb->engine, namespace_fd, device, on_unplaced, stick_ref(stick),
-                          &err) < 0) {
+    if (usb_place_unmount(stick->usb->engine, namespace_fd, device, source, on_unplaced,
+                          stick_ref(stick), &err) < 0) {
         log_failure(LOG_WARNING, &err, "USB %s", stick->id);
         stick->unplacing--;
         stick_unref(stick);
@@ -557,44 +501,4 @@ void usb_container_ended(struct container *container)
             stick_record(stick);
         }
     }
-}
-
-/* --- the specification ------------------------------------------------------------------------ */
-
-static int check_device(const char *text, struct error *err)
-{
-    uint16_t vendor, product;
-    const char *serial;
-
-    return usb_device_parse(text, &vendor, &product, &serial, err);
-}
-
-static int check_storage(const struct api_container_spec *spec, size_t index, struct error *err)
-{
-    const struct api_usb_storage *storage = spec->usb_storage[index];
-
-    if (storage->target[0] != '/' || strspn(storage->target, "/.") == strlen(storage->target))
-        return error_set(err, -EINVAL,
-                         "invalid --usb-storage: '%s' is no absolute path below the root",
-                         storage->target);
-    for (size_t i = 0; i < index; i++) {
-        if (text_equal(spec->usb_storage[i]->target, storage->target))
-            return error_set(err, -EINVAL, "Duplicate mount point: %s", storage->target);
-    }
-    for (size_t i = 0; i < spec->mounts_count; i++) {
-        if (text_equal(spec->mounts[i]->target, storage->target))
-            return error_set(err, -EINVAL, "Duplicate mount point: %s", storage->target);
-    }
-    return storage->device ? check_device(storage->device, err) : 0;
-}
-
-int usb_spec_check(const struct api_container_spec *spec, struct error *err)
-{
-    int r = 0;
-
-    for (size_t i = 0; r == 0 && i < spec->usb_storage_count; i++)
-        r = check_storage(spec, i, err);
-    for (size_t i = 0; r == 0 && i < spec->usb_devices_count; i++)
-        r = check_device(spec->usb_devices[i], err);
-    return r == 0 ? usb_blocks_check(spec, err) : r;
 }

@@ -143,11 +143,11 @@ int usb_place_mount(struct engine *engine, int namespace_fd, int mount_fd, const
     return run(engine, request, namespace_fd, mount_fd, done, data, err);
 }
 
-int usb_place_unmount(struct engine *engine, int namespace_fd, uint64_t device, usb_place_done done,
-                      void *data, struct error *err)
+int usb_place_unmount(struct engine *engine, int namespace_fd, uint64_t device, const char *source,
+                      usb_place_done done, void *data, struct error *err)
 {
     _cleanup_free_ char *request =
-        xasprintf(USB_PLACE_UNMOUNT "%u:%u", major(device), minor(device));
+        xasprintf(USB_PLACE_UNMOUNT "%u:%u %s", major(device), minor(device), source);
 
     return run(engine, request, namespace_fd, -1, done, data, err);
 }

@@ -19,8 +19,8 @@ typedef void (*usb_place_done)(const struct error *err, uint64_t device, void *d
  * comes once, later; not when this fails. */
 int usb_place_mount(struct engine *engine, int namespace_fd, int mount_fd, const char *target,
                     usb_place_done done, void *data, struct error *err);
-/* Takes every mount of this device out of it, whatever still uses them. */
-int usb_place_unmount(struct engine *engine, int namespace_fd, uint64_t device, usb_place_done done,
-                      void *data, struct error *err);
+/* Takes every mount of this device and source out of it, whatever still uses them. */
+int usb_place_unmount(struct engine *engine, int namespace_fd, uint64_t device, const char *source,
+                      usb_place_done done, void *data, struct error *err);
 
 #endif

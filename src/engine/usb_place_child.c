@@ -78,10 +78,23 @@ static void unescape(char *text)
     *to = '\0';
 }
 
+/* Of the type that sticks have, and with the stick's name: numbers of devices are used again. */
+static bool is_of(const char *line, const char *source)
+{
+    static const char type[] = " - fuse ";
+    const char *at = strstr(line, type);
+
+    if (!at || !text_starts_with(at + strlen(type), source))
+        return false;
+    return at[strlen(type) + strlen(source)] == ' ';
+}
+
 /* A line is: number, parent, device, root, mount point, ... The point, when it is this device. */
-static char *point_of(char *line, const char *device)
+static char *point_of(char *line, const char *device, const char *source)
 {
     enum { DEVICE = 2, POINT = 4 };
+    if (!is_of(line, source))
+        return NULL;
     char *rest, *word = strtok_r(line, " ", &rest);
 
     for (int i = 0; word && i < POINT; i++) {
@@ -111,7 +124,7 @@ static bool unmount_at(int root_fd, const char *path, const char *device)
     return umount2(text, MNT_DETACH) == 0;
 }
 
-static bool unmount_one(int root_fd, const char *device)
+static bool unmount_one(int root_fd, const char *device, const char *source)
 {
     _cleanup_free_ char *text = NULL;
     char *rest;
@@ -120,16 +133,20 @@ static bool unmount_one(int root_fd, const char *device)
         return false;
     rest = text;
     for (char *line; (line = strsep(&rest, "\n"));) {
-        const char *point = point_of(line, device);
+        const char *point = point_of(line, device, source);
         if (point && unmount_at(root_fd, point, device))
             return true;
     }
     return false;
 }
 
-static int unplace(int root_fd, const char *device)
+/* what: DEVICE SOURCE */
+static int unplace(int root_fd, const char *what)
 {
-    for (int i = 0; i < ROUNDS_MAX && unmount_one(root_fd, device); i++)
+    const char *source = strchr(what, ' ');
+    _cleanup_free_ char *device = source ? xstrndup(what, (size_t)(source - what)) : NULL;
+
+    for (int i = 0; device && i < ROUNDS_MAX && unmount_one(root_fd, device, source + 1); i++)
         ;
     return EXIT_SUCCESS;
 }

@@ -173,6 +173,44 @@ def several_containers_have_a_stick_one_writes(instance, images):
 
 
 @test
+def a_stick_has_programs_where_they_are_allowed(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH + ":exec,port=*/1-1", name="exec")
+    start(instance, images, "--usb-storage", PATH, name="none")
+    start(instance, images, "--usb-storage", PATH + ":port=*/9-9", name="elsewhere")
+    with Stick(files=[("x", "#!/bin/sh\necho ran\n")]) as stick:
+        attach(instance, stick)
+        appears(instance, "exec")
+        appears(instance, "none")
+        assert sh(instance, f"{PATH}/x", "exec").out == "ran\n"
+        assert "denied" in sh(instance, f"{PATH}/x", "none", code=126).err
+        assert not is_there(instance, "elsewhere")
+
+
+@test
+def a_container_writes_no_more_than_it_may(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH + ":size=1m", name="little")
+    start(instance, images, "--usb-storage", PATH + ":bps=400k", name="slow")
+    start(instance, images, "--usb-storage", PATH + ":iops=5", name="seldom")
+    with Stick() as stick:
+        name = attach(instance, stick)
+        for container in ("little", "slow", "seldom"):
+            appears(instance, container)
+        full = sh(instance, f"dd if=/dev/zero of={PATH}/a bs=64k count=64 conv=fsync", "little", code=1).err
+        assert "No space left" in full, full
+        sh(instance, f"rm {PATH}/a; dd if=/dev/zero of={PATH}/b bs=64k count=8 conv=fsync", "little")
+        begun = time.monotonic()
+        sh(instance, f"dd if=/dev/zero of={PATH}/c bs=64k count=32 conv=fsync", "slow")
+        assert time.monotonic() - begun > 2  # of five; the rest may be had ahead
+        begun = time.monotonic()
+        sh(instance, f"for i in $(seq 30); do mkdir {PATH}/$i; done", "seldom")
+        assert time.monotonic() - begun > 3
+        instance.cloche("usb", "detach", name)
+        run("fsck.vfat", "-n", stick.image.name)
+
+
+@test
 def files_belong_to_the_user_of_the_container(instance, images):
     need_fuse()
     start(instance, images, "--usb-storage", PATH, "--user", "1000:1001", name="user")

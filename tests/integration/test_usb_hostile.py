@@ -13,6 +13,12 @@ from harness import main, test
 from sticks import ENDED, FAILED, GONE, MODEL, Model, Refused, mount_fuse, serve, unmount
 
 AT_ONCE = 24
+SIZE = 100_000
+MAKERS = {"exfat": ["mkfs.exfat"], "fat32": ["mkfs.vfat", "-F", "32"]}
+# Of once, in the midst of the data: what writes does not hear of it.
+PASSING = {"wrong-tag", "phase-error", "aborted", "stall-csw", "reset-stalls"}
+# Another medium, or one that is not what it says it is.
+OTHERS = {"medium-change", "capacity-changed", "change-early"}
 WHILE_WRITING = ["disconnect", "dead", "stall-data", "wrong-tag", "medium-error", "usbip-cut", "usbip-number",
                  "usbip-length", "medium-gone", "medium-change", "write-protect", "sense-junk", "babble",
                  "short-silent", "phase-error", "aborted", "reset-stalls"]
@@ -24,15 +30,17 @@ def faults():
 
 
 def write(folder):
-    """Files until an error: what the mount says then."""
+    """Files until an error: those that are durable by what was said, and what the mount says then."""
+    durable = []
     try:
         for number in range(20):
             with open(folder / f"file{number}", "wb") as file:
-                file.write(bytes([number]) * 100_000)
+                file.write(bytes([number]) * SIZE)
                 os.fsync(file.fileno())
-        return None
+            durable.append(number)
+        return durable, None
     except OSError as failure:
-        return failure.errno
+        return durable, failure.errno
 
 
 def mount(talk, fd, volume):
@@ -43,10 +51,42 @@ def mount(talk, fd, volume):
         os.close(fd)
 
 
-def suffer(scratch, name, *arguments):
+def is_kept(path, durable, kind):
+    """What was durable is on the image, which is served once more; why not, or None."""
+    folder = path.with_suffix(".after")
+    folder.mkdir()
+    model = Model("--image", str(path))
+    process = serve(model)
+    try:
+        talk = process.talk()
+        (volume,) = talk.ready(timeout=100)["volumes"]
+        if volume["kind"] == "unknown":
+            return f"it has no {kind} any more" if durable else None
+        fd = mount_fuse(str(folder))
+        try:
+            mount(talk, fd, volume["number"])
+            for number in durable:
+                there = (folder / f"file{number}").read_bytes()
+                if there != bytes([number]) * SIZE:
+                    return f"file{number} has {len(there)} bytes, not what was written"
+        except OSError as failure:
+            return f"what was durable: {failure}"
+        finally:
+            unmount(str(folder))
+        talk.wait_for("unmounted")
+        left = talk.call("check", volume=volume["number"], timeout=200)["left"]
+        talk.call("end", timeout=200)
+        return f"{left} findings" if left and not volume.get("dirty") else None
+    finally:
+        process.end()
+        model.end()
+
+
+def suffer(scratch, name, *arguments, kind="exfat"):
     """Everything with a stick of this fault; why it was not as it should, or None."""
-    path = scratch / name.replace("@", "-").replace("+", "")
-    shutil.copy(scratch / "image", path)
+    path = scratch / "-".join([kind, name.replace("@", "-").replace("+", ""), *arguments])
+    shutil.copy(scratch / kind, path)
+    durable, error = [], None
     folder = scratch / f"{path.name}.mount"
     folder.mkdir()
     model = Model("--image", str(path), *arguments, name)
@@ -59,7 +99,7 @@ def suffer(scratch, name, *arguments):
                 fd = mount_fuse(str(folder))
                 try:
                     mount(talk, fd, volume["number"])
-                    write(folder)
+                    durable, error = write(folder)
                 except Refused:
                     pass
                 finally:
@@ -68,25 +108,51 @@ def suffer(scratch, name, *arguments):
         except (ConnectionError, BrokenPipeError, Refused):
             pass
         code = process.wait(60)
-        return None if code in (ENDED, FAILED, GONE) else f"{name}: exit status {code}: {process.said()}"
+        if code not in (ENDED, FAILED, GONE):
+            return f"{name}: exit status {code}: {process.said()}"
+        if error and name.partition("@")[0] in PASSING and "@" in name:
+            return f"{name}: it passes, and yet: {os.strerror(error)}"
     except (TimeoutError, subprocess.TimeoutExpired) as failure:
         return f"{name}: {failure}: {process.said()}"
     finally:
         process.end()
         model.end()
+    if name.partition("@")[0] in OTHERS:
+        return None
+    why = is_kept(path, durable, kind)
+    path.unlink()
+    return f"{name} on {kind} {' '.join(arguments)}: {why}" if why else None
+
+
+def make_image(scratch, kind):
+    path = scratch / kind
+    with open(path, "wb") as file:
+        file.truncate({"exfat": 8, "fat32": 40}[kind] << 20)
+    subprocess.run(MAKERS[kind] + [str(path)], stdout=subprocess.DEVNULL, check=True)
+
+
+def suffer_all(scratch, cases):
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        found = pool.map(lambda case: suffer(scratch, case[0], *case[2], kind=case[1]), cases)
+        problems = [problem for problem in found if problem]
+    assert not problems, "\n".join(problems)
 
 
 @test
 def no_misbehaviour_of_a_stick_brings_it_down(scratch):
-    with open(scratch / "image", "wb") as file:
-        file.truncate(8 << 20)
-    subprocess.run(["mkfs.exfat", str(scratch / "image")], stdout=subprocess.DEVNULL, check=True)
+    make_image(scratch, "exfat")
     names = faults()
     assert len(names) > 60, names
     names += [f"{name}@{number}" for name in WHILE_WRITING for number in (30, 60)]
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        problems = [problem for problem in pool.map(lambda name: suffer(scratch, name), names) if problem]
-    assert not problems, "\n".join(problems)
+    suffer_all(scratch, [(name, "exfat", ()) for name in names])
+
+
+@test
+def what_was_durable_is_kept_on_fat32_and_by_several_units(scratch):
+    make_image(scratch, "fat32")
+    cases = [(f"{name}@{number}", "fat32", ()) for name in WHILE_WRITING for number in (30, 60)]
+    cases += [(f"{name}@30", "fat32", ("--units", "2")) for name in WHILE_WRITING[:10] if name not in OTHERS]
+    suffer_all(scratch, cases)
 
 
 def settled(status):
