@@ -197,9 +197,9 @@ def a_container_writes_no_more_than_it_may(instance, images):
         name = attach(instance, stick)
         for container in ("little", "slow", "seldom"):
             appears(instance, container)
+        sh(instance, f"dd if=/dev/zero of={PATH}/b bs=64k count=8 conv=fsync", "little")
         full = sh(instance, f"dd if=/dev/zero of={PATH}/a bs=64k count=64 conv=fsync", "little", code=1).err
         assert "No space left" in full, full
-        sh(instance, f"rm {PATH}/a; dd if=/dev/zero of={PATH}/b bs=64k count=8 conv=fsync", "little")
         begun = time.monotonic()
         sh(instance, f"dd if=/dev/zero of={PATH}/c bs=64k count=32 conv=fsync", "slow")
         assert time.monotonic() - begun > 2  # of five; the rest may be had ahead
