@@ -21,8 +21,8 @@ void usb_free(struct engine *engine);
 /* The container's first process runs, or is gone. */
 void usb_container_started(struct container *container);
 void usb_container_ended(struct container *container);
-/* Its processes were killed a while ago and have not ended: they may wait for a stick, whose process
- * is asked whether it lives; is_last: it is to give up what they wait for, too. */
+/* Its processes were killed a while ago and have not ended: they may wait for a stick, whose
+ * process is asked whether it lives; is_last: it is to give up what they wait for, too. */
 void usb_container_stuck(struct container *container, bool is_last);
 
 /* usbStorage and usbDevices of a specification. -EINVAL. Pure. */

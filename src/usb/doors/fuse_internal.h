@@ -50,7 +50,7 @@ struct door_nodes {
 
 /* Doors know so many nodes in all, a fair part of them each, before their kernels are asked to
  * forget some; and never more than twice as many. */
-enum { DOOR_NODES = 64 << 10, DOOR_NODES_FAIR = DOOR_NODES / 32 };
+enum { DOOR_NODES = 32 << 10, DOOR_NODES_FAIR = DOOR_NODES / 32 };
 /* What kernels are still to be told, of each door, is so much at most. */
 enum { DOOR_FORGOTTEN = 4096, DOOR_FORGOTTEN_BUCKETS = 256 };
 

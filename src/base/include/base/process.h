@@ -20,9 +20,9 @@ struct process_spec {
     int fds_count;            /* at least 3 */
     const int *cgroups;       /* files of cgroups (tasks, cgroup.procs) that it joins */
     int cgroups_count;
-    const char *directory;    /* working directory; NULL: the caller's */
-    bool new_session;         /* setsid() */
-    int parent_death_signal;  /* PR_SET_PDEATHSIG, 0: none */
+    const char *directory;   /* working directory; NULL: the caller's */
+    bool new_session;        /* setsid() */
+    int parent_death_signal; /* PR_SET_PDEATHSIG, 0: none */
 };
 
 struct process {
