@@ -307,6 +307,27 @@ def partitions_and_units_have_volumes_of_their_own(scratch):
 
 
 @test
+def partitions_in_each_other_have_one_writer(scratch):
+    path = make_mbr(scratch / "image", 64 << 20, (0x0C, 2048, 65536), (0x0C, 2048, 65536), (0x0C, 70000, 2048))
+    make(scratch / "part", "fat16", 32 << 20)
+    with open(path, "r+b") as file:
+        file.seek(2048 * 512)
+        file.write((scratch / "part").read_bytes())
+    with stick("--image", path) as (_, process):
+        talk = process.talk()
+        first, second, third = [volume["number"] for volume in talk.ready()["volumes"]]
+        with mounted(talk, scratch / "first", volume=first):
+            assert "in use" in refused(errno.EBUSY, mounted(talk, scratch / "second", volume=second).__enter__)
+            refused(errno.EBUSY, talk.call, "format", volume=second, kind="fat16")
+            refused(errno.EBUSY, mounted(talk, scratch / "second", volume=second, readOnly=True).__enter__)
+            talk.call("format", volume=third, kind="fat12")
+        talk.wait_for("unmounted")
+        with mounted(talk, scratch / "first", volume=first, readOnly=True):
+            with mounted(talk, scratch / "second", volume=second, readOnly=True):
+                pass
+
+
+@test
 def what_is_ejected_is_out(scratch):
     path = make(scratch / "image", "exfat")
     with stick("--image", path) as (_, process):

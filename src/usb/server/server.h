@@ -84,6 +84,8 @@ struct stick_mount {
     char *message;
 };
 
+enum volume_claim { CLAIM_NONE, CLAIM_READ, CLAIM_WRITE };
+
 struct stick_volume {
     struct stick_volume *next; /* in the order of their numbers */
     uint32_t number, unit;
@@ -92,9 +94,10 @@ struct stick_volume {
     bool known;                 /* facts say what it is; else error says why not */
     struct volume_facts facts;
     char *error;
-    const char *busy; /* what is being done by the one who has taken it; NULL: nobody has */
-    bool is_lengthy;  /* that is not waited for */
-    bool lost;        /* its medium is gone, or was formatted: nobody takes it any more */
+    const char *busy;        /* what is being done by the one who has taken it; NULL: nobody has */
+    bool is_lengthy;         /* that is not waited for */
+    enum volume_claim claim; /* what is done with its sectors */
+    bool lost;               /* its medium is gone, or was formatted: nobody takes it any more */
 
     /* Of the one who has taken it; changed with the lock, too. */
     struct medium *medium; /* NULL: it is not mounted */
@@ -320,6 +323,11 @@ int volume_take_next(struct server *server, uint32_t number, unsigned unit, cons
 /* The keeper, for one that is there: as long as it takes. Nobody else lets one go. */
 void volume_take_over(struct server *server, struct stick_volume *volume, const char *doing);
 void volume_give(struct server *server, struct stick_volume *volume);
+/* Partitions may lie in each other: what is written by one is nobody else's meanwhile. Of the one
+ * who has taken it, until volume_unclaim(). -EBUSY. */
+int volume_claim(struct server *server, struct stick_volume *volume, enum volume_claim claim,
+                 struct error *err);
+void volume_unclaim(struct server *server, struct stick_volume *volume);
 int volume_open(struct server *server, struct stick_volume *volume,
                 const struct usb_stick_mount *wanted, struct error *err);
 /* Its mounts are closed. Nothing is said of a medium that is gone. */

@@ -25,8 +25,19 @@ static int take_unmounted(struct job *job, uint32_t number, const char *doing,
         error_hint(err, "stop the containers that have it: cloche usb ls shows them");
         return -EBUSY;
     }
+    r = volume_claim(job->server, volume, CLAIM_WRITE, err);
+    if (r != 0) {
+        volume_give(job->server, volume);
+        return r;
+    }
     *ret_volume = volume;
     return 0;
+}
+
+static void give_back(struct server *server, struct stick_volume *volume)
+{
+    volume_unclaim(server, volume);
+    volume_give(server, volume);
 }
 
 /* How far it is. */
@@ -94,7 +105,7 @@ static int format_volume(struct job *job, struct error *err)
         return r;
     r = format(job, volume->unit, volume->part, volume->partition.first, err);
     unit_identify(job->server, volume);
-    volume_give(job->server, volume);
+    give_back(job->server, volume);
     return r;
 }
 
@@ -177,7 +188,7 @@ int job_check(struct job *job, struct usb_stick_result *result, struct error *er
         return r;
     r = check(&telling, volume, err);
     unit_identify(job->server, volume);
-    volume_give(job->server, volume);
+    give_back(job->server, volume);
     if (r < 0)
         return r;
     result->check = xnew(struct usb_stick_checked);

@@ -99,6 +99,37 @@ void volume_give(struct server *server, struct stick_volume *volume)
     pthread_mutex_unlock(&server->lock);
 }
 
+static bool overlap(const struct partition *a, const struct partition *b)
+{
+    return a->first < b->first + b->count && b->first < a->first + a->count;
+}
+
+int volume_claim(struct server *server, struct stick_volume *volume, enum volume_claim claim,
+                 struct error *err)
+{
+    int r = 0;
+    pthread_mutex_lock(&server->lock);
+    for (const struct stick_volume *other = server->volumes; r == 0 && other; other = other->next) {
+        bool both_read = claim == CLAIM_READ && other->claim == CLAIM_READ;
+        if (other == volume || other->unit != volume->unit || other->claim == CLAIM_NONE ||
+            both_read || !overlap(&other->partition, &volume->partition))
+            continue;
+        r = error_set(err, -EBUSY, "volume %u has sectors of volume %u, which is in use",
+                      volume->number, other->number);
+    }
+    if (r == 0)
+        volume->claim = claim;
+    pthread_mutex_unlock(&server->lock);
+    return r;
+}
+
+void volume_unclaim(struct server *server, struct stick_volume *volume)
+{
+    pthread_mutex_lock(&server->lock);
+    volume->claim = CLAIM_NONE;
+    pthread_mutex_unlock(&server->lock);
+}
+
 static void tell_recovery(struct server *server, const struct stick_volume *volume,
                           enum medium_recovery recovery)
 {
@@ -127,9 +158,14 @@ int volume_open(struct server *server, struct stick_volume *volume,
     };
     struct medium *medium;
     struct volume *opened;
-    int r = medium_open(volume->part, &medium_options, &medium, err);
+    int r = volume_claim(server, volume, read_only ? CLAIM_READ : CLAIM_WRITE, err);
     if (r != 0)
         return r;
+    r = medium_open(volume->part, &medium_options, &medium, err);
+    if (r != 0) {
+        volume_unclaim(server, volume);
+        return r;
+    }
     if (!read_only)
         source_hold(server, volume->unit, true);
     r = volume_mount(medium, &volume_options, &opened, err);
@@ -137,6 +173,7 @@ int volume_open(struct server *server, struct stick_volume *volume,
         medium_close(medium, NULL);
         if (!read_only)
             source_hold(server, volume->unit, false);
+        volume_unclaim(server, volume);
         return error_context(err, "volume %u", volume->number);
     }
     volume->holds = !read_only;
@@ -172,6 +209,7 @@ int volume_close(struct server *server, struct stick_volume *volume, struct erro
     if (volume->holds)
         source_hold(server, volume->unit, false);
     volume->holds = false;
+    volume_unclaim(server, volume);
     return r == 0 ? closed : r;
 }
 
