@@ -406,6 +406,45 @@ static void gathered_content_that_is_lost_is_told_and_led_to_by_nothing(void **s
     }
 }
 
+enum { WHOLE = 300001, BEST = 512 << 10 };
+
+static void write_and_read_pattern(struct world *world, unsigned seed)
+{
+    uint8_t *data = xmalloc(WHOLE), *back = xmalloc(WHOLE);
+    for (unsigned i = 0; i < WHOLE; i++)
+        data[i] = (uint8_t)(i / 7 + i / 4093 + seed);
+    assert_int_equal(volume_write(world->volume, world->file, 777, data, WHOLE, NULL), WHOLE);
+    assert_int_equal(volume_read(world->volume, world->file, 777, back, WHOLE, NULL), WHOLE);
+    assert_memory_equal(back, data, WHOLE);
+    free(data);
+    free(back);
+}
+
+/* As much of it as the device has, for as long as it is wanted. */
+static void large_content_passes_through_memory_of_the_device(void **state)
+{
+    for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
+        struct world world = make(kinds[kind]);
+        recorder_device(world.recorder)->best_size = BEST;
+        write_and_read_pattern(&world, 1);
+        assert_int_equal(recorder_counts(world.recorder).sectors_lent, 0);
+        recorder_lend(world.recorder, 3);
+        assert_int_equal(medium_tick(world.medium, 1, NULL), 0); /* it is asked for again */
+        write_and_read_pattern(&world, 2);
+        assert_true(recorder_counts(world.recorder).sectors_lent >= 2 * (WHOLE / 512 - 1));
+        assert_true(recorder_counts(world.recorder).lent > 0);
+        assert_int_equal(medium_tick(world.medium, 2, NULL), 0);
+        write_and_read_pattern(&world, 3);
+        recorder_lend(world.recorder, 0);
+        assert_int_equal(medium_tick(world.medium, 3, NULL), 0);
+        assert_true(recorder_counts(world.recorder).lent > 0);
+        assert_int_equal(medium_tick(world.medium, 4, NULL), 0);
+        assert_int_equal(recorder_counts(world.recorder).lent, 0);
+        write_and_read_pattern(&world, 4);
+        ends_clean(&world);
+    }
+}
+
 /* More than is made zeros while the lock is held. */
 static void a_large_gap_is_zeros(void **state)
 {
@@ -471,6 +510,7 @@ int main(void)
         cmocka_unit_test(small_files_are_written_and_read_in_few_requests),
         cmocka_unit_test(what_is_gathered_is_as_if_it_were_written),
         cmocka_unit_test(gathered_content_that_is_lost_is_told_and_led_to_by_nothing),
+        cmocka_unit_test(large_content_passes_through_memory_of_the_device),
         cmocka_unit_test(a_large_gap_is_zeros),
         cmocka_unit_test(threads_do_not_lose_each_others_bytes),
     };

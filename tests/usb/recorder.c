@@ -24,6 +24,11 @@ struct recorder {
     size_t count, room;
     int until_failure, failure;
     struct recorder_counts counts;
+    unsigned buffers_most;
+    struct {
+        uint8_t *data;
+        size_t size;
+    } buffers[RECORDER_BUFFERS];
 };
 
 static void keep(struct recorder *recorder, const struct block_request *request)
@@ -52,6 +57,19 @@ static bool is_spoiled(const struct recorder *recorder, const struct block_reque
     return false;
 }
 
+/* All of the data is in one of its own buffers. */
+static bool is_lent(const struct recorder *recorder, const struct block_request *request)
+{
+    size_t size = (size_t)request->count * recorder->device.sector_size;
+    uintptr_t at = (uintptr_t)request->data;
+    for (size_t i = 0; i < RECORDER_BUFFERS; i++) {
+        uintptr_t from = (uintptr_t)recorder->buffers[i].data;
+        if (from && at >= from && at + size <= from + recorder->buffers[i].size)
+            return true;
+    }
+    return false;
+}
+
 static int carry_out(struct recorder *recorder, const struct block_request *request)
 {
     size_t size = (size_t)request->count * recorder->device.sector_size;
@@ -60,6 +78,8 @@ static int carry_out(struct recorder *recorder, const struct block_request *requ
         return recorder->failure;
     if (recorder->until_failure > 0)
         recorder->until_failure--;
+    if (request->operation <= BLOCK_WRITE && is_lent(recorder, request))
+        recorder->counts.sectors_lent += request->count;
     switch (request->operation) {
     case BLOCK_READ:
         if (is_spoiled(recorder, request))
@@ -114,7 +134,39 @@ static void destroy(struct block_device *device)
     free(recorder);
 }
 
-static const struct block_device_ops recorder_ops = {.submit = submit, .destroy = destroy};
+static void *buffer_alloc(struct block_device *device, size_t size)
+{
+    struct recorder *recorder = (struct recorder *)device;
+    uint8_t *data = NULL;
+    pthread_mutex_lock(&recorder->lock);
+    for (size_t i = 0; !data && i < recorder->buffers_most; i++) {
+        if (recorder->buffers[i].data)
+            continue;
+        data = recorder->buffers[i].data = xmalloc(size);
+        recorder->buffers[i].size = size;
+        recorder->counts.lent++;
+    }
+    pthread_mutex_unlock(&recorder->lock);
+    return data;
+}
+
+static bool buffer_free(struct block_device *device, void *buffer, size_t size)
+{
+    struct recorder *recorder = (struct recorder *)device;
+    bool found = false;
+    pthread_mutex_lock(&recorder->lock);
+    for (size_t i = 0; !found && i < RECORDER_BUFFERS; i++) {
+        found = recorder->buffers[i].data == buffer && recorder->buffers[i].size == size;
+        if (found)
+            free(steal_ptr(recorder->buffers[i].data));
+    }
+    recorder->counts.lent -= found;
+    pthread_mutex_unlock(&recorder->lock);
+    return found;
+}
+
+static const struct block_device_ops recorder_ops = {
+    .submit = submit, .buffer_alloc = buffer_alloc, .buffer_free = buffer_free, .destroy = destroy};
 
 struct recorder *recorder_create(uint32_t sector_size, uint64_t sectors)
 {
@@ -132,6 +184,13 @@ struct recorder *recorder_create(uint32_t sector_size, uint64_t sectors)
     recorder->until_failure = -1;
     pthread_mutex_init(&recorder->lock, NULL);
     return recorder;
+}
+
+void recorder_lend(struct recorder *recorder, unsigned buffers)
+{
+    pthread_mutex_lock(&recorder->lock);
+    recorder->buffers_most = buffers < RECORDER_BUFFERS ? buffers : RECORDER_BUFFERS;
+    pthread_mutex_unlock(&recorder->lock);
 }
 
 struct block_device *recorder_device(struct recorder *recorder)

@@ -45,9 +45,15 @@ bool recorder_last_write(const struct recorder *recorder, size_t moment, uint64_
 /* From the n-th request on (0: the next one) every one fails with this error; n negative: none. */
 void recorder_fail(struct recorder *recorder, int n, int error);
 
+/* From now on it has memory of its own for so many buffers at once; those that are out stay. */
+void recorder_lend(struct recorder *recorder, unsigned buffers);
+enum { RECORDER_BUFFERS = 16 };
+
 /* Requests done: reads, writes, flushes. */
 struct recorder_counts {
     uint64_t reads, writes, flushes, sectors_read, sectors_written;
+    uint64_t sectors_lent; /* of those read and written, in memory of its own */
+    unsigned lent;         /* buffers that are out */
 };
 struct recorder_counts recorder_counts(const struct recorder *recorder);
 

@@ -350,6 +350,7 @@ bool medium_rests(struct medium *medium, uint64_t now_ms)
 
 int medium_tick(struct medium *medium, uint64_t now_ms, struct error *err)
 {
+    bounce_rest(&medium->bounce);
     if (medium->read_only || atomic_load(&medium->failed))
         return 0;
     uint64_t changes = atomic_load(&medium->changes);

@@ -31,6 +31,29 @@ static void wait_for(sem_t *waiting, unsigned count)
             count--;
 }
 
+/* One request: whoever waits for it may do the device's work. */
+static int move_once(struct medium *medium, enum block_operation operation, uint64_t sector,
+                     uint32_t count, uint8_t *data, struct error *err)
+{
+    size_t size = (size_t)count * medium->device->sector_size;
+    uint8_t *buffer = size >= BOUNCE_LEAST ? bounce_take(&medium->bounce, data) : NULL;
+    uint8_t *moved = buffer ? buffer : data;
+    int r;
+    if (operation == BLOCK_READ) {
+        r = block_read(medium->device, sector, count, moved, err);
+        if (r == 0 && buffer)
+            memcpy(data, buffer, size);
+    } else {
+        if (buffer) {
+            block_will_wait(); /* others need not wait for the copy either */
+            memcpy(buffer, data, size);
+        }
+        r = block_write(medium->device, sector, count, moved, err);
+    }
+    bounce_give(&medium->bounce, buffer);
+    return r;
+}
+
 /* Whole sectors, in requests of the best size, up to REQUESTS of them at a time. */
 static int move_sectors(struct medium *medium, enum block_operation operation, uint64_t sector,
                         uint64_t count, uint8_t *data, struct error *err)
@@ -39,10 +62,8 @@ static int move_sectors(struct medium *medium, enum block_operation operation, u
     struct block_request requests[REQUESTS];
     sem_t waiting;
     int r = 0;
-    if (count <= most) /* one request: whoever waits for it may do the device's work */
-        return operation == BLOCK_READ
-                   ? block_read(medium->device, sector, (uint32_t)count, data, err)
-                   : block_write(medium->device, sector, (uint32_t)count, data, err);
+    if (count <= most)
+        return move_once(medium, operation, sector, (uint32_t)count, data, err);
     block_will_wait();
     sem_init(&waiting, 0, 0);
     while (r == 0 && count > 0) {
@@ -184,7 +205,7 @@ int medium_write_content(struct medium *medium, uint64_t offset, const void *dat
 int medium_zero_content(struct medium *medium, uint64_t offset, uint64_t size, struct error *err)
 {
     size_t most = size < ZEROS_AT_ONCE ? (size_t)size : ZEROS_AT_ONCE;
-    uint8_t *zeros = block_buffer_alloc(medium->device, ZEROS_AT_ONCE);
+    uint8_t *zeros = medium_buffer(medium, ZEROS_AT_ONCE);
     int r = medium_within(medium, offset, size) ? medium_writable(medium, err)
                                                 : medium_beyond(offset, size, err);
     memset(zeros, 0, most);
@@ -192,18 +213,20 @@ int medium_zero_content(struct medium *medium, uint64_t offset, uint64_t size, s
         size_t part = size - done < most ? (size_t)(size - done) : most;
         r = write_now(medium, offset + done, zeros, part, err);
     }
-    block_buffer_free(medium->device, zeros, ZEROS_AT_ONCE);
+    medium_buffer_free(medium, zeros, ZEROS_AT_ONCE);
     return r;
 }
 
 void *medium_buffer(struct medium *medium, size_t size)
 {
-    return block_buffer_alloc(medium->device, size);
+    uint8_t *buffer = size <= medium->device->best_size ? bounce_take(&medium->bounce, NULL) : NULL;
+    return buffer ? buffer : block_buffer_alloc(medium->device, size);
 }
 
 void medium_buffer_free(struct medium *medium, void *buffer, size_t size)
 {
-    block_buffer_free(medium->device, buffer, size);
+    if (!bounce_give(&medium->bounce, buffer))
+        block_buffer_free(medium->device, buffer, size);
 }
 
 int medium_discard(struct medium *medium, uint64_t offset, uint64_t size, struct error *err)

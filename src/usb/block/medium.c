@@ -37,6 +37,7 @@ int medium_open(struct block_device *device, const struct medium_options *option
     medium->cache = cache_create(device, options->cache_size ? options->cache_size : CACHE_DEFAULT);
     ahead_init(&medium->ahead, device);
     behind_init(&medium->behind);
+    bounce_init(&medium->bounce, device);
     cache_facts(medium->cache, &facts);
     medium->pinned_most = facts.bytes_most / CACHE_BLOCK / PINNED_PART * (PINNED_PART - 1);
     medium->transaction = 1;
@@ -447,6 +448,7 @@ int medium_close(struct medium *medium, struct error *err)
     abandon(medium);
     ahead_finish(&medium->ahead);
     behind_finish(medium);
+    bounce_finish(&medium->bounce);
     cache_destroy(medium->cache);
     pthread_mutex_destroy(&medium->update);
     pthread_mutex_destroy(&medium->commit);

@@ -23,6 +23,7 @@
 
 #include "ahead.h"
 #include "behind.h"
+#include "bounce.h"
 #include "journal.h"
 
 enum {
@@ -74,6 +75,7 @@ struct medium {
     struct cache *cache;
     struct ahead ahead;
     struct behind behind;
+    struct bounce bounce;
     bool read_only;
     atomic_int failed; /* negative errno: an update could not be made durable */
 
