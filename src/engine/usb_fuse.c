@@ -13,7 +13,14 @@
 #include <base/alloc.h>
 #include <base/file.h>
 
-enum { READ_AHEAD_KIB = 4096 }; /* doors/fuse.h of src/usb says why */
+/* doors/fuse.h of src/usb says why. */
+static const struct cache_setting {
+    const char *name, *value;
+} cache_settings[] = {
+    {"read_ahead_kb", "4096"},
+    {"max_ratio", "25"},
+    {"min_ratio", "5"},
+};
 
 char *usb_fuse_source(const struct stick *stick)
 {
@@ -62,11 +69,12 @@ uint64_t usb_fuse_device(int mount_fd)
                : makedev(status.stx_dev_major, status.stx_dev_minor);
 }
 
-void usb_fuse_read_ahead(uint64_t device)
+void usb_fuse_set_cache(uint64_t device)
 {
-    _cleanup_free_ char *path =
-        xasprintf("/sys/class/bdi/%u:%u/read_ahead_kb", major(device), minor(device));
-    _cleanup_free_ char *value = xasprintf("%d", READ_AHEAD_KIB);
-
-    (void)file_write_existing_at(AT_FDCWD, path, value, strlen(value), NULL);
+    for (size_t i = 0; i < ARRAY_SIZE(cache_settings); i++) {
+        const struct cache_setting *setting = &cache_settings[i];
+        _cleanup_free_ char *path =
+            xasprintf("/sys/class/bdi/%u:%u/%s", major(device), minor(device), setting->name);
+        (void)file_write_existing_at(AT_FDCWD, path, setting->value, strlen(setting->value), NULL);
+    }
 }

@@ -13,6 +13,7 @@ int usb_fuse_make(const struct api_usb_storage *storage, const char *source, int
 /* st_dev, without asking the file system, which may not answer (statx(2), AT_STATX_DONT_SYNC). 0:
  * unknown. */
 uint64_t usb_fuse_device(int mount_fd);
-void usb_fuse_read_ahead(uint64_t device);
+/* How much of the mount the kernel keeps under way. */
+void usb_fuse_set_cache(uint64_t device);
 
 #endif

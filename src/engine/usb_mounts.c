@@ -199,7 +199,7 @@ static void on_placed(const struct error *err, uint64_t device, void *data)
     } else {
         place->device = device;
         place->placed = true;
-        usb_fuse_read_ahead(device);
+        usb_fuse_set_cache(device);
         stick_record(stick);
         log_info("USB %s: volume %u is at %s of container %.12s%s", stick->id, place->volume,
                  place->target, place->container, place->read_only ? ", read-only" : "");

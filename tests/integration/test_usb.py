@@ -64,6 +64,13 @@ def a_remote_stick_is_attached_listed_and_let_go_of(instance):
         assert "No such USB device" in instance.cloche("usb", "inspect", name, code=1).err
 
 
+def kept_under_way(instance):
+    """What the kernel was told of the mount's cache."""
+    number = sh(instance, f"grep ' {PATH} ' /proc/self/mountinfo | tail -n 1").out.split()[2]
+    return {name: pathlib.Path(f"/sys/class/bdi/{number}/{name}").read_text().strip()
+            for name in ("read_ahead_kb", "max_ratio", "min_ratio")}
+
+
 @test
 def a_stick_comes_into_a_running_container_and_goes_with_detach(instance, images):
     need_fuse()
@@ -79,6 +86,7 @@ def a_stick_comes_into_a_running_container_and_goes_with_detach(instance, images
         assert [(m["target"], m["readOnly"]) for m in shown["mounts"]] == [(PATH, False)], shown
         options = sh(instance, f"grep ' {PATH} fuse' /proc/self/mounts || grep ' {PATH} ' /proc/self/mounts").out
         assert all(word in options for word in ("nosuid", "nodev", "noexec")), options
+        assert kept_under_way(instance) == {"read_ahead_kb": "4096", "max_ratio": "25", "min_ratio": "5"}
         instance.cloche("usb", "detach", name)
         vanishes(instance)
         assert sh(instance, f"ls {PATH}").out == ""

@@ -152,20 +152,29 @@ static void say_end(struct fuse_door *door, enum fuse_door_end end, const char *
         atomic_fetch_add(&tool->ended, 1);
 }
 
-static int set_read_ahead(const struct tool *tool, const char *folder)
+static int set_cache(const char *folder, const char *name, unsigned value)
 {
     char path[80];
     struct stat status;
-    unsigned kib = tool->read_ahead ? tool->read_ahead : FUSE_DOOR_READ_AHEAD / 1024;
     if (stat(folder, &status) != 0)
         return -errno;
-    snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(status.st_dev),
-             minor(status.st_dev));
+    snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/%s", major(status.st_dev),
+             minor(status.st_dev), name);
     FILE *file = fopen(path, "w");
     if (!file)
         return -errno;
-    fprintf(file, "%u", kib);
+    fprintf(file, "%u", value);
     return fclose(file) == 0 ? 0 : -errno;
+}
+
+static int set_caches(const struct tool *tool, const char *folder)
+{
+    unsigned kib = tool->read_ahead ? tool->read_ahead : FUSE_DOOR_READ_AHEAD / 1024;
+    int r = set_cache(folder, "read_ahead_kb", kib);
+    if (r == 0)
+        r = set_cache(folder, "max_ratio", FUSE_DOOR_DIRTY_MOST);
+    (void)set_cache(folder, "min_ratio", FUSE_DOOR_DIRTY_LEAST); /* others may have all of it */
+    return r;
 }
 
 static int open_door(struct tool *tool, unsigned i, struct error *err)
@@ -179,7 +188,7 @@ static int open_door(struct tool *tool, unsigned i, struct error *err)
     if (fd < 0 || mount("stick", tool->folders[i], "fuse.cloche", flags, options) != 0)
         return error_errno(err, errno, "mount at %s", tool->folders[i]);
     int r = fuse_door_open(tool->served, fd, &tool->options, &tool->doors[i], err);
-    return r == 0 ? set_read_ahead(tool, tool->folders[i]) : r;
+    return r == 0 ? set_caches(tool, tool->folders[i]) : r;
 }
 
 static void serve(struct tool *tool, struct pulled *pulled)

@@ -7,8 +7,11 @@
  * The door answers with threads of its own. A call on it from one of them (from `ended`) is only
  * allowed where it says so.
  *
- * Whoever mounts should raise the mount's read-ahead, of which the kernel has 128 KiB by default:
- * FUSE_DOOR_READ_AHEAD / 1024 into /sys/class/bdi/MAJOR:MINOR/read_ahead_kb (st_dev of the mount).
+ * Whoever mounts should tell the kernel how much of it to have under way, in
+ * /sys/class/bdi/MAJOR:MINOR (st_dev of the mount). read_ahead_kb: FUSE_DOOR_READ_AHEAD / 1024; by
+ * default it is 128 KiB. max_ratio: FUSE_DOOR_DIRTY_MOST, and then min_ratio:
+ * FUSE_DOOR_DIRTY_LEAST; by default FUSE may have a hundredth of what may wait to be written, on a
+ * machine of 1 GiB less than two requests, and whoever writes is put to sleep at every turn.
  */
 #ifndef DOORS_FUSE_H
 #define DOORS_FUSE_H
@@ -21,6 +24,8 @@ enum {
     FUSE_DOOR_THREADS = 4,
     FUSE_DOOR_REQUEST = 1 << 20,    /* bytes that one request moves at most */
     FUSE_DOOR_READ_AHEAD = 4 << 20, /* bytes */
+    FUSE_DOOR_DIRTY_MOST = 25,      /* of a hundred */
+    FUSE_DOOR_DIRTY_LEAST = 5,
 };
 
 struct fuse_door;
