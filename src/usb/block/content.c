@@ -98,11 +98,10 @@ static int read_part(struct medium *medium, uint64_t offset, uint8_t *data, size
                      struct error *err)
 {
     uint32_t sector_size = medium->device->sector_size;
-    uint8_t *sector = block_buffer_alloc(medium->device, sector_size);
+    uint8_t sector[CACHE_BLOCK]; /* to make memory of the device costs more than the copy */
     int r = block_read(medium->device, offset / sector_size, 1, sector, err);
     if (r == 0)
         memcpy(data, sector + offset % sector_size, size);
-    block_buffer_free(medium->device, sector, sector_size);
     return r;
 }
 
@@ -110,13 +109,12 @@ static int write_part(struct medium *medium, uint64_t offset, const uint8_t *dat
                       struct error *err)
 {
     uint32_t sector_size = medium->device->sector_size;
-    uint8_t *sector = block_buffer_alloc(medium->device, sector_size);
+    uint8_t sector[CACHE_BLOCK];
     int r = block_read(medium->device, offset / sector_size, 1, sector, err);
     if (r == 0) {
         memcpy(sector + offset % sector_size, data, size);
         r = block_write(medium->device, offset / sector_size, 1, sector, err);
     }
-    block_buffer_free(medium->device, sector, sector_size);
     return r;
 }
 

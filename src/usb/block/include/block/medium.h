@@ -134,7 +134,7 @@ enum { MEDIUM_JOURNAL_LEAST = 64 << 10, MEDIUM_JOURNAL_MOST = 4 << 20 }; /* byte
 void medium_first(struct medium *medium, uint64_t offset);
 
 /* The content of files. Past the cache of metadata; waits until it has been moved. data may be of
- * medium_buffer(), which is fastest. Content is durable after medium_sync(), and it is on the
+ * medium_buffer(), which spares a copy. Content is durable after medium_sync(), and it is on the
  * medium before an update that ends later is. Small pieces are gathered first: when these cannot be
  * written, medium_sync() fails, and the medium takes no more writes. Not two writers at a time in
  * one sector. */
