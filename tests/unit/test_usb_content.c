@@ -437,6 +437,35 @@ static void write_and_read_pattern(struct world *world, unsigned seed)
     free(back);
 }
 
+static void *read_often(void *data)
+{
+    const struct other *other = data;
+    uint8_t *back = xmalloc(WHOLE);
+    for (int i = 0; i < 50; i++) {
+        assert_int_equal(
+            volume_read(other->world->volume, other->world->file, 777, back, WHOLE, NULL), WHOLE);
+        for (unsigned at = 0; at < WHOLE; at++)
+            if (back[at] != (uint8_t)(at / 7 + at / 4093 + 2))
+                fail_msg("byte %u", at);
+    }
+    free(back);
+    return NULL;
+}
+
+/* More of them than there are buffers, one of which is kept by somebody else. */
+static void readers_take_turns(struct world *world)
+{
+    struct other readers[4];
+    void *kept = medium_buffer(world->medium, 4096);
+    for (size_t i = 0; i < ARRAY_SIZE(readers); i++) {
+        readers[i] = (struct other){.world = world};
+        assert_int_equal(pthread_create(&readers[i].thread, NULL, read_often, &readers[i]), 0);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(readers); i++)
+        pthread_join(readers[i].thread, NULL);
+    medium_buffer_free(world->medium, kept, 4096);
+}
+
 /* As much of it as the device has, for as long as it is wanted. */
 static void large_content_passes_through_memory_of_the_device(void **state)
 {
@@ -450,6 +479,10 @@ static void large_content_passes_through_memory_of_the_device(void **state)
         write_and_read_pattern(&world, 2);
         assert_true(recorder_counts(world.recorder).sectors_lent >= 2 * (WHOLE / 512 - 1));
         assert_true(recorder_counts(world.recorder).lent > 0);
+        uint64_t before = recorder_counts(world.recorder).sectors_lent;
+        readers_take_turns(&world);
+        assert_true(recorder_counts(world.recorder).sectors_lent - before >=
+                    200 * (WHOLE / 512 - 1));
         assert_int_equal(medium_tick(world.medium, 2, NULL), 0);
         write_and_read_pattern(&world, 3);
         recorder_lend(world.recorder, 0);

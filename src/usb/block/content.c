@@ -217,7 +217,7 @@ int medium_zero_content(struct medium *medium, uint64_t offset, uint64_t size, s
 
 void *medium_buffer(struct medium *medium, size_t size)
 {
-    uint8_t *buffer = size <= medium->device->best_size ? bounce_take(&medium->bounce, NULL) : NULL;
+    uint8_t *buffer = size <= medium->device->best_size ? bounce_lend(&medium->bounce) : NULL;
     return buffer ? buffer : block_buffer_alloc(medium->device, size);
 }
 
