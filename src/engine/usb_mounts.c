@@ -269,6 +269,8 @@ static void request_mount(struct mounting *mounting, const struct api_usb_storag
         .has_size_limit = storage->has_size_limit,
         .file_mode = storage->exec ? PROGRAM_MODE : 0,
         .has_file_mode = storage->exec,
+        .discard = storage->discard,
+        .has_discard = storage->has_discard,
         .minutes_east = minutes_east(mounting->stick->usb),
         .has_minutes_east = true,
         .codepage = settings ? settings->codepage : NULL,

@@ -23,6 +23,7 @@ struct recorder {
     struct entry *entries;
     size_t count, room;
     int until_failure, failure;
+    int discard_failure;
     struct recorder_counts counts;
     unsigned buffers_most;
     struct {
@@ -30,6 +31,8 @@ struct recorder {
         size_t size;
     } buffers[RECORDER_BUFFERS];
 };
+
+enum { LOST = 0xD5 /* each byte of what was discarded */ };
 
 static void keep(struct recorder *recorder, const struct block_request *request)
 {
@@ -70,6 +73,19 @@ static bool is_lent(const struct recorder *recorder, const struct block_request 
     return false;
 }
 
+/* What is there afterwards is of no use to anybody: as if that had been written. */
+static void discard(struct recorder *recorder, const struct block_request *request)
+{
+    size_t size = (size_t)request->count * recorder->device.sector_size;
+    struct block_request lost = *request;
+    uint8_t *at = recorder->disk + request->at * recorder->device.sector_size;
+    memset(at, LOST, size);
+    lost.data = at;
+    keep(recorder, &lost);
+    recorder->counts.discards++;
+    recorder->counts.sectors_discarded += request->count;
+}
+
 static int carry_out(struct recorder *recorder, const struct block_request *request)
 {
     size_t size = (size_t)request->count * recorder->device.sector_size;
@@ -80,6 +96,8 @@ static int carry_out(struct recorder *recorder, const struct block_request *requ
         recorder->until_failure--;
     if (request->operation <= BLOCK_WRITE && is_lent(recorder, request))
         recorder->counts.sectors_lent += request->count;
+    if (request->operation == BLOCK_DISCARD && recorder->discard_failure)
+        return recorder->discard_failure;
     switch (request->operation) {
     case BLOCK_READ:
         if (is_spoiled(recorder, request))
@@ -101,6 +119,7 @@ static int carry_out(struct recorder *recorder, const struct block_request *requ
         recorder->counts.flushes++;
         return 0;
     case BLOCK_DISCARD:
+        discard(recorder, request);
         return 0;
     }
     return -EOPNOTSUPP;
@@ -307,6 +326,13 @@ void recorder_fail(struct recorder *recorder, int n, int error)
     pthread_mutex_lock(&recorder->lock);
     recorder->until_failure = n < 0 ? -1 : n;
     recorder->failure = error;
+    pthread_mutex_unlock(&recorder->lock);
+}
+
+void recorder_fail_discards(struct recorder *recorder, int error)
+{
+    pthread_mutex_lock(&recorder->lock);
+    recorder->discard_failure = error;
     pthread_mutex_unlock(&recorder->lock);
 }
 

@@ -20,7 +20,8 @@ uint64_t recorder_size(const struct recorder *recorder); /* bytes */
 /* The log begins here: the disk as it is now is what was there before. */
 void recorder_start(struct recorder *recorder);
 
-/* Entries of the log: writes and flushes. A moment is how many of them have been carried out. */
+/* Entries of the log: writes, discards and flushes. A moment is how many of them have been carried
+ * out. */
 size_t recorder_moments(const struct recorder *recorder);
 
 enum recorder_loss {
@@ -49,9 +50,12 @@ void recorder_fail(struct recorder *recorder, int n, int error);
 void recorder_lend(struct recorder *recorder, unsigned buffers);
 enum { RECORDER_BUFFERS = 16 };
 
-/* Requests done: reads, writes, flushes. */
+/* Every discard fails with this error; 0: none does. Those that do not, lose what was there. */
+void recorder_fail_discards(struct recorder *recorder, int error);
+
+/* Requests done. */
 struct recorder_counts {
-    uint64_t reads, writes, flushes, sectors_read, sectors_written;
+    uint64_t reads, writes, flushes, discards, sectors_read, sectors_written, sectors_discarded;
     uint64_t sectors_lent; /* of those read and written, in memory of its own */
     unsigned lent;         /* buffers that are out */
 };

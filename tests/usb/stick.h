@@ -86,6 +86,7 @@
     X(NO_MODES, "no-modes")             /* MODE SENSE is refused */                                \
     X(NO_SYNC, "no-sync")               /* SYNCHRONIZE CACHE is refused */                         \
     X(NO_PREVENT, "no-prevent")         /* PREVENT ALLOW MEDIUM REMOVAL is refused */              \
+    X(DISCARD_REFUSED, "discard-refused") /* UNMAP, WRITE SAME: not known after all */             \
     X(SYNC_LOST, "sync-lost")           /* the first SYNCHRONIZE CACHE is aborted */               \
     X(CHANGE_EARLY, "change-early")     /* 6/28/00 to MODE SENSE once: half as large from then */  \
     X(INQUIRY_PADDED, "inquiry-padded") /* INQUIRY's residue is 5, though all came */              \
@@ -116,6 +117,9 @@ enum stick_fault {
         STICK_FAULT_COUNT
 };
 
+/* By which commands it can be told what is not needed any more. */
+enum stick_provisioning { STICK_UNMAP_AND_WS16, STICK_UNMAP, STICK_WS16, STICK_UNPROVISIONED };
+
 struct stick_options {
     const char *image;       /* NULL: memory */
     uint32_t sector_size;    /* 0: 512 */
@@ -132,6 +136,8 @@ struct stick_options {
     bool is_volatile; /* what was not flushed stays in memory, see stick_lose_power() */
     unsigned chance;  /* the seed of what is lost */
     unsigned slow_ms; /* that each READ and WRITE takes */
+    enum stick_provisioning provisioning;
+    uint32_t unmap_most, same_most; /* sectors of such a command; 0: 65536, and not said */
 };
 
 struct stick;
@@ -167,5 +173,12 @@ struct stick_counts {
     unsigned most_at_once; /* commands of UAS */
 };
 struct stick_counts stick_counts(const struct stick *stick);
+
+/* The first commands that told it so, by UNMAP and WRITE SAME(16). */
+enum { STICK_DISCARDS_KEPT = 16 };
+struct stick_discard {
+    uint8_t cdb[16], list[24]; /* list: of UNMAP; of WRITE SAME the first bytes of its sector */
+};
+const struct stick_discard *stick_discards(const struct stick *stick);
 
 #endif

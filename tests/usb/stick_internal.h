@@ -70,6 +70,7 @@ struct stick {
     struct unit units[UNITS_MAX];
     struct stick_counts counts;
     uint8_t configuration; /* that is set */
+    struct stick_discard discards[STICK_DISCARDS_KEPT];
     bool wedged, dead, ended, changed, changed_early;
 
     /* Bulk-only transport. */

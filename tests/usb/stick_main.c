@@ -24,6 +24,7 @@ static const char usage[] =
     "  --count         says how often it was told to keep its medium and to let go of it, when the "
     "client goes\n"
     "  --slow MS       that each READ and WRITE takes\n"
+    "  --provisioning both|unmap|ws16|none  how it can be told what is not needed any more\n"
     "  --uas           knows UAS beside bulk-only transport; --uas-only: nothing else\n"
     "  --read-only, --fixed, --uncached\n"
     "FAULT: NAME, NAME@N (with the N-th READ or WRITE), NAME@N+ (and all that follow)\n";
@@ -46,6 +47,7 @@ static const struct option long_options[] = {
     {"help", no_argument, NULL, 'h'},
     {"slow", required_argument, NULL, 'S'},
     {"count", no_argument, NULL, 'n'},
+    {"provisioning", required_argument, NULL, 'w'},
     {0},
 };
 
@@ -54,6 +56,17 @@ static int help(int code)
     fputs(usage, code ? stderr : stdout);
     stick_list_faults(code ? stderr : stdout);
     return code;
+}
+
+static bool find_provisioning(const char *name, enum stick_provisioning *ret)
+{
+    static const char *const names[] = {"both", "unmap", "ws16", "none"};
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (strcmp(name, names[i]) == 0) {
+            *ret = (enum stick_provisioning)i;
+            return true;
+        }
+    return false;
 }
 
 static int listen_on(uint16_t port)
@@ -97,6 +110,10 @@ int main(int argc, char **argv)
             break;
         case 'S':
             options.slow_ms = (unsigned)number;
+            break;
+        case 'w':
+            if (!find_provisioning(optarg, &options.provisioning))
+                return help(2);
             break;
         case 'z':
             options.sector_size = (uint32_t)number;

@@ -45,13 +45,16 @@ static void inquiry_page(struct stick *stick, struct unit *unit, const uint8_t *
         break;
     case 0xB0:
         size = 0x3C;
-        put_be32(at + 8, 2048);      /* longest transfer, in sectors */
-        put_be32(at + 20, 1U << 16); /* sectors of an UNMAP */
-        put_be32(at + 24, 1);        /* descriptors of it */
+        put_be32(at + 8, 2048); /* longest transfer, in sectors */
+        if (stick->options.provisioning <= STICK_UNMAP) {
+            put_be32(at + 20, stick->options.unmap_most ? stick->options.unmap_most : 1U << 16);
+            put_be32(at + 24, 1); /* descriptors of it */
+        }
+        put_be64(at + 36, stick->options.same_most);
         break;
     case 0xB2:
         size = 4;
-        at[5] = 0xC0; /* UNMAP, WRITE SAME(16) */
+        at[5] = (uint8_t[]){0xC0, 0x80, 0x40, 0}[stick->options.provisioning];
         break;
     default:
         fail(stick, unit, 5, 0x24, 0);
@@ -122,7 +125,7 @@ static void capacity(struct stick *stick, const uint8_t *cdb, bool sixteen)
     if (sixteen) {
         put_be64(at, last);
         put_be32(at + 8, size);
-        at[14] = 0x80; /* LBPME */
+        at[14] = stick->options.provisioning == STICK_UNPROVISIONED ? 0 : 0x80; /* LBPME */
         answer(stick, 32, get_be32(cdb + 10));
     } else {
         put_be32(at, last > UINT32_MAX ? UINT32_MAX : (uint32_t)last);
@@ -264,6 +267,13 @@ static void start_stop(struct stick *stick, struct unit *unit, const uint8_t *cd
     }
 }
 
+static bool knows_discard(const struct stick *stick, enum stick_provisioning other)
+{
+    return stick->options.provisioning != other &&
+           stick->options.provisioning != STICK_UNPROVISIONED &&
+           !stick_has(stick, STICK_DISCARD_REFUSED);
+}
+
 static void medium_command(struct stick *stick, struct unit *unit, const uint8_t *cdb)
 {
     switch (cdb[0]) {
@@ -303,13 +313,19 @@ static void medium_command(struct stick *stick, struct unit *unit, const uint8_t
             fail(stick, unit, 0x0B, 0, 6);
         break;
     case 0x42: /* UNMAP: its data say what */
+        if (!knows_discard(stick, STICK_WS16)) {
+            fail(stick, unit, 5, 0x20, 0);
+            break;
+        }
         stick->out_size = get_be16(cdb + 7);
         stick->out_data = stick->answer;
         if (stick->out_size > ANSWER_MAX)
             fail(stick, unit, 5, 0x24, 0);
         break;
     case 0x93: /* WRITE SAME(16) */
-        if (range(stick, unit, get_be64(cdb + 2), get_be32(cdb + 10))) {
+        if (!knows_discard(stick, STICK_UNMAP))
+            fail(stick, unit, 5, 0x20, 0);
+        else if (range(stick, unit, get_be64(cdb + 2), get_be32(cdb + 10))) {
             stick->out_size = stick->options.sector_size;
             stick->out_data = stick->answer;
         }
@@ -363,10 +379,24 @@ void stick_scsi(struct stick *stick, struct unit *unit, const uint8_t *cdb)
     }
 }
 
-static void discard(struct stick *stick, struct unit *unit, uint64_t sector, uint64_t count)
+static void discard(struct stick *stick, struct unit *unit, const uint8_t *cdb, uint64_t sector,
+                    uint64_t count)
 {
+    const struct stick_options *options = &stick->options;
+    uint32_t most = cdb[0] == 0x93        ? options->same_most
+                    : options->unmap_most ? options->unmap_most
+                                          : 1U << 16;
     if (!range(stick, unit, sector, count))
         return;
+    if (most != 0 && count > most) {
+        fail(stick, unit, 5, 0x24, 0);
+        return;
+    }
+    if (stick->counts.discards < STICK_DISCARDS_KEPT) {
+        struct stick_discard *kept = &stick->discards[stick->counts.discards];
+        memcpy(kept->cdb, cdb, sizeof(kept->cdb));
+        memcpy(kept->list, stick->answer, sizeof(kept->list));
+    }
     stick->counts.discards++;
     memset(place(stick, sector, count), 0, count * stick->options.sector_size);
 }
@@ -374,7 +404,12 @@ static void discard(struct stick *stick, struct unit *unit, uint64_t sector, uin
 void stick_scsi_out(struct stick *stick, struct unit *unit, const uint8_t *cdb)
 {
     if (cdb[0] == 0x42 && stick->moved >= 24)
-        discard(stick, unit, get_be64(stick->answer + 8), get_be32(stick->answer + 16));
+        discard(stick, unit, cdb, get_be64(stick->answer + 8), get_be32(stick->answer + 16));
     if (cdb[0] == 0x93)
-        discard(stick, unit, get_be64(cdb + 2), get_be32(cdb + 10));
+        discard(stick, unit, cdb, get_be64(cdb + 2), get_be32(cdb + 10));
+}
+
+const struct stick_discard *stick_discards(const struct stick *stick)
+{
+    return stick->discards;
 }

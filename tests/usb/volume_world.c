@@ -83,7 +83,7 @@ struct world world_of(enum volume_kind kind, const uint8_t *disk, uint32_t secto
 
 void world_mount(struct world *world)
 {
-    struct volume_options options = {.minutes_east = 60};
+    struct volume_options options = {.minutes_east = 60, .discard = world->discard};
     struct error err = ERROR_INIT;
     open_medium(world);
     int r = volume_mount(world->medium, &options, &world->volume, &err);

@@ -12,6 +12,7 @@ struct world {
     struct recorder *recorder;
     struct medium *medium;
     struct volume *volume;
+    bool discard; /* when it is mounted */
 };
 
 /* FAT32 of fewer than 65535 sectors: clusters of a sector. */

@@ -45,6 +45,11 @@ static int take_word(struct api_usb_storage *storage, char *word, struct error *
         storage->has_exec = true;
         return 0;
     }
+    if (text_equal(word, "discard") || text_equal(word, "nodiscard")) {
+        storage->discard = text_equal(word, "discard");
+        storage->has_discard = true;
+        return 0;
+    }
     if (!value)
         return error_set(err, -EINVAL, "unknown option '%s'", word);
     *value++ = '\0';

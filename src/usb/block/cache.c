@@ -398,6 +398,18 @@ void cache_patch(struct cache *cache, uint64_t offset, const void *data, size_t 
     pthread_mutex_unlock(&cache->lock);
 }
 
+void cache_forget(struct cache *cache, uint64_t offset, uint64_t size)
+{
+    uint64_t first = offset / CACHE_BLOCK, end = (offset + size + CACHE_BLOCK - 1) / CACHE_BLOCK;
+    pthread_mutex_lock(&cache->lock);
+    for (size_t i = 0; i < cache->count; i++) {
+        uint64_t word = atomic_load_explicit(&cache->entries[i]->word, memory_order_relaxed);
+        if (word != 0 && number_of(word) >= first && number_of(word) < end)
+            take_unpinned(cache, cache->entries[i]);
+    }
+    pthread_mutex_unlock(&cache->lock);
+}
+
 void cache_drop(struct cache *cache)
 {
     pthread_mutex_lock(&cache->lock);

@@ -242,5 +242,6 @@ int medium_discard(struct medium *medium, uint64_t offset, uint64_t size, struct
         r = block_discard(medium->device, first, part, err);
         first += part;
     }
+    cache_forget(medium->cache, offset, size);
     return r;
 }

@@ -178,6 +178,7 @@ static void note_change(struct medium *medium, struct cached *block, uint64_t se
     if (!change->undo) {
         change->undo = xmemdup(now, size);
         change->undo_epoch = change->epoch;
+        list_add(&medium->undoable, change);
     }
     if (change->epoch < medium->epoch && !medium->has_journal)
         keep_earlier(medium, change, now);
@@ -275,10 +276,11 @@ int medium_begin(struct medium *medium, unsigned sectors, struct error *err)
 /* What was kept to take the update back is not needed any more. */
 static void forget_undo(struct medium *medium)
 {
-    for (size_t i = medium->running.count; i-- > 0;) {
-        struct change *change = medium->running.items[i];
+    for (size_t i = 0; i < medium->undoable.count; i++) {
+        struct change *change = medium->undoable.items[i];
         free(steal_ptr(change->undo));
     }
+    medium->undoable.count = 0;
 }
 
 void medium_end(struct medium *medium)
@@ -310,6 +312,7 @@ void medium_abort(struct medium *medium)
         medium->running.items[kept++] = change;
     }
     medium->running.count = kept;
+    medium->undoable.count = 0;
     medium_forget_earlier(&medium->earlier, medium->earlier_kept);
     medium->in_use = medium->in_use_before;
     medium->in_update = false;
@@ -432,6 +435,7 @@ static void abandon(struct medium *medium)
         medium_change_free(change);
     }
     list_finish(&medium->running);
+    list_finish(&medium->undoable);
     medium_forget_earlier(&medium->earlier, 0);
     list_finish(&medium->earlier);
     medium_let_recorded_go(medium);

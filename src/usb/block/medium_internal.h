@@ -82,10 +82,11 @@ struct medium {
     size_t pinned_most; /* blocks that changes and recorded sectors may keep pinned */
 
     pthread_mutex_t update;
-    size_t pinned;       /* blocks that they do */
-    struct list running; /* struct change */
-    struct list earlier; /* struct earlier */
-    size_t earlier_kept; /* those of updates that have ended */
+    size_t pinned;        /* blocks that they do */
+    struct list running;  /* struct change */
+    struct list undoable; /* of these, what the update that runs has changed */
+    struct list earlier;  /* struct earlier */
+    size_t earlier_kept;  /* those of updates that have ended */
     unsigned epoch;
     _Atomic uint64_t transaction; /* number of the running one */
     uint64_t first_sector;        /* medium_first(): UINT64_MAX when there is none */

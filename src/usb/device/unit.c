@@ -273,7 +273,7 @@ static void become_ready(struct unit *unit)
         give_up(unit, "it does not say how large it is");
         return;
     }
-    if (unit->limits.unmap == 0)
+    if (unit->limits.unmap == 0 || unit->limits.descriptors == 0)
         unit->provisioning.unmap = false;
     facts->discards &= unit->provisioning.unmap || unit->provisioning.write_same;
     unit->has_moved = false;

@@ -8,7 +8,7 @@
  * One thread has the turn to wait for requests and to read them. It keeps it while it answers, so
  * that a program that asks for one thing after the other wakes one and the same thread, and gives
  * it away before it waits for anything (block/waiting.h): then the next one goes on. There is no
- * message for opening a folder: the kernel is told at the first one that there never is.
+ * message for opening and closing: the kernel is told at the first one that there never is.
  */
 #include "fuse_internal.h"
 
@@ -181,52 +181,25 @@ static void start(void *data, struct fuse_conn_info *conn)
     /* What was changed by this mount is known to the kernel: that times are not its own is no
      * reason to read anew. A file is made empty by SETATTR, not by opening it. */
     conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC);
-    conn->want |= conn->capable &
-                  (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ | FUSE_CAP_NO_OPENDIR_SUPPORT);
+    conn->want |= conn->capable & (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ |
+                                   FUSE_CAP_NO_OPENDIR_SUPPORT | FUSE_CAP_NO_OPEN_SUPPORT);
+    conn->time_gran = door->volume->ops->time_step;
 }
 
-/* What the kernel has of the content stays: it hears of what others change. */
-static void opened(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
-{
-    struct fuse_door *door = door_of(request);
-    struct door_node *node = door_node_of(door, ino);
-    if (!door_is_open(request))
-        return;
-    info->keep_cache = 1;
-    if (door_node_is_suspect(door, node)) {
-        fuse_reply_err(request, ESTALE);
-        return;
-    }
-    door_node_opened(door, node, 1);
-    if (fuse_reply_open(request, info) != 0)
-        door_node_opened(door, node, -1);
-}
-
-static void closed(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
-{
-    struct fuse_door *door = door_of(request);
-    door_node_opened(door, door_node_of(door, ino), -1);
-    fuse_reply_err(request, 0);
-}
-
+/* Then the kernel keeps what it has of the content, and hears of what others change; nor does it
+ * ask whether a file may be opened (default_permissions), but for attributes that it has not. */
 static void not_opened(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
 {
     fuse_reply_err(request, ENOSYS);
 }
 
-/* Linux' vfat has neither links nor devices. */
+/* Linux' vfat has no links. */
 static void no_symlink(fuse_req_t request, const char *target, fuse_ino_t parent, const char *name)
 {
     fuse_reply_err(request, EPERM);
 }
 
 static void no_link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char *name)
-{
-    fuse_reply_err(request, EPERM);
-}
-
-static void no_mknod(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode,
-                     dev_t device)
 {
     fuse_reply_err(request, EPERM);
 }
@@ -240,7 +213,8 @@ static void no_xattrs(fuse_req_t request, fuse_ino_t ino, size_t size)
 }
 
 /* What is not here is answered by ENOSYS, of which the kernel makes what a file system without it
- * has (EOPNOTSUPP, ENOTTY) and asks no more; flushing, too: it has nothing left to do. */
+ * has (EOPNOTSUPP, ENOTTY) and asks no more; flushing, too: it has nothing left to do. So is
+ * CREATE, in whose place comes MKNOD: after that one, nothing says that the file was closed. */
 static const struct fuse_lowlevel_ops operations = {
     .init = start,
     .lookup = door_lookup,
@@ -248,10 +222,9 @@ static const struct fuse_lowlevel_ops operations = {
     .forget_multi = door_forget_many,
     .getattr = door_getattr,
     .setattr = door_setattr,
-    .open = opened,
-    .release = closed,
+    .open = not_opened,
     .opendir = not_opened,
-    .create = door_create,
+    .mknod = door_mknod,
     .mkdir = door_mkdir,
     .unlink = door_unlink,
     .rmdir = door_rmdir,
@@ -266,7 +239,6 @@ static const struct fuse_lowlevel_ops operations = {
     .statfs = door_statfs,
     .symlink = no_symlink,
     .link = no_link,
-    .mknod = no_mknod,
     .listxattr = no_xattrs,
 };
 

@@ -143,7 +143,8 @@ void door_setattr(fuse_req_t request, fuse_ino_t ino, struct stat *status, int c
     unsigned what = 0;
     if (!door_is_writable(request))
         return;
-    if (changes & FUSE_SET_ATTR_SIZE && door_node_is_suspect(door, node)) {
+    /* Who has it open (info), means it. */
+    if (changes & FUSE_SET_ATTR_SIZE && !info && door_node_is_suspect(door, node)) {
         fuse_reply_err(request, ESTALE);
         return;
     }

@@ -31,11 +31,11 @@ struct door_node {
     uint64_t lookups;     /* that the kernel has not forgotten */
     unsigned stale;       /* names that led to it, which the kernel was not told to forget yet */
     bool suspect;         /* ... and whoever asks for it may have found it by one of those */
+    int64_t settled;      /* ms: when the kernel was told to forget the last of them */
     atomic_bool misspelt; /* the kernel has looked it up by another spelling, too */
-    unsigned opens;
-    bool spared;       /* the kernel was asked to forget it, or is to be */
-    fuse_ino_t folder; /* where the kernel found it last, and by which name */
-    char *name;        /* owned; NULL: the root */
+    bool spared;          /* the kernel was asked to forget it, or is to be */
+    fuse_ino_t folder;    /* where the kernel found it last, and by which name */
+    char *name;           /* owned; NULL: the root */
     struct door_node *next;
 };
 
@@ -162,10 +162,9 @@ fuse_ino_t door_node_known(struct fuse_door *door, const struct node *node);
 struct door_node *door_node_stale(struct fuse_door *door, const struct node *node);
 void door_node_settled(struct fuse_door *door, struct door_node *node);
 /* Whether what is asked of a file may be meant for another one: then ESTALE makes the kernel look
- * the path up anew. Who has opened it, means it. Waits until the kernel was told, a while at most.
- */
+ * the path up anew. Waits until the kernel was told, a while at most. A second after it was told,
+ * nobody who asks has found the file before that. */
 bool door_node_is_suspect(struct fuse_door *door, struct door_node *node);
-void door_node_opened(struct fuse_door *door, struct door_node *node, int change);
 /* There is no room for another one. node NULL: whichever. */
 bool door_nodes_are_full(struct fuse_door *door, const struct node *node);
 /* Where and by which name the kernel knows a node that it should forget, since there are too many;
@@ -216,8 +215,7 @@ void door_attributes(const struct fuse_door *door, const struct node_facts *fact
 void door_lookup(fuse_req_t request, fuse_ino_t parent, const char *name);
 void door_forget(fuse_req_t request, fuse_ino_t ino, uint64_t lookups);
 void door_forget_many(fuse_req_t request, size_t count, struct fuse_forget_data *forgets);
-void door_create(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode,
-                 struct fuse_file_info *info);
+void door_mknod(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode, dev_t device);
 void door_mkdir(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode);
 void door_unlink(fuse_req_t request, fuse_ino_t parent, const char *name);
 void door_rmdir(fuse_req_t request, fuse_ino_t parent, const char *name);

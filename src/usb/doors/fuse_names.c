@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include <base/alloc.h>
 
@@ -123,40 +124,48 @@ static int make(struct fuse_door *door, fuse_ino_t parent, const char *name, enu
     return r;
 }
 
-void door_create(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode,
-                 struct fuse_file_info *info)
+/* With write-back the kernel says when a file was changed that it has gathered something of, unless
+ * it believes that already: the time is its own, as it reads it, so that a new file is not dated
+ * once more when it is written. */
+static void date_as_the_kernel(const struct fuse_door *door, struct stat *status)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    now.tv_nsec -= now.tv_nsec % (long)door->volume->ops->time_step;
+    status->st_mtim = status->st_ctim = now;
+}
+
+static void make_and_answer(fuse_req_t request, fuse_ino_t parent, const char *name,
+                            enum node_type type)
 {
     struct fuse_door *door = door_of(request);
     _cleanup_error_ struct error err = ERROR_INIT;
     struct fuse_entry_param entry;
     if (!door_is_writable(request))
         return;
-    int r = make(door, parent, name, NODE_FILE, &entry, &err);
-    info->keep_cache = 1;
+    int r = make(door, parent, name, type, &entry, &err);
     if (r != 0) {
         door_fail(request, r, &err);
         return;
     }
-    struct door_node *node = door_node_of(door, entry.ino);
-    door_node_opened(door, node, 1);
-    if (fuse_reply_create(request, &entry, info) != 0) {
-        door_node_opened(door, node, -1);
-        door_node_forget(door, node, 1);
-    }
+    if (type == NODE_FILE && door->write_back)
+        date_as_the_kernel(door, &entry.attr);
+    if (fuse_reply_entry(request, &entry) != 0)
+        door_node_forget(door, door_node_of(door, entry.ino), 1);
+}
+
+/* Linux' vfat has no devices. */
+void door_mknod(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
+{
+    if (S_ISREG(mode))
+        make_and_answer(request, parent, name, NODE_FILE);
+    else
+        fuse_reply_err(request, EPERM);
 }
 
 void door_mkdir(fuse_req_t request, fuse_ino_t parent, const char *name, mode_t mode)
 {
-    struct fuse_door *door = door_of(request);
-    _cleanup_error_ struct error err = ERROR_INIT;
-    struct fuse_entry_param entry;
-    if (!door_is_writable(request))
-        return;
-    int r = make(door, parent, name, NODE_FOLDER, &entry, &err);
-    if (r != 0)
-        door_fail(request, r, &err);
-    else if (fuse_reply_entry(request, &entry) != 0)
-        door_node_forget(door, door_node_of(door, entry.ino), 1);
+    make_and_answer(request, parent, name, NODE_FOLDER);
 }
 
 /* A name is gone that was asked for as `name` and is spelt as `spelling`. */

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 
 #include "fuse_internal.h"
 
@@ -159,6 +160,7 @@ void door_node_settled(struct fuse_door *door, struct door_node *node)
 {
     pthread_mutex_lock(&door->nodes.lock);
     node->stale--;
+    node->settled = clock_milliseconds();
     pthread_cond_broadcast(&door->nodes.settled);
     bool last = take_out(&door->nodes, node);
     pthread_mutex_unlock(&door->nodes.lock);
@@ -175,23 +177,15 @@ bool door_node_is_suspect(struct fuse_door *door, struct door_node *node)
     clock_gettime(CLOCK_REALTIME, &end);
     end.tv_sec += PATIENCE;
     pthread_mutex_lock(&door->nodes.lock);
-    bool suspect = node->suspect && node->opens == 0;
-    while (suspect && node->stale > 0 && r == 0) {
+    while (node->suspect && node->stale > 0 && r == 0) {
         door_let_others();
         r = pthread_cond_timedwait(&door->nodes.settled, &door->nodes.lock, &end);
     }
+    if (node->stale == 0 && clock_milliseconds() - node->settled > PATIENCE * 1000)
+        node->suspect = false;
+    bool suspect = node->suspect;
     pthread_mutex_unlock(&door->nodes.lock);
     return suspect;
-}
-
-void door_node_opened(struct fuse_door *door, struct door_node *node, int change)
-{
-    pthread_mutex_lock(&door->nodes.lock);
-    if (change > 0)
-        node->opens++;
-    else if (node->opens > 0)
-        node->opens--;
-    pthread_mutex_unlock(&door->nodes.lock);
 }
 
 void door_node_moved(struct fuse_door *door, const struct node *node, fuse_ino_t folder,

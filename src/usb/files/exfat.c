@@ -426,8 +426,17 @@ static int op_rest(struct volume *volume, struct error *err)
     return finish(of(volume), exfat_rest(of(volume), err));
 }
 
+static bool op_discard(struct volume *volume)
+{
+    block_lock_to_write(&of(volume)->lock);
+    bool more = of(volume)->used && exfat_space_discard(of(volume));
+    pthread_rwlock_unlock(&of(volume)->lock);
+    return more;
+}
+
 const struct volume_ops exfat_ops = {
     .name = "exfat",
+    .time_step = 10000000,
     .probe = exfat_probe,
     .mount = exfat_mount,
     .unmount = exfat_unmount,
@@ -450,4 +459,5 @@ const struct volume_ops exfat_ops = {
     .unreserve = op_unreserve,
     .set_label = op_set_label,
     .rest = op_rest,
+    .discard = op_discard,
 };

@@ -28,6 +28,7 @@
 
 #include <files/volume.h>
 
+#include "discards.h"
 #include "exfat_layout.h"
 #include "exfat_set.h"
 #include "kinds.h"
@@ -117,6 +118,7 @@ struct exfat_volume {
     uint32_t in_pieces; /* clusters for which there is no large piece to be looked for */
     struct exfat_freed *freed;
     size_t freed_count, freed_room;
+    struct discards discards; /* where they are wanted */
 };
 
 static inline struct medium *exfat_medium(const struct exfat_volume *volume)
@@ -146,6 +148,8 @@ int exfat_space_read(struct exfat_volume *volume, struct error *err);
 /* Takes clusters in memory, behind `near` where it can (0: anywhere), and adds them to runs. */
 int exfat_space_take(struct exfat_volume *volume, uint64_t want, uint32_t near,
                      struct exfat_runs *runs, struct error *err);
+/* See volume_ops.discard. */
+bool exfat_space_discard(struct exfat_volume *volume);
 int exfat_space_contiguous(struct exfat_volume *volume, uint32_t want, uint32_t *ret_first);
 /* Of what was taken and is in no bitmap. */
 void exfat_space_give_back(struct exfat_volume *volume, const struct exfat_runs *runs,

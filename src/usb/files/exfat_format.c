@@ -13,6 +13,7 @@
 #include <base/alloc.h>
 #include <block/bytes.h>
 
+#include "discards.h"
 #include "exfat_layout.h"
 #include "exfat_set.h"
 #include "exfat_upcase.h"
@@ -248,6 +249,8 @@ static int format(struct formatting *work, struct error *err)
     work->steps.total = boots_of(&work->layout) + work->layout.fat_size +
                         ((uint64_t)clusters << work->layout.cluster_shift);
     int r = wipe(work, err);
+    if (r == 0)
+        r = discards_of_format(work->medium, boots_of(&work->layout), &work->steps, err);
     if (r == 0)
         r = write_fat(work, err);
     if (r == 0)

@@ -83,6 +83,8 @@ int exfat_space_read(struct exfat_volume *volume, struct error *err)
     medium_buffer_free(exfat_medium(volume), piece, PIECE);
     if (r != 0)
         free(steal_ptr(volume->used));
+    else if (volume->options.discard && !volume->read_only)
+        discards_init(&volume->discards, volume->layout.clusters);
     return r;
 }
 
@@ -96,10 +98,13 @@ static void let_go(struct exfat_volume *volume)
     size_t kept = 0;
     for (size_t i = 0; i < volume->freed_count; i++) {
         const struct exfat_freed *freed = &volume->freed[i];
-        if (freed->update <= (freed->folder ? in_place : committed))
-            set_used(volume, freed->first, freed->count, false);
-        else
+        if (freed->update > (freed->folder ? in_place : committed)) {
             volume->freed[kept++] = *freed;
+            continue;
+        }
+        set_used(volume, freed->first, freed->count, false);
+        discards_add(&volume->discards, freed->first - EXFAT_FIRST_CLUSTER, freed->count,
+                     freed->update, in_place);
     }
     volume->freed_count = kept;
 }
@@ -172,8 +177,19 @@ static uint32_t find_some(struct exfat_volume *volume, uint32_t want, uint32_t *
 static void take(struct exfat_volume *volume, uint32_t first, uint32_t count)
 {
     set_used(volume, first, count, true);
+    discards_forget(&volume->discards, first - EXFAT_FIRST_CLUSTER, count);
     volume->held += count;
     volume->next = first + count < end_of(volume) ? first + count : EXFAT_FIRST_CLUSTER;
+}
+
+bool exfat_space_discard(struct exfat_volume *volume)
+{
+    if (volume->damaged)
+        return false;
+    let_go(volume);
+    return discards_next(&volume->discards, exfat_medium(volume),
+                         exfat_offset(&volume->layout, EXFAT_FIRST_CLUSTER),
+                         volume->layout.cluster_size);
 }
 
 int exfat_space_contiguous(struct exfat_volume *volume, uint32_t want, uint32_t *ret_first)

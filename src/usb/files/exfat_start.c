@@ -213,6 +213,7 @@ static void volume_free(struct exfat_volume *volume)
     pthread_rwlock_destroy(&volume->lock);
     free(volume->used);
     free(volume->freed);
+    discards_finish(&volume->discards);
     free(volume->upcase);
     free(volume);
 }
@@ -511,6 +512,9 @@ int exfat_unmount(struct volume *volume, struct error *err)
         r = mark_clean(exfat, err);
     else if (r == 0 && exfat->started)
         r = medium_settle(exfat_medium(exfat), err);
+    if (r == 0 && exfat->started)
+        for (unsigned i = 0; i < DISCARDS_AT_END && exfat_space_discard(exfat);)
+            i++;
     volume_free(exfat);
     return r;
 }

@@ -461,8 +461,17 @@ static int rest(struct volume *base, struct error *err)
     return unlock(VOLUME(base), fat_rest(VOLUME(base), err));
 }
 
+static bool discard(struct volume *base)
+{
+    block_lock_to_write(&VOLUME(base)->lock);
+    bool more = VOLUME(base)->used && fat_space_discard(VOLUME(base));
+    pthread_rwlock_unlock(&VOLUME(base)->lock);
+    return more;
+}
+
 const struct volume_ops fat_ops = {
     .name = "fat",
+    .time_step = 1000000000, /* two seconds are no power of ten */
     .probe = fat_probe,
     .mount = fat_mount,
     .unmount = fat_unmount,
@@ -485,4 +494,5 @@ const struct volume_ops fat_ops = {
     .unreserve = unreserve,
     .set_label = set_label,
     .rest = rest,
+    .discard = discard,
 };

@@ -28,6 +28,7 @@
 #include <files/volume.h>
 
 #include "characters.h"
+#include "discards.h"
 #include "nodes.h"
 
 enum {
@@ -160,6 +161,7 @@ struct fat_volume {
     uint32_t in_pieces; /* clusters for which there is no large piece to be looked for */
     struct freed *freed;
     size_t freed_count, freed_room;
+    struct discards discards; /* where they are wanted */
 };
 
 static inline struct medium *fat_medium(const struct fat_volume *volume)
@@ -218,6 +220,8 @@ int fat_runs_load(struct fat_volume *volume, struct fat_node *node, uint32_t clu
 int fat_space_count(struct fat_volume *volume, struct error *err);
 int fat_space_take(struct fat_volume *volume, uint32_t want, uint32_t near, struct runs *runs,
                    struct error *err);
+/* See volume_ops.discard. */
+bool fat_space_discard(struct fat_volume *volume);
 int fat_space_contiguous(struct fat_volume *volume, uint32_t want, uint32_t *ret_first);
 void fat_space_give_back(struct fat_volume *volume, const struct runs *runs, uint32_t from);
 /* Of what is in no table any more since the update `update`. */
@@ -352,7 +356,8 @@ int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, st
 int fat_truncate(struct fat_volume *volume, struct fat_node *file, uint64_t size,
                  struct error *err);
 /* Whether one update can free all of its clusters. */
-bool fat_frees_at_once(struct fat_volume *volume, const struct fat_node *node);
+bool fat_frees_at_once(struct fat_volume *volume, const struct fat_node *node,
+                       unsigned *ret_sectors);
 /* Frees so much of the chain, from its end on, that the rest can be freed by the update that
  * removes the entry, where it has one: *ret_left clusters. In memory the node keeps them all. All
  * of its runs are loaded. */

@@ -309,11 +309,11 @@ static int shrink(struct fat_volume *volume, struct fat_node *node, uint32_t kee
     return 0;
 }
 
-bool fat_frees_at_once(struct fat_volume *volume, const struct fat_node *node)
+bool fat_frees_at_once(struct fat_volume *volume, const struct fat_node *node,
+                       unsigned *ret_sectors)
 {
-    unsigned sectors;
     return clusters_within(volume, &node->runs, 0, node->linked, fat_table_most(volume), true,
-                           &sectors) == node->linked;
+                           ret_sectors) == node->linked;
 }
 
 int fat_detach(struct fat_volume *volume, struct fat_node *node, uint32_t *ret_left,

@@ -13,6 +13,7 @@
 
 #include <block/bytes.h>
 
+#include "discards.h"
 #include "fat_layout.h"
 #include "steps.h"
 
@@ -355,6 +356,8 @@ int fat_format(struct medium *medium, const struct format_options *options, stru
         wiped_of(&work.layout) + TABLES * work.layout.table_size + root_of(&work.layout);
     if (r == 0)
         r = wipe(&work, err);
+    if (r == 0)
+        r = discards_of_format(medium, wiped_of(&work.layout), &work.steps, err);
     if (r == 0)
         r = write_tables(&work, err);
     if (r == 0)

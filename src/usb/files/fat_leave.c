@@ -41,7 +41,9 @@ int fat_leave_prepare(struct fat_volume *volume, struct fat_leaving *leaving, st
         return r;
     }
     leaving->left = leaving->node->linked;
-    leaving->parks = !fat_frees_at_once(volume, leaving->node);
+    leaving->parks = !fat_frees_at_once(volume, leaving->node, &leaving->sectors);
+    if (leaving->parks)
+        leaving->sectors = 0;
     return 0;
 }
 
@@ -168,7 +170,7 @@ static int update(struct fat_volume *volume, struct fat_node *folder, struct fat
                   struct error *err)
 {
     uint32_t free = volume->free;
-    int r = fat_begin(volume, fat_table_most(volume) + 8, err);
+    int r = fat_begin(volume, leaving->sectors + FAT_OTHER_SECTORS - 1, err);
     if (r != 0)
         return r;
     r = fat_finish(volume, fat_leave_write(volume, folder, leaving, err), err);

@@ -258,7 +258,7 @@ static int write_parent(struct fat_volume *volume, const struct move *move, stru
 static int write_move(struct fat_volume *volume, struct move *move, struct error *err)
 {
     uint32_t free = volume->free;
-    int r = fat_begin(volume, fat_table_most(volume) + FAT_OTHER_SECTORS - 1, err);
+    int r = fat_begin(volume, move->leaving.sectors + FAT_OTHER_SECTORS - 1, err);
     if (r != 0)
         return r;
     r = fat_folder_write(volume, move->to, &move->made, &move->offset, err);

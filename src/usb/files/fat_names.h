@@ -22,6 +22,7 @@ struct fat_leaving {
     struct fat_entry entry;
     struct fat_node *node; /* held */
     uint32_t left;         /* clusters that go with the entry */
+    unsigned sectors;      /* of the tables, that these are in */
     bool parks;            /* none do: the file is parked first */
     bool is_lost;          /* none do: they are freed when nothing leads to them */
     struct fat_new_entry parked;

@@ -86,6 +86,8 @@ int fat_space_count(struct fat_volume *volume, struct error *err)
     }
     if (r != 0)
         free(steal_ptr(volume->used));
+    else if (volume->options.discard && !volume->read_only)
+        discards_init(&volume->discards, volume->layout.clusters);
     return r;
 }
 
@@ -97,10 +99,13 @@ static void let_go(struct fat_volume *volume)
     size_t kept = 0;
     for (size_t i = 0; i < volume->freed_count; i++) {
         const struct freed *freed = &volume->freed[i];
-        if (freed->update <= (freed->folder ? in_place : committed))
-            set_used(volume, freed->first, freed->count, false);
-        else
+        if (freed->update > (freed->folder ? in_place : committed)) {
             volume->freed[kept++] = *freed;
+            continue;
+        }
+        set_used(volume, freed->first, freed->count, false);
+        discards_add(&volume->discards, freed->first - FAT_FIRST, freed->count, freed->update,
+                     in_place);
     }
     volume->freed_count = kept;
 }
@@ -170,8 +175,19 @@ static uint32_t find_some(struct fat_volume *volume, uint32_t want, uint32_t *re
 static void take(struct fat_volume *volume, uint32_t first, uint32_t count)
 {
     set_used(volume, first, count, true);
+    discards_forget(&volume->discards, first - FAT_FIRST, count);
     volume->held += count;
     volume->next = first + count < volume->layout.clusters + FAT_FIRST ? first + count : FAT_FIRST;
+}
+
+bool fat_space_discard(struct fat_volume *volume)
+{
+    if (volume->damaged)
+        return false;
+    let_go(volume);
+    return discards_next(&volume->discards, fat_medium(volume),
+                         fat_cluster_offset(&volume->layout, FAT_FIRST),
+                         volume->layout.cluster_size);
 }
 
 int fat_space_contiguous(struct fat_volume *volume, uint32_t want, uint32_t *ret_first)

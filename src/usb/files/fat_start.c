@@ -32,6 +32,7 @@ static void destroy(struct fat_volume *volume)
     pthread_rwlock_destroy(&volume->lock);
     free(volume->used);
     free(volume->freed);
+    discards_finish(&volume->discards);
     free(volume);
 }
 
@@ -347,6 +348,8 @@ int fat_unmount(struct volume *base, struct error *err)
             r = mark(volume, false, err);
         if (r == 0)
             r = medium_settle(fat_medium(volume), err);
+        for (unsigned i = 0; r == 0 && i < DISCARDS_AT_END && fat_space_discard(volume);)
+            i++;
     }
     destroy(volume);
     return r;

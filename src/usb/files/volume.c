@@ -2,9 +2,10 @@
 
 #include <errno.h>
 
+#include "content.h"
 #include "kinds.h"
 
-enum { BOOT = 512 };
+enum { BOOT = 512, DISCARDS_A_TICK = 64 };
 
 static const struct volume_ops *const kinds[] = {&exfat_ops, &fat_ops};
 
@@ -32,5 +33,9 @@ int volume_mount(struct medium *medium, const struct volume_options *options,
 int volume_tick(struct volume *volume, uint64_t now_ms, struct error *err)
 {
     int r = medium_tick(volume->medium, now_ms, err);
-    return r == 0 && medium_rests(volume->medium, now_ms) ? volume->ops->rest(volume, err) : r;
+    if (r == 0 && medium_rests(volume->medium, now_ms))
+        r = volume->ops->rest(volume, err);
+    for (unsigned i = 0; r == 0 && i < DISCARDS_A_TICK && volume->ops->discard(volume); i++)
+        volume_let_others();
+    return r;
 }

@@ -155,6 +155,7 @@ int volume_open(struct server *server, struct stick_volume *volume,
         .read_only = read_only,
         .minutes_east = wanted->minutes_east,
         .codepage = wanted->codepage,
+        .discard = wanted->discard,
     };
     struct medium *medium;
     struct volume *opened;

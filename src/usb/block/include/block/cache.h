@@ -51,6 +51,10 @@ void cache_expect(struct cache *cache, uint64_t number, uint64_t count);
 /* Bytes of the device were written past the cache: blocks that are here become as the device is. */
 void cache_patch(struct cache *cache, uint64_t offset, const void *data, size_t size);
 
+/* Bytes of the device are not known any more: blocks of them that nobody has pinned are forgotten.
+ */
+void cache_forget(struct cache *cache, uint64_t offset, uint64_t size);
+
 /* Forgets every block that nobody has pinned. */
 void cache_drop(struct cache *cache);
 

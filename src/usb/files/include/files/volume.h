@@ -34,6 +34,8 @@ struct volume_options {
     int minutes_east; /* of UTC, of times that are kept local: east is positive, -1440 to 1440 */
     const char
         *codepage; /* of short names without a long one: "cp437" (NULL), "cp850", "cp1252", ... */
+    bool
+        discard; /* what has become free is discarded when that is in place, where the device can */
 };
 
 enum node_type { NODE_FILE, NODE_FOLDER };
@@ -86,7 +88,8 @@ typedef bool (*volume_entry)(const char *name, uint64_t number, enum node_type t
 struct volume;
 
 struct volume_ops {
-    const char *name; /* "fat", "exfat" */
+    const char *name;   /* "fat", "exfat" */
+    uint32_t time_step; /* ns, a power of ten: by less, times of change do not differ */
 
     /* Whether the first bytes are of this kind, by the boot sector alone. */
     bool (*probe)(const uint8_t *sector, size_t size);
@@ -155,13 +158,16 @@ struct volume_ops {
     /* Nothing was changed for a while: until the next change, what is on the medium says that the
      * volume is not in use, so that other systems take it as it is when it is pulled out. */
     int (*rest)(struct volume *volume, struct error *err);
+
+    /* A piece of what has become free and is to be discarded. False: there is no more, for now. */
+    bool (*discard)(struct volume *volume);
 };
 
 /* Finds the kind by the medium's first sector and mounts. -EMEDIUMTYPE: none that we know. */
 int volume_mount(struct medium *medium, const struct volume_options *options,
                  struct volume **ret_volume, struct error *err);
 
-/* Called about once a second: medium_tick(), and rest() when it is time. */
+/* Called about once a second: medium_tick(), rest() when it is time, and some discards. */
 int volume_tick(struct volume *volume, uint64_t now_ms, struct error *err);
 
 /* Whether this first sector is that of a volume of a kind that we know. */
