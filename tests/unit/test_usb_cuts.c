@@ -310,6 +310,39 @@ static void sizes(struct history *history)
     sync_state(history);
 }
 
+static void discard_all(struct world *world)
+{
+    while (world->volume->ops->discard(world->volume))
+        ;
+}
+
+/* What has become free is discarded whenever that may be, and is somebody's again. */
+static void discards(struct history *history)
+{
+    struct world *world = history->world;
+    for (unsigned i = 0; i < 2; i++) {
+        DO(world_create(world, "/new", NODE_FOLDER));
+        DO(world_create(world, "/new/x", NODE_FILE));
+        write_some(world, "/new/x", 0, 20000);
+        note_state(history);
+        sync_state(history);
+        discard_all(world);
+        DO(world_truncate(world, "/new/x", 9000));
+        discard_all(world);
+        DO(world_remove(world, i == 0 ? "/folder/old" : "/kept", NODE_FILE));
+        discard_all(world);
+        sync_state(history);
+        discard_all(world);
+        DO(world_remove(world, "/new/x", NODE_FILE));
+        DO(world_remove(world, "/new", NODE_FOLDER));
+        discard_all(world);
+        assert_int_equal(medium_settle(world->medium, NULL), 0);
+        history->synced[history->count - 1] = recorder_moments(world->recorder);
+        discard_all(world);
+    }
+    assert_true(recorder_counts(world->recorder).sectors_discarded > 2 * 20000 / 512);
+}
+
 enum { LEFT = 6 /* clusters */ };
 
 static void furnish_nearly_full(struct world *world)
@@ -360,6 +393,7 @@ static void try_corpus(void (*corpus)(struct history *), struct shape shape,
     history->world = &world;
     if (prepare)
         prepare(&world);
+    world.discard = true;
     world_mount(&world);
     recorder_start(world.recorder);
     note_state(history);
@@ -413,6 +447,11 @@ static void growing_folders_survive(void **state)
 static void sizes_survive(void **state)
 {
     try_shapes(sizes, furnish);
+}
+
+static void nothing_is_discarded_too_early(void **state)
+{
+    try_shapes(discards, furnish);
 }
 
 static void a_full_volume_survives(void **state)
@@ -646,6 +685,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(moves_survive),
         cmocka_unit_test(growing_folders_survive),
         cmocka_unit_test(sizes_survive),
+        cmocka_unit_test(nothing_is_discarded_too_early),
         cmocka_unit_test(a_full_volume_survives),
         cmocka_unit_test(what_cannot_be_parked_goes_at_once),
         cmocka_unit_test(a_large_file_goes_at_once),

@@ -42,8 +42,8 @@ int fat_leave_prepare(struct fat_volume *volume, struct fat_leaving *leaving, st
     }
     leaving->left = leaving->node->linked;
     leaving->parks = !fat_frees_at_once(volume, leaving->node, &leaving->sectors);
-    if (leaving->parks)
-        leaving->sectors = 0;
+    unsigned most = fat_table_most(volume); /* one cluster is freed by fewer than are counted */
+    leaving->sectors = leaving->parks ? 0 : leaving->sectors < most ? leaving->sectors : most;
     return 0;
 }
 
