@@ -137,7 +137,7 @@ static int64_t reserve(struct run *run, const uint8_t *with)
     uint64_t at = (uint64_t)with[2] * STEP;
     int r = run->ops->reserve(run->volume, file, at, (uint64_t)with[3] * STEP, NULL);
     if (r == 0 && with[3] & 1)
-        r = run->ops->wrote(run->volume, file, at, with[3], NULL);
+        r = run->ops->wrote(run->volume, file, at, with[3], false, NULL);
     run->ops->unreserve(run->volume, file);
     return r;
 }

@@ -31,7 +31,7 @@ static int reserve(struct volume *volume, struct node *file, uint64_t offset, ui
 }
 
 static int wrote(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
-                 struct error *err)
+                 bool dated, struct error *err)
 {
     heard[atomic_fetch_add(&heard_count, 1)] = offset;
     return 0;

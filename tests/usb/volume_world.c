@@ -279,7 +279,7 @@ int node_write(struct world *world, struct node *node, uint64_t offset, const vo
             done += extents[i].length;
         }
     }
-    return r == 0 ? world->volume->ops->wrote(world->volume, node, offset, size, NULL) : r;
+    return r == 0 ? world->volume->ops->wrote(world->volume, node, offset, size, false, NULL) : r;
 }
 
 int64_t node_read(struct world *world, struct node *node, uint64_t offset, void *data, size_t size)

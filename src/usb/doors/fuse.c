@@ -180,7 +180,8 @@ static void start(void *data, struct fuse_conn_info *conn)
     conn->congestion_threshold = BACKGROUND * 3 / 4;
     /* What was changed by this mount is known to the kernel: that times are not its own is no
      * reason to read anew. A file is made empty by SETATTR, not by opening it. */
-    conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC);
+    conn->want &=
+        ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_READDIRPLUS_AUTO);
     conn->want |= conn->capable & (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_READ |
                                    FUSE_CAP_NO_OPENDIR_SUPPORT | FUSE_CAP_NO_OPEN_SUPPORT);
     conn->time_gran = door->volume->ops->time_step;

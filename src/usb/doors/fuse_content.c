@@ -208,6 +208,8 @@ static int begin_write(struct fuse_door *door, struct door_write *write, struct 
                 : volume_write_try(door->volume, &write->move, node, offset, size, &write->error);
     if (r != 0)
         door_unuse(door, size);
+    else
+        write->move.dated = door->write_back; /* by SETATTR */
     return r;
 }
 

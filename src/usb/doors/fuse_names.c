@@ -7,7 +7,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include <base/alloc.h>
 
@@ -36,10 +35,19 @@ static int find(struct fuse_door *door, fuse_ino_t parent, const char *name, str
     return r == 0 ? door->volume->ops->lookup(door->volume, folder, name, ret_node, err) : r;
 }
 
+/* With write-back the kernel says when a file that it gathers something of was changed, unless it
+ * believes that already: a new file is as old as the kernel takes it for (times_now()), by its time
+ * of creation, which is kept more exactly, so that it is not dated once more when it is written. */
+static void date_new(const struct fuse_door *door, struct node_facts *facts)
+{
+    if (door->write_back && facts->type == NODE_FILE)
+        facts->modified = facts->created - facts->created % door->volume->ops->time_step;
+}
+
 /* Its node is taken over. */
 static int fill_entry(struct fuse_door *door, struct node *node, fuse_ino_t parent,
-                      const char *name, bool believed, struct fuse_entry_param *ret_entry,
-                      struct error *err)
+                      const char *name, bool believed, bool is_new,
+                      struct fuse_entry_param *ret_entry, struct error *err)
 {
     struct node_facts facts;
     int r = door_nodes_are_full(door, node)
@@ -49,6 +57,8 @@ static int fill_entry(struct fuse_door *door, struct node *node, fuse_ino_t pare
         door->volume->ops->node_drop(door->volume, node, 1);
         return r;
     }
+    if (is_new)
+        date_new(door, &facts);
     struct door_node *taken = door_node_take(door, node, facts.type, parent, name);
     if (!believed)
         atomic_store(&taken->misspelt, true);
@@ -67,9 +77,9 @@ static int look_up(struct fuse_door *door, fuse_ino_t parent, const char *name,
     char spelling[VOLUME_NAME_MAX + 1];
     struct node *node;
     int r = find(door, parent, name, &node, spelling, err);
-    return r == 0
-               ? fill_entry(door, node, parent, name, strcmp(name, spelling) == 0, ret_entry, err)
-               : r;
+    return r == 0 ? fill_entry(door, node, parent, name, strcmp(name, spelling) == 0, false,
+                               ret_entry, err)
+                  : r;
 }
 
 void door_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
@@ -118,21 +128,10 @@ static int make(struct fuse_door *door, fuse_ino_t parent, const char *name, enu
         return error_set(err, -ENFILE, "too many files are known");
     int r = door->volume->ops->create(door->volume, folder, name, type, &node, err);
     if (r == 0)
-        r = fill_entry(door, node, parent, name, is_kept(name), ret_entry, err);
+        r = fill_entry(door, node, parent, name, is_kept(name), true, ret_entry, err);
     if (r == 0)
         served_tell_changed(door->served, &door->neighbour, folder);
     return r;
-}
-
-/* With write-back the kernel says when a file was changed that it has gathered something of, unless
- * it believes that already: the time is its own, as it reads it, so that a new file is not dated
- * once more when it is written. */
-static void date_as_the_kernel(const struct fuse_door *door, struct stat *status)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    now.tv_nsec -= now.tv_nsec % (long)door->volume->ops->time_step;
-    status->st_mtim = status->st_ctim = now;
 }
 
 static void make_and_answer(fuse_req_t request, fuse_ino_t parent, const char *name,
@@ -148,8 +147,6 @@ static void make_and_answer(fuse_req_t request, fuse_ino_t parent, const char *n
         door_fail(request, r, &err);
         return;
     }
-    if (type == NODE_FILE && door->write_back)
-        date_as_the_kernel(door, &entry.attr);
     if (fuse_reply_entry(request, &entry) != 0)
         door_node_forget(door, door_node_of(door, entry.ino), 1);
 }

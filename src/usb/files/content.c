@@ -241,7 +241,7 @@ int volume_write_end(struct volume *volume, struct content_move *write, int r, s
         has_failed(volume, write);
     pthread_mutex_unlock(&volume->content_lock);
     if (r == 0) {
-        r = volume->ops->wrote(volume, write->file, write->offset, write->size, err);
+        r = volume->ops->wrote(volume, write->file, write->offset, write->size, write->dated, err);
         pthread_mutex_lock(&volume->content_lock);
         if (r != 0)
             has_failed(volume, write);

@@ -6,12 +6,12 @@
 #include <string.h>
 
 #include <base/alloc.h>
-#include <base/clock.h>
 #include <block/bytes.h>
 #include <block/waiting.h>
 
 #include "content.h"
 #include "utf16.h"
+#include "times.h"
 
 enum { LABEL_UNITS = 11 };
 
@@ -206,7 +206,7 @@ static void change_set(const struct exfat_volume *volume, struct exfat_set *set,
         set->created = exfat_time_from(volume, facts->created);
     if (changes & (NODE_MODIFIED | NODE_SIZE))
         set->modified =
-            exfat_time_from(volume, changes & NODE_MODIFIED ? facts->modified : clock_now());
+            exfat_time_from(volume, changes & NODE_MODIFIED ? facts->modified : times_now());
     if (changes & NODE_ACCESSED)
         set->accessed = exfat_time_from(volume, facts->accessed);
     if (changes & NODE_ATTRIBUTES)
@@ -356,13 +356,13 @@ static int op_reserve(struct volume *volume, struct node *file, uint64_t offset,
 }
 
 static int op_wrote(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
-                    struct error *err)
+                    bool dated, struct error *err)
 {
     int r = start_write(of(volume), err);
     if (r == 0)
         r = must_be(node_of(file), NODE_FILE, err);
     if (r == 0 && length > 0)
-        r = exfat_wrote(of(volume), node_of(file), offset + length, err);
+        r = exfat_wrote(of(volume), node_of(file), offset + length, dated, err);
     return finish(of(volume), r);
 }
 

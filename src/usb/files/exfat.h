@@ -254,7 +254,7 @@ int exfat_map(struct exfat_volume *volume, struct exfat_node *file, uint64_t off
 /* 1: there is more to be made zeros; the lock may be let go before it is called again. */
 int exfat_reserve(struct exfat_volume *volume, struct exfat_node *file, uint64_t offset,
                   uint64_t length, struct error *err);
-int exfat_wrote(struct exfat_volume *volume, struct exfat_node *file, uint64_t end,
+int exfat_wrote(struct exfat_volume *volume, struct exfat_node *file, uint64_t end, bool dated,
                 struct error *err);
 /* What was taken for writes that did not come is given back. */
 void exfat_unreserve(struct exfat_volume *volume, struct exfat_node *file);

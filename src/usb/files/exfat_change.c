@@ -6,10 +6,10 @@
 #include <string.h>
 
 #include <base/alloc.h>
-#include <base/clock.h>
 #include <block/bytes.h>
 
 #include "utf16.h"
+#include "times.h"
 
 #define PARKED_NAME "CLOCHE.DEL"
 
@@ -57,7 +57,7 @@ static int must_be_new(struct exfat_volume *volume, struct exfat_node *folder,
 static struct exfat_set new_set(const struct exfat_volume *volume, const uint16_t *units,
                                 int length, enum node_type type)
 {
-    struct exfat_time now = exfat_time_from(volume, clock_now());
+    struct exfat_time now = exfat_time_from(volume, times_now());
     struct exfat_set set = {
         .entries = exfat_set_size((unsigned)length),
         .attributes = type == NODE_FOLDER ? EXFAT_FOLDER : EXFAT_ARCHIVE,

@@ -7,9 +7,8 @@
 
 #include <errno.h>
 
-#include <base/clock.h>
-
 #include "content.h"
+#include "times.h"
 
 static bool is_reserved(const struct exfat_node *file)
 {
@@ -139,7 +138,7 @@ int exfat_reserve(struct exfat_volume *volume, struct exfat_node *file, uint64_t
     return 0;
 }
 
-int exfat_wrote(struct exfat_volume *volume, struct exfat_node *file, uint64_t end,
+int exfat_wrote(struct exfat_volume *volume, struct exfat_node *file, uint64_t end, bool dated,
                 struct error *err)
 {
     struct exfat_set set = file->set;
@@ -147,7 +146,8 @@ int exfat_wrote(struct exfat_volume *volume, struct exfat_node *file, uint64_t e
         return error_set(err, -EINVAL, "a write that was not announced");
     set.size = end > set.size ? end : set.size;
     set.valid = end > set.valid ? end : set.valid;
-    set.modified = exfat_time_from(volume, clock_now());
+    if (!dated)
+        set.modified = exfat_time_from(volume, times_now());
     set.attributes |= EXFAT_ARCHIVE;
     int r = exfat_runs_load(volume, file, UINT64_MAX, err);
     if (r == 0)

@@ -10,10 +10,10 @@
 #include <string.h>
 
 #include <base/alloc.h>
-#include <base/clock.h>
 #include <block/bytes.h>
 
 #include "utf16.h"
+#include "times.h"
 
 enum {
     JOURNAL_ENTRIES = 3,
@@ -318,7 +318,7 @@ static uint64_t journal_size(const struct exfat_volume *volume)
 static struct exfat_set journal_set(const struct exfat_volume *volume, uint32_t first,
                                     uint64_t size)
 {
-    struct exfat_time now = exfat_time_from(volume, clock_now());
+    struct exfat_time now = exfat_time_from(volume, times_now());
     struct exfat_set set = {
         .entries = JOURNAL_ENTRIES,
         .attributes = EXFAT_HIDDEN | EXFAT_SYSTEM,

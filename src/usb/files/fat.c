@@ -367,13 +367,13 @@ static void unreserve(struct volume *base, struct node *file)
 }
 
 static int wrote(struct volume *base, struct node *file, uint64_t offset, uint64_t length,
-                 struct error *err)
+                 bool dated, struct error *err)
 {
     int r = lock_to_write(VOLUME(base), err);
     if (r == 0 && length > FAT_SIZE_MOST - offset % ((uint64_t)FAT_SIZE_MOST + 1))
         r = error_set(err, -EFBIG, "a file of FAT has at most 4 GiB");
     if (r == 0)
-        r = fat_wrote(VOLUME(base), NODE(file), offset + length, err);
+        r = fat_wrote(VOLUME(base), NODE(file), offset + length, dated, err);
     return unlock(VOLUME(base), r);
 }
 

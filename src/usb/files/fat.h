@@ -351,7 +351,8 @@ int fat_reserve(struct fat_volume *volume, struct fat_node *file, uint64_t offse
                 struct error *err);
 /* What was taken for writes that did not come is given back. */
 void fat_unreserve(struct fat_volume *volume, struct fat_node *file);
-int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, struct error *err);
+int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, bool dated,
+              struct error *err);
 /* 1: as fat_reserve(). What was reserved is given back before it is called for the first time. */
 int fat_truncate(struct fat_volume *volume, struct fat_node *file, uint64_t size,
                  struct error *err);

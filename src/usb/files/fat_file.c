@@ -9,10 +9,10 @@
 #include <errno.h>
 #include <string.h>
 
-#include <base/clock.h>
 #include <block/bytes.h>
 
 #include "content.h"
+#include "times.h"
 
 static int load_all(struct fat_volume *volume, struct fat_node *file, struct error *err)
 {
@@ -194,11 +194,12 @@ static int link_up_to(struct fat_volume *volume, struct fat_node *file, uint32_t
 
 static void touch(struct fat_volume *volume, struct fat_node *file)
 {
-    fat_entry_set_modified(file->entry, clock_now(), volume->options.minutes_east);
+    fat_entry_set_modified(file->entry, times_now(), volume->options.minutes_east);
     file->entry[ENTRY_ATTRIBUTES] |= FAT_ARCHIVE;
 }
 
-int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, struct error *err)
+int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, bool dated,
+              struct error *err)
 {
     const struct fat_layout *layout = &volume->layout;
     uint8_t before[FAT_ENTRY];
@@ -206,7 +207,10 @@ int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, st
     if (end > file->reserved_end && end > file->size)
         return error_set(err, -EINVAL, "nothing was reserved up to %llu", (unsigned long long)end);
     uint32_t size = end > file->size ? (uint32_t)end : file->size;
-    touch(volume, file);
+    if (dated)
+        file->entry[ENTRY_ATTRIBUTES] |= FAT_ARCHIVE;
+    else
+        touch(volume, file);
     if (file->removed) {
         file->size = size;
         return 0;
@@ -381,7 +385,7 @@ int fat_truncate(struct fat_volume *volume, struct fat_node *file, uint64_t size
         return r;
     if (size > file->size) {
         r = fat_reserve(volume, file, size, 0, err);
-        return r == 0 ? fat_wrote(volume, file, size, err) : r;
+        return r == 0 ? fat_wrote(volume, file, size, false, err) : r;
     }
     touch(volume, file);
     uint32_t keep_clusters = fat_clusters_of(&volume->layout, size);

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include <base/clock.h>
 #include <block/bytes.h>
 
 #include "fat_names.h"
@@ -157,7 +156,7 @@ int fat_create(struct fat_volume *volume, struct fat_node *folder, const char *n
     uint8_t *raw = entry.raw[entry.count - 1];
     uint32_t cluster = type == NODE_FOLDER ? runs.items[0].first : 0;
     raw[ENTRY_ATTRIBUTES] = type == NODE_FOLDER ? FAT_FOLDER : FAT_ARCHIVE;
-    set_times(volume, raw, clock_now());
+    set_times(volume, raw, times_now());
     fat_entry_set_first(&volume->layout, raw, cluster);
     r = write_new(volume, folder, &entry, cluster, &made.offset, err);
     if (r != 0)
@@ -181,7 +180,7 @@ int fat_adopt(struct fat_volume *volume, struct fat_node *folder, const char *na
         return r;
     uint8_t *raw = entry.raw[entry.count - 1];
     raw[ENTRY_ATTRIBUTES] = FAT_ARCHIVE;
-    set_times(volume, raw, clock_now());
+    set_times(volume, raw, times_now());
     fat_entry_set_first(&volume->layout, raw, first);
     put_le32(raw + ENTRY_SIZE, size);
     return write_new(volume, folder, &entry, 0, &offset, err);

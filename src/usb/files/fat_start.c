@@ -7,12 +7,12 @@
 #include <string.h>
 
 #include <base/alloc.h>
-#include <base/clock.h>
 #include <block/bytes.h>
 
 #include "fat_names.h"
 #include "journal_file.h"
 #include "kinds.h"
+#include "times.h"
 
 enum {
     BOOT = 512,
@@ -165,7 +165,7 @@ static void make_entry(struct fat_volume *volume, uint32_t first, uint32_t size,
     raw[ENTRY_ATTRIBUTES] = FAT_HIDDEN | FAT_SYSTEM;
     fat_entry_set_first(&volume->layout, raw, first);
     put_le32(raw + ENTRY_SIZE, size);
-    fat_entry_set_modified(raw, clock_now(), volume->options.minutes_east);
+    fat_entry_set_modified(raw, times_now(), volume->options.minutes_east);
     memcpy(raw + ENTRY_CREATED_TIME, raw + ENTRY_TIME, 4);
 }
 

@@ -4,6 +4,13 @@
 
 #include <base/clock.h>
 
+int64_t times_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return now.tv_sec * CLOCK_SECOND + now.tv_nsec;
+}
+
 #define SECONDS_1980 INT64_C(315532800)
 #define SECONDS_LAST INT64_C(4354819199) /* 2107-12-31 23:59:59 */
 

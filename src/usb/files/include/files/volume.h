@@ -146,9 +146,10 @@ struct volume_ops {
     int (*reserve)(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
                    struct error *err);
 
-    /* The content was written up to offset + length: size and times follow. */
+    /* The content was written up to offset + length: size and times follow; dated: but for times,
+     * which whoever writes says himself. */
     int (*wrote)(struct volume *volume, struct node *file, uint64_t offset, uint64_t length,
-                 struct error *err);
+                 bool dated, struct error *err);
 
     /* What was reserved and not written is given back; nothing of the file is being written. */
     void (*unreserve)(struct volume *volume, struct node *file);
@@ -201,6 +202,7 @@ struct content_move {
     uint64_t offset, size;
     bool broken; /* one before it failed */
     bool cleans; /* what was reserved goes with it */
+    bool dated;  /* as of wrote(): to be set between begin and end of a write */
 };
 
 /* The first member of every kind's volume. */
