@@ -399,6 +399,40 @@ def a_write_protected_stick_stays_as_it_is(scratch):
 
 
 @test
+def what_is_free_is_discarded_if_that_is_wanted(scratch):
+    """The model's discarded sectors are zeros."""
+    content = b"content of a file that goes away " * 4096
+    for kind in ("fat16", "exfat"):
+        for provisioning, discard, goes in (("unmap", True, True), ("ws16", True, True), ("both", False, False),
+                                            ("none", True, False)):
+            path = make(scratch / "image", kind)
+            with open(path, "r+b") as file:  # at the end, where nobody has written
+                file.seek(-512, os.SEEK_END)
+                file.write(b"old" * 170)
+            with stick("--image", path, "--provisioning", provisioning) as (_, process):
+                talk = process.talk()
+                talk.ready()
+                with mounted(talk, scratch / "mount", volume=1, discard=discard):
+                    (scratch / "mount/kept").write_bytes(b"kept")
+                    (scratch / "mount/gone").write_bytes(content)
+                    talk.call("sync")
+                    os.unlink(scratch / "mount/gone")
+                talk.wait_for("unmounted")
+                left = content[:1024] in pathlib.Path(path).read_bytes()
+                assert left != goes, (kind, provisioning, discard)
+                with mounted(talk, scratch / "mount", volume=1):
+                    assert (scratch / "mount/kept").read_bytes() == b"kept"
+                talk.wait_for("unmounted")
+                assert pathlib.Path(path).read_bytes().endswith(b"old" * 170 + b"\0\0")
+                fsck(path, kind)
+                talk.call("format", volume=1, kind=kind)
+                left = pathlib.Path(path).read_bytes().endswith(b"old" * 170 + b"\0\0")
+                assert left == (provisioning == "none"), provisioning
+                talk.call("end")
+                process.wait()
+
+
+@test
 def volumes_are_formatted_and_checked(scratch):
     path = make(scratch / "image", "fat32")
     with stick("--image", path) as (_, process):
