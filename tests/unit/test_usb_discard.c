@@ -206,6 +206,25 @@ static void what_is_formatted_is_discarded_where_it_can_be(void **state)
     }
 }
 
+static void nothing_is_remembered_of_what_is_discarded(void **state)
+{
+    enum { BLOCK = 64 << 10 };
+    struct recorder *recorder = recorder_create(512, SECTORS);
+    struct medium_options options = {0};
+    struct medium *medium;
+    uint8_t byte = 0xFF;
+    assert_int_equal(medium_open(recorder_device(recorder), &options, &medium, NULL), 0);
+    for (uint64_t at = 0; at < 4 * BLOCK; at += BLOCK)
+        assert_int_equal(medium_read(medium, at, &byte, 1, NULL), 0);
+    assert_int_equal(medium_discard(medium, BLOCK, 2 * BLOCK, NULL), 0);
+    for (uint64_t at = 0; at < 4 * BLOCK; at += BLOCK) {
+        assert_int_equal(medium_read(medium, at, &byte, 1, NULL), 0);
+        assert_int_equal(byte, at == BLOCK || at == 2 * BLOCK ? LOST : 0);
+    }
+    assert_int_equal(medium_close(medium, NULL), 0);
+    recorder_destroy(recorder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +234,7 @@ int main(void)
         cmocka_unit_test(the_rest_is_discarded_as_it_is_unmounted),
         cmocka_unit_test(who_refuses_is_not_asked_again),
         cmocka_unit_test(what_is_formatted_is_discarded_where_it_can_be),
+        cmocka_unit_test(nothing_is_remembered_of_what_is_discarded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

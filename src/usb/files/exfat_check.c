@@ -16,9 +16,8 @@
 #include <base/alloc.h>
 #include <block/bytes.h>
 
-#include "exfat_layout.h"
+#include "exfat_checking.h"
 #include "exfat_set.h"
-#include "steps.h"
 #include "utf16.h"
 
 enum {
@@ -26,42 +25,15 @@ enum {
     FOLDER_MOST = 256 << 20, /* bytes: 3.1.11 of the specification, 7.4 */
     DEPTH_MOST = 1024,
     PATH_MOST = 1024, /* bytes of a path that are told */
-    UPDATE_SECTORS = 16,
-    BITS_AT_ONCE = 4096 * 8,
 };
 
-/* Clusters one after the other. */
-struct chain {
-    uint32_t first;
-    uint64_t clusters; /* that there are, as far as they are sound */
-    bool contiguous;
-};
-
-struct folder {
-    struct chain chain;
+struct exfat_check_folder {
+    struct exfat_check_chain chain;
     unsigned depth;
     char *name; /* owned: its path */
 };
 
-struct checking {
-    struct medium *medium;
-    struct check_options options;
-    volume_finding found;
-    void *data;
-    struct exfat_layout layout;
-    uint8_t *marks; /* a bit a cluster */
-    uint64_t marked;
-    struct steps steps; /* clusters: of the folders, then of the bitmap */
-    struct chain bitmap;
-    uint64_t bitmap_size;
-    bool has_upcase;
-    struct folder *folders; /* that are still to be looked at */
-    size_t folders_count, folders_room;
-    int left; /* findings that were not repaired */
-};
-
-__attribute__((format(printf, 3, 4))) static void say(struct checking *check, bool repaired,
-                                                      const char *format, ...)
+void exfat_check_say(struct exfat_checking *check, bool repaired, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -74,22 +46,21 @@ __attribute__((format(printf, 3, 4))) static void say(struct checking *check, bo
 
 /* Marks. */
 
-static bool is_marked(const struct checking *check, uint32_t cluster)
+static bool is_marked(const struct exfat_checking *check, uint32_t cluster)
 {
     uint32_t bit = cluster - EXFAT_FIRST_CLUSTER;
     return check->marks[bit / 8] & 1 << bit % 8;
 }
 
-static void mark(struct checking *check, uint32_t cluster)
+static void mark(struct exfat_checking *check, uint32_t cluster)
 {
     uint32_t bit = cluster - EXFAT_FIRST_CLUSTER;
     check->marks[bit / 8] |= (uint8_t)(1 << bit % 8);
     check->marked++;
 }
 
-/* The next cluster; 0: the chain is at its end, or what follows is none. */
-static int follow(struct checking *check, bool contiguous, uint32_t cluster, uint32_t *ret_next,
-                  struct error *err)
+int exfat_check_follow(struct exfat_checking *check, bool contiguous, uint32_t cluster,
+                       uint32_t *ret_next, struct error *err)
 {
     uint32_t next = cluster + 1;
     int r = contiguous ? 0 : exfat_next(check->medium, &check->layout, cluster, &next, err);
@@ -99,8 +70,8 @@ static int follow(struct checking *check, bool contiguous, uint32_t cluster, uin
 
 /* Marks up to `wanted` clusters from first on. Returns how many are sound: fewer when the chain
  * ends, or leads to a cluster that is another one's. */
-static int mark_chain(struct checking *check, uint32_t first, bool contiguous, uint64_t wanted,
-                      uint64_t *ret_sound, struct error *err)
+static int mark_chain(struct exfat_checking *check, uint32_t first, bool contiguous,
+                      uint64_t wanted, uint64_t *ret_sound, struct error *err)
 {
     uint32_t cluster = exfat_is_cluster(&check->layout, first) ? first : 0;
     uint64_t sound = 0;
@@ -109,7 +80,7 @@ static int mark_chain(struct checking *check, uint32_t first, bool contiguous, u
         mark(check, cluster);
         r = steps_take(&check->steps, 1, err);
         if (++sound < wanted && r == 0)
-            r = follow(check, contiguous, cluster, &cluster, err);
+            r = exfat_check_follow(check, contiguous, cluster, &cluster, err);
     }
     *ret_sound = sound;
     return r;
@@ -117,14 +88,14 @@ static int mark_chain(struct checking *check, uint32_t first, bool contiguous, u
 
 /* Entries of a folder: where each one is. */
 struct walk {
-    struct checking *check;
-    const struct chain *chain;
+    struct exfat_checking *check;
+    const struct exfat_check_chain *chain;
     uint64_t index; /* clusters before this one */
     uint32_t cluster;
     uint32_t at; /* bytes within it */
 };
 
-static struct walk walk_of(struct checking *check, const struct chain *chain)
+static struct walk walk_of(struct exfat_checking *check, const struct exfat_check_chain *chain)
 {
     return (struct walk){.check = check, .chain = chain, .cluster = chain->first};
 }
@@ -137,8 +108,8 @@ static int next_entry(struct walk *walk, uint64_t *ret_offset, struct error *err
         walk->index++;
         walk->at = 0;
         if (walk->index < walk->chain->clusters) {
-            int r =
-                follow(walk->check, walk->chain->contiguous, walk->cluster, &walk->cluster, err);
+            int r = exfat_check_follow(walk->check, walk->chain->contiguous, walk->cluster,
+                                       &walk->cluster, err);
             if (r != 0)
                 return r;
         }
@@ -158,7 +129,7 @@ struct entries {
 };
 
 /* Writes all entries of a set back, in one update. */
-static int write_set(struct checking *check, const struct entries *set, struct error *err)
+static int write_set(struct exfat_checking *check, const struct entries *set, struct error *err)
 {
     int r = medium_begin(check->medium, set->count, err);
     if (r != 0)
@@ -174,7 +145,7 @@ static int write_set(struct checking *check, const struct entries *set, struct e
 }
 
 /* A set that cannot be kept: its entries are free for others. */
-static int drop_set(struct checking *check, struct entries *set, struct error *err)
+static int drop_set(struct exfat_checking *check, struct entries *set, struct error *err)
 {
     for (unsigned i = 0; i < set->count; i++)
         set->data[(size_t)i * EXFAT_ENTRY] &= (uint8_t)~EXFAT_IN_USE;
@@ -205,20 +176,20 @@ static int read_rest(struct walk *walk, struct entries *set, unsigned count, boo
     return 0;
 }
 
-static uint64_t clusters_for(const struct checking *check, uint64_t bytes)
+static uint64_t clusters_for(const struct exfat_checking *check, uint64_t bytes)
 {
     uint64_t size = check->layout.cluster_size;
     return bytes / size + (bytes % size != 0);
 }
 
-static void push_folder(struct checking *check, const struct folder *parent,
+static void push_folder(struct exfat_checking *check, const struct exfat_check_folder *parent,
                         const struct exfat_set *set, uint64_t clusters, const char *name)
 {
     if (check->folders_count == check->folders_room) {
         check->folders_room = check->folders_room ? check->folders_room * 2 : 16;
         check->folders = xrealloc(check->folders, check->folders_room, sizeof(*check->folders));
     }
-    check->folders[check->folders_count++] = (struct folder){
+    check->folders[check->folders_count++] = (struct exfat_check_folder){
         .chain = {.first = set->first, .clusters = clusters, .contiguous = set->contiguous},
         .depth = parent->depth + 1,
         .name = xasprintf("%s/%s", strlen(parent->name) > PATH_MOST ? "..." : parent->name, name),
@@ -226,7 +197,7 @@ static void push_folder(struct checking *check, const struct folder *parent,
 }
 
 /* Its clusters end before its size does: what is there is kept. */
-static int shorten(struct checking *check, struct entries *entries, struct exfat_set *set,
+static int shorten(struct exfat_checking *check, struct entries *entries, struct exfat_set *set,
                    uint64_t sound, const char *path, struct error *err)
 {
     set->size = sound * check->layout.cluster_size;
@@ -234,24 +205,25 @@ static int shorten(struct checking *check, struct entries *entries, struct exfat
     if (sound == 0)
         set->first = 0;
     exfat_set_update(set, entries->data, entries->count);
-    say(check, check->options.repair, "%s: its clusters end, or are another's, after %llu of them",
-        path, (unsigned long long)sound);
+    exfat_check_say(check, check->options.repair,
+                    "%s: its clusters end, or are another's, after %llu of them", path,
+                    (unsigned long long)sound);
     return check->options.repair ? write_set(check, entries, err) : 0;
 }
 
 /* A chain goes on behind the size: whatever is there is not the file's. */
-static int end_chain(struct checking *check, const struct exfat_set *set, uint64_t clusters,
+static int end_chain(struct exfat_checking *check, const struct exfat_set *set, uint64_t clusters,
                      const char *path, struct error *err)
 {
     uint32_t cluster = set->first, next = 0;
     int r = 0;
     for (uint64_t i = 1; r == 0 && i < clusters; i++)
-        r = follow(check, false, cluster, &cluster, err);
+        r = exfat_check_follow(check, false, cluster, &cluster, err);
     if (r == 0)
         r = exfat_next(check->medium, &check->layout, cluster, &next, err);
     if (r != 0 || next == EXFAT_END)
         return r;
-    say(check, check->options.repair, "%s: its chain does not end with it", path);
+    exfat_check_say(check, check->options.repair, "%s: its chain does not end with it", path);
     if (!check->options.repair)
         return 0;
     r = medium_begin(check->medium, 1, err);
@@ -263,7 +235,8 @@ static int end_chain(struct checking *check, const struct exfat_set *set, uint64
 }
 
 /* 7.9: entries of others may have clusters, too. */
-static int mark_extra(struct checking *check, const struct entries *entries, struct error *err)
+static int mark_extra(struct exfat_checking *check, const struct entries *entries,
+                      struct error *err)
 {
     enum { POSSIBLE = 1, CONTIGUOUS = 2 };
     int r = 0;
@@ -277,8 +250,8 @@ static int mark_extra(struct checking *check, const struct entries *entries, str
     return r;
 }
 
-static int check_set(struct checking *check, const struct folder *folder, struct entries *entries,
-                     struct exfat_set *set, struct error *err)
+static int check_set(struct exfat_checking *check, const struct exfat_check_folder *folder,
+                     struct entries *entries, struct exfat_set *set, struct error *err)
 {
     char name[EXFAT_NAME_UNITS * 3 + 1];
     uint64_t sound = 0, wanted = clusters_for(check, set->size);
@@ -287,7 +260,7 @@ static int check_set(struct checking *check, const struct folder *folder, struct
     _cleanup_free_ char *path = xasprintf("%s/%s", folder->name, name);
     if (is_folder && (set->size > FOLDER_MOST || set->size % check->layout.cluster_size ||
                       folder->depth >= DEPTH_MOST)) {
-        say(check, check->options.repair, "%s: a folder that cannot be", path);
+        exfat_check_say(check, check->options.repair, "%s: a folder that cannot be", path);
         return drop_set(check, entries, err);
     }
     int r = mark_chain(check, set->first, set->contiguous, wanted, &sound, err);
@@ -303,8 +276,8 @@ static int check_set(struct checking *check, const struct folder *folder, struct
 }
 
 /* An entry that is no file's: those of the root folder, and ones that we do not know. */
-static int check_other(struct checking *check, const struct folder *folder, const uint8_t *entry,
-                       struct error *err)
+static int check_other(struct exfat_checking *check, const struct exfat_check_folder *folder,
+                       const uint8_t *entry, struct error *err)
 {
     uint32_t first = get_le32(entry + 20);
     uint64_t size = get_le64(entry + 24), sound = 0;
@@ -315,22 +288,22 @@ static int check_other(struct checking *check, const struct folder *folder, cons
         r = mark_chain(check, first, false, wanted, &sound, err);
         if (r == 0 && (sound < wanted || size < (check->layout.clusters + UINT64_C(7)) / 8))
             return error_set(err, -EUCLEAN, "the allocation bitmap has no place");
-        check->bitmap = (struct chain){.first = first, .clusters = sound};
+        check->bitmap = (struct exfat_check_chain){.first = first, .clusters = sound};
         check->bitmap_size = size;
     } else if (entry[0] == EXFAT_UPCASE && root && !check->has_upcase) {
         r = mark_chain(check, first, false, clusters_for(check, size), &sound, err);
         check->has_upcase = true;
     } else if (entry[0] != EXFAT_LABEL && !(entry[0] & EXFAT_BENIGN)) {
-        say(check, false, "%s: an entry of a kind that is not known: 0x%02X",
-            *folder->name ? folder->name : "/", entry[0]);
+        exfat_check_say(check, false, "%s: an entry of a kind that is not known: 0x%02X",
+                        *folder->name ? folder->name : "/", entry[0]);
     }
     return r;
 }
 
-static int check_entry(struct walk *walk, const struct folder *folder, struct entries *entries,
-                       struct error *err)
+static int check_entry(struct walk *walk, const struct exfat_check_folder *folder,
+                       struct entries *entries, struct error *err)
 {
-    struct checking *check = walk->check;
+    struct exfat_checking *check = walk->check;
     bool whole = false;
     unsigned count = exfat_set_count(entries->data);
     struct exfat_set set;
@@ -343,12 +316,13 @@ static int check_entry(struct walk *walk, const struct folder *folder, struct en
     _cleanup_error_ struct error why = ERROR_INIT;
     if (whole && exfat_set_parse(entries->data, count, &set, &why) == 0)
         return check_set(check, folder, entries, &set, err);
-    say(check, check->options.repair, "%s: %s", *folder->name ? folder->name : "/",
-        whole ? error_message(&why) : "an entry of no file");
+    exfat_check_say(check, check->options.repair, "%s: %s", *folder->name ? folder->name : "/",
+                    whole ? error_message(&why) : "an entry of no file");
     return drop_set(check, entries, err);
 }
 
-static int check_folder(struct checking *check, const struct folder *folder, struct error *err)
+static int check_folder(struct exfat_checking *check, const struct exfat_check_folder *folder,
+                        struct error *err)
 {
     struct entries *entries = xnew(struct entries);
     struct walk walk = walk_of(check, &folder->chain);
@@ -369,20 +343,21 @@ static int check_folder(struct checking *check, const struct folder *folder, str
     return r < 0 ? r : 0;
 }
 
-static int check_folders(struct checking *check, struct error *err)
+static int check_folders(struct exfat_checking *check, struct error *err)
 {
     uint64_t sound = 0;
     int r = mark_chain(check, check->layout.root, false, FOLDER_MOST / check->layout.cluster_size,
                        &sound, err);
-    struct folder root = {.chain = {.first = check->layout.root, .clusters = sound}, .name = ""};
+    struct exfat_check_folder root = {.chain = {.first = check->layout.root, .clusters = sound},
+                                      .name = ""};
     if (r == 0)
         r = check_folder(check, &root, err);
     if (r == 0 && !check->bitmap.first)
         r = error_set(err, -EUCLEAN, "there is no allocation bitmap");
     if (r == 0 && !check->has_upcase)
-        say(check, false, "there is no up-case table");
+        exfat_check_say(check, false, "there is no up-case table");
     while (check->folders_count > 0) {
-        struct folder folder = check->folders[--check->folders_count];
+        struct exfat_check_folder folder = check->folders[--check->folders_count];
         if (r == 0)
             r = check_folder(check, &folder, err);
         free(folder.name);
@@ -390,87 +365,8 @@ static int check_folders(struct checking *check, struct error *err)
     return r;
 }
 
-/* The bitmap beside the marks. */
-
-struct differences {
-    uint64_t lost, missing; /* clusters */
-    uint32_t first_lost, first_missing;
-};
-
-static void compare(const struct checking *check, const uint8_t *bits, uint32_t from,
-                    uint32_t count, struct differences *found)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        bool used = check->marks[(from + i) / 8] & 1 << (from + i) % 8;
-        bool taken = bits[i / 8] & 1 << i % 8;
-        if (taken && !used && found->lost++ == 0)
-            found->first_lost = from + i + EXFAT_FIRST_CLUSTER;
-        if (used && !taken && found->missing++ == 0)
-            found->first_missing = from + i + EXFAT_FIRST_CLUSTER;
-    }
-}
-
-static int write_bits(struct checking *check, uint64_t offset, uint32_t from, size_t bytes,
-                      struct error *err)
-{
-    int r = medium_begin(check->medium, UPDATE_SECTORS, err);
-    if (r != 0)
-        return r;
-    r = medium_write(check->medium, offset, check->marks + from / 8, bytes, err);
-    if (r == 0)
-        medium_end(check->medium);
-    else
-        medium_abort(check->medium);
-    return r;
-}
-
-/* A piece of the bitmap that is within one cluster. */
-static int check_bits(struct checking *check, uint64_t offset, uint32_t from, uint32_t count,
-                      struct differences *found, struct error *err)
-{
-    uint8_t bits[BITS_AT_ONCE / 8];
-    struct differences before = *found;
-    int r = medium_read(check->medium, offset, bits, (count + 7) / 8, err);
-    if (r != 0)
-        return r;
-    compare(check, bits, from, count, found);
-    bool differ = found->lost != before.lost || found->missing != before.missing;
-    return differ && check->options.repair ? write_bits(check, offset, from, (count + 7) / 8, err)
-                                           : 0;
-}
-
-static int check_bitmap(struct checking *check, struct error *err)
-{
-    struct differences found = {0};
-    uint32_t cluster = check->bitmap.first, at = 0, size = check->layout.cluster_size;
-    int r = 0;
-    for (uint32_t from = 0, count; r == 0 && from < check->layout.clusters; from += count) {
-        uint32_t room = (size - at) * 8;
-        count = check->layout.clusters - from;
-        count = count < room ? count : room;
-        count = count < BITS_AT_ONCE ? count : BITS_AT_ONCE;
-        r = steps_take(&check->steps, count, err);
-        if (r == 0)
-            r = check_bits(check, exfat_offset(&check->layout, cluster) + at, from, count, &found,
-                           err);
-        at += count / 8;
-        if (r == 0 && at == size) {
-            r = follow(check, false, cluster, &cluster, err);
-            at = 0;
-        }
-    }
-    if (found.lost)
-        say(check, check->options.repair, "%llu clusters are taken by nobody, the first is %u",
-            (unsigned long long)found.lost, found.first_lost);
-    if (found.missing)
-        say(check, check->options.repair,
-            "%llu clusters of files are marked as free, the first is %u",
-            (unsigned long long)found.missing, found.first_missing);
-    return r;
-}
-
 /* As its backup is, which stays untouched: whatever the power leaves of this, that one is whole. */
-static int write_main_region(struct checking *check, struct error *err)
+static int write_main_region(struct exfat_checking *check, struct error *err)
 {
     size_t size = (size_t)check->layout.sector_size * EXFAT_BOOT_SECTORS;
     uint8_t *region = xmalloc(size);
@@ -489,16 +385,16 @@ static int write_main_region(struct checking *check, struct error *err)
     return r;
 }
 
-static int check_boot(struct checking *check, struct error *err)
+static int check_boot(struct exfat_checking *check, struct error *err)
 {
     if (!check->layout.of_backup)
         return 0;
-    say(check, check->options.repair, "the main boot region is broken");
+    exfat_check_say(check, check->options.repair, "the main boot region is broken");
     return check->options.repair ? write_main_region(check, err) : 0;
 }
 
 /* What was found is mended now. */
-static int mark_clean(struct checking *check, struct error *err)
+static int mark_clean(struct exfat_checking *check, struct error *err)
 {
     uint16_t flags = (uint16_t)(check->layout.flags & ~EXFAT_DIRTY);
     uint64_t percent = check->marked * 100 / check->layout.clusters;
@@ -515,7 +411,7 @@ static int mark_clean(struct checking *check, struct error *err)
 int exfat_check(struct medium *medium, const struct check_options *options, volume_finding found,
                 void *data, struct error *err)
 {
-    struct checking check = {
+    struct exfat_checking check = {
         .medium = medium,
         .options = *options,
         .found = found,
@@ -539,7 +435,7 @@ int exfat_check(struct medium *medium, const struct check_options *options, volu
     if (r == 0)
         r = steps_reach(&check.steps, check.layout.clusters, err);
     if (r == 0)
-        r = check_bitmap(&check, err);
+        r = exfat_check_bitmap(&check, err);
     if (r == 0)
         r = mark_clean(&check, err);
     free(check.folders);

@@ -5,7 +5,8 @@
  *   fat_table.c    the tables: entries, chains, runs of a file's clusters
  *   fat_space.c    which clusters are free, in memory
  *   fat_name.c     short names, and what names may be
- *   fat_folder.c   entries of folders: reading, index, writing
+ *   fat_folder.c   entries of folders: reading, making
+ *   fat_index.c    a folder's index: names, and room for entries
  *   fat_start.c    mount, the first write, unmount
  *   fat_file.c     size and content of files
  *   fat_names.c    create, rename
@@ -110,7 +111,7 @@ void runs_cut(struct runs *runs, uint32_t clusters);              /* keeps that 
 void runs_finish(struct runs *runs);
 const struct run *runs_find(const struct runs *runs, uint32_t at); /* at < clusters */
 
-struct fat_index; /* of a folder: fat_folder.c */
+struct fat_index; /* of a folder: fat_index.c */
 
 struct fat_node {
     struct node node; /* first */
@@ -269,6 +270,15 @@ static inline uint32_t fat_entry_first(const struct fat_layout *layout, const ui
 }
 void fat_entry_set_first(const struct fat_layout *layout, uint8_t *raw, uint32_t first);
 
+/* Of FAT12 and FAT16: it has no clusters. */
+bool fat_is_fixed_root(const struct fat_volume *volume, const struct fat_node *folder);
+static inline uint32_t fat_slots_of_cluster(const struct fat_volume *volume)
+{
+    return volume->layout.cluster_size / FAT_ENTRY;
+}
+/* Where a slot is on the medium. 1; 0: beyond the folder's end. */
+int fat_slot_offset(struct fat_volume *volume, struct fat_node *folder, uint32_t slot,
+                    uint64_t *ret_offset, struct error *err);
 /* One slot. 0: beyond the folder's end. */
 int fat_slot_read(struct fat_volume *volume, struct fat_node *folder, uint32_t slot, uint8_t *raw,
                   uint64_t *ret_offset, struct error *err);
