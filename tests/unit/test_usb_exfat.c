@@ -222,6 +222,7 @@ static void damage_is_found_and_repaired(void **state)
     put_set(&made, 3, &two); /* its first cluster is one's */
     put_set(&made, 6, &far); /* goes beyond the end */
     put_set(&made, 9, &folder);
+    memset(recorder_disk(made.recorder) + exfat_offset(&made.layout, first + 40), 0, 4096);
     root_of(&made)[(3 + 12) * EXFAT_ENTRY] = EXFAT_NAME; /* of nobody */
     open_again(&made);
     assert_int_equal(check(&made, false, &findings), 4);
