@@ -210,7 +210,7 @@ static void change(struct volume *volume, const char *some)
         return;
     if (exfat_ops.create(volume, folder, "file", NODE_FILE, &file, NULL) == 0) {
         if (exfat_ops.reserve(volume, file, 5000, 3000, NULL) == 0)
-            exfat_ops.wrote(volume, file, 5000, 3000, NULL);
+            exfat_ops.wrote(volume, file, 5000, 3000, false, NULL);
         exfat_ops.node_set(volume, file, NODE_SIZE, &facts, NULL);
         exfat_ops.node_drop(volume, file, 1);
     }
