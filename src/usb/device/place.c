@@ -79,7 +79,8 @@ static void stay(struct place *place)
 {
     place->state = PLACE_FOUND;
     place->ends = place->sleeps = place->bad = 0;
-    place->until = place->interval = WINDOW;
+    place->until = 0;
+    place->interval = WINDOW;
 }
 
 /* To one that was not tried. Where there is none, to the best of them, and no more of it for now.
@@ -124,22 +125,22 @@ static void note_learning(struct place *place, bool slept)
     }
 }
 
-/* Whoever moved it may have had reasons: it is gone after less and less often. */
-static void look_after(struct place *place)
-{
-    if (place->ops->where() == place->here) {
-        place->interval = WINDOW;
-    } else {
-        place->ops->go(place->here);
-        place->interval = place->interval < INTERVAL_MOST ? place->interval * 2 : INTERVAL_MOST;
-    }
-    place->until = place->interval;
-}
-
+/* At once when it is another thread, or was moved; whoever moved it may have had reasons, so that
+ * it is gone after less and less often. */
 void place_look(struct place *place)
 {
-    if (place->state == PLACE_FOUND && --place->until == 0)
-        look_after(place);
+    if (place->state != PLACE_FOUND)
+        return;
+    if (place->until > 0)
+        place->until--;
+    bool is_there = place->ops->where() == place->here;
+    if (is_there && place->until == 0) {
+        place->interval = WINDOW;
+    } else if (!is_there && place->until == 0) {
+        place->ops->go(place->here);
+        place->until = place->interval;
+        place->interval = place->interval < INTERVAL_MOST ? place->interval * 2 : INTERVAL_MOST;
+    }
 }
 
 /* Now and then: whether it is still right. */

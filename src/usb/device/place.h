@@ -37,7 +37,7 @@ struct place {
     int best;                 /* LEARNING: of these */
     unsigned best_part;       /* how many of a thousand ends were slept for there */
     unsigned rest, rest_ends; /* RESTING: ends until it learns anew; how many that was last */
-    unsigned until, interval; /* FOUND: ends until it is looked whether the thread is there */
+    unsigned until, interval; /* FOUND: ends until it may go there again; and after that */
     unsigned bad;             /* FOUND: windows in a row */
 };
 
