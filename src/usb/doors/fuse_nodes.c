@@ -233,7 +233,7 @@ static struct door_node *spare_of(struct door_nodes *nodes, bool also_folders)
 {
     struct door_node *node = nodes->buckets[nodes->hand];
     for (; node; node = node->next) {
-        if (node->opens > 0 || node->stale > 0 || (node->type != NODE_FILE && !also_folders))
+        if (node->stale > 0 || (node->type != NODE_FILE && !also_folders))
             continue;
         if (!node->spared)
             return node;
