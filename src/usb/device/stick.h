@@ -177,8 +177,15 @@ void unit_done(struct lane *lane, enum verdict verdict, int64_t now);
 bool unit_has_requests(const struct unit *unit);
 /* When it wants to be asked again; -1: not of its own. */
 int64_t unit_due(const struct unit *unit);
-bool unit_is_locked(const struct unit *unit); /* or is about to be, or no more to be */
 void unit_lose_medium(struct unit *unit, enum usb_unit_state state, int result, const char *why);
+
+/* unit_medium.c */
+void unit_word_eject(struct unit *unit, struct usb_command *command);
+void unit_eject_done(struct unit *unit, enum verdict verdict);
+bool unit_wants_lock(const struct unit *unit); /* the medium in, or no more */
+enum work unit_word_lock(struct unit *unit, struct usb_command *command);
+void unit_lock_done(struct unit *unit, enum verdict verdict);
+bool unit_is_locked(const struct unit *unit); /* or is about to be, or no more to be */
 
 /* disk.c */
 struct disk *disk_create(struct unit *unit, struct error *err);

@@ -412,79 +412,6 @@ static void step_done(struct unit *unit, const struct usb_command *command, enum
     }
 }
 
-/* Ejecting. */
-
-static void word_eject(struct unit *unit, struct usb_command *command)
-{
-    if (unit->eject == EJECT_FLUSH && (!unit->disk->device.flushes || unit->cannot_flush))
-        unit->eject = EJECT_ALLOW;
-    switch (unit->eject) {
-    case EJECT_FLUSH:
-        scsi_synchronize_cache(command, unit->facts.sectors > UINT32_MAX);
-        command->timeout_ms *= FLUSH_FACTOR;
-        break;
-    case EJECT_ALLOW:
-        scsi_prevent_removal(command, false);
-        break;
-    default:
-        scsi_start_stop(command, false, true);
-    }
-}
-
-/* Only what became of the flush counts. */
-static void eject_done(struct unit *unit, enum verdict verdict)
-{
-    bool again = verdict == VERDICT_AGAIN || verdict == VERDICT_RESET;
-    bool lost = verdict == VERDICT_LOST || verdict == VERDICT_LATE;
-    if ((again && ++unit->attentions < ATTENTIONS) || (lost && ++unit->tries < TRIES))
-        return;
-    if (unit->eject == EJECT_FLUSH && verdict != VERDICT_GOOD && verdict != VERDICT_REFUSED)
-        unit->eject_result = -EIO;
-    if (unit->eject == EJECT_FLUSH && requests_flushed(unit) != 0)
-        unit->eject_result = -EIO;
-    unit->tries = unit->attentions = 0;
-    if (unit->eject++ < EJECT_STOP)
-        return;
-    unit->eject = EJECT_NONE;
-    unit->ejected = true;
-    unit_lose_medium(unit, USB_UNIT_EMPTY, -ENOMEDIUM, "ejected");
-    unit->eject_done(unit->eject_result, unit->eject_data);
-}
-
-/* Locking in: SPC-4, 6.18. */
-
-static bool wants_lock(const struct unit *unit)
-{
-    return unit->facts.state == USB_UNIT_READY && unit->facts.removable && !unit->cannot_lock &&
-           !unit->eject && atomic_load(&unit->held) != unit->locked;
-}
-
-bool unit_is_locked(const struct unit *unit)
-{
-    bool locked = unit->locked && !unit->cannot_lock && unit->facts.state == USB_UNIT_READY;
-    for (unsigned i = 0; i < LANES_MAX; i++)
-        locked |= unit->lanes[i].flying && unit->lanes[i].work == WORK_LOCK;
-    return locked;
-}
-
-/* Many sticks do not know the command, and nothing depends on it. */
-static void lock_done(struct unit *unit, enum verdict verdict)
-{
-    bool again = verdict == VERDICT_AGAIN || verdict == VERDICT_RESET;
-    bool lost = verdict == VERDICT_LOST || verdict == VERDICT_LATE || verdict == VERDICT_WAIT;
-    if ((again && ++unit->attentions < ATTENTIONS) || (lost && ++unit->tries < TRIES))
-        return;
-    unit->tries = unit->attentions = 0;
-    if (verdict == VERDICT_GOOD)
-        unit->locked = unit->locking;
-    else if (verdict == VERDICT_EMPTY)
-        unit_lose_medium(unit, USB_UNIT_EMPTY, -ENOMEDIUM, "no medium");
-    else if (verdict == VERDICT_CHANGED)
-        unit_lose_medium(unit, USB_UNIT_WAITING, -ENOMEDIUM, "another medium");
-    else
-        unit->cannot_lock = true;
-}
-
 /* What is to be done. */
 
 static void look_done(struct unit *unit, enum verdict verdict, int64_t now)
@@ -537,14 +464,6 @@ static enum work word_request(struct lane *lane, int64_t now)
     return WORK_REQUEST;
 }
 
-static enum work word_lock(struct unit *unit, struct usb_command *command)
-{
-    unit->locking = atomic_load(&unit->held);
-    scsi_prevent_removal(command, unit->locking);
-    limit(command, STEP_MS);
-    return WORK_LOCK;
-}
-
 /* What is alone, and no request's. */
 static enum work word_own(struct unit *unit, struct usb_command *command)
 {
@@ -560,7 +479,7 @@ static enum work word_own(struct unit *unit, struct usb_command *command)
         return WORK_STEP;
     }
     if (unit->eject) {
-        word_eject(unit, command);
+        unit_word_eject(unit, command);
         return WORK_EJECT;
     }
     if (!unit->facts.removable)
@@ -575,8 +494,8 @@ enum work unit_word(struct lane *lane, int64_t now)
     bool ready = unit->facts.state == USB_UNIT_READY;
     if (unit->facts.state == USB_UNIT_FAILED || unit->ejected)
         return WORK_NONE;
-    if (ready && !unit->wants_start && !lane->request && wants_lock(unit) && !has_alone(unit))
-        return word_lock(unit, &lane->command);
+    if (ready && !unit->wants_start && !lane->request && unit_wants_lock(unit) && !has_alone(unit))
+        return unit_word_lock(unit, &lane->command);
     if (ready && !unit->wants_start && (lane->request || unit->first))
         return word_request(lane, now);
     if (unit->flying > 0 || (has_requests(unit) && !unit->wants_start))
@@ -620,10 +539,10 @@ void unit_done(struct lane *lane, enum verdict verdict, int64_t now)
         look_done(unit, verdict, now);
         break;
     case WORK_LOCK:
-        lock_done(unit, verdict);
+        unit_lock_done(unit, verdict);
         break;
     case WORK_EJECT:
-        eject_done(unit, verdict);
+        unit_eject_done(unit, verdict);
         break;
     }
 }
@@ -641,7 +560,7 @@ int64_t unit_due(const struct unit *unit)
     }
     if (unit->flying > 0 || first != INT64_MAX)
         return first == INT64_MAX ? NEVER : first;
-    if (wants_lock(unit))
+    if (unit_wants_lock(unit))
         return clock_ticks();
     if (state == USB_UNIT_READY && !unit->first && !unit->eject && !unit->facts.removable)
         return NEVER;
