@@ -68,14 +68,14 @@ class Plugged:
         return self
 
     def pull_out(self):
-        """Also when it has gone of itself."""
+        """Also when it has gone of itself. The kernel has one thread for all ports, which a deaf stick keeps for minutes."""
         with _lock:
             if self.port not in free_ports():
                 try:
                     (VHCI / "detach").write_text(str(self.port))
                 except OSError:
                     pass
-        wait_for(lambda: self.port in free_ports() and not self.folder().exists(), timeout=60,
+        wait_for(lambda: self.port in free_ports() and not self.folder().exists(), timeout=300,
                  what=f"nothing at {self.name}")
         self.model.end()
 

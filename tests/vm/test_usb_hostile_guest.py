@@ -22,9 +22,9 @@ FILES, SIZE = 6, 60_000
 SLOTS = 4  # at once
 # Of each kind some: what usbfs, the kernel's own enumeration and the controller make of it. The others are in vm-more.
 CHOSEN = """
-dead babble disconnect stall-data stall-cbw stall-csw-twice short-csw phase-error@20+ usbip-cut short-silent
+babble disconnect stall-data stall-cbw stall-csw-twice short-csw phase-error@20+ usbip-cut short-silent
 medium-gone@20 medium-change@20 write-protect@20 disconnect@20 capacity-huge inquiry-stalls lun-lie becomes-ready
-device-short total-lie length-zero keyboard also-keyboard string-junk
+device-short total-lie length-zero keyboard also-keyboard string-junk dead
 """.split()
 WHILE_WRITING = "disconnect dead stall-data wrong-tag medium-error usbip-cut usbip-number usbip-length medium-gone " \
                 "medium-change write-protect sense-junk babble short-silent phase-error aborted reset-stalls".split()
