@@ -88,7 +88,7 @@ def processors_of(controller):
 
 @test
 def who_waits_goes_where_the_controllers_interrupts_are():
-    """It begins where it must sleep for every transfer, and may go elsewhere later; the scheduler would leave it."""
+    """It begins where it must sleep for every transfer, and may go elsewhere later; the scheduler leaves it there for long."""
     path = node(device("STICK"))
     run(PROBE, path, "time", "4096", "10", timeout=60)
     everywhere, told = os.sched_getaffinity(0), processors_of("xhci")
@@ -105,7 +105,7 @@ def who_waits_goes_where_the_controllers_interrupts_are():
             for thread in pathlib.Path(f"/proc/{probe.pid}/task").iterdir():
                 os.sched_setaffinity(int(thread.name), everywhere)
     assert probe.wait(timeout=60) == 0
-    assert len(waits) == 6 and min(waits[3:]) * 1.5 < waits[0], waits
+    assert len(waits) == 6 and max(waits[2:]) * 1.5 < waits[0], waits
 
 
 @test
