@@ -81,11 +81,27 @@ static void job_free(struct job *job)
     free(job);
 }
 
+/* From before its answer on: whoever has that finds nothing to cancel. */
+static void cancel_no_more(struct job *job)
+{
+    struct server *server = job->server;
+    pthread_mutex_lock(&server->lock);
+    for (struct job **at = &server->cancellable; *at; at = &(*at)->next) {
+        if (*at != job)
+            continue;
+        *at = job->next;
+        break;
+    }
+    pthread_mutex_unlock(&server->lock);
+}
+
 static void run(struct job *job)
 {
     struct usb_stick_result *result = xnew(struct usb_stick_result);
     _cleanup_error_ struct error err = ERROR_INIT;
-    if (kind_of(job->request)->run(job, result, &err) == 0)
+    int r = kind_of(job->request)->run(job, result, &err);
+    cancel_no_more(job);
+    if (r == 0)
         control_answer(job->server, job->connection, job->request->id, result);
     else
         control_refuse(job->server, job->connection, job->request->id, &err);
@@ -97,12 +113,6 @@ static void forget(struct job *job)
 {
     struct server *server = job->server;
     pthread_mutex_lock(&server->lock);
-    for (struct job **at = &server->cancellable; *at; at = &(*at)->next) {
-        if (*at != job)
-            continue;
-        *at = job->next;
-        break;
-    }
     server->jobs--;
     pthread_cond_broadcast(&server->changed);
     pthread_mutex_unlock(&server->lock);
