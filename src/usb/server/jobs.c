@@ -178,8 +178,10 @@ static int start(struct job *job, struct error *err)
     if (full)
         return error_set(err, -EAGAIN, "%d requests are under way, no more fit in", JOBS_MAX);
     int r = thread_start(work, job, NULL, err);
-    if (r != 0)
+    if (r != 0) {
+        cancel_no_more(job);
         forget(job);
+    }
     return r;
 }
 
