@@ -356,7 +356,7 @@ static void several_threads_attend_in_turn(void **state)
         if (attendants[i].fault)
             fail_msg("%s", attendants[i].fault);
     }
-    assert_int_equal(rig->facts.protocol, USB_PROTOCOL_UAS);
+    assert_int_equal(rig->facts.interfaces[0].protocol, USB_PROTOCOL_UAS);
     assert_int_equal(atomic_load(&intrusions), 0);
     assert_true(atomic_load(&waits) > 0);
     assert_in_range(stick_counts(rig->model).most_at_once, 2, ATTENDANTS);

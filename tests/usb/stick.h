@@ -80,14 +80,14 @@
     X(NEVER_READY, "never-ready")     /* 2/04/01 for ever */                                       \
     X(READY_REFUSED, "ready-refused") /* 5/25/00 to the first TEST UNIT READY */                   \
     X(CAPACITY_NONE, "capacity-none")                                                              \
-    X(CAPACITY_HUGE, "capacity-huge")   /* 2^64 sectors */                                         \
-    X(CAPACITY_ODD, "capacity-odd")     /* sectors of 520 bytes */                                 \
-    X(CAPACITY_SHORT, "capacity-short") /* 5 bytes of answer */                                    \
-    X(NO_MODES, "no-modes")             /* MODE SENSE is refused */                                \
-    X(NO_SYNC, "no-sync")               /* SYNCHRONIZE CACHE is refused */                         \
-    X(NO_PREVENT, "no-prevent")         /* PREVENT ALLOW MEDIUM REMOVAL is refused */              \
+    X(CAPACITY_HUGE, "capacity-huge")     /* 2^64 sectors */                                       \
+    X(CAPACITY_ODD, "capacity-odd")       /* sectors of 520 bytes */                               \
+    X(CAPACITY_SHORT, "capacity-short")   /* 5 bytes of answer */                                  \
+    X(NO_MODES, "no-modes")               /* MODE SENSE is refused */                              \
+    X(NO_SYNC, "no-sync")                 /* SYNCHRONIZE CACHE is refused */                       \
+    X(NO_PREVENT, "no-prevent")           /* PREVENT ALLOW MEDIUM REMOVAL is refused */            \
     X(DISCARD_REFUSED, "discard-refused") /* UNMAP, WRITE SAME: not known after all */             \
-    X(SYNC_LOST, "sync-lost")           /* the first SYNCHRONIZE CACHE is aborted */               \
+    X(SYNC_LOST, "sync-lost")             /* the first SYNCHRONIZE CACHE is aborted */             \
     X(CHANGE_EARLY, "change-early")     /* 6/28/00 to MODE SENSE once: half as large from then */  \
     X(INQUIRY_PADDED, "inquiry-padded") /* INQUIRY's residue is 5, though all came */              \
     X(INQUIRY_STALLS, "inquiry-stalls")                                                            \

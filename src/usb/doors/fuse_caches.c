@@ -6,10 +6,10 @@
  * believed. That leaves one case: a file is removed or renamed by another spelling, and its own one
  * is in the kernel's cache. It is told then, when the request is answered: within it, the kernel
  * holds the folder's lock, for which telling waits. Until it knows, whoever asks for the file's
- * attributes, as the kernel does before it opens one, hears ESTALE, upon which the kernel looks the path up anew; that it asks
- * is seen to by not letting it believe attributes either of a file that it has found by another
- * spelling, and by taking from it those that it has before the request is answered. That needs no
- * lock of the kernel's.
+ * attributes, as the kernel does before it opens one, hears ESTALE, upon which the kernel looks the
+ * path up anew; that it asks is seen to by not letting it believe attributes either of a file that
+ * it has found by another spelling, and by taking from it those that it has before the request is
+ * answered. That needs no lock of the kernel's.
  *
  * What other doors of the volume change, comes here too. With write-back the kernel keeps the size
  * of a file that is open, whatever it is asked to forget; but data that are stored behind it make
