@@ -18,12 +18,13 @@ RATE = 3  # of these: more is better
 PARTS = {"raw": ["usb_raw_guest.py"], "files": ["usb_guest.py"], "all": ["usb_raw_guest.py", "usb_guest.py"]}
 
 
-def results(build, rounds, part):
+def results(build, rounds, part, many):
     """case -> side -> a list of results, one a round."""
     found = {}
     command = [sys.executable, SOURCE / "tests/vm/run_guest.py", build, "tiny",
                *(SOURCE / "tests/bench" / name for name in PARTS[part])]
-    guest = subprocess.run(command, env=dict(os.environ, CLOCHE_USB_ROUNDS=str(rounds), CLOCHE_USB_STICK_MB="128"),
+    guest = subprocess.run(command, env=dict(os.environ, CLOCHE_USB_ROUNDS=str(rounds), CLOCHE_USB_STICK_MB="128",
+                                             CLOCHE_USB_MANY=str(many)),
                            capture_output=True, text=True, check=False)
     for line in guest.stdout.splitlines():
         if line.startswith('# {"case"'):
@@ -48,9 +49,10 @@ def main():
     parser.add_argument("--build", default=os.environ.get("CLOCHE_BUILD", SOURCE / "build"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--part", choices=PARTS, default="all")
+    parser.add_argument("--many", type=int, default=10000, help="files that are many; each 1000 take a minute or so")
     options = parser.parse_args()
     print(f"{'case':26} {'':8}" + "".join(f"{label:>12}" for label in LABELS) + "   (one figure: seconds)")
-    for case, sides in results(options.build, options.rounds, options.part).items():
+    for case, sides in results(options.build, options.rounds, options.part, options.many).items():
         medians = {side: [statistics.median(values) for values in zip(*rounds)]
                    for side, rounds in sides.items()}
         first, second = medians  # ours and the kernel's; with a journal and without

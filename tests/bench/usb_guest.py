@@ -13,11 +13,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integratio
 from harness import main, test  # noqa: E402
 from guest_sticks import device, node  # noqa: E402
 from sticks import Process, mount_fuse, unmount  # noqa: E402
-from usb_sides import ROUNDS, have_kernels_driver, kernel_disk, kernel_lets_go, tell  # noqa: E402
+from usb_sides import ROUNDS, have_kernels_driver, kernel_disk, kernel_lets_go, tell, told  # noqa: E402
 
 SMALL, LARGE = 300, 48 << 20
 FILE_SYSTEMS = ("vfat", "exfat", "nls_utf8", "nls_ascii", "fuse")
-MANY, IN_FOLDER = 10000, 100  # files of 4 KiB
+MANY, IN_FOLDER = told("many", 10000), 100  # files of 4 KiB
 NAMES = 300
 CACHE_SETTINGS = (("read_ahead_kb", "4096"), ("max_ratio", "25"), ("min_ratio", "5"))
 

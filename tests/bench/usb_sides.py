@@ -6,7 +6,14 @@ import time
 
 from guest_sticks import modules
 
-ROUNDS = int(pathlib.Path("/share/rounds").read_text()) if pathlib.Path("/share/rounds").exists() else 1
+
+def told(name, usual):
+    """A number from tests/vm/run_guest.py."""
+    file = pathlib.Path("/share") / name
+    return int(file.read_text()) if file.exists() else usual
+
+
+ROUNDS = told("rounds", 1)
 _DRIVER = pathlib.Path("/sys/bus/usb/drivers/usb-storage")
 
 

@@ -120,6 +120,15 @@ def qemu_command(kernel, work, build, tests, first):
             *(usb_options(work) if wants_sticks(tests) else [])]
 
 
+# What tests and benchmarks are told, by files of /share.
+WORDS = {
+    "CLOCHE_USB_ROUNDS": "rounds",  # tests/bench/usb.py
+    "CLOCHE_USB_MANY": "many",
+    "CLOCHE_USB_VOLUMES": "volumes",  # test_usb_volumes.py
+    "CLOCHE_USB_FAULTS": "faults",  # test_usb_hostile_guest.py
+}
+
+
 def boot(build, tests, work, first):
     """Runs the guest to its end. Returns the exit code of the tests, None when it did not get
     there."""
@@ -128,12 +137,9 @@ def boot(build, tests, work, first):
     os.mkdir(f"{work}/share")
     if wants_sticks(tests):
         make_sticks(work)
-    if "CLOCHE_USB_ROUNDS" in os.environ:  # of tests/bench/usb.py
-        pathlib.Path(f"{work}/share/rounds").write_text(os.environ["CLOCHE_USB_ROUNDS"])
-    if "CLOCHE_USB_VOLUMES" in os.environ:  # of test_usb_volumes.py
-        pathlib.Path(f"{work}/share/volumes").write_text(os.environ["CLOCHE_USB_VOLUMES"])
-    if "CLOCHE_USB_FAULTS" in os.environ:  # of test_usb_hostile_guest.py
-        pathlib.Path(f"{work}/share/faults").touch()
+    for variable, name in WORDS.items():
+        if variable in os.environ:
+            pathlib.Path(f"{work}/share/{name}").write_text(os.environ[variable])
     with open(f"{work}/disk", "wb") as disk:
         disk.truncate(DISK_SIZE)
     subprocess.run(["mkfs.ext4", "-q", "-F", f"{work}/disk"], check=True)
