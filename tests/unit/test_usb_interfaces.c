@@ -222,9 +222,9 @@ static void what_cannot_be_taken_out_is_not_locked_in(void **state)
     rig_finish(rig);
 }
 
-static void a_stick_without_the_command_is_asked_once(void **state)
+static void asked_once(const char *faults)
 {
-    struct rig *rig = rig_start_ready(NULL, "no-prevent");
+    struct rig *rig = rig_start_ready(NULL, faults);
     uint8_t data[512];
     rig_disk(rig, 0);
     usb_stick_hold(rig->stick, 0, true);
@@ -237,6 +237,16 @@ static void a_stick_without_the_command_is_asked_once(void **state)
     assert_int_equal(stick_counts(rig->model).prevents, 1);
     assert_int_equal(stick_counts(rig->model).allows, 0);
     rig_finish(rig);
+}
+
+static void a_stick_without_the_command_is_asked_once(void **state)
+{
+    asked_once("no-prevent");
+}
+
+static void a_stick_that_hangs_with_the_command_is_asked_once(void **state)
+{
+    asked_once("prevent-hangs");
 }
 
 static void *end(void *data)
@@ -280,6 +290,7 @@ int main(void)
         cmocka_unit_test(after_a_change_or_a_reset_it_is_locked_in_again),
         cmocka_unit_test(what_cannot_be_taken_out_is_not_locked_in),
         cmocka_unit_test(a_stick_without_the_command_is_asked_once),
+        cmocka_unit_test(a_stick_that_hangs_with_the_command_is_asked_once),
         cmocka_unit_test(closing_lets_go_of_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -264,6 +264,18 @@ static void one_that_keeps_failing_is_spoken_to_by_bulk_only_transport(void **st
     rig_finish(rig);
 }
 
+static void one_that_cannot_fall_back_is_given_up(void **state)
+{
+    struct rig *rig = rig_start_ready(&both, "uas-lost@1+ uas-no-way-back");
+    struct block_device *disk = rig_disk(rig, 0);
+    uint8_t data[512];
+    int r = -EIO;
+    for (unsigned i = 0; i < 12 && r != -ENODEV; i++)
+        r = block_read(disk, i, 1, data, NULL);
+    assert_int_equal(r, -ENODEV);
+    rig_finish(rig);
+}
+
 static void one_that_says_nothing_by_uas_is_not_spoken_to_by_it(void **state)
 {
     struct rig *rig = rig_start_ready(&both, "uas-mute");
@@ -402,6 +414,7 @@ int main(void)
         cmocka_unit_test(faults_of_a_write),
         cmocka_unit_test(others_are_done_though_one_is_lost),
         cmocka_unit_test(one_that_keeps_failing_is_spoken_to_by_bulk_only_transport),
+        cmocka_unit_test(one_that_cannot_fall_back_is_given_up),
         cmocka_unit_test(one_that_says_nothing_by_uas_is_not_spoken_to_by_it),
         cmocka_unit_test(several_threads_attend_in_turn),
         cmocka_unit_test(pulled_out_it_answers_everybody),

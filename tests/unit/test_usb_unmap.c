@@ -58,20 +58,32 @@ static void write_same_says_it_in_its_command(void **state)
 /* The model refuses what is more than it said. */
 static void no_command_is_about_more_than_the_unit_takes(void **state)
 {
-    enum { MOST = 20 };
+    enum { MOST = 128, MANY = 500 };
     static const enum stick_provisioning kinds[] = {STICK_UNMAP, STICK_WS16};
     for (int i = 0; i < 2; i++) {
         struct rig *rig = start(kinds[i], MOST, "");
-        assert_int_equal(block_discard(rig_disk(rig, 0), AT, COUNT, NULL), 0);
-        assert_int_equal(stick_counts(rig->model).discards, (COUNT + MOST - 1) / MOST);
+        assert_int_equal(block_discard(rig_disk(rig, 0), AT, MANY, NULL), 0);
+        assert_int_equal(stick_counts(rig->model).discards, (MANY + MOST - 1) / MOST);
         const struct stick_discard *said = stick_discards(rig->model);
         unsigned place = kinds[i] == STICK_UNMAP ? 19 : 13;
         const uint8_t *last = kinds[i] == STICK_UNMAP ? said[3].list : said[3].cdb;
-        assert_int_equal(last[place], COUNT % MOST);
+        assert_int_equal(last[place], MANY % MOST);
         const uint8_t *disk = stick_disk(rig->model);
-        for (unsigned at = AT; at < AT + COUNT; at++)
+        for (unsigned at = AT; at < AT + MANY; at++)
             assert_int_equal(disk[at * 512], 0);
-        assert_true(disk[AT * 512 - 1] == 0xA5 && disk[(AT + COUNT) * 512] == 0xA5);
+        assert_true(disk[AT * 512 - 1] == 0xA5 && disk[(AT + MANY) * 512] == 0xA5);
+        rig_finish(rig);
+    }
+}
+
+/* Discarding by such would take for ever. */
+static void who_takes_next_to_nothing_is_asked_for_none(void **state)
+{
+    static const enum stick_provisioning kinds[] = {STICK_UNMAP, STICK_WS16};
+    for (int i = 0; i < 2; i++) {
+        struct rig *rig = start(kinds[i], 127, "");
+        assert_int_equal(block_discard(rig_disk(rig, 0), AT, COUNT, NULL), -EOPNOTSUPP);
+        assert_int_equal(stick_counts(rig->model).discards, 0);
         rig_finish(rig);
     }
 }
@@ -105,6 +117,7 @@ int main(void)
         cmocka_unit_test(unmap_says_it_in_a_list),
         cmocka_unit_test(write_same_says_it_in_its_command),
         cmocka_unit_test(no_command_is_about_more_than_the_unit_takes),
+        cmocka_unit_test(who_takes_next_to_nothing_is_asked_for_none),
         cmocka_unit_test(who_takes_none_is_asked_for_none),
         cmocka_unit_test(a_refusal_is_no_error_of_the_unit),
     };

@@ -86,6 +86,8 @@
     X(NO_MODES, "no-modes")               /* MODE SENSE is refused */                              \
     X(NO_SYNC, "no-sync")                 /* SYNCHRONIZE CACHE is refused */                       \
     X(NO_PREVENT, "no-prevent")           /* PREVENT ALLOW MEDIUM REMOVAL is refused */            \
+    X(PREVENT_HANGS, "prevent-hangs")     /* ... is never answered */                              \
+    X(NO_WAY_BACK, "uas-no-way-back")     /* SET_INTERFACE to bulk-only transport is refused */    \
     X(DISCARD_REFUSED, "discard-refused") /* UNMAP, WRITE SAME: not known after all */             \
     X(SYNC_LOST, "sync-lost")             /* the first SYNCHRONIZE CACHE is aborted */             \
     X(CHANGE_EARLY, "change-early")     /* 6/28/00 to MODE SENSE once: half as large from then */  \

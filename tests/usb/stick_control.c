@@ -239,6 +239,8 @@ struct result stick_control(struct stick *stick, const uint8_t *setup, const uin
     case 0x210A: /* SET_IDLE */
         return result;
     case 0x010B: /* SET_INTERFACE */
+        if (value == 0 && stick_has(stick, STICK_NO_WAY_BACK))
+            return stall();
         stick_bulk_reset(stick);
         stick->in_halted = stick->out_halted = false;
         stick_uas_reset(stick, stick->options.uas_only || value == 1);

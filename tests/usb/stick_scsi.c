@@ -370,6 +370,7 @@ void stick_scsi(struct stick *stick, struct unit *unit, const uint8_t *cdb)
     case 0x1E:
         stick->counts.allows += (cdb[4] & 1) == 0;
         stick->counts.prevents += cdb[4] & 1;
+        stick->mute |= stick_has(stick, STICK_PREVENT_HANGS);
         if (stick_has(stick, STICK_NO_PREVENT))
             fail(stick, unit, 5, 0x20, 0);
         break;

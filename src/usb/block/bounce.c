@@ -113,7 +113,7 @@ bool bounce_give(struct bounce *bounce, const uint8_t *buffer)
         if (bounce->buffers[i].data == buffer) {
             bounce->buffers[i].busy = false;
             found = true;
-            pthread_cond_signal(&bounce->given);
+            pthread_cond_broadcast(&bounce->given);
         }
     pthread_mutex_unlock(&bounce->lock);
     return found;
@@ -125,5 +125,6 @@ void bounce_rest(struct bounce *bounce)
     if (!bounce->used)
         let_go(bounce);
     bounce->used = bounce->none = false;
+    pthread_cond_broadcast(&bounce->given);
     pthread_mutex_unlock(&bounce->lock);
 }

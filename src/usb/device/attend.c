@@ -32,6 +32,10 @@ static void work(struct usb_stick *stick, const atomic_bool *done)
     atomic_store(&stick->attended, true);
     stick->attends++;
     stick->attendant_has_it = true;
+    if (stick->sleeps_long) { /* somebody has to end what takes too long */
+        stick->sleeps_long = false;
+        usb_stick_wake(stick);
+    }
     stick_go_on(stick);
     while (!atomic_load(done) && stick->flying > 0 && !stick->parked && !stick->gone &&
            !stick_falls_back(stick)) {
@@ -50,7 +54,8 @@ void stick_end_attendance(struct usb_stick *stick)
     while (atomic_load(&stick->attended)) {
         for (unsigned i = 0; i < stick->facts.interface_count; i++) {
             const struct carrier *carrier = &stick->channels[i].carrier;
-            carrier->ops->cancel(carrier->data);
+            if (carrier->ops)
+                carrier->ops->cancel(carrier->data);
         }
         pthread_cond_wait(&stick->left, &stick->lock);
     }

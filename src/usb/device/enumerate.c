@@ -32,7 +32,7 @@ static int source_open(struct source *source, struct error *err)
     struct usb_transport *transport = source->transport;
     if (!transport->ops->descriptors)
         return 0;
-    source->data = xmalloc(KNOWN_MAX);
+    source->data = xcalloc(1, KNOWN_MAX);
     int r = transport->ops->descriptors(transport, source->data, KNOWN_MAX);
     if (r < 0)
         return error_errno(err, -r, "read what the kernel knows of the device");

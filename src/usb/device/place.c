@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <stddef.h>
+#include <string.h>
 
 /* Ends of transfers. A command has three: who is in the right place sleeps for one of them, or for
  * none where the device is slow to nothing. */
@@ -31,9 +32,12 @@ static void go_really(int processor)
     cpu_set_t before, there;
     CPU_ZERO(&there);
     CPU_SET((size_t)processor, &there);
-    if (sched_getaffinity(0, sizeof(before), &before) == 0 &&
-        sched_setaffinity(0, sizeof(there), &there) == 0)
-        sched_setaffinity(0, sizeof(before), &before);
+    if (sched_getaffinity(0, sizeof(before), &before) != 0 ||
+        sched_setaffinity(0, sizeof(there), &there) != 0 ||
+        sched_setaffinity(0, sizeof(before), &before) == 0)
+        return;
+    memset(&before, 0xff, sizeof(before)); /* its processors were changed meanwhile: all of those */
+    sched_setaffinity(0, sizeof(before), &before);
 }
 
 static const struct place_ops real_ops = {where_really, allowed_really, go_really};

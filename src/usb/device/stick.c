@@ -278,6 +278,7 @@ static int sleep_until(struct usb_stick *stick, struct epoll_event *events, int 
     atomic_store(&stick->awake, false);
     if (stick_has_submitted(stick))
         timeout = 0;
+    stick->sleeps_long = !quiet && (timeout < 0 || timeout > QUIET_MS);
     pthread_mutex_unlock(&stick->lock);
     int count = epoll_wait(quiet ? stick->quiet : stick->epoll, events, EVENTS, timeout);
     int r = count < 0 ? -errno : count;

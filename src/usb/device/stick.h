@@ -138,6 +138,7 @@ struct usb_stick {
     bool attendant_has_it; /* the lock, now */
     unsigned parked;       /* lanes that are */
     uint64_t attends, attends_seen;
+    bool sleeps_long;          /* the device thread: nothing but an event wakes it soon */
     pthread_mutex_t returning; /* who gives a disk back has the stick until that is done */
     bool gone;
     struct unit units[UNITS_MAX];

@@ -97,6 +97,8 @@ static int begin_channels(struct usb_stick *stick, const struct usb_found_all *f
             error_finish(err);
         }
     }
+    if (r != 0 && r != -ENODEV && found->count > 1 && stick->facts.units == 0)
+        error_set(err, r, "none of its interfaces answers");
     if (r != -ENODEV && stick->facts.units > 0)
         r = 0;
     stick->transport->shared = stick->facts.interface_count > 1;
@@ -166,7 +168,8 @@ int usb_stick_open(struct usb_transport *transport, const struct usb_stick_optio
 
 static bool is_quiet(const struct channel *channel)
 {
-    return channel->flying == 0 && channel->carrier.ops->is_quiet(channel->carrier.data);
+    const struct carrier *carrier = &channel->carrier;
+    return channel->flying == 0 && (!carrier->ops || carrier->ops->is_quiet(carrier->data));
 }
 
 static void quieten(struct usb_stick *stick)

@@ -16,6 +16,7 @@ enum { SPC_3 = 5, NEVER = -1 };
  * which no medium is needed for (SPC-4, 6.4): its last try has as long as the others, for a device
  * that is slow to begin with. */
 enum { STEP_MS = 5000, INQUIRY_MS = 2000 };
+enum { DISCARD_LEAST = 64 << 10 }; /* bytes that a command must be able to discard */
 
 /* request: NULL: it is the unit's own command. */
 static uint32_t patience_of(const struct unit *unit, const struct block_request *request)
@@ -72,7 +73,7 @@ void unit_lose_medium(struct unit *unit, enum usb_unit_state state, int result, 
     struct disk *disk = unit->disk;
     unit->disk = NULL;
     unit->step = STEP_READY;
-    unit->wants_start = unit->locked = unit->cannot_lock = false;
+    unit->wants_start = false;
     atomic_store(&unit->held, false);
     if (disk)
         disk->gone = result;
@@ -273,8 +274,12 @@ static void become_ready(struct unit *unit)
         give_up(unit, "it does not say how large it is");
         return;
     }
-    if (unit->limits.unmap == 0 || unit->limits.descriptors == 0)
-        unit->provisioning.unmap = false;
+    const struct scsi_limits *limits = &unit->limits;
+    uint64_t least = DISCARD_LEAST / (facts->sector_size ? facts->sector_size : DISCARD_LEAST);
+    if (limits->unmap < least || limits->descriptors == 0)
+        unit->provisioning.unmap = false; /* else it would be asked for ever */
+    if (limits->write_same != 0 && limits->write_same < least)
+        unit->provisioning.write_same = false;
     facts->discards &= unit->provisioning.unmap || unit->provisioning.write_same;
     unit->has_moved = false;
     unit->disk = disk_create(unit, &err);

@@ -40,11 +40,12 @@ void unit_eject_done(struct unit *unit, enum verdict verdict)
         return;
     unit->eject = EJECT_NONE;
     unit->ejected = true;
+    unit->locked = false;
     unit_lose_medium(unit, USB_UNIT_EMPTY, -ENOMEDIUM, "ejected");
     unit->eject_done(unit->eject_result, unit->eject_data);
 }
 
-/* Locking in: SPC-4, 6.18. */
+/* Locking in: SPC-4, 6.18. What is locked in stays so while its unit tells of changes. */
 
 bool unit_wants_lock(const struct unit *unit)
 {
@@ -60,12 +61,13 @@ bool unit_is_locked(const struct unit *unit)
     return locked;
 }
 
-/* Many sticks do not know the command, and nothing depends on it. */
+/* Many sticks do not know the command, some hang with it, and nothing depends on it: such a one is
+ * not asked again. */
 void unit_lock_done(struct unit *unit, enum verdict verdict)
 {
     bool again = verdict == VERDICT_AGAIN || verdict == VERDICT_RESET;
-    bool lost = verdict == VERDICT_LOST || verdict == VERDICT_LATE || verdict == VERDICT_WAIT;
-    if ((again && ++unit->attentions < ATTENTIONS) || (lost && ++unit->tries < TRIES))
+    bool waits = verdict == VERDICT_WAIT;
+    if ((again && ++unit->attentions < ATTENTIONS) || (waits && ++unit->tries < TRIES))
         return;
     unit->tries = unit->attentions = 0;
     if (verdict == VERDICT_GOOD)

@@ -60,7 +60,7 @@ static bool need_not(struct fuse_door *door, const struct forgotten *forgotten)
 }
 
 static void add(struct fuse_door *door, fuse_ino_t ino, const char *name, struct door_node *stale,
-                struct node *longer)
+                struct door_node *longer)
 {
     size_t length = strlen(name);
     struct forgotten *forgotten = xcalloc(1, sizeof(*forgotten) + length + 1);
@@ -134,12 +134,10 @@ void door_forget_file(struct fuse_door *door, const struct node *node)
 static void hear_changed(struct neighbour *neighbour, struct node *node)
 {
     struct fuse_door *door = (struct fuse_door *)neighbour;
-    fuse_ino_t ino = door->write_back ? door_node_known(door, node) : 0;
     door_forget_file(door, node);
-    if (ino == 0 || ino == FUSE_ROOT_ID)
-        return;
-    door->volume->ops->node_hold(door->volume, node);
-    add(door, ino, "", NULL, node);
+    struct door_node *longer = door->write_back ? door_node_keep(door, node) : NULL;
+    if (longer)
+        add(door, door_ino(door, longer), "", NULL, longer);
 }
 
 static void hear_name_changed(struct neighbour *neighbour, struct node *folder, const char *name)
@@ -186,7 +184,7 @@ static bool has_work(struct fuse_door *door)
 static void settle(struct fuse_door *door, struct forgotten *forgotten)
 {
     if (forgotten->longer)
-        door->volume->ops->node_drop(door->volume, forgotten->longer, 1);
+        door_node_let_be(door, forgotten->longer);
     if (forgotten->stale)
         door_node_settled(door, forgotten->stale);
     free(forgotten);
@@ -203,8 +201,9 @@ void door_caches_finish(struct fuse_door *door)
 }
 
 /* The byte may be believed: it is the one that is there. */
-static void tell_size(struct fuse_door *door, fuse_ino_t ino, struct node *node)
+static void tell_size(struct fuse_door *door, const struct door_node *told)
 {
+    struct node *node = told->node;
     struct node_facts facts;
     uint8_t byte;
     struct fuse_bufvec last = FUSE_BUFVEC_INIT(1);
@@ -212,19 +211,22 @@ static void tell_size(struct fuse_door *door, fuse_ino_t ino, struct node *node)
     if (door->volume->ops->node_facts(door->volume, node, &facts, NULL) == 0 &&
         facts.type == NODE_FILE && facts.size > 0 &&
         volume_read(door->volume, node, facts.size - 1, &byte, 1, NULL) == 1)
-        fuse_lowlevel_notify_store(door->session, ino, (off_t)facts.size - 1, &last, 0);
+        fuse_lowlevel_notify_store(door->session, door_ino(door, told), (off_t)facts.size - 1,
+                                   &last, 0);
 }
 
 /* What it does not know any more, it answers with an error: nothing is to be done then. */
 static void tell(struct fuse_door *door, const struct forgotten *forgotten)
 {
     size_t length = strlen(forgotten->name);
-    if (forgotten->longer)
-        tell_size(door, forgotten->ino, forgotten->longer);
-    else if (length > 0)
+    if (forgotten->longer) {
+        door_node_told(door, forgotten->longer);
+        tell_size(door, forgotten->longer);
+    } else if (length > 0) {
         fuse_lowlevel_notify_inval_entry(door->session, forgotten->ino, forgotten->name, length);
-    else
+    } else {
         fuse_lowlevel_notify_inval_inode(door->session, forgotten->ino, 0, 0);
+    }
 }
 
 static void tell_known(struct fuse_door *door, struct door_known *known)
@@ -232,11 +234,11 @@ static void tell_known(struct fuse_door *door, struct door_known *known)
     if (!atomic_load(&door->quiet)) {
         fuse_lowlevel_notify_inval_entry(door->session, known->folder, known->name,
                                          strlen(known->name));
-        fuse_lowlevel_notify_inval_inode(door->session, known->ino, 0, 0);
-        if (door->write_back)
-            tell_size(door, known->ino, known->node);
+        fuse_lowlevel_notify_inval_inode(door->session, door_ino(door, known->node), 0, 0);
+        if (known->longer)
+            tell_size(door, known->node);
     }
-    door->volume->ops->node_drop(door->volume, known->node, 1);
+    door_node_let_be(door, known->node);
     free(known->name);
 }
 

@@ -74,7 +74,7 @@ void door_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *inf
     struct door_node *node = door_node_of(door_of(request), ino);
     if (!door_is_open(request))
         return;
-    if (door_node_is_suspect(door_of(request), node))
+    if (!info && door_node_is_suspect(door_of(request), node)) /* who has it open, means it */
         fuse_reply_err(request, ESTALE);
     else
         answer_attributes(request, node);

@@ -30,6 +30,8 @@ struct door_node {
     enum node_type type;
     uint64_t lookups;     /* that the kernel has not forgotten */
     unsigned stale;       /* names that led to it, which the kernel was not told to forget yet */
+    unsigned kept;        /* its number is needed: it is to be told of the file's size */
+    bool longer;          /* ... with all that the kernel knows */
     bool suspect;         /* ... and whoever asks for it may have found it by one of those */
     int64_t settled;      /* ms: when the kernel was told to forget the last of them */
     atomic_bool misspelt; /* the kernel has looked it up by another spelling, too */
@@ -58,9 +60,9 @@ enum { DOOR_FORGOTTEN = 4096, DOOR_FORGOTTEN_BUCKETS = 256 };
 struct forgotten {
     struct forgotten *next, *same; /* of a bucket */
     fuse_ino_t ino;
-    struct door_node *stale; /* its count goes down then; NULL: nobody's */
-    struct node *longer;     /* held: how long it is, is told in place of that; or NULL */
-    char name[];             /* in the folder `ino`; "": attributes and content of `ino` */
+    struct door_node *stale;  /* its count goes down then; NULL: nobody's */
+    struct door_node *longer; /* kept: how long it is, is told in place of that; or NULL */
+    char name[];              /* in the folder `ino`; "": attributes and content of `ino` */
 };
 
 struct fuse_door {
@@ -161,6 +163,11 @@ fuse_ino_t door_node_known(struct fuse_door *door, const struct node *node);
 /* Counts that a wrong name leads to it in the kernel's cache; NULL: the kernel does not know it. */
 struct door_node *door_node_stale(struct fuse_door *door, const struct node *node);
 void door_node_settled(struct fuse_door *door, struct door_node *node);
+/* The kernel is to be told how long it is. It may forget the node meanwhile, but nothing else gets
+ * its number. NULL: the kernel does not know it. */
+struct door_node *door_node_keep(struct fuse_door *door, const struct node *node);
+void door_node_told(struct fuse_door *door, struct door_node *node); /* from now on */
+void door_node_let_be(struct fuse_door *door, struct door_node *node);
 /* Whether what is asked of a file may be meant for another one: then ESTALE makes the kernel look
  * the path up anew. Waits until the kernel was told, a while at most. A second after it was told,
  * nobody who asks has found the file before that. */
@@ -170,12 +177,13 @@ bool door_nodes_are_full(struct fuse_door *door, const struct node *node);
 /* Where and by which name the kernel knows a node that it should forget, since there are too many;
  * owned. NULL: there is none. */
 char *door_nodes_spare(struct fuse_door *door, fuse_ino_t *ret_folder);
-/* What the kernel knows, one bucket after the other. *ret_list: owned, with the names and a hold of
- * each node; -1: there are no more buckets. */
+/* What the kernel knows, one bucket after the other. *ret_list: owned, with the names, and the
+ * nodes are kept; -1: there are no more buckets. */
 struct door_known {
-    fuse_ino_t ino, folder;
-    struct node *node;
+    fuse_ino_t folder;
+    struct door_node *node;
     char *name;
+    bool longer;
 };
 ssize_t door_nodes_known(struct fuse_door *door, size_t bucket, struct door_known **ret_list);
 

@@ -119,7 +119,7 @@ struct door_node *door_node_take(struct fuse_door *door, struct node *node, enum
 /* Out of the table when nobody needs it. The lock is held. */
 static bool take_out(struct door_nodes *nodes, struct door_node *node)
 {
-    if (node->lookups > 0 || node->stale > 0)
+    if (node->lookups > 0 || node->stale > 0 || node->kept > 0)
         return false;
     struct door_node **at = &nodes->buckets[bucket(nodes, node->node)];
     while (*at != node)
@@ -166,6 +166,35 @@ void door_node_settled(struct fuse_door *door, struct door_node *node)
     pthread_mutex_unlock(&door->nodes.lock);
     if (last)
         let_go(door, node);
+}
+
+struct door_node *door_node_keep(struct fuse_door *door, const struct node *node)
+{
+    pthread_mutex_lock(&door->nodes.lock);
+    struct door_node *found = find(&door->nodes, node);
+    if (found) {
+        found->kept++;
+        found->longer = true;
+    }
+    pthread_mutex_unlock(&door->nodes.lock);
+    return found;
+}
+
+void door_node_let_be(struct fuse_door *door, struct door_node *node)
+{
+    pthread_mutex_lock(&door->nodes.lock);
+    node->kept--;
+    bool last = take_out(&door->nodes, node);
+    pthread_mutex_unlock(&door->nodes.lock);
+    if (last)
+        let_go(door, node);
+}
+
+void door_node_told(struct fuse_door *door, struct door_node *node)
+{
+    pthread_mutex_lock(&door->nodes.lock);
+    node->longer = false;
+    pthread_mutex_unlock(&door->nodes.lock);
 }
 
 bool door_node_is_suspect(struct fuse_door *door, struct door_node *node)
@@ -273,9 +302,10 @@ ssize_t door_nodes_known(struct fuse_door *door, size_t at, struct door_known **
     for (struct door_node *node = at < nodes->room ? nodes->buckets[at] : NULL; node;
          node = node->next) {
         *ret_list = xrealloc(*ret_list, (size_t)count + 1, sizeof(**ret_list));
-        door->volume->ops->node_hold(door->volume, node->node);
-        (*ret_list)[count++] = (struct door_known){door_ino(door, node), node->folder, node->node,
-                                                   xstrdup(node->name)};
+        node->kept++;
+        (*ret_list)[count++] =
+            (struct door_known){node->folder, node, xstrdup(node->name), node->longer};
+        node->longer = false;
     }
     bool is_over = at >= nodes->room;
     pthread_mutex_unlock(&nodes->lock);

@@ -2,10 +2,28 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <base/alloc.h>
 
 enum { PIECE = 64 << 20 /* bytes of a discard: whoever wants the volume waits for it */ };
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t discards_end(int milliseconds)
+{
+    return now_ms() + milliseconds;
+}
+
+bool discards_have_time(int64_t end)
+{
+    return now_ms() < end;
+}
 
 static size_t words_of(const struct discards *discards)
 {

@@ -10,7 +10,11 @@
 
 #include "steps.h"
 
-enum { DISCARDS_AT_END = 256 }; /* runs, as the volume is unmounted */
+/* Milliseconds that discarding goes on for, between requests and as the volume is unmounted: units
+ * may take long, and what is left is not lost. */
+enum { DISCARDS_A_TICK_MS = 500, DISCARDS_AT_END_MS = 2000 };
+int64_t discards_end(int milliseconds);
+bool discards_have_time(int64_t end);
 
 struct discards {
     uint32_t clusters;            /* 0: nothing is kept */

@@ -512,9 +512,9 @@ int exfat_unmount(struct volume *volume, struct error *err)
         r = mark_clean(exfat, err);
     else if (r == 0 && exfat->started)
         r = medium_settle(exfat_medium(exfat), err);
-    if (r == 0 && exfat->started)
-        for (unsigned i = 0; i < DISCARDS_AT_END && exfat_space_discard(exfat);)
-            i++;
+    int64_t end = discards_end(DISCARDS_AT_END_MS);
+    while (r == 0 && exfat->started && exfat_space_discard(exfat) && discards_have_time(end))
+        ;
     volume_free(exfat);
     return r;
 }

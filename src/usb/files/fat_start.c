@@ -348,8 +348,9 @@ int fat_unmount(struct volume *base, struct error *err)
             r = mark(volume, false, err);
         if (r == 0)
             r = medium_settle(fat_medium(volume), err);
-        for (unsigned i = 0; r == 0 && i < DISCARDS_AT_END && fat_space_discard(volume);)
-            i++;
+        int64_t end = discards_end(DISCARDS_AT_END_MS);
+        while (r == 0 && fat_space_discard(volume) && discards_have_time(end))
+            ;
     }
     destroy(volume);
     return r;

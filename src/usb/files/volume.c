@@ -3,9 +3,10 @@
 #include <errno.h>
 
 #include "content.h"
+#include "discards.h"
 #include "kinds.h"
 
-enum { BOOT = 512, DISCARDS_A_TICK = 64 };
+enum { BOOT = 512 };
 
 static const struct volume_ops *const kinds[] = {&exfat_ops, &fat_ops};
 
@@ -35,7 +36,8 @@ int volume_tick(struct volume *volume, uint64_t now_ms, struct error *err)
     int r = medium_tick(volume->medium, now_ms, err);
     if (r == 0 && medium_rests(volume->medium, now_ms))
         r = volume->ops->rest(volume, err);
-    for (unsigned i = 0; r == 0 && i < DISCARDS_A_TICK && volume->ops->discard(volume); i++)
+    int64_t end = discards_end(DISCARDS_A_TICK_MS);
+    while (r == 0 && volume->ops->discard(volume) && discards_have_time(end))
         volume_let_others();
     return r;
 }

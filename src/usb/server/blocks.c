@@ -115,6 +115,7 @@ int block_close(struct server *server, unsigned unit, const char *reason, struct
     if (!block)
         return 0;
     close_door(block);
+    block_device_destroy(steal_ptr(block->stream)); /* what it reads from is the unit's */
     int r = block->read_only ? 0 : block_flush(block->part, &own);
     if (r == -ENODEV || r == -ENOMEDIUM) /* whoever wrote was told */
         r = 0;
