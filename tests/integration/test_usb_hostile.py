@@ -36,6 +36,7 @@ def write(folder):
         for number in range(20):
             with open(folder / f"file{number}", "wb") as file:
                 file.write(bytes([number]) * SIZE)
+                file.flush()
                 os.fsync(file.fileno())
             durable.append(number)
         return durable, None
@@ -180,6 +181,7 @@ def lose_power(scratch, chance):
                 data = chance.randbytes(chance.randrange(1, 60_000))
                 with open(folder / (name + ".new"), "wb") as file:
                     file.write(data)
+                    file.flush()
                     os.fsync(file.fileno())
                 os.rename(folder / (name + ".new"), folder / name)
                 handle = os.open(folder, os.O_RDONLY)

@@ -362,6 +362,7 @@ def a_stick_that_is_pulled_out_while_it_is_written_ends_everything(scratch):
                             file.seek(0)  # however fast, it does not become full
                             for _ in range(16):
                                 file.write(bytes(65536))
+                                file.flush()
                                 os.fsync(file.fileno())
                 except OSError as failure:
                     failures.append(failure.errno)

@@ -103,6 +103,7 @@ class Slot:
             for number in range(FILES):
                 with open(self.folder / f"file{number}", "wb") as file:
                     file.write(bytes([number]) * SIZE)
+                    file.flush()
                     os.fsync(file.fileno())
             return True
         except OSError as failure:
