@@ -19,6 +19,7 @@
 #include "events.h"
 #include "internal.h"
 #include "pause.h"
+#include "watchdog.h"
 
 struct pause_operation {
     struct operation base;
@@ -110,7 +111,7 @@ static void pause_work(uv_work_t *work)
 static int check_pause(const struct container *container, bool pause, struct error *err)
 {
     /* What was killed and has not ended yet would not end while it stands still. */
-    if (container->state != CONTAINER_RUNNING || (pause && container->watchdog))
+    if (container->state != CONTAINER_RUNNING || (pause && watchdog_has_killed(container)))
         return not_running(container, err);
     if (container_is_paused(container) == pause)
         return error_set(err, -EBUSY, "Container %s is %s paused", container->name,

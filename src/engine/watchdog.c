@@ -7,6 +7,7 @@
 #include <base/log.h>
 
 #include "events.h"
+#include "pause.h"
 #include "remove.h"
 #include "stop.h"
 #include "usb.h"
@@ -42,6 +43,11 @@ void watchdog_stop(struct container *container)
 
     if (watchdog)
         uv_close((uv_handle_t *)&watchdog->timer, on_closed);
+}
+
+bool watchdog_has_killed(const struct container *container)
+{
+    return container->watchdog && container->watchdog->stage != WAIT_FOR_KILL;
 }
 
 static void on_timer(uv_timer_t *timer);
@@ -121,6 +127,7 @@ static void on_timer(uv_timer_t *timer)
         /* The monitor sends it now. */
         if (container->state == CONTAINER_RUNNING)
             event_container_signal(container, SIGKILL);
+        container_end_pause(container);
         wait_for(watchdog, WAIT_FOR_END, KILL_WAIT_MS);
     } else if (watchdog->stage == WAIT_FOR_END) {
         ask(watchdog);

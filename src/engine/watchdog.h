@@ -11,6 +11,8 @@
 /* It was asked to end: SIGKILL comes (or has come) after timeout_ms, < 0: never. The soonest of
  * several counts. */
 void watchdog_start(struct container *container, int32_t timeout_ms);
+/* Whether SIGKILL has come. */
+bool watchdog_has_killed(const struct container *container);
 /* It has ended; or the daemon ends. */
 void watchdog_stop(struct container *container);
 
