@@ -14,7 +14,7 @@
 enum {
     PATIENCE = 30,   /* seconds; usb.answerSeconds */
     PULSE_PARTS = 2, /* of that */
-    HURRY = 5,       /* seconds: somebody was killed and waits */
+    HURRY = 15,      /* seconds at most: somebody was killed and waits */
     SECOND_MS = 1000,
 };
 
@@ -63,24 +63,36 @@ void usb_pulse_start(struct usb *usb)
     uv_timer_start(usb->pulse, on_pulse, period, period);
 }
 
-static void hurry(struct stick *stick, struct usb_stick_request *request)
+/* Whether it lives: that needs nothing of the stick, which may be slow. */
+static void ask_in_a_hurry(struct stick *stick)
 {
-    usb_link_hurry(stick->link, usb_link_request(stick->link, request, -1, NULL, NULL), HURRY);
+    struct usb_stick_nothing nothing = {0};
+    struct usb_stick_request request = {.status = &nothing};
+    unsigned patience = usb_patience(stick->usb);
+
+    usb_link_hurry(stick->link, usb_link_request(stick->link, &request, -1, NULL, NULL),
+                   patience < HURRY ? patience : HURRY);
 }
 
+static void ask(struct stick *stick, struct usb_stick_request *request)
+{
+    usb_link_request(stick->link, request, -1, NULL, NULL);
+}
+
+/* What has not been written yet is, before that is answered: it has the time that it always has. */
 static void take_back(struct stick *stick, const struct container *container)
 {
     for (struct usb_place *place = stick->places; place; place = place->next) {
         struct usb_stick_unmount what = {.mount = place->number};
         struct usb_stick_request request = {.unmount = &what};
         if (place->number && text_equal(place->container, container->id))
-            hurry(stick, &request);
+            ask(stick, &request);
     }
     for (struct usb_given *given = stick->given; given; given = given->next) {
         struct usb_stick_unblock what = {.block = given->number};
         struct usb_stick_request request = {.unblock = &what};
         if (given->number && text_equal(given->container, container->id))
-            hurry(stick, &request);
+            ask(stick, &request);
     }
 }
 
@@ -98,16 +110,14 @@ static bool has_any(const struct stick *stick, const struct container *container
 void usb_container_stuck(struct container *container, bool is_last)
 {
     struct usb *usb = container->engine->usb;
-    struct usb_stick_nothing nothing = {0};
 
     for (size_t i = 0; usb && i < usb->sticks_count; i++) {
         struct stick *stick = usb->sticks[i];
-        struct usb_stick_request request = {.status = &nothing};
         if (!stick->link || !has_any(stick, container))
             continue;
         if (is_last)
             take_back(stick, container);
         else
-            hurry(stick, &request);
+            ask_in_a_hurry(stick);
     }
 }
