@@ -130,6 +130,7 @@ struct stick {
     uint64_t running_since_ms;
     uv_timer_t *timer; /* until the process is started again; or NULL */
     struct starting *starting;
+    struct dropping *dropping;       /* its cgroup, in which something still is; or NULL */
     bool asking, ask_again;          /* for its status */
     struct usb_stick_status *status; /* owned; NULL: not known yet */
     struct usb_place *places;
@@ -252,9 +253,10 @@ void usb_room_drop_user(struct usb *usb, uint32_t user);
 /* Of its cgroup; owned. */
 char *usb_room_name(const struct stick *stick);
 int usb_room_make(const struct usb *usb, const char *name, struct error *err); /* any thread */
-/* As soon as nothing is in it. */
-void usb_room_drop(struct usb *usb, const struct stick *stick);
-void usb_room_sweep(struct usb *usb); /* what an earlier daemon has left */
+/* As soon as nothing is in it; until then the stick is not started again. */
+void usb_room_drop(struct stick *stick);
+void usb_room_forget(struct stick *stick); /* is not dropped any more */
+void usb_room_sweep(struct usb *usb);      /* what an earlier daemon has left */
 
 /* --- usb_pulse.c ------------------------------------------------------------------------------ */
 

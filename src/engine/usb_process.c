@@ -199,8 +199,8 @@ static int spawn(struct stick *stick, const struct starting *starting, int liste
     const int fds[] = {-1, -1,
                        STDERR_FILENO, [LISTEN_FD] = listen_fd, [DEVICE_FD] = starting->device_fd};
     int cgroups[CGROUP_SMALL_FILES];
-    int cgroups_count =
-        cgroup_open_small(stick->usb->engine->cgroup_parent, starting->cgroup, cgroups);
+    const char *parent = stick->usb->engine->cgroup_parent;
+    int cgroups_count = cgroup_open_small(parent, starting->cgroup, cgroups);
     const struct process_spec spec = {
         .path = stick->usb->program,
         .argv = argv,
@@ -214,6 +214,9 @@ static int spawn(struct stick *stick, const struct starting *starting, int liste
     };
     struct process process;
 
+    if (parent && cgroups_count == 0)
+        return error_set(err, -ENOENT, "the cgroup %s of cloche-usb cannot be joined",
+                         starting->cgroup);
     int r = process_spawn(&spec, &process, err);
     while (cgroups_count > 0)
         close_fd(cgroups[--cgroups_count]);
@@ -413,7 +416,7 @@ void stick_process_clear(struct stick *stick)
     stick->pid = 0;
     unlink(record);
     unlink(path);
-    usb_room_drop(stick->usb, stick);
+    usb_room_drop(stick);
     usb_room_drop_user(stick->usb, stick->user);
     stick->user = 0;
     drop_adopted(stick);

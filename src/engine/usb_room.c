@@ -124,6 +124,7 @@ int usb_room_make(const struct usb *usb, const char *name, struct error *err)
  * last of its processes. */
 struct dropping {
     uv_timer_t timer;
+    struct stick *stick; /* a reference */
     char *parent, *name; /* owned */
     unsigned times;
 };
@@ -137,23 +138,40 @@ static void on_drop_closed(uv_handle_t *handle)
     free(dropping);
 }
 
+void usb_room_forget(struct stick *stick)
+{
+    struct dropping *dropping = steal_ptr(stick->dropping);
+
+    if (!dropping)
+        return;
+    dropping->stick = NULL;
+    uv_close((uv_handle_t *)&dropping->timer, on_drop_closed);
+    stick_unref(stick);
+}
+
 static void on_drop(uv_timer_t *timer)
 {
     struct dropping *dropping = timer->data;
+    struct stick *stick = dropping->stick;
 
-    if (cgroup_drop_small(dropping->parent, dropping->name) || ++dropping->times >= DROPS_MAX)
-        uv_close((uv_handle_t *)timer, on_drop_closed);
+    if (!cgroup_drop_small(dropping->parent, dropping->name) && ++dropping->times < DROPS_MAX)
+        return;
+    stick_ref(stick);
+    usb_room_forget(stick);
+    stick_settle(stick); /* it may have waited for that */
+    stick_unref(stick);
 }
 
-void usb_room_drop(struct usb *usb, const struct stick *stick)
+void usb_room_drop(struct stick *stick)
 {
+    struct usb *usb = stick->usb;
     _cleanup_free_ char *name = usb_room_name(stick);
-    const char *parent = usb->engine->cgroup_parent;
 
-    if (cgroup_drop_small(parent, name) || usb->ending)
+    if (cgroup_drop_small(usb->engine->cgroup_parent, name) || usb->ending || stick->dropping)
         return;
-    struct dropping *dropping = xnew(struct dropping);
-    dropping->parent = xstrdup(parent);
+    struct dropping *dropping = stick->dropping = xnew(struct dropping);
+    dropping->stick = stick_ref(stick);
+    dropping->parent = xstrdup(usb->engine->cgroup_parent);
     dropping->name = steal_ptr(name);
     dropping->timer.data = dropping;
     uv_timer_init(usb->engine->loop, &dropping->timer);

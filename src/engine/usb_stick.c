@@ -135,8 +135,8 @@ static void leave_passed(struct stick *stick)
 
 static void settle_allowed(struct stick *stick)
 {
-    if (stick->pid || stick->starting || stick->timer || stick->state == STICK_EJECTED ||
-        stick->state == STICK_FAILED)
+    if (stick->pid || stick->starting || stick->timer || stick->dropping ||
+        stick->state == STICK_EJECTED || stick->state == STICK_FAILED)
         return;
     if (!stick->identity.configuration && !stick->url)
         return;
@@ -320,7 +320,7 @@ static void on_closed(const char *why, bool is_late, void *data)
     if (!stick->child) {
         stick_process_kill(stick);
         stick_ended(stick, -1);
-    } else if (!stick->ending) {
+    } else if (is_late || !stick->ending) {
         log_debug("USB %s: its process says nothing any more: %s", stick->id, why);
         stick_process_kill(stick);
     }

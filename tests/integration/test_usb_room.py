@@ -2,10 +2,12 @@
 
 import os
 import pathlib
+import signal
 import subprocess
+import time
 
-from harness import main, only, test, wait_for
-from sticks import Stick, attach
+from harness import Skip, main, only, test, wait_for
+from sticks import Stick, attach, inspect
 from test_usb import configure, processes
 from test_usb_stuck import jailed
 
@@ -91,8 +93,31 @@ def what_an_earlier_daemon_left_of_a_cgroup_is_removed(instance):
     assert not left.exists()
 
 
+@test
+def a_process_is_started_again_when_nothing_is_left_of_the_one_before(instance):
+    with Stick() as stick:
+        name = attach(instance, stick)
+        key, = (path.stem for path in instance.run_folder.glob("usb/remote*.json"))
+        pid, = processes(instance)
+        folder = cgroup(instance, "memory", f"usb-{key}")
+        if not folder.exists():
+            raise Skip("no cgroups")
+        with subprocess.Popen(["sleep", "1000"]) as left:
+            try:
+                (folder / "cgroup.procs").write_text(str(left.pid))
+                os.kill(pid, signal.SIGKILL)
+                wait_for(lambda: inspect(instance, name)["state"] == "waiting", what="the end of the process")
+                time.sleep(3)
+                assert inspect(instance, name)["state"] == "waiting" and processes(instance) == []
+            finally:
+                left.kill()
+        wait_for(lambda: inspect(instance, name)["state"] == "ready", what="another one")
+        assert folder.exists()
+
+
 only(each_process_of_a_stick_has_a_user_of_its_own, users_are_those_of_the_configuration,
-     each_process_of_a_stick_has_limits, what_an_earlier_daemon_left_of_a_cgroup_is_removed)
+     each_process_of_a_stick_has_limits, what_an_earlier_daemon_left_of_a_cgroup_is_removed,
+     a_process_is_started_again_when_nothing_is_left_of_the_one_before)
 
 if __name__ == "__main__":
     main()
