@@ -134,6 +134,8 @@ static void adopt(struct usb *usb, const char *name, const struct usb_settings_r
     stick->identity.bus = record->bus;
     stick->identity.device = record->device;
     stick->authorized = record->authorized;
+    stick->chosen = (uint8_t)record->configuration;
+    stick->is_old = !record->has_user;
     stick->wanted = record->wanted;
     take_places(stick, record);
     usb_blocks_adopt(stick, record);
@@ -220,10 +222,13 @@ void usb_end(struct engine *engine, bool remove)
     usb_pulse_stop(usb);
     for (size_t i = 0; i < usb->sticks_count; i++) {
         struct stick *stick = usb->sticks[i];
-        if (remove)
+        usb_room_forget(stick);
+        if (remove) {
             stick_process_destroy(stick);
-        else
+            stick_give_back(stick);
+        } else {
             stick_process_forget(stick);
+        }
     }
 }
 

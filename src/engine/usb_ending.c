@@ -87,6 +87,18 @@ void stick_hand_over(struct stick *stick, bool withdraw)
     usb_turn_run(usb, handing->port, &handing->work, hand_work, hand_done);
 }
 
+void stick_give_back(struct stick *stick)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct usb *usb = stick->usb;
+
+    if (!stick->chosen || stick->url || usb->devices_fd < 0)
+        return;
+    if (usb_sysfs_configure(usb->devices_fd, stick->identity.port, stick->chosen, NULL, &err) < 0)
+        log_failure(LOG_WARNING, &err, "USB %s is not as it was", stick->identity.port);
+    stick->chosen = 0;
+}
+
 void stick_let_go(struct stick *stick, bool eject)
 {
     stick->ending = true;

@@ -24,7 +24,7 @@ static const struct cache_setting {
 
 char *usb_fuse_source(const struct stick *stick)
 {
-    return xasprintf("cloche-usb:%s", stick->key);
+    return stick->is_old ? xstrdup("cloche-usb") : xasprintf("cloche-usb:%s", stick->key);
 }
 
 static int set(int context, const char *key, const char *value)

@@ -119,6 +119,7 @@ struct stick {
     uint64_t started;
     uint32_t user;      /* its own; 0: none */
     bool child;         /* of ours: its end is told by that */
+    bool is_old;        /* an older daemon's: its mounts do not have its name */
     bool adopted;       /* of an earlier daemon's; a reference, until it has ended */
     bool swept;         /* ... and what that had begun is taken back */
     bool ending;        /* its process is to end */
@@ -222,6 +223,8 @@ void stick_start_failed(struct stick *stick, const struct error *err);
 void stick_stop_timer(struct stick *stick); /* until it is started again */
 /* The kernel's drivers get it, or (withdraw) lose what was authorised for cloche-usb. */
 void stick_hand_over(struct stick *stick, bool withdraw);
+/* The configuration that the kernel had chosen; the daemon ends. Blocks. */
+void stick_give_back(struct stick *stick);
 
 /* --- usb_process.c ---------------------------------------------------------------------------- */
 

@@ -227,6 +227,7 @@ static int spawn(struct stick *stick, const struct starting *starting, int liste
     stick->pid = process.pid;
     stick->pidfd = fcntl(process.pidfd, F_DUPFD_CLOEXEC, 0);
     stick->child = true;
+    stick->is_old = false;
     stick->running_since_ms = uv_now(stick->usb->engine->loop);
     if (process_start_time(process.pid, &stick->started) < 0)
         stick->started = 0;

@@ -46,7 +46,7 @@ void stick_record(const struct stick *stick)
         .url = stick->url,
         .pid = stick->pid,
         .user = stick->user,
-        .has_user = true,
+        .has_user = !stick->is_old,
         .started = stick->started,
         .bus = stick->identity.bus,
         .device = stick->identity.device,
@@ -54,6 +54,8 @@ void stick_record(const struct stick *stick)
         .has_device = true,
         .authorized = stick->authorized,
         .has_authorized = true,
+        .configuration = stick->chosen,
+        .has_configuration = stick->chosen != 0,
         .wanted = stick->wanted,
         .has_wanted = true,
     };
