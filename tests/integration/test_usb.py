@@ -164,6 +164,25 @@ def a_process_that_dies_is_started_again(instance, images):
 
 
 @test
+def mounts_of_an_older_daemon_are_unmounted(instance, images):
+    """Its records have no user, and its mounts not the name of the stick."""
+    need_fuse()
+    with Stick(files=[("hello.txt", "hello\n")]) as stick:
+        name = attach(instance, stick)
+        instance.kill_daemon()
+        record, = instance.run_folder.glob("usb/remote*.json")
+        content = json.loads(record.read_text())
+        del content["user"]
+        record.write_text(json.dumps(content))
+        start(instance, images, "--usb-storage", PATH)
+        appears(instance)
+        assert " - fuse cloche-usb " in sh(instance, f"grep ' {PATH} ' /proc/self/mountinfo").out
+        instance.kill_daemon()
+        instance.cloche("usb", "detach", name)
+        vanishes(instance)
+
+
+@test
 def several_containers_have_a_stick_one_writes(instance, images):
     need_fuse()
     start(instance, images, "--usb-storage", PATH, name="writer")

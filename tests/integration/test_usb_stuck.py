@@ -95,15 +95,21 @@ def a_container_whose_stick_stands_still_is_removed(instance, images, scratch):
         assert not os.path.exists(f"/proc/{process}")
 
 
-# It says that it lives, and answers nothing but the first message of FUSE.
+# It says that it lives, and answers nothing but the first message of FUSE; a demand to unmount it answers late, or never.
 DEAF = """
-import array, struct, threading
+import array, select, struct, threading
+SECONDS = None
 listener = socket.socket(fileno=3)
 listener.setblocking(True)
 connection, _ = listener.accept()
 def answer(number, result):
     connection.sendall(json.dumps(dict(version=1, id=number, result=result)).encode() + b"\\n")
 held = []
+def swallow(file):
+    while file in held:
+        if select.select([file], [], [], 0.1)[0]:
+            os.read(file, 1 << 20)
+    os.close(file)
 while True:
     data, rights, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(16))
     if not data:
@@ -119,8 +125,12 @@ while True:
             unique = struct.unpack_from("Q", hello, 8)[0]
             init = struct.pack("IIIIHHII", 7, 31, 0, 0, 12, 9, 65536, 1) + bytes(32)
             os.write(held[-1], struct.pack("IiQ", 16 + len(init), 0, unique) + init)
-            threading.Thread(target=lambda: [os.read(held[-1], 1 << 20) for _ in range(100)], daemon=True).start()
+            threading.Thread(target=swallow, args=[held[-1]], daemon=True).start()
             answer(request["id"], {"mount": dict(mount=1, volume=1, readOnly=False, kind="fat16", label="SHOP")})
+        elif "unmount" in request and SECONDS:
+            time.sleep(SECONDS if held else 0)
+            held.clear()
+            answer(request["id"], {})
         elif "end" in request:
             sys.exit(0)
 """
@@ -129,6 +139,7 @@ while True:
 @test
 def a_container_whose_stick_answers_nobody_is_removed(instance, images, scratch):
     need_fuse()
+    configure(instance, scratch, answerSeconds=4)
     with attached(instance, scratch, DEAF):
         start(instance, images, "--usb-storage", PATH)
         appears(instance)
@@ -136,13 +147,31 @@ def a_container_whose_stick_answers_nobody_is_removed(instance, images, scratch)
         process = reader(instance)
         time.sleep(1)
         assert cannot_be_killed(process)
+        assert "did not end" in instance.cloche("rm", "-f", "shop", code=1, timeout=120).err
+        read.wait(timeout=60)
+        assert not os.path.exists(f"/proc/{process}")
+        instance.cloche("rm", "-f", "shop", timeout=120)
+
+
+@test
+def a_stick_that_is_slow_to_be_unmounted_is_not_given_up(instance, images, scratch):
+    need_fuse()
+    with attached(instance, scratch, DEAF.replace("SECONDS = None", "SECONDS = 8")):
+        start(instance, images, "--usb-storage", PATH)
+        appears(instance)
+        read = instance.start("exec", "shop", "cat", f"{PATH}/x")
+        process = reader(instance)
+        time.sleep(1)
+        before = processes(instance)
+        assert cannot_be_killed(process)
         instance.cloche("rm", "-f", "shop", timeout=120)
         read.wait(timeout=20)
-        assert not os.path.exists(f"/proc/{process}")
+        assert processes(instance) == before and os.path.exists(f"/proc/{before[0]}")
+        assert "is killed" not in (instance.run_folder / "cloched.log").read_text()
 
 
 only(who_reads_from_a_process_that_stands_still_hears_of_it, a_container_whose_stick_stands_still_is_removed,
-     a_container_whose_stick_answers_nobody_is_removed)
+     a_container_whose_stick_answers_nobody_is_removed, a_stick_that_is_slow_to_be_unmounted_is_not_given_up)
 
 if __name__ == "__main__":
     main()

@@ -66,7 +66,7 @@ def attached(instance, scratch, more="", status=None, attach=True):
 
 
 @contextlib.contextmanager
-def left_behind(instance, scratch, port, more="", mounts=()):
+def left_behind(instance, scratch, port, more="", mounts=(), **record):
     """A process that an earlier daemon has started for what is in the port."""
     folder = instance.run_folder / "usb"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -76,7 +76,8 @@ def left_behind(instance, scratch, port, more="", mounts=()):
     process = subprocess.Popen(["sh", "-c", f"exec {program(scratch, more)} 3<&{listener.fileno()}"], close_fds=False)
     started = int(pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
     (folder / f"{port}.abcdef01.json").write_text(json.dumps(
-        {"version": 1, "id": port, "pid": process.pid, "started": started, "bus": 1, "device": 2, "mounts": list(mounts)}))
+        {"version": 1, "id": port, "pid": process.pid, "started": started, "bus": 1, "device": 2, "mounts": list(mounts),
+         **record}))
     try:
         yield process
     finally:
@@ -161,6 +162,44 @@ def tell(request, say, result):
 """
     with attached(instance, scratch, more) as name:
         assert "ended in failure" in instance.cloche("usb", "detach", name, code=1).err
+
+
+@test
+def a_process_that_does_not_answer_is_killed_though_it_is_to_end(instance, scratch):
+    more = """
+def tell(request, say, result):
+    if "stats" in request:
+        time.sleep(1000)
+"""
+    configure(instance, scratch, answerSeconds=2)
+    with attached(instance, scratch, more) as name:
+        asks = instance.start("usb", "stats", name)
+        time.sleep(0.5)
+        assert "did not answer" in instance.cloche("usb", "detach", name, code=1, timeout=120).err
+        assert asks.wait(timeout=20) == 1
+        assert "does not end" not in (instance.run_folder / "cloched.log").read_text()
+
+
+@test
+def the_configuration_that_the_kernel_had_chosen_outlives_the_daemon(instance, scratch):
+    configure(instance, scratch)
+    with Machine() as machine:
+        machine.plug_in(2, device=DESCRIPTOR.replace(b"\xff", b"\0", 1), configuration=STICK)
+        bus = machine.devices / "usb1"
+        bus.mkdir()
+        (bus / "interface_authorized_default").write_text("0\n")
+        instance.start_daemon()
+        instance.kill_daemon()
+        with left_behind(instance, scratch, "1-1", configuration=7) as process:
+            record, = (instance.run_folder / "usb").glob("1-1.*.json")
+            instance.start_daemon()
+            instance.cloche("usb", "attach", "1-1")
+            assert json.loads(record.read_text())["configuration"] == 7 and "user" not in json.loads(record.read_text())
+            instance.kill_daemon()
+            instance.cloche("usb", "policy", "--serial", "S-1", "add", "kernel")
+            process.wait(timeout=20)
+            chosen = machine.devices / "1-1/bConfigurationValue"
+            wait_for(lambda: chosen.read_text().strip() == "7", what="the kernel's configuration")
 
 
 @test
@@ -284,7 +323,8 @@ only(what_is_pulled_out_while_its_process_goes_on_is_remembered, what_is_denied_
      who_waits_for_a_stick_hears_that_it_was_let_go_of, an_attach_waits_for_the_end_of_what_was_there,
      an_attach_of_a_local_stick_waits_for_the_end_of_its_process, a_process_that_says_too_much_is_ended,
      what_it_says_of_itself_does_nothing_to_a_terminal, a_mount_of_which_nobody_knows_is_ended,
-     a_serial_number_is_no_place)
+     a_serial_number_is_no_place, a_process_that_does_not_answer_is_killed_though_it_is_to_end,
+     the_configuration_that_the_kernel_had_chosen_outlives_the_daemon)
 
 if __name__ == "__main__":
     main()
