@@ -72,7 +72,7 @@ static int find_to_attach(struct engine *engine, const char *reference, struct s
     if (r == 0)
         r = remote ? add_remote(engine->usb, reference, ret, err)
                    : usb_find(engine, reference, ret, err);
-    if (r == 0 && !(*ret)->url && !(*ret)->identity.storage) {
+    if (r == 0 && !(*ret)->url && (*ret)->identified && !(*ret)->identity.storage) {
         r = error_set(err, -EINVAL, "USB device %s is no stick", (*ret)->id);
         error_hint(err,
                    "A container gets the device itself with: cloche run --device-usb %04x:%04x",
@@ -81,7 +81,8 @@ static int find_to_attach(struct engine *engine, const char *reference, struct s
     return r;
 }
 
-/* One that is being let go of is attached when that is over. */
+/* One that is being let go of is attached when that is over, one that a daemon before had when it
+ * was looked at. */
 struct again {
     struct engine *engine;
     char *reference; /* owned */
@@ -101,13 +102,13 @@ static void attach_again(struct stick *stick, const struct error *err, void *dat
     free(again);
 }
 
-static void attach_later(struct stick *stick, const char *reference, engine_image_done done,
-                         void *data)
+static void attach_later(struct stick *stick, enum stick_wait what, const char *reference,
+                         engine_image_done done, void *data)
 {
     struct again *again = xnew(struct again);
 
     *again = (struct again){stick->usb->engine, xstrdup(reference), done, data};
-    stick_wait(stick, STICK_WAIT_END, attach_again, again);
+    stick_wait(stick, what, attach_again, again);
 }
 
 static void attach(struct engine *engine, const char *reference, engine_image_done done, void *data)
@@ -120,7 +121,11 @@ static void attach(struct engine *engine, const char *reference, engine_image_do
         return;
     }
     if (stick->ending) {
-        attach_later(stick, reference, done, data);
+        attach_later(stick, STICK_WAIT_END, reference, done, data);
+        return;
+    }
+    if (!stick->url && !stick->identified) {
+        attach_later(stick, STICK_WAIT_LOOK, reference, done, data);
         return;
     }
     struct asked *asked = xnew(struct asked);

@@ -156,6 +156,7 @@ void stick_gone(struct stick *stick)
     if (has_process)
         stick_let_go(stick, false);
     remove_from_table(stick);
+    stick_tell(stick, STICK_WAIT_LOOK, &err);
     if (!has_process)
         tell_end(stick);
     stick_unref(stick);

@@ -202,7 +202,7 @@ void stick_event(const struct stick *stick, const char *action, const char *erro
                  const char *container);
 
 /* err NULL: what was waited for has happened. */
-enum stick_wait { STICK_WAIT_READY, STICK_WAIT_END };
+enum stick_wait { STICK_WAIT_LOOK /* what it is, is known */, STICK_WAIT_READY, STICK_WAIT_END };
 typedef void (*stick_done)(struct stick *stick, const struct error *err, void *data);
 void stick_wait(struct stick *stick, enum stick_wait what, stick_done done, void *data);
 void stick_tell(struct stick *stick, enum stick_wait what, const struct error *err);

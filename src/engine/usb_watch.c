@@ -77,8 +77,12 @@ static void take(struct usb *usb, const struct usb_identity *identity)
     bool changed = !stick->identified || (stick->identity.configuration != 0) != configured;
     stick->identity = *identity;
     stick->identified = true;
-    if (changed)
+    if (changed) {
+        stick_ref(stick);
         stick_settle(stick);
+        stick_tell(stick, STICK_WAIT_LOOK, NULL);
+        stick_unref(stick);
+    }
 }
 
 static void look_done(uv_work_t *work, int status)
