@@ -47,7 +47,7 @@ def write(folder):
 def mount(talk, fd, volume):
     """The process is the only one that has the descriptor then, so that its end is that of requests."""
     try:
-        talk.call("mount", [fd], volume=volume, timeout=200)
+        return talk.call("mount", [fd], volume=volume, timeout=200)["mount"]
     finally:
         os.close(fd)
 
@@ -65,16 +65,16 @@ def is_kept(path, durable, kind):
             return f"it has no {kind} any more" if durable else None
         fd = mount_fuse(str(folder))
         try:
-            mount(talk, fd, volume["number"])
+            number_of_mount = mount(talk, fd, volume["number"])
             for number in durable:
                 there = (folder / f"file{number}").read_bytes()
                 if there != bytes([number]) * SIZE:
                     return f"file{number} has {len(there)} bytes, not what was written"
+            talk.call("unmount", mount=number_of_mount, timeout=200)
         except OSError as failure:
             return f"what was durable: {failure}"
         finally:
             unmount(str(folder))
-        talk.wait_for("unmounted")
         left = talk.call("check", volume=volume["number"], timeout=200)["left"]
         talk.call("end", timeout=200)
         return f"{left} findings" if left and not volume.get("dirty") else None
