@@ -106,6 +106,24 @@ def what_was_removed_is_there_for_who_holds_it(scratch):
 
 
 @test
+def who_has_a_file_open_writes_to_it_whatever_its_names_become(scratch):
+    """Another spelling removes or renames it: who asks by a name is sent to look anew, who writes by a descriptor is not."""
+    for kind in KINDS:
+        with door(scratch, kind) as stick:
+            top = stick.folder
+            for turn in range(60):
+                (top / "Name").write_bytes(b"a")
+                with open(top / "Name", "r+b", buffering=0) as file:
+                    if turn % 2:
+                        os.unlink(top / "NAME")
+                    else:
+                        os.replace(top / "NAME", top / "other")
+                    assert os.pwrite(file.fileno(), b"more", 1) == 4
+                    fails(errno.ENOENT, open, top / "Name")
+                    assert os.pread(file.fileno(), 9, 0) == b"amore"
+
+
+@test
 def a_rename_takes_the_flags_that_vfat_takes(scratch):
     for kind in KINDS:
         with door(scratch, kind) as stick:

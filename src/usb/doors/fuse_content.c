@@ -66,7 +66,7 @@ static void answer_attributes(fuse_req_t request, struct door_node *node)
         return;
     }
     door_attributes(door, &facts, &status);
-    fuse_reply_attr(request, &status, door_belief(node));
+    fuse_reply_attr(request, &status, door_node_is_in_doubt(door, node) ? 0 : door_belief(node));
 }
 
 void door_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
@@ -74,7 +74,7 @@ void door_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *inf
     struct door_node *node = door_node_of(door_of(request), ino);
     if (!door_is_open(request))
         return;
-    if (!info && door_node_is_suspect(door_of(request), node)) /* who has it open, means it */
+    if (!info && door_node_is_suspect(door_of(request), node)) /* who writes to it, means it */
         fuse_reply_err(request, ESTALE);
     else
         answer_attributes(request, node);

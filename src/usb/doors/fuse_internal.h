@@ -172,6 +172,9 @@ void door_node_let_be(struct fuse_door *door, struct door_node *node);
  * the path up anew. Waits until the kernel was told, a while at most. A second after it was told,
  * nobody who asks has found the file before that. */
 bool door_node_is_suspect(struct fuse_door *door, struct door_node *node);
+/* The same, at once: what is answered of it then must not be believed by whoever comes by a name.
+ */
+bool door_node_is_in_doubt(struct fuse_door *door, struct door_node *node);
 /* There is no room for another one. node NULL: whichever. */
 bool door_nodes_are_full(struct fuse_door *door, const struct node *node);
 /* Where and by which name the kernel knows a node that it should forget, since there are too many;

@@ -197,6 +197,22 @@ void door_node_told(struct fuse_door *door, struct door_node *node)
     pthread_mutex_unlock(&door->nodes.lock);
 }
 
+/* The lock is held. */
+static bool in_doubt(struct door_node *node)
+{
+    if (node->stale == 0 && clock_milliseconds() - node->settled > PATIENCE * 1000)
+        node->suspect = false;
+    return node->suspect;
+}
+
+bool door_node_is_in_doubt(struct fuse_door *door, struct door_node *node)
+{
+    pthread_mutex_lock(&door->nodes.lock);
+    bool doubt = in_doubt(node);
+    pthread_mutex_unlock(&door->nodes.lock);
+    return doubt;
+}
+
 bool door_node_is_suspect(struct fuse_door *door, struct door_node *node)
 {
     struct timespec end;
@@ -210,9 +226,7 @@ bool door_node_is_suspect(struct fuse_door *door, struct door_node *node)
         door_let_others();
         r = pthread_cond_timedwait(&door->nodes.settled, &door->nodes.lock, &end);
     }
-    if (node->stale == 0 && clock_milliseconds() - node->settled > PATIENCE * 1000)
-        node->suspect = false;
-    bool suspect = node->suspect;
+    bool suspect = in_doubt(node);
     pthread_mutex_unlock(&door->nodes.lock);
     return suspect;
 }
