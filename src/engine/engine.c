@@ -14,6 +14,7 @@
 #include "folders.h"
 #include "garbage_timer.h"
 #include "internal.h"
+#include "lingering.h"
 #include "supervision.h"
 #include "watchdog.h"
 #include "task.h"
@@ -167,6 +168,7 @@ void engine_end(struct engine *engine)
         return;
     engine->ending = true;
     garbage_end(engine);
+    lingering_end(engine);
     transfers_end(engine);
     builds_cancel(engine);
     waiters_drop_all(engine);

@@ -65,6 +65,7 @@ struct engine {
     struct network **networks; /* oldest first; the engine's own are among them */
     size_t networks_count;
     struct helper *nameserver, *relay; /* NULL: not needed yet */
+    struct lingering *lingering;       /* NULL: no link has lingered yet */
     struct cni_settings *cni;          /* owned; NULL: none */
     uv_poll_t net_poll;
     uv_timer_t spare_timer;

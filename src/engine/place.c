@@ -17,6 +17,7 @@
 #include <base/text.h>
 
 #include "cni.h"
+#include "lingering.h"
 #include "nameserver.h"
 #include "networks.h"
 #include "relay.h"
@@ -459,6 +460,7 @@ int place_hold(struct container *container, struct place *place, struct error *e
         net_pool_release(network->addresses, place->interface.address);
         return r;
     }
+    lingering_give_way(container->engine, place->interface.address);
     place->interface.bridge = network->bridge;
     choose_link(container, place);
     text_random_hex(place->endpoint_id, NETWORK_ID_DIGITS);
@@ -507,8 +509,13 @@ void network_release(struct container *container)
     if (nameserver_is_needed(container))
         nameserver_gone(container);
     nameserver_drop(container);
-    for (size_t i = 0; i < container->places_count; i++)
-        place_release(container->places[i]);
+    for (size_t i = 0; i < container->places_count; i++) {
+        struct place *place = container->places[i];
+
+        if (place->held && place->network && place->network->kind == NETWORK_BRIDGE)
+            lingering_add(container->engine, place->interface.host_name, place->interface.address);
+        place_release(place);
+    }
     places_write(container);
 }
 

@@ -131,7 +131,7 @@ int bridge_delete(struct net *net, const char *name, struct error *err)
 
     r = link_get(&net->route, name, &link, err);
     if (r == 0 && link.is_bridge) {
-        link_add_delete(&batch, name);
+        link_add_delete(&batch, name, 0);
         r = netlink_run(&net->route, &batch, err);
     }
     return r == -ENODEV ? 0 : r;
@@ -202,7 +202,7 @@ bool net_bridge_is_up(const struct net_bridge *bridge)
     return bridge->index != 0;
 }
 
-int net_link_delete(const char *name, struct error *err)
+static int delete_link(const char *name, unsigned index, struct error *err)
 {
     _cleanup_(netlink_finish) struct netlink route = {0};
     _cleanup_netlink_batch_ struct netlink_batch batch = NETLINK_BATCH_INIT;
@@ -211,7 +211,17 @@ int net_link_delete(const char *name, struct error *err)
 
     if (r < 0)
         return r;
-    link_add_delete(&batch, name);
+    link_add_delete(&batch, name, index);
     r = netlink_run(&route, &batch, &why);
     return r < 0 && r != -ENODEV ? error_move(err, &why) : 0;
+}
+
+int net_link_delete(const char *name, struct error *err)
+{
+    return delete_link(name, 0, err);
+}
+
+int net_link_delete_index(unsigned index, struct error *err)
+{
+    return delete_link(NULL, index, err);
 }

@@ -44,12 +44,13 @@ void link_add_set_up(struct netlink_batch *batch, const char *what, unsigned ind
         mnl_attr_put_u32(message, IFLA_MTU, mtu);
 }
 
-void link_add_delete(struct netlink_batch *batch, const char *name)
+void link_add_delete(struct netlink_batch *batch, const char *name, unsigned index)
 {
-    const struct ifinfomsg header = {0};
+    const struct ifinfomsg header = {.ifi_index = (int)index};
     struct nlmsghdr *message = add_link_message(batch, "delete a link", RTM_DELLINK, 0, &header);
 
-    mnl_attr_put_strz(message, IFLA_IFNAME, name);
+    if (name)
+        mnl_attr_put_strz(message, IFLA_IFNAME, name);
 }
 
 static void put_peer(struct nlmsghdr *message, const struct link_veth *veth)

@@ -39,7 +39,8 @@ int link_each_route(struct netlink *route, link_address_handler *handle, void *d
 void link_add_bridge(struct netlink_batch *batch, const char *name, const uint8_t mac[static 6],
                      uint32_t mtu);
 void link_add_set_up(struct netlink_batch *batch, const char *what, unsigned index, uint32_t mtu);
-void link_add_delete(struct netlink_batch *batch, const char *name);
+/* By name, or where that is NULL by index. */
+void link_add_delete(struct netlink_batch *batch, const char *name, unsigned index);
 
 struct link_veth {
     const char *name;        /* of this end, brought up as a port of the bridge */

@@ -174,6 +174,46 @@ def ports_are_published_and_taken_back_at_run_time(instance, images):
 
 
 @test
+def connections_that_do_not_end_keep_no_address(instance, images):
+    """A killed container's kernel says FIN for two minutes to who does not answer; its address is
+    another's at once, and its link goes."""
+    instance.cloche("load", "-i", images.docker_archive())
+    instance.cloche("network", "create", "--subnet", "10.97.0.0/24", "one")
+    links = lambda: dict(socket.if_nameindex())
+    fixed = ["--ip", "10.97.0.77", "--mac-address", "02:00:00:00:00:77"]
+    serve(instance, "client", "one")
+    with Outside() as outside:
+        listener = subprocess.Popen(
+            ["nsenter", "--net", "--target", str(outside.keeper.pid), sys.executable, "-c",
+             "import socket, time; s = socket.create_server(('0.0.0.0', 80)); print(flush=True); "
+             "kept = [(s.accept(), print(flush=True)) for _ in 'ab']; time.sleep(1000)"],
+            stdout=subprocess.PIPE)
+        try:
+            listener.stdout.readline()
+            before = links()
+            serve(instance, "old", "one", *fixed)
+            (old,) = links().keys() - before.keys()
+            serve(instance, "other", "one")
+            (other,) = links().keys() - before.keys() - {old}
+            for name in ("old", "other"):
+                instance.cloche("exec", "-d", name, "sh", "-c", f"sleep 1000 | nc {outside.there} 80")
+                listener.stdout.readline()
+            outside.run("nft", "add table inet deaf; add chain inet deaf entry "
+                        "{ type filter hook input priority 0; policy drop; }")
+            instance.cloche("rm", "-f", "old", "other")
+            assert {old, other} <= links().keys(), "the connections have not ended: this can fail"
+            serve(instance, "new", "one", *fixed)
+            assert old not in links()
+            for _ in range(5):
+                assert fetch(instance, "client", "10.97.0.77") == "new\n"
+            wait_for(lambda: other not in links(), timeout=20, what="the other link is deleted")
+        finally:
+            listener.kill()
+            listener.communicate()
+            run("ip", "link", "delete", "outside0")  # its connections do not end either
+
+
+@test
 def containers_share_a_network(instance, images):
     instance.cloche("load", "-i", images.docker_archive())
     serve(instance, "web", "bridge")

@@ -130,6 +130,7 @@ int net_bridge_remove(struct net *net, struct net_bridge *bridge, struct error *
 /* Deletes a link of the caller's network namespace: blocks for 20 to 30 ms, and may be called on
  * any thread. What is not there is no error. */
 int net_link_delete(const char *name, struct error *err);
+int net_link_delete_index(unsigned index, struct error *err);
 
 /* Whether the bridge is there and can have containers. */
 bool net_bridge_is_up(const struct net_bridge *bridge);
