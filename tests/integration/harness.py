@@ -347,6 +347,8 @@ class Outside:
     def __exit__(self, *_):
         self.keeper.kill()
         self.keeper.wait()
+        # A connection that nobody ends keeps the namespace, and so the pair, for minutes.
+        run("ip", "link", "delete", "outside0", code=None)
         # Not by /sys/class/net: /sys is the machine's and shows its network namespace.
         wait_for(lambda: "outside0" not in dict(map(reversed, socket.if_nameindex())),
                  what="the veth pair is gone")

@@ -243,6 +243,7 @@ def _beside(name, address, via):
     finally:
         keeper.kill()
         keeper.wait()
+        run("ip", "link", "delete", name, code=None)
         wait_for(lambda: not _link_exists(name), what="the veth pair is gone")
 
 

@@ -210,7 +210,6 @@ def connections_that_do_not_end_keep_no_address(instance, images):
         finally:
             listener.kill()
             listener.communicate()
-            run("ip", "link", "delete", "outside0")  # its connections do not end either
 
 
 @test
