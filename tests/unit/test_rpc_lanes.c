@@ -119,7 +119,7 @@ static void unsent_calls_leave_a_silent_endpoint(void **state)
     memcpy(large + sizeof(large) - 3, "\"}", 3);
     greetings = 1;
     start_script(&peers[0], greet_and_go_silent);
-    open_with(2, .timeout_ms = 60000, .connect_timeout_ms = 300, .connections = 1,
+    open_with(2, .timeout_ms = 60000, .connect_timeout_ms = 3000, .connections = 1,
               .probe_first_ms = 20, .probe_most_ms = 40);
     assert_true(begin("once", large, 0, &first) > 0);
     for (int i = 0; i < 4000 && !endpoint_counts(0).calls; i++)
