@@ -2,6 +2,7 @@
 """What the engine makes of a request: limits, users, mounts, networks, lifecycles, conflicts."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -385,6 +386,18 @@ def only_one_daemon_per_instance(instance):
     assert "runs already" in second.err
     assert instance.daemon_pid() == pid and instance.socket.exists()
     instance.cloche("version")
+
+
+@test
+def a_daemon_that_ends_is_waited_for(instance):
+    """Who has the lock and no socket any more."""
+    instance.socket.parent.mkdir()
+    with open(instance.socket.parent / "cloched.pid", "w") as ending:
+        fcntl.flock(ending, fcntl.LOCK_EX)
+        command = subprocess.Popen([PROGRAMS / "cloche", "version"], env=instance.env, stdout=subprocess.DEVNULL)
+        time.sleep(0.5)
+        assert command.poll() is None
+    assert command.wait() == 0
 
 
 @test

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -15,7 +16,7 @@
 
 #include "listen.h"
 
-enum { SYSTEMD_FIRST_FD = 3, LOCK_ATTEMPTS = 10 };
+enum { SYSTEMD_FIRST_FD = 3, LOCK_ATTEMPTS = 10, LOCK_POLL_MS = 10, LOCK_WAIT_MS = 20000 };
 
 /* --- lock ------------------------------------------------------------------------------------- */
 
@@ -48,6 +49,20 @@ static int lock_once(const struct instance *instance, const char *path, struct e
     return steal_fd(&fd);
 }
 
+/* Who holds the lock and has no socket begins, and will have one, or ends. */
+static int lock_when_it_ends(const struct instance *instance, const char *path, struct error *err)
+{
+    int fd = lock_once(instance, path, err);
+
+    for (int waited = 0; fd == -EBUSY && waited < LOCK_WAIT_MS; waited += LOCK_POLL_MS) {
+        if (access(instance->socket, F_OK) == 0)
+            break;
+        (void)poll(NULL, 0, LOCK_POLL_MS);
+        fd = lock_once(instance, path, err);
+    }
+    return fd;
+}
+
 int listen_lock(const struct instance *instance, struct error *err)
 {
     _cleanup_free_ char *path = xasprintf("%s/cloched.pid", instance->run);
@@ -55,7 +70,7 @@ int listen_lock(const struct instance *instance, struct error *err)
     int fd = -EAGAIN;
 
     for (int i = 0; i < LOCK_ATTEMPTS && fd == -EAGAIN; i++)
-        fd = lock_once(instance, path, err);
+        fd = lock_when_it_ends(instance, path, err);
     if (fd < 0)
         return fd;
     if (ftruncate(fd, 0) < 0 || file_write_all(fd, text, strlen(text)) < 0) {

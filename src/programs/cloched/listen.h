@@ -8,7 +8,7 @@
 #include <base/instance.h>
 
 /* Takes RUN/cloched.pid, makes RUN when it is missing, and writes our process id. The descriptor
- * holds the lock. -EBUSY: another daemon has it. */
+ * holds the lock. -EBUSY: another daemon has it. One that ends is waited for, up to 20 s. */
 int listen_lock(const struct instance *instance, struct error *err);
 
 /* The socket that systemd passed (LISTEN_FDS), else a new one in the place of whatever a dead

@@ -197,25 +197,33 @@ static char *docker_socket(const struct daemon *daemon)
     return xasprintf("%s/docker.sock", daemon->instance.run);
 }
 
-static void remove_own_files(struct daemon *daemon)
+static void remove_sockets(struct daemon *daemon)
 {
-    _cleanup_free_ char *pid = xasprintf("%s/cloched.pid", daemon->instance.run);
-
     _cleanup_free_ char *docker = docker_socket(daemon);
 
     unlink(daemon->instance.socket);
     unlink(docker);
+}
+
+/* Last: the next daemon begins when it is gone. */
+static void remove_lock(struct daemon *daemon)
+{
+    _cleanup_free_ char *pid = xasprintf("%s/cloched.pid", daemon->instance.run);
+
     unlink(pid);
 }
 
 static void stop(struct daemon *daemon)
 {
+    bool stays = daemon->lock_fd >= 0 && !daemon->instance_removed;
+
     listen_notify("STOPPING=1");
     if (daemon->instance_removed) {
         rootless_end(&daemon->instance);
         remove_run_folder(daemon);
-    } else if (daemon->lock_fd >= 0)
-        remove_own_files(daemon);
+    } else if (stays) {
+        remove_sockets(daemon);
+    }
     door_keeper_destroy(daemon->door);
     door_keeper_destroy(daemon->docker);
     sockets_destroy(daemon->sockets);
@@ -232,6 +240,8 @@ static void stop(struct daemon *daemon)
     while (uv_run(&daemon->loop, UV_RUN_DEFAULT))
         ;
     engine_free(daemon->engine);
+    if (stays)
+        remove_lock(daemon);
     rpc_topic_destroy(daemon->events);
     rpc_loop_destroy(daemon->rpc_loop);
     uv_loop_close(&daemon->loop);
