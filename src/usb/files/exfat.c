@@ -10,6 +10,7 @@
 #include <block/waiting.h>
 
 #include "content.h"
+#include "folder_index.h"
 #include "utf16.h"
 #include "times.h"
 
@@ -383,7 +384,7 @@ static int find_label(struct exfat_volume *volume, struct error *err)
         return r;
     volume->label_offset = place.offsets[0];
     exfat_place_finish(&place);
-    exfat_index_free(volume->root->index); /* it is built again, with this entry */
+    folder_index_free(volume->root->index); /* it is built again, with this entry */
     volume->root->index = NULL;
     return 0;
 }

@@ -6,10 +6,12 @@
  *   exfat_space.c   the allocation bitmap, and which clusters may be given away
  *   exfat_chain.c   clusters that become a file's, or are its no more
  *   exfat_folder.c  entry sets of folders
- *   exfat_index.c   a folder's index: names, and room for entries
+ *   exfat_index.c   names of a folder by its index (folder_index.h), and room for entries
  *   exfat_node.c    files and folders that are held, their sets and times
  *   exfat_file.c    content: map, reserve, wrote, truncate
- *   exfat_change.c  create, remove, rename
+ *   exfat_change.c  create, rename
+ *   exfat_leave.c   remove, and what a rename replaces
+ *   exfat_journal.c the journal's file
  *   exfat_start.c   mount, the first write, unmount
  *   exfat.c         the operations, each with its lock
  *
@@ -57,7 +59,7 @@ const struct exfat_run *exfat_runs_find(const struct exfat_runs *runs, uint32_t 
 /* at < runs->clusters */
 uint32_t exfat_runs_cluster(const struct exfat_runs *runs, uint32_t at);
 
-struct exfat_index; /* of a folder: exfat_index.c */
+struct folder_index;
 
 /* An entry set and where it is. */
 struct exfat_place {
@@ -76,11 +78,11 @@ struct exfat_node {
     uint64_t freed_by;                    /* of what is removed: the update that did it */
     uint64_t reserved_from, reserved_end; /* bytes for which a write was announced */
 
-    pthread_mutex_t lock;   /* the members below, where volume->lock is held to read */
-    struct exfat_runs runs; /* those of the medium, then those that are taken only */
-    bool complete;          /* all of the medium's are there */
-    uint32_t linked;        /* clusters that are the file's on the medium; of complete runs */
-    struct exfat_index *index;
+    pthread_mutex_t lock;       /* the members below, where volume->lock is held to read */
+    struct exfat_runs runs;     /* those of the medium, then those that are taken only */
+    bool complete;              /* all of the medium's are there */
+    uint32_t linked;            /* clusters that are the file's on the medium; of complete runs */
+    struct folder_index *index; /* NULL: not built yet; exfat_index.c */
 };
 
 /* Clusters that were freed on the medium and may not be given away yet. */
@@ -230,7 +232,6 @@ void exfat_folder_added(struct exfat_volume *volume, struct exfat_node *folder,
                         const struct exfat_place *place, const struct exfat_set *set);
 void exfat_folder_removed(struct exfat_volume *volume, struct exfat_node *folder,
                           const struct exfat_place *place, const struct exfat_set *set);
-void exfat_index_free(struct exfat_index *index);
 
 /* exfat_node.c */
 struct exfat_node *exfat_node_create(struct exfat_node *parent, enum node_type type);
@@ -265,13 +266,21 @@ int exfat_truncate(struct exfat_volume *volume, struct exfat_node *file, struct 
 /* exfat_change.c */
 int exfat_create(struct exfat_volume *volume, struct exfat_node *folder, const char *name,
                  enum node_type type, struct exfat_node **ret_node, struct error *err);
-int exfat_remove(struct exfat_volume *volume, struct exfat_node *folder, const char *name,
-                 enum node_type type, struct error *err);
-/* Frees what was parked to be removed when the power went (exfat_change.c). */
-int exfat_remove_parked(struct exfat_volume *volume, struct error *err);
 int exfat_rename(struct exfat_volume *volume, struct exfat_node *folder, const char *name,
                  struct exfat_node *new_folder, const char *new_name, bool replace,
                  struct error *err);
+
+/* exfat_leave.c */
+int exfat_remove(struct exfat_volume *volume, struct exfat_node *folder, const char *name,
+                 enum node_type type, struct error *err);
+/* Frees what was parked to be removed when the power went. What cannot be freed is, the next
+ * time. */
+int exfat_remove_parked(struct exfat_volume *volume, struct error *err);
+
+/* exfat_journal.c. Where it is, by its name: volume->journal_place. */
+void exfat_journal_find(struct exfat_volume *volume);
+/* From now on updates go through it; made, where there is none and there is room. */
+int exfat_journal_use(struct exfat_volume *volume, struct error *err);
 
 /* exfat_start.c */
 int exfat_mount(struct medium *medium, const struct volume_options *options,

@@ -1,146 +1,56 @@
-/* The index of a folder: names by their hash, and which entries are used. */
+/* Names of a folder by its index, and room for entries. */
 #include "exfat.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include <base/alloc.h>
 
-enum { BUCKETS_FIRST = 64, ENTRIES_AT_ONCE = 128 };
-#define NOTHING UINT32_MAX
+#include "folder_index.h"
 
-struct name_item {
-    uint32_t hash, position, next;
-};
+enum { ENTRIES_AT_ONCE = 128 };
 
-struct exfat_index {
-    uint32_t *heads; /* owned, buckets of them */
-    struct name_item *items;
-    uint32_t buckets, count, room, spare;
-    uint32_t end;  /* entries from here on were never used */
-    uint32_t hint; /* before this one all are used */
-    uint8_t *used; /* a bit an entry, used_room of them */
-    uint32_t used_room;
-};
-
-static uint32_t hash_name(const struct exfat_volume *volume, const uint16_t *name, unsigned length)
+static void make_upper(const struct exfat_volume *volume, const uint16_t *name, unsigned length,
+                       uint16_t ret[static FOLDER_INDEX_UNITS])
 {
-    uint32_t hash = 2166136261;
     for (unsigned i = 0; i < length; i++)
-        hash = (hash ^ volume->upcase->units[name[i]]) * 16777619;
-    return hash ^ hash >> 15;
+        ret[i] = volume->upcase->units[name[i]];
 }
 
-static void link_item(struct exfat_index *index, uint32_t i)
+static void add_set(const struct exfat_volume *volume, struct folder_index *index,
+                    const struct exfat_set *set, uint32_t position)
 {
-    uint32_t *head = &index->heads[index->items[i].hash & (index->buckets - 1)];
-    index->items[i].next = *head;
-    *head = i;
-}
-
-static void grow_heads(struct exfat_index *index, uint32_t buckets)
-{
-    index->buckets = buckets;
-    index->heads = xrealloc(index->heads, buckets, sizeof(uint32_t));
-    memset(index->heads, 0xFF, buckets * sizeof(uint32_t));
-    for (uint32_t i = 0; i < index->count; i++)
-        if (index->items[i].position != NOTHING)
-            link_item(index, i);
-}
-
-static void add_name(struct exfat_index *index, uint32_t hash, uint32_t position)
-{
-    uint32_t i = index->spare;
-    if (i != NOTHING) {
-        index->spare = index->items[i].next;
-    } else {
-        if (index->count == index->room) {
-            index->room = index->room ? index->room * 2 : 64;
-            index->items = xrealloc(index->items, index->room, sizeof(struct name_item));
-        }
-        i = index->count++;
-    }
-    index->items[i] = (struct name_item){.hash = hash, .position = position};
-    link_item(index, i);
-    if (index->count > index->buckets * 2) {
-        free(steal_ptr(index->heads));
-        grow_heads(index, index->buckets * 4);
-    }
-}
-
-static void forget_name(struct exfat_index *index, uint32_t hash, uint32_t position)
-{
-    uint32_t *at = &index->heads[hash & (index->buckets - 1)];
-    while (*at != NOTHING && index->items[*at].position != position)
-        at = &index->items[*at].next;
-    if (*at == NOTHING)
-        return;
-    uint32_t i = *at;
-    *at = index->items[i].next;
-    index->items[i] = (struct name_item){.position = NOTHING, .next = index->spare};
-    index->spare = i;
-}
-
-static bool entry_is_used(const struct exfat_index *index, uint32_t position)
-{
-    return position < index->used_room && index->used[position / 8] >> position % 8 & 1;
-}
-
-static void use_entries(struct exfat_index *index, uint32_t first, uint32_t count, bool used)
-{
-    if (first + count > index->used_room) {
-        uint32_t had = index->used_room, room = had ? had : 1024;
-        while (room < first + count)
-            room *= 2;
-        index->used = xrealloc(index->used, room / 8, 1);
-        memset(index->used + had / 8, 0, (room - had) / 8);
-        index->used_room = room;
-    }
-    for (uint32_t at = first; at < first + count; at++) {
-        if (used)
-            index->used[at / 8] |= (uint8_t)(1 << at % 8);
-        else
-            index->used[at / 8] &= (uint8_t) ~(1 << at % 8);
-    }
-}
-
-void exfat_index_free(struct exfat_index *index)
-{
-    if (!index)
-        return;
-    free(index->heads);
-    free(index->items);
-    free(index->used);
-    free(index);
+    uint16_t upper[FOLDER_INDEX_UNITS];
+    make_upper(volume, set->name, set->name_length, upper);
+    folder_index_add(index, upper, set->name_length, position);
 }
 
 static int find_used(struct exfat_volume *volume, struct exfat_node *folder,
-                     struct exfat_index *index, struct error *err)
+                     struct folder_index *index, struct error *err)
 {
     uint8_t raw[ENTRIES_AT_ONCE * EXFAT_ENTRY];
+    uint32_t at = 0;
     for (;;) {
-        int count = exfat_folder_read(volume, folder, index->end, ENTRIES_AT_ONCE, raw, err);
+        int count = exfat_folder_read(volume, folder, at, ENTRIES_AT_ONCE, raw, err);
         if (count <= 0)
             return count;
-        for (int i = 0; i < count; i++, index->end++) {
+        for (int i = 0; i < count; i++, at++) {
             uint8_t type = raw[(size_t)i * EXFAT_ENTRY];
             if (type == EXFAT_END_OF_FOLDER)
                 return 0;
-            use_entries(index, index->end, 1, type & EXFAT_IN_USE);
+            folder_index_use(index, at, 1, type & EXFAT_IN_USE);
         }
     }
 }
 
 static int find_names(struct exfat_volume *volume, struct exfat_node *folder,
-                      struct exfat_index *index, struct error *err)
+                      struct folder_index *index, struct error *err)
 {
     struct exfat_entries *entries = xnew(struct exfat_entries);
     uint32_t position = 0;
     int r;
     while ((r = exfat_folder_next(volume, folder, &position, entries, err)) == 1) {
-        const struct exfat_set *set = &entries->set;
-        add_name(index, hash_name(volume, set->name, set->name_length), entries->place.position);
+        add_set(volume, index, &entries->set, entries->place.position);
         exfat_place_finish(&entries->place);
     }
     free(entries);
@@ -151,16 +61,14 @@ static int build(struct exfat_volume *volume, struct exfat_node *folder, struct 
 {
     if (folder->index)
         return 0;
-    struct exfat_index *index = xnew(struct exfat_index);
-    index->spare = NOTHING;
-    grow_heads(index, BUCKETS_FIRST);
+    struct folder_index *index = folder_index_create();
     int r = find_used(volume, folder, index, err);
     if (r == 0)
         r = find_names(volume, folder, index, err);
     if (r == 0)
         folder->index = index;
     else
-        exfat_index_free(index);
+        folder_index_free(index);
     return r;
 }
 
@@ -178,16 +86,14 @@ static bool is_called(const struct exfat_volume *volume, const struct exfat_set 
 int exfat_folder_find(struct exfat_volume *volume, struct exfat_node *folder, const uint16_t *name,
                       unsigned length, struct exfat_entries *ret_entries, struct error *err)
 {
-    uint32_t hash = hash_name(volume, name, length);
+    struct folder_index_search search;
+    uint16_t upper[FOLDER_INDEX_UNITS];
     int r = build(volume, folder, err);
     if (r != 0)
         return r;
-    const struct exfat_index *index = folder->index;
-    for (uint32_t i = index->heads[hash & (index->buckets - 1)]; i != NOTHING;
-         i = index->items[i].next) {
-        uint32_t position = index->items[i].position;
-        if (index->items[i].hash != hash)
-            continue;
+    make_upper(volume, name, length, upper);
+    uint32_t position = folder_index_first(folder->index, upper, length, &search);
+    for (; position != FOLDER_INDEX_NONE; position = folder_index_next(&search)) {
         r = exfat_folder_next(volume, folder, &position, ret_entries, err);
         if (r < 0)
             return r;
@@ -201,22 +107,6 @@ int exfat_folder_find(struct exfat_volume *volume, struct exfat_node *folder, co
 }
 
 /* Room. */
-
-/* The first of count free entries, which may reach beyond the folder's clusters. */
-static uint32_t find_room(struct exfat_index *index, unsigned count)
-{
-    uint32_t run = 0, at = index->hint;
-    bool skipped = false;
-    for (; run < count && at < index->end; at++) {
-        bool used = entry_is_used(index, at);
-        if (used && run > 0)
-            skipped = true;
-        run = used ? 0 : run + 1;
-        if (used && !skipped)
-            index->hint = at + 1;
-    }
-    return at - run;
-}
 
 /* Zeroed clusters at its end. */
 static int grow(struct exfat_volume *volume, struct exfat_node *folder, uint32_t clusters,
@@ -246,13 +136,22 @@ static int grow(struct exfat_volume *volume, struct exfat_node *folder, uint32_t
 int exfat_folder_room(struct exfat_volume *volume, struct exfat_node *folder, unsigned count,
                       struct exfat_place *ret_place, struct error *err)
 {
+    return exfat_folder_room_beside(volume, folder, count, NULL, ret_place, err);
+}
+
+int exfat_folder_room_beside(struct exfat_volume *volume, struct exfat_node *folder, unsigned count,
+                             const struct exfat_place *taken, struct exfat_place *ret_place,
+                             struct error *err)
+{
     int r = build(volume, folder, err);
     if (r == 0)
         r = exfat_runs_load(volume, folder, UINT64_MAX, err);
     if (r != 0)
         return r;
     uint32_t of_cluster = volume->layout.cluster_size / EXFAT_ENTRY;
-    uint32_t first = find_room(folder->index, count), have = folder->runs.clusters * of_cluster;
+    uint32_t first = folder_index_room(folder->index, count, taken ? taken->position : 0,
+                                       taken ? taken->count : 0);
+    uint32_t have = folder->runs.clusters * of_cluster;
     if (first + count > EXFAT_ENTRIES_MOST)
         return error_set(err, -ENOSPC, "the folder has as many entries as exFAT can keep");
     if (first + count > have)
@@ -268,32 +167,13 @@ int exfat_folder_room(struct exfat_volume *volume, struct exfat_node *folder, un
     return r;
 }
 
-int exfat_folder_room_beside(struct exfat_volume *volume, struct exfat_node *folder, unsigned count,
-                             const struct exfat_place *taken, struct exfat_place *ret_place,
-                             struct error *err)
-{
-    int r = build(volume, folder, err);
-    if (r != 0 || !taken)
-        return r == 0 ? exfat_folder_room(volume, folder, count, ret_place, err) : r;
-    struct exfat_index *index = folder->index;
-    uint32_t end = index->end, hint = index->hint;
-    use_entries(index, taken->position, taken->count, true);
-    if (taken->position + taken->count > end)
-        index->end = taken->position + taken->count;
-    r = exfat_folder_room(volume, folder, count, ret_place, err);
-    use_entries(index, taken->position, taken->count, false);
-    index->end = end;
-    index->hint = hint;
-    return r;
-}
-
 /* Behind the folder's end there may be anything: what is to be the end says so. */
 static int write_end(struct exfat_volume *volume, struct exfat_node *folder, uint32_t position,
                      struct error *err)
 {
     uint8_t raw[EXFAT_ENTRY];
     uint64_t offset;
-    if (position <= folder->index->end)
+    if (position <= folder_index_end(folder->index))
         return 0;
     int r = exfat_folder_read(volume, folder, position, 1, raw, err);
     if (r <= 0 || raw[0] == EXFAT_END_OF_FOLDER)
@@ -316,21 +196,17 @@ int exfat_folder_write(struct exfat_volume *volume, struct exfat_node *folder,
 void exfat_folder_added(struct exfat_volume *volume, struct exfat_node *folder,
                         const struct exfat_place *place, const struct exfat_set *set)
 {
-    struct exfat_index *index = folder->index;
-    use_entries(index, place->position, place->count, true);
-    if (place->position + place->count > index->end)
-        index->end = place->position + place->count;
-    add_name(index, hash_name(volume, set->name, set->name_length), place->position);
+    folder_index_use(folder->index, place->position, place->count, true);
+    add_set(volume, folder->index, set, place->position);
 }
 
 void exfat_folder_removed(struct exfat_volume *volume, struct exfat_node *folder,
                           const struct exfat_place *place, const struct exfat_set *set)
 {
-    struct exfat_index *index = folder->index;
-    if (!index)
+    uint16_t upper[FOLDER_INDEX_UNITS];
+    if (!folder->index)
         return;
-    use_entries(index, place->position, place->count, false);
-    if (place->position < index->hint)
-        index->hint = place->position;
-    forget_name(index, hash_name(volume, set->name, set->name_length), place->position);
+    folder_index_use(folder->index, place->position, place->count, false);
+    make_upper(volume, set->name, set->name_length, upper);
+    folder_index_remove(folder->index, upper, set->name_length, place->position);
 }

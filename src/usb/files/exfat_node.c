@@ -7,6 +7,7 @@
 
 #include <base/alloc.h>
 
+#include "folder_index.h"
 #include "times.h"
 #include "utf16.h"
 
@@ -30,7 +31,7 @@ void exfat_node_free(struct exfat_node *node)
 {
     exfat_place_finish(&node->place);
     exfat_runs_finish(&node->runs);
-    exfat_index_free(node->index);
+    folder_index_free(node->index);
     pthread_mutex_destroy(&node->lock);
     free(node);
 }

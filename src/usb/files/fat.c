@@ -10,6 +10,7 @@
 
 #include "content.h"
 #include "fat_names.h"
+#include "folder_index.h"
 #include "kinds.h"
 #include "times.h"
 #include "utf16.h"
@@ -399,7 +400,7 @@ static int finish_label(struct fat_volume *volume, int r, const uint8_t *label, 
     r = fat_finish(volume, r, err);
     if (r == 0)
         memcpy(volume->layout.label, label, sizeof(volume->layout.label));
-    fat_index_free(volume->root->index);
+    folder_index_free(volume->root->index);
     volume->root->index = NULL;
     return r;
 }

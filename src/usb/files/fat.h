@@ -6,7 +6,7 @@
  *   fat_space.c    which clusters are free, in memory
  *   fat_name.c     short names, and what names may be
  *   fat_folder.c   entries of folders: reading, making
- *   fat_index.c    a folder's index: names, and room for entries
+ *   fat_index.c    names of a folder by its index (folder_index.h), and room for entries
  *   fat_start.c    mount, the first write, unmount
  *   fat_file.c     size and content of files
  *   fat_names.c    create, rename
@@ -111,7 +111,7 @@ void runs_cut(struct runs *runs, uint32_t clusters);              /* keeps that 
 void runs_finish(struct runs *runs);
 const struct run *runs_find(const struct runs *runs, uint32_t at); /* at < clusters */
 
-struct fat_index; /* of a folder: fat_index.c */
+struct folder_index;
 
 struct fat_node {
     struct node node; /* first */
@@ -126,9 +126,9 @@ struct fat_node {
     pthread_mutex_t lock; /* the members below, where volume->lock is held to read */
     uint32_t first;       /* cluster; 0: none, or the fixed root */
     struct runs runs;
-    bool complete;   /* runs are all there are */
-    uint32_t linked; /* the first so many clusters are in the table; of complete runs */
-    struct fat_index *index;
+    bool complete;              /* runs are all there are */
+    uint32_t linked;            /* the first so many clusters are in the table; of complete runs */
+    struct folder_index *index; /* NULL: not built yet; fat_index.c */
 };
 
 /* Clusters that were freed on the medium and may not be given away yet. */
@@ -301,7 +301,6 @@ int fat_folder_next(struct fat_volume *volume, struct fat_node *folder, uint32_t
 int fat_folder_find(struct fat_volume *volume, struct fat_node *folder, const uint16_t *name,
                     unsigned length, struct fat_entry *ret_entry, struct error *err);
 int fat_folder_is_empty(struct fat_volume *volume, struct fat_node *folder, struct error *err);
-void fat_index_free(struct fat_index *index);
 
 /* What a new entry will be: where, and its bytes. */
 struct fat_new_entry {

@@ -7,6 +7,7 @@
 #include <base/alloc.h>
 #include <block/bytes.h>
 
+#include "folder_index.h"
 #include "times.h"
 
 struct fat_node *fat_node_create(uint64_t offset, const uint8_t *raw,
@@ -26,7 +27,7 @@ struct fat_node *fat_node_create(uint64_t offset, const uint8_t *raw,
 void fat_node_free(struct fat_node *node)
 {
     runs_finish(&node->runs);
-    fat_index_free(node->index);
+    folder_index_free(node->index);
     pthread_mutex_destroy(&node->lock);
     free(node);
 }

@@ -1,0 +1,318 @@
+#include "folder_index.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include <base/alloc.h>
+
+enum {
+    BUCKETS_FIRST = 32,
+    NAMES_FIRST = 16,
+    WORDS_FIRST = 4,
+    WORD = 64,  /* entries */
+    HINTS = 32, /* entries in a row that are looked for: what is longer is taken as that */
+};
+#define NOTHING UINT32_MAX
+
+/* Items of one hash are a ring by `same`, in the order in which they came; the last of them is in
+ * its bucket's list. One that is not used is in the list of these, by `next`. */
+struct item {
+    uint32_t hash, position, next, same;
+};
+
+struct folder_index {
+    uint64_t key[2];
+    uint32_t *heads; /* owned, buckets of them */
+    struct item *items;
+    uint32_t buckets; /* a power of two */
+    uint32_t hashes;  /* that are different */
+    uint32_t count, room, spare;
+    uint64_t *used; /* owned: a bit an entry */
+    uint32_t words;
+    uint32_t end;
+    uint32_t hints[HINTS]; /* before it there are never so many free ones, and one more, in a row */
+};
+
+/* SipHash-1-3, of which the lower half is enough here. */
+
+static uint64_t rotate(uint64_t value, unsigned bits)
+{
+    return value << bits | value >> (64 - bits);
+}
+
+static void mix(uint64_t v[static 4])
+{
+    v[0] += v[1];
+    v[2] += v[3];
+    v[1] = rotate(v[1], 13) ^ v[0];
+    v[3] = rotate(v[3], 16) ^ v[2];
+    v[0] = rotate(v[0], 32);
+    v[2] += v[1];
+    v[0] += v[3];
+    v[1] = rotate(v[1], 17) ^ v[2];
+    v[3] = rotate(v[3], 21) ^ v[0];
+    v[2] = rotate(v[2], 32);
+}
+
+static void mix_word(uint64_t v[static 4], uint64_t word)
+{
+    v[3] ^= word;
+    mix(v);
+    v[0] ^= word;
+}
+
+static uint32_t hash_of(const struct folder_index *index, const uint16_t *units, unsigned length)
+{
+    uint64_t v[4] = {
+        index->key[0] ^ 0x736f6d6570736575,
+        index->key[1] ^ 0x646f72616e646f6d,
+        index->key[0] ^ 0x6c7967656e657261,
+        index->key[1] ^ 0x7465646279746573,
+    };
+    uint64_t word = 0;
+    unsigned i = 0;
+    for (; i + 4 <= length; i += 4) {
+        memcpy(&word, units + i, sizeof(word));
+        mix_word(v, word);
+    }
+    word = (uint64_t)(length * 2) << 56;
+    for (unsigned shift = 0; i < length; i++, shift += 16)
+        word |= (uint64_t)units[i] << shift;
+    mix_word(v, word);
+    v[2] ^= 0xFF;
+    mix(v);
+    mix(v);
+    mix(v);
+    return (uint32_t)(v[0] ^ v[1] ^ v[2] ^ v[3]);
+}
+
+struct folder_index *folder_index_create(void)
+{
+    struct folder_index *index = xnew(struct folder_index);
+    if (getrandom(index->key, sizeof(index->key), 0) != sizeof(index->key))
+        abort(); /* up to 256 bytes never come short: getrandom(2) */
+    index->buckets = BUCKETS_FIRST;
+    index->heads = xmalloc(BUCKETS_FIRST * sizeof(*index->heads));
+    memset(index->heads, 0xFF, BUCKETS_FIRST * sizeof(*index->heads));
+    index->spare = NOTHING;
+    return index;
+}
+
+void folder_index_free(struct folder_index *index)
+{
+    if (!index)
+        return;
+    free(index->heads);
+    free(index->items);
+    free(index->used);
+    free(index);
+}
+
+size_t folder_index_size(const struct folder_index *index)
+{
+    if (!index)
+        return 0;
+    return sizeof(*index) + index->buckets * sizeof(*index->heads) +
+           index->room * sizeof(*index->items) + index->words * sizeof(*index->used);
+}
+
+/* Names. */
+
+static uint32_t *head_of(const struct folder_index *index, uint32_t hash)
+{
+    return &index->heads[hash & (index->buckets - 1)];
+}
+
+/* What leads to the last one of this hash, or to nothing. */
+static uint32_t *find(const struct folder_index *index, uint32_t hash)
+{
+    uint32_t *at = head_of(index, hash);
+    while (*at != NOTHING && index->items[*at].hash != hash)
+        at = &index->items[*at].next;
+    return at;
+}
+
+static void grow_heads(struct folder_index *index)
+{
+    uint32_t had = index->buckets, *old = index->heads;
+    index->buckets *= 2;
+    index->heads = xmalloc(index->buckets * sizeof(*index->heads));
+    memset(index->heads, 0xFF, index->buckets * sizeof(*index->heads));
+    for (uint32_t bucket = 0; bucket < had; bucket++) {
+        for (uint32_t i = old[bucket], next; i != NOTHING; i = next) {
+            uint32_t *head = head_of(index, index->items[i].hash);
+            next = index->items[i].next;
+            index->items[i].next = *head;
+            *head = i;
+        }
+    }
+    free(old);
+}
+
+static uint32_t take_item(struct folder_index *index)
+{
+    uint32_t i = index->spare;
+    if (i != NOTHING) {
+        index->spare = index->items[i].next;
+        return i;
+    }
+    if (index->count == index->room) {
+        index->room = index->room ? index->room * 2 : NAMES_FIRST;
+        index->items = xrealloc(index->items, index->room, sizeof(*index->items));
+    }
+    return index->count++;
+}
+
+void folder_index_add(struct folder_index *index, const uint16_t *upper, unsigned length,
+                      uint32_t position)
+{
+    uint32_t hash = hash_of(index, upper, length), i = take_item(index);
+    uint32_t *at = find(index, hash);
+    struct item *item = &index->items[i], *last = *at == NOTHING ? NULL : &index->items[*at];
+    *item = (struct item){
+        .hash = hash,
+        .position = position,
+        .next = last ? last->next : NOTHING,
+        .same = last ? last->same : i,
+    };
+    if (last)
+        last->same = i;
+    *at = i;
+    if (!last && ++index->hashes > index->buckets)
+        grow_heads(index);
+}
+
+void folder_index_remove(struct folder_index *index, const uint16_t *upper, unsigned length,
+                         uint32_t position)
+{
+    struct item *items = index->items;
+    uint32_t *at = find(index, hash_of(index, upper, length));
+    if (*at == NOTHING)
+        return;
+    uint32_t last = *at, before = last;
+    while (items[items[before].same].position != position) {
+        before = items[before].same;
+        if (before == last)
+            return;
+    }
+    uint32_t i = items[before].same;
+    items[before].same = items[i].same;
+    if (i == last && before == last)
+        index->hashes--;
+    if (i == last) {
+        *at = before == last ? items[i].next : before;
+        items[before].next = items[i].next;
+    }
+    items[i].next = index->spare;
+    index->spare = i;
+}
+
+uint32_t folder_index_first(const struct folder_index *index, const uint16_t *upper,
+                            unsigned length, struct folder_index_search *ret_search)
+{
+    uint32_t last = *find(index, hash_of(index, upper, length));
+    *ret_search = (struct folder_index_search){.index = index, .last = last, .at = last};
+    if (last == NOTHING)
+        return FOLDER_INDEX_NONE;
+    ret_search->at = index->items[last].same;
+    return index->items[ret_search->at].position;
+}
+
+uint32_t folder_index_next(struct folder_index_search *search)
+{
+    if (search->at == search->last)
+        return FOLDER_INDEX_NONE;
+    search->at = search->index->items[search->at].same;
+    return search->index->items[search->at].position;
+}
+
+/* Entries. */
+
+static void grow_used(struct folder_index *index, uint32_t end)
+{
+    uint32_t had = index->words, words = had ? had : WORDS_FIRST;
+    while (words < (end + WORD - 1) / WORD)
+        words *= 2;
+    index->used = xrealloc(index->used, words, sizeof(*index->used));
+    memset(index->used + had, 0, (words - had) * sizeof(*index->used));
+    index->words = words;
+}
+
+static void set_used(struct folder_index *index, uint32_t first, uint32_t count, bool used)
+{
+    for (uint32_t at = first; at < first + count; at++) {
+        if (used)
+            index->used[at / WORD] |= (uint64_t)1 << at % WORD;
+        else
+            index->used[at / WORD] &= ~((uint64_t)1 << at % WORD);
+    }
+}
+
+void folder_index_use(struct folder_index *index, uint32_t first, uint32_t count, bool used)
+{
+    uint32_t end = first + count;
+    if (end > index->words * WORD)
+        grow_used(index, end);
+    if (end > index->end)
+        index->end = end;
+    set_used(index, first, count, used);
+    for (uint32_t i = 0; !used && i < HINTS; i++) {
+        uint32_t from = first > i ? first - i : 0;
+        if (index->hints[i] > from)
+            index->hints[i] = from;
+    }
+}
+
+uint32_t folder_index_end(const struct folder_index *index)
+{
+    return index->end;
+}
+
+static uint32_t find_room(const struct folder_index *index, uint32_t from, uint32_t count)
+{
+    uint32_t run = 0, at = from;
+    while (run < count && at < index->end) {
+        uint64_t word = index->used[at / WORD] >> at % WORD;
+        uint32_t left = WORD - at % WORD;
+        if (word & 1) {
+            uint32_t skip = ~word ? (uint32_t)__builtin_ctzll(~word) : WORD;
+            at += skip < left ? skip : left;
+            run = 0;
+        } else {
+            at++;
+            run++;
+        }
+    }
+    return at - run;
+}
+
+/* Marked as used for as long as it is looked. */
+static uint32_t find_room_beside(struct folder_index *index, uint32_t from, uint32_t count,
+                                 uint32_t beside, uint32_t beside_count)
+{
+    uint32_t end = index->end;
+    if (beside + beside_count > index->words * WORD)
+        grow_used(index, beside + beside_count);
+    if (beside + beside_count > end)
+        index->end = beside + beside_count;
+    set_used(index, beside, beside_count, true);
+    uint32_t first = find_room(index, from, count);
+    set_used(index, beside, beside_count, false);
+    index->end = end;
+    return first;
+}
+
+uint32_t folder_index_room(struct folder_index *index, uint32_t count, uint32_t beside,
+                           uint32_t beside_count)
+{
+    uint32_t which = (count < HINTS ? count : HINTS) - 1, from = 0;
+    for (uint32_t i = 0; i <= which; i++)
+        from = index->hints[i] > from ? index->hints[i] : from;
+    if (beside_count > 0)
+        return find_room_beside(index, from, count, beside, beside_count);
+    uint32_t first = find_room(index, from, count);
+    if (count <= HINTS)
+        index->hints[which] = first;
+    return first;
+}
