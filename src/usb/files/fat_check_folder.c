@@ -6,131 +6,18 @@
 #include <base/alloc.h>
 #include <block/bytes.h>
 
-#include "fat_check.h"
+#include "fat_check_walk.h"
 #include "utf16.h"
 
 enum {
     PATH_MOST = 1024, /* bytes of a path that are told */
-    NAMES_FIRST = 64,
-    SHORT_TRIES = 65536,
-    DOTS = 2, /* entries that a folder begins with */
+    DOTS = 2,         /* entries that a folder begins with */
 };
 #define NONE UINT32_MAX
 
-/* Names of a folder by a sum of their upper case. */
-struct names {
-    uint64_t *sums; /* owned; 0: nothing is there */
-    size_t room, count;
-};
-
-struct folder {
-    uint32_t first, parent; /* clusters; 0: the root */
-    struct runs runs;       /* owned; none of the fixed root */
-    char *name;             /* owned: its path, "" of the root */
-};
-
-struct walk {
-    struct fat_checking *check;
-    struct folder *folders; /* that are still to be looked at */
-    size_t count, room;
-    struct folder at; /* the one that is looked at */
-    struct names names;
-};
-
-/* An entry while it is looked at. */
-struct item {
-    struct fat_entry entry;
-    uint64_t offset; /* of the short one */
-    char *path;      /* owned */
-};
-
-/* Names. */
-
-static uint64_t sum_of(const uint16_t *units, unsigned length)
-{
-    uint64_t sum = UINT64_C(14695981039346656037);
-    for (unsigned i = 0; i < length; i++)
-        sum = (sum ^ unit_upper(units[i])) * UINT64_C(1099511628211);
-    return sum ? sum : 1;
-}
-
-static size_t slot_of(const struct names *names, uint64_t sum)
-{
-    size_t at = (size_t)(sum >> 20) & (names->room - 1);
-    while (names->sums[at] != 0 && names->sums[at] != sum)
-        at = (at + 1) & (names->room - 1);
-    return at;
-}
-
-static bool names_have(const struct names *names, uint64_t sum)
-{
-    return names->count > 0 && names->sums[slot_of(names, sum)] == sum;
-}
-
-static void names_add(struct names *names, uint64_t sum)
-{
-    if (names->count * 2 >= names->room) {
-        struct names old = *names;
-        names->room = old.room ? old.room * 2 : NAMES_FIRST;
-        names->sums = xnew_array(uint64_t, names->room);
-        for (size_t i = 0; i < old.room; i++)
-            if (old.sums[i])
-                names->sums[slot_of(names, old.sums[i])] = old.sums[i];
-        free(old.sums);
-    }
-    size_t at = slot_of(names, sum);
-    names->count += names->sums[at] == 0;
-    names->sums[at] = sum;
-}
-
-static uint64_t short_sum(struct fat_checking *check, const uint8_t *raw)
-{
-    uint16_t units[12];
-    return sum_of(units, fat_short_units(&check->volume, raw, units));
-}
-
-/* The second byte of a character of two may be any from 0x40 on. */
-static bool is_bad_byte(const uint8_t *name, int i)
-{
-    uint8_t byte = name[i];
-    if (byte == 0x05 && i == 0)
-        return false;
-    if (byte >= 0x40 && i > 0 && name[i - 1] >= 0x80)
-        return false;
-    return byte < 0x20 || byte == 0x7F || (byte == 0x20 && i == 0) ||
-           (byte < 0x80 && strchr("\"*./:<>?\\|", byte));
-}
-
-static bool is_bad_name(const uint8_t *name)
-{
-    for (int i = 0; i < 11; i++)
-        if (is_bad_byte(name, i))
-            return true;
-    return false;
-}
-
-/* A name like it that nothing in the folder has. */
-static bool find_name(struct walk *walk, const struct fat_entry *entry, struct fat_short *ret)
-{
-    struct fat_short made = {0};
-    uint8_t raw[FAT_ENTRY] = {0};
-    for (int i = 0; i < 11; i++)
-        made.name[i] = is_bad_byte(entry->raw, i) ? '_' : entry->raw[i];
-    *ret = made;
-    for (unsigned tries = 1; tries < SHORT_TRIES; tries++) {
-        memcpy(raw, ret->name, sizeof(ret->name));
-        if (!names_have(&walk->names, short_sum(walk->check, raw)))
-            return true;
-        *ret = made;
-        fat_short_number(ret, entry->name, entry->length, tries);
-    }
-    return false;
-}
-
 /* Slots. */
 
-/* Where a slot is on the medium. False: beyond the folder's end. */
-static bool slot_at(const struct walk *walk, uint32_t slot, uint64_t *ret_offset)
+bool fat_walk_slot(const struct fat_walk *walk, uint32_t slot, uint64_t *ret_offset)
 {
     const struct fat_layout *layout = &walk->check->volume.layout;
     const struct runs *runs = &walk->at.runs;
@@ -147,21 +34,20 @@ static bool slot_at(const struct walk *walk, uint32_t slot, uint64_t *ret_offset
     return true;
 }
 
-/* Within an update. */
-static int write_slots(struct walk *walk, uint32_t first, uint32_t end, unsigned at, uint8_t byte,
-                       struct error *err)
+int fat_walk_write(struct fat_walk *walk, uint32_t first, uint32_t end, unsigned at, uint8_t byte,
+                   struct error *err)
 {
     int r = 0;
     for (uint32_t slot = first; r == 0 && slot < end; slot++) {
         uint64_t offset = 0;
-        if (slot_at(walk, slot, &offset))
+        if (fat_walk_slot(walk, slot, &offset))
             r = medium_write(fat_medium(&walk->check->volume), offset + at, &byte, 1, err);
     }
     return r;
 }
 
 /* Slots [first, end) are free for others, in updates that are not too large. */
-static int drop_slots(struct walk *walk, uint32_t first, uint32_t end, struct error *err)
+static int drop_slots(struct fat_walk *walk, uint32_t first, uint32_t end, struct error *err)
 {
     int r = 0;
     for (uint32_t part; r == 0 && first < end; first += part) {
@@ -169,12 +55,12 @@ static int drop_slots(struct walk *walk, uint32_t first, uint32_t end, struct er
         r = fat_repair_begin(walk->check, FAT_LONG_MOST + 1, err);
         if (r == 0)
             r = fat_repair_end(walk->check,
-                               write_slots(walk, first, first + part, 0, FAT_DELETED, err));
+                               fat_walk_write(walk, first, first + part, 0, FAT_DELETED, err));
     }
     return r;
 }
 
-static int drop_orphans(struct walk *walk, uint32_t first, uint32_t end, struct error *err)
+static int drop_orphans(struct fat_walk *walk, uint32_t first, uint32_t end, struct error *err)
 {
     if (first >= end)
         return 0;
@@ -183,73 +69,22 @@ static int drop_orphans(struct walk *walk, uint32_t first, uint32_t end, struct 
                : 0;
 }
 
-static int drop_item(struct walk *walk, const struct item *item, struct error *err)
+static int drop_item(struct fat_walk *walk, const struct fat_item *item, struct error *err)
 {
     return walk->check->options.repair
                ? drop_slots(walk, item->entry.first, item->entry.slot + 1, err)
                : 0;
 }
 
-/* Names of entries. */
-
-/* The long name goes with the old one where it cannot be kept; else it belongs to the new one. */
-static int write_name(struct walk *walk, struct item *item, const struct fat_short *made,
-                      bool keep_long, struct error *err)
-{
-    enum { LONG_SUM = 13 };
-    struct fat_entry *entry = &item->entry;
-    int r = fat_repair_begin(walk->check, FAT_LONG_MOST + 2, err);
-    if (r != 0)
-        return r;
-    memcpy(entry->raw, made->name, sizeof(made->name));
-    r = medium_write(fat_medium(&walk->check->volume), item->offset, entry->raw, FAT_ENTRY, err);
-    if (r == 0)
-        r = write_slots(walk, entry->first, entry->slot, keep_long ? LONG_SUM : 0,
-                        keep_long ? fat_short_sum(made->name) : FAT_DELETED, err);
-    if (!keep_long)
-        entry->first = entry->slot;
-    return fat_repair_end(walk->check, r);
-}
-
-static int rename_item(struct walk *walk, struct item *item, bool keep_long, struct error *err)
-{
-    struct fat_short made;
-    if (!find_name(walk, &item->entry, &made)) {
-        fat_say_left(walk->check, "%s: there is no name left for it", item->path);
-        return 0;
-    }
-    return write_name(walk, item, &made, keep_long, err);
-}
-
-static int check_name(struct walk *walk, struct item *item, struct error *err)
-{
-    struct fat_entry *entry = &item->entry;
-    uint64_t name = sum_of(entry->name, entry->length), other = short_sum(walk->check, entry->raw);
-    bool twice = names_have(&walk->names, name), taken = names_have(&walk->names, other);
-    bool bad = is_bad_name(entry->raw), keep_long = entry->has_long && !twice;
-    int r = 0;
-    if (twice || taken || bad) {
-        bool repair =
-            fat_say(walk->check, "%s: %s", item->path,
-                    twice || taken ? "another one has this name, too" : "a name that cannot be");
-        if (repair)
-            r = rename_item(walk, item, keep_long, err);
-    }
-    if (keep_long)
-        names_add(&walk->names, name);
-    names_add(&walk->names, short_sum(walk->check, entry->raw));
-    return r;
-}
-
 /* What entries lead to. */
 
-static uint32_t first_of(const struct walk *walk, const struct item *item)
+static uint32_t first_of(const struct fat_walk *walk, const struct fat_item *item)
 {
     return fat_entry_first(&walk->check->volume.layout, item->entry.raw);
 }
 
 /* In one update: the entry, and the end of its chain. */
-static int write_entry(struct walk *walk, struct item *item, const struct fat_chain *chain,
+static int write_entry(struct fat_walk *walk, struct fat_item *item, const struct fat_chain *chain,
                        bool end_it, struct error *err)
 {
     struct fat_volume *volume = &walk->check->volume;
@@ -263,7 +98,7 @@ static int write_entry(struct walk *walk, struct item *item, const struct fat_ch
     return fat_repair_end(walk->check, r);
 }
 
-static int check_file(struct walk *walk, struct item *item, struct error *err)
+static int check_file(struct fat_walk *walk, struct fat_item *item, struct error *err)
 {
     struct fat_checking *check = walk->check;
     const struct fat_layout *layout = &check->volume.layout;
@@ -300,13 +135,13 @@ static bool is_free(const uint8_t *raw)
     return raw[0] == 0 || raw[0] == FAT_DELETED;
 }
 
-static void push(struct walk *walk, uint32_t first, struct fat_chain *chain, const char *path)
+static void push(struct fat_walk *walk, uint32_t first, struct fat_chain *chain, const char *path)
 {
     if (walk->count == walk->room) {
         walk->room = walk->room ? walk->room * 2 : 16;
         walk->folders = xrealloc(walk->folders, walk->room, sizeof(*walk->folders));
     }
-    walk->folders[walk->count++] = (struct folder){
+    walk->folders[walk->count++] = (struct fat_walk_folder){
         .first = first,
         .parent = walk->at.first,
         .runs = chain->runs,
@@ -315,7 +150,7 @@ static void push(struct walk *walk, uint32_t first, struct fat_chain *chain, con
 }
 
 /* A folder begins with itself and the one above. What has neither of them is none. */
-static int read_dots(struct walk *walk, uint32_t first, uint8_t *dots, bool *ret_is_folder,
+static int read_dots(struct fat_walk *walk, uint32_t first, uint8_t *dots, bool *ret_is_folder,
                      struct error *err)
 {
     int r = medium_read(fat_medium(&walk->check->volume),
@@ -327,8 +162,8 @@ static int read_dots(struct walk *walk, uint32_t first, uint8_t *dots, bool *ret
     return r;
 }
 
-static int check_dots(struct walk *walk, const struct item *item, uint32_t first, uint8_t *dots,
-                      struct error *err)
+static int check_dots(struct fat_walk *walk, const struct fat_item *item, uint32_t first,
+                      uint8_t *dots, struct error *err)
 {
     struct fat_volume *volume = &walk->check->volume;
     const struct fat_layout *layout = &volume->layout;
@@ -359,7 +194,7 @@ static int check_dots(struct walk *walk, const struct item *item, uint32_t first
                                        DOTS * FAT_ENTRY + 1, err));
 }
 
-static int check_subfolder_chain(struct walk *walk, struct item *item, uint32_t first,
+static int check_subfolder_chain(struct fat_walk *walk, struct fat_item *item, uint32_t first,
                                  struct fat_chain *chain, struct error *err)
 {
     struct fat_checking *check = walk->check;
@@ -379,7 +214,7 @@ static int check_subfolder_chain(struct walk *walk, struct item *item, uint32_t 
     return repair ? write_entry(walk, item, chain, !chain->ends, err) : 0;
 }
 
-static int check_subfolder(struct walk *walk, struct item *item, struct error *err)
+static int check_subfolder(struct fat_walk *walk, struct fat_item *item, struct error *err)
 {
     struct fat_checking *check = walk->check;
     uint32_t first = first_of(walk, item);
@@ -400,12 +235,12 @@ static int check_subfolder(struct walk *walk, struct item *item, struct error *e
     return r;
 }
 
-static int check_item(struct walk *walk, struct item *item, struct error *err)
+static int check_item(struct fat_walk *walk, struct fat_item *item, struct error *err)
 {
     char name[VOLUME_NAME_MAX + 1];
     utf8_from_utf16(item->entry.name, item->entry.length, name);
     item->path = xasprintf("%s/%s", walk->at.name, name);
-    int r = check_name(walk, item, err);
+    int r = fat_check_name(walk, item, err);
     if (r == 0)
         r = item->entry.raw[ENTRY_ATTRIBUTES] & FAT_FOLDER ? check_subfolder(walk, item, err)
                                                            : check_file(walk, item, err);
@@ -416,7 +251,7 @@ static int check_item(struct walk *walk, struct item *item, struct error *err)
 /* A folder. */
 
 /* Of an entry that is none of a file: "." and ".." are nowhere but at a folder's beginning. */
-static int check_other(struct walk *walk, uint32_t slot, const uint8_t *raw, struct error *err)
+static int check_other(struct fat_walk *walk, uint32_t slot, const uint8_t *raw, struct error *err)
 {
     bool first = walk->at.first != 0 && slot < DOTS;
     if (raw[ENTRY_ATTRIBUTES] & FAT_LABEL || first || !(is_dot(raw, 1) || is_dot(raw, 2)))
@@ -431,13 +266,13 @@ static bool is_long(const uint8_t *raw)
     return raw[0] != FAT_DELETED && (raw[ENTRY_ATTRIBUTES] & FAT_ATTRIBUTES) == FAT_LONG;
 }
 
-static int check_slots(struct walk *walk, struct item *item, struct error *err)
+static int check_slots(struct fat_walk *walk, struct fat_item *item, struct error *err)
 {
     struct fat_assembly assembly = {0};
     uint32_t slot = 0, longs = NONE; /* the first of the long entries that came last */
     uint8_t raw[FAT_ENTRY];
     int r = 0;
-    for (; r == 0 && slot_at(walk, slot, &item->offset); slot++) {
+    for (; r == 0 && fat_walk_slot(walk, slot, &item->offset); slot++) {
         r = steps_take(&walk->check->steps, 0, err);
         if (r != 0)
             break;
@@ -457,7 +292,7 @@ static int check_slots(struct walk *walk, struct item *item, struct error *err)
     return r == 0 ? drop_orphans(walk, longs, slot, err) : r;
 }
 
-static int check_root(struct walk *walk, struct error *err)
+static int check_root(struct fat_walk *walk, struct error *err)
 {
     struct fat_checking *check = walk->check;
     const struct fat_layout *layout = &check->volume.layout;
@@ -482,23 +317,22 @@ static int check_root(struct walk *walk, struct error *err)
 
 int fat_check_folders(struct fat_checking *check, struct error *err)
 {
-    struct walk walk = {.check = check, .at = {.name = xstrdup("")}};
-    struct item *item = xnew(struct item);
+    struct fat_walk walk = {.check = check, .at = {.name = xstrdup("")}};
+    struct fat_item *item = xnew(struct fat_item);
     int r = check_root(&walk, err);
     if (r == 0)
         r = check_slots(&walk, item, err);
     while (walk.count > 0) {
         free(walk.at.name);
         runs_finish(&walk.at.runs);
-        free(walk.names.sums);
-        walk.names = (struct names){0};
+        fat_check_names_finish(&walk.names);
         walk.at = walk.folders[--walk.count];
         if (r == 0)
             r = check_slots(&walk, item, err);
     }
     free(walk.at.name);
     runs_finish(&walk.at.runs);
-    free(walk.names.sums);
+    fat_check_names_finish(&walk.names);
     free(walk.folders);
     free(item);
     return r;
