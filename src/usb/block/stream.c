@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/over.h>
 
 enum { PIECES = 2, PIECE_FIRST = 64 << 10, PIECE_MOST = 512 << 10 }; /* bytes */
 enum { READ_MOST = 128 << 10 }; /* what is larger is moved as well without us, and not copied */
@@ -36,9 +37,8 @@ struct change {
 };
 
 struct stream {
-    struct block_device device; /* first */
-    struct block_device *below;
-    pthread_mutex_t lock; /* of all that follows; held shortly */
+    struct block_over over; /* first */
+    pthread_mutex_t lock;   /* of all that follows; held shortly */
     pthread_cond_t came;
     struct piece pieces[PIECES];
     uint64_t next;     /* the sector behind what was read last */
@@ -56,8 +56,8 @@ static struct stream *stream_of(struct block_device *device)
 /* To the device below as it is. */
 static void pass(struct stream *stream, struct block_request *request)
 {
-    struct block_device *whole = stream->below->whole;
-    request->at += stream->below->first;
+    struct block_device *whole = stream->over.below->whole;
+    request->at += stream->over.below->first;
     whole->ops->submit(whole, request);
 }
 
@@ -71,7 +71,7 @@ static void answer(struct block_request *request, int result)
 
 static bool is_lost(const struct stream *stream)
 {
-    return stream->below->lost && atomic_load(stream->below->lost);
+    return stream->over.below->lost && atomic_load(stream->over.below->lost);
 }
 
 static struct piece *find(struct stream *stream, const struct block_request *request)
@@ -87,7 +87,7 @@ static struct piece *find(struct stream *stream, const struct block_request *req
 
 static void copy(const struct piece *piece, const struct block_request *request)
 {
-    uint32_t size = piece->stream->device.sector_size;
+    uint32_t size = piece->stream->over.device.sector_size;
     memcpy(request->data, piece->data + (request->at - piece->first) * size,
            (size_t)request->count * size);
 }
@@ -110,7 +110,7 @@ static void stop(struct stream *stream)
 static void follow(struct stream *stream, const struct block_request *request)
 {
     uint64_t end = request->at + request->count;
-    if (request->at != stream->next || request->count > READ_MOST / stream->device.sector_size)
+    if (request->at != stream->next || request->count > READ_MOST / stream->over.device.sector_size)
         stop(stream);
     if (stream->in_order++ == 0) {
         stream->ahead = end;
@@ -128,15 +128,15 @@ static void follow(struct stream *stream, const struct block_request *request)
 static struct piece *prepare(struct stream *stream)
 {
     struct piece *piece = stream->pieces;
-    uint64_t left = stream->device.sectors - stream->ahead;
-    uint32_t count = stream->size / stream->device.sector_size;
+    uint64_t left = stream->over.device.sectors - stream->ahead;
+    uint32_t count = stream->size / stream->over.device.sector_size;
     while (piece < stream->pieces + PIECES && piece->state != PIECE_EMPTY)
         piece++;
     if (piece == stream->pieces + PIECES || stream->in_order < IN_ORDER || left == 0 ||
         stream->changes > 0 || is_lost(stream))
         return NULL;
     if (!piece->data)
-        piece->data = block_buffer_alloc(stream->below, PIECE_MOST);
+        piece->data = block_buffer_alloc(stream->over.below, PIECE_MOST);
     if (count > left)
         count = (uint32_t)left;
     piece->state = PIECE_COMING;
@@ -204,7 +204,7 @@ static void read_sectors(struct stream *stream, struct block_request *request)
     if (!piece)
         pass(stream, request);
     if (next)
-        block_submit(stream->below, &next->request);
+        block_submit(stream->over.below, &next->request);
     if (is_here)
         answer(request, 0);
 }
@@ -227,21 +227,14 @@ static void change_done(struct block_request *request)
 static void change_sectors(struct stream *stream, struct block_request *request)
 {
     struct change *change = xnew(struct change);
-    change->request = (struct block_request){
-        .operation = request->operation,
-        .sector = request->at,
-        .count = request->count,
-        .data = request->data,
-        .done = change_done,
-        .attended = request->attended,
-    };
+    change->request = block_over_request(request, change_done);
     change->stream = stream;
     change->whose = request;
     pthread_mutex_lock(&stream->lock);
     stop(stream);
     stream->changes++;
     pthread_mutex_unlock(&stream->lock);
-    block_submit(stream->below, &change->request);
+    block_submit(stream->over.below, &change->request);
 }
 
 static void submit(struct block_device *whole, struct block_request *request)
@@ -261,24 +254,6 @@ static void submit(struct block_device *whole, struct block_request *request)
     }
 }
 
-static void attend(struct block_device *whole, const atomic_bool *done)
-{
-    struct block_device *below = stream_of(whole)->below->whole;
-    if (below->ops->attend)
-        below->ops->attend(below, done);
-}
-
-static void *buffer_alloc(struct block_device *whole, size_t size)
-{
-    return block_buffer_alloc(stream_of(whole)->below, size);
-}
-
-static bool buffer_free(struct block_device *whole, void *buffer, size_t size)
-{
-    block_buffer_free(stream_of(whole)->below, buffer, size);
-    return true;
-}
-
 static void destroy(struct block_device *device)
 {
     struct stream *stream = stream_of(device);
@@ -288,7 +263,7 @@ static void destroy(struct block_device *device)
             pthread_cond_wait(&stream->came, &stream->lock);
     pthread_mutex_unlock(&stream->lock);
     for (unsigned i = 0; i < PIECES; i++)
-        block_buffer_free(stream->below, stream->pieces[i].data, PIECE_MOST);
+        block_buffer_free(stream->over.below, stream->pieces[i].data, PIECE_MOST);
     pthread_cond_destroy(&stream->came);
     pthread_mutex_destroy(&stream->lock);
     free(stream);
@@ -296,20 +271,16 @@ static void destroy(struct block_device *device)
 
 static const struct block_device_ops stream_ops = {
     .submit = submit,
-    .attend = attend,
-    .buffer_alloc = buffer_alloc,
-    .buffer_free = buffer_free,
+    .attend = block_over_attend,
+    .buffer_alloc = block_over_buffer_alloc,
+    .buffer_free = block_over_buffer_free,
     .destroy = destroy,
 };
 
 struct block_device *block_stream_create(struct block_device *below)
 {
     struct stream *stream = xnew(struct stream);
-    stream->device = *below;
-    stream->device.ops = &stream_ops;
-    stream->device.whole = &stream->device;
-    stream->device.first = 0;
-    stream->below = below;
+    block_over_init(&stream->over, below, &stream_ops);
     pthread_mutex_init(&stream->lock, NULL);
     pthread_cond_init(&stream->came, NULL);
     for (unsigned i = 0; i < PIECES; i++) {
@@ -319,5 +290,5 @@ struct block_device *block_stream_create(struct block_device *below)
         piece->request.done = piece_came;
         piece->request.owner = piece;
     }
-    return &stream->device;
+    return &stream->over.device;
 }

@@ -4,12 +4,12 @@
 
 #include <base/alloc.h>
 #include <base/clock.h>
+#include <block/over.h>
 
 #include "server.h"
 
 struct counted {
-    struct block_device device; /* first: it is what others have */
-    struct block_device *below; /* owned */
+    struct block_over over; /* first: it is what others have; what is below is owned */
     struct all_counts *counts;
 };
 
@@ -76,52 +76,26 @@ static void submit(struct block_device *whole, struct block_request *request)
 {
     struct counted *counted = (struct counted *)whole;
     struct counted_request *below = xnew(struct counted_request);
-    below->request = (struct block_request){
-        .operation = request->operation,
-        .sector = request->at,
-        .count = request->count,
-        .data = request->data,
-        .done = done,
-        .attended = request->attended,
-    };
+    below->request = block_over_request(request, done);
     below->above = request;
     below->counts = counts_of(counted->counts, request->operation);
-    below->sector_size = counted->device.sector_size;
+    below->sector_size = counted->over.device.sector_size;
     below->begun = now();
-    block_submit(counted->below, &below->request);
-}
-
-static void attend(struct block_device *whole, const atomic_bool *done)
-{
-    struct block_device *below = ((struct counted *)whole)->below->whole;
-    if (below->ops->attend)
-        below->ops->attend(below, done);
-}
-
-static void *buffer_alloc(struct block_device *device, size_t size)
-{
-    struct block_device *below = ((struct counted *)device)->below;
-    return below->ops->buffer_alloc ? below->ops->buffer_alloc(below, size) : NULL;
-}
-
-static bool buffer_free(struct block_device *device, void *buffer, size_t size)
-{
-    struct block_device *below = ((struct counted *)device)->below;
-    return below->ops->buffer_free && below->ops->buffer_free(below, buffer, size);
+    block_submit(counted->over.below, &below->request);
 }
 
 static void destroy(struct block_device *device)
 {
     struct counted *counted = (struct counted *)device;
-    block_device_destroy(counted->below);
+    block_device_destroy(counted->over.below);
     free(counted);
 }
 
 static const struct block_device_ops counted_ops = {
     .submit = submit,
-    .attend = attend,
-    .buffer_alloc = buffer_alloc,
-    .buffer_free = buffer_free,
+    .attend = block_over_attend,
+    .buffer_alloc = block_over_buffer_alloc,
+    .buffer_free = block_over_buffer_free,
     .destroy = destroy,
 };
 
@@ -129,12 +103,8 @@ struct block_device *counted_create(struct block_device *device, struct all_coun
                                     bool read_only)
 {
     struct counted *counted = xnew(struct counted);
-    counted->device = *device;
-    counted->device.ops = &counted_ops;
-    counted->device.whole = &counted->device;
-    counted->device.first = 0;
-    counted->device.read_only = device->read_only || read_only;
-    counted->below = device;
+    block_over_init(&counted->over, device, &counted_ops);
+    counted->over.device.read_only = device->read_only || read_only;
     counted->counts = counts;
-    return &counted->device;
+    return &counted->over.device;
 }
