@@ -10,8 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <base/alloc.h>
+#include <base/clock.h>
 #include <block/bytes.h>
 
 #include "../usb/recorder.h"
@@ -20,6 +22,7 @@
 #include "exfat_layout.h"
 #include "exfat_set.h"
 #include "exfat_upcase.h"
+#include "times.h"
 #include "utf16.h"
 
 static void the_recommended_table_has_its_sum(void **state)
@@ -378,12 +381,44 @@ static void what_cannot_be_formatted_is_refused(void **state)
     recorder_destroy(recorder);
 }
 
+/* Each day, beside the C library; and days that a month does not have, as that takes them. */
+static void dates_are_those_of_the_calendar(void **state)
+{
+    const int64_t day = 86400 * CLOCK_SECOND, first = 3652 * day, last = 50402 * day;
+    int64_t in_day = 0;
+    for (int64_t at = first; at <= last; at += day, in_day = (in_day + 3947 * CLOCK_SECOND) % day) {
+        int64_t east = (at / day % 3 - 1) * 900 * CLOCK_SECOND;
+        time_t seconds = (time_t)((at + in_day) / CLOCK_SECOND);
+        struct tm parts;
+        gmtime_r(&seconds, &parts);
+        struct dos_time time = dos_time_from(at + in_day - east, (int)(east / CLOCK_SECOND / 60));
+        assert_int_equal(time.date,
+                         (parts.tm_year - 80) << 9 | (parts.tm_mon + 1) << 5 | parts.tm_mday);
+        assert_int_equal(time.time, parts.tm_hour << 11 | parts.tm_min << 5 | parts.tm_sec / 2);
+        assert_int_equal(time.hundredths, parts.tm_sec % 2 * 100);
+        assert_int_equal(dos_time_to(time, (int)(east / CLOCK_SECOND / 60)), at + in_day - east);
+    }
+    for (int date = 0; date < 1 << 16; date++) {
+        int month = date >> 5 & 15, in_month = date & 31;
+        struct tm parts = {
+            .tm_year = 80 + (date >> 9),
+            .tm_mon = month < 1    ? 0
+                      : month > 12 ? 11
+                                   : month - 1,
+            .tm_mday = in_month < 1 ? 1 : in_month,
+        };
+        assert_int_equal(dos_time_to((struct dos_time){.date = (uint16_t)date}, 0),
+                         timegm(&parts) * CLOCK_SECOND);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_recommended_table_has_its_sum),
         cmocka_unit_test(names_go_to_utf16_and_back),
         cmocka_unit_test(a_set_is_read_as_it_was_made),
+        cmocka_unit_test(dates_are_those_of_the_calendar),
         cmocka_unit_test(a_new_volume_has_nothing_to_find),
         cmocka_unit_test(the_backup_boot_region_stands_in),
         cmocka_unit_test(the_backup_is_copied_as_it_is),
