@@ -300,6 +300,9 @@ int fat_folder_next(struct fat_volume *volume, struct fat_node *folder, uint32_t
                     struct fat_entry *ret_entry, struct error *err);
 int fat_folder_find(struct fat_volume *volume, struct fat_node *folder, const uint16_t *name,
                     unsigned length, struct fat_entry *ret_entry, struct error *err);
+/* Whether an entry may be called so: 1, by chance also where none is; 0. Nothing is read. */
+int fat_folder_may_have(struct fat_volume *volume, struct fat_node *folder, const uint16_t *units,
+                        unsigned length, struct error *err);
 int fat_folder_is_empty(struct fat_volume *volume, struct fat_node *folder, struct error *err);
 
 /* What a new entry will be: where, and its bytes. */

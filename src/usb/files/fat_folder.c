@@ -162,7 +162,6 @@ int fat_folder_is_empty(struct fat_volume *volume, struct fat_node *folder, stru
 static int find_short(struct fat_volume *volume, struct fat_node *folder, const uint16_t *name,
                       unsigned length, struct fat_short *ret, struct error *err)
 {
-    struct fat_entry other;
     struct fat_short made;
     fat_short_make(volume, name, length, &made);
     *ret = made;
@@ -174,10 +173,10 @@ static int find_short(struct fat_volume *volume, struct fat_node *folder, const 
         *ret = made;
         fat_short_number(ret, name, length, tries);
         memcpy(raw, ret->name, sizeof(ret->name));
-        int r = fat_folder_find(volume, folder, units, fat_short_units(volume, raw, units), &other,
-                                err);
-        if (r != 0)
-            return r == -ENOENT ? 0 : r;
+        int r =
+            fat_folder_may_have(volume, folder, units, fat_short_units(volume, raw, units), err);
+        if (r <= 0)
+            return r;
     }
     return error_set(err, -ENOSPC, "there is no short name left");
 }

@@ -6,6 +6,11 @@
 
 #include "folder_index.h"
 
+enum {
+    GROWTH = 4096,   /* bytes by which a folder becomes larger at least */
+    SPARE_PART = 64, /* ... unless it is more of what is free than one in so many */
+};
+
 struct name {
     uint16_t upper[UNITS_MAX];
     unsigned length;
@@ -99,6 +104,18 @@ int fat_folder_find(struct fat_volume *volume, struct fat_node *folder, const ui
     return -ENOENT;
 }
 
+int fat_folder_may_have(struct fat_volume *volume, struct fat_node *folder, const uint16_t *units,
+                        unsigned length, struct error *err)
+{
+    struct folder_index_search search;
+    struct name name;
+    int r = build(volume, folder, err);
+    if (r != 0)
+        return r;
+    make_name(units, length, &name);
+    return folder_index_first(folder->index, name.upper, length, &search) != FOLDER_INDEX_NONE;
+}
+
 /* Room. */
 
 static uint32_t capacity(const struct fat_volume *volume, const struct fat_node *folder)
@@ -109,8 +126,8 @@ static uint32_t capacity(const struct fat_volume *volume, const struct fat_node 
     return slots < FAT_SLOTS_MOST ? (uint32_t)slots : FAT_SLOTS_MOST;
 }
 
-static int grow(struct fat_volume *volume, struct fat_node *folder, uint32_t clusters,
-                struct error *err)
+static int grow_by(struct fat_volume *volume, struct fat_node *folder, uint32_t clusters,
+                   struct error *err)
 {
     struct runs *runs = &folder->runs;
     const struct run *last = &runs->items[runs->count - 1];
@@ -119,11 +136,13 @@ static int grow(struct fat_volume *volume, struct fat_node *folder, uint32_t clu
     int r = fat_space_take(volume, clusters, last->first + last->count, runs, err);
     if (r != 0)
         return r;
-    for (uint32_t at = had; r == 0 && at < runs->clusters; at++) {
+    for (uint32_t at = had, count; r == 0 && at < runs->clusters; at += count) {
         const struct run *run = runs_find(runs, at);
-        uint64_t offset = fat_cluster_offset(&volume->layout, run->first + (at - run->at));
-        r = medium_zero_content(fat_medium(volume), offset, volume->layout.cluster_size, err);
-        sectors += 2 * fat_table_sectors(volume, run->first, 1);
+        uint32_t first = run->first + (at - run->at);
+        count = run->count - (at - run->at);
+        r = medium_zero_content(fat_medium(volume), fat_cluster_offset(&volume->layout, first),
+                                (uint64_t)count * volume->layout.cluster_size, err);
+        sectors += 2 * fat_table_sectors(volume, first, count);
     }
     if (r == 0 && (r = fat_begin(volume, sectors + 8, err)) == 0) {
         volume->free -= clusters;
@@ -140,6 +159,19 @@ static int grow(struct fat_volume *volume, struct fat_node *folder, uint32_t clu
     volume->held -= clusters;
     folder->linked = runs->clusters;
     return 0;
+}
+
+/* Small clusters a few at a time: each is zeros before it is the folder's, and files that are being
+ * written would go around it. */
+static int grow(struct fat_volume *volume, struct fat_node *folder, uint32_t clusters,
+                struct error *err)
+{
+    uint32_t some = GROWTH / volume->layout.cluster_size, spare = volume->free - volume->held;
+    uint32_t most = FAT_SLOTS_MOST / fat_slots_of_cluster(volume) - folder->runs.clusters;
+    some = some < most ? some : most;
+    if (clusters < some && some <= spare / SPARE_PART && grow_by(volume, folder, some, NULL) == 0)
+        return 0;
+    return grow_by(volume, folder, clusters, err);
 }
 
 int fat_folder_room(struct fat_volume *volume, struct fat_node *folder, uint32_t count,
