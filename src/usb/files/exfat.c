@@ -109,7 +109,7 @@ static int find(struct exfat_volume *volume, struct exfat_node *folder, const ch
     int length = exfat_name_from(name, units, err);
     if (length < 0)
         return length == -EINVAL ? error_set(err, -ENOENT, "no name that can be") : length;
-    struct exfat_entries *entries = xnew(struct exfat_entries);
+    struct exfat_entries *entries = exfat_entries_create();
     pthread_mutex_lock(&folder->lock);
     int r = exfat_folder_find(volume, folder, units, (unsigned)length, entries, err);
     if (r == 0)
@@ -136,7 +136,7 @@ static int op_spelling(struct volume *volume, struct node *folder, const char *n
     int length = exfat_name_from(name, units, err);
     if (length < 0)
         return length == -EINVAL ? error_set(err, -ENOENT, "no name that can be") : length;
-    struct exfat_entries *entries = xnew(struct exfat_entries);
+    struct exfat_entries *entries = exfat_entries_create();
     start_read(of(volume));
     int r = must_be(node_of(folder), NODE_FOLDER, err);
     pthread_mutex_lock(&node_of(folder)->lock);
@@ -266,7 +266,7 @@ static int op_read_folder(struct volume *volume, struct node *folder, uint64_t c
 {
     struct exfat_volume *exfat = of(volume);
     struct exfat_node *read = node_of(folder);
-    struct exfat_entries *entries = xnew(struct exfat_entries);
+    struct exfat_entries *entries = exfat_entries_create();
     char name[VOLUME_NAME_MAX + 1];
     uint32_t position = cookie < EXFAT_ENTRIES_MOST ? (uint32_t)cookie : EXFAT_ENTRIES_MOST;
     start_read(exfat);

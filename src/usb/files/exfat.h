@@ -201,6 +201,9 @@ struct exfat_entries {
     struct exfat_set set;
     uint8_t raw[EXFAT_SET_READ * EXFAT_ENTRY];
 };
+/* Owned; without a place, and nothing else of it says anything: zeros for all of a set are more
+ * work than reading one. */
+struct exfat_entries *exfat_entries_create(void);
 void exfat_place_finish(struct exfat_place *place);
 
 /* The next set from *position on, which is moved behind it. 1; 0: no more. Owned: its place. */

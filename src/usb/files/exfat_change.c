@@ -22,7 +22,7 @@ static int name_of(struct exfat_volume *volume, struct exfat_node *folder, const
 static int must_be_new(struct exfat_volume *volume, struct exfat_node *folder,
                        const uint16_t *units, int length, struct error *err)
 {
-    struct exfat_entries *entries = xnew(struct exfat_entries);
+    struct exfat_entries *entries = exfat_entries_create();
     int r = exfat_folder_find(volume, folder, units, (unsigned)length, entries, err);
     if (r == 0) {
         exfat_place_finish(&entries->place);
@@ -119,8 +119,8 @@ struct renaming {
     struct exfat_node *from, *to;
     struct exfat_place place; /* the new one */
     struct exfat_set set;
-    uint8_t raw[EXFAT_SET_READ * EXFAT_ENTRY];
-    struct exfat_doomed *doomed; /* NULL: nothing has the new name */
+    struct exfat_doomed *doomed;               /* NULL: nothing has the new name */
+    uint8_t raw[EXFAT_SET_READ * EXFAT_ENTRY]; /* last: it does not begin as zeros */
 };
 
 /* The set with its new name, and behind that whatever the old one had beside its own. */
@@ -161,10 +161,10 @@ static int check_ancestry(const struct renaming *work, struct error *err)
 static int find_doomed(struct exfat_volume *volume, struct renaming *work, const uint16_t *units,
                        int length, bool replace, struct error *err)
 {
-    struct exfat_doomed *doomed = xnew(struct exfat_doomed);
-    int r = exfat_folder_find(volume, work->to, units, (unsigned)length, &doomed->entries, err);
-    bool same = r == 0 && doomed->entries.place.offsets[0] == work->node->place.offsets[0];
-    bool folder = r == 0 && exfat_set_is_folder(&doomed->entries.set);
+    struct exfat_doomed *doomed = exfat_doomed_create();
+    int r = exfat_folder_find(volume, work->to, units, (unsigned)length, doomed->entries, err);
+    bool same = r == 0 && doomed->entries->place.offsets[0] == work->node->place.offsets[0];
+    bool folder = r == 0 && exfat_set_is_folder(&doomed->entries->set);
     if (r != 0 || same) {
         exfat_doomed_finish(volume, doomed);
         return r == -ENOENT ? 0 : r;
@@ -248,10 +248,11 @@ int exfat_rename(struct exfat_volume *volume, struct exfat_node *folder, const c
     int length = name_of(volume, folder, name, units, err);
     if (length < 0)
         return length == -EINVAL ? -ENOENT : length;
-    struct exfat_entries *entries = xnew(struct exfat_entries);
+    struct exfat_entries *entries = exfat_entries_create();
     int r = exfat_folder_find(volume, folder, units, (unsigned)length, entries, err);
     if (r == 0) {
-        struct renaming *work = xnew(struct renaming);
+        struct renaming *work = xmalloc(sizeof(*work));
+        memset(work, 0, offsetof(struct renaming, raw));
         work->node = exfat_node_of(volume, folder, entries);
         work->from = folder;
         work->to = new_folder;

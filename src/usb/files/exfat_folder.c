@@ -6,6 +6,13 @@
 
 #include <base/alloc.h>
 
+struct exfat_entries *exfat_entries_create(void)
+{
+    struct exfat_entries *entries = xmalloc(sizeof(*entries));
+    entries->place = (struct exfat_place){0};
+    return entries;
+}
+
 void exfat_place_finish(struct exfat_place *place)
 {
     free(place->offsets);
@@ -107,7 +114,7 @@ int exfat_folder_next(struct exfat_volume *volume, struct exfat_node *folder, ui
 
 int exfat_folder_is_empty(struct exfat_volume *volume, struct exfat_node *folder, struct error *err)
 {
-    struct exfat_entries *entries = xnew(struct exfat_entries);
+    struct exfat_entries *entries = exfat_entries_create();
     uint32_t position = 0;
     int r = exfat_folder_next(volume, folder, &position, entries, err);
     if (r == 1)

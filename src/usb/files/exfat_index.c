@@ -46,7 +46,7 @@ static int find_used(struct exfat_volume *volume, struct exfat_node *folder,
 static int find_names(struct exfat_volume *volume, struct exfat_node *folder,
                       struct folder_index *index, struct error *err)
 {
-    struct exfat_entries *entries = xnew(struct exfat_entries);
+    struct exfat_entries *entries = exfat_entries_create();
     uint32_t position = 0;
     int r;
     while ((r = exfat_folder_next(volume, folder, &position, entries, err)) == 1) {
@@ -118,10 +118,13 @@ static int grow(struct exfat_volume *volume, struct exfat_node *folder, uint32_t
     int r = exfat_space_take(volume, clusters, near, runs, err);
     if (r != 0)
         return r;
-    for (uint32_t at = had; r == 0 && at < runs->clusters; at++)
+    for (uint32_t at = had, count; r == 0 && at < runs->clusters; at += count) {
+        const struct exfat_run *run = exfat_runs_find(runs, at);
+        count = run->count - (at - run->at);
         r = medium_zero_content(exfat_medium(volume),
-                                exfat_offset(&volume->layout, exfat_runs_cluster(runs, at)),
-                                volume->layout.cluster_size, err);
+                                exfat_offset(&volume->layout, run->first + (at - run->at)),
+                                (uint64_t)count << shift, err);
+    }
     struct exfat_set set = folder->set;
     set.size = set.valid = (uint64_t)runs->clusters << shift;
     if (r == 0)

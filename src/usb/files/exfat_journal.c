@@ -199,7 +199,7 @@ static int write_journal(struct exfat_volume *volume, const struct exfat_place *
 /* No two sets of one name: one of ours that is of no use goes, one of others means no journal. */
 static bool name_is_free(struct exfat_volume *volume)
 {
-    struct exfat_entries *entries = xnew(struct exfat_entries);
+    struct exfat_entries *entries = exfat_entries_create();
     uint16_t units[EXFAT_NAME_UNITS], ours = EXFAT_HIDDEN | EXFAT_SYSTEM;
     bool damaged = volume->damaged;
     int length = utf16_from_utf8(EXFAT_JOURNAL_NAME, units, EXFAT_NAME_UNITS);

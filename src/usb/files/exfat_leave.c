@@ -37,10 +37,18 @@ static void extra_clusters(const struct exfat_volume *volume, const struct exfat
     }
 }
 
+struct exfat_doomed *exfat_doomed_create(void)
+{
+    struct exfat_doomed *doomed = xnew(struct exfat_doomed);
+    doomed->entries = exfat_entries_create();
+    return doomed;
+}
+
 void exfat_doomed_finish(struct exfat_volume *volume, struct exfat_doomed *doomed)
 {
     exfat_runs_finish(&doomed->extra);
-    exfat_place_finish(&doomed->entries.place);
+    exfat_place_finish(&doomed->entries->place);
+    free(doomed->entries);
     exfat_place_finish(&doomed->parked);
     if (doomed->node)
         exfat_node_drop(volume, doomed->node, 1);
@@ -114,8 +122,8 @@ int exfat_doomed_park(struct exfat_volume *volume, struct exfat_doomed *doomed,
 int exfat_doomed_prepare(struct exfat_volume *volume, struct exfat_node *folder,
                          struct exfat_doomed *doomed, struct error *err)
 {
-    extra_clusters(volume, &doomed->entries, &doomed->extra);
-    doomed->node = exfat_node_of(volume, folder, &doomed->entries);
+    extra_clusters(volume, doomed->entries, &doomed->extra);
+    doomed->node = exfat_node_of(volume, folder, doomed->entries);
     int r = exfat_runs_load(volume, doomed->node, UINT64_MAX, err);
     if (r == 0 && doomed->node->type == NODE_FOLDER)
         r = exfat_folder_is_empty(volume, doomed->node, err);
@@ -201,10 +209,10 @@ int exfat_remove(struct exfat_volume *volume, struct exfat_node *folder, const c
     int length = exfat_name_from(name, units, err);
     if (length < 0)
         return length == -EINVAL ? -ENOENT : length;
-    struct exfat_doomed *doomed = xnew(struct exfat_doomed);
-    int r = exfat_folder_find(volume, folder, units, (unsigned)length, &doomed->entries, err);
+    struct exfat_doomed *doomed = exfat_doomed_create();
+    int r = exfat_folder_find(volume, folder, units, (unsigned)length, doomed->entries, err);
     if (r == 0) {
-        bool wrong = exfat_set_is_folder(&doomed->entries.set) != (type == NODE_FOLDER);
+        bool wrong = exfat_set_is_folder(&doomed->entries->set) != (type == NODE_FOLDER);
         r = !wrong                ? exfat_doomed_prepare(volume, folder, doomed, err)
             : type == NODE_FOLDER ? error_set(err, -ENOTDIR, "%s is no folder", name)
                                   : error_set(err, -EISDIR, "%s is a folder", name);
@@ -230,7 +238,7 @@ int exfat_remove_parked(struct exfat_volume *volume, struct error *err)
 {
     uint16_t units[EXFAT_NAME_UNITS];
     int length = utf16_from_utf8(PARKED_NAME, units, EXFAT_NAME_UNITS);
-    struct exfat_entries *entries = xnew(struct exfat_entries);
+    struct exfat_entries *entries = exfat_entries_create();
     int r = exfat_folder_find(volume, volume->root, units, (unsigned)length, entries, NULL);
     bool is_ours = r == 0 && is_parked(volume, volume->root, &entries->set);
     if (r == 0)

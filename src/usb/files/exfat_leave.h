@@ -14,7 +14,7 @@
  * left to a check.
  */
 struct exfat_doomed {
-    struct exfat_entries entries;
+    struct exfat_entries *entries; /* owned */
     bool parks, was_parked;
     struct exfat_place parked; /* owned */
     struct exfat_set parked_set;
@@ -25,9 +25,10 @@ struct exfat_doomed {
 };
 
 /* Of what goes within the update of whoever takes its name away, in this order: entries are found
- * (struct exfat_doomed is zeros, and owned) -> prepare (-ENOTEMPTY) -> park, beside the entries
+ * (create makes it, owned) -> prepare (-ENOTEMPTY) -> park, beside the entries
  * that are to be made in `beside` (NULL: none are) -> so many sectors -> write, within the update
  * -> memory, when that has ended -> free_rest. Finish frees it, however far that went. */
+struct exfat_doomed *exfat_doomed_create(void);
 int exfat_doomed_prepare(struct exfat_volume *volume, struct exfat_node *folder,
                          struct exfat_doomed *doomed, struct error *err);
 int exfat_doomed_park(struct exfat_volume *volume, struct exfat_doomed *doomed,

@@ -91,7 +91,7 @@ unsigned exfat_set_sectors(const struct exfat_volume *volume, unsigned entries)
 int exfat_node_write(struct exfat_volume *volume, const struct exfat_node *node,
                      const struct exfat_set *set, struct error *err)
 {
-    uint8_t raw[EXFAT_SET_READ * EXFAT_ENTRY];
+    uint8_t raw[EXFAT_SET_READ * EXFAT_ENTRY] _uninitialized_;
     int r = 0;
     if (node == volume->root || node->removed)
         return 0;

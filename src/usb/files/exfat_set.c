@@ -57,12 +57,19 @@ uint16_t exfat_name_hash(const struct exfat_upcase *upcase, const uint16_t *name
     return hash;
 }
 
+/* 7.7.3: a bit a character of ASCII. */
+#define BIT(character) (UINT64_C(1) << (character) % 64)
+static const uint64_t forbidden[2] = {
+    0xFFFFFFFF | BIT('"') | BIT('*') | BIT('/') | BIT(':') | BIT('<') | BIT('>') | BIT('?'),
+    BIT('\\') | BIT('|'),
+};
+
 bool exfat_name_is_allowed(const uint16_t *name, unsigned length)
 {
     if (length == 0 || length > EXFAT_NAME_UNITS)
         return false;
     for (unsigned i = 0; i < length; i++)
-        if (name[i] < 0x20 || (name[i] < 0x80 && strchr("\"*/:<>?\\|", name[i])))
+        if (name[i] < 0x80 && forbidden[name[i] / 64] >> name[i] % 64 & 1)
             return false;
     return !(name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')));
 }
