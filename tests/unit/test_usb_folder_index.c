@@ -12,6 +12,7 @@
 #include <base/alloc.h>
 
 #include "folder_index.h"
+#include "name_hash.h"
 
 enum { MANY = 100000, BITS = 5000 };
 
@@ -131,6 +132,13 @@ static void names_of_other_lengths_are_others(void **state)
         assert_true(found);
     }
     folder_index_free(index);
+}
+
+/* The first of the vectors that are published for SipHash-1-3: of nothing. */
+static void the_hash_is_the_one_it_is_meant_to_be(void **state)
+{
+    struct name_key key = {{UINT64_C(0x0706050403020100), UINT64_C(0x0f0e0d0c0b0a0908)}};
+    assert_int_equal(name_hash(&key, NULL, 0), UINT64_C(0xabac0158050fc4dc));
 }
 
 /* Steps of a hash that is known, FNV-1a: what can be found for any that is. */
@@ -321,6 +329,7 @@ int main(void)
         cmocka_unit_test(names_are_found_until_they_are_removed),
         cmocka_unit_test(an_entry_of_two_names_is_found_by_both),
         cmocka_unit_test(names_of_other_lengths_are_others),
+        cmocka_unit_test(the_hash_is_the_one_it_is_meant_to_be),
         cmocka_unit_test(names_that_share_a_known_hash_are_found_at_once),
         cmocka_unit_test(each_index_has_a_hash_of_its_own),
         cmocka_unit_test(those_of_one_name_come_in_their_order),

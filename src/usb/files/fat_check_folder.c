@@ -319,6 +319,7 @@ int fat_check_folders(struct fat_checking *check, struct error *err)
 {
     struct fat_walk walk = {.check = check, .at = {.name = xstrdup("")}};
     struct fat_item *item = xnew(struct fat_item);
+    name_key_draw(&walk.key);
     int r = check_root(&walk, err);
     if (r == 0)
         r = check_slots(&walk, item, err);

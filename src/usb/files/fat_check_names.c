@@ -8,11 +8,12 @@
 
 enum { NAMES_FIRST = 64, SHORT_TRIES = 65536 };
 
-static uint64_t sum_of(const uint16_t *units, unsigned length)
+static uint64_t sum_of(const struct fat_walk *walk, const uint16_t *units, unsigned length)
 {
-    uint64_t sum = UINT64_C(14695981039346656037);
+    uint16_t upper[UNITS_MAX];
     for (unsigned i = 0; i < length; i++)
-        sum = (sum ^ unit_upper(units[i])) * UINT64_C(1099511628211);
+        upper[i] = unit_upper(units[i]);
+    uint64_t sum = name_hash(&walk->key, upper, length);
     return sum ? sum : 1;
 }
 
@@ -45,10 +46,10 @@ static void names_add(struct fat_check_names *names, uint64_t sum)
     names->sums[at] = sum;
 }
 
-static uint64_t short_sum(struct fat_checking *check, const uint8_t *raw)
+static uint64_t short_sum(const struct fat_walk *walk, const uint8_t *raw)
 {
     uint16_t units[12];
-    return sum_of(units, fat_short_units(&check->volume, raw, units));
+    return sum_of(walk, units, fat_short_units(&walk->check->volume, raw, units));
 }
 
 /* The second byte of a character of two may be any from 0x40 on. */
@@ -81,7 +82,7 @@ static bool find_name(struct fat_walk *walk, const struct fat_entry *entry, stru
     *ret = made;
     for (unsigned tries = 1; tries < SHORT_TRIES; tries++) {
         memcpy(raw, ret->name, sizeof(ret->name));
-        if (!names_have(&walk->names, short_sum(walk->check, raw)))
+        if (!names_have(&walk->names, short_sum(walk, raw)))
             return true;
         *ret = made;
         fat_short_number(ret, entry->name, entry->length, tries);
@@ -128,7 +129,7 @@ static int rename_item(struct fat_walk *walk, struct fat_item *item, bool keep_l
 int fat_check_name(struct fat_walk *walk, struct fat_item *item, struct error *err)
 {
     struct fat_entry *entry = &item->entry;
-    uint64_t name = sum_of(entry->name, entry->length), other = short_sum(walk->check, entry->raw);
+    uint64_t name = sum_of(walk, entry->name, entry->length), other = short_sum(walk, entry->raw);
     bool twice = names_have(&walk->names, name), taken = names_have(&walk->names, other);
     bool bad = is_bad_name(entry->raw), keep_long = entry->has_long && !twice;
     int r = 0;
@@ -141,6 +142,6 @@ int fat_check_name(struct fat_walk *walk, struct fat_item *item, struct error *e
     }
     if (keep_long)
         names_add(&walk->names, name);
-    names_add(&walk->names, short_sum(walk->check, entry->raw));
+    names_add(&walk->names, short_sum(walk, entry->raw));
     return r;
 }

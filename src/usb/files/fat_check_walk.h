@@ -3,6 +3,7 @@
 #define FILES_FAT_CHECK_WALK_H
 
 #include "fat_check.h"
+#include "name_hash.h"
 
 /* Names of a folder by a sum of their upper case. */
 struct fat_check_names {
@@ -22,6 +23,7 @@ struct fat_walk {
     size_t count, room;
     struct fat_walk_folder at; /* the one that is looked at */
     struct fat_check_names names;
+    struct name_key key; /* of the sums of its names */
 };
 
 /* An entry while it is looked at. */

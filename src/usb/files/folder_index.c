@@ -2,9 +2,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include <base/alloc.h>
+
+#include "name_hash.h"
 
 enum {
     BUCKETS_FIRST = 32,
@@ -22,7 +23,7 @@ struct item {
 };
 
 struct folder_index {
-    uint64_t key[2];
+    struct name_key key;
     uint32_t *heads; /* owned, buckets of them */
     struct item *items;
     uint32_t buckets; /* a power of two */
@@ -34,64 +35,15 @@ struct folder_index {
     uint32_t hints[HINTS]; /* before it there are never so many free ones, and one more, in a row */
 };
 
-/* SipHash-1-3, of which the lower half is enough here. */
-
-static uint64_t rotate(uint64_t value, unsigned bits)
-{
-    return value << bits | value >> (64 - bits);
-}
-
-static void mix(uint64_t v[static 4])
-{
-    v[0] += v[1];
-    v[2] += v[3];
-    v[1] = rotate(v[1], 13) ^ v[0];
-    v[3] = rotate(v[3], 16) ^ v[2];
-    v[0] = rotate(v[0], 32);
-    v[2] += v[1];
-    v[0] += v[3];
-    v[1] = rotate(v[1], 17) ^ v[2];
-    v[3] = rotate(v[3], 21) ^ v[0];
-    v[2] = rotate(v[2], 32);
-}
-
-static void mix_word(uint64_t v[static 4], uint64_t word)
-{
-    v[3] ^= word;
-    mix(v);
-    v[0] ^= word;
-}
-
 static uint32_t hash_of(const struct folder_index *index, const uint16_t *units, unsigned length)
 {
-    uint64_t v[4] = {
-        index->key[0] ^ 0x736f6d6570736575,
-        index->key[1] ^ 0x646f72616e646f6d,
-        index->key[0] ^ 0x6c7967656e657261,
-        index->key[1] ^ 0x7465646279746573,
-    };
-    uint64_t word = 0;
-    unsigned i = 0;
-    for (; i + 4 <= length; i += 4) {
-        memcpy(&word, units + i, sizeof(word));
-        mix_word(v, word);
-    }
-    word = (uint64_t)(length * 2) << 56;
-    for (unsigned shift = 0; i < length; i++, shift += 16)
-        word |= (uint64_t)units[i] << shift;
-    mix_word(v, word);
-    v[2] ^= 0xFF;
-    mix(v);
-    mix(v);
-    mix(v);
-    return (uint32_t)(v[0] ^ v[1] ^ v[2] ^ v[3]);
+    return (uint32_t)name_hash(&index->key, units, length);
 }
 
 struct folder_index *folder_index_create(void)
 {
     struct folder_index *index = xnew(struct folder_index);
-    if (getrandom(index->key, sizeof(index->key), 0) != sizeof(index->key))
-        abort(); /* up to 256 bytes never come short: getrandom(2) */
+    name_key_draw(&index->key);
     index->buckets = BUCKETS_FIRST;
     index->heads = xmalloc(BUCKETS_FIRST * sizeof(*index->heads));
     memset(index->heads, 0xFF, BUCKETS_FIRST * sizeof(*index->heads));
