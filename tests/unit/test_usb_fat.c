@@ -704,6 +704,41 @@ static void the_tables_marks_are_believed(void **state)
         }
 }
 
+/* Bytes of a new folder when its first cluster is full. */
+static uint64_t grown_size(struct mounted *m, const char *name, unsigned cluster_size)
+{
+    struct node *folder = NULL;
+    struct node_facts facts = {0};
+    assert_int_equal(m->ops->create(m->volume, m->root, name, NODE_FOLDER, &folder, NULL), 0);
+    for (unsigned slot = 2; slot <= cluster_size / 32; slot++) {
+        char file[16];
+        snprintf(file, sizeof(file), "%u", slot);
+        put(m, folder, file, 0);
+    }
+    assert_int_equal(m->ops->node_facts(m->volume, folder, &facts, NULL), 0);
+    m->ops->node_drop(m->volume, folder, 1);
+    return facts.size;
+}
+
+static void a_folder_grows_by_more_than_a_small_cluster(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        struct recorder *recorder = recorder_create(512, SECTORS);
+        unsigned size = kinds[i].cluster * 512;
+        struct volume_facts facts;
+        make_volume(recorder, &kinds[i]);
+        struct mounted m = mount_it(recorder);
+        assert_int_equal(grown_size(&m, "a", size), size + 4096);
+        /* Where there is little room, by what it needs. */
+        assert_int_equal(m.ops->facts(m.volume, &facts, NULL), 0);
+        put(&m, m.root, "b", (facts.clusters_free - 63 * 4096 / size) * size);
+        assert_int_equal(grown_size(&m, "c", size), 2 * size);
+        unmount_it(&m);
+        check_volume(recorder, &kinds[i]);
+        recorder_destroy(recorder);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -715,6 +750,7 @@ int main(void)
         cmocka_unit_test(there_is_one_file_of_the_journals_name),
         cmocka_unit_test(the_journal_is_found_where_the_root_has_grown_for_it),
         cmocka_unit_test(the_tables_marks_are_believed),
+        cmocka_unit_test(a_folder_grows_by_more_than_a_small_cluster),
         cmocka_unit_test(a_repair_may_be_cut),
         cmocka_unit_test(what_is_read_in_order_is_read_ahead),
         cmocka_unit_test(the_mark_of_being_in_use_is_its_owners),
