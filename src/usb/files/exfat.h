@@ -205,6 +205,11 @@ struct exfat_entries {
  * work than reading one. */
 struct exfat_entries *exfat_entries_create(void);
 void exfat_place_finish(struct exfat_place *place);
+/* Its entries as they are; written within an update. */
+int exfat_place_read(struct exfat_volume *volume, const struct exfat_place *place, uint8_t *raw,
+                     struct error *err);
+int exfat_place_write(struct exfat_volume *volume, const struct exfat_place *place,
+                      const uint8_t *raw, struct error *err);
 
 /* The next set from *position on, which is moved behind it. 1; 0: no more. Owned: its place. */
 int exfat_folder_next(struct exfat_volume *volume, struct exfat_node *folder, uint32_t *position,

@@ -123,17 +123,47 @@ int exfat_folder_is_empty(struct exfat_volume *volume, struct exfat_node *folder
     return r < 0 ? r : r == 1 ? error_set(err, -ENOTEMPTY, "the folder is not empty") : 0;
 }
 
+/* Entries of a place that are next to each other on the medium, from number `first` on. */
+static unsigned in_a_row(const struct exfat_place *place, unsigned first)
+{
+    unsigned count = 1;
+    while (first + count < place->count &&
+           place->offsets[first + count] == place->offsets[first] + (uint64_t)count * EXFAT_ENTRY)
+        count++;
+    return count;
+}
+
+int exfat_place_read(struct exfat_volume *volume, const struct exfat_place *place, uint8_t *raw,
+                     struct error *err)
+{
+    int r = 0;
+    for (unsigned i = 0, count; r == 0 && i < place->count; i += count) {
+        count = in_a_row(place, i);
+        r = medium_read(exfat_medium(volume), place->offsets[i], raw + (size_t)i * EXFAT_ENTRY,
+                        (size_t)count * EXFAT_ENTRY, err);
+    }
+    return r;
+}
+
+int exfat_place_write(struct exfat_volume *volume, const struct exfat_place *place,
+                      const uint8_t *raw, struct error *err)
+{
+    int r = 0;
+    for (unsigned i = 0, count; r == 0 && i < place->count; i += count) {
+        count = in_a_row(place, i);
+        r = medium_write(exfat_medium(volume), place->offsets[i], raw + (size_t)i * EXFAT_ENTRY,
+                         (size_t)count * EXFAT_ENTRY, err);
+    }
+    return r;
+}
+
 /* 6.2.1.4: the type's bit says that it is not in use; all else stays. */
 int exfat_folder_erase(struct exfat_volume *volume, const struct exfat_place *place,
                        struct error *err)
 {
-    int r = 0;
-    for (unsigned i = 0; r == 0 && i < place->count; i++) {
-        uint8_t type;
-        r = medium_read(exfat_medium(volume), place->offsets[i], &type, 1, err);
-        type &= (uint8_t)~EXFAT_IN_USE;
-        if (r == 0)
-            r = medium_write(exfat_medium(volume), place->offsets[i], &type, 1, err);
-    }
-    return r;
+    uint8_t raw[EXFAT_SET_READ * EXFAT_ENTRY] _uninitialized_;
+    int r = exfat_place_read(volume, place, raw, err);
+    for (unsigned i = 0; r == 0 && i < place->count; i++)
+        raw[(size_t)i * EXFAT_ENTRY] &= (uint8_t)~EXFAT_IN_USE;
+    return r == 0 ? exfat_place_write(volume, place, raw, err) : r;
 }

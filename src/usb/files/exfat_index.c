@@ -190,10 +190,7 @@ int exfat_folder_write(struct exfat_volume *volume, struct exfat_node *folder,
                        const struct exfat_place *place, const uint8_t *raw, struct error *err)
 {
     int r = write_end(volume, folder, place->position + place->count, err);
-    for (unsigned i = 0; r == 0 && i < place->count; i++)
-        r = medium_write(exfat_medium(volume), place->offsets[i], raw + (size_t)i * EXFAT_ENTRY,
-                         EXFAT_ENTRY, err);
-    return r;
+    return r == 0 ? exfat_place_write(volume, place, raw, err) : r;
 }
 
 void exfat_folder_added(struct exfat_volume *volume, struct exfat_node *folder,

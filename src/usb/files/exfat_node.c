@@ -92,17 +92,13 @@ int exfat_node_write(struct exfat_volume *volume, const struct exfat_node *node,
                      const struct exfat_set *set, struct error *err)
 {
     uint8_t raw[EXFAT_SET_READ * EXFAT_ENTRY] _uninitialized_;
-    int r = 0;
     if (node == volume->root || node->removed)
         return 0;
-    for (unsigned i = 0; r == 0 && i < node->place.count; i++)
-        r = medium_read(exfat_medium(volume), node->place.offsets[i], raw + (size_t)i * EXFAT_ENTRY,
-                        EXFAT_ENTRY, err);
+    int r = exfat_place_read(volume, &node->place, raw, err);
+    if (r != 0)
+        return r;
     exfat_set_update(set, raw, node->place.count);
-    for (unsigned i = 0; r == 0 && i < node->place.count; i++)
-        r = medium_write(exfat_medium(volume), node->place.offsets[i],
-                         raw + (size_t)i * EXFAT_ENTRY, EXFAT_ENTRY, err);
-    return r;
+    return exfat_place_write(volume, &node->place, raw, err);
 }
 
 /* Times are kept with their zone where that can be said, and in UTC else. */
