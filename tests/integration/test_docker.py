@@ -140,6 +140,13 @@ def events_come_with_their_filters(instance, images):
                  "{{.Action}}").out.split()
     assert [word for word in out if word in ("create", "start", "die", "destroy")] == [
         "create", "start", "die", "destroy"], out
+    docker("run", "-d", "--name", "two", "small:1", "sleep", "1000")
+    docker("exec", "two", "echo", "a b")
+    happened = [json.loads(line) for line in docker("events", "--since", "1h", "--until", "-1s", "--filter",
+                                                    "container=two", "--filter", "event=exec_create",
+                                                    "--format", "{{json .}}").lines]
+    assert [(event["Action"], event["status"]) for event in happened] == [("exec_create: echo a b",) * 2], happened
+    assert "command" not in happened[0]["Actor"]["Attributes"], happened
 
 
 PYTHON = textwrap.dedent("""

@@ -1,13 +1,32 @@
 #!/usr/bin/env python3
 """What docker's clients do less often, through the Docker Engine API: one after the other in a few daemons."""
 
+import bz2
+import hashlib
+import io
 import json
+import lzma
+import pathlib
 import shutil
 import socket
 import sys
+import tarfile
 
 from dockers import Docker
 from harness import Skip, main, run, test, wait_for
+
+
+def make_tar(files):
+    """Content by name; without one it is a folder."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name.rstrip("/"))
+            entry.mode = 0o755
+            entry.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+            entry.size = len(content or b"")
+            tar.addfile(entry, io.BytesIO(content or b""))
+    return archive.getvalue()
 
 
 @test
@@ -302,6 +321,34 @@ def a_dockerfile_on_standard_input_joins_the_context(instance, images, scratch):
     docker("build", "-t", "built:1", "-f", "-", scratch / "context",
            input="FROM small:1\nCOPY . /here/\nCMD cat /here/file; ls -A /here\n")
     assert docker("run", "--rm", "built:1").out == "joined\nfile\n"
+
+
+@test
+def archives_are_taken_however_they_are_compressed(instance, images, scratch):
+    docker = Docker(instance)
+    saved = pathlib.Path(images.docker_archive())
+    root = scratch / "root.tar"
+    root.write_bytes(make_tar({"bin/": None, "etc/name": b"imported\n"}))
+    docker("load", "-i", saved)
+    docker("create", "--name", "box", "small:1")
+    for number, pack in enumerate((bz2.compress, lzma.compress)):
+        packed, half = scratch / "packed", scratch / "half"
+        docker("rmi", "-f", "small:1")
+        packed.write_bytes(pack(saved.read_bytes()))
+        assert docker("load", "-i", packed).out == "Loaded image: small:1\n"
+        half.write_bytes(packed.read_bytes()[:-1000])
+        assert docker("load", "-i", half, code=None).err, "half of an archive is not taken"
+        packed.write_bytes(pack(root.read_bytes()))
+        docker("import", packed, f"imported:{number}")
+        digests = docker("image", "inspect", f"imported:{number}", "--format", "{{json .RootFS.Layers}}").out
+        assert hashlib.sha256(root.read_bytes()).hexdigest() in digests, "the layer is the plain one"
+        half.write_bytes(packed.read_bytes()[:-20])
+        assert docker("import", half, "half:1", code=1).err
+        with open(packed, "rb") as source:
+            docker("cp", "-", "box:/tmp", stdin=source)
+        name = docker("cp", "box:/tmp/etc/name", "-", text=False).out
+        assert b"imported\n" in name
+    assert "half" not in docker("images").out
 
 
 if __name__ == "__main__":

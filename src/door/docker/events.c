@@ -45,12 +45,29 @@ static void end_subscription(struct exchange *exchange);
 
 /* ---- an event in docker's words */
 
+/* docker has an exec session's command in the name of what happened, and in no attribute. */
+static const char command_key[] = "command";
+
+static bool is_exec(const struct api_event *event)
+{
+    return text_equal(event->type, "container") && text_starts_with(event->action, "exec_");
+}
+
+static char *action_name(const struct api_event *event)
+{
+    const char *command =
+        is_exec(event) ? json_string_map_get(event->attributes, command_key) : NULL;
+
+    return command ? xasprintf("%s: %s", event->action, command) : xstrdup(event->action);
+}
+
 /* As old clients read it. */
-static void write_old_fields(struct json_writer *writer, const struct api_event *event)
+static void write_old_fields(struct json_writer *writer, const struct api_event *event,
+                             const char *action)
 {
     if (!text_equal(event->type, "container") && !text_equal(event->type, "image"))
         return;
-    field_text(writer, "status", event->action);
+    field_text(writer, "status", action);
     field_text(writer, "id", event->id);
     const char *image = json_string_map_get(event->attributes, "image");
     if (image)
@@ -60,17 +77,19 @@ static void write_old_fields(struct json_writer *writer, const struct api_event 
 static void write_event(const struct api_event *event, struct buffer *out)
 {
     struct json_writer document, *writer = &document;
+    _cleanup_free_ char *action = action_name(event);
 
     json_writer_init(writer, out, JSON_COMPACT);
     json_writer_object_begin(writer);
-    write_old_fields(writer, event);
+    write_old_fields(writer, event, action);
     field_text(writer, "Type", event->type);
-    field_text(writer, "Action", event->action);
+    field_text(writer, "Action", action);
     field_object_begin(writer, "Actor");
     field_text(writer, "ID", event->id);
     field_object_begin(writer, "Attributes");
     for (size_t i = 0; event->attributes && i < event->attributes->count; i++)
-        field_text(writer, event->attributes->keys[i], event->attributes->values[i]);
+        if (!is_exec(event) || !text_equal(event->attributes->keys[i], command_key))
+            field_text(writer, event->attributes->keys[i], event->attributes->values[i]);
     if (event->name && !json_string_map_get(event->attributes, "name"))
         field_text(writer, "name", event->name);
     json_writer_object_end(writer);

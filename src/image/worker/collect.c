@@ -261,7 +261,7 @@ static int collect_entries(struct load *load, struct tar *tar, struct error *err
 static int collect_plain(struct load *load, struct stream *stream, struct error *err)
 {
     struct tar tar;
-    int r = tar_open(&tar, stream, err);
+    int r = tar_open_any(&tar, stream, err);
 
     if (r < 0)
         return r;

@@ -6,7 +6,23 @@
 #include <image/descriptors.h>
 
 #include "load.h"
+#include "stream.h"
+#include "tar.h"
 #include "worker.h"
+
+/* Compressed as layers may be, it stays as it came; otherwise it is unpacked before. */
+static int import_layer(struct load *load, struct stream *stream, struct error *err)
+{
+    const void *start;
+    size_t length;
+    _cleanup_stream_ struct stream *whole =
+        stream_peek(stream, TAR_MAGIC_SIZE, &start, &length, err);
+
+    if (!whole)
+        return err->code;
+    _cleanup_stream_ struct stream *plain = tar_unfilter(whole, start, length);
+    return load_layer(load, "archive", plain ? plain : whole, err);
+}
 
 int worker_import(const struct image_worker_import *request, struct image_worker_result **ret,
                   struct error *err)
@@ -19,7 +35,7 @@ int worker_import(const struct image_worker_import *request, struct image_worker
                    mkdirat(load.staging_fd, "content", 0700) < 0))
         r = error_errno(err, errno, "create folders in staging");
     if (r == 0)
-        r = load_layer(&load, "archive", stream, err);
+        r = import_layer(&load, stream, err);
     if (r == 0) {
         load.result->layer = load_report_layer(&load.layers[0]);
         *ret = steal_ptr(load.result);

@@ -25,7 +25,7 @@ static int place_entries(struct unpack *unpack, struct stream *stream, struct er
 {
     struct archive_entry *entry;
     struct tar tar;
-    int r = tar_open(&tar, stream, err);
+    int r = tar_open_any(&tar, stream, err);
 
     if (r < 0)
         return r;

@@ -31,9 +31,15 @@ static int tar_failure(struct tar *tar, struct error *err)
                      (long long)archive_filter_bytes(tar->archive, 0));
 }
 
+static void support_filters(struct tar *tar)
+{
+    archive_read_support_filter_bzip2(tar->archive);
+    archive_read_support_filter_xz(tar->archive);
+    archive_read_support_filter_lzma(tar->archive);
+}
+
 static int start_reading(struct tar *tar, struct error *err)
 {
-    archive_read_support_format_tar(tar->archive);
     if (archive_read_open(tar->archive, tar, NULL, read_block, NULL) == ARCHIVE_OK)
         return 0;
     int r = tar_failure(tar, err);
@@ -44,15 +50,15 @@ static int start_reading(struct tar *tar, struct error *err)
 int tar_open(struct tar *tar, struct stream *source, struct error *err)
 {
     *tar = (struct tar){.archive = archive_read_new(), .source = source};
+    archive_read_support_format_tar(tar->archive);
     return start_reading(tar, err);
 }
 
 int tar_open_any(struct tar *tar, struct stream *source, struct error *err)
 {
     *tar = (struct tar){.archive = archive_read_new(), .source = source};
-    archive_read_support_filter_bzip2(tar->archive);
-    archive_read_support_filter_xz(tar->archive);
-    archive_read_support_filter_lzma(tar->archive);
+    archive_read_support_format_tar(tar->archive);
+    support_filters(tar);
     return start_reading(tar, err);
 }
 
@@ -165,6 +171,67 @@ struct stream *tar_entry_stream(struct tar *tar)
 
     self->stream.ops = &ops;
     self->tar = tar;
+    return &self->stream;
+}
+
+/* The one entry of libarchive's format that is none is all that its filters give. */
+struct filter_stream {
+    struct stream stream;
+    struct tar tar;
+    struct stream *entry; /* NULL before the first read and when there is nothing */
+    bool begun;
+};
+
+static int filter_begin(struct filter_stream *self, struct error *err)
+{
+    struct archive_entry *entry;
+
+    self->begun = true;
+    archive_read_support_format_raw(self->tar.archive);
+    support_filters(&self->tar);
+    int r = start_reading(&self->tar, err);
+    if (r < 0)
+        return r;
+    tar_require_end(&self->tar);
+    r = tar_next(&self->tar, &entry, err);
+    if (r > 0)
+        self->entry = tar_entry_stream(&self->tar);
+    return r;
+}
+
+static ssize_t filter_read(struct stream *stream, const void **block, struct error *err)
+{
+    struct filter_stream *self = (struct filter_stream *)stream;
+    int r = self->begun ? 0 : filter_begin(self, err);
+
+    if (r < 0)
+        return r;
+    return self->entry ? stream_read(self->entry, block, err) : 0;
+}
+
+static void filter_destroy(struct stream *stream)
+{
+    struct filter_stream *self = (struct filter_stream *)stream;
+
+    stream_destroy(self->entry);
+    tar_close(&self->tar);
+    free(self);
+}
+
+struct stream *tar_unfilter(struct stream *source, const void *start, size_t length)
+{
+    static const struct stream_ops ops = {filter_read, filter_destroy};
+
+    if (!(length >= 3 && !memcmp(start, "BZh", 3)) &&
+        !(length >= TAR_MAGIC_SIZE && !memcmp(start,
+                                              "\xfd"
+                                              "7zXZ",
+                                              TAR_MAGIC_SIZE)))
+        return NULL;
+    struct filter_stream *self = xnew(struct filter_stream);
+
+    self->stream.ops = &ops;
+    self->tar = (struct tar){.archive = archive_read_new(), .source = source};
     return &self->stream;
 }
 

@@ -12,6 +12,8 @@
 
 #include "stream.h"
 
+enum { TAR_MAGIC_SIZE = 6 };
+
 struct tar {
     struct archive *archive;
     struct stream *source; /* not owned */
@@ -42,6 +44,10 @@ int tar_data(struct tar *tar, const void **ret_block, size_t *ret_length, int64_
 
 /* The data as a stream, holes as zeros; stands on tar until the next entry. */
 struct stream *tar_entry_stream(struct tar *tar);
+
+/* What bzip2 or xz has compressed, whatever it is, as a stream of its own; NULL where the first
+ * bytes (TAR_MAGIC_SIZE of them suffice) are of neither. The source is not owned. */
+struct stream *tar_unfilter(struct stream *source, const void *start, size_t length);
 
 /* Path as bytes, whatever the archive says of its character set; NULL when there is none. Borrowed
  * from the entry. */
