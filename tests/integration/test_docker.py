@@ -103,6 +103,9 @@ def detach_keys_are_looked_for_here(instance, images):
             while sock.recv(4096):
                 pass
         assert instance.cloche("inspect", "-f", "{{.State.Status}}", name).out == "running\n"
+    name = instance.cloche("run", "-di", "small:1", "cat").out.strip()  # no terminal, where nobody looks for them
+    assert docker.ask("POST", f"/containers/{name}/attach?stream=1&stdout=1&detachKeys=zz")[0] == 400
+    assert docker.ask("POST", f"/containers/{name}/exec", {"Cmd": ["true"], "DetachKeys": "ctrl-"})[0] == 400
 
 
 @test

@@ -55,7 +55,8 @@ void docker_exec_create(struct exchange *exchange)
         .has_privileged = true,
         .detach_keys = config->detach_keys ? config->detach_keys : (char *)DETACH_KEYS_DEFAULT,
     };
-    call(exchange, "container.execCreate", &how, on_created, NULL);
+    if (check_detach_keys(exchange, how.detach_keys))
+        call(exchange, "container.execCreate", &how, on_created, NULL);
 }
 
 /* ---- start */

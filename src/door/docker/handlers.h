@@ -116,6 +116,8 @@ void docker_download(struct exchange *exchange, const char *method, const void *
 void docker_container_stats(struct exchange *exchange);
 
 /* streams.c */
+/* Whether they are keys; has answered when they are not. */
+bool check_detach_keys(struct exchange *exchange, const char *text);
 void docker_container_attach(struct exchange *exchange);
 void docker_container_attach_websocket(struct exchange *exchange);
 void docker_container_logs(struct exchange *exchange);

@@ -43,6 +43,17 @@ static bool wants(const struct exchange *exchange, const char *name)
            target_flag(&exchange->target, name);
 }
 
+bool check_detach_keys(struct exchange *exchange, const char *text)
+{
+    _cleanup_error_ struct error err = ERROR_INIT;
+    struct detach_keys keys;
+
+    if (detach_keys_parse(text, &keys, &err) == 0)
+        return true;
+    answer_error(exchange, 400, &err);
+    return false;
+}
+
 void docker_container_attach(struct exchange *exchange)
 {
     const struct target *target = &exchange->target;
@@ -65,7 +76,8 @@ void docker_container_attach(struct exchange *exchange)
         docker_container_logs(exchange);
         return;
     }
-    call(exchange, "container.attach", &how, on_attached, NULL);
+    if (check_detach_keys(exchange, how.detach_keys))
+        call(exchange, "container.attach", &how, on_attached, NULL);
 }
 
 void docker_container_attach_websocket(struct exchange *exchange)
