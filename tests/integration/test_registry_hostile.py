@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import tarfile
 import threading
@@ -464,6 +465,24 @@ def headers_without_end_and_redirects_in_a_circle(instance, scratch):
         liar.hooks["manifest"] = lambda handler, reference: liar.send(
             handler, 307, b"", Location="http://192.0.2.7/x") or True
         refuse(instance, liar, "redirects to a server without TLS")
+
+
+@test
+def nobodys_word_leads_to_link_local_addresses(instance, scratch):
+    """Where clouds give a machine's credentials to who asks."""
+    quick(instance, scratch)
+    run("ip", "address", "add", "169.254.169.254/32", "dev", "lo")
+    with Liar(image(1000)) as liar, socket.socket() as cloud:
+        cloud.bind(("169.254.169.254", 0))
+        cloud.listen()
+        cloud.setblocking(False)
+        place = f"https://169.254.169.254:{cloud.getsockname()[1]}/latest"
+        liar.hooks["manifest"] = lambda handler, reference: liar.send(handler, 307, b"", Location=place) or True
+        refuse(instance, liar, "link-local")
+        try:
+            raise AssertionError(f"somebody came: {cloud.accept()}")
+        except BlockingIOError:
+            pass
 
 
 @test

@@ -1,4 +1,5 @@
 #include <curl/curl.h>
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 #include <strings.h>
@@ -35,7 +36,7 @@ struct http_lane {
     uint64_t sent;
     int64_t since;  /* monotonic seconds, when the pace began to be watched */
     uint64_t moved; /* bytes in and out since then */
-    bool attached, paused, done, headers_over, too_much;
+    bool attached, paused, done, headers_over, too_much, barred;
     int result; /* CURLcode, once done */
     char message[CURL_ERROR_SIZE];
 };
@@ -67,6 +68,34 @@ static int64_t now_seconds(void)
 }
 
 /* ---- what curl calls ---- */
+
+static bool is_link_local(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET) {
+        const struct sockaddr_in *four = (const void *)address;
+        return ntohl(four->sin_addr.s_addr) >> 16 == 0xa9fe;
+    }
+    const struct sockaddr_in6 *six = (const void *)address;
+    if (address->sa_family != AF_INET6)
+        return false;
+    if (IN6_IS_ADDR_V4MAPPED(&six->sin6_addr))
+        return six->sin6_addr.s6_addr[12] == 169 && six->sin6_addr.s6_addr[13] == 254;
+    return IN6_IS_ADDR_LINKLOCAL(&six->sin6_addr);
+}
+
+/* Clouds answer with a machine's credentials there; only who names such an address means it.
+ * Whatever names a server's word has, this sees the address that they come to. */
+static curl_socket_t open_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct http_lane *lane = context;
+
+    if (!url_same_host(lane->url, lane->settings->home) && !lane->settings->proxy &&
+        is_link_local(&address->addr)) {
+        lane->barred = true;
+        return CURL_SOCKET_BAD;
+    }
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
 
 static size_t take_body(char *data, size_t size, size_t count, void *context)
 {
@@ -255,6 +284,8 @@ struct http_lane *http_lane_create(const struct http_settings *settings)
     curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L); /* by us: see follow() */
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, lane);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, lane);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);
@@ -373,6 +404,8 @@ static int connection_failure(struct http_lane *lane, struct error *err)
     if (lane->too_much)
         return fail_with_place(lane, -EBADMSG, "headers of more than 64 KiB (HTTP_HEADERS_MAX)",
                                err);
+    if (lane->barred)
+        return fail_with_place(lane, -EACCES, "a server's word leads to a link-local address", err);
     return fail_with_place(
         lane, errno_of(lane),
         lane->message[0] ? lane->message : curl_easy_strerror((CURLcode)lane->result), err);
@@ -581,7 +614,7 @@ void http_end(struct http_lane *lane)
     lane->header_bytes = 0;
     lane->sent = lane->moved = 0;
     lane->given = lane->attached = lane->paused = lane->done = lane->headers_over = lane->too_much =
-        false;
+        lane->barred = false;
     lane->result = CURLE_OK;
 }
 
