@@ -11,6 +11,7 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "bridge_notes.h"
 #include "cni.h"
 #include "events.h"
 #include "names.h"
@@ -53,8 +54,8 @@ static void take_back(struct network_change *change)
     network_table_remove(change->engine, network);
     if (network->bridge && change->engine->net)
         (void)net_bridge_remove(change->engine->net, network->bridge, NULL);
-    if (network->record->bridge)
-        (void)net_link_delete(network->record->bridge, NULL);
+    if (network->record->bridge && net_link_delete(network->record->bridge, NULL) == 0)
+        bridge_note_remove(change->engine, network->record->bridge);
     network_free(network);
 }
 
@@ -136,7 +137,13 @@ static int make(struct engine *engine, const struct api_network_create *how, str
         r = network_new(id, record, &network, err);
     if (r < 0)
         return r;
-    r = network_bring_up(engine, network, err);
+    if (record->bridge)
+        r = bridge_note(engine, record->bridge, err);
+    if (r == 0) {
+        r = network_bring_up(engine, network, err);
+        if (r < 0 && record->bridge)
+            bridge_note_remove(engine, record->bridge);
+    }
     if (r < 0) {
         network_free(network);
         return r;
@@ -228,6 +235,8 @@ static void remove_work(struct disk_job *job)
 
     if (r >= 0 && change->bridge)
         r = net_link_delete(change->bridge, &change->err);
+    if (r >= 0 && change->bridge)
+        bridge_note_remove(change->engine, change->bridge);
     engine_settle(&change->err, r);
 }
 

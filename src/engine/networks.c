@@ -10,6 +10,7 @@
 #include <base/log.h>
 #include <base/text.h>
 
+#include "bridge_notes.h"
 #include "events.h"
 #include "networks.h"
 
@@ -321,6 +322,8 @@ int networks_load(struct engine *engine, struct error *err)
                          ARRAY_SIZE(migrations), err);
     if (r == 0)
         r = load_rows(engine, err);
+    if (r == 0)
+        bridge_notes_sweep(engine);
     if (r == 0)
         r = add_builtin(engine, "bridge", "bridge", err);
     if (r == 0)

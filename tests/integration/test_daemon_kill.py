@@ -4,6 +4,7 @@ and the next daemon knows what is true. (test_adoption.py has the chosen moments
 
 import json
 import os
+import pathlib
 import random
 import signal
 import threading
@@ -160,6 +161,30 @@ def killed_while_images_are_committed(instance, images):
     for name in there:
         assert instance.cloche("run", "--rm", name, "wc", "-c", "/data").out == "5000000 /data\n"
     instance.cloche("rm", "-f", "base")
+
+
+def bridges():
+    return {path.parent.name for path in pathlib.Path("/sys/class/net").glob("*/bridge")}
+
+
+@test
+def killed_while_networks_come_and_go(instance):
+    """Each bridge has its record, before and after the next daemon has come."""
+    instance.start_daemon()
+    before = bridges()
+
+    def change(number):
+        if number % 2:
+            instance.cloche("network", "rm", f"n{number - 1}", code=None)
+        else:
+            instance.cloche("network", "create", f"n{number}", code=None)
+    at_random_moments(instance, 0.05, 30, change)
+    instance.start_daemon()
+    rows = instance.cloche("network", "ls", "--no-trunc", "--filter", "type=custom", "--format", "{{.ID}}").lines
+    assert bridges() - before == {"clo" + row[:12] for row in rows}
+    if rows:
+        instance.cloche("network", "rm", *rows)
+    assert bridges() == before and os.listdir(instance.run_folder / "bridges") == []
 
 
 @test
