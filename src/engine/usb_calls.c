@@ -248,7 +248,7 @@ void stick_finding(struct stick *stick, const struct usb_stick_finding *finding)
         if (call->id != finding->id || !checked || checked->findings_count >= FINDINGS_MAX)
             continue;
         struct api_usb_finding *copy = xnew(struct api_usb_finding);
-        copy->what = xstrdup(finding->what);
+        copy->what = text_make_harmless(xstrdup(finding->what), "");
         copy->repaired = finding->repaired;
         checked->findings[checked->findings_count++] = copy;
     }

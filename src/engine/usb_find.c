@@ -143,9 +143,9 @@ static void describe_volumes(const struct usb_stick_status *status, struct api_u
         volume->unit = from->unit;
         volume->partition = from->partition;
         volume->size = from->size;
-        volume->kind = xstrdup(from->kind);
-        volume->label = xstrdup(from->label);
-        volume->id = xstrdup(from->id);
+        volume->kind = said(from->kind);
+        volume->label = said(from->label);
+        volume->id = said(from->id);
         into->volumes[into->volumes_count++] = volume;
     }
 }

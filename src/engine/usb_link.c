@@ -148,6 +148,16 @@ void usb_link_destroy(struct usb_link *link)
 
 /* --- what comes ------------------------------------------------------------------------------- */
 
+static void take_refusal(const struct usb_stick_failure *from, struct error *err)
+{
+    _cleanup_free_ char *message = text_make_harmless(xstrdup(from->message), "");
+    _cleanup_free_ char *hint = from->hint ? text_make_harmless(xstrdup(from->hint), "") : NULL;
+
+    error_set(err, from->code, "%s", message);
+    if (hint)
+        error_hint(err, "%s", hint);
+}
+
 static void take_answer(struct usb_link *link, const struct usb_stick_message *message)
 {
     _cleanup_error_ struct error err = ERROR_INIT;
@@ -158,11 +168,8 @@ static void take_answer(struct usb_link *link, const struct usb_stick_message *m
             continue;
         *at = request->next;
         link->requests_count--;
-        if (message->error) {
-            error_set(&err, message->error->code, "%s", message->error->message);
-            if (message->error->hint)
-                error_hint(&err, "%s", message->error->hint);
-        }
+        if (message->error)
+            take_refusal(message->error, &err);
         if (request->reply)
             request->reply(message->error ? &err : NULL, message->result, request->data);
         free(request);

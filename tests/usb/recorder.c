@@ -18,8 +18,10 @@ struct recorder {
     struct block_device device; /* first */
     pthread_mutex_t lock;
     uint8_t *disk;
-    bool *spoiled;   /* a sector each; NULL: none */
-    uint8_t *before; /* the disk as the log begins; NULL: nothing is kept */
+    bool *spoiled;              /* a sector each; NULL: none */
+    uint8_t *varying;           /* what is turned of each byte, now and then; NULL: nothing */
+    uint8_t *readings, pattern; /* of each sector */
+    uint8_t *before;            /* the disk as the log begins; NULL: nothing is kept */
     struct entry *entries;
     size_t count, room;
     int until_failure, failure;
@@ -86,6 +88,17 @@ static void discard(struct recorder *recorder, const struct block_request *reque
     recorder->counts.sectors_discarded += request->count;
 }
 
+static void vary(struct recorder *recorder, const struct block_request *request)
+{
+    uint32_t size = recorder->device.sector_size;
+    for (uint64_t i = 0; recorder->varying && i < request->count; i++) {
+        const uint8_t *mask = recorder->varying + (request->at + i) * size;
+        if (recorder->pattern >> recorder->readings[request->at + i]++ % 8 & 1)
+            for (uint32_t j = 0; j < size; j++)
+                ((uint8_t *)request->data)[i * size + j] ^= mask[j];
+    }
+}
+
 static int carry_out(struct recorder *recorder, const struct block_request *request)
 {
     size_t size = (size_t)request->count * recorder->device.sector_size;
@@ -103,6 +116,7 @@ static int carry_out(struct recorder *recorder, const struct block_request *requ
         if (is_spoiled(recorder, request))
             return -EIO;
         memcpy(request->data, at, size);
+        vary(recorder, request);
         recorder->counts.reads++;
         recorder->counts.sectors_read += request->count;
         return 0;
@@ -148,6 +162,8 @@ static void destroy(struct block_device *device)
     forget_log(recorder);
     free(recorder->entries);
     free(recorder->spoiled);
+    free(recorder->varying);
+    free(recorder->readings);
     free(recorder->disk);
     pthread_mutex_destroy(&recorder->lock);
     free(recorder);
@@ -308,6 +324,22 @@ void recorder_spoil(struct recorder *recorder, uint64_t sector, uint64_t count)
         recorder->spoiled = xcalloc(recorder->device.sectors, sizeof(bool));
     for (uint64_t i = 0; i < count; i++)
         recorder->spoiled[sector + i] = true;
+    pthread_mutex_unlock(&recorder->lock);
+}
+
+void recorder_vary(struct recorder *recorder, uint8_t pattern, uint64_t offset, const uint8_t *mask,
+                   size_t size)
+{
+    uint64_t whole = recorder_size(recorder);
+    if (offset >= whole)
+        return;
+    pthread_mutex_lock(&recorder->lock);
+    if (!recorder->varying) {
+        recorder->varying = xcalloc(1, whole);
+        recorder->readings = xcalloc(1, recorder->device.sectors);
+    }
+    recorder->pattern = pattern;
+    memcpy(recorder->varying + offset, mask, size < whole - offset ? size : whole - offset);
     pthread_mutex_unlock(&recorder->lock);
 }
 

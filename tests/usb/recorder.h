@@ -43,6 +43,12 @@ void recorder_spoil(struct recorder *recorder, uint64_t sector, uint64_t count);
 bool recorder_last_write(const struct recorder *recorder, size_t moment, uint64_t *ret_sector,
                          uint32_t *ret_count);
 
+/* Of bytes from this one on, reading gives others now and then: those of `mask` are turned. The
+ * n-th reading of a sector does if bit n % 8 of the pattern is set. Whatever is written does not
+ * matter. */
+void recorder_vary(struct recorder *recorder, uint8_t pattern, uint64_t offset, const uint8_t *mask,
+                   size_t size);
+
 /* From the n-th request on (0: the next one) every one fails with this error; n negative: none. */
 void recorder_fail(struct recorder *recorder, int n, int error);
 

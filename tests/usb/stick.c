@@ -1,20 +1,16 @@
 #include "stick.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
 #include "../../src/usb/device/usbip.h"
 #include "../../src/usb/device/wire.h"
 #include "stick_internal.h"
 
-enum { INPUT = (2 << 20) + USBIP_HEADER, REPLIES = 64, SPARE = 64 << 20 };
+enum { INPUT = (2 << 20) + USBIP_HEADER, REPLIES = 64 };
 
 static const char bus_id[] = "1-1";
 
@@ -106,39 +102,6 @@ void stick_list_faults(FILE *file)
         fprintf(file, "  %s\n", fault_names[i]);
 }
 
-static const char *map(struct stick *stick)
-{
-    struct stick_options *options = &stick->options;
-    int fd = -1;
-    if (options->image) {
-        struct stat status;
-        fd = open(options->image, (options->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-        if (fd < 0 || fstat(fd, &status) != 0)
-            return strerror(errno);
-        options->sectors = (uint64_t)status.st_size / options->sector_size;
-    }
-    stick->disk_size = options->sectors * options->sector_size;
-    if (stick->disk_size == 0)
-        return "it has no sectors";
-    /* Zeros behind the disk, for a medium that was changed. */
-    stick->disk = mmap(NULL, stick->disk_size + SPARE, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (stick->disk == MAP_FAILED)
-        return strerror(errno);
-    if (fd >= 0 &&
-        mmap(stick->disk, stick->disk_size, PROT_READ | (options->read_only ? 0 : PROT_WRITE),
-             (options->is_volatile ? MAP_PRIVATE : MAP_SHARED) | MAP_FIXED, fd, 0) == MAP_FAILED)
-        return strerror(errno);
-    if (fd >= 0 && options->is_volatile)
-        stick->kept = mmap(NULL, stick->disk_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (stick->kept == MAP_FAILED)
-        return strerror(errno);
-    stick->chance = options->chance;
-    if (fd >= 0)
-        close(fd);
-    return NULL;
-}
-
 struct stick *stick_create(const struct stick_options *options, const char **ret_error)
 {
     struct stick *stick = calloc(1, sizeof(*stick));
@@ -152,7 +115,9 @@ struct stick *stick_create(const struct stick_options *options, const char **ret
     stick->options.interfaces = options->interfaces ? options->interfaces : 1;
     stick->options.configurations = options->configurations ? options->configurations : 1;
     stick_uas_reset(stick, stick->options.uas_only);
-    *ret_error = stick->options.interfaces > INTERFACES_MAX ? "too many interfaces" : map(stick);
+    stick->chance = options->chance;
+    *ret_error = stick->options.interfaces > INTERFACES_MAX ? "too many interfaces"
+                                                            : stick_map(stick, options->image);
     struct stick_options others = stick->options;
     others.interfaces = 1;
     others.image = NULL;
@@ -168,7 +133,7 @@ void stick_destroy(struct stick *stick)
 {
     for (unsigned i = 1; i < stick->options.interfaces; i++)
         stick_destroy(stick->interfaces[i]);
-    munmap(stick->disk, stick->disk_size + SPARE);
+    stick_unmap(stick);
     free(stick);
 }
 

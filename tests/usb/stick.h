@@ -122,6 +122,9 @@ enum stick_fault {
 /* By which commands it can be told what is not needed any more. */
 enum stick_provisioning { STICK_UNMAP_AND_WS16, STICK_UNMAP, STICK_WS16, STICK_UNPROVISIONED };
 
+/* What the sectors are that it pretends to have. */
+enum stick_beyond { STICK_FOLDS /* some of the first */, STICK_WRAPS, STICK_VANISHES };
+
 struct stick_options {
     const char *image;       /* NULL: memory */
     uint32_t sector_size;    /* 0: 512 */
@@ -140,7 +143,17 @@ struct stick_options {
     unsigned slow_ms; /* that each READ and WRITE takes */
     enum stick_provisioning provisioning;
     uint32_t unmap_most, same_most; /* sectors of such a command; 0: 65536, and not said */
+    enum stick_beyond beyond;
+    uint64_t varying_first, varying_count; /* sectors: each second reading of them is another one */
+    unsigned drops_from; /* the WRITE from which on none is carried out, 1: the first; 0: never */
+    unsigned late_ms;    /* that each command takes */
+    unsigned changes_at; /* the command with which the medium changes, 1: the first; 0: never */
+    const char *next_image; /* ... to that, of the same size */
+    const uint8_t *strings; /* STICK_STRING, in place of all it says of itself in descriptors */
+    const uint8_t *inquiry; /* STICK_INQUIRY_SIZE, the same of INQUIRY */
 };
+
+enum { STICK_STRING = 252, STICK_INQUIRY_SIZE = 28 }; /* bytes of these */
 
 struct stick;
 

@@ -182,6 +182,11 @@ uint32_t stick_descriptor(struct stick *stick, uint16_t value, const uint8_t **r
         break;
     case 3:
         size = string((uint8_t)value, at);
+        if (stick->options.strings && (value & 0xFF) != 0) {
+            at[0] = (uint8_t)(size = 2 + STICK_STRING);
+            at[1] = 3;
+            memcpy(at + 2, stick->options.strings, STICK_STRING);
+        }
         if (stick_has(stick, STICK_STRING_JUNK))
             memset(at, 0x55, size);
         break;

@@ -23,6 +23,7 @@ struct fault {
 
 struct unit {
     bool attention, absent, started, refused;
+    bool swapped;       /* there is another medium, of which nobody knows yet */
     unsigned not_ready; /* answers */
     uint8_t key, code, qualifier;
     bool deferred;
@@ -65,6 +66,7 @@ struct stick {
     uint64_t disk_size;
     uint8_t *kept; /* of a disk with a volatile cache: what the power leaves. Else NULL */
     unsigned chance;
+    unsigned readings, writes, scsi_commands;
     struct fault faults[STICK_FAULT_COUNT];
     atomic_uint fired[STICK_FAULT_COUNT]; /* times */
     struct unit units[UNITS_MAX];
@@ -132,5 +134,14 @@ uint32_t stick_descriptor(struct stick *stick, uint16_t value, const uint8_t **r
 
 /* What was written is not lost with the power any more. */
 void stick_keep(struct stick *stick);
+
+/* The disk. stick_map: what went wrong, or NULL. Places are the stick's, until the next command. */
+const char *stick_map(struct stick *stick, const char *image);
+void stick_unmap(struct stick *stick);
+uint8_t *stick_place(struct stick *stick, uint64_t sector, uint64_t count);
+uint8_t *stick_read_from(struct stick *stick, uint64_t sector, uint64_t count);
+uint8_t *stick_write_to(struct stick *stick, uint64_t sector, uint64_t count);
+/* With each command: whether the medium is another one from now on. */
+bool stick_change_medium(struct stick *stick);
 
 #endif

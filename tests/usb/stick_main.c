@@ -1,6 +1,7 @@
 /* A USB stick by USB/IP on loopback: stick --help. */
 #include <arpa/inet.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -16,6 +17,12 @@ static const char usage[] =
     "  --image FILE    the disk; else memory\n"
     "  --sectors N     of memory\n"
     "  --pretend N     sectors that it says it has\n"
+    "  --beyond folds|wraps|vanishes  what those are that it has not\n"
+    "  --varying FIRST:COUNT  sectors that are others each second time, by --seed N\n"
+    "  --drops N       the WRITE from which on none is carried out\n"
+    "  --late MS       that each command takes\n"
+    "  --change-at N   the command with which the medium becomes --next-image FILE\n"
+    "  --strings HEX, --inquiry HEX  what it says of itself, repeated\n"
     "  --sector-size N 512 to 4096\n"
     "  --units N       1 to 16, of each interface\n"
     "  --interfaces N  1 to 4; those behind the first have memory\n"
@@ -35,6 +42,15 @@ static const struct option long_options[] = {
     {"sectors", required_argument, NULL, 's'},
     {"sector-size", required_argument, NULL, 'z'},
     {"pretend", required_argument, NULL, 'P'},
+    {"beyond", required_argument, NULL, 'B'},
+    {"varying", required_argument, NULL, 'V'},
+    {"seed", required_argument, NULL, 'x'},
+    {"drops", required_argument, NULL, 'd'},
+    {"late", required_argument, NULL, 'l'},
+    {"change-at", required_argument, NULL, 'm'},
+    {"next-image", required_argument, NULL, 'M'},
+    {"strings", required_argument, NULL, 't'},
+    {"inquiry", required_argument, NULL, 'q'},
     {"units", required_argument, NULL, 'u'},
     {"interfaces", required_argument, NULL, 'I'},
     {"configurations", required_argument, NULL, 'C'},
@@ -58,15 +74,27 @@ static int help(int code)
     return code;
 }
 
-static bool find_provisioning(const char *name, enum stick_provisioning *ret)
+/* Which word it is of a list that ends with NULL; -1: none. */
+static int find_word(const char *word, const char *const *words)
 {
-    static const char *const names[] = {"both", "unmap", "ws16", "none"};
-    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (strcmp(name, names[i]) == 0) {
-            *ret = (enum stick_provisioning)i;
-            return true;
-        }
-    return false;
+    for (int i = 0; words[i]; i++)
+        if (strcmp(word, words[i]) == 0)
+            return i;
+    return -1;
+}
+
+static const char *const provisionings[] = {"both", "unmap", "ws16", "none", NULL};
+static const char *const beyonds[] = {"folds", "wraps", "vanishes", NULL};
+
+/* As often as there is room. */
+static const uint8_t *take_hex(const char *text, uint8_t *to, size_t room)
+{
+    size_t size = strlen(text) / 2;
+    for (size_t i = 0; size > 0 && i < room; i++) {
+        char digits[3] = {text[2 * (i % size)], text[2 * (i % size) + 1], 0};
+        to[i] = (uint8_t)strtoul(digits, NULL, 16);
+    }
+    return to;
 }
 
 static int listen_on(uint16_t port)
@@ -87,8 +115,10 @@ static int listen_on(uint16_t port)
 int main(int argc, char **argv)
 {
     struct stick_options options = {0};
+    uint8_t strings[STICK_STRING], inquiry[STICK_INQUIRY_SIZE];
     uint16_t port = 0;
     bool counts = false;
+    int word;
     const char *error;
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         unsigned long long number = optarg ? strtoull(optarg, NULL, 0) : 0;
@@ -112,8 +142,42 @@ int main(int argc, char **argv)
             options.slow_ms = (unsigned)number;
             break;
         case 'w':
-            if (!find_provisioning(optarg, &options.provisioning))
+            word = find_word(optarg, provisionings);
+            if (word < 0)
                 return help(2);
+            options.provisioning = (enum stick_provisioning)word;
+            break;
+        case 'B':
+            word = find_word(optarg, beyonds);
+            if (word < 0)
+                return help(2);
+            options.beyond = (enum stick_beyond)word;
+            break;
+        case 'V':
+            if (sscanf(optarg, "%" SCNu64 ":%" SCNu64, &options.varying_first,
+                       &options.varying_count) != 2)
+                return help(2);
+            break;
+        case 'x':
+            options.chance = (unsigned)number;
+            break;
+        case 'd':
+            options.drops_from = (unsigned)number;
+            break;
+        case 'l':
+            options.late_ms = (unsigned)number;
+            break;
+        case 'm':
+            options.changes_at = (unsigned)number;
+            break;
+        case 'M':
+            options.next_image = optarg;
+            break;
+        case 't':
+            options.strings = take_hex(optarg, strings, sizeof(strings));
+            break;
+        case 'q':
+            options.inquiry = take_hex(optarg, inquiry, sizeof(inquiry));
             break;
         case 'z':
             options.sector_size = (uint32_t)number;
@@ -150,6 +214,8 @@ int main(int argc, char **argv)
             return help(option == 'h' ? 0 : 2);
         }
     }
+    if (options.changes_at && !options.next_image)
+        return help(2);
     struct stick *stick = options.units > 16 ? NULL : stick_create(&options, &error);
     if (!stick) {
         fprintf(stderr, "stick: %s\n", options.units > 16 ? "too many units" : error);

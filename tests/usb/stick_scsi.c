@@ -77,6 +77,8 @@ static void inquiry(struct stick *stick, struct unit *unit, const uint8_t *cdb)
     at[3] = 2;
     at[4] = 31;
     memcpy(at + 8, "Cloche  Model stick     1.0 ", 28);
+    if (stick->options.inquiry)
+        memcpy(at + 8, stick->options.inquiry, STICK_INQUIRY_SIZE);
     if (stick_has(stick, STICK_INQUIRY_JUNK))
         for (int i = 1; i < 36; i++)
             at[i] = (uint8_t)rand();
@@ -171,15 +173,6 @@ static bool range(struct stick *stick, struct unit *unit, uint64_t sector, uint6
     return false;
 }
 
-/* Where a sector is; beyond what there is, some of the first. */
-static uint8_t *place(struct stick *stick, uint64_t sector, uint64_t count)
-{
-    uint64_t room = stick->options.sectors;
-    if (sector + count > room)
-        sector = room >= count ? sector % (room - count + 1) : 0;
-    return stick->disk + sector * stick->options.sector_size;
-}
-
 static void medium_fault(struct stick *stick, struct unit *unit)
 {
     if (stick_has(stick, STICK_MEDIUM_ERROR) || stick_has(stick, STICK_DESCRIPTOR_SENSE))
@@ -224,12 +217,10 @@ static void move(struct stick *stick, struct unit *unit, bool write, uint64_t se
         return;
     if (write) {
         stick->out_size = size;
-        stick->out_data = place(stick, sector, count);
+        stick->out_data = stick_write_to(stick, sector, count);
     } else {
         stick->answer_size = size;
-        stick->answer_data = place(stick, sector, count);
-        if (stick->changed)
-            stick->answer_data = memset(stick->disk + stick->disk_size, 0, size);
+        stick->answer_data = stick_read_from(stick, sector, count);
     }
     if (stick_has(stick, STICK_ABORTED)) {
         stick->status = 1;
@@ -240,7 +231,10 @@ static void move(struct stick *stick, struct unit *unit, bool write, uint64_t se
 
 static bool ready(struct stick *stick, struct unit *unit)
 {
-    if (unit->attention) {
+    if (unit->swapped) {
+        unit->swapped = false;
+        fail(stick, unit, 6, 0x28, 0);
+    } else if (unit->attention) {
         unit->attention = false;
         fail(stick, unit, 6, 0x29, 0);
     } else if (unit->absent) {
@@ -351,6 +345,11 @@ static void report_luns(struct stick *stick, const uint8_t *cdb)
 
 void stick_scsi(struct stick *stick, struct unit *unit, const uint8_t *cdb)
 {
+    if (stick->options.late_ms)
+        usleep(stick->options.late_ms * 1000);
+    if (stick_change_medium(stick))
+        for (unsigned i = 0; i < stick->options.units; i++)
+            stick->units[i].swapped = true;
     switch (cdb[0]) {
     case 0x12:
         if (stick_has(stick, STICK_INQUIRY_STALLS))
@@ -399,7 +398,7 @@ static void discard(struct stick *stick, struct unit *unit, const uint8_t *cdb, 
         memcpy(kept->list, stick->answer, sizeof(kept->list));
     }
     stick->counts.discards++;
-    memset(place(stick, sector, count), 0, count * stick->options.sector_size);
+    memset(stick_place(stick, sector, count), 0, count * stick->options.sector_size);
 }
 
 void stick_scsi_out(struct stick *stick, struct unit *unit, const uint8_t *cdb)

@@ -71,17 +71,26 @@ static bool is_table(const uint8_t *sector)
     return any;
 }
 
+static bool is_among(uint64_t table, const uint64_t *tables, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (tables[i] == table)
+            return true;
+    return false;
+}
+
 /* Logical partitions: a chain of tables of two entries, the partition (from this table on) and the
  * next table (from the extended partition's first sector on). */
 static int read_logical(struct reading *reading, uint32_t extended, struct error *err)
 {
-    uint64_t table = extended;
+    uint64_t table = extended, tables[PARTITIONS_MAX];
     unsigned number = 5;
     for (unsigned i = 0; i < PARTITIONS_MAX; i++) {
-        if (!block_within(reading->device, table, 1)) {
+        if (!block_within(reading->device, table, 1) || is_among(table, tables, i)) {
             reading->found->skipped++;
             return 0;
         }
+        tables[i] = table;
         int r = read_sector(reading, table, NULL);
         if (is_of_the_place(r)) { /* those that were found are there */
             reading->found->skipped++;
