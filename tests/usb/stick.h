@@ -184,6 +184,7 @@ struct stick_counts {
     unsigned commands, data_commands, class_resets, port_resets, cleared_halts, flushes, discards,
         starts, stops, allows, prevents;
     uint64_t last_sector;  /* the first one of the last READ or WRITE */
+    unsigned varied;       /* readings that were others */
     unsigned functions;    /* of task management */
     unsigned most_at_once; /* commands of UAS */
 };

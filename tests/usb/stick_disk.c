@@ -117,6 +117,7 @@ uint8_t *stick_read_from(struct stick *stick, uint64_t sector, uint64_t count)
     if (!varies(stick, sector, count))
         return stick_place(stick, sector, count);
     memcpy(spare, stick_place(stick, sector, count), size);
+    stick->counts.varied++;
     for (uint64_t i = 0; i < count; i++)
         if (sector + i >= options->varying_first &&
             sector + i < options->varying_first + options->varying_count)

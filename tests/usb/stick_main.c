@@ -237,6 +237,10 @@ int main(int argc, char **argv)
             printf("prevents %u, allows %u\n", told.prevents, told.allows);
             fflush(stdout);
         }
+        if (options.varying_count) {
+            printf("varied %u\n", stick_counts(stick).varied);
+            fflush(stdout);
+        }
         if (options.is_volatile) {
             stick_lose_power(stick);
             puts("lost");

@@ -81,17 +81,19 @@ static bool header_is_ours(const struct recovery *recovery, const uint8_t *heade
            position >= HEADERS * size && position <= recovery->size && position % size == 0;
 }
 
-/* The newer one of the headers that are whole. */
+/* Each in its sector, the newer one of them: what is written next follows either, whatever a stick
+ * says they are. */
 static bool find_header(struct recovery *recovery)
 {
     bool found = false;
-    for (int i = 0; i < HEADERS; i++) {
-        const uint8_t *header = recovery->data + (size_t)i * sector_size(recovery);
+    for (uint64_t i = 0; i < HEADERS; i++) {
+        const uint8_t *header = recovery->data + i * sector_size(recovery);
         if (!header_is_ours(recovery, header))
             continue;
         uint64_t generation = get_le64(header + HEADER_GENERATION);
-        if (generation == UINT64_MAX || (found && generation < recovery->generation))
-            continue; /* nothing could follow it */
+        if (generation % HEADERS != i ||
+            (found && generation - recovery->generation > UINT64_MAX / 2))
+            continue;
         recovery->generation = generation;
         recovery->salt = get_le64(header + HEADER_SALT);
         recovery->sequence = get_le64(header + HEADER_SEQUENCE);
