@@ -260,6 +260,16 @@ static void take_status(struct stick *stick, const struct usb_stick_status *stat
     usb_mounts_settle(stick->usb);
 }
 
+/* Nothing of its stick would ever be known. */
+static void give_up(struct stick *stick)
+{
+    static const char why[] = "its process does not say what it has";
+
+    log_warning("USB %s: %s and is killed", stick->id, why);
+    stick_goes_amiss(stick, why);
+    stick_process_kill(stick);
+}
+
 static void on_status(const struct error *err, const struct usb_stick_result *result, void *data)
 {
     struct stick *stick = data;
@@ -267,6 +277,8 @@ static void on_status(const struct error *err, const struct usb_stick_result *re
     stick->asking = false;
     if (!err && result && result->status && !stick->usb->ending)
         take_status(stick, result->status);
+    else if (stick->link && !stick->ending && !stick->usb->ending)
+        give_up(stick);
     if (!err && stick->ask_again)
         stick_ask_status(stick);
     stick_unref(stick);
