@@ -24,6 +24,9 @@ WHILE_WRITING = ["disconnect", "dead", "stall-data", "wrong-tag", "medium-error"
                  "short-silent", "phase-error", "aborted", "reset-stalls"]
 
 
+LARGE = ("--sector-size", "4096")
+
+
 def faults():
     text = subprocess.run([MODEL, "--help"], stdout=subprocess.PIPE, check=True).stdout.decode()
     return text[text.index("all that follow)") + len("all that follow)"):].split()
@@ -52,11 +55,11 @@ def mount(talk, fd, volume):
         os.close(fd)
 
 
-def is_kept(path, durable, kind):
+def is_kept(path, durable, kind, arguments):
     """What was durable is on the image, which is served once more; why not, or None."""
     folder = path.with_suffix(".after")
     folder.mkdir()
-    model = Model("--image", str(path))
+    model = Model("--image", str(path), *arguments)
     process = serve(model)
     try:
         talk = process.talk()
@@ -120,7 +123,8 @@ def suffer(scratch, name, *arguments, kind="exfat"):
         model.end()
     if name.partition("@")[0] in OTHERS:
         return None
-    why = is_kept(path, durable, kind)
+    sectors = arguments if arguments[:1] == LARGE[:1] else ()
+    why = is_kept(path, durable, kind, sectors)
     path.unlink()
     return f"{name} on {kind} {' '.join(arguments)}: {why}" if why else None
 
@@ -128,8 +132,26 @@ def suffer(scratch, name, *arguments, kind="exfat"):
 def make_image(scratch, kind):
     path = scratch / kind
     with open(path, "wb") as file:
-        file.truncate({"exfat": 8, "fat32": 40}[kind] << 20)
+        file.truncate({"exfat": 8, "fat32": 40, "fat16": 64}[kind] << 20)
     subprocess.run(MAKERS[kind] + [str(path)], stdout=subprocess.DEVNULL, check=True)
+
+
+def make_large_image(scratch, kind):
+    """By our own format: not every mkfs knows such sectors."""
+    path = scratch / kind
+    with open(path, "wb") as file:
+        file.truncate({"exfat": 16, "fat16": 64}[kind] << 20)
+    model = Model("--image", str(path), "--sector-size", "4096")
+    process = serve(model)
+    try:
+        talk = process.talk()
+        talk.ready()
+        talk.call("format", unit=0, kind=kind, timeout=200)
+        talk.call("end", timeout=200)
+        assert process.wait(60) == ENDED
+    finally:
+        process.end()
+        model.end()
 
 
 def suffer_all(scratch, cases):
@@ -154,6 +176,14 @@ def what_was_durable_is_kept_on_fat32_and_by_several_units(scratch):
     cases = [(f"{name}@{number}", "fat32", ()) for name in WHILE_WRITING for number in (30, 60)]
     cases += [(f"{name}@30", "fat32", ("--units", "2")) for name in WHILE_WRITING[:10] if name not in OTHERS]
     suffer_all(scratch, cases)
+
+
+@test
+def what_was_durable_is_kept_in_sectors_of_4096_bytes(scratch):
+    for kind in "exfat", "fat16":
+        make_large_image(scratch, kind)
+    suffer_all(scratch, [(f"{name}@{moment}", kind, LARGE) for name in WHILE_WRITING for kind, moment in
+                         (("exfat", 15), ("exfat", 40), ("fat16", 25))])
 
 
 def settled(status):
