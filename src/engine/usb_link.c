@@ -18,6 +18,7 @@ enum {
     SECOND_MS = 1000,
     WAITING_TIMES = 4, /* the patience with what may have to wait for the stick */
     HANDLES = 2,
+    CODE_MAX = 4095,           /* errno(3) as the kernel's calls return it */
     BYTES_A_SECOND = 16 << 20, /* a process that says more is not what it was */
     MESSAGES_A_SECOND = 4096,  /* the findings of a check are 1000 */
 };
@@ -153,7 +154,9 @@ static void take_refusal(const struct usb_stick_failure *from, struct error *err
     _cleanup_free_ char *message = text_make_harmless(xstrdup(from->message), "");
     _cleanup_free_ char *hint = from->hint ? text_make_harmless(xstrdup(from->hint), "") : NULL;
 
-    error_set(err, from->code, "%s", message);
+    bool is_code = from->code < 0 && from->code >= -CODE_MAX;
+
+    error_set(err, is_code ? from->code : -EPROTO, "%s", message);
     if (hint)
         error_hint(err, "%s", hint);
 }

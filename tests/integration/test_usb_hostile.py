@@ -183,7 +183,7 @@ def what_was_durable_is_kept_in_sectors_of_4096_bytes(scratch):
     for kind in "exfat", "fat16":
         make_large_image(scratch, kind)
     suffer_all(scratch, [(f"{name}@{moment}", kind, LARGE) for name in WHILE_WRITING for kind, moment in
-                         (("exfat", 15), ("exfat", 40), ("fat16", 25))])
+                         (("exfat", 60), ("fat16", 45))])
 
 
 def settled(status):
