@@ -469,7 +469,8 @@ static void a_mix_that_no_write_leaves_is_anothers(void **state)
     }
 }
 
-static void a_header_that_none_can_follow_is_none(void **state)
+/* Which is of the second header alone. */
+static void the_last_generation_is_followed_by_the_first(void **state)
 {
     struct recorder *cut = pending_record();
     enum medium_recovery recovery;
@@ -480,7 +481,10 @@ static void a_header_that_none_can_follow_is_none(void **state)
         put_le32(header + 72, crc32c(0, header, 512));
     }
     assert_int_equal(recover(cut, &recovery), 0);
-    assert_int_equal(recovery, MEDIUM_NO_JOURNAL);
+    assert_int_equal(recovery, MEDIUM_REPLAYED);
+    assert_int_equal(get_le64(recorder_disk(cut) + JOURNAL * 512 + 48), 0);
+    assert_int_equal(recover(cut, &recovery), 0);
+    assert_int_equal(recovery, MEDIUM_NOTHING);
     recorder_destroy(cut);
 }
 
@@ -703,7 +707,7 @@ int main(void)
         cmocka_unit_test(the_power_may_go_during_recovery),
         cmocka_unit_test(what_others_wrote_since_stays),
         cmocka_unit_test(a_mix_that_no_write_leaves_is_anothers),
-        cmocka_unit_test(a_header_that_none_can_follow_is_none),
+        cmocka_unit_test(the_last_generation_is_followed_by_the_first),
         cmocka_unit_test(content_is_there_before_what_leads_to_it),
         cmocka_unit_test(without_a_journal_the_order_of_updates_holds),
         cmocka_unit_test(changed_blocks_leave_room_in_the_cache),

@@ -50,7 +50,8 @@ static void find_logical(uint32_t sector_size)
     assert_int_equal(found.partitions[2].first, 305);
     mbr_entry(disk + (size_t)300 * sector_size, 1, 0x05, 0, 100); /* to the first one again */
     assert_int_equal(partitions_read(recorder_device(recorder), no_volume, &found, NULL), 0);
-    assert_int_equal(found.count, PARTITIONS_MAX);
+    assert_int_equal(found.count, 3); /* none of them twice */
+    assert_int_equal(found.skipped, 2);
     recorder_destroy(recorder);
 }
 
