@@ -328,6 +328,8 @@ static void many_threads_submit(void **state)
 
 static void sticks_that_become_ready(void **state)
 {
+    /* The first two are states of the unit, the others are met on the way. */
+    enum { WITH_COMMANDS = 2 };
     static const char *const faults[] = {"unit-attention", "becomes-ready", "needs-start",
                                          "ready-refused",  "string-junk",   "lun-lie",
                                          "residue-always"};
@@ -336,6 +338,8 @@ static void sticks_that_become_ready(void **state)
         uint8_t data[512];
         assert_int_equal(block_read(rig_disk(rig, 0), 0, 1, data, NULL), 0);
         assert_memory_equal(data, stick_disk(rig->model), 512);
+        if (i >= WITH_COMMANDS)
+            assert_true(stick_fired(rig->model, faults[i]) > 0);
         rig_finish(rig);
     }
 }
