@@ -6,7 +6,7 @@ import pathlib
 import signal
 import time
 
-from harness import main, only, run, test, wait_for
+from harness import main, note, only, run, test, wait_for
 from sticks import Stick, attach, inspect, start
 from test_usb import PATH, appears, configure, need_fuse, processes
 from test_usb_untrue import attached
@@ -170,8 +170,40 @@ def a_stick_that_is_slow_to_be_unmounted_is_not_given_up(instance, images, scrat
         assert "is killed" not in (instance.run_folder / "cloched.log").read_text()
 
 
+LATE = 700  # ms, for each command; all are in time
+
+
+@test
+def a_stick_that_is_late_with_each_answer_holds_up_nobody_who_lets_go_of_it(instance, images):
+    need_fuse()
+    start(instance, images, "--usb-storage", PATH)
+    with Stick("--late", str(LATE)) as stick:
+        run("mcopy", "-i", stick.image.name, "-", "::file", input="here" * 100_000)
+        attaches = instance.start("usb", "attach", stick.url)
+        time.sleep(1)
+        begun = time.monotonic()
+        instance.cloche("usb", "detach", "remote-1", code=None)
+        assert attaches.wait(timeout=20) != 0
+        unattached = time.monotonic() - begun
+        attach(instance, stick)
+        appears(instance)
+        read = instance.start("exec", "shop", "cat", f"{PATH}/file")
+        reader(instance)
+        begun = time.monotonic()
+        instance.cloche("rm", "-f", "shop")
+        removed = time.monotonic() - begun
+        read.wait(timeout=20)
+        begun = time.monotonic()
+        instance.cloche("usb", "detach", "remote-2")
+        detached = time.monotonic() - begun
+        # What is under way ends, then the medium is flushed and let go of.
+        note(f"{unattached:.1f} s, {removed:.1f} s, {detached:.1f} s")
+        assert max(unattached, removed, detached) < 20 * LATE / 1000, (unattached, removed, detached)
+
+
 only(who_reads_from_a_process_that_stands_still_hears_of_it, a_container_whose_stick_stands_still_is_removed,
-     a_container_whose_stick_answers_nobody_is_removed, a_stick_that_is_slow_to_be_unmounted_is_not_given_up)
+     a_container_whose_stick_answers_nobody_is_removed, a_stick_that_is_slow_to_be_unmounted_is_not_given_up,
+     a_stick_that_is_late_with_each_answer_holds_up_nobody_who_lets_go_of_it)
 
 if __name__ == "__main__":
     main()
