@@ -18,8 +18,8 @@ static const struct cache_setting {
     const char *name, *value;
 } cache_settings[] = {
     {"read_ahead_kb", "4096"},
-    {"max_ratio", "25"},
-    {"min_ratio", "5"},
+    {"max_ratio", "10"},
+    {"min_ratio", "2"},
 };
 
 char *usb_fuse_source(const struct stick *stick)

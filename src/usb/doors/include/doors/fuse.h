@@ -11,7 +11,9 @@
  * /sys/class/bdi/MAJOR:MINOR (st_dev of the mount). read_ahead_kb: FUSE_DOOR_READ_AHEAD / 1024; by
  * default it is 128 KiB. max_ratio: FUSE_DOOR_DIRTY_MOST, and then min_ratio:
  * FUSE_DOOR_DIRTY_LEAST; by default FUSE may have a hundredth of what may wait to be written, on a
- * machine of 1 GiB less than two requests, and whoever writes is put to sleep at every turn.
+ * machine of 1 GiB less than two requests, and whoever writes is put to sleep at every turn. Nor
+ * should it have much more: the kernel of FUSE begins to write when three quarters of it wait, so
+ * that more of it makes the device begin later and leaves more to do when the file is synced.
  */
 #ifndef DOORS_FUSE_H
 #define DOORS_FUSE_H
@@ -24,8 +26,8 @@ enum {
     FUSE_DOOR_THREADS = 4,
     FUSE_DOOR_REQUEST = 1 << 20,    /* bytes that one request moves at most */
     FUSE_DOOR_READ_AHEAD = 4 << 20, /* bytes */
-    FUSE_DOOR_DIRTY_MOST = 25,      /* of a hundred */
-    FUSE_DOOR_DIRTY_LEAST = 5,
+    FUSE_DOOR_DIRTY_MOST = 10,      /* of a hundred */
+    FUSE_DOOR_DIRTY_LEAST = 2,
 };
 
 struct fuse_door;
