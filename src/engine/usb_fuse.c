@@ -18,8 +18,8 @@ static const struct cache_setting {
     const char *name, *value;
 } cache_settings[] = {
     {"read_ahead_kb", "4096"},
-    {"max_ratio", "10"},
-    {"min_ratio", "2"},
+    {"max_ratio", "7"},
+    {"min_ratio", "3"},
 };
 
 char *usb_fuse_source(const struct stick *stick)

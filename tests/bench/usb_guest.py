@@ -19,7 +19,7 @@ SMALL, LARGE = 300, 48 << 20
 FILE_SYSTEMS = ("vfat", "exfat", "nls_utf8", "nls_ascii", "fuse")
 MANY, IN_FOLDER = told("many", 10000), 100  # files of 4 KiB
 NAMES = 300
-CACHE_SETTINGS = (("read_ahead_kb", "4096"), ("max_ratio", "10"), ("min_ratio", "2"))
+CACHE_SETTINGS = (("read_ahead_kb", "4096"), ("max_ratio", "7"), ("min_ratio", "3"))
 
 
 def flush_caches():

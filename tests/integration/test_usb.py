@@ -86,7 +86,7 @@ def a_stick_comes_into_a_running_container_and_goes_with_detach(instance, images
         assert [(m["target"], m["readOnly"]) for m in shown["mounts"]] == [(PATH, False)], shown
         options = sh(instance, f"grep ' {PATH} fuse' /proc/self/mounts || grep ' {PATH} ' /proc/self/mounts").out
         assert all(word in options for word in ("nosuid", "nodev", "noexec")), options
-        assert kept_under_way(instance) == {"read_ahead_kb": "4096", "max_ratio": "10", "min_ratio": "2"}
+        assert kept_under_way(instance) == {"read_ahead_kb": "4096", "max_ratio": "7", "min_ratio": "3"}
         instance.cloche("usb", "detach", name)
         vanishes(instance)
         assert sh(instance, f"ls {PATH}").out == ""

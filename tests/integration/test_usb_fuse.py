@@ -4,6 +4,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import pathlib
 import signal
 import stat
 import subprocess
@@ -162,6 +163,27 @@ def small_files_cost_few_requests(scratch):
                 assert os.read(file, 65536) == b"x" * 4096
                 os.close(file)
         assert stick.counts()["requests"] < number * 1.2 + 30, stick.counts()
+
+
+def written_by(stick):
+    """Bytes, to whichever descriptor."""
+    words = pathlib.Path(f"/proc/{stick.process.pid}/io").read_text().split()
+    return int(words[words.index("wchar:") + 1])
+
+
+@test
+def large_writes_take_their_places_in_order(scratch):
+    """Several threads read them. A write before which there is a gap would have that filled with zeros first."""
+    for kind in ("fat16", "exfat"):  # of fat32's small clusters the tables are as much as a few gaps
+        with door(scratch, kind, threads=8) as stick:
+            (stick.folder / "first").write_bytes(b"x")  # makes the journal
+            os.sync()
+            before = written_by(stick)
+            for number in range(3):
+                with open(stick.folder / f"large{number}", "wb") as file:
+                    file.write(os.urandom(1 << 20) * 24)
+                    os.fsync(file.fileno())
+            assert written_by(stick) - before < (72 << 20) * 1.01, (kind, written_by(stick) - before)
 
 
 @test

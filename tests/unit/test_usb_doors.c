@@ -1,10 +1,12 @@
-/* src/usb/doors: limits, and requests of block doors that are under way together. */
+/* src/usb/doors: limits, requests that several threads read, and those of block doors that are
+ * under way together. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,6 +14,7 @@
 #include <base/clock.h>
 #include <doors/nbd.h>
 
+#include "arrivals.h"
 #include "nbd_protocol.h"
 #include "rate.h"
 
@@ -91,10 +94,57 @@ static void many_requests_of_nbd_are_under_way_and_done_in_any_order(void **stat
     nbd_door_close(door);
 }
 
+enum { READERS = 3, A_WHILE_US = 20000 };
+
+struct reader {
+    struct arrivals *all;
+    struct arrival *own;
+    atomic_bool is_first;
+};
+
+static void *wait_for_those_before(void *data)
+{
+    struct reader *reader = data;
+    arrivals_wait(reader->all, reader->own);
+    atomic_store(&reader->is_first, true);
+    return NULL;
+}
+
+static void who_has_read_waits_for_what_came_before(void **state)
+{
+    struct arrivals all;
+    _Atomic uint64_t numbers[READERS];
+    pthread_t thread;
+    arrivals_init(&all, READERS);
+    for (unsigned i = 0; i < READERS; i++)
+        arrival_begins(&all.items[i], &numbers[i]);
+    struct reader reader = {.all = &all, .own = &all.items[1]};
+    atomic_store(&numbers[1], 0x20010);
+    pthread_create(&thread, NULL, wait_for_those_before, &reader);
+    usleep(A_WHILE_US); /* of the others nothing is known */
+    assert_false(atomic_load(&reader.is_first));
+    atomic_store(&numbers[2], 0x20014);
+    atomic_store(&numbers[0], 0x0c);
+    usleep(A_WHILE_US); /* the rest of a number */
+    assert_false(atomic_load(&reader.is_first));
+    atomic_store(&numbers[0], 0x2000c);
+    usleep(A_WHILE_US); /* is before it */
+    assert_false(atomic_load(&reader.is_first));
+    arrival_ends(&all, &all.items[0]);
+    pthread_join(thread, NULL);
+    arrival_ends(&all, &all.items[1]);
+    /* Nobody is before it any more, and what is read next is behind it. */
+    arrival_begins(&all.items[0], &numbers[0]);
+    atomic_store(&numbers[0], 0x20018);
+    arrivals_wait(&all, &all.items[2]);
+    arrivals_finish(&all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_rate_makes_those_wait_who_come_later),
+        cmocka_unit_test(who_has_read_waits_for_what_came_before),
         cmocka_unit_test(many_requests_of_nbd_are_under_way_and_done_in_any_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,14 +1,8 @@
 /*
- * A FUSE door: the threads, and how it begins and ends.
+ * A FUSE door: how it begins and ends, and what its requests have in common.
  *
- * Main flow of a thread: take the turn -> wait for a request -> read it -> wait as the limits say
- * -> answer it (fuse_names.c, fuse_content.c) -> tell the kernel what it must forget
- * (fuse_caches.c).
- *
- * One thread has the turn to wait for requests and to read them. It keeps it while it answers, so
- * that a program that asks for one thing after the other wakes one and the same thread, and gives
- * it away before it waits for anything (block/waiting.h): then the next one goes on. There is no
- * message for opening and closing: the kernel is told at the first one that there never is.
+ * There is no message for opening and closing files: the kernel is told at the first one that there
+ * never is.
  */
 #include "fuse_internal.h"
 
@@ -29,16 +23,10 @@
 
 enum {
     PAGE = 4096,
-    HEADER = 4096,        /* bytes that libfuse wants beside the content of a request */
-    BEFORE_CONTENT = 80,  /* of a WRITE: struct fuse_in_header, struct fuse_write_in */
-    GATHERED = 256 << 10, /* bytes of small writes that are answered together */
-    MEMORY = PAGE + GATHERED + FUSE_DOOR_REQUEST + HEADER,
     BACKGROUND = 32, /* requests that the kernel has under way for read-ahead and write-back */
     THREADS_MOST = 64,
     LIMITED_PART = 10, /* with a limit, a request takes at most such a part of a second */
 };
-
-_Thread_local struct door_thread *door_self;
 
 const char *fuse_door_end_name(enum fuse_door_end end)
 {
@@ -61,12 +49,6 @@ void door_ended(struct fuse_door *door, enum fuse_door_end end, const char *form
     _cleanup_free_ char *message = xvasprintf(format, args);
     va_end(args);
     door->options.ended(door, end, message, door->options.data);
-}
-
-static void end_threads(struct fuse_door *door)
-{
-    atomic_store(&door->ending, true);
-    eventfd_write(door->wake, 1);
 }
 
 /* What requests have in common. */
@@ -243,189 +225,6 @@ static const struct fuse_lowlevel_ops operations = {
     .listxattr = no_xattrs,
 };
 
-/* The threads. */
-
-static uint32_t opcode_of(const struct fuse_buf *buffer)
-{
-    const struct fuse_in_header *header = buffer->mem;
-    return buffer->size >= sizeof(*header) ? header->opcode : 0;
-}
-
-static bool is_limited(uint32_t opcode)
-{
-    switch (opcode) {
-    case FUSE_FORGET:
-    case FUSE_BATCH_FORGET:
-    case FUSE_INTERRUPT:
-    case FUSE_RELEASE:
-    case FUSE_RELEASEDIR:
-    case FUSE_INIT:
-    case FUSE_DESTROY:
-    case FUSE_WRITE: /* is, in its first part */
-        return false;
-    default:
-        return true;
-    }
-}
-
-static void answer(struct door_thread *thread, const struct fuse_buf *buffer)
-{
-    struct fuse_door *door = thread->door;
-    atomic_fetch_add(&door->requests, 1);
-    if (is_limited(opcode_of(buffer)))
-        door_limit(door, &door->operations, 1);
-    fuse_session_process_buf(door->session, buffer);
-    door_tell_kernel(door);
-}
-
-static void answer_writes(struct door_thread *thread)
-{
-    door_writes_move(thread);
-    for (unsigned i = 0; i < thread->write_count; i++) {
-        thread->write = thread->ordered[i];
-        answer(thread, &thread->write->buffer);
-    }
-    thread->write_count = 0;
-}
-
-/* Small writes that come one after the other are answered together. Returns as reading does: of the
- * first request that is none of them, which *buffer is. */
-static int gather_writes(struct door_thread *thread, struct fuse_buf *buffer)
-{
-    struct fuse_door *door = thread->door;
-    size_t used = 0;
-    int r = 1;
-    while (r > 0 && opcode_of(buffer) == FUSE_WRITE && door_write_begin(thread, buffer) == 0) {
-        used += (buffer->size + 7) / 8 * 8;
-        *buffer = (struct fuse_buf){.mem = thread->memory + used};
-        r = 0;
-        if (thread->has_turn && thread->write_count < CONTENT_PIECES && used < GATHERED &&
-            door_write_is_small(&thread->writes[thread->write_count - 1]))
-            r = fuse_session_receive_buf(door->session, buffer);
-        else
-            break;
-    }
-    return r;
-}
-
-/* What came behind writes: its place is that of any other request, whose answer may need the rest
- * of the memory. */
-static void move_to_front(struct door_thread *thread, struct fuse_buf *buffer)
-{
-    memmove(thread->memory, buffer->mem, buffer->size);
-    buffer->mem = thread->memory;
-}
-
-static bool nothing_came(int r)
-{
-    return r == 0 || r == -EAGAIN || r == -EINTR;
-}
-
-/* Reads and answers what there is. 0: nothing, for now; negative: nothing any more. */
-static int answer_next(struct door_thread *thread)
-{
-    struct fuse_buf buffer = {.mem = thread->memory};
-    int r = fuse_session_receive_buf(thread->door->session, &buffer);
-    if (r == 0)
-        return -ENODEV;
-    while (r > 0 && opcode_of(&buffer) == FUSE_WRITE) {
-        r = gather_writes(thread, &buffer);
-        answer_writes(thread);
-        if (r > 0)
-            move_to_front(thread, &buffer);
-    }
-    if (r > 0)
-        answer(thread, &buffer);
-    return r > 0 ? 1 : nothing_came(r) ? 0 : r;
-}
-
-void door_let_others(void)
-{
-    if (!door_self || !door_self->has_turn)
-        return;
-    door_self->has_turn = false;
-    pthread_mutex_unlock(&door_self->door->turn);
-}
-
-static void take_turn(struct door_thread *thread)
-{
-    if (thread->has_turn)
-        return;
-    pthread_mutex_lock(&thread->door->turn);
-    thread->has_turn = true;
-}
-
-/* What the thread that has the turn waits for. A descriptor that cannot be watched cannot be read
- * either, which each thread tries before it waits for the first time. */
-static int watch(struct fuse_door *door, struct error *err)
-{
-    struct epoll_event event = {.events = EPOLLIN};
-    door->poll = epoll_create1(EPOLL_CLOEXEC);
-    int r = door->poll < 0 ? -1 : 0;
-    if (r == 0) {
-        epoll_ctl(door->poll, EPOLL_CTL_ADD, fuse_session_fd(door->session), &event);
-        r = epoll_ctl(door->poll, EPOLL_CTL_ADD, door->wake, &event);
-    }
-    event.events = EPOLLIN | EPOLLET;
-    if (r == 0)
-        r = epoll_ctl(door->poll, EPOLL_CTL_ADD, door->work, &event);
-    return r == 0 ? 0 : error_errno(err, errno, "watch a FUSE connection");
-}
-
-/* Not of medium_buffer(): FUSE takes the pages of what it copies to and from, and memory that usbfs
- * has mapped (VM_PFNMAP) has none that can be taken: EFAULT. */
-static uint8_t *new_memory(void)
-{
-    void *memory;
-    if (posix_memalign(&memory, PAGE, MEMORY) != 0)
-        abort();
-    return memory;
-}
-
-static void *work(void *data)
-{
-    struct fuse_door *door = data;
-    _cleanup_free_ uint8_t *memory = new_memory();
-    struct door_thread thread = {
-        .door = door,
-        .memory = memory + PAGE - BEFORE_CONTENT,
-        .content = memory + PAGE,
-    };
-    struct epoll_event event;
-    door_self = &thread;
-    block_before_waiting = door_let_others;
-    take_turn(&thread);
-    int r = answer_next(&thread);
-    while (!atomic_load(&door->ending) && r >= 0) {
-        take_turn(&thread);
-        epoll_wait(door->poll, &event, 1, -1);
-        door_tell_kernel(door);
-        if (thread.has_turn)
-            r = answer_next(&thread);
-    }
-    door_let_others();
-    if (!atomic_load(&door->ending)) {
-        if (r == -ENODEV)
-            door_ended(door, FUSE_DOOR_UNMOUNTED, "it was unmounted, or its connection aborted");
-        else
-            door_ended(door, FUSE_DOOR_FAILED, "read requests: %s", strerror(-r));
-        end_threads(door);
-    }
-    return NULL;
-}
-
-static int start_threads(struct fuse_door *door, struct error *err)
-{
-    unsigned count = door->options.threads;
-    door->threads = xnew_array(pthread_t, count);
-    for (; door->thread_count < count; door->thread_count++) {
-        int r = pthread_create(&door->threads[door->thread_count], NULL, work, door);
-        if (r != 0)
-            return error_errno(err, r, "start a thread of a door");
-    }
-    return 0;
-}
-
 /* Opening. */
 
 static int check_options(struct fuse_door_options *options, struct error *err)
@@ -474,6 +273,7 @@ static void release(struct fuse_door *door)
     if (door->session)
         fuse_session_destroy(door->session);
     pthread_mutex_destroy(&door->turn);
+    arrivals_finish(&door->arrivals);
     door_caches_finish(door);
     door_nodes_finish(door);
     rate_finish(&door->bytes);
@@ -482,6 +282,7 @@ static void release(struct fuse_door *door)
     close_fd(door->work);
     close_fd(door->poll);
     free(door->threads);
+    free(door->memory);
     free(door);
 }
 
@@ -507,10 +308,10 @@ int fuse_door_open(struct served_volume *served, int fd, const struct fuse_door_
         r = open_session(door, fd, err);
     bool is_taken = r == 0;
     if (r == 0)
-        r = watch(door, err);
+        r = door_threads_watch(door, err);
     if (r == 0) {
         served_join(served, &door->neighbour);
-        r = start_threads(door, err);
+        r = door_threads_start(door, err);
     }
     if (!is_taken)
         close_fd(fd);
@@ -539,8 +340,6 @@ void fuse_door_close(struct fuse_door *door)
         return;
     atomic_store(&door->told, true);
     door_caches_stop(door);
-    end_threads(door);
-    for (unsigned i = 0; i < door->thread_count; i++)
-        pthread_join(door->threads[i], NULL);
+    door_threads_end(door);
     release(door);
 }

@@ -17,6 +17,7 @@
 
 #include <doors/fuse.h>
 
+#include "arrivals.h"
 #include "rate.h"
 #include "served_internal.h"
 
@@ -79,9 +80,14 @@ struct fuse_door {
     bool write_back; /* the kernel gathers what is written, and knows the sizes of files best */
     int poll;        /* epoll: of the thread that has the turn */
     pthread_mutex_t turn; /* to read requests; a write keeps it until its place is taken */
+    struct arrivals arrivals;
+    uint8_t *memory;        /* of all threads, one behind the other */
+    atomic_bool many_large; /* a large write was the last one: the turn is given away before it is
+                               read, so that the kernel can copy several at once */
     atomic_bool ending, quiet, gone, told, warned;
     pthread_t *threads;
     unsigned thread_count;
+    atomic_uint threads_begun;
 
     pthread_mutex_t forget_lock, forgetting; /* of the list; of the one who tells the kernel */
     struct forgotten *forget, **forget_end;
@@ -106,6 +112,7 @@ struct door_write {
 /* A thread of a door, and its memory: a request, whose content begins at a page. */
 struct door_thread {
     struct fuse_door *door;
+    struct arrival *arrival;
     bool has_turn;
     uint8_t *memory, *content;
     struct door_write writes[CONTENT_PIECES];   /* small ones, answered together */
@@ -133,8 +140,6 @@ static inline fuse_ino_t door_ino(const struct fuse_door *door, const struct doo
 /* fuse.c */
 void door_ended(struct fuse_door *door, enum fuse_door_end end, const char *format, ...)
     _printf_(3, 4);
-/* Gives away the turn to read requests, if this thread has it: before it waits. */
-void door_let_others(void);
 /* Waits as the limit says. False: the door is being closed. */
 bool door_limit(struct fuse_door *door, struct rate *rate, uint64_t amount);
 /* Answers with an error of the volume: a negative errno as Linux' own file systems have it. */
@@ -145,6 +150,14 @@ bool door_is_writable(fuse_req_t request); /* the same, to change something */
 /* Counts against the size limit. False: too much. */
 bool door_use(struct fuse_door *door, uint64_t bytes);
 void door_unuse(struct fuse_door *door, uint64_t bytes);
+
+/* fuse_threads.c */
+int door_threads_watch(struct fuse_door *door, struct error *err);
+int door_threads_start(struct fuse_door *door, struct error *err);
+void door_threads_end(struct fuse_door *door); /* waits for them */
+/* Gives away the turn to read requests, if this thread has it, and its place among those who read
+ * now: before it waits. */
+void door_let_others(void);
 
 /* fuse_nodes.c */
 void door_nodes_init(struct fuse_door *door);

@@ -26,8 +26,8 @@ enum {
     FUSE_DOOR_THREADS = 4,
     FUSE_DOOR_REQUEST = 1 << 20,    /* bytes that one request moves at most */
     FUSE_DOOR_READ_AHEAD = 4 << 20, /* bytes */
-    FUSE_DOOR_DIRTY_MOST = 10,      /* of a hundred */
-    FUSE_DOOR_DIRTY_LEAST = 2,
+    FUSE_DOOR_DIRTY_MOST = 7,       /* of a hundred */
+    FUSE_DOOR_DIRTY_LEAST = 3,
 };
 
 struct fuse_door;
