@@ -48,6 +48,8 @@ static bool may_be_before(const struct arrival *other, uint64_t number)
 
 static bool must_wait(const struct arrivals *all, const struct arrival *own)
 {
+    if (!atomic_load(&own->under_way))
+        return false;
     uint64_t number = atomic_load(atomic_load(&own->number));
     for (unsigned i = 0; i < all->count; i++)
         if (&all->items[i] != own && may_be_before(&all->items[i], number))

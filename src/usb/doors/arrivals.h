@@ -37,7 +37,8 @@ void arrival_begins(struct arrival *own, _Atomic uint64_t *number);
 /* Nothing was read, or it has taken its place. Never waits. Any number of times. */
 void arrival_ends(struct arrivals *all, struct arrival *own);
 
-/* Waits until every request before this thread's, which was read, has ended. */
+/* Waits until every request before this thread's, which was read, has ended; not where this
+ * thread's has itself. */
 void arrivals_wait(struct arrivals *all, struct arrival *own);
 
 #endif
