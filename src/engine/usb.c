@@ -45,6 +45,7 @@ void stick_unref(struct stick *stick)
         return;
     place_free_all(stick);
     usb_given_free_all(stick);
+    usb_connections_free(stick);
     usb_stick_status_free(stick->status);
     free(stick->error);
     free(stick->amiss);
@@ -137,7 +138,9 @@ static void adopt(struct usb *usb, const char *name, const struct usb_settings_r
     stick->chosen = (uint8_t)record->configuration;
     stick->is_old = !record->has_user;
     stick->wanted = record->wanted;
+    stick->locked = record->locked;
     take_places(stick, record);
+    usb_connections_adopt(stick);
     usb_blocks_adopt(stick, record);
     if (stick_process_adopt(stick, record)) {
         log_info("the stick at %s is taken over with its process", stick->id);
@@ -177,7 +180,7 @@ static struct usb *usb_create(struct engine *engine)
     struct usb *usb = xnew(struct usb);
 
     usb->engine = engine;
-    usb->uevents_fd = usb->devices_fd = -1;
+    usb->uevents_fd = usb->devices_fd = usb->fusectl_fd = -1;
     return usb;
 }
 
@@ -247,6 +250,7 @@ void usb_free(struct engine *engine)
     usb_rules_free(usb);
     usb_settings_settings_free(usb->settings);
     close_fd(usb->devices_fd);
+    close_fd(usb->fusectl_fd);
     free(usb->program);
     free(usb);
 }

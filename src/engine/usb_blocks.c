@@ -345,6 +345,7 @@ static void begin(struct stick *stick, struct container *container,
         .name = giving->name[0] ? giving->name : NULL,
     };
     struct usb_stick_request request = {.block = &what};
+    stick->locked |= !wanted->read_only;
     usb_link_request(stick->link, &request, fd, on_given, giving);
     close_fd(fd);
 }

@@ -248,6 +248,7 @@ void stick_ended(struct stick *stick, int code)
     stick_ref(stick);
     stick_process_clear(stick);
     stick_unmount_all(stick);
+    stick->locked &= code != 0; /* else it has let go of them itself */
     usb_stick_status_free(steal_ptr(stick->status));
     withdraw(stick);
     if (stick->ending && code > 0 && code != EXIT_GONE)

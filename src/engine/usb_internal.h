@@ -111,6 +111,7 @@ struct stick {
     bool wanted;     /* by usb.attach */
     bool gone;       /* from the table; the rest is of callbacks */
     bool authorized; /* its interfaces were authorised for cloche-usb */
+    bool locked;     /* its media may be, by its process or one before */
     uint8_t chosen;  /* by the kernel: the configuration before ours; 0: ours is not another */
 
     struct usb_link *link;
@@ -135,6 +136,7 @@ struct stick {
     bool asking, ask_again;          /* for its status */
     struct usb_stick_status *status; /* owned; NULL: not known yet */
     struct usb_place *places;
+    struct usb_connection *connections;
     struct usb_given *given;
     struct stick_waiter *waiters; /* for ready, or for its end */
     struct stick_call *calls;     /* format and check under way */
@@ -152,6 +154,7 @@ struct usb {
     size_t sticks_count;
     unsigned remotes; /* how many there have been */
     int uevents_fd, devices_fd;
+    int fusectl_fd; /* a mount; -1: not yet */
     uv_poll_t *uevents;
     bool looking, look_again;
     unsigned errands;       /* on other threads */
@@ -268,6 +271,8 @@ unsigned usb_patience(const struct usb *usb); /* seconds for an answer */
  */
 void usb_pulse_start(struct usb *usb);
 void usb_pulse_stop(struct usb *usb);
+/* Whether its process lives: that needs nothing of the stick, which may be slow. */
+void stick_ask_in_a_hurry(struct stick *stick);
 
 /* --- usb_mounts.c ----------------------------------------------------------------------------- */
 
@@ -287,6 +292,16 @@ void place_free_all(struct stick *stick);
 
 /* Whether it is the one that is asked for by device and place; NULL: any. */
 bool stick_fits(const struct stick *stick, const char *device, const char *port);
+
+/* --- usb_connections.c ------------------------------------------------------------------------ */
+
+/* The FUSE file system of this device, which is this stick's and still there, for this container. */
+void usb_connection_keep(struct stick *stick, const char *container, uint64_t device);
+/* Those of an earlier daemon, of the places that it has left. Reads procfs. */
+void usb_connections_adopt(struct stick *stick);
+/* Whoever waits for one of them hears that it is gone. container: NULL: all. */
+void usb_connections_abort(struct stick *stick, const char *container);
+void usb_connections_free(struct stick *stick);
 
 /* --- usb_blocks.c ----------------------------------------------------------------------------- */
 

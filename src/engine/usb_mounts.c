@@ -310,6 +310,8 @@ static void begin(struct stick *stick, struct container *container,
         r = usb_fuse_make(storage, source, &fuse_fd, &mounting->mount_fd, &err);
     }
     if (r >= 0) {
+        usb_connection_keep(stick, container->id, usb_fuse_device(mounting->mount_fd));
+        stick->locked |= !storage->read_only;
         request_mount(mounting, storage, volume->number, fuse_fd, uid, gid);
         return;
     }

@@ -20,9 +20,10 @@
 #include <base/text.h>
 #include <engine/usb.h>
 
+#include "usb_mountinfo.h"
 #include "usb_place_child.h"
 
-enum { REQUEST_MAX = 8192, MOUNTINFO_MAX = 16 * 1024 * 1024, ROUNDS_MAX = 64 };
+enum { REQUEST_MAX = 8192, ROUNDS_MAX = 64 };
 
 static int fail(const char *what)
 {
@@ -62,51 +63,6 @@ static int place(int root_fd, const char *path)
 
 /* --- unmounting ------------------------------------------------------------------------------- */
 
-/* Blanks and the like are \ooo in mountinfo. */
-static void unescape(char *text)
-{
-    char *to = text;
-
-    for (const char *at = text; *at; at++) {
-        if (at[0] == '\\' && strspn(at + 1, "01234567") >= 3) {
-            *to++ = (char)((at[1] - '0') << 6 | (at[2] - '0') << 3 | (at[3] - '0'));
-            at += 3;
-        } else {
-            *to++ = *at;
-        }
-    }
-    *to = '\0';
-}
-
-/* Of the type that sticks have, and with the stick's name: numbers of devices are used again. */
-static bool is_of(const char *line, const char *source)
-{
-    static const char type[] = " - fuse ";
-    const char *at = strstr(line, type);
-
-    if (!at || !text_starts_with(at + strlen(type), source))
-        return false;
-    return at[strlen(type) + strlen(source)] == ' ';
-}
-
-/* A line is: number, parent, device, root, mount point, ... The point, when it is this device. */
-static char *point_of(char *line, const char *device, const char *source)
-{
-    enum { DEVICE = 2, POINT = 4 };
-    if (!is_of(line, source))
-        return NULL;
-    char *rest, *word = strtok_r(line, " ", &rest);
-
-    for (int i = 0; word && i < POINT; i++) {
-        if (i == DEVICE && !text_equal(word, device))
-            return NULL;
-        word = strtok_r(NULL, " ", &rest);
-    }
-    if (word)
-        unescape(word);
-    return word;
-}
-
 /* What lies at the path now is unmounted only when it is this device: something of the container's
  * own may lie over it. */
 static bool unmount_at(int root_fd, const char *path, const char *device)
@@ -129,11 +85,11 @@ static bool unmount_one(int root_fd, const char *device, const char *source)
     _cleanup_free_ char *text = NULL;
     char *rest;
 
-    if (file_read_at(AT_FDCWD, "mountinfo", MOUNTINFO_MAX, &text, NULL, NULL) < 0)
+    if (file_read_at(AT_FDCWD, "mountinfo", USB_MOUNTINFO_MAX, &text, NULL, NULL) < 0)
         return false;
     rest = text;
     for (char *line; (line = strsep(&rest, "\n"));) {
-        const char *point = point_of(line, device, source);
+        const char *point = usb_mountinfo_point(line, device, source);
         if (point && unmount_at(root_fd, point, device))
             return true;
     }

@@ -182,6 +182,8 @@ static char **arguments_of(const struct stick *stick, const struct starting *sta
     add_option(&argv, starting->url ? "--usbip" : "--device", xasprintf("%d", DEVICE_FD));
     if (starting->url)
         add_option(&argv, "--bus-id", xstrdup(starting->url->bus_id));
+    if (stick->locked)
+        strv_append(&argv, "--locked-in");
     if (settings && settings->has_real_time)
         add_option(&argv, "--real-time", xasprintf("%u", settings->real_time));
     if (settings && settings->has_memory)
@@ -325,6 +327,7 @@ void stick_process_kill(struct stick *stick)
 {
     if (stick->pidfd >= 0)
         syscall(SYS_pidfd_send_signal, stick->pidfd, SIGKILL, NULL, 0U);
+    usb_connections_abort(stick, NULL); /* else it may stay where it is in the kernel */
 }
 
 static void on_late(uv_timer_t *timer)
@@ -346,6 +349,7 @@ static void watch_end(struct stick *stick)
     stick->timer->data = stick;
     uv_unref((uv_handle_t *)stick->timer);
     uv_timer_start(stick->timer, on_late, END_TIMEOUT_MS, 0);
+    stick_ask_in_a_hurry(stick);
 }
 
 static void ask_end(struct stick *stick)
@@ -409,6 +413,8 @@ void stick_process_clear(struct stick *stick)
     _cleanup_free_ char *record = usb_run_path(stick->usb, stick->key, ".json");
     _cleanup_free_ char *path = usb_run_path(stick->usb, stick->key, ".sock");
 
+    usb_connections_abort(stick, NULL);
+    usb_connections_free(stick);
     usb_link_destroy(steal_ptr(stick->link));
     if (stick->timer)
         uv_close((uv_handle_t *)steal_ptr(stick->timer), on_timer_closed);

@@ -14,7 +14,7 @@
 enum {
     PATIENCE = 30,   /* seconds; usb.answerSeconds */
     PULSE_PARTS = 2, /* of that */
-    HURRY = 15,      /* seconds at most: somebody was killed and waits */
+    HURRY = 10,      /* seconds at most: somebody waits */
     SECOND_MS = 1000,
 };
 
@@ -43,7 +43,7 @@ static void on_pulse(uv_timer_t *timer)
     for (size_t i = 0; i < usb->sticks_count; i++) {
         struct stick *stick = usb->sticks[i];
         any |= stick->link != NULL;
-        if (stick->places || stick->given || stick->calls)
+        if (stick->places || stick->given || stick->calls || stick->ending)
             stick_ask_status(stick);
     }
     if (!any)
@@ -63,13 +63,14 @@ void usb_pulse_start(struct usb *usb)
     uv_timer_start(usb->pulse, on_pulse, period, period);
 }
 
-/* Whether it lives: that needs nothing of the stick, which may be slow. */
-static void ask_in_a_hurry(struct stick *stick)
+void stick_ask_in_a_hurry(struct stick *stick)
 {
     struct usb_stick_nothing nothing = {0};
     struct usb_stick_request request = {.status = &nothing};
     unsigned patience = usb_patience(stick->usb);
 
+    if (!stick->link)
+        return;
     usb_link_hurry(stick->link, usb_link_request(stick->link, &request, -1, NULL, NULL),
                    patience < HURRY ? patience : HURRY);
 }
@@ -79,9 +80,13 @@ static void ask(struct stick *stick, struct usb_stick_request *request)
     usb_link_request(stick->link, request, -1, NULL, NULL);
 }
 
-/* What has not been written yet is, before that is answered: it has the time that it always has. */
+/* Who was killed ends at once. What the process has not written yet is, before that is answered: it
+ * has the time that it always has. */
 static void take_back(struct stick *stick, const struct container *container)
 {
+    usb_connections_abort(stick, container->id);
+    if (!stick->link)
+        return;
     for (struct usb_place *place = stick->places; place; place = place->next) {
         struct usb_stick_unmount what = {.mount = place->number};
         struct usb_stick_request request = {.unmount = &what};
@@ -113,11 +118,11 @@ void usb_container_stuck(struct container *container, bool is_last)
 
     for (size_t i = 0; usb && i < usb->sticks_count; i++) {
         struct stick *stick = usb->sticks[i];
-        if (!stick->link || !has_any(stick, container))
+        if (!has_any(stick, container))
             continue;
         if (is_last)
             take_back(stick, container);
         else
-            ask_in_a_hurry(stick);
+            stick_ask_in_a_hurry(stick);
     }
 }

@@ -58,6 +58,8 @@ void stick_record(const struct stick *stick)
         .has_configuration = stick->chosen != 0,
         .wanted = stick->wanted,
         .has_wanted = true,
+        .locked = stick->locked,
+        .has_locked = true,
     };
 
     if (!stick->pid)

@@ -15,7 +15,7 @@
 enum {
     KILL_WAIT_MS = 5000,    /* from SIGKILL to the question whether the monitor lives */
     ANSWER_WAIT_MS = 10000, /* then it does not */
-    QUESTIONS_PATIENT = 4,  /* behind these, the sticks of the container are taken from it */
+    QUESTIONS_PATIENT = 2,  /* then the sticks of the container are taken from it */
     QUESTIONS_MAX = 6,      /* while the monitor says that the process is still there */
 };
 
@@ -93,7 +93,7 @@ static void on_answer(const struct link_message *message, void *data)
     if (watchdog && watchdog->stage == WAIT_FOR_ANSWER && link_status(message, &status)) {
         bool often = ++watchdog->questions >= QUESTIONS_MAX;
         if (status.pid > 0)
-            usb_container_stuck(container, watchdog->questions >= QUESTIONS_PATIENT);
+            usb_container_stuck(container, watchdog->questions == QUESTIONS_PATIENT);
         if (often)
             watchdog_stop(container);
         if (often && status.pid > 0) {

@@ -23,6 +23,7 @@ static const char usage[] =
     "  --bus-id ID        of the device of --usbip (1-1)\n"
     "  --sector-size N    bytes, of --image (512)\n"
     "  --read-only        nothing is ever written\n"
+    "  --locked-in        a process before may have locked its media in: they are let go of\n"
     "  --uid N, --gid N   what it runs as (65526)\n"
     "  --memory N         bytes of data at most (256m)\n"
     "  --real-time N      priority of SCHED_FIFO, 1 to 99; memory stays in memory\n"
@@ -37,6 +38,7 @@ enum option_name {
     OPT_BUS_ID,
     OPT_SECTOR_SIZE,
     OPT_READ_ONLY,
+    OPT_LOCKED_IN,
     OPT_UID,
     OPT_GID,
     OPT_MEMORY,
@@ -53,6 +55,7 @@ static const struct option long_options[] = {
     {"bus-id", required_argument, NULL, OPT_BUS_ID},
     {"sector-size", required_argument, NULL, OPT_SECTOR_SIZE},
     {"read-only", no_argument, NULL, OPT_READ_ONLY},
+    {"locked-in", no_argument, NULL, OPT_LOCKED_IN},
     {"uid", required_argument, NULL, OPT_UID},
     {"gid", required_argument, NULL, OPT_GID},
     {"memory", required_argument, NULL, OPT_MEMORY},
@@ -131,6 +134,9 @@ static int take(struct server_options *options, int option)
         return r;
     case OPT_READ_ONLY:
         options->read_only = true;
+        return 0;
+    case OPT_LOCKED_IN:
+        options->locked_in = true;
         return 0;
     case OPT_UID:
         r = number(1, UINT32_MAX - 1, &value);

@@ -40,6 +40,7 @@ static struct world {
     size_t sent_size;
     uint32_t numbers; /* of commands that have come */
 } world;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the transport */
 
 static void look(bool good)
 {
@@ -225,7 +226,9 @@ static void use(void)
         break;
     case 6:
         usb_transport_flush(world.transport);
-        world.transport->ops->wait(world.transport, 10);
+        pthread_mutex_lock(&lock);
+        world.transport->ops->wait(world.transport, 10, &lock);
+        pthread_mutex_unlock(&lock);
         break;
     default:
         serve();

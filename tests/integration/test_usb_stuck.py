@@ -95,6 +95,20 @@ def a_container_whose_stick_stands_still_is_removed(instance, images, scratch):
         assert not os.path.exists(f"/proc/{process}")
 
 
+@test
+def a_stick_that_stands_still_is_detached(instance, images, scratch):
+    need_fuse()
+    configure(instance, scratch, answerSeconds=3600)
+    with stick_in(instance, images) as stick:
+        read, process, pid = read_in_vain(instance, stick)
+        assert cannot_be_killed(process)
+        assert "did not answer" in instance.cloche("usb", "detach", "remote-1", code=1, timeout=40).err
+        read.wait(timeout=20)
+        assert not os.path.exists(f"/proc/{process}") and not os.path.exists(f"/proc/{pid}")
+        assert not list((instance.run_folder / "usb").glob("remote-1*"))
+        assert instance.cloche("exec", "shop", "ls", PATH).out == ""
+
+
 # It says that it lives, and answers nothing but the first message of FUSE; a demand to unmount it answers late, or never.
 DEAF = """
 import array, select, struct, threading
@@ -106,9 +120,12 @@ def answer(number, result):
     connection.sendall(json.dumps(dict(version=1, id=number, result=result)).encode() + b"\\n")
 held = []
 def swallow(file):
-    while file in held:
-        if select.select([file], [], [], 0.1)[0]:
-            os.read(file, 1 << 20)
+    try:
+        while file in held:
+            if select.select([file], [], [], 0.1)[0]:
+                os.read(file, 1 << 20)
+    except OSError:  # ENODEV: the connection was aborted
+        pass
     os.close(file)
 while True:
     data, rights, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(16))
@@ -147,10 +164,55 @@ def a_container_whose_stick_answers_nobody_is_removed(instance, images, scratch)
         process = reader(instance)
         time.sleep(1)
         assert cannot_be_killed(process)
-        assert "did not end" in instance.cloche("rm", "-f", "shop", code=1, timeout=120).err
-        read.wait(timeout=60)
-        assert not os.path.exists(f"/proc/{process}")
+        pid, = processes(instance)
         instance.cloche("rm", "-f", "shop", timeout=120)
+        read.wait(timeout=5)
+        assert not os.path.exists(f"/proc/{process}")
+        assert os.path.exists(f"/proc/{pid}"), "it has had no time for what it has to write"
+        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the process")
+
+
+# It serves a file of which it answers no read, and while one waits it tells the kernel to forget that file: it waits
+# for the page that the read has locked. (linux/fuse.h)
+LOCKED = """
+ATTRIBUTES = struct.pack("<QQQQQQIIIIIIIIII", 2, 4096, 8, 0, 0, 0, 0, 0, 0, 0o100644, 1, 0, 0, 0, 4096, 0)
+LOOKUP, GETATTR, OPEN, READ, NOTIFY_INVAL_INODE = 1, 3, 14, 15, 2
+FOLDER = struct.pack("<QQQQQQIIIIIIIIII", 1, 0, 0, 0, 0, 0, 0, 0, 0, 0o40755, 2, 0, 0, 0, 4096, 0)
+def serve(file):
+    while True:
+        message = os.read(file, 1 << 20)
+        operation, unique, node = struct.unpack_from("<IQQ", message, 4)
+        error, out = -38, b""
+        if operation == LOOKUP:
+            error, out = 0, struct.pack("<QQQQII", 2, 0, 60, 60, 0, 0) + ATTRIBUTES
+        elif operation == GETATTR:
+            error, out = 0, struct.pack("<QII", 60, 0, 0) + (ATTRIBUTES if node == 2 else FOLDER)
+        elif operation == OPEN:
+            error, out = 0, struct.pack("<QII", 1, 0, 0)
+        elif operation == READ:
+            os.write(file, struct.pack("<IiQQqq", 40, NOTIFY_INVAL_INODE, 0, 2, 0, 0))
+        os.write(file, struct.pack("<IiQ", 16 + len(out), error, unique) + out)
+"""
+
+
+@test
+def what_waits_in_the_kernel_for_its_own_mount_ends_when_it_is_killed(instance, images, scratch):
+    need_fuse()
+    configure(instance, scratch, answerSeconds=4)
+    with attached(instance, scratch, DEAF.replace("target=swallow", "target=serve").replace("held = []", "held = []" + LOCKED)):
+        start(instance, images, "--usb-storage", PATH)
+        appears(instance)
+        before, = processes(instance)
+        read = instance.start("exec", "shop", "cat", f"{PATH}/x")
+        process = reader(instance)
+        threads = lambda: [path.name for path in pathlib.Path(f"/proc/{before}/task").iterdir() if state(path.name) == "D"]
+        wait_for(threads, what="a thread that waits in the kernel")
+        assert cannot_be_killed(process)
+        os.kill(before, signal.SIGKILL)
+        time.sleep(1)
+        assert threads(), "the connection ends of itself: this shows nothing"
+        assert read.wait(timeout=60) != 0
+        wait_for(lambda: not os.path.exists(f"/proc/{before}"), what="the end of the process")
 
 
 @test
@@ -202,6 +264,7 @@ def a_stick_that_is_late_with_each_answer_holds_up_nobody_who_lets_go_of_it(inst
 
 
 only(who_reads_from_a_process_that_stands_still_hears_of_it, a_container_whose_stick_stands_still_is_removed,
+     a_stick_that_stands_still_is_detached, what_waits_in_the_kernel_for_its_own_mount_ends_when_it_is_killed,
      a_container_whose_stick_answers_nobody_is_removed, a_stick_that_is_slow_to_be_unmounted_is_not_given_up,
      a_stick_that_is_late_with_each_answer_holds_up_nobody_who_lets_go_of_it)
 

@@ -50,14 +50,16 @@ static int submit_short(struct usb_transport *transport, struct usb_transfer *tr
 
 /* An attendant that is slow to notice what it has waited for. */
 static atomic_bool is_waiting, waited_at_the_end;
-static void (*wait_really)(struct usb_transport *transport, int timeout_ms);
+static void (*wait_really)(struct usb_transport *transport, int timeout_ms, pthread_mutex_t *lock);
 static void (*destroy_really)(struct usb_transport *transport);
 
-static void wait_longer(struct usb_transport *transport, int timeout_ms)
+static void wait_longer(struct usb_transport *transport, int timeout_ms, pthread_mutex_t *lock)
 {
     atomic_store(&is_waiting, true);
-    wait_really(transport, timeout_ms);
+    wait_really(transport, timeout_ms, lock);
+    pthread_mutex_unlock(lock);
     usleep(1500000); /* longer than closing takes */
+    pthread_mutex_lock(lock);
     atomic_store(&is_waiting, false);
 }
 

@@ -295,13 +295,15 @@ static struct usb_transport_ops replaced_ops;
 static const struct usb_transport_ops *real_ops;
 static atomic_uint waiting, waits, intrusions;
 
-static void wait_alone(struct usb_transport *transport, int timeout_ms)
+static void wait_alone(struct usb_transport *transport, int timeout_ms, pthread_mutex_t *lock)
 {
     if (atomic_fetch_add(&waiting, 1) > 0)
         atomic_fetch_add(&intrusions, 1);
     atomic_fetch_add(&waits, 1);
-    real_ops->wait(transport, timeout_ms);
+    real_ops->wait(transport, timeout_ms, lock);
+    pthread_mutex_unlock(lock);
     sched_yield(); /* others have time to come */
+    pthread_mutex_lock(lock);
     atomic_fetch_sub(&waiting, 1);
 }
 

@@ -19,9 +19,7 @@ static bool wait_in_place(struct usb_stick *stick)
     if (timeout > ATTEND_MS)
         timeout = ATTEND_MS;
     stick->attendant_has_it = false;
-    pthread_mutex_unlock(&stick->lock);
-    stick->transport->ops->wait(stick->transport, timeout);
-    pthread_mutex_lock(&stick->lock);
+    stick->transport->ops->wait(stick->transport, timeout, &stick->lock);
     stick->attendant_has_it = true;
     return true;
 }

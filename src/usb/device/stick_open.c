@@ -31,6 +31,7 @@ static void set_options(struct usb_stick *stick, const struct usb_stick_options 
         .recovery_ms = wanted->recovery_ms ? wanted->recovery_ms : defaults.recovery_ms,
         .patience_ms = wanted->patience_ms ? wanted->patience_ms : defaults.patience_ms,
         .look_ms = wanted->look_ms ? wanted->look_ms : defaults.look_ms,
+        .locked_in = wanted->locked_in,
     };
 }
 

@@ -84,9 +84,9 @@ static void collect(struct usb_transport *transport, int timeout_ms)
     usbfs_collect(&local_of(transport)->urbs, timeout_ms);
 }
 
-static void wait_for_end(struct usb_transport *transport, int timeout_ms)
+static void wait_for_end(struct usb_transport *transport, int timeout_ms, pthread_mutex_t *lock)
 {
-    usbfs_wait(&local_of(transport)->urbs);
+    usbfs_wait(&local_of(transport)->urbs, lock);
 }
 
 static void expire(struct usb_transport *transport)
@@ -228,6 +228,7 @@ static void destroy(struct usb_transport *transport)
         libusb_close(local->handle);
     libusb_exit(local->context);
     pthread_mutex_destroy(&local->lock);
+    usbfs_finish(&local->urbs);
     close(local->urbs.fd);
     free(local);
 }

@@ -403,12 +403,14 @@ static void collect(struct usb_transport *transport, int timeout_ms)
     flush(transport);
 }
 
-static void wait_for_more(struct usb_transport *transport, int timeout_ms)
+static void wait_for_more(struct usb_transport *transport, int timeout_ms, pthread_mutex_t *lock)
 {
     struct usbip *usbip = usbip_of(transport);
     struct pollfd watched = {.fd = usbip->fd, .events = (short)atomic_load(&usbip->events)};
+    pthread_mutex_unlock(lock);
     if (watched.events)
         poll(&watched, 1, timeout_ms);
+    pthread_mutex_lock(lock);
 }
 
 static int next_timeout(struct usb_transport *transport)

@@ -61,6 +61,7 @@ void unit_init(struct unit *unit, struct channel *channel, uint8_t number, uint8
     unit->lun = lun;
     unit->answer = xmalloc(ANSWER_SIZE);
     unit->last = &unit->first;
+    unit->locked = unit->stick->options.locked_in;
     for (unsigned i = 0; i < LANES_MAX; i++) {
         struct lane *lane = &unit->lanes[i];
         lane->unit = unit;

@@ -96,6 +96,18 @@ void usbfs_init(struct usbfs *usbfs, int fd)
     *usbfs = (struct usbfs){.fd = fd, .epoll = -1};
     usbfs->flying_last = &usbfs->flying;
     place_init(&usbfs->place, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&usbfs->awake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    pthread_mutex_init(&usbfs->lock, NULL);
+}
+
+void usbfs_finish(struct usbfs *usbfs)
+{
+    pthread_cond_destroy(&usbfs->awake);
+    pthread_mutex_destroy(&usbfs->lock);
 }
 
 int usbfs_submit(struct usbfs *usbfs, struct usb_transfer *transfer)
@@ -144,15 +156,48 @@ void usbfs_expire(struct usbfs *usbfs)
     }
 }
 
-void usbfs_wait(struct usbfs *usbfs)
+void usbfs_wait(struct usbfs *usbfs, pthread_mutex_t *lock)
 {
     void *urb = NULL;
+    usbfs->waits = true;
+    pthread_mutex_unlock(lock);
     bool is_there =
         place_counts(&usbfs->place) && ioctl(usbfs->fd, USBDEVFS_REAPURBNDELAY, &urb) == 0;
-    if (!is_there && ioctl(usbfs->fd, USBDEVFS_REAPURB, &urb) != 0)
-        return;
+    if (is_there || ioctl(usbfs->fd, USBDEVFS_REAPURB, &urb) == 0)
+        place_note(&usbfs->place, !is_there);
+    else
+        urb = NULL;
+    pthread_mutex_lock(&usbfs->lock);
     usbfs->reaped = urb;
-    place_note(&usbfs->place, !is_there);
+    usbfs->waits = false;
+    pthread_cond_signal(&usbfs->awake);
+    pthread_mutex_unlock(&usbfs->lock);
+    pthread_mutex_lock(lock);
+}
+
+static struct timespec in_future(int timeout_ms)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    time.tv_sec += timeout_ms / 1000;
+    time.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    time.tv_sec += time.tv_nsec / CLOCK_SECOND;
+    time.tv_nsec %= CLOCK_SECOND;
+    return time;
+}
+
+/* False: somebody sleeps in usbfs_wait() still. */
+static bool is_left(struct usbfs *usbfs, int timeout_ms)
+{
+    pthread_mutex_lock(&usbfs->lock);
+    if (usbfs->waits && timeout_ms != 0) {
+        struct timespec end = in_future(timeout_ms);
+        while (usbfs->waits && pthread_cond_timedwait(&usbfs->awake, &usbfs->lock, &end) == 0)
+            ;
+    }
+    bool left = !usbfs->waits;
+    pthread_mutex_unlock(&usbfs->lock);
+    return left;
 }
 
 /* One that has ended. False: there is none, and errno says why. */
@@ -182,6 +227,10 @@ static bool reap_or_wait(struct usbfs *usbfs, int timeout_ms)
 
 void usbfs_collect(struct usbfs *usbfs, int timeout_ms)
 {
+    if (!is_left(usbfs, timeout_ms)) {
+        usbfs_expire(usbfs);
+        return;
+    }
     if (usbfs->reaped) {
         end_urb(usbfs, usbfs->reaped);
         usbfs->reaped = NULL;

@@ -98,11 +98,12 @@ static int open_stick(struct server *server, struct usb_stick **ret_stick, struc
 {
     struct usb_stick_nothing nothing = {0};
     const struct usb_stick_event event = {.opened = &nothing};
+    const struct usb_stick_options options = {.locked_in = server->options->locked_in};
     struct usb_transport *transport;
     struct usb_stick *stick;
     int r = open_transport(server, &transport, err);
     if (r == 0)
-        r = usb_stick_open(transport, NULL, tell_unit, server, &stick, err);
+        r = usb_stick_open(transport, &options, tell_unit, server, &stick, err);
     if (r != 0)
         return r;
     pthread_mutex_lock(&server->lock);

@@ -9,6 +9,7 @@
 #ifndef USB_TRANSPORT_H
 #define USB_TRANSPORT_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -86,11 +87,11 @@ struct usb_transport_ops {
      * Ends transfers by usb_transport_end(), runs no callbacks. */
     void (*collect)(struct usb_transport *transport, int timeout_ms);
 
-    /* The one function that is called while others may be, on another thread, but for collect and
-     * itself: sleeps until there is something for the collect(0) that follows it. It may come back
-     * for nothing; it does when expire has ended a transfer, and without expire after timeout_ms.
-     * NULL: the device thread waits for all. */
-    void (*wait)(struct usb_transport *transport, int timeout_ms);
+    /* Sleeps until there is something for the collect(0) that follows it, without the lock under
+     * which all else is called, which it has again when it comes back. It may come back for
+     * nothing; it does when expire has ended a transfer, and without expire after timeout_ms. One
+     * thread at a time. NULL: the device thread waits for all. */
+    void (*wait)(struct usb_transport *transport, int timeout_ms, pthread_mutex_t *lock);
     /* Asks for the end of transfers that have had their time. NULL: collect does. */
     void (*expire)(struct usb_transport *transport);
 

@@ -24,6 +24,7 @@ struct server_options {
     uint8_t configuration; /* of server_isolate(): that the kernel has set; of a device */
     uint32_t sector_size;  /* of an image, bytes */
     bool read_only;        /* nothing is ever written, whatever is asked for */
+    bool locked_in;        /* the media may be, by a process that was killed; of a stick */
     uid_t uid;
     gid_t gid;
     int real_time; /* priority of SCHED_FIFO; 0: none */
