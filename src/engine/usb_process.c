@@ -41,6 +41,7 @@ enum {
     KILL_TIMEOUT_MS = 5000,
     KILL_POLL_MS = 10,
     MEMORY_LEAST = 32 * 1024 * 1024, /* that cloche-usb takes */
+    KEPT_PART = 2, /* of it, for what is known of the stick; the rest is for caches and threads */
     LISTEN_FD = 3,
     DEVICE_FD = 4,
 };
@@ -182,6 +183,7 @@ static char **arguments_of(const struct stick *stick, const struct starting *sta
     add_option(&argv, starting->url ? "--usbip" : "--device", xasprintf("%d", DEVICE_FD));
     if (starting->url)
         add_option(&argv, "--bus-id", xstrdup(starting->url->bus_id));
+    add_option(&argv, "--kept", xasprintf("%" PRIu64, memory / KEPT_PART));
     if (stick->locked)
         strv_append(&argv, "--locked-in");
     if (settings && settings->has_real_time)

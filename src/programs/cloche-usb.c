@@ -9,7 +9,7 @@
 #include <server/server.h>
 
 enum { NOBODY_ELSE = 65526 }; /* the user where none is given */
-enum { PRIORITY_MAX = 99, FDS_FIRST = 3, MEMORY_LEAST = 32 << 20 };
+enum { PRIORITY_MAX = 99, FDS_FIRST = 3, MEMORY_LEAST = 32 << 20, KEPT_LEAST = 64 << 10 };
 
 static const char usage[] =
     "usage: cloche-usb --listen FD SOURCE [OPTION...]\n"
@@ -26,6 +26,7 @@ static const char usage[] =
     "  --locked-in        a process before may have locked its media in: they are let go of\n"
     "  --uid N, --gid N   what it runs as (65526)\n"
     "  --memory N         bytes of data at most (256m)\n"
+    "  --kept N           of these, for what is known of files, folders and checks (half)\n"
     "  --real-time N      priority of SCHED_FIFO, 1 to 99; memory stays in memory\n"
     "  --cpus LIST        processors to stay on, as 2 or 0-1,3\n"
     "  --help\n";
@@ -42,6 +43,7 @@ enum option_name {
     OPT_UID,
     OPT_GID,
     OPT_MEMORY,
+    OPT_KEPT,
     OPT_REAL_TIME,
     OPT_CPUS,
     OPT_HELP,
@@ -59,6 +61,7 @@ static const struct option long_options[] = {
     {"uid", required_argument, NULL, OPT_UID},
     {"gid", required_argument, NULL, OPT_GID},
     {"memory", required_argument, NULL, OPT_MEMORY},
+    {"kept", required_argument, NULL, OPT_KEPT},
     {"real-time", required_argument, NULL, OPT_REAL_TIME},
     {"cpus", required_argument, NULL, OPT_CPUS},
     {"help", no_argument, NULL, OPT_HELP},
@@ -148,6 +151,9 @@ static int take(struct server_options *options, int option)
         return r;
     case OPT_MEMORY:
         return memory(options);
+    case OPT_KEPT:
+        r = text_to_size(optarg, &options->kept);
+        return r == 0 && options->kept < KEPT_LEAST ? -ERANGE : r;
     case OPT_REAL_TIME:
         r = number(1, PRIORITY_MAX, &value);
         options->real_time = (int)value;

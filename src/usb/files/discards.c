@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 
 enum { PIECE = 64 << 20 /* bytes of a discard: whoever wants the volume waits for it */ };
 
@@ -32,15 +33,17 @@ static size_t words_of(const struct discards *discards)
 
 void discards_init(struct discards *discards, uint32_t clusters)
 {
+    if (budget_check(clusters / 4, "discarding", NULL) != 0)
+        return;
     *discards = (struct discards){.clusters = clusters};
-    discards->durable = xnew_array(uint64_t, words_of(discards));
-    discards->in_place = xnew_array(uint64_t, words_of(discards));
+    discards->durable = budget_new(BUDGET_FIXED, words_of(discards), sizeof(uint64_t));
+    discards->in_place = budget_new(BUDGET_FIXED, words_of(discards), sizeof(uint64_t));
 }
 
 void discards_finish(struct discards *discards)
 {
-    free(discards->durable);
-    free(discards->in_place);
+    budget_free(BUDGET_FIXED, discards->durable);
+    budget_free(BUDGET_FIXED, discards->in_place);
     *discards = (struct discards){0};
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 #include <block/bytes.h>
 #include <block/waiting.h>
 
@@ -28,12 +29,18 @@ static struct exfat_node *node_of(struct node *node)
 
 static void start_read(struct exfat_volume *volume)
 {
+    if (budget_is_tight()) {
+        block_lock_to_write(&volume->lock);
+        exfat_nodes_shrink(volume);
+        pthread_rwlock_unlock(&volume->lock);
+    }
     block_lock_to_read(&volume->lock);
 }
 
 static int start_write(struct exfat_volume *volume, struct error *err)
 {
     block_lock_to_write(&volume->lock);
+    exfat_nodes_shrink(volume);
     return exfat_start_writing(volume, err);
 }
 
@@ -424,6 +431,7 @@ static int op_set_label(struct volume *volume, const char *label, struct error *
 static int op_rest(struct volume *volume, struct error *err)
 {
     block_lock_to_write(&of(volume)->lock);
+    exfat_nodes_shrink(of(volume)); /* others may need it */
     return finish(of(volume), exfat_rest(of(volume), err));
 }
 

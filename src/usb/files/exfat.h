@@ -83,6 +83,7 @@ struct exfat_node {
     bool complete;              /* all of the medium's are there */
     uint32_t linked;            /* clusters that are the file's on the medium; of complete runs */
     struct folder_index *index; /* NULL: not built yet; exfat_index.c */
+    uint64_t used;              /* when runs and index were, last; by the volume's clock */
 };
 
 /* Clusters that were freed on the medium and may not be given away yet. */
@@ -99,6 +100,7 @@ struct exfat_volume {
     struct exfat_upcase *upcase;
     pthread_rwlock_t lock;
     struct nodes nodes;
+    atomic_uint_fast64_t clock; /* of uses of nodes */
     struct exfat_node *root;
     bool read_only, started;
     bool marked; /* as in use, on the medium */
@@ -240,6 +242,9 @@ void exfat_folder_added(struct exfat_volume *volume, struct exfat_node *folder,
                         const struct exfat_place *place, const struct exfat_set *set);
 void exfat_folder_removed(struct exfat_volume *volume, struct exfat_node *folder,
                           const struct exfat_place *place, const struct exfat_set *set);
+/* Drops what was not used lately where all volumes keep too much. With the lock to write, where
+ * nothing of the volume is under way. */
+void exfat_nodes_shrink(struct exfat_volume *volume);
 
 /* exfat_node.c */
 struct exfat_node *exfat_node_create(struct exfat_node *parent, enum node_type type);

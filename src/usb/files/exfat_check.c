@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 #include <block/bytes.h>
 
 #include "exfat_checking.h"
@@ -182,17 +183,27 @@ static uint64_t clusters_for(const struct exfat_checking *check, uint64_t bytes)
     return bytes / size + (bytes % size != 0);
 }
 
+/* What one more may need. */
+static size_t folders_step(const struct exfat_checking *check)
+{
+    bool full = check->folders_count == check->folders_room;
+    return (full ? check->folders_room * sizeof(*check->folders) : 0) + PATH_MOST;
+}
+
 static void push_folder(struct exfat_checking *check, const struct exfat_check_folder *parent,
                         const struct exfat_set *set, uint64_t clusters, const char *name)
 {
     if (check->folders_count == check->folders_room) {
         check->folders_room = check->folders_room ? check->folders_room * 2 : 16;
-        check->folders = xrealloc(check->folders, check->folders_room, sizeof(*check->folders));
+        check->folders = budget_resize(BUDGET_FIXED, check->folders, check->folders_room,
+                                       sizeof(*check->folders));
     }
     check->folders[check->folders_count++] = (struct exfat_check_folder){
         .chain = {.first = set->first, .clusters = clusters, .contiguous = set->contiguous},
         .depth = parent->depth + 1,
-        .name = xasprintf("%s/%s", strlen(parent->name) > PATH_MOST ? "..." : parent->name, name),
+        .name = budget_count(
+            BUDGET_FIXED,
+            xasprintf("%s/%s", strlen(parent->name) > PATH_MOST ? "..." : parent->name, name)),
     };
 }
 
@@ -329,6 +340,8 @@ static int check_folder(struct exfat_checking *check, const struct exfat_check_f
     int r;
     while ((r = next_entry(&walk, &entries->offsets[0], err)) == 1) {
         r = steps_take(&check->steps, 0, err);
+        if (r == 0)
+            r = budget_check(folders_step(check), "a check of so many folders", err);
         if (r < 0)
             break;
         r = medium_read(check->medium, entries->offsets[0], entries->data, EXFAT_ENTRY, err);
@@ -360,7 +373,7 @@ static int check_folders(struct exfat_checking *check, struct error *err)
         struct exfat_check_folder folder = check->folders[--check->folders_count];
         if (r == 0)
             r = check_folder(check, &folder, err);
-        free(folder.name);
+        budget_free(BUDGET_FIXED, folder.name);
     }
     return r;
 }
@@ -423,7 +436,10 @@ int exfat_check(struct medium *medium, const struct check_options *options, volu
     if (check.layout.clusters > CLUSTERS_MOST)
         return error_set(err, -EFBIG, "more clusters than are looked at: %u",
                          check.layout.clusters);
-    check.marks = xcalloc((size_t)check.layout.clusters / 8 + 1, 1);
+    r = budget_check(check.layout.clusters / 8, "a check of so many clusters", err);
+    if (r != 0)
+        return r;
+    check.marks = budget_new(BUDGET_FIXED, (size_t)check.layout.clusters / 8 + 1, 1);
     check.steps = (struct steps){
         .progress = options->progress,
         .data = options->data,
@@ -438,7 +454,7 @@ int exfat_check(struct medium *medium, const struct check_options *options, volu
         r = exfat_check_bitmap(&check, err);
     if (r == 0)
         r = mark_clean(&check, err);
-    free(check.folders);
-    free(check.marks);
+    budget_free(BUDGET_FIXED, check.folders);
+    budget_free(BUDGET_FIXED, check.marks);
     return r < 0 ? r : check.left;
 }

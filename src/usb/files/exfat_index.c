@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 
 #include "folder_index.h"
 
@@ -49,7 +50,8 @@ static int find_names(struct exfat_volume *volume, struct exfat_node *folder,
     struct exfat_entries *entries = exfat_entries_create();
     uint32_t position = 0;
     int r;
-    while ((r = exfat_folder_next(volume, folder, &position, entries, err)) == 1) {
+    while ((r = budget_check(folder_index_step(index), "a folder of so many files", err)) == 0 &&
+           (r = exfat_folder_next(volume, folder, &position, entries, err)) == 1) {
         add_set(volume, index, &entries->set, entries->place.position);
         exfat_place_finish(&entries->place);
     }
@@ -59,6 +61,7 @@ static int find_names(struct exfat_volume *volume, struct exfat_node *folder,
 
 static int build(struct exfat_volume *volume, struct exfat_node *folder, struct error *err)
 {
+    folder->used = atomic_fetch_add_explicit(&volume->clock, 1, memory_order_relaxed);
     if (folder->index)
         return 0;
     struct folder_index *index = folder_index_create();

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 
 #include "folder_index.h"
 #include "times.h"
@@ -137,4 +138,52 @@ int exfat_name_from(const char *name, uint16_t units[static EXFAT_NAME_UNITS], s
     if (length < 0 || !exfat_name_is_allowed(units, (unsigned)length))
         return error_set(err, -EINVAL, "exFAT cannot keep the name %s", name);
     return length;
+}
+
+/* Since when it was not used; those whose runs are only in memory stay. */
+struct shrinking {
+    struct exfat_volume *volume;
+    uint64_t oldest, before;
+};
+
+static bool can_forget(const struct exfat_volume *volume, const struct exfat_node *node)
+{
+    return node != volume->root && !node->removed &&
+           (!node->complete || node->linked == node->runs.clusters);
+}
+
+static void look_how_old(struct node *node, void *data)
+{
+    const struct exfat_node *exfat = (struct exfat_node *)node;
+    struct shrinking *shrinking = data;
+    if ((exfat->runs.room || exfat->index) && exfat->used < shrinking->oldest)
+        shrinking->oldest = exfat->used;
+}
+
+static void forget_old(struct node *node, void *data)
+{
+    struct exfat_node *exfat = (struct exfat_node *)node;
+    const struct shrinking *shrinking = data;
+    if (exfat->used > shrinking->before)
+        return;
+    folder_index_free(steal_ptr(exfat->index));
+    if (!can_forget(shrinking->volume, exfat))
+        return;
+    exfat_runs_finish(&exfat->runs);
+    exfat->complete = false;
+    exfat->linked = 0;
+}
+
+void exfat_nodes_shrink(struct exfat_volume *volume)
+{
+    uint64_t now = atomic_load(&volume->clock);
+    struct shrinking shrinking = {.volume = volume, .oldest = now};
+    if (!budget_is_tight())
+        return;
+    nodes_each(&volume->nodes, look_how_old, &shrinking);
+    shrinking.before = shrinking.oldest + (now - shrinking.oldest) / 2;
+    nodes_each(&volume->nodes, forget_old, &shrinking);
+    shrinking.before = now;
+    if (budget_is_tight())
+        nodes_each(&volume->nodes, forget_old, &shrinking);
 }

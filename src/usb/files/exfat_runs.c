@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 
 enum { RUNS_MOST = 4 << 20 }; /* of one file; a stick may say that there are more */
 
@@ -16,7 +17,7 @@ void exfat_runs_add(struct exfat_runs *runs, uint32_t first, uint32_t count)
     } else {
         if (runs->count == runs->room) {
             runs->room = runs->room ? runs->room * 2 : 4;
-            runs->items = xrealloc(runs->items, runs->room, sizeof(*runs->items));
+            runs->items = budget_resize(BUDGET_KEPT, runs->items, runs->room, sizeof(*runs->items));
         }
         runs->items[runs->count++] = (struct exfat_run){runs->clusters, first, count};
     }
@@ -37,7 +38,7 @@ void exfat_runs_cut(struct exfat_runs *runs, uint32_t clusters)
 
 void exfat_runs_finish(struct exfat_runs *runs)
 {
-    free(runs->items);
+    budget_free(BUDGET_KEPT, runs->items);
     *runs = (struct exfat_runs){0};
 }
 
@@ -82,6 +83,11 @@ static int add_next(struct exfat_volume *volume, struct exfat_runs *runs, uint32
 {
     if (runs->count >= RUNS_MOST)
         return error_set(err, -EFBIG, "a file in more than %d pieces", RUNS_MOST);
+    if (runs->count == runs->room) {
+        int r = budget_check(runs->room * sizeof(*runs->items), "a file in so many pieces", err);
+        if (r != 0)
+            return r;
+    }
     exfat_runs_add(runs, next, 1);
     return runs->clusters > volume->layout.clusters
                ? exfat_damage(volume, err, "a chain that does not end")
@@ -143,6 +149,7 @@ int exfat_runs_load(struct exfat_volume *volume, struct exfat_node *node, uint64
 {
     uint64_t all = exfat_clusters_for(&volume->layout, node->set.size);
     int r = 0;
+    node->used = atomic_fetch_add_explicit(&volume->clock, 1, memory_order_relaxed);
     if (node->complete)
         return 0;
     if (node == volume->root) {

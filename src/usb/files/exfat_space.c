@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 
 enum {
     PIECE = 64 << 10,        /* bytes of the bitmap that are read at once */
@@ -61,14 +62,17 @@ static void take_bits(struct exfat_volume *volume, uint32_t at, const uint8_t *b
 int exfat_space_read(struct exfat_volume *volume, struct error *err)
 {
     uint32_t bytes = (volume->layout.clusters + 7) / 8, room = 0;
-    int r = 0;
     if (volume->used)
         return 0;
     if (volume->layout.clusters > CLUSTERS_MOST)
         return error_set(err, -EFBIG, "more clusters than are kept track of: %u",
                          volume->layout.clusters);
+    int r = budget_check(bytes, "a volume of so many clusters", err);
+    if (r != 0)
+        return r;
     uint8_t *piece = medium_buffer(exfat_medium(volume), PIECE);
-    volume->used = xnew_array(uint64_t, volume->layout.clusters / 64 + 1);
+    volume->used =
+        budget_new(BUDGET_FIXED, volume->layout.clusters / 64 + 1, sizeof(volume->used[0]));
     volume->free = 0;
     volume->next = EXFAT_FIRST_CLUSTER;
     for (uint32_t at = 0; r == 0 && at < bytes;) {
@@ -82,7 +86,7 @@ int exfat_space_read(struct exfat_volume *volume, struct error *err)
     }
     medium_buffer_free(exfat_medium(volume), piece, PIECE);
     if (r != 0)
-        free(steal_ptr(volume->used));
+        budget_free(BUDGET_FIXED, steal_ptr(volume->used));
     else if (volume->options.discard && !volume->read_only)
         discards_init(&volume->discards, volume->layout.clusters);
     return r;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 #include <block/bytes.h>
 
 enum {
@@ -147,7 +148,7 @@ static void volume_free(struct exfat_volume *volume)
     volume_finish(&volume->volume);
     exfat_runs_finish(&volume->bitmap);
     pthread_rwlock_destroy(&volume->lock);
-    free(volume->used);
+    budget_free(BUDGET_FIXED, volume->used);
     free(volume->freed);
     discards_finish(&volume->discards);
     free(volume->upcase);

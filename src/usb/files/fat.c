@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <block/budget.h>
 #include <block/bytes.h>
 #include <block/waiting.h>
 
@@ -18,8 +19,18 @@
 #define VOLUME(base) ((struct fat_volume *)(base))
 #define NODE(base) ((struct fat_node *)(base))
 
+static void make_room(struct fat_volume *volume)
+{
+    if (!budget_is_tight())
+        return;
+    block_lock_to_write(&volume->lock);
+    fat_nodes_shrink(volume);
+    pthread_rwlock_unlock(&volume->lock);
+}
+
 static void lock_to_read(struct fat_volume *volume, struct fat_node *node)
 {
+    make_room(volume);
     block_lock_to_read(&volume->lock);
     pthread_mutex_lock(&node->lock);
 }
@@ -34,6 +45,7 @@ static void unlock_read(struct fat_volume *volume, struct fat_node *node)
 static int lock_to_write(struct fat_volume *volume, struct error *err)
 {
     block_lock_to_write(&volume->lock);
+    fat_nodes_shrink(volume);
     return fat_start_writing(volume, err);
 }
 
@@ -459,6 +471,7 @@ static int set_label(struct volume *base, const char *label, struct error *err)
 static int rest(struct volume *base, struct error *err)
 {
     block_lock_to_write(&VOLUME(base)->lock);
+    fat_nodes_shrink(VOLUME(base)); /* others may need it */
     return unlock(VOLUME(base), fat_rest(VOLUME(base), err));
 }
 

@@ -108,6 +108,8 @@ struct runs {
 };
 void runs_add(struct runs *runs, uint32_t first, uint32_t count); /* merges with the last one */
 void runs_cut(struct runs *runs, uint32_t clusters);              /* keeps that many */
+/* Whether there is memory for one more. -ENOMEM. */
+int runs_check_room(const struct runs *runs, struct error *err);
 void runs_finish(struct runs *runs);
 const struct run *runs_find(const struct runs *runs, uint32_t at); /* at < clusters */
 
@@ -129,6 +131,7 @@ struct fat_node {
     bool complete;              /* runs are all there are */
     uint32_t linked;            /* the first so many clusters are in the table; of complete runs */
     struct folder_index *index; /* NULL: not built yet; fat_index.c */
+    uint64_t used;              /* when runs and index were, last; by the volume's clock */
 };
 
 /* Clusters that were freed on the medium and may not be given away yet. */
@@ -145,6 +148,7 @@ struct fat_volume {
     const struct code_page *code_page;
     pthread_rwlock_t lock;
     struct nodes nodes;
+    atomic_uint_fast64_t clock; /* of uses of nodes */
     struct fat_node *root;
     bool read_only, started;
     bool marked; /* as in use, on the medium */
@@ -304,6 +308,9 @@ int fat_folder_find(struct fat_volume *volume, struct fat_node *folder, const ui
 int fat_folder_may_have(struct fat_volume *volume, struct fat_node *folder, const uint16_t *units,
                         unsigned length, struct error *err);
 int fat_folder_is_empty(struct fat_volume *volume, struct fat_node *folder, struct error *err);
+/* Drops what was not used lately where all volumes keep too much. With the lock to write, where
+ * nothing of the volume is under way. */
+void fat_nodes_shrink(struct fat_volume *volume);
 
 /* What a new entry will be: where, and its bytes. */
 struct fat_new_entry {

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 #include <block/bytes.h>
 
 #include "fat_layout.h"
@@ -86,6 +87,8 @@ int fat_mark_chain(struct fat_checking *check, uint32_t first, uint32_t wanted,
            !fat_is_marked(check, cluster)) {
         uint32_t value = 0;
         int r = steps_take(&check->steps, 1, err);
+        if (r == 0)
+            r = runs_check_room(&ret->runs, err);
         if (r == 0)
             r = fat_table_raw(fat_medium(&check->volume), layout, cluster, &value, err);
         if (r != 0) {
@@ -244,14 +247,18 @@ static int check_parts(struct fat_checking *check, struct error *err)
 
 static int check_all(struct fat_checking *check, struct error *err)
 {
-    check->marks = xcalloc((size_t)check->volume.layout.clusters / 8 + 1, 1);
-    int r = check_parts(check, err);
+    size_t size = (size_t)check->volume.layout.clusters / 8 + 1;
+    int r = budget_check(size, "a check of so many clusters", err);
+    if (r != 0)
+        return r;
+    check->marks = budget_new(BUDGET_FIXED, size, 1);
+    r = check_parts(check, err);
     if (r == 0)
         r = check_marks(check, err);
     if (r == 0 && check->options.repair)
         r = medium_settle(fat_medium(&check->volume), err);
-    free(check->lost);
-    free(check->marks);
+    budget_free(BUDGET_FIXED, check->lost);
+    budget_free(BUDGET_FIXED, check->marks);
     return r;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 #include <block/bytes.h>
 
 #include "fat_check_walk.h"
@@ -139,13 +140,14 @@ static void push(struct fat_walk *walk, uint32_t first, struct fat_chain *chain,
 {
     if (walk->count == walk->room) {
         walk->room = walk->room ? walk->room * 2 : 16;
-        walk->folders = xrealloc(walk->folders, walk->room, sizeof(*walk->folders));
+        walk->folders =
+            budget_resize(BUDGET_FIXED, walk->folders, walk->room, sizeof(*walk->folders));
     }
     walk->folders[walk->count++] = (struct fat_walk_folder){
         .first = first,
         .parent = walk->at.first,
         .runs = chain->runs,
-        .name = xstrdup(strlen(path) > PATH_MOST ? "..." : path),
+        .name = budget_count(BUDGET_FIXED, xstrdup(strlen(path) > PATH_MOST ? "..." : path)),
     };
 }
 
@@ -235,12 +237,21 @@ static int check_subfolder(struct fat_walk *walk, struct fat_item *item, struct 
     return r;
 }
 
+/* What one more entry may need. */
+static size_t walk_step(const struct fat_walk *walk)
+{
+    size_t folders = walk->count == walk->room ? walk->room * sizeof(*walk->folders) : 0;
+    return folders + fat_check_names_step(&walk->names) + PATH_MOST;
+}
+
 static int check_item(struct fat_walk *walk, struct fat_item *item, struct error *err)
 {
     char name[VOLUME_NAME_MAX + 1];
     utf8_from_utf16(item->entry.name, item->entry.length, name);
     item->path = xasprintf("%s/%s", walk->at.name, name);
-    int r = fat_check_name(walk, item, err);
+    int r = budget_check(walk_step(walk), "a check of so many files", err);
+    if (r == 0)
+        r = fat_check_name(walk, item, err);
     if (r == 0)
         r = item->entry.raw[ENTRY_ATTRIBUTES] & FAT_FOLDER ? check_subfolder(walk, item, err)
                                                            : check_file(walk, item, err);
@@ -317,24 +328,25 @@ static int check_root(struct fat_walk *walk, struct error *err)
 
 int fat_check_folders(struct fat_checking *check, struct error *err)
 {
-    struct fat_walk walk = {.check = check, .at = {.name = xstrdup("")}};
+    struct fat_walk walk = {.check = check,
+                            .at = {.name = budget_count(BUDGET_FIXED, xstrdup(""))}};
     struct fat_item *item = xnew(struct fat_item);
     name_key_draw(&walk.key);
     int r = check_root(&walk, err);
     if (r == 0)
         r = check_slots(&walk, item, err);
     while (walk.count > 0) {
-        free(walk.at.name);
+        budget_free(BUDGET_FIXED, walk.at.name);
         runs_finish(&walk.at.runs);
         fat_check_names_finish(&walk.names);
         walk.at = walk.folders[--walk.count];
         if (r == 0)
             r = check_slots(&walk, item, err);
     }
-    free(walk.at.name);
+    budget_free(BUDGET_FIXED, walk.at.name);
     runs_finish(&walk.at.runs);
     fat_check_names_finish(&walk.names);
-    free(walk.folders);
+    budget_free(BUDGET_FIXED, walk.folders);
     free(item);
     return r;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 
 #include "fat_check_walk.h"
 
@@ -35,11 +36,11 @@ static void names_add(struct fat_check_names *names, uint64_t sum)
     if (names->count * 2 >= names->room) {
         struct fat_check_names old = *names;
         names->room = old.room ? old.room * 2 : NAMES_FIRST;
-        names->sums = xnew_array(uint64_t, names->room);
+        names->sums = budget_new(BUDGET_FIXED, names->room, sizeof(names->sums[0]));
         for (size_t i = 0; i < old.room; i++)
             if (old.sums[i])
                 names->sums[slot_of(names, old.sums[i])] = old.sums[i];
-        free(old.sums);
+        budget_free(BUDGET_FIXED, old.sums);
     }
     size_t at = slot_of(names, sum);
     names->count += names->sums[at] == 0;
@@ -90,9 +91,14 @@ static bool find_name(struct fat_walk *walk, const struct fat_entry *entry, stru
     return false;
 }
 
+size_t fat_check_names_step(const struct fat_check_names *names)
+{
+    return names->count * 2 >= names->room ? names->room * 2 * sizeof(names->sums[0]) : 0;
+}
+
 void fat_check_names_finish(struct fat_check_names *names)
 {
-    free(names->sums);
+    budget_free(BUDGET_FIXED, names->sums);
     *names = (struct fat_check_names){0};
 }
 

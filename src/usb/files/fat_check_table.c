@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 #include <block/bytes.h>
 
 #include "fat_check.h"
@@ -182,8 +183,13 @@ static int take_lost(struct fat_checking *check, uint32_t first, struct error *e
         return r;
     runs_finish(&chain.runs);
     if (check->lost_count == check->lost_room) {
+        r = budget_check(check->lost_room * sizeof(*check->lost), "a check of so many lost chains",
+                         err);
+        if (r != 0)
+            return r;
         check->lost_room = check->lost_room ? check->lost_room * 2 : 64;
-        check->lost = xrealloc(check->lost, check->lost_room, sizeof(*check->lost));
+        check->lost =
+            budget_resize(BUDGET_FIXED, check->lost, check->lost_room, sizeof(*check->lost));
     }
     check->lost[check->lost_count++] = (struct lost_chain){first, chain.sound};
     return chain.ends ? 0 : end_lost(check, chain.last, err);
@@ -265,12 +271,16 @@ static int tell_lost(struct fat_checking *check, struct error *err)
 int fat_check_lost(struct fat_checking *check, struct error *err)
 {
     size_t size = (size_t)check->volume.layout.clusters / 8 + 1;
-    struct lost_bits bits = {.lost = xcalloc(size, 1), .led_to = xcalloc(size, 1)};
-    int r = find_lost(check, &bits, err);
+    int r = budget_check(size * 2, "a check of so many clusters", err);
+    if (r != 0)
+        return r;
+    struct lost_bits bits = {.lost = budget_new(BUDGET_FIXED, size, 1),
+                             .led_to = budget_new(BUDGET_FIXED, size, 1)};
+    r = find_lost(check, &bits, err);
     if (r == 0 && bits.any)
         r = collect_lost(check, &bits, err);
-    free(bits.lost);
-    free(bits.led_to);
+    budget_free(BUDGET_FIXED, bits.lost);
+    budget_free(BUDGET_FIXED, bits.led_to);
     return r == 0 && check->lost_count > 0 ? tell_lost(check, err) : r;
 }
 

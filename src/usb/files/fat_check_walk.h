@@ -43,5 +43,7 @@ int fat_walk_write(struct fat_walk *walk, uint32_t first, uint32_t end, unsigned
  * among the folder's names. */
 int fat_check_name(struct fat_walk *walk, struct fat_item *item, struct error *err);
 void fat_check_names_finish(struct fat_check_names *names);
+/* Bytes that one name more may need. */
+size_t fat_check_names_step(const struct fat_check_names *names);
 
 #endif

@@ -206,6 +206,9 @@ int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, bo
     memcpy(before, file->entry, FAT_ENTRY);
     if (end > file->reserved_end && end > file->size)
         return error_set(err, -EINVAL, "nothing was reserved up to %llu", (unsigned long long)end);
+    int r = fat_runs_load(volume, file, UINT32_MAX, err); /* they may have been dropped since */
+    if (r != 0)
+        return r;
     uint32_t size = end > file->size ? (uint32_t)end : file->size;
     if (dated)
         file->entry[ENTRY_ATTRIBUTES] |= FAT_ARCHIVE;
@@ -224,7 +227,7 @@ int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, bo
                                         fat_table_most(volume), false, &sectors);
         uint32_t to = file->linked + part;
         uint64_t bytes = (uint64_t)to * layout->cluster_size;
-        int r = link_up_to(volume, file, to, to < want ? (uint32_t)bytes : size, sectors, err);
+        r = link_up_to(volume, file, to, to < want ? (uint32_t)bytes : size, sectors, err);
         if (r != 0 || to == want)
             return r;
     }

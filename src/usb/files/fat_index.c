@@ -4,11 +4,14 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <block/budget.h>
+
 #include "folder_index.h"
 
 enum {
-    GROWTH = 4096,   /* bytes by which a folder becomes larger at least */
-    SPARE_PART = 64, /* ... unless it is more of what is free than one in so many */
+    GROWTH = 4096,         /* bytes by which a folder becomes larger at least */
+    SPARE_PART = 64,       /* ... unless it is more of what is free than one in so many */
+    INDEX_ROOM = 16 << 10, /* bytes that one takes at least */
 };
 
 struct name {
@@ -58,15 +61,19 @@ static int find_used(struct fat_volume *volume, struct fat_node *folder, struct 
 
 static int build(struct fat_volume *volume, struct fat_node *folder, struct error *err)
 {
+    folder->used = atomic_fetch_add_explicit(&volume->clock, 1, memory_order_relaxed);
     if (folder->index)
         return 0;
-    struct folder_index *index = folder_index_create();
     struct fat_entry entry = {0};
     uint32_t slot = 0;
-    int r = find_used(volume, folder, index, err);
+    int r = budget_check(INDEX_ROOM, "a folder", err);
+    if (r != 0)
+        return r;
+    struct folder_index *index = folder_index_create();
+    r = find_used(volume, folder, index, err);
     while (r == 0 && (r = fat_folder_next(volume, folder, &slot, &entry, err)) == 1) {
         add_entry(volume, index, entry.name, entry.length, entry.raw, entry.first);
-        r = 0;
+        r = budget_check(folder_index_step(index), "a folder of so many files", err);
     }
     if (r == 0)
         folder->index = index;

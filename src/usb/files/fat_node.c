@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 #include <block/bytes.h>
 
 #include "folder_index.h"
@@ -106,4 +107,52 @@ void fat_entry_set_modified(uint8_t *raw, int64_t when, int minutes_east)
 int fat_entry_write(struct fat_volume *volume, const struct fat_node *node, struct error *err)
 {
     return medium_write(fat_medium(volume), node->entry_offset, node->entry, FAT_ENTRY, err);
+}
+
+/* Since when it was not used; those whose runs are only in memory stay. */
+struct shrinking {
+    struct fat_volume *volume;
+    uint64_t oldest, before;
+};
+
+static bool can_forget(const struct fat_volume *volume, const struct fat_node *node)
+{
+    return node != volume->root && !node->removed &&
+           (!node->complete || node->linked == node->runs.clusters);
+}
+
+static void look_how_old(struct node *node, void *data)
+{
+    const struct fat_node *fat = (struct fat_node *)node;
+    struct shrinking *shrinking = data;
+    if ((fat->runs.room || fat->index) && fat->used < shrinking->oldest)
+        shrinking->oldest = fat->used;
+}
+
+static void forget_old(struct node *node, void *data)
+{
+    struct fat_node *fat = (struct fat_node *)node;
+    const struct shrinking *shrinking = data;
+    if (fat->used > shrinking->before)
+        return;
+    folder_index_free(steal_ptr(fat->index));
+    if (!can_forget(shrinking->volume, fat))
+        return;
+    runs_finish(&fat->runs);
+    fat->complete = false;
+    fat->linked = 0;
+}
+
+void fat_nodes_shrink(struct fat_volume *volume)
+{
+    uint64_t now = atomic_load(&volume->clock);
+    struct shrinking shrinking = {.volume = volume, .oldest = now};
+    if (!budget_is_tight())
+        return;
+    nodes_each(&volume->nodes, look_how_old, &shrinking);
+    shrinking.before = shrinking.oldest + (now - shrinking.oldest) / 2;
+    nodes_each(&volume->nodes, forget_old, &shrinking);
+    shrinking.before = now;
+    if (budget_is_tight())
+        nodes_each(&volume->nodes, forget_old, &shrinking);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 #include <block/bytes.h>
 
 enum {
@@ -73,10 +74,13 @@ int fat_space_count(struct fat_volume *volume, struct error *err)
 {
     if (volume->used)
         return 0;
-    volume->used = xnew_array(uint64_t, volume->layout.clusters / 64 + 1);
+    int r = budget_check(volume->layout.clusters / 8, "a volume of so many clusters", err);
+    if (r != 0)
+        return r;
+    volume->used =
+        budget_new(BUDGET_FIXED, volume->layout.clusters / 64 + 1, sizeof(volume->used[0]));
     volume->free = 0;
     volume->next = FAT_FIRST;
-    int r;
     if (volume->layout.kind == VOLUME_FAT12) {
         r = count_narrow(volume, err);
     } else {
@@ -85,7 +89,7 @@ int fat_space_count(struct fat_volume *volume, struct error *err)
         medium_buffer_free(fat_medium(volume), piece, COUNT_PIECE);
     }
     if (r != 0)
-        free(steal_ptr(volume->used));
+        budget_free(BUDGET_FIXED, steal_ptr(volume->used));
     else if (volume->options.discard && !volume->read_only)
         discards_init(&volume->discards, volume->layout.clusters);
     return r;

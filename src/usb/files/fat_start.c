@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 #include <block/bytes.h>
 
 #include "fat_names.h"
@@ -30,7 +31,7 @@ static void destroy(struct fat_volume *volume)
     nodes_finish(&volume->nodes);
     volume_finish(&volume->volume);
     pthread_rwlock_destroy(&volume->lock);
-    free(volume->used);
+    budget_free(BUDGET_FIXED, volume->used);
     free(volume->freed);
     discards_finish(&volume->discards);
     free(volume);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <base/alloc.h>
+#include <block/budget.h>
 #include <block/bytes.h>
 
 enum { PIECE = 4096 }; /* bytes of a table that are changed at once */
@@ -19,11 +20,18 @@ void runs_add(struct runs *runs, uint32_t first, uint32_t count)
     } else {
         if (runs->count == runs->room) {
             runs->room = runs->room ? runs->room * 2 : 4;
-            runs->items = xrealloc(runs->items, runs->room, sizeof(struct run));
+            runs->items = budget_resize(BUDGET_KEPT, runs->items, runs->room, sizeof(struct run));
         }
         runs->items[runs->count++] = (struct run){runs->clusters, first, count};
     }
     runs->clusters += count;
+}
+
+int runs_check_room(const struct runs *runs, struct error *err)
+{
+    return runs->count < runs->room
+               ? 0
+               : budget_check(runs->room * sizeof(struct run), "a file in so many pieces", err);
 }
 
 void runs_cut(struct runs *runs, uint32_t clusters)
@@ -39,7 +47,7 @@ void runs_cut(struct runs *runs, uint32_t clusters)
 
 void runs_finish(struct runs *runs)
 {
-    free(runs->items);
+    budget_free(BUDGET_KEPT, runs->items);
     *runs = (struct runs){0};
 }
 
@@ -288,6 +296,7 @@ int fat_runs_load(struct fat_volume *volume, struct fat_node *node, uint32_t clu
 {
     uint32_t most = chain_most(volume, node);
     struct round round = {0};
+    node->used = atomic_fetch_add_explicit(&volume->clock, 1, memory_order_relaxed);
     if (node->first == 0)
         node->complete = true;
     while (!node->complete && node->runs.clusters < clusters) {
@@ -308,6 +317,9 @@ int fat_runs_load(struct fat_volume *volume, struct fat_node *node, uint32_t clu
                               node->first, next == TABLE_BAD ? "bad" : "free");
         if (node->runs.count >= RUNS_MOST)
             return error_set(err, -EFBIG, "a file in more than %d pieces", RUNS_MOST);
+        int r = runs_check_room(&node->runs, err);
+        if (r != 0)
+            return r;
         if (node->runs.clusters >= most || goes_round(&round, next))
             return fat_damage(volume, err, "a chain from cluster %u does not end", node->first);
         runs_add(&node->runs, next, 1);

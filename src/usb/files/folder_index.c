@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <base/alloc.h>
+#include <block/budget.h>
 
 #include "name_hash.h"
 
@@ -42,10 +42,10 @@ static uint32_t hash_of(const struct folder_index *index, const uint16_t *units,
 
 struct folder_index *folder_index_create(void)
 {
-    struct folder_index *index = xnew(struct folder_index);
+    struct folder_index *index = budget_new(BUDGET_KEPT, 1, sizeof(*index));
     name_key_draw(&index->key);
     index->buckets = BUCKETS_FIRST;
-    index->heads = xmalloc(BUCKETS_FIRST * sizeof(*index->heads));
+    index->heads = budget_new(BUDGET_KEPT, BUCKETS_FIRST, sizeof(*index->heads));
     memset(index->heads, 0xFF, BUCKETS_FIRST * sizeof(*index->heads));
     index->spare = NOTHING;
     return index;
@@ -55,10 +55,10 @@ void folder_index_free(struct folder_index *index)
 {
     if (!index)
         return;
-    free(index->heads);
-    free(index->items);
-    free(index->used);
-    free(index);
+    budget_free(BUDGET_KEPT, index->heads);
+    budget_free(BUDGET_KEPT, index->items);
+    budget_free(BUDGET_KEPT, index->used);
+    budget_free(BUDGET_KEPT, index);
 }
 
 size_t folder_index_size(const struct folder_index *index)
@@ -67,6 +67,13 @@ size_t folder_index_size(const struct folder_index *index)
         return 0;
     return sizeof(*index) + index->buckets * sizeof(*index->heads) +
            index->room * sizeof(*index->items) + index->words * sizeof(*index->used);
+}
+
+size_t folder_index_step(const struct folder_index *index)
+{
+    size_t items = index->spare == NOTHING && index->count == index->room ? index->room : 0;
+    size_t heads = index->hashes == index->buckets ? index->buckets * 2 : 0;
+    return items * sizeof(*index->items) + heads * sizeof(*index->heads);
 }
 
 /* Names. */
@@ -89,7 +96,7 @@ static void grow_heads(struct folder_index *index)
 {
     uint32_t had = index->buckets, *old = index->heads;
     index->buckets *= 2;
-    index->heads = xmalloc(index->buckets * sizeof(*index->heads));
+    index->heads = budget_new(BUDGET_KEPT, index->buckets, sizeof(*index->heads));
     memset(index->heads, 0xFF, index->buckets * sizeof(*index->heads));
     for (uint32_t bucket = 0; bucket < had; bucket++) {
         for (uint32_t i = old[bucket], next; i != NOTHING; i = next) {
@@ -99,7 +106,7 @@ static void grow_heads(struct folder_index *index)
             *head = i;
         }
     }
-    free(old);
+    budget_free(BUDGET_KEPT, old);
 }
 
 static uint32_t take_item(struct folder_index *index)
@@ -111,7 +118,7 @@ static uint32_t take_item(struct folder_index *index)
     }
     if (index->count == index->room) {
         index->room = index->room ? index->room * 2 : NAMES_FIRST;
-        index->items = xrealloc(index->items, index->room, sizeof(*index->items));
+        index->items = budget_resize(BUDGET_KEPT, index->items, index->room, sizeof(*index->items));
     }
     return index->count++;
 }
@@ -186,7 +193,7 @@ static void grow_used(struct folder_index *index, uint32_t end)
     uint32_t had = index->words, words = had ? had : WORDS_FIRST;
     while (words < (end + WORD - 1) / WORD)
         words *= 2;
-    index->used = xrealloc(index->used, words, sizeof(*index->used));
+    index->used = budget_resize(BUDGET_KEPT, index->used, words, sizeof(*index->used));
     memset(index->used + had, 0, (words - had) * sizeof(*index->used));
     index->words = words;
 }

@@ -9,7 +9,7 @@
  * of a name and to remove that one take a time that does not depend on how many there are.
  *
  * Memory: 20 to 40 bytes a name, of the most there were at a time, and a bit an entry:
- * folder_index_size().
+ * folder_index_size(). It is counted as what can be had again (block/budget.h).
  *
  * Not locked: whoever looks, too, keeps others from changing it.
  */
@@ -28,6 +28,7 @@ struct folder_index;
 struct folder_index *folder_index_create(void); /* owned; without names and entries */
 void folder_index_free(struct folder_index *index);
 size_t folder_index_size(const struct folder_index *index); /* bytes; 0 of NULL */
+size_t folder_index_step(const struct folder_index *index); /* that the next name needs more */
 
 /* Names, by units of UTF-16 of which those that count as the same are the same: upper case. A
  * position may have several, but not one twice. At most FOLDER_INDEX_UNITS. Removing one that is

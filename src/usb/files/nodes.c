@@ -184,3 +184,12 @@ struct node *nodes_any(struct nodes *nodes)
     pthread_mutex_unlock(&nodes->lock);
     return node;
 }
+
+void nodes_each(struct nodes *nodes, void (*look)(struct node *node, void *data), void *data)
+{
+    pthread_mutex_lock(&nodes->lock);
+    for (size_t i = 0; i < nodes->room; i++)
+        for (struct node *node = nodes->by_number[i]; node; node = node->next_number)
+            look(node, data);
+    pthread_mutex_unlock(&nodes->lock);
+}

@@ -50,6 +50,9 @@ void nodes_hold(struct nodes *nodes, struct node *node);
 /* True: it was the last hold; the node is out of the table, and the caller frees it. */
 bool nodes_drop(struct nodes *nodes, struct node *node, uint64_t times);
 
+/* Every node, with the lock of the table. */
+void nodes_each(struct nodes *nodes, void (*look)(struct node *node, void *data), void *data);
+
 /* Any node that is left, out of the table; for the end. NULL: there is none. */
 struct node *nodes_any(struct nodes *nodes);
 

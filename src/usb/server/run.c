@@ -5,6 +5,7 @@
 #include <base/alloc.h>
 #include <base/log.h>
 #include <base/memory.h>
+#include <block/budget.h>
 
 #include "server.h"
 
@@ -37,6 +38,7 @@ enum server_end server_run(const struct server_options *options)
     static struct server server;
     _cleanup_error_ struct error err = ERROR_INIT;
     make_stacks_small();
+    budget_set(options->kept ? options->kept : options->memory / 2);
     memory_use_one_heap();
     init(&server, options);
     int r = control_open(&server, &err);

@@ -31,6 +31,7 @@ struct server_options {
     bool has_cpus;
     cpu_set_t cpus;  /* the threads stay on these */
     uint64_t memory; /* bytes of data; more is not there to be had */
+    uint64_t kept;   /* of these, of files, folders and checks; 0: half of them */
     int help;        /* of server_isolate(): to the process that waits; of a device */
 };
 
