@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <block/budget.h>
 #include <block/bytes.h>
 #include <files/tools.h>
 
@@ -34,6 +35,7 @@ enum {
     DEPTH_MOST = 3,
     NAMES_MOST = 24,
     EXTENTS = 16,
+    BUDGET = 30 << 10, /* bytes kept of a volume: two folders are too much */
     PIECE = 5,
     WORD = 7,
     PROGRAM = 0xFFFF,
@@ -321,6 +323,7 @@ static void use(struct recorder *recorder)
     struct volume_facts facts;
     struct volume *volume;
     char name[VOLUME_NAME_MAX + 1];
+    budget_set(BUDGET);
     if (volume_mount(medium, &options, &volume, NULL) == 0 && volume->ops == &fat_ops) {
         met(fat_ops.facts(volume, &facts, NULL));
         walk(volume, fat_ops.root(volume), 0);
@@ -330,6 +333,7 @@ static void use(struct recorder *recorder)
         walk(volume, fat_ops.root(volume), 0);
         fat_ops.unmount(volume, NULL);
     }
+    budget_set(0);
     if (medium_close(medium, NULL) != 0)
         abort();
 }
