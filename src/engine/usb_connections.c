@@ -1,8 +1,8 @@
 /*
  * Connections of FUSE, by fusectl. Who waits for a file system that does not answer is in the
  * kernel, where no signal ends it; its own process can be there, too, for a page that a read has
- * locked which it was to answer, and then it does not end when it is killed, and the connection with
- * it. Aborted, the connection ends all of that at once.
+ * locked which it was to answer, and then it does not end when it is killed, and the connection
+ * with it. Aborted, the connection ends all of that at once.
  *
  * A connection's folder has the number of the mount's device for a name. It is opened while that
  * number is certain: later it may be another's.
@@ -37,8 +37,8 @@ static int mount_fusectl(void)
 
     if (context < 0 || fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
         return -errno;
-    int mount = fsmount(context, FSMOUNT_CLOEXEC,
-                        MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    int mount =
+        fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
     return mount < 0 ? -errno : mount;
 }
 
@@ -103,8 +103,7 @@ void usb_connection_keep(struct stick *stick, const char *container, uint64_t de
 static bool is_mounted(const struct stick *stick, const struct usb_place *place)
 {
     _cleanup_free_ char *path = xasprintf("/proc/%d/mountinfo", (int)place->pid);
-    _cleanup_free_ char *device =
-        xasprintf("%u:%u", major(place->device), minor(place->device));
+    _cleanup_free_ char *device = xasprintf("%u:%u", major(place->device), minor(place->device));
     _cleanup_free_ char *source = usb_fuse_source(stick);
     _cleanup_free_ char *text = NULL;
 

@@ -295,7 +295,8 @@ bool stick_fits(const struct stick *stick, const char *device, const char *port)
 
 /* --- usb_connections.c ------------------------------------------------------------------------ */
 
-/* The FUSE file system of this device, which is this stick's and still there, for this container. */
+/* The FUSE file system of this device, which is this stick's and still there, for this container.
+ */
 void usb_connection_keep(struct stick *stick, const char *container, uint64_t device);
 /* Those of an earlier daemon, of the places that it has left. Reads procfs. */
 void usb_connections_adopt(struct stick *stick);

@@ -69,5 +69,43 @@ def what_is_mounted_to_be_written_is_locked_in(scratch):
     assert locked in ("prevents 1, allows 1\n", "prevents 2, allows 2\n"), locked  # two mounts may be as one to the stick
 
 
+def session(model, folder, *options, kill=False):
+    """A process of a stick that is mounted to be written, and ends, or is killed; what the model has counted by then."""
+    process = serve(model, *options)
+    try:
+        talk = process.talk()
+        (volume,) = talk.ready()["volumes"]
+        if kill:
+            fd = mount_fuse(str(folder))
+            try:
+                talk.call("mount", [fd], volume=volume["number"])
+                os.close(fd)
+                (folder / "file").write_text("here")
+                process.process.kill()
+                process.wait()
+            finally:
+                unmount(str(folder))
+        else:
+            talk.call("end")
+            process.wait()
+        return model.process.stdout.readline().decode()
+    finally:
+        process.end()
+
+
+@test
+def what_a_killed_process_has_locked_in_is_let_go_of(scratch):
+    make_image(scratch / "image")
+    folder = scratch / "mount"
+    folder.mkdir()
+    model = Model("--image", str(scratch / "image"), "--count")
+    try:
+        assert session(model, folder, kill=True) == "prevents 1, allows 0\n"
+        assert session(model, folder) == "prevents 1, allows 0\n"
+        assert session(model, folder, "--locked-in") == "prevents 1, allows 1\n"
+    finally:
+        model.end()
+
+
 if __name__ == "__main__":
     main()

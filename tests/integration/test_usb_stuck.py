@@ -81,6 +81,8 @@ def who_reads_from_a_process_that_stands_still_hears_of_it(instance, images, scr
         assert "does not answer" in (instance.run_folder / "cloched.log").read_text()
         wait_for(lambda: inspect(instance, "remote-1")["state"] == "ready", what="another one")
         appears(instance)
+        pid, = processes(instance)
+        assert "--locked-in" in pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
 
 @test

@@ -22,8 +22,8 @@ enum {
     SECTOR = 512, /* and a cluster's size */
     SECTORS = 40000,
     FILES = 4,
-    PIECES = 3000,        /* of each file */
-    LIMIT = 160 << 10,    /* for two of them, and for all that is not a file's */
+    PIECES = 3000,         /* of each file */
+    LIMIT = 160 << 10,     /* for two of them, and for all that is not a file's */
     TOO_LITTLE = 24 << 10, /* for one */
     FOR_NO_CHECK = 4 << 10,
 };

@@ -1,7 +1,7 @@
 /*
- * Memory for what is kept in memory of what is on media, of all volumes of the process together: how
- * much that is, is the stick's to choose. Where it would be too much that is said, or what was not
- * used lately is dropped, in place of the process being killed. Any thread.
+ * Memory for what is kept in memory of what is on media, of all volumes of the process together:
+ * how much that is, is the stick's to choose. Where it would be too much that is said, or what was
+ * not used lately is dropped, in place of the process being killed. Any thread.
  */
 #ifndef BLOCK_BUDGET_H
 #define BLOCK_BUDGET_H
@@ -12,8 +12,8 @@
 
 #include <base/error.h>
 
-/* Kept: can be had again from the medium, and is dropped when there is too much of it. Fixed: cannot,
- * as long as it is used. */
+/* Kept: can be had again from the medium, and is dropped when there is too much of it. Fixed:
+ * cannot, as long as it is used. */
 enum budget_use { BUDGET_KEPT, BUDGET_FIXED };
 
 /* Bytes; 0: any number, as in the beginning. */

@@ -59,7 +59,7 @@ struct usb_stick_options {
     uint32_t recovery_ms; /* for each request of a reset recovery: 5 s */
     uint32_t patience_ms; /* for a unit that says that it becomes ready: 30 s */
     uint32_t look_ms; /* a removable medium is looked at so often when nothing else is done: 1 s */
-    bool locked_in; /* its media were by who had it before, who may not have let go of them */
+    bool locked_in;   /* its media were by who had it before, who may not have let go of them */
 };
 
 /* Reads the descriptors, picks the interface (this waits, some seconds for each that is not
