@@ -197,8 +197,7 @@ def serve(file):
 """
 
 
-@test
-def what_waits_in_the_kernel_for_its_own_mount_ends_when_it_is_killed(instance, images, scratch):
+def wait_for_its_own_mount(instance, images, scratch, is_adopted):
     need_fuse()
     configure(instance, scratch, answerSeconds=4)
     with attached(instance, scratch, DEAF.replace("target=swallow", "target=serve").replace("held = []", "held = []" + LOCKED)):
@@ -210,11 +209,25 @@ def what_waits_in_the_kernel_for_its_own_mount_ends_when_it_is_killed(instance, 
         threads = lambda: [path.name for path in pathlib.Path(f"/proc/{before}/task").iterdir() if state(path.name) == "D"]
         wait_for(threads, what="a thread that waits in the kernel")
         assert cannot_be_killed(process)
+        if is_adopted:
+            instance.kill_daemon()
         os.kill(before, signal.SIGKILL)
         time.sleep(1)
         assert threads(), "the connection ends of itself: this shows nothing"
+        if is_adopted:
+            instance.start_daemon()
         assert read.wait(timeout=60) != 0
         wait_for(lambda: not os.path.exists(f"/proc/{before}"), what="the end of the process")
+
+
+@test
+def what_waits_in_the_kernel_for_its_own_mount_ends_when_it_is_killed(instance, images, scratch):
+    wait_for_its_own_mount(instance, images, scratch, False)
+
+
+@test
+def the_next_daemon_ends_what_waits_in_the_kernel_for_its_own_mount(instance, images, scratch):
+    wait_for_its_own_mount(instance, images, scratch, True)
 
 
 @test
@@ -267,6 +280,7 @@ def a_stick_that_is_late_with_each_answer_holds_up_nobody_who_lets_go_of_it(inst
 
 only(who_reads_from_a_process_that_stands_still_hears_of_it, a_container_whose_stick_stands_still_is_removed,
      a_stick_that_stands_still_is_detached, what_waits_in_the_kernel_for_its_own_mount_ends_when_it_is_killed,
+     the_next_daemon_ends_what_waits_in_the_kernel_for_its_own_mount,
      a_container_whose_stick_answers_nobody_is_removed, a_stick_that_is_slow_to_be_unmounted_is_not_given_up,
      a_stick_that_is_late_with_each_answer_holds_up_nobody_who_lets_go_of_it)
 
