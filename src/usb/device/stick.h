@@ -169,6 +169,16 @@ enum verdict {
 /* judge.c */
 enum verdict judge(const struct usb_command *command);
 
+/* unit_steps.c */
+struct unit_step {
+    const char *name;
+    bool (*wanted)(const struct unit *unit); /* NULL: always */
+    void (*word)(struct usb_command *command, void *data);
+    int (*take)(struct unit *unit, const uint8_t *data, size_t size);
+    bool needed; /* without it the unit is given up */
+};
+extern const struct unit_step unit_steps[STEPS];
+
 /* unit.c */
 void unit_init(struct unit *unit, struct channel *channel, uint8_t number, uint8_t lun);
 /* Words the next command, where there is one to be sent now by this lane; WORK_NONE: there is none.
