@@ -163,15 +163,18 @@ void fat_short_make(const struct fat_volume *volume, const uint16_t *units, unsi
 void fat_short_number(struct fat_short *name, const uint16_t *units, unsigned length,
                       unsigned tries)
 {
-    char tail[BASE + 1];
-    unsigned keep = part_length(name->name, BASE);
-    if (tries <= PLAIN_TRIES) {
-        snprintf(tail, sizeof(tail), "~%u", tries);
-    } else {
+    char tail[BASE];
+    unsigned keep = part_length(name->name, BASE), size = 0, most = BASE - 2;
+    unsigned digit = tries;
+    if (tries > PLAIN_TRIES) {
         uint32_t hash = units_hash(units, length) + tries / 8 * 0x9E3779B9u;
-        snprintf(tail, sizeof(tail), "%04X~%u", (hash >> 16 ^ hash) & 0xFFFF, tries % 8 + 1);
+        for (int shift = 12; shift >= 0; shift -= 4)
+            tail[size++] = "0123456789ABCDEF"[(hash >> 16 ^ hash) >> shift & 15];
+        digit = tries % 8 + 1;
+        most = 2;
     }
-    unsigned size = (unsigned)strlen(tail), most = tries <= PLAIN_TRIES ? BASE - size : 2;
+    tail[size++] = '~';
+    tail[size++] = (char)('0' + digit);
     if (keep > most)
         keep = most;
     memset(name->name + keep, ' ', BASE - keep);
