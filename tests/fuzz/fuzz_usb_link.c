@@ -1,8 +1,8 @@
 /*
- * What the process of a stick says to the daemon, whoever it is by now. The first byte: 1, the link is
- * destroyed with the first event; 2, with the first answer; 4, time passes before anything comes; 8,
- * time passes afterwards; 16, the other end hangs up. The second: in pieces of how many bytes it comes.
- * The rest is what comes: lines. Seconds are the target's.
+ * What the process of a stick says to the daemon, whoever it is by now. The first byte: 1, the link
+ * is destroyed with the first event; 2, with the first answer; 4, time passes before anything
+ * comes; 8, time passes afterwards; 16, the other end hangs up. The second: in pieces of how many
+ * bytes it comes. The rest is what comes: lines. Seconds are the target's.
  */
 #include <fcntl.h>
 #include <stdint.h>

@@ -247,7 +247,7 @@ def a_stick_that_is_slow_to_be_unmounted_is_not_given_up(instance, images, scrat
         assert "is killed" not in (instance.run_folder / "cloched.log").read_text()
 
 
-LATE = 700  # ms, for each command; all are in time
+LATE = 400  # ms, for each command; all are in time
 
 
 @test

@@ -139,6 +139,7 @@ struct server_unit {
 
     struct block_device *medium; /* counted; the keeper's */
     bool is_read;                /* partitions are known */
+    bool is_unreadable;          /* ... to be none, as their table cannot be read */
     bool is_taken;               /* unit_take() */
     unsigned holders;            /* source_hold() */
     struct stick_block *block;   /* NULL: it is not given out */

@@ -98,7 +98,7 @@ static struct usb_stick_unit *unit_of(const struct server_unit *unit, unsigned n
     told->write_protected = facts->write_protected;
     told->caching = facts->caching;
     told->discards = facts->discards;
-    if (unit->is_read && !unit->error)
+    if (unit->is_read && !unit->is_unreadable)
         told->table = xstrdup(tables[unit->table]);
     return told;
 }

@@ -86,19 +86,33 @@ static void make_volumes(struct server *server, unsigned unit, struct partitions
     }
 }
 
+static void tell_skipped(unsigned unit, unsigned skipped, struct error *err)
+{
+    if (skipped == 0)
+        return;
+    error_set(err, -E2BIG,
+              "%u of its partitions are not served: more than %d, outside of it, or in a table "
+              "that cannot be read",
+              skipped, PARTITIONS_MAX);
+    log_failure(LOG_WARNING, err, "unit %u", unit);
+}
+
 void unit_read(struct server *server, unsigned number)
 {
     struct server_unit *unit = &server->units[number];
     struct partitions *found = xnew(struct partitions);
     _cleanup_error_ struct error err = ERROR_INIT;
     int r = partitions_read(unit->medium, volume_is_known, found, &err);
-    if (r == 0)
+    if (r == 0) {
         make_volumes(server, number, found);
+        tell_skipped(number, found->skipped, &err);
+    }
     pthread_mutex_lock(&server->lock);
     unit->is_read = true;
+    unit->is_unreadable = r != 0;
     unit->table = found->table;
     free(unit->error);
-    unit->error = r == 0 ? NULL : xstrdup(error_message(&err));
+    unit->error = err.code != 0 ? xstrdup(error_message(&err)) : NULL;
     pthread_mutex_unlock(&server->lock);
     free(found);
 }
