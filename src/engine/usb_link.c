@@ -303,7 +303,7 @@ static unsigned seconds_for(const struct usb_link *link, const struct usb_stick_
     return request->status || request->cancel ? link->patience : link->patience * WAITING_TIMES;
 }
 
-static bool is_open(const struct usb_link *link)
+bool usb_link_is_open(const struct usb_link *link)
 {
     return link->fd >= 0 && !link->destroyed;
 }
@@ -319,7 +319,7 @@ static void on_second(uv_timer_t *clock)
         is_late |= request->seconds && --request->seconds == 0;
     int r = is_late ? read_some(link) : 0; /* it may have come by now */
     is_late = false;
-    for (struct request *request = is_open(link) ? link->requests : NULL; request;
+    for (struct request *request = usb_link_is_open(link) ? link->requests : NULL; request;
          request = request->next)
         is_late |= request->seconds == 0 && request->is_limited;
     link->calls--;
@@ -327,14 +327,14 @@ static void on_second(uv_timer_t *clock)
         lose(link, strerror(-r), false);
     else if (is_late)
         lose(link, "does not answer", true);
-    else if (is_open(link) && !link->requests)
+    else if (usb_link_is_open(link) && !link->requests)
         uv_timer_stop(clock);
     release(link);
 }
 
 static void count_seconds(struct usb_link *link)
 {
-    if (is_open(link) && !uv_is_active((uv_handle_t *)&link->clock))
+    if (usb_link_is_open(link) && !uv_is_active((uv_handle_t *)&link->clock))
         uv_timer_start(&link->clock, on_second, SECOND_MS, SECOND_MS);
 }
 

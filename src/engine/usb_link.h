@@ -45,6 +45,9 @@ uint64_t usb_link_request(struct usb_link *link, struct usb_stick_request *reque
 /* An answer to anything within so many seconds, or it is lost. */
 void usb_link_hurry(struct usb_link *link, uint64_t request, unsigned seconds);
 
+/* Not while what is lost is being told. */
+bool usb_link_is_open(const struct usb_link *link);
+
 /* Open requests are answered with -ECANCELED before it returns. NULL allowed. */
 void usb_link_destroy(struct usb_link *link);
 

@@ -277,8 +277,8 @@ static void on_status(const struct error *err, const struct usb_stick_result *re
     stick->asking = false;
     if (!err && result && result->status && !stick->usb->ending)
         take_status(stick, result->status);
-    else if (stick->link && !stick->ending && !stick->usb->ending)
-        give_up(stick);
+    else if (stick->link && usb_link_is_open(stick->link) && !stick->ending && !stick->usb->ending)
+        give_up(stick); /* its answer, and not its end */
     if (!err && stick->ask_again)
         stick_ask_status(stick);
     stick_unref(stick);

@@ -72,12 +72,18 @@ def storage_that_the_kernel_did_not_choose_is_set_by_the_daemon(instance, images
         assert chosen.read_text() == "1\n" and blocks() == []
 
 
+def seen_by_the_kernel():
+    """How often usb-storage has found something, whatever became of it."""
+    return run("dmesg").out.count("USB Mass Storage device detected")
+
+
 @test
 def without_exclusive_the_kernel_does_not_see_it_either(instance, images, scratch):
     modules("fuse", "usb-storage", "sd_mod", "dummy_hcd")
     configure(instance, scratch)
     instance.cloche("version")
     before = inputs()
+    seen = seen_by_the_kernel()
     with Gadget(make_image(scratch), later=True):
         wait_for(lambda: inputs() != before, timeout=60, what="the kernel's keyboard")
         chosen = device("GADGET") / "bConfigurationValue"
@@ -87,6 +93,7 @@ def without_exclusive_the_kernel_does_not_see_it_either(instance, images, scratc
         assert chosen.read_text() == "2\n" and inputs() == before and blocks() == []
         (bus,) = {path.read_text() for path in pathlib.Path("/sys/bus/usb/devices").glob("usb*/interface_authorized_default")}
         assert bus == "1\n", "the bus is as it was"
+        assert seen_by_the_kernel() == seen, "the kernel's driver had it before"
 
 
 @test
