@@ -15,7 +15,8 @@ LABELS = ("p50 us", "p99 us", "p99.9 us", "MB/s", "waits")
 RATE = 3  # of these: more is better
 
 
-PARTS = {"raw": ["usb_raw_guest.py"], "files": ["usb_guest.py"], "all": ["usb_raw_guest.py", "usb_guest.py"]}
+PARTS = {"raw": ["usb_raw_guest.py"], "files": ["usb_guest.py"], "large": ["usb_large_guest.py"],
+         "all": ["usb_raw_guest.py", "usb_guest.py"]}
 
 
 def results(build, rounds, part, many):
