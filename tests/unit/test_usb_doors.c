@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <base/cleanup.h>
 #include <base/clock.h>
 #include <doors/nbd.h>
 
@@ -140,11 +141,28 @@ static void who_has_read_waits_for_what_came_before(void **state)
     arrivals_finish(&all);
 }
 
+static void numbers_that_do_not_grow_are_no_order(void **state)
+{
+    static const uint64_t grow[] = {2, 4, 10, 12}, two_counters[] = {2, 6, 3, 10};
+    struct arrivals all;
+    arrivals_init(&all, READERS);
+    for (size_t i = 0; i < ARRAY_SIZE(grow); i++)
+        arrivals_look(&all, grow[i]);
+    assert_true(arrivals_are_ordered(&all));
+    arrivals_finish(&all);
+    arrivals_init(&all, READERS);
+    for (size_t i = 0; i < ARRAY_SIZE(two_counters); i++)
+        arrivals_look(&all, two_counters[i]);
+    assert_false(arrivals_are_ordered(&all));
+    arrivals_finish(&all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_rate_makes_those_wait_who_come_later),
         cmocka_unit_test(who_has_read_waits_for_what_came_before),
+        cmocka_unit_test(numbers_that_do_not_grow_are_no_order),
         cmocka_unit_test(many_requests_of_nbd_are_under_way_and_done_in_any_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

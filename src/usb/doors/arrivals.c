@@ -10,8 +10,7 @@ enum { LOOK_NS = 500000 }; /* a number that comes is not told, and is a matter o
 
 void arrivals_init(struct arrivals *all, unsigned count)
 {
-    all->items = xnew_array(struct arrival, count);
-    all->count = count;
+    *all = (struct arrivals){.items = xnew_array(struct arrival, count), .count = count};
     for (unsigned i = 0; i < count; i++)
         sem_init(&all->items[i].ended, 0, 0);
 }
@@ -22,6 +21,18 @@ void arrivals_finish(struct arrivals *all)
         sem_destroy(&all->items[i].ended);
     free(all->items);
     *all = (struct arrivals){0};
+}
+
+void arrivals_look(struct arrivals *all, uint64_t number)
+{
+    if (number < all->last)
+        atomic_store(&all->disordered, true);
+    all->last = number;
+}
+
+bool arrivals_are_ordered(const struct arrivals *all)
+{
+    return !atomic_load(&all->disordered);
 }
 
 void arrival_begins(struct arrival *own, _Atomic uint64_t *number)

@@ -106,6 +106,11 @@ static void take_turn(struct door_thread *thread)
     thread->has_turn = true;
 }
 
+static bool was_queued(uint32_t opcode)
+{
+    return opcode != FUSE_FORGET && opcode != FUSE_BATCH_FORGET && opcode != FUSE_INTERRUPT;
+}
+
 /* Reads a request, as fuse_session_receive_buf() does. Where large writes are expected, others may
  * read the next ones meanwhile. */
 static int receive(struct door_thread *thread, struct fuse_buf *buffer)
@@ -113,9 +118,12 @@ static int receive(struct door_thread *thread, struct fuse_buf *buffer)
     struct fuse_door *door = thread->door;
     struct fuse_in_header *header = buffer->mem;
     arrival_begins(thread->arrival, (_Atomic uint64_t *)&header->unique);
-    if (thread->write_count == 0 && atomic_load(&door->many_large))
+    if (thread->write_count == 0 && atomic_load(&door->many_large) &&
+        arrivals_are_ordered(&door->arrivals))
         give_turn_away(thread);
     int r = fuse_session_receive_buf(door->session, buffer);
+    if (r > 0 && thread->has_turn && was_queued(opcode_of(buffer)))
+        arrivals_look(&door->arrivals, header->unique);
     bool is_write = r > 0 && opcode_of(buffer) == FUSE_WRITE;
     if (!is_write)
         arrival_ends(&door->arrivals, thread->arrival);
