@@ -11,14 +11,14 @@
 #include "disk.h"
 #include "internal.h"
 
-enum { LOOK_MS = 1000 };
+enum { LOOK_MS = 1000, LOOKS = 3 };
 
 struct left_link {
     struct disk_job job;
     struct left_link *next;
     unsigned index; /* the kernel gives none twice, a name it does */
     struct in_addr address;
-    bool looked_at; /* it was there a look ago */
+    unsigned looks; /* at which it was there */
     struct error err;
 };
 
@@ -57,26 +57,30 @@ static void delete_done(struct disk_job *job)
     left_link_free(left);
 }
 
+/* One at a look: where very many have ended at once, the kernel is about to delete them itself. */
 static void on_timer(uv_timer_t *timer)
 {
     struct lingering *lingering = timer->data;
     struct left_link **place = &lingering->first;
+    bool deleting = false;
 
     while (*place) {
         struct left_link *left = *place;
+        bool there = is_there(left);
 
-        if (is_there(left) && !left->looked_at) {
-            left->looked_at = true;
+        if (there && (++left->looks <= LOOKS || deleting)) {
             place = &left->next;
             continue;
         }
         *place = left->next;
+        if (!there) {
+            left_link_free(left);
+            continue;
+        }
         left->job.work = delete_work;
         left->job.done = delete_done;
-        if (is_there(left))
-            disk_submit(lingering->engine->disk, &left->job);
-        else
-            left_link_free(left);
+        disk_submit(lingering->engine->disk, &left->job);
+        deleting = true;
     }
     if (!lingering->first)
         uv_timer_stop(timer);

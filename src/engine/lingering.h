@@ -12,7 +12,8 @@
 struct engine;
 
 /* The container with this link and address has ended. Nothing is done for those, nearly all, whose
- * link goes within a second or two by itself: deleting costs the kernel 20 to 30 ms. */
+ * link goes within a few seconds by itself: deleting costs the kernel 20 to 30 ms. Also where a
+ * container that shared the network lives on: the address is free. */
 void lingering_add(struct engine *engine, const char *link, struct in_addr address);
 
 /* Somebody is given the address: who had it before does not answer for it any more. Blocks for 20

@@ -141,7 +141,7 @@ static int make(struct engine *engine, const struct api_network_create *how, str
         r = bridge_note(engine, record->bridge, err);
     if (r == 0) {
         r = network_bring_up(engine, network, err);
-        if (r < 0 && record->bridge)
+        if (r < 0 && record->bridge && net_link_delete(record->bridge, NULL) == 0)
             bridge_note_remove(engine, record->bridge);
     }
     if (r < 0) {
@@ -269,6 +269,7 @@ static void remove_now(struct engine *engine, struct network *network, engine_do
                        void *data)
 {
     struct network_change *change = xnew(struct network_change);
+    _cleanup_error_ struct error err = ERROR_INIT;
 
     *change = (struct network_change){
         .engine = engine,
@@ -279,9 +280,10 @@ static void remove_now(struct engine *engine, struct network *network, engine_do
     };
     network_table_remove(engine, network);
     forget_places(engine, network);
+    /* One of an earlier boot has no note. */
+    if (change->bridge && bridge_note(engine, change->bridge, &err) < 0)
+        log_failure(LOG_WARNING, &err, "a bridge may be left when the daemon is killed now");
     if (network->bridge) {
-        _cleanup_error_ struct error err = ERROR_INIT;
-
         if (net_bridge_remove(engine->net, steal_ptr(network->bridge), &err) < 0)
             log_failure(LOG_WARNING, &err, "the rules still know of network %s",
                         network->record->name);

@@ -346,6 +346,7 @@ static void begin(struct stick *stick, struct container *container,
     };
     struct usb_stick_request request = {.block = &what};
     stick->locked |= !wanted->read_only;
+    stick_record(stick);
     usb_link_request(stick->link, &request, fd, on_given, giving);
     close_fd(fd);
 }

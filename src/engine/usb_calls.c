@@ -344,6 +344,13 @@ static void on_formatted(const struct error *err, const struct usb_stick_result 
     call_finish(call, err, &nothing);
 }
 
+/* For which its process may lock the medium in. */
+static void will_write(struct stick *stick)
+{
+    stick->locked = true;
+    stick_record(stick);
+}
+
 struct stick_call *engine_usb_format(struct engine *engine, const struct api_usb_format *how,
                                      engine_usb_progress progress, engine_image_done done,
                                      void *data)
@@ -372,6 +379,7 @@ struct stick_call *engine_usb_format(struct engine *engine, const struct api_usb
         return NULL;
     }
     struct stick_call *call = call_new(stick, progress, done, data);
+    will_write(stick);
     call->id = usb_link_request(stick->link, &request, -1, on_formatted, call);
     return call;
 }
@@ -405,6 +413,8 @@ struct stick_call *engine_usb_check(struct engine *engine, const struct api_usb_
     struct stick_call *call = call_new(stick, progress, done, data);
     call->checked = xnew(struct api_usb_checked);
     call->checked->findings = xnew_array(struct api_usb_finding *, FINDINGS_MAX + 1);
+    if (how->repair)
+        will_write(stick);
     call->id = usb_link_request(stick->link, &request, -1, on_checked, call);
     return call;
 }

@@ -135,7 +135,12 @@ void usb_connections_abort(struct stick *stick, const char *container)
         if (container && !text_equal(connection->container, container))
             continue;
         int r = file_write_existing_at(connection->folder, "abort", "1", 1, NULL);
-        if (r >= 0)
+        if (r >= 0 && container)
+            log_warning(
+                "USB %s: container %.12s was killed and still waits for it: its connection is "
+                "aborted, and what it had not written is lost",
+                stick->id, container);
+        else if (r >= 0)
             log_debug("USB %s: its connection to container %.12s is aborted", stick->id,
                       connection->container);
         else if (r != -ENOENT)

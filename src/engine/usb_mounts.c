@@ -311,7 +311,8 @@ static void begin(struct stick *stick, struct container *container,
     }
     if (r >= 0) {
         usb_connection_keep(stick, container->id, usb_fuse_device(mounting->mount_fd));
-        stick->locked |= !storage->read_only;
+        stick->locked |= !storage->read_only || somebody_writes(stick);
+        stick_record(stick);
         request_mount(mounting, storage, volume->number, fuse_fd, uid, gid);
         return;
     }

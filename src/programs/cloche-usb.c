@@ -185,6 +185,10 @@ static int parse(int argc, char **argv, struct server_options *options)
         fputs(usage, stderr);
         return -EINVAL;
     }
+    if (options->kept > options->memory) {
+        fprintf(stderr, "cloche-usb: --kept: more than --memory, of which it is\n");
+        return -EINVAL;
+    }
     return 0;
 }
 

@@ -94,6 +94,7 @@ static curl_socket_t open_socket(void *context, curlsocktype purpose, struct cur
         lane->barred = true;
         return CURL_SOCKET_BAD;
     }
+    lane->barred = false; /* another address of that name */
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 

@@ -55,7 +55,8 @@ bool unit_wants_lock(const struct unit *unit)
 
 bool unit_is_locked(const struct unit *unit)
 {
-    bool locked = unit->locked && !unit->cannot_lock && unit->facts.state == USB_UNIT_READY;
+    bool locked = unit->locked && unit->facts.removable && !unit->cannot_lock &&
+                  unit->facts.state == USB_UNIT_READY;
     for (unsigned i = 0; i < LANES_MAX; i++)
         locked |= unit->lanes[i].flying && unit->lanes[i].work == WORK_LOCK;
     return locked;

@@ -31,7 +31,7 @@ static void start_read(struct exfat_volume *volume)
 {
     if (budget_is_tight()) {
         block_lock_to_write(&volume->lock);
-        exfat_nodes_shrink(volume);
+        exfat_nodes_shrink(volume, false);
         pthread_rwlock_unlock(&volume->lock);
     }
     block_lock_to_read(&volume->lock);
@@ -40,7 +40,7 @@ static void start_read(struct exfat_volume *volume)
 static int start_write(struct exfat_volume *volume, struct error *err)
 {
     block_lock_to_write(&volume->lock);
-    exfat_nodes_shrink(volume);
+    exfat_nodes_shrink(volume, false);
     return exfat_start_writing(volume, err);
 }
 
@@ -428,10 +428,18 @@ static int op_set_label(struct volume *volume, const char *label, struct error *
     return finish(of(volume), r);
 }
 
+/* Others may need what nobody has used since the last time. */
+static void shrink_at_rest(struct exfat_volume *volume)
+{
+    uint64_t now = atomic_load(&volume->clock);
+    exfat_nodes_shrink(volume, now == volume->rested);
+    volume->rested = now;
+}
+
 static int op_rest(struct volume *volume, struct error *err)
 {
     block_lock_to_write(&of(volume)->lock);
-    exfat_nodes_shrink(of(volume)); /* others may need it */
+    shrink_at_rest(of(volume));
     return finish(of(volume), exfat_rest(of(volume), err));
 }
 

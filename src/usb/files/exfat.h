@@ -101,6 +101,7 @@ struct exfat_volume {
     pthread_rwlock_t lock;
     struct nodes nodes;
     atomic_uint_fast64_t clock; /* of uses of nodes */
+    uint64_t rested;            /* what it was when the volume rested */
     struct exfat_node *root;
     bool read_only, started;
     bool marked; /* as in use, on the medium */
@@ -242,9 +243,10 @@ void exfat_folder_added(struct exfat_volume *volume, struct exfat_node *folder,
                         const struct exfat_place *place, const struct exfat_set *set);
 void exfat_folder_removed(struct exfat_volume *volume, struct exfat_node *folder,
                           const struct exfat_place *place, const struct exfat_set *set);
-/* Drops what was not used lately where all volumes keep too much. With the lock to write, where
- * nothing of the volume is under way. */
-void exfat_nodes_shrink(struct exfat_volume *volume);
+/* Drops what was not used lately where all volumes keep too much; what was used last, which may be
+ * all there is, only when `all`. With the lock to write, where nothing of the volume is under way.
+ */
+void exfat_nodes_shrink(struct exfat_volume *volume, bool all);
 
 /* exfat_node.c */
 struct exfat_node *exfat_node_create(struct exfat_node *parent, enum node_type type);

@@ -196,21 +196,22 @@ static int write_journal(struct exfat_volume *volume, const struct exfat_place *
     return medium_settle(exfat_medium(volume), err);
 }
 
-/* No two sets of one name: one of ours that is of no use goes, one of others means no journal. */
-static bool name_is_free(struct exfat_volume *volume)
+/* No two sets of one name: one of ours that is of no use goes, one of others (-EEXIST) means no
+ * journal. */
+static int name_is_free(struct exfat_volume *volume, struct error *err)
 {
     struct exfat_entries *entries = exfat_entries_create();
     uint16_t units[EXFAT_NAME_UNITS], ours = EXFAT_HIDDEN | EXFAT_SYSTEM;
     bool damaged = volume->damaged;
     int length = utf16_from_utf8(EXFAT_JOURNAL_NAME, units, EXFAT_NAME_UNITS);
-    int r = exfat_folder_find(volume, volume->root, units, (unsigned)length, entries, NULL);
+    int r = exfat_folder_find(volume, volume->root, units, (unsigned)length, entries, err);
     exfat_place_finish(&entries->place);
     if (r == 0 && (entries->set.attributes & (ours | EXFAT_FOLDER)) == ours)
         r = exfat_remove(volume, volume->root, EXFAT_JOURNAL_NAME, NODE_FILE, NULL) == 0 ? -ENOENT
                                                                                          : 0;
     volume->damaged = damaged;
     free(entries);
-    return r == -ENOENT;
+    return r == -ENOENT ? 0 : r == -ENOMEM ? r : -EEXIST;
 }
 
 static int make_journal(struct exfat_volume *volume, struct error *err)
@@ -218,8 +219,9 @@ static int make_journal(struct exfat_volume *volume, struct error *err)
     uint8_t raw[EXFAT_SET_MOST * EXFAT_ENTRY];
     struct exfat_place room;
     uint32_t first = 0;
-    if (!name_is_free(volume))
-        return 0;
+    int r = name_is_free(volume, err);
+    if (r != 0)
+        return r == -ENOMEM ? r : 0;
     uint64_t size = journal_size(volume);
     while (size >= journal_least(volume) &&
            exfat_space_contiguous(volume, (uint32_t)exfat_clusters_for(&volume->layout, size),
@@ -227,7 +229,7 @@ static int make_journal(struct exfat_volume *volume, struct error *err)
         size /= 2;
     if (size < journal_least(volume))
         return 0;
-    int r = exfat_folder_room(volume, volume->root, JOURNAL_ROOM, &room, err);
+    r = exfat_folder_room(volume, volume->root, JOURNAL_ROOM, &room, err);
     if (r != 0) {
         give_back(volume, first, size);
         return r;

@@ -143,12 +143,12 @@ int exfat_name_from(const char *name, uint16_t units[static EXFAT_NAME_UNITS], s
 /* Since when it was not used; those whose runs are only in memory stay. */
 struct shrinking {
     struct exfat_volume *volume;
-    uint64_t oldest, before;
+    uint64_t oldest, newest, before;
 };
 
 static bool can_forget(const struct exfat_volume *volume, const struct exfat_node *node)
 {
-    return node != volume->root && !node->removed &&
+    return node != volume->root && !node->removed && node->reserved_end == node->reserved_from &&
            (!node->complete || node->linked == node->runs.clusters);
 }
 
@@ -156,8 +156,12 @@ static void look_how_old(struct node *node, void *data)
 {
     const struct exfat_node *exfat = (struct exfat_node *)node;
     struct shrinking *shrinking = data;
-    if ((exfat->runs.room || exfat->index) && exfat->used < shrinking->oldest)
+    if (!exfat->runs.room && !exfat->index)
+        return;
+    if (exfat->used < shrinking->oldest)
         shrinking->oldest = exfat->used;
+    if (exfat->used > shrinking->newest)
+        shrinking->newest = exfat->used;
 }
 
 static void forget_old(struct node *node, void *data)
@@ -174,16 +178,18 @@ static void forget_old(struct node *node, void *data)
     exfat->linked = 0;
 }
 
-void exfat_nodes_shrink(struct exfat_volume *volume)
+void exfat_nodes_shrink(struct exfat_volume *volume, bool all)
 {
-    uint64_t now = atomic_load(&volume->clock);
-    struct shrinking shrinking = {.volume = volume, .oldest = now};
+    struct shrinking shrinking = {.volume = volume, .oldest = UINT64_MAX};
     if (!budget_is_tight())
         return;
     nodes_each(&volume->nodes, look_how_old, &shrinking);
-    shrinking.before = shrinking.oldest + (now - shrinking.oldest) / 2;
-    nodes_each(&volume->nodes, forget_old, &shrinking);
-    shrinking.before = now;
-    if (budget_is_tight())
+    if (shrinking.oldest < shrinking.newest) {
+        shrinking.before = shrinking.oldest + (shrinking.newest - shrinking.oldest) / 2;
         nodes_each(&volume->nodes, forget_old, &shrinking);
+    }
+    if (!budget_is_tight() || (shrinking.newest == 0 && !all))
+        return;
+    shrinking.before = all ? UINT64_MAX : shrinking.newest - 1;
+    nodes_each(&volume->nodes, forget_old, &shrinking);
 }

@@ -12,7 +12,8 @@
 #include <block/budget.h>
 
 enum {
-    PIECE = 64 << 10,        /* bytes of the bitmap that are read at once */
+    PIECE = 64 << 10, /* bytes of the bitmap that are read at once */
+    FREED_FIRST = 64,
     CLUSTERS_MOST = 1 << 28, /* of which we keep a bit each: 32 MiB */
     PIECES_PART = 64, /* of the clusters: how many are taken before all are looked at again */
 };
@@ -274,6 +275,17 @@ void exfat_space_give_back(struct exfat_volume *volume, const struct exfat_runs 
     }
 }
 
+static bool grow_freed(struct exfat_volume *volume)
+{
+    size_t room = volume->freed_room ? volume->freed_room * 2 : FREED_FIRST;
+    if (budget_check((room - volume->freed_room) * sizeof(struct exfat_freed), "so many pieces",
+                     NULL) != 0)
+        return false;
+    volume->freed = budget_resize(BUDGET_FIXED, volume->freed, room, sizeof(struct exfat_freed));
+    volume->freed_room = room;
+    return true;
+}
+
 void exfat_space_freed(struct exfat_volume *volume, const struct exfat_runs *runs, uint32_t from,
                        uint32_t to, uint64_t update, bool folder)
 {
@@ -281,10 +293,8 @@ void exfat_space_freed(struct exfat_volume *volume, const struct exfat_runs *run
         struct exfat_run part = part_of(&runs->items[i], from, to);
         if (part.count == 0)
             continue;
-        if (volume->freed_count == volume->freed_room) {
-            volume->freed_room = volume->freed_room ? volume->freed_room * 2 : 64;
-            volume->freed = xrealloc(volume->freed, volume->freed_room, sizeof(struct exfat_freed));
-        }
+        if (volume->freed_count == volume->freed_room && !grow_freed(volume))
+            return; /* the rest stays taken until the volume is mounted again */
         volume->freed[volume->freed_count++] =
             (struct exfat_freed){part.first, part.count, update, folder};
     }

@@ -149,7 +149,7 @@ static void volume_free(struct exfat_volume *volume)
     exfat_runs_finish(&volume->bitmap);
     pthread_rwlock_destroy(&volume->lock);
     budget_free(BUDGET_FIXED, volume->used);
-    free(volume->freed);
+    budget_free(BUDGET_FIXED, volume->freed);
     discards_finish(&volume->discards);
     free(volume->upcase);
     free(volume);

@@ -24,7 +24,7 @@ static void make_room(struct fat_volume *volume)
     if (!budget_is_tight())
         return;
     block_lock_to_write(&volume->lock);
-    fat_nodes_shrink(volume);
+    fat_nodes_shrink(volume, false);
     pthread_rwlock_unlock(&volume->lock);
 }
 
@@ -45,7 +45,7 @@ static void unlock_read(struct fat_volume *volume, struct fat_node *node)
 static int lock_to_write(struct fat_volume *volume, struct error *err)
 {
     block_lock_to_write(&volume->lock);
-    fat_nodes_shrink(volume);
+    fat_nodes_shrink(volume, false);
     return fat_start_writing(volume, err);
 }
 
@@ -468,10 +468,18 @@ static int set_label(struct volume *base, const char *label, struct error *err)
     return unlock(volume, r);
 }
 
+/* Others may need what nobody has used since the last time. */
+static void shrink_at_rest(struct fat_volume *volume)
+{
+    uint64_t now = atomic_load(&volume->clock);
+    fat_nodes_shrink(volume, now == volume->rested);
+    volume->rested = now;
+}
+
 static int rest(struct volume *base, struct error *err)
 {
     block_lock_to_write(&VOLUME(base)->lock);
-    fat_nodes_shrink(VOLUME(base)); /* others may need it */
+    shrink_at_rest(VOLUME(base));
     return unlock(VOLUME(base), fat_rest(VOLUME(base), err));
 }
 

@@ -149,6 +149,7 @@ struct fat_volume {
     pthread_rwlock_t lock;
     struct nodes nodes;
     atomic_uint_fast64_t clock; /* of uses of nodes */
+    uint64_t rested;            /* what it was when the volume rested */
     struct fat_node *root;
     bool read_only, started;
     bool marked; /* as in use, on the medium */
@@ -308,9 +309,10 @@ int fat_folder_find(struct fat_volume *volume, struct fat_node *folder, const ui
 int fat_folder_may_have(struct fat_volume *volume, struct fat_node *folder, const uint16_t *units,
                         unsigned length, struct error *err);
 int fat_folder_is_empty(struct fat_volume *volume, struct fat_node *folder, struct error *err);
-/* Drops what was not used lately where all volumes keep too much. With the lock to write, where
- * nothing of the volume is under way. */
-void fat_nodes_shrink(struct fat_volume *volume);
+/* Drops what was not used lately where all volumes keep too much; what was used last, which may be
+ * all there is, only when `all`. With the lock to write, where nothing of the volume is under way.
+ */
+void fat_nodes_shrink(struct fat_volume *volume, bool all);
 
 /* What a new entry will be: where, and its bytes. */
 struct fat_new_entry {

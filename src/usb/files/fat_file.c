@@ -206,10 +206,11 @@ int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, bo
     memcpy(before, file->entry, FAT_ENTRY);
     if (end > file->reserved_end && end > file->size)
         return error_set(err, -EINVAL, "nothing was reserved up to %llu", (unsigned long long)end);
-    int r = fat_runs_load(volume, file, UINT32_MAX, err); /* they may have been dropped since */
+    bool grows = end > file->size;
+    int r = grows ? load_all(volume, file, err) : 0; /* they may have been dropped since */
     if (r != 0)
         return r;
-    uint32_t size = end > file->size ? (uint32_t)end : file->size;
+    uint32_t size = grows ? (uint32_t)end : file->size;
     if (dated)
         file->entry[ENTRY_ATTRIBUTES] |= FAT_ARCHIVE;
     else
@@ -218,7 +219,7 @@ int fat_wrote(struct fat_volume *volume, struct fat_node *file, uint64_t end, bo
         file->size = size;
         return 0;
     }
-    uint32_t want = fat_clusters_of(layout, size);
+    uint32_t want = grows ? fat_clusters_of(layout, size) : file->linked;
     if (want <= file->linked && size == file->size && memcmp(before, file->entry, FAT_ENTRY) == 0)
         return 0;
     while (want > file->linked) {

@@ -112,7 +112,7 @@ int fat_entry_write(struct fat_volume *volume, const struct fat_node *node, stru
 /* Since when it was not used; those whose runs are only in memory stay. */
 struct shrinking {
     struct fat_volume *volume;
-    uint64_t oldest, before;
+    uint64_t oldest, newest, before;
 };
 
 static bool can_forget(const struct fat_volume *volume, const struct fat_node *node)
@@ -125,8 +125,12 @@ static void look_how_old(struct node *node, void *data)
 {
     const struct fat_node *fat = (struct fat_node *)node;
     struct shrinking *shrinking = data;
-    if ((fat->runs.room || fat->index) && fat->used < shrinking->oldest)
+    if (!fat->runs.room && !fat->index)
+        return;
+    if (fat->used < shrinking->oldest)
         shrinking->oldest = fat->used;
+    if (fat->used > shrinking->newest)
+        shrinking->newest = fat->used;
 }
 
 static void forget_old(struct node *node, void *data)
@@ -143,16 +147,18 @@ static void forget_old(struct node *node, void *data)
     fat->linked = 0;
 }
 
-void fat_nodes_shrink(struct fat_volume *volume)
+void fat_nodes_shrink(struct fat_volume *volume, bool all)
 {
-    uint64_t now = atomic_load(&volume->clock);
-    struct shrinking shrinking = {.volume = volume, .oldest = now};
+    struct shrinking shrinking = {.volume = volume, .oldest = UINT64_MAX};
     if (!budget_is_tight())
         return;
     nodes_each(&volume->nodes, look_how_old, &shrinking);
-    shrinking.before = shrinking.oldest + (now - shrinking.oldest) / 2;
-    nodes_each(&volume->nodes, forget_old, &shrinking);
-    shrinking.before = now;
-    if (budget_is_tight())
+    if (shrinking.oldest < shrinking.newest) {
+        shrinking.before = shrinking.oldest + (shrinking.newest - shrinking.oldest) / 2;
         nodes_each(&volume->nodes, forget_old, &shrinking);
+    }
+    if (!budget_is_tight() || (shrinking.newest == 0 && !all))
+        return;
+    shrinking.before = all ? UINT64_MAX : shrinking.newest - 1;
+    nodes_each(&volume->nodes, forget_old, &shrinking);
 }

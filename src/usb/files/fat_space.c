@@ -12,6 +12,7 @@
 
 enum {
     COUNT_PIECE = 256 << 10, /* bytes of the table */
+    FREED_FIRST = 64,
     PIECES_PART = 64, /* of the clusters: how many are taken before all are looked at again */
 };
 
@@ -258,6 +259,17 @@ void fat_space_give_back(struct fat_volume *volume, const struct runs *runs, uin
     }
 }
 
+static bool grow_freed(struct fat_volume *volume)
+{
+    size_t room = volume->freed_room ? volume->freed_room * 2 : FREED_FIRST;
+    if (budget_check((room - volume->freed_room) * sizeof(struct freed), "so many pieces", NULL) !=
+        0)
+        return false;
+    volume->freed = budget_resize(BUDGET_FIXED, volume->freed, room, sizeof(struct freed));
+    volume->freed_room = room;
+    return true;
+}
+
 void fat_space_freed(struct fat_volume *volume, const struct runs *runs, uint32_t from,
                      uint32_t count, uint64_t update, bool folder)
 {
@@ -268,10 +280,8 @@ void fat_space_freed(struct fat_volume *volume, const struct runs *runs, uint32_
             end = from + count;
         if (start >= end)
             continue;
-        if (volume->freed_count == volume->freed_room) {
-            volume->freed_room = volume->freed_room ? volume->freed_room * 2 : 64;
-            volume->freed = xrealloc(volume->freed, volume->freed_room, sizeof(struct freed));
-        }
+        if (volume->freed_count == volume->freed_room && !grow_freed(volume))
+            return; /* the rest stays taken until the volume is mounted again */
         volume->freed[volume->freed_count++] =
             (struct freed){run->first + (start - run->at), end - start, update, folder};
     }

@@ -32,7 +32,7 @@ static void destroy(struct fat_volume *volume)
     volume_finish(&volume->volume);
     pthread_rwlock_destroy(&volume->lock);
     budget_free(BUDGET_FIXED, volume->used);
-    free(volume->freed);
+    budget_free(BUDGET_FIXED, volume->freed);
     discards_finish(&volume->discards);
     free(volume);
 }
@@ -222,17 +222,18 @@ static int place_journal(struct fat_volume *volume, const struct runs *runs, str
     return make_file(volume, first, runs->clusters, slot, err);
 }
 
-/* No two files of one name: one of ours that is of no use goes, one of others means no journal. */
-static bool name_is_free(struct fat_volume *volume)
+/* No two files of one name: one of ours that is of no use goes, one of others (-EEXIST) means no
+ * journal. */
+static int name_is_free(struct fat_volume *volume, struct error *err)
 {
     struct fat_entry entry;
     bool damaged = volume->damaged;
-    int r = fat_find(volume, volume->root, FAT_JOURNAL, &entry, NULL);
+    int r = fat_find(volume, volume->root, FAT_JOURNAL, &entry, err);
     uint8_t ours = FAT_HIDDEN | FAT_SYSTEM;
     if (r == 0 && (entry.raw[ENTRY_ATTRIBUTES] & (ours | FAT_FOLDER)) == ours)
         r = fat_remove(volume, volume->root, FAT_JOURNAL, NODE_FILE, NULL) == 0 ? -ENOENT : 0;
     volume->damaged = damaged;
-    return r == -ENOENT;
+    return r == -ENOENT ? 0 : r == -ENOMEM ? r : -EEXIST;
 }
 
 static int make_journal(struct fat_volume *volume, struct error *err)
@@ -242,12 +243,15 @@ static int make_journal(struct fat_volume *volume, struct error *err)
                                       medium_sector_size(fat_medium(volume)));
     uint32_t first;
     uint32_t count = size / layout->cluster_size;
-    if (!name_is_free(volume) || count > volume->free / JOURNAL_SHARE ||
+    int r = name_is_free(volume, err);
+    if (r == -ENOMEM)
+        return r;
+    if (r != 0 || count > volume->free / JOURNAL_SHARE ||
         fat_space_contiguous(volume, count, &first) != 0)
         return 0; /* there is no room for one */
     struct runs runs = {0};
     runs_add(&runs, first, count);
-    int r = place_journal(volume, &runs, err);
+    r = place_journal(volume, &runs, err);
     runs_finish(&runs);
     return r == -ENOSPC ? 0 : r;
 }

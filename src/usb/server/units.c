@@ -91,8 +91,8 @@ static void tell_skipped(unsigned unit, unsigned skipped, struct error *err)
     if (skipped == 0)
         return;
     error_set(err, -E2BIG,
-              "%u of its partitions are not served: more than %d, outside of it, or in a table "
-              "that cannot be read",
+              "at least %u of its partitions are not served: more than %d, outside of it, or in a "
+              "table that cannot be read or comes again",
               skipped, PARTITIONS_MAX);
     log_failure(LOG_WARNING, err, "unit %u", unit);
 }
