@@ -426,7 +426,7 @@ def a_killed_door_leaves_nobody_waiting(scratch):
                                   stderr=subprocess.DEVNULL)
         time.sleep(1)
         stick.process.kill()
-        assert writer.wait(20) != 0 and reader.wait(20) != 0
+        assert writer.wait(20) != 0 and reader.wait(20) != 0 and stick.process.wait(20) != 0
         fails(errno.ENOTCONN, os.listdir, stick.folder)
 
 
