@@ -214,6 +214,7 @@ static void put_down(struct stick *stick)
 
 static void fail_or_again(struct stick *stick, int code)
 {
+    static const char silent[] = "it does not answer any more, or is gone";
     uint64_t now = uv_now(stick->usb->engine->loop);
     _cleanup_free_ char *why =
         stick->error ? xstrdup(stick->error)
@@ -224,8 +225,10 @@ static void fail_or_again(struct stick *stick, int code)
     stick->failures++;
     if (code == EXIT_GONE && stick->url)
         stick_gone(stick);
-    else if (code == EXIT_GONE)
-        give_up(stick, "it does not answer any more, or is gone");
+    else if (code == EXIT_GONE && (stick->state != STICK_READY || stick->failures > FAILURES_MAX))
+        give_up(stick, silent);
+    else if (code == EXIT_GONE) /* one that another program has reset is there still */
+        try_again(stick, silent);
     else if (stick->failures > FAILURES_MAX || code == EXIT_FAILURE)
         give_up(stick, why);
     else
